@@ -1,0 +1,48 @@
+# Needs only make and Python 3.11 or newer; PYTHON=python3.12 picks another interpreter.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format docs build clean
+
+help: ## say what each target does
+	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+setup: $(STAMP) ## install everything into .venv, once
+
+# The stamp is newer than both files as long as what they ask for is installed.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "convmodel needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.11")'
+	@echo "Installing into $(VENV); this takes a few minutes the first time."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(STAMP) ## train a small model on real conversations, measure it, talk to it
+	@$(BIN)/convmodel demo
+
+test: $(STAMP) ## run the tests (ARGS="-k layout" picks some, ARGS="-m slow" the slow ones)
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(STAMP) ## lint, formatting, types, layers, generated documents
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest -q tests/test_architecture.py
+	@$(BIN)/python scripts/build_docs.py --check
+
+format: $(STAMP) ## put the code into its form
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+docs: $(STAMP) ## write the generated documents again
+	@$(BIN)/python scripts/build_docs.py
+
+build: $(STAMP) ## build the wheel and the source archive into dist/
+	@$(BIN)/python -m build
+
+clean: ## delete caches and what was built; the environment stays
+	rm -rf build dist htmlcov .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find src tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +

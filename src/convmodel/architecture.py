@@ -1,0 +1,36 @@
+"""What convmodel needs to know of a Hugging Face model's architecture.
+
+Owns: which architectures embed token types, and how many positions a model has. Does not load models.
+"""
+
+from typing import Any
+
+EMBEDS_TOKEN_TYPES = frozenset(
+    {"gpt2", "gpt_bigcode", "gpt_neo", "gptj", "codegen", "openai-gpt", "ctrl"},
+)
+"""Model types that add the embedding of the token type to each token's own; for others `token_type_ids` is either
+unknown or means something else (images, in Gemma 3)."""
+
+
+def embeds_token_types(config: Any) -> bool:
+    """Tells whether the architecture of a `PretrainedConfig` takes the speaker's index at each position."""
+    return getattr(config, "model_type", None) in EMBEDS_TOKEN_TYPES
+
+
+def positions(config: Any) -> int | None:
+    """Returns how many positions the model of a `PretrainedConfig` has; None where its config does not say."""
+    config = config.get_text_config()
+    for name in ("max_position_embeddings", "n_positions", "n_ctx"):
+        value = getattr(config, name, None)
+        if isinstance(value, int) and value > 0:
+            return value
+    return None
+
+
+LONGEST_WINDOW = 1024
+"""The longest window by default in tokens, where a model has more positions than that."""
+
+
+def default_max_length(config: Any) -> int:
+    """Returns the longest window for a model unless the caller says otherwise, in tokens."""
+    return min(positions(config) or LONGEST_WINDOW, LONGEST_WINDOW)

@@ -1,0 +1,96 @@
+"""Conversations from files and Python objects, each error with its place.
+
+Owns: the shapes that are read. Knows no tokens.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from convmodel.conversation import Conversation, ConversationLike
+from convmodel.errors import ConversationError
+
+ConversationSource: TypeAlias = str | os.PathLike[str] | Iterable[ConversationLike | Mapping[str, Any]]
+"""A JSONL file, or conversations as Python objects."""
+
+SHAPES = (
+    'a list of strings, {"turns": [...]} with "speakers" if you like, '
+    'or {"messages": [{"role": ..., "content": ...}, ...]}'
+)
+
+
+def read_conversations(source: ConversationSource) -> list[Conversation]:
+    """Reads conversations from a JSONL file or from Python objects.
+
+    Each line, or object, is a list of strings; an object with `turns` and maybe `speakers`, `pinned` and `id`; or an
+    object with role/content `messages`.
+
+    Raises:
+        ConversationError: If there is no file, no conversation, or one is malformed; the message begins with
+            `file:line:` (and the column, where the line is not JSON) or the conversation's number.
+
+    Example:
+        >>> [conversation.turns for conversation in read_conversations([["Hi", "Hello"]])]
+        [('Hi', 'Hello')]
+    """
+    if isinstance(source, str | os.PathLike):
+        path = Path(source)
+        conversations = list(_read_file(path))
+        if not conversations:
+            raise ConversationError(f"{path} holds no conversation: write one a line, each {SHAPES}")
+        return conversations
+    if not isinstance(source, Iterable) or isinstance(source, Mapping | Conversation):
+        raise ConversationError(f"conversations are a file or a list of conversations, not {type(source).__name__}")
+    conversations = [_place(f"conversation {number}", item) for number, item in enumerate(source, 1)]
+    if not conversations:
+        raise ConversationError("the list of conversations is empty")
+    return conversations
+
+
+def _read_file(path: Path) -> Iterator[Conversation]:
+    if not path.is_file():
+        raise ConversationError(f"there is no file {path}")
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            place = f"{path}:{number}"
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+                if text.strip():
+                    yield _place(place, json.loads(text))
+            except UnicodeDecodeError as error:
+                raise ConversationError(f"{place}:{error.start + 1}: not UTF-8: save the file as UTF-8") from error
+            except json.JSONDecodeError as error:
+                raise ConversationError(
+                    f"{place}:{error.colno}: not JSON ({error.msg}): write one conversation a line, each {SHAPES}"
+                ) from error
+            except RecursionError as error:
+                raise ConversationError(f"{place}: nested too deeply to be a conversation") from error
+
+
+def _place(place: str, item: Any) -> Conversation:
+    """Makes a conversation of a line or an object, and names its place if it cannot be one."""
+    try:
+        return _conversation(item)
+    except ConversationError as error:
+        raise ConversationError(f"{place}: {error}") from error
+
+
+def _conversation(item: Any) -> Conversation:
+    if not isinstance(item, Mapping):
+        return Conversation.of(item)
+    name = str(item["id"]) if item.get("id") is not None else None
+    if "messages" in item:
+        if not isinstance(item["messages"], list | tuple):
+            raise ConversationError("messages are not a list")
+        return Conversation.from_messages(item["messages"], id=name)
+    if "turns" in item:
+        pinned = item.get("pinned", 0)
+        if not isinstance(pinned, int):
+            raise ConversationError(f"pinned is {pinned!r}, not a number of turns")
+        return Conversation(item["turns"], item.get("speakers"), pinned=pinned, id=name)
+    raise ConversationError(
+        f"neither turns nor messages in an object with {', '.join(map(str, item)) or 'no keys'}: "
+        f"a conversation is {SHAPES}"
+    )

@@ -1,0 +1,83 @@
+"""Token ids to text as they come: whole characters only, and nothing of a stop string.
+
+Owns: the one way in which generated ids become text; `generate` and `stream` both use it, so they agree.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+
+from convmodel.tokenizer import REPLACEMENT
+
+_WINDOW = 32
+
+
+class Detokenizer:
+    """Turns the ids of one response into text, piece by piece.
+
+    Attributes:
+        ids: The ids so far.
+        stopped: Whether a stop string has ended the text.
+
+    Example:
+        >>> from convmodel import ConversationTokenizer
+        >>> tokenizer = ConversationTokenizer.from_pretrained("gpt2")
+        >>> detokenizer = Detokenizer(tokenizer.decode)
+        >>> [detokenizer.add(index) for index in tokenizer.encode("Hi 😀")], detokenizer.finish()
+        (['Hi', '', ' 😀'], '')
+    """
+
+    def __init__(self, decode: Callable[[Sequence[int]], str], stop_strings: Iterable[str] = ()) -> None:
+        """Starts an empty response.
+
+        Args:
+            decode: Turns ids into text.
+            stop_strings: Texts that end the response and are not part of it.
+        """
+        self.ids: list[int] = []
+        self.stopped = False
+        self._decode = decode
+        self._stop_strings = [text for text in stop_strings if text]
+        # Ids from `_base` on are decoded; their text up to `_shown` characters has been read.
+        self._base = 0
+        self._shown = 0
+        self._held = ""
+
+    def add(self, index: int) -> str:
+        """Takes one id and returns the text that is certain now, maybe none."""
+        self.ids.append(index)
+        return "" if self.stopped else self._release(self._read(), last=False)
+
+    def finish(self) -> str:
+        """Ends the response and returns what was held back; bytes that make no whole character are left out."""
+        return "" if self.stopped else self._release("", last=True)
+
+    def _read(self) -> str:
+        """Decodes what is new, in a window that restarts now and then so that long responses stay cheap."""
+        text = self._decode(self.ids[self._base :])
+        if text.endswith(REPLACEMENT):
+            return ""
+        new = text[self._shown :]
+        self._shown = len(text)
+        # The window restarts with one visible id of overlap: a first id may lose its leading space when decoded.
+        if new and len(self.ids) - self._base > _WINDOW and (overlap := self._decode(self.ids[-1:])):
+            self._base = len(self.ids) - 1
+            self._shown = len(overlap)
+        return new
+
+    def _release(self, new: str, *, last: bool) -> str:
+        text = self._held + new
+        found = [position for stop in self._stop_strings if (position := text.find(stop)) >= 0]
+        if found:
+            self.stopped = True
+            self._held = ""
+            return text[: min(found)]
+        keep = 0 if last else self._possible_stop(text)
+        self._held = text[len(text) - keep :]
+        return text[: len(text) - keep]
+
+    def _possible_stop(self, text: str) -> int:
+        """Returns how many characters at the end could begin a stop string."""
+        longest = max((len(stop) - 1 for stop in self._stop_strings), default=0)
+        for size in range(min(longest, len(text)), 0, -1):
+            if any(stop.startswith(text[-size:]) for stop in self._stop_strings):
+                return size
+        return 0

@@ -1,0 +1,226 @@
+"""A prompt to responses, on transformers' `generate`.
+
+Owns: calling `generate`, telling why a response ended, and streaming with a clean stop.
+Takes a Hugging Face model and a `ConversationTokenizer`; knows no sessions.
+"""
+
+import queue
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers.generation import BaseStreamer
+
+from convmodel.conversation import Conversation, ConversationLike
+from convmodel.errors import ConfigError
+from convmodel.generation.detokenizer import Detokenizer
+from convmodel.generation.options import GenerationOptions
+from convmodel.generation.output import Chunk, ConversationModelOutput, FinishReason, Response
+from convmodel.inference import evaluation_mode
+from convmodel.layout import Prompt
+from convmodel.tokenizer import ConversationTokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def respond(
+    hf_model: "PreTrainedModel",
+    tokenizer: ConversationTokenizer,
+    context: ConversationLike,
+    options: GenerationOptions,
+) -> ConversationModelOutput:
+    """Generates responses to a context.
+
+    Raises:
+        ConversationError: If the context is malformed.
+        ContextTooLongError: If its newest turn alone is too long and may not be cut.
+        ConfigError: If transformers refuses the options.
+    """
+    conversation = Conversation.of(context)
+    prompt = make_prompt(tokenizer, conversation, options)
+    responses, raw = generate(hf_model, tokenizer, prompt, options)
+    scores = [response.score for response in responses if response.score is not None]
+    return ConversationModelOutput(
+        responses=[response.text for response in responses],
+        context=list(conversation.turns),
+        finish_reasons=[response.finish_reason for response in responses],
+        response_tokens=[len(response.ids) for response in responses],
+        prompt_tokens=len(prompt.input_ids),
+        left_out=prompt.left_out,
+        cut=prompt.cut,
+        scores=scores or None,
+        raw=raw,
+    )
+
+
+def make_prompt(tokenizer: ConversationTokenizer, context: ConversationLike, options: GenerationOptions) -> Prompt:
+    """Encodes a context so that it and the response fit in the model's positions.
+
+    Raises:
+        ConversationError: If the context is malformed.
+        ContextTooLongError: If its newest turn alone is too long and may not be cut.
+    """
+    return tokenizer.prompt(
+        context, reply_as=options.reply_as, budget=options.budget, cut_long_turn=options.cut_long_turn
+    )
+
+
+def generate(
+    hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, prompt: Prompt, options: GenerationOptions
+) -> tuple[list[Response], Any]:
+    """Generates `num_return_sequences` responses to a prompt.
+
+    Returns:
+        The responses, and what transformers' `generate` returned.
+
+    Raises:
+        ConfigError: If transformers refuses the options.
+    """
+    arguments = _arguments(hf_model, tokenizer, prompt, options)
+    with evaluation_mode(hf_model), _seeded(options.seed, hf_model.device):
+        try:
+            raw = hf_model.generate(**arguments, return_dict_in_generate=True)  # type: ignore[operator]
+        except (ValueError, TypeError) as error:
+            raise ConfigError(f"transformers' generate refuses these options: {error}") from error
+    scores = getattr(raw, "sequences_scores", None)
+    responses = [
+        _response(
+            tokenizer,
+            sequence[len(prompt.input_ids) :],
+            options,
+            None if scores is None else scores[i].item(),
+        )
+        for i, sequence in enumerate(raw.sequences.tolist())
+    ]
+    return responses, raw
+
+
+def stream(
+    hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, prompt: Prompt, options: GenerationOptions
+) -> Iterator[Chunk]:
+    """Generates one response and yields its text as it comes; the texts join to what `generate` returns.
+
+    Closing the iterator early stops the generation after the token in work.
+
+    Raises:
+        ConfigError: If transformers refuses the options, or they ask for beams or several responses.
+    """
+    if options.hf.get("num_beams", 1) > 1 or options.hf.get("num_return_sequences", 1) > 1:
+        raise ConfigError("only one response without beams can be streamed: call generate() instead")
+    arguments = _arguments(hf_model, tokenizer, prompt, options)
+    work = _Work(hf_model, arguments, options.seed)
+    detokenizer = Detokenizer(tokenizer.decode, options.stop_strings)
+    finish_reason: FinishReason = "length"
+    with evaluation_mode(hf_model):
+        work.start()
+        try:
+            for index in work.ids():
+                if index in options.stop_token_ids:
+                    finish_reason = "stop"
+                    break
+                if text := detokenizer.add(index):
+                    yield Chunk(text)
+                if detokenizer.stopped:
+                    finish_reason = "stop"
+                    break
+        finally:
+            work.stop()
+    yield Chunk(detokenizer.finish(), finish_reason)
+
+
+def _arguments(
+    hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, prompt: Prompt, options: GenerationOptions
+) -> dict[str, Any]:
+    device = hf_model.device
+    ids = torch.tensor([prompt.input_ids], device=device)
+    arguments = dict(options.hf, input_ids=ids, attention_mask=torch.ones_like(ids))
+    if tokenizer.layout.use_token_types:
+        # `generate` gives every new token the last type, which is the responder's.
+        arguments["token_type_ids"] = torch.tensor([prompt.types], device=device)
+    if options.max_length is not None:
+        arguments["max_new_tokens"] = options.max_length - len(prompt.input_ids)
+    if options.stop_strings:
+        arguments["tokenizer"] = tokenizer.hf_tokenizer
+    return arguments
+
+
+def _response(
+    tokenizer: ConversationTokenizer, ids: list[int], options: GenerationOptions, score: float | None
+) -> Response:
+    """Cuts what follows the end of a response, and tells why it ended."""
+    end = next((i for i, index in enumerate(ids) if index in options.stop_token_ids), None)
+    finish_reason: FinishReason = "length" if end is None else "stop"
+    detokenizer = Detokenizer(tokenizer.decode, options.stop_strings)
+    pieces = []
+    for index in ids[:end]:
+        pieces.append(detokenizer.add(index))
+        if detokenizer.stopped:
+            finish_reason = "stop"
+            break
+    return Response("".join(pieces) + detokenizer.finish(), detokenizer.ids, finish_reason, score)
+
+
+@contextmanager
+def _seeded(seed: int | None, device: torch.device) -> Iterator[None]:
+    """Seeds the sampling inside the block and restores the random state that it found."""
+    if seed is None:
+        yield
+        return
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed)
+        yield
+
+
+class _Work(BaseStreamer, StoppingCriteria):
+    """Runs `generate` in a thread, takes its tokens, and ends it when asked."""
+
+    def __init__(self, hf_model: "PreTrainedModel", arguments: dict[str, Any], seed: int | None) -> None:
+        self._queue: queue.SimpleQueue[int | Exception | None] = queue.SimpleQueue()
+        self._stopping = threading.Event()
+        self._saw_prompt = False
+        self._seed = seed
+        self._hf_model = hf_model
+        criteria = [*arguments.pop("stopping_criteria", []), self]
+        self._arguments = dict(arguments, streamer=self, stopping_criteria=StoppingCriteriaList(criteria))
+        self._thread = threading.Thread(target=self._run, name="convmodel-generate", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._thread.join()
+
+    def ids(self) -> Iterator[int]:
+        while (item := self._queue.get()) is not None:
+            if isinstance(item, (ValueError, TypeError)):
+                raise ConfigError(f"transformers' generate refuses these options: {item}") from item
+            if isinstance(item, Exception):
+                raise item
+            yield item
+
+    def put(self, value: torch.Tensor) -> None:
+        if self._saw_prompt:
+            for index in value.flatten().tolist():
+                self._queue.put(index)
+        self._saw_prompt = True
+
+    def end(self) -> None:
+        """Part of transformers' streamer protocol; the thread's own end is what counts."""
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        return torch.full((len(input_ids),), self._stopping.is_set(), device=input_ids.device)
+
+    def _run(self) -> None:
+        try:
+            with _seeded(self._seed, self._hf_model.device):
+                self._hf_model.generate(**self._arguments)  # type: ignore[operator]
+        except Exception as error:
+            self._queue.put(error)
+        finally:
+            self._queue.put(None)

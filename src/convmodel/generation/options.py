@@ -1,0 +1,116 @@
+"""The options of a generation call, checked.
+
+Owns: which options exist, which are refused and why, and how many new tokens a response may have by default.
+"""
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from convmodel.architecture import positions
+from convmodel.errors import ConfigError
+from convmodel.tokenizer import ConversationTokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+MAX_NEW_TOKENS = 128
+"""The longest response in tokens, unless the caller or the model's positions say otherwise."""
+
+OWN_OPTIONS = frozenset({"reply_as", "cut_long_turn", "seed"})
+
+_REFUSED = {
+    "custom_generate": "it runs code from the hub; convmodel runs none",
+    "trust_remote_code": "it runs code from the hub; convmodel runs none",
+    "penalty_alpha": "contrastive search is remote code since transformers 5; use do_sample=True with top_p",
+    "dola_layers": "DoLa is remote code since transformers 5; use do_sample=True with top_p",
+    "constraints": "constrained beams are remote code since transformers 5; use prefix_allowed_tokens_fn",
+    "force_words_ids": "constrained beams are remote code since transformers 5; use prefix_allowed_tokens_fn",
+    "num_beam_groups": "group beams are remote code since transformers 5; use num_beams or do_sample=True",
+    "streamer": "call stream() instead",
+    "inputs": "the context is the input",
+    "generation_config": "give its fields as options",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationOptions:
+    """What one generation call asks for.
+
+    Attributes:
+        hf: Options for transformers' `generate`, limits and stop ids included.
+        budget: The most tokens that the prompt may have; None where the model has no limit.
+        reply_as: Who responds; None for the expected speaker.
+        cut_long_turn: Whether a newest turn that is too long alone loses its beginning.
+        seed: Seeds this call's sampling and leaves the global random state alone; None draws from that state.
+        max_length: The caller's bound on prompt and response together; None unless given.
+    """
+
+    hf: dict[str, Any] = field(default_factory=dict)
+    budget: int | None = None
+    reply_as: str | None = None
+    cut_long_turn: bool = False
+    seed: int | None = None
+    max_length: int | None = None
+
+    @property
+    def stop_strings(self) -> list[str]:
+        """Texts that end a response."""
+        stop = self.hf.get("stop_strings") or []
+        return [stop] if isinstance(stop, str) else list(stop)
+
+    @property
+    def stop_token_ids(self) -> frozenset[int]:
+        """Ids that end a response."""
+        stop = self.hf["eos_token_id"]
+        return frozenset([stop] if isinstance(stop, int) else stop)
+
+
+def read_options(
+    hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, options: Mapping[str, Any]
+) -> GenerationOptions:
+    """Checks a call's options and fills in limits and stop ids.
+
+    Raises:
+        ConfigError: If an option does not exist, is refused, or leaves no room for a prompt.
+    """
+    hf = {name: value for name, value in options.items() if name not in OWN_OPTIONS and value is not None}
+    for name in hf:
+        if name in _REFUSED:
+            raise ConfigError(f"{name} is not an option here: {_REFUSED[name]}")
+    unknown = hf.keys() - _hf_options()
+    if unknown:
+        raise ConfigError(
+            f"no generation option is called {', '.join(sorted(unknown))}; there are reply_as, cut_long_turn, seed, "
+            "and those of transformers' generate, such as max_new_tokens, do_sample, temperature, top_p, num_beams"
+        )
+    if tokenizer.layout.use_token_types and {"assistant_model", "prompt_lookup_num_tokens"} & hf.keys():
+        raise ConfigError("assisted decoding repeats the prompt's token types, so it needs a model without them")
+    limit = positions(hf_model.config)
+    new_tokens = hf.get("max_new_tokens")
+    max_length = hf.pop("max_length", None)
+    if new_tokens is not None:
+        max_length = None  # as in transformers, where max_new_tokens wins
+    if new_tokens is None:
+        new_tokens = 1 if max_length else min(MAX_NEW_TOKENS, limit // 4 if limit else MAX_NEW_TOKENS)
+        hf["max_new_tokens"] = new_tokens
+    if new_tokens < 1:
+        raise ConfigError(f"max_new_tokens is {new_tokens}: a response has at least one token")
+    bounds = [bound for bound in (limit, max_length) if bound is not None]
+    budget = min(bounds) - new_tokens if bounds else None
+    if budget is not None and budget < 3:
+        raise ConfigError(
+            f"{new_tokens} new tokens leave no room for a context in {min(bounds)} positions: lower max_new_tokens"
+        )
+    hf.setdefault("eos_token_id", tokenizer.stop_token_ids)
+    hf.setdefault("pad_token_id", tokenizer.pad_token_id)
+    own = {name: options[name] for name in OWN_OPTIONS if options.get(name) is not None}
+    return GenerationOptions(hf=hf, budget=budget, max_length=min(bounds) if max_length else None, **own)
+
+
+def _hf_options() -> set[str]:
+    from transformers import GenerationConfig, GenerationMixin
+
+    arguments = set(inspect.signature(GenerationMixin.generate).parameters) - {"self", "kwargs"}
+    return arguments | {name for name in vars(GenerationConfig()) if not name.startswith("_")}

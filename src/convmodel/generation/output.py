@@ -1,0 +1,71 @@
+"""What generation returns.
+
+Owns: the result of `generate` and the chunks of `stream`.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+FinishReason = Literal["stop", "length"]
+"""`stop`: the model ended the response, or a stop string did; `length`: the token limit did."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of streamed text; never half a character.
+
+    Attributes:
+        text: What to append; may be empty in the last chunk.
+        finish_reason: Why the response ended; None in all chunks but the last.
+    """
+
+    text: str
+    finish_reason: FinishReason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """One generated response.
+
+    Attributes:
+        text: What the responder says.
+        ids: Its tokens, without the one that ended it.
+        finish_reason: Why it ended.
+        score: The beam's score as transformers computes it, in nats; None without beams.
+    """
+
+    text: str
+    ids: list[int]
+    finish_reason: FinishReason
+    score: float | None = None
+
+
+@dataclass(frozen=True)
+class ConversationModelOutput:
+    """Responses to a context; prints as the responses and the context.
+
+    Attributes:
+        responses: The texts, `num_return_sequences` of them.
+        context: The turns they respond to.
+        finish_reasons: Why each ended: `stop` or `length`.
+        response_tokens: Length of each in tokens, without the one that ended it.
+        prompt_tokens: Length of the prompt in tokens.
+        left_out: How many of the oldest turns were left out of the prompt to make room.
+        cut: How many tokens of the newest turn were cut off its beginning, where the caller allowed that.
+        scores: transformers' score of each response in nats, where beams were searched.
+        raw: What transformers' `generate` returned: token ids, and scores or attentions where asked for.
+
+    Example:
+        >>> ConversationModelOutput(responses=["Good thank you"], context=["Hello", "How are you"])
+        ConversationModelOutput(responses=['Good thank you'], context=['Hello', 'How are you'])
+    """
+
+    responses: list[str]
+    context: list[str]
+    finish_reasons: list[FinishReason] = field(default_factory=list, repr=False)
+    response_tokens: list[int] = field(default_factory=list, repr=False)
+    prompt_tokens: int = field(default=0, repr=False)
+    left_out: int = field(default=0, repr=False)
+    cut: int = field(default=0, repr=False)
+    scores: list[float] | None = field(default=None, repr=False)
+    raw: Any = field(default=None, repr=False, compare=False)

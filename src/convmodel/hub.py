@@ -1,0 +1,79 @@
+"""Files of a tokenizer, from a folder or from the hub.
+
+Owns: telling a folder from a hub id, finding a checkpoint's layout, and translating Hugging Face's load errors.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from convmodel.architecture import embeds_token_types
+from convmodel.errors import ModelLoadError
+from convmodel.layout_config import FILE_NAME, LayoutConfig
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+HUB_OPTIONS = frozenset(
+    {
+        "revision",
+        "token",
+        "cache_dir",
+        "local_files_only",
+        "subfolder",
+        "trust_remote_code",
+        "force_download",
+        "gguf_file",
+    }
+)
+"""Arguments of Hugging Face's `from_pretrained` that say where files come from."""
+
+_NOT_FOR_ONE_FILE = frozenset({"trust_remote_code", "gguf_file"})
+
+
+def load_tokenizer(name: str, options: dict[str, Any]) -> "tuple[PreTrainedTokenizerBase, LayoutConfig | None]":
+    """Loads a Hugging Face tokenizer, and the layout saved beside it if there is one.
+
+    Args:
+        name: A folder or a hub id.
+        options: Some of `HUB_OPTIONS`.
+
+    Raises:
+        ModelLoadError: If there is no tokenizer, or the layout is corrupted or of a newer format.
+    """
+    from transformers import AutoTokenizer
+    from transformers.utils import cached_file
+
+    if _is_path(name) and not Path(name).is_dir():
+        raise ModelLoadError(f"there is no folder {name}: give a folder that holds a model, or a hub id")
+    plain = {key: value for key, value in options.items() if key not in _NOT_FOR_ONE_FILE}
+    try:
+        found = cached_file(name, FILE_NAME, _raise_exceptions_for_missing_entries=False, **plain)
+        layout = LayoutConfig.read(Path(found)) if found else None
+        return AutoTokenizer.from_pretrained(name, **options), layout
+    except ModelLoadError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise load_error("tokenizer", name, error) from error
+
+
+def takes_token_types(name: str, options: dict[str, Any]) -> bool:
+    """Tells whether the architecture of a checkpoint embeds token types; yes where only a tokenizer is there."""
+    from transformers import AutoConfig
+
+    try:
+        return embeds_token_types(AutoConfig.from_pretrained(name, **options))
+    except (OSError, ValueError):
+        return True
+
+
+def load_error(what: str, name: str, error: Exception) -> ModelLoadError:
+    """Makes one sentence of what Hugging Face says when it cannot load."""
+    reason = str(error).strip().split("\n", 1)[0]
+    if Path(name).is_dir():
+        return ModelLoadError(f"the folder {name} holds no usable {what}: {reason}")
+    return ModelLoadError(f"there is no folder {name}, and the hub gave no {what} of that name: {reason}")
+
+
+def _is_path(name: str) -> bool:
+    """Tells a path from a hub id, which is `name` or `owner/name`."""
+    return Path(name).is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or "\\" in name

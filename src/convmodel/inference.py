@@ -1,0 +1,22 @@
+"""Running a Hugging Face model without training it.
+
+Owns: evaluation mode for the time of a call, and never leaving a model in another mode than it was found in.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@contextmanager
+def evaluation_mode(hf_model: "PreTrainedModel") -> Iterator[None]:
+    """Switches dropout off inside the block and restores the mode that it found."""
+    was_training = hf_model.training
+    hf_model.eval()
+    try:
+        yield
+    finally:
+        hf_model.train(was_training)

@@ -1,0 +1,325 @@
+"""The façade: one object that holds a model and its tokenizer, and delegates everything.
+
+Owns: loading weights, devices and dtypes, and fitting the embedding to the tokenizer. Nothing else is decided here.
+"""
+
+import logging
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from convmodel.architecture import default_max_length, embeds_token_types, positions
+from convmodel.conversation import Conversation, ConversationLike
+from convmodel.data.batching import encode_windows
+from convmodel.data.reading import ConversationSource, read_conversations
+from convmodel.errors import ConfigError, ModelLoadError
+from convmodel.evaluation.likelihood import BATCH_SIZE, EvaluationResult, evaluate_windows, score_responses
+from convmodel.generation.engine import make_prompt, respond, stream
+from convmodel.generation.options import read_options
+from convmodel.generation.output import Chunk, ConversationModelOutput
+from convmodel.hub import HUB_OPTIONS, load_error
+from convmodel.layout import LossOn
+from convmodel.layout_config import FILE_NAME
+from convmodel.session import ChatSession
+from convmodel.tokenizer import ConversationTokenizer
+from convmodel.training.checkpoints import save_checkpoint
+from convmodel.training.config import FitConfig
+
+if TYPE_CHECKING:
+    from transformers import TrainerCallback
+
+    from convmodel.training.fit import FitResult
+
+logger = logging.getLogger(__name__)
+
+MODEL_OPTIONS = HUB_OPTIONS | {"dtype", "device_map", "attn_implementation", "low_cpu_mem_usage"}
+"""Arguments of Hugging Face's `from_pretrained` that are passed on."""
+
+
+class ConversationModel:
+    """A causal language model that talks, in the one token layout it was trained with.
+
+    Attributes:
+        hf_model: The Hugging Face model.
+        tokenizer: Its layout.
+
+    Example:
+        >>> model = ConversationModel.from_pretrained("model")
+        >>> output = model.generate(["Hello", "How are you"], max_new_tokens=5)
+        >>> output.context
+        ['Hello', 'How are you']
+    """
+
+    def __init__(self, hf_model: PreTrainedModel, tokenizer: ConversationTokenizer) -> None:
+        """Joins a model and a tokenizer; the embedding gets a row for the separator if it lacks one.
+
+        Raises:
+            ModelLoadError: If the two do not fit together.
+        """
+        self.hf_model = hf_model
+        self.tokenizer = tokenizer
+        _fit_embedding(hf_model, tokenizer)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | os.PathLike[str],
+        *,
+        device: str | torch.device | None = None,
+        use_token_types: bool | None = None,
+        **options: Any,
+    ) -> "ConversationModel":
+        """Loads a saved conversation model, or any Hugging Face causal language model to start from.
+
+        Args:
+            name_or_path: A folder or a hub id.
+            device: Where to put the model; by default a GPU if there is one.
+            use_token_types: For a model that convmodel has not saved: whether to tell speakers apart by token types;
+                by default wherever the architecture embeds them.
+            **options: `revision, token, cache_dir, local_files_only, dtype, device_map, attn_implementation`, ...
+
+        Raises:
+            ModelLoadError: If there is no model, or its layout cannot be honoured.
+            ConfigError: If an option does not exist.
+        """
+        unknown = options.keys() - MODEL_OPTIONS
+        if unknown:
+            raise ConfigError(
+                f"from_pretrained has no option {', '.join(sorted(unknown))}; there are device, use_token_types, "
+                + ", ".join(sorted(MODEL_OPTIONS))
+            )
+        hub_options = {name: value for name, value in options.items() if name in HUB_OPTIONS}
+        tokenizer = ConversationTokenizer.from_pretrained(name_or_path, use_token_types=use_token_types, **hub_options)
+        try:
+            hf_model = AutoModelForCausalLM.from_pretrained(name_or_path, **options)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise load_error("weights", os.fspath(name_or_path), error) from error
+        if options.get("device_map") is None:
+            _place(hf_model, device)
+        return cls(hf_model.eval(), tokenizer)
+
+    @classmethod
+    def from_config(
+        cls,
+        config: PretrainedConfig,
+        tokenizer: ConversationTokenizer | PreTrainedTokenizerBase,
+        *,
+        seed: int = 0,
+        device: str | torch.device | None = None,
+    ) -> "ConversationModel":
+        """Makes a model with random weights, to train from scratch.
+
+        Args:
+            config: The architecture, such as `GPT2Config(n_layer=4, n_embd=256, n_head=4)`.
+            tokenizer: Its vocabulary.
+            seed: Seeds the weights; the global random state is left alone.
+            device: Where to put the model; by default a GPU if there is one.
+
+        Raises:
+            ModelLoadError: If the vocabulary is larger than the architecture's embedding.
+
+        Example:
+            >>> from transformers import GPT2Config
+            >>> tokenizer = ConversationTokenizer.from_pretrained("gpt2")
+            >>> config = GPT2Config(n_layer=1, n_head=2, n_embd=8, vocab_size=len(tokenizer))
+            >>> ConversationModel.from_config(config, tokenizer).hf_model.num_parameters()
+            411184
+        """
+        types = embeds_token_types(config)
+        if not isinstance(tokenizer, ConversationTokenizer):
+            tokenizer = ConversationTokenizer(tokenizer, use_token_types=types)
+        elif tokenizer.layout.use_token_types != types:
+            layout = replace(tokenizer.layout, use_token_types=types)
+            tokenizer = ConversationTokenizer(tokenizer.hf_tokenizer, layout=layout)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            hf_model = AutoModelForCausalLM.from_config(config)
+        return cls(_place(hf_model, device), tokenizer)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.hf_model.device
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Writes the model into a folder: Hugging Face's files and `convmodel_config.json`.
+
+        Raises:
+            SaveError: If the folder cannot be written; what it held is untouched.
+        """
+        save_checkpoint(self.hf_model, self.tokenizer, folder)
+
+    def push_to_hub(self, repo_id: str, *, private: bool | None = None, token: str | None = None) -> str:
+        """Uploads the model to the hub and returns its address.
+
+        Args:
+            repo_id: `owner/name`; made if missing.
+            private: Whether a new repository is private; by default as the owner's settings say.
+            token: An access token; by default the one that `hf auth login` stored.
+        """
+        from huggingface_hub import HfApi
+
+        api = HfApi(token=token)
+        url = api.create_repo(repo_id, private=private, exist_ok=True)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            api.upload_folder(repo_id=url.repo_id, folder_path=folder, commit_message="Upload a conversation model")
+        return str(url)
+
+    def fit(
+        self,
+        train: ConversationSource,
+        valid: ConversationSource | None = None,
+        *,
+        config: FitConfig | None = None,
+        callbacks: "Sequence[TrainerCallback]" = (),
+        **options: Any,
+    ) -> "FitResult":
+        """Fine-tunes the model in place and leaves the best weights in it, in evaluation mode.
+
+        Args:
+            train: Conversations, or a JSONL file of them.
+            valid: Conversations to choose the best model by; without them the last one is kept.
+            config: All settings in one object.
+            callbacks: `TrainerCallback`s of transformers.
+            **options: Settings by name, as in `FitConfig`, instead of `config`.
+
+        Raises:
+            ConversationError: If the data is malformed; the message names the file and line.
+            ConfigError: If an option does not exist or makes no sense, or training diverges.
+            SaveError: If `output_dir` cannot be written.
+            MissingExtraError: If accelerate is not installed.
+        """
+        if config is not None and options:
+            raise ConfigError(f"give config or {', '.join(options)}, not both")
+        config = config or FitConfig.from_options(options)
+        conversations = read_conversations(train), None if valid is None else read_conversations(valid)
+        from convmodel.training.fit import fit  # loads accelerate, which answering does not need
+
+        result, self.tokenizer = fit(self.hf_model, self.tokenizer, *conversations, config, callbacks)
+        return result
+
+    def evaluate(
+        self,
+        data: ConversationSource,
+        *,
+        batch_size: int = BATCH_SIZE,
+        max_length: int | None = None,
+        loss_on: LossOn | None = None,
+    ) -> EvaluationResult:
+        """Measures loss, perplexity and bits per byte over supervised tokens.
+
+        Args:
+            data: Conversations, or a JSONL file of them.
+            batch_size: Windows at a time; it changes speed and memory, not the result.
+            max_length: The longest window; by default the one the model was trained with.
+            loss_on: Whose turns count; by default those the model was trained on.
+
+        Raises:
+            ConversationError: If the data is malformed, or has no supervised turn.
+        """
+        layout = self.tokenizer.layout
+        windows = encode_windows(
+            read_conversations(data),
+            self.tokenizer,
+            max_length=max_length or layout.max_length or default_max_length(self.hf_model.config),
+            loss_on=loss_on or layout.loss_on,
+        )
+        return evaluate_windows(self.hf_model, self.tokenizer, windows, batch_size=batch_size)
+
+    def score(self, context: ConversationLike, responses: Sequence[str], *, reply_as: str | None = None) -> list[float]:
+        """Returns the log-probability of each response with its closing separator, in nats.
+
+        Args:
+            context: The turns before.
+            responses: What might be said.
+            reply_as: Who says it; by default the expected speaker.
+
+        Raises:
+            ConversationError: If the context is malformed or a response is empty.
+            ContextTooLongError: If a response alone is too long.
+        """
+        return score_responses(
+            self.hf_model,
+            self.tokenizer,
+            Conversation.of(context),
+            responses,
+            reply_as=reply_as,
+            max_length=positions(self.hf_model.config) or default_max_length(self.hf_model.config),
+        )
+
+    def generate(self, context: ConversationLike, **options: Any) -> ConversationModelOutput:
+        """Generates responses to a context.
+
+        Args:
+            context: The turns so far.
+            **options: Any option of transformers' `generate`, and `reply_as` (who responds), `seed` (for sampling),
+                `cut_long_turn` (whether a newest turn that is too long alone may lose its beginning).
+
+        Raises:
+            ConversationError: If the context is malformed.
+            ContextTooLongError: If its newest turn alone is too long.
+            ConfigError: If an option does not exist, is refused or makes no sense.
+        """
+        return respond(self.hf_model, self.tokenizer, context, read_options(self.hf_model, self.tokenizer, options))
+
+    def stream(self, context: ConversationLike, **options: Any) -> Iterator[Chunk]:
+        """Generates one response and yields it in chunks, whose texts join to what `generate` returns.
+
+        Takes the options of `generate`, and raises what it raises at the call. Closing the iterator ends the work.
+        """
+        checked = read_options(self.hf_model, self.tokenizer, options)
+        prompt = make_prompt(self.tokenizer, context, checked)
+        return stream(self.hf_model, self.tokenizer, prompt, checked)
+
+    def session(self, context: ConversationLike = (), **generation_options: Any) -> ChatSession:
+        """Opens a conversation that remembers its turns.
+
+        Args:
+            context: Turns before it.
+            **generation_options: Options of `generate` for all its responses.
+        """
+        return ChatSession(self.hf_model, self.tokenizer, context, **generation_options)
+
+
+def _place(hf_model: PreTrainedModel, device: str | torch.device | None) -> PreTrainedModel:
+    """Puts a model on a device, by default a GPU if there is one, in evaluation mode."""
+    hf_model.to(torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")))  # type: ignore[arg-type]
+    hf_model.eval()
+    return hf_model
+
+
+def _fit_embedding(hf_model: PreTrainedModel, tokenizer: ConversationTokenizer) -> None:
+    """Gives the separator a row in the embedding, with the end-of-text row's values, unless it has one.
+
+    Raises:
+        ModelLoadError: If a saved layout does not fit the weights, or the vocabulary does not.
+    """
+    if tokenizer.layout.use_token_types and not embeds_token_types(hf_model.config):
+        raise ModelLoadError(f"{FILE_NAME} asks for token types, but {hf_model.config.model_type} takes none")
+    embeddings: list[Any] = [hf_model.get_input_embeddings(), hf_model.get_output_embeddings()]
+    rows = embeddings[0].weight.shape[0]
+    separator, vocabulary = tokenizer.sep_token_id, tokenizer.hf_tokenizer.vocab_size
+    missing = separator >= rows
+    if vocabulary > rows or (missing and tokenizer.layout_was_saved):
+        raise ModelLoadError(
+            f"the embedding has {rows:,} rows, but the vocabulary has {vocabulary:,} entries and the separator is "
+            f"{separator:,}: the tokenizer belongs to another model; copy both from one place"
+        )
+    if not missing and not tokenizer.separator_added:
+        return
+    if missing:
+        hf_model.resize_token_embeddings(separator + 1, mean_resizing=False)
+        logger.info("the embedding grew from %d to %d rows for the separator", rows, separator + 1)
+    end_of_text = tokenizer.hf_tokenizer.eos_token_id
+    embeddings = [hf_model.get_input_embeddings(), hf_model.get_output_embeddings()]
+    with torch.no_grad():
+        for layer in filter(None, embeddings):
+            for values in filter(lambda values: values is not None, (layer.weight, getattr(layer, "bias", None))):
+                row = values[:rows].mean(dim=0) if end_of_text is None else values[end_of_text]
+                values[min(rows, separator) :] = row

@@ -1,0 +1,361 @@
+"""Conversations to token ids and back: the layout, applied to text.
+
+Owns: the choice of the separator, prompts and windows of real conversations, and the tokenizer's saved form.
+Where ids stand in a sequence is `layout.py`'s; knows no weights.
+"""
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from convmodel.conversation import Conversation, ConversationLike
+from convmodel.errors import ConversationError, ModelLoadError
+from convmodel.hub import load_tokenizer, takes_token_types
+from convmodel.layout import (
+    CONTEXT_SHARE,
+    EncodedTurn,
+    LossOn,
+    Prompt,
+    Window,
+    make_prompt,
+    make_windows,
+    supervised_turns,
+)
+from convmodel.layout_config import FILE_NAME, LayoutConfig
+from convmodel.text_encoder import text_encoder
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding
+    from transformers import PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
+
+SEPARATOR = "<sep>"
+"""The separator of a tokenizer that has none of its own."""
+
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+"""What decoding makes of bytes that are not a whole character."""
+
+
+class ConversationTokenizer:
+    """Encodes conversations in the one layout that training, evaluation, chat and serving share.
+
+    Attributes:
+        layout: What travels with a checkpoint: separator, token types, speakers.
+        hf_tokenizer: The Hugging Face tokenizer, for decoding and saving; its `sep_token` has the separator's id.
+        separator_added: Whether `<sep>` was added to the vocabulary here, so that the model needs a row for it.
+        layout_was_saved: Whether the layout came with a checkpoint, so that the model must fit it as it is.
+
+    Example:
+        >>> tokenizer = ConversationTokenizer.from_pretrained("gpt2")
+        >>> tokenizer(["Hello", "How are you"])["input_ids"]
+        [50256, 15496, 50256, 2437, 389, 345, 50256]
+    """
+
+    def __init__(
+        self,
+        hf_tokenizer: "PreTrainedTokenizerBase",
+        *,
+        layout: LayoutConfig | None = None,
+        use_token_types: bool = True,
+    ) -> None:
+        """Takes over a Hugging Face tokenizer, whose separator and chat template it sets.
+
+        Args:
+            hf_tokenizer: A tokenizer backed by the `tokenizers` library.
+            layout: What a checkpoint said; without it the separator is chosen here.
+            use_token_types: Whether encodings carry token types; only where no layout is given.
+
+        Raises:
+            ModelLoadError: If the tokenizer cannot honour the layout.
+        """
+        self.hf_tokenizer: Any = hf_tokenizer
+        self._encoder = text_encoder(hf_tokenizer)
+        self.separator_added = False
+        self.layout_was_saved = layout is not None
+        if layout is None:
+            token, index, self.separator_added = _choose_separator(hf_tokenizer)
+            layout = LayoutConfig(index, token, use_token_types)
+        elif hf_tokenizer.sep_token_id != layout.separator_id:
+            raise ModelLoadError(
+                f"{FILE_NAME} says that the separator is {layout.separator_id}, but the tokenizer beside it says "
+                f"{hf_tokenizer.sep_token_id}: one of the two files was replaced; copy both from one saved model"
+            )
+        self.layout: LayoutConfig = layout
+        self.hf_tokenizer.chat_template = self._chat_template()
+
+    @classmethod
+    def from_pretrained(
+        cls, name_or_path: str | os.PathLike[str], *, use_token_types: bool | None = None, **hub_options: Any
+    ) -> "ConversationTokenizer":
+        """Loads the tokenizer of a saved conversation model, or of any Hugging Face causal language model.
+
+        Args:
+            name_or_path: A folder or a hub id.
+            use_token_types: Whether encodings carry token types; by default what the checkpoint says, else whether
+                its architecture embeds them, else yes.
+            **hub_options: `revision`, `token`, `cache_dir`, `local_files_only` and the like.
+
+        Raises:
+            ModelLoadError: If there is no tokenizer, or its layout cannot be honoured.
+        """
+        name = os.fspath(name_or_path)
+        hf_tokenizer, layout = load_tokenizer(name, hub_options)
+        if layout is None:
+            if use_token_types is None:
+                use_token_types = takes_token_types(name, hub_options)
+            return cls(hf_tokenizer, use_token_types=use_token_types)
+        if use_token_types not in (None, layout.use_token_types):
+            raise ModelLoadError(
+                f"{name} was trained with use_token_types={layout.use_token_types}: leave the argument out"
+            )
+        return cls(hf_tokenizer, layout=layout)
+
+    @property
+    def sep_token(self) -> str:
+        """The separator as it is shown."""
+        return self.layout.separator_token
+
+    @property
+    def sep_token_id(self) -> int:
+        """The separator's id."""
+        return self.layout.separator_id
+
+    @property
+    def pad_token_id(self) -> int:
+        """What fills the padding; it never matters, since padding is masked and never a label."""
+        index = self.hf_tokenizer.pad_token_id
+        return self.sep_token_id if index is None else int(index)
+
+    @property
+    def stop_token_ids(self) -> list[int]:
+        """The ids that end a response: the separator, and the tokenizer's own end-of-text token."""
+        return list(dict.fromkeys(i for i in (self.sep_token_id, self.hf_tokenizer.eos_token_id) if i is not None))
+
+    def __len__(self) -> int:
+        """How many entries the vocabulary has, added tokens included."""
+        return len(self.hf_tokenizer)
+
+    def __call__(self, context: ConversationLike, *, reply_as: str | None = None) -> dict[str, list[int]]:
+        """Encodes a context as the prompt that a response continues.
+
+        Args:
+            context: The turns so far.
+            reply_as: Who responds; by default the expected speaker.
+
+        Returns:
+            Plain lists of one length: `input_ids`, `token_type_ids` where the model takes them, `attention_mask`.
+
+        Raises:
+            ConversationError: If the context is malformed.
+
+        Example:
+            >>> tokenizer = ConversationTokenizer.from_pretrained("gpt2")
+            >>> tokenizer(["Hello"])
+            {'input_ids': [50256, 15496, 50256], 'token_type_ids': [0, 0, 1], 'attention_mask': [1, 1, 1]}
+        """
+        prompt = self.prompt(context, reply_as=reply_as)
+        encoding = {"input_ids": prompt.input_ids}
+        if self.layout.use_token_types:
+            encoding["token_type_ids"] = prompt.types
+        return encoding | {"attention_mask": [1] * len(prompt.input_ids)}
+
+    def encode(self, text: str) -> list[int]:
+        """Encodes one turn's text as ordinary tokens, whatever control tokens it spells.
+
+        Example:
+            >>> tokenizer = ConversationTokenizer.from_pretrained("gpt2")
+            >>> tokenizer.encode("How are you")
+            [2437, 389, 345]
+        """
+        return list(self._encoder.encode(text, add_special_tokens=False).ids)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Decodes tokens to text, leaving special tokens out.
+
+        Example:
+            >>> tokenizer = ConversationTokenizer.from_pretrained("gpt2")
+            >>> tokenizer.decode([10248, 5875, 345])
+            'Good thank you'
+        """
+        return str(self.hf_tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    def prompt(
+        self,
+        context: ConversationLike,
+        *,
+        reply_as: str | None = None,
+        budget: int | None = None,
+        cut_long_turn: bool = False,
+    ) -> Prompt:
+        """Encodes a context for the responder, leaving out the oldest whole turns until it fits.
+
+        Args:
+            context: The turns so far.
+            reply_as: Who responds; by default the expected speaker.
+            budget: The most tokens that the prompt may have.
+            cut_long_turn: Whether a newest turn that alone is too long loses its beginning.
+
+        Raises:
+            ConversationError: If the context is malformed, or the responder cannot be told from who spoke last.
+            ContextTooLongError: If the newest turn alone is too long and may not be cut.
+
+        Example:
+            >>> tokenizer = ConversationTokenizer.from_pretrained("gpt2")
+            >>> tokenizer.prompt(["Hello", "How are you"], budget=6).left_out
+            1
+        """
+        conversation = self._arranged(Conversation.of(context))
+        responder = self.responder(conversation, reply_as)
+        names = list(dict.fromkeys((*conversation.names, responder)))
+        turns = self._encoded(conversation, [False] * len(conversation.turns))
+        return make_prompt(turns, self.sep_token_id, names.index(responder), budget=budget, cut=cut_long_turn)
+
+    def responder(self, context: Conversation, reply_as: str | None = None) -> str:
+        """Names who responds to a context: the speaker asked for, or else the expected one.
+
+        Raises:
+            ConversationError: If that speaker spoke last and the model takes no token types: the response would
+                look like more of the same turn.
+        """
+        responder = reply_as or context.next_speaker()
+        if not self.layout.use_token_types and responder == context.who[-1]:
+            raise ConversationError(
+                f"{responder!r} spoke last and is to respond, but this model cannot tell speakers apart: "
+                "add to the turn, or let another speaker respond"
+            )
+        return responder
+
+    def windows(
+        self,
+        conversation: ConversationLike,
+        *,
+        max_length: int,
+        loss_on: LossOn = "all",
+        context_share: float = CONTEXT_SHARE,
+    ) -> list[Window]:
+        """Encodes a conversation for training or evaluation; every supervised turn is supervised exactly once.
+
+        Args:
+            conversation: The whole conversation.
+            max_length: The longest window, in tokens.
+            loss_on: Whose turns are supervised: `all`, `responses` (every second speaker's), `last`, or names.
+            context_share: How much of a window its unsupervised context may take.
+
+        Returns:
+            No window where no turn is supervised.
+
+        Raises:
+            ConversationError: If the conversation is malformed.
+            ConfigError: If `loss_on` makes no sense.
+
+        Example:
+            >>> tokenizer = ConversationTokenizer.from_pretrained("gpt2")
+            >>> [window] = tokenizer.windows(["Hello", "How are you"], max_length=1024)
+            >>> window.labels
+            [-100, 15496, 50256, 2437, 389, 345, 50256]
+        """
+        arranged = self._arranged(Conversation.of(conversation))
+        names = list(dict.fromkeys((*arranged.names, arranged.next_speaker())))
+        turns = self._encoded(arranged, supervised_turns(arranged, loss_on))
+        return list(
+            make_windows(
+                turns,
+                self.sep_token_id,
+                names.index(arranged.next_speaker()),
+                max_length=max_length,
+                context_share=context_share,
+                text_bytes=lambda ids: len(self.decode(ids).rstrip(REPLACEMENT).encode()),
+            )
+        )
+
+    def with_layout(self, **changes: Any) -> "ConversationTokenizer":
+        """Returns a tokenizer that shares everything with this one but fields of the travelling layout."""
+        changed = object.__new__(ConversationTokenizer)
+        changed.__dict__.update(self.__dict__)
+        changed.layout = replace(self.layout, **changes)
+        return changed
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Writes Hugging Face's tokenizer files, the chat template and the layout into a folder.
+
+        Plain `AutoTokenizer` loads them and gives the same ids.
+        """
+        self.hf_tokenizer.save_pretrained(folder)
+        Path(folder, FILE_NAME).write_text(self.layout.to_json(), encoding="utf-8")
+
+    def _arranged(self, conversation: Conversation) -> Conversation:
+        """Joins turns and checks speakers where the model cannot tell speakers apart."""
+        if self.layout.use_token_types:
+            return conversation
+        speakers = dict.fromkeys(conversation.who[conversation.pinned :])
+        if len(speakers) > 2:
+            raise ConversationError(
+                f"{len(speakers)} speakers ({', '.join(speakers)}), but this model takes no token types, so it can "
+                "tell only two apart, by turns: use an architecture with token types (GPT-2), or merge speakers"
+            )
+        return conversation.joined()
+
+    def _encoded(self, conversation: Conversation, supervised: Sequence[bool]) -> list[EncodedTurn]:
+        encodings: list[Encoding] = self._encoder.encode_batch_fast(list(conversation.turns), add_special_tokens=False)
+        index = {name: number for number, name in enumerate(conversation.names)}
+        return [
+            EncodedTurn(
+                encoding.ids,
+                index[speaker],
+                len(turn.encode()),
+                number < conversation.pinned,
+                supervised[number],
+            )
+            for number, (encoding, speaker, turn) in enumerate(
+                zip(encodings, conversation.who, conversation.turns, strict=True)
+            )
+        ]
+
+    def _chat_template(self) -> str | None:
+        """Returns a template that renders the layout for role/content messages; None where no template can.
+
+        A tokenizer that marks only the beginning of a whole text (Metaspace with `prepend_scheme="first"`) needs a
+        space where each turn, encoded on its own, has its mark.
+        """
+        probe = Conversation(["Hello there", "How are you?\n 你好 Ünïcode", "Fine"]).to_messages()
+        ids = self(Conversation.from_messages(probe))["input_ids"]
+        for prefix in ("", " "):
+            template = _template(prefix, joins=not self.layout.use_token_types)
+            rendered = self.hf_tokenizer.apply_chat_template(
+                probe, chat_template=template, tokenize=True, return_dict=False
+            )
+            if list(rendered) == ids:
+                return template
+        logger.warning("no chat template can give this tokenizer's layout, so none is saved")
+        return None
+
+
+def _template(prefix: str, *, joins: bool) -> str:
+    opening = f"sep_token + '{prefix}'" if prefix else "sep_token"
+    if joins:
+        same = "not loop.first and message['role'] == loop.previtem['role']"
+        opening = f"('\\n' if {same} else {opening})"
+    return "{%- for message in messages -%}{{- " + opening + " + message['content'] -}}{%- endfor -%}{{- sep_token -}}"
+
+
+def _choose_separator(hf_tokenizer: Any) -> tuple[str, int, bool]:
+    """Chooses the separator's token and id, and tells whether it had to be added to the vocabulary.
+
+    Sets the Hugging Face tokenizer's `sep_token` to the token that has the id, so that a saved tokenizer comes back
+    with the same id: saved as `<sep>`, GPT-2's would come back as a new token beyond the embedding.
+    """
+    if hf_tokenizer.sep_token is not None:
+        return str(hf_tokenizer.sep_token), int(hf_tokenizer.sep_token_id), False
+    vocabulary = hf_tokenizer.get_vocab()
+    if SEPARATOR in vocabulary:
+        hf_tokenizer.sep_token = SEPARATOR
+        return SEPARATOR, int(vocabulary[SEPARATOR]), False
+    if hf_tokenizer.unk_token is not None and hf_tokenizer.unk_token == hf_tokenizer.eos_token:
+        hf_tokenizer.sep_token = hf_tokenizer.eos_token
+        return SEPARATOR, int(hf_tokenizer.eos_token_id), False
+    hf_tokenizer.add_special_tokens({"sep_token": SEPARATOR})
+    return SEPARATOR, int(hf_tokenizer.sep_token_id), True

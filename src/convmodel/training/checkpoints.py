@@ -1,0 +1,98 @@
+"""A model and its tokenizer as one folder.
+
+Owns: the saved form (Hugging Face's files, `convmodel_config.json`, chat template, generation config, model card),
+and writing it whole or not at all. No pickle.
+"""
+
+import os
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from convmodel.storage import staged
+from convmodel.tokenizer import ConversationTokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def save_checkpoint(
+    hf_model: "PreTrainedModel",
+    tokenizer: ConversationTokenizer,
+    folder: str | os.PathLike[str],
+    *,
+    facts: dict[str, Any] | None = None,
+) -> None:
+    """Writes a folder that plain `AutoModelForCausalLM` and `AutoTokenizer` load too.
+
+    Args:
+        hf_model: The weights.
+        tokenizer: The layout they were trained with.
+        folder: Where to; made if missing. Weights that it holds are replaced.
+        facts: Lines for the model card, such as `{"Perplexity": "12.3"}`.
+
+    Raises:
+        SaveError: If the folder cannot be written; what it held is untouched.
+    """
+    place = Path(folder)
+    with staged(place) as stage:
+        hf_model.save_pretrained(stage)
+        _generation_config(hf_model, tokenizer).save_pretrained(stage)
+        tokenizer.save_pretrained(stage)
+        (stage / "README.md").write_text(_model_card(hf_model, tokenizer, facts or {}), encoding="utf-8")
+        new = {path.name for path in stage.iterdir()}
+        stale = [path for path in place.glob("*.safetensors*") if path.name not in new]
+    # Shards of a model that was saved here before; left alone, they would be loaded instead of the new weights.
+    for path in stale:
+        path.unlink()
+
+
+def _generation_config(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer) -> Any:
+    from transformers import GenerationConfig
+
+    config = GenerationConfig.from_dict((hf_model.generation_config or GenerationConfig()).to_dict())
+    stop = tokenizer.stop_token_ids
+    config.eos_token_id = stop if len(stop) > 1 else stop[0]
+    config.pad_token_id = tokenizer.pad_token_id
+    # A length that counts the prompt, saved with the model, would make replies to long contexts empty.
+    config.max_length = None
+    return config
+
+
+def _model_card(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, facts: dict[str, Any]) -> str:
+    layout = tokenizer.layout
+    count = sum(parameter.numel() for parameter in hf_model.parameters())
+    rows = {
+        "Architecture": f"{hf_model.config.model_type}, {count:,} parameters",
+        "Separator": f"`{layout.separator_token}`, id {layout.separator_id}",
+        "Token types": "the speaker's index" if layout.use_token_types else "none",
+        "Supervised turns": layout.loss_on if isinstance(layout.loss_on, str) else ", ".join(layout.loss_on),
+        "Longest window": f"{layout.max_length:,} tokens" if layout.max_length else "not trained with convmodel",
+    } | facts
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
+    return _CARD.format(version=version("convmodel"), table=table)
+
+
+_CARD = """---
+library_name: transformers
+pipeline_tag: text-generation
+tags: [convmodel, conversational]
+---
+
+# A conversation model
+
+Saved by convmodel {version}.
+
+| | |
+|---|---|
+{table}
+
+```python
+from convmodel import ConversationModel
+
+model = ConversationModel.from_pretrained("path/to/this/folder")
+model.generate(["Hello", "How are you"])
+```
+
+Plain transformers works too: `AutoTokenizer.apply_chat_template` renders the same token layout, without token types.
+"""

@@ -1,0 +1,146 @@
+"""The settings of a fine-tuning run.
+
+Owns: every training option's name, default, help text and check. The command line and the docs are made from it.
+Imports nothing heavy, so that `--help` is quick.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from dataclasses import Field, asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from convmodel.errors import ConfigError
+from convmodel.layout import LossOn
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    "int": (int,),
+    "float": (float, int),
+    "str": (str,),
+    "LossOn": (str, list, tuple),
+}
+
+
+def _option(default: Any, help: str, *, at_least: float | None = None, above: float | None = None) -> Any:
+    return field(default=default, metadata={"help": help, "at_least": at_least, "above": above})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitConfig:
+    """How to fine-tune; names are those of transformers' `TrainingArguments` where one exists.
+
+    Raises:
+        ConfigError: If a value makes no sense; the message names the option and the cure.
+
+    Example:
+        >>> FitConfig(epochs=1, seed=0).learning_rate
+        5e-05
+    """
+
+    epochs: float = _option(3.0, "Passes over the training data; parts of one are allowed.", above=0)
+    max_steps: int | None = _option(None, "Updates after which to stop, whatever the epochs.", at_least=1)
+    batch_size: int = _option(8, "Windows in one forward pass.", at_least=1)
+    gradient_accumulation_steps: int = _option(
+        1,
+        "Forward passes summed into one update; 8 x 1 and 1 x 8 train alike, 1 x 8 in less memory.",
+        at_least=1,
+    )
+    learning_rate: float = _option(5e-5, "Peak learning rate; 5e-5 suits fine-tuning, 1e-3 a small new model.", above=0)
+    warmup_steps: int | None = _option(
+        None, "Updates over which the learning rate rises; by default a twentieth of the run.", at_least=0
+    )
+    weight_decay: float = _option(0.01, "AdamW's weight decay, on matrices only.", at_least=0)
+    max_grad_norm: float = _option(
+        1.0, "Longest gradient; a longer one is scaled down to it. 0 switches that off.", at_least=0
+    )
+    max_length: int | None = _option(
+        None, "Longest window in tokens; by default the model's positions, at most 1,024.", at_least=4
+    )
+    loss_on: LossOn = _option(
+        "all", "Whose turns are learned: all, responses (every second speaker's), last, or a speaker's name."
+    )
+    seed: int = _option(42, "Seeds the order of the data and dropout; 0 is a seed like any other.", at_least=0)
+    output_dir: str | None = _option(
+        None,
+        "Folder for the best model, written whenever validation improves; without one it stays in memory.",
+    )
+    eval_steps: int | None = _option(
+        None, "Updates between validations; by default once an epoch. The end always validates.", at_least=1
+    )
+    save_steps: int | None = _option(
+        None, "Updates between models kept as output_dir/checkpoint-STEP; by default none is.", at_least=1
+    )
+    logging_steps: int = _option(10, "Updates between reports of the training loss.", at_least=1)
+    early_stopping_patience: int | None = _option(
+        None, "Validations without improvement after which to stop; by default the run goes on.", at_least=1
+    )
+    report_to: str = _option("none", "A tracker that transformers knows: tensorboard, trackio, wandb, mlflow, ...")
+
+    def __post_init__(self) -> None:
+        for setting in fields(self):
+            self._check(setting)
+        if self.seed >= 2**32:
+            raise ConfigError(f"seed is {self.seed}: it must be less than 2**32")
+        if self.save_steps and not self.output_dir:
+            raise ConfigError("save_steps needs a folder to save in: give output_dir too")
+
+    def _check(self, setting: Field[Any]) -> None:
+        """Checks one setting against its annotation and its bounds."""
+        value = getattr(self, setting.name)
+        if value is None and setting.default is None:
+            return
+        kinds = _KINDS[str(setting.type).removesuffix(" | None")]
+        at_least, above = setting.metadata["at_least"], setting.metadata["above"]
+        if not isinstance(value, kinds) or isinstance(value, bool):
+            wanted = " or ".join(kind.__name__ for kind in kinds)
+            raise ConfigError(f"{setting.name} is {value!r}: it must be of type {wanted}")
+        if (at_least is not None and not value >= at_least) or (above is not None and not value > above):
+            bound = f"at least {at_least}" if above is None else f"more than {above}"
+            raise ConfigError(f"{setting.name} is {value!r}: it must be {bound}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as a dictionary."""
+        return asdict(self)
+
+    @classmethod
+    def from_options(cls, options: dict[str, Any]) -> FitConfig:
+        """Makes a config of options by name.
+
+        Raises:
+            ConfigError: If an option does not exist; the message lists those that do.
+        """
+        known = [setting.name for setting in fields(cls)]
+        unknown = [name for name in options if name not in known]
+        if unknown:
+            raise ConfigError(f"no training option is called {', '.join(unknown)}; there are {', '.join(known)}")
+        return cls(**options)
+
+    @classmethod
+    def read_toml(cls, path: str | Path) -> dict[str, Any]:
+        """Reads options from a TOML file, whose keys are the names of the settings.
+
+        Raises:
+            ConfigError: If the file is missing or no TOML, or a key is no setting.
+        """
+        try:
+            options = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise ConfigError(f"there is no file {path}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+            raise ConfigError(f"{path} cannot be read as TOML: {error}") from error
+        try:
+            cls.from_options(options)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from error
+        return options
+
+    def describe(self) -> str:
+        """The settings that differ from their defaults, in a line for people."""
+        changed = {
+            setting.name: getattr(self, setting.name)
+            for setting in fields(self)
+            if getattr(self, setting.name) != setting.default
+        }
+        return ", ".join(f"{name}={json.dumps(value)}" for name, value in changed.items()) or "all defaults"

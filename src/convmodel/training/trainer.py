@@ -1,0 +1,127 @@
+"""transformers' `Trainer`, with convmodel's windows, loss and validation.
+
+Owns: what differs from `Trainer`, and nothing of what it already does (optimizer, schedule, devices, trackers).
+"""
+
+import math
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_pt_utils import LengthGroupedSampler
+
+from convmodel.data.batching import WindowDataset, WindowSet, pad
+from convmodel.errors import ConfigError
+from convmodel.evaluation.likelihood import evaluate_windows
+from convmodel.layout import IGNORED
+from convmodel.tokenizer import ConversationTokenizer
+from convmodel.training.best import BestModel
+from convmodel.training.loss import supervised_loss
+
+
+class FitTrainer(Trainer):
+    """A `Trainer` of windows: token-exact loss, exact validation, and the best model kept by `BestModel`."""
+
+    def __init__(
+        self,
+        hf_model: Any,
+        tokenizer: ConversationTokenizer,
+        args: TrainingArguments,
+        train: WindowSet,
+        valid: WindowSet | None,
+        best: BestModel,
+        callbacks: Sequence[TrainerCallback],
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._valid = valid
+        self._best = best
+        self._validated_at = -1
+        super().__init__(
+            model=hf_model,
+            args=args,
+            data_collator=self._collate,
+            train_dataset=WindowDataset(train.windows),
+            eval_dataset=WindowDataset(valid.windows) if valid else None,
+            callbacks=list(callbacks),
+        )
+        # Makes `Trainer` count the targets of a whole update, which `compute_loss` divides by.
+        self.model_accepts_loss_kwargs = True
+
+    def _collate(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        return pad(
+            [item["window"] for item in items],
+            self._tokenizer.pad_token_id,
+            use_token_types=self._tokenizer.layout.use_token_types,
+        )
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroupedSampler:
+        """Groups windows of similar length, in an order that depends on the seed and the epoch only."""
+        dataset = self.train_dataset
+        return LengthGroupedSampler(
+            self.args.train_batch_size * self.args.gradient_accumulation_steps,
+            lengths=[len(window.input_ids) for window in dataset.windows],  # type: ignore[union-attr]
+            generator=torch.Generator().manual_seed(self.args.seed),
+        )
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """Computes the loss of one batch, as its share of the update's mean over supervised tokens."""
+        labels = inputs.pop("labels")
+        # A cache is of no use here, and GPT-2 makes one by default.
+        outputs = model(**inputs, use_cache=False)
+        count = num_items_in_batch if num_items_in_batch is not None else (labels[:, 1:] != IGNORED).sum()
+        # The count is over all processes, whose gradients are averaged.
+        loss = supervised_loss(outputs.logits, labels, count) * self.accelerator.num_processes
+        return (loss, outputs) if return_outputs else loss
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Validates with the same code as `ConversationModel.evaluate`."""
+        if self._valid is None:
+            return {}
+        begin = time.perf_counter()
+        model = self.accelerator.unwrap_model(self.model)
+        result = evaluate_windows(model, self._tokenizer, self._valid, batch_size=self.args.eval_batch_size)
+        metrics = {
+            f"{metric_key_prefix}_loss": result.loss,
+            f"{metric_key_prefix}_perplexity": result.perplexity,
+            f"{metric_key_prefix}_bits_per_byte": result.bits_per_byte,
+            f"{metric_key_prefix}_runtime": time.perf_counter() - begin,
+        }
+        self.log(metrics)
+        self._validated_at = self.state.global_step
+        self._best.consider(result, self.state.global_step, save=self.args.should_save)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self.control.should_training_stop |= self._best.exhausted
+        return metrics
+
+    def finish(self) -> None:
+        """Validates the last update unless that was done, and leaves the best weights in the model."""
+        if self._valid is None:
+            self._best.keep(None, self.state.global_step, save=self.args.should_save)
+            return
+        if self._validated_at != self.state.global_step:
+            self.evaluate()
+        self._best.restore(self.state.global_step)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Passes measurements on, unless the loss is no number any more.
+
+        Raises:
+            ConfigError: If the loss is not finite.
+        """
+        loss = logs.get("loss", logs.get("eval_loss", 0.0))
+        if not math.isfinite(loss):
+            raise ConfigError(
+                f"the loss is {loss} at update {self.state.global_step}: training has diverged; "
+                f"lower learning_rate (now {self.args.learning_rate:g}) or raise warmup_steps"
+            )
+        super().log(logs, start_time)

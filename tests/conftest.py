@@ -1,0 +1,44 @@
+"""The models that tests share. Saved once a session: read them, and copy the folder before writing to it."""
+
+from pathlib import Path
+
+import pytest
+
+FAMILIES = ("gpt2", "bytelevel", "unigram", "smollm2")
+
+
+@pytest.fixture(scope="session")
+def zoo_folders(tmp_path_factory: pytest.TempPathFactory, gpt2_folder: Path) -> dict[str, Path]:
+    """A folder for each family of tokenizers, by the family's name."""
+    import tokenizers_zoo  # here, because it imports torch, which most tests do without
+
+    root = tmp_path_factory.mktemp("zoo")
+    folders = {"gpt2": gpt2_folder}
+    for family in FAMILIES[1:]:
+        folders[family] = root / family
+        tokenizers_zoo.SAVE[family](folders[family])
+    return folders
+
+
+@pytest.fixture(scope="session", params=FAMILIES)
+def zoo(request: pytest.FixtureRequest, zoo_folders: dict[str, Path]) -> Path:
+    """The folder of one family; a test that takes it runs once for each."""
+    return zoo_folders[request.param]
+
+
+@pytest.fixture(scope="session")
+def bytelevel_folder(zoo_folders: dict[str, Path]) -> Path:
+    """A tiny Llama with a byte-level tokenizer that has no unknown token."""
+    return zoo_folders["bytelevel"]
+
+
+@pytest.fixture(scope="session")
+def unigram_folder(zoo_folders: dict[str, Path]) -> Path:
+    """A tiny GPT-2 with a Unigram tokenizer that has its own separator."""
+    return zoo_folders["unigram"]
+
+
+@pytest.fixture(scope="session")
+def smollm2_folder(zoo_folders: dict[str, Path]) -> Path:
+    """A tiny Llama with a tokenizer in which the unknown and the last token differ."""
+    return zoo_folders["smollm2"]

@@ -1,0 +1,141 @@
+"""The shape of the code: layers, who may import and print what, sizes. Reads sources, runs none."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import convmodel
+
+SRC = Path(__file__).parents[1] / "src"
+PACKAGE = SRC / "convmodel"
+FILES = sorted(PACKAGE.rglob("*.py"))
+MAX_LINES = 330  # aim for 300
+
+# From the top down. A module imports from lower lines and its own sub-package, never from beside or above.
+LAYERS = [
+    {"__init__"},
+    {"cli"},
+    {"server"},
+    {"model"},
+    {"training", "session"},
+    {"evaluation", "generation"},
+    {"inference"},
+    {"data"},
+    {"tokenizer"},
+    {"hub"},
+    {"layout_config"},
+    {"layout", "text_encoder", "architecture"},
+    {"conversation", "storage"},
+    {"errors"},
+]
+RANKS = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+
+# Where a third-party package may be imported; the others may be imported anywhere.
+ONLY_IN = {
+    "fastapi": "server",
+    "pydantic": "server",
+    "rich": "cli",
+    "starlette": "server",
+    "typer": "cli",
+    "uvicorn": "server",
+}
+
+each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+
+
+def top_name(path: Path) -> str:
+    """The module or sub-package right under `convmodel` that a file belongs to."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def nodes(path: Path) -> Iterator[ast.AST]:
+    return ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+
+
+def imports(path: Path) -> Iterator[str]:
+    """The dotted names of the modules that a file imports, anywhere in it."""
+    for node in nodes(path):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno} imports relatively"
+            if node.module == "convmodel":  # a module or a public name; either way it must be a module of ours
+                yield from (f"convmodel.{alias.name}" for alias in node.names)
+            else:
+                yield node.module or ""
+
+
+def names(path: Path) -> set[str]:
+    """The identifiers that a file uses, imported ones included."""
+    found = set()
+    for node in nodes(path):
+        if isinstance(node, ast.Name):
+            found.add(node.id)
+        elif isinstance(node, ast.Attribute):
+            found.add(node.attr)
+        elif isinstance(node, ast.alias):
+            found.add(node.name.rpartition(".")[2])
+    return found
+
+
+@each_file
+def test_imports_point_down(path: Path) -> None:
+    own = top_name(path)
+    assert own in RANKS, f"{own} has no layer yet: put it into LAYERS"
+    for module in imports(path):
+        root, _, rest = module.partition(".")
+        if root != "convmodel":
+            continue
+        target = rest.partition(".")[0]
+        assert target in RANKS, f"{module} has no layer, or is a public name: import from its own module"
+        assert target == own or RANKS[target] > RANKS[own], f"{own} imports {module}, which is not below it"
+
+
+@each_file
+def test_third_party_packages_stay_in_their_layer(path: Path) -> None:
+    for module in imports(path):
+        layer = ONLY_IN.get(module.partition(".")[0])
+        assert layer in (None, top_name(path)), f"only {layer}/ imports {module}"
+
+
+@each_file
+def test_only_the_model_loads_weights(path: Path) -> None:
+    assert top_name(path) == "model" or "AutoModelForCausalLM" not in names(path)
+
+
+@each_file
+def test_only_the_cli_prints(path: Path) -> None:
+    printed = {node.func.id for node in nodes(path) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    assert "print" not in printed, "results go through the consoles of cli/; everything else is logged"
+
+
+@each_file
+def test_files_stay_small(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_LINES
+
+
+@each_file
+def test_names_say_what_a_module_owns(path: Path) -> None:
+    assert path.stem not in {"utils", "util", "helpers", "common", "misc"}
+
+
+def test_sub_packages_import_nothing_by_themselves() -> None:
+    for path in FILES:
+        if path.name == "__init__.py" and path.parent != PACKAGE:
+            assert path.read_bytes() == b"", f"{path.relative_to(SRC)} must stay empty"
+
+
+def test_every_folder_with_modules_is_a_package() -> None:
+    for folder in {path.parent for path in FILES}:
+        assert (folder / "__init__.py").exists(), f"{folder.relative_to(SRC)} lacks an __init__.py"
+
+
+def test_public_names_are_sorted() -> None:
+    assert convmodel.__all__ == sorted(convmodel.__all__)
+
+
+@pytest.mark.parametrize("name", convmodel.__all__)
+def test_public_names_resolve(name: str) -> None:
+    assert getattr(convmodel, name).__name__ == name
