@@ -1,7 +1,10 @@
 """What every test lives with, doctests of `src` included: no network, and a home of its own."""
 
 import os
+import shlex
+import shutil
 import socket
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address
@@ -10,6 +13,9 @@ from typing import Any
 
 import hypothesis
 import pytest
+from sybil import Example, Sybil
+from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipParser
+from typer.testing import CliRunner
 
 # Set before any test imports transformers, which reads them once, at its import.
 _home = tempfile.TemporaryDirectory(prefix="convmodel-tests-")
@@ -92,12 +98,61 @@ def gpt2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def model_folder(gpt2_folder: Path) -> Path:
+    """The tiny GPT-2, fine-tuned until it says what the pages of `docs/` show. Read it, don't write to it."""
+    from convmodel import ConversationModel
+
+    folder = gpt2_folder.with_name("model")
+    model = ConversationModel.from_pretrained(gpt2_folder)
+    conversations = [["Hello", "How are you", "Good thank you", "Glad to hear it"], ["Hi", "Hi there", "What's new?"]]
+    model.fit(conversations, epochs=90, learning_rate=1e-2, batch_size=2, weight_decay=0.0, output_dir=str(folder))
+    return folder
+
+
+@pytest.fixture
+def reader_folder(gpt2_folder: Path, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder in which a reader of the docs types: `gpt2` and `model`, and conversations of the sample."""
+    from importlib.resources import files
+
+    sample = files("convmodel") / "assets" / "sample"
+    for name in ("train", "valid", "test"):
+        lines = (sample / f"{name}.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+        (tmp_path / f"{name}.jsonl").write_text("".join(lines[:4]), encoding="utf-8")
+    (tmp_path / "gpt2").symlink_to(gpt2_folder)
+    shutil.copytree(model_folder, tmp_path / "model")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
 @pytest.fixture(autouse=True)
-def _doctest_folder(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    """Runs doctests in a folder where `"gpt2"` is the tiny model, so that they read as users write."""
-    if isinstance(request.node, pytest.DoctestItem):
-        folder = tmp_path_factory.mktemp("doctest")
-        (folder / "gpt2").symlink_to(request.getfixturevalue("gpt2_folder"))
-        monkeypatch.chdir(folder)
+def _doctest_folder(request: pytest.FixtureRequest) -> None:
+    """Runs doctests where `"gpt2"` and `"model"` are tiny models, so that they read as users write."""
+    if isinstance(request.node, pytest.DoctestItem) and "from_pretrained" in request.node.dtest.docstring:
+        request.getfixturevalue("reader_folder")
+
+
+def _run_shell(example: Example) -> str | None:
+    """Runs a `sh` block of a page line by line; of `make` only that the target exists, as it would run this test."""
+    from convmodel.cli.main import app
+
+    for line in example.parsed.splitlines():
+        program, *arguments = shlex.split(line, comments=True) or [""]
+        if program == "make":
+            subprocess.run(
+                ["make", "-n", "-C", str(Path(__file__).parent), *arguments], check=True, capture_output=True
+            )
+        elif program == "convmodel":
+            result = CliRunner().invoke(app, arguments, input="Hello\n/quit\n", catch_exceptions=False)
+            if result.exit_code:
+                return f"{line}: exit code {result.exit_code}\n{result.output}"
+        elif program:
+            return f"no test can run {line!r}"
+    return None
+
+
+pytest_collect_file = Sybil(
+    parsers=[PythonCodeBlockParser(), CodeBlockParser("sh", _run_shell), SkipParser()],
+    patterns=["README.md", "CONTRIBUTING.md", "docs/*.md"],
+    fixtures=["reader_folder"],
+).pytest()

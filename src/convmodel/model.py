@@ -128,7 +128,7 @@ class ConversationModel:
             >>> tokenizer = ConversationTokenizer.from_pretrained("gpt2")
             >>> config = GPT2Config(n_layer=1, n_head=2, n_embd=8, vocab_size=len(tokenizer))
             >>> ConversationModel.from_config(config, tokenizer).hf_model.num_parameters()
-            411184
+            411136
         """
         types = embeds_token_types(config)
         if not isinstance(tokenizer, ConversationTokenizer):

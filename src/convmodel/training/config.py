@@ -64,7 +64,7 @@ class FitConfig:
     seed: int = _option(42, "Seeds the order of the data and dropout; 0 is a seed like any other.", at_least=0)
     output_dir: str | None = _option(
         None,
-        "Folder for the best model, written whenever validation improves; without one it stays in memory.",
+        "Folder for the best model, written whenever validation improves; in Python, without one, it stays in memory.",
     )
     eval_steps: int | None = _option(
         None, "Updates between validations; by default once an epoch. The end always validates.", at_least=1

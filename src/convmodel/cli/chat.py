@@ -1,0 +1,133 @@
+"""`convmodel chat`: a conversation in the terminal."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from convmodel.cli.console import DEFAULT_MODEL, console, load_model
+from convmodel.errors import ConfigError, ConvModelError
+
+if TYPE_CHECKING:
+    from convmodel.session import ChatSession
+
+HELP = """\
+/undo        take back your newest turn and the response to it
+/retry       another response to your newest turn
+/reset       forget the conversation
+/save FILE   add the conversation to a JSONL file, which `convmodel fit` reads
+/help        these lines
+/quit        leave; so does Ctrl+D. Ctrl+C ends a response early"""
+
+
+def command(
+    *,
+    model: Annotated[str, typer.Option("--model", "-m", help="A folder or a hub id.")] = DEFAULT_MODEL,
+    greedy: Annotated[bool, typer.Option("--greedy", help="Always the likeliest response.")] = False,
+    temperature: Annotated[float, typer.Option(min=0.01, help="Above 1 bolder, below 1 safer.")] = 0.8,
+    top_p: Annotated[float, typer.Option(min=0.01, max=1.0, help="Sample from this much probability.")] = 0.95,
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest response in tokens.")] = None,
+    system: Annotated[str | None, typer.Option(help="A first turn that is never left out.")] = None,
+) -> None:
+    """Talks with a model, turn by turn; /help shows what else can be typed.
+
+    The number before the prompt tells how many turns are in the context. Old turns leave it when it is full.
+    """
+    conversation_model = load_model(model)
+    sampling = {} if greedy else {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
+    session = conversation_model.session(
+        [{"role": "system", "content": system}] if system else (), max_new_tokens=max_new_tokens, **sampling
+    )
+    if sys.stdin.isatty():
+        console.print(f"Talking with {model}. /help for help, Ctrl+D to leave.", highlight=False)
+    Chat(session).run()
+
+
+class Chat:
+    """Reads lines, passes them to a session, and shows what it answers."""
+
+    def __init__(self, session: "ChatSession") -> None:
+        self.session = session
+        self._interactive = sys.stdin.isatty()
+
+    def run(self) -> None:
+        """Goes on until the input ends or /quit."""
+        while (line := self._read()) is not None:
+            if not line:
+                continue
+            try:
+                if line.startswith("/"):
+                    if line == "/quit":
+                        return
+                    self._obey(line)
+                else:
+                    self._show(self.session.stream(line))
+            except ConvModelError as error:
+                console.print(str(error), style="red", markup=False, highlight=False)
+
+    def _read(self) -> str | None:
+        """Returns the next line without blanks around it; None at the end of the input."""
+        try:
+            if not self._interactive:
+                line = sys.stdin.readline()
+                return line.strip() if line else None
+            import readline  # noqa: F401  (gives input() its history and editing)
+
+            in_context = len(self.session.turns) - self.session.left_out
+            console.print(f"[dim]{in_context}[/dim] [bold]>[/bold] ", end="")
+            return input().strip()
+        except EOFError:
+            console.print()
+            return None
+        except KeyboardInterrupt:
+            console.print("  (Ctrl+D or /quit leaves)")
+            return ""
+
+    def _show(self, chunks: Iterator[str]) -> None:
+        """Prints a response as it comes; Ctrl+C ends it and keeps what was said."""
+        left_out = self.session.left_out
+        try:
+            for text in chunks:
+                sys.stdout.write(text)
+                sys.stdout.flush()
+        except KeyboardInterrupt:
+            chunks.close()  # type: ignore[attr-defined]
+            console.print(" (interrupted)", end="", style="dim")
+        sys.stdout.write("\n")
+        sys.stdout.flush()
+        if self.session.left_out > left_out:
+            console.print(f"({self.session.left_out} oldest turns no longer fit in the context)", style="dim")
+        elif self.session.finish_reason == "length":
+            console.print("(cut at the length limit; --max-new-tokens raises it)", style="dim")
+
+    def _obey(self, line: str) -> None:
+        """Follows a command."""
+        name, _, argument = line.partition(" ")
+        if name == "/help":
+            console.print(HELP, markup=False, highlight=False)
+        elif name == "/undo":
+            console.print(f"taken back: {self.session.undo()}", style="dim", markup=False, highlight=False)
+        elif name == "/retry":
+            self._show(self.session.stream_again())
+        elif name == "/reset":
+            self.session.reset()
+            console.print("forgotten", style="dim")
+        elif name == "/save":
+            self._save(argument.strip())
+        else:
+            raise ConfigError(f"there is no {name}; /help shows what there is (a turn may not begin with a slash)")
+
+    def _save(self, file: str) -> None:
+        conversation = self.session.conversation
+        if not file or conversation is None:
+            raise ConfigError("nothing to save yet" if file else "say where: /save FILE")
+        line = {"turns": conversation.turns, "speakers": conversation.who, "pinned": conversation.pinned}
+        try:
+            with Path(file).expanduser().open("a", encoding="utf-8") as lines:
+                lines.write(json.dumps(line, ensure_ascii=False) + "\n")
+        except OSError as error:
+            raise ConfigError(f"{file} cannot be written: {error.strerror}") from error
+        console.print(f"added to {file}", style="dim", markup=False, highlight=False)

@@ -1,0 +1,55 @@
+"""What the commands show.
+
+Owns: the two places text goes to (results to standard output, everything else to standard error), tables, and
+loading a model with a word about it.
+"""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from convmodel.model import ConversationModel
+
+console = Console(stderr=True)
+"""For people: progress, tables beside results, errors."""
+
+DEFAULT_MODEL = "model"
+"""The folder that `fit` writes and that the other commands read, unless told otherwise."""
+
+
+def print_result(text: str) -> None:
+    """Writes a result to standard output as it is."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def print_json(result: Mapping[str, Any]) -> None:
+    """Writes a result to standard output for machines."""
+    print_result(json.dumps(result, ensure_ascii=False))
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, to: Console | None = None) -> None:
+    """Draws a table of results, numbers on the right."""
+    table = Table(*columns[:1], box=None, pad_edge=False, header_style="bold")
+    for name in columns[1:]:
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(*row)
+    (to or Console()).print(table)
+
+
+def load_model(name: str, **options: Any) -> "ConversationModel":
+    """Loads a model, says so while it takes, and keeps transformers' own words and bars away."""
+    with console.status(f"loading {name} ..."):
+        from transformers.utils import logging
+
+        from convmodel.model import ConversationModel
+
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        return ConversationModel.from_pretrained(name, **options)

@@ -1,0 +1,58 @@
+"""`convmodel fit`: fine-tunes a model on conversations."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from convmodel.cli.console import DEFAULT_MODEL, console, load_model, print_json, print_table
+from convmodel.cli.fit_options import with_fit_options
+from convmodel.data.reading import read_conversations
+from convmodel.errors import SaveError
+from convmodel.training.config import FitConfig
+
+
+def _fit(
+    train: Annotated[Path, typer.Argument(help="Conversations to learn from, one a line (JSONL).", metavar="TRAIN")],
+    *,
+    valid: Annotated[
+        Path | None, typer.Option(help="Conversations to choose the best model by.", show_default=False)
+    ] = None,
+    model: Annotated[str, typer.Option("--model", "-m", help="A folder or a hub id to start from.")] = "gpt2",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a model in the output folder.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    settings: dict[str, Any],
+) -> None:
+    """Fine-tunes a model on your conversations and saves the best one.
+
+    A line of the file is a list of turns, `["Hello", "Hi, how are you?", "Good, thanks!"]`, or an object with `turns`
+    and `speakers`, or with role/content `messages`.
+
+    The model is saved in `./model` unless `--output-dir` says otherwise.
+    """
+    config = FitConfig.from_options({"output_dir": DEFAULT_MODEL} | settings)
+    if Path(str(config.output_dir), "config.json").exists() and not overwrite:
+        raise SaveError(
+            f"{config.output_dir} already holds a model: give another --output-dir, or --overwrite to replace it"
+        )
+    conversations = read_conversations(train), valid and read_conversations(valid)
+    conversation_model = load_model(model)
+    console.print(f"fine-tuning {model} on {train}: {config.describe()}", highlight=False, soft_wrap=True)
+    result = conversation_model.fit(*conversations, config=config)
+    if as_json:
+        print_json({**asdict(result), "config": config.to_dict()})
+        return
+    rows = [
+        ("updates", f"{result.steps:,}"),
+        ("training loss, nats a token", f"{result.train_loss:.3f}"),
+        ("tokens a second", f"{result.tokens_per_second:,.0f}"),
+    ]
+    if result.validation is not None:
+        rows.append(("validation perplexity", f"{result.validation.perplexity:.2f}, after update {result.best_step}"))
+        rows.append(("validation bits a byte", f"{result.validation.bits_per_byte:.3f}"))
+    print_table(("", str(config.output_dir)), rows)
+    console.print(f"Talk to it:  convmodel chat --model {config.output_dir}", highlight=False)
+
+
+command = with_fit_options(_fit)

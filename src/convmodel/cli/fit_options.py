@@ -1,0 +1,61 @@
+"""Flags of `convmodel fit`, made from `FitConfig`.
+
+Owns: one flag a setting, and the order of precedence: flag, then `--config` file, then default.
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import Field, fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from convmodel.training.config import FitConfig
+
+_TYPES: dict[str, Any] = {"int": int, "float": float, "str": str, "LossOn": list[str]}
+
+
+def with_fit_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command one flag for each field of `FitConfig`, and passes them on as its argument `settings`.
+
+    `settings` holds only what the user gave, in a file or by a flag.
+    """
+    own = inspect.signature(command)
+
+    def run(**arguments: Any) -> None:
+        flags = {setting.name: arguments.pop(setting.name) for setting in fields(FitConfig)}
+        config: Path | None = arguments.pop("config")
+        settings = FitConfig.read_toml(config) if config else {}
+        settings |= {name: _plain(value) for name, value in flags.items() if value not in (None, [])}
+        command(**arguments, settings=settings)
+
+    parameters = [parameter for parameter in own.parameters.values() if parameter.name != "settings"]
+    file = typer.Option(help="A TOML file of the settings below, as `batch_size = 4`; flags win over it.")
+    parameters.append(_keyword("config", Annotated[Path | None, file]))
+    parameters += [_flag(setting) for setting in fields(FitConfig)]
+    run.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    run.__doc__ = command.__doc__
+    run.__name__ = command.__name__
+    return run
+
+
+def _flag(setting: Field[Any]) -> inspect.Parameter:
+    kind = _TYPES[str(setting.type).removesuffix(" | None")]
+    default = setting.default
+    shown = f" [default: {default:g}]" if isinstance(default, float) else f" [default: {default}]"
+    option = typer.Option(
+        help=setting.metadata["help"] + (shown if default is not None else ""),
+        show_default=False,
+        rich_help_panel="Settings",
+    )
+    return _keyword(setting.name, Annotated[kind | None, option])
+
+
+def _keyword(name: str, annotation: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _plain(value: Any) -> Any:
+    return value[0] if isinstance(value, list) and len(value) == 1 else value

@@ -1,0 +1,79 @@
+"""The command line: `convmodel COMMAND`.
+
+Owns: the list of commands, and turning errors into one line and an exit code. What a command does is in its own file.
+"""
+
+import logging
+import sys
+import warnings
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from convmodel.cli import chat, demo, evaluate, fit, generate
+from convmodel.cli.console import console
+from convmodel.errors import ConvModelError
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown")
+for module in (fit, evaluate, generate, chat, demo):
+    app.command(module.__name__.rpartition(".")[2])(module.command)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"convmodel {version('convmodel')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and stop.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")] = False,
+) -> None:
+    """Conversation models that you own: fine-tune one on your dialogues, measure it, talk to it.
+
+    **Start here**
+
+    `convmodel demo` trains a small model on real conversations and shows what comes of it, in a few minutes.
+
+    `convmodel fit chats.jsonl --model gpt2 --output-dir model` fine-tunes GPT-2 on your own conversations.
+
+    `convmodel chat --model model` talks to the result.
+
+    Results go to standard output, everything else to standard error.
+    """
+
+
+def main() -> None:
+    """Runs the command line and exits: 0 done, 1 an error in one line, 2 wrong usage, 130 interrupted."""
+    arguments = sys.argv[1:]
+    before_text = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    debug = "--debug" in before_text
+    if debug:
+        arguments.remove("--debug")
+    else:
+        warnings.simplefilter("ignore")
+    logging.basicConfig(level=logging.INFO if not debug else logging.DEBUG, format="%(message)s", stream=sys.stderr)
+    for noisy in ("httpx", "httpcore", "urllib3", "filelock", "fsspec"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        app(arguments, prog_name="convmodel")
+    except Exception as error:
+        if debug:
+            raise
+        _report(error)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        console.print("interrupted")
+        sys.exit(130)
+
+
+def _report(error: Exception) -> None:
+    """Says in one line what went wrong."""
+    message = " ".join(str(error).split())
+    if not isinstance(error, ConvModelError):
+        message = f"{type(error).__name__}: {message} (a bug of ours? convmodel --debug shows where)"
+    console.print(f"convmodel: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
