@@ -112,17 +112,42 @@ def model_folder(gpt2_folder: Path) -> Path:
 
 @pytest.fixture
 def reader_folder(gpt2_folder: Path, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder in which a reader of the docs types: `gpt2` and `model`, and conversations of the sample."""
+    """The folder in which a reader of the docs types: `gpt2`, `model`, and files with conversations of the sample."""
+    _furnish(tmp_path, gpt2_folder, model_folder)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def _page_folders() -> dict[Path, Path]:
+    return {}
+
+
+@pytest.fixture
+def _page_folder(
+    request: pytest.FixtureRequest,
+    _page_folders: dict[Path, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """Runs the blocks of one page in one such folder, since later ones use what earlier ones made."""
+    page = request.node.path
+    if page not in _page_folders:
+        _page_folders[page] = tmp_path_factory.mktemp("page")
+        models = request.getfixturevalue("gpt2_folder"), request.getfixturevalue("model_folder")
+        _furnish(_page_folders[page], *models)
+    monkeypatch.chdir(_page_folders[page])
+
+
+def _furnish(folder: Path, gpt2_folder: Path, model_folder: Path) -> None:
     from importlib.resources import files
 
     sample = files("convmodel") / "assets" / "sample"
     for name in ("train", "valid", "test"):
         lines = (sample / f"{name}.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
-        (tmp_path / f"{name}.jsonl").write_text("".join(lines[:4]), encoding="utf-8")
-    (tmp_path / "gpt2").symlink_to(gpt2_folder)
-    shutil.copytree(model_folder, tmp_path / "model")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+        (folder / f"{name}.jsonl").write_text("".join(lines[:4]), encoding="utf-8")
+    (folder / "gpt2").symlink_to(gpt2_folder)
+    shutil.copytree(model_folder, folder / "model")
 
 
 @pytest.fixture(autouse=True)
@@ -154,5 +179,5 @@ def _run_shell(example: Example) -> str | None:
 pytest_collect_file = Sybil(
     parsers=[PythonCodeBlockParser(), CodeBlockParser("sh", _run_shell), SkipParser()],
     patterns=["README.md", "CONTRIBUTING.md", "docs/*.md"],
-    fixtures=["reader_folder"],
+    fixtures=["_page_folder"],
 ).pytest()

@@ -26,7 +26,7 @@ LAYERS = [
     {"tokenizer"},
     {"hub"},
     {"layout_config"},
-    {"layout", "text_encoder", "architecture"},
+    {"layout", "separator", "text_encoder", "architecture"},
     {"conversation", "storage"},
     {"errors"},
 ]

@@ -25,6 +25,7 @@ from convmodel.layout import (
     supervised_turns,
 )
 from convmodel.layout_config import FILE_NAME, LayoutConfig
+from convmodel.separator import PROBE, chat_template, choose_separator
 from convmodel.text_encoder import text_encoder
 
 if TYPE_CHECKING:
@@ -32,9 +33,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
-
-SEPARATOR = "<sep>"
-"""The separator of a tokenizer that has none of its own."""
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 """What decoding makes of bytes that are not a whole character."""
@@ -77,7 +75,7 @@ class ConversationTokenizer:
         self.separator_added = False
         self.layout_was_saved = layout is not None
         if layout is None:
-            token, index, self.separator_added = _choose_separator(hf_tokenizer)
+            token, index, self.separator_added = choose_separator(hf_tokenizer)
             layout = LayoutConfig(index, token, use_token_types)
         elif hf_tokenizer.sep_token_id != layout.separator_id:
             raise ModelLoadError(
@@ -85,7 +83,9 @@ class ConversationTokenizer:
                 f"{hf_tokenizer.sep_token_id}: one of the two files was replaced; copy both from one saved model"
             )
         self.layout: LayoutConfig = layout
-        self.hf_tokenizer.chat_template = self._chat_template()
+        self.hf_tokenizer.chat_template = chat_template(
+            hf_tokenizer, PROBE, self(Conversation.from_messages(PROBE))["input_ids"], joins=not layout.use_token_types
+        )
 
     @classmethod
     def from_pretrained(
@@ -314,48 +314,3 @@ class ConversationTokenizer:
                 zip(encodings, conversation.who, conversation.turns, strict=True)
             )
         ]
-
-    def _chat_template(self) -> str | None:
-        """Returns a template that renders the layout for role/content messages; None where no template can.
-
-        A tokenizer that marks only the beginning of a whole text (Metaspace with `prepend_scheme="first"`) needs a
-        space where each turn, encoded on its own, has its mark.
-        """
-        probe = Conversation(["Hello there", "How are you?\n 你好 Ünïcode", "Fine"]).to_messages()
-        ids = self(Conversation.from_messages(probe))["input_ids"]
-        for prefix in ("", " "):
-            template = _template(prefix, joins=not self.layout.use_token_types)
-            rendered = self.hf_tokenizer.apply_chat_template(
-                probe, chat_template=template, tokenize=True, return_dict=False
-            )
-            if list(rendered) == ids:
-                return template
-        logger.warning("no chat template can give this tokenizer's layout, so none is saved")
-        return None
-
-
-def _template(prefix: str, *, joins: bool) -> str:
-    opening = f"sep_token + '{prefix}'" if prefix else "sep_token"
-    if joins:
-        same = "not loop.first and message['role'] == loop.previtem['role']"
-        opening = f"('\\n' if {same} else {opening})"
-    return "{%- for message in messages -%}{{- " + opening + " + message['content'] -}}{%- endfor -%}{{- sep_token -}}"
-
-
-def _choose_separator(hf_tokenizer: Any) -> tuple[str, int, bool]:
-    """Chooses the separator's token and id, and tells whether it had to be added to the vocabulary.
-
-    Sets the Hugging Face tokenizer's `sep_token` to the token that has the id, so that a saved tokenizer comes back
-    with the same id: saved as `<sep>`, GPT-2's would come back as a new token beyond the embedding.
-    """
-    if hf_tokenizer.sep_token is not None:
-        return str(hf_tokenizer.sep_token), int(hf_tokenizer.sep_token_id), False
-    vocabulary = hf_tokenizer.get_vocab()
-    if SEPARATOR in vocabulary:
-        hf_tokenizer.sep_token = SEPARATOR
-        return SEPARATOR, int(vocabulary[SEPARATOR]), False
-    if hf_tokenizer.unk_token is not None and hf_tokenizer.unk_token == hf_tokenizer.eos_token:
-        hf_tokenizer.sep_token = hf_tokenizer.eos_token
-        return SEPARATOR, int(hf_tokenizer.eos_token_id), False
-    hf_tokenizer.add_special_tokens({"sep_token": SEPARATOR})
-    return SEPARATOR, int(hf_tokenizer.sep_token_id), True

@@ -6,7 +6,7 @@ Owns: the kind of tokenizer that convmodel trains: byte-level BPE, so that nothi
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from convmodel.tokenizer import SEPARATOR
+from convmodel.separator import SEPARATOR
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

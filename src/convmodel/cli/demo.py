@@ -21,7 +21,7 @@ WIDTH, LAYERS, HEADS, POSITIONS = 192, 4, 3, 256
 def command(
     *,
     output_dir: Annotated[Path, typer.Option(help="Where the model is saved.")] = Path("demo-model"),
-    epochs: Annotated[float, typer.Option(help="Passes over the conversations.")] = 5.0,
+    epochs: Annotated[float, typer.Option(help="Passes over the conversations.")] = 3.0,
     seed: Annotated[int, typer.Option(help="Seeds weights, order and dropout.")] = 42,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -43,7 +43,7 @@ def command(
     _say(f"A new GPT-2 of {model.hf_model.num_parameters() / 1e6:.1f} M parameters, {VOCABULARY:,} pieces of words.")
     before = model.evaluate(valid)
     result = model.fit(
-        train, valid, epochs=epochs, learning_rate=2e-3, batch_size=4, output_dir=str(output_dir), seed=seed
+        train, valid, epochs=epochs, learning_rate=1e-3, batch_size=4, output_dir=str(output_dir), seed=seed
     )
     after = model.evaluate(valid)
     unseen = model.evaluate(test)

@@ -1,0 +1,219 @@
+"""The command line as a user meets it: what is printed where, exit codes, and nothing lost."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from convmodel.cli import demo
+from convmodel.cli.main import app, main
+
+Run = Callable[..., int]
+
+
+@pytest.fixture
+def run(reader_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs `convmodel ...` in a folder with `gpt2`, `model` and three files, and returns the exit code."""
+
+    def run(*arguments: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["convmodel", *arguments])
+        with pytest.raises(SystemExit) as exit:
+            main()
+        return int(exit.value.code or 0)
+
+    return run
+
+
+def test_fit_saves_a_model_that_the_other_commands_use(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    assert (
+        run("fit", "train.jsonl", "--valid", "valid.jsonl", "--max-steps", "2", "-m", "gpt2", "--output-dir", "new")
+        == 0
+    )
+    assert run("evaluate", "new", "--data", "test.jsonl") == 0
+    assert run("generate", "-m", "new", "Hello", "--max-new-tokens", "3") == 0
+    assert "perplexity" in capfd.readouterr().out
+
+
+def test_results_go_to_standard_output_and_the_rest_to_standard_error(
+    run: Run, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run("generate", "Hello", "How are you")
+
+    out, err = capfd.readouterr()
+
+    assert out == "Good thank you\n"
+    assert "Good thank you" not in err
+
+
+def test_generate_gives_json_to_machines(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    run("generate", "Hello", "How are you", "--json", "-n", "2", "-o", "num_beams=2")
+
+    result = json.loads(capfd.readouterr().out)
+
+    assert result["responses"][0] == "Good thank you"
+    assert len(result["responses"]) == 2
+    assert result["finish_reasons"][0] == "stop"
+    assert result["prompt_tokens"] == 7
+
+
+def test_evaluate_gives_json_to_machines(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    run("evaluate", "model", "--data", "test.jsonl", "--json")
+
+    result = json.loads(capfd.readouterr().out)
+
+    assert result["conversations"] == 4
+    assert result["perplexity"] > 1
+
+
+def test_fit_gives_json_to_machines(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    run("fit", "train.jsonl", "-m", "gpt2", "--output-dir", "new", "--max-steps", "1", "--json")
+
+    result = json.loads(capfd.readouterr().out)
+
+    assert result["steps"] == 1
+    assert result["config"]["output_dir"] == "new"
+
+
+def test_a_flag_wins_over_the_file_and_the_file_over_the_default(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    Path("fit.toml").write_text('max_steps = 1\nbatch_size = 2\noutput_dir = "new"\n')
+
+    run("fit", "train.jsonl", "-m", "gpt2", "--config", "fit.toml", "--batch-size", "3", "--json")
+
+    config = json.loads(capfd.readouterr().out)["config"]
+    assert (config["max_steps"], config["batch_size"], config["output_dir"], config["seed"]) == (1, 3, "new", 42)
+
+
+def test_several_speakers_can_be_named(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    names = ["--loss-on", "user", "--loss-on", "assistant"]
+
+    run("fit", "train.jsonl", "-m", "gpt2", "--output-dir", "new", "--max-steps", "1", "--json", *names)
+
+    assert json.loads(capfd.readouterr().out)["config"]["loss_on"] == ["user", "assistant"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["evaluate", "/nowhere", "--data", "test.jsonl"], "no folder /nowhere"),
+        (["evaluate", "model", "--data", "nowhere.jsonl"], "no file nowhere.jsonl"),
+        (["fit", "nowhere.jsonl", "-m", "gpt2", "--output-dir", "new"], "no file nowhere.jsonl"),
+        (["fit", "train.jsonl", "--batch-size", "0"], "batch_size is 0"),
+        (["fit", "train.jsonl", "--config", "nowhere.toml"], "no file nowhere.toml"),
+        (["fit", "broken.jsonl", "-m", "gpt2", "--output-dir", "new"], "broken.jsonl:2:"),
+        (["fit", "train.jsonl", "-m", "gpt2"], "already holds a model"),
+        (["fit", "train.jsonl", "-m", "gpt2", "--output-dir", "train.jsonl"], "train.jsonl cannot be written"),
+        (["generate", "Hello", "-o", "penalty_alpha=0.6"], "penalty_alpha"),
+        (["generate", "Hello", "-o", "wrong"], "NAME=VALUE"),
+        (["generate", " "], "turn 1 is empty"),
+        (["demo", "--output-dir", "."], "holds something else"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_an_error_is_one_line_and_exit_code_1(
+    run: Run, capfd: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    Path("broken.jsonl").write_text('["Hi", "Hello"]\n["Hi",\n')
+
+    code = run(*arguments)
+
+    out, err = capfd.readouterr()
+    last = err.strip().splitlines()[-1]
+    assert code == 1
+    assert out == ""
+    assert "Traceback" not in err
+    assert last.startswith("convmodel: ")
+    assert said in last
+
+
+def test_wrong_usage_is_exit_code_2(run: Run) -> None:
+    assert run("evaluate") == 2
+    assert run("fit", "train.jsonl", "--no-such-flag") == 2
+
+
+def test_debug_shows_the_traceback(reader_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["convmodel", "evaluate", "/nowhere", "--data", "test.jsonl", "--debug"])
+    with pytest.raises(OSError, match="no folder /nowhere"):
+        main()
+
+
+def test_a_model_is_replaced_only_when_asked(run: Run) -> None:
+    before = Path("model/model.safetensors").read_bytes()
+
+    refused = run("fit", "train.jsonl", "-m", "gpt2", "--max-steps", "1")
+    kept = Path("model/model.safetensors").read_bytes()
+    done = run("fit", "train.jsonl", "-m", "gpt2", "--max-steps", "1", "--overwrite")
+
+    assert (refused, done) == (1, 0)
+    assert kept == before
+    assert Path("model/model.safetensors").read_bytes() != before
+
+
+def test_chat_answers_each_line_of_its_input(reader_folder: Path) -> None:
+    result = CliRunner().invoke(app, ["chat", "--greedy"], input="Hello\nGood thank you\n")
+
+    assert result.exit_code == 0
+    assert result.stdout.splitlines() == ["How are you", "Glad to hear it"]
+
+
+def test_chat_obeys_its_commands(reader_folder: Path) -> None:
+    lines = ["/undo", "Hello", "/retry", "/save said.jsonl", "/undo", "/save said.jsonl", "/help", "/nothing", "Hi"]
+
+    result = CliRunner().invoke(app, ["chat", "--greedy"], input="\n".join([*lines, "/reset", "/quit", "Hello"]))
+
+    assert result.stdout.splitlines() == ["How are you", "How are you", "Hi there"]
+    assert "no turn to take back" in result.stderr
+    assert "/save FILE" in result.stderr
+    assert "there is no /nothing" in result.stderr
+    assert "nothing to save yet" in result.stderr
+    saved = json.loads(Path("said.jsonl").read_text())
+    assert saved["turns"] == ["Hello", "How are you"]
+
+
+def test_a_saved_conversation_can_be_learned_from(reader_folder: Path, run: Run) -> None:
+    CliRunner().invoke(app, ["chat", "--greedy"], input="Hello\n/save said.jsonl\n")
+
+    assert run("fit", "said.jsonl", "-m", "model", "--output-dir", "new", "--max-steps", "1") == 0
+
+
+def test_chat_survives_an_interrupted_response(
+    reader_folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from convmodel.cli.chat import Chat
+    from convmodel.model import ConversationModel
+
+    session = ConversationModel.from_pretrained("model").session()
+    chat = Chat(session)
+    chunks = session.stream("Hello")
+
+    def interrupted():  # type: ignore[no-untyped-def]
+        try:
+            yield next(chunks)
+            raise KeyboardInterrupt
+        finally:
+            chunks.close()
+
+    chat._show(interrupted())
+
+    assert session.turns == ["Hello", "How"]
+    assert "interrupted" in capfd.readouterr().err
+    assert session.respond("Hi there") != ""
+
+
+def test_the_demo_shows_measurements_answers_and_how_to_go_on(
+    run: Run, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "WIDTH", 12)
+    monkeypatch.setattr(demo, "LAYERS", 1)
+    monkeypatch.setattr(demo, "VOCABULARY", 300)
+
+    code = run("demo", "--epochs", "0.01", "--output-dir", "shown")
+
+    out, err = capfd.readouterr()
+    assert code == 0
+    assert "perplexity a token" in out
+    assert err.count("person:") == 3
+    assert "convmodel chat --model shown" in err
+    assert run("generate", "-m", "shown", "Hello") == 0
