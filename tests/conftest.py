@@ -1,8 +1,12 @@
 """The models that tests share. Saved once a session: read them, and copy the folder before writing to it."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from convmodel.tokenizer import ConversationTokenizer
 
 FAMILIES = ("gpt2", "bytelevel", "unigram", "smollm2")
 
@@ -42,3 +46,29 @@ def unigram_folder(zoo_folders: dict[str, Path]) -> Path:
 def smollm2_folder(zoo_folders: dict[str, Path]) -> Path:
     """A tiny Llama with a tokenizer in which the unknown and the last token differ."""
     return zoo_folders["smollm2"]
+
+
+@pytest.fixture(scope="session")
+def gpt2_tokenizer(gpt2_folder: Path) -> "ConversationTokenizer":
+    """The layout with GPT-2's real vocabulary."""
+    from convmodel.tokenizer import ConversationTokenizer
+
+    return ConversationTokenizer.from_pretrained(gpt2_folder)
+
+
+@pytest.fixture(scope="session")
+def bytelevel_tokenizer(bytelevel_folder: Path) -> "ConversationTokenizer":
+    """A layout without token types."""
+    from convmodel.tokenizer import ConversationTokenizer
+
+    return ConversationTokenizer.from_pretrained(bytelevel_folder)
+
+
+@pytest.fixture(scope="session")
+def family(zoo: Path, gpt2_folder: Path, request: pytest.FixtureRequest) -> "ConversationTokenizer":
+    """The layout of one family; a test that takes it runs once for each."""
+    from convmodel.tokenizer import ConversationTokenizer
+
+    if zoo == gpt2_folder:
+        return request.getfixturevalue("gpt2_tokenizer")
+    return ConversationTokenizer.from_pretrained(zoo)

@@ -99,6 +99,8 @@ class ConversationModel:
             hf_model = AutoModelForCausalLM.from_pretrained(name_or_path, **options)
         except (OSError, ValueError, RuntimeError) as error:
             raise load_error("weights", os.fspath(name_or_path), error) from error
+        if options.get("gguf_file"):
+            hf_model = _without_quantization(hf_model)
         if options.get("device_map") is None:
             _place(hf_model, device)
         return cls(hf_model.eval(), tokenizer)
@@ -285,6 +287,19 @@ class ConversationModel:
             **generation_options: Options of `generate` for all its responses.
         """
         return ChatSession(self.hf_model, self.tokenizer, context, **generation_options)
+
+
+def _without_quantization(hf_model: PreTrainedModel) -> PreTrainedModel:
+    """Copies a model read from a GGUF file, whose weights are floats though transformers calls it quantised.
+
+    Such a model can be neither saved nor trained.
+    """
+    settings = {name: value for name, value in hf_model.config.to_dict().items() if name != "quantization_config"}
+    fresh = AutoModelForCausalLM.from_config(type(hf_model.config).from_dict(settings), dtype=hf_model.dtype)
+    fresh.load_state_dict(hf_model.state_dict())
+    fresh.generation_config = hf_model.generation_config
+    copied: PreTrainedModel = fresh
+    return copied
 
 
 def _place(hf_model: PreTrainedModel, device: str | torch.device | None) -> PreTrainedModel:
