@@ -1,9 +1,8 @@
 """The façade: one object that holds a model and its tokenizer, and delegates everything.
 
-Owns: loading weights, devices and dtypes, and fitting the embedding to the tokenizer. Nothing else is decided here.
+Owns: loading weights, devices and dtypes. Nothing else is decided here.
 """
 
-import logging
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -17,14 +16,14 @@ from convmodel.architecture import default_max_length, embeds_token_types, posit
 from convmodel.conversation import Conversation, ConversationLike
 from convmodel.data.batching import encode_windows
 from convmodel.data.reading import ConversationSource, read_conversations
-from convmodel.errors import ConfigError, ModelLoadError
+from convmodel.embedding import fit_embedding
+from convmodel.errors import ConfigError
 from convmodel.evaluation.likelihood import BATCH_SIZE, EvaluationResult, evaluate_windows, score_responses
 from convmodel.generation.engine import make_prompt, respond, stream
 from convmodel.generation.options import read_options
 from convmodel.generation.output import Chunk, ConversationModelOutput
 from convmodel.hub import HUB_OPTIONS, load_error
 from convmodel.layout import LossOn
-from convmodel.layout_config import FILE_NAME
 from convmodel.session import ChatSession
 from convmodel.tokenizer import ConversationTokenizer
 from convmodel.training.checkpoints import save_checkpoint
@@ -34,8 +33,6 @@ if TYPE_CHECKING:
     from transformers import TrainerCallback
 
     from convmodel.training.fit import FitResult
-
-logger = logging.getLogger(__name__)
 
 MODEL_OPTIONS = HUB_OPTIONS | {"dtype", "device_map", "attn_implementation", "low_cpu_mem_usage"}
 """Arguments of Hugging Face's `from_pretrained` that are passed on."""
@@ -63,7 +60,7 @@ class ConversationModel:
         """
         self.hf_model = hf_model
         self.tokenizer = tokenizer
-        _fit_embedding(hf_model, tokenizer)
+        fit_embedding(hf_model, tokenizer)
 
     @classmethod
     def from_pretrained(
@@ -96,7 +93,7 @@ class ConversationModel:
         hub_options = {name: value for name, value in options.items() if name in HUB_OPTIONS}
         tokenizer = ConversationTokenizer.from_pretrained(name_or_path, use_token_types=use_token_types, **hub_options)
         try:
-            hf_model = AutoModelForCausalLM.from_pretrained(name_or_path, **options)
+            hf_model: Any = AutoModelForCausalLM.from_pretrained(name_or_path, **options)
         except (OSError, ValueError, RuntimeError) as error:
             raise load_error("weights", os.fspath(name_or_path), error) from error
         if options.get("gguf_file"):
@@ -307,34 +304,3 @@ def _place(hf_model: PreTrainedModel, device: str | torch.device | None) -> PreT
     hf_model.to(torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")))  # type: ignore[arg-type]
     hf_model.eval()
     return hf_model
-
-
-def _fit_embedding(hf_model: PreTrainedModel, tokenizer: ConversationTokenizer) -> None:
-    """Gives the separator a row in the embedding, with the end-of-text row's values, unless it has one.
-
-    Raises:
-        ModelLoadError: If a saved layout does not fit the weights, or the vocabulary does not.
-    """
-    if tokenizer.layout.use_token_types and not embeds_token_types(hf_model.config):
-        raise ModelLoadError(f"{FILE_NAME} asks for token types, but {hf_model.config.model_type} takes none")
-    embeddings: list[Any] = [hf_model.get_input_embeddings(), hf_model.get_output_embeddings()]
-    rows = embeddings[0].weight.shape[0]
-    separator, vocabulary = tokenizer.sep_token_id, tokenizer.hf_tokenizer.vocab_size
-    missing = separator >= rows
-    if vocabulary > rows or (missing and tokenizer.layout_was_saved):
-        raise ModelLoadError(
-            f"the embedding has {rows:,} rows, but the vocabulary has {vocabulary:,} entries and the separator is "
-            f"{separator:,}: the tokenizer belongs to another model; copy both from one place"
-        )
-    if not missing and not tokenizer.separator_added:
-        return
-    if missing:
-        hf_model.resize_token_embeddings(separator + 1, mean_resizing=False)
-        logger.info("the embedding grew from %d to %d rows for the separator", rows, separator + 1)
-    end_of_text = tokenizer.hf_tokenizer.eos_token_id
-    embeddings = [hf_model.get_input_embeddings(), hf_model.get_output_embeddings()]
-    with torch.no_grad():
-        for layer in filter(None, embeddings):
-            for values in filter(lambda values: values is not None, (layer.weight, getattr(layer, "bias", None))):
-                row = values[:rows].mean(dim=0) if end_of_text is None else values[end_of_text]
-                values[min(rows, separator) :] = row
