@@ -98,6 +98,7 @@ def test_several_speakers_can_be_named(run: Run, capfd: pytest.CaptureFixture[st
     ("arguments", "said"),
     [
         (["evaluate", "/nowhere", "--data", "test.jsonl"], "no folder /nowhere"),
+        (["generate", "Hello", "-m", "there-is-none"], "there is no folder there-is-none"),
         (["evaluate", "model", "--data", "nowhere.jsonl"], "no file nowhere.jsonl"),
         (["fit", "nowhere.jsonl", "-m", "gpt2", "--output-dir", "new"], "no file nowhere.jsonl"),
         (["fit", "train.jsonl", "--batch-size", "0"], "batch_size is 0"),
@@ -217,3 +218,16 @@ def test_the_demo_shows_measurements_answers_and_how_to_go_on(
     assert err.count("person:") == 3
     assert "convmodel chat --model shown" in err
     assert run("generate", "-m", "shown", "Hello") == 0
+
+
+def test_without_a_model_the_error_says_how_to_get_one(
+    run: Run,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path_factory.mktemp("empty"))
+
+    assert run("chat") == 1
+
+    assert "`convmodel fit` writes one" in " ".join(capfd.readouterr().err.split())

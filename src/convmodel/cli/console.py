@@ -7,10 +7,13 @@ loading a model with a word about it.
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
+
+from convmodel.errors import ModelLoadError
 
 if TYPE_CHECKING:
     from convmodel.model import ConversationModel
@@ -44,7 +47,13 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, to: Co
 
 
 def load_model(name: str, **options: Any) -> "ConversationModel":
-    """Loads a model, says so while it takes, and keeps transformers' own words and bars away."""
+    """Loads a model, says so while it takes, and keeps transformers' own words and bars away.
+
+    Raises:
+        ModelLoadError: If there is no such model.
+    """
+    if name == DEFAULT_MODEL and not Path(name).exists():
+        raise ModelLoadError(f"there is no folder {name} yet: `convmodel fit` writes one, or give --model")
     with console.status(f"loading {name} ..."):
         from transformers.utils import logging
 

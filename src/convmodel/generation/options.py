@@ -3,6 +3,7 @@
 Owns: which options exist, which are refused and why, and how many new tokens a response may have by default.
 """
 
+import functools
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -109,6 +110,7 @@ def read_options(
     return GenerationOptions(hf=hf, budget=budget, max_length=min(bounds) if max_length else None, **own)
 
 
+@functools.cache
 def _hf_options() -> set[str]:
     from transformers import GenerationConfig, GenerationMixin
 
