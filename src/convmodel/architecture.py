@@ -5,6 +5,8 @@ Owns: which architectures embed token types, and how many positions a model has.
 
 from typing import Any
 
+from convmodel.errors import ConfigError
+
 EMBEDS_TOKEN_TYPES = frozenset(
     {"gpt2", "gpt_bigcode", "gpt_neo", "gptj", "codegen", "openai-gpt", "ctrl"},
 )
@@ -31,6 +33,21 @@ LONGEST_WINDOW = 1024
 """The longest window by default in tokens, where a model has more positions than that."""
 
 
-def default_max_length(config: Any) -> int:
-    """Returns the longest window for a model unless the caller says otherwise, in tokens."""
-    return min(positions(config) or LONGEST_WINDOW, LONGEST_WINDOW)
+SHORTEST_WINDOW = 4
+"""A separator, a token, and room for a second turn's two."""
+
+
+def window_length(config: Any, max_length: int | None = None) -> int:
+    """Returns the longest window for a model in tokens: what the caller says, or a default.
+
+    Raises:
+        ConfigError: If the model has fewer positions than the caller says, or no turn fits.
+    """
+    limit = positions(config)
+    if max_length is None:
+        return min(limit or LONGEST_WINDOW, LONGEST_WINDOW)
+    if max_length < SHORTEST_WINDOW:
+        raise ConfigError(f"max_length is {max_length}: it must be at least {SHORTEST_WINDOW} tokens")
+    if limit is not None and max_length > limit:
+        raise ConfigError(f"max_length is {max_length}, but the model has {limit} positions: lower it")
+    return max_length

@@ -93,7 +93,8 @@ class Conversation:
             if not isinstance(message, Mapping) or not {"role", "content"} <= message.keys():
                 raise ConversationError(f"message {number} needs a role and a content")
         roles = [message["role"] for message in messages]
-        pinned = next((i for i, role in enumerate(roles) if role not in PINNED_ROLES), len(roles))
+        is_pinned = (isinstance(role, str) and role in PINNED_ROLES for role in roles)
+        pinned = next((i for i, found in enumerate(is_pinned) if not found), len(roles))
         return cls([message["content"] for message in messages], roles, pinned=pinned, id=id)
 
     def to_messages(self) -> list[dict[str, str]]:
@@ -118,14 +119,16 @@ class Conversation:
     def next_speaker(self) -> str:
         """Names who is expected to respond: of the others who spoke, the one who spoke last.
 
-        While only one speaker has spoken, it is the first name that is free for a counterpart: `assistant`, or
-        `user` when the assistant opened. Speakers of pinned turns alone are not expected.
+        While only one has spoken, it is the first name that is free for a counterpart: `assistant`, or `user` when the
+        assistant opened. After pinned turns alone it is `user`; their speakers are not expected.
 
         Example:
             >>> Conversation(["Hi", "Hello", "Me too"], ["Ann", "Bob", "Cem"]).next_speaker()
             'Bob'
         """
         spoken = self.who[self.pinned :]
+        if not spoken:
+            return DEFAULT_SPEAKERS[0]
         free = [name for name in reversed(DEFAULT_SPEAKERS) if name not in spoken]
         others = [name for name in reversed(spoken) if name != spoken[-1]]
         return (others or free)[0]
@@ -183,7 +186,7 @@ def _checked_turns(turns: Sequence[str]) -> tuple[str, ...]:
 
 
 def _checked_speakers(speakers: Sequence[str], turns: int) -> tuple[str, ...]:
-    if isinstance(speakers, str) or len(speakers) != turns:
+    if isinstance(speakers, str) or not isinstance(speakers, Sequence) or len(speakers) != turns:
         raise ConversationError(f"speakers must name one speaker a turn: {turns} turns, speakers {speakers!r}")
     for number, speaker in enumerate(speakers, 1):
         if not isinstance(speaker, str) or not speaker.strip():

@@ -39,7 +39,8 @@ def fit_embedding(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer)
     if not missing and not tokenizer.separator_added:
         return
     if missing:
-        hf_model.resize_token_embeddings(separator + 1, mean_resizing=False)
+        with torch.random.fork_rng(devices=[]):
+            hf_model.resize_token_embeddings(separator + 1, mean_resizing=False)
         logger.info("the embedding grew from %d to %d rows for the separator", rows, separator + 1)
     end_of_text = tokenizer.hf_tokenizer.eos_token_id
     embeddings = [hf_model.get_input_embeddings(), hf_model.get_output_embeddings()]

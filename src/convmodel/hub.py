@@ -49,10 +49,14 @@ def load_tokenizer(name: str, options: dict[str, Any]) -> "tuple[PreTrainedToken
     try:
         found = cached_file(name, FILE_NAME, _raise_exceptions_for_missing_entries=False, **plain)
         layout = LayoutConfig.read(Path(found)) if found else None
-        return AutoTokenizer.from_pretrained(name, **options), layout
+        hf_tokenizer = AutoTokenizer.from_pretrained(name, **options)
+        if not hf_tokenizer.vocab_size:
+            # transformers makes an empty GPT-2 vocabulary where it finds no files.
+            raise ValueError("there are no tokenizer files")
+        return hf_tokenizer, layout
     except ModelLoadError:
         raise
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # tokenizers raises no narrower one
         raise load_error("tokenizer", name, error) from error
 
 

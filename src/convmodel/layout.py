@@ -70,7 +70,8 @@ class Window:
         types: The speaker's index at each position.
         labels: The id where the position is a target, `IGNORED` elsewhere; not shifted.
         text_bytes: UTF-8 bytes of the supervised turns' text.
-        cut: Tokens of a turn longer than a whole window that this window had to leave out.
+        cut: Targets of a turn longer than a whole window that this window had to leave out, its closing separator
+            included.
     """
 
     input_ids: list[int]
@@ -107,11 +108,15 @@ def supervised_turns(conversation: Conversation, loss_on: LossOn) -> list[bool]:
         responders = list(dict.fromkeys(who[pinned:]))[1::2]
         chosen = {i for i in free if who[i] in responders}
     else:
-        names = [loss_on] if isinstance(loss_on, str) else list(loss_on)
-        if not names or not all(isinstance(name, str) and name.strip() for name in names):
+        names = [loss_on] if isinstance(loss_on, str) else loss_on
+        if not isinstance(names, Sequence) or not names or any(not _is_name(name) for name in names):
             raise ConfigError(f"loss_on is {loss_on!r}: use all, responses, last, or speakers' names")
         chosen = {i for i in free if who[i] in names}
     return [i in chosen and i >= pinned for i in range(len(who))]
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
 
 
 def lay_out(turns: Sequence[EncodedTurn], separator: int, closing_type: int) -> tuple[list[int], list[int]]:
@@ -163,9 +168,12 @@ def make_prompt(
     cut_tokens = max(0, over)
     if cut_tokens:
         if not cut or cut_tokens >= len(kept[-1].ids):
+            pinned = sum(turn.cost for turn in kept[:-1])
+            others = f" beside {pinned} of pinned turns" if pinned else ""
+            cure = "" if cut else ", or cut its beginning (cut_long_turn=True)"
             raise ContextTooLongError(
-                f"the newest turn has {len(kept[-1].ids)} tokens, {cut_tokens} more than fit in a prompt of {budget}; "
-                "shorten it, ask for fewer new tokens, or cut its beginning (cut_long_turn=True)"
+                f"the newest turn has {len(kept[-1].ids)} tokens, {cut_tokens} more than fit in a prompt of "
+                f"{budget}{others}; shorten it, ask for fewer new tokens{cure}"
             )
         kept[-1] = replace(kept[-1], ids=kept[-1].ids[cut_tokens:])
     ids, types = lay_out(kept, separator, responder)
@@ -204,8 +212,8 @@ def make_windows(
     room = max_length - 1 - sum(turn.cost for turn in pinned)
     if room < 2:
         raise ContextTooLongError(
-            f"the pinned turns take {max_length - 1 - room} tokens of a window of {max_length}: "
-            "shorten them or raise max_length"
+            f"the pinned turns take {max_length - 1 - room} tokens of a window of {max_length}, which leaves no room "
+            "for another turn: raise max_length"
         )
     targets = (i for i, turn in enumerate(free) if turn.supervised)
     end = 0
@@ -264,5 +272,5 @@ def _cut_window(
         whole.types[:-1],
         whole.labels[:-1],
         whole.text_bytes,
-        cut=len(long.ids) - len(kept.ids),
+        cut=long.cost - len(kept.ids),
     )

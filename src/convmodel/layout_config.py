@@ -55,7 +55,7 @@ class LayoutConfig:
             raise ModelLoadError(
                 f"{path} cannot be read: {error}; copy it again from where the model was saved"
             ) from error
-        if not isinstance(content, dict) or not isinstance(content.get("format"), int):
+        if not isinstance(content, dict) or not _is_count(content.get("format")):
             raise ModelLoadError(f"{path} has no format number, so it is not a file that convmodel wrote")
         if content["format"] != FORMAT:
             raise ModelLoadError(
@@ -70,6 +70,9 @@ class LayoutConfig:
         unknown = content.keys() - known - {"format", "convmodel_version"}
         if unknown:
             raise ModelLoadError(f"{path} has fields that this version does not know: {', '.join(sorted(unknown))}")
+        missing = known - content.keys()
+        if missing:
+            raise ModelLoadError(f"{path} lacks {', '.join(sorted(missing))}")
         for name, check in _CHECKS.items():
             if not check(content.get(name)):
                 raise ModelLoadError(f"{path}: {name} is {content.get(name)!r}, which no layout can have")

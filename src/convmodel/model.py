@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from convmodel.architecture import default_max_length, embeds_token_types, positions
+from convmodel.architecture import embeds_token_types, positions, window_length
 from convmodel.conversation import Conversation, ConversationLike
 from convmodel.data.batching import encode_windows
 from convmodel.data.reading import ConversationSource, read_conversations
@@ -92,10 +92,17 @@ class ConversationModel:
             )
         hub_options = {name: value for name, value in options.items() if name in HUB_OPTIONS}
         tokenizer = ConversationTokenizer.from_pretrained(name_or_path, use_token_types=use_token_types, **hub_options)
+        _check_dtype(options.get("dtype"))
+        name = os.fspath(name_or_path)
+        load: Any = AutoModelForCausalLM.from_pretrained
         try:
-            hf_model: Any = AutoModelForCausalLM.from_pretrained(name_or_path, **options)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise load_error("weights", os.fspath(name_or_path), error) from error
+            hf_model, report = load(name, output_loading_info=True, **options)
+        except Exception as error:  # safetensors raises errors of its own
+            raise load_error("weights", name, error) from error
+        if report["missing_keys"]:
+            # transformers would go on with random numbers.
+            missing = ", ".join(sorted(report["missing_keys"])[:3])
+            raise load_error("weights", name, ValueError(f"{len(report['missing_keys'])} are missing, {missing}, ..."))
         if options.get("gguf_file"):
             hf_model = _without_quantization(hf_model)
         if options.get("device_map") is None:
@@ -221,13 +228,14 @@ class ConversationModel:
 
         Raises:
             ConversationError: If the data is malformed, or has no supervised turn.
+            ConfigError: If an option makes no sense.
         """
         layout = self.tokenizer.layout
         windows = encode_windows(
             read_conversations(data),
             self.tokenizer,
-            max_length=max_length or layout.max_length or default_max_length(self.hf_model.config),
-            loss_on=loss_on or layout.loss_on,
+            max_length=window_length(self.hf_model.config, layout.max_length if max_length is None else max_length),
+            loss_on=layout.loss_on if loss_on is None else loss_on,
         )
         return evaluate_windows(self.hf_model, self.tokenizer, windows, batch_size=batch_size)
 
@@ -249,7 +257,7 @@ class ConversationModel:
             Conversation.of(context),
             responses,
             reply_as=reply_as,
-            max_length=positions(self.hf_model.config) or default_max_length(self.hf_model.config),
+            max_length=positions(self.hf_model.config) or window_length(self.hf_model.config),
         )
 
     def generate(self, context: ConversationLike, **options: Any) -> ConversationModelOutput:
@@ -301,6 +309,15 @@ def _without_quantization(hf_model: PreTrainedModel) -> PreTrainedModel:
 
 def _place(hf_model: PreTrainedModel, device: str | torch.device | None) -> PreTrainedModel:
     """Puts a model on a device, by default a GPU if there is one, in evaluation mode."""
-    hf_model.to(torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")))  # type: ignore[arg-type]
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        hf_model.to(torch.device(device))  # type: ignore[arg-type]
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device is {device!r}, which cannot be used: {str(error).splitlines()[0]}") from error
     hf_model.eval()
     return hf_model
+
+
+def _check_dtype(dtype: Any) -> None:
+    if isinstance(dtype, str) and dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
+        raise ConfigError(f"dtype is {dtype!r}: it must be auto, or a type of torch such as float32 or bfloat16")

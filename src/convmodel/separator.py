@@ -30,7 +30,7 @@ def choose_separator(hf_tokenizer: Any) -> tuple[str, int, bool]:
         return str(hf_tokenizer.sep_token), int(hf_tokenizer.sep_token_id), False
     vocabulary = hf_tokenizer.get_vocab()
     if SEPARATOR in vocabulary:
-        hf_tokenizer.sep_token = SEPARATOR
+        hf_tokenizer.add_special_tokens({"sep_token": SEPARATOR})  # its id stays; text no longer becomes it
         return SEPARATOR, int(vocabulary[SEPARATOR]), False
     if hf_tokenizer.unk_token is not None and hf_tokenizer.unk_token == hf_tokenizer.eos_token:
         hf_tokenizer.sep_token = hf_tokenizer.eos_token

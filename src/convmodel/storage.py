@@ -3,6 +3,7 @@
 Owns: staging a folder's files beside their place and moving them in when all are written.
 """
 
+import errno
 import os
 import shutil
 import tempfile
@@ -41,19 +42,52 @@ def staged(folder: str | os.PathLike[str]) -> Iterator[Path]:
         {}
     """
     place = Path(folder)
-    existed = place.is_dir()
+    made = [path for path in (place, *place.parents) if not path.exists()]
     stage = None
     try:
         place.mkdir(parents=True, exist_ok=True)
         # Inside the place, so that moving a file in is a rename on one file system.
         stage = Path(tempfile.mkdtemp(prefix=".convmodel-", dir=place))
-        yield stage
-        for path in sorted(stage.iterdir()):
-            path.replace(place / path.name)
+        (stage / "new").mkdir()
+        yield stage / "new"
+        _move_in(stage, place)
     except OSError as error:
         raise SaveError(f"{place} cannot be written: {error.strerror or error}; choose another folder") from error
     finally:
         if stage is not None:
             shutil.rmtree(stage, ignore_errors=True)
-        if not existed and place.is_dir() and not any(place.iterdir()):
-            place.rmdir()
+        for path in made:
+            if path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
+
+
+def _move_in(stage: Path, place: Path) -> None:
+    """Moves the staged files to their place; if one cannot be moved, puts the old ones back."""
+    old = stage / "old"
+    old.mkdir()
+    paths = sorted((stage / "new").iterdir())
+    for path in paths:
+        if (place / path.name).is_dir():
+            raise IsADirectoryError(errno.EISDIR, f"{path.name} is a folder")
+        if (place / path.name).exists():
+            _link(place / path.name, old / path.name)
+    moved: list[Path] = []
+    try:
+        for path in paths:
+            moved.append(path)
+            path.replace(place / path.name)
+    except BaseException:
+        for path in moved:
+            if (old / path.name).exists():
+                (old / path.name).replace(place / path.name)
+            elif not path.exists():
+                (place / path.name).unlink(missing_ok=True)
+        raise
+
+
+def _link(source: Path, target: Path) -> None:
+    """Gives a file a second name, or makes a copy where the file system has no links."""
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        shutil.copy2(source, target)

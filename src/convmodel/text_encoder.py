@@ -36,13 +36,23 @@ def text_encoder(hf_tokenizer: "PreTrainedTokenizerBase") -> "Tokenizer":
     state = json.loads(backend.to_str())
     # Random, so that nobody can write a text that spells it.
     nonce = secrets.token_hex(16)
-    hidden = {token["content"]: f"{nonce}-{token['id']}" for token in state["added_tokens"]}
+    control = {token["content"] for token in state["added_tokens"]} | set(hf_tokenizer.all_special_tokens)
+    hidden = {token: f"{nonce}-{number}" for number, token in enumerate(sorted(control)) if not is_text(token)}
     state.update(added_tokens=[], post_processor=None, truncation=None, padding=None)
     _rename(state["model"], hidden)
-    if "unk_id" in state["model"]:
+    if "unk_id" in state["model"] and hf_tokenizer.unk_token_id is not None:
         # transformers' T5 class counts on an unknown id of 2, which in other vocabularies ends the text.
         state["model"]["unk_id"] = hf_tokenizer.unk_token_id
     return Tokenizer.from_str(json.dumps(state))
+
+
+def is_text(token: str) -> bool:
+    """Tells whether a special or added token is ordinary text all the same: a single character.
+
+    Nothing else in a byte-level vocabulary can spell it; hidden, it would vanish from every text. (A pad token of id 0
+    is `!` in GPT-2's vocabulary.)
+    """
+    return len(token) == 1
 
 
 def _rename(model: dict[str, Any], hidden: dict[str, str]) -> None:

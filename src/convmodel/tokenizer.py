@@ -8,7 +8,6 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convmodel.conversation import Conversation, ConversationLike
@@ -26,7 +25,8 @@ from convmodel.layout import (
 )
 from convmodel.layout_config import FILE_NAME, LayoutConfig
 from convmodel.separator import PROBE, chat_template, choose_separator
-from convmodel.text_encoder import text_encoder
+from convmodel.storage import staged
+from convmodel.text_encoder import is_text, text_encoder
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -71,7 +71,6 @@ class ConversationTokenizer:
             ModelLoadError: If the tokenizer cannot honour the layout.
         """
         self.hf_tokenizer: Any = hf_tokenizer
-        self._encoder = text_encoder(hf_tokenizer)
         self.separator_added = False
         self.layout_was_saved = layout is not None
         if layout is None:
@@ -83,6 +82,9 @@ class ConversationTokenizer:
                 f"{hf_tokenizer.sep_token_id}: one of the two files was replaced; copy both from one saved model"
             )
         self.layout: LayoutConfig = layout
+        self._encoder = text_encoder(hf_tokenizer)
+        special = zip(hf_tokenizer.all_special_ids, hf_tokenizer.all_special_tokens, strict=True)
+        self._control_ids = frozenset(index for index, token in special if not is_text(token))
         self.hf_tokenizer.chat_template = chat_template(
             hf_tokenizer, PROBE, self(Conversation.from_messages(PROBE))["input_ids"], joins=not layout.use_token_types
         )
@@ -126,9 +128,11 @@ class ConversationTokenizer:
 
     @property
     def pad_token_id(self) -> int:
-        """What fills the padding; it never matters, since padding is masked and never a label."""
-        index = self.hf_tokenizer.pad_token_id
-        return self.sep_token_id if index is None else int(index)
+        """What fills the padding: the separator's id, since many a pad token has no row in the embedding.
+
+        It never matters, since padding is masked and never a label.
+        """
+        return self.sep_token_id
 
     @property
     def stop_token_ids(self) -> list[int]:
@@ -181,7 +185,8 @@ class ConversationTokenizer:
             >>> tokenizer.decode([10248, 5875, 345])
             'Good thank you'
         """
-        return str(self.hf_tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        text = [index for index in ids if index not in self._control_ids]
+        return str(self.hf_tokenizer.decode(text, clean_up_tokenization_spaces=False))
 
     def prompt(
         self,
@@ -222,6 +227,7 @@ class ConversationTokenizer:
                 look like more of the same turn.
         """
         responder = reply_as or context.next_speaker()
+        self._check_speakers((*context.who[context.pinned :], responder))
         if not self.layout.use_token_types and responder == context.who[-1]:
             raise ConversationError(
                 f"{responder!r} spoke last and is to respond, but this model cannot tell speakers apart: "
@@ -284,20 +290,24 @@ class ConversationTokenizer:
 
         Plain `AutoTokenizer` loads them and gives the same ids.
         """
-        self.hf_tokenizer.save_pretrained(folder)
-        Path(folder, FILE_NAME).write_text(self.layout.to_json(), encoding="utf-8")
+        with staged(folder) as stage:
+            self.hf_tokenizer.save_pretrained(stage)
+            (stage / FILE_NAME).write_text(self.layout.to_json(), encoding="utf-8")
 
     def _arranged(self, conversation: Conversation) -> Conversation:
         """Joins turns and checks speakers where the model cannot tell speakers apart."""
         if self.layout.use_token_types:
             return conversation
-        speakers = dict.fromkeys(conversation.who[conversation.pinned :])
-        if len(speakers) > 2:
+        self._check_speakers(conversation.who[conversation.pinned :])
+        return conversation.joined()
+
+    def _check_speakers(self, names: Sequence[str]) -> None:
+        speakers = dict.fromkeys(names)
+        if not self.layout.use_token_types and len(speakers) > 2:
             raise ConversationError(
                 f"{len(speakers)} speakers ({', '.join(speakers)}), but this model takes no token types, so it can "
                 "tell only two apart, by turns: use an architecture with token types (GPT-2), or merge speakers"
             )
-        return conversation.joined()
 
     def _encoded(self, conversation: Conversation, supervised: Sequence[bool]) -> list[EncodedTurn]:
         encodings: list[Encoding] = self._encoder.encode_batch_fast(list(conversation.turns), add_special_tokens=False)

@@ -140,18 +140,6 @@ def test_batch_8_by_1_trains_as_batch_1_by_8(load: Callable[..., ConversationMod
         torch.testing.assert_close(value, weights(other)[name], rtol=1e-3, atol=1e-4)
 
 
-def test_the_split_in_between_trains_alike_too(load: Callable[..., ConversationModel]) -> None:
-    first, second = Recorder(), Recorder()
-
-    load(dropout=False).fit(TALKS, epochs=1, batch_size=8, max_grad_norm=0, callbacks=[first])
-    load(dropout=False).fit(
-        TALKS, epochs=1, batch_size=3, gradient_accumulation_steps=3, max_grad_norm=0, seed=42, callbacks=[second]
-    )
-
-    # 3 x 3 is an update of 9, so only the count of updates can be compared with 8.
-    assert len(first.gradients) == len(second.gradients) == 2
-
-
 @pytest.mark.parametrize("folder", FAMILIES)
 def test_an_updates_gradient_is_that_of_the_mean_over_its_supervised_tokens(
     load: Callable[..., ConversationModel], folder: str
@@ -215,9 +203,10 @@ def test_only_supervised_turns_are_learned(load: Callable[..., ConversationModel
 
 def test_the_order_depends_on_the_seed_and_the_epoch_only(load: Callable[..., ConversationModel]) -> None:
     orders = []
-    for options in ({}, {"valid": VALID}, {"batch_size": 1, "gradient_accumulation_steps": 4}, {"seed": 7}):
+    variations = ({}, {"valid": VALID}, {"batch_size": 1, "gradient_accumulation_steps": 4}, {"seed": 7})
+    for state, options in enumerate(variations):
         model = load()
-        torch.manual_seed(random.randrange(1000))
+        torch.manual_seed(state)
         with fed(model) as batches:
             model.fit(TALKS, **{"epochs": 2, "batch_size": 4} | options)
         pad, stop = model.tokenizer.pad_token_id, model.tokenizer.sep_token_id
@@ -507,14 +496,14 @@ def test_the_best_weights_come_back_though_the_run_goes_on(load: Callable[..., C
     assert model.evaluate(VALID).loss == pytest.approx(min(losses), rel=1e-6)
 
 
-def test_patience_that_runs_out_with_the_run_did_not_stop_it(load: Callable[..., ConversationModel]) -> None:
-    model = load()
-    steps = model.fit([["Good morning!"]], VALID, max_steps=40, early_stopping_patience=2, **CONTRARY).steps
+def test_patience_that_runs_out_with_the_run_did_not_end_it(load: Callable[..., ConversationModel]) -> None:
+    options = CONTRARY | {"learning_rate": 0.1}
 
-    again = load().fit([["Good morning!"]], VALID, max_steps=steps, early_stopping_patience=2, **CONTRARY)
+    result = load().fit([["Good morning!"]], VALID, max_steps=2, early_stopping_patience=1, **options)
 
-    # The rate falls faster in a shorter run, so the validations differ; what matters is that none was left out.
-    assert again.steps < steps or not again.stopped_early
+    first, second = [log["eval_loss"] for log in result.history if "eval_loss" in log]
+    assert first < second
+    assert (result.steps, result.best_step, result.stopped_early) == (2, 1, False)
 
 
 def test_without_validation_the_last_model_is_kept_and_saved(

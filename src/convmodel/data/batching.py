@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from convmodel.conversation import Conversation
-from convmodel.errors import ConversationError
+from convmodel.errors import ContextTooLongError, ConversationError
 from convmodel.layout import IGNORED, LossOn, Window
 from convmodel.tokenizer import ConversationTokenizer
 
@@ -58,14 +58,15 @@ def encode_windows(
     Raises:
         ConversationError: If a conversation cannot be laid out (the message tells which), or none has a supervised
             turn.
+        ContextTooLongError: If a conversation's pinned turns leave no room in a window.
     """
     windows: list[Window] = []
     total = unsupervised = 0
     for total, conversation in enumerate(conversations, 1):
         try:
             made = tokenizer.windows(conversation, max_length=max_length, loss_on=loss_on)
-        except ConversationError as error:
-            raise ConversationError(f"conversation {conversation.id or total}: {error}") from error
+        except (ConversationError, ContextTooLongError) as error:
+            raise type(error)(f"conversation {conversation.id or total}: {error}") from error
         unsupervised += not made
         windows += made
     if not windows:

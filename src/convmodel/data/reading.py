@@ -3,6 +3,7 @@
 Owns: the shapes that are read. Knows no tokens.
 """
 
+import errno
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -50,21 +51,29 @@ def read_conversations(source: ConversationSource) -> list[Conversation]:
 
 
 def _read_file(path: Path) -> Iterator[Conversation]:
-    if not path.is_file():
-        raise ConversationError(f"there is no file {path}")
-    with path.open("rb") as lines:
+    try:
+        lines = path.open("rb")
+    except OSError as error:
+        if isinstance(error, FileNotFoundError | IsADirectoryError) or error.errno == errno.ENAMETOOLONG:
+            raise ConversationError(f"there is no file {str(path)[:200]}") from error
+        raise ConversationError(f"{path} cannot be read: {error.strerror}") from error
+    with lines:
         for number, line in enumerate(lines, 1):
             place = f"{path}:{number}"
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8")
                 if text.strip():
-                    yield _place(place, json.loads(text))
+                    yield _place(place, json.loads(text.rstrip()))
             except UnicodeDecodeError as error:
                 raise ConversationError(f"{place}:{error.start + 1}: not UTF-8: save the file as UTF-8") from error
             except json.JSONDecodeError as error:
                 raise ConversationError(
                     f"{place}:{error.colno}: not JSON ({error.msg}): write one conversation a line, each {SHAPES}"
                 ) from error
+            except ConversationError:
+                raise
+            except ValueError as error:
+                raise ConversationError(f"{place}: {error}") from error
             except RecursionError as error:
                 raise ConversationError(f"{place}: nested too deeply to be a conversation") from error
 
@@ -87,7 +96,7 @@ def _conversation(item: Any) -> Conversation:
         return Conversation.from_messages(item["messages"], id=name)
     if "turns" in item:
         pinned = item.get("pinned", 0)
-        if not isinstance(pinned, int):
+        if not isinstance(pinned, int) or isinstance(pinned, bool):
             raise ConversationError(f"pinned is {pinned!r}, not a number of turns")
         return Conversation(item["turns"], item.get("speakers"), pinned=pinned, id=name)
     raise ConversationError(

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from convmodel.conversation import Conversation
 from convmodel.data.batching import WindowSet, by_length, pad
-from convmodel.errors import ContextTooLongError
+from convmodel.errors import ConfigError, ContextTooLongError, ConversationError
 from convmodel.inference import evaluation_mode
 from convmodel.layout import IGNORED, Window
 from convmodel.tokenizer import ConversationTokenizer
@@ -75,6 +75,8 @@ def evaluate_windows(
         batch_size: Windows at a time; it changes the memory needed and the speed, not the result.
         progress: Called after each batch with the number of windows in it.
     """
+    if batch_size < 1:
+        raise ConfigError(f"batch_size is {batch_size}: it must be at least 1")
     separator = tokenizer.sep_token_id
     all_nats: list[float] = []
     text_nats: list[float] = []
@@ -153,6 +155,8 @@ def score_responses(
         ConversationError: If a response is empty.
         ContextTooLongError: If a response alone is too long.
     """
+    if isinstance(responses, str):
+        raise ConversationError("responses are a list of responses, not one string")
     responder = tokenizer.responder(context, reply_as)
     windows = []
     for number, response in enumerate(responses, 1):

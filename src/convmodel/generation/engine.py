@@ -87,6 +87,8 @@ def generate(
         except (ValueError, TypeError) as error:
             raise ConfigError(f"transformers' generate refuses these options: {error}") from error
     scores = getattr(raw, "sequences_scores", None)
+    if not options.hf.get("output_scores"):
+        raw.scores = None  # asked for only to get the line above
     responses = [
         _response(
             tokenizer,
@@ -141,6 +143,8 @@ def _arguments(
     if tokenizer.layout.use_token_types:
         # `generate` gives every new token the last type, which is the responder's.
         arguments["token_type_ids"] = torch.tensor([prompt.types], device=device)
+    if options.hf.get("num_beams", 1) > 1:
+        arguments["output_scores"] = True
     if options.max_length is not None:
         arguments["max_new_tokens"] = options.max_length - len(prompt.input_ids)
     if options.stop_strings:

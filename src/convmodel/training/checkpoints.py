@@ -4,6 +4,7 @@ Owns: the saved form (Hugging Face's files, `convmodel_config.json`, chat templa
 and writing it whole or not at all. No pickle.
 """
 
+import logging
 import os
 from importlib.metadata import version
 from pathlib import Path
@@ -14,6 +15,8 @@ from convmodel.tokenizer import ConversationTokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+logger = logging.getLogger(__name__)
 
 
 def save_checkpoint(
@@ -36,9 +39,13 @@ def save_checkpoint(
     """
     place = Path(folder)
     with staged(place) as stage:
-        hf_model.save_pretrained(stage)
-        _generation_config(hf_model, tokenizer).save_pretrained(stage)
-        tokenizer.save_pretrained(stage)
+        try:
+            _save_model(hf_model, tokenizer, stage)
+            tokenizer.save_pretrained(stage)
+        except OSError:
+            raise
+        except Exception as error:  # what safetensors and tokenizers raise on a full disk is no OSError
+            raise OSError(str(error)) from error
         (stage / "README.md").write_text(_model_card(hf_model, tokenizer, facts or {}), encoding="utf-8")
         new = {path.name for path in stage.iterdir()}
         stale = [path for path in place.glob("*.safetensors*") if path.name not in new]
@@ -47,15 +54,31 @@ def save_checkpoint(
         path.unlink()
 
 
-def _generation_config(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer) -> Any:
+def _save_model(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, folder: Path) -> None:
+    """Writes weights, config and a generation config with the stop id; the model keeps its own."""
+    own = hf_model.generation_config
+    hf_model.generation_config = _generation_config(own, tokenizer)
+    try:
+        hf_model.save_pretrained(folder)
+    finally:
+        hf_model.generation_config = own
+
+
+def _generation_config(own: Any, tokenizer: ConversationTokenizer) -> Any:
     from transformers import GenerationConfig
 
-    config = GenerationConfig.from_dict((hf_model.generation_config or GenerationConfig()).to_dict())
+    config = GenerationConfig.from_dict((own or GenerationConfig()).to_dict())
     stop = tokenizer.stop_token_ids
     config.eos_token_id = stop if len(stop) > 1 else stop[0]
     config.pad_token_id = tokenizer.pad_token_id
     # A length that counts the prompt, saved with the model, would make replies to long contexts empty.
     config.max_length = None
+    try:
+        config.validate(strict=True)
+    except ValueError as error:
+        # Settings of sampling without do_sample, most often; transformers would refuse to save them.
+        logger.warning("the model's generation settings contradict each other and are not saved: %s", error)
+        config = GenerationConfig(eos_token_id=config.eos_token_id, pad_token_id=config.pad_token_id)
     return config
 
 

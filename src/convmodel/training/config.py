@@ -7,11 +7,13 @@ Imports nothing heavy, so that `--help` is quick.
 from __future__ import annotations
 
 import json
+import math
 import tomllib
 from dataclasses import Field, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from convmodel.architecture import SHORTEST_WINDOW
 from convmodel.errors import ConfigError
 from convmodel.layout import LossOn
 
@@ -56,7 +58,7 @@ class FitConfig:
         1.0, "Longest gradient; a longer one is scaled down to it. 0 switches that off.", at_least=0
     )
     max_length: int | None = _option(
-        None, "Longest window in tokens; by default the model's positions, at most 1,024.", at_least=4
+        None, "Longest window in tokens; by default the model's positions, at most 1,024.", at_least=SHORTEST_WINDOW
     )
     loss_on: LossOn = _option(
         "all", "Whose turns are learned: all, responses (every second speaker's), last, or a speaker's name."
@@ -99,6 +101,8 @@ class FitConfig:
         if (at_least is not None and not value >= at_least) or (above is not None and not value > above):
             bound = f"at least {at_least}" if above is None else f"more than {above}"
             raise ConfigError(f"{setting.name} is {value!r}: it must be {bound}")
+        if above is not None and math.isinf(value):
+            raise ConfigError(f"{setting.name} is {value}: it must be finite")
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as a dictionary."""

@@ -20,7 +20,7 @@ import torch
 from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from convmodel.architecture import default_max_length
+from convmodel.architecture import window_length
 from convmodel.conversation import Conversation
 from convmodel.data.batching import WindowSet, encode_windows
 from convmodel.errors import ConfigError, MissingExtraError
@@ -102,7 +102,7 @@ def fit(
         raise MissingExtraError("training needs accelerate: pip install 'convmodel[train]'")
     if config.output_dir is not None:
         require_writable(config.output_dir)
-    max_length = config.max_length or default_max_length(hf_model.config)
+    max_length = window_length(hf_model.config, config.max_length)
     train_windows = encode_windows(train, tokenizer, max_length=max_length, loss_on=config.loss_on)
     valid_windows = encode_windows(valid, tokenizer, max_length=max_length, loss_on=config.loss_on) if valid else None
     tokenizer = tokenizer.with_layout(loss_on=config.loss_on, max_length=max_length, speakers=_common_speakers(train))

@@ -1,0 +1,110 @@
+"""Models that say what a test wants, and models that show what they are fed.
+
+Owns: replacing and watching a real forward pass. Caches, token types and `generate` itself stay real.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from convmodel import ConversationModel
+
+
+@dataclass
+class Script:
+    """What a scripted model was asked.
+
+    Attributes:
+        prompts: The ids of each prompt.
+        steps: Forward passes, prompts included.
+    """
+
+    prompts: list[list[int]] = field(default_factory=list)
+    steps: int = 0
+
+
+@contextmanager
+def scripted(
+    model: ConversationModel, *replies: str | Sequence[int], otherwise: int = 0, seconds: float = 0.0
+) -> Iterator[Script]:
+    """Makes a model say the replies, one a prompt (and one a row of it), each followed by the separator.
+
+    Args:
+        model: Uses its cache while it is scripted.
+        *replies: Texts, or token ids.
+        otherwise: The second choice at each step, taken where the first is forbidden.
+        seconds: How long a forward pass takes at least.
+    """
+    queue = [model.tokenizer.encode(reply) if isinstance(reply, str) else list(reply) for reply in replies]
+    script, rows, said = Script(), [[]], 0
+
+    def speak(module: Any, args: Any, inputs: dict[str, Any], output: Any) -> Any:
+        nonlocal rows, said
+        time.sleep(seconds)
+        ids = inputs["input_ids"]
+        script.steps += 1
+        said += 1
+        if ids.shape[1] > 1:
+            script.prompts.append(ids[0].tolist())
+            rows, said = [queue.pop(0) for _ in range(len(ids))], 0
+        output.logits[:, -1] = 0.0
+        output.logits[:, -1, otherwise] = 50.0
+        for number, row in enumerate(rows):
+            output.logits[number, -1, row[said] if said < len(row) else model.tokenizer.sep_token_id] = 100.0
+        return output
+
+    handle = model.hf_model.register_forward_hook(speak, with_kwargs=True)
+    try:
+        yield script
+    finally:
+        handle.remove()
+
+
+@dataclass
+class Fed:
+    """What one forward pass of a GPT-2 was fed, row by row."""
+
+    ids: list[list[int]]
+    types: list[list[int]]
+    positions: list[list[int]]
+
+
+@contextmanager
+def watched(gpt2: PreTrainedModel) -> Iterator[list[Fed]]:
+    """Records what the embeddings of a GPT-2 with token types are asked, one entry a forward pass."""
+    tokens: list[list[list[int]]] = []
+    positions: list[list[list[int]]] = []
+    passes: list[Fed] = []
+
+    def finish(*_: Any) -> None:
+        ids, types = tokens[-2:]
+        passes.append(Fed(ids, types, positions[-1]))
+
+    transformer: Any = gpt2.transformer
+    handles = [
+        transformer.wte.register_forward_pre_hook(lambda _, args: tokens.append(args[0].tolist())),
+        transformer.wpe.register_forward_pre_hook(lambda _, args: positions.append(args[0].tolist())),
+        gpt2.register_forward_hook(finish),
+    ]
+    try:
+        yield passes
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def enliven(hf_model: PreTrainedModel, factor: float = 10.0) -> PreTrainedModel:
+    """Makes a small random model's responses vary with everything it is fed, by scaling its matrices.
+
+    As it is, it repeats one token whatever came before, and would hide wrong types, positions and caches.
+    """
+    with torch.no_grad():
+        for name, parameter in hf_model.named_parameters():
+            if parameter.ndim == 2 and (".h." in name or ".layers." in name or "wpe" in name):
+                parameter.mul_(factor)
+    return hf_model

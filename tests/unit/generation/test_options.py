@@ -1,0 +1,216 @@
+"""Options are checked before any work, and say what to do instead."""
+
+from dataclasses import FrozenInstanceError
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from transformers import BloomConfig, GPT2Config, LlamaConfig, PretrainedConfig
+
+from convmodel import ConversationTokenizer
+from convmodel.errors import ConfigError, ConvModelError
+from convmodel.generation.options import MAX_NEW_TOKENS, GenerationOptions, read_options
+
+
+@pytest.fixture(scope="module")
+def tokenizer(gpt2_folder: Path) -> ConversationTokenizer:
+    return ConversationTokenizer.from_pretrained(gpt2_folder)
+
+
+@pytest.fixture(scope="module")
+def llama_tokenizer(bytelevel_folder: Path) -> ConversationTokenizer:
+    return ConversationTokenizer.from_pretrained(bytelevel_folder)
+
+
+def read(
+    tokenizer: ConversationTokenizer, config: PretrainedConfig | None = None, /, **options: Any
+) -> GenerationOptions:
+    hf_model: Any = SimpleNamespace(config=config or GPT2Config(n_positions=128))
+    return read_options(hf_model, tokenizer, options)
+
+
+def test_an_unknown_option_is_named_beside_those_there_are(tokenizer: ConversationTokenizer) -> None:
+    with pytest.raises(ConfigError, match=r"max_tokens.*max_new_tokens"):
+        read(tokenizer, max_tokens=5)
+
+
+def test_all_unknown_options_are_named(tokenizer: ConversationTokenizer) -> None:
+    with pytest.raises(ConfigError, match="beams, topp"):
+        read(tokenizer, topp=0.9, beams=3)
+
+
+@pytest.mark.parametrize("name", ["input_ids", "attention_mask", "token_type_ids", "self", "kwargs", "tokenizer"])
+def test_what_convmodel_gives_itself_is_no_option(tokenizer: ConversationTokenizer, name: str) -> None:
+    with pytest.raises(ConfigError, match=name):
+        read(tokenizer, **{name: object()})
+
+
+@pytest.mark.parametrize(
+    ("option", "cure"),
+    [
+        ({"penalty_alpha": 0.6, "top_k": 4}, "do_sample=True"),
+        ({"dola_layers": "low"}, "do_sample=True"),
+        ({"constraints": [object()]}, "prefix_allowed_tokens_fn"),
+        ({"force_words_ids": [[5]]}, "prefix_allowed_tokens_fn"),
+        ({"num_beam_groups": 2, "num_beams": 4}, "num_beams"),
+        ({"custom_generate": "someone/something"}, "runs code from the hub"),
+        ({"trust_remote_code": True}, "runs code from the hub"),
+        ({"streamer": object()}, "stream"),
+        ({"inputs": [1]}, "context"),
+        ({"generation_config": object()}, "options"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_refused_options_say_why(tokenizer: ConversationTokenizer, option: dict[str, Any], cure: str) -> None:
+    with pytest.raises(ConfigError, match=f"{next(iter(option))} is not an option.*{cure}"):
+        read(tokenizer, **option)
+
+
+@pytest.mark.parametrize(
+    "option", [{"assistant_model": object()}, {"prompt_lookup_num_tokens": 3}, {"assistant_early_exit": 1}]
+)
+def test_assisted_decoding_is_refused_where_there_are_token_types(
+    tokenizer: ConversationTokenizer, option: dict[str, Any]
+) -> None:
+    with pytest.raises(ConfigError, match="assisted"):
+        read(tokenizer, **option)
+
+
+def test_assisted_decoding_is_an_option_without_token_types(llama_tokenizer: ConversationTokenizer) -> None:
+    options = read(llama_tokenizer, LlamaConfig(), prompt_lookup_num_tokens=3)
+    assert options.hf["prompt_lookup_num_tokens"] == 3
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"max_new_tokens": "5"},
+        {"max_new_tokens": 2.5},
+        {"max_new_tokens": 0},
+        {"max_new_tokens": -1},
+        {"max_length": "100"},
+        {"max_length": 0},
+        {"max_length": -20},
+        {"seed": "one"},
+        {"seed": 1.5},
+        {"seed": 2**70},
+        {"stop_strings": 5},
+        {"stop_strings": ["Bye", 5]},
+        {"stop_strings": [""]},
+        {"num_beams": "2"},
+        {"num_beams": 0},
+        {"num_return_sequences": "2"},
+        {"reply_as": 5},
+        {"reply_as": " "},
+    ],
+    ids=str,
+)
+def test_values_that_make_no_sense_name_their_option(tokenizer: ConversationTokenizer, option: dict[str, Any]) -> None:
+    with pytest.raises(ConvModelError, match=next(iter(option))):
+        read(tokenizer, **option)
+
+
+def test_options_of_transformers_are_passed_on(tokenizer: ConversationTokenizer) -> None:
+    given = {"do_sample": True, "top_p": 0.9, "temperature": 0.7, "repetition_penalty": 1.1, "use_cache": False}
+    assert read(tokenizer, **given).hf.items() >= given.items()
+
+
+def test_an_option_that_is_none_counts_as_left_out(tokenizer: ConversationTokenizer) -> None:
+    left_out = {"top_p": None, "max_new_tokens": None, "seed": None, "reply_as": None, "penalty_alpha": None}
+    assert read(tokenizer, **left_out) == read(tokenizer)
+
+
+def test_our_own_options_do_not_reach_transformers(tokenizer: ConversationTokenizer) -> None:
+    options = read(tokenizer, reply_as="Ann", seed=0, cut_long_turn=True)
+    assert (options.reply_as, options.seed, options.cut_long_turn) == ("Ann", 0, True)
+    assert not {"reply_as", "seed", "cut_long_turn"} & options.hf.keys()
+
+
+@pytest.mark.parametrize(("positions", "expected"), [(128, 32), (1024, MAX_NEW_TOKENS), (16, 4)])
+def test_a_response_has_a_quarter_of_the_positions_at_most(
+    tokenizer: ConversationTokenizer, positions: int, expected: int
+) -> None:
+    options = read(tokenizer, GPT2Config(n_positions=positions))
+    assert options.hf["max_new_tokens"] == expected
+    assert options.budget == positions - expected
+
+
+def test_a_model_without_a_limit_has_no_budget(tokenizer: ConversationTokenizer) -> None:
+    options = read(tokenizer, BloomConfig())
+    assert options.hf["max_new_tokens"] == MAX_NEW_TOKENS
+    assert options.budget is None
+
+
+def test_the_prompt_gets_what_the_new_tokens_leave(tokenizer: ConversationTokenizer) -> None:
+    assert read(tokenizer, max_new_tokens=100).budget == 28
+
+
+def test_no_room_for_a_context_is_an_error(tokenizer: ConversationTokenizer) -> None:
+    with pytest.raises(ConfigError, match=r"126 new tokens leave no room.*128 positions.*lower max_new_tokens"):
+        read(tokenizer, max_new_tokens=126)
+    assert read(tokenizer, max_new_tokens=125).budget == 3
+
+
+def test_max_length_bounds_prompt_and_response_together(tokenizer: ConversationTokenizer) -> None:
+    options = read(tokenizer, max_length=50)
+    assert options.max_length == 50
+    assert options.budget == 49
+    assert "max_length" not in options.hf
+
+
+def test_max_length_never_exceeds_the_positions(tokenizer: ConversationTokenizer) -> None:
+    assert read(tokenizer, max_length=5000).max_length == 128
+
+
+def test_max_new_tokens_wins_over_max_length(tokenizer: ConversationTokenizer) -> None:
+    options = read(tokenizer, max_length=20, max_new_tokens=40)
+    assert options.max_length is None
+    assert options.hf["max_new_tokens"] == 40
+    assert options.budget == 88
+
+
+def test_a_max_length_without_room_is_an_error(tokenizer: ConversationTokenizer) -> None:
+    with pytest.raises(ConfigError, match="no room"):
+        read(tokenizer, max_length=3)
+
+
+def test_a_response_ends_with_the_separator(tokenizer: ConversationTokenizer) -> None:
+    options = read(tokenizer)
+    assert options.stop_token_ids == {50256}
+    assert options.hf["pad_token_id"] == 50256
+
+
+def test_the_end_of_text_ends_a_response_too(llama_tokenizer: ConversationTokenizer) -> None:
+    separator, end_of_text = llama_tokenizer.sep_token_id, llama_tokenizer.hf_tokenizer.eos_token_id
+    assert separator != end_of_text
+    assert read(llama_tokenizer, LlamaConfig()).stop_token_ids == {separator, end_of_text}
+
+
+@pytest.mark.parametrize(("given", "expected"), [(13, {13}), ([13, 0], {13, 0})])
+def test_the_caller_may_choose_the_stop_ids(
+    tokenizer: ConversationTokenizer, given: int | list[int], expected: set[int]
+) -> None:
+    assert read(tokenizer, eos_token_id=given).stop_token_ids == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [(None, []), ([], []), ("Bye", ["Bye"]), (["Bye", "\n"], ["Bye", "\n"])], ids=str
+)
+def test_stop_strings_are_one_or_several(
+    tokenizer: ConversationTokenizer, given: str | list[str] | None, expected: list[str]
+) -> None:
+    assert read(tokenizer, stop_strings=given).stop_strings == expected
+
+
+def test_checked_options_do_not_change(tokenizer: ConversationTokenizer) -> None:
+    options = read(tokenizer)
+    with pytest.raises(FrozenInstanceError):
+        options.seed = 5  # type: ignore[misc]
+
+
+def test_the_callers_dictionary_is_left_alone(tokenizer: ConversationTokenizer) -> None:
+    given = {"max_length": 50, "top_p": None, "seed": 1}
+    hf_model: Any = SimpleNamespace(config=GPT2Config(n_positions=128))
+    read_options(hf_model, tokenizer, given)
+    assert given == {"max_length": 50, "top_p": None, "seed": 1}

@@ -1,0 +1,702 @@
+"""A session is its turns: responding, taking back, interrupting and overflowing keep them in order."""
+
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scripted import enliven, scripted, watched
+
+from convmodel import ChatSession, Conversation, ConversationModel
+from convmodel.errors import ConfigError, ContextTooLongError, ConversationError
+
+SAID = ["Hello", "What is your name?", "Nice to meet you", "日本語 😀", "Bye"]
+TAUGHT = [["Hello", "Hi, how are you?", "Good, thanks!"], ["What is your name?", "Ann"], ["Bye", "See you soon"]]
+
+
+@pytest.fixture(scope="module")
+def gpt2(gpt2_folder: Path) -> ConversationModel:
+    model = ConversationModel.from_pretrained(gpt2_folder, device="cpu")
+    enliven(model.hf_model)
+    return model
+
+
+@pytest.fixture(scope="module")
+def llama(bytelevel_folder: Path) -> ConversationModel:
+    """A model without token types."""
+    model = ConversationModel.from_pretrained(bytelevel_folder, device="cpu")
+    enliven(model.hf_model, 20.0)
+    return model
+
+
+@pytest.fixture(scope="module")
+def taught(unigram_folder: Path) -> ConversationModel:
+    """A GPT-2 that has learned three conversations by heart, so that it ends its responses itself."""
+    model = ConversationModel.from_pretrained(unigram_folder, device="cpu")
+    model.fit(TAUGHT, max_steps=80, learning_rate=1e-2, batch_size=3)
+    return model
+
+
+@pytest.fixture(params=["gpt2", "llama"])
+def model(request: pytest.FixtureRequest) -> ConversationModel:
+    fixture: ConversationModel = request.getfixturevalue(request.param)
+    return fixture
+
+
+def close(stream: Any) -> None:
+    stream.close()
+
+
+# Turns.
+
+
+def test_a_new_session_has_no_turns(model: ConversationModel) -> None:
+    session = model.session()
+    assert session.turns == []
+    assert session.conversation is None
+    assert session.finish_reason is None
+    assert session.left_out == 0
+
+
+def test_text_and_response_become_turns(model: ConversationModel) -> None:
+    with scripted(model, "Fine", "Me too"):
+        session = model.session()
+        assert session.respond("How are you?") == "Fine"
+        assert session.respond("Good") == "Me too"
+    assert session.turns == ["How are you?", "Fine", "Good", "Me too"]
+    assert session.conversation is not None
+    assert session.conversation.who == ("user", "assistant", "user", "assistant")
+    assert session.finish_reason == "stop"
+
+
+def test_the_limit_is_told_as_the_finish_reason(model: ConversationModel) -> None:
+    with scripted(model, "One two three four five six"):
+        session = model.session(max_new_tokens=2)
+        session.respond("Count")
+    assert session.finish_reason == "length"
+
+
+def test_a_session_is_generating_on_all_its_turns(model: ConversationModel) -> None:
+    session = model.session(max_new_tokens=12)
+    for text in SAID:
+        before = [*session.turns, text]
+        response = session.respond(text)
+        assert response == model.generate(before, max_new_tokens=12, min_new_tokens=1).responses[0]
+        assert session.turns == [*before, response]
+
+
+def test_a_trained_model_talks_and_stops_in_a_session_as_in_generate(taught: ConversationModel) -> None:
+    session = taught.session()
+    assert session.respond("Hello") == "Hi, how are you?"
+    assert session.finish_reason == "stop"
+    before = [*session.turns, "What is your name?"]
+    assert session.respond("What is your name?") == taught.generate(before, min_new_tokens=1).responses[0]
+
+
+def test_a_streamed_response_is_the_response(model: ConversationModel) -> None:
+    responding, streaming = model.session(max_new_tokens=20), model.session(max_new_tokens=20)
+    for text in SAID:
+        assert "".join(streaming.stream(text)) == responding.respond(text)
+    assert streaming.turns == responding.turns
+
+
+def test_chunks_are_never_empty(model: ConversationModel) -> None:
+    with scripted(model, "日本 😀😀"):
+        assert "" not in list(model.session().stream("Hi"))
+
+
+def test_the_turns_are_a_copy(model: ConversationModel) -> None:
+    with scripted(model, "Fine"):
+        session = model.session()
+        session.respond("Hi")
+    session.turns.append("More")
+    assert session.turns == ["Hi", "Fine"]
+
+
+def test_sessions_of_one_model_are_apart(gpt2: ConversationModel) -> None:
+    one, other = gpt2.session(max_new_tokens=8), gpt2.session(max_new_tokens=8)
+    one.respond("Hello")
+    other.respond("Good morning")
+    alone = gpt2.session(max_new_tokens=8)
+    alone.respond("Hello")
+    assert one.respond("Well?") == alone.respond("Well?")
+
+
+def test_options_hold_for_all_responses(gpt2: ConversationModel) -> None:
+    session = gpt2.session(do_sample=True, temperature=2.0, seed=3, max_new_tokens=6)
+    first = session.respond("Hello")
+    expected = gpt2.generate(["Hello"], do_sample=True, temperature=2.0, seed=3, max_new_tokens=6, min_new_tokens=1)
+    assert first == expected.responses[0]
+
+
+@pytest.mark.parametrize("options", [{"max_tokens": 3}, {"penalty_alpha": 0.6}, {"max_new_tokens": 500}], ids=str)
+def test_wrong_options_are_refused_when_the_session_opens(gpt2: ConversationModel, options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
+        gpt2.session(**options)
+
+
+def test_options_that_cannot_be_streamed_are_refused_and_change_nothing(gpt2: ConversationModel) -> None:
+    with pytest.raises(ConfigError):
+        gpt2.session(num_beams=3).respond("Hello")
+
+
+# What is wrong with a text leaves the session as it was.
+
+
+@pytest.mark.parametrize("text", ["", "  ", "\n\t", "\ud800"], ids=repr)
+@pytest.mark.parametrize("say", [ChatSession.respond, ChatSession.stream])
+def test_an_empty_or_broken_text_is_an_error_and_changes_nothing(
+    model: ConversationModel, text: str, say: Callable[[ChatSession, str], Any]
+) -> None:
+    with scripted(model, "Fine"):
+        session = model.session()
+        session.respond("Hi")
+    with pytest.raises(ConversationError):
+        say(session, text)
+    assert session.turns == ["Hi", "Fine"]
+    assert session.finish_reason == "stop"
+
+
+def test_an_empty_first_text_is_an_error(model: ConversationModel) -> None:
+    session = model.session()
+    with pytest.raises(ConversationError, match="empty"):
+        session.respond("")
+    assert session.turns == []
+
+
+@pytest.mark.parametrize("say", [ChatSession.respond, ChatSession.stream])
+def test_a_text_that_alone_is_too_long_is_an_error_and_changes_nothing(
+    model: ConversationModel, say: Callable[[ChatSession, str], Any]
+) -> None:
+    with scripted(model, "Fine", "Still here"):
+        session = model.session()
+        session.respond("Hi")
+        with pytest.raises(ContextTooLongError):
+            say(session, "word " * 200)
+        assert session.turns == ["Hi", "Fine"]
+        assert session.finish_reason == "stop"
+        assert session.respond("And now?") == "Still here"
+
+
+def test_a_long_text_is_cut_where_that_was_allowed(model: ConversationModel) -> None:
+    with scripted(model, "Fine") as script:
+        session = model.session(cut_long_turn=True, max_new_tokens=8)
+        assert session.respond("word " * 200) == "Fine"
+    assert len(script.prompts[0]) == 120
+
+
+# Regenerating, undoing, starting again.
+
+
+def test_regenerate_replaces_the_newest_response(model: ConversationModel) -> None:
+    with scripted(model, "Fine", "Splendid") as script:
+        session = model.session()
+        session.respond("How are you?")
+        assert session.regenerate() == "Splendid"
+    assert session.turns == ["How are you?", "Splendid"]
+    assert script.prompts[0] == script.prompts[1]
+
+
+def test_a_regenerated_response_can_be_streamed(model: ConversationModel) -> None:
+    with scripted(model, "Fine", "Splendid as ever"):
+        session = model.session()
+        session.respond("How are you?")
+        assert "".join(session.stream_again()) == "Splendid as ever"
+    assert session.turns == ["How are you?", "Splendid as ever"]
+
+
+def test_the_old_response_is_kept_until_the_new_one_says_something(model: ConversationModel) -> None:
+    with scripted(model, "Fine", "Splendid"):
+        session = model.session()
+        session.respond("How are you?")
+        stream = session.stream_again()
+        assert session.turns == ["How are you?", "Fine"]
+        close(stream)
+        assert session.turns == ["How are you?", "Fine"]
+
+
+def test_an_interrupted_regeneration_keeps_what_it_said(model: ConversationModel) -> None:
+    with scripted(model, "Fine", "Splendid as ever"):
+        session = model.session()
+        session.respond("How are you?")
+        stream = session.stream_again()
+        said = next(stream)
+        close(stream)
+    assert session.turns == ["How are you?", said]
+
+
+def test_regenerate_goes_on_from_the_same_context_later_in_a_session(model: ConversationModel) -> None:
+    with scripted(model, "One", "Two", "Three", "Four") as script:
+        session = model.session()
+        session.respond("A")
+        session.respond("B")
+        session.regenerate()
+        session.respond("C")
+    assert session.turns == ["A", "One", "B", "Three", "C", "Four"]
+    assert script.prompts[1] == script.prompts[2]
+
+
+def test_undo_takes_back_the_newest_turn_and_its_response(model: ConversationModel) -> None:
+    with scripted(model, "One", "Two"):
+        session = model.session()
+        session.respond("A")
+        session.respond("B")
+    assert session.undo() == "B"
+    assert session.turns == ["A", "One"]
+    assert session.undo() == "A"
+    assert session.turns == []
+    assert session.conversation is None
+
+
+def test_a_session_goes_on_after_undo_as_if_it_had_not_been_said(gpt2: ConversationModel) -> None:
+    session, plain = gpt2.session(max_new_tokens=8), gpt2.session(max_new_tokens=8)
+    session.respond("Hello")
+    session.respond("A mistake")
+    session.undo()
+    plain.respond("Hello")
+    assert session.respond("Well") == plain.respond("Well")
+    assert session.turns == plain.turns
+
+
+def test_reset_goes_back_to_the_beginning(model: ConversationModel) -> None:
+    with scripted(model, "One", "Two"):
+        session = model.session()
+        session.respond("A")
+        session.reset()
+        assert session.turns == []
+        assert session.respond("B") == "Two"
+    assert session.turns == ["B", "Two"]
+
+
+def test_reset_forgets_how_the_newest_response_ended(gpt2: ConversationModel) -> None:
+    with scripted(gpt2, "One", "Two", "Three"):
+        session = gpt2.session(max_new_tokens=100)
+        session.respond("A word and another word and a word")
+        session.respond("A word and another word and a word")
+        session.respond("A word and another word and a word")
+    assert session.left_out > 0
+    session.reset()
+    assert session.left_out == 0
+    assert session.finish_reason is None
+
+
+def test_no_more_turns_are_left_out_than_undo_leaves(gpt2: ConversationModel) -> None:
+    with scripted(gpt2, *["I see"] * 12):
+        session = gpt2.session()
+        for number in range(12):
+            session.respond(f"This is turn number {number}, and it says a few words")
+    assert session.left_out > 10
+    while session.turns:
+        session.undo()
+        assert session.left_out <= len(session.turns)
+
+
+@pytest.mark.parametrize("take", [ChatSession.regenerate, ChatSession.stream_again, ChatSession.undo])
+@pytest.mark.parametrize(
+    "context",
+    [
+        (),
+        ["Hello"],
+        ["Hello", "Hi"],
+        ["Hello", "Hi", "How are you"],
+        [{"role": "system", "content": "Be brief"}],
+        [{"role": "system", "content": "Be brief"}, {"role": "user", "content": "Hi"}],
+    ],
+    ids=str,
+)
+def test_where_nothing_was_said_there_is_nothing_to_take_back(
+    gpt2: ConversationModel, context: Any, take: Callable[[ChatSession], Any]
+) -> None:
+    session = gpt2.session(context)
+    before = session.turns
+    with pytest.raises(ConversationError, match="there is no"):
+        take(session)
+    assert session.turns == before
+
+
+# A context to start from.
+
+
+@pytest.mark.parametrize("context", [["Hello"], ["Hello", "Hi"], ["Hello", "Hi", "Well?"]], ids=len)
+def test_a_session_goes_on_from_a_context(model: ConversationModel, context: list[str]) -> None:
+    session = model.session(context, max_new_tokens=8)
+    response = session.respond("And you?")
+    assert session.turns == [*context, "And you?", response]
+    assert response == model.generate([*context, "And you?"], max_new_tokens=8, min_new_tokens=1).responses[0]
+
+
+def test_undo_and_reset_leave_the_context(model: ConversationModel) -> None:
+    context = ["Hello", "Hi"]
+    with scripted(model, "One", "Two", "Three"):
+        session = model.session(context)
+        session.respond("A")
+        assert session.undo() == "A"
+        assert session.turns == context
+        session.respond("B")
+        session.respond("C")
+    session.reset()
+    assert session.turns == context
+    with pytest.raises(ConversationError):
+        session.undo()
+
+
+def test_the_callers_list_is_not_the_sessions(model: ConversationModel) -> None:
+    context = ["Hello", "Hi"]
+    with scripted(model, "One"):
+        session = model.session(context)
+        session.respond("A")
+    assert context == ["Hello", "Hi"]
+
+
+def test_a_wrong_context_is_refused(gpt2: ConversationModel) -> None:
+    with pytest.raises(ConversationError):
+        gpt2.session("Hello")
+    with pytest.raises(ConversationError):
+        gpt2.session(["Hello", ""])
+
+
+# Speakers.
+
+
+@pytest.mark.parametrize("role", ["system", "developer", "persona"])
+def test_after_a_pinned_turn_alone_the_user_speaks_first(model: ConversationModel, role: str) -> None:
+    with scripted(model, "Fine"):
+        session = model.session([{"role": role, "content": "Be brief"}])
+        session.respond("How are you?")
+    assert session.conversation is not None
+    assert session.conversation.who == (role, "user", "assistant")
+    assert session.conversation.pinned == 1
+
+
+def test_named_speakers_take_turns(model: ConversationModel) -> None:
+    with scripted(model, "Fine", "Bye"):
+        session = model.session(Conversation(["Hi", "Hello"], ["Ann", "Bob"]))
+        session.respond("How are you?")
+        session.respond("See you")
+    assert session.conversation is not None
+    assert session.conversation.who == ("Ann", "Bob") * 3
+
+
+def test_after_one_named_speaker_the_other_answers_to_the_default_name(gpt2: ConversationModel) -> None:
+    with scripted(gpt2, "Fine"):
+        session = gpt2.session(Conversation(["Hi"], ["Ann"]))
+        session.respond("Hello")
+    assert session.conversation is not None
+    assert session.conversation.who == ("Ann", "assistant", "Ann")
+
+
+def test_reply_as_chooses_who_responds(model: ConversationModel) -> None:
+    with scripted(model, "Fine", "Bye"):
+        session = model.session(Conversation(["Hi", "Hello"], ["Ann", "Bob"]), reply_as="Ann")
+        session.respond("How are you?")
+        session.respond("See you")
+    assert session.conversation is not None
+    assert session.conversation.who == ("Ann", "Bob", "Bob", "Ann", "Bob", "Ann")
+
+
+def test_reply_as_in_a_new_session_swaps_the_roles(gpt2: ConversationModel) -> None:
+    with scripted(gpt2, "Fine"):
+        session = gpt2.session(reply_as="user")
+        session.respond("How are you?")
+    assert session.conversation is not None
+    assert session.conversation.who == ("assistant", "user")
+
+
+def test_any_number_of_speakers_keep_their_types(gpt2: ConversationModel) -> None:
+    context = Conversation(["Hi", "Hello", "Hey", "Good day"], ["Ann", "Bob", "Cem", "Dan"])
+    session = gpt2.session(context, reply_as="Bob", max_new_tokens=3)
+    with watched(gpt2.hf_model) as passes:
+        session.respond("How are you all?")
+    encode = gpt2.tokenizer.encode
+    lengths = [1 + len(encode(turn)) for turn in (*context.turns, "How are you all?")]
+    expected = [index for index, length in zip([0, 1, 2, 3, 2], lengths, strict=True) for _ in range(length)]
+    assert passes[0].types == [[*expected, 1]]
+    assert [step.types for step in passes[1:]] == [[[1]]] * 2
+    assert session.conversation is not None
+    assert session.conversation.who[-2:] == ("Cem", "Bob")
+
+
+def test_a_newcomer_may_respond(gpt2: ConversationModel) -> None:
+    with scripted(gpt2, "Hello all"):
+        session = gpt2.session(Conversation(["Hi", "Hello"], ["Ann", "Bob"]), reply_as="Zoe")
+        session.respond("Who else is there?")
+    assert session.conversation is not None
+    assert session.conversation.who == ("Ann", "Bob", "Ann", "Zoe")
+
+
+def test_regenerate_and_undo_know_the_named_speakers(gpt2: ConversationModel) -> None:
+    context = Conversation(["Hi", "Hello"], ["Ann", "Bob"])
+    with scripted(gpt2, "Fine", "Splendid"):
+        session = gpt2.session(context, reply_as="Ann")
+        session.respond("How are you?")
+        assert session.regenerate() == "Splendid"
+    assert session.undo() == "How are you?"
+    assert session.conversation == context
+
+
+def test_without_token_types_a_third_speaker_is_refused_and_changes_nothing(llama: ConversationModel) -> None:
+    session = llama.session(Conversation(["Hi", "Hello", "Hey"], ["Ann", "Bob", "Cem"]))
+    with pytest.raises(ConversationError, match="token types"):
+        session.respond("How are you?")
+    assert session.turns == ["Hi", "Hello", "Hey"]
+
+
+# A full context.
+
+
+def test_two_hundred_turns_fit_in_128_positions(model: ConversationModel) -> None:
+    left_out = []
+    with scripted(model, *["I see"] * 100) as script:
+        session = model.session(max_new_tokens=4)
+        for number in range(100):
+            assert session.respond(f"This is turn number {number}, and it says a few words") == "I see"
+            left_out.append(session.left_out)
+    assert len(session.turns) == 200
+    assert left_out[0] == 0
+    assert left_out == sorted(left_out)
+    assert left_out[-1] > 180
+    assert max(len(prompt) for prompt in script.prompts) <= 124
+
+
+def test_the_newest_turns_are_those_in_the_prompt(gpt2: ConversationModel) -> None:
+    with scripted(gpt2, *(f"Response {number}" for number in range(20))) as script:
+        session = gpt2.session(max_new_tokens=20)
+        for number in range(20):
+            session.respond(f"This is turn number {number}")
+    seen = session.turns[session.left_out : -1]
+    assert 2 < len(seen) < 39
+    assert script.prompts[-1] == gpt2.tokenizer(seen)["input_ids"]
+    longer = gpt2.tokenizer(session.turns[session.left_out - 1 : -1])["input_ids"]
+    assert len(script.prompts[-1]) <= 108 < len(longer)
+
+
+@pytest.mark.parametrize("rounds", [9, 10, 11, 12])
+def test_speakers_keep_their_types_when_turns_leave(gpt2: ConversationModel, rounds: int) -> None:
+    with watched(gpt2.hf_model) as passes, scripted(gpt2, *["I see"] * rounds):
+        session = gpt2.session()
+        for number in range(rounds):
+            session.respond(f"This is turn number {number}" + " indeed" * number)
+    prompt = [step for step in passes if len(step.ids[0]) > 1][-1]
+    speakers = [number % 2 for number in range(len(session.turns))]
+    expected = [
+        speaker
+        for turn, speaker in list(zip(session.turns, speakers, strict=True))[session.left_out : -1]
+        for _ in range(1 + len(gpt2.tokenizer.encode(turn)))
+    ]
+    assert session.left_out > 0
+    assert prompt.types == [[*expected, 1]]
+
+
+@pytest.mark.parametrize("role", ["system", "persona"])
+def test_a_pinned_turn_stays_when_the_context_overflows(model: ConversationModel, role: str) -> None:
+    pinned = "You are a pirate"
+    with scripted(model, *(f"Response {number}" for number in range(15))) as script:
+        session = model.session([{"role": role, "content": pinned}], max_new_tokens=20)
+        for number in range(15):
+            session.respond(f"This is turn number {number}, and it says a few words")
+    head = [model.tokenizer.sep_token_id, *model.tokenizer.encode(pinned), model.tokenizer.sep_token_id]
+    assert session.left_out > 10
+    assert all(prompt[: len(head)] == head for prompt in script.prompts)
+    assert session.turns[0] == pinned
+
+
+def test_a_pinned_turn_stays_pinned_after_regenerate_and_undo(model: ConversationModel) -> None:
+    with scripted(model, "One", "Two", "Three", "Four"):
+        session = model.session([{"role": "system", "content": "Be brief"}])
+        session.respond("A")
+        session.respond("B")
+        session.regenerate()
+        assert session.conversation is not None
+        assert session.conversation.pinned == 1
+        session.undo()
+        assert session.conversation.pinned == 1
+        session.undo()
+        assert session.conversation.pinned == 1
+    assert session.turns == ["Be brief"]
+
+
+# Interruptions.
+
+
+def test_an_interrupted_response_becomes_the_turn_as_far_as_it_was_said(model: ConversationModel) -> None:
+    with scripted(model, "One two three four", "Fine") as script:
+        session = model.session()
+        stream = session.stream("Count")
+        said = next(stream) + next(stream)
+        close(stream)
+        assert session.turns == ["Count", said]
+        assert "One two three four".startswith(said)
+        assert session.finish_reason is None
+
+        assert session.respond("Go on") == "Fine"
+    assert session.turns == ["Count", said, "Go on", "Fine"]
+    assert script.prompts[1] == model.tokenizer(["Count", said, "Go on"])["input_ids"]
+
+
+def test_an_interrupted_response_has_no_finish_reason_whatever_came_before(model: ConversationModel) -> None:
+    with scripted(model, "Fine", "One two three four"):
+        session = model.session()
+        session.respond("Hello")
+        stream = session.stream("Count")
+        next(stream)
+        close(stream)
+    assert session.finish_reason is None
+
+
+def test_closing_ends_the_work(model: ConversationModel) -> None:
+    with scripted(model, " one" * 40, seconds=0.01) as script:
+        session = model.session(max_new_tokens=50)
+        stream = session.stream("Count")
+        next(stream)
+        close(stream)
+        assert not [thread for thread in threading.enumerate() if thread.name == "convmodel-generate"]
+    assert script.steps < 15
+
+
+def test_an_interrupted_response_may_be_said_again(model: ConversationModel) -> None:
+    with scripted(model, "One two three four", "Five"):
+        session = model.session()
+        stream = session.stream("Count")
+        next(stream)
+        close(stream)
+        assert session.regenerate() == "Five"
+    assert session.turns == ["Count", "Five"]
+
+
+def test_an_interrupted_response_can_be_undone(model: ConversationModel) -> None:
+    with scripted(model, "One two three four"):
+        session = model.session()
+        stream = session.stream("Count")
+        next(stream)
+        close(stream)
+    assert session.undo() == "Count"
+    assert session.turns == []
+
+
+def test_a_response_that_nobody_reads_changes_nothing(model: ConversationModel) -> None:
+    session = model.session()
+    close(session.stream("Hello"))
+    assert session.turns == []
+
+
+class Interrupt:
+    """Presses Ctrl+C at the first forward pass."""
+
+    def __init__(self, model: ConversationModel) -> None:
+        self.handle = model.hf_model.register_forward_hook(self.press)
+
+    def press(self, *_: Any) -> None:
+        self.handle.remove()
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        time.sleep(0.1)
+
+
+def test_ctrl_c_before_any_text_keeps_the_users_turn_unanswered(model: ConversationModel) -> None:
+    with scripted(model, "One", "Two", "Three"):
+        session = model.session()
+        session.respond("Hello")
+        Interrupt(model)
+        with pytest.raises(KeyboardInterrupt):
+            session.respond("And you?")
+        assert session.turns == ["Hello", "One", "And you?"]
+        assert session.finish_reason is None
+        assert session.respond("Anyone?") == "Three"
+    assert session.turns == ["Hello", "One", "And you?", "Anyone?", "Three"]
+
+
+def test_ctrl_c_before_any_text_leaves_something_to_regenerate_and_undo(model: ConversationModel) -> None:
+    with scripted(model, "One", "Two"):
+        session = model.session()
+        Interrupt(model)
+        with pytest.raises(KeyboardInterrupt):
+            session.respond("Hello")
+        assert session.regenerate() == "Two"
+        assert session.turns == ["Hello", "Two"]
+        assert session.undo() == "Hello"
+
+
+def test_ctrl_c_before_a_regenerated_response_says_anything_keeps_the_old_one(model: ConversationModel) -> None:
+    with scripted(model, "One", "Two"):
+        session = model.session()
+        session.respond("Hello")
+        Interrupt(model)
+        with pytest.raises(KeyboardInterrupt):
+            session.regenerate()
+    assert session.turns == ["Hello", "One"]
+
+
+@pytest.mark.parametrize("say", [lambda session: session.respond("More"), ChatSession.regenerate])
+def test_an_error_before_any_text_changes_nothing(model: ConversationModel, say: Callable[[ChatSession], str]) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("out of memory")
+
+    with scripted(model, "One", "Two", "Three"):
+        session = model.session()
+        session.respond("Hello")
+        handle = model.hf_model.register_forward_hook(fail)
+        with pytest.raises(RuntimeError, match="out of memory"):
+            say(session)
+        handle.remove()
+        assert session.turns == ["Hello", "One"]
+        assert session.respond("Still there?") == "Three"
+
+
+# Responses that say nothing.
+
+
+def test_a_model_that_only_wants_to_stop_must_say_something(model: ConversationModel) -> None:
+    """A response of no tokens would be no turn."""
+    word = model.tokenizer.encode("so")[-1]
+    with scripted(model, "", otherwise=word):
+        session = model.session()
+        assert session.respond("Hello") == model.tokenizer.decode([word])
+    assert session.turns == ["Hello", model.tokenizer.decode([word])]
+
+
+@pytest.mark.parametrize("blank", [" ", "\n", " \n\n ", "\u3000"], ids=repr)
+def test_a_blank_response_is_no_turn_and_the_session_goes_on(model: ConversationModel, blank: str) -> None:
+    with scripted(model, blank, "Fine", "Bye"):
+        session = model.session()
+        session.respond("Hello")
+        assert session.turns == ["Hello"]
+        assert session.respond("Anyone?") == "Fine"
+        assert session.respond("Well") == "Bye"
+    assert session.turns == ["Hello", "Anyone?", "Fine", "Well", "Bye"]
+    assert session.conversation is not None
+    assert session.conversation.who == ("user", "user", "assistant", "user", "assistant")
+
+
+def test_a_blank_regenerated_response_keeps_the_old_one(model: ConversationModel) -> None:
+    with scripted(model, "Fine", " "):
+        session = model.session()
+        session.respond("Hello")
+        session.regenerate()
+    assert session.turns == ["Hello", "Fine"]
+
+
+def test_bytes_that_are_no_text_are_no_turn(model: ConversationModel) -> None:
+    half = model.tokenizer.encode("😀")[:1]
+    with scripted(model, half, "Fine"):
+        session = model.session()
+        assert session.respond("Hello").strip() == ""
+        assert session.respond("Anyone?") == "Fine"
+    assert session.turns == ["Hello", "Anyone?", "Fine"]
+
+
+def test_two_turns_of_one_speaker_are_joined_where_there_are_no_token_types(llama: ConversationModel) -> None:
+    with scripted(llama, " ", "Fine") as script:
+        session = llama.session()
+        session.respond("Hello")
+        session.respond("Anyone?")
+    assert script.prompts[1] == llama.tokenizer(["Hello\nAnyone?"])["input_ids"]
+
+
+def test_joined_turns_that_leave_are_counted_one_by_one(llama: ConversationModel) -> None:
+    turns = ["One " * 10, "Two " * 10, "Three " * 10, "Four"]
+    context = Conversation(turns, ["Ann", "Ann", "Bob", "Ann"])
+    with scripted(llama, "Fine"):
+        output = llama.generate(context, max_new_tokens=90)
+    assert output.left_out == 3

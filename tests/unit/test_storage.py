@@ -1,0 +1,144 @@
+"""Folders on disk: written whole or not at all."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from convmodel.errors import SaveError
+from convmodel.storage import require_writable, staged
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Every file below a folder, hidden ones included."""
+    return {str(p.relative_to(folder)): p.read_text(encoding="utf-8") for p in folder.rglob("*") if p.is_file()}
+
+
+def write(folder: Path, **files: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def test_files_come_into_place_when_the_block_ends(tmp_path: Path) -> None:
+    place = tmp_path / "models" / "first"
+
+    with staged(place) as stage:
+        write(stage, a="1", b="2")
+        assert not (place / "a").exists()
+
+    assert contents(tmp_path) == {"models/first/a": "1", "models/first/b": "2"}
+
+
+def test_a_name_will_do_for_the_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    with staged("model") as stage:
+        write(stage, a="1")
+
+    assert contents(tmp_path) == {"model/a": "1"}
+
+
+def test_files_of_the_same_name_are_replaced_and_others_stay(tmp_path: Path) -> None:
+    write(tmp_path, a="old", mine="notes")
+
+    with staged(tmp_path) as stage:
+        write(stage, a="new", b="new")
+
+    assert contents(tmp_path) == {"a": "new", "b": "new", "mine": "notes"}
+
+
+def fail(place: Path, error: BaseException) -> None:
+    """Writes two files and then fails."""
+    with staged(place) as stage:
+        write(stage, a="new", b="new")
+        raise error
+
+
+@pytest.mark.parametrize("error", [ValueError("a bug"), KeyboardInterrupt()])
+def test_a_block_that_fails_leaves_the_place_as_it_was(tmp_path: Path, error: BaseException) -> None:
+    write(tmp_path, a="old")
+
+    with pytest.raises(type(error)):
+        fail(tmp_path, error)
+
+    assert contents(tmp_path) == {"a": "old"}
+
+
+@pytest.mark.parametrize("place", ["model", "models/second/third"])
+def test_a_block_that_fails_leaves_no_folder_where_none_was(tmp_path: Path, place: str) -> None:
+    with pytest.raises(ValueError, match="a bug"):
+        fail(tmp_path / place, ValueError("a bug"))
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_inside_the_block_names_the_place(tmp_path: Path) -> None:
+    write(tmp_path, a="old")
+
+    with pytest.raises(SaveError, match=f"{tmp_path} cannot be written: No space left on device; choose another"):
+        fail(tmp_path, OSError(28, "No space left on device"))
+
+    assert contents(tmp_path) == {"a": "old"}
+
+
+@pytest.mark.parametrize("blocker", ["a", "b"])
+def test_a_folder_in_the_way_of_a_file_leaves_the_place_as_it_was(tmp_path: Path, blocker: str) -> None:
+    write(tmp_path, **{name: "old" for name in "ab" if name != blocker})
+    write(tmp_path / blocker, mine="notes")
+    before = contents(tmp_path)
+
+    with pytest.raises(SaveError, match=f"{tmp_path} cannot be written"), staged(tmp_path) as stage:
+        write(stage, a="new", b="new")
+
+    assert contents(tmp_path) == before
+
+
+def test_a_move_that_fails_half_way_leaves_the_place_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, a="old", b="old")
+    replace, moved = Path.replace, []
+
+    def fail_at_the_second(path: Path, target: Any) -> Path:
+        if Path(target) == tmp_path / "b" and not moved:
+            moved.append(path)
+            raise OSError(5, "Input/output error")
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", fail_at_the_second)
+    with pytest.raises(SaveError, match="Input/output error"), staged(tmp_path) as stage:
+        write(stage, a="new", b="new")
+
+    assert contents(tmp_path) == {"a": "old", "b": "old"}
+
+
+@pytest.mark.parametrize("place", ["file", "file/model"])
+def test_a_file_where_the_folder_should_be_is_refused(tmp_path: Path, place: str) -> None:
+    write(tmp_path, file="mine")
+
+    with pytest.raises(SaveError, match=f"{place} cannot be written: .*; choose another folder"):
+        require_writable(tmp_path / place)
+
+    assert contents(tmp_path) == {"file": "mine"}
+
+
+def test_a_folder_that_may_not_be_written_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**options: Any) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.mkdtemp", refuse)  # tests may run as root, who may write anywhere
+    with pytest.raises(SaveError, match="cannot be written: Permission denied"):
+        require_writable(tmp_path / "model")
+
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_asking_whether_a_place_can_be_written_leaves_no_trace(tmp_path: Path, exists: bool) -> None:
+    place = tmp_path / "models" / "first"
+    if exists:
+        write(place, mine="notes")
+
+    require_writable(place)
+
+    assert contents(tmp_path) == ({"models/first/mine": "notes"} if exists else {})
+    assert (tmp_path / "models").exists() is exists

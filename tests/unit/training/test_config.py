@@ -1,0 +1,169 @@
+"""The settings of a run: each bad value is refused by the option's name and the cure; 0 is a value like any other."""
+
+import math
+import subprocess
+import sys
+from dataclasses import FrozenInstanceError, fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from convmodel.errors import ConfigError
+from convmodel.training.config import FitConfig
+
+BAD = [
+    ("epochs", 0, "more than 0"),
+    ("epochs", -1.5, "more than 0"),
+    ("epochs", math.nan, "more than 0"),
+    ("epochs", math.inf, "finite"),
+    ("epochs", "3", "of type float or int"),
+    ("epochs", None, "of type float or int"),
+    ("epochs", True, "of type float or int"),
+    ("max_steps", 0, "at least 1"),
+    ("max_steps", -1, "at least 1"),
+    ("max_steps", 1.5, "of type int"),
+    ("batch_size", 0, "at least 1"),
+    ("batch_size", 8.0, "of type int"),
+    ("batch_size", None, "of type int"),
+    ("gradient_accumulation_steps", 0, "at least 1"),
+    ("learning_rate", 0, "more than 0"),
+    ("learning_rate", -1e-4, "more than 0"),
+    ("learning_rate", "1e-4", "of type float or int"),
+    ("learning_rate", math.nan, "more than 0"),
+    ("learning_rate", math.inf, "finite"),
+    ("warmup_steps", -1, "at least 0"),
+    ("warmup_steps", 0.1, "of type int"),
+    ("weight_decay", -0.1, "at least 0"),
+    ("max_grad_norm", -1.0, "at least 0"),
+    ("max_length", 3, "at least 4"),
+    ("loss_on", 5, "of type str or list or tuple"),
+    ("loss_on", None, "of type str or list or tuple"),
+    ("seed", -1, "at least 0"),
+    ("seed", 2**32, r"less than 2\*\*32"),
+    ("seed", None, "of type int"),
+    ("output_dir", 5, "of type str"),
+    ("eval_steps", 0, "at least 1"),
+    ("save_steps", 0, "at least 1"),
+    ("logging_steps", 0, "at least 1"),
+    ("early_stopping_patience", 0, "at least 1"),
+    ("report_to", None, "of type str"),
+]
+
+
+@pytest.mark.parametrize(("option", "value", "cure"), BAD)
+def test_a_bad_value_is_refused_by_name_with_the_cure(option: str, value: Any, cure: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{option} is .*: it must be {cure}"):
+        FitConfig(**{option: value})
+
+
+def test_every_option_is_among_the_bad_values() -> None:
+    assert {option for option, _, _ in BAD} == {setting.name for setting in fields(FitConfig)}
+
+
+def test_every_option_says_what_it_does() -> None:
+    for setting in fields(FitConfig):
+        assert setting.metadata["help"].endswith("."), setting.name
+
+
+def test_save_steps_need_a_folder() -> None:
+    with pytest.raises(ConfigError, match="save_steps needs a folder to save in: give output_dir too"):
+        FitConfig(save_steps=5)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"seed": 0},
+        {"warmup_steps": 0},
+        {"weight_decay": 0},
+        {"max_grad_norm": 0},
+        {"epochs": 0.25},
+        {"epochs": 2},
+        {"loss_on": ["Ann", "Bob"]},
+        {"loss_on": ("Ann",)},
+        {"seed": 2**32 - 1},
+        {"max_grad_norm": math.inf},
+    ],
+)
+def test_values_at_the_edge_are_kept_as_they_are(options: dict[str, Any]) -> None:
+    config = FitConfig(**options)
+
+    assert {name: getattr(config, name) for name in options} == options
+
+
+def test_a_config_does_not_change() -> None:
+    config = FitConfig()
+
+    with pytest.raises(FrozenInstanceError):
+        config.seed = 1  # type: ignore[misc]
+
+
+def test_options_by_name_make_the_same_config() -> None:
+    assert FitConfig.from_options({"epochs": 1, "seed": 0}) == FitConfig(epochs=1, seed=0)
+
+
+def test_an_unknown_option_is_named_and_the_known_ones_are_listed() -> None:
+    with pytest.raises(ConfigError, match=r"no training option is called lr, wamup_steps; there are epochs, .*, seed"):
+        FitConfig.from_options({"lr": 1e-4, "seed": 0, "wamup_steps": 5})
+
+
+def test_a_config_goes_through_a_dictionary() -> None:
+    config = FitConfig(epochs=1.5, loss_on=["Ann"], max_steps=3)
+
+    assert FitConfig.from_options(config.to_dict()) == config
+
+
+def test_a_toml_file_has_the_names_of_the_settings(tmp_path: Path) -> None:
+    path = tmp_path / "fit.toml"
+    path.write_text('epochs = 2\nlearning_rate = 1e-3\nseed = 0\nloss_on = ["Ann", "Zoë"]\n', encoding="utf-8")
+
+    options = FitConfig.read_toml(path)
+
+    assert options == {"epochs": 2, "learning_rate": 1e-3, "seed": 0, "loss_on": ["Ann", "Zoë"]}
+    assert FitConfig.read_toml(str(path)) == options
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"epochs = x", "cannot be read as TOML: .*line 1"),
+        (b"epochs = 1\nepochs = 2", "cannot be read as TOML"),
+        (b'output_dir = "caf\xe9"', "cannot be read as TOML"),
+        (b"lr = 1e-3", "no training option is called lr; there are epochs"),
+        (b"[fit]\nepochs = 1", "no training option is called fit"),
+        (b'epochs = "2"', "epochs is '2': it must be of type float or int"),
+        (b"epochs = inf", "epochs is inf: it must be finite"),
+        (b"seed = -1", "seed is -1: it must be at least 0"),
+        (b"seed = true", "seed is True: it must be of type int"),
+        (b"save_steps = 5", "save_steps needs a folder"),
+    ],
+)
+def test_a_bad_toml_file_is_named(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "fit.toml"
+    path.write_bytes(content)
+
+    with pytest.raises(ConfigError, match=f"fit.toml:? {message}"):
+        FitConfig.read_toml(path)
+
+
+def test_a_missing_toml_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"there is no file .*fit.toml"):
+        FitConfig.read_toml(tmp_path / "fit.toml")
+
+
+def test_a_folder_is_no_toml_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cannot be read as TOML: .*directory"):
+        FitConfig.read_toml(tmp_path)
+
+
+def test_a_config_describes_what_is_not_default() -> None:
+    assert FitConfig().describe() == "all defaults"
+    assert FitConfig(seed=0, epochs=3).describe() == "seed=0"
+    assert FitConfig(loss_on=("Ann", "Bob"), output_dir="m").describe() == 'loss_on=["Ann", "Bob"], output_dir="m"'
+
+
+def test_the_settings_load_without_torch() -> None:
+    code = "import sys, convmodel.training.config; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
