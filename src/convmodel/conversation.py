@@ -6,6 +6,7 @@ Does not know tokens, files or models.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, TypeAlias
 
 from convmodel.errors import ConversationError
@@ -144,6 +145,21 @@ class Conversation:
             (*self.turns, turn), (*self.who, speaker or self.next_speaker()), pinned=self.pinned, id=self.id
         )
 
+    def runs(self) -> list[int]:
+        """Returns how many turns each speaker says in a row; pinned turns are a row of their own.
+
+        Example:
+            >>> Conversation(["Hi", "Anyone?", "Yes"], ["Ann", "Ann", "Bob"]).runs()
+            [2, 1]
+        """
+        lengths: list[int] = []
+        for index, speaker in enumerate(self.who):
+            if index not in (0, self.pinned) and speaker == self.who[index - 1]:
+                lengths[-1] += 1
+            else:
+                lengths.append(1)
+        return lengths
+
     def joined(self) -> "Conversation":
         r"""Returns the conversation with consecutive turns of one speaker made one, joined by a newline.
 
@@ -153,17 +169,14 @@ class Conversation:
             >>> Conversation(["Hi", "Anyone?", "Yes"], ["Ann", "Ann", "Bob"]).joined().turns
             ('Hi\nAnyone?', 'Yes')
         """
-        turns: list[str] = []
-        speakers: list[str] = []
-        pinned = 0
-        for index, (turn, speaker) in enumerate(zip(self.turns, self.who, strict=True)):
-            if speakers and speakers[-1] == speaker and index != self.pinned:
-                turns[-1] += "\n" + turn
-                continue
-            turns.append(turn)
-            speakers.append(speaker)
-            pinned += index < self.pinned
-        return Conversation(turns, speakers, pinned=pinned, id=self.id)
+        ends = list(accumulate(self.runs()))
+        starts = [0, *ends[:-1]]
+        return Conversation(
+            ["\n".join(self.turns[start:end]) for start, end in zip(starts, ends, strict=True)],
+            [self.who[start] for start in starts],
+            pinned=sum(start < self.pinned for start in starts),
+            id=self.id,
+        )
 
 
 ConversationLike: TypeAlias = Conversation | Sequence[str] | Sequence[Mapping[str, Any]]

@@ -13,10 +13,11 @@ if TYPE_CHECKING:
 
 @contextmanager
 def evaluation_mode(hf_model: "PreTrainedModel") -> Iterator[None]:
-    """Switches dropout off inside the block and restores the mode that it found."""
-    was_training = hf_model.training
+    """Switches dropout off inside the block and restores the modes that it found, part by part."""
+    modes = [(module, module.training) for module in hf_model.modules()]
     hf_model.eval()
     try:
         yield
     finally:
-        hf_model.train(was_training)
+        for module, training in modes:
+            module.training = training

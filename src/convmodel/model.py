@@ -20,7 +20,7 @@ from convmodel.embedding import fit_embedding
 from convmodel.errors import ConfigError
 from convmodel.evaluation.likelihood import BATCH_SIZE, EvaluationResult, evaluate_windows, score_responses
 from convmodel.generation.engine import make_prompt, respond, stream
-from convmodel.generation.options import read_options
+from convmodel.generation.options import read_options, sampling_defaults
 from convmodel.generation.output import Chunk, ConversationModelOutput
 from convmodel.hub import HUB_OPTIONS, load_error
 from convmodel.layout import LossOn
@@ -61,6 +61,7 @@ class ConversationModel:
         self.hf_model = hf_model
         self.tokenizer = tokenizer
         fit_embedding(hf_model, tokenizer)
+        hf_model.generation_config = sampling_defaults(hf_model.generation_config, tokenizer)
 
     @classmethod
     def from_pretrained(

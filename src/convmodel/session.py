@@ -112,8 +112,8 @@ class ChatSession:
             ConversationError: If there is nothing to respond to.
         """
         now = self._conversation
-        asked = _without_last(now, self._responder) if now else None
-        if asked is None or asked == self._start:
+        asked = _without_last(now, self._responder) if now and now != self._start else None
+        if asked is None:
             raise ConversationError("there is no response to replace yet: say something first")
         return self._stream(asked, make_prompt(self._tokenizer, asked, self._options), unanswered=now)
 
@@ -127,11 +127,13 @@ class ChatSession:
         if asked is None or asked == self._start or self._conversation == self._start:
             raise ConversationError("there is no turn to take back")
         self._conversation = _without_last(asked, self._user)
+        self.left_out, self.finish_reason = min(self.left_out, len(self.turns)), None
         return asked.turns[-1]
 
     def reset(self) -> None:
         """Goes back to the context that the session was opened with."""
         self._conversation = self._start
+        self.left_out, self.finish_reason = 0, None
 
     def _who_is_who(self) -> tuple[str, str]:
         """Names the user and the responder; they keep their names for the whole session."""

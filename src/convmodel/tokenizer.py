@@ -128,11 +128,10 @@ class ConversationTokenizer:
 
     @property
     def pad_token_id(self) -> int:
-        """What fills the padding: the separator's id, since many a pad token has no row in the embedding.
-
-        It never matters, since padding is masked and never a label.
-        """
-        return self.sep_token_id
+        """What fills the padding; it never matters, since padding is masked and never a label."""
+        index = self.hf_tokenizer.pad_token_id
+        # Many a pad token was added to a tokenizer only, and has no row in the embedding.
+        return self.sep_token_id if index is None or index >= self.hf_tokenizer.vocab_size else int(index)
 
     @property
     def stop_token_ids(self) -> list[int]:
@@ -213,11 +212,16 @@ class ConversationTokenizer:
             >>> tokenizer.prompt(["Hello", "How are you"], budget=6).left_out
             1
         """
-        conversation = self._arranged(Conversation.of(context))
+        given = Conversation.of(context)
+        conversation = self._arranged(given)
         responder = self.responder(conversation, reply_as)
         names = list(dict.fromkeys((*conversation.names, responder)))
         turns = self._encoded(conversation, [False] * len(conversation.turns))
-        return make_prompt(turns, self.sep_token_id, names.index(responder), budget=budget, cut=cut_long_turn)
+        prompt = make_prompt(turns, self.sep_token_id, names.index(responder), budget=budget, cut=cut_long_turn)
+        if self.layout.use_token_types:
+            return prompt
+        joined = given.runs()[conversation.pinned :]
+        return replace(prompt, left_out=sum(joined[: prompt.left_out]))
 
     def responder(self, context: Conversation, reply_as: str | None = None) -> str:
         """Names who responds to a context: the speaker asked for, or else the expected one.

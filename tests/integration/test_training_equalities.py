@@ -186,6 +186,18 @@ def test_the_training_loss_is_nats_per_supervised_token(
     assert result.train_loss == pytest.approx(nats / tokens, rel=1e-5)
 
 
+def test_the_training_loss_does_not_depend_on_what_the_models_forward_takes(
+    load: Callable[..., ConversationModel],
+) -> None:
+    model = load(dropout=False)
+    model.hf_model.accepts_loss_kwargs = False  # as transformers says of a model without **kwargs
+    nats, tokens = nats_by_hand(model, TALKS)
+
+    result = model.fit(TALKS, max_steps=1, batch_size=4, gradient_accumulation_steps=3, logging_steps=1)
+
+    assert result.train_loss == pytest.approx(nats / tokens, rel=1e-5)
+
+
 def test_only_supervised_turns_are_learned(load: Callable[..., ConversationModel]) -> None:
     model = load(dropout=False)
     recorder = Recorder()

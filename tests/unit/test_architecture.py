@@ -3,7 +3,7 @@
 import pytest
 from transformers import BloomConfig, GPT2Config, LlamaConfig, PretrainedConfig, T5Config
 
-from convmodel.architecture import window_length, embeds_token_types, positions
+from convmodel.architecture import embeds_token_types, positions, window_length
 
 
 @pytest.mark.parametrize(("config", "expected"), [(GPT2Config(), True), (LlamaConfig(), False), (T5Config(), False)])

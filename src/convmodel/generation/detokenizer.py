@@ -51,16 +51,15 @@ class Detokenizer:
         return "" if self.stopped else self._release("", last=True)
 
     def _read(self) -> str:
-        """Decodes what is new, in a window that restarts now and then so that long responses stay cheap."""
-        text = self._decode(self.ids[self._base :])
-        if text.endswith(REPLACEMENT):
-            return ""
+        """Decodes what is new and certain, in a window that restarts now and then so that long responses stay cheap."""
+        text = self._decode(self.ids[self._base :]).rstrip(REPLACEMENT)
         new = text[self._shown :]
-        self._shown = len(text)
-        # The window restarts with one visible id of overlap: a first id may lose its leading space when decoded.
-        if new and len(self.ids) - self._base > _WINDOW and (overlap := self._decode(self.ids[-1:])):
-            self._base = len(self.ids) - 1
-            self._shown = len(overlap)
+        self._shown = max(self._shown, len(text))
+        if new and len(self.ids) - self._base > _WINDOW:
+            # One id stays, whole in itself: a first id may lose its leading space, and half a character its other half.
+            overlap = self._decode(self.ids[-1:])
+            if overlap and REPLACEMENT not in overlap:
+                self._base, self._shown = len(self.ids) - 1, len(overlap)
         return new
 
     def _release(self, new: str, *, last: bool) -> str:

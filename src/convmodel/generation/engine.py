@@ -81,9 +81,10 @@ def generate(
         ConfigError: If transformers refuses the options.
     """
     arguments = _arguments(hf_model, tokenizer, prompt, options)
-    with evaluation_mode(hf_model), _seeded(options.seed, hf_model.device):
+    arguments["return_dict_in_generate"] = True
+    with _alone(hf_model, options.seed):
         try:
-            raw = hf_model.generate(**arguments, return_dict_in_generate=True)  # type: ignore[operator]
+            raw = hf_model.generate(**arguments)  # type: ignore[operator]
         except (ValueError, TypeError) as error:
             raise ConfigError(f"transformers' generate refuses these options: {error}") from error
     scores = getattr(raw, "sequences_scores", None)
@@ -113,24 +114,29 @@ def stream(
     """
     if options.hf.get("num_beams", 1) > 1 or options.hf.get("num_return_sequences", 1) > 1:
         raise ConfigError("only one response without beams can be streamed: call generate() instead")
+    return _chunks(hf_model, tokenizer, prompt, options)
+
+
+def _chunks(
+    hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, prompt: Prompt, options: GenerationOptions
+) -> Iterator[Chunk]:
     arguments = _arguments(hf_model, tokenizer, prompt, options)
     work = _Work(hf_model, arguments, options.seed)
     detokenizer = Detokenizer(tokenizer.decode, options.stop_strings)
     finish_reason: FinishReason = "length"
-    with evaluation_mode(hf_model):
-        work.start()
-        try:
-            for index in work.ids():
-                if index in options.stop_token_ids:
-                    finish_reason = "stop"
-                    break
-                if text := detokenizer.add(index):
-                    yield Chunk(text)
-                if detokenizer.stopped:
-                    finish_reason = "stop"
-                    break
-        finally:
-            work.stop()
+    work.start()
+    try:
+        for index in work.ids():
+            if index in options.stop_token_ids:
+                finish_reason = "stop"
+                break
+            if text := detokenizer.add(index):
+                yield Chunk(text)
+            if detokenizer.stopped:
+                finish_reason = "stop"
+                break
+    finally:
+        work.stop()
     yield Chunk(detokenizer.finish(), finish_reason)
 
 
@@ -168,16 +174,22 @@ def _response(
     return Response("".join(pieces) + detokenizer.finish(), detokenizer.ids, finish_reason, score)
 
 
+_lock = threading.RLock()
+
+
 @contextmanager
-def _seeded(seed: int | None, device: torch.device) -> Iterator[None]:
-    """Seeds the sampling inside the block and restores the random state that it found."""
-    if seed is None:
-        yield
-        return
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices):
-        torch.manual_seed(seed)
-        yield
+def _alone(hf_model: "PreTrainedModel", seed: int | None) -> Iterator[None]:
+    """Runs one generation at a time, in evaluation mode, with a random state of its own if it has a seed.
+
+    transformers draws from torch's global random state, so that two generations at once would disturb each other.
+    """
+    with _lock, evaluation_mode(hf_model):
+        if seed is None:
+            yield
+            return
+        with torch.random.fork_rng([hf_model.device] if hf_model.device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            yield
 
 
 class _Work(BaseStreamer, StoppingCriteria):
@@ -222,7 +234,7 @@ class _Work(BaseStreamer, StoppingCriteria):
 
     def _run(self) -> None:
         try:
-            with _seeded(self._seed, self._hf_model.device):
+            with _alone(self._hf_model, self._seed):
                 self._hf_model.generate(**self._arguments)  # type: ignore[operator]
         except Exception as error:
             self._queue.put(error)

@@ -5,7 +5,7 @@ Owns: which options exist, which are refused and why, and how many new tokens a 
 
 import functools
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from convmodel.errors import ConfigError
 from convmodel.tokenizer import ConversationTokenizer
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import GenerationConfig, PreTrainedModel
 
 MAX_NEW_TOKENS = 128
 """The longest response in tokens, unless the caller or the model's positions say otherwise."""
@@ -33,6 +33,11 @@ _REFUSED = {
     "inputs": "the context is the input",
     "generation_config": "give its fields as options",
 }
+
+
+_ASSISTED = frozenset({"assistant_model", "prompt_lookup_num_tokens", "assistant_early_exit"})
+_SAID = ("do_sample", "repetition_penalty", "no_repeat_ngram_size")
+_SAMPLED = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +91,10 @@ def read_options(
             f"no generation option is called {', '.join(sorted(unknown))}; there are reply_as, cut_long_turn, seed, "
             "and those of transformers' generate, such as max_new_tokens, do_sample, temperature, top_p, num_beams"
         )
-    if tokenizer.layout.use_token_types and {"assistant_model", "prompt_lookup_num_tokens"} & hf.keys():
+    _check_values(options)
+    if not hf.get("stop_strings", True):
+        del hf["stop_strings"]
+    if tokenizer.layout.use_token_types and _ASSISTED & hf.keys():
         raise ConfigError("assisted decoding repeats the prompt's token types, so it needs a model without them")
     limit = positions(hf_model.config)
     new_tokens = hf.get("max_new_tokens")
@@ -96,8 +104,6 @@ def read_options(
     if new_tokens is None:
         new_tokens = 1 if max_length else min(MAX_NEW_TOKENS, limit // 4 if limit else MAX_NEW_TOKENS)
         hf["max_new_tokens"] = new_tokens
-    if new_tokens < 1:
-        raise ConfigError(f"max_new_tokens is {new_tokens}: a response has at least one token")
     bounds = [bound for bound in (limit, max_length) if bound is not None]
     budget = min(bounds) - new_tokens if bounds else None
     if budget is not None and budget < 3:
@@ -108,6 +114,53 @@ def read_options(
     hf.setdefault("pad_token_id", tokenizer.pad_token_id)
     own = {name: options[name] for name in OWN_OPTIONS if options.get(name) is not None}
     return GenerationOptions(hf=hf, budget=budget, max_length=min(bounds) if max_length else None, **own)
+
+
+def sampling_defaults(saved: "GenerationConfig | None", tokenizer: ConversationTokenizer) -> "GenerationConfig":
+    """Makes the generation config of a conversation model from that of a checkpoint.
+
+    A checkpoint may say how to sample. How a response begins, ends and is searched for is the layout's and the
+    caller's: a saved `max_length`, `stop_strings` or `suppress_tokens` would make responses empty or endless.
+    """
+    from transformers import GenerationConfig
+
+    kept = {name: getattr(saved, name, None) for name in _SAID if saved is not None}
+    if kept.get("do_sample"):
+        kept |= {name: getattr(saved, name, None) for name in _SAMPLED}
+    stop = tokenizer.stop_token_ids
+    return GenerationConfig(
+        **{name: value for name, value in kept.items() if value is not None},
+        eos_token_id=stop if len(stop) > 1 else stop[0],
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def _check_values(options: Mapping[str, Any]) -> None:
+    """Checks the options whose values are used here.
+
+    Raises:
+        ConfigError: If one makes no sense; the message names it.
+    """
+    for name, (check, cure) in _VALUES.items():
+        value = options.get(name)
+        if value is not None and not check(value):
+            raise ConfigError(f"{name} is {value!r}: it must be {cure}")
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, str | list | tuple) and all(isinstance(text, str) and text for text in [value, *value][1:])
+
+
+_VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    **dict.fromkeys(("max_new_tokens", "max_length", "num_beams", "num_return_sequences"), (_is_count, "at least 1")),
+    "seed": (lambda value: value == 0 or (_is_count(value) and value < 2**63), "a whole number from 0 to 2**63 - 1"),
+    "stop_strings": (_are_texts, "a text, or a list of texts, none of them empty"),
+    "reply_as": (lambda value: isinstance(value, str) and value.strip() != "", "a speaker's name"),
+}
 
 
 @functools.cache

@@ -4,19 +4,17 @@ Owns: the saved form (Hugging Face's files, `convmodel_config.json`, chat templa
 and writing it whole or not at all. No pickle.
 """
 
-import logging
 import os
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from convmodel.generation.options import sampling_defaults
 from convmodel.storage import staged
 from convmodel.tokenizer import ConversationTokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-logger = logging.getLogger(__name__)
 
 
 def save_checkpoint(
@@ -40,7 +38,8 @@ def save_checkpoint(
     place = Path(folder)
     with staged(place) as stage:
         try:
-            _save_model(hf_model, tokenizer, stage)
+            hf_model.generation_config = sampling_defaults(hf_model.generation_config, tokenizer)
+            hf_model.save_pretrained(stage)
             tokenizer.save_pretrained(stage)
         except OSError:
             raise
@@ -52,34 +51,6 @@ def save_checkpoint(
     # Shards of a model that was saved here before; left alone, they would be loaded instead of the new weights.
     for path in stale:
         path.unlink()
-
-
-def _save_model(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, folder: Path) -> None:
-    """Writes weights, config and a generation config with the stop id; the model keeps its own."""
-    own = hf_model.generation_config
-    hf_model.generation_config = _generation_config(own, tokenizer)
-    try:
-        hf_model.save_pretrained(folder)
-    finally:
-        hf_model.generation_config = own
-
-
-def _generation_config(own: Any, tokenizer: ConversationTokenizer) -> Any:
-    from transformers import GenerationConfig
-
-    config = GenerationConfig.from_dict((own or GenerationConfig()).to_dict())
-    stop = tokenizer.stop_token_ids
-    config.eos_token_id = stop if len(stop) > 1 else stop[0]
-    config.pad_token_id = tokenizer.pad_token_id
-    # A length that counts the prompt, saved with the model, would make replies to long contexts empty.
-    config.max_length = None
-    try:
-        config.validate(strict=True)
-    except ValueError as error:
-        # Settings of sampling without do_sample, most often; transformers would refuse to save them.
-        logger.warning("the model's generation settings contradict each other and are not saved: %s", error)
-        config = GenerationConfig(eos_token_id=config.eos_token_id, pad_token_id=config.pad_token_id)
-    return config
 
 
 def _model_card(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, facts: dict[str, Any]) -> str:

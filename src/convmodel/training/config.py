@@ -101,7 +101,7 @@ class FitConfig:
         if (at_least is not None and not value >= at_least) or (above is not None and not value > above):
             bound = f"at least {at_least}" if above is None else f"more than {above}"
             raise ConfigError(f"{setting.name} is {value!r}: it must be {bound}")
-        if above is not None and math.isinf(value):
+        if above is not None and value == math.inf:
             raise ConfigError(f"{setting.name} is {value}: it must be finite")
 
     def to_dict(self) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from transformers import TrainerCallback, TrainingArguments
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.trainer_callback import PrinterCallback
 
 from convmodel.architecture import window_length
@@ -100,6 +101,9 @@ def fit(
     """
     if importlib.util.find_spec("accelerate") is None:
         raise MissingExtraError("training needs accelerate: pip install 'convmodel[train]'")
+    if config.report_to not in {"none", "all", *INTEGRATION_TO_CALLBACK}:
+        trackers = ", ".join(sorted(INTEGRATION_TO_CALLBACK))
+        raise ConfigError(f"report_to is {config.report_to!r}: there are none, {trackers}")
     if config.output_dir is not None:
         require_writable(config.output_dir)
     max_length = window_length(hf_model.config, config.max_length)
@@ -119,7 +123,12 @@ def fit(
             args = _training_arguments(config, hf_model, train_windows, scratch)
             cadence = _Cadence(config, lambda folder: save_checkpoint(hf_model, tokenizer, folder))
             shown = [cadence, FitProgress(), *callbacks]
-            trainer = FitTrainer(hf_model, tokenizer, args, train_windows, valid_windows, best, shown)
+            try:
+                trainer = FitTrainer(hf_model, tokenizer, args, train_windows, valid_windows, best, shown)
+            except (RuntimeError, ImportError) as error:
+                if config.report_to == "none":
+                    raise
+                raise MissingExtraError(f"report_to={config.report_to!r} cannot be used here: {error}") from error
             trainer.remove_callback(PrinterCallback)
             output = trainer.train()
             trainer.finish()
@@ -134,7 +143,7 @@ def fit(
         train_loss=output.training_loss,
         validation=best.result,
         best_step=best.step,
-        stopped_early=best.exhausted,
+        stopped_early=best.exhausted and state.global_step < state.max_steps,
         seconds=seconds,
         tokens_per_second=tokens / seconds,
         windows=len(train_windows.windows),
@@ -150,8 +159,8 @@ def _training_arguments(
 ) -> TrainingArguments:
     per_update = config.batch_size * config.gradient_accumulation_steps
     steps = config.max_steps or math.ceil(math.ceil(len(train.windows) / per_update) * config.epochs)
-    warmup = math.ceil(steps / 20) if config.warmup_steps is None else config.warmup_steps
-    if warmup > steps:
+    warmup = steps // 20 if config.warmup_steps is None else config.warmup_steps
+    if warmup >= steps:
         raise ConfigError(f"warmup_steps is {warmup}, but the run has {steps} updates: the rate would never peak")
     args = TrainingArguments(
         # Trackers write here; without a folder of the caller's they must not leave one behind.

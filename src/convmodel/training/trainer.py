@@ -106,6 +106,9 @@ class FitTrainer(Trainer):
     def finish(self) -> None:
         """Validates the last update unless that was done, and leaves the best weights in the model."""
         if self._valid is None:
+            model = self.accelerator.unwrap_model(self.model)
+            if not all(parameter.isfinite().all() for parameter in model.parameters()):
+                raise self._diverged(math.nan)
             self._best.keep(None, self.state.global_step, save=self.args.should_save)
             return
         if self._validated_at != self.state.global_step:
@@ -118,10 +121,13 @@ class FitTrainer(Trainer):
         Raises:
             ConfigError: If the loss is not finite.
         """
-        loss = logs.get("loss", logs.get("eval_loss", 0.0))
-        if not math.isfinite(loss):
-            raise ConfigError(
-                f"the loss is {loss} at update {self.state.global_step}: training has diverged; "
-                f"lower learning_rate (now {self.args.learning_rate:g}) or raise warmup_steps"
-            )
+        for name in ("loss", "eval_loss", "train_loss"):
+            if not math.isfinite(logs.get(name, 0.0)):
+                raise self._diverged(logs[name])
         super().log(logs, start_time)
+
+    def _diverged(self, loss: float) -> ConfigError:
+        return ConfigError(
+            f"the loss is {loss} at update {self.state.global_step}: training has diverged; "
+            f"lower learning_rate (now {self.args.learning_rate:g}) or raise warmup_steps"
+        )

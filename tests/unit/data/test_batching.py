@@ -110,7 +110,8 @@ def test_tokens_cut_off_long_turns_are_counted(gpt2_tokenizer: ConversationToken
 
     data = encode_windows(conversations, gpt2_tokenizer, max_length=8, loss_on="all")
 
-    # A window of 8 holds a separator and 7 of the 1,010 tokens, and no closing separator, since the text goes on.
+    # A window of 8 holds a separator and 7 of the 1,010 tokens, and no closing separator, since the text goes on;
+    # 1,003 tokens and that separator are cut.
     assert [window.supervised_tokens for window in data.windows] == [7, 4]
     assert (data.cut, data.left_out()) == (1004, "1,004 tokens of turns longer than a window were cut")
 
