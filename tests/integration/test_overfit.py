@@ -25,7 +25,7 @@ def learn(request: pytest.FixtureRequest) -> Callable[[str], ConversationModel]:
     def learn(folder: str) -> ConversationModel:
         model = ConversationModel.from_pretrained(request.getfixturevalue(folder), device="cpu")
         assert getattr(model.hf_model.config, "resid_pdrop", 0.1) == 0.1
-        model.fit(TALKS, max_steps=70, batch_size=3, learning_rate=2e-2, weight_decay=0.0)
+        model.fit(TALKS, max_steps=100, batch_size=3, learning_rate=1.5e-2, weight_decay=0.0)
         return model
 
     return learn

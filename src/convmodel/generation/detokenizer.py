@@ -22,7 +22,7 @@ class Detokenizer:
         >>> tokenizer = ConversationTokenizer.from_pretrained("gpt2")
         >>> detokenizer = Detokenizer(tokenizer.decode)
         >>> [detokenizer.add(index) for index in tokenizer.encode("Hi 😀")], detokenizer.finish()
-        (['Hi', '', ' 😀'], '')
+        (['Hi', ' ', '😀'], '')
     """
 
     def __init__(self, decode: Callable[[Sequence[int]], str], stop_strings: Iterable[str] = ()) -> None:

@@ -38,8 +38,7 @@ def save_checkpoint(
     place = Path(folder)
     with staged(place) as stage:
         try:
-            hf_model.generation_config = sampling_defaults(hf_model.generation_config, tokenizer)
-            hf_model.save_pretrained(stage)
+            _save_model(hf_model, tokenizer, stage)
             tokenizer.save_pretrained(stage)
         except OSError:
             raise
@@ -51,6 +50,16 @@ def save_checkpoint(
     # Shards of a model that was saved here before; left alone, they would be loaded instead of the new weights.
     for path in stale:
         path.unlink()
+
+
+def _save_model(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, folder: Path) -> None:
+    """Writes weights, config and generation config; the model in hand keeps its own."""
+    own = hf_model.generation_config
+    hf_model.generation_config = sampling_defaults(own, tokenizer)
+    try:
+        hf_model.save_pretrained(folder)
+    finally:
+        hf_model.generation_config = own
 
 
 def _model_card(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, facts: dict[str, Any]) -> str:
