@@ -58,6 +58,8 @@ class ChatSession:
         self.finish_reason: FinishReason | None = None
         self._hf_model = hf_model
         self._tokenizer = tokenizer
+        # With a seed, another response to the same turn needs another seed.
+        self._attempts = 0
         # A response of no tokens is no turn, so the first token may not end it.
         self._options: GenerationOptions = read_options(hf_model, tokenizer, {"min_new_tokens": 1} | generation_options)
         empty = not isinstance(context, Conversation) and not context
@@ -95,6 +97,7 @@ class ChatSession:
             asked = Conversation([text], [self._user])
         else:
             asked = self._conversation.with_turn(text, self._user)
+        self._attempts = 0
         return self._stream(asked, make_prompt(self._tokenizer, asked, self._options), unanswered=asked)
 
     def regenerate(self) -> str:
@@ -115,6 +118,7 @@ class ChatSession:
         asked = _without_last(now, self._responder) if now and now != self._start else None
         if asked is None:
             raise ConversationError("there is no response to replace yet: say something first")
+        self._attempts += 1
         return self._stream(asked, make_prompt(self._tokenizer, asked, self._options), unanswered=now)
 
     def undo(self) -> str:
@@ -149,9 +153,12 @@ class ChatSession:
     def _stream(self, asked: Conversation, prompt: Prompt, *, unanswered: Conversation | None) -> Iterator[str]:
         """Streams a response and makes a turn of it; the session stays `unanswered` where nothing was said."""
         before, text = self._conversation, ""
+        options = self._options
+        if options.seed is not None:
+            options = replace(options, seed=options.seed + self._attempts)
         self.left_out, self.finish_reason = prompt.left_out, None
         try:
-            for chunk in stream(self._hf_model, self._tokenizer, prompt, self._options):
+            for chunk in stream(self._hf_model, self._tokenizer, prompt, options):
                 text += chunk.text
                 self.finish_reason = chunk.finish_reason
                 if chunk.text:

@@ -700,3 +700,13 @@ def test_joined_turns_that_leave_are_counted_one_by_one(llama: ConversationModel
     with scripted(llama, "Fine"):
         output = llama.generate(context, max_new_tokens=90)
     assert output.left_out == 3
+
+
+def test_with_a_seed_another_response_is_another_and_repeatable(gpt2: ConversationModel) -> None:
+    said = []
+    for _ in range(2):
+        session = gpt2.session(do_sample=True, temperature=2.0, seed=0, max_new_tokens=12)
+        said.append([session.respond("Hello"), session.regenerate(), session.regenerate()])
+
+    assert said[0] == said[1]
+    assert len(set(said[0])) == 3

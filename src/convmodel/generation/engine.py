@@ -234,8 +234,14 @@ class _Work(BaseStreamer, StoppingCriteria):
 
     def _run(self) -> None:
         try:
-            with _alone(self._hf_model, self._seed):
-                self._hf_model.generate(**self._arguments)  # type: ignore[operator]
+            while not _lock.acquire(timeout=0.05):
+                if self._stopping.is_set():
+                    return
+            try:
+                with _alone(self._hf_model, self._seed):
+                    self._hf_model.generate(**self._arguments)  # type: ignore[operator]
+            finally:
+                _lock.release()
         except Exception as error:
             self._queue.put(error)
         finally:

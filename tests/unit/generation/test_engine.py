@@ -692,3 +692,21 @@ def test_assisted_decoding_says_what_greedy_says(llama: ConversationModel) -> No
     expected = llama.generate(CONTEXT, max_new_tokens=15).responses
     assert llama.generate(CONTEXT, max_new_tokens=15, prompt_lookup_num_tokens=3).responses == expected
     assert llama.generate(CONTEXT, max_new_tokens=15, assistant_model=llama.hf_model).responses == expected
+
+
+def test_a_stream_that_waits_for_another_ends_at_once(gpt2: ConversationModel) -> None:
+    slow = gpt2.hf_model.register_forward_hook(lambda *_: time.sleep(0.1))
+    first = gpt2.stream(CONTEXT, max_new_tokens=30, min_new_tokens=30)
+    next(first)
+    second = gpt2.stream(CONTEXT, max_new_tokens=30)
+    waiting = threading.Thread(target=lambda: next(second, None))
+    waiting.start()
+    time.sleep(0.2)
+    work = [thread for thread in threading.enumerate() if thread.name == "convmodel-generate"]
+    assert len(work) == 2
+    begin = time.perf_counter()
+    second.gi_frame.f_locals["work"].stop()  # type: ignore[attr-defined]
+    assert time.perf_counter() - begin < 1
+    waiting.join()
+    slow.remove()
+    first.close()  # type: ignore[attr-defined]
