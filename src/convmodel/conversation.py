@@ -5,7 +5,7 @@ Does not know tokens, files or models.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, TypeAlias
 
@@ -27,7 +27,7 @@ class Conversation:
         speakers: Who says it, one name a turn; left out, two speakers take turns.
         pinned: How many leading turns (a system message, a persona) are context that is never left out and
             never a target of training.
-        id: Where the conversation comes from, for messages about it.
+        id: Where the conversation comes from, for messages about it; two that say the same are equal.
 
     Raises:
         ConversationError: If there is no turn, a turn is empty or not a string, or the numbers do not match.
@@ -43,7 +43,7 @@ class Conversation:
     turns: Sequence[str]
     speakers: Sequence[str] | None = None
     pinned: int = 0
-    id: str | None = None
+    id: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         turns = _checked_turns(self.turns)

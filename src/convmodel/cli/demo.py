@@ -47,7 +47,7 @@ def command(
     )
     after = model.evaluate(valid)
     unseen = model.evaluate(test)
-    answers = [_answer(model, conversation) for conversation in test[:3]]
+    answers = [_answer(model, conversation, number) for number, conversation in enumerate(test[:3])]
     if as_json:
         print_json(
             {
@@ -105,10 +105,10 @@ def _new_model(train: "list[Conversation]", seed: int) -> "ConversationModel":
     return ConversationModel.from_config(config, tokenizer, seed=seed)
 
 
-def _answer(model: "ConversationModel", conversation: "Conversation") -> dict[str, object]:
+def _answer(model: "ConversationModel", conversation: "Conversation", seed: int) -> dict[str, object]:
     """Answers the beginning of a held-out conversation."""
     context = list(conversation.turns[:3])
-    output = model.generate(context, max_new_tokens=40, do_sample=True, top_p=0.9, temperature=0.7, seed=1)
+    output = model.generate(context, max_new_tokens=40, do_sample=True, top_p=0.9, temperature=0.7, seed=seed)
     return {"context": context, "response": output.responses[0], "person": conversation.turns[3]}
 
 

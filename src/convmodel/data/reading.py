@@ -7,6 +7,7 @@ import errno
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -63,9 +64,11 @@ def _read_file(path: Path) -> Iterator[Conversation]:
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8")
                 if text.strip():
-                    yield _place(place, json.loads(text.rstrip()))
+                    conversation = _place(place, json.loads(text.rstrip()))
+                    yield conversation if conversation.id else replace(conversation, id=place)
             except UnicodeDecodeError as error:
-                raise ConversationError(f"{place}:{error.start + 1}: not UTF-8: save the file as UTF-8") from error
+                column = len(line[: error.start].decode()) + 1
+                raise ConversationError(f"{place}:{column}: not UTF-8: save the file as UTF-8") from error
             except json.JSONDecodeError as error:
                 raise ConversationError(
                     f"{place}:{error.colno}: not JSON ({error.msg}): write one conversation a line, each {SHAPES}"
@@ -98,6 +101,8 @@ def _conversation(item: Any) -> Conversation:
         pinned = item.get("pinned", 0)
         if not isinstance(pinned, int) or isinstance(pinned, bool):
             raise ConversationError(f"pinned is {pinned!r}, not a number of turns")
+        if "speaker" in item:
+            raise ConversationError("speaker is no field beside turns: write speakers, one name a turn")
         return Conversation(item["turns"], item.get("speakers"), pinned=pinned, id=name)
     raise ConversationError(
         f"neither turns nor messages in an object with {', '.join(map(str, item)) or 'no keys'}: "

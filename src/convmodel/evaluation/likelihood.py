@@ -92,7 +92,7 @@ def evaluate_windows(
     text_bytes = sum(window.text_bytes for window in data.windows)
     return EvaluationResult(
         loss=loss,
-        perplexity=math.exp(loss) if loss < _LARGEST_EXPONENT else math.inf,
+        perplexity=math.inf if loss > _LARGEST_EXPONENT else math.exp(loss),
         bits_per_byte=math.fsum(text_nats) / math.log(2) / max(1, text_bytes),
         tokens=tokens,
         text_bytes=text_bytes,

@@ -9,6 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError
+
 from convmodel.generation.options import sampling_defaults
 from convmodel.storage import staged
 from convmodel.tokenizer import ConversationTokenizer
@@ -40,16 +42,17 @@ def save_checkpoint(
         try:
             _save_model(hf_model, tokenizer, stage)
             tokenizer.save_pretrained(stage)
-        except OSError:
+        except Exception as error:
+            # What safetensors and tokenizers raise on a full disk is no OSError, and tokenizers' is a bare Exception.
+            if isinstance(error, SafetensorError) or type(error) is Exception:
+                raise OSError(str(error)) from error
             raise
-        except Exception as error:  # what safetensors and tokenizers raise on a full disk is no OSError
-            raise OSError(str(error)) from error
         (stage / "README.md").write_text(_model_card(hf_model, tokenizer, facts or {}), encoding="utf-8")
         new = {path.name for path in stage.iterdir()}
-        stale = [path for path in place.glob("*.safetensors*") if path.name not in new]
+        stale = [path for path in place.glob("*.safetensors*") if path.name not in new and path.is_file()]
     # Shards of a model that was saved here before; left alone, they would be loaded instead of the new weights.
     for path in stale:
-        path.unlink()
+        path.unlink(missing_ok=True)
 
 
 def _save_model(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, folder: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import tomllib
 from dataclasses import Field, asdict, dataclass, field, fields
 from pathlib import Path
@@ -81,6 +82,9 @@ class FitConfig:
     report_to: str = _option("none", "A tracker that transformers knows: tensorboard, trackio, wandb, mlflow, ...")
 
     def __post_init__(self) -> None:
+        folder: object = self.output_dir
+        if isinstance(folder, os.PathLike):
+            object.__setattr__(self, "output_dir", os.fspath(folder))
         for setting in fields(self):
             self._check(setting)
         if self.seed >= 2**32:

@@ -263,3 +263,14 @@ def test_what_is_no_list_of_conversations_is_refused_by_its_type(source: Any, ki
 def test_one_conversation_where_a_list_of_them_belongs_names_the_cure() -> None:
     with pytest.raises(ConversationError, match=r"conversation 1: .* write \['Hello'\]"):
         read_conversations(["Hello", "How are you"])
+
+
+def test_a_misspelt_key_is_not_silently_ignored() -> None:
+    with pytest.raises(ConversationError, match="write speakers"):
+        read_conversations([{"turns": ["Hi", "Hello"], "speaker": ["Ann", "Bob"]}])
+
+
+def test_a_conversation_without_an_id_is_called_by_its_place(write: Callable[[str], Path]) -> None:
+    path = write('["Hi"]\n{"turns": ["Hi"], "id": "mine"}\n')
+
+    assert [conversation.id for conversation in read_conversations(path)] == [f"{path}:1", "mine"]

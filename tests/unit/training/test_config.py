@@ -167,3 +167,7 @@ def test_the_settings_load_without_torch() -> None:
     code = "import sys, convmodel.training.config; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
 
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_an_output_folder_may_be_a_path() -> None:
+    assert FitConfig(output_dir=Path("models") / "new").output_dir == "models/new"  # type: ignore[arg-type]
