@@ -233,3 +233,21 @@ def test_without_a_model_the_error_says_how_to_get_one(
     assert run("chat") == 1
 
     assert "`convmodel fit` writes one" in " ".join(capfd.readouterr().err.split())
+
+
+def test_the_next_command_is_one_that_the_reader_can_type(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from convmodel.cli.console import program
+
+    started = tmp_path / ".venv" / "bin" / "convmodel"
+    started.parent.mkdir(parents=True)
+    started.touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [str(started)])
+
+    monkeypatch.setenv("PATH", "")
+    not_found = program()
+    started.chmod(0o755)
+    monkeypatch.setenv("PATH", str(started.parent))
+
+    assert not_found == ".venv/bin/convmodel"
+    assert program() == "convmodel"

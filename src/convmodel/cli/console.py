@@ -5,6 +5,8 @@ loading a model with a word about it.
 """
 
 import json
+import os
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,6 +25,14 @@ console = Console(stderr=True)
 
 DEFAULT_MODEL = "model"
 """The folder that `fit` writes and that the other commands read, unless told otherwise."""
+
+
+def program() -> str:
+    """Returns what a reader has to type to start this program again: its name, or its path where it is not found."""
+    started = Path(sys.argv[0])
+    if shutil.which("convmodel") or started.name != "convmodel":
+        return "convmodel"
+    return os.path.relpath(started)
 
 
 def print_result(text: str) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from convmodel.cli.console import console, print_json, print_table
+from convmodel.cli.console import console, print_json, print_table, program
 from convmodel.errors import SaveError
 
 if TYPE_CHECKING:
@@ -66,12 +66,12 @@ def command(
     _say("So small a model, on so little text, learns how small talk sounds, and hardly what it means.")
     _say(f"The model is in {output_dir}/. How to go on:")
     for line in (
-        f"convmodel chat --model {output_dir}",
-        f'convmodel generate --model {output_dir} "Hello" --top-p 0.9',
-        f"convmodel fit YOUR_CHATS.jsonl --model {output_dir} --output-dir model",
-        "convmodel --help",
+        f"chat --model {output_dir}",
+        f'generate --model {output_dir} "Hello" --top-p 0.9',
+        f"fit YOUR_CHATS.jsonl --model {output_dir} --output-dir model",
+        "--help",
     ):
-        console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"  {program()} {line}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _say(text: str) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from convmodel.cli.console import DEFAULT_MODEL, console, load_model, print_json, print_table
+from convmodel.cli.console import DEFAULT_MODEL, console, load_model, print_json, print_table, program
 from convmodel.cli.fit_options import with_fit_options
 from convmodel.data.reading import read_conversations
 from convmodel.errors import SaveError
@@ -52,7 +52,7 @@ def _fit(
         rows.append(("validation perplexity", f"{result.validation.perplexity:.2f}, after update {result.best_step}"))
         rows.append(("validation bits a byte", f"{result.validation.bits_per_byte:.3f}"))
     print_table(("", str(config.output_dir)), rows)
-    console.print(f"Talk to it:  convmodel chat --model {config.output_dir}", highlight=False)
+    console.print(f"Talk to it:  {program()} chat --model {config.output_dir}", highlight=False)
 
 
 command = with_fit_options(_fit)
