@@ -51,8 +51,8 @@ class Conversation:
             speakers = tuple(DEFAULT_SPEAKERS[i % 2] for i in range(len(turns)))
         else:
             speakers = _checked_speakers(self.speakers, len(turns))
-        if not 0 <= self.pinned <= len(turns):
-            raise ConversationError(f"pinned is {self.pinned}, but there are {len(turns)} turns")
+        if not isinstance(self.pinned, int) or isinstance(self.pinned, bool) or not 0 <= self.pinned <= len(turns):
+            raise ConversationError(f"pinned is {self.pinned!r}, but there are {len(turns)} turns")
         object.__setattr__(self, "turns", turns)
         object.__setattr__(self, "speakers", speakers)
 

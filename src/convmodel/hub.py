@@ -75,7 +75,10 @@ def load_error(what: str, name: str, error: Exception) -> ModelLoadError:
     reason = str(error).strip().split("\n", 1)[0]
     if Path(name).is_dir():
         return ModelLoadError(f"the folder {name} holds no usable {what}: {reason}")
-    return ModelLoadError(f"there is no folder {name}, and the hub gave no {what} of that name: {reason}")
+    return ModelLoadError(
+        f"there is no folder {name}, and the hub gave no {what} of that name ({reason}): "
+        "check the name; without a network, give a folder"
+    )
 
 
 def _is_path(name: str) -> bool:

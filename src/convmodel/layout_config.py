@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from convmodel.architecture import SHORTEST_WINDOW
 from convmodel.errors import ModelLoadError
 from convmodel.layout import LossOn
 
@@ -51,7 +52,7 @@ class LayoutConfig:
         """
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, RecursionError) as error:
             raise ModelLoadError(
                 f"{path} cannot be read: {error}; copy it again from where the model was saved"
             ) from error
@@ -96,6 +97,6 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "separator_token": lambda value: isinstance(value, str) and value != "",
     "use_token_types": lambda value: isinstance(value, bool),
     "speakers": _are_names,
-    "loss_on": lambda value: isinstance(value, str) or _are_names(value),
-    "max_length": lambda value: value is None or _is_count(value),
+    "loss_on": lambda value: (isinstance(value, str) or _are_names(value)) and bool(value),
+    "max_length": lambda value: value is None or (_is_count(value) and value >= SHORTEST_WINDOW),
 }

@@ -41,6 +41,8 @@ def staged(folder: str | os.PathLike[str]) -> Iterator[Path]:
         ...     print(Path(place, "model", "config.json").read_text())
         {}
     """
+    if not os.fspath(folder):
+        raise SaveError("the folder to write has no name")
     place = Path(folder)
     made = [path for path in (place, *place.parents) if not path.exists()]
     stage = None
@@ -51,6 +53,8 @@ def staged(folder: str | os.PathLike[str]) -> Iterator[Path]:
         (stage / "new").mkdir()
         yield stage / "new"
         _move_in(stage, place)
+    except SaveError:
+        raise
     except OSError as error:
         raise SaveError(f"{place} cannot be written: {error.strerror or error}; choose another folder") from error
     finally:

@@ -110,6 +110,9 @@ def test_several_speakers_can_be_named(run: Run, capfd: pytest.CaptureFixture[st
         (["generate", "Hello", "-o", "wrong"], "NAME=VALUE"),
         (["generate", " "], "turn 1 is empty"),
         (["demo", "--output-dir", "."], "holds something else"),
+        (["demo", "--output-dir", "model"], "already holds a model"),
+        (["demo", "--output-dir", "train.jsonl"], "it is a file"),
+        (["fit", "train.jsonl", "-m", "gpt2", "--output-dir", "."], "holds something else"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -251,3 +254,21 @@ def test_the_next_command_is_one_that_the_reader_can_type(monkeypatch: pytest.Mo
 
     assert not_found == ".venv/bin/convmodel"
     assert program() == "convmodel"
+
+
+def test_a_file_of_settings_may_leave_the_folder_to_a_flag(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    Path("fit.toml").write_text("save_steps = 1\nmax_steps = 1\n")
+
+    assert run("fit", "train.jsonl", "-m", "gpt2", "--config", "fit.toml", "--output-dir", "new") == 0
+
+    assert Path("new/checkpoint-1/model.safetensors").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_demo_lowers_perplexity_at_least_five_times(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    run("demo", "--epochs", "1", "--json")
+
+    result = json.loads(capfd.readouterr().out)
+
+    assert result["before"]["perplexity"] > 5 * result["after"]["perplexity"]

@@ -705,3 +705,11 @@ def test_a_config_object_does_what_its_options_do(load: Callable[..., Conversati
     other.fit(TALKS, max_steps=2, batch_size=4, seed=3)
 
     assert equal(weights(one), weights(other))
+
+
+@pytest.mark.parametrize("options", [{"eval_steps": 1}, {"early_stopping_patience": 1}])
+def test_settings_that_need_validation_data_are_refused_without(
+    load: Callable[..., ConversationModel], options: dict[str, Any]
+) -> None:
+    with pytest.raises(ConfigError, match="need validation data"):
+        load().fit(TALKS, max_steps=1, **options)

@@ -5,6 +5,7 @@ loading a model with a word about it.
 """
 
 import json
+import math
 import os
 import shutil
 import sys
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from convmodel.errors import ModelLoadError
+from convmodel.errors import ModelLoadError, SaveError
 
 if TYPE_CHECKING:
     from convmodel.model import ConversationModel
@@ -43,7 +44,12 @@ def print_result(text: str) -> None:
 
 def print_json(result: Mapping[str, Any]) -> None:
     """Writes a result to standard output for machines."""
-    print_result(json.dumps(result, ensure_ascii=False))
+    print_result(json.dumps({name: _finite(value) for name, value in result.items()}, ensure_ascii=False))
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no infinity and no NaN."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, to: Console | None = None) -> None:
@@ -56,6 +62,22 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, to: Co
     (to or Console()).print(table)
 
 
+def require_free(folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    """Checks that nothing of the user's would be replaced by saving a model.
+
+    Raises:
+        SaveError: If the folder holds a model and `overwrite` was not asked for, or something else.
+    """
+    place = Path(folder)
+    if place.exists() and not place.is_dir():
+        raise SaveError(f"{place} cannot be written: it is a file; give another --output-dir")
+    if (place / "config.json").exists():
+        if not overwrite:
+            raise SaveError(f"{place} already holds a model: give another --output-dir, or --overwrite to replace it")
+    elif place.is_dir() and any(place.iterdir()):
+        raise SaveError(f"{place} holds something else: give another --output-dir")
+
+
 def load_model(name: str, **options: Any) -> "ConversationModel":
     """Loads a model, says so while it takes, and keeps transformers' own words and bars away.
 
@@ -65,10 +87,12 @@ def load_model(name: str, **options: Any) -> "ConversationModel":
     if name == DEFAULT_MODEL and not Path(name).exists():
         raise ModelLoadError(f"there is no folder {name} yet: `convmodel fit` writes one, or give --model")
     with console.status(f"loading {name} ..."):
+        import huggingface_hub.utils.logging as hub_logging
         from transformers.utils import logging
 
         from convmodel.model import ConversationModel
 
+        hub_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
         logging.set_verbosity_error()
         logging.disable_progress_bar()
         return ConversationModel.from_pretrained(name, **options)

@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from convmodel.cli.console import console, print_json, print_table, program
-from convmodel.errors import SaveError
+from convmodel.cli.console import console, print_json, print_table, program, require_free
 
 if TYPE_CHECKING:
     from convmodel.conversation import Conversation
     from convmodel.evaluation.likelihood import EvaluationResult
     from convmodel.model import ConversationModel
+
+DEMO_MODEL = Path("demo-model")
+"""Where the model is saved; a second demo replaces the first one's."""
 
 VOCABULARY = 2048
 WIDTH, LAYERS, HEADS, POSITIONS = 192, 4, 3, 256
@@ -20,7 +22,8 @@ WIDTH, LAYERS, HEADS, POSITIONS = 192, 4, 3, 256
 
 def command(
     *,
-    output_dir: Annotated[Path, typer.Option(help="Where the model is saved.")] = Path("demo-model"),
+    output_dir: Annotated[Path, typer.Option(help="Where the model is saved.")] = DEMO_MODEL,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a model in another folder.")] = False,
     epochs: Annotated[float, typer.Option(help="Passes over the conversations.")] = 3.0,
     seed: Annotated[int, typer.Option(help="Seeds weights, order and dropout.")] = 42,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
@@ -29,8 +32,7 @@ def command(
 
     Takes a few minutes on two cores and needs no network: 600 conversations between people come with the package.
     """
-    if output_dir.exists() and any(output_dir.iterdir()) and not (output_dir / "convmodel_config.json").exists():
-        raise SaveError(f"{output_dir} holds something else: give another --output-dir")
+    require_free(output_dir, overwrite=overwrite or output_dir == DEMO_MODEL)
     with console.status("starting ..."):
         from transformers.utils import logging
 

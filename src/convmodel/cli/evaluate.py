@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from convmodel.cli.console import load_model, print_json, print_table
+from convmodel.cli.console import console, load_model, print_json, print_table
+from convmodel.data.reading import read_conversations
 
 
 def command(
@@ -26,7 +27,12 @@ def command(
 
     Perplexity is per token and compares models of one vocabulary only; bits a byte compares any two models.
     """
-    result = load_model(model).evaluate(data, batch_size=batch_size, max_length=max_length, loss_on=loss_on)
+    conversations = read_conversations(data)
+    conversation_model = load_model(model)
+    with console.status(f"measuring {model} on {len(conversations):,} conversations ..."):
+        result = conversation_model.evaluate(
+            conversations, batch_size=batch_size, max_length=max_length, loss_on=loss_on
+        )
     if as_json:
         print_json(result.to_dict())
         return

@@ -6,10 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from convmodel.cli.console import DEFAULT_MODEL, console, load_model, print_json, print_table, program
+from convmodel.cli.console import DEFAULT_MODEL, console, load_model, print_json, print_table, program, require_free
 from convmodel.cli.fit_options import with_fit_options
 from convmodel.data.reading import read_conversations
-from convmodel.errors import SaveError
 from convmodel.training.config import FitConfig
 
 
@@ -32,10 +31,7 @@ def _fit(
     The model is saved in `./model` unless `--output-dir` says otherwise.
     """
     config = FitConfig.from_options({"output_dir": DEFAULT_MODEL} | settings)
-    if Path(str(config.output_dir), "config.json").exists() and not overwrite:
-        raise SaveError(
-            f"{config.output_dir} already holds a model: give another --output-dir, or --overwrite to replace it"
-        )
+    require_free(str(config.output_dir), overwrite=overwrite)
     conversations = read_conversations(train), valid and read_conversations(valid)
     conversation_model = load_model(model)
     console.print(f"fine-tuning {model} on {train}: {config.describe()}", highlight=False, soft_wrap=True)

@@ -57,8 +57,8 @@ def main() -> None:
     else:
         warnings.simplefilter("ignore")
     logging.basicConfig(level=logging.INFO if not debug else logging.DEBUG, format="%(message)s", stream=sys.stderr)
-    for noisy in ("httpx", "httpcore", "urllib3", "filelock", "fsspec"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    for noisy in ("httpx", "httpcore", "urllib3", "filelock", "fsspec", "huggingface_hub"):
+        logging.getLogger(noisy).setLevel(logging.WARNING if debug else logging.ERROR)
     try:
         app(arguments, prog_name="convmodel")
     except Exception as error:

@@ -3,6 +3,7 @@
 Owns: the shapes that are read. Knows no tokens.
 """
 
+import difflib
 import errno
 import json
 import os
@@ -29,6 +30,8 @@ def read_conversations(source: ConversationSource) -> list[Conversation]:
     Each line, or object, is a list of strings; an object with `turns` and maybe `speakers`, `pinned` and `id`; or an
     object with role/content `messages`.
 
+    Other keys (a date, a topic) are left alone, unless they look like one of these misspelt.
+
     Raises:
         ConversationError: If there is no file, no conversation, or one is malformed; the message begins with
             `file:line:` (and the column, where the line is not JSON) or the conversation's number.
@@ -49,6 +52,10 @@ def read_conversations(source: ConversationSource) -> list[Conversation]:
     if not conversations:
         raise ConversationError("the list of conversations is empty")
     return conversations
+
+
+_KEYS = frozenset({"turns", "messages", "speakers", "pinned", "id"})
+_MISSPELT = 0.75
 
 
 def _read_file(path: Path) -> Iterator[Conversation]:
@@ -93,6 +100,12 @@ def _conversation(item: Any) -> Conversation:
     if not isinstance(item, Mapping):
         return Conversation.of(item)
     name = str(item["id"]) if item.get("id") is not None else None
+    if "messages" in item and "turns" in item:
+        raise ConversationError("both turns and messages: a conversation is given once")
+    for key in item:
+        for known in _KEYS - item.keys():
+            if key not in _KEYS and difflib.SequenceMatcher(None, str(key).lower(), known).ratio() > _MISSPELT:
+                raise ConversationError(f"{key} is no field: write {known}, if that is meant")
     if "messages" in item:
         if not isinstance(item["messages"], list | tuple):
             raise ConversationError("messages are not a list")
@@ -101,8 +114,6 @@ def _conversation(item: Any) -> Conversation:
         pinned = item.get("pinned", 0)
         if not isinstance(pinned, int) or isinstance(pinned, bool):
             raise ConversationError(f"pinned is {pinned!r}, not a number of turns")
-        if "speaker" in item:
-            raise ConversationError("speaker is no field beside turns: write speakers, one name a turn")
         return Conversation(item["turns"], item.get("speakers"), pinned=pinned, id=name)
     raise ConversationError(
         f"neither turns nor messages in an object with {', '.join(map(str, item)) or 'no keys'}: "

@@ -85,7 +85,7 @@ def generate(
     with _alone(hf_model, options.seed):
         try:
             raw = hf_model.generate(**arguments)  # type: ignore[operator]
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, ImportError) as error:
             raise ConfigError(f"transformers' generate refuses these options: {error}") from error
     scores = getattr(raw, "sequences_scores", None)
     if not options.hf.get("output_scores"):
@@ -214,7 +214,7 @@ class _Work(BaseStreamer, StoppingCriteria):
 
     def ids(self) -> Iterator[int]:
         while (item := self._queue.get()) is not None:
-            if isinstance(item, (ValueError, TypeError)):
+            if isinstance(item, (ValueError, TypeError, ImportError)):
                 raise ConfigError(f"transformers' generate refuses these options: {item}") from item
             if isinstance(item, Exception):
                 raise item

@@ -159,6 +159,7 @@ _VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("max_new_tokens", "max_length", "num_beams", "num_return_sequences"), (_is_count, "at least 1")),
     "seed": (lambda value: value == 0 or (_is_count(value) and value < 2**63), "a whole number from 0 to 2**63 - 1"),
     "stop_strings": (_are_texts, "a text, or a list of texts, none of them empty"),
+    "cut_long_turn": (lambda value: isinstance(value, bool), "true or false"),
     "reply_as": (lambda value: isinstance(value, str) and value.strip() != "", "a speaker's name"),
 }
 

@@ -5,6 +5,7 @@ and writing it whole or not at all. No pickle.
 """
 
 import os
+import re
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,14 +32,14 @@ def save_checkpoint(
     Args:
         hf_model: The weights.
         tokenizer: The layout they were trained with.
-        folder: Where to; made if missing. Weights that it holds are replaced.
+        folder: Where to; made if missing. A model that it holds is replaced, other files stay.
         facts: Lines for the model card, such as `{"Perplexity": "12.3"}`.
 
     Raises:
         SaveError: If the folder cannot be written; what it held is untouched.
     """
     place = Path(folder)
-    with staged(place) as stage:
+    with staged(folder) as stage:
         try:
             _save_model(hf_model, tokenizer, stage)
             tokenizer.save_pretrained(stage)
@@ -47,12 +48,22 @@ def save_checkpoint(
             if isinstance(error, SafetensorError) or type(error) is Exception:
                 raise OSError(str(error)) from error
             raise
-        (stage / "README.md").write_text(_model_card(hf_model, tokenizer, facts or {}), encoding="utf-8")
+        if _may_write_card(place / "README.md"):
+            (stage / "README.md").write_text(_model_card(hf_model, tokenizer, facts or {}), encoding="utf-8")
         new = {path.name for path in stage.iterdir()}
-        stale = [path for path in place.glob("*.safetensors*") if path.name not in new and path.is_file()]
+        stale = [path for path in place.iterdir() if _WEIGHTS.fullmatch(path.name) and path.name not in new]
     # Shards of a model that was saved here before; left alone, they would be loaded instead of the new weights.
     for path in stale:
         path.unlink(missing_ok=True)
+
+
+_WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
+"""The names that transformers gives to weights; other files in a folder are somebody's own."""
+
+
+def _may_write_card(path: Path) -> bool:
+    """Tells whether there is no README, or one that an earlier save wrote."""
+    return not path.exists() or "\nSaved by convmodel " in path.read_text(encoding="utf-8", errors="replace")
 
 
 def _save_model(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, folder: Path) -> None:

@@ -139,7 +139,7 @@ class FitConfig:
         except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
             raise ConfigError(f"{path} cannot be read as TOML: {error}") from error
         try:
-            cls.from_options(options)
+            cls.from_options({"output_dir": "given elsewhere"} | options)
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from error
         return options

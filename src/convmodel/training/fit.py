@@ -104,6 +104,8 @@ def fit(
     if config.report_to not in {"none", "all", *INTEGRATION_TO_CALLBACK}:
         trackers = ", ".join(sorted(INTEGRATION_TO_CALLBACK))
         raise ConfigError(f"report_to is {config.report_to!r}: there are none, {trackers}")
+    if not valid and (config.eval_steps or config.early_stopping_patience):
+        raise ConfigError("eval_steps and early_stopping_patience need validation data: give valid too")
     if config.output_dir is not None:
         require_writable(config.output_dir)
     max_length = window_length(hf_model.config, config.max_length)
@@ -164,7 +166,7 @@ def _training_arguments(
         raise ConfigError(f"warmup_steps is {warmup}, but the run has {steps} updates: the rate would never peak")
     args = TrainingArguments(
         # Trackers write here; without a folder of the caller's they must not leave one behind.
-        output_dir=config.output_dir or scratch,
+        output_dir=scratch if config.report_to == "none" else config.output_dir or scratch,
         num_train_epochs=config.epochs,
         max_steps=config.max_steps or -1,
         per_device_train_batch_size=config.batch_size,
@@ -185,7 +187,7 @@ def _training_arguments(
         use_cpu=hf_model.device.type == "cpu",
         dataloader_pin_memory=hf_model.device.type == "cuda",
         # `Trainer` writes this into the model's config, which is saved; it must stay what it was.
-        use_cache=hf_model.config.use_cache,
+        use_cache=getattr(hf_model.config, "use_cache", False),
     )
     if args.n_gpu > 1:
         args._n_gpu = 1  # many GPUs go through torchrun; `DataParallel` would average means

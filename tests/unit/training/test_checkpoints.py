@@ -227,3 +227,32 @@ def test_an_interrupted_save_leaves_the_old_checkpoint(
         save_checkpoint(model.hf_model, model.tokenizer, tmp_path)
 
     assert contents(tmp_path) == before
+
+
+def test_files_that_are_not_the_models_stay(unigram_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("my notes", encoding="utf-8")
+    (tmp_path / "adapter.safetensors").write_bytes(b"mine")
+    model = load(unigram_folder)
+
+    save_checkpoint(model.hf_model, model.tokenizer, tmp_path)
+
+    assert (tmp_path / "README.md").read_text(encoding="utf-8") == "my notes"
+    assert (tmp_path / "adapter.safetensors").read_bytes() == b"mine"
+
+
+def test_a_card_that_an_earlier_save_wrote_is_replaced(unigram_folder: Path, tmp_path: Path) -> None:
+    model = load(unigram_folder)
+    save_checkpoint(model.hf_model, model.tokenizer, tmp_path, facts={"Updates": "1"})
+
+    save_checkpoint(model.hf_model, model.tokenizer, tmp_path, facts={"Updates": "2"})
+
+    assert "| Updates | 2 |" in (tmp_path / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_place_without_a_name_is_refused(
+    unigram_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load(unigram_folder)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SaveError, match="no name"):
+        save_checkpoint(model.hf_model, model.tokenizer, "")
