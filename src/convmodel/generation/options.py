@@ -152,7 +152,8 @@ def _is_count(value: Any) -> bool:
 
 
 def _are_texts(value: Any) -> bool:
-    return isinstance(value, str | list | tuple) and all(isinstance(text, str) and text for text in [value, *value][1:])
+    texts = [value] if isinstance(value, str) else value
+    return isinstance(texts, list | tuple) and all(isinstance(text, str) and text for text in texts)
 
 
 _VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
