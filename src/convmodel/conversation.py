@@ -5,7 +5,8 @@ Does not know tokens, files or models.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from itertools import accumulate
 from typing import Any, TypeAlias
 
@@ -28,6 +29,7 @@ class Conversation:
         pinned: How many leading turns (a system message, a persona) are context that is never left out and
             never a target of training.
         id: Where the conversation comes from, for messages about it; two that say the same are equal.
+        started_at: When it began, if that is known; it does not matter to equality either.
 
     Raises:
         ConversationError: If there is no turn, a turn is empty or not a string, or the numbers do not match.
@@ -44,6 +46,7 @@ class Conversation:
     speakers: Sequence[str] | None = None
     pinned: int = 0
     id: str | None = field(default=None, compare=False)
+    started_at: datetime | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         turns = _checked_turns(self.turns)
@@ -141,9 +144,7 @@ class Conversation:
             >>> Conversation(["Hi"]).with_turn("Hello").speakers
             ('user', 'assistant')
         """
-        return Conversation(
-            (*self.turns, turn), (*self.who, speaker or self.next_speaker()), pinned=self.pinned, id=self.id
-        )
+        return replace(self, turns=(*self.turns, turn), speakers=(*self.who, speaker or self.next_speaker()))
 
     def runs(self) -> list[int]:
         """Returns how many turns each speaker says in a row; pinned turns are a row of their own.
@@ -171,11 +172,11 @@ class Conversation:
         """
         ends = list(accumulate(self.runs()))
         starts = [0, *ends[:-1]]
-        return Conversation(
-            ["\n".join(self.turns[start:end]) for start, end in zip(starts, ends, strict=True)],
-            [self.who[start] for start in starts],
+        return replace(
+            self,
+            turns=["\n".join(self.turns[start:end]) for start, end in zip(starts, ends, strict=True)],
+            speakers=[self.who[start] for start in starts],
             pinned=sum(start < self.pinned for start in starts),
-            id=self.id,
         )
 
 

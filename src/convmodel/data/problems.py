@@ -1,0 +1,48 @@
+"""What is wrong with the input: an error at once, or counted and left out.
+
+Owns: the two ways to treat bad data, and the account of what was skipped.
+"""
+
+from typing import Literal, TypeAlias, get_args
+
+from convmodel.errors import ConfigError, ConversationError
+
+OnError: TypeAlias = Literal["fail", "skip"]
+"""Whether bad data ends the reading, or is left out and counted."""
+
+SHOWN = 5
+"""How many messages are kept to show; all are counted."""
+
+
+class Problems:
+    """Collects what is wrong with the data, or raises at the first.
+
+    Attributes:
+        count: How many pieces of the data were left out.
+        messages: What was wrong with the first of them.
+
+    Example:
+        >>> problems = Problems("skip")
+        >>> problems.found("chat.txt:3: no speaker")
+        >>> problems.count
+        1
+    """
+
+    def __init__(self, on_error: OnError = "fail") -> None:
+        if on_error not in get_args(OnError):
+            raise ConfigError(f"on_error is {on_error!r}: it must be fail or skip")
+        self.on_error = on_error
+        self.count = 0
+        self.messages: list[str] = []
+
+    def found(self, message: str) -> None:
+        """Takes note of one piece of data that cannot be used; the message begins with its place.
+
+        Raises:
+            ConversationError: If bad data is to end the reading.
+        """
+        if self.on_error == "fail":
+            raise ConversationError(message)
+        self.count += 1
+        if len(self.messages) < SHOWN:
+            self.messages.append(message)
