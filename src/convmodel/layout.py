@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from convmodel.conversation import Conversation
-from convmodel.errors import ConfigError, ContextTooLongError
+from convmodel.errors import ConfigError, ContextTooLongError, ConversationError
 
 IGNORED = -100
 """The label of a position that is not a target; the value that PyTorch's cross entropy leaves out."""
@@ -117,6 +117,32 @@ def supervised_turns(conversation: Conversation, loss_on: LossOn) -> list[bool]:
 
 def _is_name(value: object) -> bool:
     return isinstance(value, str) and bool(value.strip())
+
+
+def require_two_speakers(names: Sequence[str]) -> None:
+    """Checks that a model without token types can tell the speakers apart, which it does by turns alone.
+
+    Raises:
+        ConversationError: If there are more than two.
+    """
+    speakers = dict.fromkeys(names)
+    if len(speakers) > 2:
+        raise ConversationError(
+            f"{len(speakers)} speakers ({', '.join(speakers)}), but this model takes no token types, so it can "
+            "tell only two apart, by turns: use an architecture with token types (GPT-2), or merge speakers"
+        )
+
+
+def encoded_turns(
+    conversation: Conversation, ids: Sequence[Sequence[int]], supervised: Sequence[bool] | None = None
+) -> list[EncodedTurn]:
+    """Joins a conversation's turns with their token ids; without `supervised` no turn is."""
+    index = {name: number for number, name in enumerate(conversation.names)}
+    chosen = supervised or [False] * len(ids)
+    return [
+        EncodedTurn(ids[i], index[speaker], len(turn.encode()), i < conversation.pinned, chosen[i])
+        for i, (speaker, turn) in enumerate(zip(conversation.who, conversation.turns, strict=True))
+    ]
 
 
 def lay_out(turns: Sequence[EncodedTurn], separator: int, closing_type: int) -> tuple[list[int], list[int]]:

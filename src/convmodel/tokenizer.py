@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from convmodel.conversation import Conversation, ConversationLike
@@ -15,12 +16,13 @@ from convmodel.errors import ConversationError, ModelLoadError
 from convmodel.hub import load_tokenizer, takes_token_types
 from convmodel.layout import (
     CONTEXT_SHARE,
-    EncodedTurn,
     LossOn,
     Prompt,
     Window,
+    encoded_turns,
     make_prompt,
     make_windows,
+    require_two_speakers,
     supervised_turns,
 )
 from convmodel.layout_config import FILE_NAME, LayoutConfig
@@ -29,13 +31,14 @@ from convmodel.storage import staged
 from convmodel.text_encoder import is_text, text_encoder
 
 if TYPE_CHECKING:
-    from tokenizers import Encoding
     from transformers import PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 """What decoding makes of bytes that are not a whole character."""
+
+_AT_ONCE = 128  # turns; measured: more of them leave the processor's cache, fewer cost calls
 
 
 class ConversationTokenizer:
@@ -216,7 +219,7 @@ class ConversationTokenizer:
         conversation = self._arranged(given)
         responder = self.responder(conversation, reply_as)
         names = list(dict.fromkeys((*conversation.names, responder)))
-        turns = self._encoded(conversation, [False] * len(conversation.turns))
+        turns = encoded_turns(conversation, self._encode_all(conversation.turns))
         prompt = make_prompt(turns, self.sep_token_id, names.index(responder), budget=budget, cut=cut_long_turn)
         if self.layout.use_token_types:
             return prompt
@@ -231,7 +234,8 @@ class ConversationTokenizer:
                 look like more of the same turn.
         """
         responder = reply_as or context.next_speaker()
-        self._check_speakers((*context.who[context.pinned :], responder))
+        if not self.layout.use_token_types:
+            require_two_speakers((*context.who[context.pinned :], responder))
         if not self.layout.use_token_types and responder == context.who[-1]:
             raise ConversationError(
                 f"{responder!r} spoke last and is to respond, but this model cannot tell speakers apart: "
@@ -268,19 +272,35 @@ class ConversationTokenizer:
             >>> window.labels
             [-100, 15496, 50256, 2437, 389, 345, 50256]
         """
-        arranged = self._arranged(Conversation.of(conversation))
-        names = list(dict.fromkeys((*arranged.names, arranged.next_speaker())))
-        turns = self._encoded(arranged, supervised_turns(arranged, loss_on))
-        return list(
-            make_windows(
+        given = Conversation.of(conversation)
+        return self.windows_of([given], max_length=max_length, loss_on=loss_on, context_share=context_share)[0]
+
+    def windows_of(
+        self,
+        conversations: Sequence[Conversation],
+        *,
+        max_length: int,
+        loss_on: LossOn = "all",
+        context_share: float = CONTEXT_SHARE,
+    ) -> list[list[Window]]:
+        """Does what `windows` does for many conversations, whose turns are encoded together, which is faster."""
+        arranged = [self._arranged(conversation) for conversation in conversations]
+        ids = iter(self._encode_all([turn for conversation in arranged for turn in conversation.turns]))
+        made = []
+        for conversation in arranged:
+            supervised = supervised_turns(conversation, loss_on)
+            turns = encoded_turns(conversation, list(islice(ids, len(supervised))), supervised)
+            names = [*conversation.names, responder := conversation.next_speaker()]
+            windows = make_windows(
                 turns,
                 self.sep_token_id,
-                names.index(arranged.next_speaker()),
+                names.index(responder),
                 max_length=max_length,
                 context_share=context_share,
                 text_bytes=lambda ids: len(self.decode(ids).rstrip(REPLACEMENT).encode()),
             )
-        )
+            made.append(list(windows))
+        return made
 
     def with_layout(self, **changes: Any) -> "ConversationTokenizer":
         """Returns a tokenizer that shares everything with this one but fields of the travelling layout."""
@@ -302,29 +322,10 @@ class ConversationTokenizer:
         """Joins turns and checks speakers where the model cannot tell speakers apart."""
         if self.layout.use_token_types:
             return conversation
-        self._check_speakers(conversation.who[conversation.pinned :])
+        require_two_speakers(conversation.who[conversation.pinned :])
         return conversation.joined()
 
-    def _check_speakers(self, names: Sequence[str]) -> None:
-        speakers = dict.fromkeys(names)
-        if not self.layout.use_token_types and len(speakers) > 2:
-            raise ConversationError(
-                f"{len(speakers)} speakers ({', '.join(speakers)}), but this model takes no token types, so it can "
-                "tell only two apart, by turns: use an architecture with token types (GPT-2), or merge speakers"
-            )
-
-    def _encoded(self, conversation: Conversation, supervised: Sequence[bool]) -> list[EncodedTurn]:
-        encodings: list[Encoding] = self._encoder.encode_batch_fast(list(conversation.turns), add_special_tokens=False)
-        index = {name: number for number, name in enumerate(conversation.names)}
-        return [
-            EncodedTurn(
-                encoding.ids,
-                index[speaker],
-                len(turn.encode()),
-                number < conversation.pinned,
-                supervised[number],
-            )
-            for number, (encoding, speaker, turn) in enumerate(
-                zip(encodings, conversation.who, conversation.turns, strict=True)
-            )
-        ]
+    def _encode_all(self, texts: Sequence[str]) -> list[list[int]]:
+        encode = self._encoder.encode_batch_fast
+        batches = (texts[start : start + _AT_ONCE] for start in range(0, len(texts), _AT_ONCE))
+        return [encoding.ids for batch in batches for encoding in encode(list(batch), add_special_tokens=False)]

@@ -5,13 +5,14 @@ Owns: decompression, decoding, and the wording of errors about files. Knows noth
 
 import errno
 import gzip
+import io
 import json
 import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from convmodel.errors import ConversationError, MissingExtraError
 
@@ -30,22 +31,34 @@ def open_bytes(path: Path) -> Iterator[IO[bytes]]:
         MissingExtraError: If it is zstd, and pyarrow is not installed.
     """
     try:
-        with sys.stdin.buffer if str(path) == STDIN else path.open("rb") as raw:
-            head = raw.peek(4)[:4]  # type: ignore[attr-defined]
+        with _raw(path) as raw:
+            head = raw.peek(4)[:4]
             if head.startswith(_GZIP):
-                with gzip.open(raw) as unpacked:
-                    yield unpacked  # type: ignore[misc]
+                with gzip.GzipFile(fileobj=raw) as unpacked:
+                    yield cast(IO[bytes], unpacked)
             elif head == _ZSTD:
                 with _zstd(raw) as unpacked:
                     yield unpacked
             else:
                 yield raw
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise ConversationError(f"{path}: the compressed file is cut off or damaged ({error}): copy it again") from error
+        raise ConversationError(
+            f"{path}: the compressed file is cut off or damaged: copy it again ({error})"
+        ) from error
     except OSError as error:
         if isinstance(error, FileNotFoundError | IsADirectoryError) or error.errno == errno.ENAMETOOLONG:
             raise ConversationError(f"there is no file {str(path)[:200]}") from error
         raise ConversationError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+@contextmanager
+def _raw(path: Path) -> Iterator[io.BufferedReader]:
+    if str(path) != STDIN:
+        with path.open("rb") as file:
+            yield file
+    else:  # stays open: it is not ours
+        stream = sys.stdin.buffer
+        yield stream if isinstance(stream, io.BufferedReader) else io.BufferedReader(stream)  # type: ignore[arg-type]
 
 
 @contextmanager
@@ -55,8 +68,6 @@ def _zstd(raw: IO[bytes]) -> Iterator[IO[bytes]]:
     except ImportError as error:
         raise MissingExtraError("reading zstd needs pyarrow: pip install 'convmodel[train]'") from error
     with pyarrow.CompressedInputStream(pyarrow.PythonFile(raw), "zstd") as stream:
-        import io
-
         yield io.BufferedReader(stream)
 
 

@@ -35,14 +35,14 @@ class Problems:
         self.count = 0
         self.messages: list[str] = []
 
-    def found(self, message: str) -> None:
-        """Takes note of one piece of data that cannot be used; the message begins with its place.
+    def found(self, message: str, *, rows: int = 1) -> None:
+        """Takes note of rows of data that cannot be used together; the message begins with their place.
 
         Raises:
             ConversationError: If bad data is to end the reading.
         """
         if self.on_error == "fail":
             raise ConversationError(message)
-        self.count += 1
+        self.count += rows
         if len(self.messages) < SHOWN:
             self.messages.append(message)

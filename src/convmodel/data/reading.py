@@ -1,121 +1,195 @@
 """Conversations from files and Python objects, each error with its place.
 
-Owns: the shapes that are read. Knows no tokens.
+Owns: the order of reading (rows, shapes, groups of rows), and its account: every row is used or reported.
 """
 
-import difflib
-import errno
-import json
+import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from convmodel.conversation import Conversation, ConversationLike
-from convmodel.errors import ConversationError
+from convmodel.data.files import STDIN
+from convmodel.data.problems import OnError, Problems
+from convmodel.data.rows import Row, data_files, file_rows
+from convmodel.data.shapes import AUTO, SHAPES, conversation_of_rows, conversations_of, group_key, shape_of
+from convmodel.errors import ConfigError, ConversationError
 
 ConversationSource: TypeAlias = str | os.PathLike[str] | Iterable[ConversationLike | Mapping[str, Any]]
-"""A JSONL file, or conversations as Python objects."""
-
-SHAPES = (
-    'a list of strings, {"turns": [...]} with "speakers" if you like, '
-    'or {"messages": [{"role": ..., "content": ...}, ...]}'
-)
+"""A file, a folder, `-`, a dataset of the hub, or conversations as Python objects (a `datasets.Dataset` among them)."""
 
 
-def read_conversations(source: ConversationSource) -> list[Conversation]:
-    """Reads conversations from a JSONL file or from Python objects.
+class ConversationReader:
+    """Conversations of one source, read anew whenever it is iterated over; nothing of it is kept in memory.
 
-    Each line, or object, is a list of strings; an object with `turns` and maybe `speakers`, `pinned` and `id`; or an
-    object with role/content `messages`.
+    Attributes:
+        source: Where they come from.
+        rows: How many rows the last reading saw: lines of JSON, rows of a table, objects.
+        conversations: How many conversations it gave.
+        shapes: How many rows had which shape.
+        problems: What was left out, and why.
 
-    Other keys (a date, a topic) are left alone, unless they look like one of these misspelt.
+    Example:
+        >>> reader = ConversationReader([["Hi", "Hello"], {"prompt": "How are you?", "response": "Fine"}])
+        >>> [conversation.turns for conversation in reader]
+        [('Hi', 'Hello'), ('How are you?', 'Fine')]
+        >>> reader.describe()
+        '2 conversations (1 turns, 1 pairs)'
+    """
+
+    def __init__(self, source: ConversationSource, *, shape: str = AUTO, on_error: OnError = "fail") -> None:
+        """Takes note of a source; reading begins with the iteration.
+
+        Args:
+            source: A file (JSONL, JSON, CSV, TSV or Parquet; gzip or zstd), a folder of such files, `-` for standard
+                input, a dataset of the hub, or Python objects.
+            shape: The shape of its rows, one of `SHAPES`; by default recognised.
+            on_error: Whether bad data ends the reading, or is left out and counted.
+
+        Raises:
+            ConversationError: If the source is none of these.
+            ConfigError: If the shape has no such name.
+        """
+        if shape != AUTO and shape not in SHAPES:
+            raise ConfigError(f"there is no format {shape}; there are {AUTO}, {', '.join(SHAPES)}")
+        if not isinstance(source, str | os.PathLike) and (
+            not isinstance(source, Iterable) or isinstance(source, Mapping | Conversation)
+        ):
+            raise ConversationError(f"conversations are a file or a list of conversations, not {type(source).__name__}")
+        self.source = source
+        self._shape = shape
+        self.problems = Problems(on_error)
+        self.rows = 0
+        self.conversations = 0
+        self.shapes: Counter[str] = Counter()
+
+    def __iter__(self) -> Iterator[Conversation]:
+        """Reads from the beginning.
+
+        Raises:
+            ConversationError: If there is nothing to read, no conversation, or one is malformed; the message begins
+                with the place.
+        """
+        self.problems = Problems(self.problems.on_error)
+        self.rows, self.conversations, self.shapes = 0, 0, Counter()
+        for conversation in self._read():
+            self.conversations += 1
+            yield conversation
+        if not self.conversations:
+            raise ConversationError(self._nothing())
+
+    def describe(self) -> str:
+        """Says what the last reading found, in a line."""
+        shapes = ", ".join(f"{number:,} {shape}" for shape, number in self.shapes.most_common())
+        left_out = f"; {self.problems.count:,} rows left out" if self.problems.count else ""
+        return f"{self.conversations:,} conversations ({shapes}){left_out}"
+
+    def fingerprint(self) -> str | None:
+        """Hashes what is to be read, so that what was made of it can be used again; None for what cannot be hashed."""
+        if not isinstance(self.source, str | os.PathLike) or str(self.source) == STDIN:
+            return None
+        path = Path(self.source)
+        if not os.path.exists(path):  # noqa: PTH110 - unlike Path's, it takes any string
+            return None
+        digest = hashlib.blake2b(f"{self._shape} {self.problems.on_error}".encode(), digest_size=16)
+        for file in data_files(path) if path.is_dir() else [path]:
+            # Conversations without an id are called by their place, so the name counts too.
+            digest.update(f"{file}\0{file.stat().st_size}\0".encode())
+            with file.open("rb") as content:
+                digest.update(hashlib.file_digest(content, "blake2b").digest())
+        return digest.hexdigest()
+
+    def _read(self) -> Iterator[Conversation]:
+        seen: set[str] = set()
+        for group, rows in groupby(self._rows(), key=_group):
+            if group is None:
+                for row in rows:
+                    yield from self._made(self._of_row, row)
+                continue
+            together = list(rows)
+            if group in seen:
+                self._left_out(together, f"{group} goes on after other conversations: sort the rows by conversation")
+                continue
+            seen.add(group)
+            yield from self._made(self._of_group, *together)
+
+    def _rows(self) -> Iterator[Row]:
+        if isinstance(self.source, str | os.PathLike):
+            rows = file_rows(self.source)
+        else:
+            rows = (Row(f"conversation {number}", item) for number, item in enumerate(self.source, 1))
+        for row in rows:
+            self.rows += 1
+            yield row
+
+    def _made(self, make: Callable[..., list[Conversation]], *rows: Row) -> list[Conversation]:
+        try:
+            return make(*rows)
+        except ConversationError as error:
+            self._left_out(rows, str(error))
+            return []
+
+    def _left_out(self, rows: Sequence[Row], reason: str) -> None:
+        self.problems.found(f"{rows[0].place}: {reason}", rows=len(rows))
+
+    def _of_row(self, row: Row) -> list[Conversation]:
+        if row.error:
+            raise ConversationError(row.error)
+        made = conversations_of(row.value, self._shape)
+        self._note(row, 1)
+        names = [row.name or row.place] if len(made) == 1 else [f"{row.place}#{i}" for i in range(1, len(made) + 1)]
+        return [
+            conversation if conversation.id or not self._named else replace(conversation, id=name)
+            for name, conversation in zip(names, made, strict=True)
+        ]
+
+    def _of_group(self, *rows: Row) -> list[Conversation]:
+        for row in rows:
+            if self._shape not in (AUTO, shape_of(row.value)):
+                conversations_of(row.value, self._shape)  # says what is wrong
+        made = conversation_of_rows([row.value for row in rows])
+        self._note(rows[0], len(rows))
+        return [made]
+
+    def _note(self, row: Row, rows: int) -> None:
+        self.shapes[shape_of(row.value) or ""] += rows
+
+    @property
+    def _named(self) -> bool:
+        """Whether a place is a name worth keeping; a caller's own objects have none but their number."""
+        return isinstance(self.source, str | os.PathLike)
+
+    def _nothing(self) -> str:
+        if self.problems.count:
+            return f"all {self.problems.count:,} rows were left out, the first because of: {self.problems.messages[0]}"
+        if not self._named:
+            return "the list of conversations is empty"
+        return f"{self.source} holds no conversation: write one a line, each {SHAPES['turns']}, or {SHAPES['messages']}"
+
+
+def _group(row: Row) -> str | None:
+    """Names the conversation that a row is only a part of."""
+    if not isinstance(row.value, Mapping) or shape_of(row.value) not in ("rows", "personachat"):
+        return None
+    key = group_key(row.value)
+    return None if key is None else str(row.value[key])
+
+
+def read_conversations(
+    source: ConversationSource, *, shape: str = AUTO, on_error: OnError = "fail"
+) -> list[Conversation]:
+    """Reads all conversations of a source into memory; takes what `ConversationReader` takes.
 
     Raises:
-        ConversationError: If there is no file, no conversation, or one is malformed; the message begins with
+        ConversationError: If there is nothing to read, no conversation, or one is malformed; the message begins with
             `file:line:` (and the column, where the line is not JSON) or the conversation's number.
 
     Example:
         >>> [conversation.turns for conversation in read_conversations([["Hi", "Hello"]])]
         [('Hi', 'Hello')]
     """
-    if isinstance(source, str | os.PathLike):
-        path = Path(source)
-        conversations = list(_read_file(path))
-        if not conversations:
-            raise ConversationError(f"{path} holds no conversation: write one a line, each {SHAPES}")
-        return conversations
-    if not isinstance(source, Iterable) or isinstance(source, Mapping | Conversation):
-        raise ConversationError(f"conversations are a file or a list of conversations, not {type(source).__name__}")
-    conversations = [_place(f"conversation {number}", item) for number, item in enumerate(source, 1)]
-    if not conversations:
-        raise ConversationError("the list of conversations is empty")
-    return conversations
-
-
-_KEYS = frozenset({"turns", "messages", "speakers", "pinned", "id"})
-_MISSPELT = 0.75
-
-
-def _read_file(path: Path) -> Iterator[Conversation]:
-    try:
-        lines = path.open("rb")
-    except OSError as error:
-        if isinstance(error, FileNotFoundError | IsADirectoryError) or error.errno == errno.ENAMETOOLONG:
-            raise ConversationError(f"there is no file {str(path)[:200]}") from error
-        raise ConversationError(f"{path} cannot be read: {error.strerror}") from error
-    with lines:
-        for number, line in enumerate(lines, 1):
-            place = f"{path}:{number}"
-            try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-                if text.strip():
-                    conversation = _place(place, json.loads(text.rstrip()))
-                    yield conversation if conversation.id else replace(conversation, id=place)
-            except UnicodeDecodeError as error:
-                column = len(line[: error.start].decode()) + 1
-                raise ConversationError(f"{place}:{column}: not UTF-8: save the file as UTF-8") from error
-            except json.JSONDecodeError as error:
-                raise ConversationError(
-                    f"{place}:{error.colno}: not JSON ({error.msg}): write one conversation a line, each {SHAPES}"
-                ) from error
-            except ConversationError:
-                raise
-            except ValueError as error:
-                raise ConversationError(f"{place}: {error}") from error
-            except RecursionError as error:
-                raise ConversationError(f"{place}: nested too deeply to be a conversation") from error
-
-
-def _place(place: str, item: Any) -> Conversation:
-    """Makes a conversation of a line or an object, and names its place if it cannot be one."""
-    try:
-        return _conversation(item)
-    except ConversationError as error:
-        raise ConversationError(f"{place}: {error}") from error
-
-
-def _conversation(item: Any) -> Conversation:
-    if not isinstance(item, Mapping):
-        return Conversation.of(item)
-    name = str(item["id"]) if item.get("id") is not None else None
-    if "messages" in item and "turns" in item:
-        raise ConversationError("both turns and messages: a conversation is given once")
-    for key in item:
-        for known in _KEYS - item.keys():
-            if key not in _KEYS and difflib.SequenceMatcher(None, str(key).lower(), known).ratio() > _MISSPELT:
-                raise ConversationError(f"{key} is no field: write {known}, if that is meant")
-    if "messages" in item:
-        if not isinstance(item["messages"], list | tuple):
-            raise ConversationError("messages are not a list")
-        return Conversation.from_messages(item["messages"], id=name)
-    if "turns" in item:
-        pinned = item.get("pinned", 0)
-        if not isinstance(pinned, int) or isinstance(pinned, bool):
-            raise ConversationError(f"pinned is {pinned!r}, not a number of turns")
-        return Conversation(item["turns"], item.get("speakers"), pinned=pinned, id=name)
-    raise ConversationError(
-        f"neither turns nor messages in an object with {', '.join(map(str, item)) or 'no keys'}: "
-        f"a conversation is {SHAPES}"
-    )
+    return list(ConversationReader(source, shape=shape, on_error=on_error))
