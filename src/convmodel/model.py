@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from convmodel.architecture import embeds_token_types, positions, window_length
 from convmodel.conversation import Conversation, ConversationLike
-from convmodel.data.batching import encode_windows
-from convmodel.data.reading import ConversationSource, read_conversations
+from convmodel.data.reading import ConversationReader, ConversationSource
+from convmodel.data.window_store import prepare_windows
 from convmodel.embedding import fit_embedding
 from convmodel.errors import ConfigError
 from convmodel.evaluation.likelihood import BATCH_SIZE, EvaluationResult, evaluate_windows, score_responses
@@ -190,7 +190,7 @@ class ConversationModel:
         """Fine-tunes the model in place and leaves the best weights in it, in evaluation mode.
 
         Args:
-            train: Conversations, or a JSONL file of them.
+            train: Conversations, a file or folder of them, or a `ConversationReader`.
             valid: Conversations to choose the best model by; without them the last one is kept.
             config: All settings in one object.
             callbacks: `TrainerCallback`s of transformers.
@@ -205,10 +205,10 @@ class ConversationModel:
         if config is not None and options:
             raise ConfigError(f"give config or {', '.join(options)}, not both")
         config = config or FitConfig.from_options(options)
-        conversations = read_conversations(train), None if valid is None else read_conversations(valid)
+        train, valid = _reader(train), None if valid is None else _reader(valid)
         from convmodel.training.fit import fit  # loads accelerate, which answering does not need
 
-        result, self.tokenizer = fit(self.hf_model, self.tokenizer, *conversations, config, callbacks)
+        result, self.tokenizer = fit(self.hf_model, self.tokenizer, train, valid, config, callbacks)
         return result
 
     def evaluate(
@@ -222,7 +222,7 @@ class ConversationModel:
         """Measures loss, perplexity and bits per byte over supervised tokens.
 
         Args:
-            data: Conversations, or a JSONL file of them.
+            data: Conversations, a file or folder of them, or a `ConversationReader`.
             batch_size: Windows at a time; it changes speed and memory, not the result.
             max_length: The longest window; by default the one the model was trained with.
             loss_on: Whose turns count; by default those the model was trained on.
@@ -232,8 +232,8 @@ class ConversationModel:
             ConfigError: If an option makes no sense.
         """
         layout = self.tokenizer.layout
-        windows = encode_windows(
-            read_conversations(data),
+        windows = prepare_windows(
+            _reader(data),
             self.tokenizer,
             max_length=window_length(self.hf_model.config, layout.max_length if max_length is None else max_length),
             loss_on=layout.loss_on if loss_on is None else loss_on,
@@ -293,6 +293,10 @@ class ConversationModel:
             **generation_options: Options of `generate` for all its responses.
         """
         return ChatSession(self.hf_model, self.tokenizer, context, **generation_options)
+
+
+def _reader(source: ConversationSource) -> ConversationReader:
+    return source if isinstance(source, ConversationReader) else ConversationReader(source)
 
 
 def _without_quantization(hf_model: PreTrainedModel) -> PreTrainedModel:

@@ -13,7 +13,7 @@ import typer
 
 from convmodel.training.config import FitConfig
 
-_TYPES: dict[str, Any] = {"int": int, "float": float, "str": str, "LossOn": list[str]}
+_TYPES: dict[str, Any] = {"int": int, "float": float, "str": str, "LossOn": list[str], "bool": bool}
 
 
 def with_fit_options(command: Callable[..., None]) -> Callable[..., None]:

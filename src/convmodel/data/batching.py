@@ -1,77 +1,14 @@
-"""Windows to padded batches.
+"""Windows to batches: padded, or several windows packed into a row.
 
-Owns: encoding many conversations, the account of what was left out, and padding. Knows no loss and no model.
+Owns: padding and packing as tensors, and batches by length. Knows no loss, no model and no files.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
 
+import numpy as np
 import torch
 
-from convmodel.conversation import Conversation
-from convmodel.errors import ContextTooLongError, ConversationError
-from convmodel.layout import IGNORED, LossOn, Window
-from convmodel.tokenizer import ConversationTokenizer
-
-
-@dataclass(frozen=True, slots=True)
-class WindowSet:
-    """Encoded conversations, and an account of them.
-
-    Attributes:
-        windows: The training sequences, conversation after conversation.
-        conversations: How many conversations they come from.
-        unsupervised: How many conversations have no supervised turn, and so no window.
-        cut: How many tokens were left out of turns longer than a window.
-    """
-
-    windows: list[Window]
-    conversations: int
-    unsupervised: int
-    cut: int
-
-    @property
-    def tokens(self) -> int:
-        """Supervised tokens."""
-        return sum(window.supervised_tokens for window in self.windows)
-
-    def left_out(self) -> str:
-        """Says what was left out, in a sentence; empty where nothing was."""
-        parts = []
-        if self.unsupervised:
-            parts.append(f"{self.unsupervised:,} of {self.conversations:,} conversations have no supervised turn")
-        if self.cut:
-            parts.append(f"{self.cut:,} tokens of turns longer than a window were cut")
-        return "; ".join(parts)
-
-
-def encode_windows(
-    conversations: Iterable[Conversation],
-    tokenizer: ConversationTokenizer,
-    *,
-    max_length: int,
-    loss_on: LossOn,
-) -> WindowSet:
-    """Encodes conversations as windows of at most `max_length` tokens.
-
-    Raises:
-        ConversationError: If a conversation cannot be laid out (the message tells which), or none has a supervised
-            turn.
-        ContextTooLongError: If a conversation's pinned turns leave no room in a window.
-    """
-    windows: list[Window] = []
-    total = unsupervised = 0
-    for total, conversation in enumerate(conversations, 1):
-        try:
-            made = tokenizer.windows(conversation, max_length=max_length, loss_on=loss_on)
-        except (ConversationError, ContextTooLongError) as error:
-            raise type(error)(f"conversation {conversation.id or total}: {error}") from error
-        unsupervised += not made
-        windows += made
-    if not windows:
-        raise ConversationError(f"none of {total} conversations has a turn that loss_on={loss_on!r} supervises")
-    return WindowSet(windows, total, unsupervised, sum(window.cut for window in windows))
+from convmodel.layout import IGNORED, Window
 
 
 def pad(
@@ -115,18 +52,57 @@ def pad(
     return batch
 
 
-def by_length(windows: Sequence[Window], batch_size: int) -> Iterator[list[Window]]:
+def pack(rows: Sequence[Sequence[Window]], pad_id: int, *, use_token_types: bool) -> dict[str, torch.Tensor]:
+    """Lays windows end to end in rows, padded to the longest row.
+
+    Positions begin anew in each window, and there is no attention mask: that is how transformers recognises windows
+    that must not attend to each other. A window's first token is no target, so none is predicted from another window.
+
+    Args:
+        rows: At least one row of at least one window.
+        pad_id: Fills `input_ids` at the end; its label is `IGNORED`.
+        use_token_types: Whether the batch carries `token_type_ids`.
+
+    Returns:
+        Tensors of shape (rows, seq), dtype int64: `input_ids`, `position_ids`, `labels`, and maybe `token_type_ids`.
+
+    Example:
+        >>> pack([[Window([5, 7], [0, 0], [-100, 7]), Window([5], [0], [-100])]], 0, use_token_types=False)
+        {'input_ids': tensor([[5, 7, 5]]), 'labels': tensor([[-100,    7, -100]]), 'position_ids': tensor([[0, 1, 0]])}
+    """
+    joined = [
+        Window(
+            [index for window in row for index in window.input_ids],
+            [index for window in row for index in window.types],
+            [label for window in row for label in (IGNORED, *window.labels[1:])],
+        )
+        for row in rows
+    ]
+    batch = pad(joined, pad_id, use_token_types=use_token_types)
+    positions = torch.zeros_like(batch.pop("attention_mask"))
+    for line, row in zip(positions, rows, strict=True):
+        places = [torch.arange(len(window.input_ids)) for window in row]
+        line[: sum(map(len, places))] = torch.cat(places)
+    return batch | {"position_ids": positions}
+
+
+def by_length(
+    windows: Sequence[Window], batch_size: int, lengths: Sequence[int] | np.ndarray | None = None
+) -> Iterator[list[Window]]:
     """Yields batches of windows of similar length, longest first, so that little is padded.
 
-    The first batch needs the most memory, so a run that does not fit fails at once.
+    The first batch needs the most memory, so a run that does not fit fails at once. Given the windows' lengths, it
+    looks at no window before its turn.
     """
-    ordered = sorted(windows, key=lambda window: len(window.input_ids), reverse=True)
-    for start in range(0, len(ordered), batch_size):
-        yield ordered[start : start + batch_size]
+    if lengths is None:
+        lengths = [len(window.input_ids) for window in windows]
+    order = np.argsort(-np.asarray(lengths), kind="stable")
+    for start in range(0, len(order), batch_size):
+        yield [windows[index] for index in order[start : start + batch_size].tolist()]
 
 
-class WindowDataset(torch.utils.data.Dataset[dict[str, Any]]):
-    """Windows as the mappings that transformers' `Trainer` asks for; `pad` makes the tensors."""
+class WindowDataset(torch.utils.data.Dataset[list[Window]]):
+    """Rows of windows for transformers' `Trainer`: an item is one window, or those of one packed row."""
 
     def __init__(self, windows: Sequence[Window]) -> None:
         self.windows = windows
@@ -134,5 +110,5 @@ class WindowDataset(torch.utils.data.Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.windows)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"input_ids": self.windows[index].input_ids, "window": self.windows[index]}
+    def __getitem__(self, index: int | tuple[int, ...]) -> list[Window]:
+        return [self.windows[i] for i in ([index] if isinstance(index, int) else index)]

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 
 from convmodel.conversation import Conversation
-from convmodel.data.batching import WindowSet, by_length, pad
+from convmodel.data.batching import by_length, pad
+from convmodel.data.window_set import WindowSet
 from convmodel.errors import ConfigError, ContextTooLongError, ConversationError
 from convmodel.inference import evaluation_mode
 from convmodel.layout import IGNORED, Window
@@ -80,7 +81,7 @@ def evaluate_windows(
     separator = tokenizer.sep_token_id
     all_nats: list[float] = []
     text_nats: list[float] = []
-    for windows in by_length(data.windows, batch_size):
+    for windows in by_length(data.windows, batch_size, data.lengths):
         nats, labels = token_nats(hf_model, tokenizer, windows)
         all_nats += nats.sum(dim=1).tolist()
         text_nats += nats.masked_fill(labels == separator, 0.0).sum(dim=1).tolist()
@@ -89,7 +90,7 @@ def evaluate_windows(
     # fsum is exact, so the order of the windows does not matter.
     tokens = data.tokens
     loss = math.fsum(all_nats) / tokens
-    text_bytes = sum(window.text_bytes for window in data.windows)
+    text_bytes = data.account.text_bytes
     return EvaluationResult(
         loss=loss,
         perplexity=math.inf if loss > _LARGEST_EXPONENT else math.exp(loss),

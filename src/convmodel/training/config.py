@@ -23,6 +23,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "float": (float, int),
     "str": (str,),
     "LossOn": (str, list, tuple),
+    "bool": (bool,),
 }
 
 
@@ -60,6 +61,10 @@ class FitConfig:
     )
     max_length: int | None = _option(
         None, "Longest window in tokens; by default the model's positions, at most 1,024.", at_least=SHORTEST_WINDOW
+    )
+    packing: bool = _option(
+        False,
+        "Lay windows end to end in rows of max_length, so that hardly anything is padded; batch_size counts rows.",
     )
     loss_on: LossOn = _option(
         "all", "Whose turns are learned: all, responses (every second speaker's), last, or a speaker's name."
@@ -99,7 +104,7 @@ class FitConfig:
             return
         kinds = _KINDS[str(setting.type).removesuffix(" | None")]
         at_least, above = setting.metadata["at_least"], setting.metadata["above"]
-        if not isinstance(value, kinds) or isinstance(value, bool):
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
             wanted = " or ".join(kind.__name__ for kind in kinds)
             raise ConfigError(f"{setting.name} is {value!r}: it must be of type {wanted}")
         if (at_least is not None and not value >= at_least) or (above is not None and not value > above):

@@ -9,7 +9,7 @@ import math
 import random
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,9 +21,7 @@ from transformers import TrainerCallback, TrainingArguments
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.trainer_callback import PrinterCallback
 
-from convmodel.architecture import window_length
 from convmodel.conversation import Conversation
-from convmodel.data.batching import WindowSet, encode_windows
 from convmodel.errors import ConfigError, MissingExtraError
 from convmodel.evaluation.likelihood import EvaluationResult
 from convmodel.storage import require_writable
@@ -31,6 +29,7 @@ from convmodel.tokenizer import ConversationTokenizer
 from convmodel.training.best import BestModel
 from convmodel.training.checkpoints import save_checkpoint
 from convmodel.training.config import FitConfig
+from convmodel.training.fit_data import FitData
 from convmodel.training.progress import FitProgress
 from convmodel.training.trainer import FitTrainer
 
@@ -76,8 +75,8 @@ class FitResult:
 def fit(
     hf_model: "PreTrainedModel",
     tokenizer: ConversationTokenizer,
-    train: Sequence[Conversation],
-    valid: Sequence[Conversation] | None,
+    train: Iterable[Conversation],
+    valid: Iterable[Conversation] | None,
     config: FitConfig,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> tuple[FitResult, ConversationTokenizer]:
@@ -104,17 +103,14 @@ def fit(
     if config.report_to not in {"none", "all", *INTEGRATION_TO_CALLBACK}:
         trackers = ", ".join(sorted(INTEGRATION_TO_CALLBACK))
         raise ConfigError(f"report_to is {config.report_to!r}: there are none, {trackers}")
-    if not valid and (config.eval_steps or config.early_stopping_patience):
+    if valid is None and (config.eval_steps or config.early_stopping_patience):
         raise ConfigError("eval_steps and early_stopping_patience need validation data: give valid too")
     if config.output_dir is not None:
         require_writable(config.output_dir)
-    max_length = window_length(hf_model.config, config.max_length)
-    train_windows = encode_windows(train, tokenizer, max_length=max_length, loss_on=config.loss_on)
-    valid_windows = encode_windows(valid, tokenizer, max_length=max_length, loss_on=config.loss_on) if valid else None
-    tokenizer = tokenizer.with_layout(loss_on=config.loss_on, max_length=max_length, speakers=_common_speakers(train))
-    for name, data in (("training", train_windows), ("validation", valid_windows)):
-        if data and data.left_out():
-            logger.warning("%s data: %s", name, data.left_out())
+    data = FitData.prepare(hf_model, tokenizer, train, valid, config)
+    tokenizer = tokenizer.with_layout(
+        loss_on=config.loss_on, max_length=data.max_length, speakers=data.train.account.speakers or ()
+    )
     if hf_model.dtype != torch.float32:
         logger.info("weights become float32 for training (they were %s)", hf_model.dtype)
         hf_model.float()
@@ -122,11 +118,11 @@ def fit(
     begin = time.perf_counter()
     try:
         with tempfile.TemporaryDirectory() as scratch, _own_random_state():
-            args = _training_arguments(config, hf_model, train_windows, scratch)
+            args = _training_arguments(config, hf_model, len(data.order), scratch)
             cadence = _Cadence(config, lambda folder: save_checkpoint(hf_model, tokenizer, folder))
             shown = [cadence, FitProgress(), *callbacks]
             try:
-                trainer = FitTrainer(hf_model, tokenizer, args, train_windows, valid_windows, best, shown)
+                trainer = FitTrainer(hf_model, tokenizer, args, data, best, shown)
             except (RuntimeError, ImportError) as error:
                 if config.report_to == "none":
                     raise
@@ -138,7 +134,7 @@ def fit(
         hf_model.eval()
     seconds = time.perf_counter() - begin
     state = trainer.state
-    tokens = sum(len(window.input_ids) for window in train_windows.windows) * (state.epoch or 0.0)
+    tokens = int(data.train.lengths.sum(dtype=np.int64)) * (state.epoch or 0.0)
     result = FitResult(
         steps=state.global_step,
         epochs=state.epoch or 0.0,
@@ -148,19 +144,17 @@ def fit(
         stopped_early=best.exhausted and state.global_step < state.max_steps,
         seconds=seconds,
         tokens_per_second=tokens / seconds,
-        windows=len(train_windows.windows),
-        left_out=train_windows.left_out(),
+        windows=len(data.train.windows),
+        left_out=data.train.left_out(),
         output_dir=config.output_dir,
         history=state.log_history,
     )
     return result, tokenizer
 
 
-def _training_arguments(
-    config: FitConfig, hf_model: "PreTrainedModel", train: WindowSet, scratch: str
-) -> TrainingArguments:
+def _training_arguments(config: FitConfig, hf_model: "PreTrainedModel", rows: int, scratch: str) -> TrainingArguments:
     per_update = config.batch_size * config.gradient_accumulation_steps
-    steps = config.max_steps or math.ceil(math.ceil(len(train.windows) / per_update) * config.epochs)
+    steps = config.max_steps or math.ceil(math.ceil(rows / per_update) * config.epochs)
     warmup = steps // 20 if config.warmup_steps is None else config.warmup_steps
     if warmup >= steps:
         raise ConfigError(f"warmup_steps is {warmup}, but the run has {steps} updates: the rate would never peak")
@@ -212,12 +206,6 @@ class _Cadence(TrainerCallback):
         """Validates once an epoch, unless validations are counted in updates."""
         if not self._config.eval_steps:
             control.should_evaluate = True
-
-
-def _common_speakers(conversations: Sequence[Conversation]) -> tuple[str, ...]:
-    """Returns the speakers' names where all conversations share them, else none."""
-    names = {frozenset(conversation.names) for conversation in conversations}
-    return conversations[0].names if len(names) == 1 else ()
 
 
 @contextmanager

@@ -10,14 +10,15 @@ from typing import Any
 
 import torch
 from transformers import Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from convmodel.data.batching import WindowDataset, WindowSet, pad
+from convmodel.data.batching import WindowDataset, pack, pad
+from convmodel.data.ordering import GroupedSampler, PackedSampler
 from convmodel.errors import ConfigError
 from convmodel.evaluation.likelihood import evaluate_windows
-from convmodel.layout import IGNORED
+from convmodel.layout import IGNORED, Window
 from convmodel.tokenizer import ConversationTokenizer
 from convmodel.training.best import BestModel
+from convmodel.training.fit_data import FitData
 from convmodel.training.loss import supervised_loss
 
 
@@ -29,41 +30,35 @@ class FitTrainer(Trainer):
         hf_model: Any,
         tokenizer: ConversationTokenizer,
         args: TrainingArguments,
-        train: WindowSet,
-        valid: WindowSet | None,
+        data: FitData,
         best: BestModel,
         callbacks: Sequence[TrainerCallback],
     ) -> None:
         self._tokenizer = tokenizer
-        self._valid = valid
+        self._order = data.order
+        self._valid = data.valid
         self._best = best
         self._validated_at = -1
         super().__init__(
             model=hf_model,
             args=args,
             data_collator=self._collate,
-            train_dataset=WindowDataset(train.windows),
-            eval_dataset=WindowDataset(valid.windows) if valid else None,
+            train_dataset=WindowDataset(data.train.windows),
+            eval_dataset=WindowDataset(data.valid.windows) if data.valid else None,
             callbacks=list(callbacks),
         )
         # Makes `Trainer` count the targets of a whole update, which `compute_loss` divides by.
         self.model_accepts_loss_kwargs = True
 
-    def _collate(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        return pad(
-            [item["window"] for item in items],
-            self._tokenizer.pad_token_id,
-            use_token_types=self._tokenizer.layout.use_token_types,
-        )
+    def _collate(self, rows: list[list[Window]]) -> dict[str, torch.Tensor]:
+        types, pad_id = self._tokenizer.layout.use_token_types, self._tokenizer.pad_token_id
+        if isinstance(self._order, PackedSampler):
+            return pack(rows, pad_id, use_token_types=types)
+        return pad([window for row in rows for window in row], pad_id, use_token_types=types)
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroupedSampler:
-        """Groups windows of similar length, in an order that depends on the seed and the epoch only."""
-        dataset = self.train_dataset
-        return LengthGroupedSampler(
-            self.args.train_batch_size * self.args.gradient_accumulation_steps,
-            lengths=[len(window.input_ids) for window in dataset.windows],  # type: ignore[union-attr]
-            generator=torch.Generator().manual_seed(self.args.seed),
-        )
+    def _get_train_sampler(self, train_dataset: Any = None) -> GroupedSampler | PackedSampler:
+        """Gives the order, which depends on the seed and the epoch only."""
+        return self._order
 
     def compute_loss(
         self,

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from convmodel import Conversation, ConversationModel, ConversationTokenizer
-from convmodel.data.batching import WindowDataset, by_length, encode_windows, pad
+from convmodel.data.batching import WindowDataset, by_length, pad
+from convmodel.data.window_set import encode_windows
 from convmodel.errors import ConfigError, ContextTooLongError, ConversationError
 from convmodel.layout import IGNORED, Window
 
@@ -155,4 +156,5 @@ def test_a_dataset_gives_its_windows_by_index() -> None:
     dataset = WindowDataset([LONG, SHORT])
 
     assert len(dataset) == 2
-    assert dataset[1] == {"input_ids": [5, 9], "window": SHORT}
+    assert dataset[1] == [SHORT]
+    assert dataset[(1, 0)] == [SHORT, LONG]

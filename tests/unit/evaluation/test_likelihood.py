@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from convmodel import Conversation, ConversationModel
-from convmodel.data.batching import encode_windows
+from convmodel.data.window_set import encode_windows
 from convmodel.errors import ConfigError, ContextTooLongError, ConversationError
 from convmodel.evaluation.likelihood import evaluate_windows, token_nats
 

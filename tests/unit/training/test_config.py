@@ -20,6 +20,7 @@ BAD = [
     ("epochs", "3", "of type float or int"),
     ("epochs", None, "of type float or int"),
     ("epochs", True, "of type float or int"),
+    ("packing", 1, "of type bool"),
     ("max_steps", 0, "at least 1"),
     ("max_steps", -1, "at least 1"),
     ("max_steps", 1.5, "of type int"),

@@ -1,0 +1,149 @@
+"""The order in which windows are learned from: every one exactly once an epoch.
+
+Owns: orders that depend on the seed and the epoch alone; grouping by length, and best-fit packing. Knows lengths only.
+"""
+
+from bisect import bisect_right, insort
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from convmodel.errors import ConfigError
+
+Lengths = npt.NDArray[np.int32]
+
+BUFFER = 1024
+"""Windows among which packing chooses the one that fits best."""
+
+_GROUPED = 50  # batches sorted together, at most: enough to save padding, few enough to leave the order random
+_PARTS = 2  # groups of batches, at least: were all windows sorted, every epoch would have the same batches
+
+
+def grouped_order(lengths: Lengths, group: int, *, seed: int, epoch: int) -> npt.NDArray[np.int64]:
+    """Shuffles windows, then sorts within groups of many batches, so that a batch holds windows of similar length.
+
+    Args:
+        lengths: The windows' lengths, in tokens.
+        group: Windows in one update; their length varies between updates and hardly within one.
+        seed: The run's seed.
+        epoch: Counted from 0.
+
+    Returns:
+        Each window's index, once. The longest window comes first in its group, and the groups' batches in random
+        order, except that the longest batch of all is the first: a run that does not fit in memory fails at once.
+
+    Example:
+        >>> sorted(grouped_order(np.array([3, 1, 2], np.int32), 2, seed=0, epoch=0).tolist())
+        [0, 1, 2]
+    """
+    random = np.random.default_rng([seed, epoch])
+    order = random.permutation(len(lengths))
+    batches: list[npt.NDArray[np.int64]] = []
+    sorted_together = group * max(1, min(_GROUPED, len(order) // (group * _PARTS)))
+    for start in range(0, len(order), sorted_together):
+        part = order[start : start + sorted_together]
+        part = part[np.argsort(-lengths[part], kind="stable")]
+        batches += [part[first : first + group] for first in range(0, len(part), group)]
+    # The short last batch stays last: the loader cuts the order anew into batches of `group`.
+    whole = [batch for batch in batches if len(batch) == group]
+    rest = [batch for batch in batches if len(batch) < group]
+    random.shuffle(whole)
+    if whole:
+        longest = max(range(len(whole)), key=lambda i: int(lengths[whole[i]].max()))
+        whole[0], whole[longest] = whole[longest], whole[0]
+    return np.concatenate([*whole, *rest])
+
+
+def packed_order(lengths: Lengths, max_length: int, *, seed: int, epoch: int) -> list[tuple[int, ...]]:
+    """Packs windows into rows of at most `max_length` tokens, best fit from a bounded buffer, in random order.
+
+    A row begins with the longest window of the buffer and takes, as long as one fits, the longest that does
+    (best-fit decreasing; Johnson et al. 1974, "Worst-case performance bounds for simple one-dimensional packing
+    algorithms").
+
+    Args:
+        lengths: The windows' lengths, in tokens.
+        max_length: The length of a row.
+        seed: The run's seed.
+        epoch: Counted from 0.
+
+    Returns:
+        Rows of windows' indices; each window is in one of them.
+
+    Raises:
+        ConfigError: If a window is longer than a row.
+
+    Example:
+        >>> sorted(sorted(row) for row in packed_order(np.array([6, 4, 3, 7], np.int32), 10, seed=0, epoch=0))
+        [[0, 1], [2, 3]]
+    """
+    if len(lengths) and int(lengths.max()) > max_length:
+        raise ConfigError(f"a window of {int(lengths.max())} tokens does not fit in a row of {max_length}")
+    random = np.random.default_rng([seed, epoch])
+    # Sorted by (length, place in the random order), as one number, since that compares fastest.
+    waiting = iter((int(lengths[index]) << 40) | int(index) for index in random.permutation(len(lengths)))
+    buffer: list[int] = []
+    rows: list[tuple[int, ...]] = []
+    while True:
+        for item in waiting:
+            insort(buffer, item)
+            if len(buffer) >= BUFFER:
+                break
+        if not buffer:
+            break
+        row, room = [], max_length
+        while fitting := bisect_right(buffer, (room + 1) << 40):
+            item = buffer.pop(fitting - 1)
+            row.append(item & ((1 << 40) - 1))
+            room -= item >> 40
+        rows.append(tuple(row))
+    random.shuffle(rows)
+    return rows
+
+
+class GroupedSampler(torch.utils.data.Sampler[int]):
+    """Windows by `grouped_order`, anew for each epoch."""
+
+    def __init__(self, lengths: Lengths, group: int, seed: int) -> None:
+        self._lengths, self._group, self._seed = lengths, group, seed
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch whose order comes next."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        yield from grouped_order(self._lengths, self._group, seed=self._seed, epoch=self._epoch).tolist()
+
+
+class PackedSampler(torch.utils.data.Sampler[tuple[int, ...]]):
+    """Rows by `packed_order`, anew for each epoch, and as many in each: `Trainer` counts its updates in advance."""
+
+    def __init__(self, lengths: Lengths, max_length: int, seed: int, epochs: int) -> None:
+        self._lengths, self._max_length, self._seed = lengths, max_length, seed
+        self._epoch = 0
+        self._rows = max(len(self._packed(epoch)) for epoch in range(epochs))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch whose rows come next."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def __iter__(self) -> Iterator[tuple[int, ...]]:
+        rows = self._packed(self._epoch)
+        # Packings differ by a row or two; where one has fewer, rows are parted until it has as many.
+        for number in range(len(rows)):
+            if len(rows) < self._rows and len(rows[number]) > 1:
+                rows.append(rows[number][1:])
+                rows[number] = rows[number][:1]
+        yield from rows
+
+    def _packed(self, epoch: int) -> list[tuple[int, ...]]:
+        return packed_order(self._lengths, self._max_length, seed=self._seed, epoch=epoch)

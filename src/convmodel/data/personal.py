@@ -1,0 +1,107 @@
+"""What personal data looks like in a text.
+
+Owns: the patterns, and the checks that tell a card from any number. Masks nothing itself.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
+"""Letters of scripts that put no spaces between words, as they stand in a pattern."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One kind of personal data.
+
+    Attributes:
+        name: What it is called: `url`, `email`, ...
+        pattern: What it may look like.
+        holds: How many of the found characters are such data; 0 if they are something else.
+    """
+
+    name: str
+    pattern: re.Pattern[str]
+    holds: Callable[[str], int] = len
+
+
+def _is_card(found: str) -> int:
+    """The check digit of payment cards (Luhn, US patent 2950048): the whole length if it is right, else 0."""
+    digits = [int(character) for character in reversed(found) if character.isdigit()]
+    doubled = [sum(divmod(2 * digit, 10)) for digit in digits[1::2]]
+    return 0 if (sum(digits[::2]) + sum(doubled)) % 10 else len(found)
+
+
+def _is_iban(found: str) -> int:
+    """How much of the text is an IBAN by its check digits (ISO 13616: 97 leaves 1); words in capitals may follow."""
+    for end in range(len(found), 14, -1):
+        if found[end : end + 1].isalnum():
+            continue
+        compact = re.sub(r"[ -]", "", found[:end]).upper()
+        if int("".join(str(int(character, 36)) for character in compact[4:] + compact[:4])) % 97 == 1:
+            return len(found[:end].rstrip(" -"))
+    return 0
+
+
+def _is_ip(found: str) -> int:
+    """Whether it is an address, and not a time or C++; those of hosts begin with four hexadecimal digits."""
+    found = found[:-1] if found.endswith(":") and not found.endswith("::") else found
+    try:
+        ip_address(found)
+    except ValueError:
+        return 0
+    written = "." in found or (len(found.split(":")[0]) == 4 and any(map(str.isdigit, found)))
+    return len(found) if written else 0
+
+
+def _is_phone(found: str) -> int:
+    return 0 if _NUMBERS.fullmatch(found) else len(found)
+
+
+_LETTER = "A-Za-z\u00c0-\u024f\u0370-\u04ff"  # Latin, Greek, Cyrillic; others may touch an address without a space
+_NO_URL = '\\s<>"`{}|\\\\^\u2010-\u206f\u2e80-\u9fff\uac00-\ud7a3\uff00-\uffef'
+
+# Dates, and numbers with their thousands set apart. They are matched before phones to be passed over.
+_NUMBERS = re.compile(
+    r"(?:\d{1,2}([./-])\d{1,2}\1(?:\d{4}|\d{2})|\d{4}([./-])\d{1,2}\2\d{1,2})(?![./-]?\d)"
+    r"|[1-9]\d{0,2}(?:[.,']\d{3})+(?![.,']?\d)"
+    r"|\+[1-9]\d{0,2}(?:[.,']\d{3}){1,2}(?![.,']?\d)"
+    r"|\+?[1-9]\d?(?:[ \u00a0]\d{3}){2}(?![ \u00a0]?\d)"
+)
+_PHONE = re.compile(
+    rf"(?<![A-Za-z0-9_])(?<!\d[.,:/-])(?:{_NUMBERS.pattern}"
+    r"|(?:\+[ ]?|00)[1-9](?:[ \u00a0./()-]{0,3}\d){7,14}"  # +49 170 1234567, +1 (555) 010-9999
+    r"|0[1-9](?:[ \u00a0./-]?\d){7,10}"  # 090-1234-5678, 0170/1234567, 01 23 45 67 89
+    r"|\((?:0\d{1,5}|[2-9]\d\d|\d\d(?=\)[ ]?9\d{4}))\)(?:[ \u00a0./-]?\d){6,9}"  # (555) 010-9999, (030) 123456
+    r"|(?:1[ .-])?[2-9]\d\d([ .-])\d{3}\3\d{4}"  # 555-010-9999
+    r"|1[3-9]\d([ -]?)\d{4}\4\d{4}"  # 138 0013 8000
+    r")(?!\d)"
+)
+
+_URL = (
+    rf"(?<![{_LETTER}\d])(?:[a-z][a-z\d+.-]{{1,20}}://|www\.)[^{_NO_URL}]+(?<![.,:;!?'*)\]])"
+    rf"|(?<![{_LETTER}\d@._/-])(?:[{_LETTER}\d-]+\.)+[{_LETTER}]{{2,}}/[^{_NO_URL}]+(?<![.,:;!?'*)\]])"
+)
+_EMAIL = rf"(?<![{_LETTER}\d._%+'-])[{_LETTER}\d._%+'-]+@(?:[{_LETTER}\d-]+\.)+[{_LETTER}]{{2,}}"
+_IBAN = r"(?<![A-Z\d])[A-Z]{2}\d\d(?:[ -]?[A-Z\d]{4}){2,7}(?:[ -]?[A-Z\d]{1,3})?(?![A-Z\d])"
+_CARD = (
+    r"(?<![\d.,])(?:[2-6]\d{12,18}"
+    r"|[2-6]\d{3}([ -])\d{4}\1\d{4}\1\d{4}(?:\1\d{3})?"
+    r"|3\d{3}([ -])\d{6}\2\d{4,5})(?![.,]?\d)"
+)
+_IP = (
+    r"(?<![A-Za-z\d_.])(?<!version )(?<!Version )(?:\d{1,3}\.){3}\d{1,3}(?!\.?\d)"
+    r"|(?<![A-Za-z\d:])[A-Fa-f\d]{1,4}(?::[A-Fa-f\d]{0,4}){2,7}(?![A-Za-z\d:])"
+)
+
+RULES = (
+    Rule("url", re.compile(_URL, re.IGNORECASE)),
+    Rule("email", re.compile(_EMAIL)),
+    Rule("iban", re.compile(_IBAN, re.IGNORECASE | re.ASCII), _is_iban),
+    Rule("card", re.compile(_CARD, re.ASCII), _is_card),
+    Rule("ip", re.compile(_IP, re.ASCII), _is_ip),
+    Rule("phone", _PHONE, _is_phone),
+)
+"""All of them, in the order to mask them: what one has masked is out of reach of the next."""
