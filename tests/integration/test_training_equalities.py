@@ -6,8 +6,7 @@ import logging
 import os
 import random
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +18,7 @@ from transformers import TrainerCallback
 
 from convmodel import Conversation, ConversationModel, FitConfig
 from convmodel.errors import ConfigError, ContextTooLongError, ConversationError, MissingExtraError, SaveError
-
-TALKS = [
-    ["Hello, how are you today?", "I am fine, thank you. And you?"],
-    ["Is it still raining outside?", "Yes, it has rained since 7 o'clock.", "Then let's stay at home and read."],
-    ["Good morning!"],
-    ["Do you like living in the city?", "I do, but I miss the mountains in summer."],
-    ["Yes"],
-    ["Have you ever been to Japan?", "No, but I'd love to go there one day!", "Me too", "When?", "Soon"],
-    ["Which book are you reading now?", "It's about a lighthouse keeper and his 3 cats."],
-    ["Can I ask you something?", "Of course, what would you like to know?"],
-    ["How many people live there?", "About 2,750,000, if I remember it right."],
-    ["友達と映画を見に行きます。", "どんな映画が好きですか。"],
-    ["Thank you very much, see you soon."],
-]
-"""Eleven windows of very different lengths, so that the last update of an epoch is a short one."""
+from fine_tuning import TALKS, Recorder, fed, weights
 
 VALID = [["Good morning! Did you sleep well?", "Not really, the neighbours had a party."], ["Yes", "No"]]
 
@@ -41,64 +26,8 @@ FAMILIES = ["unigram_folder", "bytelevel_folder"]
 """A GPT-2, and a Llama, which takes no token types."""
 
 
-class Recorder(TrainerCallback):
-    """Copies the gradients of each update, and counts what happens."""
-
-    def __init__(self) -> None:
-        self.gradients: list[dict[str, torch.Tensor]] = []
-        self.events: list[str] = []
-
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        self.gradients.append({name: value.grad.clone() for name, value in model.named_parameters()})
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.events.append("begin")
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.events.append(f"step {state.global_step}")
-
-    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
-        assert metrics["eval_perplexity"] > 1
-        self.events.append(f"evaluate {state.global_step}")
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.events.append("end")
-
-
-@pytest.fixture
-def load(request: pytest.FixtureRequest) -> Callable[..., ConversationModel]:
-    """Loads a fresh model; without dropout where batches of different shapes are compared."""
-
-    def load(folder: str = "unigram_folder", *, dropout: bool = True) -> ConversationModel:
-        model = ConversationModel.from_pretrained(request.getfixturevalue(folder), device="cpu")
-        for module in model.hf_model.modules():
-            if isinstance(module, torch.nn.Dropout) and not dropout:
-                module.p = 0.0
-        return model
-
-    return load
-
-
-def weights(model: ConversationModel) -> dict[str, torch.Tensor]:
-    return {name: value.detach().clone() for name, value in model.hf_model.state_dict().items()}
-
-
 def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
-
-
-@contextmanager
-def fed(model: ConversationModel) -> Iterator[list[list[list[int]]]]:
-    """Records the token ids of each training batch, padding included."""
-    batches: list[list[list[int]]] = []
-
-    def record(module: Any, args: Any, inputs: dict[str, Any]) -> None:
-        if module.training:
-            batches.append(inputs["input_ids"].tolist())
-
-    hook = model.hf_model.register_forward_pre_hook(record, with_kwargs=True)
-    yield batches
-    hook.remove()
 
 
 def nats_by_hand(model: ConversationModel, talks: list[list[str]]) -> tuple[float, int]:

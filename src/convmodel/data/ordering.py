@@ -3,8 +3,11 @@
 Owns: orders that depend on the seed and the epoch alone; grouping by length, and best-fit packing. Knows lengths only.
 """
 
-from bisect import bisect_right, insort
+from array import array
+from bisect import bisect_left, insort
 from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -56,7 +59,36 @@ def grouped_order(lengths: Lengths, group: int, *, seed: int, epoch: int) -> npt
     return np.concatenate([*whole, *rest])
 
 
-def packed_order(lengths: Lengths, max_length: int, *, seed: int, epoch: int) -> list[tuple[int, ...]]:
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows of windows, as two arrays: a million of tuples would take more memory than the windows do.
+
+    Attributes:
+        indices: The windows' indices, row after row.
+        ends: Where each row ends among them.
+    """
+
+    indices: npt.NDArray[np.int64]
+    ends: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __iter__(self) -> Iterator[tuple[int, ...]]:
+        start = 0
+        for end in self.ends:
+            yield tuple(self.indices[start:end].tolist())
+            start = end
+
+    def parted(self, rows: int) -> "Rows":
+        """Returns the same windows in so many rows, by parting the first rows that have more than one window."""
+        missing = rows - len(self)
+        starts = np.concatenate([[0], self.ends[:-1]])
+        new = (starts + 1)[self.ends - starts > 1][: max(0, missing)]
+        return Rows(self.indices, np.sort(np.concatenate([self.ends, new])))
+
+
+def packed_order(lengths: Lengths, max_length: int, *, seed: int, epoch: int) -> Rows:
     """Packs windows into rows of at most `max_length` tokens, best fit from a bounded buffer, in random order.
 
     A row begins with the longest window of the buffer and takes, as long as one fits, the longest that does
@@ -82,25 +114,35 @@ def packed_order(lengths: Lengths, max_length: int, *, seed: int, epoch: int) ->
     if len(lengths) and int(lengths.max()) > max_length:
         raise ConfigError(f"a window of {int(lengths.max())} tokens does not fit in a row of {max_length}")
     random = np.random.default_rng([seed, epoch])
-    # Sorted by (length, place in the random order), as one number, since that compares fastest.
-    waiting = iter((int(lengths[index]) << 40) | int(index) for index in random.permutation(len(lengths)))
+    # Length and index as one number, since that compares fastest.
+    waiting = ((int(lengths[index]) << _BITS) | int(index) for index in random.permutation(len(lengths)))
     buffer: list[int] = []
-    rows: list[tuple[int, ...]] = []
+    indices, ends = array("q"), array("q")
     while True:
-        for item in waiting:
+        for item in islice(waiting, BUFFER - len(buffer)):
             insort(buffer, item)
-            if len(buffer) >= BUFFER:
-                break
         if not buffer:
             break
-        row, room = [], max_length
-        while fitting := bisect_right(buffer, (room + 1) << 40):
+        room = max_length
+        while fitting := bisect_left(buffer, (room + 1) << _BITS):
             item = buffer.pop(fitting - 1)
-            row.append(item & ((1 << 40) - 1))
-            room -= item >> 40
-        rows.append(tuple(row))
-    random.shuffle(rows)
-    return rows
+            indices.append(item & ((1 << _BITS) - 1))
+            room -= item >> _BITS
+        ends.append(len(indices))
+    return _shuffled(Rows(np.asarray(indices), np.asarray(ends)), random)
+
+
+def _shuffled(rows: Rows, random: np.random.Generator) -> Rows:
+    order = random.permutation(len(rows))
+    sizes = np.diff(rows.ends, prepend=0)
+    starts = (rows.ends - sizes)[order]
+    ends = np.cumsum(sizes[order])
+    # Of each place in the new order, the place in the old one.
+    places = np.arange(len(rows.indices)) + np.repeat(starts - (ends - sizes[order]), sizes[order])
+    return Rows(rows.indices[places], ends)
+
+
+_BITS = 40
 
 
 class GroupedSampler(torch.utils.data.Sampler[int]):
@@ -137,13 +179,8 @@ class PackedSampler(torch.utils.data.Sampler[tuple[int, ...]]):
         return self._rows
 
     def __iter__(self) -> Iterator[tuple[int, ...]]:
-        rows = self._packed(self._epoch)
         # Packings differ by a row or two; where one has fewer, rows are parted until it has as many.
-        for number in range(len(rows)):
-            if len(rows) < self._rows and len(rows[number]) > 1:
-                rows.append(rows[number][1:])
-                rows[number] = rows[number][:1]
-        yield from rows
+        yield from self._packed(self._epoch).parted(self._rows)
 
-    def _packed(self, epoch: int) -> list[tuple[int, ...]]:
+    def _packed(self, epoch: int) -> Rows:
         return packed_order(self._lengths, self._max_length, seed=self._seed, epoch=epoch)

@@ -261,7 +261,7 @@ def in_processes(
             while pending:
                 yield pending.popleft().result()
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(cancel_futures=True)
 
 
 def _cores() -> int:

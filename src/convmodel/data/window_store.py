@@ -13,7 +13,7 @@ import sys
 import tempfile
 import weakref
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
 from itertools import chain, islice
@@ -56,7 +56,7 @@ CACHE_BYTES = 20 << 30
 """How much of the disk made windows may take; beyond it, those that were not used for the longest time go."""
 
 _WINDOWS, _ACCOUNT = "windows.arrow", "account.json"
-_RESIDENT = 64 << 20
+_RESIDENT = 500  # windows; the kernel maps up to 64 KiB around each place that is read
 
 
 class StoredWindows(Sequence[Window]):
@@ -79,11 +79,10 @@ class StoredWindows(Sequence[Window]):
         with path.open("rb") as file:
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         table = pa.ipc.open_stream(pa.py_buffer(self._map)).read_all()
-        self._columns = [table[name].chunks for name in ("input_ids", "types", "supervised")]
-        self._numbers = [table[name].chunks for name in ("text_bytes", "cut")]
-        self._first = np.cumsum([0, *map(len, self._columns[0])])
-        offsets = [np.diff(chunk.offsets.to_numpy()) for chunk in self._columns[0]]
-        self.lengths: npt.NDArray[np.int32] = np.concatenate(offsets) if offsets else np.zeros(0, np.int32)
+        self._chunks = [_Columns.of(batch) for batch in table.to_batches()]
+        self._first = np.cumsum([0, *(len(chunk.cut) for chunk in self._chunks)])
+        lengths = [np.diff(chunk.offsets) for chunk in self._chunks]
+        self.lengths: npt.NDArray[np.int32] = np.concatenate([np.zeros(0, np.int32), *lengths])
         self._read = 0
 
     def __len__(self) -> int:
@@ -101,25 +100,44 @@ class StoredWindows(Sequence[Window]):
         if not -len(self) <= index < len(self):
             raise IndexError(index)
         index %= len(self)
-        chunk = int(np.searchsorted(self._first, index, side="right")) - 1
-        row = index - int(self._first[chunk])
-        ids, types, supervised = (self._values(column[chunk], row) for column in self._columns)
-        text_bytes, cut = (int(numbers[chunk][row].as_py()) for numbers in self._numbers)
-        self._forget(len(ids))
-        return Window(ids.tolist(), types.tolist(), np.where(supervised == 1, ids, IGNORED).tolist(), text_bytes, cut)
+        place = int(np.searchsorted(self._first, index, side="right")) - 1
+        chunk, row = self._chunks[place], index - int(self._first[place])
+        part = slice(chunk.offsets[row], chunk.offsets[row + 1])
+        ids = chunk.input_ids[part]
+        window = Window(
+            ids.tolist(),
+            chunk.types[part].tolist(),
+            np.where(chunk.supervised[part] == 1, ids, IGNORED).tolist(),
+            int(chunk.text_bytes[row]),
+            int(chunk.cut[row]),
+        )
+        self._forget()
+        return window
 
-    @staticmethod
-    def _values(chunk: Any, row: int) -> npt.NDArray[Any]:
-        begin, end = chunk.offsets[row].as_py(), chunk.offsets[row + 1].as_py()
-        values: npt.NDArray[Any] = chunk.values[begin:end].to_numpy()
-        return values
-
-    def _forget(self, tokens: int) -> None:
+    def _forget(self) -> None:
         """Gives pages back: a mapped file that is read all over would count as this process's memory as a whole."""
-        self._read += 7 * tokens
-        if self._read > _RESIDENT and hasattr(mmap, "MADV_DONTNEED"):
+        self._read += 1
+        if self._read == _RESIDENT and hasattr(mmap, "MADV_DONTNEED"):
             self._map.madvise(mmap.MADV_DONTNEED)
             self._read = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """One batch of the file, as views of the mapped memory; window `i` is `offsets[i]` to `offsets[i + 1]`."""
+
+    offsets: npt.NDArray[np.int32]
+    input_ids: npt.NDArray[np.int32]
+    types: npt.NDArray[np.uint16]
+    supervised: npt.NDArray[np.uint8]
+    text_bytes: npt.NDArray[np.int32]
+    cut: npt.NDArray[np.int32]
+
+    @classmethod
+    def of(cls, batch: Any) -> "_Columns":
+        lists = [batch[name] for name in ("input_ids", "types", "supervised")]
+        numbers = [batch[name].to_numpy() for name in ("text_bytes", "cut")]
+        return cls(lists[0].offsets.to_numpy(), *(column.values.to_numpy() for column in lists), *numbers)
 
 
 def prepare_windows(
