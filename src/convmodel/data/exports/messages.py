@@ -37,12 +37,14 @@ class Chat:
         messages: What was said.
         dropped: How many entries were left out, by reason (`system message`, `media`, `deleted message`, ...).
         notes: What was found out about the file, for the user: how its dates were read and why.
+        parted: Whether a long pause in it begins a new conversation.
     """
 
     name: str
     messages: list[Message] = field(default_factory=list)
     dropped: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
+    parted: bool = True
 
     @property
     def entries(self) -> int:

@@ -1,0 +1,92 @@
+"""What WhatsApp writes into an exported chat by itself, in some languages of the phone.
+
+Owns: the words for media that were left out, deleted and edited messages, calls and polls. Knows no lines or dates.
+"""
+
+import re
+
+_MARK = "\u200e"  # an iPhone puts it before whatever is WhatsApp's own wording
+_MARKS = re.compile("[\u200e\u202a-\u202e\u2066-\u2069\ufeff]")  # the others enclose phone numbers and mentions
+
+_KINDS = (
+    "image|video|audio|sticker|GIF|document|contact card|video note|video message|voice message"
+    "|Bild|Dokument|Kontaktkarte|Videonachricht|Sprachnachricht"
+    "|imagen|vídeo|documento|tarjeta de contacto|vidéo|carte de contact|imagem|áudio|figurinha|cartão de contato"
+    "|immagine|scheda contatto|afbeelding"
+)
+_OMITTED = (
+    "omitted|ausgeschlossen|weggelassen|omitid[oa]s?|omis|omise|omises|absente?|ocult[oa]s?|ocultad[oa]s?"
+    "|omess[oaie]|weggelaten"
+)
+_ATTACHED = "attached|Anhang|adjunto|pièce jointe|anexado|allegato|bijgevoegd"
+_FILE_ATTACHED = (
+    "file attached|Datei angehängt|archivo adjunto|fichier joint|arquivo anexado|file allegato|bestand bijgevoegd"
+)
+
+_IN_BRACKETS = rf"<(?:[^<>\n]{{1,40}}\s(?:{_OMITTED})|(?:{_ATTACHED})\s?:\s[^<>\n]+)>"
+_IN_WORDS = rf"(?:{_KINDS})\s(?:{_OMITTED})"
+_FILE = rf"[^\n]+\.\w{{2,5}}\s\((?:{_FILE_ATTACHED})\)"
+# A caption may follow the medium, or stand before it when the medium has WhatsApp's mark.
+_MEDIUM = re.compile(
+    rf"\A{_MARK}*(?:{_IN_BRACKETS}\s*|(?:{_IN_WORDS}|{_FILE})[ .]*(?:\n|\Z))|{_MARK}(?:{_IN_BRACKETS}|{_IN_WORDS})",
+    re.IGNORECASE,
+)
+_DOCUMENT = re.compile(r"[^\n]+\.\w{2,5}(?:\s•\s[^\n]+)?")  # its name and pages, as in `plan.pdf • 2 pages`
+_PLACE = re.compile(
+    r"(?:location|live location shared|standort|ubicación|localisation|localização|posizione)(?::\s\S*maps\S*)?",
+    re.IGNORECASE,
+)
+
+_DELETED = re.compile(
+    "(?:This message was deleted(?: by admin .*)?|You deleted this message"
+    "|Diese Nachricht wurde gelöscht|Du hast diese Nachricht gelöscht"
+    "|Este mensaje fue eliminado|Se eliminó este mensaje|Eliminaste este mensaje"
+    "|Ce message a été supprimé|Vous avez supprimé ce message"
+    "|(?:Esta |Essa )?mensagem(?: foi)? apagada|Você apagou esta mensagem"
+    "|Questo messaggio è stato eliminato|Hai eliminato questo messaggio)[.!]?",
+    re.IGNORECASE,
+)
+_EDITED = re.compile(
+    rf"{_MARK}?<(?:This message was edited|Diese Nachricht wurde bearbeitet|Se editó este mensaje"
+    r"|Ce message a été modifié|Mensagem editada|Questo messaggio è stato modificato)\.?>\s*\Z",
+    re.IGNORECASE,
+)
+_POLL = re.compile(r"(?:POLL|UMFRAGE|ENCUESTA|SONDAGE|ENQUETE|SONDAGGIO)\s?:\s*\n")
+_NOTICE = re.compile(
+    "(?:Missed (?:group )?(?:voice|video) call|Verpasster? (?:Sprach|Video)anruf|(?:Llamada|Videollamada) perdida"
+    "|Appel (?:vocal|vidéo) manqué|Chamada de (?:voz|vídeo) perdida|(?:Chiamata vocale|Videochiamata) persa"
+    r"|Waiting for this message)(?:[.,]\s.*| at \d.*|\.)?",
+    re.IGNORECASE,
+)
+
+
+def what_is_said(text: str) -> tuple[str, str]:
+    r"""Returns what a person says in a message, or the reason why it is nothing: one of the two is empty.
+
+    Example:
+        >>> what_is_said("IMG-1.jpg (file attached)\nOur new door <This message was edited>")
+        ('Our new door', '')
+        >>> what_is_said("<Media omitted>")
+        ('', 'media')
+    """
+    said, media = _MEDIUM.subn("", _EDITED.sub("", text))
+    bare = without_marks(said)
+    if media:
+        return ("", "media") if not bare or _DOCUMENT.fullmatch(bare) else (bare, "")
+    if _PLACE.fullmatch(bare):
+        return "", "media"
+    if _DELETED.fullmatch(bare):
+        return "", "deleted message"
+    if said.startswith(_MARK) or _POLL.match(bare) or _NOTICE.fullmatch(bare):
+        return "", "system message"
+    return (bare, "") if bare else ("", "empty message")
+
+
+def without_marks(text: str) -> str:
+    r"""Takes away the invisible marks that WhatsApp puts around its own words, phone numbers and mentions.
+
+    Example:
+        >>> without_marks("\u200e@\u2068Ann\u2069 ")
+        '@Ann'
+    """
+    return _MARKS.sub("", text).strip()
