@@ -64,6 +64,10 @@ class Cleaner:
     repeats what is judged by the original text. Of those that repeat each other the first is kept. It reads one
     conversation at a time and remembers what it has seen, so that several files are cleaned by one cleaner.
 
+    Args:
+        rules: What to keep; by default as `CleaningRules` says.
+        people: Names that are masked in every conversation, whether their owners speak in it or not.
+
     Attributes:
         rows_in: How many conversations were read.
         rows_out: How many of them were kept.
@@ -81,13 +85,13 @@ class Cleaner:
         {'fewer than 2 turns': 1, 'exact duplicate': 1}
     """
 
-    def __init__(self, rules: CleaningRules | None = None) -> None:
+    def __init__(self, rules: CleaningRules | None = None, *, people: Iterable[str] = ()) -> None:
         self.rules = rules or CleaningRules()
         self.rows_in = 0
         self.rows_out = 0
         self.dropped: Counter[str] = Counter()
         self._duplicates = Duplicates(self.rules.near_duplicates) if self.rules.deduplicate else None
-        self._redactor = Redactor() if self.rules.redact else None
+        self._redactor = Redactor(people=people) if self.rules.redact else None
 
     @property
     def masked(self) -> Counter[str]:

@@ -19,6 +19,9 @@ from convmodel.errors import ConfigError, ConversationError
 PARTS = ("train", "valid", "test")
 """The names of the parts, in order of time."""
 
+SHARES = (0.9, 0.05, 0.05)
+"""How much each part gets, unless told otherwise."""
+
 SHOWN = 5
 """How many pairs an error names; it counts all."""
 
@@ -65,7 +68,7 @@ class Leak:
 
 def split(
     conversations: Sequence[Conversation],
-    shares: Shares = (0.9, 0.05, 0.05),
+    shares: Shares = SHARES,
     *,
     seed: int = 42,
     by: SplitBy = "auto",
