@@ -1,18 +1,23 @@
 """`convmodel evaluate`: measures a model on conversations."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from convmodel.cli.console import console, load_model, print_json, print_table
-from convmodel.data.reading import read_conversations
+from convmodel.cli.data_options import FormatOption, OnErrorOption
+from convmodel.data.reading import ConversationReader
+from convmodel.data.shapes import AUTO
 
 
 def command(
     model: Annotated[str, typer.Argument(help="A folder or a hub id.", metavar="MODEL")],
     *,
-    data: Annotated[Path, typer.Option(help="Conversations, one a line (JSONL).", show_default=False)],
+    data: Annotated[
+        str, typer.Option(help="Conversations: a file, a folder, - or owner/name of the hub.", show_default=False)
+    ],
+    format: FormatOption = AUTO,
+    on_error: OnErrorOption = "fail",
     batch_size: Annotated[int, typer.Option(min=1, help="Windows at a time; changes speed, not the result.")] = 8,
     max_length: Annotated[
         int | None, typer.Option(min=4, help="Longest window in tokens; by default as in training.")
@@ -27,9 +32,9 @@ def command(
 
     Perplexity is per token and compares models of one vocabulary only; bits a byte compares any two models.
     """
-    conversations = read_conversations(data)
+    conversations = ConversationReader(data, shape=format, on_error=on_error)  # type: ignore[arg-type]
     conversation_model = load_model(model)
-    with console.status(f"measuring {model} on {len(conversations):,} conversations ..."):
+    with console.status(f"measuring {model} on {data} ..."):
         result = conversation_model.evaluate(
             conversations, batch_size=batch_size, max_length=max_length, loss_on=loss_on
         )
@@ -47,4 +52,6 @@ def command(
         rows.append(("conversations without a supervised turn", f"{result.unsupervised:,}"))
     if result.cut:
         rows.append(("tokens cut off turns longer than a window", f"{result.cut:,}"))
+    if result.skipped:
+        rows.append(("rows that could not be used", f"{result.skipped:,}"))
     print_table(("", model), rows)

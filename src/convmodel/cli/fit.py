@@ -1,23 +1,32 @@
 """`convmodel fit`: fine-tunes a model on conversations."""
 
 from dataclasses import asdict
-from pathlib import Path
+from functools import partial
 from typing import Annotated, Any
 
 import typer
 
 from convmodel.cli.console import DEFAULT_MODEL, console, load_model, print_json, print_table, program, require_free
+from convmodel.cli.data_options import FormatOption, OnErrorOption
 from convmodel.cli.fit_options import with_fit_options
-from convmodel.data.reading import read_conversations
+from convmodel.data.reading import ConversationReader
+from convmodel.data.shapes import AUTO
 from convmodel.training.config import FitConfig
 
 
 def _fit(
-    train: Annotated[Path, typer.Argument(help="Conversations to learn from, one a line (JSONL).", metavar="TRAIN")],
+    train: Annotated[
+        str,
+        typer.Argument(
+            help="Conversations to learn from: a file, a folder, - or owner/name of the hub.", metavar="TRAIN"
+        ),
+    ],
     *,
     valid: Annotated[
-        Path | None, typer.Option(help="Conversations to choose the best model by.", show_default=False)
+        str | None, typer.Option(help="Conversations to choose the best model by.", show_default=False)
     ] = None,
+    format: FormatOption = AUTO,
+    on_error: OnErrorOption = "fail",
     model: Annotated[str, typer.Option("--model", "-m", help="A folder or a hub id to start from.")] = "gpt2",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a model in the output folder.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
@@ -25,14 +34,16 @@ def _fit(
 ) -> None:
     """Fine-tunes a model on your conversations and saves the best one.
 
-    A line of the file is a list of turns, `["Hello", "Hi, how are you?", "Good, thanks!"]`, or an object with `turns`
-    and `speakers`, or with role/content `messages`.
+    The data is JSONL, JSON, CSV, TSV or Parquet in any usual shape: a line is a list of turns, `["Hello", "Hi, how are
+    you?", "Good, thanks!"]`, or an object with `turns` and `speakers`, with role/content `messages`, in ShareGPT's
+    form, a prompt and its response, and so on. `convmodel import` makes such files of chat exports.
 
     The model is saved in `./model` unless `--output-dir` says otherwise.
     """
     config = FitConfig.from_options({"output_dir": DEFAULT_MODEL} | settings)
     require_free(str(config.output_dir), overwrite=overwrite)
-    conversations = read_conversations(train), valid and read_conversations(valid)
+    read = partial(ConversationReader, shape=format, on_error=on_error)  # type: ignore[arg-type]
+    conversations = read(train), None if valid is None else read(valid)
     conversation_model = load_model(model)
     console.print(f"fine-tuning {model} on {train}: {config.describe()}", highlight=False, soft_wrap=True)
     result = conversation_model.fit(*conversations, config=config)

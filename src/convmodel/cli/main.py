@@ -11,13 +11,13 @@ from typing import Annotated
 
 import typer
 
-from convmodel.cli import chat, demo, evaluate, fit, generate
+from convmodel.cli import chat, demo, evaluate, fit, generate, import_
 from convmodel.cli.console import console
 from convmodel.errors import ConvModelError
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown")
-for module in (fit, evaluate, generate, chat, demo):
-    app.command(module.__name__.rpartition(".")[2])(module.command)
+for module in (import_, fit, evaluate, generate, chat, demo):
+    app.command(module.__name__.rpartition(".")[2].rstrip("_"))(module.command)
 
 
 def _show_version(wanted: bool) -> None:
@@ -39,7 +39,9 @@ def options(
 
     `convmodel demo` trains a small model on real conversations and shows what comes of it, in a few minutes.
 
-    `convmodel fit chats.jsonl --model gpt2 --output-dir model` fine-tunes GPT-2 on your own conversations.
+    `convmodel import "WhatsApp Chat with Bob.txt" --me Ann` makes training data of your chats.
+
+    `convmodel fit data/train.jsonl --model gpt2 --output-dir model` fine-tunes GPT-2 on them.
 
     `convmodel chat --model model` talks to the result.
 

@@ -72,11 +72,16 @@ def data_files(folder: Path) -> list[Path]:
         ConversationError: If there is none.
     """
     known = (JSON_LINES | TABLES) - {""}
-    found = sorted(path for path in folder.rglob("*") if path.is_file() and _suffix(path) in known)
+    found = sorted(path for path in folder.rglob("*") if path.is_file() and is_data_file(path))
     found = [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
     if not found:
         raise ConversationError(f"{folder} has no file of conversations: it takes {', '.join(sorted(known))}")
     return found
+
+
+def is_data_file(path: Path) -> bool:
+    """Tells by its name whether a file may hold conversations."""
+    return _suffix(path) in (JSON_LINES | TABLES) - {""}
 
 
 def _suffix(path: Path) -> str:

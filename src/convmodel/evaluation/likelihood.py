@@ -42,6 +42,7 @@ class EvaluationResult:
         windows: How many windows they make.
         unsupervised: Conversations without a supervised turn; they count for nothing above.
         cut: Tokens left out of turns longer than a window; they count for nothing above.
+        skipped: Rows and conversations that could not be used and were left out.
     """
 
     loss: float
@@ -53,6 +54,7 @@ class EvaluationResult:
     windows: int
     unsupervised: int = 0
     cut: int = 0
+    skipped: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as a dictionary of numbers."""
@@ -101,6 +103,7 @@ def evaluate_windows(
         windows=len(data.windows),
         unsupervised=data.unsupervised,
         cut=data.cut,
+        skipped=data.account.skipped,
     )
 
 

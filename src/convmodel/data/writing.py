@@ -1,0 +1,36 @@
+"""Conversations to files that training reads as they are.
+
+Owns: the written form of a conversation.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from convmodel.conversation import Conversation
+
+
+def to_record(conversation: Conversation) -> dict[str, Any]:
+    """Writes a conversation as a JSON object, which `read_conversations` reads back as it was.
+
+    Example:
+        >>> to_record(Conversation(["Hi", "Hello"], id="talk-7"))
+        {'id': 'talk-7', 'turns': ['Hi', 'Hello'], 'speakers': ['user', 'assistant']}
+    """
+    record: dict[str, Any] = {} if conversation.id is None else {"id": conversation.id}
+    record |= {"turns": list(conversation.turns), "speakers": list(conversation.who)}
+    if conversation.pinned:
+        record["pinned"] = conversation.pinned
+    if conversation.started_at is not None:
+        record["started_at"] = conversation.started_at.isoformat()
+    return record
+
+
+def write_jsonl(path: Path, conversations: Iterable[Conversation]) -> int:
+    """Writes conversations, one a line, and returns how many there were."""
+    number = 0
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        for number, conversation in enumerate(conversations, 1):
+            file.write(json.dumps(to_record(conversation), ensure_ascii=False) + "\n")
+    return number
