@@ -68,8 +68,8 @@ class Rows:
         ends: Where each row ends among them.
     """
 
-    indices: npt.NDArray[np.int64]
-    ends: npt.NDArray[np.int64]
+    indices: Lengths
+    ends: Lengths
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -83,7 +83,7 @@ class Rows:
     def parted(self, rows: int) -> "Rows":
         """Returns the same windows in so many rows, by parting the first rows that have more than one window."""
         missing = rows - len(self)
-        starts = np.concatenate([[0], self.ends[:-1]])
+        starts = self.ends - np.diff(self.ends, prepend=np.int32(0))
         new = (starts + 1)[self.ends - starts > 1][: max(0, missing)]
         return Rows(self.indices, np.sort(np.concatenate([self.ends, new])))
 
@@ -115,9 +115,10 @@ def packed_order(lengths: Lengths, max_length: int, *, seed: int, epoch: int) ->
         raise ConfigError(f"a window of {int(lengths.max())} tokens does not fit in a row of {max_length}")
     random = np.random.default_rng([seed, epoch])
     # Length and index as one number, since that compares fastest.
-    waiting = ((int(lengths[index]) << _BITS) | int(index) for index in random.permutation(len(lengths)))
+    order = random.permutation(np.arange(len(lengths), dtype=np.int32))
+    waiting = ((int(lengths[index]) << _BITS) | int(index) for index in order)
     buffer: list[int] = []
-    indices, ends = array("q"), array("q")
+    indices, ends = array("i"), array("i")
     while True:
         for item in islice(waiting, BUFFER - len(buffer)):
             insort(buffer, item)
@@ -133,12 +134,12 @@ def packed_order(lengths: Lengths, max_length: int, *, seed: int, epoch: int) ->
 
 
 def _shuffled(rows: Rows, random: np.random.Generator) -> Rows:
-    order = random.permutation(len(rows))
-    sizes = np.diff(rows.ends, prepend=0)
+    order = random.permutation(np.arange(len(rows), dtype=np.int32))
+    sizes = np.diff(rows.ends, prepend=np.int32(0))
     starts = (rows.ends - sizes)[order]
-    ends = np.cumsum(sizes[order])
+    ends = np.cumsum(sizes[order], dtype=np.int32)
     # Of each place in the new order, the place in the old one.
-    places = np.arange(len(rows.indices)) + np.repeat(starts - (ends - sizes[order]), sizes[order])
+    places = np.arange(len(rows.indices), dtype=np.int32) + np.repeat(starts - (ends - sizes[order]), sizes[order])
     return Rows(rows.indices[places], ends)
 
 
