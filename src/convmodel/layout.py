@@ -4,7 +4,7 @@ Owns: prompts, windows, labels, and leaving out whole turns. Knows token ids onl
 `docs/token-layout.md` shows it position by position.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from convmodel.conversation import Conversation
@@ -134,14 +134,18 @@ def require_two_speakers(names: Sequence[str]) -> None:
 
 
 def encoded_turns(
-    conversation: Conversation, ids: Sequence[Sequence[int]], supervised: Sequence[bool] | None = None
+    conversation: Conversation, ids: Iterable[Sequence[int]], supervised: Sequence[bool] | None = None
 ) -> list[EncodedTurn]:
-    """Joins a conversation's turns with their token ids; without `supervised` no turn is."""
+    """Joins a conversation's turns with their token ids, of which it takes as many as there are turns.
+
+    Without `supervised` no turn is.
+    """
     index = {name: number for number, name in enumerate(conversation.names)}
-    chosen = supervised or [False] * len(ids)
+    chosen = supervised or [False] * len(conversation.turns)
+    # The ids come last: `zip` asks for no more of them than there are turns.
     return [
-        EncodedTurn(ids[i], index[speaker], len(turn.encode()), i < conversation.pinned, chosen[i])
-        for i, (speaker, turn) in enumerate(zip(conversation.who, conversation.turns, strict=True))
+        EncodedTurn(turn_ids, index[speaker], len(turn.encode()), i < conversation.pinned, chosen[i])
+        for i, (speaker, turn, turn_ids) in enumerate(zip(conversation.who, conversation.turns, ids, strict=False))
     ]
 
 

@@ -8,7 +8,6 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from convmodel.conversation import Conversation, ConversationLike
@@ -288,8 +287,7 @@ class ConversationTokenizer:
         ids = iter(self._encode_all([turn for conversation in arranged for turn in conversation.turns]))
         made = []
         for conversation in arranged:
-            supervised = supervised_turns(conversation, loss_on)
-            turns = encoded_turns(conversation, list(islice(ids, len(supervised))), supervised)
+            turns = encoded_turns(conversation, ids, supervised_turns(conversation, loss_on))
             names = [*conversation.names, responder := conversation.next_speaker()]
             windows = make_windows(
                 turns,
