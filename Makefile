@@ -24,7 +24,7 @@ demo: $(STAMP) ## train a small model on real conversations, measure it, talk to
 	@$(BIN)/convmodel demo
 
 test: $(STAMP) ## run the tests (ARGS="-k layout" picks some, ARGS="-m slow" the slow ones)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 check: $(STAMP) ## lint, formatting, types, layers, generated documents
 	@$(BIN)/ruff check .
