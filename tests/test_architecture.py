@@ -20,6 +20,7 @@ LAYERS = [
     {"server"},
     {"model"},
     {"training", "session"},
+    {"doctor"},
     {"evaluation", "generation"},
     {"inference", "embedding"},
     {"data"},
@@ -34,7 +35,11 @@ RANKS = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 # Where a third-party package may be imported; the others may be imported anywhere.
 ONLY_IN = {
+    "datasets": "data",
+    "datasketch": "data",
     "fastapi": "server",
+    "matplotlib": "doctor",
+    "pyarrow": "data",
     "pydantic": "server",
     "rich": "cli",
     "starlette": "server",

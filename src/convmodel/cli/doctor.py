@@ -11,6 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from convmodel.cli.console import console, load_model, print_json, print_table
+from convmodel.cli.data_options import FormatOption, OnErrorOption
+from convmodel.data.shapes import AUTO
 from convmodel.errors import ConfigError
 from convmodel.training.config import FitConfig
 
@@ -38,8 +40,8 @@ def command(
     valid: Annotated[
         str | None, typer.Option(help="Conversations to choose the best model by.", show_default=False)
     ] = None,
-    shape: Annotated[str, typer.Option("--format", help="The shape of the rows; by default recognised.")] = "auto",
-    on_error: Annotated[str, typer.Option(help="Bad rows: fail at the first, or skip and count them.")] = "fail",
+    format: FormatOption = AUTO,
+    on_error: OnErrorOption = "fail",
     conversation: Annotated[int, typer.Option(min=1, help="Which conversation to show as tokens.")] = 1,
     report: Annotated[Path | None, typer.Option(help="Write all of it as one HTML file.", show_default=False)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
@@ -72,7 +74,7 @@ def command(
         model,
         sources,
         config,
-        reading={"shape": shape, "on_error": on_error},
+        reading={"shape": format, "on_error": on_error},
         number=conversation,
         measure=not no_estimate,
     )
@@ -195,7 +197,8 @@ def _show_tokens(windows: "list[list[ShownToken]]", screen: Console) -> None:
 def _show_checks(checks: "Sequence[Check]", screen: Console) -> None:
     from convmodel.doctor.report import MARKS
 
-    table = Table("", "check", "finding", box=None, pad_edge=False, header_style="bold")
+    table = Table("", "check", box=None, pad_edge=False, header_style="bold")
+    table.add_column("finding", overflow="fold")
     for check in checks:
         finding = Text(check.finding)
         if check.cure:

@@ -11,12 +11,12 @@ from typing import Annotated
 
 import typer
 
-from convmodel.cli import chat, demo, evaluate, fit, generate, import_
+from convmodel.cli import chat, demo, doctor, evaluate, fit, generate, import_
 from convmodel.cli.console import console
 from convmodel.errors import ConvModelError
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown")
-for module in (import_, fit, evaluate, generate, chat, demo):
+for module in (import_, doctor, fit, evaluate, generate, chat, demo):
     app.command(module.__name__.rpartition(".")[2].rstrip("_"))(module.command)
 
 

@@ -5,7 +5,6 @@ Owns: the order of a run, keeping the best model, and what a run returns.
 
 import importlib.util
 import logging
-import math
 import random
 import tempfile
 import time
@@ -22,6 +21,8 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.trainer_callback import PrinterCallback
 
 from convmodel.conversation import Conversation
+from convmodel.doctor.checks import BLOCKING, Check, fast_checks
+from convmodel.doctor.plan import RunPlan
 from convmodel.errors import ConfigError, MissingExtraError
 from convmodel.evaluation.likelihood import EvaluationResult
 from convmodel.storage import require_writable
@@ -108,6 +109,8 @@ def fit(
     if config.output_dir is not None:
         require_writable(config.output_dir)
     data = FitData.prepare(hf_model, tokenizer, train, valid, config)
+    plan = RunPlan.of(config.to_dict(), len(data.order), data.max_length)
+    _examine(fast_checks(hf_model, tokenizer, data.train, data.valid, plan))
     tokenizer = tokenizer.with_layout(
         loss_on=config.loss_on, max_length=data.max_length, speakers=data.train.account.speakers or ()
     )
@@ -118,7 +121,7 @@ def fit(
     begin = time.perf_counter()
     try:
         with tempfile.TemporaryDirectory() as scratch, _own_random_state():
-            args = _training_arguments(config, hf_model, len(data.order), scratch)
+            args = _training_arguments(config, hf_model, plan, scratch)
             cadence = _Cadence(config, lambda folder: save_checkpoint(hf_model, tokenizer, folder))
             shown = [cadence, FitProgress(), *callbacks]
             try:
@@ -152,12 +155,9 @@ def fit(
     return result, tokenizer
 
 
-def _training_arguments(config: FitConfig, hf_model: "PreTrainedModel", rows: int, scratch: str) -> TrainingArguments:
-    per_update = config.batch_size * config.gradient_accumulation_steps
-    steps = config.max_steps or math.ceil(math.ceil(rows / per_update) * config.epochs)
-    warmup = steps // 20 if config.warmup_steps is None else config.warmup_steps
-    if warmup >= steps:
-        raise ConfigError(f"warmup_steps is {warmup}, but the run has {steps} updates: the rate would never peak")
+def _training_arguments(
+    config: FitConfig, hf_model: "PreTrainedModel", plan: RunPlan, scratch: str
+) -> TrainingArguments:
     args = TrainingArguments(
         # Trackers write here; without a folder of the caller's they must not leave one behind.
         output_dir=scratch if config.report_to == "none" else config.output_dir or scratch,
@@ -167,7 +167,7 @@ def _training_arguments(config: FitConfig, hf_model: "PreTrainedModel", rows: in
         per_device_eval_batch_size=config.batch_size,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         learning_rate=config.learning_rate,
-        warmup_steps=warmup,
+        warmup_steps=plan.warmup_steps,
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,
         logging_steps=config.logging_steps,
@@ -186,6 +186,19 @@ def _training_arguments(config: FitConfig, hf_model: "PreTrainedModel", rows: in
     if args.n_gpu > 1:
         args._n_gpu = 1  # many GPUs go through torchrun; `DataParallel` would average means
     return args
+
+
+def _examine(checks: Sequence[Check]) -> None:
+    """Says what the quick checks found, and ends a run that would be of no use.
+
+    Raises:
+        ConfigError: If a check failed whose failure makes the run impossible or wrong.
+    """
+    for check in checks:
+        if check.status == "fail" and check.name in BLOCKING:
+            raise ConfigError(f"{check.finding}: {check.cure}")
+        if check.status != "pass" and check.name not in ("supervised", "used", "cut"):  # said of each part already
+            logger.warning("%s: %s; %s", check.name, check.finding, check.cure)
 
 
 class _Cadence(TrainerCallback):

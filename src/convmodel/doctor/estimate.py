@@ -1,0 +1,262 @@
+"""What a run will take: time, measured on a few batches, and memory.
+
+Owns: the measurements and the sums made of them. Leaves the model as it was found.
+"""
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from convmodel.data.batching import pad
+from convmodel.data.ordering import grouped_order
+from convmodel.data.window_set import WindowSet
+from convmodel.doctor.checks import Check
+from convmodel.doctor.plan import RunPlan
+from convmodel.inference import evaluation_mode
+from convmodel.layout import IGNORED, Window
+from convmodel.tokenizer import ConversationTokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+MEASURED = 3
+"""Batches that are timed: one from the long windows, one from the middle, one from the short ones."""
+
+PATIENCE = 20.0
+"""Seconds after which no further batch is timed."""
+
+_FLOAT = 4  # bytes; training is in float32
+_MOMENTS = 2  # AdamW keeps two numbers a weight
+_COPIES = 2  # of the logits, beside the one that autograd keeps
+_PROBE = 1 << 20  # weights of the trial update
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a run will take.
+
+    Attributes:
+        steps: Updates.
+        tokens: Tokens that will be learned from or read as context, over the whole run.
+        padded_tokens: The same with the padding, which takes time too.
+        seconds: How long the updates will take; validation and saving come on top.
+        memory_bytes: Weights, gradients, AdamW's moments and activations.
+        activation_bytes: The activations' part of it.
+        available_bytes: What the device has for all of it; None where it does not tell.
+    """
+
+    steps: int
+    tokens: int
+    padded_tokens: int
+    seconds: float
+    memory_bytes: int
+    activation_bytes: int
+    available_bytes: int | None
+
+
+def estimate(
+    hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, train: WindowSet, plan: RunPlan
+) -> Estimate:
+    """Measures a few forward and backward passes on the model itself, and multiplies.
+
+    Time: batches from the long, the middle and the short windows give seconds a padded token, and a trial update of
+    other numbers gives AdamW's seconds a weight. Dropout is off, so nothing random happens, and the dtype is the
+    model's as it is; training makes it float32. Batches whose memory is not there are timed one window at a time.
+
+    Memory: weights, gradients and AdamW's two moments (Loshchilov & Hutter, "Decoupled weight decay regularization",
+    2019) are counted, 4 bytes each, for what is trained; and once more the largest gradient, which is there twice where
+    input and output share their embedding. The activations are what autograd keeps of one window as long as the
+    longest, counted while it is computed, plus two copies of the logits, which the loss and its gradient need in
+    passing; times the windows in a batch. On a processor the peak of small GPT-2s came within a tenth of that. What
+    Python and the libraries take, and what an allocator rounds up, is not in it.
+
+    Args:
+        hf_model: The model; its weights, gradients and modes are left as they were found.
+        tokenizer: Its layout.
+        train: What is to be learned from.
+        plan: What the run is going to do.
+    """
+    tokens, padded = _tokens(train, plan)
+    order = np.argsort(-train.lengths, kind="stable")
+    with _untouched(hf_model):
+        longest = _batch(hf_model, tokenizer, [train.windows[int(order[0])]])
+        activations = _activation_bytes(hf_model, longest) * plan.batch_size
+        memory = _state_bytes(hf_model) + activations
+        available = available_bytes(hf_model)
+        together = plan.batch_size if available is None or memory < available else 1
+        per_token = _seconds_per_token(hf_model, tokenizer, _representative(train, order, together))
+        seconds = per_token * padded + plan.steps * _seconds_per_update(hf_model)
+    return Estimate(plan.steps, tokens, padded, seconds, memory, activations, available)
+
+
+def check_memory(found: Estimate) -> Check:
+    """Warns if the run needs more memory than the device has."""
+    needed = f"about {size(found.memory_bytes)} are needed, {size(found.activation_bytes)} of it for activations"
+    if found.available_bytes is None:
+        return Check("memory", "pass", f"{needed}; how much there is, this machine does not tell")
+    finding = f"{needed}; {size(found.available_bytes)} are available"
+    if found.memory_bytes > found.available_bytes:
+        cure = (
+            "lower batch_size and raise gradient_accumulation_steps alike, or lower max_length, or take a smaller model"
+        )
+        return Check("memory", "warn", finding, cure)
+    return Check("memory", "pass", finding)
+
+
+def available_bytes(hf_model: "PreTrainedModel") -> int | None:
+    """Returns the memory that is free on the model's device, and what the model's weights take of it already."""
+    own = sum(parameter.numel() * parameter.element_size() for parameter in hf_model.parameters())
+    if hf_model.device.type == "cuda":
+        return int(torch.cuda.mem_get_info(hf_model.device)[0]) + own
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+        return free + own
+    except (OSError, StopIteration):
+        pass
+    try:  # all there is, where nothing says how much of it is free
+        return int(os.sysconf("SC_PHYS_PAGES")) * int(os.sysconf("SC_PAGE_SIZE"))
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def _tokens(train: WindowSet, plan: RunPlan) -> tuple[int, int]:
+    """Counts the run's tokens without and with padding, from the first epoch's batches."""
+    per_update = plan.batch_size * plan.gradient_accumulation_steps
+    lengths = train.lengths[grouped_order(train.lengths, per_update, seed=0, epoch=0)].astype(np.int64)
+    starts = np.arange(0, len(lengths), plan.batch_size)
+    sizes = np.diff([*starts, len(lengths)])
+    padded = int((np.maximum.reduceat(lengths, starts) * sizes).sum())
+    passes = plan.steps / -(-len(lengths) // per_update)
+    return round(int(lengths.sum()) * passes), round(padded * passes)
+
+
+def _state_bytes(hf_model: "PreTrainedModel") -> int:
+    """Counts weights, and for those that are trained their gradients and moments; the largest gradient twice."""
+    weights = sum(parameter.numel() for parameter in hf_model.parameters())
+    trained = [parameter.numel() for parameter in hf_model.parameters() if parameter.requires_grad]
+    return _FLOAT * (weights + (1 + _MOMENTS) * sum(trained) + max(trained, default=0))
+
+
+@contextmanager
+def _untouched(hf_model: "PreTrainedModel") -> Iterator[None]:
+    """Puts gradients aside and switches dropout off inside the block, and brings back what was there."""
+    gradients = [(parameter, parameter.grad) for parameter in hf_model.parameters()]
+    for parameter, _ in gradients:
+        parameter.grad = None
+    try:
+        with evaluation_mode(hf_model), torch.enable_grad():
+            yield
+    finally:
+        for parameter, gradient in gradients:
+            parameter.grad = gradient
+
+
+def _batch(
+    hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, windows: Sequence[Window]
+) -> dict[str, torch.Tensor]:
+    batch = pad(windows, tokenizer.pad_token_id, use_token_types=tokenizer.layout.use_token_types)
+    return {name: tensor.to(hf_model.device) for name, tensor in batch.items()}
+
+
+def _forward(hf_model: "PreTrainedModel", batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+    logits = hf_model(**inputs, use_cache=False).logits
+    return F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), batch["labels"][:, 1:].flatten(), ignore_index=IGNORED)
+
+
+def _activation_bytes(hf_model: "PreTrainedModel", batch: dict[str, torch.Tensor]) -> int:
+    """Counts what autograd keeps of one batch, each storage once, without the weights; warms the device up too."""
+    weights = {parameter.untyped_storage().data_ptr() for parameter in hf_model.parameters()}
+    # Kept alive while counting: a storage that was freed could lend its address to another.
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = _forward(hf_model, batch)
+    found = sum(storage.nbytes() for storage in kept.values())
+    kept.clear()
+    loss.backward()
+    hf_model.zero_grad(set_to_none=True)
+    embedding: Any = hf_model.get_input_embeddings()
+    rows = int(embedding.weight.shape[0])
+    return found + _COPIES * _FLOAT * rows * batch["input_ids"].numel()
+
+
+def _representative(train: WindowSet, order: Any, together: int) -> list[list[Window]]:
+    """Chooses batches from the middle of each third of the windows sorted by length."""
+    together = min(together, len(order))
+    places = [min((2 * part + 1) * len(order) // (2 * MEASURED), len(order) - together) for part in range(MEASURED)]
+    return [
+        [train.windows[index] for index in order[place : place + together].tolist()] for place in dict.fromkeys(places)
+    ]
+
+
+def _seconds_per_token(
+    hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, batches: Sequence[Sequence[Window]]
+) -> float:
+    tokens, spent = 0, 0.0
+    for windows in batches:
+        batch = _batch(hf_model, tokenizer, windows)
+        spent += _timed(hf_model, lambda batch=batch: _forward(hf_model, batch).backward())
+        hf_model.zero_grad(set_to_none=True)
+        tokens += batch["input_ids"].numel()
+        if spent > PATIENCE:
+            break
+    return spent / tokens
+
+
+def _seconds_per_update(hf_model: "PreTrainedModel") -> float:
+    """Times AdamW on numbers of its own, and scales to the weights that are trained."""
+    trained = sum(parameter.numel() for parameter in hf_model.parameters() if parameter.requires_grad)
+    trial = torch.zeros(min(_PROBE, max(1, trained)), device=hf_model.device, requires_grad=True)
+    trial.grad = torch.ones_like(trial)
+    optimizer = torch.optim.AdamW([trial])
+    optimizer.step()  # makes the moments
+    return _timed(hf_model, optimizer.step) * trained / trial.numel()
+
+
+def _timed(hf_model: "PreTrainedModel", work: Any) -> float:
+    """Returns the seconds that some work takes on the model's device, which may still be busy when the call returns."""
+    wait: Any = torch.cuda.synchronize if hf_model.device.type == "cuda" else lambda: None
+    wait()
+    begin = time.perf_counter()
+    work()
+    wait()
+    return time.perf_counter() - begin
+
+
+def size(number: int) -> str:
+    """Says how many bytes, for people.
+
+    Example:
+        >>> size(3 << 29), size(5 << 20)
+        ('1.5 GiB', '5 MiB')
+    """
+    return f"{number / 2**30:,.1f} GiB" if number >= 2**30 else f"{number / 2**20:,.0f} MiB"
+
+
+def duration(seconds: float) -> str:
+    """Says how long, for people.
+
+    Example:
+        >>> duration(42.4), duration(150), duration(5400), duration(200000)
+        ('42 s', '2.5 min', '1.5 h', '2.3 days')
+    """
+    for limit, unit, name in ((60, 1, "s"), (3600, 60, "min"), (86400, 3600, "h")):
+        if seconds < limit:
+            return f"{max(1, seconds) / unit:.{int(unit > 1)}f} {name}"
+    return f"{seconds / 86400:.1f} days"

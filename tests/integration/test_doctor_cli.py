@@ -1,0 +1,212 @@
+"""`convmodel doctor` as a user meets it: what is shown, what machines get, and the exit code."""
+
+import json
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from click.testing import Result
+from typer.testing import CliRunner
+
+from convmodel import ConversationModel
+from convmodel.cli import doctor as doctor_module
+from convmodel.cli.doctor import command
+from convmodel.errors import ConfigError, ConversationError
+from convmodel.training.config import FitConfig
+
+Doctor = Callable[..., Result]
+
+
+@pytest.fixture(scope="module")
+def gpt2(gpt2_folder: Path) -> ConversationModel:
+    return ConversationModel.from_pretrained(gpt2_folder)
+
+
+@pytest.fixture
+def doctor(gpt2: ConversationModel, gpt2_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Doctor:
+    """Runs the command in a folder with `gpt2`, loaded once, and the beginnings of two files of the sample."""
+    load = doctor_module.load_model
+    monkeypatch.setattr(doctor_module, "load_model", lambda name: gpt2 if name == "gpt2" else load(name))
+    for name in ("train", "valid"):
+        lines = (files("convmodel") / f"assets/sample/{name}.jsonl").read_text(encoding="utf-8").splitlines(True)
+        (tmp_path / f"{name}.jsonl").write_text("".join(lines[:4]), encoding="utf-8")
+    (tmp_path / "gpt2").symlink_to(gpt2_folder)
+    monkeypatch.chdir(tmp_path)
+    app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode="markdown")
+    app.command()(command)
+
+    def doctor(*arguments: str, environment: dict[str, str] | None = None) -> Result:
+        return CliRunner(env=environment).invoke(app, arguments, catch_exceptions=False)
+
+    return doctor
+
+
+def checks(result: Result) -> dict[str, dict[str, str]]:
+    return {check["name"]: check for check in json.loads(result.stdout)["checks"]}
+
+
+def write(path: str, *talks: Any) -> str:
+    Path(path).write_text("".join(json.dumps(talk) + "\n" for talk in talks))
+    return path
+
+
+def test_good_data_is_shown_checked_and_estimated(doctor: Doctor) -> None:
+    result = doctor("./gpt2", "train.jsonl", "--valid", "valid.jsonl", "--max-steps", "40")  # really loaded
+
+    assert result.exit_code == 0
+    assert "conversation 1, as the model sees it" in result.stdout
+    assert "<sep> Recently ·I 've ·learned ·about" in result.stdout
+    assert "✓ pass  separator" in result.stdout
+    assert "✓ pass  leakage" in result.stdout
+    assert "✓ pass  memory" in result.stdout
+    assert "✗" not in result.stdout
+    assert "the run will take" in result.stdout
+    assert "tokens in a turn" in result.stdout
+
+
+def test_machines_get_one_object(doctor: Doctor) -> None:
+    result = doctor("gpt2", "train.jsonl", "--max-steps", "40", "--warmup-steps", "3", "--json")
+
+    found = json.loads(result.stdout)
+    assert result.exit_code == 0
+    assert set(found) == {"checks", "estimate", "statistics"}
+    assert found["estimate"]["steps"] == 40
+    assert found["statistics"]["conversations"] == 4
+    assert {check["status"] for check in found["checks"]} == {"pass"}
+    assert checks(result)["updates"]["finding"] == "40 updates, 3 of them warm-up"
+
+
+def test_defaults_are_those_of_fit(doctor: Doctor) -> None:
+    found = json.loads(doctor("gpt2", "train.jsonl", "--json", "--no-estimate").stdout)
+
+    config = FitConfig()
+    windows = int(next(check for check in found["checks"] if check["name"] == "length")["finding"].split()[0])
+    steps = -(-windows // config.batch_size) * int(config.epochs)
+    assert next(c for c in found["checks"] if c["name"] == "updates")["finding"].startswith(f"{steps} updates")
+    assert found["estimate"] is None
+    shown = doctor("--help", environment={"COLUMNS": "200", "TERM": "dumb"}).stdout
+    assert f"[default: {config.batch_size}]" in shown
+    assert f"[default: {config.epochs}]" in shown
+
+
+FAULTS: list[tuple[str, list[Any], list[str], str]] = [
+    ("cut", [["Hi " * 900, "Yes"]], [], "fail"),
+    ("cut", [["Hi " * 130, "Yes"]], [], "warn"),
+    ("text", [["こんにちは、今日の調子はどうですか。", "市場に行って母にりんごを買いました。"]], [], "warn"),
+    ("speakers", [["Is anybody there?", "yes " * 60]], [], "warn"),
+    ("speakers", [{"turns": ["Dear diary", "I am back"], "speakers": ["Ann", "Ann"]}], [], "warn"),
+    ("supervised", [["Hi", "Hello"], ["Anybody?"]], ["--loss-on", "responses"], "warn"),
+    ("used", [["Hi", "Hello"], ["Hi", ""]], ["--on-error", "skip"], "warn"),
+    ("updates", [["Hi", "Hello"]], ["--warmup-steps", "50"], "fail"),
+    ("updates", [["Hi", "Hello"]], [], "warn"),
+    ("duplicates", [["Hi", "Hello"], ["hi", "hello"]], [], "warn"),
+    ("leakage", [["Hi", "Hello"]], ["--valid", "same.jsonl"], "fail"),
+]
+
+
+@pytest.mark.parametrize(("name", "talks", "options", "status"), FAULTS, ids=[f"{f[0]} {f[3]}" for f in FAULTS])
+def test_a_planted_fault_is_recognised(
+    doctor: Doctor, name: str, talks: list[Any], options: list[str], status: str
+) -> None:
+    write("same.jsonl", *talks)
+
+    result = doctor("gpt2", write("bad.jsonl", *talks), "--json", "--no-estimate", *options)
+
+    assert checks(result)[name]["status"] == status
+    assert checks(result)[name]["cure"]
+    assert result.exit_code == (1 if "fail" in {check["status"] for check in checks(result).values()} else 0)
+
+
+def test_a_fault_is_shown_with_its_cure(doctor: Doctor) -> None:
+    result = doctor("gpt2", "train.jsonl", "--max-steps", "10", "--warmup-steps", "10", "--no-estimate")
+
+    assert result.exit_code == 1
+    assert "✗ fail  updates" in result.stdout
+    assert "→ lower warmup_steps" in result.stdout
+
+
+def test_too_little_memory_is_a_warning(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("convmodel.doctor.estimate.available_bytes", lambda hf_model: 1 << 20)
+
+    result = doctor("gpt2", "train.jsonl", "--json", "--max-steps", "40")
+
+    assert checks(result)["memory"]["status"] == "warn"
+    assert result.exit_code == 0
+
+
+def test_text_of_users_never_becomes_markup(doctor: Doctor) -> None:
+    talk = {"turns": ["[/bold] [red]x", "[link=http://a]\x1b[31m"], "speakers": ["[/]", "[bold]Bob"]}
+
+    result = doctor("gpt2", write("odd.jsonl", talk), "--no-estimate")
+
+    assert result.exit_code == 0
+    assert "[/]  [bold]Bob  learned" in result.stdout
+    assert "\x1b" not in result.stdout
+    assert "⟨U+001B⟩" in result.stdout
+
+
+def test_colours_are_of_speakers(doctor: Doctor) -> None:
+    result = doctor("gpt2", write("short.jsonl", ["Hi", "Yes"]), "--no-estimate", environment={"FORCE_COLOR": "1"})
+
+    assert "\x1b[1;4;36mHi\x1b[0m" in result.stdout
+    assert "\x1b[1;4;33mYes\x1b[0m" in result.stdout
+
+
+def test_another_conversation_can_be_shown(doctor: Doctor) -> None:
+    result = doctor(
+        "gpt2", write("two.jsonl", ["Hi", "Hello"], ["Well?", "Yes"]), "--conversation", "2", "--no-estimate"
+    )
+
+    assert "conversation 2" in result.stdout
+    assert "Well" in result.stdout
+    with pytest.raises(ConfigError, match="conversation is 3, but there are only 2"):
+        doctor("gpt2", "two.jsonl", "--conversation", "3")
+
+
+def test_a_long_conversation_is_shown_in_part(doctor: Doctor) -> None:
+    result = doctor("gpt2", write("long.jsonl", ["one two three four five"] * 400), "--no-estimate")
+
+    assert "window 1 of " in result.stdout
+    assert "the report, --report FILE, has them all" in result.stdout
+    assert len(result.stdout) < 8000
+
+
+def test_a_conversation_without_a_supervised_turn_is_told(doctor: Doctor) -> None:
+    result = doctor("gpt2", write("two.jsonl", ["Hi"], ["Well?", "Yes"]), "--loss-on", "responses", "--no-estimate")
+
+    assert "none of its turns is supervised" in result.stdout
+
+
+def test_a_report_is_written(doctor: Doctor) -> None:
+    result = doctor(
+        "gpt2", "train.jsonl", "--report", "report.html", "--json", "--max-steps", "30", "--batch-size", "1"
+    )
+
+    page = Path("report.html").read_text(encoding="utf-8")
+    assert json.loads(result.stdout)["estimate"]["steps"] == 30
+    assert "the report is in report.html" in result.stderr
+    assert page.count("<svg") == 3
+    assert "train.jsonl, to fine-tune gpt2" in page
+    assert "What the run will take" in page
+
+
+def test_bad_rows_and_settings_are_errors_before_anything_is_loaded(doctor: Doctor) -> None:
+    with pytest.raises(ConversationError, match=r"^bad.jsonl:2: turn 2 is empty"):
+        doctor("nowhere", write("bad.jsonl", ["Hi"], ["Hi", ""]))
+    with pytest.raises(ConfigError, match="batch_size is 0"):
+        doctor("nowhere", "train.jsonl", "--batch-size", "0")
+    with pytest.raises(ConfigError, match="there is no format"):
+        doctor("nowhere", "train.jsonl", "--format", "odd")
+    with pytest.raises(ConfigError, match="on_error is 'sometimes'"):
+        doctor("nowhere", "train.jsonl", "--on-error", "sometimes")
+    with pytest.raises(ConversationError, match="none of 4 conversations has a turn that loss_on='nobody'"):
+        doctor("gpt2", "train.jsonl", "--loss-on", "nobody")
+
+
+def test_several_speakers_can_be_named(doctor: Doctor) -> None:
+    options = ["--loss-on", "user", "--loss-on", "assistant", "--no-estimate", "--json"]
+
+    assert "user" in checks(doctor("gpt2", "train.jsonl", *options))["speakers"]["finding"]
