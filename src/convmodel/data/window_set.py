@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -255,13 +256,20 @@ def in_processes(
     with ProcessPoolExecutor(count, mp_context=context, initializer=_begin, initargs=(work,)) as pool:
         try:
             for chunk in rest:
-                pending.append(pool.submit(_do, chunk))
+                pending.append(_submitted(pool, chunk))
                 if len(pending) > 2 * count:
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _submitted(pool: ProcessPoolExecutor, chunk: Numbered) -> Future[Any]:
+    with warnings.catch_warnings():
+        # Python 3.12 warns of threads beside a fork; the new process calls nothing that uses them.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return pool.submit(_do, chunk)
 
 
 def _cores() -> int:
