@@ -3,6 +3,7 @@
 Owns: decompression, decoding, and the wording of errors about files. Knows nothing of conversations.
 """
 
+import codecs
 import errno
 import gzip
 import io
@@ -37,7 +38,7 @@ def open_bytes(path: Path) -> Iterator[IO[bytes]]:
                 with gzip.GzipFile(fileobj=raw) as unpacked:
                     yield cast(IO[bytes], unpacked)
             elif head == _ZSTD:
-                with _zstd(raw) as unpacked:
+                with _zstd(io.BytesIO(raw.read()) if str(path) == STDIN else raw) as unpacked:
                     yield unpacked
             else:
                 yield raw
@@ -53,12 +54,19 @@ def open_bytes(path: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def _raw(path: Path) -> Iterator[io.BufferedReader]:
-    if str(path) != STDIN:
-        with path.open("rb") as file:
-            yield file
-    else:  # stays open: it is not ours
-        stream = sys.stdin.buffer
-        yield stream if isinstance(stream, io.BufferedReader) else io.BufferedReader(stream)  # type: ignore[arg-type]
+    if str(path) == STDIN:
+        stream = io.BufferedReader(cast(Any, sys.stdin.buffer))
+        try:
+            yield stream
+        finally:  # stays open: it is not ours
+            stream.detach()
+        return
+    try:
+        file = path.open("rb")
+    except ValueError as error:  # a null byte, or half a surrogate pair
+        raise ConversationError(f"there is no file {str(path)[:200]!r}") from error
+    with file:
+        yield file
 
 
 @contextmanager
@@ -67,8 +75,36 @@ def _zstd(raw: IO[bytes]) -> Iterator[IO[bytes]]:
         import pyarrow
     except ImportError as error:
         raise MissingExtraError("reading zstd needs pyarrow: pip install 'convmodel[train]'") from error
-    with pyarrow.CompressedInputStream(pyarrow.PythonFile(raw), "zstd") as stream:
+    if not _is_whole_zstd(raw):  # pyarrow would take the beginning for the whole
+        raise EOFError("the end is missing")
+    with pyarrow.CompressedInputStream(pyarrow.PythonFile(raw, mode="r"), "zstd") as stream:
         yield io.BufferedReader(stream)
+
+
+def _is_whole_zstd(file: IO[bytes]) -> bool:
+    """Walks from block to block, to see whether the last one ends where the file does; the format is RFC 8878's."""
+    end = file.seek(0, io.SEEK_END)
+    position = file.seek(0)
+    while position < end:
+        magic, head = file.read(4), file.read(4)
+        if magic[1:] == b"\x2a\x4d\x18":  # a frame to be skipped
+            position = file.seek(position + 8 + int.from_bytes(head, "little"))
+            continue
+        flags = head[0] if head else 0
+        single = flags >> 5 & 1
+        sizes = (0 if single else 1, (0, 1, 2, 4)[flags & 3], (single, 2, 4, 8)[flags >> 6])
+        file.seek(position + 5 + sum(sizes))
+        last = 0
+        while not last:
+            block = file.read(3)
+            if magic != _ZSTD or len(block) < 3:
+                return False
+            number = int.from_bytes(block, "little")
+            last, repeated = number & 1, (number >> 1 & 3) == 1
+            position = file.seek(1 if repeated else number >> 3, io.SEEK_CUR)
+        position = file.seek(4 * (flags >> 2 & 1), io.SEEK_CUR)
+    file.seek(0)
+    return position == end
 
 
 def read_text(path: Path) -> str:
@@ -86,7 +122,7 @@ def read_text(path: Path) -> str:
             raise ConversationError(f"{path}: not whole UTF-16: save the file as UTF-8") from error
     else:
         try:
-            text = data.decode("utf-8-sig")
+            text = (data := data.removeprefix(codecs.BOM_UTF8)).decode()
         except UnicodeDecodeError as error:
             before = data[: error.start]
             line, column = before.count(b"\n") + 1, len(before.rpartition(b"\n")[2].decode()) + 1
@@ -104,5 +140,21 @@ def read_json(path: Path) -> Any:
         return json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise ConversationError(f"{path}:{error.lineno}:{error.colno}: not JSON ({error.msg})") from error
-    except RecursionError as error:
-        raise ConversationError(f"{path}: nested too deeply to be conversations") from error
+    except ConversationError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise ConversationError(f"{path}: {json_reason(error)}") from error
+
+
+def json_reason(error: ValueError | RecursionError) -> str:
+    """Says why text that may be JSON cannot be read, and what to do, where the parser's own words do not.
+
+    Example:
+        >>> json_reason(RecursionError())
+        'nested too deeply to be a conversation'
+    """
+    if isinstance(error, RecursionError):
+        return "nested too deeply to be a conversation"
+    if "int_max_str_digits" in str(error):
+        return "a number has thousands of digits: write it as a string"
+    return str(error)

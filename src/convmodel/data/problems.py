@@ -14,6 +14,10 @@ SHOWN = 5
 """How many messages are kept to show; all are counted."""
 
 
+LONGEST = 2000
+"""How many characters of a message are kept: it may quote the data."""
+
+
 class Problems:
     """Collects what is wrong with the data, or raises at the first.
 
@@ -41,6 +45,7 @@ class Problems:
         Raises:
             ConversationError: If bad data is to end the reading.
         """
+        message = message[:LONGEST].encode(errors="backslashreplace").decode()
         if self.on_error == "fail":
             raise ConversationError(message)
         self.count += rows

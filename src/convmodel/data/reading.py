@@ -59,7 +59,13 @@ class ConversationReader:
         if not isinstance(source, str | os.PathLike) and (
             not isinstance(source, Iterable) or isinstance(source, Mapping | Conversation)
         ):
-            raise ConversationError(f"conversations are a file or a list of conversations, not {type(source).__name__}")
+            cure = (
+                f": choose one of its splits: {', '.join(source)}"
+                if type(source).__name__.endswith("DatasetDict")
+                else ""
+            )
+            kind = type(source).__name__
+            raise ConversationError(f"conversations are a file or a list of conversations, not {kind}{cure}")
         self.source = source
         self._shape = shape
         self.problems = Problems(on_error)
@@ -93,26 +99,30 @@ class ConversationReader:
         if not isinstance(self.source, str | os.PathLike) or str(self.source) == STDIN:
             return None
         path = Path(self.source)
-        if not os.path.exists(path):  # noqa: PTH110 - unlike Path's, it takes any string
+        # Unlike Path's, these take any string; what is neither (a pipe) could not be read again.
+        if not os.path.isfile(path) and not os.path.isdir(path):  # noqa: PTH112, PTH113
             return None
         digest = hashlib.blake2b(f"{self._shape} {self.problems.on_error}".encode(), digest_size=16)
         for file in data_files(path) if path.is_dir() else [path]:
             # Conversations without an id are called by their place, so the name counts too.
             digest.update(f"{file}\0{file.stat().st_size}\0".encode())
-            with file.open("rb") as content:
-                digest.update(hashlib.file_digest(content, "blake2b").digest())
+            try:
+                with file.open("rb") as content:
+                    digest.update(hashlib.file_digest(content, "blake2b").digest())
+            except OSError as error:
+                raise ConversationError(f"{file} cannot be read: {error.strerror or error}") from error
         return digest.hexdigest()
 
     def _read(self) -> Iterator[Conversation]:
-        seen: set[str] = set()
-        for group, rows in groupby(self._rows(), key=_group):
+        seen: set[tuple[str, ...]] = set()
+        for group, rows in groupby(self._rows(), key=self._group):
             if group is None:
                 for row in rows:
                     yield from self._made(self._of_row, row)
                 continue
             together = list(rows)
             if group in seen:
-                self._left_out(together, f"{group} goes on after other conversations: sort the rows by conversation")
+                self._left_out(together, f"{group[-1][:40]} goes on after other rows: sort the rows by conversation")
                 continue
             seen.add(group)
             yield from self._made(self._of_group, *together)
@@ -134,29 +144,43 @@ class ConversationReader:
             return []
 
     def _left_out(self, rows: Sequence[Row], reason: str) -> None:
-        self.problems.found(f"{rows[0].place}: {reason}", rows=len(rows))
+        place = f"{rows[0].place}: " if rows[0].place else ""
+        self.problems.found(place + reason, rows=len(rows))
 
     def _of_row(self, row: Row) -> list[Conversation]:
         if row.error:
             raise ConversationError(row.error)
-        made = conversations_of(row.value, self._shape)
+        made = [_checked(one) for one in conversations_of(row.value, self._shape)]
         self._note(row, 1)
-        names = [row.name or row.place] if len(made) == 1 else [f"{row.place}#{i}" for i in range(1, len(made) + 1)]
+        place = row.place.encode(errors="backslashreplace").decode()  # the name of a file may be no Unicode
+        names = (
+            [place if row.name is None else row.name]
+            if len(made) == 1
+            else [f"{place}#{i}" for i in range(1, len(made) + 1)]
+        )
         return [
-            conversation if conversation.id or not self._named else replace(conversation, id=name)
+            conversation if conversation.id is not None or not self._named else replace(conversation, id=name)
             for name, conversation in zip(names, made, strict=True)
         ]
 
     def _of_group(self, *rows: Row) -> list[Conversation]:
         for row in rows:
-            if self._shape not in (AUTO, shape_of(row.value)):
+            if self._shape not in (AUTO, shape_of(row.value, self._shape)):
                 conversations_of(row.value, self._shape)  # says what is wrong
-        made = conversation_of_rows([row.value for row in rows])
+        made = _checked(conversation_of_rows([row.value for row in rows]))
         self._note(rows[0], len(rows))
         return [made]
 
     def _note(self, row: Row, rows: int) -> None:
-        self.shapes[shape_of(row.value) or ""] += rows
+        self.shapes[shape_of(row.value, self._shape) or ""] += rows
+
+    def _group(self, row: Row) -> tuple[str, ...] | None:
+        """Names the conversation that a row is only a part of, and where: numbers begin anew in every file."""
+        shape = shape_of(row.value, self._shape)
+        if shape not in ("rows", "personachat") or not isinstance(row.value, Mapping):
+            return None
+        key = group_key(row.value)
+        return None if key is None or row.value[key] in (None, "") else (row.file, shape, str(row.value[key]))
 
     @property
     def _named(self) -> bool:
@@ -171,12 +195,14 @@ class ConversationReader:
         return f"{self.source} holds no conversation: write one a line, each {SHAPES['turns']}, or {SHAPES['messages']}"
 
 
-def _group(row: Row) -> str | None:
-    """Names the conversation that a row is only a part of."""
-    if not isinstance(row.value, Mapping) or shape_of(row.value) not in ("rows", "personachat"):
-        return None
-    key = group_key(row.value)
-    return None if key is None else str(row.value[key])
+def _checked(conversation: Conversation) -> Conversation:
+    """Refuses names that could not be written to a file; the turns have been checked."""
+    for name in (conversation.id or "", *conversation.names):
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise ConversationError(f"the name {name!r} holds half a surrogate pair: write another") from error
+    return conversation
 
 
 def read_conversations(

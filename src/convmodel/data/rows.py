@@ -7,12 +7,15 @@ import csv
 import json
 import os
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from io import BytesIO
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from convmodel.data.files import open_bytes, read_text
+from convmodel.data.files import json_reason, open_bytes, read_text
 from convmodel.data.shapes import SHAPES, is_message, shape_of
 from convmodel.errors import ConversationError, MissingExtraError
 
@@ -22,16 +25,18 @@ class Row:
     """One piece of data, still to be understood.
 
     Attributes:
-        place: Where it stands, for messages: `file:line`, `file: row 3`, `conversation 3`.
+        place: Where it stands, for messages: `file:line`, `file: row 3`, `conversation 3`; empty if the error says it.
         value: A JSON value, a row of a table by column, or an object of the caller's.
         name: What the data itself calls it, where it does so outside the value.
         error: Why it cannot be read, where it cannot; then there is no value.
+        file: Which file of a folder it is from: rows of two files are never of one conversation.
     """
 
     place: str
     value: Any = None
     name: str | None = None
     error: str | None = None
+    file: str = ""
 
 
 JSON_LINES = frozenset({".jsonl", ".ndjson", ".json", ""})
@@ -53,8 +58,14 @@ def file_rows(name: str | os.PathLike[str]) -> Iterator[Row]:
     if not os.fspath(name):
         raise ConversationError("there is no file without a name")
     if os.path.isdir(path):  # noqa: PTH112 - unlike Path's, it takes any string
-        for file in data_files(path):
-            yield from _one_file(file)
+        files = data_files(path)
+        for file in files:
+            try:
+                yield from (replace(row, file=str(file)) for row in _one_file(file))
+            except ConversationError as error:  # one of several bad files is a problem like a bad line
+                if len(files) == 1:
+                    raise
+                yield Row("", error=str(error))
     elif _is_hub_name(os.fspath(name)) and not path.exists():
         yield from _hub_rows(str(name))
     else:
@@ -62,7 +73,7 @@ def file_rows(name: str | os.PathLike[str]) -> Iterator[Row]:
 
 
 def _is_hub_name(name: str) -> bool:
-    return bool(_HUB_NAME.fullmatch(name)) and _suffix(Path(name)) not in JSON_LINES | TABLES - {""}
+    return bool(_HUB_NAME.fullmatch(name)) and name[0] != "." and not is_data_file(Path(name))
 
 
 def data_files(folder: Path) -> list[Path]:
@@ -109,7 +120,8 @@ def _starts_as_lines(path: Path) -> bool:
         first = next((line for line in file if line.strip(b"\xef\xbb\xbf \t\r\n")), b"")
         more = any(line.strip() for line in file)
     try:
-        json.loads(first.decode("utf-8-sig"))
+        if more:
+            json.loads(first.decode("utf-8-sig"))
     except (ValueError, RecursionError):
         return False
     return more
@@ -120,38 +132,31 @@ def _json_lines(path: Path) -> Iterator[Row]:
         for number, line in enumerate(file, 1):
             place = f"{path}:{number}"
             try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+                line = line.removeprefix(BOM_UTF8 if number == 1 else b"")
+                text = line.decode()
                 if text.strip():
                     yield Row(place, _parse(text.rstrip()))
             except UnicodeDecodeError as error:
-                column = _column(line, error.start)
-                yield Row(f"{place}:{column}", error="not UTF-8: save the file as UTF-8")
+                yield Row(f"{place}:{len(line[: error.start].decode()) + 1}", error="not UTF-8: save the file as UTF-8")
             except json.JSONDecodeError as error:
                 forms = f"{SHAPES['turns']}, or {SHAPES['messages']}"
                 reason = f"not JSON ({error.msg}): write one conversation a line, each {forms}"
                 yield Row(f"{place}:{error.colno}", error=reason)
             except (ValueError, RecursionError) as error:
-                yield Row(place, error=_reason(error))
-
-
-def _column(line: bytes, start: int) -> int:
-    return len(line[:start].decode("utf-8-sig")) + 1
-
-
-def _reason(error: ValueError | RecursionError) -> str:
-    return "nested too deeply to be a conversation" if isinstance(error, RecursionError) else str(error)
+                yield Row(place, error=json_reason(error))
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key {twice!r} stands twice in one object: one of the two would be lost")
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"the key {twice[:40]!r} stands twice in one object: rename one, or it would be lost")
     return found
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_unique)
+_LENIENT = json.JSONDecoder(parse_int=len)  # finds the end of what the other refuses
 
 
 def _parse(text: str) -> Any:
@@ -168,19 +173,29 @@ def _json_items(path: Path) -> Iterator[Row]:
     try:
         if text[start : start + 1] == "[":
             items = list(_items(path, text, start + 1))
-            one = items and all(isinstance(item.value, str) for item in items)
-            one = one or (items and all(is_message(item.value) for item in items))
-            yield from [Row(f"{path}:1", [item.value for item in items])] if one else items
+            one = all(isinstance(item.value, str) for item in items) or all(is_message(item.value) for item in items)
+            yield from [Row(f"{path}:1", [item.value for item in items])] if items and one else items
             return
         value = _parse(text) if text.strip() else []
     except json.JSONDecodeError as error:
         raise ConversationError(f"{path}:{error.lineno}:{error.colno}: not JSON ({error.msg})") from error
+    except ConversationError:
+        raise
     except (ValueError, RecursionError) as error:
-        raise ConversationError(f"{path}: {_reason(error)}") from error
+        raise ConversationError(f"{path}: {json_reason(error)}") from error
     if isinstance(value, Mapping) and shape_of(value) is None and all(map(_may_be_one, value.values())):
-        yield from (Row(f"{path}: {name}", item, name) for name, item in value.items())
+        for name, item in value.items():
+            yield from _by_name(f"{path}: {name}", name, item)
     elif value != []:
         yield Row(f"{path}:1", value)
+
+
+def _by_name(place: str, name: str, value: Any) -> Iterator[Row]:
+    """Under a name may stand one conversation, or a list of them (`train`, `valid`)."""
+    if isinstance(value, list) and not all(isinstance(item, str) or is_message(item) for item in value):
+        yield from (Row(f"{place}[{number}]", item) for number, item in enumerate(value))
+    else:
+        yield Row(place, value, name)
 
 
 def _may_be_one(value: Any) -> bool:
@@ -204,8 +219,12 @@ def _items(path: Path, text: str, position: int) -> Iterator[Row]:
         except json.JSONDecodeError:
             raise
         except ValueError as error:
-            raise ConversationError(f"{path}:{line}: {error}") from error
-        yield Row(f"{path}:{line}", value)
+            _, position = _LENIENT.raw_decode(text, position)
+            yield Row(f"{path}:{line}", error=json_reason(error))
+        except RecursionError as error:
+            raise ConversationError(f"{path}:{line}: {json_reason(error)}") from error
+        else:
+            yield Row(f"{path}:{line}", value)
         position = _BLANK.match(text, position).end()  # type: ignore[union-attr]
         expects_value = text[position : position + 1] == ","
         if expects_value:
@@ -218,57 +237,72 @@ def _csv_rows(path: Path, delimiter: str | None) -> Iterator[Row]:
     """Reads a table with a header line. Every value stays the text it is: `NA` and `007` are things people say."""
     csv.field_size_limit(2**31 - 1)  # the module's own limit is 128 KiB, less than a long message
     with open_bytes(path) as file:
-        lines = _csv_lines(path, file)
-        header_line = next(lines, "")
-        if delimiter is None:
-            delimiter = max(_DELIMITERS, key=header_line.count)
-        try:
-            header = next(csv.reader([header_line], delimiter=delimiter, strict=True), [])
-        except csv.Error as error:
-            raise ConversationError(f"{path}:1: the header is no CSV ({error})") from error
-        columns = [name.strip().lower().replace(" ", "_") for name in header]
-        if len(set(columns)) < len(columns):
-            raise ConversationError(f"{path}:1: a column stands twice in the header: {', '.join(columns)}")
-        reader = csv.reader(lines, delimiter=delimiter, strict=True)
-        before = 0
+        lines = (line.decode("utf-8-sig" if not n else "utf-8", "surrogateescape") for n, line in enumerate(file))
+        blank = 0
+        while (header := next(lines, "")) and not header.strip():
+            blank += 1
+        delimiter = delimiter or max(_DELIMITERS, key=header.count)
+        reader = csv.reader(chain([header], lines), delimiter=delimiter, strict=True)
+        columns = None
         while True:
+            place = f"{path}:{reader.line_num + blank + 1}"
             try:
                 values = next(reader, None)
+                reason = _why_no_text(values or [])
             except csv.Error as error:
-                raise ConversationError(f"{path}:{before + 2}: no CSV ({error}): is a quotation mark open?") from error
+                values, reason = [], f"no CSV ({error}): is a quotation mark open, or one too many?"
             if values is None:
                 return
-            place, before = f"{path}:{before + 2}", reader.line_num
-            if len(values) == len(columns):
-                yield Row(place, dict(zip(columns, values, strict=True)))
+            if columns is None:
+                columns = _columns(place, values, reason)
+            elif reason or (values and len(values) != len(columns)):
+                count = f"{len(values)} values, but the header has {len(columns)} columns: quote what holds a delimiter"
+                yield Row(place, error=reason or count)
             elif values:
-                yield Row(place, error=f"{len(values)} values, but the header has {len(columns)} columns")
+                yield Row(place, dict(zip(columns, values, strict=True)))
 
 
-def _csv_lines(path: Path, file: Iterable[bytes]) -> Iterator[str]:
-    for number, line in enumerate(file, 1):
-        try:
-            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError as error:
-            raise ConversationError(
-                f"{path}:{number}:{_column(line, error.start)}: not UTF-8: save the file as UTF-8"
-            ) from error
+def _columns(place: str, header: list[str], reason: str | None) -> list[str]:
+    columns = [name.strip().lower().replace(" ", "_") for name in header]
+    named = [name for name in columns if name]  # programs of tables leave empty ones at the end
+    if len(set(named)) < len(named):
+        reason = f"a column stands twice: {', '.join(columns)[:200]}: rename one"
+    if reason:
+        raise ConversationError(f"{place}: the header cannot be read: {reason}")
+    return columns
+
+
+def _why_no_text(values: Iterable[str]) -> str | None:
+    text = "".join(values)
+    if "\0" in text:
+        return "a null byte, which text does not have: save the file as UTF-8"
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "not UTF-8: save the file as UTF-8"
+    return None
 
 
 def _parquet_rows(path: Path) -> Iterator[Row]:
-    with open_bytes(path) as file:
-        file.read(1)  # says why, if the file cannot be read
-    datasets = _datasets()
     try:
-        rows = datasets.load_dataset("parquet", data_files=str(path), split="train", streaming=True)
-        for number, value in enumerate(rows, 1):
-            yield Row(f"{path}: row {number}", value)
-    except (OSError, ValueError) as error:
-        raise ConversationError(f"{path} cannot be read as Parquet: {error}") from error
-    except Exception as error:
-        if type(error).__module__.partition(".")[0] not in ("datasets", "pyarrow"):
-            raise
-        raise ConversationError(f"{path} cannot be read as Parquet: {error}") from error
+        from pyarrow import ArrowException
+        from pyarrow.parquet import ParquetFile
+    except ImportError as error:
+        raise MissingExtraError("reading Parquet needs pyarrow: pip install 'convmodel[train]'") from error
+    with open_bytes(path) as file:
+        packed = path.suffix.lower() in COMPRESSED  # then it cannot be read from its end, as Parquet is
+        source = BytesIO(file.read()) if packed else file
+        number = 0
+        try:
+            table = ParquetFile(source)
+            names = table.schema_arrow.names
+            if len(set(names)) < len(names):
+                raise ConversationError(f"a column stands twice: {', '.join(names)[:200]}: rename one")
+            for batch in table.iter_batches(1024):
+                for number, value in enumerate(batch.to_pylist(), number + 1):  # noqa: B020
+                    yield Row(f"{path}: row {number}", value)
+        except (OSError, ValueError, OverflowError, ArrowException) as error:
+            raise ConversationError(f"{path} cannot be read as Parquet: {error}") from error
 
 
 def _hub_rows(name: str) -> Iterator[Row]:
@@ -278,7 +312,7 @@ def _hub_rows(name: str) -> Iterator[Row]:
         rows = datasets.load_dataset(dataset, split=split or "train", streaming=True)
         for number, value in enumerate(rows, 1):
             yield Row(f"{name}: row {number}", value)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise ConversationError(
             f"there is no file {name}, and no such dataset could be loaded from the hub: {error}"
         ) from error
@@ -288,6 +322,6 @@ def _datasets() -> Any:
     try:
         import datasets
     except ImportError as error:
-        raise MissingExtraError("reading Parquet and the hub needs datasets: pip install 'convmodel[train]'") from error
+        raise MissingExtraError("reading from the hub needs datasets: pip install 'convmodel[train]'") from error
     datasets.disable_progress_bars()
     return datasets

@@ -4,9 +4,11 @@ Owns: the names of the shapes, their keys, and recognising them. Knows Python va
 """
 
 import difflib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from convmodel.conversation import DEFAULT_SPEAKERS, Conversation
@@ -26,52 +28,58 @@ SHAPES = {
 }
 """The recognised shapes: name and form, in the order in which they are tried."""
 
-ROLES = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "model": "assistant"}
-"""Other programs' names for who speaks."""
+ROLES = dict.fromkeys(("assistant", "gpt", "chatgpt", "bot", "model"), "assistant")
+ROLES |= {"user": "user", "human": "user", "system": "system"}
+"""What the roles are called here, by other programs' names for them in lower case."""
 
 _SPEAKER = ("role", "from", "speaker", "sender", "author", "name", "user")
 _TEXT = ("content", "value", "text", "message", "body", "utterance")
 _TIME = ("timestamp", "time", "date", "created_at")
 _GROUP = ("conversation_id", "dialog_id", "dialogue_id", "conv_id", "chat_id", "thread_id", "session_id")
 _LISTS = ("conversation", "dialog", "dialogue")
-_PAIRS = (
-    ("prompt", "response"),
-    ("prompt", "completion"),
-    ("instruction", "output"),
-    ("question", "answer"),
-    ("input", "output"),
-)
-_KEYS = frozenset({"turns", "messages", "speakers", "pinned", "id", "started_at"})
-_MISSPELT = 0.75
+_PAIRS = [("prompt", "response"), ("prompt", "completion"), ("question", "answer")]
+_PAIRS += [("instruction", "output"), ("instruction", "response"), ("input", "output")]
+_SINCE_1970 = re.compile(r"\d{9,10}(\.\d+)?|\d{12,13}")
+
+_TESTS: dict[str, Callable[[Mapping[str, Any]], bool]] = {
+    "turns": lambda value: isinstance(value.get("turns"), list | tuple),
+    "messages": lambda value: "messages" in value,
+    "personachat": lambda value: "personality" in value and ("history" in value or "utterances" in value),
+    "sharegpt": lambda value: "conversations" in value,
+    "conversation": lambda value: any(isinstance(value.get(key), list | tuple) for key in _LISTS),
+    "pairs": lambda value: any(asked in value and answered in value for asked, answered in _PAIRS),
+    "rows": lambda value: group_key(value) is not None and _has_message(value),
+}
 
 
-def shape_of(value: Any) -> str | None:
-    """Names the shape of a value; None where none is recognised.
+def shape_of(value: Any, wanted: str = AUTO) -> str | None:
+    """Names the shape of a value, the wanted one where it has several; None where none is recognised.
 
     Example:
         >>> shape_of({"conversations": [{"from": "human", "value": "Hi"}]})
         'sharegpt'
     """
-    if not isinstance(value, Mapping) or "turns" in value:
-        return "turns"
-    tests: dict[str, Callable[[], bool]] = {
-        "messages": lambda: "messages" in value,
-        "personachat": lambda: "personality" in value and bool({"history", "utterances"} & value.keys()),
-        "sharegpt": lambda: "conversations" in value,
-        "conversation": lambda: any(isinstance(value.get(key), list | tuple) for key in _LISTS),
-        "pairs": lambda: any(key in value and answer in value for key, answer in _PAIRS),
-        "rows": lambda: group_key(value) is not None and bool(_first(value, _SPEAKER) and _first(value, _TEXT)),
-    }
-    return next((name for name, test in tests.items() if test()), None)
+    return _recognised(value, wanted)[0]
+
+
+def _recognised(value: Any, wanted: str) -> tuple[str | None, Any]:
+    """Returns the shape, and the value without its nulls, unless it is recognised by them alone."""
+    if not isinstance(value, Mapping):
+        messages = isinstance(value, list | tuple) and value and all(isinstance(turn, Mapping) for turn in value)
+        return ("messages" if messages and wanted != "turns" else "turns"), value
+    # A table gives every row all the columns: those without a value tell nothing.
+    for part in ({key: item for key, item in value.items() if item is not None}, value):
+        shapes = [name for name, test in _TESTS.items() if test(part)]
+        if "turns" in part and "turns" not in shapes:  # elsewhere a number of turns; a mistake if there is nothing else
+            shapes.append("turns")
+        if shapes:
+            return (wanted if wanted in shapes else shapes[0]), part
+    return None, value
 
 
 def is_message(value: Any) -> bool:
     """Tells whether a value is one message of a conversation, rather than a conversation."""
-    return (
-        isinstance(value, Mapping)
-        and shape_of(value) is None
-        and bool(_first(value, _SPEAKER) and _first(value, _TEXT))
-    )
+    return isinstance(value, Mapping) and shape_of(value) is None and _has_message(value)
 
 
 def group_key(value: Mapping[str, Any]) -> str | None:
@@ -80,11 +88,7 @@ def group_key(value: Mapping[str, Any]) -> str | None:
 
 
 def conversations_of(value: Any, shape: str = AUTO) -> list[Conversation]:
-    """Makes the conversations of one value; there is more than one only where the value holds a list of them.
-
-    Args:
-        value: What a line of JSON, a row of a table or a caller gives.
-        shape: One of `SHAPES`, or `auto`.
+    """Makes the conversations of one value, of one of `SHAPES`; several only where the value holds a list of them.
 
     Raises:
         ConversationError: If the value has not that shape, or its conversation cannot be.
@@ -93,27 +97,35 @@ def conversations_of(value: Any, shape: str = AUTO) -> list[Conversation]:
         >>> conversations_of({"prompt": "Hi", "response": "Hello"})[0].turns
         ('Hi', 'Hello')
     """
-    found = shape_of(value)
+    found, value = _recognised(value, shape)
     if found is None:
-        keys = ", ".join(map(str, value)) or "no keys"
+        keys = ", ".join([str(key)[:40] for key in value][:8]) or "no keys"
         forms = "; or ".join(SHAPES.values())
         raise ConversationError(f"neither turns nor messages in an object with {keys}: a conversation is {forms}")
     if shape not in (AUTO, found):
         raise ConversationError(f"this is of the shape {found}, not {shape}: leave --format out, or correct the line")
     if not isinstance(value, Mapping):
         return [_of_list(value)]
-    if found == "sharegpt":
-        return _of_conversations(value)
     if found == "rows":
         return [conversation_of_rows([value])]
-    make = {
+    items = value.get("conversations")
+    if (
+        found == "sharegpt"
+        and isinstance(items, list | tuple)
+        and all(isinstance(item, list | tuple) for item in items)
+    ):
+        return [_of_list(item) for item in items]  # ShareGPT has the messages of one there, ChatterBot has several
+    made = {
         "turns": _of_turns,
         "messages": _of_messages,
         "conversation": _of_conversation,
+        "sharegpt": lambda value: _of_list(value["conversations"]),
         "pairs": _of_pair,
         "personachat": _of_persona,
-    }[found]
-    return [_named(make(value), value)]
+    }[found](value)
+    if found not in ("turns", "personachat"):
+        made = _with_system(made, value)
+    return [_named(made, value)]
 
 
 def conversation_of_rows(rows: Sequence[Mapping[str, Any]]) -> Conversation:
@@ -129,24 +141,31 @@ def conversation_of_rows(rows: Sequence[Mapping[str, Any]]) -> Conversation:
     """
     last = rows[-1]
     key = group_key(last)
-    made = _of_persona(last) if shape_of(last) == "personachat" else _from_messages(rows)
+    if shape_of(last) == "personachat":
+        made = _of_persona(last if "utterances" in last else _longest(rows))
+    elif key is None or last[key] in (None, ""):
+        raise ConversationError(f"{key} is empty: say which conversation the row belongs to")
+    else:
+        made = _from_messages(rows)
     return replace(made, id=str(last[key])) if key and last[key] is not None else made
 
 
 def read_time(value: Any) -> datetime | None:
-    """Reads a time: ISO 8601, or seconds (or milliseconds) since 1970; UTC without a zone. None if it is neither.
+    """Reads a time: ISO 8601, or (milli)seconds since 1970, as text too; UTC without a zone. None if it is neither.
 
     Example:
         >>> read_time("2018-05-02T19:38:15Z")
         datetime.datetime(2018, 5, 2, 19, 38, 15)
     """
     try:
+        if isinstance(value, str) and _SINCE_1970.fullmatch(value.strip()):
+            value = float(value)
         if isinstance(value, datetime):
             time = value
         elif isinstance(value, str):
             time = datetime.fromisoformat(value.strip())
         elif isinstance(value, int | float) and not isinstance(value, bool):
-            time = datetime.fromtimestamp(value / 1000 if value > 1e11 else value, UTC)
+            time = datetime.fromtimestamp(value / 1000 if abs(value) > 1e11 else value, UTC)
         else:
             return None
         return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
@@ -155,18 +174,24 @@ def read_time(value: Any) -> datetime | None:
 
 
 def _first(value: Mapping[str, Any], keys: Sequence[str]) -> str | None:
-    return next((key for key in keys if key in value), None)
+    """Returns the first of the keys that has a value, or else the first that is there."""
+    there = [key for key in keys if key in value]
+    return next((key for key in there if value[key] is not None), there[0] if there else None)
+
+
+def _has_message(value: Mapping[str, Any]) -> bool:
+    return _first(value, _SPEAKER) is not None and _first(value, _TEXT) is not None
 
 
 def _named(conversation: Conversation, value: Mapping[str, Any]) -> Conversation:
     """Adds what any shape may carry: an id, and the time when it began."""
-    name = _first(value, ("id", *_GROUP))
-    if name and value[name] is not None:
+    if (name := _first(value, ("id", *_GROUP))) and value[name] is not None:
         conversation = replace(conversation, id=str(value[name]))
     if value.get("started_at") is not None:
         time = read_time(value["started_at"])
         if time is None:
-            raise ConversationError(f"started_at is {value['started_at']!r}: write a time such as 2024-01-31T21:41:00")
+            given = str(value["started_at"])[:40]
+            raise ConversationError(f"started_at is {given!r}: write a time such as 2024-01-31T21:41:00")
         conversation = replace(conversation, started_at=time)
     return conversation
 
@@ -196,71 +221,81 @@ def _of_messages(value: Mapping[str, Any]) -> Conversation:
 
 def _refuse_misspelt(value: Mapping[str, Any]) -> None:
     for key in value:
-        for known in _KEYS - value.keys():
-            if key not in _KEYS and difflib.SequenceMatcher(None, str(key).lower(), known).ratio() > _MISSPELT:
-                raise ConversationError(f"{key} is no field: write {known}, if that is meant")
+        if (meant := _meant(str(key))) and meant not in value:
+            raise ConversationError(f"{key} is no field: write {meant}, if that is meant")
+
+
+@lru_cache(maxsize=1024)  # the keys are the same in every row
+def _meant(key: str) -> str | None:
+    meant = ("speakers", "pinned", "started_at")
+    alike = (name for name in meant if difflib.SequenceMatcher(None, key.lower(), name).ratio() > 0.75)
+    return None if key in meant or len(key) > 20 else next(alike, None)
 
 
 def _of_conversation(value: Mapping[str, Any]) -> Conversation:
     turns = next(value[key] for key in _LISTS if isinstance(value.get(key), list | tuple))
-    speakers = value.get("speakers")
-    if speakers is not None and not any(isinstance(turn, Mapping) for turn in turns):
-        return Conversation(turns, speakers)
-    return _of_list(turns)
+    return Conversation(turns, value["speakers"]) if value.get("speakers") is not None else _of_list(turns)
 
 
-def _of_conversations(value: Mapping[str, Any]) -> list[Conversation]:
-    """ShareGPT's `conversations` are the messages of one conversation; in others they are several."""
-    items = value["conversations"]
-    if not isinstance(items, list | tuple):
-        raise ConversationError("conversations are not a list")
-    if items and all(isinstance(item, list | tuple) for item in items):
-        return [_of_list(item) for item in items]
-    conversation = _of_list(items)
+def _with_system(conversation: Conversation, value: Mapping[str, Any]) -> Conversation:
+    """Adds a system message that stands beside the messages, unless there is one among them."""
     system = value.get("system")
-    if isinstance(system, str) and system.strip() and not conversation.pinned:
-        conversation = replace(
-            conversation, turns=(system, *conversation.turns), speakers=("system", *conversation.who), pinned=1
-        )
-    return [_named(conversation, value)]
+    if not isinstance(system, str) or not system.strip() or conversation.pinned:
+        return conversation
+    return replace(conversation, turns=(system, *conversation.turns), speakers=("system", *conversation.who), pinned=1)
 
 
 def _of_pair(value: Mapping[str, Any]) -> Conversation:
-    asked, answered = next(pair for pair in _PAIRS if pair[0] in value and pair[1] in value)
-    question = [value[asked]]
-    if asked == "instruction" and isinstance(value.get("input"), str) and value["input"].strip():
-        question.append(value["input"])
-    if not all(isinstance(part, str) for part in question):
-        if isinstance(value[asked], list | tuple):  # a prompt of messages, and one of the response
-            response = value[answered]
-            closing = response if isinstance(response, list | tuple) else [{"role": "assistant", "content": response}]
-            return _from_messages([*value[asked], *closing])
-        raise ConversationError(f"{asked} is {type(value[asked]).__name__}, not a string")
-    turns, speakers, pinned = ["\n".join(question), value[answered]], list(DEFAULT_SPEAKERS), 0
-    if isinstance(value.get("system"), str) and value["system"].strip():
-        turns, speakers, pinned = [value["system"], *turns], ["system", *speakers], 1
-    return Conversation(turns, speakers, pinned=pinned)
+    pair = next(pair for pair in _PAIRS if pair[0] in value and pair[1] in value)
+    messages: list[Any] = []
+    for role, key in zip(DEFAULT_SPEAKERS, pair, strict=True):
+        more = [
+            value[other]
+            for other in ("input", "context")
+            if key == "instruction" and str(value.get(other) or "").strip()
+        ]
+        if isinstance(value[key], list | tuple) and value[key] and not more:
+            messages += value[key]
+        elif all(isinstance(part, str) for part in (value[key], *more)):
+            messages.append({"role": role, "content": "\n".join([value[key], *more])})
+        else:
+            raise ConversationError(
+                f"{' and '.join([key, *['input'] * len(more)])}: neither text nor a list of messages"
+            )
+    return _from_messages(messages)
 
 
 def _of_persona(value: Mapping[str, Any]) -> Conversation:
     """The persona is the last speaker's; the true response is the last candidate."""
-    last = value
-    if "utterances" in value:
-        if not isinstance(value["utterances"], list | tuple) or not value["utterances"]:
-            raise ConversationError("utterances are no list of histories")
-        last = value["utterances"][-1]
-    persona, history, candidates = (
-        part.get(key) if isinstance(part, Mapping) else None
-        for part, key in ((value, "personality"), (last, "history"), (last, "candidates"))
-    )
-    if not all(isinstance(part, list | tuple) for part in (persona, history)):
-        raise ConversationError("personality and history are not lists of strings")
-    said = [*history, *(candidates or [])[-1:]]  # type: ignore[misc]
+    parts = value.get("utterances")
+    if parts is not None and not (isinstance(parts, list | tuple) and parts):
+        raise ConversationError("utterances are no list of histories")
+    last = parts[-1] if parts else value
+    persona, history = value["personality"], _history(last)
+    candidates = last.get("candidates") or []
+    are_lists = isinstance(candidates, list | tuple) and isinstance(persona, list | tuple)
+    if not are_lists or not all(isinstance(line, str) for line in persona):
+        raise ConversationError("personality and candidates are not lists of strings")
+    said = [*history, *candidates[-1:]]
     who = [DEFAULT_SPEAKERS[(len(said) - number) % 2] for number in range(len(said))]
-    lines = [line for line in persona if isinstance(line, str)]  # type: ignore[union-attr]
-    if not any(line.strip() for line in lines):
+    if not any(line.strip() for line in persona):
         return Conversation(said, who)
-    return Conversation(["\n".join(lines), *said], ["persona", *who], pinned=1)
+    return Conversation(["\n".join(persona), *said], ["persona", *who], pinned=1)
+
+
+def _history(value: Any) -> list[Any]:
+    history = value.get("history") if isinstance(value, Mapping) else None
+    if not isinstance(history, list | tuple):
+        raise ConversationError("the history is not a list of strings")
+    return list(history)
+
+
+def _longest(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Returns the row with the whole history; each of the others has a beginning of it."""
+    longest = max(rows, key=lambda row: len(_history(row)))
+    if any((part := _history(row)) != _history(longest)[: len(part)] for row in rows):
+        raise ConversationError("its rows are not one conversation: each history must begin as the longest does")
+    return longest
 
 
 def _from_messages(messages: Sequence[Any]) -> Conversation:
@@ -268,33 +303,28 @@ def _from_messages(messages: Sequence[Any]) -> Conversation:
     plain: list[dict[str, Any]] = []
     for number, message in enumerate(messages, 1):
         parts = message if isinstance(message, list | tuple) and message else [message]
-        speakers, texts = [], []
-        for part in parts:
-            speaker, text = _message(part, number)
-            speakers.append(speaker)
-            texts.append(text)
-        if all(speaker == speakers[0] for speaker in speakers) and len(texts) > 1:
-            plain.append({"role": speakers[0], "content": "\n".join(map(str, texts))})
+        speakers, texts = zip(*(_message(part, number) for part in parts), strict=True)
+        if len(texts) > 1 and all(isinstance(text, str) for text in texts) and len(set(map(str, speakers))) == 1:
+            plain.append({"role": speakers[0], "content": "\n".join(texts)})
         else:
             plain += [{"role": speaker, "content": text} for speaker, text in zip(speakers, texts, strict=True)]
     conversation = Conversation.from_messages(plain)
     first = messages[0][0] if isinstance(messages[0], list | tuple) else messages[0]
-    time = next((read_time(first[key]) for key in _TIME if key in first), None)
+    time = read_time(first.get(_first(first, _TIME)))
     return replace(conversation, started_at=time) if time else conversation
 
 
 def _message(message: Any, number: int) -> tuple[Any, Any]:
     """Returns who speaks and what, still to be checked."""
-    speaker = _first(message, _SPEAKER) if isinstance(message, Mapping) else None
-    text = _first(message, _TEXT) if isinstance(message, Mapping) else None
+    speaker, text = (_first(message, keys) if isinstance(message, Mapping) else None for keys in (_SPEAKER, _TEXT))
     if speaker is None or text is None:
         raise ConversationError(f"message {number} needs a role and a content")
     who, said = message[speaker], message[text]
     if isinstance(said, list | tuple):
-        others = [part for part in said if not (isinstance(part, Mapping) and isinstance(part.get("text"), str))]
-        if others:
+        content: list[Any] = [part.get("text") if isinstance(part, Mapping) else part for part in said]
+        if not all(isinstance(part, str) for part in content):
             raise ConversationError(f"message {number} holds more than text, which no language model can read")
-        said = "\n".join(part["text"] for part in said)
+        said = "\n".join(content)
     if isinstance(who, int) and speaker != "role" and not isinstance(who, bool):
         who = str(who)
     return (ROLES.get(who.lower(), who) if isinstance(who, str) else who), said

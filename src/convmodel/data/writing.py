@@ -31,6 +31,7 @@ def write_jsonl(path: Path, conversations: Iterable[Conversation]) -> int:
     """Writes conversations, one a line, and returns how many there were."""
     number = 0
     with path.open("w", encoding="utf-8", newline="\n") as file:
-        for number, conversation in enumerate(conversations, 1):
+        for conversation in conversations:
+            number += 1
             file.write(json.dumps(to_record(conversation), ensure_ascii=False) + "\n")
     return number
