@@ -53,6 +53,7 @@ def command(
     epochs: Annotated[float | None, _setting("epochs")] = None,
     max_steps: Annotated[int | None, _setting("max_steps")] = None,
     warmup_steps: Annotated[int | None, _setting("warmup_steps")] = None,
+    packing: Annotated[bool | None, _setting("packing")] = None,
 ) -> None:
     """Looks at a model and your data before you fine-tune, and says what is wrong and how to cure it.
 
@@ -67,6 +68,7 @@ def command(
         "epochs": epochs,
         "max_steps": max_steps,
         "warmup_steps": warmup_steps,
+        "packing": packing,
     }
     config = FitConfig.from_options({name: value for name, value in settings.items() if value is not None})
     sources = [source for source in (data, valid) if source is not None]

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from convmodel.data.batching import pad
-from convmodel.data.ordering import grouped_order
+from convmodel.data.batching import pack, pad
+from convmodel.data.ordering import grouped_order, packed_order
 from convmodel.data.window_set import WindowSet
 from convmodel.doctor.checks import Check
 from convmodel.doctor.plan import RunPlan
@@ -84,15 +84,18 @@ def estimate(
         train: What is to be learned from.
         plan: What the run is going to do.
     """
-    tokens, padded = _tokens(train, plan)
-    order = np.argsort(-train.lengths, kind="stable")
+    rows = _rows(train, plan)
+    lengths = np.array([sum(int(train.lengths[index]) for index in row) for row in rows])
+    tokens, padded = _tokens(lengths, plan)
+    longest_first = [rows[index] for index in np.argsort(-lengths, kind="stable")]
     with _untouched(hf_model):
-        longest = _batch(hf_model, tokenizer, [train.windows[int(order[0])]])
+        longest = _batch(hf_model, tokenizer, _representative(train, longest_first[:1], 1)[0], packed=plan.packing)
         activations = _activation_bytes(hf_model, longest) * plan.batch_size
         memory = _state_bytes(hf_model) + activations
         available = available_bytes(hf_model)
         together = plan.batch_size if available is None or memory < available else 1
-        per_token = _seconds_per_token(hf_model, tokenizer, _representative(train, order, together))
+        timed = _representative(train, longest_first, together)
+        per_token = _seconds_per_token(hf_model, tokenizer, timed, packed=plan.packing)
         seconds = per_token * padded + plan.steps * _seconds_per_update(hf_model)
     return Estimate(plan.steps, tokens, padded, seconds, memory, activations, available)
 
@@ -128,10 +131,17 @@ def available_bytes(hf_model: "PreTrainedModel") -> int | None:
         return None
 
 
-def _tokens(train: WindowSet, plan: RunPlan) -> tuple[int, int]:
-    """Counts the run's tokens without and with padding, from the first epoch's batches."""
+def _rows(train: WindowSet, plan: RunPlan) -> list[tuple[int, ...]]:
+    """Returns the windows of each row of an epoch's batches, in order: one, or those that are packed together."""
+    if plan.packing:
+        return list(packed_order(train.lengths, plan.max_length, seed=0, epoch=0))
     per_update = plan.batch_size * plan.gradient_accumulation_steps
-    lengths = train.lengths[grouped_order(train.lengths, per_update, seed=0, epoch=0)].astype(np.int64)
+    return [(index,) for index in grouped_order(train.lengths, per_update, seed=0, epoch=0).tolist()]
+
+
+def _tokens(lengths: "np.ndarray[Any, Any]", plan: RunPlan) -> tuple[int, int]:
+    """Counts the run's tokens without and with padding, from the lengths of the first epoch's rows in their order."""
+    per_update = plan.batch_size * plan.gradient_accumulation_steps
     starts = np.arange(0, len(lengths), plan.batch_size)
     sizes = np.diff([*starts, len(lengths)])
     padded = int((np.maximum.reduceat(lengths, starts) * sizes).sum())
@@ -161,9 +171,11 @@ def _untouched(hf_model: "PreTrainedModel") -> Iterator[None]:
 
 
 def _batch(
-    hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, windows: Sequence[Window]
+    hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, rows: Sequence[Sequence[Window]], *, packed: bool
 ) -> dict[str, torch.Tensor]:
-    batch = pad(windows, tokenizer.pad_token_id, use_token_types=tokenizer.layout.use_token_types)
+    types, pad_id = tokenizer.layout.use_token_types, tokenizer.pad_token_id
+    windows = [window for row in rows for window in row]
+    batch = pack(rows, pad_id, use_token_types=types) if packed else pad(windows, pad_id, use_token_types=types)
     return {name: tensor.to(hf_model.device) for name, tensor in batch.items()}
 
 
@@ -196,21 +208,26 @@ def _activation_bytes(hf_model: "PreTrainedModel", batch: dict[str, torch.Tensor
     return found + _COPIES * _FLOAT * rows * batch["input_ids"].numel()
 
 
-def _representative(train: WindowSet, order: Any, together: int) -> list[list[Window]]:
-    """Chooses batches from the middle of each third of the windows sorted by length."""
-    together = min(together, len(order))
-    places = [min((2 * part + 1) * len(order) // (2 * MEASURED), len(order) - together) for part in range(MEASURED)]
+def _representative(train: WindowSet, rows: Sequence[tuple[int, ...]], together: int) -> list[list[list[Window]]]:
+    """Chooses batches from the middle of each third of the rows, which are sorted by length."""
+    together = min(together, len(rows))
+    places = [min((2 * part + 1) * len(rows) // (2 * MEASURED), len(rows) - together) for part in range(MEASURED)]
     return [
-        [train.windows[index] for index in order[place : place + together].tolist()] for place in dict.fromkeys(places)
+        [[train.windows[index] for index in row] for row in rows[place : place + together]]
+        for place in dict.fromkeys(places)
     ]
 
 
 def _seconds_per_token(
-    hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, batches: Sequence[Sequence[Window]]
+    hf_model: "PreTrainedModel",
+    tokenizer: ConversationTokenizer,
+    batches: Sequence[Sequence[Sequence[Window]]],
+    *,
+    packed: bool,
 ) -> float:
     tokens, spent = 0, 0.0
-    for windows in batches:
-        batch = _batch(hf_model, tokenizer, windows)
+    for rows in batches:
+        batch = _batch(hf_model, tokenizer, rows, packed=packed)
         spent += _timed(hf_model, lambda batch=batch: _forward(hf_model, batch).backward())
         hf_model.zero_grad(set_to_none=True)
         tokens += batch["input_ids"].numel()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from convmodel.architecture import window_length
 from convmodel.conversation import Conversation
+from convmodel.data.ordering import packed_order
 from convmodel.data.problems import Problems
 from convmodel.data.reading import ConversationReader
 from convmodel.data.window_set import Account, WindowSet, encode_windows
@@ -107,7 +108,8 @@ def examine(
     loss_on: LossOn = settings["loss_on"]
     windows = train.windows(tokenizer, max_length=max_length, loss_on=loss_on)
     others = None if valid is None else valid.windows(tokenizer, max_length=max_length, loss_on=loss_on)
-    plan = RunPlan.of(settings, len(windows.windows), max_length)
+    packed = settings["packing"] and packed_order(windows.lengths, max_length, seed=settings["seed"], epoch=0)
+    plan = RunPlan.of(settings, len(packed or windows.windows), max_length)
     statistics = Statistics.collect(train.conversations, tokenizer, loss_on=loss_on)
     checks = fast_checks(hf_model, tokenizer, windows, others, plan, statistics.supervised())
     # A model that lacks rows or positions cannot compute these windows at all.

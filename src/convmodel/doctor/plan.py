@@ -23,6 +23,7 @@ class RunPlan:
         epochs: Passes over the data, as asked for; `steps` has the last word.
         max_length: The longest window, in tokens.
         loss_on: Whose turns are supervised.
+        packing: Whether several windows share a row.
     """
 
     steps: int
@@ -32,24 +33,28 @@ class RunPlan:
     epochs: float
     max_length: int
     loss_on: LossOn
+    packing: bool = False
 
     @classmethod
-    def of(cls, settings: Mapping[str, Any], windows: int, max_length: int) -> "RunPlan":
+    def of(cls, settings: Mapping[str, Any], rows: int, max_length: int) -> "RunPlan":
         """Computes how many updates a run of such settings has, as `fit` does.
 
         Args:
             settings: The fields of a `FitConfig` by name.
-            windows: How many training windows there are.
+            rows: How many windows, or rows of packed windows, an epoch has.
             max_length: The longest window, in tokens.
 
         Example:
             >>> settings = dict(batch_size=8, gradient_accumulation_steps=1, epochs=3.0, max_steps=None,
-            ...     warmup_steps=None, loss_on="all")
-            >>> RunPlan.of(settings, windows=100, max_length=1024).steps  # 13 an epoch
+            ...     warmup_steps=None, loss_on="all", packing=False)
+            >>> RunPlan.of(settings, rows=100, max_length=1024).steps  # 13 an epoch
             39
         """
         per_update = settings["batch_size"] * settings["gradient_accumulation_steps"]
-        steps = settings["max_steps"] or math.ceil(math.ceil(windows / per_update) * settings["epochs"])
+        steps = settings["max_steps"] or math.ceil(math.ceil(rows / per_update) * settings["epochs"])
         warmup = settings["warmup_steps"]
-        same = {name: settings[name] for name in ("batch_size", "gradient_accumulation_steps", "epochs", "loss_on")}
+        same = {
+            name: settings[name]
+            for name in ("batch_size", "gradient_accumulation_steps", "epochs", "loss_on", "packing")
+        }
         return cls(steps, steps // 20 if warmup is None else warmup, max_length=max_length, **same)

@@ -42,6 +42,7 @@ SETTINGS: dict[str, Any] = {
     "max_steps": None,
     "warmup_steps": None,
     "loss_on": "all",
+    "packing": False,
 }
 
 
@@ -70,7 +71,7 @@ def test_a_good_check_needs_no_cure_and_a_bad_one_has_one(gpt2_tokenizer: Conver
     ids=str,
 )
 def test_a_plan_counts_updates_as_the_run_does(changed: dict[str, Any], steps: int, warmup: int) -> None:
-    plan = RunPlan.of(SETTINGS | changed, windows=100, max_length=64)  # 7 updates an epoch
+    plan = RunPlan.of(SETTINGS | changed, rows=100, max_length=64)  # 7 updates an epoch
 
     assert (plan.steps, plan.warmup_steps) == (steps, warmup)
     assert (plan.batch_size, plan.max_length, plan.loss_on) == (8, 64, "all")

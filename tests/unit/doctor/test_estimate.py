@@ -41,6 +41,18 @@ def test_steps_and_tokens_are_those_of_the_run(
     assert 0 < found.seconds < 600
 
 
+def test_packed_rows_hold_the_same_tokens_in_fewer_updates_and_less_padding(
+    model: Any, gpt2_tokenizer: ConversationTokenizer, train: WindowSet
+) -> None:
+    packed = replace(PLAN, packing=True, steps=2)  # 96 tokens in 2 rows of 64, an update an epoch
+
+    found = estimate(model, gpt2_tokenizer, train, packed)
+
+    assert found.tokens == 2 * train.lengths.sum()
+    assert found.padded_tokens <= 2 * 2 * 64
+    assert found.seconds > 0
+
+
 def test_windows_of_one_length_need_no_padding(model: Any, gpt2_tokenizer: ConversationTokenizer) -> None:
     talks = [Conversation(["Hi", "Hello"])] * 5
     train = encode_windows(talks, gpt2_tokenizer, max_length=64, loss_on="all")
@@ -85,7 +97,9 @@ def test_what_is_counted_is_what_autograd_keeps(gpt2_tokenizer: ConversationToke
         with torch.random.fork_rng():
             hf_model = GPT2LMHeadModel(config)
         [window] = gpt2_tokenizer.windows(["Hi", "Hello " * 40], max_length=64)
-        sizes.append(module._activation_bytes(hf_model, module._batch(hf_model, gpt2_tokenizer, [window])))
+        sizes.append(
+            module._activation_bytes(hf_model, module._batch(hf_model, gpt2_tokenizer, [[window]], packed=False))
+        )
 
     assert sizes[2] - sizes[1] == sizes[1] - sizes[0] > 4 * len(window.input_ids) * 32
 
@@ -142,9 +156,9 @@ def test_batches_are_timed_one_window_at_a_time_where_memory_lacks(
     sizes = []
     whole = module._batch
 
-    def watched(hf_model: Any, tokenizer: Any, windows: Any) -> Any:
-        sizes.append(len(windows))
-        return whole(hf_model, tokenizer, windows)
+    def watched(hf_model: Any, tokenizer: Any, rows: Any, **options: Any) -> Any:
+        sizes.append(len(rows))
+        return whole(hf_model, tokenizer, rows, **options)
 
     monkeypatch.setattr(module, "_batch", watched)
     estimate(model, gpt2_tokenizer, train, PLAN)
@@ -158,7 +172,7 @@ def test_batches_are_timed_one_window_at_a_time_where_memory_lacks(
 def test_time_grows_with_the_run(
     model: Any, gpt2_tokenizer: ConversationTokenizer, train: WindowSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_seconds_per_token", lambda *arguments: 0.5)
+    monkeypatch.setattr(module, "_seconds_per_token", lambda *arguments, **options: 0.5)
     monkeypatch.setattr(module, "_seconds_per_update", lambda hf_model: 0.1)
 
     found = estimate(model, gpt2_tokenizer, train, PLAN)
@@ -167,12 +181,12 @@ def test_time_grows_with_the_run(
 
 
 def test_long_middle_and_short_windows_are_timed(train: WindowSet) -> None:
-    order = np.argsort(-train.lengths)
+    rows = [(int(index),) for index in np.argsort(-train.lengths)]
 
-    batches = module._representative(train, order, 2)
+    batches = module._representative(train, rows, 2)
 
-    assert [[len(window.input_ids) for window in batch] for batch in batches] == [[26, 21], [16, 11], [11, 6]]
-    assert [len(batch) for batch in module._representative(train, order, 100)] == [6]
+    assert [[len(window.input_ids) for [window] in batch] for batch in batches] == [[26, 21], [16, 11], [11, 6]]
+    assert [len(batch) for batch in module._representative(train, rows, 100)] == [6]
 
 
 def test_a_slow_model_is_timed_once(
