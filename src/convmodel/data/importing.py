@@ -184,6 +184,11 @@ def _recognised(source: str | Path, name: str, account: ImportAccount) -> Iterat
         yield path, format
     elif path.is_dir():
         yield from _folder(path, account)
+    elif path.suffix and not is_data_file(path):
+        raise ConversationError(
+            f"{path} is no chat export that is recognised ({', '.join(FORMATS)}), and no file of another shape, which "
+            "end in .jsonl, .csv and so on: look at its first lines, or name its format (--format)"
+        )
     else:
         yield path, None
 

@@ -208,7 +208,7 @@ def _require_enough(together: list[list[int]], count: int, shares: tuple[float, 
         apart = f", {len(together)} if those that repeat each other are one" if len(together) < count else ""
         raise ConversationError(
             f"{count} conversations{apart}: too few for {needed} parts; add conversations, "
-            "or set the share of valid or test to 0"
+            "or set the share of valid or test to 0, as in --split 1,0,0"
         )
 
 

@@ -172,6 +172,13 @@ def test_too_few_conversations_for_the_parts_name_the_cure(tmp_path: Path) -> No
         import_conversations([path], tmp_path / "data")
 
 
+def test_a_file_that_is_nothing_known_names_what_is(tmp_path: Path) -> None:
+    (tmp_path / "diary.txt").write_text("Dear diary, it rained.")
+
+    with pytest.raises(ConversationError, match=r"diary.txt is no chat export that is recognised \(whatsapp, "):
+        import_conversations([tmp_path / "diary.txt"], tmp_path / "data")
+
+
 def test_a_folder_that_cannot_be_written_is_an_error_of_ours(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 
