@@ -167,7 +167,7 @@ def measure(path: Path, name: str) -> None:
     busy = sum(usage.ru_utime + usage.ru_stime for usage in (own, children))
     with Watch() as second:
         begin = time.perf_counter()
-        sampler = PackedSampler(windows.lengths, LENGTH, seed=0, epochs=1)
+        sampler = PackedSampler(windows.lengths, LENGTH, seed=0)
         dataset = WindowDataset(windows.windows)
         tokens = 0
         rows = []

@@ -81,11 +81,9 @@ class Rows:
             start = end
 
     def parted(self, rows: int) -> "Rows":
-        """Returns the same windows in so many rows, by parting the first rows that have more than one window."""
-        missing = rows - len(self)
-        starts = self.ends - np.diff(self.ends, prepend=np.int32(0))
-        new = (starts + 1)[self.ends - starts > 1][: max(0, missing)]
-        return Rows(self.indices, np.sort(np.concatenate([self.ends, new])))
+        """Returns the same windows in so many rows, by ending as many more of them as early as possible."""
+        between = np.setdiff1d(np.arange(1, len(self.indices), dtype=np.int32), self.ends, assume_unique=True)
+        return Rows(self.indices, np.sort(np.concatenate([self.ends, between[: max(0, rows - len(self))]])))
 
 
 def packed_order(lengths: Lengths, max_length: int, *, seed: int, epoch: int) -> Rows:
@@ -144,6 +142,7 @@ def _shuffled(rows: Rows, random: np.random.Generator) -> Rows:
 
 
 _BITS = 40
+_SPARE = 500  # rows among which one may be parted, so that every epoch has as many
 
 
 class GroupedSampler(torch.utils.data.Sampler[int]):
@@ -167,10 +166,12 @@ class GroupedSampler(torch.utils.data.Sampler[int]):
 class PackedSampler(torch.utils.data.Sampler[tuple[int, ...]]):
     """Rows by `packed_order`, anew for each epoch, and as many in each: `Trainer` counts its updates in advance."""
 
-    def __init__(self, lengths: Lengths, max_length: int, seed: int, epochs: int) -> None:
+    def __init__(self, lengths: Lengths, max_length: int, seed: int) -> None:
         self._lengths, self._max_length, self._seed = lengths, max_length, seed
         self._epoch = 0
-        self._rows = max(len(self._packed(epoch)) for epoch in range(epochs))
+        # Packings of other epochs differ by a row or two.
+        first = len(self._packed(0))
+        self._rows = min(first + first // _SPARE, len(lengths))
 
     def set_epoch(self, epoch: int) -> None:
         """Chooses the epoch whose rows come next."""
@@ -180,8 +181,10 @@ class PackedSampler(torch.utils.data.Sampler[tuple[int, ...]]):
         return self._rows
 
     def __iter__(self) -> Iterator[tuple[int, ...]]:
-        # Packings differ by a row or two; where one has fewer, rows are parted until it has as many.
-        yield from self._packed(self._epoch).parted(self._rows)
+        rows = self._packed(self._epoch)
+        if len(rows) > self._rows:  # the first epoch's rows in another order
+            rows = _shuffled(self._packed(0), np.random.default_rng([self._seed, self._epoch]))
+        yield from rows.parted(self._rows)
 
     def _packed(self, epoch: int) -> Rows:
         return packed_order(self._lengths, self._max_length, seed=self._seed, epoch=epoch)

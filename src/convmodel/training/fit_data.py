@@ -4,7 +4,6 @@ Owns: making both sets of windows, the choice of the order, and the check that a
 """
 
 import logging
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +14,7 @@ import torch
 from convmodel.architecture import window_length
 from convmodel.conversation import Conversation
 from convmodel.data.batching import pack, pad
-from convmodel.data.ordering import GroupedSampler, PackedSampler, packed_order
+from convmodel.data.ordering import GroupedSampler, PackedSampler
 from convmodel.data.window_set import WindowSet
 from convmodel.data.window_store import prepare_windows
 from convmodel.errors import ConfigError
@@ -78,11 +77,7 @@ def _order(config: FitConfig, train: WindowSet, max_length: int) -> GroupedSampl
     per_update = config.batch_size * config.gradient_accumulation_steps
     if not config.packing:
         return GroupedSampler(train.lengths, per_update, config.seed)
-    epochs = math.ceil(config.epochs)
-    if config.max_steps:
-        rows = len(packed_order(train.lengths, max_length, seed=config.seed, epoch=0))
-        epochs = math.ceil(config.max_steps * per_update / rows) + 1
-    return PackedSampler(train.lengths, max_length, config.seed, epochs)
+    return PackedSampler(train.lengths, max_length, config.seed)
 
 
 def require_packable(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer) -> None:

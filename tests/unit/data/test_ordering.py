@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convmodel.data.ordering import GroupedSampler, PackedSampler, grouped_order, packed_order
+from convmodel.data import ordering
+from convmodel.data.ordering import GroupedSampler, PackedSampler, Rows, grouped_order, packed_order
 from convmodel.errors import ConfigError
 
 LENGTHS = st.lists(st.integers(1, 64), min_size=1, max_size=300).map(lambda lengths: np.array(lengths, np.int32))
@@ -82,7 +83,7 @@ def test_a_window_longer_than_a_row_is_refused() -> None:
 @settings(max_examples=50)
 @given(LENGTHS, SEEDS)
 def test_a_sampler_gives_as_many_rows_in_every_epoch(lengths: np.ndarray, seed: int) -> None:
-    sampler = PackedSampler(lengths, 64, seed, epochs=4)
+    sampler = PackedSampler(lengths, 64, seed)
 
     for epoch in range(4):
         sampler.set_epoch(epoch)
@@ -100,3 +101,26 @@ def test_a_sampler_repeats_an_epoch_exactly() -> None:
 
     assert list(sampler) == first != second
     assert len(sampler) == 49
+
+
+@pytest.mark.parametrize("more", [0, 1, 3])
+def test_epochs_whose_packings_differ_have_as_many_rows(more: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether an epoch's own packing has fewer rows or more than the first's, every window comes once."""
+    lengths = np.random.default_rng(0).integers(5, 60, 3000).astype(np.int32)
+    first = packed_order(lengths, 64, seed=0, epoch=0)
+
+    def packed(lengths: np.ndarray, max_length: int, *, seed: int, epoch: int) -> Rows:
+        own = packed_order(lengths, max_length, seed=seed, epoch=epoch)
+        return first if epoch == 0 else own.parted(len(first) + more * 5)
+
+    monkeypatch.setattr(ordering, "packed_order", packed)
+    sampler = PackedSampler(lengths, 64, seed=0)
+    seen = set()
+    for epoch in range(4):
+        sampler.set_epoch(epoch)
+        rows = list(sampler)
+        seen.add(tuple(rows))
+        assert len(rows) == len(sampler)
+        assert sorted(index for row in rows for index in row) == list(range(len(lengths)))
+        assert all(sum(int(lengths[index]) for index in row) <= 64 for row in rows)
+    assert len(seen) == 4
