@@ -39,7 +39,7 @@ from convmodel.data.window_set import (
     in_processes,
     require_windows,
 )
-from convmodel.errors import MissingExtraError
+from convmodel.errors import MissingExtraError, SaveError
 from convmodel.layout import CONTEXT_SHARE, IGNORED, LossOn, Window
 from convmodel.storage import staged
 from convmodel.tokenizer import ConversationTokenizer
@@ -181,7 +181,10 @@ def prepare_windows(
     if (folder / _ACCOUNT).exists() and (folder / _WINDOWS).exists():
         logger.info("the windows of %s are in %s already", reader.source, folder)
     else:
-        _make(folder, chain(first, rest), reader, encode)
+        try:
+            _make(folder, chain(first, rest), reader, encode)
+        except SaveError as error:
+            raise SaveError(f"{error}; CONVMODEL_CACHE names the folder for it") from error
         _make_room(folder)
     os.utime(folder / _ACCOUNT)
     return _open(folder, loss_on)

@@ -17,7 +17,7 @@ from convmodel.data import window_set, window_store
 from convmodel.data.reading import ConversationReader
 from convmodel.data.window_set import WindowSet, chunks, encode_windows, in_processes
 from convmodel.data.window_store import StoredWindows, cache_folder, prepare_windows
-from convmodel.errors import ContextTooLongError, ConversationError
+from convmodel.errors import ContextTooLongError, ConversationError, SaveError
 from convmodel.layout import IGNORED
 
 OPTIONS = {"max_length": 24, "loss_on": "all"}
@@ -263,3 +263,13 @@ def test_every_supervised_turn_is_supervised_exactly_once(
     assert made.cut == sum(turn - min(turn - 1, max_length - 1) for turn in chosen if turn > max_length - 1)
     assert made.tokens == sum(label != IGNORED for window in made.windows for label in window.labels)
     assert all(len(window.input_ids) <= max_length for window in made.windows)
+
+
+def test_a_cache_that_cannot_be_written_names_its_setting(
+    gpt2_tokenizer: ConversationTokenizer, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("CONVMODEL_CACHE", str(tmp_path / "file"))
+
+    with pytest.raises(SaveError, match=r"cannot be written: .*; CONVMODEL_CACHE names the folder for it"):
+        prepare_windows(ConversationReader(path), gpt2_tokenizer, **OPTIONS)
