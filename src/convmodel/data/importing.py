@@ -15,7 +15,7 @@ from convmodel.data.cleaning import Cleaner, CleaningRules
 from convmodel.data.exports.formats import FORMATS, Format, recognised
 from convmodel.data.exports.messages import Chat
 from convmodel.data.files import STDIN
-from convmodel.data.problems import OnError, Problems
+from convmodel.data.problems import SHOWN, OnError, Problems
 from convmodel.data.reading import ConversationReader
 from convmodel.data.rows import data_files, is_data_file
 from convmodel.data.segmenting import Segmenting, choose_gap, rename, segment, show_gap, speakers_of
@@ -166,11 +166,18 @@ def _read(
 
 
 def _rows(reader: ConversationReader, problems: Problems, account: ImportAccount) -> Iterator[Conversation]:
-    yield from reader
+    try:
+        yield from reader
+    except ConversationError as error:
+        if problems.on_error == "fail":
+            raise
+        if not reader.problems.count:  # a file without rows, or that cannot be read to its end
+            problems.found(str(error))
+            account.entries += 1
     account.entries += reader.rows
     account.formats += reader.shapes
     problems.count += reader.problems.count
-    problems.messages += reader.problems.messages
+    problems.messages = [*problems.messages, *reader.problems.messages][:SHOWN]
 
 
 def _recognised(source: str | Path, name: str, account: ImportAccount) -> Iterator[tuple[str | Path, Format | None]]:

@@ -116,6 +116,21 @@ def test_the_account_adds_up(tmp_path: Path) -> None:
     assert account.entries == account.problems + account.dropped.total() + sum(account.written.values())
 
 
+def test_one_file_without_conversations_does_not_end_an_import_that_skips(tmp_path: Path) -> None:
+    inbox = tmp_path / "inbox"
+    inbox.mkdir()
+    (inbox / "a.jsonl").write_text("")
+    (inbox / "b.jsonl").write_text("broken\n" * 7)
+    (inbox / "c.jsonl").write_text("".join(f'["{word}", "yes {word}"]\n' for word in WORDS))
+
+    with pytest.raises(ConversationError, match="a.jsonl holds no conversation"):
+        import_conversations([inbox], tmp_path / "data")
+    account = import_conversations([inbox], tmp_path / "data", ImportOptions(on_error="skip"))
+
+    assert (account.entries, account.problems, sum(account.written.values())) == (18, 8, 10)
+    assert len(account.first_problems) == 5
+
+
 def test_a_bad_line_ends_the_import_and_leaves_nothing(tmp_path: Path) -> None:
     path = tmp_path / "bad.jsonl"
     path.write_text('["Hi", "Yes"]\n["No"')
