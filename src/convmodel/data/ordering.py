@@ -82,8 +82,13 @@ class Rows:
 
     def parted(self, rows: int) -> "Rows":
         """Returns the same windows in so many rows, by ending as many more of them as early as possible."""
-        between = np.setdiff1d(np.arange(1, len(self.indices), dtype=np.int32), self.ends, assume_unique=True)
-        return Rows(self.indices, np.sort(np.concatenate([self.ends, between[: max(0, rows - len(self))]])))
+        missing = rows - len(self)
+        if missing <= 0:
+            return self
+        within = np.ones(len(self.indices), np.bool_)
+        within[0] = within[self.ends[:-1]] = False
+        new = np.flatnonzero(within)[:missing].astype(np.int32)
+        return Rows(self.indices, np.sort(np.concatenate([self.ends, new])))
 
 
 def packed_order(lengths: Lengths, max_length: int, *, seed: int, epoch: int) -> Rows:

@@ -56,7 +56,7 @@ CACHE_BYTES = 20 << 30
 """How much of the disk made windows may take; beyond it, those that were not used for the longest time go."""
 
 _WINDOWS, _ACCOUNT = "windows.arrow", "account.json"
-_RESIDENT = 500  # windows; the kernel maps up to 64 KiB around each place that is read
+_RESIDENT = 100  # windows; the kernel maps up to 64 KiB around each place that is read
 
 
 class StoredWindows(Sequence[Window]):
