@@ -83,7 +83,7 @@ class StoredWindows(Sequence[Window]):
         self._first = np.cumsum([0, *(len(chunk.cut) for chunk in self._chunks)])
         lengths = [np.diff(chunk.offsets) for chunk in self._chunks]
         self.lengths: npt.NDArray[np.int32] = np.concatenate([np.zeros(0, np.int32), *lengths])
-        self._read = 0
+        self._release()
 
     def __len__(self) -> int:
         """How many windows there are."""
@@ -111,15 +111,16 @@ class StoredWindows(Sequence[Window]):
             int(chunk.text_bytes[row]),
             int(chunk.cut[row]),
         )
-        self._forget()
+        self._read += 1
+        if self._read == _RESIDENT:
+            self._release()
         return window
 
-    def _forget(self) -> None:
+    def _release(self) -> None:
         """Gives pages back: a mapped file that is read all over would count as this process's memory as a whole."""
-        self._read += 1
-        if self._read == _RESIDENT and hasattr(mmap, "MADV_DONTNEED"):
+        self._read = 0
+        if hasattr(mmap, "MADV_DONTNEED"):
             self._map.madvise(mmap.MADV_DONTNEED)
-            self._read = 0
 
 
 @dataclass(frozen=True, slots=True)
