@@ -139,3 +139,24 @@ def test_a_model_whose_windows_would_see_each_other_is_refused(load: Callable[..
     model.hf_model.set_input_embeddings(Leaky())
     with pytest.raises(ConfigError, match="packing does not work with gpt2: windows in one row would see each other"):
         require_packable(model.hf_model, model.tokenizer)
+
+
+@pytest.mark.parametrize("folder", ["unigram_folder", "bytelevel_folder"])
+def test_a_model_in_half_precision_is_packed_too(folder: str, request: pytest.FixtureRequest) -> None:
+    model = ConversationModel.from_pretrained(request.getfixturevalue(folder), device="cpu", dtype="bfloat16")
+
+    assert model.fit(TALKS, max_steps=1, packing=True, max_length=64).steps == 1
+
+
+def test_attention_that_keeps_windows_apart_in_one_row_only_is_refused(load: Callable[..., Any]) -> None:
+    """Some kernels recognise packing only in batches of one row."""
+    model = load()
+    forward = model.hf_model.forward
+
+    def blind(input_ids: torch.Tensor, position_ids: Any = None, **inputs: Any) -> Any:
+        kept = position_ids if len(input_ids) == 1 else None
+        return forward(input_ids=input_ids, position_ids=kept, **inputs)
+
+    model.hf_model.forward = blind
+    with pytest.raises(ConfigError, match="windows in one row would see each other"):
+        require_packable(model.hf_model, model.tokenizer)

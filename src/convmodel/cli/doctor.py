@@ -13,7 +13,7 @@ from rich.text import Text
 from convmodel.cli.console import console, load_model, print_json, print_table
 from convmodel.cli.data_options import FormatOption, OnErrorOption
 from convmodel.data.shapes import AUTO
-from convmodel.errors import ConfigError
+from convmodel.errors import ConfigError, SaveError
 from convmodel.training.config import FitConfig
 
 if TYPE_CHECKING:
@@ -71,6 +71,8 @@ def command(
         "packing": packing,
     }
     config = FitConfig.from_options({name: value for name, value in settings.items() if value is not None})
+    if report is not None and (report.is_dir() or not report.parent.is_dir()):
+        raise SaveError(f"{report} cannot be written: give a file in a folder that exists")
     sources = [source for source in (data, valid) if source is not None]
     found, windows = _examined(
         model,

@@ -1,7 +1,7 @@
 """`convmodel import`: chat exports and data of any shape to clean, split conversations."""
 
-from dataclasses import asdict
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -131,12 +131,17 @@ def command(
         shown = "cleaning: {:,} conversations kept so far ..."
         account = import_conversations(sources, output, options, lambda kept: status.update(shown.format(kept)))
     if as_json:
-        print_json(asdict(account))
+        print_json(account.to_dict())
         return
     _show(account)
     train, valid = Path(output, "train.jsonl"), Path(output, "valid.jsonl")
-    given = (f" --valid {valid}" if valid.name in account.written else "") + (" --loss-on assistant" if me else "")
-    for label, line in (("Look at it:   ", f"doctor gpt2 {train}"), ("Learn from it:", f"fit {train}{given}")):
+    given = (f" --valid {quote(str(valid))}" if valid.name in account.written else "") + (
+        " --loss-on assistant" if me else ""
+    )
+    for label, line in (
+        ("Look at it:   ", f"doctor gpt2 {quote(str(train))}"),
+        ("Learn from it:", f"fit {quote(str(train))}{given}"),
+    ):
         console.print(label, program(), line, style="dim", soft_wrap=True, highlight=False)
 
 

@@ -61,7 +61,7 @@ class Cleaner:
     """Leaves out what the rules forbid, counts it by reason, and masks personal data if it is told to.
 
     The rules are asked in this order: length, speakers, exact duplicates, near-duplicates; masks come last, so what
-    repeats what is judged by the original text. Of those that repeat each other the first is kept. It reads one
+    repeats what is judged by the original text, and once more, for exact repeats, by the masked one. Of those that repeat each other the first is kept. It reads one
     conversation at a time and remembers what it has seen, so that several files are cleaned by one cleaner.
 
     Args:
@@ -91,6 +91,8 @@ class Cleaner:
         self.rows_out = 0
         self.dropped: Counter[str] = Counter()
         self._duplicates = Duplicates(self.rules.near_duplicates) if self.rules.deduplicate else None
+        # Masks make equal what differed in a name or an address only.
+        self._masked = Duplicates(None) if self.rules.deduplicate else None
         self._redactor = Redactor(people=people) if self.rules.redact else None
 
     @property
@@ -105,9 +107,13 @@ class Cleaner:
             reason = self._unfit(conversation) or self._repeated(conversation)
             if reason:
                 self.dropped[reason] += 1
-            else:
-                self.rows_out += 1
-                yield self._redactor.redact(conversation) if self._redactor else conversation
+                continue
+            masked = self._redactor.redact(conversation) if self._redactor else conversation
+            if self._redactor and self._masked and self._masked.seen(masked):
+                self.dropped["exact duplicate once masked"] += 1
+                continue
+            self.rows_out += 1
+            yield masked
 
     def _unfit(self, conversation: Conversation) -> str | None:
         rules, turns = self.rules, len(conversation.turns) - conversation.pinned

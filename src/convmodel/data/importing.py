@@ -6,11 +6,12 @@ Owns: the order of the steps, and the account of an import: whatever came in wen
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
-from convmodel.conversation import DEFAULT_SPEAKERS, Conversation
+from convmodel.conversation import Conversation
 from convmodel.data.cleaning import Cleaner, CleaningRules
 from convmodel.data.exports.formats import FORMATS, Format, recognised
 from convmodel.data.exports.messages import Chat
@@ -18,7 +19,7 @@ from convmodel.data.files import STDIN
 from convmodel.data.problems import SHOWN, OnError, Problems
 from convmodel.data.reading import ConversationReader
 from convmodel.data.rows import data_files, is_data_file
-from convmodel.data.segmenting import Segmenting, choose_gap, rename, segment, show_gap, speakers_of
+from convmodel.data.segmenting import Segmenting, choose_gap, rename, segment, show_gap, silent, speakers_of
 from convmodel.data.shapes import AUTO, SHAPES
 from convmodel.data.similarity import NEAR
 from convmodel.data.splitting import PARTS, SHARES, Shares, Split, SplitBy, require_no_leakage, split
@@ -90,6 +91,11 @@ class ImportAccount:
     turns: int = 0
     notes: list[str] = field(default_factory=list)
 
+    def to_dict(self) -> dict[str, Any]:
+        """The account as JSON holds it."""
+        found = {setting.name: getattr(self, setting.name) for setting in fields(self)}
+        return {name: dict(value) if isinstance(value, Counter) else value for name, value in found.items()}
+
 
 def import_conversations(
     sources: Sequence[str | Path],
@@ -118,9 +124,9 @@ def import_conversations(
     how = _segmenting(options, chats, account)
     account.speakers = speakers_of(chats)
     cleaner = Cleaner(options.cleaning, people=account.speakers)
-    made = itertools.chain(segment(chats, how) if chats else (), (rename(one, how) for one in others))
+    made = itertools.chain(segment(chats, how, account.dropped) if chats else (), _with_me(others, how, account))
     kept = []
-    for conversation in _named(cleaner.clean(_with_me(made, how, account)), options, account):
+    for conversation in _named(cleaner.clean(made), options, account):
         kept.append(conversation)
         if progress and not len(kept) % 100:
             progress(len(kept))
@@ -132,6 +138,7 @@ def import_conversations(
         raise ConversationError(_nothing(account))
     parts = split(kept, options.shares, seed=options.seed, by=options.split_by, near=_near(options))
     require_no_leakage(parts.train, {"valid": parts.valid, "test": parts.test}, near=_near(options))
+    require_no_leakage(parts.valid, {"test": parts.test}, near=_near(options), name="valid")
     account.notes.append(f"split {parts.method}")
     _write(parts, Path(output), account)
     return account
@@ -171,7 +178,7 @@ def _rows(reader: ConversationReader, problems: Problems, account: ImportAccount
     except ConversationError as error:
         if problems.on_error == "fail":
             raise
-        if not reader.problems.count:  # a file without rows, or that cannot be read to its end
+        if not reader.complete or not reader.problems.count:  # a damaged file, or one without rows
             problems.found(str(error))
             account.entries += 1
     account.entries += reader.rows
@@ -184,13 +191,18 @@ def _recognised(source: str | Path, name: str, account: ImportAccount) -> Iterat
     """Finds out what a source is: one export, a folder of several, or data of another shape."""
     path = Path(source)
     if name in FORMATS:
-        yield path, FORMATS[name]
+        inside = [] if FORMATS[name].matches(path) or not path.is_dir() else sorted(path.rglob("*"))
+        found = [file for file in inside if FORMATS[name].matches(file)]
+        if path.is_dir() and inside and not found:
+            raise ConversationError(f"{path} holds no export of the format {name}")
+        for file in found or [path]:
+            yield file, FORMATS[name]
     elif name in SHAPES or str(source) == STDIN or not path.exists():
         yield source, None
-    elif format := recognised(path):
-        yield path, format
     elif path.is_dir():
         yield from _folder(path, account)
+    elif format := recognised(path):
+        yield path, format
     elif path.suffix and not is_data_file(path):
         raise ConversationError(
             f"{path} is no chat export that is recognised ({', '.join(FORMATS)}), and no file of another shape, which "
@@ -204,11 +216,11 @@ def _folder(folder: Path, account: ImportAccount) -> Iterator[tuple[Path, Format
     """Looks through a folder and the folders in it; what it does not know it leaves alone and counts."""
     taken: list[Path] = []
     unknown = 0
-    for path in sorted(folder.rglob("*")):
+    for path in [folder, *sorted(folder.rglob("*"))]:
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
         if hidden or any(path.is_relative_to(other) for other in taken):
             continue
-        format = recognised(path)
+        format = _whole(path) if path.is_dir() else recognised(path)
         if format or is_data_file(path):
             taken.append(path)
             yield path, format
@@ -218,6 +230,17 @@ def _folder(folder: Path, account: ImportAccount) -> Iterator[tuple[Path, Format
         data_files(folder)  # says what it takes
     if unknown:
         account.notes.append(f"{unknown:,} files in {folder} are of no known format and were left alone")
+
+
+def _whole(folder: Path) -> Format | None:
+    """Returns the format of a folder that is one export as a whole: nothing in it is of another kind."""
+    format = recognised(folder)
+    for path in folder.rglob("*") if format else ():
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts):
+            own = recognised(path)
+            if own not in (None, format) or (own is None and is_data_file(path) and ".json" not in path.suffixes):
+                return None
+    return format
 
 
 def _segmenting(options: ImportOptions, chats: Sequence[Chat], account: ImportAccount) -> Segmenting:
@@ -232,10 +255,10 @@ def _segmenting(options: ImportOptions, chats: Sequence[Chat], account: ImportAc
 def _with_me(conversations: Iterable[Conversation], how: Segmenting, account: ImportAccount) -> Iterator[Conversation]:
     """Leaves out what holds nothing to learn: the speaker to learn says nothing in it."""
     for conversation in conversations:
-        if how.me is None or DEFAULT_SPEAKERS[1] in conversation.who:
-            yield conversation
+        if how.me is None or how.me in conversation.who[conversation.pinned :]:
+            yield rename(conversation, how)
         else:
-            account.dropped[f"{how.me} says nothing"] += 1
+            account.dropped[silent(how.me)] += 1
 
 
 def _named(
@@ -249,6 +272,9 @@ def _named(
 
 def _nothing(account: ImportAccount) -> str:
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in account.dropped.most_common())
+    if account.problems:
+        first = f", the first because of: {account.first_problems[0]}"
+        reasons = ", ".join(filter(None, [reasons, f"{account.problems:,} rows could not be read{first}"]))
     return f"none of {account.conversations:,} conversations is left ({reasons or 'nothing came in'}): relax the rules"
 
 

@@ -24,7 +24,9 @@ ConversationSource: TypeAlias = str | os.PathLike[str] | Iterable[ConversationLi
 
 
 class ConversationReader:
-    """Conversations of one source, read anew whenever it is iterated over; nothing of it is kept in memory.
+    """Conversations of one source, read anew whenever it is iterated over.
+
+    Nothing is kept in memory but the ids of conversations that are spread over rows.
 
     Attributes:
         source: Where they come from.
@@ -32,6 +34,7 @@ class ConversationReader:
         conversations: How many conversations it gave.
         shapes: How many rows had which shape.
         problems: What was left out, and why.
+        complete: Whether the last reading came to the source's end.
 
     Example:
         >>> reader = ConversationReader([["Hi", "Hello"], {"prompt": "How are you?", "response": "Fine"}])
@@ -71,6 +74,7 @@ class ConversationReader:
         self.problems = Problems(on_error)
         self.rows = 0
         self.conversations = 0
+        self.complete = False
         self.shapes: Counter[str] = Counter()
 
     def __iter__(self) -> Iterator[Conversation]:
@@ -81,10 +85,11 @@ class ConversationReader:
                 with the place.
         """
         self.problems = Problems(self.problems.on_error)
-        self.rows, self.conversations, self.shapes = 0, 0, Counter()
+        self.rows, self.conversations, self.shapes, self.complete = 0, 0, Counter(), False
         for conversation in self._read():
             self.conversations += 1
             yield conversation
+        self.complete = True
         if not self.conversations:
             raise ConversationError(self._nothing())
 

@@ -141,6 +141,8 @@ def _json_lines(path: Path) -> Iterator[Row]:
             except json.JSONDecodeError as error:
                 forms = f"{SHAPES['turns']}, or {SHAPES['messages']}"
                 reason = f"not JSON ({error.msg}): write one conversation a line, each {forms}"
+                if path.suffix.lower() in (".txt", ".zip"):
+                    reason = f"not JSON ({error.msg}): if this is a chat export, `convmodel import` reads it"
                 yield Row(f"{place}:{error.colno}", error=reason)
             except (ValueError, RecursionError) as error:
                 yield Row(place, error=json_reason(error))

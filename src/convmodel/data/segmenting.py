@@ -107,8 +107,18 @@ def speakers_of(chats: Iterable[Chat]) -> Counter[str]:
     return Counter(message.speaker for chat in chats for message in chat.messages)
 
 
-def segment(chats: Sequence[Chat], how: Segmenting) -> Iterator[Conversation]:
+def silent(me: str) -> str:
+    """Says why a conversation without the speaker to learn is left out."""
+    return f"{me} says nothing"
+
+
+def segment(chats: Sequence[Chat], how: Segmenting, dropped: Counter[str] | None = None) -> Iterator[Conversation]:
     """Cuts chats into conversations, each called by the place of its first message.
+
+    Args:
+        chats: What was said.
+        how: The gap, and the names that speakers get.
+        dropped: Counts the conversations that are left out, since the speaker to learn says nothing in them.
 
     Raises:
         ConversationError: If the speaker to learn says nothing; the message lists who does.
@@ -121,6 +131,10 @@ def segment(chats: Sequence[Chat], how: Segmenting) -> Iterator[Conversation]:
             continue
         names = _names({message.speaker: None for message in chat.messages}, how)
         for part in _parts(chat.messages, how.gap) if chat.parted else [chat.messages]:
+            if how.me is not None and all(message.speaker != how.me for message in part):
+                if dropped is not None:
+                    dropped[silent(how.me)] += 1
+                continue
             conversation = Conversation(
                 [message.text for message in part],
                 [names[message.speaker] for message in part],
@@ -146,15 +160,19 @@ def _names(speakers: dict[str, None], how: Segmenting) -> dict[str, str]:
     user, assistant = DEFAULT_SPEAKERS
     others = [name for name in speakers if name != how.me]
     to_user = how.merge_others or len(others) == 1
-    return {name: user if to_user else name for name in others} | {how.me: assistant}
+    # Somebody else of that name must not become one with the speaker to learn.
+    named = {name: f"{name} (2)" if name == assistant else name for name in others}
+    return {name: user if to_user else named[name] for name in others} | {how.me: assistant}
 
 
 def _parts(messages: Sequence[Message], gap: timedelta) -> Iterator[list[Message]]:
     part: list[Message] = []
+    last = None
     for message in messages:
-        if part and message.time and part[-1].time and message.time - part[-1].time > gap:
+        if part and message.time and last and message.time - last > gap:
             yield part
             part = []
+        last = message.time or last
         part.append(message)
     if part:
         yield part

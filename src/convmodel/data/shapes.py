@@ -4,14 +4,13 @@ Owns: the names of the shapes, their keys, and recognising them. Knows Python va
 """
 
 import difflib
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
 from convmodel.conversation import DEFAULT_SPEAKERS, Conversation
+from convmodel.data.times import read_time
 from convmodel.errors import ConversationError
 
 AUTO = "auto"
@@ -39,7 +38,6 @@ _GROUP = ("conversation_id", "dialog_id", "dialogue_id", "conv_id", "chat_id", "
 _LISTS = ("conversation", "dialog", "dialogue")
 _PAIRS = [("prompt", "response"), ("prompt", "completion"), ("question", "answer")]
 _PAIRS += [("instruction", "output"), ("instruction", "response"), ("input", "output")]
-_SINCE_1970 = re.compile(r"\d{9,10}(\.\d+)?|\d{12,13}")
 
 _TESTS: dict[str, Callable[[Mapping[str, Any]], bool]] = {
     "turns": lambda value: isinstance(value.get("turns"), list | tuple),
@@ -150,29 +148,6 @@ def conversation_of_rows(rows: Sequence[Mapping[str, Any]]) -> Conversation:
     return replace(made, id=str(last[key])) if key and last[key] is not None else made
 
 
-def read_time(value: Any) -> datetime | None:
-    """Reads a time: ISO 8601, or (milli)seconds since 1970, as text too; UTC without a zone. None if it is neither.
-
-    Example:
-        >>> read_time("2018-05-02T19:38:15Z")
-        datetime.datetime(2018, 5, 2, 19, 38, 15)
-    """
-    try:
-        if isinstance(value, str) and _SINCE_1970.fullmatch(value.strip()):
-            value = float(value)
-        if isinstance(value, datetime):
-            time = value
-        elif isinstance(value, str):
-            time = datetime.fromisoformat(value.strip())
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            time = datetime.fromtimestamp(value / 1000 if abs(value) > 1e11 else value, UTC)
-        else:
-            return None
-        return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
-    except (ValueError, OverflowError, OSError):
-        return None
-
-
 def _first(value: Mapping[str, Any], keys: Sequence[str]) -> str | None:
     """Returns the first of the keys that has a value, or else the first that is there."""
     there = [key for key in keys if key in value]
@@ -239,7 +214,7 @@ def _of_conversation(value: Mapping[str, Any]) -> Conversation:
 
 def _with_system(conversation: Conversation, value: Mapping[str, Any]) -> Conversation:
     """Adds a system message that stands beside the messages, unless there is one among them."""
-    system = value.get("system")
+    system = value.get("system") or value.get("system_prompt")
     if not isinstance(system, str) or not system.strip() or conversation.pinned:
         return conversation
     return replace(conversation, turns=(system, *conversation.turns), speakers=("system", *conversation.who), pinned=1)
@@ -247,12 +222,12 @@ def _with_system(conversation: Conversation, value: Mapping[str, Any]) -> Conver
 
 def _of_pair(value: Mapping[str, Any]) -> Conversation:
     pair = next(pair for pair in _PAIRS if pair[0] in value and pair[1] in value)
-    messages: list[Any] = []
+    messages: list[Any] = _earlier(value.get("history"))
     for role, key in zip(DEFAULT_SPEAKERS, pair, strict=True):
         more = [
             value[other]
             for other in ("input", "context")
-            if key == "instruction" and str(value.get(other) or "").strip()
+            if key in ("instruction", "question") and str(value.get(other) or "").strip()
         ]
         if isinstance(value[key], list | tuple) and value[key] and not more:
             messages += value[key]
@@ -263,6 +238,16 @@ def _of_pair(value: Mapping[str, Any]) -> Conversation:
                 f"{' and '.join([key, *['input'] * len(more)])}: neither text nor a list of messages"
             )
     return _from_messages(messages)
+
+
+def _earlier(history: Any) -> list[dict[str, Any]]:
+    """Reads the turns before a pair, which some keep as a list of pairs."""
+    if history is None:
+        return []
+    if not isinstance(history, list | tuple) or any(not isinstance(pair, list | tuple) for pair in history):
+        raise ConversationError("the history is not a list of pairs of turns")
+    speakers = zip(DEFAULT_SPEAKERS * len(history), [turn for pair in history for turn in pair], strict=True)
+    return [{"role": role, "content": turn} for role, turn in speakers]
 
 
 def _of_persona(value: Mapping[str, Any]) -> Conversation:

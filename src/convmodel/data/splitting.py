@@ -157,8 +157,10 @@ def require_no_leakage(
     train: Sequence[Conversation],
     others: Mapping[str, Sequence[Conversation]],
     near: float | None = NEAR,
+    *,
+    name: str = "train",
 ) -> None:
-    """Makes sure that nothing in the other parts repeats train.
+    """Makes sure that nothing in the other parts repeats train, or whatever part it is by name.
 
     Raises:
         ConversationError: If something does; the message counts it and names the first pairs.
@@ -172,14 +174,14 @@ def require_no_leakage(
     if not leaks:
         return
     pairs = "; ".join(
-        f"{leak.id} of {leak.part} repeats {leak.train_id} of train (similarity {leak.similarity:.2f})"
+        f"{leak.id} of {leak.part} repeats {leak.train_id} of {name} (similarity {leak.similarity:.2f})"
         for leak in leaks[:SHOWN]
     )
     more = "; ..." if len(leaks) > SHOWN else ""
     counted = "1 conversation is" if len(leaks) == 1 else f"{len(leaks)} conversations are"
     raise ConversationError(
-        f"{counted} in train and in another part, so results would be too good: {pairs}{more}. "
-        "Remove them from train, or split again with repeats kept together"
+        f"{counted} in {name} and in another part, so results would be too good: {pairs}{more}. "
+        f"Remove them from {name}, or split again with repeats kept together"
     )
 
 

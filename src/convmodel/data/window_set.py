@@ -4,6 +4,7 @@ Owns: encoding many conversations, in this process or in several, and the accoun
 `window_store.py`'s.
 """
 
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -12,6 +13,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, islice
@@ -22,12 +24,14 @@ import numpy.typing as npt
 
 from convmodel.conversation import Conversation
 from convmodel.data.problems import OnError, Problems
-from convmodel.errors import ContextTooLongError, ConversationError
+from convmodel.errors import ContextTooLongError, ConversationError, ConvModelError
 from convmodel.layout import LossOn, Window
 from convmodel.tokenizer import ConversationTokenizer
 
 CHUNK = 500
 """Conversations that are encoded together."""
+
+_PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 
 ALONE = 8
 """Chunks that are encoded before further processes are started, which pays only for more."""
@@ -261,6 +265,8 @@ def in_processes(
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
+        except BrokenProcessPool as error:
+            raise ConvModelError("a process that encodes was killed, most likely for lack of memory") from error
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -281,6 +287,7 @@ def _begin(work: Callable[[Any], Any]) -> None:
     _work = work
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one core each
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process ends this one
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # and the kernel does, should that be killed
 
 
 def _do(chunk: Numbered) -> Any:

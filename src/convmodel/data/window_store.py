@@ -11,11 +11,11 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from importlib.metadata import version
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, overload
@@ -46,15 +46,13 @@ from convmodel.tokenizer import ConversationTokenizer
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
-"""The version of the file's form; another one is made anew."""
-
 SMALL = ALONE * CHUNK
 """Conversations from which on windows live on disk; fewer are made in memory, in little time."""
 
 CACHE_BYTES = 20 << 30
 """How much of the disk made windows may take; beyond it, those that were not used for the longest time go."""
 
+_ABANDONED = 24 * 3600  # seconds; no encoding takes so long
 _WINDOWS, _ACCOUNT = "windows.arrow", "account.json"
 _RESIDENT = 100  # windows; the kernel maps up to 64 KiB around each place that is read
 
@@ -207,9 +205,18 @@ def _note_reading(account: Account, reader: ConversationReader) -> None:
 def _key(fingerprint: str, tokenizer: ConversationTokenizer, options: dict[str, Any]) -> str:
     """Names everything that the windows depend on."""
     layout = tokenizer.layout
-    depends = [FORMAT, version("convmodel"), fingerprint, options, CONTEXT_SHARE]
+    depends = [_code(), fingerprint, options, CONTEXT_SHARE]
     depends += [layout.separator_id, layout.use_token_types, tokenizer.hf_tokenizer.backend_tokenizer.to_str()]
     return hashlib.blake2b(json.dumps(depends).encode(), digest_size=16).hexdigest()
+
+
+def _code() -> str:
+    """Hashes the code that makes windows, so that another version of it makes them anew."""
+    package = Path(__file__).parents[1]
+    digest = hashlib.blake2b(digest_size=16)
+    for path in sorted([*package.glob("*.py"), *package.glob("data/*.py")]):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def _make(
@@ -270,6 +277,9 @@ def _open(folder: Path, loss_on: LossOn, *, temporary: bool = False) -> WindowSe
 
 def _make_room(newest: Path) -> None:
     """Deletes the windows that were not used for the longest time, as long as all take too much of the disk."""
+    for stage in newest.parent.glob("*/.convmodel-*"):  # of a process that was killed
+        if time.time() - stage.stat().st_mtime > _ABANDONED:
+            shutil.rmtree(stage, ignore_errors=True)
     made = [folder for folder in newest.parent.iterdir() if (folder / _ACCOUNT).exists()]
     made.sort(key=lambda folder: (folder / _ACCOUNT).stat().st_mtime)
     total = sum((folder / _WINDOWS).stat().st_size for folder in made)

@@ -105,7 +105,7 @@ def fast_checks(
         check_cut(account),
         check_text(learned, tokenizer),
         check_unknown(learned, tokenizer),
-        check_speakers(speakers or tokens_by_speaker(learned, tokenizer.sep_token_id)),
+        check_speakers(speakers or tokens_by_speaker(learned, tokenizer.sep_token_id), named=speakers is not None),
         check_updates(plan),
         check_length(train, plan, positions(hf_model.config)),
     ]
@@ -249,11 +249,12 @@ def tokens_by_speaker(windows: Sequence[Window], separator: int) -> dict[str, in
     return {f"speaker {kind + 1}": count for kind, count in sorted(counts.items())}
 
 
-def check_speakers(tokens: Mapping[str, int]) -> Check:
+def check_speakers(tokens: Mapping[str, int], *, named: bool = True) -> Check:
     """Warns if there is only one speaker, or one takes nearly all of what is learned.
 
     Args:
         tokens: Supervised tokens of each speaker; 0 for one who is only heard.
+        named: Whether these are the speakers' own names.
     """
     learned = {name: count for name, count in tokens.items() if count}
     if len(tokens) == 1:
@@ -264,7 +265,8 @@ def check_speakers(tokens: Mapping[str, int]) -> Check:
     more = f", {len(shares) - _SHOWN} more" if len(shares) > _SHOWN else ""
     finding = f"supervised tokens: {listed}{more}"
     if len(shares) > 1 and shares[0][0] > ONE_SPEAKER:
-        cure = f"choose loss_on={shares[0][1]!r} if only that speaker matters, or add turns of the others"
+        chosen = f"loss_on={shares[0][1]!r}" if named else "that speaker's name for loss_on"
+        cure = f"choose {chosen} if only that speaker matters, or add turns of the others"
         return Check("speakers", "warn", finding, cure)
     return Check("speakers", "pass", finding)
 

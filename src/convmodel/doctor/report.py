@@ -216,7 +216,7 @@ def _window(window: Sequence[ShownToken], names: list[str]) -> str:
 
 def _write(path: Path, text: str) -> None:
     """Writes beside the place and moves in, so that a page is never half there."""
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    part = path.parent / f".{path.name}.{secrets.token_hex(4)}"
     try:
         part.write_text(text, encoding="utf-8")
         part.replace(path)

@@ -30,7 +30,7 @@ from convmodel.tokenizer import ConversationTokenizer
 from convmodel.training.best import BestModel
 from convmodel.training.checkpoints import save_checkpoint
 from convmodel.training.config import FitConfig
-from convmodel.training.fit_data import FitData
+from convmodel.training.fit_data import FitData, require_packable
 from convmodel.training.progress import FitProgress
 from convmodel.training.trainer import FitTrainer
 
@@ -117,6 +117,8 @@ def fit(
     if hf_model.dtype != torch.float32:
         logger.info("weights become float32 for training (they were %s)", hf_model.dtype)
         hf_model.float()
+    if config.packing:
+        require_packable(hf_model, tokenizer)
     best = BestModel(hf_model, tokenizer, config.output_dir, patience=config.early_stopping_patience)
     begin = time.perf_counter()
     try:

@@ -60,7 +60,6 @@ class FitData:
 
         Raises:
             ConversationError: If the data is malformed, or has no supervised turn.
-            ConfigError: If windows are to be packed, and the model would let one see another.
         """
         max_length = window_length(hf_model.config, config.max_length)
         encode = partial(prepare_windows, tokenizer=tokenizer, max_length=max_length, loss_on=config.loss_on)
@@ -68,8 +67,6 @@ class FitData:
         for name, windows in zip(("training", "validation"), made, strict=True):
             if windows and windows.left_out():
                 logger.warning("%s data: %s", name, windows.left_out())
-        if config.packing:
-            require_packable(hf_model, tokenizer)
         return cls(*made, _order(config, made[0], max_length), max_length)
 
 
@@ -81,7 +78,7 @@ def _order(config: FitConfig, train: WindowSet, max_length: int) -> GroupedSampl
 
 
 def require_packable(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer) -> None:
-    """Computes two short windows packed and apart, and compares.
+    """Computes two short windows packed and apart, and compares; weights in half precision are too coarse for that.
 
     Raises:
         ConfigError: If the model's architecture lets a window see the one before it.
@@ -97,10 +94,12 @@ def require_packable(hf_model: "PreTrainedModel", tokenizer: ConversationTokeniz
         return found
 
     try:
-        packed = logits(pack([windows], pad_id, use_token_types=types))[0]
+        # Two rows, since some attention recognises packing in batches of one row only.
+        rows = logits(pack([windows, windows[::-1]], pad_id, use_token_types=types))
+        packed = torch.cat([rows[0], rows[1, len(windows[1].input_ids) :], rows[1, : len(windows[1].input_ids)]])
     except TypeError as error:
         raise _refusal(hf_model, f"it takes no position ids ({error})") from error
-    apart = torch.cat([logits(pad([window], pad_id, use_token_types=types))[0] for window in windows])
+    apart = torch.cat([logits(pad([window], pad_id, use_token_types=types))[0] for window in windows]).repeat(2, 1)
     if not (packed - apart).abs().max() <= _TOLERANCE * apart.abs().max():
         raise _refusal(hf_model, "windows in one row would see each other")
 

@@ -1,5 +1,6 @@
 """Importing: what comes in goes out or is counted, whatever it is mixed of."""
 
+import gzip
 import json
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -12,6 +13,7 @@ from convmodel.data.cleaning import CleaningRules
 from convmodel.data.importing import ImportAccount, ImportOptions, import_conversations
 from convmodel.data.reading import read_conversations
 from convmodel.data.segmenting import Segmenting
+from convmodel.data.splitting import require_no_leakage
 from convmodel.errors import ConfigError, ConversationError, SaveError
 
 WORDS = ["river", "stone", "lamp", "bread", "cloud", "winter", "garden", "letter", "music", "bridge"]
@@ -210,3 +212,82 @@ def test_options_are_checked() -> None:
 
 def test_an_account_begins_empty() -> None:
     assert (ImportAccount().entries, ImportAccount().dropped) == (0, {})
+
+
+def test_a_folder_of_several_exports_is_read_whole(tmp_path: Path) -> None:
+    """One JSON export in a folder does not make the whole folder one."""
+    fixtures = Path(__file__).parent / "exports" / "fixtures"
+    everything = CleaningRules(min_turns=1, min_speakers=1, deduplicate=False)
+
+    account = import_conversations([fixtures], tmp_path / "data", ImportOptions(cleaning=everything, shares=(1, 0, 0)))
+
+    assert account.formats == {
+        "whatsapp": 4, "messenger": 3, "telegram": 2, "discord": 2, "line": 2, "chatgpt": 2, "slack": 1, "plain": 1
+    }  # fmt: skip
+    assert not any("no known format" in note for note in account.notes)
+
+
+def test_a_format_may_be_named_for_a_folder(tmp_path: Path) -> None:
+    inbox = tmp_path / "inbox"
+    inbox.mkdir()
+    whatsapp(inbox)
+    (inbox / "notes.txt").write_text("nothing")
+
+    account = import_conversations([inbox], tmp_path / "data", ImportOptions(format="whatsapp"))
+
+    assert account.formats == {"whatsapp": 1}
+    with pytest.raises(ConversationError, match="inbox holds no export of the format line"):
+        import_conversations([inbox], tmp_path / "data", ImportOptions(format="line"))
+
+
+def test_an_account_is_json(tmp_path: Path) -> None:
+    account = import_conversations([whatsapp(tmp_path)], tmp_path / "data")
+
+    assert json.loads(json.dumps(account.to_dict()))["speakers"] == {"Ann": 90, "Bob": 30}
+
+
+def test_a_cut_off_file_is_told_even_beside_a_bad_line(tmp_path: Path) -> None:
+    path = tmp_path / "talks.jsonl.gz"
+    lines = "".join(f'["{random_word} {i}", "yes {i}"]\n' for i in range(2000) for random_word in WORDS[i % 10 :][:1])
+    path.write_bytes(gzip.compress(("broken\n" + lines).encode())[:-40])
+
+    account = import_conversations([path], tmp_path / "data", ImportOptions(on_error="skip"))
+
+    assert account.problems == 2
+    assert "not JSON" in account.first_problems[0] or "not JSON" in account.first_problems[1]
+    assert any("cut off" in message for message in account.first_problems)
+
+
+def test_nothing_readable_says_what_was_wrong(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("Ann,Hi\nBob,Yes\n")
+
+    with pytest.raises(ConversationError, match=r"1 rows could not be read, the first because of: .*rows\.csv:2"):
+        import_conversations([path], tmp_path / "data", ImportOptions(on_error="skip"))
+
+
+def test_somebody_called_assistant_is_not_taken_for_me(tmp_path: Path) -> None:
+    path = tmp_path / "group.jsonl"
+    talks = [
+        {"turns": [f"{word} a", f"{word} b", f"{word} c"], "speakers": ["Ann", "assistant", "Cem"]} for word in WORDS
+    ]
+    path.write_text("\n".join(map(json.dumps, talks)))
+
+    import_conversations([path], tmp_path / "data", ImportOptions(segmenting=Segmenting(me="Ann"), shares=(1, 0, 0)))
+
+    assert read(tmp_path / "data")["train"][0].who == ("assistant", "assistant (2)", "Cem")
+
+
+def test_nobody_of_the_name_is_no_import(tmp_path: Path) -> None:
+    path = tmp_path / "talks.jsonl"
+    path.write_text('{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"}]}\n' * 2)
+
+    with pytest.raises(ConversationError, match=r"none of 2 conversations is left \(2 Nobody says nothing\)"):
+        import_conversations([path], tmp_path / "data", ImportOptions(segmenting=Segmenting(me="Nobody")))
+
+
+def test_valid_and_test_share_nothing_either() -> None:
+    same = Conversation(["Hello there", "Hi, how are you doing today?"], id="one")
+
+    with pytest.raises(ConversationError, match="is in valid and in another part"):
+        require_no_leakage([same], {"test": [same]}, near=None, name="valid")

@@ -1,6 +1,7 @@
 """From messages to conversations: gaps, joined turns, and who is who."""
 
 import random
+from collections import Counter
 from datetime import datetime, timedelta
 
 import pytest
@@ -174,3 +175,19 @@ def test_pauses_in_chats_that_are_one_conversation_do_not_count() -> None:
     whole.parted = False
 
     assert choose_gap([whole])[0] == DEFAULT_GAP
+
+
+def test_a_message_without_a_time_does_not_hide_a_pause() -> None:
+    messages = [TALK.messages[0], Message("Bob", "Well", None, "chat.txt:9"), TALK.messages[3]]
+
+    assert len(list(segment([Chat("chat", messages)], Segmenting()))) == 2
+
+
+def test_parts_without_me_are_counted() -> None:
+    dropped: Counter[str] = Counter()
+    talk = chat(("Ann", "Hi", 0), ("Bob", "Yes", 1), ("Ann", "Later", 500), ("Ann", "Anyone?", 501))
+
+    [conversation] = segment([talk], Segmenting(me="Bob"), dropped)
+
+    assert conversation.who == ("user", "assistant")
+    assert dropped == {"Bob says nothing": 1}

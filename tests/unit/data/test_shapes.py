@@ -264,3 +264,13 @@ def test_fields_of_the_callers_are_no_misspellings() -> None:
 )
 def test_times_are_read_as_utc(value: Any, expected: datetime | None) -> None:
     assert read_time(value) == expected
+
+
+def test_what_stands_beside_a_pair_is_read_too() -> None:
+    history = {"instruction": "And now?", "output": "Rain", "history": [["Weather?", "Sun"]], "system": "Be brief."}
+    asked = {"question": "Who?", "answer": "Ann", "context": "Ann left.", "system_prompt": "Answer."}
+
+    assert conversations_of(history)[0].turns == ("Be brief.", "Weather?", "Sun", "And now?", "Rain")
+    assert conversations_of(asked)[0].turns == ("Answer.", "Who?\nAnn left.", "Ann")
+    with pytest.raises(ConversationError, match="the history is not a list of pairs"):
+        conversations_of({"instruction": "a", "output": "b", "history": ["x"]})

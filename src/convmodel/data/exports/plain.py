@@ -24,6 +24,7 @@ _OPENING = re.compile(
     r"\s{0,3}(?P<name>[^\s:\uff1a](?:[^:\uff1a,;!?\"<>\[\]{}|=\t.]|(?<=\b\w)\.|(?<=\b\w\w)\.|(?<=\b\w\w\w)\.){0,39})\s?"
     r"(?::(?:\*\*)?(?:\s+|$)|\uff1a\s*)(?P<text>.*)"
 )
+_DATED = re.compile(r"\d\s?[./-]\s?\d")
 _SEPARATOR = re.compile(r"\s*(?:-{3,}|\*{3,}|={3,})\s*")
 
 
@@ -37,6 +38,9 @@ def matches(path: Path) -> bool:
     lines = first_lines(path) if path.suffix.casefold() in SUFFIXES else []
     openings = [opening[0] for line in lines if (opening := _opening(line))]
     recurring = [name for name, count in Counter(openings).items() if count > 1]
+    dated = sum(bool(_DATED.search(name)) for name in openings)
+    if 2 * dated > len(openings):  # an export whose dates are written as no reader here knows
+        return False
     return 2 * len(openings) >= len(lines) and len(recurring) >= 2
 
 

@@ -24,11 +24,14 @@ _FILE_ATTACHED = (
 )
 
 _IN_BRACKETS = rf"<(?:[^<>\n]{{1,40}}\s(?:{_OMITTED})|(?:{_ATTACHED})\s?:\s[^<>\n]+)>"
+# Android puts this in the place of any medium, in the phone's language and in brackets that nobody types.
+_PLACEHOLDER = r"(?:<[^<>\n]{2,40}>|\u2039[^\u2039\u203a\n]{2,40}\u203a|null)\s*\Z"
 _IN_WORDS = rf"(?:{_KINDS})\s(?:{_OMITTED})"
 _FILE = rf"[^\n]+\.\w{{2,5}}\s\((?:{_FILE_ATTACHED})\)"
 # A caption may follow the medium, or stand before it when the medium has WhatsApp's mark.
 _MEDIUM = re.compile(
-    rf"\A{_MARK}*(?:{_IN_BRACKETS}\s*|(?:{_IN_WORDS}|{_FILE})[ .]*(?:\n|\Z))|{_MARK}(?:{_IN_BRACKETS}|{_IN_WORDS})",
+    rf"\A{_MARK}*(?:{_PLACEHOLDER}|{_IN_BRACKETS}\s*|(?:{_IN_WORDS}|{_FILE})[ .]*(?:\n|\Z))"
+    rf"|{_MARK}(?:{_IN_BRACKETS}|{_IN_WORDS})",
     re.IGNORECASE,
 )
 _DOCUMENT = re.compile(r"[^\n]+\.\w{2,5}(?:\s•\s[^\n]+)?")  # its name and pages, as in `plan.pdf • 2 pages`
@@ -38,12 +41,17 @@ _PLACE = re.compile(
 )
 
 _DELETED = re.compile(
-    "(?:This message was deleted(?: by admin .*)?|You deleted this message"
+    "(?:This message was deleted(?: by admin .*)?|You deleted this message(?: as admin)?"
     "|Diese Nachricht wurde gelöscht|Du hast diese Nachricht gelöscht"
     "|Este mensaje fue eliminado|Se eliminó este mensaje|Eliminaste este mensaje"
     "|Ce message a été supprimé|Vous avez supprimé ce message"
     "|(?:Esta |Essa )?mensagem(?: foi)? apagada|Você apagou esta mensagem"
-    "|Questo messaggio è stato eliminato|Hai eliminato questo messaggio)[.!]?",
+    "|Questo messaggio è stato eliminato|Hai eliminato questo messaggio"
+    "|Dit bericht is verwijderd|U hebt dit bericht verwijderd|Данное сообщение удалено|Вы удалили данное сообщение"
+    "|Wiadomość została usunięta|Usunięto tę wiadomość|Det här meddelandet togs bort|Du tog bort det här meddelandet"
+    "|Bu mesaj silindi|Bu mesaj\u0131 sildiniz|Pesan ini telah dihapus|Anda telah menghapus pesan ini"
+    "|このメッセージは削除されました|このメッセージを削除しました|삭제된 메시지입니다|이 메시지를 삭제했습니다"
+    "|此消息已删除|你删除了这条消息|此訊息已刪除|你已刪除此訊息)[.!。]?",
     re.IGNORECASE,
 )
 _EDITED = re.compile(

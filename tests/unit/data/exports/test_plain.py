@@ -212,3 +212,10 @@ def test_what_is_written_is_read_back(tmp_path: Path, turns: list[tuple[str, lis
     path.write_text("\n".join(f"{name}: " + "\n".join(texts) for name, texts in turns), encoding="utf-8")
 
     assert said(path) == [(name, "\n".join(texts)) for name, texts in turns]
+
+
+def test_dates_that_nobody_knows_are_no_names(tmp_path: Path) -> None:
+    path = tmp_path / "chat.txt"
+    path.write_text("".join(f"5.3.2023 klo 9.{10 + i // 4} - {'AB'[i % 2]}: hello {i}\n" for i in range(12)))
+
+    assert not plain.matches(path)

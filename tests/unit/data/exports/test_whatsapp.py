@@ -473,3 +473,22 @@ def test_every_entry_is_used_or_counted(tmp_path: Path, lines: list[str]) -> Non
         if problems.count == len(problems.messages):
             assert chat.entries + undated == len(boxed if first.startswith("[") else dated)
     assert whatsapp.matches(path) == any(line[:1] in ("1", "2", "3", "[") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("\u2039省略多媒体文件\u203a", "media"),
+        ("<Pominięto multimedia>", "media"),
+        ("<Media tidak disertakan>", "media"),
+        ("null", "media"),
+        ("Данное сообщение удалено", "deleted message"),
+        ("このメッセージは削除されました", "deleted message"),
+        ("You deleted this message as admin", "deleted message"),
+    ],
+)
+def test_placeholders_of_further_languages_are_no_speech(write: Callable[..., Path], text: str, reason: str) -> None:
+    chat = only(write(f"13/02/2021, 21:41 - Ann: {text}", "13/02/2021, 21:42 - Bob: null and void"))
+
+    assert chat.dropped == {reason: 1}
+    assert [message.text for message in chat.messages] == ["null and void"]

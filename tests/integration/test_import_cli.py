@@ -1,0 +1,82 @@
+"""`convmodel import` as a user types it."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from convmodel.cli.main import app
+from convmodel.data.reading import read_conversations
+from convmodel.errors import ConfigError, SaveError
+
+CHAT = "".join(
+    f"{1 + day:02}/02/2024, 18:0{minute} - {who}: {text} {day}\n"
+    for day in range(28)
+    for minute, who, text in [(1, "Ann", "Did the post come"), (2, "Bob", "Yes, letter number"), (3, "Ann", "Fine")]
+)
+
+
+@pytest.fixture(autouse=True)
+def _in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("WhatsApp Chat with Bob.txt").write_text(CHAT)
+
+
+def run(*arguments: str) -> tuple[str, str]:
+    result = CliRunner().invoke(
+        app, ["import", "WhatsApp Chat with Bob.txt", "--near", "1", *arguments], catch_exceptions=False
+    )
+    assert result.exit_code == 0, result.output
+    return result.stdout, result.stderr
+
+
+def test_a_table_says_what_came_in_and_what_went_out() -> None:
+    shown, said = run("--me", "Bob", "--redact")
+
+    numbers = {line.rsplit(None, 1)[0].strip(): line.split()[-1] for line in shown.splitlines() if line.split()}
+    assert numbers["messages and rows read"] == "84"
+    assert numbers["conversations"] == "28"
+    assert int(numbers["train.jsonl"]) + int(numbers["valid.jsonl"]) + int(numbers["test.jsonl"]) == 28
+    assert "dates read as day/month/year" in said
+    assert "fit data/train.jsonl --valid data/valid.jsonl --loss-on assistant" in said
+    assert {one.who for one in read_conversations("data/train.jsonl")} == {("user", "assistant", "user")}
+
+
+def test_the_account_for_machines() -> None:
+    shown, _ = run("--json", "--split", "1,0,0", "--gap", "2d")
+
+    account = json.loads(shown)
+    assert (account["formats"], account["entries"], account["conversations"]) == ({"whatsapp": 1}, 84, 1)
+    assert account["written"] == {"train.jsonl": 1}
+    assert account["speakers"] == {"Ann": 56, "Bob": 28}
+
+
+def test_the_next_commands_can_be_typed_as_they_are() -> None:
+    _, said = run("--output", "my data")
+
+    assert "fit 'my data/train.jsonl' --valid 'my data/valid.jsonl'" in said
+
+
+def test_an_earlier_import_is_kept_unless_told_otherwise() -> None:
+    run()
+    with pytest.raises(SaveError, match="data already holds an import: give another --output, or --overwrite"):
+        run()
+    run("--overwrite", "--split", "1,0,0")
+
+    assert [path.name for path in Path("data").iterdir()] == ["train.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--split", "much", "split is 'much': write three shares, such as 0.9,0.05,0.05"),
+        ("--gap", "long", "gap is 'long': write a number and s, m, h or d"),
+        ("--format", "icq", "there is no format icq"),
+        ("--on-error", "panic", "on_error is 'panic'"),
+        ("--split-by", "weather", "by is 'weather'"),
+    ],
+)
+def test_bad_options_are_named_with_the_cure(option: str, value: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        run(option, value)
