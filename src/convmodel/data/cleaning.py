@@ -61,8 +61,9 @@ class Cleaner:
     """Leaves out what the rules forbid, counts it by reason, and masks personal data if it is told to.
 
     The rules are asked in this order: length, speakers, exact duplicates, near-duplicates; masks come last, so what
-    repeats what is judged by the original text, and once more, for exact repeats, by the masked one. Of those that repeat each other the first is kept. It reads one
-    conversation at a time and remembers what it has seen, so that several files are cleaned by one cleaner.
+    repeats what is judged by the original text, and once more, for exact repeats, by the masked one. Of those that
+    repeat each other the first is kept. It reads one conversation at a time and remembers what it has seen, so that
+    several files are cleaned by one cleaner.
 
     Args:
         rules: What to keep; by default as `CleaningRules` says.
