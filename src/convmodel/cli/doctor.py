@@ -1,7 +1,7 @@
 """`convmodel doctor`: looks at a model and at data before they are trained, and says what is wrong."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +12,7 @@ from rich.text import Text
 
 from convmodel.cli.console import console, load_model, print_json, print_table
 from convmodel.cli.data_options import FormatOption, OnErrorOption
+from convmodel.cli.fit_options import with_fit_options
 from convmodel.data.shapes import AUTO
 from convmodel.errors import ConfigError, SaveError
 from convmodel.training.config import FitConfig
@@ -23,17 +24,14 @@ if TYPE_CHECKING:
 
 _SPEAKER_STYLES = ("cyan", "yellow", "green", "magenta", "blue", "red")
 _STATUS_STYLES = {"pass": "green", "warn": "yellow", "fail": "bold red"}
+_SETTINGS = (
+    "max_length", "loss_on", "packing", "batch_size", "gradient_accumulation_steps", "epochs", "max_steps",
+    "warmup_steps",
+)  # fmt: skip
 _SHOWN_TOKENS = 400  # on a screen; the report has them all
 
 
-def _setting(name: str) -> Any:
-    """Makes an option of a setting of `fit`, which owns its help and its default."""
-    setting = next(field for field in fields(FitConfig) if field.name == name)
-    default = "" if setting.default is None else f" [default: {setting.default}]"
-    return typer.Option(help=setting.metadata["help"] + default, show_default=False, rich_help_panel="Settings")
-
-
-def command(
+def _doctor(
     model: Annotated[str, typer.Argument(help="A folder or a hub id.", metavar="MODEL")],
     data: Annotated[str, typer.Argument(help="Conversations to learn from.", metavar="DATA")],
     *,
@@ -46,31 +44,14 @@ def command(
     report: Annotated[Path | None, typer.Option(help="Write all of it as one HTML file.", show_default=False)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     no_estimate: Annotated[bool, typer.Option("--no-estimate", help="Do not measure time and memory.")] = False,
-    max_length: Annotated[int | None, _setting("max_length")] = None,
-    loss_on: Annotated[list[str] | None, _setting("loss_on")] = None,
-    batch_size: Annotated[int | None, _setting("batch_size")] = None,
-    gradient_accumulation_steps: Annotated[int | None, _setting("gradient_accumulation_steps")] = None,
-    epochs: Annotated[float | None, _setting("epochs")] = None,
-    max_steps: Annotated[int | None, _setting("max_steps")] = None,
-    warmup_steps: Annotated[int | None, _setting("warmup_steps")] = None,
-    packing: Annotated[bool | None, _setting("packing")] = None,
+    settings: dict[str, Any],
 ) -> None:
     """Looks at a model and your data before you fine-tune, and says what is wrong and how to cure it.
 
     Shows one conversation token by token, checks the data and the settings, and measures what the run will take.
     Nothing is trained. The exit code is 1 if a check fails.
     """
-    settings = {
-        "max_length": max_length,
-        "loss_on": loss_on[0] if loss_on and len(loss_on) == 1 else loss_on or None,
-        "batch_size": batch_size,
-        "gradient_accumulation_steps": gradient_accumulation_steps,
-        "epochs": epochs,
-        "max_steps": max_steps,
-        "warmup_steps": warmup_steps,
-        "packing": packing,
-    }
-    config = FitConfig.from_options({name: value for name, value in settings.items() if value is not None})
+    config = FitConfig.from_options(settings)
     if report is not None and (report.is_dir() or not report.parent.is_dir()):
         raise SaveError(f"{report} cannot be written: give a file in a folder that exists")
     sources = [source for source in (data, valid) if source is not None]
@@ -96,6 +77,9 @@ def command(
         _show(found, windows, conversation)
     if found.failed:
         raise typer.Exit(1)
+
+
+command = with_fit_options(_doctor, only=_SETTINGS)
 
 
 def _examined(

@@ -169,8 +169,8 @@ class PackedSampler(torch.utils.data.Sampler[tuple[int, ...]]):
         self._lengths, self._max_length, self._seed = lengths, max_length, seed
         self._epoch = 0
         # Packings of other epochs differ by a row or two.
-        first = len(self._packed(0))
-        self._rows = min(first + first // _SPARE, len(lengths))
+        self._first = self._packed(0)
+        self._rows = min(len(self._first) + len(self._first) // _SPARE, len(lengths))
 
     def set_epoch(self, epoch: int) -> None:
         """Chooses the epoch whose rows come next."""
@@ -180,9 +180,9 @@ class PackedSampler(torch.utils.data.Sampler[tuple[int, ...]]):
         return self._rows
 
     def __iter__(self) -> Iterator[tuple[int, ...]]:
-        rows = self._packed(self._epoch)
+        rows = self._packed(self._epoch) if self._epoch else self._first
         if len(rows) > self._rows:  # the first epoch's rows in another order
-            rows = _shuffled(self._packed(0), np.random.default_rng([self._seed, self._epoch]))
+            rows = _shuffled(self._first, np.random.default_rng([self._seed, self._epoch]))
         yield from rows.parted(self._rows)
 
     def _packed(self, epoch: int) -> Rows:

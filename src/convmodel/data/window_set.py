@@ -68,6 +68,11 @@ class Account:
         self.first_skipped = self.first_skipped or other.first_skipped
         self.meet(other.speakers)
 
+    def note(self, problems: Problems) -> None:
+        """Adds what was left out before it could be encoded."""
+        if problems.count:
+            self.add(Account(skipped=problems.count, first_skipped=problems.messages[0]))
+
     def meet(self, speakers: tuple[str, ...] | None) -> None:
         """Takes note of who speaks in a further conversation."""
         if self.speakers is None:

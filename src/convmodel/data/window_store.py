@@ -164,7 +164,7 @@ def prepare_windows(
     first = list(rest if known else islice(rest, SMALL))
     if known or len(first) < SMALL:
         made = encode_windows(first, tokenizer, **options)  # type: ignore[arg-type]
-        _note_reading(made.account, reader)
+        made.account.note(reader.problems)
         return made
     encode = partial(encode_chunk, tokenizer=tokenizer, **options)  # type: ignore[arg-type]
     fingerprint = reader.fingerprint()
@@ -194,12 +194,6 @@ def cache_folder() -> Path:
     own = os.environ.get("CONVMODEL_CACHE")
     base = os.environ.get("XDG_CACHE_HOME")
     return Path(own) if own else (Path(base) if base else Path.home() / ".cache") / "convmodel"
-
-
-def _note_reading(account: Account, reader: ConversationReader) -> None:
-    """Adds what was left out before it could be encoded."""
-    if reader.problems.count:
-        account.add(Account(skipped=reader.problems.count, first_skipped=reader.problems.messages[0]))
 
 
 def _key(fingerprint: str, tokenizer: ConversationTokenizer, options: dict[str, Any]) -> str:
@@ -242,7 +236,7 @@ def _make(
                 writer.write_batch(batch)
                 account.add(part)
                 shown.update(part.conversations)
-        _note_reading(account, reader)
+        account.note(reader.problems)
         (stage / _ACCOUNT).write_text(json.dumps(asdict(account)), encoding="utf-8")
 
 

@@ -12,7 +12,7 @@ from convmodel.conversation import Conversation
 from convmodel.data.ordering import packed_order
 from convmodel.data.problems import Problems
 from convmodel.data.reading import ConversationReader
-from convmodel.data.window_set import Account, WindowSet, encode_windows
+from convmodel.data.window_set import WindowSet, encode_windows
 from convmodel.doctor.checks import Check, fast_checks
 from convmodel.doctor.estimate import Estimate, check_memory, estimate
 from convmodel.doctor.plan import RunPlan
@@ -54,8 +54,7 @@ class Part:
         """
         on_error = self.problems.on_error
         made = encode_windows(self.conversations, tokenizer, max_length=max_length, loss_on=loss_on, on_error=on_error)
-        if self.problems.count:
-            made.account.add(Account(skipped=self.problems.count, first_skipped=self.problems.messages[0]))
+        made.account.note(self.problems)
         return made
 
 

@@ -7,19 +7,18 @@ import os
 import re
 import zipfile
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias, cast
 
+from convmodel.data.exports.heads import HEAD
 from convmodel.data.files import STDIN, open_bytes, read_json
 from convmodel.data.problems import Problems
 from convmodel.errors import ConversationError
 
 Outline: TypeAlias = list[set[str]]
 """The keys of a JSON file's beginning, by how many brackets are open around them."""
-
-HEAD = 64 * 1024
-"""How many bytes tell the format."""
 
 LEVELS = 8
 """How many levels of brackets an outline tells apart."""
@@ -159,9 +158,14 @@ def outline(file: Path) -> Outline:
         >>> outline(file)[1], sorted(outline(file)[3])
         ({'messages'}, ['date', 'text'])
     """
+    return _keys(_head(file))
+
+
+@lru_cache(maxsize=1)  # every format looks at a file before the next one is looked at
+def _keys(text: str) -> Outline:
     keys: Outline = [set() for _ in range(LEVELS)]
     depth = 0
-    for token in _TOKEN.finditer(text := _head(file)):
+    for token in _TOKEN.finditer(text):
         if token[0] in "{[":
             depth += 1
         elif token[0] in "}]":
