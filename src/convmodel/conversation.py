@@ -1,9 +1,11 @@
 """Conversations: checked turns and who speaks them.
 
-Owns: what a conversation is, its speakers' numbers, who speaks next, and the border to role/content messages.
+Owns: what a conversation is, its speakers' numbers, who speaks next, its turns' weights, and the border to
+role/content messages.
 Does not know tokens, files or models.
 """
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -30,6 +32,8 @@ class Conversation:
             never a target of training.
         id: Where the conversation comes from, for messages about it; two that say the same are equal.
         started_at: When it began, if that is known; it does not matter to equality either.
+        weights: How much each turn counts in training: 1 as usual, 0 not at all, any number from 0 up. Where all are 1
+            it is None, so that a conversation is equal to one without weights.
 
     Raises:
         ConversationError: If there is no turn, a turn is empty or not a string, or the numbers do not match.
@@ -47,6 +51,7 @@ class Conversation:
     pinned: int = 0
     id: str | None = field(default=None, compare=False)
     started_at: datetime | None = field(default=None, compare=False)
+    weights: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
         turns = _checked_turns(self.turns)
@@ -56,8 +61,10 @@ class Conversation:
             speakers = _checked_speakers(self.speakers, len(turns))
         if not isinstance(self.pinned, int) or isinstance(self.pinned, bool) or not 0 <= self.pinned <= len(turns):
             raise ConversationError(f"pinned is {self.pinned!r}, but there are {len(turns)} turns")
+        weights = None if self.weights is None else _checked_weights(self.weights, len(turns))
         object.__setattr__(self, "turns", turns)
         object.__setattr__(self, "speakers", speakers)
+        object.__setattr__(self, "weights", weights)
 
     @classmethod
     def of(cls, value: "ConversationLike") -> "Conversation":
@@ -86,8 +93,10 @@ class Conversation:
     def from_messages(cls, messages: Sequence[Mapping[str, Any]], *, id: str | None = None) -> "Conversation":
         """Reads messages of the form `{"role": ..., "content": ...}`; leading system messages are pinned.
 
+        A message may have a `weight`; one that has none, or null, weighs 1.
+
         Raises:
-            ConversationError: If a message lacks its role or content.
+            ConversationError: If a message lacks its role or content, or its weight is no number from 0 up.
 
         Example:
             >>> Conversation.from_messages([{"role": "user", "content": "Hi"}]).speakers
@@ -99,16 +108,23 @@ class Conversation:
         roles = [message["role"] for message in messages]
         is_pinned = (isinstance(role, str) and role in PINNED_ROLES for role in roles)
         pinned = next((i for i, found in enumerate(is_pinned) if not found), len(roles))
-        return cls([message["content"] for message in messages], roles, pinned=pinned, id=id)
+        given = [message.get("weight") for message in messages]
+        weights = [1 if weight is None else weight for weight in given]
+        return cls([message["content"] for message in messages], roles, pinned=pinned, id=id, weights=weights)
 
-    def to_messages(self) -> list[dict[str, str]]:
-        """Writes the turns as messages of the form `{"role": ..., "content": ...}`.
+    def to_messages(self) -> list[dict[str, Any]]:
+        """Writes the turns as messages of the form `{"role": ..., "content": ...}`, with a `weight` if they have any.
 
         Example:
             >>> Conversation(["Hi"]).to_messages()
             [{'role': 'user', 'content': 'Hi'}]
         """
-        return [{"role": role, "content": turn} for role, turn in zip(self.who, self.turns, strict=True)]
+        messages: list[dict[str, Any]] = [
+            {"role": role, "content": turn} for role, turn in zip(self.who, self.turns, strict=True)
+        ]
+        for message, weight in zip(messages, self.weights or (), strict=False):
+            message["weight"] = weight
+        return messages
 
     @property
     def who(self) -> tuple[str, ...]:
@@ -119,6 +135,16 @@ class Conversation:
     def names(self) -> tuple[str, ...]:
         """The speakers in order of first appearance; a speaker's index here is its token type."""
         return tuple(dict.fromkeys(self.who))
+
+    @property
+    def turn_weights(self) -> tuple[float, ...]:
+        """The weight of each turn, 1 where none are given.
+
+        Example:
+            >>> Conversation(["Hi", "Hello"]).turn_weights
+            (1.0, 1.0)
+        """
+        return (1.0,) * len(self.turns) if self.weights is None else tuple(self.weights)
 
     def next_speaker(self) -> str:
         """Names who is expected to respond: of the others who spoke, the one who spoke last.
@@ -140,11 +166,18 @@ class Conversation:
     def with_turn(self, turn: str, speaker: str | None = None) -> "Conversation":
         """Returns the conversation with one more turn, spoken by the expected speaker unless one is named.
 
+        The turn weighs 1.
+
         Example:
             >>> Conversation(["Hi"]).with_turn("Hello").speakers
             ('user', 'assistant')
         """
-        return replace(self, turns=(*self.turns, turn), speakers=(*self.who, speaker or self.next_speaker()))
+        return replace(
+            self,
+            turns=(*self.turns, turn),
+            speakers=(*self.who, speaker or self.next_speaker()),
+            weights=(*self.turn_weights, 1),
+        )
 
     def runs(self) -> list[int]:
         """Returns how many turns each speaker says in a row; pinned turns are a row of their own.
@@ -164,7 +197,11 @@ class Conversation:
     def joined(self) -> "Conversation":
         r"""Returns the conversation with consecutive turns of one speaker made one, joined by a newline.
 
-        Pinned turns are joined only with pinned turns.
+        Pinned turns are joined only with pinned turns. Others must have one weight to become one turn: a mean would
+        train what is to be left out, and leave out half of what is to be trained.
+
+        Raises:
+            ConversationError: If the weights of turns that become one differ.
 
         Example:
             >>> Conversation(["Hi", "Anyone?", "Yes"], ["Ann", "Ann", "Bob"]).joined().turns
@@ -172,11 +209,20 @@ class Conversation:
         """
         ends = list(accumulate(self.runs()))
         starts = [0, *ends[:-1]]
+        weights = self.turn_weights
+        for start, end in zip(starts, ends, strict=True):
+            if start >= self.pinned and len(set(weights[start:end])) > 1:
+                found = ", ".join(f"{weight:g}" for weight in weights[start:end])
+                raise ConversationError(
+                    f"turns {start + 1} to {end} are said in a row by {self.who[start]!r} and become one, but they "
+                    f"weigh {found}: give them one weight"
+                )
         return replace(
             self,
             turns=["\n".join(self.turns[start:end]) for start, end in zip(starts, ends, strict=True)],
             speakers=[self.who[start] for start in starts],
             pinned=sum(start < self.pinned for start in starts),
+            weights=[weights[start] for start in starts],
         )
 
 
@@ -206,6 +252,16 @@ def _checked_speakers(speakers: Sequence[str], turns: int) -> tuple[str, ...]:
         if not isinstance(speaker, str) or not speaker.strip():
             raise ConversationError(f"the speaker of turn {number} is {speaker!r}, not a name")
     return tuple(speakers)
+
+
+def _checked_weights(weights: Sequence[float], turns: int) -> tuple[float, ...] | None:
+    if not isinstance(weights, Sequence) or len(weights) != turns:
+        raise ConversationError(f"weights must give one number a turn: {turns} turns, weights {weights!r}")
+    for number, weight in enumerate(weights, 1):
+        is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
+        if not is_number or not 0 <= weight <= sys.float_info.max:  # neither infinite nor no number
+            raise ConversationError(f"the weight of turn {number} is {weight!r}: write a number from 0 up")
+    return None if all(weight == 1 for weight in weights) else tuple(map(float, weights))
 
 
 def _is_unicode(text: str) -> bool:

@@ -5,7 +5,7 @@ Owns: prompts, windows, labels, and leaving out whole turns. Knows token ids onl
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from convmodel.conversation import Conversation
 from convmodel.errors import ConfigError, ContextTooLongError, ConversationError
@@ -30,6 +30,7 @@ class EncodedTurn:
         text_bytes: Length of the text in UTF-8 bytes.
         pinned: Whether the turn stays when older turns are left out.
         supervised: Whether its tokens and the separator that closes it are targets.
+        weight: How much each of these targets counts in the loss.
     """
 
     ids: Sequence[int]
@@ -37,6 +38,7 @@ class EncodedTurn:
     text_bytes: int = 0
     pinned: bool = False
     supervised: bool = False
+    weight: float = 1.0
 
     @property
     def cost(self) -> int:
@@ -72,6 +74,9 @@ class Window:
         text_bytes: UTF-8 bytes of the supervised turns' text.
         cut: Targets of a turn longer than a whole window that this window had to leave out, its closing separator
             included.
+        weights: How much each position counts in the loss: its turn's weight where it is a target, 0.0 elsewhere; None
+            where every target counts 1.
+        source: The conversation it comes from, for messages about it; it does not matter to equality.
     """
 
     input_ids: list[int]
@@ -79,6 +84,8 @@ class Window:
     labels: list[int]
     text_bytes: int = 0
     cut: int = 0
+    weights: list[float] | None = None
+    source: str = field(default="", compare=False)
 
     @property
     def supervised_tokens(self) -> int:
@@ -87,7 +94,7 @@ class Window:
 
 
 def supervised_turns(conversation: Conversation, loss_on: LossOn) -> list[bool]:
-    """Tells for each turn whether it is supervised; pinned turns never are.
+    """Tells for each turn whether it is supervised; pinned turns and those of weight 0 never are.
 
     `responses` are the turns of every second speaker, in the order in which speakers appear after the pinned turns.
 
@@ -112,7 +119,7 @@ def supervised_turns(conversation: Conversation, loss_on: LossOn) -> list[bool]:
         if not isinstance(names, Sequence) or not names or any(not _is_name(name) for name in names):
             raise ConfigError(f"loss_on is {loss_on!r}: use all, responses, last, or speakers' names")
         chosen = {i for i in free if who[i] in names}
-    return [i in chosen and i >= pinned for i in range(len(who))]
+    return [i in chosen and i >= pinned and weight > 0 for i, weight in enumerate(conversation.turn_weights)]
 
 
 def _is_name(value: object) -> bool:
@@ -142,9 +149,10 @@ def encoded_turns(
     """
     index = {name: number for number, name in enumerate(conversation.names)}
     chosen = supervised or [False] * len(conversation.turns)
+    weights = conversation.turn_weights
     # The ids come last: `zip` asks for no more of them than there are turns.
     return [
-        EncodedTurn(turn_ids, index[speaker], len(turn.encode()), i < conversation.pinned, chosen[i])
+        EncodedTurn(turn_ids, index[speaker], len(turn.encode()), i < conversation.pinned, chosen[i], weights[i])
         for i, (speaker, turn, turn_ids) in enumerate(zip(conversation.who, conversation.turns, ids, strict=False))
     ]
 
@@ -282,12 +290,15 @@ def _window_span(turns: Sequence[EncodedTurn], first: int, room: int, share: flo
 def _window(turns: Sequence[EncodedTurn], separator: int, closing_type: int) -> Window:
     ids, types = lay_out(turns, separator, closing_type)
     labels = [IGNORED] * len(ids)
+    weights = [0.0] * len(ids) if any(turn.supervised and turn.weight != 1 for turn in turns) else None
     position = 0
     for turn in turns:
         begin, position = position + 1, position + turn.cost
         if turn.supervised:
             labels[begin : position + 1] = ids[begin : position + 1]
-    return Window(ids, types, labels, sum(turn.text_bytes for turn in turns if turn.supervised))
+            if weights:
+                weights[begin : position + 1] = [turn.weight] * turn.cost
+    return Window(ids, types, labels, sum(turn.text_bytes for turn in turns if turn.supervised), weights=weights)
 
 
 def _cut_window(
@@ -303,4 +314,5 @@ def _cut_window(
         whole.labels[:-1],
         whole.text_bytes,
         cut=long.cost - len(kept.ids),
+        weights=whole.weights and whole.weights[:-1],
     )

@@ -214,7 +214,7 @@ class ConversationTokenizer:
             >>> tokenizer.prompt(["Hello", "How are you"], budget=6).left_out
             1
         """
-        given = Conversation.of(context)
+        given = replace(Conversation.of(context), weights=None)  # they matter to training alone
         conversation = self._arranged(given)
         responder = self.responder(conversation, reply_as)
         names = list(dict.fromkeys((*conversation.names, responder)))

@@ -94,6 +94,6 @@ def test_bad_lines_are_skipped_on_request_and_told(unigram_folder: Path, tmp_pat
     assert found["windows"] == 1
     assert found["left_out"] == (
         f"1 could not be used, the first because of: {path}:2:7: not JSON (Expecting ',' delimiter): write one "
-        'conversation a line, each a list of strings, or {"turns": [...]} with "speakers", "pinned", "id" if you like, '
-        'or {"messages": [{"role": ..., "content": ...}, ...]}'
+        'conversation a line, each a list of strings, or {"turns": [...]} with "speakers", "pinned", "weights", "id" '
+        'if you like, or {"messages": [{"role": ..., "content": ...}, ...]}'
     )

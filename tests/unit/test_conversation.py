@@ -1,5 +1,6 @@
 """Conversations: what is refused, who speaks, and the border to messages."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -167,3 +168,59 @@ def test_joined_makes_one_turn_of_consecutive_ones(
 ) -> None:
     joined = Conversation(["a", "b", "c"], speakers, pinned=pinned, id="7").joined()
     assert (joined.turns, joined.pinned, joined.id) == (turns, joined_pinned, "7")
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ([1], "one number a turn: 2 turns, weights .1.$"),
+        (0.5, "one number a turn: 2 turns, weights 0.5"),
+        ("ab", "weight of turn 1 is 'a': write a number from 0 up"),
+        ([1, -0.1], "weight of turn 2 is -0.1: write a number from 0 up"),
+        ([True, 1], "weight of turn 1 is True"),
+        ([1, None], "weight of turn 2 is None"),
+        ([1, math.nan], "weight of turn 2 is nan"),
+        ([math.inf, 1], "weight of turn 1 is inf"),
+        ([1, 10**400], "weight of turn 2 is 1000"),
+    ],
+)
+def test_weights_are_finite_numbers_from_0_up(weights: Any, message: str) -> None:
+    with pytest.raises(ConversationError, match=message):
+        Conversation(["Hi", "Hello"], weights=weights)
+
+
+def test_weights_make_a_difference_unless_all_are_1() -> None:
+    turns = ["Hi", "Hello"]
+    assert Conversation(turns, weights=[1, 1.0]) == Conversation(turns)
+    assert Conversation(turns, weights=[1, 0]) == Conversation(turns, weights=(1.0, 0.0))
+    assert len({Conversation(turns), Conversation(turns, weights=[1, 0]), Conversation(turns, weights=[0, 1])}) == 3
+    assert Conversation(turns, weights=[1, 0]).turn_weights == (1, 0)
+
+
+def test_a_further_turn_weighs_1() -> None:
+    assert Conversation(["Hi"], weights=[0]).with_turn("Hello").weights == (0, 1)
+    assert Conversation(["Hi"]).with_turn("Hello").weights is None
+
+
+def test_weights_of_messages_survive_the_way_there_and_back() -> None:
+    messages = [{"role": "user", "content": "Hi", "weight": 0.5}, {"role": "assistant", "content": "Yes", "weight": 1}]
+    assert Conversation.of(messages).weights == (0.5, 1)
+    assert Conversation.of(messages).to_messages() == messages
+    messages[1]["weight"] = None
+    assert Conversation.of(messages).weights == (0.5, 1)
+
+
+def test_joined_turns_keep_their_common_weight() -> None:
+    speakers = ["Ann", "Ann", "Bob", "Ann"]
+    assert Conversation(list("abcd"), speakers, weights=[0.5, 0.5, 0, 1]).joined().weights == (0.5, 0, 1)
+
+
+@pytest.mark.parametrize(("pinned", "weights"), [(0, [1, 1, 1]), (2, [0, 1, 2]), (1, [0, 1, 2])])
+def test_turns_that_are_not_joined_and_pinned_ones_may_weigh_what_they_like(pinned: int, weights: list[float]) -> None:
+    conversation = Conversation(list("abc"), ["Ann", "Ann", "Bob"], pinned=pinned, weights=weights)
+    assert conversation.joined().turn_weights[-1] == weights[-1]
+
+
+def test_turns_of_different_weights_do_not_become_one() -> None:
+    with pytest.raises(ConversationError, match=r"turns 2 to 4 .* by 'Bob' .* weigh 1, 1, 0.5: give them one weight"):
+        Conversation(list("abcd"), ["Ann", "Bob", "Bob", "Bob"], weights=[0, 1, 1, 0.5]).joined()

@@ -1,6 +1,7 @@
 """Where separators, types and labels stand: prompts, windows, truncation. Token ids only, by hand."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,16 @@ from hypothesis import strategies as st
 
 from convmodel.conversation import Conversation
 from convmodel.errors import ConfigError, ContextTooLongError
-from convmodel.layout import IGNORED, EncodedTurn, Window, lay_out, make_prompt, make_windows, supervised_turns
+from convmodel.layout import (
+    IGNORED,
+    EncodedTurn,
+    Window,
+    encoded_turns,
+    lay_out,
+    make_prompt,
+    make_windows,
+    supervised_turns,
+)
 
 SEP = 9
 
@@ -274,7 +284,7 @@ def test_text_bytes_of_a_cut_turn_are_those_of_what_is_left() -> None:
 
 
 @st.composite
-def encoded_turns(draw: st.DrawFn) -> tuple[list[EncodedTurn], int]:
+def cases(draw: st.DrawFn) -> tuple[list[EncodedTurn], int]:
     """Turns whose every token is another id, some of them pinned, and how long a window may be."""
     lengths = draw(st.lists(st.integers(1, 12), min_size=1, max_size=12))
     pinned = draw(st.integers(0, min(2, len(lengths))))
@@ -305,7 +315,7 @@ def segments(window: Window) -> list[tuple[list[int], set[int]]]:
     return found
 
 
-@given(case=encoded_turns(), share=st.floats(0, 1))
+@given(case=cases(), share=st.floats(0, 1))
 def test_every_supervised_turn_is_supervised_exactly_once(case: tuple[list[EncodedTurn], int], share: float) -> None:
     turns, max_length = case
     room = max_length - 1 - sum(each.cost for each in turns if each.pinned)
@@ -324,7 +334,7 @@ def test_every_supervised_turn_is_supervised_exactly_once(case: tuple[list[Encod
         assert all(label in (IGNORED, i) for i, label in zip(window.input_ids, window.labels, strict=True))
 
 
-@given(case=encoded_turns(), share=st.floats(0, 1))
+@given(case=cases(), share=st.floats(0, 1))
 def test_the_separator_after_a_supervised_turn_is_a_target(case: tuple[list[EncodedTurn], int], share: float) -> None:
     turns, max_length = case
     for window in make_windows(turns, SEP, 0, max_length=max_length, context_share=share):
@@ -334,7 +344,7 @@ def test_the_separator_after_a_supervised_turn_is_a_target(case: tuple[list[Enco
                 assert window.labels[position] == (SEP if before else IGNORED)
 
 
-@given(case=encoded_turns(), share=st.floats(0, 1), closing_type=st.integers(0, 2))
+@given(case=cases(), share=st.floats(0, 1), closing_type=st.integers(0, 2))
 def test_windows_hold_pinned_turns_and_then_whole_turns_in_order(
     case: tuple[list[EncodedTurn], int], share: float, closing_type: int
 ) -> None:
@@ -358,9 +368,82 @@ def test_windows_hold_pinned_turns_and_then_whole_turns_in_order(
             assert last_types == {following}
 
 
-@given(case=encoded_turns(), share=st.floats(0, 1))
+@given(case=cases(), share=st.floats(0, 1))
 def test_what_is_cut_is_counted_to_the_token(case: tuple[list[EncodedTurn], int], share: float) -> None:
     turns, max_length = case
     windows = list(make_windows(turns, SEP, 0, max_length=max_length, context_share=share))
     targets = sum(each.cost for each in turns if each.supervised)  # as many as its tokens and the closing separator
     assert sum(window.supervised_tokens + window.cut for window in windows) == targets
+
+
+@pytest.mark.parametrize(
+    ("loss_on", "expected"), [("all", "1011"), ("responses", "0001"), ("last", "0001"), ("a", "0001"), ("u", "1010")]
+)
+def test_a_turn_of_weight_0_is_not_supervised(loss_on: str, expected: str) -> None:
+    conversation = Conversation(["x"] * 4, list("uaua"), weights=[1, 0, 0.5, 2])
+    assert supervised_turns(conversation, loss_on) == [mark == "1" for mark in expected]
+
+
+def test_weights_stand_where_the_targets_of_their_turn_stand() -> None:
+    turns = [turn([1, 2], weight=0.5), turn([3], 1, supervised=False, weight=7), turn([4], weight=3)]
+    [window] = make_windows(turns, SEP, 1, max_length=20)
+    assert window.input_ids == [SEP, 1, 2, SEP, 3, SEP, 4, SEP]
+    assert window.weights == [0, 0.5, 0.5, 0.5, 0, 0, 3, 3]
+    assert window.supervised_tokens == 5
+
+
+def test_a_turn_too_long_for_a_window_keeps_its_weight() -> None:
+    [window] = make_windows([turn([1, 2, 3, 4, 5, 6], weight=0.5)], SEP, 1, max_length=4)
+    assert window.labels == [IGNORED, 1, 2, 3]
+    assert window.weights == [0, 0.5, 0.5, 0.5]
+
+
+def test_only_windows_with_a_target_of_another_weight_than_1_have_weights() -> None:
+    turns = [turn([1, 2, 3]), turn([4, 5], 1, supervised=False, weight=0), turn([6, 7, 8], weight=2)]
+    first, second = make_windows(turns, SEP, 1, max_length=8)
+    assert (first.weights, second.weights) == (None, [0, 0, 0, 0, 2, 2, 2, 2])
+
+
+LOSS_ON = st.sampled_from(["all", "responses", "last", "Ann"])
+
+
+@st.composite
+def talks(draw: st.DrawFn, weights: st.SearchStrategy[float]) -> Conversation:
+    """A conversation of up to ten turns of two speakers; what they say does not matter."""
+    speakers = draw(st.lists(st.sampled_from(["Ann", "Bob"]), min_size=1, max_size=10))
+    given_weights = draw(st.lists(weights, min_size=len(speakers), max_size=len(speakers)))
+    return Conversation(["x"] * len(speakers), speakers, draw(st.integers(0, 1)), weights=given_weights)
+
+
+def windows_of(conversation: Conversation, supervised: list[bool], max_length: int) -> list[Window]:
+    """Windows in which the ids of turn n are n hundreds and some."""
+    ids = [range(100 * n + 100, 100 * n + 101 + n % 3) for n in range(len(conversation.turns))]
+    return list(make_windows(encoded_turns(conversation, ids, supervised), SEP, 0, max_length=max_length))
+
+
+@given(talk=talks(st.sampled_from([0, 1])), loss_on=LOSS_ON, max_length=st.integers(6, 40))
+def test_weights_of_0_and_1_are_those_turns_masked(talk: Conversation, loss_on: str, max_length: int) -> None:
+    unweighted = replace(talk, weights=None)
+    chosen = supervised_turns(unweighted, loss_on)
+    masked = [one and weight == 1 for one, weight in zip(chosen, talk.turn_weights, strict=True)]
+
+    windows = windows_of(talk, supervised_turns(talk, loss_on), max_length)
+
+    assert windows == windows_of(unweighted, masked, max_length)
+    assert all(window.weights is None for window in windows)
+
+
+@given(talk=talks(st.floats(0.1, 9)), loss_on=LOSS_ON, max_length=st.integers(6, 40))
+def test_every_target_has_the_weight_of_its_turn(talk: Conversation, loss_on: str, max_length: int) -> None:
+    supervised = supervised_turns(talk, loss_on)
+    windows = windows_of(talk, supervised, max_length)
+
+    plain = windows_of(replace(talk, weights=None), supervised, max_length)
+    assert [replace(window, weights=None) for window in windows] == plain
+    for window in windows:
+        weights = window.weights or [float(label != IGNORED) for label in window.labels]
+        turns = [index // 100 - 1 if index != SEP else None for index in window.input_ids]
+        for place, label in enumerate(window.labels):
+            number = turns[place] if turns[place] is not None else turns[place - 1]
+            expected = 0 if label == IGNORED or number is None else talk.turn_weights[number]
+            assert weights[place] == expected

@@ -424,3 +424,18 @@ def test_a_changed_layout_leaves_the_original_alone(bytelevel_tokenizer: Convers
 def test_stop_ids_are_the_separator_and_the_end_of_text(family: ConversationTokenizer) -> None:
     expected = list(dict.fromkeys([family.sep_token_id, family.hf_tokenizer.eos_token_id]))
     assert family.stop_token_ids == expected
+
+
+def test_windows_have_the_weights_of_their_turns(gpt2_tokenizer: ConversationTokenizer) -> None:
+    talk = Conversation(["Hello", "How are you", "Good"], weights=[0, 0.5, 2])
+    [window] = gpt2_tokenizer.windows(talk, max_length=64)
+    assert window.labels == [-100, -100, -100, 2437, 389, 345, 50256, 10248, 50256]
+    assert window.weights == [0, 0, 0, 0.5, 0.5, 0.5, 0.5, 2, 2]
+
+
+def test_without_types_only_turns_of_one_weight_are_joined(bytelevel_tokenizer: ConversationTokenizer) -> None:
+    talk = Conversation(["Hi", "Well", "So"], ["Ann", "Bob", "Bob"], weights=[1, 0, 1])
+    with pytest.raises(ConversationError, match=r"turns 2 to 3 .* weigh 0, 1: give them one weight"):
+        bytelevel_tokenizer.windows(talk, max_length=64)
+    plain = Conversation(talk.turns, talk.speakers)
+    assert bytelevel_tokenizer(talk) == bytelevel_tokenizer(plain)  # a prompt trains nothing

@@ -4,10 +4,12 @@ Owns: padding and packing as tensors, and batches by length. Knows no loss, no m
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 
+from convmodel.data.ordering import Blank
 from convmodel.layout import IGNORED, Window
 
 
@@ -24,7 +26,7 @@ def pad(
 
     Returns:
         Tensors of shape (batch, seq), dtype int64: `input_ids`, `attention_mask`, `labels`, and maybe
-        `token_type_ids` and `position_ids`.
+        `token_type_ids` and `position_ids`; and `weights`, float32, if a window has any: 0 where there is no target.
 
     Example:
         >>> pad([Window([5, 7], [0, 0], [-100, 7]), Window([5], [0], [-100])], 0, use_token_types=False)["input_ids"]
@@ -33,11 +35,11 @@ def pad(
     """
     longest = max(len(window.input_ids) for window in windows)
 
-    def fill(rows: Iterable[Sequence[int]], value: int) -> torch.Tensor:
-        tensor = torch.full((len(windows), longest), value)
+    def fill(rows: Iterable[Sequence[float]], value: int, dtype: torch.dtype = torch.int64) -> torch.Tensor:
+        tensor = torch.full((len(windows), longest), value, dtype=dtype)
         for row, ids in enumerate(rows):
             place = slice(0, len(ids)) if side == "right" else slice(longest - len(ids), longest)
-            tensor[row, place] = torch.tensor(ids)
+            tensor[row, place] = torch.tensor(ids, dtype=dtype)
         return tensor
 
     batch = {
@@ -47,6 +49,8 @@ def pad(
     }
     if use_token_types:
         batch["token_type_ids"] = fill((window.types for window in windows), 0)
+    if any(window.weights for window in windows):
+        batch["weights"] = fill(map(_weights, windows), 0, torch.float32)
     if side == "left":
         batch["position_ids"] = fill((range(len(window.input_ids)) for window in windows), 0)
     return batch
@@ -64,7 +68,8 @@ def pack(rows: Sequence[Sequence[Window]], pad_id: int, *, use_token_types: bool
         use_token_types: Whether the batch carries `token_type_ids`.
 
     Returns:
-        Tensors of shape (rows, seq), dtype int64: `input_ids`, `position_ids`, `labels`, and maybe `token_type_ids`.
+        Tensors of shape (rows, seq), dtype int64: `input_ids`, `position_ids`, `labels`, and maybe `token_type_ids`;
+        and `weights`, float32, if a window has any: 0 where there is no target.
 
     Example:
         >>> pack([[Window([5, 7], [0, 0], [-100, 7]), Window([5], [0], [-100])]], 0, use_token_types=False)
@@ -75,6 +80,7 @@ def pack(rows: Sequence[Sequence[Window]], pad_id: int, *, use_token_types: bool
             [index for window in row for index in window.input_ids],
             [index for window in row for index in window.types],
             [label for window in row for label in (IGNORED, *window.labels[1:])],
+            weights=_row_weights(row),
         )
         for row in rows
     ]
@@ -84,6 +90,16 @@ def pack(rows: Sequence[Sequence[Window]], pad_id: int, *, use_token_types: bool
         places = [torch.arange(len(window.input_ids)) for window in row]
         line[: sum(map(len, places))] = torch.cat(places)
     return batch | {"position_ids": positions}
+
+
+def _weights(window: Window) -> list[float]:
+    return window.weights or [float(label != IGNORED) for label in window.labels]
+
+
+def _row_weights(row: Sequence[Window]) -> list[float] | None:
+    if not any(window.weights for window in row):
+        return None
+    return [weight for window in row for weight in (0.0, *_weights(window)[1:])]
 
 
 def by_length(
@@ -110,5 +126,7 @@ class WindowDataset(torch.utils.data.Dataset[list[Window]]):
     def __len__(self) -> int:
         return len(self.windows)
 
-    def __getitem__(self, index: int | tuple[int, ...]) -> list[Window]:
+    def __getitem__(self, index: int | tuple[int, ...] | Blank) -> list[Window]:
+        if isinstance(index, Blank):
+            return [replace(window, labels=[IGNORED] * len(window.labels), weights=None) for window in self[index.row]]
         return [self.windows[i] for i in ([index] if isinstance(index, int) else index)]

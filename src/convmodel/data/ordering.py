@@ -3,11 +3,13 @@
 Owns: orders that depend on the seed and the epoch alone; grouping by length, and best-fit packing. Knows lengths only.
 """
 
+import math
 from array import array
 from bisect import bisect_left, insort
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -187,3 +189,44 @@ class PackedSampler(torch.utils.data.Sampler[tuple[int, ...]]):
 
     def _packed(self, epoch: int) -> Rows:
         return packed_order(self._lengths, self._max_length, seed=self._seed, epoch=epoch)
+
+
+@dataclass(frozen=True, slots=True)
+class Blank:
+    """A row of which nothing is learned: it keeps a process busy whose share of an epoch ends before the others'.
+
+    Attributes:
+        row: The index of a window, or of those in a packed row.
+    """
+
+    row: int | tuple[int, ...]
+
+
+Row = int | tuple[int, ...] | Blank
+"""What a batch is made of: a window's index, those of a packed row, or a row of which nothing is learned."""
+
+
+class ShardedBatches(torch.utils.data.Sampler[list[Row]]):
+    """One process's batches: together, all processes' batches are those of one process with larger batches.
+
+    Every row is in one batch of one process; where an epoch's last rows do not suffice for all, some get a `Blank`, so
+    that all make as many batches.
+    """
+
+    def __init__(
+        self, order: GroupedSampler | PackedSampler, batch_size: int, *, rank: int = 0, world: int = 1
+    ) -> None:
+        self._order, self._batch_size, self._rank, self._world = order, batch_size, rank, world
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch whose batches come next."""
+        self._order.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return math.ceil(len(self._order) / (self._batch_size * self._world))
+
+    def __iter__(self) -> Iterator[list[Row]]:
+        rows: Iterator[Any] = iter(self._order)
+        # In turn, since a group's rows go from long to short, and no process should wait for another's long ones.
+        while together := list(islice(rows, self._batch_size * self._world)):
+            yield together[self._rank :: self._world] or [Blank(together[0])]

@@ -1,6 +1,7 @@
 """The shapes in which people keep conversations, and how each becomes one.
 
-Owns: the names of the shapes, their keys, and recognising them. Knows Python values only, no files.
+Owns: the names of the shapes, their keys, and recognising them. Knows Python values only, no files. The keys of
+one message are `messages.py`'s.
 """
 
 import difflib
@@ -10,6 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from convmodel.conversation import DEFAULT_SPEAKERS, Conversation
+from convmodel.data.messages import conversation_of_messages, first_key, has_message
 from convmodel.data.times import read_time
 from convmodel.errors import ConversationError
 
@@ -17,7 +19,7 @@ AUTO = "auto"
 """The name that asks for the shape to be recognised."""
 
 SHAPES = {
-    "turns": 'a list of strings, or {"turns": [...]} with "speakers", "pinned", "id" if you like',
+    "turns": 'a list of strings, or {"turns": [...]} with "speakers", "pinned", "weights", "id" if you like',
     "messages": '{"messages": [{"role": ..., "content": ...}, ...]}',
     "conversation": '{"conversation": [...]} or {"dialog": [...]}, of strings or messages (DailyDialog)',
     "sharegpt": '{"conversations": [{"from": "human", "value": ...}, ...]} (ShareGPT)',
@@ -27,14 +29,8 @@ SHAPES = {
 }
 """The recognised shapes: name and form, in the order in which they are tried."""
 
-ROLES = dict.fromkeys(("assistant", "gpt", "chatgpt", "bot", "model"), "assistant")
-ROLES |= {"user": "user", "human": "user", "system": "system"}
-"""What the roles are called here, by other programs' names for them in lower case."""
-
-_SPEAKER = ("role", "from", "speaker", "sender", "author", "name", "user")
-_TEXT = ("content", "value", "text", "message", "body", "utterance")
-_TIME = ("timestamp", "time", "date", "created_at")
 _GROUP = ("conversation_id", "dialog_id", "dialogue_id", "conv_id", "chat_id", "thread_id", "session_id")
+_FIELDS = ("speakers", "pinned", "started_at")
 _LISTS = ("conversation", "dialog", "dialogue")
 _PAIRS = [("prompt", "response"), ("prompt", "completion"), ("question", "answer")]
 _PAIRS += [("instruction", "output"), ("instruction", "response"), ("input", "output")]
@@ -46,7 +42,7 @@ _TESTS: dict[str, Callable[[Mapping[str, Any]], bool]] = {
     "sharegpt": lambda value: "conversations" in value,
     "conversation": lambda value: any(isinstance(value.get(key), list | tuple) for key in _LISTS),
     "pairs": lambda value: any(asked in value and answered in value for asked, answered in _PAIRS),
-    "rows": lambda value: group_key(value) is not None and _has_message(value),
+    "rows": lambda value: group_key(value) is not None and has_message(value),
 }
 
 
@@ -77,12 +73,12 @@ def _recognised(value: Any, wanted: str) -> tuple[str | None, Any]:
 
 def is_message(value: Any) -> bool:
     """Tells whether a value is one message of a conversation, rather than a conversation."""
-    return isinstance(value, Mapping) and shape_of(value) is None and _has_message(value)
+    return isinstance(value, Mapping) and shape_of(value) is None and has_message(value)
 
 
 def group_key(value: Mapping[str, Any]) -> str | None:
     """Names the key that tells which conversation a row belongs to."""
-    return _first(value, _GROUP)
+    return first_key(value, _GROUP)
 
 
 def conversations_of(value: Any, shape: str = AUTO) -> list[Conversation]:
@@ -144,23 +140,13 @@ def conversation_of_rows(rows: Sequence[Mapping[str, Any]]) -> Conversation:
     elif key is None or last[key] in (None, ""):
         raise ConversationError(f"{key} is empty: say which conversation the row belongs to")
     else:
-        made = _from_messages(rows)
+        made = conversation_of_messages(rows)
     return replace(made, id=str(last[key])) if key and last[key] is not None else made
-
-
-def _first(value: Mapping[str, Any], keys: Sequence[str]) -> str | None:
-    """Returns the first of the keys that has a value, or else the first that is there."""
-    there = [key for key in keys if key in value]
-    return next((key for key in there if value[key] is not None), there[0] if there else None)
-
-
-def _has_message(value: Mapping[str, Any]) -> bool:
-    return _first(value, _SPEAKER) is not None and _first(value, _TEXT) is not None
 
 
 def _named(conversation: Conversation, value: Mapping[str, Any]) -> Conversation:
     """Adds what any shape may carry: an id, and the time when it began."""
-    if (name := _first(value, ("id", *_GROUP))) and value[name] is not None:
+    if (name := first_key(value, ("id", *_GROUP))) and value[name] is not None:
         conversation = replace(conversation, id=str(value[name]))
     if value.get("started_at") is not None:
         time = read_time(value["started_at"])
@@ -173,43 +159,43 @@ def _named(conversation: Conversation, value: Mapping[str, Any]) -> Conversation
 
 def _of_list(value: Any) -> Conversation:
     if isinstance(value, list | tuple) and value and all(isinstance(turn, Mapping) for turn in value):
-        return _from_messages(value)
+        return conversation_of_messages(value)
     return Conversation.of(value)
 
 
 def _of_turns(value: Mapping[str, Any]) -> Conversation:
     if "messages" in value:
         raise ConversationError("both turns and messages: a conversation is given once")
-    _refuse_misspelt(value)
+    _refuse_misspelt(value, (*_FIELDS, "weights"))
     pinned = value.get("pinned", 0)
     if not isinstance(pinned, int) or isinstance(pinned, bool):
         raise ConversationError(f"pinned is {pinned!r}, not a number of turns")
-    return Conversation(value["turns"], value.get("speakers"), pinned=pinned)
+    return Conversation(value["turns"], value.get("speakers"), pinned=pinned, weights=value.get("weights"))
 
 
 def _of_messages(value: Mapping[str, Any]) -> Conversation:
-    _refuse_misspelt(value)
+    _refuse_misspelt(value, _FIELDS)
     if not isinstance(value["messages"], list | tuple):
         raise ConversationError("messages are not a list")
-    return _from_messages(value["messages"])
+    return conversation_of_messages(value["messages"])
 
 
-def _refuse_misspelt(value: Mapping[str, Any]) -> None:
+def _refuse_misspelt(value: Mapping[str, Any], fields: tuple[str, ...]) -> None:
     for key in value:
-        if (meant := _meant(str(key))) and meant not in value:
+        if (meant := _meant(str(key), fields)) and meant not in value:
             raise ConversationError(f"{key} is no field: write {meant}, if that is meant")
 
 
 @lru_cache(maxsize=1024)  # the keys are the same in every row
-def _meant(key: str) -> str | None:
-    meant = ("speakers", "pinned", "started_at")
-    alike = (name for name in meant if difflib.SequenceMatcher(None, key.lower(), name).ratio() > 0.75)
-    return None if key in meant or len(key) > 20 else next(alike, None)
+def _meant(key: str, fields: tuple[str, ...]) -> str | None:
+    alike = (name for name in fields if difflib.SequenceMatcher(None, key.lower(), name).ratio() > 0.75)
+    return None if key in fields or len(key) > 20 else next(alike, None)
 
 
 def _of_conversation(value: Mapping[str, Any]) -> Conversation:
     turns = next(value[key] for key in _LISTS if isinstance(value.get(key), list | tuple))
-    return Conversation(turns, value["speakers"]) if value.get("speakers") is not None else _of_list(turns)
+    made = Conversation(turns, value["speakers"]) if value.get("speakers") is not None else _of_list(turns)
+    return made if value.get("weights") is None else replace(made, weights=value["weights"])
 
 
 def _with_system(conversation: Conversation, value: Mapping[str, Any]) -> Conversation:
@@ -217,7 +203,13 @@ def _with_system(conversation: Conversation, value: Mapping[str, Any]) -> Conver
     system = value.get("system") or value.get("system_prompt")
     if not isinstance(system, str) or not system.strip() or conversation.pinned:
         return conversation
-    return replace(conversation, turns=(system, *conversation.turns), speakers=("system", *conversation.who), pinned=1)
+    return replace(
+        conversation,
+        turns=(system, *conversation.turns),
+        speakers=("system", *conversation.who),
+        pinned=1,
+        weights=(1, *conversation.turn_weights),
+    )
 
 
 def _of_pair(value: Mapping[str, Any]) -> Conversation:
@@ -237,7 +229,7 @@ def _of_pair(value: Mapping[str, Any]) -> Conversation:
             raise ConversationError(
                 f"{' and '.join([key, *['input'] * len(more)])}: neither text nor a list of messages"
             )
-    return _from_messages(messages)
+    return conversation_of_messages(messages)
 
 
 def _earlier(history: Any) -> list[dict[str, Any]]:
@@ -281,35 +273,3 @@ def _longest(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     if any((part := _history(row)) != _history(longest)[: len(part)] for row in rows):
         raise ConversationError("its rows are not one conversation: each history must begin as the longest does")
     return longest
-
-
-def _from_messages(messages: Sequence[Any]) -> Conversation:
-    """Reads messages whatever their keys are called; a list among them is one speaker's messages in a row."""
-    plain: list[dict[str, Any]] = []
-    for number, message in enumerate(messages, 1):
-        parts = message if isinstance(message, list | tuple) and message else [message]
-        speakers, texts = zip(*(_message(part, number) for part in parts), strict=True)
-        if len(texts) > 1 and all(isinstance(text, str) for text in texts) and len(set(map(str, speakers))) == 1:
-            plain.append({"role": speakers[0], "content": "\n".join(texts)})
-        else:
-            plain += [{"role": speaker, "content": text} for speaker, text in zip(speakers, texts, strict=True)]
-    conversation = Conversation.from_messages(plain)
-    first = messages[0][0] if isinstance(messages[0], list | tuple) else messages[0]
-    time = read_time(first.get(_first(first, _TIME)))
-    return replace(conversation, started_at=time) if time else conversation
-
-
-def _message(message: Any, number: int) -> tuple[Any, Any]:
-    """Returns who speaks and what, still to be checked."""
-    speaker, text = (_first(message, keys) if isinstance(message, Mapping) else None for keys in (_SPEAKER, _TEXT))
-    if speaker is None or text is None:
-        raise ConversationError(f"message {number} needs a role and a content")
-    who, said = message[speaker], message[text]
-    if isinstance(said, list | tuple):
-        content: list[Any] = [part.get("text") if isinstance(part, Mapping) else part for part in said]
-        if not all(isinstance(part, str) for part in content):
-            raise ConversationError(f"message {number} holds more than text, which no language model can read")
-        said = "\n".join(content)
-    if isinstance(who, int) and speaker != "role" and not isinstance(who, bool):
-        who = str(who)
-    return (ROLES.get(who.lower(), who) if isinstance(who, str) else who), said

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, islice
 from typing import Any
@@ -197,7 +197,7 @@ def encode_chunk(
     loss_on: LossOn,
     on_error: OnError = "fail",
 ) -> Chunk:
-    """Encodes conversations together.
+    """Encodes conversations together; each window says which it comes from, by its id or its number.
 
     Raises:
         ConversationError: If one cannot be laid out and `on_error` is `fail`; the message tells which.
@@ -218,10 +218,12 @@ def encode_chunk(
                 if on_error == "fail":
                     raise type(error)(message) from error
                 problems.found(message)
-    windows = list(chain.from_iterable(made))
+                made.append([])
+    sources = [conversation.id or f"conversation {number}" for number, conversation in enumerate(conversations, first)]
+    windows = [replace(window, source=source) for source, found in zip(sources, made, strict=True) for window in found]
     account = Account(
         conversations=len(conversations),
-        unsupervised=sum(not found for found in made),
+        unsupervised=sum(not found for found in made) - problems.count,
         skipped=problems.count,
         cut=sum(window.cut for window in windows),
         tokens=sum(window.supervised_tokens for window in windows),

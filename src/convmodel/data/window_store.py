@@ -108,6 +108,8 @@ class StoredWindows(Sequence[Window]):
             np.where(chunk.supervised[part] == 1, ids, IGNORED).tolist(),
             int(chunk.text_bytes[row]),
             int(chunk.cut[row]),
+            chunk.weights[chunk.weight_offsets[row] : chunk.weight_offsets[row + 1]].tolist() or None,
+            chunk.sources[row].as_py(),
         )
         self._read += 1
         if self._read == _RESIDENT:
@@ -123,20 +125,28 @@ class StoredWindows(Sequence[Window]):
 
 @dataclass(frozen=True, slots=True)
 class _Columns:
-    """One batch of the file, as views of the mapped memory; window `i` is `offsets[i]` to `offsets[i + 1]`."""
+    """One batch of the file, as views of the mapped memory; window `i` is from `offsets[i]` to `offsets[i + 1]`.
+
+    Weights have offsets of their own, since most windows have none.
+    """
 
     offsets: npt.NDArray[np.int32]
+    weight_offsets: npt.NDArray[np.int32]
     input_ids: npt.NDArray[np.int32]
     types: npt.NDArray[np.uint16]
     supervised: npt.NDArray[np.uint8]
     text_bytes: npt.NDArray[np.int32]
     cut: npt.NDArray[np.int32]
+    weights: npt.NDArray[np.float64]
+    sources: Any
 
     @classmethod
     def of(cls, batch: Any) -> "_Columns":
-        lists = [batch[name] for name in ("input_ids", "types", "supervised")]
-        numbers = [batch[name].to_numpy() for name in ("text_bytes", "cut")]
-        return cls(lists[0].offsets.to_numpy(), *(column.values.to_numpy() for column in lists), *numbers)
+        lists = {name: batch[name] for name in ("input_ids", "types", "supervised", "weights")}
+        values = {name: column.values.to_numpy() for name, column in lists.items()}
+        numbers = {name: batch[name].to_numpy() for name in ("text_bytes", "cut")}
+        offsets, weight_offsets = (lists[name].offsets.to_numpy() for name in ("input_ids", "weights"))
+        return cls(offsets, weight_offsets, sources=batch["source"], **values, **numbers)
 
 
 def prepare_windows(
@@ -226,6 +236,8 @@ def _make(
             ("supervised", pa.list_(pa.uint8())),
             ("text_bytes", pa.int32()),
             ("cut", pa.int32()),
+            ("weights", pa.list_(pa.float64())),
+            ("source", pa.string()),
         ]
     )
     work = partial(_arrow_chunk, encode=encode, schema=schema)
@@ -256,6 +268,8 @@ def _arrow_chunk(numbered: Numbered, *, encode: Callable[[Numbered], Chunk], sch
         column(([label != IGNORED for label in window.labels] for window in windows), "uint8"),
         pa.array([window.text_bytes for window in windows], pa.int32()),
         pa.array([window.cut for window in windows], pa.int32()),
+        pa.array([window.weights for window in windows], pa.list_(pa.float64())),
+        pa.array([window.source for window in windows], pa.string()),
     ]
     return pa.record_batch(columns, schema=schema), chunk.account
 

@@ -22,6 +22,8 @@ def to_record(conversation: Conversation) -> dict[str, Any]:
     record |= {"turns": list(conversation.turns), "speakers": list(conversation.who)}
     if conversation.pinned:
         record["pinned"] = conversation.pinned
+    if conversation.weights is not None:
+        record["weights"] = list(conversation.weights)
     if conversation.started_at is not None:
         record["started_at"] = conversation.started_at.isoformat()
     return record

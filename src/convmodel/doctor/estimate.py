@@ -180,7 +180,7 @@ def _batch(
 
 
 def _forward(hf_model: "PreTrainedModel", batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+    inputs = {name: tensor for name, tensor in batch.items() if name not in ("labels", "weights")}
     logits = hf_model(**inputs, use_cache=False).logits
     return F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), batch["labels"][:, 1:].flatten(), ignore_index=IGNORED)
 

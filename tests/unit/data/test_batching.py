@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from convmodel import Conversation, ConversationModel, ConversationTokenizer
-from convmodel.data.batching import WindowDataset, by_length, pad
+from convmodel.data.batching import WindowDataset, by_length, pack, pad
 from convmodel.data.window_set import encode_windows
 from convmodel.errors import ConfigError, ContextTooLongError, ConversationError
 from convmodel.layout import IGNORED, Window
@@ -158,3 +158,59 @@ def test_a_dataset_gives_its_windows_by_index() -> None:
     assert len(dataset) == 2
     assert dataset[1] == [SHORT]
     assert dataset[(1, 0)] == [SHORT, LONG]
+
+
+WEIGHTED = Window([5, 6, 5, 7], [0, 0, 1, 1], [IGNORED, 6, 5, 7], weights=[0.0, 0.5, 0.5, 3.0])
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_weights_come_along_if_a_window_has_any(side: str) -> None:
+    batch = pad([SHORT, WEIGHTED], pad_id=3, use_token_types=True, side=side)
+
+    assert batch["weights"].dtype == torch.float32
+    row = [0, 1, 0, 0] if side == "right" else [0, 0, 0, 1]
+    assert batch["weights"].tolist() == [row, [0, 0.5, 0.5, 3]]
+    assert ((batch["weights"] > 0) == (batch["labels"] != IGNORED)).all()
+    assert "weights" not in pad([SHORT, LONG], pad_id=3, use_token_types=True, side=side)
+
+
+def test_packed_windows_keep_their_weights() -> None:
+    opening = Window([8, 9], [0, 0], [8, 9], weights=[2.0, 2.0])  # its first token is a target, but of no window here
+    batch = pack([[LONG, WEIGHTED], [SHORT, opening]], pad_id=3, use_token_types=False)
+
+    assert batch["weights"].dtype == torch.float32
+    assert batch["labels"].tolist() == [[-100, 7, 8, 5, -100, 6, 5, 7], [-100, 9, -100, 9, -100, -100, -100, -100]]
+    assert batch["weights"].tolist() == [[0, 1, 1, 1, 0, 0.5, 0.5, 3], [0, 1, 0, 2, 0, 0, 0, 0]]
+    assert "weights" not in pack([[LONG, SHORT], [LONG]], pad_id=3, use_token_types=False)
+
+
+def test_windows_of_rows_without_weights_weigh_1_beside_others() -> None:
+    batch = pack([[SHORT], [WEIGHTED]], pad_id=3, use_token_types=False)
+
+    assert batch["weights"].tolist() == [[0, 1, 0, 0], [0, 0.5, 0.5, 3]]
+
+
+def test_each_window_knows_its_conversation(bytelevel_tokenizer: ConversationTokenizer) -> None:
+    three = Conversation(["a", "b", "c"], ["Ann", "Bob", "Cem"])
+    long = Conversation(["Hello " * 6, "Yes " * 6, "Well " * 6])
+    talks = [Conversation(["Hi"]), three, long, Conversation(["Hi"], id="talk-7")]
+
+    data = encode_windows(talks, bytelevel_tokenizer, max_length=32, loss_on="all", on_error="skip")
+
+    assert len(data.windows) > 4
+    sources = ["conversation 1", *["conversation 3"] * (len(data.windows) - 2), "talk-7"]
+    assert [window.source for window in data.windows] == sources
+    assert (data.account.skipped, data.unsupervised) == (1, 0)
+
+
+def test_turns_of_weight_0_are_not_counted(gpt2_tokenizer: ConversationTokenizer) -> None:
+    talks = [
+        Conversation(["Hello", "How are you"], weights=[0, 2]),
+        Conversation(["Hello"], weights=[0]),
+        Conversation(["Hello"]),
+    ]
+
+    data = encode_windows(talks, gpt2_tokenizer, max_length=64, loss_on="all")
+
+    assert [window.weights for window in data.windows] == [[0, 0, 0, 2, 2, 2, 2], None]
+    assert (data.tokens, data.unsupervised, len(data.windows)) == (4 + 2, 1, 2)

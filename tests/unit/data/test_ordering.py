@@ -6,7 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convmodel.data import ordering
-from convmodel.data.ordering import GroupedSampler, PackedSampler, Rows, grouped_order, packed_order
+from convmodel.data.ordering import (
+    Blank,
+    GroupedSampler,
+    PackedSampler,
+    Rows,
+    ShardedBatches,
+    grouped_order,
+    packed_order,
+)
 from convmodel.errors import ConfigError
 
 LENGTHS = st.lists(st.integers(1, 64), min_size=1, max_size=300).map(lambda lengths: np.array(lengths, np.int32))
@@ -124,3 +132,27 @@ def test_epochs_whose_packings_differ_have_as_many_rows(more: int, monkeypatch: 
         assert sorted(index for row in rows for index in row) == list(range(len(lengths)))
         assert all(sum(int(lengths[index]) for index in row) <= 64 for row in rows)
     assert len(seen) == 4
+
+
+@settings(max_examples=50)
+@given(LENGTHS, SEEDS, st.integers(1, 5), st.integers(1, 4), st.booleans())
+def test_several_processes_batches_are_those_of_one_with_larger_batches(
+    lengths: np.ndarray, seed: int, batch_size: int, world: int, packed: bool
+) -> None:
+    order = PackedSampler(lengths, 64, seed) if packed else GroupedSampler(lengths, batch_size * world, seed)
+    together = ShardedBatches(order, batch_size * world)
+    shares = [ShardedBatches(order, batch_size, rank=rank, world=world) for rank in range(world)]
+    for batches in (together, *shares):
+        batches.set_epoch(2)
+
+    found = [[*share] for share in shares]
+
+    assert {len(share) for share in shares} == {len(batches) for batches in found} == {len(together)}
+    for whole, parts in zip(together, zip(*found, strict=True), strict=True):
+        rows = [row for part in parts for row in part]
+        assert sorted(row for row in rows if not isinstance(row, Blank)) == sorted(whole)
+        # A process without a share of a last, short batch computes one that counts for nothing.
+        assert [len(part) == 1 and isinstance(part[0], Blank) for part in parts] == [
+            rank >= len(whole) for rank in range(world)
+        ]
+        assert max(map(len, parts)) <= batch_size

@@ -17,6 +17,7 @@ from convmodel.data import window_set, window_store
 from convmodel.data.reading import ConversationReader
 from convmodel.data.window_set import WindowSet, chunks, encode_windows, in_processes
 from convmodel.data.window_store import StoredWindows, cache_folder, prepare_windows
+from convmodel.data.writing import write_jsonl
 from convmodel.errors import ContextTooLongError, ConversationError, SaveError
 from convmodel.layout import IGNORED
 
@@ -98,8 +99,38 @@ def test_datasets_reads_the_file_too(gpt2_tokenizer: ConversationTokenizer, path
 
     table = datasets.Dataset.from_file(str(file))
 
-    assert table.column_names == ["input_ids", "types", "supervised", "text_bytes", "cut"]
+    assert table.column_names == ["input_ids", "types", "supervised", "text_bytes", "cut", "weights", "source"]
     assert table["input_ids"][:] == [window.input_ids for window in made.windows]
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_stored_windows_know_their_conversation(
+    gpt2_tokenizer: ConversationTokenizer, path: Path, tmp_path: Path, named: bool
+) -> None:
+    given = ConversationReader(path) if named else ConversationReader(map(Conversation.of, talks(40)))
+
+    made = prepare_windows(given, gpt2_tokenizer, **OPTIONS)
+
+    assert isinstance(made.windows, StoredWindows)
+    numbers = [window.source for window in in_memory(gpt2_tokenizer).windows]
+    assert set(numbers) == {f"conversation {number}" for number in range(1, 41)}
+    expected = [source.replace("conversation ", f"{path}:") for source in numbers] if named else numbers
+    assert [window.source for window in made.windows] == expected
+
+
+def test_stored_windows_keep_their_weights(gpt2_tokenizer: ConversationTokenizer, path: Path) -> None:
+    # The first chunks have none at all; a third of the others have some that are neither 0 nor 1.
+    weights = [[1] * 3 if number < 10 else [[1, 0, 1], [0.1, 2, 1], [1] * 3][number % 3] for number in range(40)]
+    given = [Conversation(talk, weights=weight[: len(talk)]) for talk, weight in zip(talks(40), weights, strict=True)]
+    write_jsonl(path, given)
+
+    made = prepare_windows(ConversationReader(path), gpt2_tokenizer, **OPTIONS)
+    expected = encode_windows(given, gpt2_tokenizer, **OPTIONS)
+
+    assert isinstance(made.windows, StoredWindows)
+    assert list(made.windows) == expected.windows
+    assert made.account == expected.account
+    assert 0 < sum(window.weights is not None for window in made.windows) < len(made.windows) / 2
 
 
 def test_what_was_made_is_used_again_until_something_changes(
@@ -127,7 +158,7 @@ def test_what_was_made_is_used_again_until_something_changes(
 def test_windows_not_used_for_long_make_room(
     gpt2_tokenizer: ConversationTokenizer, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(window_store, "CACHE_BYTES", 20_000)
+    monkeypatch.setattr(window_store, "CACHE_BYTES", 60_000)
     folders = []
     for length in (16, 20, 24, 28):
         prepare_windows(ConversationReader(path), gpt2_tokenizer, max_length=length, loss_on="all")
@@ -137,7 +168,7 @@ def test_windows_not_used_for_long_make_room(
         folders += new
 
     kept = sorted((cache_folder() / "windows").iterdir())
-    assert sum((folder / "windows.arrow").stat().st_size for folder in kept) <= 20_000
+    assert sum((folder / "windows.arrow").stat().st_size for folder in kept) <= 60_000
     assert folders[-1] in kept
     assert folders[0] not in kept
 

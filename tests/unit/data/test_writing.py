@@ -22,7 +22,10 @@ def conversations(draw: st.DrawFn) -> Conversation:
     speakers = draw(st.none() | st.lists(texts, min_size=len(turns), max_size=len(turns)))
     name = draw(texts | st.just(""))
     time = draw(st.none() | st.datetimes())
-    return Conversation(turns, speakers, pinned=draw(st.integers(0, len(turns))), id=name, started_at=time)
+    pinned = draw(st.integers(0, len(turns)))
+    numbers = st.integers(0, 2) | st.floats(0, allow_infinity=False)
+    weights = draw(st.none() | st.lists(numbers, min_size=len(turns), max_size=len(turns)))
+    return Conversation(turns, speakers, pinned=pinned, id=name, started_at=time, weights=weights)
 
 
 @settings(max_examples=60)
@@ -39,12 +42,14 @@ def test_what_is_written_reads_back(tmp_path_factory: pytest.TempPathFactory, wr
 
 def test_a_record_has_only_what_is_known() -> None:
     assert to_record(Conversation(["Hi"])) == {"turns": ["Hi"], "speakers": ["user"]}
-    whole = Conversation(["Be kind.", "Hi"], ["system", "Ann"], 1, "x", datetime(2024, 1, 31, 21, 41))
+    began = datetime(2024, 1, 31, 21, 41)
+    whole = Conversation(["Be kind.", "Hi"], ["system", "Ann"], 1, "x", began, [1, 0.5])
     assert to_record(whole) == {
         "id": "x",
         "turns": ["Be kind.", "Hi"],
         "speakers": ["system", "Ann"],
         "pinned": 1,
+        "weights": [1.0, 0.5],
         "started_at": "2024-01-31T21:41:00",
     }
 
