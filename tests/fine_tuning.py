@@ -1,5 +1,6 @@
 """What tests of fine-tuning share: conversations, and watching what a run does."""
 
+import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -65,3 +66,14 @@ def fed(model: ConversationModel) -> Iterator[list[list[list[int]]]]:
     hook = model.hf_model.register_forward_pre_hook(record, with_kwargs=True)
     yield batches
     hook.remove()
+
+
+@contextmanager
+def no_file_larger_than(size: int) -> Iterator[None]:
+    """Makes this process fail where a full disk would, in the libraries' own code."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -39,8 +39,7 @@ def fit_embedding(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer)
     if not missing and not tokenizer.separator_added:
         return
     if missing:
-        with torch.random.fork_rng(devices=[]):
-            hf_model.resize_token_embeddings(separator + 1, mean_resizing=False)
+        grow_embedding(hf_model, separator + 1)
         logger.info("the embedding grew from %d to %d rows for the separator", rows, separator + 1)
     end_of_text = tokenizer.hf_tokenizer.eos_token_id
     embeddings = [hf_model.get_input_embeddings(), hf_model.get_output_embeddings()]
@@ -51,3 +50,11 @@ def fit_embedding(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer)
                 values[min(rows, separator) : separator + 1] = row
     # Done once: joined with its model again, after training, the row must stay as it is.
     tokenizer.separator_added = False
+
+
+def grow_embedding(hf_model: "PreTrainedModel", rows: int) -> None:
+    """Gives the embedding at least so many rows; new ones have no values yet."""
+    embedding: Any = hf_model.get_input_embeddings()
+    if embedding.weight.shape[0] < rows:
+        with torch.random.fork_rng(devices=[]):
+            hf_model.resize_token_embeddings(rows, mean_resizing=False)

@@ -8,7 +8,8 @@ Owns: the error tree. Knows nothing of what raises them.
     ├── ConfigError            an option with a wrong name or value
     ├── ModelLoadError         a checkpoint that is missing, incomplete, or that this version cannot honour
     ├── SaveError              a folder that cannot be written
-    └── MissingExtraError      an optional package that is not installed
+    ├── MissingExtraError      an optional package that is not installed
+    └── StoppedError           a run that a signal stopped
 """
 
 
@@ -38,3 +39,15 @@ class SaveError(ConvModelError, OSError):
 
 class MissingExtraError(ConvModelError, ImportError):
     """An optional package is not installed; the message is the command that installs it."""
+
+
+class StoppedError(ConvModelError):
+    """A signal stopped a run of training; the message says where, and how to go on.
+
+    Attributes:
+        signal: Its number.
+    """
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.signal = signal

@@ -3,6 +3,7 @@
 Owns: telling a folder from a hub id, finding a checkpoint's layout, and translating Hugging Face's load errors.
 """
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,9 @@ from convmodel.layout_config import FILE_NAME, LayoutConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+ADAPTER_CONFIG = "adapter_config.json"
+"""What peft calls the file that describes adapters."""
 
 HUB_OPTIONS = frozenset(
     {
@@ -60,13 +64,31 @@ def load_tokenizer(name: str, options: dict[str, Any]) -> "tuple[PreTrainedToken
         raise load_error("tokenizer", name, error) from error
 
 
+def base_of_adapters(name: str, options: dict[str, Any]) -> str | None:
+    """Returns of which model the adapters in a folder or of the hub are; None where there is a whole model.
+
+    Raises:
+        ModelLoadError: If their file cannot be read.
+    """
+    from transformers.utils import cached_file
+
+    plain = {key: value for key, value in options.items() if key not in _NOT_FOR_ONE_FILE}
+    try:
+        found = cached_file(name, ADAPTER_CONFIG, _raise_exceptions_for_missing_entries=False, **plain)
+        if not found:
+            return None
+        return str(json.loads(Path(found).read_text(encoding="utf-8"))["base_model_name_or_path"])
+    except (OSError, ValueError, KeyError) as error:
+        raise load_error("adapters", name, error) from error
+
+
 def takes_token_types(name: str, options: dict[str, Any]) -> bool:
     """Tells whether the architecture of a checkpoint embeds token types; yes where only a tokenizer is there."""
     from transformers import AutoConfig
 
     try:
-        return embeds_token_types(AutoConfig.from_pretrained(name, **options))
-    except (OSError, ValueError):
+        return embeds_token_types(AutoConfig.from_pretrained(base_of_adapters(name, options) or name, **options))
+    except (OSError, ValueError, ModelLoadError):
         return True
 
 

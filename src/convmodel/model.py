@@ -1,6 +1,6 @@
 """The façade: one object that holds a model and its tokenizer, and delegates everything.
 
-Owns: loading weights, devices and dtypes. Nothing else is decided here.
+Owns: the public methods. Nothing is decided here.
 """
 
 import os
@@ -22,10 +22,12 @@ from convmodel.evaluation.likelihood import BATCH_SIZE, EvaluationResult, evalua
 from convmodel.generation.engine import make_prompt, respond, stream
 from convmodel.generation.options import read_options, sampling_defaults
 from convmodel.generation.output import Chunk, ConversationModelOutput
-from convmodel.hub import HUB_OPTIONS, load_error
+from convmodel.hub import HUB_OPTIONS
 from convmodel.layout import LossOn
+from convmodel.loading import load_weights, place
 from convmodel.session import ChatSession
 from convmodel.tokenizer import ConversationTokenizer
+from convmodel.training.adapters import has_adapters, remove_adapters, require_base
 from convmodel.training.checkpoints import save_checkpoint
 from convmodel.training.config import FitConfig
 
@@ -93,21 +95,9 @@ class ConversationModel:
             )
         hub_options = {name: value for name, value in options.items() if name in HUB_OPTIONS}
         tokenizer = ConversationTokenizer.from_pretrained(name_or_path, use_token_types=use_token_types, **hub_options)
-        _check_dtype(options.get("dtype"))
-        name = os.fspath(name_or_path)
-        load: Any = AutoModelForCausalLM.from_pretrained
-        try:
-            hf_model, report = load(name, output_loading_info=True, **options)
-        except Exception as error:  # safetensors raises errors of its own
-            raise load_error("weights", name, error) from error
-        if report["missing_keys"]:
-            # transformers would go on with random numbers.
-            missing = ", ".join(sorted(report["missing_keys"])[:3])
-            raise load_error("weights", name, ValueError(f"{len(report['missing_keys'])} are missing, {missing}, ..."))
-        if options.get("gguf_file"):
-            hf_model = _without_quantization(hf_model)
+        hf_model = load_weights(os.fspath(name_or_path), tokenizer, options)
         if options.get("device_map") is None:
-            _place(hf_model, device)
+            place(hf_model, device)
         return cls(hf_model.eval(), tokenizer)
 
     @classmethod
@@ -146,7 +136,7 @@ class ConversationModel:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             hf_model = AutoModelForCausalLM.from_config(config)
-        return cls(_place(hf_model, device), tokenizer)
+        return cls(place(hf_model, device), tokenizer)
 
     @property
     def device(self) -> torch.device:
@@ -156,10 +146,21 @@ class ConversationModel:
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Writes the model into a folder: Hugging Face's files and `convmodel_config.json`.
 
+        Of a model with LoRA adapters these alone are written, with the name of their base.
+
         Raises:
             SaveError: If the folder cannot be written; what it held is untouched.
+            ConfigError: If adapters would be saved whose base model is nowhere.
         """
+        if has_adapters(self.hf_model):
+            require_base(self.hf_model)
         save_checkpoint(self.hf_model, self.tokenizer, folder)
+
+    def merge_adapters(self) -> None:
+        """Adds LoRA adapters to the weights, so that the model is a plain one and is saved whole; else does nothing."""
+        if has_adapters(self.hf_model):
+            remove_adapters(self.hf_model, merge=True)
+            self.hf_model.name_or_path = ""
 
     def push_to_hub(self, repo_id: str, *, private: bool | None = None, token: str | None = None) -> str:
         """Uploads the model to the hub and returns its address.
@@ -297,32 +298,3 @@ class ConversationModel:
 
 def _reader(source: ConversationSource) -> ConversationReader:
     return source if isinstance(source, ConversationReader) else ConversationReader(source)
-
-
-def _without_quantization(hf_model: PreTrainedModel) -> PreTrainedModel:
-    """Copies a model read from a GGUF file, whose weights are floats though transformers calls it quantised.
-
-    Such a model can be neither saved nor trained.
-    """
-    settings = {name: value for name, value in hf_model.config.to_dict().items() if name != "quantization_config"}
-    fresh = AutoModelForCausalLM.from_config(type(hf_model.config).from_dict(settings), dtype=hf_model.dtype)
-    fresh.load_state_dict(hf_model.state_dict())
-    fresh.generation_config = hf_model.generation_config
-    copied: PreTrainedModel = fresh
-    return copied
-
-
-def _place(hf_model: PreTrainedModel, device: str | torch.device | None) -> PreTrainedModel:
-    """Puts a model on a device, by default a GPU if there is one, in evaluation mode."""
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        hf_model.to(torch.device(device))  # type: ignore[arg-type]
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device is {device!r}, which cannot be used: {str(error).splitlines()[0]}") from error
-    hf_model.eval()
-    return hf_model
-
-
-def _check_dtype(dtype: Any) -> None:
-    if isinstance(dtype, str) and dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
-        raise ConfigError(f"dtype is {dtype!r}: it must be auto, or a type of torch such as float32 or bfloat16")

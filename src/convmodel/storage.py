@@ -1,6 +1,7 @@
 """Folders on disk, written whole or not at all.
 
-Owns: staging a folder's files beside their place and moving them in when all are written.
+Owns: staging files beside their place and moving them in when all are written and on the disk: file by file into a
+folder that holds others, or as a folder that appears and goes at once.
 """
 
 import errno
@@ -22,6 +23,9 @@ def require_writable(folder: str | os.PathLike[str]) -> None:
     """
     with staged(folder):
         pass
+
+
+_STAGE = ".convmodel-"
 
 
 @contextmanager
@@ -49,10 +53,12 @@ def staged(folder: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         place.mkdir(parents=True, exist_ok=True)
         # Inside the place, so that moving a file in is a rename on one file system.
-        stage = Path(tempfile.mkdtemp(prefix=".convmodel-", dir=place))
+        stage = Path(tempfile.mkdtemp(prefix=_STAGE, dir=place))
         (stage / "new").mkdir()
         yield stage / "new"
+        _sync(stage / "new")
         _move_in(stage, place)
+        _sync_entry(place)
     except SaveError:
         raise
     except OSError as error:
@@ -63,6 +69,79 @@ def staged(folder: str | os.PathLike[str]) -> Iterator[Path]:
         for path in made:
             if path.is_dir() and not any(path.iterdir()):
                 path.rmdir()
+
+
+@contextmanager
+def staged_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
+    """Gives a folder to write into, which is renamed to its place when the block ends well.
+
+    Unlike `staged`, there is never a moment at which the place holds a part of the files, even where the program is
+    killed or the power fails. What the place held before goes.
+
+    Raises:
+        SaveError: If the place cannot be written; it is as it was.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as place:
+        ...     with staged_folder(Path(place, "checkpoint-1")) as stage:
+        ...         _ = (stage / "config.json").write_text("{}")
+        ...     print([path.name for path in Path(place).iterdir()])
+        ['checkpoint-1']
+    """
+    place = Path(folder)
+    stage = None
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        stage = Path(tempfile.mkdtemp(prefix=_STAGE, dir=place.parent))
+        (stage / "new").mkdir()
+        yield stage / "new"
+        _sync(stage / "new")
+        if place.exists():
+            place.rename(stage / "old")
+        (stage / "new").rename(place)
+        _sync_entry(place.parent)
+    except SaveError as error:
+        raise SaveError(str(error).replace(str(stage and stage / "new"), str(place))) from error
+    except OSError as error:
+        raise SaveError(f"{place} cannot be written: {error.strerror or error}; choose another folder") from error
+    finally:
+        if stage is not None:
+            shutil.rmtree(stage, ignore_errors=True)
+
+
+def remove_folder(folder: Path) -> None:
+    """Removes a folder that `staged_folder` made; killed on the way, it leaves no half of it in its place."""
+    stage = Path(tempfile.mkdtemp(prefix=_STAGE, dir=folder.parent))
+    folder.rename(stage / "old")
+    shutil.rmtree(stage, ignore_errors=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes what processes that were killed while writing into a folder left there."""
+    for path in folder.glob(f"{_STAGE}*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _sync(folder: Path) -> None:
+    """Waits until a folder's files are on the disk: a rename may get there before what it renames."""
+    for path in (*folder.rglob("*"), folder):
+        if path.is_dir():
+            _sync_entry(path)
+        else:
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
+
+
+def _sync_entry(folder: Path) -> None:
+    """Waits until a folder's list of names is on the disk."""
+    if os.name == "nt":
+        return  # which cannot open folders, and needs no such thing
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _move_in(stage: Path, place: Path) -> None:

@@ -3,20 +3,21 @@
 from collections.abc import Callable
 
 import pytest
-import torch
 
 from convmodel import ConversationModel
 
 
 @pytest.fixture
 def load(request: pytest.FixtureRequest) -> Callable[..., ConversationModel]:
-    """Loads a fresh model; without dropout where batches of different shapes are compared."""
+    """Loads a fresh model."""
 
-    def load(folder: str = "unigram_folder", *, dropout: bool = True) -> ConversationModel:
-        model = ConversationModel.from_pretrained(request.getfixturevalue(folder), device="cpu")
-        for module in model.hf_model.modules():
-            if isinstance(module, torch.nn.Dropout) and not dropout:
-                module.p = 0.0
-        return model
+    def load(folder: str = "unigram_folder") -> ConversationModel:
+        return ConversationModel.from_pretrained(request.getfixturevalue(folder), device="cpu")
 
     return load
+
+
+@pytest.fixture(autouse=True)
+def _same_precision_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets `auto` mean fp32 on every machine; tests of bf16 ask for it."""
+    monkeypatch.setattr("convmodel.step.machine.computes_bf16", lambda device: False)

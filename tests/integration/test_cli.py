@@ -1,9 +1,13 @@
 """The command line as a user meets it: what is printed where, exit codes, and nothing lost."""
 
 import json
+import logging
+import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -153,6 +157,56 @@ def test_a_model_is_replaced_only_when_asked(run: Run) -> None:
     assert (refused, done) == (1, 0)
     assert kept == before
     assert Path("model/model.safetensors").read_bytes() != before
+
+
+@pytest.fixture
+def stopped(run: Run, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The command of a run that a signal stopped after its first update, in the folder `new`."""
+    from convmodel.training.trainer import FitTrainer
+
+    command = ["fit", "train.jsonl", "-m", "gpt2", "--output-dir", "new", "--max-steps", "3"]
+    step = FitTrainer.training_step
+
+    def terminated(*arguments: Any, **options: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return step(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FitTrainer, "training_step", terminated)
+        assert run(*command) == 143
+    return command
+
+
+def test_a_stopped_run_goes_on_with_the_same_command(
+    run: Run, stopped: list[str], capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    assert run(*stopped) == 0
+
+    assert "going on from update 1 of 3 in new/checkpoint-1" in caplog.messages
+    assert Path("new/model.safetensors").exists()
+    assert run(*stopped) == 1
+    assert "new already holds a model" in capfd.readouterr().err
+
+
+def test_a_stopped_run_refuses_another_configuration_and_may_begin_anew(
+    run: Run, stopped: list[str], capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    capfd.readouterr()
+
+    assert run(*stopped, "--seed", "7") == 1
+    assert "(seed: 42 there, 7 here): give the same options" in capfd.readouterr().err
+    assert Path("new/checkpoint-1/manifest.json").exists()
+    assert run(*stopped, "--seed", "7", "--overwrite", "--resume") == 1
+    assert "--overwrite begins anew and --resume goes on" in capfd.readouterr().err
+
+    assert run(*stopped, "--seed", "7", "--no-resume") == 0
+    assert run(*stopped, "--seed", "8", "--overwrite") == 0
+
+    assert not [message for message in caplog.messages if message.startswith("going on")]
+    assert not Path("new/checkpoint-1").exists()
 
 
 def test_chat_answers_each_line_of_its_input(reader_folder: Path) -> None:

@@ -13,8 +13,8 @@ from convmodel.data.batching import pack, pad
 from convmodel.data.window_set import encode_windows
 from convmodel.errors import ConfigError
 from convmodel.layout import IGNORED, Window
+from convmodel.step.loss import supervised_loss
 from convmodel.training.fit_data import require_packable
-from convmodel.training.loss import supervised_loss
 from fine_tuning import TALKS, Recorder, fed, weights
 
 
@@ -73,7 +73,7 @@ def test_packed_is_one_by_one_in_loss_and_gradients(
 def test_an_update_over_packed_rows_is_that_over_padded_windows(load: Callable[..., Any], folder: str) -> None:
     gradients = []
     for packing in (False, True):
-        model, recorder = load(folder, dropout=False), Recorder()
+        model, recorder = load(folder), Recorder()
         model.fit(TALKS, max_steps=1, batch_size=2 * len(TALKS), packing=packing, max_length=64, callbacks=[recorder])
         [found] = recorder.gradients
         gradients.append(found)

@@ -1,12 +1,13 @@
 """Folders on disk: written whole or not at all."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from convmodel.errors import SaveError
-from convmodel.storage import require_writable, staged
+from convmodel.storage import remove_folder, remove_leftovers, require_writable, staged, staged_folder
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -142,3 +143,109 @@ def test_asking_whether_a_place_can_be_written_leaves_no_trace(tmp_path: Path, e
 
     assert contents(tmp_path) == ({"models/first/mine": "notes"} if exists else {})
     assert (tmp_path / "models").exists() is exists
+
+
+# Whole folders
+
+
+def test_a_folder_appears_when_the_block_ends(tmp_path: Path) -> None:
+    place = tmp_path / "run" / "checkpoint-1"
+
+    with staged_folder(place) as stage:
+        write(stage, a="1")
+        write(stage / "deeper", b="2")
+        assert not place.exists()
+
+    assert contents(tmp_path) == {"run/checkpoint-1/a": "1", "run/checkpoint-1/deeper/b": "2"}
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["checkpoint-1"]
+
+
+def test_a_folder_takes_the_place_of_the_one_before(tmp_path: Path) -> None:
+    write(tmp_path / "checkpoint-1", a="old", b="old")
+    write(tmp_path / "checkpoint-2", a="other")
+
+    with staged_folder(tmp_path / "checkpoint-1") as stage:
+        write(stage, a="new")
+
+    assert contents(tmp_path) == {"checkpoint-1/a": "new", "checkpoint-2/a": "other"}
+
+
+@pytest.mark.parametrize("error", [ValueError("a bug"), KeyboardInterrupt()])
+def test_a_folder_that_is_not_finished_never_appears(tmp_path: Path, error: BaseException) -> None:
+    write(tmp_path / "checkpoint-1", a="old")
+
+    def fail() -> None:
+        with staged_folder(tmp_path / "checkpoint-1") as stage:
+            write(stage, a="new")
+            raise error
+
+    with pytest.raises(type(error)):
+        fail()
+
+    assert contents(tmp_path) == {"checkpoint-1/a": "old"}
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_everything_is_on_the_disk_before_the_folder_is_renamed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    sync, rename = os.fsync, Path.rename
+
+    def note_sync(descriptor: int) -> None:
+        sync(descriptor)
+        done.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+
+    def note_rename(path: Path, target: Path) -> Path:
+        done.append("rename")
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(Path, "rename", note_rename)
+    with staged_folder(tmp_path / "checkpoint-1") as stage:
+        write(stage, a="1", b="2")
+
+    assert sorted(done[:2]) == ["a", "b"]
+    assert done[2:] == ["new", "rename", tmp_path.name]
+
+
+def test_a_full_disk_names_the_folder_and_not_the_stage(tmp_path: Path) -> None:
+    def fail() -> None:
+        with staged_folder(tmp_path / "checkpoint-1") as stage, staged(stage) as files:
+            write(files, a="new")
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(SaveError, match=f"^{tmp_path}/checkpoint-1 cannot be written: No space left on device;"):
+        fail()
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_removed_folder_leaves_nothing(tmp_path: Path) -> None:
+    write(tmp_path / "checkpoint-1" / "deeper", a="1")
+
+    remove_folder(tmp_path / "checkpoint-1")
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_kill_while_removing_leaves_no_half_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "checkpoint-1", a="1", b="2")
+    monkeypatch.setattr("shutil.rmtree", lambda path, **options: (path / "old" / "a").unlink())
+
+    remove_folder(tmp_path / "checkpoint-1")
+    monkeypatch.undo()
+
+    assert not (tmp_path / "checkpoint-1").exists()
+    assert list(contents(tmp_path).values()) == ["2"]
+    remove_leftovers(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_only_leftovers_are_removed(tmp_path: Path) -> None:
+    write(tmp_path / ".convmodel-abc" / "new", a="half")
+    write(tmp_path / "mine", a="1")
+
+    remove_leftovers(tmp_path)
+
+    assert contents(tmp_path) == {"mine/a": "1"}

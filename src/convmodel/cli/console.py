@@ -17,11 +17,15 @@ from rich.console import Console
 from rich.table import Table
 
 from convmodel.errors import ModelLoadError, SaveError
+from convmodel.training.run_folder import RUN
 
 if TYPE_CHECKING:
     from convmodel.model import ConversationModel
 
-console = Console(stderr=True)
+RANK = int(os.environ.get("RANK", "0"))
+"""Which of several processes that train together this is; the first one speaks for all."""
+
+console = Console(stderr=True, quiet=RANK > 0)
 """For people: progress, tables beside results, errors."""
 
 DEFAULT_MODEL = "model"
@@ -38,8 +42,9 @@ def program() -> str:
 
 def print_result(text: str) -> None:
     """Writes a result to standard output as it is."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    if RANK == 0:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
 
 
 def print_json(result: Mapping[str, Any]) -> None:
@@ -59,7 +64,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, to: Co
         table.add_column(name, justify="right")
     for row in rows:
         table.add_row(*row)
-    (to or Console()).print(table)
+    (to or Console(quiet=RANK > 0)).print(table)
 
 
 def require_free(folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
@@ -71,7 +76,7 @@ def require_free(folder: str | os.PathLike[str], *, overwrite: bool = False) -> 
     place = Path(folder)
     if place.exists() and not place.is_dir():
         raise SaveError(f"{place} cannot be written: it is a file; give another --output-dir")
-    if (place / "config.json").exists():
+    if (place / "config.json").exists() or (place / RUN).exists():
         if not overwrite:
             raise SaveError(f"{place} already holds a model: give another --output-dir, or --overwrite to replace it")
     elif place.is_dir() and any(place.iterdir()):

@@ -45,7 +45,14 @@ def command(
     _say(f"A new GPT-2 of {model.hf_model.num_parameters() / 1e6:.1f} M parameters, {VOCABULARY:,} pieces of words.")
     before = model.evaluate(valid)
     result = model.fit(
-        train, valid, epochs=epochs, learning_rate=1e-3, batch_size=4, output_dir=str(output_dir), seed=seed
+        train,
+        valid,
+        epochs=epochs,
+        learning_rate=1e-3,
+        batch_size=4,
+        output_dir=str(output_dir),
+        seed=seed,
+        resume=False,
     )
     after = model.evaluate(valid)
     unseen = model.evaluate(test)

@@ -11,7 +11,9 @@ from convmodel.cli.data_options import FormatOption, OnErrorOption
 from convmodel.cli.fit_options import with_fit_options
 from convmodel.data.reading import ConversationReader
 from convmodel.data.shapes import AUTO
+from convmodel.errors import ConfigError
 from convmodel.training.config import FitConfig
+from convmodel.training.run_folder import is_unfinished
 
 
 def _fit(
@@ -28,7 +30,9 @@ def _fit(
     format: FormatOption = AUTO,
     on_error: OnErrorOption = "fail",
     model: Annotated[str, typer.Option("--model", "-m", help="A folder or a hub id to start from.")] = "gpt2",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a model in the output folder.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Begin anew, and replace a model in the output folder.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     settings: dict[str, Any],
 ) -> None:
@@ -38,10 +42,15 @@ def _fit(
     you?", "Good, thanks!"]`, or an object with `turns` and `speakers`, with role/content `messages`, in ShareGPT's
     form, a prompt and its response, and so on. `convmodel import` makes such files of chat exports.
 
-    The model is saved in `./model` unless `--output-dir` says otherwise.
+    The model is saved in `./model` unless `--output-dir` says otherwise. A run that was stopped or killed goes on where
+    it was when the same command is given again.
     """
-    config = FitConfig.from_options({"output_dir": DEFAULT_MODEL} | settings)
-    require_free(str(config.output_dir), overwrite=overwrite)
+    if overwrite and settings.get("resume"):
+        raise ConfigError("--overwrite begins anew and --resume goes on: give one of them")
+    anew = {"resume": False} if overwrite else {}
+    config = FitConfig.from_options({"output_dir": DEFAULT_MODEL} | settings | anew)
+    if not is_unfinished(str(config.output_dir)):
+        require_free(str(config.output_dir), overwrite=overwrite)
     read = partial(ConversationReader, shape=format, on_error=on_error)  # type: ignore[arg-type]
     conversations = read(train), None if valid is None else read(valid)
     conversation_model = load_model(model)

@@ -13,7 +13,14 @@ import typer
 
 from convmodel.training.config import FitConfig
 
-_TYPES: dict[str, Any] = {"int": int, "float": float, "str": str, "LossOn": list[str], "bool": bool}
+_TYPES: dict[str, Any] = {
+    "int": int,
+    "float": float,
+    "str": str,
+    "LossOn": list[str],
+    "bool": bool,
+    "bool | dict[str, Any]": bool,
+}
 
 
 def with_fit_options(command: Callable[..., None], *, only: Collection[str] = ()) -> Callable[..., None]:

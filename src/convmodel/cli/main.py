@@ -10,13 +10,14 @@ from importlib.metadata import version
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
-from convmodel.cli import chat, demo, doctor, evaluate, fit, generate, import_
-from convmodel.cli.console import console
-from convmodel.errors import ConvModelError
+from convmodel.cli import chat, demo, doctor, evaluate, fit, generate, import_, plot
+from convmodel.cli.console import RANK, console
+from convmodel.errors import ConvModelError, StoppedError
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown")
-for module in (import_, doctor, fit, evaluate, generate, chat, demo):
+for module in (import_, doctor, fit, plot, evaluate, generate, chat, demo):
     app.command(module.__name__.rpartition(".")[2].rstrip("_"))(module.command)
 
 
@@ -50,7 +51,7 @@ def options(
 
 
 def main() -> None:
-    """Runs the command line and exits: 0 done, 1 an error in one line, 2 wrong usage, 130 interrupted."""
+    """Runs the command line and exits: 0 done, 1 an error in one line, 2 wrong usage, 130 or 143 stopped."""
     arguments = sys.argv[1:]
     before_text = arguments[: arguments.index("--")] if "--" in arguments else arguments
     debug = "--debug" in before_text
@@ -58,8 +59,9 @@ def main() -> None:
         arguments.remove("--debug")
     else:
         warnings.simplefilter("ignore")
-    logging.basicConfig(level=logging.INFO if not debug else logging.DEBUG, format="%(message)s", stream=sys.stderr)
-    for noisy in ("httpx", "httpcore", "urllib3", "filelock", "fsspec", "huggingface_hub"):
+    level = logging.DEBUG if debug else logging.ERROR if RANK > 0 else logging.INFO
+    logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
+    for noisy in ("httpx", "httpcore", "urllib3", "filelock", "fsspec", "huggingface_hub", "torch"):
         logging.getLogger(noisy).setLevel(logging.WARNING if debug else logging.ERROR)
     try:
         app(arguments, prog_name="convmodel")
@@ -67,7 +69,8 @@ def main() -> None:
         if debug:
             raise
         _report(error)
-        sys.exit(1)
+        # As shells say of a program that a signal ended: 143 for SIGTERM, 130 for Ctrl-C.
+        sys.exit(128 + error.signal if isinstance(error, StoppedError) else 1)
     except KeyboardInterrupt:
         console.print("interrupted")
         sys.exit(130)
@@ -78,4 +81,6 @@ def _report(error: Exception) -> None:
     message = " ".join(str(error).split())
     if not isinstance(error, ConvModelError):
         message = f"{type(error).__name__}: {message} (a bug of ours? convmodel --debug shows where)"
-    console.print(f"convmodel: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
+    where = f" in process {RANK}" if RANK else ""
+    loud = Console(stderr=True)  # whichever process fails, the reason must be read
+    loud.print(f"convmodel{where}: {message}", style="red", markup=False, highlight=False, soft_wrap=True)

@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from convmodel.data.batching import pack, pad
 from convmodel.data.ordering import grouped_order, packed_order
 from convmodel.data.window_set import WindowSet
 from convmodel.doctor.checks import Check
 from convmodel.doctor.plan import RunPlan
+from convmodel.head import LOGITS_AT_ONCE
 from convmodel.inference import evaluation_mode
-from convmodel.layout import IGNORED, Window
+from convmodel.layout import Window
+from convmodel.step.machine import PRECISIONS, choose_precision
+from convmodel.step.objective import prepared
 from convmodel.tokenizer import ConversationTokenizer
 
 if TYPE_CHECKING:
@@ -33,9 +35,9 @@ MEASURED = 3
 PATIENCE = 20.0
 """Seconds after which no further batch is timed."""
 
-_FLOAT = 4  # bytes; training is in float32
+_FLOAT = 4  # bytes; weights, gradients and moments are float32
 _MOMENTS = 2  # AdamW keeps two numbers a weight
-_COPIES = 2  # of the logits, beside the one that autograd keeps
+_COPIES = 3  # of the logits that are held at once: themselves, their probabilities, and the gradient
 _PROBE = 1 << 20  # weights of the trial update
 
 
@@ -68,15 +70,15 @@ def estimate(
     """Measures a few forward and backward passes on the model itself, and multiplies.
 
     Time: batches from the long, the middle and the short windows give seconds a padded token, and a trial update of
-    other numbers gives AdamW's seconds a weight. Dropout is off, so nothing random happens, and the dtype is the
-    model's as it is; training makes it float32. Batches whose memory is not there are timed one window at a time.
+    other numbers gives AdamW's seconds a weight. The loss and the precision are those of training, while the dtype is
+    the model's as it is; training makes it float32. Dropout is off, so nothing random happens. Batches whose memory is
+    not there are timed one window at a time.
 
     Memory: weights, gradients and AdamW's two moments (Loshchilov & Hutter, "Decoupled weight decay regularization",
-    2019) are counted, 4 bytes each, for what is trained; and once more the largest gradient, which is there twice where
-    input and output share their embedding. The activations are what autograd keeps of one window as long as the
-    longest, counted while it is computed, plus two copies of the logits, which the loss and its gradient need in
-    passing; times the windows in a batch. On a processor the peak of small GPT-2s came within a tenth of that. What
-    Python and the libraries take, and what an allocator rounds up, is not in it.
+    2019) are counted, 4 bytes each, for what is trained. The activations are what autograd keeps of one window as long
+    as the longest, counted while it is computed, times the windows in a batch; the head's gradient and the chunk of
+    logits that are there at once come on top. What Python and the libraries take, and what an allocator rounds up, is
+    not in it. LoRA and adafactor, which need less, are not looked at.
 
     Args:
         hf_model: The model; its weights, gradients and modes are left as they were found.
@@ -88,9 +90,9 @@ def estimate(
     lengths = np.array([sum(int(train.lengths[index]) for index in row) for row in rows])
     tokens, padded = _tokens(lengths, plan)
     longest_first = [rows[index] for index in np.argsort(-lengths, kind="stable")]
-    with _untouched(hf_model):
+    with _untouched(hf_model), prepared(hf_model, 0.0, plan.gradient_checkpointing), _precise(hf_model, plan):
         longest = _batch(hf_model, tokenizer, _representative(train, longest_first[:1], 1)[0], packed=plan.packing)
-        activations = _activation_bytes(hf_model, longest) * plan.batch_size
+        activations = _activation_bytes(hf_model, longest, plan.batch_size)
         memory = _state_bytes(hf_model) + activations
         available = available_bytes(hf_model)
         together = plan.batch_size if available is None or memory < available else 1
@@ -150,20 +152,21 @@ def _tokens(lengths: "np.ndarray[Any, Any]", plan: RunPlan) -> tuple[int, int]:
 
 
 def _state_bytes(hf_model: "PreTrainedModel") -> int:
-    """Counts weights, and for those that are trained their gradients and moments; the largest gradient twice."""
+    """Counts weights, and for those that are trained their gradients and moments."""
     weights = sum(parameter.numel() for parameter in hf_model.parameters())
     trained = [parameter.numel() for parameter in hf_model.parameters() if parameter.requires_grad]
-    return _FLOAT * (weights + (1 + _MOMENTS) * sum(trained) + max(trained, default=0))
+    return _FLOAT * (weights + (1 + _MOMENTS) * sum(trained))
 
 
 @contextmanager
 def _untouched(hf_model: "PreTrainedModel") -> Iterator[None]:
-    """Puts gradients aside and switches dropout off inside the block, and brings back what was there."""
+    """Puts gradients aside and the model into training mode inside the block, and brings back what was there."""
     gradients = [(parameter, parameter.grad) for parameter in hf_model.parameters()]
     for parameter, _ in gradients:
         parameter.grad = None
     try:
-        with evaluation_mode(hf_model), torch.enable_grad():
+        with evaluation_mode(hf_model), torch.enable_grad():  # which brings the modes back
+            hf_model.train()
             yield
     finally:
         for parameter, gradient in gradients:
@@ -179,33 +182,47 @@ def _batch(
     return {name: tensor.to(hf_model.device) for name, tensor in batch.items()}
 
 
-def _forward(hf_model: "PreTrainedModel", batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    inputs = {name: tensor for name, tensor in batch.items() if name not in ("labels", "weights")}
-    logits = hf_model(**inputs, use_cache=False).logits
-    return F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), batch["labels"][:, 1:].flatten(), ignore_index=IGNORED)
+@contextmanager
+def _precise(hf_model: "PreTrainedModel", plan: RunPlan) -> Iterator[None]:
+    """Computes products inside the block in what training computes them in."""
+    chosen = PRECISIONS[choose_precision(plan.precision, hf_model.device)]
+    with torch.autocast(hf_model.device.type, chosen, enabled=chosen != torch.float32):
+        yield
 
 
-def _activation_bytes(hf_model: "PreTrainedModel", batch: dict[str, torch.Tensor]) -> int:
-    """Counts what autograd keeps of one batch, each storage once, without the weights; warms the device up too."""
+def _loss(hf_model: "PreTrainedModel", batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    loss: torch.Tensor = hf_model(**batch, total_weight=1.0)
+    return loss
+
+
+def _activation_bytes(hf_model: "PreTrainedModel", batch: dict[str, torch.Tensor], together: int) -> int:
+    """Counts what autograd keeps of so many batches of one row, each storage once, without the weights.
+
+    What has the size of a weight is one in another precision, or the gradient of the head's: there once whatever the
+    number of rows. It warms the device up too.
+    """
     weights = {parameter.untyped_storage().data_ptr() for parameter in hf_model.parameters()}
+    shapes = {parameter.shape for parameter in hf_model.parameters() if parameter.dim() > 1}
+    shapes |= {shape[::-1] for shape in shapes}  # as products of half precision keep them
     # Kept alive while counting: a storage that was freed could lend its address to another.
-    kept: dict[int, torch.UntypedStorage] = {}
+    kept: dict[int, tuple[torch.UntypedStorage, bool]] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage
+            kept[storage.data_ptr()] = storage, tensor.shape in shapes
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss = _forward(hf_model, batch)
-    found = sum(storage.nbytes() for storage in kept.values())
+        loss = _loss(hf_model, batch)
+    once = sum(storage.nbytes() for storage, of_weight in kept.values() if of_weight)
+    each = sum(storage.nbytes() for storage, of_weight in kept.values() if not of_weight)
     kept.clear()
     loss.backward()
     hf_model.zero_grad(set_to_none=True)
     embedding: Any = hf_model.get_input_embeddings()
-    rows = int(embedding.weight.shape[0])
-    return found + _COPIES * _FLOAT * rows * batch["input_ids"].numel()
+    logits = min(LOGITS_AT_ONCE, int(embedding.weight.shape[0]) * batch["input_ids"].numel() * together)
+    return once + each * together + _COPIES * _FLOAT * logits
 
 
 def _representative(train: WindowSet, rows: Sequence[tuple[int, ...]], together: int) -> list[list[list[Window]]]:
@@ -228,7 +245,7 @@ def _seconds_per_token(
     tokens, spent = 0, 0.0
     for rows in batches:
         batch = _batch(hf_model, tokenizer, rows, packed=packed)
-        spent += _timed(hf_model, lambda batch=batch: _forward(hf_model, batch).backward())
+        spent += _timed(hf_model, lambda batch=batch: _loss(hf_model, batch).backward())
         hf_model.zero_grad(set_to_none=True)
         tokens += batch["input_ids"].numel()
         if spent > PATIENCE:

@@ -44,7 +44,7 @@ def histogram(values: Histogram, name: str, label: str, counted: str) -> str:
     axes.set_xlabel(label + (" (the last bar: and more)" if values.percentile(100) > last else ""))
     axes.set_ylabel(counted)
     _whole_numbers(axes.xaxis, axes.yaxis)
-    return _svg(figure, name, f"{counted} by {label}")
+    return to_svg(figure, name, f"{counted} by {label}")
 
 
 def bars(rows: Sequence[tuple[str, int]], name: str, label: str) -> str:
@@ -61,7 +61,7 @@ def bars(rows: Sequence[tuple[str, int]], name: str, label: str) -> str:
     axes.invert_yaxis()
     axes.set_xlabel(label)
     _whole_numbers(axes.xaxis, most=3)  # names leave little room for numbers
-    return _svg(figure, name, label)
+    return to_svg(figure, name, label)
 
 
 def _figure(height: float = _SIZE[1]) -> tuple[Any, Any]:
@@ -89,7 +89,7 @@ def _whole_numbers(*axes: Any, most: int = 5) -> None:
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
 
 
-def _svg(figure: Any, name: str, described: str) -> str:
+def to_svg(figure: Any, name: str, described: str) -> str:
     """Writes a figure as an element that scales with the page, takes its colours, and names nothing twice."""
     import matplotlib
 

@@ -82,17 +82,24 @@ def write_report(
     if estimate is not None:
         parts.append(_estimate(estimate))
     parts.append(_tokens(windows))
-    _write(Path(path), _page(title, "\n".join(parts)))
+    _write(Path(path), page(title, "\n".join(parts)))
 
 
-def _page(title: str, body: str) -> str:
+def page(title: str, body: str, style: str = "") -> str:
+    """Makes a page that needs nothing else, readable on light and dark and on a phone.
+
+    Args:
+        title: Its heading.
+        body: HTML.
+        style: CSS beside what every page has.
+    """
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(title)}</title>
-<style>{_STYLE}</style>
+<style>{_STYLE}{style}</style>
 </head>
 <body>
 <h1>{escape(title)}</h1>
@@ -142,8 +149,8 @@ def _numbers(statistics: Statistics) -> str:
     ]
     return (
         f'<p class="about">{about}</p>\n'
-        + _table(["", *(SPREAD_NAMES)], [[name, *spread_row(values)] for name, values in spread.items()])
-        + _table(["Speaker", "turns", "tokens", "share"], speakers)
+        + table(["", *(SPREAD_NAMES)], [[name, *spread_row(values)] for name, values in spread.items()])
+        + table(["Speaker", "turns", "tokens", "share"], speakers)
     )
 
 
@@ -163,7 +170,7 @@ def spread_row(values: Histogram) -> list[str]:
 
 
 def _estimate(estimate: Estimate) -> str:
-    return "<h2>What the run will take</h2>\n" + _table(["", ""], [list(row) for row in estimate_rows(estimate)])
+    return "<h2>What the run will take</h2>\n" + table(["", ""], [list(row) for row in estimate_rows(estimate)])
 
 
 def estimate_rows(estimate: Estimate) -> list[tuple[str, str]]:
@@ -178,7 +185,8 @@ def estimate_rows(estimate: Estimate) -> list[tuple[str, str]]:
     ]
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Makes a table of text, whose first column names the rows; an empty heading row is left out."""
     head = "".join(f"<th>{escape(name)}</th>" for name in columns)
     body = "".join(
         f"<tr><th>{escape(row[0])}</th>" + "".join(f"<td>{escape(cell)}</td>" for cell in row[1:]) + "</tr>\n"

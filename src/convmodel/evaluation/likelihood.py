@@ -5,7 +5,7 @@ matter. Takes a Hugging Face model and windows; knows no generation.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from convmodel.conversation import Conversation
 from convmodel.data.batching import by_length, pad
 from convmodel.data.window_set import WindowSet
 from convmodel.errors import ConfigError, ContextTooLongError, ConversationError
+from convmodel.head import Head
 from convmodel.inference import evaluation_mode
 from convmodel.layout import IGNORED, Window
 from convmodel.tokenizer import ConversationTokenizer
@@ -80,11 +81,11 @@ def evaluate_windows(
     """
     if batch_size < 1:
         raise ConfigError(f"batch_size is {batch_size}: it must be at least 1")
-    separator = tokenizer.sep_token_id
+    separator, head = tokenizer.sep_token_id, Head.of(hf_model)
     all_nats: list[float] = []
     text_nats: list[float] = []
     for windows in by_length(data.windows, batch_size, data.lengths):
-        nats, labels = token_nats(hf_model, tokenizer, windows)
+        nats, labels = token_nats(hf_model, tokenizer, windows, head=head)
         all_nats += nats.sum(dim=1).tolist()
         text_nats += nats.masked_fill(labels == separator, 0.0).sum(dim=1).tolist()
         if progress:
@@ -115,6 +116,7 @@ def token_nats(
     tokenizer: ConversationTokenizer,
     windows: Sequence[Window],
     *,
+    head: Head | None = None,
     side: str = "right",
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Computes -ln p of each supervised token.
@@ -123,6 +125,7 @@ def token_nats(
         hf_model: A causal language model; its mode is left as it was found.
         tokenizer: The layout the windows were made with.
         windows: One batch.
+        head: The model's parts: with them, logits are made for targets only, and never all at once.
         side: Where the padding goes; it does not change the result.
 
     Returns:
@@ -131,15 +134,31 @@ def token_nats(
     """
     batch = pad(windows, tokenizer.pad_token_id, use_token_types=tokenizer.layout.use_token_types, side=side)
     labels = batch.pop("labels")[:, 1:]
+    batch.pop("weights", None)  # they are for training; here every supervised token counts alike
     inputs = {name: tensor.to(hf_model.device) for name, tensor in batch.items()}
+    where = labels != IGNORED
+    targets = labels[where].to(hf_model.device)
+    found: list[torch.Tensor] = []
     with evaluation_mode(hf_model), torch.inference_mode():
-        logits = hf_model(**inputs, use_cache=False).logits[:, :-1]
-        # One row at a time: a whole batch in float32 beside its softmax would double the memory.
-        rows = [
-            F.cross_entropy(row.float(), label, ignore_index=IGNORED, reduction="none")
-            for row, label in zip(logits, labels.to(logits.device), strict=True)
-        ]
-    return torch.stack(rows).double().cpu(), labels
+        for logits in _logits_of_targets(hf_model, head, inputs, where.to(hf_model.device)):
+            begin = sum(map(len, found))
+            label = targets[begin : begin + len(logits)].to(logits.device)
+            found.append(F.cross_entropy(logits, label, reduction="none"))
+    nats = torch.zeros(labels.shape, dtype=torch.float64)
+    nats[where] = torch.cat(found).double().cpu()
+    return nats, labels
+
+
+def _logits_of_targets(
+    hf_model: "PreTrainedModel", head: Head | None, inputs: dict[str, torch.Tensor], where: torch.Tensor
+) -> Iterator[torch.Tensor]:
+    """Yields the logits of the positions before targets, in float32 and in parts."""
+    if head is not None:
+        yield from head.logits(head.hidden(**inputs)[:, :-1][where])
+        return
+    # One row at a time: a whole batch in float32 beside its softmax would double the memory.
+    for row, chosen in zip(hf_model(**inputs, use_cache=False).logits[:, :-1], where, strict=True):
+        yield row[chosen].float()
 
 
 def score_responses(

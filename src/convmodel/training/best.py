@@ -4,13 +4,15 @@ Owns: telling whether a validation is the best so far, keeping those weights, an
 """
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from convmodel.evaluation.likelihood import EvaluationResult
 from convmodel.tokenizer import ConversationTokenizer
-from convmodel.training.checkpoints import save_checkpoint
+from convmodel.training.adapters import remove_adapters
+from convmodel.training.checkpoints import load_weights, save_checkpoint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -62,19 +64,48 @@ class BestModel:
         """Keeps the model as it is now."""
         self.result, self.step = result, step
         if self._folder is None:
-            self._weights = {name: value.detach().cpu().clone() for name, value in self._hf_model.state_dict().items()}
+            self._weights = {name: value.detach().cpu().clone() for name, value in self._trained()}
         elif save:
-            facts = {"Updates": f"{step:,}"}
-            if result is not None:
-                facts["Validation perplexity"] = f"{result.perplexity:.2f} per token of this vocabulary"
-                facts["Validation bits per byte"] = f"{result.bits_per_byte:.3f}"
-            save_checkpoint(self._hf_model, self._tokenizer, self._folder, facts=facts)
+            self._save(self._folder)
+
+    def merge(self, *, save: bool) -> None:
+        """Adds adapters to the weights of the model in hand, and replaces them by it in the folder."""
+        remove_adapters(self._hf_model, merge=True)
+        if self._folder is not None and save:
+            self._save(self._folder)
+
+    def _save(self, folder: str) -> None:
+        facts = {"Updates": f"{self.step:,}"}
+        if self.result is not None:
+            facts["Validation perplexity"] = f"{self.result.perplexity:.2f} per token of this vocabulary"
+            facts["Validation bits per byte"] = f"{self.result.bits_per_byte:.3f}"
+        save_checkpoint(self._hf_model, self._tokenizer, folder, facts=facts)
+
+    def _trained(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Names what a run changes: of a model with adapters these alone."""
+        yield from ((name, value) for name, value in self._hf_model.named_parameters() if value.requires_grad)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What is known of the validations so far, for a checkpoint; the weights are in the folder."""
+        return {
+            "result": None if self.result is None else self.result.to_dict(),
+            "step": self.step,
+            "worse": self._worse,
+            "exhausted": self.exhausted,
+        }
+
+    def load_dict(self, known: dict[str, Any]) -> None:
+        """Takes over what `to_dict` returned."""
+        self.result = None if known["result"] is None else EvaluationResult(**known["result"])
+        self.step, self._worse, self.exhausted = known["step"], known["worse"], known["exhausted"]
 
     def restore(self, step: int) -> None:
         """Puts the kept weights back into the model, unless they are those of this, the last, update."""
         if step == self.step:
             return
         if self._folder is not None:
-            kept = type(self._hf_model).from_pretrained(self._folder, dtype=self._hf_model.dtype)
-            self._weights = kept.state_dict()
-        self._hf_model.load_state_dict(self._weights)
+            load_weights(self._hf_model, self._folder)
+            return
+        with torch.no_grad():
+            for name, value in self._trained():
+                value.copy_(self._weights[name])

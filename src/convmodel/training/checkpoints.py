@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from convmodel.generation.options import sampling_defaults
 from convmodel.storage import staged
 from convmodel.tokenizer import ConversationTokenizer
+from convmodel.training.adapters import ADAPTER_WEIGHTS, has_adapters, load_adapters, save_adapters
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -57,7 +58,7 @@ def save_checkpoint(
         path.unlink(missing_ok=True)
 
 
-_WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
+_WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?|adapter_(model\.safetensors|config\.json)")
 """The names that transformers gives to weights; other files in a folder are somebody's own."""
 
 
@@ -71,21 +72,42 @@ def _save_model(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, f
     own = hf_model.generation_config
     hf_model.generation_config = sampling_defaults(own, tokenizer)
     try:
-        hf_model.save_pretrained(folder)
+        if has_adapters(hf_model):
+            save_adapters(hf_model, folder)
+        else:
+            hf_model.save_pretrained(folder)
     finally:
         hf_model.generation_config = own
 
 
+def load_weights(hf_model: "PreTrainedModel", folder: str | os.PathLike[str]) -> None:
+    """Puts what `save_checkpoint` wrote back into the model in hand, whose parameters stay the same objects.
+
+    Of a model with adapters these alone were written, and these alone come back.
+    """
+    place = Path(folder)
+    if (place / ADAPTER_WEIGHTS).exists():
+        load_adapters(hf_model, place)
+        return
+    saved = type(hf_model).from_pretrained(place, dtype=hf_model.dtype)
+    hf_model.load_state_dict(saved.state_dict())
+
+
 def _model_card(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, facts: dict[str, Any]) -> str:
     layout = tokenizer.layout
+    base = {"Base model, whose weights these adapters change": hf_model.name_or_path} if has_adapters(hf_model) else {}
     count = sum(parameter.numel() for parameter in hf_model.parameters())
-    rows = {
-        "Architecture": f"{hf_model.config.model_type}, {count:,} parameters",
-        "Separator": f"`{layout.separator_token}`, id {layout.separator_id}",
-        "Token types": "the speaker's index" if layout.use_token_types else "none",
-        "Supervised turns": layout.loss_on if isinstance(layout.loss_on, str) else ", ".join(layout.loss_on),
-        "Longest window": f"{layout.max_length:,} tokens" if layout.max_length else "not trained with convmodel",
-    } | facts
+    rows = (
+        {
+            "Architecture": f"{hf_model.config.model_type}, {count:,} parameters",
+            "Separator": f"`{layout.separator_token}`, id {layout.separator_id}",
+            "Token types": "the speaker's index" if layout.use_token_types else "none",
+            "Supervised turns": layout.loss_on if isinstance(layout.loss_on, str) else ", ".join(layout.loss_on),
+            "Longest window": f"{layout.max_length:,} tokens" if layout.max_length else "not trained with convmodel",
+        }
+        | base
+        | facts
+    )
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     return _CARD.format(version=version("convmodel"), table=table)
 

@@ -24,11 +24,19 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "str": (str,),
     "LossOn": (str, list, tuple),
     "bool": (bool,),
+    "bool | dict[str, Any]": (bool, dict),
 }
 
 
-def _option(default: Any, help: str, *, at_least: float | None = None, above: float | None = None) -> Any:
-    return field(default=default, metadata={"help": help, "at_least": at_least, "above": above})
+def _option(
+    default: Any,
+    help: str,
+    *,
+    at_least: float | None = None,
+    above: float | None = None,
+    choices: tuple[str, ...] = (),
+) -> Any:
+    return field(default=default, metadata={"help": help, "at_least": at_least, "above": above, "choices": choices})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +74,32 @@ class FitConfig:
         False,
         "Lay windows end to end in rows of max_length, so that hardly anything is padded; batch_size counts rows.",
     )
+    precision: str = _option(
+        "auto",
+        "What matrix products are computed in: fp32, bf16, fp16 (on a GPU), or auto: bf16 where the processor has "
+        "units for it, else fp32. Weights stay fp32.",
+        choices=("auto", "fp32", "bf16", "fp16"),
+    )
+    optim: str = _option(
+        "adamw",
+        "adamw, or adafactor, which keeps a row and a column of numbers a matrix where AdamW keeps two matrices.",
+        choices=("adamw", "adafactor"),
+    )
+    lora: bool | dict[str, Any] = _option(
+        False,
+        "Train small matrices (LoRA) beside the weights, which stay as they are; in a file, a table of peft's "
+        "LoraConfig options. Wants a higher learning_rate, such as 2e-4.",
+    )
+    merge: bool = _option(False, "With lora: add what was learned to the weights at the end, and save a whole model.")
+    dropout: float = _option(
+        0.0, "Rate of dropout; 0 learns faster and, in a few epochs, better. GPT-2's own is 0.1.", at_least=0
+    )
+    gradient_checkpointing: bool = _option(
+        False, "Compute activations a second time instead of keeping them: a third slower, in far less memory."
+    )
+    torch_compile: bool = _option(
+        False, "Compile the model first, which takes a minute or two; worth it on long runs with packing."
+    )
     loss_on: LossOn = _option(
         "all", "Whose turns are learned: all, responses (every second speaker's), last, or a speaker's name."
     )
@@ -78,7 +112,21 @@ class FitConfig:
         None, "Updates between validations; by default once an epoch. The end always validates.", at_least=1
     )
     save_steps: int | None = _option(
-        None, "Updates between models kept as output_dir/checkpoint-STEP; by default none is.", at_least=1
+        None,
+        "Updates between checkpoints that stay: output_dir/checkpoint-STEP, models that load and runs that go on.",
+        at_least=1,
+    )
+    save_minutes: float = _option(
+        15.0,
+        "Minutes between checkpoints from which a run that was stopped goes on; removed when it ends. 0 makes none.",
+        at_least=0,
+    )
+    save_total_limit: int = _option(
+        2, "Checkpoints that stay at once; older ones are removed. 0 keeps all.", at_least=0
+    )
+    resume: bool | None = _option(
+        None,
+        "Go on with the run in output_dir (there must be one) or begin anew; by default go on with an unfinished one.",
     )
     logging_steps: int = _option(10, "Updates between reports of the training loss.", at_least=1)
     early_stopping_patience: int | None = _option(
@@ -90,12 +138,20 @@ class FitConfig:
         folder: object = self.output_dir
         if isinstance(folder, os.PathLike):
             object.__setattr__(self, "output_dir", os.fspath(folder))
+        if hasattr(self.lora, "to_dict"):  # peft's own object
+            object.__setattr__(self, "lora", _changed(self.lora))
         for setting in fields(self):
             self._check(setting)
+        if self.merge and not self.lora:
+            raise ConfigError("merge adds trained adapters to the weights: it needs lora")
+        if self.dropout >= 1:
+            raise ConfigError(f"dropout is {self.dropout}: it must be less than 1")
         if self.seed >= 2**32:
             raise ConfigError(f"seed is {self.seed}: it must be less than 2**32")
         if self.save_steps and not self.output_dir:
             raise ConfigError("save_steps needs a folder to save in: give output_dir too")
+        if self.resume and not self.output_dir:
+            raise ConfigError("resume needs the folder of the run to go on with: give output_dir too")
 
     def _check(self, setting: Field[Any]) -> None:
         """Checks one setting against its annotation and its bounds."""
@@ -112,6 +168,9 @@ class FitConfig:
             raise ConfigError(f"{setting.name} is {value!r}: it must be {bound}")
         if above is not None and value == math.inf:
             raise ConfigError(f"{setting.name} is {value}: it must be finite")
+        choices = setting.metadata["choices"]
+        if choices and value not in choices:
+            raise ConfigError(f"{setting.name} is {value!r}: it must be one of {', '.join(choices)}")
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as a dictionary."""
@@ -157,3 +216,10 @@ class FitConfig:
             if getattr(self, setting.name) != setting.default
         }
         return ", ".join(f"{name}={json.dumps(value)}" for name, value in changed.items()) or "all defaults"
+
+
+def _changed(options: Any) -> dict[str, Any]:
+    """Returns the options of a peft config that differ from its defaults, as JSON knows them."""
+    defaults = type(options)().to_dict()
+    given = {name: value for name, value in options.to_dict().items() if value != defaults.get(name)}
+    return {name: sorted(value) if isinstance(value, set) else value for name, value in given.items()}

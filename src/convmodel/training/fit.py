@@ -8,11 +8,11 @@ import logging
 import random
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -25,13 +25,18 @@ from convmodel.doctor.checks import BLOCKING, Check, fast_checks
 from convmodel.doctor.plan import RunPlan
 from convmodel.errors import ConfigError, MissingExtraError
 from convmodel.evaluation.likelihood import EvaluationResult
+from convmodel.step.objective import prepared
 from convmodel.storage import require_writable
 from convmodel.tokenizer import ConversationTokenizer
+from convmodel.training.adapters import add_adapters, has_adapters, remove_adapters, require_base
+from convmodel.training.arguments import training_arguments
 from convmodel.training.best import BestModel
-from convmodel.training.checkpoints import save_checkpoint
 from convmodel.training.config import FitConfig
 from convmodel.training.fit_data import FitData, require_packable
+from convmodel.training.metrics import MetricsFile
 from convmodel.training.progress import FitProgress
+from convmodel.training.run_folder import RunFolder
+from convmodel.training.run_identity import run_identity
 from convmodel.training.trainer import FitTrainer
 
 if TYPE_CHECKING:
@@ -97,8 +102,58 @@ def fit(
     Raises:
         MissingExtraError: If accelerate is not installed.
         SaveError: If `output_dir` cannot be written.
-        ConfigError: If training diverges, or the warm-up is longer than the run.
+        ConfigError: If training diverges, the warm-up is longer than the run, or `output_dir` holds another run that
+            has not ended.
+        StoppedError: If SIGTERM or Ctrl-C stopped the run.
     """
+    _check(config, valid)
+    args = training_arguments(config, hf_model)
+    with args.main_process_first(desc="encoding"):  # the others find its windows in the cache
+        data = FitData.prepare(hf_model, tokenizer, train, valid, config, processes=args.world_size)
+    plan = RunPlan.of(config.to_dict(), len(data.order), data.max_length, processes=args.world_size)
+    args.warmup_steps = plan.warmup_steps
+    _examine(fast_checks(hf_model, tokenizer, data.train, data.valid, plan))
+    tokenizer = tokenizer.with_layout(
+        loss_on=config.loss_on, max_length=data.max_length, speakers=data.train.account.speakers or ()
+    )
+    begin = time.perf_counter()
+    with _trainable(hf_model, tokenizer, config), tempfile.TemporaryDirectory() as scratch, _own_random_state():
+        if config.packing:
+            require_packable(hf_model, tokenizer)
+        # Trackers write here; without a folder of the caller's they must not leave one behind.
+        args.output_dir = scratch if config.report_to == "none" else config.output_dir or scratch
+        best = BestModel(hf_model, tokenizer, config.output_dir, patience=config.early_stopping_patience)
+        run = _run_folder(hf_model, data, config, args.world_size)
+        watching = [FitProgress(), *_metrics(hf_model, data, config, plan, args), *callbacks]
+        trainer = _trainer(hf_model, tokenizer, args, data, best, watching)
+        with prepared(hf_model, config.dropout, config.gradient_checkpointing, config.torch_compile):
+            train_loss = trainer.fit(config, run)
+            trainer.finish()
+        if config.merge:
+            best.merge(save=args.should_save)
+        if run is not None and args.should_save:
+            run.finish()
+    seconds = time.perf_counter() - begin + trainer.seconds_before
+    state = trainer.state
+    result = FitResult(
+        steps=state.global_step,
+        epochs=state.epoch or 0.0,
+        train_loss=train_loss,
+        validation=best.result,
+        best_step=best.step,
+        stopped_early=best.exhausted and state.global_step < state.max_steps,
+        seconds=seconds,
+        tokens_per_second=state.num_input_tokens_seen / seconds,
+        windows=len(data.train.windows),
+        left_out=data.train.left_out(),
+        output_dir=config.output_dir,
+        history=state.log_history,
+    )
+    return result, tokenizer
+
+
+def _check(config: FitConfig, valid: Iterable[Conversation] | None) -> None:
+    """Ends a run before the work that could not be begun or saved."""
     if importlib.util.find_spec("accelerate") is None:
         raise MissingExtraError("training needs accelerate: pip install 'convmodel[train]'")
     if config.report_to not in {"none", "all", *INTEGRATION_TO_CALLBACK}:
@@ -108,86 +163,76 @@ def fit(
         raise ConfigError("eval_steps and early_stopping_patience need validation data: give valid too")
     if config.output_dir is not None:
         require_writable(config.output_dir)
-    data = FitData.prepare(hf_model, tokenizer, train, valid, config)
-    plan = RunPlan.of(config.to_dict(), len(data.order), data.max_length)
-    _examine(fast_checks(hf_model, tokenizer, data.train, data.valid, plan))
-    tokenizer = tokenizer.with_layout(
-        loss_on=config.loss_on, max_length=data.max_length, speakers=data.train.account.speakers or ()
-    )
+
+
+def _trainer(
+    hf_model: "PreTrainedModel",
+    tokenizer: ConversationTokenizer,
+    args: TrainingArguments,
+    data: FitData,
+    best: BestModel,
+    callbacks: Sequence[TrainerCallback],
+) -> FitTrainer:
+    try:
+        trainer = FitTrainer(hf_model, tokenizer, args, data, best, callbacks)
+    except (RuntimeError, ImportError) as error:
+        if not args.report_to:
+            raise
+        raise MissingExtraError(f"report_to={args.report_to} cannot be used here: {error}") from error
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+@contextmanager
+def _trainable(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, config: FitConfig) -> Iterator[None]:
+    """Makes a model's weights, or adapters beside them, ready to learn; an error takes new adapters off again."""
+    added = _make_trainable(hf_model, tokenizer, config)
+    try:
+        yield
+    except BaseException:
+        if added:
+            remove_adapters(hf_model, merge=False)
+        raise
+    finally:
+        hf_model.eval()
+        if not has_adapters(hf_model):  # it is no longer what it was loaded from
+            hf_model.name_or_path = config.output_dir or ""
+
+
+def _make_trainable(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, config: FitConfig) -> bool:
+    """Makes the weights float32, or puts adapters beside them; tells whether it added any."""
+    if config.lora:
+        if not config.merge and config.output_dir is not None:
+            require_base(hf_model)
+        if has_adapters(hf_model):
+            return False  # learning goes on with those
+        options = {} if config.lora is True else config.lora
+        trained = add_adapters(hf_model, tokenizer, options, seed=config.seed)
+        logger.info("training %s of %s parameters", f"{trained:,}", f"{hf_model.num_parameters():,}")
+        return True
+    if has_adapters(hf_model):
+        logger.info("the adapters are merged, since all weights are trained")
+        remove_adapters(hf_model, merge=True)
     if hf_model.dtype != torch.float32:
         logger.info("weights become float32 for training (they were %s)", hf_model.dtype)
         hf_model.float()
-    if config.packing:
-        require_packable(hf_model, tokenizer)
-    best = BestModel(hf_model, tokenizer, config.output_dir, patience=config.early_stopping_patience)
-    begin = time.perf_counter()
-    try:
-        with tempfile.TemporaryDirectory() as scratch, _own_random_state():
-            args = _training_arguments(config, hf_model, plan, scratch)
-            cadence = _Cadence(config, lambda folder: save_checkpoint(hf_model, tokenizer, folder))
-            shown = [cadence, FitProgress(), *callbacks]
-            try:
-                trainer = FitTrainer(hf_model, tokenizer, args, data, best, shown)
-            except (RuntimeError, ImportError) as error:
-                if config.report_to == "none":
-                    raise
-                raise MissingExtraError(f"report_to={config.report_to!r} cannot be used here: {error}") from error
-            trainer.remove_callback(PrinterCallback)
-            output = trainer.train()
-            trainer.finish()
-    finally:
-        hf_model.eval()
-    seconds = time.perf_counter() - begin
-    state = trainer.state
-    tokens = int(data.train.lengths.sum(dtype=np.int64)) * (state.epoch or 0.0)
-    result = FitResult(
-        steps=state.global_step,
-        epochs=state.epoch or 0.0,
-        train_loss=output.training_loss,
-        validation=best.result,
-        best_step=best.step,
-        stopped_early=best.exhausted and state.global_step < state.max_steps,
-        seconds=seconds,
-        tokens_per_second=tokens / seconds,
-        windows=len(data.train.windows),
-        left_out=data.train.left_out(),
-        output_dir=config.output_dir,
-        history=state.log_history,
-    )
-    return result, tokenizer
+    return False
 
 
-def _training_arguments(
-    config: FitConfig, hf_model: "PreTrainedModel", plan: RunPlan, scratch: str
-) -> TrainingArguments:
-    args = TrainingArguments(
-        # Trackers write here; without a folder of the caller's they must not leave one behind.
-        output_dir=scratch if config.report_to == "none" else config.output_dir or scratch,
-        num_train_epochs=config.epochs,
-        max_steps=config.max_steps or -1,
-        per_device_train_batch_size=config.batch_size,
-        per_device_eval_batch_size=config.batch_size,
-        gradient_accumulation_steps=config.gradient_accumulation_steps,
-        learning_rate=config.learning_rate,
-        warmup_steps=plan.warmup_steps,
-        weight_decay=config.weight_decay,
-        max_grad_norm=config.max_grad_norm,
-        logging_steps=config.logging_steps,
-        logging_nan_inf_filter=False,
-        eval_strategy="no",
-        save_strategy="no",
-        report_to=config.report_to,
-        seed=config.seed,
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        use_cpu=hf_model.device.type == "cpu",
-        dataloader_pin_memory=hf_model.device.type == "cuda",
-        # `Trainer` writes this into the model's config, which is saved; it must stay what it was.
-        use_cache=getattr(hf_model.config, "use_cache", False),
-    )
-    if args.n_gpu > 1:
-        args._n_gpu = 1  # many GPUs go through torchrun; `DataParallel` would average means
-    return args
+def _metrics(
+    hf_model: "PreTrainedModel", data: FitData, config: FitConfig, plan: RunPlan, args: TrainingArguments
+) -> list[MetricsFile]:
+    if config.output_dir is None:
+        return []
+    begin = {
+        "config": config.to_dict(),
+        "windows": len(data.train.windows),
+        "steps": plan.steps,
+        "parameters": hf_model.num_parameters(),
+        "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
+        "version": version("convmodel"),
+    }
+    return [MetricsFile(config.output_dir, begin)]
 
 
 def _examine(checks: Sequence[Check]) -> None:
@@ -203,24 +248,12 @@ def _examine(checks: Sequence[Check]) -> None:
             logger.warning("%s: %s; %s", check.name, check.finding, check.cure)
 
 
-class _Cadence(TrainerCallback):
-    """Validates and saves copies when it is time, whatever the logging does."""
-
-    def __init__(self, config: FitConfig, save: Callable[[Path], None]) -> None:
-        self._config = config
-        self._save = save
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Acts every so many updates."""
-        if self._config.eval_steps and state.global_step % self._config.eval_steps == 0:
-            control.should_evaluate = True
-        if self._config.save_steps and state.global_step % self._config.save_steps == 0 and args.should_save:
-            self._save(Path(str(self._config.output_dir), f"checkpoint-{state.global_step}"))
-
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Validates once an epoch, unless validations are counted in updates."""
-        if not self._config.eval_steps:
-            control.should_evaluate = True
+def _run_folder(hf_model: "PreTrainedModel", data: FitData, config: FitConfig, processes: int) -> RunFolder | None:
+    """Describes the run to the folder that its checkpoints go to, if there is one."""
+    if config.output_dir is None:
+        return None
+    identity = run_identity(hf_model, data.train, data.valid, config, processes=processes)
+    return RunFolder(config.output_dir, identity, limit=config.save_total_limit)
 
 
 @contextmanager

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_TOLERANCE = 1e-3  # of the largest logit; windows that see each other differ by far more
+_TOLERANCE = {torch.float32: 1e-3}  # of the largest logit; windows that see each other differ by far more
+_COARSE = 0.05  # in half precision
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +56,12 @@ class FitData:
         train: Iterable[Conversation],
         valid: Iterable[Conversation] | None,
         config: FitConfig,
+        *,
+        processes: int = 1,
     ) -> "FitData":
         """Encodes the conversations of a run, and says what of them is left out.
+
+        `processes` is how many train together, each with batches of its own.
 
         Raises:
             ConversationError: If the data is malformed, or has no supervised turn.
@@ -67,18 +72,18 @@ class FitData:
         for name, windows in zip(("training", "validation"), made, strict=True):
             if windows and windows.left_out():
                 logger.warning("%s data: %s", name, windows.left_out())
-        return cls(*made, _order(config, made[0], max_length), max_length)
+        return cls(*made, _order(config, made[0], max_length, processes), max_length)
 
 
-def _order(config: FitConfig, train: WindowSet, max_length: int) -> GroupedSampler | PackedSampler:
-    per_update = config.batch_size * config.gradient_accumulation_steps
+def _order(config: FitConfig, train: WindowSet, max_length: int, processes: int) -> GroupedSampler | PackedSampler:
+    per_update = config.batch_size * config.gradient_accumulation_steps * processes
     if not config.packing:
         return GroupedSampler(train.lengths, per_update, config.seed)
     return PackedSampler(train.lengths, max_length, config.seed)
 
 
 def require_packable(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer) -> None:
-    """Computes two short windows packed and apart, and compares; weights in half precision are too coarse for that.
+    """Computes two short windows packed and apart, and compares.
 
     Raises:
         ConfigError: If the model's architecture lets a window see the one before it.
@@ -100,7 +105,8 @@ def require_packable(hf_model: "PreTrainedModel", tokenizer: ConversationTokeniz
     except TypeError as error:
         raise _refusal(hf_model, f"it takes no position ids ({error})") from error
     apart = torch.cat([logits(pad([window], pad_id, use_token_types=types))[0] for window in windows]).repeat(2, 1)
-    if not (packed - apart).abs().max() <= _TOLERANCE * apart.abs().max():
+    tolerance = _TOLERANCE.get(hf_model.dtype, _COARSE)
+    if not (packed - apart).abs().max() <= tolerance * apart.abs().max():
         raise _refusal(hf_model, "windows in one row would see each other")
 
 

@@ -1,5 +1,6 @@
 """The best model: the lowest validation loss is kept, in a folder or in memory, and comes back."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -112,3 +113,24 @@ def test_without_validation_the_last_model_is_kept(model: ConversationModel, tmp
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "| Updates | 7 |" in card
     assert "perplexity" not in card
+
+
+def test_what_is_known_of_validations_goes_into_a_checkpoint_and_back(model: ConversationModel, tmp_path: Path) -> None:
+    losses = [2.0, 1.0, 3.0, 4.0]
+    one = BestModel(model.hf_model, model.tokenizer, str(tmp_path), patience=2)
+    other = BestModel(model.hf_model, model.tokenizer, str(tmp_path), patience=2)
+    for step, loss in enumerate(losses[:3], 1):
+        one.consider(measured(loss), step, save=False)
+
+    other.load_dict(json.loads(json.dumps(one.to_dict())))
+    other.consider(measured(losses[3]), 4, save=False)
+
+    assert (other.result, other.step, other.exhausted) == (measured(1.0), 2, True)
+
+
+def test_before_the_first_validation_nothing_is_known(model: ConversationModel) -> None:
+    one, other = (BestModel(model.hf_model, model.tokenizer, None) for _ in range(2))
+
+    other.load_dict(one.to_dict())
+
+    assert (other.result, other.step, other.exhausted) == (None, 0, False)

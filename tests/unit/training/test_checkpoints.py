@@ -1,10 +1,7 @@
 """Checkpoints: files that plain transformers loads too, no pickle, written whole or not at all."""
 
 import json
-import resource
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from convmodel import ConversationModel
 from convmodel.errors import SaveError
 from convmodel.training.checkpoints import save_checkpoint
+from fine_tuning import no_file_larger_than
 
 CONTEXT = ["Hello, how are you today?", "I am fine, thank you. And you?"]
 FILES = {
@@ -43,17 +41,6 @@ def scramble(model: ConversationModel) -> None:
     with torch.no_grad():
         for parameter in model.hf_model.parameters():
             parameter.add_(1.0)
-
-
-@contextmanager
-def no_file_larger_than(size: int) -> Iterator[None]:
-    """Makes this process fail where a full disk would, in the libraries' own code."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_checkpoint_is_these_files_and_no_pickle(unigram_folder: Path, tmp_path: Path) -> None:

@@ -38,6 +38,17 @@ BAD = [
     ("weight_decay", -0.1, "at least 0"),
     ("max_grad_norm", -1.0, "at least 0"),
     ("max_length", 3, "at least 4"),
+    ("precision", "bfloat16", "one of auto, fp32, bf16, fp16"),
+    ("precision", None, "of type str"),
+    ("optim", "sgd", "one of adamw, adafactor"),
+    ("dropout", -0.1, "at least 0"),
+    ("dropout", 1, "less than 1"),
+    ("dropout", math.nan, "at least 0"),
+    ("gradient_checkpointing", 1, "of type bool"),
+    ("torch_compile", "yes", "of type bool"),
+    ("lora", "yes", "of type bool or dict"),
+    ("lora", 8, "of type bool or dict"),
+    ("merge", 1, "of type bool"),
     ("loss_on", 5, "of type str or list or tuple"),
     ("loss_on", None, "of type str or list or tuple"),
     ("seed", -1, "at least 0"),
@@ -46,6 +57,12 @@ BAD = [
     ("output_dir", 5, "of type str"),
     ("eval_steps", 0, "at least 1"),
     ("save_steps", 0, "at least 1"),
+    ("save_minutes", -1, "at least 0"),
+    ("save_minutes", math.nan, "at least 0"),
+    ("save_minutes", None, "of type float or int"),
+    ("save_total_limit", -1, "at least 0"),
+    ("save_total_limit", 1.5, "of type int"),
+    ("resume", 1, "of type bool"),
     ("logging_steps", 0, "at least 1"),
     ("early_stopping_patience", 0, "at least 1"),
     ("report_to", None, "of type str"),
@@ -72,10 +89,18 @@ def test_save_steps_need_a_folder() -> None:
         FitConfig(save_steps=5)
 
 
+def test_going_on_needs_a_folder() -> None:
+    with pytest.raises(ConfigError, match="resume needs the folder of the run to go on with: give output_dir too"):
+        FitConfig(resume=True)
+
+
 @pytest.mark.parametrize(
     "options",
     [
         {"seed": 0},
+        {"save_minutes": 0},
+        {"save_total_limit": 0},
+        {"resume": False},
         {"warmup_steps": 0},
         {"weight_decay": 0},
         {"max_grad_norm": 0},

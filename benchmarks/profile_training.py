@@ -1,0 +1,74 @@
+"""Where the time of an update goes: one update of GPT-2 small, 8 packed rows of 512, under torch's profiler.
+
+    python benchmarks/profile_training.py train.jsonl --tokenizer FOLDER [--precision fp32] [--dropout 0]
+
+The model has random weights; two updates warm up. All is done by `ConversationModel.fit`, as a user would.
+"""
+
+import argparse
+from typing import Any
+
+from torch.profiler import ProfilerActivity, profile
+from transformers import GPT2Config, TrainerCallback
+
+from convmodel import ConversationModel, ConversationTokenizer
+from convmodel.data.reading import ConversationReader
+
+ROWS, LENGTH, WARM_UPS = 8, 512, 2
+PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::_addmm_activation")
+
+
+class Profiler(TrainerCallback):
+    """Profiles the update after those that warm up."""
+
+    def __init__(self) -> None:
+        self.profile = profile(activities=[ProfilerActivity.CPU])
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+        if state.global_step == WARM_UPS:
+            self.profile.start()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+        if state.global_step == WARM_UPS + 1:
+            self.profile.stop()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("train")
+    parser.add_argument("--tokenizer", default="gpt2")
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--dropout", type=float, help="by default the model's own")
+    options = parser.parse_args()
+    model = ConversationModel.from_config(
+        GPT2Config(), ConversationTokenizer.from_pretrained(options.tokenizer), device="cpu"
+    )
+    conversations = []
+    tokens = 0
+    for conversation in ConversationReader(options.train):
+        if tokens > ROWS * LENGTH * (WARM_UPS + 2):
+            break
+        conversations.append(conversation)
+        tokens += sum(map(len, map(model.tokenizer.encode, conversation.turns)))
+    profiler = Profiler()
+    model.fit(
+        conversations,
+        callbacks=[profiler],
+        max_steps=WARM_UPS + 1,
+        batch_size=ROWS,
+        max_length=LENGTH,
+        packing=True,
+        precision=options.precision,
+        dropout=options.dropout,
+    )
+    found = profiler.profile.key_averages()
+    print(found.table(sort_by="self_cpu_time_total", row_limit=20, max_name_column_width=48))
+    whole = sum(event.self_cpu_time_total for event in found)
+    products = sum(event.self_cpu_time_total for event in found if event.key in PRODUCTS)
+    print(
+        f"an update of {ROWS} x {LENGTH} tokens: {whole / 1e6:.2f} s, {products / whole:.2f} of it in matrix products"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,197 @@
+"""Fine-tuning on a CPU: convmodel's `fit` beside TRL's SFTTrainer and Hugging Face's Trainer.
+
+    python benchmarks/training.py train.jsonl --tokenizer FOLDER --peers peers/bin/python [--valid valid.jsonl]
+
+`train.jsonl` has one conversation a line; `--tokenizer` is a folder with GPT-2's tokenizer (or any hub id); `--peers`
+the Python of an environment that has TRL, which `training_peers.py` tells how to make. Conversations are cut between
+turns into pieces of at most `--max-length` tokens, so that each is one window and all its tokens are targets.
+
+speed: a model of GPT-2 small's shape with random weights, one epoch, about as many tokens in an update on all sides,
+each in a fresh process, in turn; the seconds of the training loop alone; with GPT-2's own dropout and without.
+limit: the rate of the machine's matrix products alone, and how much of it training reaches.
+quality: perplexity on `--valid` of a small model, trained from scratch on the same windows by convmodel and by TRL.
+"""
+
+import argparse
+import os
+import statistics
+import tempfile
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from training_task import WINDOWS, FailedError, Side, Task
+
+SEEDS = (0, 1, 2)
+FP32, BF16 = {"bf16": False}, {"bf16": True}
+TRL = {"gradient_checkpointing": False}  # on by default: less memory for more time
+BY_LENGTH = {"train_sampling_strategy": "group_by_length"}
+BFD, WRAPPED = ({"packing": True, "packing_strategy": strategy} for strategy in ("bfd", "wrapped"))
+
+
+SIDES = {
+    "convmodel": Side("convmodel", {"packing": True}, packed=True),
+    "convmodel fp32": Side("convmodel", {"packing": True, "precision": "fp32"}, packed=True),
+    "trl fp32": Side("trl", TRL | FP32),
+    "trl bf16": Side("trl", TRL | BF16),
+    "trl bf16 checkpointed": Side("trl", BF16),
+    "trl fp32 by length": Side("trl", TRL | FP32 | BY_LENGTH),
+    "trl bf16 by length": Side("trl", TRL | BF16 | BY_LENGTH),
+    "trl bf16 padding-free": Side("trl", TRL | BF16 | {"padding_free": True, "max_length": None}),
+    "trl bf16 bfd": Side("trl", TRL | BF16 | BFD, packed=True),
+    "trl fp32 wrapped": Side("trl", TRL | FP32 | WRAPPED, packed=True),
+    "trl bf16 wrapped": Side("trl", TRL | BF16 | WRAPPED, packed=True),
+    "hf fp32": Side("hf", FP32),
+    "hf bf16": Side("hf", BF16),
+    "hf fp32 by length": Side("hf", FP32 | BY_LENGTH),
+    "hf bf16 by length": Side("hf", BF16 | BY_LENGTH),
+}
+QUALITY = {"convmodel": Side("convmodel", {"precision": "fp32"}), "trl": Side("trl", TRL | FP32)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("train", type=Path)
+    parser.add_argument("--valid", type=Path, help="for quality")
+    parser.add_argument("--tokenizer", default="gpt2")
+    parser.add_argument("--peers", help="the Python of TRL's environment")
+    parser.add_argument("--only", choices=["speed", "limit", "quality"])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--conversations", type=int, help="by default 48, for quality 300")
+    parser.add_argument("--tokens", type=int, default=12_000, help="of the conversations, for speed and limit")
+    parser.add_argument("--max-length", type=int, help="by default 512, for quality 256")
+    parser.add_argument("--sides", nargs="+", choices=SIDES, metavar="SIDE", help=f"for speed: {', '.join(SIDES)}")
+    parser.add_argument("--dropout", type=float, nargs="+", default=[0.1, 0.0], help="for speed; GPT-2's own is 0.1")
+    options = parser.parse_args()
+    if options.only != "limit" and not options.peers:
+        parser.error("speed and quality need --peers")
+    if options.only == "quality" and not options.valid:
+        parser.error("quality needs --valid")
+    with tempfile.TemporaryDirectory() as folder:
+        # For all sides: nothing is looked for on the hub, and nothing is left in the user's caches.
+        caches = {"CONVMODEL_CACHE": f"{folder}/windows", "HF_DATASETS_CACHE": f"{folder}/datasets"}
+        os.environ.update(caches | {"HF_HUB_OFFLINE": "1"})
+        if options.only != "quality":
+            speed(options, Path(folder, "speed"))
+        if options.only == "quality" or (options.only is None and options.valid):
+            quality(options, Path(folder))
+
+
+def speed(options: argparse.Namespace, folder: Path) -> None:
+    """Trains on every side in turn, and measures the products in between."""
+    from transformers import GPT2Config
+
+    task = Task.make(options, folder, GPT2Config(), conversations=48, max_length=512, tokens=options.tokens)
+    chosen = options.sides or [name for name in SIDES if options.only != "limit" or name.startswith("convmodel")]
+    found: dict[tuple[float, str], list[dict[str, Any]]] = {
+        (dropout, name): [] for dropout in options.dropout for name in chosen
+    }
+    products = []
+    print(f"GPT-2 small, {task.describe()}, {options.rounds} rounds in turn", flush=True)
+    for _ in range(options.rounds):
+        for dropout, name in [*found]:
+            settings = {"learning_rate": 5e-5, "warmup_steps": 0, "seed": 0}
+            try:
+                found[dropout, name].append(task.train(SIDES[name], settings, dropout=dropout))
+            except FailedError as error:
+                del found[dropout, name]
+                print(f"  {name}, dropout {dropout:g}, does not work here: {error}")
+        if options.only != "speed":
+            products.append(task.work({"worker": "products"}))
+    if options.only != "limit":
+        for dropout in options.dropout:
+            print_speeds(dropout, {name: results for (kind, name), results in found.items() if kind == dropout})
+    if products:
+        print_limit(
+            products,
+            {
+                f"{name}, dropout {dropout:g}": found[dropout, name]
+                for dropout, name in found
+                if name.startswith("convmodel")
+            },
+        )
+
+
+def print_speeds(dropout: float, found: dict[str, list[dict[str, Any]]]) -> None:
+    """Prints a line a side: tokens a second, how many times those of each peer's best side, and memory."""
+    speeds = {name: [result["tokens"] / result["seconds"] for result in results] for name, results in found.items()}
+    best = {}
+    for peer in ("trl", "hf"):
+        theirs = [name for name in speeds if name.startswith(peer)]
+        if theirs:
+            best[peer] = max(theirs, key=lambda name: statistics.median(speeds[name]))
+    print(
+        f"dropout {dropout:g}: useful tokens a second, medians; how many times those of {' and '.join(best.values())};"
+    )
+    print("  most memory, and memory held after the first and the last update, GiB; loss at the first and the last")
+    for name, own in speeds.items():
+        ratios = [
+            statistics.median(one / other for one, other in zip(own, speeds[side], strict=True))
+            for side in best.values()
+        ]
+        last = found[name][-1]
+        print(
+            f"  {name:22} {statistics.median(own):5.0f} {f'({min(own):.0f}-{max(own):.0f})':>11}",
+            *(f"{ratio:5.2f} x" for ratio in ratios),
+            f"{max(result['peak_gib'] for result in found[name]):6.2f}",
+            "-".join(f"{held:.2f}" for held in last["resident_gib"]),
+            f"{last['losses'][0]:7.2f}-{last['losses'][-1]:.2f}",
+        )
+
+
+def print_limit(products: list[dict[str, Any]], ours: dict[str, list[dict[str, Any]]]) -> None:
+    """Prints what the machine's products would allow, and what of it training reached."""
+    square, own, alone = (
+        statistics.median(result[name] for result in products)
+        for name in ("square_gflops", "model_gflops", "tokens_per_second")
+    )
+    precision, parameters = products[0]["precision"], products[0]["parameters"]
+    rule = square * 1e9 / (6 * parameters)
+    print(f"limits: matrix products in {precision}, medians of {len(products)} rounds")
+    print(
+        f"  4096 x 4096: {square:.0f} GFLOP/s; at 6 x {parameters / 1e6:.1f} M operations a token {rule:.0f} tokens/s"
+    )
+    print(f"  the model's own products alone: {own:.0f} GFLOP/s, {alone:.0f} tokens/s")
+    for name, results in ours.items():
+        reached = statistics.median(result["tokens"] / result["seconds"] for result in results)
+        print(f"  {name:28} {reached:6.0f} tokens/s: {reached / rule:.2f} and {reached / alone:.2f} of these")
+
+
+def quality(options: argparse.Namespace, folder: Path) -> None:
+    """Trains a small model on both sides from the same weights, and evaluates both with the same code."""
+    from transformers import LlamaConfig
+
+    from convmodel import ConversationModel
+    from convmodel.data.reading import ConversationReader
+
+    shape = LlamaConfig(
+        vocab_size=50257,
+        hidden_size=256,
+        intermediate_size=688,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+    )
+    valid = [*islice(ConversationReader(options.valid), 30)]
+    ratios = []
+    for seed in SEEDS:
+        task = Task.make(options, folder / f"quality-{seed}", shape, conversations=300, max_length=256, seed=seed)
+        if not ratios:
+            print(f"quality: a Llama of 4 layers from scratch, {task.describe()}; perplexity on {options.valid.name}")
+        settings = {"learning_rate": 1e-3, "warmup_steps": task.windows // WINDOWS // 20, "seed": seed}
+        perplexity, losses = {}, {}
+        for name, side in QUALITY.items():
+            saved = task.folder / name
+            losses[name] = task.train(side, settings, save=saved)["losses"]
+            model = ConversationModel.from_pretrained(saved, device="cpu")
+            perplexity[name] = model.evaluate(valid, max_length=task.max_length, loss_on="all").perplexity
+        assert len({len(found) for found in losses.values()}) == 1, "the sides made different numbers of updates"
+        ratios.append(perplexity["convmodel"] / perplexity["trl"])
+        values = ", ".join(f"{name} {value:.2f}" for name, value in perplexity.items())
+        print(f"  seed {seed}, {len(losses['trl'])} updates: {values}; ratio {ratios[-1]:.4f}", flush=True)
+    print(f"  mean ratio {statistics.mean(ratios):.4f} (less than 1: convmodel's is lower)")
+
+
+if __name__ == "__main__":
+    main()

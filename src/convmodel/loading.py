@@ -1,0 +1,89 @@
+"""Weights of a Hugging Face model, from a folder or the hub.
+
+Owns: loading them whole or not at all, adapters with their base, devices and dtypes.
+"""
+
+import os
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from convmodel.embedding import grow_embedding
+from convmodel.errors import ConfigError
+from convmodel.hub import HUB_OPTIONS, base_of_adapters, load_error
+from convmodel.tokenizer import ConversationTokenizer
+from convmodel.training.adapters import require_peft
+
+
+def load_weights(name: str, tokenizer: ConversationTokenizer, options: dict[str, Any]) -> PreTrainedModel:
+    """Loads a model, or the base of saved adapters and these into it.
+
+    Args:
+        name: A folder or a hub id.
+        tokenizer: Its layout.
+        options: Arguments of Hugging Face's `from_pretrained`.
+
+    Raises:
+        ModelLoadError: If there is no model, or weights are missing.
+        MissingExtraError: If there are adapters, and peft is not installed.
+        ConfigError: If there is no such dtype.
+    """
+    _check_dtype(options.get("dtype"))
+    hub_options = {key: value for key, value in options.items() if key in HUB_OPTIONS}
+    base = base_of_adapters(name, hub_options)
+    if base is None:
+        return _load(name, options)
+    require_peft()
+    hf_model = _load(base, {key: value for key, value in options.items() if key not in ("revision", "subfolder")})
+    grow_embedding(hf_model, tokenizer.sep_token_id + 1)  # for a row that comes with the adapters
+    try:
+        hf_model.load_adapter(name, is_trainable=True, adapter_kwargs=hub_options)
+    except Exception as error:  # as above
+        raise load_error("adapters", name, error) from error
+    return hf_model
+
+
+def _load(name: str, options: dict[str, Any]) -> PreTrainedModel:
+    """Loads a model's weights, all of them."""
+    load: Any = AutoModelForCausalLM.from_pretrained
+    try:
+        hf_model, report = load(name, output_loading_info=True, **options)
+    except Exception as error:  # safetensors raises errors of its own
+        raise load_error("weights", name, error) from error
+    if report["missing_keys"]:
+        # transformers would go on with random numbers.
+        missing = ", ".join(sorted(report["missing_keys"])[:3])
+        raise load_error("weights", name, ValueError(f"{len(report['missing_keys'])} are missing, {missing}, ..."))
+    return _without_quantization(hf_model) if options.get("gguf_file") else hf_model
+
+
+def _without_quantization(hf_model: PreTrainedModel) -> PreTrainedModel:
+    """Copies a model read from a GGUF file, whose weights are floats though transformers calls it quantised.
+
+    Such a model can be neither saved nor trained.
+    """
+    settings = {name: value for name, value in hf_model.config.to_dict().items() if name != "quantization_config"}
+    fresh = AutoModelForCausalLM.from_config(type(hf_model.config).from_dict(settings), dtype=hf_model.dtype)
+    fresh.load_state_dict(hf_model.state_dict())
+    fresh.generation_config = hf_model.generation_config
+    copied: PreTrainedModel = fresh
+    return copied
+
+
+def place(hf_model: PreTrainedModel, device: str | torch.device | None) -> PreTrainedModel:
+    """Puts a model on a device, by default a GPU if there is one, in evaluation mode."""
+    # Of several processes on one machine, each takes the GPU of its number; torchrun gives it.
+    gpu = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    device = device or (gpu if torch.cuda.is_available() else "cpu")
+    try:
+        hf_model.to(torch.device(device))  # type: ignore[arg-type]
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device is {device!r}, which cannot be used: {str(error).splitlines()[0]}") from error
+    hf_model.eval()
+    return hf_model
+
+
+def _check_dtype(dtype: Any) -> None:
+    if isinstance(dtype, str) and dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
+        raise ConfigError(f"dtype is {dtype!r}: it must be auto, or a type of torch such as float32 or bfloat16")

@@ -1,0 +1,61 @@
+"""A run's settings in the words of transformers' `Trainer`.
+
+Owns: what each field of `FitConfig` becomes there, and what of `Trainer` is switched off because it is ours.
+"""
+
+import logging
+from typing import TYPE_CHECKING
+
+from transformers import TrainingArguments
+
+from convmodel.step.machine import choose_precision
+from convmodel.training.config import FitConfig
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+logger = logging.getLogger(__name__)
+
+_OPTIMIZERS = {"adamw": "adamw_torch_fused", "adafactor": "adafactor"}
+
+
+def training_arguments(config: FitConfig, hf_model: "PreTrainedModel") -> TrainingArguments:
+    """Makes `Trainer`'s arguments; with several processes, this also joins them.
+
+    What depends on the data, the warm-up, and the folder for trackers come later.
+
+    Raises:
+        ConfigError: If the device cannot compute in the precision that was asked for.
+    """
+    precision = choose_precision(config.precision, hf_model.device)
+    args = TrainingArguments(
+        num_train_epochs=config.epochs,
+        max_steps=config.max_steps or -1,
+        per_device_train_batch_size=config.batch_size,
+        per_device_eval_batch_size=config.batch_size,
+        gradient_accumulation_steps=config.gradient_accumulation_steps,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        max_grad_norm=config.max_grad_norm,
+        optim=_OPTIMIZERS[config.optim],
+        bf16=precision == "bf16",
+        fp16=precision == "fp16",
+        logging_steps=config.logging_steps,
+        logging_nan_inf_filter=False,
+        eval_strategy="no",
+        save_strategy="no",
+        report_to=config.report_to,
+        seed=config.seed,
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        ddp_find_unused_parameters=False,  # a search through every graph, for what is not there
+        use_cpu=hf_model.device.type == "cpu",
+        dataloader_pin_memory=hf_model.device.type == "cuda",
+        # `Trainer` writes this into the model's config, which is saved; it must stay what it was.
+        use_cache=getattr(hf_model.config, "use_cache", False),
+    )
+    if args.n_gpu > 1:
+        args._n_gpu = 1  # many GPUs go through torchrun; `DataParallel` would average means
+    if args.process_index == 0:
+        logger.info("training in %s on %s", precision, hf_model.device.type)
+    return args

@@ -1,0 +1,66 @@
+"""Telling a whole folder from a damaged one.
+
+Owns: `manifest.json`, which lists a folder's files with their sizes and hashes. It is written last and read first.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+MANIFEST = "manifest.json"
+
+
+def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
+    """Lists the files of a folder, and says a few things about it that are wanted before its files are read.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as name:
+        ...     folder = Path(name)
+        ...     _ = (folder / "a.json").write_text("{}")
+        ...     write_manifest(folder, {"step": 5})
+        ...     whole = damage(folder)
+        ...     _ = (folder / "a.json").write_text("[]")
+        ...     print(repr(whole), read_facts(folder), damage(folder))
+        '' {'step': 5} a.json is not as it was written
+    """
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = {path.relative_to(folder).as_posix(): _describe(path) for path in paths}
+    text = json.dumps({"format": 1, "facts": facts, "files": files}, indent=1)
+    (folder / MANIFEST).write_text(text, encoding="utf-8")
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """Returns what the manifest says about its folder; nothing where there is no manifest that can be read."""
+    facts: dict[str, Any] = _read(folder).get("facts", {})
+    return facts
+
+
+def damage(folder: Path) -> str:
+    """Says what is wrong with a folder's files; an empty text if nothing is."""
+    files = _read(folder).get("files")
+    if not files:
+        return f"it has no {MANIFEST} that can be read"
+    for name, described in files.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != described["size"]:
+            return f"{name} has {path.stat().st_size:,} bytes instead of {described['size']:,}"
+        if _describe(path) != described:
+            return f"{name} is not as it was written"
+    return ""
+
+
+def _describe(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        return {"size": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

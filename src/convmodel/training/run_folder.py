@@ -1,0 +1,165 @@
+"""The folder of a run: what it is the run of, whether it has ended, and its checkpoints.
+
+Owns: `run.json`, the names of checkpoints, which of them stay, and which one a run goes on from. Loads nothing heavy:
+the command line asks it too.
+"""
+
+import json
+import logging
+import os
+import re
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from convmodel.errors import ConfigError, SaveError
+from convmodel.storage import remove_folder, remove_leftovers, staged, staged_folder
+from convmodel.training.manifest import damage, read_facts, write_manifest
+from convmodel.training.run_identity import differences
+
+logger = logging.getLogger(__name__)
+
+RUN = "run.json"
+
+
+def is_unfinished(folder: str | os.PathLike[str]) -> bool:
+    """Tells whether a folder holds a run that began and has not ended."""
+    return _read(Path(folder)).get("finished") is False
+
+
+class RunFolder:
+    """One run's folder.
+
+    Args:
+        folder: Where.
+        identity: What makes it this run, as of `run_identity`.
+        limit: Checkpoints that stay; older ones are removed. 0 keeps all.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], identity: dict[str, Any], *, limit: int = 0) -> None:
+        self._place = Path(folder)
+        self._identity = identity
+        self._limit = limit
+        self._id = ""
+
+    def find(self, resume: bool | None) -> Path | None:
+        """Chooses the checkpoint to go on from: the newest that is as it was written. Changes nothing.
+
+        Args:
+            resume: Whether there must be an unfinished run (True) or must not matter (False); by default one that is
+                there goes on.
+
+        Returns:
+            Its folder; None where the run begins anew.
+
+        Raises:
+            ConfigError: If the unfinished run is another one, or there is none and there must be.
+        """
+        if resume is False:
+            return None
+        there = _read(self._place)
+        if there.get("finished") is not False:
+            if resume:
+                raise ConfigError(f"{self._place} holds no unfinished run: leave resume out to begin one")
+            return None
+        newest = self._newest(there.get("run", ""))
+        changed = differences(there.get("identity", {}), self._identity)
+        if changed and (resume or newest or any(self._place.glob("*.safetensors"))):
+            raise ConfigError(
+                f"{self._place} holds an unfinished run that differs ({'; '.join(changed)}): give the same options to "
+                "go on with it, another output_dir (--output-dir), or resume=False (--no-resume) to begin anew; a "
+                "model that learned since it was loaded must be loaded again"
+            )
+        return newest
+
+    def begin(self, checkpoint: Path | None) -> None:
+        """Makes the folder this run's: it goes on from a checkpoint, or begins anew and replaces what another left.
+
+        Raises:
+            SaveError: If the folder cannot be written.
+        """
+        remove_leftovers(self._place)
+        if checkpoint is not None:
+            self._id = read_facts(checkpoint)["run"]
+            return
+        self._id = secrets.token_hex(8)
+        self._write(finished=False)
+        for old in self._checkpoints():
+            if read_facts(old):
+                logger.info("removing %s, which an earlier run left", old)
+                remove_folder(old)
+
+    def checkpoint(self, step: int) -> Path:
+        """Names the folder of the checkpoint that is made after an update."""
+        return self._place / f"checkpoint-{step}"
+
+    def add(self, step: int, write: Callable[[Path], None], *, keep: bool) -> None:
+        """Saves a checkpoint, whole or not at all, and then removes those that are too many.
+
+        Args:
+            step: The update after which it is made.
+            write: Writes its files into the folder it is given.
+            keep: Whether it stays when the run has ended; else it is only there to go on from.
+
+        Raises:
+            SaveError: If it cannot be written; earlier ones are as they were.
+        """
+        try:
+            with staged_folder(self.checkpoint(step)) as stage:
+                write(stage)
+                write_manifest(stage, {"run": self._id, "step": step, "keep": keep})
+        except SaveError as error:
+            earlier = self._checkpoints(self._id)
+            cure = f"; with that cured, the same options go on from {earlier[-1]}" if earlier else ""
+            raise SaveError(f"{error}{cure}") from error
+        # Later ones are those that were damaged; they do not count, and must not push out good ones.
+        mine = [path for path in self._checkpoints(self._id) if _step(path) <= step]
+        for old in mine[: -self._limit] if self._limit else ():
+            remove_folder(old)
+
+    def finish(self) -> None:
+        """Notes that the run has ended well, and removes the checkpoints that were only there to go on from.
+
+        Raises:
+            SaveError: If the folder cannot be written.
+        """
+        self._write(finished=True)
+        for path in self._checkpoints(self._id):
+            if not read_facts(path)["keep"]:
+                remove_folder(path)
+
+    def _newest(self, run: str) -> Path | None:
+        for path in reversed(self._checkpoints()):
+            wrong = damage(path) or ("" if read_facts(path).get("run") == run else "it is another run's")
+            if not wrong:
+                return path
+            logger.warning("%s cannot be used and is passed over: %s", path, wrong)
+        return None
+
+    def _checkpoints(self, run: str = "") -> list[Path]:
+        """Lists folders that are named as checkpoints and are ours, by their step; of one run, if it is named."""
+        found = [path for path in self._place.glob("checkpoint-*") if _NAME.fullmatch(path.name) and path.is_dir()]
+        if run:
+            found = [path for path in found if read_facts(path).get("run") == run]
+        return sorted(found, key=_step)
+
+    def _write(self, *, finished: bool) -> None:
+        facts = {"format": 1, "run": self._id, "finished": finished, "identity": self._identity}
+        with staged(self._place) as stage:
+            (stage / RUN).write_text(json.dumps(facts, indent=1), encoding="utf-8")
+
+
+_NAME = re.compile(r"checkpoint-(\d+)")
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.partition("-")[2])
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((folder / RUN).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

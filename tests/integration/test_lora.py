@@ -1,0 +1,275 @@
+"""LoRA: only adapters learn, they are saved alone and come back, and merged they are a plain model."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import peft
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from convmodel import ConversationModel, FitConfig
+from convmodel.errors import ConfigError, MissingExtraError, ModelLoadError
+from convmodel.training.adapters import has_adapters
+from fine_tuning import TALKS, Recorder, weights
+
+Load = Callable[..., ConversationModel]
+FAMILIES = ["unigram_folder", "bytelevel_folder", "smollm2_folder"]
+"""A GPT-2; a Llama; and one more, whose separator has a new row."""
+
+LORA: dict[str, Any] = {"lora": True, "learning_rate": 3e-2, "batch_size": 4, "epochs": 6, "logging_steps": 1}
+
+
+def logits(model: ConversationModel | Any) -> torch.Tensor:
+    hf_model = getattr(model, "hf_model", model)
+    with torch.no_grad():
+        return hf_model(input_ids=torch.tensor([[5, 9, 21, 7, 3, 5, 11]])).logits
+
+
+def losses(result: Any) -> list[float]:
+    return [log["loss"] for log in result.history if "loss" in log]
+
+
+@pytest.mark.parametrize("folder", FAMILIES)
+def test_adapters_learn_and_the_weights_beside_them_stay(load: Load, folder: str) -> None:
+    model = load(folder)
+    before = weights(model)
+
+    result = model.fit(TALKS, **LORA)
+
+    assert losses(result)[-1] < losses(result)[0] - 0.05
+    assert has_adapters(model.hf_model)
+    after = {name.replace(".base_layer", ""): value for name, value in weights(model).items()}
+    for name, value in before.items():
+        found = after.get(name, after.get(name.replace(".weight", ".token_adapter.weight")))
+        assert found is not None, name
+        assert torch.equal(found, value), name
+
+
+@pytest.mark.parametrize("folder", FAMILIES)
+def test_saved_adapters_are_small_and_come_back_with_their_base(load: Load, folder: str, tmp_path: Path) -> None:
+    model = load(folder)
+    whole = model.hf_model.num_parameters() * 4
+
+    model.fit(TALKS, TALKS[:2], output_dir=tmp_path, **LORA)
+    model.save_pretrained(tmp_path / "again")
+    loaded = ConversationModel.from_pretrained(tmp_path / "again", device="cpu")
+    loaded.save_pretrained(tmp_path / "third")
+
+    for place in (tmp_path, tmp_path / "again", tmp_path / "third"):
+        assert {"adapter_config.json", "adapter_model.safetensors", "convmodel_config.json"} <= {
+            path.name for path in place.iterdir()
+        }
+        assert not (place / "model.safetensors").exists()
+        assert (place / "adapter_model.safetensors").stat().st_size < whole
+        assert torch.equal(logits(ConversationModel.from_pretrained(place, device="cpu")), logits(model))
+    assert loaded.generate(["Hello"], max_new_tokens=8) == model.generate(["Hello"], max_new_tokens=8)
+    assert loaded.evaluate(TALKS).loss == pytest.approx(model.evaluate(TALKS).loss, rel=1e-6)
+
+
+@pytest.mark.parametrize("folder", FAMILIES)
+def test_merged_they_are_a_plain_model(load: Load, folder: str, tmp_path: Path) -> None:
+    apart, merged = load(folder), load(folder)
+
+    apart.fit(TALKS, TALKS[:2], **LORA)
+    merged.fit(TALKS, TALKS[:2], output_dir=tmp_path, merge=True, **LORA)
+
+    assert not has_adapters(merged.hf_model)
+    assert {type(part) for part in merged.hf_model.modules()} == {
+        type(part) for part in load(folder).hf_model.modules()
+    }
+    assert not [*tmp_path.glob("adapter_*")]
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert not hasattr(plain, "peft_config")
+    torch.testing.assert_close(logits(merged), logits(apart), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(logits(plain), logits(apart), rtol=1e-4, atol=1e-4)
+    assert torch.equal(logits(plain), logits(merged))
+    head, embedding = merged.hf_model.get_output_embeddings(), merged.hf_model.get_input_embeddings()
+    assert (head.weight is embedding.weight) == merged.hf_model.config.tie_word_embeddings
+    apart.merge_adapters()
+    torch.testing.assert_close(logits(apart), logits(merged), rtol=1e-4, atol=1e-4)
+
+
+def test_of_the_embedding_only_a_new_separators_row_is_learned(load: Load) -> None:
+    model = load("smollm2_folder")
+    model.hf_model.config.tie_word_embeddings = True
+    model.hf_model.tie_weights()
+    assert model.hf_model.lm_head.weight is model.hf_model.model.embed_tokens.weight
+    row, rows = model.tokenizer.sep_token_id, model.hf_model.get_input_embeddings().weight.clone()
+
+    model.fit(TALKS, merge=True, **LORA)
+
+    changed = (model.hf_model.get_input_embeddings().weight != rows).any(dim=1).nonzero().flatten().tolist()
+    assert changed == [row]
+    assert model.hf_model.get_output_embeddings().weight is model.hf_model.get_input_embeddings().weight
+    again = weights(model)
+    model.fit(TALKS, merge=True, **LORA)  # it is no new row any more
+    assert torch.equal(weights(model)["model.embed_tokens.weight"], again["model.embed_tokens.weight"])
+
+
+def test_a_new_row_of_an_untied_head_is_learned_too(load: Load) -> None:
+    model = load("smollm2_folder")
+    hf_model = model.hf_model
+    assert hf_model.lm_head.weight is not hf_model.get_input_embeddings().weight
+    before = [layer.weight.clone() for layer in (hf_model.get_input_embeddings(), hf_model.lm_head)]
+
+    model.fit(TALKS, merge=True, **LORA)
+
+    for was, layer in zip(before, (hf_model.get_input_embeddings(), hf_model.lm_head), strict=True):
+        assert (layer.weight != was).any(dim=1).nonzero().flatten().tolist() == [model.tokenizer.sep_token_id]
+
+
+@pytest.mark.parametrize("folder", FAMILIES)
+def test_the_gradient_of_an_update_is_that_of_the_whole_logits(
+    load: Load, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for whole in (False, True):
+        model, recorder = load(folder), _Trained()
+        if whole:
+            monkeypatch.setattr("convmodel.step.objective.Head.of", lambda hf_model: None)
+        model.fit(TALKS, lora=True, max_steps=2, batch_size=11, learning_rate=1e-2, callbacks=[recorder])
+        found.append(recorder.gradients)
+
+    for ours, theirs in zip(*found, strict=True):
+        assert ours.keys() == theirs.keys()
+        for name, gradient in ours.items():
+            torch.testing.assert_close(gradient, theirs[name], rtol=1e-3, atol=1e-6)
+
+
+class _Trained(Recorder):
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
+        self.gradients.append({name: value.grad.clone() for name, value in trained.items()})
+
+
+def test_half_precision_weights_stay_and_what_is_learned_is_float32(bytelevel_folder: Path) -> None:
+    model = ConversationModel.from_pretrained(bytelevel_folder, device="cpu", dtype="bfloat16")
+
+    result = model.fit(TALKS, **LORA)
+
+    kinds = {value.dtype for name, value in model.hf_model.named_parameters() if "lora_" in name}
+    assert kinds == {torch.float32}
+    assert model.hf_model.get_input_embeddings().weight.dtype == torch.bfloat16
+    assert losses(result)[-1] < losses(result)[0] - 0.05
+
+
+def test_learning_goes_on_with_the_same_adapters(load: Load, tmp_path: Path) -> None:
+    model = load()
+    first = model.fit(TALKS, output_dir=tmp_path, **LORA)
+    loaded = ConversationModel.from_pretrained(tmp_path, device="cpu")
+
+    second = loaded.fit(TALKS, **LORA)
+
+    assert losses(second)[0] < losses(first)[0] - 0.05
+    names = [name for name, _ in loaded.hf_model.named_parameters() if "lora_A" in name]
+    assert len(names) == len(set(names)) == 2 * 4  # one a linear layer
+
+
+def test_all_weights_are_trained_after_a_merge_where_lora_is_off(load: Load, tmp_path: Path) -> None:
+    model = load()
+    model.fit(TALKS, **LORA)
+    before = logits(model)
+
+    model.fit(TALKS, max_steps=1, learning_rate=1e-9, output_dir=tmp_path)
+
+    assert not has_adapters(model.hf_model)
+    torch.testing.assert_close(logits(model), before, rtol=1e-3, atol=1e-4)
+    assert (tmp_path / "model.safetensors").exists()
+
+
+def test_a_run_that_fails_takes_its_adapters_off(load: Load) -> None:
+    model = load()
+    before, found = weights(model), logits(model)
+
+    class Broken(Recorder):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            raise RuntimeError("no")
+
+        def on_pre_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+            pass
+
+    with pytest.raises(RuntimeError, match="no"):
+        model.fit(TALKS, callbacks=[Broken()], **LORA)
+
+    assert not has_adapters(model.hf_model)
+    assert all(torch.equal(value, before[name]) for name, value in weights(model).items())
+    assert torch.equal(logits(model), found)
+    assert all(parameter.requires_grad for parameter in model.hf_model.parameters())
+
+
+def test_options_are_pefts(load: Load) -> None:
+    model = load()
+
+    model.fit(TALKS, max_steps=1, lora={"r": 2, "target_modules": ["c_proj"]})
+
+    config = model.hf_model.peft_config["default"]
+    assert (config.r, config.lora_alpha, config.fan_in_fan_out) == (2, 32, True)
+    adapted = {name.split(".lora_A")[0] for name, _ in model.hf_model.named_parameters() if ".lora_A" in name}
+    assert all(name.endswith("c_proj") for name in adapted)
+
+
+def test_a_peft_config_is_as_good_as_its_options() -> None:
+    config = FitConfig(lora=peft.LoraConfig(r=4, target_modules=["c_attn", "c_fc"]))  # type: ignore[arg-type]
+
+    assert config.lora == {"r": 4, "target_modules": ["c_attn", "c_fc"]}
+    assert json.loads(json.dumps(config.to_dict()))["lora"] == config.lora
+
+
+def test_a_table_in_a_file_is_as_good(tmp_path: Path) -> None:
+    (tmp_path / "fit.toml").write_text("learning_rate = 2e-4\n[lora]\nr = 8\n", encoding="utf-8")
+
+    assert FitConfig.read_toml(tmp_path / "fit.toml") == {"learning_rate": 2e-4, "lora": {"r": 8}}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lora": {"rank": 4}}, "lora: .*rank"),
+        ({"lora": {"r": 0}}, "lora"),
+        ({"lora": {"target_modules": ["nothing_like_it"]}}, "lora does not fit this model: .*nothing_like_it"),
+        ({"merge": True}, "merge adds trained adapters to the weights: it needs lora"),
+        ({"lora": "yes"}, "lora is 'yes'"),
+    ],
+)
+def test_what_lora_cannot_be(load: Load, options: dict[str, Any], message: str) -> None:
+    model = load()
+
+    with pytest.raises(ConfigError, match=message):
+        model.fit(TALKS, max_steps=1, **options)
+
+    assert not has_adapters(model.hf_model)
+    assert all(parameter.requires_grad for parameter in model.hf_model.parameters())
+
+
+def test_adapters_of_a_model_that_is_nowhere_are_refused_before_the_work(load: Load, tmp_path: Path) -> None:
+    model = load()
+    model.fit(TALKS, max_steps=1)  # the weights in hand are those of no folder any more
+
+    with pytest.raises(ConfigError, match="their base model is nowhere: save it and load it first, or give merge=True"):
+        model.fit(TALKS, lora=True, max_steps=1, output_dir=tmp_path)
+    model.fit(TALKS, lora=True, max_steps=1, output_dir=tmp_path, merge=True)
+
+    assert (tmp_path / "model.safetensors").exists()
+
+
+def test_adapters_whose_base_is_gone_say_so(load: Load, unigram_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(unigram_folder, tmp_path / "base")
+    model = ConversationModel.from_pretrained(tmp_path / "base", device="cpu")
+    model.fit(TALKS, max_steps=1, lora=True, output_dir=tmp_path / "adapters")
+    shutil.rmtree(tmp_path / "base")
+
+    with pytest.raises(ModelLoadError, match="base"):
+        ConversationModel.from_pretrained(tmp_path / "adapters", device="cpu")
+
+
+def test_without_peft_the_cure_is_named(load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load()
+    model.fit(TALKS, max_steps=1, lora=True, output_dir=tmp_path)
+    monkeypatch.setattr("convmodel.training.adapters.importlib.util.find_spec", lambda name: None)
+
+    with pytest.raises(MissingExtraError, match=r"LoRA adapters need peft: pip install 'convmodel\[train\]'"):
+        ConversationModel.from_pretrained(tmp_path, device="cpu")

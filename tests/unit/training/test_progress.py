@@ -1,0 +1,151 @@
+"""What a fit shows: lines where nobody looks on, a bar where somebody does."""
+
+import io
+import logging
+import sys
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from convmodel.training import progress as progress_module
+from convmodel.training.progress import FitProgress
+
+LOGS = {"loss": 3.4118, "perplexity": 30.319, "tokens_per_second": 512.4, "learning_rate": 1e-4}
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(progress_module, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def said(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    """Gives the lines that were logged so far."""
+    caplog.set_level(logging.INFO, logger=progress_module.__name__)
+    return lambda: caplog.messages
+
+
+def state(step: int, *, most: int = 300, first: bool = True) -> Any:
+    return SimpleNamespace(global_step=step, max_steps=most, is_world_process_zero=first)
+
+
+def test_a_line_says_all_of_it(clock: Clock, said: Callable[[], list[str]]) -> None:
+    progress = FitProgress()
+    progress.on_train_begin(None, state(0), None)
+    clock.now += 9.3
+    progress.on_log(None, state(20), None, logs=LOGS)
+    progress.on_log(None, state(20), None, logs={"eval_loss": 7.1, "eval_perplexity": 1234.5})
+
+    assert said() == [
+        "update 20 of 300: loss 3.412, perplexity 30.3, 512 tokens a second, 2 min 10 s left",
+        "update 20 of 300: validation perplexity 1,234",
+    ]
+
+
+def test_lines_come_every_ten_seconds_and_at_the_end(clock: Clock, said: Callable[[], list[str]]) -> None:
+    progress = FitProgress()
+    progress.on_train_begin(None, state(0, most=9), None)
+    for step in range(1, 10):
+        clock.now += 4
+        progress.on_log(None, state(step, most=9), None, logs={"loss": 1.0})
+        if step == 5:
+            progress.on_log(None, state(step, most=9), None, logs={"eval_loss": 1.0, "eval_perplexity": 2.75})
+    progress.on_log(None, state(9, most=9), None, logs={"train_loss": 2.0})
+    assert len(said()) == 4
+    progress.on_train_end(None, state(9, most=9), None)
+
+    assert said() == [
+        "update 1 of 9: loss 1.000, 32 s left",
+        "update 4 of 9: loss 1.000, 20 s left",
+        "update 5 of 9: loss 1.000, 16 s left, validation perplexity 2.8",
+        "update 8 of 9: loss 1.000, 4 s left",
+        "update 9 of 9: loss 1.000",
+    ]
+
+
+def test_a_validation_between_two_logs_takes_no_loss_of_another_update(
+    clock: Clock, said: Callable[[], list[str]]
+) -> None:
+    progress = FitProgress()
+    progress.on_train_begin(None, state(0), None)
+    for step in (10, 20):
+        clock.now += 1
+        progress.on_log(None, state(step), None, logs={"loss": 1.0})
+    progress.on_log(None, state(25), None, logs={"eval_loss": 1.0, "eval_perplexity": 2.75})
+    progress.on_train_end(None, state(25), None)
+
+    assert said() == [
+        "update 10 of 300: loss 1.000, 29 s left",
+        "update 20 of 300: loss 1.000, 28 s left",
+        "update 25 of 300: validation perplexity 2.8",
+    ]
+
+
+def test_the_end_says_nothing_twice(clock: Clock, said: Callable[[], list[str]]) -> None:
+    progress = FitProgress()
+    progress.on_train_begin(None, state(0), None)
+    progress.on_log(None, state(300), None, logs={"loss": 1.0})
+    progress.on_train_end(None, state(300), None)
+
+    assert said() == ["update 300 of 300: loss 1.000"]
+
+
+def test_a_resumed_run_judges_by_its_own_speed(clock: Clock, said: Callable[[], list[str]]) -> None:
+    progress = FitProgress()
+    progress.on_train_begin(None, state(200), None)
+    clock.now += 60
+    progress.on_log(None, state(210), None, logs={"loss": 1.0, "perplexity": float("inf")})
+
+    assert said() == ["update 210 of 300: loss 1.000, 9 min 0 s left"]
+
+
+def test_other_processes_are_silent(
+    clock: Clock, said: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    progress = FitProgress()
+    progress.on_train_begin(None, state(0, first=False), None)
+    progress.on_step_end(None, state(1, first=False), None)
+    progress.on_log(None, state(1, first=False), None, logs=LOGS)
+    progress.on_train_end(None, state(1, first=False), None)
+
+    assert said() == []
+    assert sys.stderr.getvalue() == ""  # type: ignore[attr-defined]
+
+
+def test_a_person_sees_a_bar(said: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    progress = FitProgress()
+    progress.on_train_begin(None, state(200), None)
+    assert "| 200/300 " in terminal.getvalue()  # where a resumed run goes on
+
+    progress.on_step_end(None, state(201), None)
+    progress.on_log(None, state(201), None, logs=LOGS)
+    progress.on_log(None, state(201), None, logs={"eval_perplexity": 25.14})
+    progress.on_train_end(None, state(201), None)
+
+    assert "| 201/300 " in terminal.getvalue()
+    words = "loss 3.412, perplexity 30.3, 512 tokens a second, validation perplexity 25.1"
+    assert words in terminal.getvalue()
+    assert said() == []
+
+    progress.on_log(None, state(201), None, logs={"eval_perplexity": 24.0})  # the last validation, after the bar
+    assert said() == ["update 201 of 300: validation perplexity 24.0"]
