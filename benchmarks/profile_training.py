@@ -1,6 +1,6 @@
 """Where the time of an update goes: one update of GPT-2 small, 8 packed rows of 512, under torch's profiler.
 
-    python benchmarks/profile_training.py train.jsonl --tokenizer FOLDER [--precision fp32] [--dropout 0]
+    python benchmarks/profile_training.py train.jsonl --tokenizer FOLDER [--precision fp32] [--dropout 0.1]
 
 The model has random weights; two updates warm up. All is done by `ConversationModel.fit`, as a user would.
 """
@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("train")
     parser.add_argument("--tokenizer", default="gpt2")
     parser.add_argument("--precision", default="auto")
-    parser.add_argument("--dropout", type=float, help="by default the model's own")
+    parser.add_argument("--dropout", type=float, default=0.0)
     options = parser.parse_args()
     model = ConversationModel.from_config(
         GPT2Config(), ConversationTokenizer.from_pretrained(options.tokenizer), device="cpu"

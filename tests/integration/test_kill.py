@@ -28,7 +28,8 @@ class Command:
 
     def __init__(self, data: Path, model: Path, output: Path, *, launcher: list[str] | None = None) -> None:
         self.output = output
-        options = f"--epochs {UPDATES // 6} --batch-size 2 --learning-rate 1e-3 --logging-steps 4 --save-minutes 1e-9"
+        options = f"--epochs {UPDATES // 6} --batch-size 2 --learning-rate 1e-3 --dropout 0.1"
+        options += " --logging-steps 4 --save-minutes 1e-9"
         files = ["train.jsonl", "--valid", "valid.jsonl", "--model", str(model), "--output-dir", str(output), "--json"]
         self._line = [sys.executable, "-m", *(launcher or []), "convmodel", "fit", *files, *options.split()]
         self._data = data

@@ -1,0 +1,58 @@
+"""Two processes that train together, by the real command, are one with batches twice as large."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fine_tuning import TALKS
+
+VALID = [["Good morning! Did you sleep well?", "Not really, the neighbours had a party."], ["Yes", "No"]]
+
+pytestmark = pytest.mark.timeout(300)
+
+
+def fit(folder: Path, model: Path, processes: int, *options: str) -> tuple[dict[str, Any], str]:
+    """Trains in as many processes; returns what was done, and what was said."""
+    folder.mkdir()
+    for name, talks in (("train", TALKS), ("valid", VALID)):
+        lines = [json.dumps(talk, ensure_ascii=False) for talk in talks]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), "-m"]
+    command = [sys.executable, "-m", *(launcher if processes > 1 else []), "convmodel", "fit", "train.jsonl"]
+    command += ["--valid", "valid.jsonl", "--model", str(model), "--output-dir", "model", "--json", "--epochs", "3"]
+    command += ["--learning-rate", "1e-3", "--logging-steps", "1", "--precision", "fp32", *options]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stderr
+    result: dict[str, Any] = json.loads(done.stdout)  # one process speaks for all
+    return result, done.stderr
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_two_processes_are_one(tmp_path: Path, unigram_folder: Path, packing: bool) -> None:
+    packed = ["--packing", "--max-length", "110"] if packing else []
+
+    one, _ = fit(tmp_path / "one", unigram_folder, 1, "--batch-size", "4", *packed)
+    two, said = fit(tmp_path / "two", unigram_folder, 2, "--batch-size", "2", *packed)
+
+    # An epoch's 11 windows make two updates of 4 and one of 3, in which the second process has less to do.
+    for name in ("steps", "windows", "best_step"):
+        assert one[name] == two[name]
+    assert one["steps"] >= 3
+    for ours, theirs in zip(two["history"], one["history"], strict=True):
+        assert ours.keys() == theirs.keys()
+        for name in ours.keys() & {"loss", "grad_norm", "eval_loss", "learning_rate"}:
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-4), name
+        assert ours.get("tokens") == theirs.get("tokens")  # no window twice, none left out
+    assert two["validation"]["loss"] == pytest.approx(one["validation"]["loss"], rel=1e-4)
+    assert said.count("fine-tuning") == 1
+
+
+def test_a_process_that_fails_says_why_and_ends_all(tmp_path: Path, unigram_folder: Path) -> None:
+    with pytest.raises(AssertionError, match=r"convmodel: max_length is 4096, but the model has 128 positions"):
+        fit(tmp_path / "two", unigram_folder, 2, "--max-length", "4096")
