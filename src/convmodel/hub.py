@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 ADAPTER_CONFIG = "adapter_config.json"
 """What peft calls the file that describes adapters."""
 
+_BESIDE_ADAPTERS = ("adapter_model.safetensors", "base_model.json")
+
 HUB_OPTIONS = frozenset(
     {
         "revision",
@@ -64,22 +66,33 @@ def load_tokenizer(name: str, options: dict[str, Any]) -> "tuple[PreTrainedToken
         raise load_error("tokenizer", name, error) from error
 
 
-def base_of_adapters(name: str, options: dict[str, Any]) -> str | None:
-    """Returns of which model the adapters in a folder or of the hub are; None where there is a whole model.
-
-    Raises:
-        ModelLoadError: If their file cannot be read.
-    """
+def adapter_folder(name: str, options: dict[str, Any]) -> Path | None:
+    """Finds the files of adapters in a folder or on the hub; None where there is a whole model."""
     from transformers.utils import cached_file
 
     plain = {key: value for key, value in options.items() if key not in _NOT_FOR_ONE_FILE}
+    optional = {"_raise_exceptions_for_missing_entries": False}
     try:
-        found = cached_file(name, ADAPTER_CONFIG, _raise_exceptions_for_missing_entries=False, **plain)
+        found = cached_file(name, ADAPTER_CONFIG, **optional, **plain)
         if not found:
             return None
-        return str(json.loads(Path(found).read_text(encoding="utf-8"))["base_model_name_or_path"])
-    except (OSError, ValueError, KeyError) as error:
+        for other in _BESIDE_ADAPTERS:
+            cached_file(name, other, **optional, **plain)
+        return Path(found).parent
+    except (OSError, ValueError) as error:
         raise load_error("adapters", name, error) from error
+
+
+def base_of_adapters(folder: Path) -> str:
+    """Returns of which model some adapters are.
+
+    Raises:
+        ModelLoadError: If their file does not say.
+    """
+    try:
+        return str(json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"])
+    except (OSError, ValueError, KeyError) as error:
+        raise load_error("adapters", str(folder), error) from error
 
 
 def takes_token_types(name: str, options: dict[str, Any]) -> bool:
@@ -87,7 +100,9 @@ def takes_token_types(name: str, options: dict[str, Any]) -> bool:
     from transformers import AutoConfig
 
     try:
-        return embeds_token_types(AutoConfig.from_pretrained(base_of_adapters(name, options) or name, **options))
+        adapters = adapter_folder(name, options)
+        base = name if adapters is None else base_of_adapters(adapters)
+        return embeds_token_types(AutoConfig.from_pretrained(base, **options))
     except (OSError, ValueError, ModelLoadError):
         return True
 

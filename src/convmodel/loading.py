@@ -4,16 +4,18 @@ Owns: loading them whole or not at all, adapters with their base, devices and dt
 """
 
 import os
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from convmodel.embedding import grow_embedding
 from convmodel.errors import ConfigError
-from convmodel.hub import HUB_OPTIONS, base_of_adapters, load_error
+from convmodel.hub import HUB_OPTIONS, adapter_folder, base_of_adapters, load_error
 from convmodel.tokenizer import ConversationTokenizer
-from convmodel.training.adapters import require_peft
+from convmodel.training.adapters import load_adapters, require_peft, settle_adapters
 
 
 def load_weights(name: str, tokenizer: ConversationTokenizer, options: dict[str, Any]) -> PreTrainedModel:
@@ -31,16 +33,18 @@ def load_weights(name: str, tokenizer: ConversationTokenizer, options: dict[str,
     """
     _check_dtype(options.get("dtype"))
     hub_options = {key: value for key, value in options.items() if key in HUB_OPTIONS}
-    base = base_of_adapters(name, hub_options)
-    if base is None:
+    adapters = adapter_folder(name, hub_options)
+    if adapters is None:
         return _load(name, options)
+    base = base_of_adapters(adapters)
     require_peft()
     hf_model = _load(base, {key: value for key, value in options.items() if key not in ("revision", "subfolder")})
     grow_embedding(hf_model, tokenizer.sep_token_id + 1)  # for a row that comes with the adapters
     try:
-        hf_model.load_adapter(name, is_trainable=True, adapter_kwargs=hub_options)
-    except Exception as error:  # as above
+        load_adapters(hf_model, adapters)
+    except (OSError, KeyError, ValueError, SafetensorError) as error:
         raise load_error("adapters", name, error) from error
+    settle_adapters(hf_model)
     return hf_model
 
 
@@ -55,6 +59,8 @@ def _load(name: str, options: dict[str, Any]) -> PreTrainedModel:
         # transformers would go on with random numbers.
         missing = ", ".join(sorted(report["missing_keys"])[:3])
         raise load_error("weights", name, ValueError(f"{len(report['missing_keys'])} are missing, {missing}, ..."))
+    if Path(name).is_dir():  # adapters will name it, and may be loaded from anywhere
+        hf_model.name_or_path = str(Path(name).resolve())
     return _without_quantization(hf_model) if options.get("gguf_file") else hf_model
 
 

@@ -39,7 +39,9 @@ def with_fit_options(command: Callable[..., None], *, only: Collection[str] = ()
         flags = {setting.name: arguments.pop(setting.name) for setting in flagged}
         config: Path | None = arguments.pop("config")
         settings = FitConfig.read_toml(config) if config else {}
-        settings |= {name: _plain(value) for name, value in flags.items() if value not in (None, [])}
+        given = {name: _plain(value) for name, value in flags.items() if value not in (None, [])}
+        # A flag can only say that a table is wanted, which the file may have.
+        settings |= {name: value for name, value in given.items() if not (value is True and settings.get(name))}
         command(**arguments, settings=settings)
 
     parameters = [parameter for parameter in own.parameters.values() if parameter.name != "settings"]

@@ -121,7 +121,8 @@ def fused_activations(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def dropout_of(model: nn.Module, rate: float) -> Iterator[None]:
     """Sets the rate of all dropout in a model inside the block."""
-    layers = [layer for layer in model.modules() if isinstance(layer, nn.Dropout)]
+    # LoRA's own, named lora_dropout, has a setting of its own.
+    layers = [layer for name, layer in model.named_modules() if isinstance(layer, nn.Dropout) and "lora_" not in name]
     attentions = [layer for layer in model.modules() if isinstance(getattr(layer, "attention_dropout", None), float)]
     before = [layer.p for layer in layers], [layer.attention_dropout for layer in attentions]
     try:

@@ -5,15 +5,17 @@ Hu et al. 2021, arXiv:2106.09685: a layer with the matrix W computes (W + (alpha
 rank r, are learned, and B begins as zero.
 """
 
+import hashlib
 import importlib.util
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers.pytorch_utils import Conv1D
 
-from convmodel.errors import ConfigError, MissingExtraError
+from convmodel.errors import ConfigError, MissingExtraError, ModelLoadError
 from convmodel.tokenizer import ConversationTokenizer
 
 if TYPE_CHECKING:
@@ -23,8 +25,16 @@ if TYPE_CHECKING:
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 """What peft calls the file of adapters' weights."""
 
+BASE_FILE = "base_model.json"
+"""Tells of which weights the adapters are, so that others are refused."""
+
 _NAME = "default"  # what peft calls a model's only adapters
 _DEFAULTS: dict[str, Any] = {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"}
+_FURTHER = (
+    "lora_dropout exclude_modules use_rslora use_dora layers_to_transform layers_pattern rank_pattern alpha_pattern"
+)
+_OPTIONS = frozenset([*_DEFAULTS, *_FURTHER.split()])  # of peft's, those that neither touch the base nor name it
+_PIECE = 16  # numbers of each weight that tell a base from another
 _IN_FILE = "base_model.model."  # what peft puts before each name
 
 
@@ -66,28 +76,82 @@ def add_adapters(
     require_peft()
     config = _lora_config(hf_model, options)
     config.trainable_token_indices = _new_rows(hf_model, tokenizer)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        _inject(hf_model, config)
+    return train_adapters(hf_model)
+
+
+def train_adapters(hf_model: "PreTrainedModel") -> int:
+    """Freezes all but the adapters of a model that has some; returns how many parameters these have."""
+    for rows in _trained_rows(hf_model):
+        if rows.merged:
+            rows.unmerge()
+    trained = 0
+    for name, parameter in hf_model.named_parameters():
+        own = "lora_" in name or "trainable_tokens" in name
+        parameter.requires_grad_(own)
+        trained += parameter.numel() * own
+    return trained
+
+
+def settle_adapters(hf_model: "PreTrainedModel") -> None:
+    """Writes a trained row into its matrix, which peft would copy as a whole in each forward pass otherwise."""
+    for rows in _trained_rows(hf_model):
+        if not rows.merged:
+            rows.merge()
+
+
+def require_same_options(hf_model: "PreTrainedModel", options: Mapping[str, Any]) -> None:
+    """Checks that the adapters that a model has are those that are asked for.
+
+    Raises:
+        ConfigError: If an option differs.
+    """
+    there = _config_of(hf_model).to_dict()
+    for name, value in options.items():
+        has = sorted(there[name]) if isinstance(there.get(name), set) else there.get(name)
+        if name != "target_modules" and has != value:
+            raise ConfigError(f"lora's {name} is {value!r}, but the model's adapters have {has!r}: merge them first")
+
+
+def _inject(hf_model: "PreTrainedModel", config: Any) -> None:
+    """Puts the layers that a peft config describes into a model, in float32; nothing stays of those that do not fit."""
+    fingerprint = _fingerprint(hf_model)
     try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            hf_model.add_adapter(config, _NAME)
-    except ValueError as error:
+        hf_model.add_adapter(config, _NAME)
+    except (TypeError, ValueError) as error:
         remove_adapters(hf_model, merge=False)
-        raise ConfigError(f"lora does not fit this model: {error}") from error
-    trained = [parameter for parameter in hf_model.parameters() if parameter.requires_grad]
-    for parameter in trained:
-        parameter.data = parameter.data.float()  # the base may stay in half precision, what is learned may not
-    return sum(parameter.numel() for parameter in trained)
+        raise ConfigError(f"lora does not fit this model: {str(error).splitlines()[0]}") from error
+    hf_model.__dict__["base_fingerprint"] = fingerprint
+    for name, parameter in hf_model.named_parameters():
+        if "lora_" in name or "trainable_tokens" in name:
+            parameter.data = parameter.data.float()  # the base may stay in half precision, what is learned may not
+
+
+def _config_of(hf_model: "PreTrainedModel") -> Any:
+    return hf_model.peft_config[_NAME]
+
+
+def _trained_rows(hf_model: "PreTrainedModel") -> Iterator[Any]:
+    """Yields peft's layers that hold single rows, each once though a tied head has the embedding's too."""
+    found = (getattr(module, "token_adapter", None) for module in hf_model.modules())
+    yield from (rows for rows in found if rows is not None and rows.tied_adapter is None)
 
 
 def _lora_config(hf_model: "PreTrainedModel", options: Mapping[str, Any]) -> "LoraConfig":
     from peft import LoraConfig
 
+    chosen = _DEFAULTS | dict(options)
+    unknown = chosen.keys() - _OPTIONS
+    if unknown:
+        raise ConfigError(f"lora has no option {', '.join(sorted(unknown))}; there are {', '.join(sorted(_OPTIONS))}")
+    for name, at_least in (("r", 1), ("lora_alpha", 0), ("lora_dropout", 0)):
+        value = chosen.get(name, at_least)
+        if isinstance(value, bool) or not isinstance(value, int if name == "r" else int | float) or value < at_least:
+            raise ConfigError(f"lora's {name} is {value!r}: it must be a number of at least {at_least}")
     transposed = any(isinstance(layer, Conv1D) for layer in hf_model.modules())  # as in GPT-2
-    own = {"task_type": "CAUSAL_LM", "fan_in_fan_out": transposed}
-    try:
-        return LoraConfig(**(_DEFAULTS | own | dict(options)))
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"lora: {error}; its options are those of peft's LoraConfig: r, lora_alpha, ...") from error
+    return LoraConfig(task_type="CAUSAL_LM", fan_in_fan_out=transposed, **chosen)
 
 
 def _new_rows(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer) -> dict[str, list[int]] | None:
@@ -114,6 +178,9 @@ def remove_adapters(hf_model: "PreTrainedModel", *, merge: bool) -> None:
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils.other import AuxiliaryTrainingWrapper
 
+    if merge:
+        hf_model.float()  # half precision would lose a part of what was learned
+    train_adapters(hf_model)  # which takes a row out of its matrix
     layers = [
         (name, layer)
         for name, layer in hf_model.named_modules()
@@ -151,11 +218,15 @@ def save_adapters(hf_model: "PreTrainedModel", folder: Path) -> None:
     from peft.utils.save_and_load import get_peft_model_state_dict
     from safetensors.torch import save_file
 
-    config = hf_model.peft_config[_NAME]
+    config = _config_of(hf_model)
     base = str(hf_model.name_or_path)
     # A folder's place is given whole, since the model may be loaded from anywhere.
     config.base_model_name_or_path = str(Path(base).resolve()) if base and Path(base).is_dir() else base
+    if isinstance(config.target_modules, set):
+        config.target_modules = sorted(config.target_modules)
     config.save_pretrained(folder)
+    base_file = {"base_model": config.base_model_name_or_path, "fingerprint": hf_model.__dict__["base_fingerprint"]}
+    (folder / BASE_FILE).write_text(json.dumps(base_file, indent=2), encoding="utf-8")
     # Left to itself, peft asks the hub for the base's vocabulary, and saves the whole embedding if ours is larger.
     own = get_peft_model_state_dict(hf_model, adapter_name=_NAME, save_embedding_layers=False)
     named = {f"{_IN_FILE}{name}": value.detach().cpu().contiguous() for name, value in own.items()}
@@ -164,9 +235,43 @@ def save_adapters(hf_model: "PreTrainedModel", folder: Path) -> None:
 
 
 def load_adapters(hf_model: "PreTrainedModel", folder: Path) -> None:
-    """Puts saved adapters into the model whose adapters they are, in place."""
-    from peft.utils.save_and_load import set_peft_model_state_dict
+    """Puts saved adapters into the model that they belong to, in place; it gets them if it has none.
+
+    Raises:
+        ModelLoadError: If the model is another, or the files are not whole.
+    """
+    from peft import PeftConfig
+    from peft.utils.save_and_load import get_peft_model_state_dict, set_peft_model_state_dict
     from safetensors.torch import load_file
 
+    if not has_adapters(hf_model):
+        config = PeftConfig.from_pretrained(str(folder))
+        config.inference_mode = False
+        _require_fingerprint(hf_model, folder / BASE_FILE)
+        _inject(hf_model, config)
     saved = {name.removeprefix(_IN_FILE): value for name, value in load_file(folder / ADAPTER_WEIGHTS).items()}
+    wanted = get_peft_model_state_dict(hf_model, adapter_name=_NAME, save_embedding_layers=False)
+    if {name: value.shape for name, value in saved.items()} != {name: value.shape for name, value in wanted.items()}:
+        raise ModelLoadError(f"{folder / ADAPTER_WEIGHTS} does not hold the weights that its configuration describes")
     set_peft_model_state_dict(hf_model, saved, adapter_name=_NAME)
+
+
+def _require_fingerprint(hf_model: "PreTrainedModel", path: Path) -> None:
+    """Checks that a base has the weights that the adapters were trained on; adapters of others do not say which."""
+    if not path.exists() or hf_model.dtype == torch.float16:
+        return
+    there = json.loads(path.read_text(encoding="utf-8"))
+    if there["fingerprint"] != _fingerprint(hf_model):
+        raise ModelLoadError(
+            f"the base model {there['base_model']} is not the one that the adapters in {path.parent} were trained on: "
+            "its weights differ"
+        )
+
+
+def _fingerprint(hf_model: "PreTrainedModel") -> str:
+    """Hashes the first numbers of each weight, in bfloat16, so that a model may be loaded in that or in float32."""
+    found = hashlib.sha256()
+    for name, weight in sorted(hf_model.named_parameters()):
+        piece = weight.detach().flatten()[:_PIECE].to("cpu", torch.bfloat16)
+        found.update(name.encode() + piece.view(torch.int16).numpy().tobytes())
+    return found.hexdigest()[:16]

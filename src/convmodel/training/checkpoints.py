@@ -58,8 +58,11 @@ def save_checkpoint(
         path.unlink(missing_ok=True)
 
 
-_WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?|adapter_(model\.safetensors|config\.json)")
-"""The names that transformers gives to weights; other files in a folder are somebody's own."""
+_WEIGHTS = re.compile(
+    r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?|adapter_(model\.safetensors|config\.json)|"
+    r"(base_model|config)\.json"
+)
+"""What says which weights a folder holds, whole ones or adapters; other files in it are somebody's own."""
 
 
 def _may_write_card(path: Path) -> bool:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,7 +29,15 @@ from convmodel.evaluation.likelihood import EvaluationResult
 from convmodel.step.objective import prepared
 from convmodel.storage import require_writable
 from convmodel.tokenizer import ConversationTokenizer
-from convmodel.training.adapters import add_adapters, has_adapters, remove_adapters, require_base
+from convmodel.training.adapters import (
+    add_adapters,
+    has_adapters,
+    remove_adapters,
+    require_base,
+    require_same_options,
+    settle_adapters,
+    train_adapters,
+)
 from convmodel.training.arguments import training_arguments
 from convmodel.training.best import BestModel
 from convmodel.training.config import FitConfig
@@ -186,30 +195,43 @@ def _trainer(
 @contextmanager
 def _trainable(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, config: FitConfig) -> Iterator[None]:
     """Makes a model's weights, or adapters beside them, ready to learn; an error takes new adapters off again."""
+    flags = [(parameter, parameter.requires_grad) for parameter in hf_model.parameters()]
     added = _make_trainable(hf_model, tokenizer, config)
     try:
+        if not config.lora:
+            hf_model.name_or_path = ""  # it will no longer be what it was loaded from
         yield
+        if not has_adapters(hf_model):
+            hf_model.name_or_path = str(Path(config.output_dir).resolve()) if config.output_dir else ""
     except BaseException:
-        if added:
+        if added and has_adapters(hf_model):
             remove_adapters(hf_model, merge=False)
         raise
     finally:
         hf_model.eval()
-        if not has_adapters(hf_model):  # it is no longer what it was loaded from
-            hf_model.name_or_path = config.output_dir or ""
+        if has_adapters(hf_model):
+            settle_adapters(hf_model)
+        for parameter, wanted in flags:
+            parameter.requires_grad_(wanted)
 
 
 def _make_trainable(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, config: FitConfig) -> bool:
     """Makes the weights float32, or puts adapters beside them; tells whether it added any."""
     if config.lora:
-        if not config.merge and config.output_dir is not None:
+        options = config.lora if isinstance(config.lora, dict) else {}
+        base, folder = hf_model.name_or_path, config.output_dir
+        if folder is not None and not config.merge:
             require_base(hf_model)
-        if has_adapters(hf_model):
-            return False  # learning goes on with those
-        options = {} if config.lora is True else config.lora
-        trained = add_adapters(hf_model, tokenizer, options, seed=config.seed)
+        if folder is not None and base and Path(folder).resolve() == Path(base).resolve():
+            raise ConfigError(f"{folder} holds the base of these adapters: give another output_dir (--output-dir)")
+        added = not has_adapters(hf_model)
+        if added:
+            trained = add_adapters(hf_model, tokenizer, options, seed=config.seed)
+        else:  # learning goes on with those
+            require_same_options(hf_model, options)
+            trained = train_adapters(hf_model)
         logger.info("training %s of %s parameters", f"{trained:,}", f"{hf_model.num_parameters():,}")
-        return True
+        return added
     if has_adapters(hf_model):
         logger.info("the adapters are merged, since all weights are trained")
         remove_adapters(hf_model, merge=True)
