@@ -1,4 +1,4 @@
-"""Makes an untrained GPT-2 for a set of conversations: python new_model.py TRAIN FOLDER [VOCABULARY [WIDTH [LAYERS]]]."""
+"""Makes an untrained GPT-2: python new_model.py TRAIN.jsonl FOLDER [VOCABULARY [WIDTH [LAYERS]]]."""
 
 import sys
 

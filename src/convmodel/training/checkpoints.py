@@ -98,7 +98,8 @@ def load_weights(hf_model: "PreTrainedModel", folder: str | os.PathLike[str]) ->
 
 def _model_card(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, facts: dict[str, Any]) -> str:
     layout = tokenizer.layout
-    base = {"Base model, whose weights these adapters change": hf_model.name_or_path} if has_adapters(hf_model) else {}
+    adapters = has_adapters(hf_model)
+    base = {"LoRA adapters of": hf_model.name_or_path} if adapters else {}
     count = sum(parameter.numel() for parameter in hf_model.parameters())
     rows = (
         {
@@ -112,11 +113,12 @@ def _model_card(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, f
         | facts
     )
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
-    return _CARD.format(version=version("convmodel"), table=table)
+    library, plain = ("peft", _WITH_BASE) if adapters else ("transformers", _PLAIN)
+    return _CARD.format(version=version("convmodel"), table=table, library=library, plain=plain)
 
 
 _CARD = """---
-library_name: transformers
+library_name: {library}
 pipeline_tag: text-generation
 tags: [convmodel, conversational]
 ---
@@ -136,5 +138,11 @@ model = ConversationModel.from_pretrained("path/to/this/folder")
 model.generate(["Hello", "How are you"])
 ```
 
-Plain transformers works too: `AutoTokenizer.apply_chat_template` renders the same token layout, without token types.
+{plain}
 """
+
+_PLAIN = (
+    "Plain transformers works too: `AutoTokenizer.apply_chat_template` renders the same token layout, without token "
+    "types."
+)
+_WITH_BASE = "Only what was learned is here; the base model is loaded with it, and must be what it was."
