@@ -14,10 +14,8 @@ from convmodel.layout_config import FILE_NAME, LayoutConfig
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-ADAPTER_CONFIG = "adapter_config.json"
-"""What peft calls the file that describes adapters."""
-
-_BESIDE_ADAPTERS = ("adapter_model.safetensors", "base_model.json")
+ADAPTER_CONFIG, ADAPTER_WEIGHTS, BASE_FILE = "adapter_config.json", "adapter_model.safetensors", "base_model.json"
+"""What peft calls the files of adapters, and ours beside them, which tells of which weights they are."""
 
 HUB_OPTIONS = frozenset(
     {
@@ -76,7 +74,7 @@ def adapter_folder(name: str, options: dict[str, Any]) -> Path | None:
         found = cached_file(name, ADAPTER_CONFIG, **optional, **plain)
         if not found:
             return None
-        for other in _BESIDE_ADAPTERS:
+        for other in (ADAPTER_WEIGHTS, BASE_FILE):
             cached_file(name, other, **optional, **plain)
         return Path(found).parent
     except (OSError, ValueError) as error:
@@ -95,14 +93,20 @@ def base_of_adapters(folder: Path) -> str:
         raise load_error("adapters", str(folder), error) from error
 
 
+def options_of_base(options: dict[str, Any]) -> dict[str, Any]:
+    """Returns the arguments for adapters without what says where these are, which their base is not."""
+    return {name: value for name, value in options.items() if name not in ("revision", "subfolder")}
+
+
 def takes_token_types(name: str, options: dict[str, Any]) -> bool:
     """Tells whether the architecture of a checkpoint embeds token types; yes where only a tokenizer is there."""
     from transformers import AutoConfig
 
     try:
         adapters = adapter_folder(name, options)
-        base = name if adapters is None else base_of_adapters(adapters)
-        return embeds_token_types(AutoConfig.from_pretrained(base, **options))
+        if adapters is not None:
+            name, options = base_of_adapters(adapters), options_of_base(options)
+        return embeds_token_types(AutoConfig.from_pretrained(name, **options))
     except (OSError, ValueError, ModelLoadError):
         return True
 

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from convmodel.embedding import grow_embedding
 from convmodel.errors import ConfigError
-from convmodel.hub import HUB_OPTIONS, adapter_folder, base_of_adapters, load_error
+from convmodel.hub import HUB_OPTIONS, adapter_folder, base_of_adapters, load_error, options_of_base
 from convmodel.tokenizer import ConversationTokenizer
 from convmodel.training.adapters import load_adapters, require_peft, settle_adapters
 
@@ -38,7 +38,7 @@ def load_weights(name: str, tokenizer: ConversationTokenizer, options: dict[str,
         return _load(name, options)
     base = base_of_adapters(adapters)
     require_peft()
-    hf_model = _load(base, {key: value for key, value in options.items() if key not in ("revision", "subfolder")})
+    hf_model = _load(base, options_of_base(options))
     grow_embedding(hf_model, tokenizer.sep_token_id + 1)  # for a row that comes with the adapters
     try:
         load_adapters(hf_model, adapters)

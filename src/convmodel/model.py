@@ -150,10 +150,10 @@ class ConversationModel:
 
         Raises:
             SaveError: If the folder cannot be written; what it held is untouched.
-            ConfigError: If adapters would be saved whose base model is nowhere.
+            ConfigError: If adapters would be saved whose base model is nowhere, or in that folder.
         """
         if has_adapters(self.hf_model):
-            require_base(self.hf_model)
+            require_base(self.hf_model, folder)
         save_checkpoint(self.hf_model, self.tokenizer, folder)
 
     def merge_adapters(self) -> None:

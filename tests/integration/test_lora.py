@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 from convmodel import ConversationModel, FitConfig
 from convmodel.errors import ConfigError, MissingExtraError, ModelLoadError
 from convmodel.training.adapters import has_adapters
+from convmodel.training.run_folder import RunFolder
 from fine_tuning import TALKS, Recorder, weights
 
 Load = Callable[..., ConversationModel]
@@ -217,8 +218,17 @@ def test_options_are_pefts(load: Load) -> None:
 def test_a_peft_config_is_as_good_as_its_options() -> None:
     config = FitConfig(lora=peft.LoraConfig(r=4, target_modules=["c_attn", "c_fc"]))  # type: ignore[arg-type]
 
-    assert config.lora == {"r": 4, "target_modules": ["c_attn", "c_fc"]}
+    assert config.lora == {"r": 4, "lora_alpha": 8, "target_modules": ["c_attn", "c_fc"]}
+    assert FitConfig(lora=peft.LoraConfig()).lora == {"r": 8, "lora_alpha": 8}  # peft's, as whoever made it expects
     assert json.loads(json.dumps(config.to_dict()))["lora"] == config.lora
+
+
+def test_a_table_without_options_means_adapters_too(load: Load) -> None:
+    model = load()
+
+    model.fit(TALKS, max_steps=1, lora={})
+
+    assert model.hf_model.peft_config["default"].r == 16
 
 
 def test_a_table_in_a_file_is_as_good(tmp_path: Path) -> None:
@@ -286,8 +296,11 @@ def test_the_folder_of_the_base_is_no_place_for_its_adapters(unigram_folder: Pat
     files = {path.name: path.read_bytes() for path in (tmp_path / "base").iterdir()}
 
     for merge in (False, True):
-        with pytest.raises(ConfigError, match="base holds the base of these adapters: give another output_dir"):
+        with pytest.raises(ConfigError, match="base holds the base of these adapters: give another folder"):
             model.fit(TALKS, max_steps=1, lora=True, merge=merge, output_dir=tmp_path / "other/../base")
+    model.fit(TALKS, max_steps=1, lora=True)
+    with pytest.raises(ConfigError, match="base holds the base of these adapters: give another folder"):
+        model.save_pretrained(tmp_path / "base")
 
     assert {path.name: path.read_bytes() for path in (tmp_path / "base").iterdir()} == files
 
@@ -386,3 +399,25 @@ def test_what_was_frozen_before_a_run_is_frozen_after_it_and_nothing_else(load: 
         model.fit(TALKS, max_steps=1, **options)
         frozen = [name for name, value in model.hf_model.named_parameters() if not value.requires_grad]
         assert frozen == ["transformer.wpe.weight"]
+
+
+def test_a_run_killed_after_the_merge_goes_on(load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = LORA | {"epochs": 3, "merge": True, "save_steps": 2, "learning_rate": 2.0}  # the last is not the best
+    whole = load()
+    done = whole.fit(TALKS, TALKS[:4], output_dir=tmp_path / "whole", **options)
+    assert done.best_step < done.steps
+
+    def kill(run: RunFolder) -> None:
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RunFolder, "finish", kill)
+        with pytest.raises(RuntimeError, match="killed"):
+            load().fit(TALKS, TALKS[:4], output_dir=tmp_path / "killed", **options)
+    model = load()
+    model.fit(TALKS, TALKS[:4], output_dir=tmp_path / "killed", **options)
+
+    assert torch.equal(logits(model), logits(whole))
+    for folder in ("whole", "killed"):
+        assert (tmp_path / folder / "model.safetensors").exists()
+        assert not [*(tmp_path / folder).glob("*adapter*")]

@@ -8,6 +8,7 @@ rank r, are learned, and B begins as zero.
 import hashlib
 import importlib.util
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,24 +17,17 @@ import torch
 from transformers.pytorch_utils import Conv1D
 
 from convmodel.errors import ConfigError, MissingExtraError, ModelLoadError
+from convmodel.hub import ADAPTER_WEIGHTS, BASE_FILE
 from convmodel.tokenizer import ConversationTokenizer
+from convmodel.training.config import LORA_OPTIONS
 
 if TYPE_CHECKING:
     from peft import LoraConfig
     from transformers import PreTrainedModel
 
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
-"""What peft calls the file of adapters' weights."""
-
-BASE_FILE = "base_model.json"
-"""Tells of which weights the adapters are, so that others are refused."""
-
+_FINGERPRINT = "base_fingerprint"  # an attribute of a model with adapters
 _NAME = "default"  # what peft calls a model's only adapters
 _DEFAULTS: dict[str, Any] = {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"}
-_FURTHER = (
-    "lora_dropout exclude_modules use_rslora use_dora layers_to_transform layers_pattern rank_pattern alpha_pattern"
-)
-_OPTIONS = frozenset([*_DEFAULTS, *_FURTHER.split()])  # of peft's, those that neither touch the base nor name it
 _PIECE = 16  # numbers of each weight that tell a base from another
 _IN_FILE = "base_model.model."  # what peft puts before each name
 
@@ -110,20 +104,22 @@ def require_same_options(hf_model: "PreTrainedModel", options: Mapping[str, Any]
     """
     there = _config_of(hf_model).to_dict()
     for name, value in options.items():
-        has = sorted(there[name]) if isinstance(there.get(name), set) else there.get(name)
-        if name != "target_modules" and has != value:
+        has, wanted = (sorted(each) if isinstance(each, set | list) else each for each in (there.get(name), value))
+        if has != wanted and (name, wanted) != ("target_modules", _DEFAULTS["target_modules"]):
             raise ConfigError(f"lora's {name} is {value!r}, but the model's adapters have {has!r}: merge them first")
 
 
 def _inject(hf_model: "PreTrainedModel", config: Any) -> None:
     """Puts the layers that a peft config describes into a model, in float32; nothing stays of those that do not fit."""
-    fingerprint = _fingerprint(hf_model)
+    base = fingerprint(hf_model)
     try:
         hf_model.add_adapter(config, _NAME)
-    except (TypeError, ValueError) as error:
+    except Exception as error:
         remove_adapters(hf_model, merge=False)
+        if not isinstance(error, TypeError | ValueError):
+            raise
         raise ConfigError(f"lora does not fit this model: {str(error).splitlines()[0]}") from error
-    hf_model.__dict__["base_fingerprint"] = fingerprint
+    hf_model.__dict__[_FINGERPRINT] = base
     for name, parameter in hf_model.named_parameters():
         if "lora_" in name or "trainable_tokens" in name:
             parameter.data = parameter.data.float()  # the base may stay in half precision, what is learned may not
@@ -143,9 +139,10 @@ def _lora_config(hf_model: "PreTrainedModel", options: Mapping[str, Any]) -> "Lo
     from peft import LoraConfig
 
     chosen = _DEFAULTS | dict(options)
-    unknown = chosen.keys() - _OPTIONS
+    unknown = chosen.keys() - LORA_OPTIONS
     if unknown:
-        raise ConfigError(f"lora has no option {', '.join(sorted(unknown))}; there are {', '.join(sorted(_OPTIONS))}")
+        known = ", ".join(sorted(LORA_OPTIONS))
+        raise ConfigError(f"lora has no option {', '.join(sorted(unknown))}; there are {known}")
     for name, at_least in (("r", 1), ("lora_alpha", 0), ("lora_dropout", 0)):
         value = chosen.get(name, at_least)
         if isinstance(value, bool) or not isinstance(value, int if name == "r" else int | float) or value < at_least:
@@ -155,10 +152,11 @@ def _lora_config(hf_model: "PreTrainedModel", options: Mapping[str, Any]) -> "Lo
 
 
 def _new_rows(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer) -> dict[str, list[int]] | None:
-    """Names the row of a separator that still has the values it was given: those of the end of text."""
+    """Names the row of a separator that still has the values that `fit_embedding` gave it."""
     separator, end = tokenizer.sep_token_id, tokenizer.hf_tokenizer.eos_token_id
     embedding: Any = hf_model.get_input_embeddings()
-    if end is None or separator == end or not torch.equal(embedding.weight[separator], embedding.weight[end]):
+    rows = embedding.weight
+    if separator == end or not torch.allclose(rows[separator], rows[:separator].mean(0) if end is None else rows[end]):
         return None
     layers = [embedding]
     head: Any = hf_model.get_output_embeddings()
@@ -200,13 +198,21 @@ def remove_adapters(hf_model: "PreTrainedModel", *, merge: bool) -> None:
     hf_model.requires_grad_(True)
 
 
-def require_base(hf_model: "PreTrainedModel") -> None:
-    """Checks that adapters saved alone would say of which model they are.
+def require_base(hf_model: "PreTrainedModel", folder: str | os.PathLike[str], *, alone: bool = True) -> None:
+    """Checks that a folder may get adapters, and that these say of which model they are.
+
+    Args:
+        hf_model: The model.
+        folder: Where they are going to be saved.
+        alone: Whether they stay alone, and are not merged in the end.
 
     Raises:
-        ConfigError: If the base has no name, because it was made or trained in memory.
+        ConfigError: If the base has no name, because it was made or trained in memory, or it is in that folder.
     """
-    if not hf_model.name_or_path:
+    base = hf_model.name_or_path
+    if base and Path(folder).resolve() == Path(base).resolve():
+        raise ConfigError(f"{folder} holds the base of these adapters: give another folder (--output-dir)")
+    if alone and not base:
         raise ConfigError(
             "the adapters would be saved alone, but their base model is nowhere: save it and load it first, or give "
             "merge=True (--merge) for a whole model"
@@ -225,7 +231,7 @@ def save_adapters(hf_model: "PreTrainedModel", folder: Path) -> None:
     if isinstance(config.target_modules, set):
         config.target_modules = sorted(config.target_modules)
     config.save_pretrained(folder)
-    base_file = {"base_model": config.base_model_name_or_path, "fingerprint": hf_model.__dict__["base_fingerprint"]}
+    base_file = {"base_model": config.base_model_name_or_path, "fingerprint": hf_model.__dict__.get(_FINGERPRINT)}
     (folder / BASE_FILE).write_text(json.dumps(base_file, indent=2), encoding="utf-8")
     # Left to itself, peft asks the hub for the base's vocabulary, and saves the whole embedding if ours is larger.
     own = get_peft_model_state_dict(hf_model, adapter_name=_NAME, save_embedding_layers=False)
@@ -261,14 +267,14 @@ def _require_fingerprint(hf_model: "PreTrainedModel", path: Path) -> None:
     if not path.exists() or hf_model.dtype == torch.float16:
         return
     there = json.loads(path.read_text(encoding="utf-8"))
-    if there["fingerprint"] != _fingerprint(hf_model):
+    if there["fingerprint"] not in (None, fingerprint(hf_model)):
         raise ModelLoadError(
             f"the base model {there['base_model']} is not the one that the adapters in {path.parent} were trained on: "
             "its weights differ"
         )
 
 
-def _fingerprint(hf_model: "PreTrainedModel") -> str:
+def fingerprint(hf_model: "PreTrainedModel") -> str:
     """Hashes the first numbers of each weight, in bfloat16, so that a model may be loaded in that or in float32."""
     found = hashlib.sha256()
     for name, weight in sorted(hf_model.named_parameters()):

@@ -4,7 +4,9 @@ Owns: telling whether a validation is the best so far, keeping those weights, an
 """
 
 import math
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,6 +18,9 @@ from convmodel.training.checkpoints import load_weights, save_checkpoint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+_ADAPTERS = "best-adapters"
 
 
 class BestModel:
@@ -34,13 +39,25 @@ class BestModel:
         folder: str | None,
         *,
         patience: int | None = None,
+        merges: bool = False,
     ) -> None:
+        """Begins with no best model.
+
+        Args:
+            hf_model: The model.
+            tokenizer: Its layout.
+            folder: Where the best one is kept; None for memory.
+            patience: Validations without improvement after which it is exhausted.
+            merges: Whether adapters are merged in the end. Till then they are beside the place of the whole model, so
+                that a run killed in between finds them again.
+        """
         self.result: EvaluationResult | None = None
         self.step = 0
         self.exhausted = False
         self._hf_model = hf_model
         self._tokenizer = tokenizer
-        self._folder = folder
+        self._place = folder
+        self._folder = str(Path(folder, _ADAPTERS)) if folder is not None and merges else folder
         self._patience = patience or math.inf
         self._worse = 0
         self._weights: dict[str, torch.Tensor] = {}
@@ -69,10 +86,15 @@ class BestModel:
             self._save(self._folder)
 
     def merge(self, *, save: bool) -> None:
-        """Adds adapters to the weights of the model in hand, and replaces them by it in the folder."""
+        """Adds adapters to the weights of the model in hand, and saves it whole."""
         remove_adapters(self._hf_model, merge=True)
-        if self._folder is not None and save:
-            self._save(self._folder)
+        if self._place is not None and save:
+            self._save(self._place)
+
+    def forget(self) -> None:
+        """Deletes what was only needed while the run was not finished."""
+        if self._place is not None and self._folder != self._place:
+            shutil.rmtree(str(self._folder), ignore_errors=True)
 
     def _save(self, folder: str) -> None:
         facts = {"Updates": f"{self.step:,}"}

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 
 from convmodel.generation.options import sampling_defaults
+from convmodel.hub import ADAPTER_CONFIG, ADAPTER_WEIGHTS, BASE_FILE
 from convmodel.storage import staged
 from convmodel.tokenizer import ConversationTokenizer
-from convmodel.training.adapters import ADAPTER_WEIGHTS, has_adapters, load_adapters, save_adapters
+from convmodel.training.adapters import has_adapters, load_adapters, save_adapters
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -59,8 +60,8 @@ def save_checkpoint(
 
 
 _WEIGHTS = re.compile(
-    r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?|adapter_(model\.safetensors|config\.json)|"
-    r"(base_model|config)\.json"
+    r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?|config\.json|"
+    + "|".join(map(re.escape, (ADAPTER_CONFIG, ADAPTER_WEIGHTS, BASE_FILE)))
 )
 """What says which weights a folder holds, whole ones or adapters; other files in it are somebody's own."""
 

@@ -18,6 +18,12 @@ from convmodel.architecture import SHORTEST_WINDOW
 from convmodel.errors import ConfigError
 from convmodel.layout import LossOn
 
+LORA_OPTIONS = frozenset(
+    {"r", "lora_alpha", "lora_dropout", "target_modules", "exclude_modules", "use_rslora", "use_dora"}
+    | {"layers_to_transform", "layers_pattern", "rank_pattern", "alpha_pattern"}
+)
+"""Options of peft's `LoraConfig` that `lora` takes: those that neither change the base nor name it."""
+
 _KINDS: dict[str, tuple[type, ...]] = {
     "int": (int,),
     "float": (float, int),
@@ -139,10 +145,10 @@ class FitConfig:
         if isinstance(folder, os.PathLike):
             object.__setattr__(self, "output_dir", os.fspath(folder))
         if hasattr(self.lora, "to_dict"):  # peft's own object
-            object.__setattr__(self, "lora", _changed(self.lora))
+            object.__setattr__(self, "lora", _plain(self.lora))
         for setting in fields(self):
             self._check(setting)
-        if self.merge and not self.lora:
+        if self.merge and self.lora is False:
             raise ConfigError("merge adds trained adapters to the weights: it needs lora")
         if self.dropout >= 1:
             raise ConfigError(f"dropout is {self.dropout}: it must be less than 1")
@@ -218,8 +224,10 @@ class FitConfig:
         return ", ".join(f"{name}={json.dumps(value)}" for name, value in changed.items()) or "all defaults"
 
 
-def _changed(options: Any) -> dict[str, Any]:
-    """Returns the options of a peft config that differ from its defaults, as JSON knows them."""
+def _plain(options: Any) -> dict[str, Any]:
+    """Returns the options of a peft config that make adapters what they are, as JSON knows them."""
+    given = {name: value for name, value in options.to_dict().items() if name in LORA_OPTIONS}
     defaults = type(options)().to_dict()
-    given = {name: value for name, value in options.to_dict().items() if value != defaults.get(name)}
-    return {name: sorted(value) if isinstance(value, set) else value for name, value in given.items()}
+    always = ("r", "lora_alpha")  # whose defaults are others here
+    kept = {name: value for name, value in given.items() if name in always or value != defaults.get(name)}
+    return {name: sorted(value) if isinstance(value, set) else value for name, value in kept.items()}

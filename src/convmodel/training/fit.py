@@ -31,6 +31,7 @@ from convmodel.storage import require_writable
 from convmodel.tokenizer import ConversationTokenizer
 from convmodel.training.adapters import (
     add_adapters,
+    fingerprint,
     has_adapters,
     remove_adapters,
     require_base,
@@ -131,7 +132,9 @@ def fit(
             require_packable(hf_model, tokenizer)
         # Trackers write here; without a folder of the caller's they must not leave one behind.
         args.output_dir = scratch if config.report_to == "none" else config.output_dir or scratch
-        best = BestModel(hf_model, tokenizer, config.output_dir, patience=config.early_stopping_patience)
+        best = BestModel(
+            hf_model, tokenizer, config.output_dir, patience=config.early_stopping_patience, merges=config.merge
+        )
         run = _run_folder(hf_model, data, config, args.world_size)
         watching = [FitProgress(), *_metrics(hf_model, data, config, plan, args), *callbacks]
         trainer = _trainer(hf_model, tokenizer, args, data, best, watching)
@@ -142,6 +145,7 @@ def fit(
             best.merge(save=args.should_save)
         if run is not None and args.should_save:
             run.finish()
+            best.forget()
     seconds = time.perf_counter() - begin + trainer.seconds_before
     state = trainer.state
     result = FitResult(
@@ -197,15 +201,16 @@ def _trainable(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, co
     """Makes a model's weights, or adapters beside them, ready to learn; an error takes new adapters off again."""
     flags = [(parameter, parameter.requires_grad) for parameter in hf_model.parameters()]
     added = _make_trainable(hf_model, tokenizer, config)
+    before = fingerprint(hf_model)
     try:
-        if not config.lora:
-            hf_model.name_or_path = ""  # it will no longer be what it was loaded from
         yield
         if not has_adapters(hf_model):
             hf_model.name_or_path = str(Path(config.output_dir).resolve()) if config.output_dir else ""
     except BaseException:
         if added and has_adapters(hf_model):
             remove_adapters(hf_model, merge=False)
+        elif fingerprint(hf_model) != before:  # it is no longer what it was loaded from
+            hf_model.name_or_path = ""
         raise
     finally:
         hf_model.eval()
@@ -217,13 +222,10 @@ def _trainable(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, co
 
 def _make_trainable(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, config: FitConfig) -> bool:
     """Makes the weights float32, or puts adapters beside them; tells whether it added any."""
-    if config.lora:
+    if config.lora is not False:
         options = config.lora if isinstance(config.lora, dict) else {}
-        base, folder = hf_model.name_or_path, config.output_dir
-        if folder is not None and not config.merge:
-            require_base(hf_model)
-        if folder is not None and base and Path(folder).resolve() == Path(base).resolve():
-            raise ConfigError(f"{folder} holds the base of these adapters: give another output_dir (--output-dir)")
+        if config.output_dir is not None:
+            require_base(hf_model, config.output_dir, alone=not config.merge)
         added = not has_adapters(hf_model)
         if added:
             trained = add_adapters(hf_model, tokenizer, options, seed=config.seed)

@@ -218,10 +218,11 @@ def test_options_that_do_not_fit_leave_a_plain_model(load: Load, options: dict[s
     assert all(value.requires_grad for value in model.hf_model.parameters())
 
 
-def test_a_model_of_no_folder_is_no_base(load: Load) -> None:
+def test_a_model_of_no_folder_is_no_base(load: Load, tmp_path: Path) -> None:
     model = load("bytelevel")
-    require_base(model.hf_model)
+    require_base(model.hf_model, tmp_path)
     model.hf_model.name_or_path = ""
 
     with pytest.raises(ConfigError, match="their base model is nowhere"):
-        require_base(model.hf_model)
+        require_base(model.hf_model, tmp_path)
+    require_base(model.hf_model, tmp_path, alone=False)
