@@ -25,7 +25,7 @@ def train(job: dict[str, Any]) -> None:
     model.fit(job["conversations"], config=FitConfig(**job["settings"]), callbacks=[watch])
     if job["save"]:
         model.save_pretrained(job["save"])
-    watch.write(job["result"], job["tokens"])
+    watch.write(job["result"])
 
 
 def measure_products(job: dict[str, Any]) -> None:

@@ -22,31 +22,31 @@ GIB = 1 << 30
 
 
 class Watch(TrainerCallback):
-    """Measures the training loop alone: its seconds, its losses, and the memory of this process."""
+    """Measures the updates after the first, which warms up: seconds, tokens that are no padding, losses, memory."""
 
     def __init__(self) -> None:
         self._resident: list[float] = []
+        self._ends: list[tuple[float, int]] = []
         self._measured: dict[str, Any] = {}
 
-    def on_train_begin(self, *arguments: Any, **more: Any) -> None:
-        self._begin = time.perf_counter()
-
-    def on_step_end(self, *arguments: Any, **more: Any) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
         self._resident.append(resident())
+        self._ends.append((time.perf_counter(), int(state.num_input_tokens_seen)))
 
     def on_train_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
-        seconds = time.perf_counter() - self._begin
+        (begin, before), (end, after) = self._ends[0], self._ends[-1]
         self._measured = {
-            "seconds": seconds,
+            "seconds": end - begin,
+            "tokens": after - before,
             "updates": state.global_step,
             "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB,
             "resident_gib": [self._resident[0], self._resident[-1]],
             "losses": [log["loss"] for log in state.log_history if "loss" in log],
         }
 
-    def write(self, path: str, tokens: int) -> None:
-        """Writes what was measured, and how many tokens that are no padding were learned from."""
-        Path(path).write_text(json.dumps({"tokens": tokens} | self._measured))
+    def write(self, path: str) -> None:
+        """Writes what was measured."""
+        Path(path).write_text(json.dumps(self._measured))
 
 
 def resident() -> float:
@@ -69,7 +69,14 @@ def make_trainer(job: dict[str, Any], watch: Watch, scratch: str) -> Any:
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     model = AutoModelForCausalLM.from_pretrained(job["folder"], dtype="float32", **job["model"])
     data = Dataset.from_dict({"input_ids": json.loads(Path(job["rows"]).read_text())})
-    same = {"output_dir": scratch, "save_strategy": "no", "report_to": "none", "use_cpu": True, "disable_tqdm": True}
+    same = {
+        "include_num_input_tokens_seen": "non_padding",
+        "output_dir": scratch,
+        "save_strategy": "no",
+        "report_to": "none",
+        "use_cpu": True,
+        "disable_tqdm": True,
+    }
     settings = same | job["settings"]
     common = {"model": model, "train_dataset": data, "processing_class": tokenizer, "callbacks": [watch]}
     if job["worker"] == "trl":
@@ -90,7 +97,7 @@ def main() -> None:
             trainer.model.save_pretrained(scratch)
             shutil.copytree(job["folder"], job["save"])
             shutil.copy(Path(scratch, "model.safetensors"), job["save"])
-    watch.write(job["result"], sum(len(row["input_ids"]) for row in trainer.train_dataset))
+    watch.write(job["result"])
 
 
 if __name__ == "__main__":

@@ -326,3 +326,20 @@ def test_the_demo_lowers_perplexity_at_least_five_times(run: Run, capfd: pytest.
     result = json.loads(capfd.readouterr().out)
 
     assert result["before"]["perplexity"] > 5 * result["after"]["perplexity"]
+
+
+@pytest.mark.parametrize(
+    ("rank", "world", "speaks"),
+    [("1", None, True), ("1", "1", True), ("1", "2", False), ("0", "2", True), ("first", "2", True), ("1", "", True)],
+)
+def test_only_processes_that_train_together_leave_the_word_to_the_first(
+    rank: str, world: str | None, speaks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from convmodel.cli.console import _rank
+
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    if world is not None:
+        monkeypatch.setenv("WORLD_SIZE", world)
+
+    assert (_rank() == 0) == speaks

@@ -137,6 +137,27 @@ def test_too_little_memory_is_a_warning(doctor: Doctor, monkeypatch: pytest.Monk
     assert result.exit_code == 0
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"), [("", False), ("lora = true", True), ("[lora]\nr = 4", True), ('optim = "adafactor"', True)]
+)
+def test_memory_is_said_to_be_that_of_adamw_where_less_is_asked_for(doctor: Doctor, settings: str, said: bool) -> None:
+    Path("fit.toml").write_text(settings, encoding="utf-8")
+
+    found = checks(doctor("gpt2", "train.jsonl", "--json", "--config", "fit.toml"))["memory"]["finding"]
+
+    assert ("counted for AdamW on all weights" in found) == said
+
+
+def test_what_changes_the_estimate_has_a_flag(doctor: Doctor) -> None:
+    def activations(*flags: str) -> int:
+        found = json.loads(doctor("gpt2", "train.jsonl", "--json", *flags).stdout)
+        return int(found["estimate"]["activation_bytes"])
+
+    assert activations("--gradient-checkpointing", "--precision", "fp32") < activations("--precision", "fp32")
+    with pytest.raises(ConfigError, match="precision"):
+        doctor("gpt2", "train.jsonl", "--precision", "fp8")
+
+
 def test_text_of_users_never_becomes_markup(doctor: Doctor) -> None:
     talk = {"turns": ["[/bold] [red]x", "[link=http://a]\x1b[31m"], "speakers": ["[/]", "[bold]Bob"]}
 

@@ -4,14 +4,19 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from transformers import Trainer
 
 from convmodel import Conversation, ConversationModel
 from convmodel.errors import ConfigError
+from convmodel.training.measurements import read_metrics
+from convmodel.training.resuming import ResumableTrainer
+from convmodel.training.trainer import FitTrainer
 from fine_tuning import TALKS, Recorder, weights
 
 FAMILIES = ["unigram_folder", "bytelevel_folder"]
@@ -212,6 +217,40 @@ def test_a_loss_that_is_no_number_names_the_conversation_and_leaves_the_weights(
         model.fit(talks, batch_size=4)
 
     assert all(torch.equal(value, before[name]) for name, value in weights(model).items())
+
+
+@pytest.mark.parametrize("max_grad_norm", [1.0, 0.0])
+def test_a_gradient_that_is_not_finite_is_said_to_be_and_does_not_stay(load: Load, max_grad_norm: float) -> None:
+    model = load()
+    model.hf_model.transformer.ln_f.weight.register_hook(lambda gradient: gradient * math.inf)
+    before = weights(model)
+
+    with pytest.raises(
+        ConfigError, match=r"^the gradient is not finite in conversation \d+.* at update 1: training has"
+    ):
+        model.fit(TALKS, max_steps=1, max_grad_norm=max_grad_norm)
+
+    assert all(torch.equal(value, before[name]) for name, value in weights(model).items())
+    assert all(parameter.grad is None for parameter in model.hf_model.parameters())
+
+
+def test_validations_know_how_much_was_learned_before_them(load: Load, tmp_path: Path) -> None:
+    load().fit(TALKS, TALKS[:2], max_steps=2, eval_steps=1, logging_steps=1, output_dir=str(tmp_path))
+
+    found = read_metrics(tmp_path)
+
+    assert [point["tokens"] for point in found.validations] == [point["tokens"] for point in found.train]
+
+
+def test_the_methods_of_trainer_that_are_replaced_are_there() -> None:
+    """Private ones come and go; the oldest transformers of pyproject.toml has them all."""
+    own = {name for kind in (FitTrainer, ResumableTrainer) for name in vars(kind) if not name.startswith("__")}
+    new = {
+        *("fit", "finish", "restore_counts", "_collate", "_diverged"),
+        *("_first_chooses", "_write", "_state", "_gathered", "_own_part", "_stopped"),
+    }
+
+    assert sorted(name for name in own - new if not hasattr(Trainer, name)) == []
 
 
 def test_the_model_computes_as_ever_after_a_fit_and_after_one_that_failed(load: Load) -> None:

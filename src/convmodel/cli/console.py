@@ -22,7 +22,17 @@ from convmodel.training.run_folder import RUN
 if TYPE_CHECKING:
     from convmodel.model import ConversationModel
 
-RANK = int(os.environ.get("RANK", "0"))
+
+def _rank() -> int:
+    """Reads what torchrun sets; a RANK alone may be anybody's."""
+    try:
+        rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    except (KeyError, ValueError):
+        return 0
+    return rank if world > 1 else 0
+
+
+RANK = _rank()
 """Which of several processes that train together this is; the first one speaks for all."""
 
 console = Console(stderr=True, quiet=RANK > 0)

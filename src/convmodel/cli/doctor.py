@@ -26,7 +26,7 @@ _SPEAKER_STYLES = ("cyan", "yellow", "green", "magenta", "blue", "red")
 _STATUS_STYLES = {"pass": "green", "warn": "yellow", "fail": "bold red"}
 _SETTINGS = (
     "max_length", "loss_on", "packing", "batch_size", "gradient_accumulation_steps", "epochs", "max_steps",
-    "warmup_steps",
+    "warmup_steps", "precision", "gradient_checkpointing",
 )  # fmt: skip
 _SHOWN_TOKENS = 400  # on a screen; the report has them all
 

@@ -14,7 +14,7 @@ from convmodel.layout import IGNORED, Window
 
 
 def pad(
-    windows: Sequence[Window], pad_id: int, *, use_token_types: bool, side: str = "right"
+    windows: Sequence[Window], pad_id: int, *, use_token_types: bool, side: str = "right", multiple: int = 1
 ) -> dict[str, torch.Tensor]:
     """Pads windows to the longest of them.
 
@@ -23,6 +23,7 @@ def pad(
         pad_id: Fills `input_ids`; it is masked, and its label is `IGNORED`.
         use_token_types: Whether the batch carries `token_type_ids`.
         side: `right` or `left`; on the left, `position_ids` come along, since models count from the padding otherwise.
+        multiple: The padded length is rounded up to a multiple of it.
 
     Returns:
         Tensors of shape (batch, seq), dtype int64: `input_ids`, `attention_mask`, `labels`, and maybe
@@ -33,7 +34,7 @@ def pad(
         tensor([[5, 7],
                 [5, 0]])
     """
-    longest = max(len(window.input_ids) for window in windows)
+    longest = -(-max(len(window.input_ids) for window in windows) // multiple) * multiple
 
     def fill(rows: Iterable[Sequence[float]], value: int, dtype: torch.dtype = torch.int64) -> torch.Tensor:
         tensor = torch.full((len(windows), longest), value, dtype=dtype)
@@ -56,7 +57,9 @@ def pad(
     return batch
 
 
-def pack(rows: Sequence[Sequence[Window]], pad_id: int, *, use_token_types: bool) -> dict[str, torch.Tensor]:
+def pack(
+    rows: Sequence[Sequence[Window]], pad_id: int, *, use_token_types: bool, multiple: int = 1
+) -> dict[str, torch.Tensor]:
     """Lays windows end to end in rows, padded to the longest row.
 
     Positions begin anew in each window, and there is no attention mask: that is how transformers recognises windows
@@ -66,6 +69,7 @@ def pack(rows: Sequence[Sequence[Window]], pad_id: int, *, use_token_types: bool
         rows: At least one row of at least one window.
         pad_id: Fills `input_ids` at the end; its label is `IGNORED`.
         use_token_types: Whether the batch carries `token_type_ids`.
+        multiple: The padded length is rounded up to a multiple of it.
 
     Returns:
         Tensors of shape (rows, seq), dtype int64: `input_ids`, `position_ids`, `labels`, and maybe `token_type_ids`;
@@ -84,7 +88,7 @@ def pack(rows: Sequence[Sequence[Window]], pad_id: int, *, use_token_types: bool
         )
         for row in rows
     ]
-    batch = pad(joined, pad_id, use_token_types=use_token_types)
+    batch = pad(joined, pad_id, use_token_types=use_token_types, multiple=multiple)
     positions = torch.zeros_like(batch.pop("attention_mask"))
     for line, row in zip(positions, rows, strict=True):
         places = [torch.arange(len(window.input_ids)) for window in row]

@@ -19,6 +19,7 @@ from convmodel.data.ordering import grouped_order, packed_order
 from convmodel.data.window_set import WindowSet
 from convmodel.doctor.checks import Check
 from convmodel.doctor.plan import RunPlan
+from convmodel.doctor.words import size
 from convmodel.head import LOGITS_AT_ONCE
 from convmodel.inference import evaluation_mode
 from convmodel.layout import Window
@@ -102,9 +103,16 @@ def estimate(
     return Estimate(plan.steps, tokens, padded, seconds, memory, activations, available)
 
 
-def check_memory(found: Estimate) -> Check:
-    """Warns if the run needs more memory than the device has."""
+def check_memory(found: Estimate, *, smaller: bool = False) -> Check:
+    """Warns if the run needs more memory than the device has.
+
+    Args:
+        found: What the run needs, and what there is.
+        smaller: Whether the settings ask for LoRA or another optimizer, which need less than is counted.
+    """
     needed = f"about {size(found.memory_bytes)} are needed, {size(found.activation_bytes)} of it for activations"
+    if smaller:
+        needed += " (counted for AdamW on all weights; lora and adafactor take less)"
     if found.available_bytes is None:
         return Check("memory", "pass", f"{needed}; how much there is, this machine does not tell")
     finding = f"{needed}; {size(found.available_bytes)} are available"
@@ -271,26 +279,3 @@ def _timed(hf_model: "PreTrainedModel", work: Any) -> float:
     work()
     wait()
     return time.perf_counter() - begin
-
-
-def size(number: int) -> str:
-    """Says how many bytes, for people.
-
-    Example:
-        >>> size(3 << 29), size(5 << 20)
-        ('1.5 GiB', '5 MiB')
-    """
-    return f"{number / 2**30:,.1f} GiB" if number >= 2**30 else f"{number / 2**20:,.0f} MiB"
-
-
-def duration(seconds: float) -> str:
-    """Says how long, for people.
-
-    Example:
-        >>> duration(42.4), duration(150), duration(5400), duration(200000)
-        ('42 s', '2.5 min', '1.5 h', '2.3 days')
-    """
-    for limit, unit, name in ((60, 1, "s"), (3600, 60, "min"), (86400, 3600, "h")):
-        if seconds < limit:
-            return f"{max(1, seconds) / unit:.{int(unit > 1)}f} {name}"
-    return f"{seconds / 86400:.1f} days"

@@ -116,5 +116,5 @@ def examine(
     checks += repeat_checks(train.conversations, None if valid is None else valid.conversations)
     found = estimate(hf_model, tokenizer, windows, plan) if measure and possible else None
     if found is not None:
-        checks.append(check_memory(found))
+        checks.append(check_memory(found, smaller=bool(settings["lora"]) or settings["optim"] != "adamw"))
     return Examination(plan, checks, statistics, found)

@@ -10,10 +10,11 @@ from html import escape
 from pathlib import Path
 
 from convmodel.doctor.checks import Check
-from convmodel.doctor.estimate import Estimate, duration, size
+from convmodel.doctor.estimate import Estimate
 from convmodel.doctor.plots import bars, histogram
 from convmodel.doctor.statistics import Histogram, Statistics
 from convmodel.doctor.token_view import ShownToken, visible_line
+from convmodel.doctor.words import duration, size
 from convmodel.errors import SaveError
 
 MARKS = {"pass": "✓", "warn": "!", "fail": "✗"}

@@ -88,27 +88,29 @@ class _HeadLoss(torch.autograd.Function):
         autocast = torch.is_autocast_enabled(device.type)
         dtype = torch.get_autocast_dtype(device.type) if autocast else weight.dtype
         wanted = ctx.needs_input_grad
+        # A small p is nothing in float16, and the factor that should save it (GradScaler's) comes only afterwards.
+        finer = torch.float32 if dtype == torch.float16 else dtype
         with torch.autocast(device.type, enabled=False):
-            matrix = weight.detach().to(dtype)
-            by_hidden = torch.empty_like(hidden)
+            matrix, finer_matrix = weight.detach().to(dtype), weight.detach().to(finer)
+            by_hidden = torch.empty_like(hidden, dtype=torch.promote_types(hidden.dtype, finer))
             by_weight = torch.zeros_like(weight) if wanted[1] else None
             by_bias = torch.zeros_like(bias) if bias is not None and wanted[2] else None
             total = torch.zeros((), dtype=torch.float64, device=device)
             for start in range(0, len(hidden), chunk_size(weight)):
                 part = slice(start, start + chunk_size(weight))
-                states = hidden[part].to(device, dtype)
+                states, count = _rounded_up(hidden[part].to(device, dtype)), len(hidden[part])
                 gradient, nats = _by_logits(
-                    F.linear(states, matrix, None if bias is None else bias.to(dtype)),
+                    F.linear(states, matrix, None if bias is None else bias.to(dtype))[:count],
                     labels[part].to(device),
                     None if weights is None else weights[part].to(device),
                 )
                 total += nats
                 if by_bias is not None:
                     by_bias += gradient.sum(0)
-                rounded = gradient.to(dtype)
-                by_hidden[part] = (rounded @ matrix).to(hidden)
+                rounded = _rounded_up(gradient.to(finer))
+                by_hidden[part] = (rounded @ finer_matrix)[:count].to(by_hidden)
                 if by_weight is not None:
-                    by_weight += rounded.t() @ states
+                    by_weight += rounded.t() @ states.to(finer)
         ctx.save_for_backward(*(each for each in (by_hidden, by_weight, by_bias) if each is not None))
         ctx.kept = [each is not None for each in (by_hidden, by_weight, by_bias)]
         return total.to(hidden.device, torch.float32)
@@ -119,6 +121,19 @@ class _HeadLoss(torch.autograd.Function):
         saved = iter(ctx.saved_tensors)
         found = [next(saved) if kept else None for kept in ctx.kept]
         return *(None if each is None else each * outer.to(each) for each in found), None, None
+
+
+_ROWS = 64
+
+
+def _rounded_up(rows: torch.Tensor) -> torch.Tensor:
+    """Adds rows of zeros up to a multiple of `_ROWS`.
+
+    oneDNN keeps what it has compiled for each shape of a product, a megabyte for a large vocabulary. The number of
+    targets is another in every batch, so that a run would take a gigabyte more after a thousand batches.
+    """
+    missing = -len(rows) % _ROWS
+    return F.pad(rows, (0, 0, 0, missing)) if missing else rows
 
 
 def _by_logits(

@@ -1,6 +1,7 @@
 """What the machine at hand is good at, and setting this process up for training on it.
 
-Owns: the choice of the precision, of the number of threads and of how memory is given back; all undone afterwards.
+Owns: the choice of the precision, of the number of threads and of how memory is given back. All is undone afterwards,
+but glibc goes on with its first thresholds for giving memory back, and no longer adapts them.
 """
 
 import ctypes
@@ -68,7 +69,8 @@ def set_up(device: torch.device) -> Iterator[None]:
     # Whoever sets this variable has decided; torchrun does, for several processes on one machine.
     if "OMP_NUM_THREADS" not in os.environ and sys.platform == "linux":
         torch.set_num_threads(max(1, min(threads, len(os.sched_getaffinity(0)))))
-    keeps = device.type == "cpu" and _keep_freed_memory(True)
+    decided = any(os.environ.get(name) for name in _MEMORY_VARIABLES)
+    keeps = device.type == "cpu" and not decided and _keep_freed_memory(True)
     try:
         yield
     finally:
@@ -78,6 +80,10 @@ def set_up(device: torch.device) -> Iterator[None]:
 
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of mallopt(3)
+_MEMORY_VARIABLES = (
+    "MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES", "LD_PRELOAD",
+)  # fmt: skip
+"""Whoever sets one of them has decided how memory is kept, or put another allocator in place of glibc's."""
 
 
 def _keep_freed_memory(keep: bool) -> bool:
@@ -120,22 +126,21 @@ def fused_activations(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def dropout_of(model: nn.Module, rate: float) -> Iterator[None]:
-    """Sets the rate of all dropout in a model inside the block."""
-    # LoRA's own, named lora_dropout, has a setting of its own.
-    layers = [layer for name, layer in model.named_modules() if isinstance(layer, nn.Dropout) and "lora_" not in name]
-    attentions = [layer for layer in model.modules() if isinstance(getattr(layer, "attention_dropout", None), float)]
-    before = [layer.p for layer in layers], [layer.attention_dropout for layer in attentions]
+    """Sets the rate of all dropout inside the block: of layers, and of modules that keep a rate themselves."""
+    before = [
+        (module, name, value)
+        for path, module in model.named_modules()
+        if "lora_" not in path  # LoRA's own, named lora_dropout, has a setting of its own
+        for name, value in vars(module).items()
+        if isinstance(value, float) and (name.endswith("dropout") or (name == "p" and isinstance(module, nn.Dropout)))
+    ]
     try:
-        for layer in layers:
-            layer.p = rate
-        for attention in attentions:
-            attention.attention_dropout = rate  # type: ignore[assignment]
+        for module, name, _ in before:
+            setattr(module, name, rate)
         yield
     finally:
-        for layer, was in zip(layers, before[0], strict=True):
-            layer.p = was
-        for attention, rate_before in zip(attentions, before[1], strict=True):
-            attention.attention_dropout = rate_before
+        for module, name, value in before:
+            setattr(module, name, value)
 
 
 @contextmanager
@@ -158,10 +163,19 @@ def checkpointing(hf_model: "PreTrainedModel", wanted: bool) -> Iterator[None]:
 @contextmanager
 def compiled(module: nn.Module, wanted: bool) -> Iterator[None]:
     """Compiles what a module computes, if that is wanted."""
-    if wanted:
-        module.compile()
+    with own_attributes(module, "_compiled_call_impl"):
+        if wanted:
+            module.compile()
+        yield
+
+
+@contextmanager
+def own_attributes(module: nn.Module, *names: str) -> Iterator[None]:
+    """Puts back afterwards what a module itself, rather than its class, has under some names; often nothing."""
+    before = {name: vars(module)[name] for name in names if name in vars(module)}
     try:
         yield
     finally:
-        if wanted:
-            module._compiled_call_impl = None
+        for name in names:
+            vars(module).pop(name, None)
+        vars(module).update(before)

@@ -13,12 +13,14 @@ import torch
 
 from convmodel.head import Head
 from convmodel.step.loss import head_loss, supervised_loss
-from convmodel.step.machine import checkpointing, compiled, dropout_of, fused_activations, set_up
+from convmodel.step.machine import checkpointing, compiled, dropout_of, fused_activations, own_attributes, set_up
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 logger = logging.getLogger(__name__)
+
+_UNWRAPPED = "_original_forward"  # where accelerate puts the forward that it wraps to compute in half precision
 
 
 @contextmanager
@@ -68,21 +70,16 @@ def computing_loss(hf_model: "PreTrainedModel", head: Head | None) -> Iterator[N
             return supervised_loss(whole(**inputs, use_cache=False).logits, labels, total_weight, weights)
         return head_loss(head, head.hidden(**inputs), labels, total_weight, weights)
 
-    hf_model.forward = forward
-    try:
+    with own_attributes(hf_model, "forward", _UNWRAPPED):
+        vars(hf_model).pop(_UNWRAPPED, None)  # an earlier wrapping of the caller's
+        hf_model.forward = forward
         yield
-    finally:
-        for name in ("forward", "_original_forward"):  # accelerate adds the second
-            hf_model.__dict__.pop(name, None)
 
 
 @contextmanager
 def plain_forward(hf_model: "PreTrainedModel") -> Iterator[None]:
     """Lets a model in training compute as it does outside of it: uncompiled, in its weights' precision."""
-    forward = hf_model.__dict__.pop("forward", None)
-    try:
-        with torch.compiler.set_stance("force_eager"):
-            yield
-    finally:
-        if forward is not None:
-            hf_model.__dict__["forward"] = forward
+    with own_attributes(hf_model, "forward"), torch.compiler.set_stance("force_eager"):
+        if _UNWRAPPED in vars(hf_model):
+            hf_model.forward = vars(hf_model)[_UNWRAPPED]
+        yield

@@ -12,6 +12,8 @@ from typing import Any
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
+from convmodel.doctor.words import duration
+
 logger = logging.getLogger(__name__)
 
 _PAUSE = 10.0  # seconds between log lines about training; a log that is kept is read later, not watched
@@ -105,17 +107,3 @@ def _sentence(words: dict[str, str]) -> str:
 
 def _short(perplexity: float) -> str:
     return f"{perplexity:.1f}" if perplexity < 1000 else f"{perplexity:,.0f}"
-
-
-def duration(seconds: float) -> str:
-    """Says how long, in the two largest units.
-
-    Example:
-        >>> duration(42.4), duration(130), duration(3900), duration(200000)
-        ('42 s', '2 min 10 s', '1 h 5 min', '2 d 7 h')
-    """
-    whole = max(1, round(seconds))
-    for large, name, small, rest in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
-        if whole >= large:
-            return f"{whole // large} {name} {whole % large // small} {rest}"
-    return f"{whole} s"

@@ -75,9 +75,10 @@ class FitTrainer(ResumableTrainer):
         types, pad_id = self._tokenizer.layout.use_token_types, self._tokenizer.pad_token_id
         windows = [window for row in rows for window in row]
         if isinstance(self._data.order, PackedSampler):
-            batch: dict[str, Any] = pack(rows, pad_id, use_token_types=types)
+            batch: dict[str, Any] = pack(rows, pad_id, use_token_types=types, multiple=_multiple(self._data.max_length))
         else:
-            batch = pad(windows, pad_id, use_token_types=types)
+            longest = max(len(window.input_ids) for window in windows)
+            batch = pad(windows, pad_id, use_token_types=types, multiple=_multiple(longest))
         batch["windows"] = windows
         learned = (window for window in windows if window.supervised_tokens)  # a blank row counts for nothing
         batch["tokens"] = sum(len(window.input_ids) for window in learned)
@@ -121,10 +122,12 @@ class FitTrainer(ResumableTrainer):
         recent, self._recent = self._recent, []
         for loss, windows in recent:
             if not loss.isfinite():
-                raise self._diverged(loss.item(), windows)
+                self._hf_model.zero_grad(set_to_none=True)
+                raise self._diverged(f"the loss is {loss.item()}", windows)
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)  # type: ignore[no-untyped-call]
         if norm is not None and not math.isfinite(norm) and not self.args.fp16:  # fp16 skips such updates by itself
-            raise self._diverged(math.nan, [window for _, windows in recent for window in windows])
+            self._hf_model.zero_grad(set_to_none=True)
+            raise self._diverged("the gradient is not finite", [window for _, windows in recent for window in windows])
         return norm
 
     def evaluate(
@@ -143,6 +146,7 @@ class FitTrainer(ResumableTrainer):
             f"{metric_key_prefix}_perplexity": result.perplexity,
             f"{metric_key_prefix}_bits_per_byte": result.bits_per_byte,
             f"{metric_key_prefix}_runtime": time.perf_counter() - begin,
+            "tokens": self.state.num_input_tokens_seen,
         }
         self.log(metrics)
         self._best.consider(result, self.state.global_step, save=self.args.should_save)
@@ -160,7 +164,7 @@ class FitTrainer(ResumableTrainer):
         """Validates the last update unless that was done, and leaves the best weights in the model."""
         if self._data.valid is None:
             if not all(parameter.isfinite().all() for parameter in self._hf_model.parameters()):
-                raise self._diverged(math.nan)
+                raise self._diverged("the loss is nan")
             self._best.keep(None, self.state.global_step, save=self.args.should_save)
             return
         if not any("eval_loss" in log and log["step"] == self.state.global_step for log in self.state.log_history):
@@ -177,7 +181,7 @@ class FitTrainer(ResumableTrainer):
         """
         for name in ("loss", "eval_loss", "train_loss"):
             if not math.isfinite(logs.get(name, 0.0)):
-                raise self._diverged(logs[name])
+                raise self._diverged(f"the loss is {logs[name]}")
         if "loss" in logs:
             tokens = self.state.num_input_tokens_seen
             logs |= {
@@ -187,14 +191,14 @@ class FitTrainer(ResumableTrainer):
             }
         super().log(logs, start_time)
 
-    def _diverged(self, loss: float, windows: Sequence[Window] = ()) -> ConfigError:
+    def _diverged(self, what: str, windows: Sequence[Window] = ()) -> ConfigError:
         """Says where training diverged: before which update and, if some of its windows are to blame, in which."""
         with plain_forward(self._hf_model):
             alone = [token_nats(self._hf_model, self._tokenizer, [window])[0].sum() for window in windows]
         blamed = [window for window, nats in zip(windows, alone, strict=True) if not nats.isfinite()] or windows
         where = f" in {_names(blamed)}" if windows else ""
         return ConfigError(
-            f"the loss is {loss}{where} at update {self.state.global_step + bool(windows)}: training has diverged; "
+            f"{what}{where} at update {self.state.global_step + bool(windows)}: training has diverged; "
             f"lower learning_rate (now {self.args.learning_rate:g}) or raise warmup_steps"
         )
 
@@ -229,6 +233,14 @@ class _EpochLoader(DataLoader[Any]):
         """Chooses the epoch whose batches come next."""
         batches: Any = self.batch_sampler
         batches.set_epoch(epoch)
+
+
+def _multiple(length: int) -> int:
+    """Returns what batches of about this length are padded to a multiple of.
+
+    Few lengths are few shapes of products, of which oneDNN keeps what it has compiled: memory stays flat.
+    """
+    return 1 << max(0, length.bit_length() - 5)  # a sixteenth of it at most
 
 
 _NAMED = 3

@@ -252,6 +252,13 @@ def test_too_little_memory_is_a_warning(available: int | None, status: str, said
     assert said in check.finding
 
 
+def test_less_memory_than_is_counted_is_said() -> None:
+    needs = Estimate(1, 1, 1, 1.0, 6 * GIB, 2 * GIB, 8 * GIB)
+
+    assert "AdamW" not in check_memory(needs).finding
+    assert "counted for AdamW on all weights; lora and adafactor take less" in check_memory(needs, smaller=True).finding
+
+
 def test_memory_is_read_from_the_system(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     weights = 4 * sum(parameter.numel() for parameter in model.parameters())
     monkeypatch.setattr(Path, "read_text", lambda *_, **__: "MemTotal: 9 kB\nMemAvailable:    2048 kB\n")

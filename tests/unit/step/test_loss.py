@@ -215,6 +215,37 @@ def test_under_autocast_products_are_rounded_and_sums_are_not() -> None:
         torch.testing.assert_close(ours, theirs, rtol=0.03, atol=3e-3)
 
 
+def test_in_fp16_what_rare_words_learn_is_not_lost() -> None:
+    """Each of 4,000 words has p = 1/4000 on top of 2**-9 of it, in the steps of float16: those parts add up."""
+    torch.manual_seed(0)
+    linear = nn.Linear(WIDTH, 3, bias=True)
+    with torch.no_grad():
+        linear.bias.copy_(torch.tensor([0.0, -18.0, -18.5]))  # p is 1.5e-8 and less: nothing in float16
+    hidden, labels = torch.zeros(1, 33, WIDTH), torch.zeros(1, 33, dtype=torch.int64)
+    hidden[..., 0] = 0.5
+    hidden.requires_grad_()
+    head = Head(nn.Identity(), linear)
+    exact = gradients(head_loss(head, hidden, labels, 32), hidden, linear)
+
+    with torch.autocast("cpu", torch.float16):
+        scaled = head_loss(head, hidden, labels, 32) * 2.0**16  # as GradScaler does
+    found = [gradient / 2.0**16 for gradient in gradients(scaled, hidden, linear)]
+
+    assert exact[2][1:].abs().max() > 0
+    for ours, theirs in zip(found, exact, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0.05, atol=0)
+
+
+def test_in_fp16_a_large_factor_is_no_infinity() -> None:
+    head, hidden, labels = parts(1, 4)
+    head.layer.half()
+    half = hidden.half().requires_grad_()
+
+    [found] = torch.autograd.grad(head_loss(head, half, labels, 1) * 2.0**17 * 1e-3, [half])
+
+    assert found.isfinite().all()
+
+
 class _Largest(TorchDispatchMode):
     """Remembers how large the largest tensor is that any operation makes."""
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM
 
 from convmodel.errors import ConfigError
 from convmodel.step import machine
@@ -90,6 +90,25 @@ def test_memory_is_kept_inside_and_given_back_afterwards() -> None:
     assert kept - resident() > size // 2
 
 
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told to keep memory")
+@pytest.mark.parametrize(
+    "name", ["MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES", "LD_PRELOAD"]
+)
+def test_memory_is_left_to_a_user_who_has_decided(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[bool] = []
+    monkeypatch.setattr(machine, "_keep_freed_memory", lambda keep: told.append(keep) or True)
+    for each in machine._MEMORY_VARIABLES:
+        monkeypatch.delenv(each, raising=False)
+
+    with set_up(CPU):
+        pass
+    assert told == [True, False]
+    monkeypatch.setenv(name, "1")
+    with set_up(CPU):
+        pass
+    assert told == [True, False]
+
+
 def test_gpt2s_activation_becomes_one_operation_and_comes_back(gpt2: GPT2LMHeadModel) -> None:
     before = [block.mlp.act for block in gpt2.transformer.h]
     gpt2.eval()
@@ -118,6 +137,27 @@ def test_dropout_is_that_of_the_run_inside(gpt2: GPT2LMHeadModel, rate: float) -
     assert attention.attention_dropout == 0.0
 
 
+def test_rates_that_modules_keep_themselves_are_set_too() -> None:
+    torch.manual_seed(0)
+    small = {"hidden_size": 16, "ffn_dim": 16, "word_embed_proj_dim": 16}
+    config = OPTConfig(vocab_size=61, num_hidden_layers=1, num_attention_heads=2, **small, attention_dropout=0.2)
+    opt = OPTForCausalLM(config).train()
+    layer = opt.model.decoder.layers[0]
+    assert (layer.dropout, layer.self_attn.dropout) == (0.1, 0.2)
+
+    with dropout_of(opt, 0.0):
+        assert torch.equal(opt(IDS).logits, opt(IDS).logits)
+    assert not torch.equal(opt(IDS).logits, opt(IDS).logits)
+    assert (layer.dropout, layer.self_attn.dropout) == (0.1, 0.2)
+
+
+def test_loras_own_dropout_is_left_to_its_setting() -> None:
+    model = nn.ModuleDict({"lora_dropout": nn.Dropout(0.3), "dropout": nn.Dropout(0.1)})
+
+    with dropout_of(model, 0.5):
+        assert (model["lora_dropout"].p, model["dropout"].p) == (0.3, 0.5)
+
+
 def test_checkpointed_gradients_are_the_same(gpt2: GPT2LMHeadModel) -> None:
     def gradients() -> list[torch.Tensor]:
         gpt2.zero_grad()
@@ -140,3 +180,13 @@ def test_a_model_is_compiled_inside_only(gpt2: GPT2LMHeadModel) -> None:
     with compiled(gpt2.transformer, True):
         assert gpt2.transformer._compiled_call_impl is not None
     assert gpt2.transformer._compiled_call_impl is None
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_what_the_caller_compiled_stays_compiled(gpt2: GPT2LMHeadModel) -> None:
+    gpt2.compile()
+    own = gpt2._compiled_call_impl
+
+    with compiled(gpt2, True):
+        assert gpt2._compiled_call_impl is not own
+    assert gpt2._compiled_call_impl is own

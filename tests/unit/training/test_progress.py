@@ -54,7 +54,7 @@ def test_a_line_says_all_of_it(clock: Clock, said: Callable[[], list[str]]) -> N
     progress.on_log(None, state(20), None, logs={"eval_loss": 7.1, "eval_perplexity": 1234.5})
 
     assert said() == [
-        "update 20 of 300: loss 3.412, perplexity 30.3, 512 tokens a second, 2 min 10 s left",
+        "update 20 of 300: loss 3.412, perplexity 30.3, 512 tokens a second, 2.2 min left",
         "update 20 of 300: validation perplexity 1,234",
     ]
 
@@ -113,7 +113,7 @@ def test_a_resumed_run_judges_by_its_own_speed(clock: Clock, said: Callable[[], 
     clock.now += 60
     progress.on_log(None, state(210), None, logs={"loss": 1.0, "perplexity": float("inf")})
 
-    assert said() == ["update 210 of 300: loss 1.000, 9 min 0 s left"]
+    assert said() == ["update 210 of 300: loss 1.000, 9.0 min left"]
 
 
 def test_other_processes_are_silent(

@@ -1,0 +1,27 @@
+"""How sizes and times are said to people.
+
+Owns: the units, and how many digits they get.
+"""
+
+
+def size(number: int) -> str:
+    """Says how many bytes, for people.
+
+    Example:
+        >>> size(3 << 29), size(5 << 20)
+        ('1.5 GiB', '5 MiB')
+    """
+    return f"{number / 2**30:,.1f} GiB" if number >= 2**30 else f"{number / 2**20:,.0f} MiB"
+
+
+def duration(seconds: float) -> str:
+    """Says how long, for people.
+
+    Example:
+        >>> duration(42.4), duration(150), duration(5400), duration(200000)
+        ('42 s', '2.5 min', '1.5 h', '2.3 days')
+    """
+    for limit, unit, name in ((60, 1, "s"), (3600, 60, "min"), (86400, 3600, "h")):
+        if seconds < limit:
+            return f"{max(1, seconds) / unit:.{int(unit > 1)}f} {name}"
+    return f"{seconds / 86400:.1f} days"
