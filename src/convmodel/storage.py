@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from convmodel.errors import SaveError
@@ -67,7 +67,7 @@ def staged(folder: str | os.PathLike[str]) -> Iterator[Path]:
         if stage is not None:
             shutil.rmtree(stage, ignore_errors=True)
         for path in made:
-            if path.is_dir() and not any(path.iterdir()):
+            with suppress(OSError):  # not empty, or another process was quicker
                 path.rmdir()
 
 

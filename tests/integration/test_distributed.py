@@ -25,7 +25,7 @@ def fit(folder: Path, model: Path, processes: int, *options: str) -> tuple[dict[
     launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), "-m"]
     command = [sys.executable, "-m", *(launcher if processes > 1 else []), "convmodel", "fit", "train.jsonl"]
     command += ["--valid", "valid.jsonl", "--model", str(model), "--output-dir", "model", "--json", "--epochs", "3"]
-    command += ["--learning-rate", "1e-3", "--logging-steps", "1", "--precision", "fp32", *options]
+    command += ["--learning-rate", "1e-3", "--logging-steps", "2", "--precision", "fp32", *options]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=250)
     assert done.returncode == 0, done.stderr
@@ -49,6 +49,7 @@ def test_two_processes_are_one(tmp_path: Path, unigram_folder: Path, packing: bo
         for name in ours.keys() & {"loss", "grad_norm", "eval_loss", "learning_rate"}:
             assert ours[name] == pytest.approx(theirs[name], rel=1e-4), name
         assert ours.get("tokens") == theirs.get("tokens")  # no window twice, none left out
+    assert two["train_loss"] == pytest.approx(one["train_loss"], rel=1e-4)
     assert two["validation"]["loss"] == pytest.approx(one["validation"]["loss"], rel=1e-4)
     assert said.count("fine-tuning") == 1
 

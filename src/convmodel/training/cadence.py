@@ -45,7 +45,8 @@ class Cadence(TrainerCallback):
         control.should_evaluate |= due or ends
         late = bool(config.save_minutes) and time.monotonic() - self._saved_at >= config.save_minutes * 60
         late, self.stopped_by = self._agreed(args, late and not ends, self._received)
-        self.keep = bool(config.save_steps) and step % config.save_steps == 0
+        # A checkpoint that a callback asked for is as much asked for.
+        self.keep = control.should_save or (bool(config.save_steps) and step % config.save_steps == 0)
         control.should_save |= config.output_dir is not None and bool(self.keep or late or self.stopped_by)
         control.should_training_stop |= bool(self.stopped_by)
 

@@ -9,7 +9,7 @@ import random
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -26,6 +26,7 @@ from convmodel.doctor.checks import BLOCKING, Check, fast_checks
 from convmodel.doctor.plan import RunPlan
 from convmodel.errors import ConfigError, MissingExtraError
 from convmodel.evaluation.likelihood import EvaluationResult
+from convmodel.step.machine import choose_precision
 from convmodel.step.objective import prepared
 from convmodel.storage import require_writable
 from convmodel.tokenizer import ConversationTokenizer
@@ -118,6 +119,8 @@ def fit(
     """
     _check(config, valid)
     args = training_arguments(config, hf_model)
+    if config.output_dir is not None and args.process_index == 0:
+        require_writable(config.output_dir)
     with args.main_process_first(desc="encoding"):  # the others find its windows in the cache
         data = FitData.prepare(hf_model, tokenizer, train, valid, config, processes=args.world_size)
     plan = RunPlan.of(config.to_dict(), len(data.order), data.max_length, processes=args.world_size)
@@ -127,7 +130,10 @@ def fit(
         loss_on=config.loss_on, max_length=data.max_length, speakers=data.train.account.speakers or ()
     )
     begin = time.perf_counter()
-    with _trainable(hf_model, tokenizer, config), tempfile.TemporaryDirectory() as scratch, _own_random_state():
+    with ExitStack() as stack:
+        stack.enter_context(_trainable(hf_model, tokenizer, config))
+        scratch = stack.enter_context(tempfile.TemporaryDirectory())
+        stack.enter_context(_own_random_state())
         if config.packing:
             require_packable(hf_model, tokenizer)
         # Trackers write here; without a folder of the caller's they must not leave one behind.
@@ -135,7 +141,7 @@ def fit(
         best = BestModel(
             hf_model, tokenizer, config.output_dir, patience=config.early_stopping_patience, merges=config.merge
         )
-        run = _run_folder(hf_model, data, config, args.world_size)
+        run = stack.enter_context(_run_folder(hf_model, data, config, args.world_size))
         watching = [FitProgress(), *_metrics(hf_model, data, config, plan, args), *callbacks]
         trainer = _trainer(hf_model, tokenizer, args, data, best, watching)
         with prepared(hf_model, config.dropout, config.gradient_checkpointing, config.torch_compile):
@@ -174,8 +180,6 @@ def _check(config: FitConfig, valid: Iterable[Conversation] | None) -> None:
         raise ConfigError(f"report_to is {config.report_to!r}: there are none, {trackers}")
     if valid is None and (config.eval_steps or config.early_stopping_patience):
         raise ConfigError("eval_steps and early_stopping_patience need validation data: give valid too")
-    if config.output_dir is not None:
-        require_writable(config.output_dir)
 
 
 def _trainer(
@@ -272,12 +276,18 @@ def _examine(checks: Sequence[Check]) -> None:
             logger.warning("%s: %s; %s", check.name, check.finding, check.cure)
 
 
-def _run_folder(hf_model: "PreTrainedModel", data: FitData, config: FitConfig, processes: int) -> RunFolder | None:
-    """Describes the run to the folder that its checkpoints go to, if there is one."""
+@contextmanager
+def _run_folder(
+    hf_model: "PreTrainedModel", data: FitData, config: FitConfig, processes: int
+) -> Iterator[RunFolder | None]:
+    """Describes the run to the folder that its checkpoints go to, if there is one, and keeps others out of it."""
     if config.output_dir is None:
-        return None
+        yield None
+        return
     identity = run_identity(hf_model, data.train, data.valid, config, processes=processes)
-    return RunFolder(config.output_dir, identity, limit=config.save_total_limit)
+    identity["precision"] = choose_precision(config.precision, hf_model.device)  # what auto means may differ elsewhere
+    with closing(RunFolder(config.output_dir, identity, limit=config.save_total_limit)) as run:
+        yield run
 
 
 @contextmanager

@@ -4,6 +4,7 @@ Owns: what a checkpoint holds beside the model, and putting it back into a `Trai
 """
 
 import logging
+import os
 import signal
 import time
 from functools import partial
@@ -38,6 +39,7 @@ class ResumableTrainer(Trainer):
         self._tokenizer = tokenizer
         self._best = best
         self._run: RunFolder | None = None
+        self._anew = False
         self._cadence: Cadence | None = None
         self._resumed: dict[str, Any] = {}
         self._began = time.time()
@@ -62,6 +64,7 @@ class ResumableTrainer(Trainer):
         if run and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
             raise ConfigError("a model that is spread over processes cannot be saved yet: use plain data parallelism")
         self._run = run
+        self._anew = config.resume is False
         self._cadence = Cadence(config)
         self.add_callback(self._cadence)
         self.add_callback(_Beginning(self))
@@ -74,7 +77,9 @@ class ResumableTrainer(Trainer):
         assert self._run is not None
         checkpoint = None
         if self.args.should_save:
-            checkpoint = self._run.find(config.resume)
+            # A run that torchrun starts again goes on, though the first start began anew.
+            restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+            checkpoint = self._run.find(None if restarted and config.resume is False else config.resume)
             self._run.begin(checkpoint)
         step = torch.tensor(int(checkpoint.name.partition("-")[2]) if checkpoint else 0, device=self.args.device)
         if self.args.world_size > 1:
@@ -186,6 +191,8 @@ class ResumableTrainer(Trainer):
 
     def _finalize_training(self, trial: Any, num_train_samples: int, start_time: float) -> Any:
         """Ends as if the whole run had been done here, so that its speed is that of all its updates."""
+        if self.args.world_size > 1:  # the losses since the last that was logged
+            self._tr_loss = self.accelerator.reduce(self._tr_loss, reduction="mean")
         begin = start_time - self.seconds_before
         return super()._finalize_training(trial, num_train_samples, begin)  # type: ignore[no-untyped-call]
 
@@ -195,7 +202,8 @@ class ResumableTrainer(Trainer):
         if self._run is None:
             cure = "nothing is saved, since there is no output_dir: give one to go on from there the next time"
         else:
-            cure = f"all is saved in {self._run.checkpoint(step)}: start it again in the same way to go on from there"
+            way = "without --overwrite or --no-resume (resume=False)" if self._anew else "in the same way"
+            cure = f"all is saved in {self._run.checkpoint(step)}: start it again {way} to go on from there"
         return StoppedError(f"{name} stopped the run after {where}; {cure}", number)
 
 

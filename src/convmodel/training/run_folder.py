@@ -18,6 +18,11 @@ from convmodel.storage import remove_folder, remove_leftovers, staged, staged_fo
 from convmodel.training.manifest import damage, read_facts, write_manifest
 from convmodel.training.run_identity import differences
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 logger = logging.getLogger(__name__)
 
 RUN = "run.json"
@@ -42,6 +47,7 @@ class RunFolder:
         self._identity = identity
         self._limit = limit
         self._id = ""
+        self._locked: int | None = None
 
     def find(self, resume: bool | None) -> Path | None:
         """Chooses the checkpoint to go on from: the newest that is as it was written. Changes nothing.
@@ -71,14 +77,22 @@ class RunFolder:
                 "go on with it, another output_dir (--output-dir), or resume=False (--no-resume) to begin anew; a "
                 "model that learned since it was loaded must be loaded again"
             )
+        damaged = self._checkpoints(there.get("run", ""))
+        if newest is None and damaged:
+            names = ", ".join(path.name for path in damaged)
+            raise ConfigError(
+                f"of the run in {self._place} all checkpoints are damaged ({names}): resume=False (--no-resume) begins "
+                "anew and removes them"
+            )
         return newest
 
     def begin(self, checkpoint: Path | None) -> None:
         """Makes the folder this run's: it goes on from a checkpoint, or begins anew and replaces what another left.
 
         Raises:
-            SaveError: If the folder cannot be written.
+            SaveError: If the folder cannot be written, or another process trains into it.
         """
+        self._lock()
         remove_leftovers(self._place)
         if checkpoint is not None:
             self._id = read_facts(checkpoint)["run"]
@@ -89,6 +103,26 @@ class RunFolder:
             if read_facts(old):
                 logger.info("removing %s, which an earlier run left", old)
                 remove_folder(old)
+
+    def close(self) -> None:
+        """Lets other processes train into the folder."""
+        if self._locked is not None:
+            os.close(self._locked)
+            self._locked = None
+
+    def _lock(self) -> None:
+        """Keeps others out of the folder until `close`, or until this process ends, however it does."""
+        if fcntl is None or self._locked is not None:
+            return
+        self._place.mkdir(parents=True, exist_ok=True)
+        self._locked = os.open(self._place, os.O_RDONLY)
+        try:
+            fcntl.flock(self._locked, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self.close()
+            raise SaveError(f"another process is training into {self._place}: wait for it, or end it") from error
+        except OSError:  # a file system without locks
+            logger.debug("%s cannot be locked", self._place)
 
     def checkpoint(self, step: int) -> Path:
         """Names the folder of the checkpoint that is made after an update."""
@@ -105,8 +139,11 @@ class RunFolder:
         Raises:
             SaveError: If it cannot be written; earlier ones are as they were.
         """
+        there = self.checkpoint(step)
+        if there.exists() and not read_facts(there):
+            raise SaveError(f"{there} is no checkpoint of convmodel's, and is not replaced: move it away, and go on")
         try:
-            with staged_folder(self.checkpoint(step)) as stage:
+            with staged_folder(there) as stage:
                 write(stage)
                 write_manifest(stage, {"run": self._id, "step": step, "keep": keep})
         except SaveError as error:

@@ -6,6 +6,7 @@ Owns: what differs from `Trainer`, and nothing of what it already does (optimize
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -141,6 +142,11 @@ class FitTrainer(ResumableTrainer):
             result = evaluate_windows(
                 self._hf_model, self._tokenizer, self._data.valid, batch_size=self.args.eval_batch_size
             )
+        if self.args.world_size > 1:  # all decide by the same numbers, to the last bit
+            numbers = torch.tensor([result.loss, result.perplexity, result.bits_per_byte], dtype=torch.float64)
+            torch.distributed.broadcast(numbers := numbers.to(self.args.device), src=0)
+            loss, perplexity, bits = numbers.tolist()
+            result = replace(result, loss=loss, perplexity=perplexity, bits_per_byte=bits)
         metrics = {
             f"{metric_key_prefix}_loss": result.loss,
             f"{metric_key_prefix}_perplexity": result.perplexity,

@@ -216,7 +216,7 @@ def test_under_autocast_products_are_rounded_and_sums_are_not() -> None:
 
 
 def test_in_fp16_what_rare_words_learn_is_not_lost() -> None:
-    """Each of 4,000 words has p = 1/4000 on top of 2**-9 of it, in the steps of float16: those parts add up."""
+    """The words' p is below the smallest number of float16, and above it with GradScaler's factor."""
     torch.manual_seed(0)
     linear = nn.Linear(WIDTH, 3, bias=True)
     with torch.no_grad():

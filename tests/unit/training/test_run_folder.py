@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ def begun(place: Path, *steps: int, keep: bool = False, limit: int = 0) -> RunFo
     run.begin(run.find(False))
     for step in steps:
         run.add(step, write, keep=keep)
+    run.close()  # as if its process had ended
     return run
 
 
@@ -197,3 +199,53 @@ def test_a_note_says_what_the_run_is(tmp_path: Path) -> None:
     note: dict[str, Any] = json.loads((tmp_path / "run.json").read_text())
 
     assert (note["format"], note["finished"], note["identity"]) == (1, False, SAME)
+
+
+@pytest.mark.parametrize("resume", [None, True])
+def test_where_all_are_damaged_nothing_is_removed_unasked(tmp_path: Path, resume: bool | None) -> None:
+    begun(tmp_path, 5, 10)
+    for step in (5, 10):
+        (tmp_path / f"checkpoint-{step}" / "model.safetensors").write_bytes(b"weightS")
+
+    with pytest.raises(ConfigError, match=r"damaged \(checkpoint-5, checkpoint-10\): resume=False"):
+        RunFolder(tmp_path, SAME).find(resume)
+
+    assert {"checkpoint-5", "checkpoint-10"} <= set(names(tmp_path))
+    assert RunFolder(tmp_path, SAME).find(False) is None
+
+
+def test_a_line_added_to_the_readme_is_no_damage(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path, SAME)
+    run.begin(None)
+
+    def write_with_card(folder: Path) -> None:
+        write(folder)
+        (folder / "README.md").write_text("card")
+
+    run.add(5, write_with_card, keep=True)
+    (tmp_path / "checkpoint-5" / "README.md").write_text("card, and a note of mine")
+
+    assert RunFolder(tmp_path, SAME).find(None) == tmp_path / "checkpoint-5"
+
+
+def test_somebody_elses_checkpoint_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint-5").mkdir()
+    (tmp_path / "checkpoint-5" / "optimizer.pt").write_bytes(b"theirs")
+    run = begun(tmp_path, 4)
+
+    with pytest.raises(SaveError, match="checkpoint-5 is no checkpoint of convmodel's, and is not replaced"):
+        run.add(5, write, keep=False)
+
+    assert names(tmp_path / "checkpoint-5") == ["optimizer.pt"]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="folders are locked on Linux only")
+def test_two_cannot_train_into_one_folder(tmp_path: Path) -> None:
+    first = RunFolder(tmp_path, SAME)
+    first.begin(None)
+
+    with pytest.raises(SaveError, match="another process is training into"):
+        RunFolder(tmp_path, SAME).begin(None)
+    first.close()
+
+    RunFolder(tmp_path, SAME).begin(None)
