@@ -241,7 +241,7 @@ def test_in_fp16_a_large_factor_is_no_infinity() -> None:
     head.layer.half()
     half = hidden.half().requires_grad_()
 
-    [found] = torch.autograd.grad(head_loss(head, half, labels, 1) * 2.0**17 * 1e-3, [half])
+    [found] = torch.autograd.grad(head_loss(head, half, labels, 1) * 2.0**17, [half])  # float16 ends at 65,504
 
     assert found.isfinite().all()
 
