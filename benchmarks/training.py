@@ -20,7 +20,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from training_task import WINDOWS, FailedError, Side, Task
+from training_task import FailedError, Side, Task
 
 SEEDS = (0, 1, 2)
 FP32, BF16 = {"bf16": False}, {"bf16": True}
@@ -58,6 +58,7 @@ def main() -> None:
     parser.add_argument("--only", choices=["speed", "limit", "quality"])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--conversations", type=int, help="by default 48, for quality 300")
+    parser.add_argument("--windows", type=int, default=8, help="in an update")
     parser.add_argument("--tokens", type=int, default=12_000, help="of the conversations, for speed and limit")
     parser.add_argument("--max-length", type=int, help="by default 512, for quality 256")
     parser.add_argument("--sides", nargs="+", choices=SIDES, metavar="SIDE", help=f"for speed: {', '.join(SIDES)}")
@@ -179,7 +180,7 @@ def quality(options: argparse.Namespace, folder: Path) -> None:
         task = Task.make(options, folder / f"quality-{seed}", shape, conversations=300, max_length=256, seed=seed)
         if not ratios:
             print(f"quality: a Llama of 4 layers from scratch, {task.describe()}; perplexity on {options.valid.name}")
-        settings = {"learning_rate": 1e-3, "warmup_steps": task.windows // WINDOWS // 20, "seed": seed}
+        settings = {"learning_rate": 1e-3, "warmup_steps": task.windows // task.per_update // 20, "seed": seed}
         perplexity, losses = {}, {}
         for name, side in QUALITY.items():
             saved = task.folder / name

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from convmodel import Conversation, ConversationTokenizer
 
 HERE = Path(__file__).parent
-WINDOWS = 8  # in an update
 SAME = {"weight_decay": 0.01, "max_grad_norm": 1.0, "logging_steps": 1}
 
 
@@ -35,13 +34,23 @@ class Side:
 
 @dataclass(frozen=True)
 class Task:
-    """What all sides train: a start, and the same windows as conversations and as rows of token ids."""
+    """What all sides train: a start, and the same windows as conversations and as rows of token ids.
+
+    Attributes:
+        folder: Where they are.
+        peers: The Python of the other sides' environment.
+        max_length: The longest window, in tokens.
+        windows: How many there are.
+        tokens: How many tokens they have together.
+        per_update: How many windows an update takes.
+    """
 
     folder: Path
     peers: str
     max_length: int
     windows: int
     tokens: int
+    per_update: int
 
     @classmethod
     def make(
@@ -79,24 +88,24 @@ class Task:
         assert len(windows) == len(lines), "a piece has become several windows"
         rows = [list(window.input_ids) for window in windows]
         (folder / "rows.json").write_text(json.dumps(rows))
-        return cls(folder, options.peers, max_length, len(rows), sum(map(len, rows)))
+        return cls(folder, options.peers, max_length, len(rows), sum(map(len, rows)), options.windows)
 
     @property
     def rows(self) -> int:
         """How many packed rows have about as many tokens as an update's windows."""
-        return max(1, round(WINDOWS * self.tokens / self.windows / self.max_length))
+        return max(1, round(self.per_update * self.tokens / self.windows / self.max_length))
 
     def describe(self) -> str:
         return (
             f"{self.windows} windows of at most {self.max_length} with {self.tokens:,} tokens, "
-            f"{WINDOWS} windows or {self.rows} packed rows an update"
+            f"{self.per_update} windows or {self.rows} packed rows an update"
         )
 
     def train(
         self, side: Side, settings: dict[str, Any], *, dropout: float = 0.0, save: Path | None = None
     ) -> dict[str, Any]:
         """Trains for an epoch in a fresh process, and returns what was measured."""
-        size = self.rows if side.packed else WINDOWS
+        size = self.rows if side.packed else self.per_update
         job = {"worker": side.worker, "save": save and str(save)}
         if side.worker == "convmodel":
             own = {"epochs": 1, "batch_size": size, "max_length": self.max_length, "dropout": dropout}

@@ -51,9 +51,8 @@ def staged(folder: str | os.PathLike[str]) -> Iterator[Path]:
     made = [path for path in (place, *place.parents) if not path.exists()]
     stage = None
     try:
-        place.mkdir(parents=True, exist_ok=True)
         # Inside the place, so that moving a file in is a rename on one file system.
-        stage = Path(tempfile.mkdtemp(prefix=_STAGE, dir=place))
+        stage = _make_stage(place)
         (stage / "new").mkdir()
         yield stage / "new"
         _sync(stage / "new")
@@ -92,8 +91,7 @@ def staged_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
     place = Path(folder)
     stage = None
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        stage = Path(tempfile.mkdtemp(prefix=_STAGE, dir=place.parent))
+        stage = _make_stage(place.parent)
         (stage / "new").mkdir()
         yield stage / "new"
         _sync(stage / "new")
@@ -121,6 +119,17 @@ def remove_leftovers(folder: Path) -> None:
     """Removes what processes that were killed while writing into a folder left there."""
     for path in folder.glob(f"{_STAGE}*"):
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _make_stage(place: Path, tries: int = 4) -> Path:
+    """Makes a folder to stage in, in a place that is made if it is missing."""
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=_STAGE, dir=place))
+    except FileNotFoundError:  # another process, which had made the place too, has just removed it again
+        if tries == 1:
+            raise
+        return _make_stage(place, tries - 1)
 
 
 def _sync(folder: Path) -> None:

@@ -33,17 +33,23 @@ def fit(folder: Path, model: Path, processes: int, *options: str) -> tuple[dict[
     return result, done.stderr
 
 
-@pytest.mark.parametrize("packing", [False, True])
-def test_two_processes_are_one(tmp_path: Path, unigram_folder: Path, packing: bool) -> None:
-    packed = ["--packing", "--max-length", "110"] if packing else []
-
-    one, _ = fit(tmp_path / "one", unigram_folder, 1, "--batch-size", "4", *packed)
-    two, said = fit(tmp_path / "two", unigram_folder, 2, "--batch-size", "2", *packed)
+@pytest.mark.parametrize(
+    ("batch", "options"),
+    [
+        pytest.param(2, [], id="padded"),
+        pytest.param(2, ["--packing", "--max-length", "110"], id="packed"),
+        pytest.param(1, ["--gradient-accumulation-steps", "2"], id="accumulated"),
+    ],
+)
+def test_two_processes_are_one(tmp_path: Path, unigram_folder: Path, batch: int, options: list[str]) -> None:
+    one, _ = fit(tmp_path / "one", unigram_folder, 1, *options, "--batch-size", str(2 * batch))
+    two, said = fit(tmp_path / "two", unigram_folder, 2, *options, "--batch-size", str(batch))
 
     # An epoch's 11 windows make two updates of 4 and one of 3, in which the second process has less to do.
     for name in ("steps", "windows", "best_step"):
         assert one[name] == two[name]
     assert one["steps"] >= 3
+    assert one["steps"] % 2  # so that `train_loss` has an update that no log has
     for ours, theirs in zip(two["history"], one["history"], strict=True):
         assert ours.keys() == theirs.keys()
         for name in ours.keys() & {"loss", "grad_norm", "eval_loss", "learning_rate"}:
@@ -52,6 +58,40 @@ def test_two_processes_are_one(tmp_path: Path, unigram_folder: Path, packing: bo
     assert two["train_loss"] == pytest.approx(one["train_loss"], rel=1e-4)
     assert two["validation"]["loss"] == pytest.approx(one["validation"]["loss"], rel=1e-4)
     assert said.count("fine-tuning") == 1
+
+
+OTHERS = """
+import dataclasses, json, os, sys
+from convmodel import ConversationModel
+from convmodel.training import trainer
+
+rank, measure, losses = int(os.environ["RANK"]), trainer.evaluate_windows, iter([3.0, 2.0, 1.0])
+
+def differing(*args, **options):
+    result = measure(*args, **options)
+    return dataclasses.replace(result, loss=4.0 - next(losses)) if rank else result  # ever worse
+
+trainer.evaluate_windows = differing
+model = ConversationModel.from_pretrained(sys.argv[1], device="cpu")
+talks = [["Hello", "Hi there"], ["Yes", "No"]]
+found = model.fit(talks, talks, epochs=3, batch_size=1, learning_rate=1e-3, precision="fp32")
+with open(f"found-{rank}.json", "w") as file:
+    json.dump({"best_step": found.best_step, "loss": found.validation.loss}, file)
+"""
+
+
+def test_all_processes_decide_by_the_first_ones_validation(tmp_path: Path, unigram_folder: Path) -> None:
+    (tmp_path / "others.py").write_text(OTHERS, encoding="utf-8")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+    command = [*launcher, "others.py", str(unigram_folder)]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=250)
+
+    assert done.returncode == 0, done.stderr
+    first, second = (json.loads((tmp_path / f"found-{rank}.json").read_text()) for rank in (0, 1))
+    assert first == second
+    assert first["best_step"] == 3
 
 
 def test_a_process_that_fails_says_why_and_ends_all(tmp_path: Path, unigram_folder: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from transformers import TrainerCallback
 from convmodel import ConversationModel
 from convmodel.errors import ConfigError, SaveError, StoppedError
 from convmodel.training.fit import FitResult
+from convmodel.training.manifest import damage
+from convmodel.training.run_folder import RunFolder
 from fine_tuning import TALKS, no_file_larger_than, weights
 
 VALID = [["Good morning! Did you sleep well?", "Not really, the neighbours had a party."], ["Yes", "No"]]
@@ -356,7 +359,77 @@ def test_what_killed_processes_left_is_removed(load: Load, tmp_path: Path) -> No
     assert not list((tmp_path / "run").glob(".convmodel-*"))
 
 
+def test_a_precision_that_auto_no_longer_means_is_named(
+    load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop(load, tmp_path, 3, **PLAIN)
+
+    monkeypatch.setattr("convmodel.step.machine.computes_bf16", lambda device: True)
+    with pytest.raises(ConfigError, match=r"differs \(precision: fp32 there, bf16 here\)"):
+        fit(load, tmp_path, **PLAIN)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="folders are locked on Linux only")
+def test_while_another_process_trains_into_the_folder_nothing_of_it_is_judged_or_touched(
+    load: Load, tmp_path: Path
+) -> None:
+    stop(load, tmp_path, 3, **PLAIN)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    other = RunFolder(tmp_path, {})
+    other.lock()
+
+    for options in (PLAIN, PLAIN | {"seed": 1}, PLAIN | {"resume": False}):
+        with pytest.raises(SaveError, match=f"another process is training into {tmp_path}: wait for it, or end it"):
+            fit(load, tmp_path, **options)
+    other.close()
+
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert fit(load, tmp_path, **PLAIN)[0].steps == 12
+
+
+class Ask(TrainerCallback):
+    """Asks for a checkpoint where a run validates."""
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        control.should_save = state.global_step == 6
+
+
+def test_a_checkpoint_that_a_callback_asked_for_stays(load: Load, tmp_path: Path) -> None:
+    fit(load, tmp_path, Ask(), **PLAIN)
+
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-6"]
+
+
+def test_a_run_that_fails_early_leaves_what_an_earlier_one_promised_to_keep(load: Load, tmp_path: Path) -> None:
+    fit(load, tmp_path, save_steps=6, **PLAIN)
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        fit(load, tmp_path, Crash(2), save_steps=6, **PLAIN)
+
+    assert sorted(path.name for path in tmp_path.glob("checkpoint-*")) == ["checkpoint-12", "checkpoint-6"]
+    assert all(damage(path) == "" for path in tmp_path.glob("checkpoint-*"))
+
+
+def test_a_run_that_torchrun_starts_again_goes_on_though_it_began_anew(
+    load: Load, whole: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = whole(**PLAIN)
+    stop(load, tmp_path / "parts", 5, **PLAIN)
+
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    watch = Watch(tmp_path / "parts")
+    found = fit(load, tmp_path / "parts", watch, resume=False, save_minutes=1e-9, **PLAIN)
+
+    assert watch.seen[0] == {"checkpoint-5", "checkpoint-6"}
+    require_same(expected, found, tmp_path)
+
+
 # Signals
+
+
+def test_where_a_run_began_anew_the_same_options_would_do_so_again(load: Load, tmp_path: Path) -> None:
+    with pytest.raises(StoppedError, match=r"start it again without --overwrite or --no-resume \(resume=False\) to go"):
+        fit(load, tmp_path, Signalled(3), resume=False, **PLAIN)
 
 
 def test_ctrl_c_stops_after_the_update_at_hand(load: Load, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Folders on disk: written whole or not at all."""
 
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,25 @@ def test_a_folder_that_may_not_be_written_is_refused(tmp_path: Path, monkeypatch
         require_writable(tmp_path / "model")
 
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("make", [staged, lambda place: staged_folder(place / "checkpoint-1")])
+def test_another_process_that_removes_the_place_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Any
+) -> None:
+    place = tmp_path / "model"
+    mkdtemp, races = tempfile.mkdtemp, iter([True, True, False])
+
+    def lose(**options: Any) -> str:
+        if next(races):
+            place.rmdir()
+        return mkdtemp(**options)
+
+    monkeypatch.setattr("tempfile.mkdtemp", lose)
+    with make(place) as stage:
+        write(stage, a="1")
+
+    assert list(contents(place).values()) == ["1"]
 
 
 @pytest.mark.parametrize("exists", [True, False])

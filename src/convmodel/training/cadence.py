@@ -21,12 +21,13 @@ class Cadence(TrainerCallback):
     """Validates and saves when it is time, whatever the logging does.
 
     Attributes:
-        keep: Whether the checkpoint that is due stays when the run has ended; one made by the clock does not.
+        keep: Whether the checkpoint that is due stays when the run has ended; one that only the clock or a signal makes
+            does not.
         stopped_by: The signal that stops the run after this update; 0 while there is none.
     """
 
     def __init__(self, config: FitConfig) -> None:
-        self.keep = False
+        self.keep = True
         self.stopped_by = 0
         self._config = config
         self._saved_at = time.monotonic()
@@ -45,14 +46,17 @@ class Cadence(TrainerCallback):
         control.should_evaluate |= due or ends
         late = bool(config.save_minutes) and time.monotonic() - self._saved_at >= config.save_minutes * 60
         late, self.stopped_by = self._agreed(args, late and not ends, self._received)
-        # A checkpoint that a callback asked for is as much asked for.
-        self.keep = control.should_save or (bool(config.save_steps) and step % config.save_steps == 0)
-        control.should_save |= config.output_dir is not None and bool(self.keep or late or self.stopped_by)
+        # What a callback asks for, here or when the validation or the epoch ends, is as much asked for.
+        asked = control.should_save or (bool(config.save_steps) and step % config.save_steps == 0)
+        unasked = bool(late or self.stopped_by)
+        self.keep = asked or not unasked
+        control.should_save |= config.output_dir is not None and (asked or unasked)
         control.should_training_stop |= bool(self.stopped_by)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Starts the clock anew."""
+        """Starts the clock anew; what is saved without another update was asked for."""
         self._saved_at = time.monotonic()
+        self.keep = True
 
     def _agreed(self, args: Any, late: bool, received: int) -> tuple[bool, int]:
         """Asks all processes: the first one's clock decides, and a signal to one is a signal to all."""

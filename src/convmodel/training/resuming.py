@@ -77,6 +77,7 @@ class ResumableTrainer(Trainer):
         assert self._run is not None
         checkpoint = None
         if self.args.should_save:
+            self._run.lock()  # before it is read: another process may be writing it
             # A run that torchrun starts again goes on, though the first start began anew.
             restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
             checkpoint = self._run.find(None if restarted and config.resume is False else config.resume)

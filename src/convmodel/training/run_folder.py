@@ -10,12 +10,13 @@ import os
 import re
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from convmodel.errors import ConfigError, SaveError
 from convmodel.storage import remove_folder, remove_leftovers, staged, staged_folder
-from convmodel.training.manifest import damage, read_facts, write_manifest
+from convmodel.training.manifest import MANIFEST, damage, read_facts, write_manifest
 from convmodel.training.run_identity import differences
 
 try:
@@ -60,7 +61,8 @@ class RunFolder:
             Its folder; None where the run begins anew.
 
         Raises:
-            ConfigError: If the unfinished run is another one, or there is none and there must be.
+            ConfigError: If the unfinished run is another one, all its checkpoints are damaged, or there is none and
+                there must be.
         """
         if resume is False:
             return None
@@ -69,7 +71,8 @@ class RunFolder:
             if resume:
                 raise ConfigError(f"{self._place} holds no unfinished run: leave resume out to begin one")
             return None
-        newest = self._newest(there.get("run", ""))
+        run = there.get("run", "")
+        newest = self._newest(run)
         changed = differences(there.get("identity", {}), self._identity)
         if changed and (resume or newest or any(self._place.glob("*.safetensors"))):
             raise ConfigError(
@@ -77,32 +80,33 @@ class RunFolder:
                 "go on with it, another output_dir (--output-dir), or resume=False (--no-resume) to begin anew; a "
                 "model that learned since it was loaded must be loaded again"
             )
-        damaged = self._checkpoints(there.get("run", ""))
+        # A manifest that cannot be read says nothing of the run, so that it may be this one.
+        damaged = [path for path in self._checkpoints() if _is_ours(path) and read_facts(path).get("run", run) == run]
         if newest is None and damaged:
             names = ", ".join(path.name for path in damaged)
             raise ConfigError(
                 f"of the run in {self._place} all checkpoints are damaged ({names}): resume=False (--no-resume) begins "
-                "anew and removes them"
+                "anew and replaces them"
             )
         return newest
 
     def begin(self, checkpoint: Path | None) -> None:
-        """Makes the folder this run's: it goes on from a checkpoint, or begins anew and replaces what another left.
+        """Makes the folder this run's: it goes on from a checkpoint, or begins anew.
+
+        What an earlier run left stays until this one has something to show.
 
         Raises:
             SaveError: If the folder cannot be written, or another process trains into it.
         """
-        self._lock()
+        with suppress(OSError):  # which writing into it will say
+            self._place.mkdir(parents=True, exist_ok=True)
+        self.lock()
         remove_leftovers(self._place)
         if checkpoint is not None:
             self._id = read_facts(checkpoint)["run"]
             return
         self._id = secrets.token_hex(8)
         self._write(finished=False)
-        for old in self._checkpoints():
-            if read_facts(old):
-                logger.info("removing %s, which an earlier run left", old)
-                remove_folder(old)
 
     def close(self) -> None:
         """Lets other processes train into the folder."""
@@ -110,13 +114,16 @@ class RunFolder:
             os.close(self._locked)
             self._locked = None
 
-    def _lock(self) -> None:
-        """Keeps others out of the folder until `close`, or until this process ends, however it does."""
-        if fcntl is None or self._locked is not None:
+    def lock(self) -> None:
+        """Keeps others out of the folder, if there is one, until `close` or this process's end, however it ends.
+
+        Raises:
+            SaveError: If another process trains into it.
+        """
+        if fcntl is None or self._locked is not None or not self._place.is_dir():
             return
-        self._place.mkdir(parents=True, exist_ok=True)
-        self._locked = os.open(self._place, os.O_RDONLY)
         try:
+            self._locked = os.open(self._place, os.O_RDONLY)
             fcntl.flock(self._locked, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             self.close()
@@ -140,7 +147,7 @@ class RunFolder:
             SaveError: If it cannot be written; earlier ones are as they were.
         """
         there = self.checkpoint(step)
-        if there.exists() and not read_facts(there):
+        if there.exists() and not _is_ours(there):
             raise SaveError(f"{there} is no checkpoint of convmodel's, and is not replaced: move it away, and go on")
         try:
             with staged_folder(there) as stage:
@@ -150,6 +157,7 @@ class RunFolder:
             earlier = self._checkpoints(self._id)
             cure = f"; with that cured, the same options go on from {earlier[-1]}" if earlier else ""
             raise SaveError(f"{error}{cure}") from error
+        self._remove_earlier()
         # Later ones are those that were damaged; they do not count, and must not push out good ones.
         mine = [path for path in self._checkpoints(self._id) if _step(path) <= step]
         for old in mine[: -self._limit] if self._limit else ():
@@ -162,20 +170,28 @@ class RunFolder:
             SaveError: If the folder cannot be written.
         """
         self._write(finished=True)
+        self._remove_earlier()
         for path in self._checkpoints(self._id):
             if not read_facts(path)["keep"]:
                 remove_folder(path)
 
+    def _remove_earlier(self) -> None:
+        """Removes the checkpoints of earlier runs; a folder that is not convmodel's stays."""
+        for old in self._checkpoints():
+            if _is_ours(old) and read_facts(old).get("run") != self._id:
+                logger.info("removing %s, which an earlier run left", old)
+                remove_folder(old)
+
     def _newest(self, run: str) -> Path | None:
         for path in reversed(self._checkpoints()):
-            wrong = damage(path) or ("" if read_facts(path).get("run") == run else "it is another run's")
+            wrong = "it is another run's" if read_facts(path).get("run", run) != run else damage(path)
             if not wrong:
                 return path
             logger.warning("%s cannot be used and is passed over: %s", path, wrong)
         return None
 
     def _checkpoints(self, run: str = "") -> list[Path]:
-        """Lists folders that are named as checkpoints and are ours, by their step; of one run, if it is named."""
+        """Lists folders that are named as checkpoints, by their step; of one run, if it is named."""
         found = [path for path in self._place.glob("checkpoint-*") if _NAME.fullmatch(path.name) and path.is_dir()]
         if run:
             found = [path for path in found if read_facts(path).get("run") == run]
@@ -192,6 +208,10 @@ _NAME = re.compile(r"checkpoint-(\d+)")
 
 def _step(checkpoint: Path) -> int:
     return int(checkpoint.name.partition("-")[2])
+
+
+def _is_ours(checkpoint: Path) -> bool:
+    return (checkpoint / MANIFEST).exists()  # which `Trainer` of transformers does not write
 
 
 def _read(folder: Path) -> dict[str, Any]:

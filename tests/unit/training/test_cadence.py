@@ -54,6 +54,18 @@ def test_the_clock_makes_checkpoints_that_do_not_stay(monkeypatch: pytest.Monkey
     assert saved == [(3, False), (5, True), (8, False), (10, True)]
 
 
+def test_a_checkpoint_that_a_callback_asks_for_stays() -> None:
+    cadence = Cadence(FitConfig(save_minutes=1e-9, output_dir="out"))
+
+    decide(cadence, 1, 0.1)
+    by_the_clock = cadence.keep
+    cadence.on_save(None, None, None)
+    control = SimpleNamespace(should_evaluate=False, should_save=True, should_training_stop=False)
+    cadence.on_step_end(ALONE, SimpleNamespace(global_step=2, max_steps=12, epoch=0.2), control)
+
+    assert (by_the_clock, control.should_save, cadence.keep) == (False, True, True)
+
+
 def test_without_a_folder_nothing_is_saved(monkeypatch: pytest.MonkeyPatch) -> None:
     cadence = Cadence(FitConfig(save_minutes=1e-9))
 

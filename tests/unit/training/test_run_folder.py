@@ -152,16 +152,23 @@ def test_only_the_newest_stay(tmp_path: Path) -> None:
     assert names(tmp_path) == ["checkpoint-10", "checkpoint-11", "run.json"]
 
 
-def test_beginning_anew_removes_a_runs_checkpoints_and_says_so(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("shown", ["a checkpoint", "the end"])
+def test_an_earlier_runs_checkpoints_go_when_the_new_one_has_something_to_show(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, shown: str
 ) -> None:
     caplog.set_level(logging.INFO)
-    begun(tmp_path, 5)
+    begun(tmp_path, 5, keep=True).finish()
     for own in ("checkpoint-7", "checkpoint-best"):
         (tmp_path / own).mkdir()
         write(tmp_path / own)
 
-    begun(tmp_path)
+    run = begun(tmp_path)
+    assert "checkpoint-5" in names(tmp_path)
+    assert caplog.messages == []
+    if shown == "a checkpoint":
+        run.add(3, write, keep=False)
+        assert names(tmp_path) == ["checkpoint-3", "checkpoint-7", "checkpoint-best", "run.json"]
+    run.finish()
 
     assert names(tmp_path) == ["checkpoint-7", "checkpoint-best", "run.json"]
     assert caplog.messages == [f"removing {tmp_path}/checkpoint-5, which an earlier run left"]
@@ -202,16 +209,19 @@ def test_a_note_says_what_the_run_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("resume", [None, True])
-def test_where_all_are_damaged_nothing_is_removed_unasked(tmp_path: Path, resume: bool | None) -> None:
+@pytest.mark.parametrize("file", ["model.safetensors", "manifest.json"])
+def test_where_all_are_damaged_nothing_is_removed_unasked(tmp_path: Path, resume: bool | None, file: str) -> None:
     begun(tmp_path, 5, 10)
     for step in (5, 10):
-        (tmp_path / f"checkpoint-{step}" / "model.safetensors").write_bytes(b"weightS")
+        (tmp_path / f"checkpoint-{step}" / file).write_bytes(b"weightS")
 
     with pytest.raises(ConfigError, match=r"damaged \(checkpoint-5, checkpoint-10\): resume=False"):
         RunFolder(tmp_path, SAME).find(resume)
 
     assert {"checkpoint-5", "checkpoint-10"} <= set(names(tmp_path))
-    assert RunFolder(tmp_path, SAME).find(False) is None
+    begun(tmp_path, 10)  # anew
+    assert names(tmp_path) == ["checkpoint-10", "run.json"]
+    assert RunFolder(tmp_path, SAME).find(resume) == tmp_path / "checkpoint-10"
 
 
 def test_a_line_added_to_the_readme_is_no_damage(tmp_path: Path) -> None:
