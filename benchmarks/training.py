@@ -22,7 +22,6 @@ from typing import Any
 
 from training_task import FailedError, Side, Task
 
-SEEDS = (0, 1, 2)
 FP32, BF16 = {"bf16": False}, {"bf16": True}
 TRL = {"gradient_checkpointing": False}  # on by default: less memory for more time
 BY_LENGTH = {"train_sampling_strategy": "group_by_length"}
@@ -62,6 +61,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=12_000, help="of the conversations, for speed and limit")
     parser.add_argument("--max-length", type=int, help="by default 512, for quality 256")
     parser.add_argument("--sides", nargs="+", choices=SIDES, metavar="SIDE", help=f"for speed: {', '.join(SIDES)}")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="for quality")
     parser.add_argument("--dropout", type=float, nargs="+", default=[0.1, 0.0], help="for speed; GPT-2's own is 0.1")
     options = parser.parse_args()
     if options.only != "limit" and not options.peers:
@@ -176,7 +176,7 @@ def quality(options: argparse.Namespace, folder: Path) -> None:
     )
     valid = [*islice(ConversationReader(options.valid), 30)]
     ratios = []
-    for seed in SEEDS:
+    for seed in options.seeds:
         task = Task.make(options, folder / f"quality-{seed}", shape, conversations=300, max_length=256, seed=seed)
         if not ratios:
             print(f"quality: a Llama of 4 layers from scratch, {task.describe()}; perplexity on {options.valid.name}")

@@ -13,6 +13,8 @@ import torch
 from transformers import PreTrainedModel
 
 from convmodel import ConversationModel
+from convmodel.generation.kv_cache import KVCache
+from convmodel.generation.request import Row
 
 
 @dataclass
@@ -35,33 +37,54 @@ def scripted(
     """Makes a model say the replies, one a prompt (and one a row of it), each followed by the separator.
 
     Args:
-        model: Uses its cache while it is scripted.
+        model: Uses its caches while it is scripted.
         *replies: Texts, or token ids.
         otherwise: The second choice at each step, taken where the first is forbidden.
         seconds: How long a forward pass takes at least.
     """
     queue = [model.tokenizer.encode(reply) if isinstance(reply, str) else list(reply) for reply in replies]
-    script, rows, said = Script(), [[]], 0
+    script, engine = Script(), model.engine
+    row_scripts: dict[Row, list[int]] = {}
+    choose = engine._choose
+    said, in_generate = 0, [[]]
+
+    def say(logits: Any, number: int, words: list[int], position: int) -> None:
+        logits[number] = 0.0
+        logits[number, otherwise] = 50.0
+        logits[number, words[position] if position < len(words) else model.tokenizer.sep_token_id] = 100.0
+
+    def choose_scripted(rows: list[Row], logits: Any) -> None:
+        logits = logits.clone()
+        for number, row in enumerate(rows):
+            if row not in row_scripts:
+                if row is row.request.rows[0]:
+                    script.prompts.append(row.request.ids)
+                row_scripts[row] = queue.pop(0)
+            say(logits, number, row_scripts[row], len(row.tokens))
+        choose(rows, logits)
 
     def speak(module: Any, args: Any, inputs: dict[str, Any], output: Any) -> Any:
-        nonlocal rows, said
+        nonlocal said, in_generate
         time.sleep(seconds)
-        ids = inputs["input_ids"]
         script.steps += 1
+        if isinstance(inputs.get("past_key_values"), KVCache):
+            return output
+        # In transformers' `generate`, which begins with the whole prompt.
         said += 1
+        ids = inputs["input_ids"]
         if ids.shape[1] > 1:
             script.prompts.append(ids[0].tolist())
-            rows, said = [queue.pop(0) for _ in range(len(ids))], 0
-        output.logits[:, -1] = 0.0
-        output.logits[:, -1, otherwise] = 50.0
-        for number, row in enumerate(rows):
-            output.logits[number, -1, row[said] if said < len(row) else model.tokenizer.sep_token_id] = 100.0
+            in_generate, said = [queue.pop(0) for _ in range(len(ids))], 0
+        for number, words in enumerate(in_generate):
+            say(output.logits[:, -1], number, words, said)
         return output
 
     handle = model.hf_model.register_forward_hook(speak, with_kwargs=True)
+    engine._choose = choose_scripted  # type: ignore[method-assign]
     try:
         yield script
     finally:
+        engine._choose = choose  # type: ignore[method-assign]
         handle.remove()
 
 
@@ -75,8 +98,13 @@ class Fed:
 
 
 @contextmanager
-def watched(gpt2: PreTrainedModel) -> Iterator[list[Fed]]:
-    """Records what the embeddings of a GPT-2 with token types are asked, one entry a forward pass."""
+def watched(model: ConversationModel) -> Iterator[list[Fed]]:
+    """Records what the embeddings of a GPT-2 with token types are asked, one entry a forward pass.
+
+    Nothing is remembered at first, so that whole prompts are read.
+    """
+    model.engine.caches.clear()
+    gpt2: Any = model.hf_model
     tokens: list[list[list[int]]] = []
     positions: list[list[list[int]]] = []
     passes: list[Fed] = []
@@ -85,7 +113,7 @@ def watched(gpt2: PreTrainedModel) -> Iterator[list[Fed]]:
         ids, types = tokens[-2:]
         passes.append(Fed(ids, types, positions[-1]))
 
-    transformer: Any = gpt2.transformer
+    transformer = gpt2.transformer
     handles = [
         transformer.wte.register_forward_pre_hook(lambda _, args: tokens.append(args[0].tolist())),
         transformer.wpe.register_forward_pre_hook(lambda _, args: positions.append(args[0].tolist())),

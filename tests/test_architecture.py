@@ -29,7 +29,7 @@ LAYERS = [
     {"data"},
     {"tokenizer", "vocabulary"},
     {"hub"},
-    {"layout_config"},
+    {"layout_config", "windowing"},
     {"layout", "separator", "text_encoder", "architecture"},
     {"conversation", "storage"},
     {"errors"},

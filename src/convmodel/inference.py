@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 @contextmanager
 def evaluation_mode(hf_model: "PreTrainedModel") -> Iterator[None]:
     """Switches dropout off inside the block and restores the modes that it found, part by part."""
-    modes = [(module, module.training) for module in hf_model.modules()]
-    hf_model.eval()
+    training = [module for module in hf_model.modules() if module.training]
+    for module in training:
+        module.training = False
     try:
         yield
     finally:
-        for module, training in modes:
-            module.training = training
+        for module in training:
+            module.training = True

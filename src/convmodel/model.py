@@ -19,9 +19,10 @@ from convmodel.data.window_store import prepare_windows
 from convmodel.embedding import fit_embedding
 from convmodel.errors import ConfigError
 from convmodel.evaluation.likelihood import BATCH_SIZE, EvaluationResult, evaluate_windows, score_responses
-from convmodel.generation.engine import make_prompt, respond, stream
+from convmodel.generation.engine import Engine
 from convmodel.generation.options import read_options, sampling_defaults
 from convmodel.generation.output import Chunk, ConversationModelOutput
+from convmodel.generation.respond import make_prompt, respond, stream
 from convmodel.hub import HUB_OPTIONS
 from convmodel.layout import LossOn
 from convmodel.loading import load_weights, place
@@ -62,6 +63,7 @@ class ConversationModel:
         """
         self.hf_model = hf_model
         self.tokenizer = tokenizer
+        self._engine: Engine | None = None
         fit_embedding(hf_model, tokenizer)
         hf_model.generation_config = sampling_defaults(hf_model.generation_config, tokenizer)
 
@@ -142,6 +144,13 @@ class ConversationModel:
     def device(self) -> torch.device:
         """Where the model is."""
         return self.hf_model.device
+
+    @property
+    def engine(self) -> Engine:
+        """What generates for all callers, and remembers the conversations that it has read."""
+        if self._engine is None or self._engine.hf_model is not self.hf_model:
+            self._engine = Engine(self.hf_model)
+        return self._engine
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Writes the model into a folder: Hugging Face's files and `convmodel_config.json`.
@@ -275,7 +284,7 @@ class ConversationModel:
             ContextTooLongError: If its newest turn alone is too long.
             ConfigError: If an option does not exist, is refused or makes no sense.
         """
-        return respond(self.hf_model, self.tokenizer, context, read_options(self.hf_model, self.tokenizer, options))
+        return respond(self.engine, self.tokenizer, context, read_options(self.hf_model, self.tokenizer, options))
 
     def stream(self, context: ConversationLike, **options: Any) -> Iterator[Chunk]:
         """Generates one response and yields it in chunks, whose texts join to what `generate` returns.
@@ -284,7 +293,7 @@ class ConversationModel:
         """
         checked = read_options(self.hf_model, self.tokenizer, options)
         prompt = make_prompt(self.tokenizer, context, checked)
-        return stream(self.hf_model, self.tokenizer, prompt, checked)
+        return stream(self.engine, self.tokenizer, prompt, checked)
 
     def session(self, context: ConversationLike = (), **generation_options: Any) -> ChatSession:
         """Opens a conversation that remembers its turns.
@@ -293,7 +302,7 @@ class ConversationModel:
             context: Turns before it.
             **generation_options: Options of `generate` for all its responses.
         """
-        return ChatSession(self.hf_model, self.tokenizer, context, **generation_options)
+        return ChatSession(self.engine, self.tokenizer, context, **generation_options)
 
 
 def _reader(source: ConversationSource) -> ConversationReader:

@@ -5,18 +5,16 @@ Owns: the turns so far, and what `regenerate` and `undo` mean. Encoding is the t
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from convmodel.conversation import DEFAULT_SPEAKERS, Conversation, ConversationLike
 from convmodel.errors import ConversationError
-from convmodel.generation.engine import make_prompt, stream
+from convmodel.generation.engine import Engine
 from convmodel.generation.options import GenerationOptions, read_options
 from convmodel.generation.output import FinishReason
+from convmodel.generation.respond import make_prompt, stream
 from convmodel.layout import Prompt
 from convmodel.tokenizer import ConversationTokenizer
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 
 class ChatSession:
@@ -38,7 +36,7 @@ class ChatSession:
 
     def __init__(
         self,
-        hf_model: "PreTrainedModel",
+        engine: Engine,
         tokenizer: ConversationTokenizer,
         context: ConversationLike = (),
         **generation_options: Any,
@@ -46,7 +44,7 @@ class ChatSession:
         """Opens a session; `ConversationModel.session` is the usual way.
 
         Args:
-            hf_model: The model that responds.
+            engine: What generates its responses.
             tokenizer: Its layout.
             context: Turns before the session, maybe with a pinned system turn.
             **generation_options: Options of `generate` for all responses of the session.
@@ -56,12 +54,14 @@ class ChatSession:
         """
         self.left_out = 0
         self.finish_reason: FinishReason | None = None
-        self._hf_model = hf_model
+        self._engine = engine
         self._tokenizer = tokenizer
         # With a seed, another response to the same turn needs another seed.
         self._attempts = 0
         # A response of no tokens is no turn, so the first token may not end it.
-        self._options: GenerationOptions = read_options(hf_model, tokenizer, {"min_new_tokens": 1} | generation_options)
+        self._options: GenerationOptions = read_options(
+            engine.hf_model, tokenizer, {"min_new_tokens": 1} | generation_options
+        )
         empty = not isinstance(context, Conversation) and not context
         self._start = None if empty else Conversation.of(context)
         self._conversation = self._start
@@ -158,7 +158,7 @@ class ChatSession:
             options = replace(options, seed=options.seed + self._attempts)
         self.left_out, self.finish_reason = prompt.left_out, None
         try:
-            for chunk in stream(self._hf_model, self._tokenizer, prompt, options):
+            for chunk in stream(self._engine, self._tokenizer, prompt, options):
                 text += chunk.text
                 self.finish_reason = chunk.finish_reason
                 if chunk.text:

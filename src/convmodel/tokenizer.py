@@ -1,7 +1,7 @@
 """Conversations to token ids and back: the layout, applied to text.
 
 Owns: the choice of the separator, prompts and windows of real conversations, and the tokenizer's saved form.
-Where ids stand in a sequence is `layout.py`'s; knows no weights.
+Where ids stand in a sequence is for `layout.py` and `windowing.py`; knows no weights.
 """
 
 import logging
@@ -13,21 +13,12 @@ from typing import TYPE_CHECKING, Any
 from convmodel.conversation import Conversation, ConversationLike
 from convmodel.errors import ConversationError, ModelLoadError
 from convmodel.hub import load_tokenizer, takes_token_types
-from convmodel.layout import (
-    CONTEXT_SHARE,
-    LossOn,
-    Prompt,
-    Window,
-    encoded_turns,
-    make_prompt,
-    make_windows,
-    require_two_speakers,
-    supervised_turns,
-)
+from convmodel.layout import LossOn, Prompt, Window, encoded_turns, make_prompt, require_two_speakers, supervised_turns
 from convmodel.layout_config import FILE_NAME, LayoutConfig
 from convmodel.separator import PROBE, chat_template, choose_separator
 from convmodel.storage import staged
 from convmodel.text_encoder import is_text, text_encoder
+from convmodel.windowing import CONTEXT_SHARE, make_windows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -196,6 +187,7 @@ class ConversationTokenizer:
         reply_as: str | None = None,
         budget: int | None = None,
         cut_long_turn: bool = False,
+        spare: float = 0.0,
     ) -> Prompt:
         """Encodes a context for the responder, leaving out the oldest whole turns until it fits.
 
@@ -204,6 +196,7 @@ class ConversationTokenizer:
             reply_as: Who responds; by default the expected speaker.
             budget: The most tokens that the prompt may have.
             cut_long_turn: Whether a newest turn that alone is too long loses its beginning.
+            spare: Which share of the room becomes free whenever turns must go; see `make_prompt`.
 
         Raises:
             ConversationError: If the context is malformed, or the responder cannot be told from who spoke last.
@@ -219,7 +212,8 @@ class ConversationTokenizer:
         responder = self.responder(conversation, reply_as)
         names = list(dict.fromkeys((*conversation.names, responder)))
         turns = encoded_turns(conversation, self._encode_all(conversation.turns))
-        prompt = make_prompt(turns, self.sep_token_id, names.index(responder), budget=budget, cut=cut_long_turn)
+        index = names.index(responder)
+        prompt = make_prompt(turns, self.sep_token_id, index, budget=budget, cut=cut_long_turn, spare=spare)
         if self.layout.use_token_types:
             return prompt
         joined = given.runs()[conversation.pinned :]

@@ -206,7 +206,7 @@ def test_a_turn_that_spells_separators_forges_no_turn(
 def test_a_spelled_separator_is_fed_as_the_ordinary_characters_it_is_made_of(
     gpt2: ConversationModel, spelled: str, pieces: list[int]
 ) -> None:
-    with watched(gpt2.hf_model) as passes:
+    with watched(gpt2) as passes:
         gpt2.generate([f"Hi{spelled}I am the assistant"], max_new_tokens=1)
     ids = [*gpt2.tokenizer.encode("Hi"), *pieces, *gpt2.tokenizer.encode("I am the assistant")]
     assert passes[0].ids == [[50256, *ids, 50256]]

@@ -1,5 +1,6 @@
 """Where separators, types and labels stand: prompts, windows, truncation. Token ids only, by hand."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,9 +18,9 @@ from convmodel.layout import (
     encoded_turns,
     lay_out,
     make_prompt,
-    make_windows,
     supervised_turns,
 )
+from convmodel.windowing import make_windows
 
 SEP = 9
 
@@ -171,6 +172,19 @@ def test_a_prompt_is_the_longest_run_of_newest_turns_that_fits(lengths: list[int
     assert len(prompt.input_ids) <= budget
     if prompt.left_out:
         assert len(prompt.input_ids) + free[prompt.left_out - 1].cost > budget
+
+
+@given(lengths=st.lists(st.integers(1, 12), min_size=1, max_size=40), budget=st.integers(20, 60))
+def test_with_room_to_spare_the_first_turn_changes_seldom(lengths: list[int], budget: int) -> None:
+    turns = [turn([1] * x, n % 2) for n, x in enumerate(lengths)]
+    firsts = [make_prompt(turns[:n], SEP, 1, budget=budget, spare=0.5).left_out for n in range(1, len(turns) + 1)]
+
+    assert firsts == sorted(firsts)
+    for n, (before, after) in enumerate(itertools.pairwise(firsts), start=1):
+        fits = sum(each.cost for each in turns[before : n + 1]) + 1 <= budget
+        assert (after == before) == fits
+        if not fits:
+            assert sum(each.cost for each in turns[after : n + 1]) <= max((budget - 1) / 2, turns[n].cost)
 
 
 def test_a_whole_conversation_is_one_window_where_it_fits() -> None:

@@ -40,9 +40,10 @@ from convmodel.data.window_set import (
     require_windows,
 )
 from convmodel.errors import MissingExtraError, SaveError
-from convmodel.layout import CONTEXT_SHARE, IGNORED, LossOn, Window
+from convmodel.layout import IGNORED, LossOn, Window
 from convmodel.storage import staged
 from convmodel.tokenizer import ConversationTokenizer
+from convmodel.windowing import CONTEXT_SHARE
 
 logger = logging.getLogger(__name__)
 

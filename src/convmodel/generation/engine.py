@@ -1,248 +1,286 @@
-"""A prompt to responses, on transformers' `generate`.
+"""Requests to tokens: prompts are read, then all responses in work go on together, one token a step.
 
-Owns: calling `generate`, telling why a response ended, and streaming with a clean stop.
-Takes a Hugging Face model and a `ConversationTokenizer`; knows no sessions.
+Owns: which requests share a step, joining and leaving between steps, cancelling, and the cache that requests share.
+Knows token ids only: no text, no turns. It has no thread of its own: whoever waits for a token makes the next step, for
+all. Yu et al. 2022, "Orca: A Distributed Serving System for Transformer-Based Generative Models", section 3.1.
 """
 
-import queue
+import copy
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import StoppingCriteria, StoppingCriteriaList
-from transformers.generation import BaseStreamer
 
-from convmodel.conversation import Conversation, ConversationLike
-from convmodel.errors import ConfigError
-from convmodel.generation.detokenizer import Detokenizer
-from convmodel.generation.options import GenerationOptions
-from convmodel.generation.output import Chunk, ConversationModelOutput, FinishReason, Response
-from convmodel.inference import evaluation_mode
-from convmodel.layout import Prompt
-from convmodel.tokenizer import ConversationTokenizer
+from convmodel.generation.forward import Forward, HFForward, weights_version
+from convmodel.generation.kv_cache import KVCache
+from convmodel.generation.lean_gpt2 import LeanGPT2, supports
+from convmodel.generation.prefix_cache import LEAST_BYTES, SHARE_OF_WEIGHTS, PrefixCache
+from convmodel.generation.request import Request, Row
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+MAX_ROWS = 32
+"""How many responses are generated together; more wait."""
 
-def respond(
-    hf_model: "PreTrainedModel",
-    tokenizer: ConversationTokenizer,
-    context: ConversationLike,
-    options: GenerationOptions,
-) -> ConversationModelOutput:
-    """Generates responses to a context.
+_PIECE = 512  # tokens of prompts that are read before the responses in work go on
 
-    Raises:
-        ConversationError: If the context is malformed.
-        ContextTooLongError: If its newest turn alone is too long and may not be cut.
-        ConfigError: If transformers refuses the options.
+
+class Engine:
+    """Generates tokens with one model, for any number of callers at the same time.
+
+    Attributes:
+        hf_model: The model.
+        caches: What is kept of earlier requests.
+
+    Example:
+        >>> from convmodel import ConversationModel
+        >>> from convmodel.generation.sampling import Sampler
+        >>> model = ConversationModel.from_pretrained("model")
+        >>> greedy, ends = Sampler({}, [2, 7, 2], [2]), frozenset([2])
+        >>> request = Request([2, 7, 2], [0, 0, 1], [greedy], stop_ids=ends, max_new_tokens=4)
+        >>> for _ in Engine(model.hf_model).follow(request):
+        ...     pass
+        >>> len(request.rows[0].tokens) <= 4
+        True
     """
-    conversation = Conversation.of(context)
-    prompt = make_prompt(tokenizer, conversation, options)
-    responses, raw = generate(hf_model, tokenizer, prompt, options)
-    scores = [response.score for response in responses if response.score is not None]
-    return ConversationModelOutput(
-        responses=[response.text for response in responses],
-        context=list(conversation.turns),
-        finish_reasons=[response.finish_reason for response in responses],
-        response_tokens=[len(response.ids) for response in responses],
-        prompt_tokens=len(prompt.input_ids),
-        left_out=prompt.left_out,
-        cut=prompt.cut,
-        scores=scores or None,
-        raw=raw,
-    )
 
+    def __init__(
+        self, hf_model: "PreTrainedModel", *, max_rows: int = MAX_ROWS, cache_bytes: int | None = None
+    ) -> None:
+        """Makes an engine that has nothing to do.
 
-def make_prompt(tokenizer: ConversationTokenizer, context: ConversationLike, options: GenerationOptions) -> Prompt:
-    """Encodes a context so that it and the response fit in the model's positions.
+        Args:
+            hf_model: The model.
+            max_rows: How many responses are generated together.
+            cache_bytes: Memory for what is kept of earlier requests; by default a quarter of the weights', at least 64
+                MiB.
+        """
+        self.hf_model = hf_model
+        self._cache_bytes = cache_bytes
+        weights = sum(weight.nbytes for weight in hf_model.parameters())
+        limit = max(LEAST_BYTES, int(weights * SHARE_OF_WEIGHTS)) if cache_bytes is None else cache_bytes
+        self.caches = PrefixCache(limit)
+        self._max_rows = max_rows
+        self._waiting: deque[Request] = deque()
+        self._reading: tuple[Request, KVCache] | None = None
+        self._rows: list[Row | None] = []  # None where a row of the cache is of no more use
+        self._cache: KVCache | None = None
+        self._changed = threading.Condition()
+        self._stepping = False
+        self._has_read = False
+        self._version: Any = None
+        self._forward: Forward
 
-    Raises:
-        ConversationError: If the context is malformed.
-        ContextTooLongError: If its newest turn alone is too long and may not be cut.
-    """
-    return tokenizer.prompt(
-        context, reply_as=options.reply_as, budget=options.budget, cut_long_turn=options.cut_long_turn
-    )
+    def follow(self, request: Request) -> Generator[None]:
+        """Adds a request, and yields whenever its responses have gone on; they are in its `rows`.
 
+        Closing the iterator cancels the request.
 
-def generate(
-    hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, prompt: Prompt, options: GenerationOptions
-) -> tuple[list[Response], Any]:
-    """Generates `num_return_sequences` responses to a prompt.
-
-    Returns:
-        The responses, and what transformers' `generate` returned.
-
-    Raises:
-        ConfigError: If transformers refuses the options.
-    """
-    arguments = _arguments(hf_model, tokenizer, prompt, options)
-    arguments["return_dict_in_generate"] = True
-    with _alone(hf_model, options.seed):
+        Raises:
+            Exception: What a logits processor or the model raised.
+        """
+        self._check_weights()
+        with self._changed:
+            self._waiting.append(request)
+        seen = 0
         try:
-            raw = hf_model.generate(**arguments)  # type: ignore[operator]
-        except (ValueError, TypeError, ImportError) as error:
-            raise ConfigError(f"transformers' generate refuses these options: {error}") from error
-    scores = getattr(raw, "sequences_scores", None)
-    if not options.hf.get("output_scores"):
-        raw.scores = None  # asked for only to get the line above
-    responses = [
-        _response(
-            tokenizer,
-            sequence[len(prompt.input_ids) :],
-            options,
-            None if scores is None else scores[i].item(),
-        )
-        for i, sequence in enumerate(raw.sequences.tolist())
-    ]
-    return responses, raw
-
-
-def stream(
-    hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, prompt: Prompt, options: GenerationOptions
-) -> Iterator[Chunk]:
-    """Generates one response and yields its text as it comes; the texts join to what `generate` returns.
-
-    Closing the iterator early stops the generation after the token in work.
-
-    Raises:
-        ConfigError: If transformers refuses the options, or they ask for beams or several responses.
-    """
-    if options.hf.get("num_beams", 1) > 1 or options.hf.get("num_return_sequences", 1) > 1:
-        raise ConfigError("only one response without beams can be streamed: call generate() instead")
-    return _chunks(hf_model, tokenizer, prompt, options)
-
-
-def _chunks(
-    hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, prompt: Prompt, options: GenerationOptions
-) -> Iterator[Chunk]:
-    arguments = _arguments(hf_model, tokenizer, prompt, options)
-    work = _Work(hf_model, arguments, options.seed)
-    detokenizer = Detokenizer(tokenizer.decode, options.stop_strings)
-    finish_reason: FinishReason = "length"
-    work.start()
-    try:
-        for index in work.ids():
-            if index in options.stop_token_ids:
-                finish_reason = "stop"
-                break
-            if text := detokenizer.add(index):
-                yield Chunk(text)
-            if detokenizer.stopped:
-                finish_reason = "stop"
-                break
-    finally:
-        work.stop()
-    yield Chunk(detokenizer.finish(), finish_reason)
-
-
-def _arguments(
-    hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, prompt: Prompt, options: GenerationOptions
-) -> dict[str, Any]:
-    device = hf_model.device
-    ids = torch.tensor([prompt.input_ids], device=device)
-    arguments = dict(options.hf, input_ids=ids, attention_mask=torch.ones_like(ids))
-    if tokenizer.layout.use_token_types:
-        # `generate` gives every new token the last type, which is the responder's.
-        arguments["token_type_ids"] = torch.tensor([prompt.types], device=device)
-    if options.hf.get("num_beams", 1) > 1:
-        arguments["output_scores"] = True
-    if options.max_length is not None:
-        arguments["max_new_tokens"] = options.max_length - len(prompt.input_ids)
-    if options.stop_strings:
-        arguments["tokenizer"] = tokenizer.hf_tokenizer
-    return arguments
-
-
-def _response(
-    tokenizer: ConversationTokenizer, ids: list[int], options: GenerationOptions, score: float | None
-) -> Response:
-    """Cuts what follows the end of a response, and tells why it ended."""
-    end = next((i for i, index in enumerate(ids) if index in options.stop_token_ids), None)
-    finish_reason: FinishReason = "length" if end is None else "stop"
-    detokenizer = Detokenizer(tokenizer.decode, options.stop_strings)
-    pieces = []
-    for index in ids[:end]:
-        pieces.append(detokenizer.add(index))
-        if detokenizer.stopped:
-            finish_reason = "stop"
-            break
-    return Response("".join(pieces) + detokenizer.finish(), detokenizer.ids, finish_reason, score)
-
-
-_lock = threading.RLock()
-
-
-@contextmanager
-def _alone(hf_model: "PreTrainedModel", seed: int | None) -> Iterator[None]:
-    """Runs one generation at a time, in evaluation mode, with a random state of its own if it has a seed.
-
-    transformers draws from torch's global random state, so that two generations at once would disturb each other.
-    """
-    with _lock, evaluation_mode(hf_model):
-        if seed is None:
-            yield
-            return
-        with torch.random.fork_rng([hf_model.device] if hf_model.device.type == "cuda" else []):
-            torch.manual_seed(seed)
-            yield
-
-
-class _Work(BaseStreamer, StoppingCriteria):
-    """Runs `generate` in a thread, takes its tokens, and ends it when asked."""
-
-    def __init__(self, hf_model: "PreTrainedModel", arguments: dict[str, Any], seed: int | None) -> None:
-        self._queue: queue.SimpleQueue[int | Exception | None] = queue.SimpleQueue()
-        self._stopping = threading.Event()
-        self._saw_prompt = False
-        self._seed = seed
-        self._hf_model = hf_model
-        criteria = [*arguments.pop("stopping_criteria", []), self]
-        self._arguments = dict(arguments, streamer=self, stopping_criteria=StoppingCriteriaList(criteria))
-        self._thread = threading.Thread(target=self._run, name="convmodel-generate", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stopping.set()
-        self._thread.join()
-
-    def ids(self) -> Iterator[int]:
-        while (item := self._queue.get()) is not None:
-            if isinstance(item, (ValueError, TypeError, ImportError)):
-                raise ConfigError(f"transformers' generate refuses these options: {item}") from item
-            if isinstance(item, Exception):
-                raise item
-            yield item
-
-    def put(self, value: torch.Tensor) -> None:
-        if self._saw_prompt:
-            for index in value.flatten().tolist():
-                self._queue.put(index)
-        self._saw_prompt = True
-
-    def end(self) -> None:
-        """Part of transformers' streamer protocol; the thread's own end is what counts."""
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
-        return torch.full((len(input_ids),), self._stopping.is_set(), device=input_ids.device)
-
-    def _run(self) -> None:
-        try:
-            while not _lock.acquire(timeout=0.05):
-                if self._stopping.is_set():
-                    return
-            try:
-                with _alone(self._hf_model, self._seed):
-                    self._hf_model.generate(**self._arguments)  # type: ignore[operator]
-            finally:
-                _lock.release()
-        except Exception as error:
-            self._queue.put(error)
+            while request.error is None and (request.progress > seen or not request.done):
+                self._advance(request, seen)
+                if request.progress > seen:
+                    seen = request.progress
+                    yield
         finally:
-            self._queue.put(None)
+            request.cancelled |= not request.done
+            self._settle()
+        if request.error is not None:
+            raise request.error
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Engine":
+        return Engine(copy.deepcopy(self.hf_model, memo), max_rows=self._max_rows, cache_bytes=self._cache_bytes)
+
+    @property
+    def load(self) -> tuple[int, int]:
+        """How many responses are in work, and how many requests wait."""
+        return sum(row is not None for row in self._rows), len(self._waiting) + (self._reading is not None)
+
+    def _check_weights(self) -> None:
+        """Forgets what was computed with other weights."""
+        version = weights_version(self.hf_model)
+        with self._changed:
+            if version != self._version:
+                self._version = version
+                self.caches.clear()
+            self._forward = LeanGPT2(self.hf_model) if supports(self.hf_model) else HFForward(self.hf_model)
+
+    def _advance(self, request: Request, seen: int) -> None:
+        """Waits until there is something new of a request, and makes the steps if nobody else does."""
+
+        def is_new() -> bool:
+            return request.progress > seen or request.done
+
+        with self._changed:
+            self._changed.wait_for(lambda: is_new() or not self._stepping)
+            if is_new():
+                return
+            self._stepping = True
+        try:
+            while not is_new():
+                self._step()
+                with self._changed:
+                    self._changed.notify_all()
+        finally:
+            with self._changed:
+                self._stepping = False
+                self._changed.notify_all()
+
+    def _settle(self) -> None:
+        """Lets go of what is over, unless a step is being made, which does it then."""
+        with self._changed:
+            if not self._stepping:
+                self._leave()
+
+    @torch.inference_mode()
+    def _step(self) -> None:
+        self._leave()
+        # In turn, so that first tokens come out at once and nobody waits for more than a piece of a prompt.
+        self._has_read = not self._has_read and self._read()
+        if not self._has_read and self._cache is not None:
+            self._decode(self._cache)
+
+    # Reading prompts
+
+    def _read(self) -> bool:
+        """Reads prompts, up to some number of tokens, and lets those read to the end join the responses in work.
+
+        Returns:
+            Whether there was anything to read.
+        """
+        left = _PIECE
+        new: list[tuple[Request, KVCache]] = []
+        while left > 0 and (reading := self._reading or self._next(len(new))):
+            request, cache = self._reading = reading
+            before = cache.length
+            piece = slice(before, before + left)
+            try:
+                logits = self._run([request.ids[piece]], [request.types[piece]], cache)
+                left -= cache.length - before
+                if cache.length == len(request.ids):
+                    self._reading = None
+                    self._choose(request.rows, logits.expand(len(request.rows), -1))
+                    new.append(reading)
+            except Exception as error:
+                self._reading, request.error = None, error
+            except BaseException:  # Ctrl-C, maybe between two layers
+                cache.keep(before)
+                raise
+        if new:
+            self._join(new)
+        return left < _PIECE
+
+    def _next(self, new: int) -> tuple[Request, KVCache] | None:
+        """Takes the next request that waits, if there is room for it."""
+        while self._waiting:
+            in_work = sum(row is not None for row in self._rows) + new
+            if in_work and in_work + len(self._waiting[0].rows) > self._max_rows:
+                return None
+            request = self._waiting.popleft()
+            if not request.done:
+                room = len(request.ids) + request.max_new_tokens
+                cache = self.caches.take(request.ids, request.types, room=room)
+                request.cached_tokens = cache.length if cache else 0
+                return request, cache or KVCache(self._forward.layers, room=room)
+        return None
+
+    def _join(self, new: list[tuple[Request, KVCache]]) -> None:
+        parts = [] if self._cache is None else [(self._cache, [i for i, row in enumerate(self._rows) if row])]
+        rows: list[Row] = [row for row in self._rows if row]
+        for request, cache in new:
+            if request.remember and len(request.rows) > 1:
+                self.caches.put(request.ids, request.types, cache)
+            parts.append((cache, [0] * len(request.rows)))
+            rows += request.rows
+        self._cache, self._rows = KVCache.merge(parts), [*rows]
+        self._leave()
+
+    # Responses in work
+
+    def _decode(self, cache: KVCache) -> None:
+        """Lets all responses go on by one token."""
+        before = cache.length
+        try:
+            logits = self._run(
+                [[row.tokens[-1] if row else 0] for row in self._rows],
+                [row.request.types[-1:] if row else [] for row in self._rows],
+                cache,
+            )
+        except Exception as error:
+            for row in self._rows:
+                if row:
+                    row.request.error = error
+            self._rows, self._cache = [], None
+            return
+        except BaseException:
+            cache.keep(before)
+            raise
+        live = [i for i, row in enumerate(self._rows) if row]
+        self._choose([row for row in self._rows if row], logits[live])
+        self._leave()
+
+    def _choose(self, rows: list[Row], logits: torch.Tensor) -> None:
+        """Chooses the next token of each row; what a processor raises ends its request only."""
+        logits = logits.float()
+        totals = logits.logsumexp(-1).tolist()
+        likeliest = logits.argmax(-1).tolist()
+        for number, row in enumerate(rows):
+            try:
+                index = likeliest[number]
+                if not row.sampler.is_plain:
+                    index = row.sampler.choose(row.ids, logits[number : number + 1])
+                row.add(index, float(logits[number, index]) - totals[number])
+            except Exception as error:
+                row.request.error = error
+        for request in dict.fromkeys(row.request for row in rows):
+            request.progress += 1
+
+    def _leave(self) -> None:
+        """Lets go of rows that ended; what they computed is kept for conversations that go on."""
+        if self._reading and self._reading[0].done:
+            request, cache = self._reading
+            self._reading = None
+            if request.remember and request.error is None:
+                self.caches.put(request.ids, request.types, cache)
+        for request in [each for each in self._waiting if each.done]:
+            self._waiting.remove(request)
+        if self._cache is None:
+            return
+        for number, row in enumerate(self._rows):
+            if row and not row.live:
+                self._rows[number] = None
+                if row.request.remember and len(row.request.rows) == 1 and row.request.error is None:
+                    cache = KVCache.merge([(self._cache, [number])])
+                    self.caches.put(row.request.ids + row.tokens, row.request.types_of(row), cache)
+        live = [i for i, row in enumerate(self._rows) if row]
+        if not live:
+            self._rows, self._cache = [], None
+        elif len(live) <= len(self._rows) // 2:
+            self._cache = KVCache.merge([(self._cache, live)])
+            self._rows = [self._rows[i] for i in live]
+
+    def _run(self, ids: list[list[int]], types: list[list[int]], cache: KVCache) -> torch.Tensor:
+        """Reads the next tokens of each row; returns the logits at the last, (rows, vocabulary)."""
+        device = self.hf_model.device
+        new = len(ids[0])
+        known = any(types)
+        positions = [
+            [0] * new if self._cache is cache and self._rows[row] is None else [*range(begin, begin + new)]
+            for row, begin in enumerate(cache.length - start for start in cache.starts)
+        ]
+        return self._forward(
+            torch.tensor(ids, device=device),
+            torch.tensor([each or [0] * new for each in types], device=device) if known else None,
+            torch.tensor(positions, device=device),
+            cache,
+        )

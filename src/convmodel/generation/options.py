@@ -170,4 +170,6 @@ def _hf_options() -> set[str]:
     from transformers import GenerationConfig, GenerationMixin
 
     arguments = set(inspect.signature(GenerationMixin.generate).parameters) - {"self", "kwargs"}
-    return arguments | {name for name in vars(GenerationConfig()) if not name.startswith("_")}
+    from convmodel.generation.sampling import OWN
+
+    return arguments | {name for name in vars(GenerationConfig()) if not name.startswith("_")} | OWN

@@ -17,10 +17,17 @@ class Chunk:
     Attributes:
         text: What to append; may be empty in the last chunk.
         finish_reason: Why the response ended; None in all chunks but the last.
+        token_ids: The tokens that were new, without the one that ended the response.
+        log_probabilities: What the model gave each of them, in nats, before any option changed it; empty where
+            transformers' `generate` chose them.
+        tokens_per_second: How quickly the response came, from its first token on; None in all chunks but the last.
     """
 
     text: str
     finish_reason: FinishReason | None = None
+    token_ids: tuple[int, ...] = ()
+    log_probabilities: tuple[float, ...] = ()
+    tokens_per_second: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

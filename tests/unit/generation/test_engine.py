@@ -1,712 +1,592 @@
-"""Generation: the layout goes on through the response, every path says the same, and nothing is left behind."""
+"""The engine on token ids: equal to transformers' `generate`, whatever shares its steps and its caches."""
 
+import copy
+import gc
 import threading
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+import weakref
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from typing import Any
 
 import pytest
 import torch
-from scripted import enliven, scripted, watched
-
-from convmodel import Conversation, ConversationModel
-from convmodel.errors import ConfigError, ContextTooLongError, ConversationError
-
-CONTEXT = ["Hello there", "How are you"]
-TEN_TURNS = [f"This is what is said in turn number {number}" for number in range(1, 11)]
-
-
-def load(folder: Path, factor: float = 10.0) -> ConversationModel:
-    model = ConversationModel.from_pretrained(folder, device="cpu")
-    enliven(model.hf_model, factor)
-    return model
-
-
-@pytest.fixture(scope="module")
-def gpt2(gpt2_folder: Path) -> ConversationModel:
-    return load(gpt2_folder)
-
-
-@pytest.fixture(scope="module")
-def llama(bytelevel_folder: Path) -> ConversationModel:
-    return load(bytelevel_folder, factor=20.0)
-
-
-@pytest.fixture(scope="module")
-def unigram(unigram_folder: Path) -> ConversationModel:
-    """Its padding is not its separator."""
-    return load(unigram_folder)
-
-
-@pytest.fixture(params=["gpt2", "llama", "unigram"])
-def model(request: pytest.FixtureRequest) -> ConversationModel:
-    fixture: ConversationModel = request.getfixturevalue(request.param)
-    return fixture
-
-
-@pytest.fixture(autouse=True)
-def _no_thread_is_left() -> Iterator[None]:
-    yield
-    assert not generating()
-
-
-def generating() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "convmodel-generate"]
-
-
-def streamed(model: ConversationModel, context: Any, **options: Any) -> str:
-    return "".join(chunk.text for chunk in model.stream(context, **options))
-
-
-def response_ids(model: ConversationModel, context: Any, **options: Any) -> list[int]:
-    output = model.generate(context, **options)
-    ids: list[int] = output.raw.sequences[0].tolist()[output.prompt_tokens :]
-    return ids
-
-
-def greedy_by_hand(model: ConversationModel, context: Any, new_tokens: int) -> list[int]:
-    """Greedy decoding as one writes it down: the whole sequence through the model for every token."""
-    encoding = model.tokenizer(context)
-    ids, types = list(encoding["input_ids"]), list(encoding.get("token_type_ids", []))
-    begin = len(ids)
-    for _ in range(new_tokens):
-        inputs = {"input_ids": torch.tensor([ids])}
-        if types:
-            inputs["token_type_ids"] = torch.tensor([types])
-        with torch.no_grad():
-            logits = model.hf_model(**inputs, use_cache=False).logits
-        ids.append(int(logits[0, -1].argmax()))
-        types = [*types, types[-1]] if types else types
-        if ids[-1] in model.tokenizer.stop_token_ids:
-            break
-    return ids[begin:]
-
-
-# The layout goes on through the response.
-
-
-def test_every_generated_token_has_the_responders_type_and_the_next_position(gpt2: ConversationModel) -> None:
-    encoding = gpt2.tokenizer(CONTEXT)
-    begin = len(encoding["input_ids"])
-
-    with watched(gpt2.hf_model) as passes:
-        said = response_ids(gpt2, CONTEXT, max_new_tokens=5)
-
-    prompt, *steps = passes
-    assert prompt.ids == [encoding["input_ids"]]
-    assert prompt.types == [encoding["token_type_ids"]]
-    assert prompt.positions == [list(range(begin))]
-    assert [step.ids for step in steps] == [[[index]] for index in said[:-1]]
-    assert [step.types for step in steps] == [[[0]]] * 4
-    assert [step.positions for step in steps] == [[[begin + number]] for number in range(4)]
-
-
-@pytest.mark.parametrize("reply_as", ["Ann", "Bob", "Cem", "Dan"])
-def test_the_type_that_goes_on_is_the_index_of_whoever_responds(gpt2: ConversationModel, reply_as: str) -> None:
-    context = Conversation(["Hi", "Hello", "Hey"], ["Ann", "Bob", "Cem"])
-    with watched(gpt2.hf_model) as passes:
-        gpt2.generate(context, reply_as=reply_as, max_new_tokens=3)
-    index = ["Ann", "Bob", "Cem", "Dan"].index(reply_as)
-    assert passes[0].types[0][-1] == index
-    assert [step.types for step in passes[1:]] == [[[index]]] * 2
-
-
-@pytest.mark.parametrize(
-    "options", [{"num_beams": 3}, {"do_sample": True, "num_return_sequences": 3, "seed": 1}], ids=["beams", "sampling"]
+from scripted import enliven
+from transformers import (
+    Gemma2Config,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTNeoXConfig,
+    LlamaConfig,
+    MistralConfig,
+    PreTrainedModel,
+    Qwen3Config,
 )
-def test_types_and_positions_go_on_in_every_row(gpt2: ConversationModel, options: dict[str, Any]) -> None:
-    with watched(gpt2.hf_model) as passes:
-        gpt2.generate(CONTEXT, max_new_tokens=4, **options)
-    begin = len(passes[0].ids[0])
-    for number, step in enumerate(passes[1:]):
-        assert step.types == [[0]] * 3
-        assert step.positions == [[begin + number]] * 3
-
-
-def test_types_go_on_without_a_cache(gpt2: ConversationModel) -> None:
-    prompt = gpt2.tokenizer(CONTEXT)
-    with watched(gpt2.hf_model) as passes:
-        said = response_ids(gpt2, CONTEXT, max_new_tokens=4, use_cache=False)
-    assert passes[-1].ids == [prompt["input_ids"] + said[:-1]]
-    assert passes[-1].types == [prompt["token_type_ids"] + [0, 0, 0]]
-    assert passes[-1].positions == [list(range(len(prompt["input_ids"]) + 3))]
-
-
-def test_the_responders_type_matters(gpt2: ConversationModel) -> None:
-    """Else the tests above and below would prove little."""
-    first = gpt2.generate(CONTEXT, max_new_tokens=10)
-    other = gpt2.generate(CONTEXT, max_new_tokens=10, reply_as="assistant")
-    assert first.responses != other.responses
-
-
-# Every path says the same.
-
-
-@pytest.mark.parametrize("turns", [1, 2, 3, 10])
-def test_greedy_is_what_one_writes_by_hand(model: ConversationModel, turns: int) -> None:
-    context = [f"Say {number}" for number in range(turns)]
-    by_hand = greedy_by_hand(model, context, 12)
-    assert len(set(by_hand)) > 3
-    assert response_ids(model, context, max_new_tokens=12) == by_hand
-
-
-def test_cached_is_uncached_over_ten_turns(model: ConversationModel) -> None:
-    turns: list[str] = []
-    for number in range(10):
-        turns.append(f"Well {number}")
-        cached = model.generate(turns, max_new_tokens=5, min_new_tokens=5)
-        uncached = model.generate(turns, max_new_tokens=5, min_new_tokens=5, use_cache=False)
-        assert cached.raw.sequences.tolist() == uncached.raw.sequences.tolist()
-        turns.append(cached.responses[0].strip() or "Hm")
-
-
-@pytest.mark.parametrize("context", [["Hi"], CONTEXT, TEN_TURNS[:3]], ids=["one", "two", "three"])
-def test_streamed_is_generated(model: ConversationModel, context: list[str]) -> None:
-    output = model.generate(context, max_new_tokens=25)
-    chunks = list(model.stream(context, max_new_tokens=25))
-    assert "".join(chunk.text for chunk in chunks) == output.responses[0]
-    assert chunks[-1].finish_reason == output.finish_reasons[0]
-    assert [chunk.finish_reason for chunk in chunks[:-1]] == [None] * (len(chunks) - 1)
-
-
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_streamed_is_generated_when_sampling_with_a_seed(model: ConversationModel, seed: int) -> None:
-    options = {"do_sample": True, "top_p": 0.9, "temperature": 2.0, "max_new_tokens": 20, "seed": seed}
-    assert streamed(model, CONTEXT, **options) == model.generate(CONTEXT, **options).responses[0]
-
-
-@pytest.mark.parametrize("reply", ["Good thank you", "日本語、そして 😀👩‍👩‍👧!", "a  b \n c", "x" * 60])
-def test_a_scripted_reply_comes_out_as_it_was_written(model: ConversationModel, reply: str) -> None:
-    written = model.tokenizer.decode(model.tokenizer.encode(reply))
-    with scripted(model, reply, reply):
-        output = model.generate(CONTEXT, max_new_tokens=100)
-        chunks = list(model.stream(CONTEXT, max_new_tokens=100))
-    assert output.responses == [written]
-    assert "".join(chunk.text for chunk in chunks) == written
-    assert output.finish_reasons == ["stop"]
-    assert chunks[-1].finish_reason == "stop"
-
-
-def test_two_streams_at_once_do_not_disturb_each_other(model: ConversationModel) -> None:
-    contexts = [["Hello there"], ["What is your name", "Ann", "And yours"]]
-    alone = [streamed(model, context, max_new_tokens=20) for context in contexts]
-
-    streams = [model.stream(context, max_new_tokens=20) for context in contexts]
-    texts = ["", ""]
-    for _ in range(40):
-        for number, stream in enumerate(streams):
-            chunk = next(stream, None)
-            texts[number] += chunk.text if chunk else ""
-
-    assert texts == alone
-
-
-# Several responses.
-
-
-def test_several_responses_are_returned_in_order(model: ConversationModel) -> None:
-    with scripted(model, "One", "Two and more", "Three"):
-        output = model.generate(CONTEXT, do_sample=True, num_return_sequences=3)
-    assert output.responses == ["One", "Two and more", "Three"]
-    assert output.finish_reasons == ["stop"] * 3
-    assert output.response_tokens == [len(model.tokenizer.encode(text)) for text in output.responses]
-    assert output.context == CONTEXT
-    assert output.scores is None
-
-
-def test_unequal_lengths_do_not_matter(model: ConversationModel) -> None:
-    """What fills a row that has ended is neither text nor counted."""
-    long = "This one goes on and on until there is no room for it"
-    room = len(model.tokenizer.encode(long)) - 2
-    with scripted(model, "A", long, "Fine, thank you"):
-        output = model.generate(CONTEXT, do_sample=True, num_return_sequences=3, max_new_tokens=room)
-    assert output.responses[0] == "A"
-    assert output.responses[2] == "Fine, thank you"
-    assert long.startswith(output.responses[1])
-    assert output.finish_reasons == ["stop", "length", "stop"]
-    assert output.response_tokens[1] == room
-
-
-def test_equal_rows_say_what_one_says(model: ConversationModel) -> None:
-    alone = model.generate(CONTEXT, max_new_tokens=15).responses[0]
-    rows = model.generate(CONTEXT, max_new_tokens=15, do_sample=True, top_k=1, num_return_sequences=3).responses
-    assert rows == [alone] * 3
-
-
-def test_sampled_responses_differ(gpt2: ConversationModel) -> None:
-    output = gpt2.generate(CONTEXT, do_sample=True, temperature=3.0, num_return_sequences=4, seed=0, max_new_tokens=8)
-    assert len(set(output.responses)) == 4
-
-
-def test_beams_give_sorted_scores_and_as_many_responses_as_asked_for(model: ConversationModel) -> None:
-    output = model.generate(CONTEXT, num_beams=4, num_return_sequences=3, max_new_tokens=6)
-    assert len(output.responses) == len(output.finish_reasons) == len(output.response_tokens) == 3
-    assert output.scores is not None
-    assert output.scores == sorted(output.scores, reverse=True)
-
-
-def test_the_best_beam_is_at_least_as_probable_as_greedy(gpt2: ConversationModel) -> None:
-    def nats(ids: list[int]) -> float:
-        prompt = gpt2.tokenizer(CONTEXT)
-        whole = torch.tensor([prompt["input_ids"] + ids])
-        types = torch.tensor([prompt["token_type_ids"] + [0] * len(ids)])
-        with torch.no_grad():
-            logits = gpt2.hf_model(input_ids=whole, token_type_ids=types).logits[0].log_softmax(-1)
-        return sum(logits[-len(ids) - 1 + number, index].item() for number, index in enumerate(ids))
-
-    options = {"max_new_tokens": 3, "min_new_tokens": 3}
-    greedy = response_ids(gpt2, CONTEXT, **options)
-    output = gpt2.generate(CONTEXT, num_beams=8, length_penalty=0.0, **options)
-    best = output.raw.sequences[0].tolist()[output.prompt_tokens :]
-
-    assert nats(best) >= nats(greedy)
-    assert output.scores == pytest.approx([nats(best)], abs=1e-3)
-
-
-# Why a response ended.
-
-
-def test_a_response_that_ends_by_itself_has_stopped(model: ConversationModel) -> None:
-    with scripted(model, "Fine"):
-        output = model.generate(CONTEXT, max_new_tokens=20)
-    assert (output.responses, output.finish_reasons) == (["Fine"], ["stop"])
-    assert output.response_tokens == [len(model.tokenizer.encode("Fine"))]
-
-
-def test_the_limit_ends_a_response_and_takes_none_of_its_tokens(model: ConversationModel) -> None:
-    reply = "One two three four five six seven"
-    ids = model.tokenizer.encode(reply)
-    with scripted(model, reply, reply):
-        output = model.generate(CONTEXT, max_new_tokens=5)
-        chunks = list(model.stream(CONTEXT, max_new_tokens=5))
-    assert output.responses == [model.tokenizer.decode(ids[:5])]
-    assert output.finish_reasons == ["length"]
-    assert output.response_tokens == [5]
-    assert "".join(chunk.text for chunk in chunks) == output.responses[0]
-    assert chunks[-1].finish_reason == "length"
-
-
-def test_a_separator_as_the_very_last_token_stops(model: ConversationModel) -> None:
-    ids = model.tokenizer.encode("Good thank you")
-    with scripted(model, ids, ids):
-        output = model.generate(CONTEXT, max_new_tokens=len(ids) + 1)
-        chunks = list(model.stream(CONTEXT, max_new_tokens=len(ids) + 1))
-    assert (output.responses, output.finish_reasons) == (["Good thank you"], ["stop"])
-    assert chunks[-1].finish_reason == "stop"
-
-
-def test_one_token_too_few_for_the_separator_is_the_limit(model: ConversationModel) -> None:
-    ids = model.tokenizer.encode("Good thank you")
-    with scripted(model, ids):
-        output = model.generate(CONTEXT, max_new_tokens=len(ids))
-    assert (output.responses, output.finish_reasons) == (["Good thank you"], ["length"])
-
-
-def test_the_end_of_text_stops_as_the_separator_does(llama: ConversationModel) -> None:
-    end_of_text = llama.tokenizer.hf_tokenizer.eos_token_id
-    with scripted(llama, [*llama.tokenizer.encode("Fine"), end_of_text, *llama.tokenizer.encode("not this")]):
-        output = llama.generate(CONTEXT, max_new_tokens=20)
-    assert (output.responses, output.finish_reasons) == (["Fine"], ["stop"])
-
-
-def test_an_empty_response_is_empty_and_has_stopped(model: ConversationModel) -> None:
-    with scripted(model, "", ""):
-        output = model.generate(CONTEXT)
-        chunks = list(model.stream(CONTEXT))
-    assert (output.responses, output.finish_reasons, output.response_tokens) == ([""], ["stop"], [0])
-    assert [(chunk.text, chunk.finish_reason) for chunk in chunks] == [("", "stop")]
-
-
-def test_the_caller_may_choose_another_stop_id(gpt2: ConversationModel) -> None:
-    with scripted(gpt2, "Yes. No."):
-        output = gpt2.generate(CONTEXT, eos_token_id=13)
-    assert (output.responses, output.finish_reasons) == (["Yes"], ["stop"])
-
-
-@pytest.mark.parametrize("new_tokens", [1, 4, 9])
-def test_the_caller_may_bound_prompt_and_response_together(model: ConversationModel, new_tokens: int) -> None:
-    prompt = len(model.tokenizer(CONTEXT)["input_ids"])
-    with scripted(model, "One two three four five six seven eight nine ten", "One two three four five six seven eight"):
-        output = model.generate(CONTEXT, max_length=prompt + new_tokens)
-        streamed(model, CONTEXT, max_length=prompt + new_tokens)
-    assert output.prompt_tokens + output.response_tokens[0] == prompt + new_tokens
-    assert output.left_out == 0
-
-
-def test_at_least_so_many_new_tokens_count_without_the_prompt(model: ConversationModel) -> None:
-    with scripted(model, "", otherwise=model.tokenizer.encode("so")[-1]):
-        output = model.generate(CONTEXT, min_new_tokens=4)
-    assert output.response_tokens == [4]
-    assert output.finish_reasons == ["stop"]
-
-
-# Stop strings.
-
-
-@pytest.mark.parametrize(
-    ("stop", "expected"),
-    [
-        ("three", "One two "),
-        (" three", "One two"),
-        ("wo thr", "One t"),
-        (["five", "two", "four"], "One "),
-        (["nowhere"], "One two three four"),
-        ([], "One two three four"),
-        ("One", ""),
-    ],
-    ids=str,
-)
-def test_a_stop_string_ends_the_response_before_it(
-    model: ConversationModel, stop: str | list[str], expected: str
-) -> None:
-    with scripted(model, "One two three four", "One two three four"):
-        output = model.generate(CONTEXT, stop_strings=stop)
-        chunks = list(model.stream(CONTEXT, stop_strings=stop))
-    assert output.responses == [expected]
-    assert output.finish_reasons == ["stop"]
-    assert "".join(chunk.text for chunk in chunks) == expected
-    assert chunks[-1].finish_reason == "stop"
-
-
-def test_what_only_began_like_a_stop_string_is_said_in_the_end(model: ConversationModel) -> None:
-    with scripted(model, "Fine User", "Fine User"):
-        output = model.generate(CONTEXT, stop_strings=" User:")
-        chunks = list(model.stream(CONTEXT, stop_strings=" User:"))
-    assert output.responses == ["Fine User"]
-    assert "".join(chunk.text for chunk in chunks) == "Fine User"
-
-
-def test_no_work_is_done_after_a_stop_string(gpt2: ConversationModel) -> None:
-    with scripted(gpt2, "One two three" + " four" * 90) as script:
-        gpt2.generate(CONTEXT, stop_strings="three", max_new_tokens=100)
-    assert script.steps == 3
-
-
-def test_rows_stop_at_stop_strings_one_by_one(model: ConversationModel) -> None:
-    with scripted(model, "No END really", "Yes it is", "END"):
-        output = model.generate(CONTEXT, do_sample=True, num_return_sequences=3, stop_strings="END")
-    assert output.responses == ["No ", "Yes it is", ""]
-    assert output.finish_reasons == ["stop"] * 3
-
-
-def test_a_stop_string_of_the_context_stops_nothing(model: ConversationModel) -> None:
-    with scripted(model, "Fine"):
-        output = model.generate(["Say END", "END"], stop_strings="END")
-    assert output.responses == ["Fine"]
-
-
-# Randomness.
-
-
-def test_a_seed_gives_the_same_text_twice(model: ConversationModel) -> None:
-    options = {"do_sample": True, "temperature": 2.0, "max_new_tokens": 15}
-    first, again, other = (model.generate(CONTEXT, seed=seed, **options).responses for seed in (0, 0, 1))
-    assert first == again
-    assert first != other
-
-
-def test_a_seed_gives_the_same_text_whatever_the_global_random_state(gpt2: ConversationModel) -> None:
-    options = {"do_sample": True, "temperature": 2.0, "max_new_tokens": 10, "seed": 5}
-    torch.manual_seed(1)
-    first = gpt2.generate(CONTEXT, **options).responses
-    torch.manual_seed(2)
-    assert gpt2.generate(CONTEXT, **options).responses == first
-
-
-def test_a_seed_leaves_the_global_random_state_alone(gpt2: ConversationModel) -> None:
-    options = {"do_sample": True, "max_new_tokens": 10, "seed": 5}
-    before = torch.get_rng_state()
-    gpt2.generate(CONTEXT, **options)
-    streamed(gpt2, CONTEXT, **options)
-    interrupted = gpt2.stream(CONTEXT, **options)
-    next(interrupted)
-    interrupted.close()  # type: ignore[attr-defined]
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_seeded_streams_at_once_keep_their_texts_and_the_global_random_state(gpt2: ConversationModel) -> None:
-    options = {"do_sample": True, "temperature": 2.0, "max_new_tokens": 15}
-    alone = [streamed(gpt2, CONTEXT, seed=seed, **options) for seed in (1, 2)]
-    before = torch.get_rng_state()
-
-    slow = gpt2.hf_model.register_forward_hook(lambda *_: time.sleep(0.005))
-    streams = [gpt2.stream(CONTEXT, seed=seed, **options) for seed in (1, 2)]
-    texts = [next(stream).text for stream in streams]
-    for number, stream in enumerate(streams):
-        texts[number] += "".join(chunk.text for chunk in stream)
-    slow.remove()
-
-    assert texts == alone
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_greedy_ignores_the_random_state(gpt2: ConversationModel) -> None:
-    before = torch.get_rng_state()
-    gpt2.generate(CONTEXT, max_new_tokens=5)
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_without_a_seed_the_global_random_state_decides(gpt2: ConversationModel) -> None:
-    options = {"do_sample": True, "temperature": 2.0, "max_new_tokens": 10}
-    texts = []
+from transformers.models.auto.modeling_auto import AutoModelForCausalLM
+
+from convmodel.generation import engine as engine_module
+from convmodel.generation.engine import Engine
+from convmodel.generation.forward import HFForward
+from convmodel.generation.kv_cache import KVCache, can_cache
+from convmodel.generation.lean_gpt2 import LeanGPT2, supports
+from convmodel.generation.prefix_cache import PrefixCache, common_prefix
+from convmodel.generation.request import Request
+from convmodel.generation.sampling import Sampler
+
+VOCABULARY = 97
+STOP = 96
+SHAPE = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": STOP,
+}
+CONFIGS: dict[str, Callable[[], Any]] = {
+    "gpt2": lambda: GPT2Config(
+        vocab_size=VOCABULARY, n_embd=32, n_layer=3, n_head=4, n_positions=256, bos_token_id=1, eos_token_id=STOP
+    ),
+    "llama": lambda: LlamaConfig(**SHAPE),
+    "mistral": lambda: MistralConfig(**SHAPE, sliding_window=8),
+    "gemma2": lambda: Gemma2Config(**SHAPE, head_dim=8, sliding_window=8),
+    "qwen3": lambda: Qwen3Config(**SHAPE, head_dim=8),
+    "neox": lambda: GPTNeoXConfig(**{key: value for key, value in SHAPE.items() if key != "num_key_value_heads"}),
+}
+PROMPTS = [[5, 7, 9, 11], [20, 3], [*range(30, 60)], [8] * 13, [*range(2, 90)]]
+
+
+def make(name: str) -> PreTrainedModel:
+    torch.manual_seed(0)
+    hf_model: PreTrainedModel = AutoModelForCausalLM.from_config(CONFIGS[name]()).eval()
+    return enliven(hf_model, 8.0)
+
+
+@pytest.fixture(scope="module")
+def models() -> dict[str, PreTrainedModel]:
+    return {name: make(name) for name in CONFIGS}
+
+
+@pytest.fixture(params=CONFIGS)
+def hf_model(request: pytest.FixtureRequest, models: dict[str, PreTrainedModel]) -> PreTrainedModel:
+    return models[request.param]
+
+
+@pytest.fixture
+def gpt2(models: dict[str, PreTrainedModel]) -> PreTrainedModel:
+    return models["gpt2"]
+
+
+def types_for(hf_model: PreTrainedModel, prompt: Sequence[int]) -> list[int]:
+    return [n // 3 % 2 for n in range(len(prompt))] if isinstance(hf_model, GPT2LMHeadModel) else []
+
+
+def ask(
+    hf_model: PreTrainedModel, prompt: Sequence[int], *, new: int = 20, count: int = 1, seed: int = 0, **options: Any
+) -> Request:
+    return Request(
+        prompt,
+        types_for(hf_model, prompt),
+        [Sampler(options, prompt, [STOP], seed=seed + n) for n in range(count)],
+        stop_ids=frozenset([STOP]),
+        max_new_tokens=new,
+    )
+
+
+def follow(engine: Engine, request: Request) -> list[list[int]]:
+    for _ in engine.follow(request):
+        pass
+    return [row.tokens for row in request.rows]
+
+
+def together(engine: Engine, requests: Sequence[Request]) -> list[list[int]]:
+    """Follows all requests at once, and returns the first response to each."""
+    following = [engine.follow(request) for request in requests]
+    while following:
+        following = [each for each in following if next(each, following) is None]
+    return [request.rows[0].tokens for request in requests]
+
+
+def by_hf(
+    hf_model: PreTrainedModel, prompt: Sequence[int], *, new: int = 20, seed: int = 0, **options: Any
+) -> list[int]:
+    ids = torch.tensor([list(prompt)])
+    inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    if types := types_for(hf_model, prompt):
+        inputs["token_type_ids"] = torch.tensor([types])
     with torch.random.fork_rng(devices=[]):
-        for seed in (3, 3, 4):
-            torch.manual_seed(seed)
-            texts.append(gpt2.generate(CONTEXT, **options).responses[0])
-    assert texts[0] == texts[1] != texts[2]
+        torch.manual_seed(seed)
+        said = hf_model.generate(**inputs, max_new_tokens=new, eos_token_id=STOP, pad_token_id=0, **options)  # type: ignore[operator]
+    found: list[int] = said[0, len(prompt) :].tolist()
+    return found[: found.index(STOP)] if STOP in found else found
 
 
-# The model is left as it was found.
+def watch_passes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Records the rows and the new tokens of each forward pass."""
+    passes: list[tuple[int, int]] = []
+    run = Engine._run
+
+    def watched(self: Engine, ids: list[list[int]], types: list[list[int]], cache: KVCache) -> torch.Tensor:
+        passes.append((len(ids), len(ids[0])))
+        return run(self, ids, types, cache)
+
+    monkeypatch.setattr(Engine, "_run", watched)
+    return passes
 
 
-def talk(model: ConversationModel) -> None:
-    model.generate(CONTEXT, max_new_tokens=3)
+# Equal to transformers' `generate`.
 
 
-def talk_streaming(model: ConversationModel) -> None:
-    streamed(model, CONTEXT, max_new_tokens=3)
-
-
-def talk_interrupted(model: ConversationModel) -> None:
-    stream = model.stream(CONTEXT, max_new_tokens=30)
-    next(stream)
-    stream.close()  # type: ignore[attr-defined]
-
-
-def talk_in_error(model: ConversationModel) -> None:
-    with pytest.raises(ConfigError):
-        model.generate(CONTEXT, do_sample=True, temperature=-1.0)
-    with pytest.raises(ConfigError):
-        streamed(model, CONTEXT, do_sample=True, temperature=-1.0)
-
-
-TALKS = [talk, talk_streaming, talk_interrupted, talk_in_error]
-
-
-@pytest.mark.parametrize("say", TALKS)
-@pytest.mark.parametrize("training", [True, False])
-def test_the_mode_is_left_as_it_was(
-    gpt2: ConversationModel, say: Callable[[ConversationModel], None], training: bool
-) -> None:
-    gpt2.hf_model.train(training)
-    say(gpt2)
-    modes = {module.training for module in gpt2.hf_model.modules()}
-    gpt2.hf_model.eval()
-    assert modes == {training}
-
-
-@pytest.mark.parametrize("say", TALKS)
-def test_a_part_in_another_mode_keeps_it(gpt2: ConversationModel, say: Callable[[ConversationModel], None]) -> None:
-    gpt2.hf_model.train()
-    gpt2.hf_model.transformer.h[0].eval()  # as for a frozen part
-    say(gpt2)
-    kept = [block.training for block in gpt2.hf_model.transformer.h]
-    gpt2.hf_model.eval()
-    assert kept == [False, True]
-
-
-def test_dropout_is_off_though_the_model_is_in_training_mode(gpt2: ConversationModel) -> None:
-    expected = gpt2.generate(CONTEXT, max_new_tokens=15).responses[0]
-    gpt2.hf_model.train()
-    texts = [gpt2.generate(CONTEXT, max_new_tokens=15).responses[0], streamed(gpt2, CONTEXT, max_new_tokens=15)]
-    gpt2.hf_model.eval()
-    assert texts == [expected] * 2
-
-
-def test_no_gradients_are_kept(gpt2: ConversationModel) -> None:
-    output = gpt2.generate(CONTEXT, max_new_tokens=3, output_logits=True)
-    assert not output.raw.logits[0].requires_grad
-    assert torch.is_grad_enabled()
-    assert all(parameter.grad is None for parameter in gpt2.hf_model.parameters())
-
-
-def test_the_generation_config_is_left_alone(gpt2: ConversationModel) -> None:
-    before = gpt2.hf_model.generation_config.to_dict()
-    gpt2.generate(CONTEXT, max_new_tokens=3, do_sample=True, top_p=0.5, seed=1)
-    streamed(gpt2, CONTEXT, max_new_tokens=3, do_sample=True, top_p=0.5, seed=1)
-    assert gpt2.hf_model.generation_config.to_dict() == before
-
-
-# Streams end when they are told to.
-
-
-def test_closing_a_stream_ends_the_work_promptly(gpt2: ConversationModel) -> None:
-    with scripted(gpt2, " one" * 90, "Fine", seconds=0.01) as script:
-        stream = gpt2.stream(CONTEXT, max_new_tokens=100)
-        assert next(stream).text == " one"
-        stream.close()  # type: ignore[attr-defined]
-
-        assert not generating()
-        assert script.steps < 20
-        assert streamed(gpt2, CONTEXT) == "Fine"
-
-
-def test_forgetting_a_stream_ends_the_work(gpt2: ConversationModel) -> None:
-    with scripted(gpt2, " one" * 90, seconds=0.01) as script:
-        for chunk in gpt2.stream(CONTEXT, max_new_tokens=100):
-            assert chunk.text == " one"
-            break
-        assert not generating()
-    assert script.steps < 20
-
-
-def test_a_stream_that_nobody_reads_does_no_work(gpt2: ConversationModel) -> None:
-    with scripted(gpt2) as script:
-        stream = gpt2.stream(CONTEXT)
-        assert not generating()
-        stream.close()  # type: ignore[attr-defined]
-    assert script.steps == 0
-
-
-def test_chunks_come_while_the_model_works(gpt2: ConversationModel) -> None:
-    with scripted(gpt2, " one" * 50, seconds=0.01) as script:
-        stream = gpt2.stream(CONTEXT, max_new_tokens=60)
-        next(stream)
-        assert script.steps < 25
-        stream.close()  # type: ignore[attr-defined]
-
-
-# Errors.
+def test_greedy_is_that_of_transformers(hf_model: PreTrainedModel) -> None:
+    expected = [by_hf(hf_model, prompt, new=40) for prompt in PROMPTS]
+    assert [follow(Engine(hf_model), ask(hf_model, prompt, new=40))[0] for prompt in PROMPTS] == expected
+    assert len({index for said in expected for index in said}) > 15
 
 
 @pytest.mark.parametrize(
     "options",
     [
-        {"do_sample": True, "temperature": -1.0},
-        {"top_k": "many", "do_sample": True},
-        {"cache_implementation": "nonsense"},
-        {"num_return_sequences": 2},
+        {"do_sample": True, "top_k": 0},
+        {"do_sample": True, "temperature": 1.7, "top_k": 20},
+        {"do_sample": True, "top_p": 0.8, "top_k": 0, "repetition_penalty": 1.3},
+        {"do_sample": True, "min_p": 0.05, "typical_p": 0.9, "top_k": 0},
+        {"do_sample": True, "epsilon_cutoff": 0.01, "eta_cutoff": 0.02, "top_k": 0},
+        {"repetition_penalty": 1.5, "min_new_tokens": 3},
+        {"bad_words_ids": [[4], [8, 8]], "suppress_tokens": [5, 6]},
+        {"sequence_bias": [[[7], 4.0]], "begin_suppress_tokens": [7]},
+        {"prefix_allowed_tokens_fn": lambda row, ids: [*range(10, 30)]},
+        {"do_sample": True, "renormalize_logits": True, "top_k": 5},
     ],
-    ids=str,
+    ids=lambda options: "-".join(options),
 )
-def test_what_transformers_refuses_is_a_config_error_on_every_path(
-    gpt2: ConversationModel, options: dict[str, Any]
+def test_every_way_to_choose_is_that_of_transformers(
+    models: dict[str, PreTrainedModel], options: dict[str, Any]
 ) -> None:
-    with pytest.raises(ConfigError):
-        gpt2.generate(CONTEXT, **options)
-    with pytest.raises(ConfigError):
-        streamed(gpt2, CONTEXT, **options)
+    for name in ("gpt2", "llama"):
+        for seed in range(3):
+            expected = by_hf(models[name], PROMPTS[2], seed=seed, **options)
+            assert follow(Engine(models[name]), ask(models[name], PROMPTS[2], seed=seed, **options)) == [expected]
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("types", [True, False])
+def test_the_lean_forward_pass_is_that_of_transformers(gpt2: PreTrainedModel, attention: str, types: bool) -> None:
+    hf_model = copy.deepcopy(gpt2)
+    hf_model.set_attn_implementation(attention)
+    assert supports(hf_model)
+    lean, usual = KVCache(3), KVCache(3)
+    for begin, end in ((0, 40), (40, 41), (41, 60), (60, 61)):
+        ids = torch.arange(begin, end)[None] % VOCABULARY
+        given = torch.ones_like(ids) if types else None
+        with torch.no_grad():
+            expected = HFForward(hf_model)(ids, given, torch.arange(begin, end)[None], usual)
+            found = LeanGPT2(hf_model)(ids, given, torch.arange(begin, end)[None], lean)
+        torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+        assert expected.std() > 0.1
+
+
+def test_only_a_plain_gpt2_is_for_the_lean_pass(models: dict[str, PreTrainedModel]) -> None:
+    class Own(GPT2LMHeadModel):
+        pass
+
+    config = GPT2Config(vocab_size=9, n_embd=4, n_layer=1, n_head=1, n_positions=8, bos_token_id=0, eos_token_id=0)
+    others = [
+        Own(config),
+        GPT2LMHeadModel(GPT2Config(**config.to_dict() | {"activation_function": "relu"})),
+        GPT2LMHeadModel(GPT2Config(**config.to_dict() | {"reorder_and_upcast_attn": True})),
+        models["llama"],
+    ]
+    hooked = GPT2LMHeadModel(config)
+    hooked.transformer.h[0].mlp.register_forward_hook(lambda *_: None)
+    replaced = GPT2LMHeadModel(config)
+    replaced.transformer.h[0].mlp.c_fc = type("Other", (torch.nn.Linear,), {})(4, 16)
+
+    assert supports(GPT2LMHeadModel(config))
+    assert not any(map(supports, [*others, hooked, replaced]))
+
+
+def test_other_scalings_of_attention_are_right_in_the_lean_pass() -> None:
+    torch.manual_seed(0)
+    config = CONFIGS["gpt2"]()
+    config.scale_attn_by_inverse_layer_idx = True
+    hf_model = enliven(GPT2LMHeadModel(config).eval(), 8.0)
+    assert supports(hf_model)
+    assert follow(Engine(hf_model), ask(hf_model, PROMPTS[2])) == [by_hf(hf_model, PROMPTS[2])]
+
+
+# What shares steps does not matter.
+
+
+def test_together_is_alone(hf_model: PreTrainedModel) -> None:
+    alone = [follow(Engine(hf_model), ask(hf_model, prompt, new=10 + 5 * n))[0] for n, prompt in enumerate(PROMPTS)]
+    requests = [ask(hf_model, prompt, new=10 + 5 * n) for n, prompt in enumerate(PROMPTS)]
+    assert together(Engine(hf_model), requests) == alone
+
+
+@pytest.mark.parametrize("max_rows", [1, 2, 3, 32])
+def test_sampled_together_is_sampled_alone(hf_model: PreTrainedModel, max_rows: int) -> None:
+    options = [{"temperature": 0.7 + n / 3, "top_p": 0.9, "top_k": 0, "do_sample": n != 2} for n in range(5)]
+
+    def requests() -> list[Request]:
+        return [
+            ask(hf_model, prompt, new=5 + 3 * n, seed=n, **chosen)
+            for n, (prompt, chosen) in enumerate(zip(PROMPTS, options, strict=True))
+        ]
+
+    alone = [follow(Engine(hf_model), request)[0] for request in requests()]
+    assert together(Engine(hf_model, max_rows=max_rows), requests()) == alone
+
+
+def test_rows_that_join_and_leave_change_no_other(hf_model: PreTrainedModel) -> None:
+    expected = follow(Engine(hf_model), ask(hf_model, PROMPTS[3], new=60))[0]
+    engine, request = Engine(hf_model), ask(hf_model, PROMPTS[3], new=60)
+    others: list[Any] = []
+    for number, _ in enumerate(engine.follow(request)):
+        if number % 7 == 0:
+            others.append(engine.follow(ask(hf_model, PROMPTS[number % 5], new=9 + number)))
+            next(others[-1])
+        if number % 11 == 10:
+            others.pop(0).close()
+    assert request.rows[0].tokens == expected
+    assert any(len(request.rows[0].tokens) for _ in others)
+
+
+def test_responses_to_one_prompt_share_its_reading(hf_model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompt = PROMPTS[2]
+    options: dict[str, Any] = {"do_sample": True, "top_k": 0, "temperature": 1.5}
+    alone = [follow(Engine(hf_model), ask(hf_model, prompt, seed=4 + n, **options))[0] for n in range(3)]
+    read = []
+    run = Engine._run
+    monkeypatch.setattr(
+        Engine,
+        "_run",
+        lambda self, ids, types, cache: read.append((len(ids), len(ids[0]))) or run(self, ids, types, cache),
+    )
+
+    assert follow(Engine(hf_model), ask(hf_model, prompt, count=3, seed=4, **options)) == alone
+    assert read == [(1, 30)] + [(3, 1)] * 19
+
+
+def test_a_long_prompt_is_read_in_pieces_while_others_go_on(
+    hf_model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = [follow(Engine(hf_model), ask(hf_model, prompt))[0] for prompt in (PROMPTS[0], PROMPTS[4])]
+    monkeypatch.setattr(engine_module, "_PIECE", 16)
+    engine, first = Engine(hf_model), ask(hf_model, PROMPTS[0])
+    following = engine.follow(first)
+    next(following)
+    late = ask(hf_model, PROMPTS[4])
+    other = engine.follow(late)
+    next(other)
+
+    assert len(first.rows[0].tokens) >= 5  # 88 tokens are six pieces
+    for each in (following, other):
+        assert [*each]
+    assert [first.rows[0].tokens, late.rows[0].tokens] == expected
+
+
+def test_callers_in_many_threads_share_steps(gpt2: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = [follow(Engine(gpt2), ask(gpt2, prompt, new=50))[0] for prompt in PROMPTS]
+    engine, found = Engine(gpt2), {}
+    passes = watch_passes(monkeypatch)
+    gate = threading.Barrier(len(PROMPTS))
+
+    def work(number: int) -> None:
+        gate.wait()
+        found[number] = follow(engine, ask(gpt2, PROMPTS[number], new=50))[0]
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(len(PROMPTS))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+
+    assert [found[number] for number in range(len(PROMPTS))] == expected
+    assert len(passes) < 5 * 50
+    assert engine.load == (0, 0)
+
+
+# What is remembered does not matter.
+
+
+def test_cached_is_uncached_over_ten_turns(hf_model: PreTrainedModel) -> None:
+    engine, context, types, read = Engine(hf_model), [5, 6, 7], [0, 0, 1], 0
+    for turn in range(10):
+        request, alone = (ask(hf_model, context, new=8) for _ in range(2))
+        if request.types:
+            request.types = alone.types = types
+        assert follow(engine, request) == follow(Engine(hf_model), alone)
+        assert request.cached_tokens == read
+        said = request.rows[0].tokens
+        # A last token that the limit ended was said, but not read.
+        read = len(context) + len(said) - (request.rows[0].finish_reason == "length")
+        context = [*context, *said, 11 + turn, 12, 13]
+        types = [*types, *[1] * len(said), 0, 0, 1]
+    assert len(engine.caches) == 1
+
+
+def test_other_types_are_another_prompt(gpt2: PreTrainedModel) -> None:
+    engine = Engine(gpt2)
+    follow(engine, ask(gpt2, PROMPTS[4]))
+    other = ask(gpt2, PROMPTS[4])
+    other.types[50:] = [1 - each for each in other.types[50:]]
+    follow(engine, other)
+    assert other.cached_tokens == 50
+
+
+def test_branches_share_what_they_have_in_common(hf_model: PreTrainedModel) -> None:
+    engine = Engine(hf_model)
+    first = follow(engine, ask(hf_model, PROMPTS[4]))
+    again, edited = ask(hf_model, PROMPTS[4]), ask(hf_model, [*PROMPTS[4][:40], 1, 2, 3])
+    assert follow(engine, again) == first
+    assert follow(engine, edited) == follow(Engine(hf_model), ask(hf_model, [*PROMPTS[4][:40], 1, 2, 3]))
+    assert (again.cached_tokens, edited.cached_tokens) == (87, 40)
+
+
+def test_an_interrupted_response_leaves_a_cache_that_is_right(hf_model: PreTrainedModel) -> None:
+    engine, request = Engine(hf_model), ask(hf_model, PROMPTS[2], new=30, suppress_tokens=[STOP])
+    with closing(engine.follow(request)) as following:
+        for _ in range(7):
+            next(following)
+    more = [*PROMPTS[2], *request.rows[0].tokens, 4, 4]
+    after, alone = ask(hf_model, more), ask(hf_model, more)
+    if after.types:
+        after.types = alone.types = [*request.types, *request.types[-1:] * (len(more) - 30)]
+    assert request.cancelled
+    assert follow(engine, after) == follow(Engine(hf_model), alone)
+    assert after.cached_tokens == len(more) - 3
+
+
+@pytest.mark.parametrize("where", ["prompt", "step"])
+def test_ctrl_c_between_two_layers_leaves_a_cache_that_is_right(
+    hf_model: PreTrainedModel, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, request = Engine(hf_model), ask(hf_model, PROMPTS[2], new=30, suppress_tokens=[STOP])
+    inner = "h" if isinstance(hf_model, GPT2LMHeadModel) else "layers"
+    layer = hf_model.get_submodule(f"{hf_model.base_model_prefix}.{inner}.1")
+    passes = 0
+
+    def press(*_: Any) -> None:
+        nonlocal passes
+        passes += 1
+        if passes == (1 if where == "prompt" else 4):
+            raise KeyboardInterrupt
+
+    handle = layer.register_forward_hook(press)
+    with pytest.raises(KeyboardInterrupt):
+        follow(engine, request)
+    handle.remove()
+    assert engine.load == (0, 0)
+    more = [*PROMPTS[2], *request.rows[0].tokens, 4, 4]
+    assert follow(engine, ask(hf_model, more)) == follow(Engine(hf_model), ask(hf_model, more))
+
+
+@pytest.mark.parametrize("change", ["in place", "loaded", "replaced"])
+def test_nothing_is_remembered_of_other_weights(gpt2: PreTrainedModel, change: str) -> None:
+    hf_model = copy.deepcopy(gpt2)
+    engine = Engine(hf_model)
+    follow(engine, ask(hf_model, PROMPTS[2]))
+    weight = hf_model.transformer.h[1].attn.c_attn.weight
+    if change == "in place":
+        with torch.no_grad():
+            weight.mul_(-1.0)
+    elif change == "loaded":
+        hf_model.load_state_dict({name: -value for name, value in hf_model.state_dict().items()})
+    else:
+        hf_model.transformer.h[1].attn.c_attn.weight = torch.nn.Parameter(-weight.detach())
+    request = ask(hf_model, PROMPTS[2])
+    assert follow(engine, request) == [by_hf(hf_model, PROMPTS[2])]
+    assert request.cached_tokens == 0
+
+
+def test_training_changes_what_is_said(gpt2: PreTrainedModel) -> None:
+    hf_model = copy.deepcopy(gpt2)
+    engine = Engine(hf_model)
+    follow(engine, ask(hf_model, PROMPTS[2]))
+    optimizer = torch.optim.AdamW(hf_model.parameters(), lr=0.05, fused=True)
+    hf_model(input_ids=torch.tensor([PROMPTS[4]]), labels=torch.tensor([PROMPTS[4]])).loss.backward()
+    optimizer.step()
+    assert follow(engine, ask(hf_model, PROMPTS[2])) == [by_hf(hf_model, PROMPTS[2])]
+
+
+# Memory.
+
+
+def test_the_least_recently_used_goes_first(gpt2: PreTrainedModel) -> None:
+    engine = Engine(gpt2, cache_bytes=3 * 110 * 3 * 2 * 32 * 4)  # three prompts of about 100 tokens
+    prompts = [[number, *PROMPTS[4]] for number in range(4)]
+    for prompt in prompts[:3]:
+        follow(engine, ask(gpt2, prompt, new=2))
+    follow(engine, ask(gpt2, prompts[0], new=2))
+    follow(engine, ask(gpt2, prompts[3], new=2))
+    again = [ask(gpt2, prompt, new=1) for prompt in (prompts[0], prompts[3])]
+    for request in again:
+        follow(engine, request)
+    assert [request.cached_tokens for request in again] == [88, 88]
+    assert engine.caches.nbytes <= 3 * 110 * 3 * 2 * 32 * 4
+    lost = ask(gpt2, prompts[1], new=1)
+    follow(engine, lost)
+    assert lost.cached_tokens == 0
+
+
+def test_what_is_not_to_be_remembered_is_not(gpt2: PreTrainedModel) -> None:
+    engine, request = Engine(gpt2), ask(gpt2, PROMPTS[2])
+    request.remember = False
+    follow(engine, request)
+    assert len(engine.caches) == 0
+
+
+def test_cancelled_requests_free_their_memory(hf_model: PreTrainedModel) -> None:
+    engine = Engine(hf_model)
+    requests = [ask(hf_model, prompt, new=50) for prompt in PROMPTS]
+    for request in requests:
+        request.remember = False
+    following = [engine.follow(request) for request in requests]
+    for each in following:
+        next(each)
+    caches = weakref.WeakSet([engine._cache])
+    for each in following:
+        each.close()
+    gc.collect()
+    assert engine.load == (0, 0)
+    assert not caches
+    assert len(engine.caches) == 0
+
+
+def test_a_request_that_waits_can_be_cancelled(gpt2: PreTrainedModel) -> None:
+    engine = Engine(gpt2, max_rows=1)
+    first = engine.follow(ask(gpt2, PROMPTS[0], new=50))
+    next(first)
+    waiting = ask(gpt2, PROMPTS[1])
+    thread = threading.Thread(target=lambda: follow(engine, waiting))
+    thread.start()
+    waiting.cancelled = True
+    next(first)
+    thread.join(10)
+    assert not thread.is_alive()
+    assert waiting.rows[0].tokens == []
+    first.close()
+    assert engine.load == (0, 0)
+
+
+def test_memory_is_flat_over_many_requests(gpt2: PreTrainedModel) -> None:
+    engine = Engine(gpt2, cache_bytes=200_000)
+    for number in range(60):
+        follow(engine, ask(gpt2, [number, *PROMPTS[3]], new=3))
+    assert engine.caches.nbytes <= 200_000
+    assert len(engine.caches) > 2
+
+
+# Errors, limits, what is told.
+
+
+def test_what_one_request_does_wrong_ends_no_other(gpt2: PreTrainedModel) -> None:
+    def fail(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        if ids.shape[1] > 8:
+            raise RuntimeError("out of order")
+        return scores
+
+    engine, good = Engine(gpt2), ask(gpt2, PROMPTS[2])
+    bad = ask(gpt2, PROMPTS[0], logits_processor=[fail])
+    following = engine.follow(good)
+    next(following)
+    with pytest.raises(RuntimeError, match="out of order"):
+        follow(engine, bad)
+    assert [*following]
+    assert good.rows[0].tokens == by_hf(gpt2, PROMPTS[2])
+    assert len(bad.rows[0].tokens) == 5
+
+
+def test_an_error_of_the_model_is_told_to_all_and_leaves_the_engine_as_new(hf_model: PreTrainedModel) -> None:
+    engine = Engine(hf_model)
+    requests = [ask(hf_model, prompt) for prompt in PROMPTS[:2]]
+    following = [engine.follow(request) for request in requests]
+    for each in following:
+        next(each)
+    handle = hf_model.register_forward_hook(lambda *_: (_ for _ in ()).throw(RuntimeError("out of memory")))
+    engine._forward = HFForward(hf_model)
+    for each in following:
+        with pytest.raises(RuntimeError, match="out of memory"):
+            for _ in each:
+                pass
+    handle.remove()
+    assert engine.load == (0, 0)
+    assert follow(engine, ask(hf_model, PROMPTS[0])) == [by_hf(hf_model, PROMPTS[0])]
+
+
+def test_log_probabilities_are_the_models(hf_model: PreTrainedModel) -> None:
+    request = ask(hf_model, PROMPTS[2], do_sample=True, temperature=2.0, top_k=0, repetition_penalty=1.2)
+    [tokens] = follow(Engine(hf_model), request)
+    ids = torch.tensor([PROMPTS[2] + tokens])
+    types = torch.tensor([request.types_of(request.rows[0])]) if request.types else None
+    with torch.no_grad():
+        given = {"token_type_ids": types} if types is not None else {}
+        logs = hf_model(input_ids=ids, **given).logits.log_softmax(-1)[0]
+    expected = [logs[len(PROMPTS[2]) + n - 1, index].item() for n, index in enumerate(tokens)]
+    assert request.rows[0].log_probabilities == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_stop_id_ends_a_response_and_is_no_part_of_it(gpt2: PreTrainedModel) -> None:
+    said = by_hf(gpt2, PROMPTS[2])
+    end = next(index for n, index in enumerate(said) if n > 3 and index not in said[:n])
+    request = ask(gpt2, PROMPTS[2])
+    request.stop_ids = frozenset([end])
+    assert follow(Engine(gpt2), request) == [said[: said.index(end)]]
+    assert (request.rows[0].finish_reason, request.rows[0].ended_by) == ("stop", end)
+
+
+def test_all_positions_may_be_filled(gpt2: PreTrainedModel) -> None:
+    """Rows that have ended are at no position at all, or they would pass the last."""
+    engine = Engine(gpt2)
+    long = ask(gpt2, [7] * 200, new=57, suppress_tokens=[STOP])
+    short = [ask(gpt2, [9] * 100, new=3) for _ in range(2)]
+    assert len(together(engine, [long, *short])[0]) == 57
+
+
+def test_the_models_mode_is_left_alone(gpt2: PreTrainedModel) -> None:
+    hf_model = copy.deepcopy(gpt2).train()
+    hook = hf_model.register_forward_hook(lambda *_: None)  # so that the model's own pass is used
+    assert follow(Engine(hf_model), ask(hf_model, PROMPTS[2])) == [by_hf(gpt2, PROMPTS[2])]
+    hook.remove()
+    assert all(module.training for module in hf_model.modules())
+
+
+def test_a_copied_engine_has_a_model_of_its_own(gpt2: PreTrainedModel) -> None:
+    engine = Engine(gpt2)
+    follow(engine, ask(gpt2, PROMPTS[2]))
+    copied = copy.deepcopy(engine)
+    assert copied.hf_model is not gpt2
+    assert follow(copied, ask(gpt2, PROMPTS[2])) == [by_hf(gpt2, PROMPTS[2])]
+
+
+# Parts.
+
+
+def test_which_models_can_be_cached(models: dict[str, PreTrainedModel]) -> None:
+    from transformers import MambaConfig
+
+    assert all(can_cache(hf_model.config) for hf_model in models.values())
+    assert not can_cache(MambaConfig(num_hidden_layers=2))
 
 
 @pytest.mark.parametrize(
-    "options", [{"num_beams": 2}, {"num_return_sequences": 2, "do_sample": True}, {"max_tokens": 3}, {"seed": "one"}]
+    ("one", "other", "length"),
+    [([], [1], 0), ([1, 2], [1, 2], 2), ([1, 2, 3], [1, 2, 4], 2), ([2], [1], 0), ([1] * 9, [1] * 5, 5)],
 )
-def test_options_that_cannot_be_streamed_are_refused_at_the_call(
-    gpt2: ConversationModel, options: dict[str, Any]
-) -> None:
-    with pytest.raises(ConfigError):
-        gpt2.stream(CONTEXT, **options)
+def test_common_prefix(one: list[int], other: list[int], length: int) -> None:
+    assert common_prefix(one, other) == common_prefix(other, one) == length
 
 
-def test_a_wrong_context_is_refused_at_the_call(gpt2: ConversationModel) -> None:
-    with pytest.raises(ConversationError):
-        gpt2.stream([])
-    with pytest.raises(ContextTooLongError):
-        gpt2.stream(["long " * 200])
-
-
-def test_an_error_of_the_model_comes_through_a_stream(gpt2: ConversationModel) -> None:
-    expected = streamed(gpt2, CONTEXT, max_new_tokens=5)
-
-    def fail(*_: Any) -> None:
-        raise RuntimeError("out of memory")
-
-    failing = gpt2.hf_model.register_forward_hook(fail)
-    with pytest.raises(RuntimeError, match="out of memory"):
-        streamed(gpt2, CONTEXT, max_new_tokens=5)
-    failing.remove()
-
-    assert streamed(gpt2, CONTEXT, max_new_tokens=5) == expected
-
-
-def test_an_error_after_some_text_comes_through_a_stream(gpt2: ConversationModel) -> None:
-    def fail(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        if ids.shape[1] > 9:
-            raise RuntimeError("out of memory")
-        return scores
-
-    with scripted(gpt2, "One two three four five six seven"):
-        stream = gpt2.stream(["Hi"], logits_processor=[fail])
-        assert next(stream).text == "One"
-        with pytest.raises(RuntimeError, match="out of memory"):
-            list(stream)
-
-
-# What goes in, what is told.
-
-
-def test_the_output_prints_its_responses_and_context_only(gpt2: ConversationModel) -> None:
-    with scripted(gpt2, "Good thank you"):
-        output = gpt2.generate(["Hello", "How are you"])
-    assert repr(output) == "ConversationModelOutput(responses=['Good thank you'], context=['Hello', 'How are you'])"
-
-
-def test_the_oldest_turns_that_do_not_fit_are_left_out_and_counted(gpt2: ConversationModel) -> None:
-    with scripted(gpt2, "Fine") as script:
-        output = gpt2.generate(TEN_TURNS, max_new_tokens=80)
-    assert 0 < output.left_out < 10
-    assert script.prompts == [gpt2.tokenizer(TEN_TURNS[output.left_out :])["input_ids"]]
-    assert output.prompt_tokens == len(script.prompts[0]) <= 48
-    assert output.context == TEN_TURNS
-
-
-def test_a_long_turn_is_an_error_unless_it_may_be_cut(gpt2: ConversationModel) -> None:
-    turn = "word " * 150
-    with pytest.raises(ContextTooLongError, match="cut_long_turn"):
-        gpt2.generate([turn], max_new_tokens=20)
-    with scripted(gpt2, "Fine"):
-        output = gpt2.generate([turn], max_new_tokens=20, cut_long_turn=True)
-    assert output.cut == len(gpt2.tokenizer.encode(turn)) + 2 - 108
-    assert output.prompt_tokens == 108
-
-
-def test_all_positions_may_be_filled(model: ConversationModel) -> None:
-    """The last new token needs no position, but one more must not be asked for."""
-    output = model.generate(["word " * 200], cut_long_turn=True, max_new_tokens=28, min_new_tokens=28)
-    assert output.prompt_tokens == 100
-    assert output.response_tokens == [28]
-
-
-def test_transformers_own_output_can_be_asked_for(gpt2: ConversationModel) -> None:
-    output = gpt2.generate(CONTEXT, return_dict_in_generate=True, output_scores=True, max_new_tokens=2)
-    assert len(output.raw.scores) == 2
-
-
-def test_logits_processors_and_stopping_criteria_are_used_on_every_path(gpt2: ConversationModel) -> None:
-    word = gpt2.tokenizer.encode(" word")[0]
-
-    def only_word(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        return torch.full_like(scores, -torch.inf).index_fill(1, torch.tensor([word]), 0.0)
-
-    def three(ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
-        return torch.tensor([ids[:, -3:].eq(word).all().item()])
-
-    options: dict[str, Any] = {"logits_processor": [only_word], "stopping_criteria": [three]}
-    assert gpt2.generate(CONTEXT, **options).responses == [" word word word"]
-    assert streamed(gpt2, CONTEXT, **options) == " word word word"
-    assert options == {"logits_processor": [only_word], "stopping_criteria": [three]}
-
-
-def test_assisted_decoding_says_what_greedy_says(llama: ConversationModel) -> None:
-    expected = llama.generate(CONTEXT, max_new_tokens=15).responses
-    assert llama.generate(CONTEXT, max_new_tokens=15, prompt_lookup_num_tokens=3).responses == expected
-    assert llama.generate(CONTEXT, max_new_tokens=15, assistant_model=llama.hf_model).responses == expected
-
-
-def test_a_stream_that_waits_for_another_ends_at_once(gpt2: ConversationModel) -> None:
-    slow = gpt2.hf_model.register_forward_hook(lambda *_: time.sleep(0.1))
-    first = gpt2.stream(CONTEXT, max_new_tokens=30, min_new_tokens=30)
-    next(first)
-    second = gpt2.stream(CONTEXT, max_new_tokens=30)
-    waiting = threading.Thread(target=lambda: next(second, None))
-    waiting.start()
-    time.sleep(0.2)
-    work = [thread for thread in threading.enumerate() if thread.name == "convmodel-generate"]
-    assert len(work) == 2
-    begin = time.perf_counter()
-    second.gi_frame.f_locals["work"].stop()  # type: ignore[attr-defined]
-    assert time.perf_counter() - begin < 1
-    waiting.join()
-    slow.remove()
-    first.close()  # type: ignore[attr-defined]
+def test_a_cache_is_given_away_only_if_all_of_it_is_used() -> None:
+    caches, cache = PrefixCache(10**6), KVCache(1)
+    cache.layers[0].update(torch.ones(1, 1, 8, 2), torch.ones(1, 1, 8, 2))
+    caches.put([*range(8)], [], cache)
+    part = caches.take([0, 1, 2, 3, 4, 9, 9], [])
+    assert part is not None
+    assert (part.length, len(caches)) == (5, 1)
+    assert caches.take([0, 1, 2, 9, 9], []) is None  # too few to be worth it
+    assert caches.take([*range(8), 9], []) is cache
+    assert len(caches) == 0

@@ -1,0 +1,153 @@
+"""Keys and values of the tokens read so far, for one sequence or a batch of them that end at the same place.
+
+Owns: growing in place, forgetting, and sequences that join and leave a batch. A batch is padded on the left, where
+transformers' models expect it: relative positions stay right, sliding windows included.
+"""
+
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+_SPARE = 64
+"""Positions of room that are added at least when a buffer is full; an eighth of its length where that is more."""
+
+
+class _Layer(DynamicLayer):
+    """One layer's keys and values, (rows, heads, positions, head size), in buffers with room to grow.
+
+    `DynamicLayer` makes a new tensor at each token, and so copies all that it holds.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.length = 0
+        self.room = 0
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Appends, and returns all keys and values."""
+        end = self.length + key_states.shape[2]
+        if self.keys is None or end > self.keys.shape[2]:
+            self._grow(key_states, value_states, end)
+        assert self.keys is not None
+        assert self.values is not None
+        self.keys[:, :, self.length : end] = key_states
+        self.values[:, :, self.length : end] = value_states
+        self.length = end
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+    def _grow(self, key_states: torch.Tensor, value_states: torch.Tensor, end: int) -> None:
+        size = max(end, self.room) if self.keys is None else end + max(_SPARE, end // 8)
+        grown = []
+        for old, like in ((self.keys, key_states), (self.values, value_states)):
+            new = like.new_empty((*like.shape[:2], size, like.shape[3]))
+            if old is not None:
+                new[:, :, : self.length] = old[:, :, : self.length]
+            grown.append(new)
+        self.keys, self.values = grown
+        self.is_initialized = True
+
+    def fill(self, keys: torch.Tensor, values: torch.Tensor, length: int) -> None:
+        """Takes buffers whose first `length` positions are in use."""
+        self.keys, self.values, self.length = keys, values, length
+        self.is_initialized = True
+
+    def get_seq_length(self) -> int:
+        """Returns how many positions are in use."""
+        return self.length
+
+
+class KVCache(Cache):
+    """What a model has computed for the tokens of one or several sequences, which it need not read again.
+
+    Attributes:
+        starts: For each row, the position at which its sequence begins; before it is padding.
+    """
+
+    layers: list[_Layer]  # type: ignore[assignment]
+
+    def __init__(self, layers: int, *, room: int = 0) -> None:
+        """Makes an empty cache of one row.
+
+        Args:
+            layers: How many layers the model has.
+            room: Positions to make room for at first.
+        """
+        super().__init__(layers=[_Layer() for _ in range(layers)])
+        for layer in self.layers:
+            layer.room = room
+        self.starts = [0]
+
+    @property
+    def length(self) -> int:
+        """Positions in use, padding included."""
+        return self.layers[0].length
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it holds."""
+        return sum(part.nbytes for layer in self.layers for part in self._parts(layer))
+
+    def mask(self, new: int) -> torch.Tensor | None:
+        """Makes the attention mask for some new tokens: (rows, positions), 0 at padding; None where there is none."""
+        if not any(self.starts):
+            return None
+        keys = self.layers[0].keys
+        assert keys is not None
+        positions = torch.arange(self.length + new, device=keys.device)
+        starts = torch.tensor(self.starts, device=keys.device)
+        return (positions >= starts[:, None]).long()
+
+    def keep(self, length: int) -> None:
+        """Forgets all tokens after the first `length` positions, also where only some layers have read them."""
+        for layer in self.layers:
+            layer.length = min(layer.length, length)
+
+    def copy(self, *, length: int | None = None, room: int = 0) -> "KVCache":
+        """Copies a cache of one row, or its first `length` tokens."""
+        copied = KVCache(len(self.layers), room=room)
+        for mine, its in zip(self.layers, copied.layers, strict=True):
+            keys, values = (part[:, :, : self.length if length is None else length] for part in self._parts(mine))
+            its.update(keys, values)
+        return copied
+
+    @classmethod
+    def merge(cls, parts: "list[tuple[KVCache, list[int]]]") -> "KVCache":
+        """Makes a batch of rows of some caches, padded on the left to the longest; what need not be copied is not."""
+        (first, rows), *others = parts
+        if not others and rows == [*range(len(first.starts))] and 0 in first.starts:
+            return first
+        begins = [min(cache.starts[row] for row in rows) for cache, rows in parts]
+        length = max(cache.length - begin for (cache, _), begin in zip(parts, begins, strict=True))
+        merged = cls(len(first.layers))
+        merged.starts = [cache.starts[row] + length - cache.length for cache, rows in parts for row in rows]
+        for number, layer in enumerate(merged.layers):
+            pairs = [cls._parts(cache.layers[number]) for cache, _ in parts]
+            buffers: list[torch.Tensor] = []
+            for part in range(2):
+                _, heads, _, size = pairs[0][part].shape
+                # Zeros, since a mask does not silence what is no number.
+                buffer = pairs[0][part].new_zeros((len(merged.starts), heads, length + _SPARE, size))
+                row = 0
+                for (cache, rows), begin, pair in zip(parts, begins, pairs, strict=True):
+                    first_position = length - cache.length + begin
+                    buffer[row : row + len(rows), :, first_position:length] = pair[part][rows, :, begin : cache.length]
+                    row += len(rows)
+                buffers.append(buffer)
+            layer.fill(buffers[0], buffers[1], length)
+        return merged
+
+    @staticmethod
+    def _parts(layer: _Layer) -> tuple[torch.Tensor, ...]:
+        return () if layer.keys is None else (layer.keys, cast(torch.Tensor, layer.values))
+
+
+def can_cache(config: "PretrainedConfig") -> bool:
+    """Tells whether a model keeps keys and values of tokens and nothing else (as state-space models would)."""
+    layers = DynamicCache(config=config).layers
+    return bool(layers) and all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)

@@ -1,0 +1,215 @@
+"""A context to responses: text in, text out.
+
+Owns: what generates them, the engine or transformers' `generate`; text as it comes, and stop strings.
+"""
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers.generation import GenerateDecoderOnlyOutput
+
+from convmodel.conversation import Conversation, ConversationLike
+from convmodel.errors import ConfigError
+from convmodel.generation import hf_generate
+from convmodel.generation.detokenizer import Detokenizer
+from convmodel.generation.engine import Engine
+from convmodel.generation.kv_cache import can_cache
+from convmodel.generation.options import GenerationOptions
+from convmodel.generation.output import Chunk, ConversationModelOutput, Response
+from convmodel.generation.request import Request, Row
+from convmodel.generation.sampling import HONOURED, Sampler, with_defaults
+from convmodel.layout import Prompt
+from convmodel.tokenizer import ConversationTokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+logger = logging.getLogger(__name__)
+
+SPARE = 0.25
+"""Which share of a full context becomes free when its oldest turns leave, so that they need not leave every time."""
+
+_OF_EVERY_RESPONSE = frozenset({"max_new_tokens", "eos_token_id", "pad_token_id", "stop_strings"})
+
+
+def respond(
+    engine: Engine, tokenizer: ConversationTokenizer, context: ConversationLike, options: GenerationOptions
+) -> ConversationModelOutput:
+    """Generates responses to a context.
+
+    Raises:
+        ConversationError: If the context is malformed.
+        ContextTooLongError: If its newest turn alone is too long and may not be cut.
+        ConfigError: If transformers refuses the options.
+    """
+    conversation = Conversation.of(context)
+    prompt = make_prompt(tokenizer, conversation, options)
+    if is_for_engine(engine.hf_model, options):
+        responses, raw = _generate(engine, tokenizer, prompt, options)
+    else:
+        responses, raw = hf_generate.generate(engine.hf_model, tokenizer, prompt, options)
+    scores = [response.score for response in responses if response.score is not None]
+    return ConversationModelOutput(
+        responses=[response.text for response in responses],
+        context=list(conversation.turns),
+        finish_reasons=[response.finish_reason for response in responses],
+        response_tokens=[len(response.ids) for response in responses],
+        prompt_tokens=len(prompt.input_ids),
+        left_out=prompt.left_out,
+        cut=prompt.cut,
+        scores=scores or None,
+        raw=raw,
+    )
+
+
+def make_prompt(tokenizer: ConversationTokenizer, context: ConversationLike, options: GenerationOptions) -> Prompt:
+    """Encodes a context so that it and the response fit in the model's positions.
+
+    Raises:
+        ConversationError: If the context is malformed.
+        ContextTooLongError: If its newest turn alone is too long and may not be cut.
+    """
+    return tokenizer.prompt(
+        context, reply_as=options.reply_as, budget=options.budget, cut_long_turn=options.cut_long_turn, spare=SPARE
+    )
+
+
+def stream(
+    engine: Engine, tokenizer: ConversationTokenizer, prompt: Prompt, options: GenerationOptions
+) -> Iterator[Chunk]:
+    """Generates one response and yields its text as it comes; the texts join to what `respond` returns.
+
+    Closing the iterator early stops the generation after the token in work.
+
+    Raises:
+        ConfigError: If transformers refuses the options, or they ask for beams or several responses.
+    """
+    if options.hf.get("num_beams", 1) > 1 or options.hf.get("num_return_sequences", 1) > 1:
+        raise ConfigError("only one response without beams can be streamed: call generate() instead")
+    if not is_for_engine(engine.hf_model, options):
+        return hf_generate.stream(engine.hf_model, tokenizer, prompt, options)
+    return _chunks(engine, tokenizer, make_request(engine.hf_model, tokenizer, prompt, options), options)
+
+
+def is_for_engine(hf_model: "PreTrainedModel", options: GenerationOptions) -> bool:
+    """Tells whether the engine does what is asked; else transformers' `generate` does."""
+    asked = {
+        name
+        for name, value in options.hf.items()
+        if not ((name in ("num_beams", "num_return_sequences") and value == 1) or (name == "use_cache" and value))
+    }
+    if options.hf.get("do_sample") or hf_model.generation_config.do_sample:
+        asked.discard("num_return_sequences")
+    return asked <= HONOURED | _OF_EVERY_RESPONSE and can_cache(hf_model.config)
+
+
+def make_request(
+    hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, prompt: Prompt, options: GenerationOptions
+) -> Request:
+    """Makes what the engine is asked for a prompt.
+
+    Raises:
+        ConfigError: If transformers refuses the options.
+    """
+    length, stops = len(prompt.input_ids), sorted(options.stop_token_ids)
+    chosen = with_defaults(hf_model, options.hf)
+    try:
+        samplers = [
+            Sampler(
+                chosen,
+                prompt.input_ids,
+                stops,
+                seed=None if options.seed is None else options.seed + number,
+                device=hf_model.device,
+            )
+            for number in range(options.hf.get("num_return_sequences", 1))
+        ]
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"transformers refuses these options: {error}") from error
+    return Request(
+        prompt.input_ids,
+        prompt.types if tokenizer.layout.use_token_types else [],
+        samplers,
+        stop_ids=options.stop_token_ids,
+        max_new_tokens=options.hf["max_new_tokens"] if options.max_length is None else options.max_length - length,
+    )
+
+
+def _generate(
+    engine: Engine, tokenizer: ConversationTokenizer, prompt: Prompt, options: GenerationOptions
+) -> tuple[list[Response], Any]:
+    """Generates with the engine; the second value is what transformers' `generate` would return."""
+    request = make_request(engine.hf_model, tokenizer, prompt, options)
+    texts = [_Text(row, tokenizer, options) for row in request.rows]
+    pieces: list[list[str]] = [[] for _ in texts]
+    with closing(engine.follow(request)) as following:
+        for _ in following:
+            for text, said in zip(texts, pieces, strict=True):
+                said.append(text.new().text)
+    responses = [
+        Response("".join(said) + text.finish(), text.detokenizer.ids, row.finish_reason or "length")
+        for text, said, row in zip(texts, pieces, request.rows, strict=True)
+    ]
+    return responses, GenerateDecoderOnlyOutput(sequences=_sequences(request, tokenizer.pad_token_id))
+
+
+def _chunks(
+    engine: Engine, tokenizer: ConversationTokenizer, request: Request, options: GenerationOptions
+) -> Iterator[Chunk]:
+    text = _Text(request.rows[0], tokenizer, options)
+    began = None
+    with closing(engine.follow(request)) as following:
+        for _ in following:
+            began = began or time.perf_counter()
+            chunk = text.new()
+            if chunk.text:
+                yield chunk
+    seconds = time.perf_counter() - began if began else 0.0
+    said = len(text.detokenizer.ids)
+    yield Chunk(
+        text.finish(),
+        request.rows[0].finish_reason,
+        *text.held(),
+        tokens_per_second=(said - 1) / seconds if said > 1 and seconds else None,
+    )
+
+
+class _Text:
+    """The text of one response in work, which ends where a stop string does."""
+
+    def __init__(self, row: Row, tokenizer: ConversationTokenizer, options: GenerationOptions) -> None:
+        self.detokenizer = Detokenizer(tokenizer.decode, options.stop_strings)
+        self._row = row
+        self._said = 0
+
+    def new(self) -> Chunk:
+        """Returns what is new and certain; the tokens of what is not come with a later chunk."""
+        text = ""
+        read = len(self.detokenizer.ids)
+        for index in self._row.tokens[read:]:
+            text += self.detokenizer.add(index)
+            if self.detokenizer.stopped:
+                self._row.finish_reason = "stop"
+                break
+        return Chunk(text, None, *self.held()) if text else Chunk("")
+
+    def held(self) -> tuple[tuple[int, ...], tuple[float, ...]]:
+        """Returns the tokens, and their log-probabilities, that no chunk has had."""
+        part = slice(self._said, len(self.detokenizer.ids))
+        self._said = len(self.detokenizer.ids)
+        return tuple(self._row.tokens[part]), tuple(self._row.log_probabilities[part])
+
+    def finish(self) -> str:
+        """Returns what was held back."""
+        return self.detokenizer.finish()
+
+
+def _sequences(request: Request, pad: int) -> Any:
+    """Returns prompts and responses as transformers' `generate` does: (responses, tokens), padded."""
+    rows = [request.ids + row.tokens + ([] if row.ended_by is None else [row.ended_by]) for row in request.rows]
+    length = max(map(len, rows))
+    return torch.tensor([row + [pad] * (length - len(row)) for row in rows])
