@@ -133,6 +133,7 @@ class Engine:
                     self._changed.notify_all()
         finally:
             with self._changed:
+                self._leave()  # for those that were closed meanwhile
                 self._stepping = False
                 self._changed.notify_all()
 
