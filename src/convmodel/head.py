@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from convmodel.inference import evaluation_mode
 
@@ -49,7 +50,8 @@ class Head:
         rows_adapter: Any = getattr(layer, "token_adapter", None)
         # A subclass may compute something else, which these numbers need not show: LoRA begins as nothing.
         plain = type(layer if rows_adapter is None else rows_adapter.get_base_layer()) is nn.Linear
-        if base is hf_model or not plain:
+        # A weight that is spread over processes is only whole inside the whole model's forward.
+        if base is hf_model or not plain or isinstance(getattr(layer, "weight", None), DTensor):
             return None
         head = cls(base, layer)
         embedding: Any = hf_model.get_input_embeddings()

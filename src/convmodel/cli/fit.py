@@ -56,6 +56,9 @@ def _fit(
     conversation_model = load_model(model)
     console.print(f"fine-tuning {model} on {train}: {config.describe()}", highlight=False, soft_wrap=True)
     result = conversation_model.fit(*conversations, config=config)
+    from convmodel.training.sharding import leave_group  # loads torch, as `fit` has done
+
+    leave_group()
     if as_json:
         print_json({**asdict(result), "config": config.to_dict()})
         return

@@ -93,7 +93,8 @@ class _HeadLoss(torch.autograd.Function):
         with torch.autocast(device.type, enabled=False):
             matrix, finer_matrix = weight.detach().to(dtype), weight.detach().to(finer)
             by_hidden = torch.empty_like(hidden, dtype=torch.promote_types(hidden.dtype, finer))
-            by_weight = torch.zeros_like(weight) if wanted[1] else None
+            summed = torch.promote_types(weight.dtype, torch.float32)  # FSDP gives weights in bf16
+            by_weight = torch.zeros_like(weight, dtype=summed) if wanted[1] else None
             by_bias = torch.zeros_like(bias) if bias is not None and wanted[2] else None
             total = torch.zeros((), dtype=torch.float64, device=device)
             for start in range(0, len(hidden), chunk_size(weight)):

@@ -68,7 +68,10 @@ def computing_loss(hf_model: "PreTrainedModel", head: Head | None) -> Iterator[N
         # A cache is of no use here, and GPT-2 makes one by default.
         if head is None:
             return supervised_loss(whole(**inputs, use_cache=False).logits, labels, total_weight, weights)
-        return head_loss(head, head.hidden(**inputs), labels, total_weight, weights)
+        hidden, layer = head.hidden(**inputs), head.layer
+        with own_attributes(layer, "forward"):  # inside of which FSDP has the weights of a layer whole
+            layer.forward = lambda states: head_loss(head, states, labels, total_weight, weights)
+            return layer(hidden)
 
     with own_attributes(hf_model, "forward", _UNWRAPPED):
         vars(hf_model).pop(_UNWRAPPED, None)  # an earlier wrapping of the caller's

@@ -15,6 +15,7 @@ from convmodel.evaluation.likelihood import EvaluationResult
 from convmodel.tokenizer import ConversationTokenizer
 from convmodel.training.adapters import remove_adapters
 from convmodel.training.checkpoints import load_weights, save_checkpoint
+from convmodel.training.sharding import whole_weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -82,8 +83,10 @@ class BestModel:
         self.result, self.step = result, step
         if self._folder is None:
             self._weights = {name: value.detach().cpu().clone() for name, value in self._trained()}
-        elif save:
-            self._save(self._folder)
+            return
+        weights = whole_weights(self._hf_model)
+        if save:
+            self._save(self._folder, weights)
 
     def merge(self, *, save: bool) -> None:
         """Adds adapters to the weights of the model in hand, and saves it whole."""
@@ -96,12 +99,12 @@ class BestModel:
         if self._place is not None and self._folder != self._place:
             shutil.rmtree(str(self._folder), ignore_errors=True)
 
-    def _save(self, folder: str) -> None:
+    def _save(self, folder: str, weights: dict[str, torch.Tensor] | None = None) -> None:
         facts = {"Updates": f"{self.step:,}"}
         if self.result is not None:
             facts["Validation perplexity"] = f"{self.result.perplexity:.2f} per token of this vocabulary"
             facts["Validation bits per byte"] = f"{self.result.bits_per_byte:.3f}"
-        save_checkpoint(self._hf_model, self._tokenizer, folder, facts=facts)
+        save_checkpoint(self._hf_model, self._tokenizer, folder, facts=facts, weights=weights)
 
     def _trained(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Names what a run changes: of a model with adapters these alone."""

@@ -17,8 +17,10 @@ from convmodel.hub import ADAPTER_CONFIG, ADAPTER_WEIGHTS, BASE_FILE
 from convmodel.storage import staged
 from convmodel.tokenizer import ConversationTokenizer
 from convmodel.training.adapters import has_adapters, load_adapters, save_adapters
+from convmodel.training.sharding import put_weights
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel
 
 
@@ -28,6 +30,7 @@ def save_checkpoint(
     folder: str | os.PathLike[str],
     *,
     facts: dict[str, Any] | None = None,
+    weights: "dict[str, torch.Tensor] | None" = None,
 ) -> None:
     """Writes a folder that plain `AutoModelForCausalLM` and `AutoTokenizer` load too.
 
@@ -36,6 +39,7 @@ def save_checkpoint(
         tokenizer: The layout they were trained with.
         folder: Where to; made if missing. A model that it holds is replaced, other files stay.
         facts: Lines for the model card, such as `{"Perplexity": "12.3"}`.
+        weights: The model's, gathered, where it is spread over processes.
 
     Raises:
         SaveError: If the folder cannot be written; what it held is untouched.
@@ -43,7 +47,7 @@ def save_checkpoint(
     place = Path(folder)
     with staged(folder) as stage:
         try:
-            _save_model(hf_model, tokenizer, stage)
+            _save_model(hf_model, tokenizer, stage, weights)
             tokenizer.save_pretrained(stage)
         except Exception as error:
             # What safetensors and tokenizers raise on a full disk is no OSError, and tokenizers' is a bare Exception.
@@ -71,7 +75,12 @@ def _may_write_card(path: Path) -> bool:
     return not path.exists() or "\nSaved by convmodel " in path.read_text(encoding="utf-8", errors="replace")
 
 
-def _save_model(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, folder: Path) -> None:
+def _save_model(
+    hf_model: "PreTrainedModel",
+    tokenizer: ConversationTokenizer,
+    folder: Path,
+    weights: "dict[str, torch.Tensor] | None",
+) -> None:
     """Writes weights, config and generation config; the model in hand keeps its own."""
     own = hf_model.generation_config
     hf_model.generation_config = sampling_defaults(own, tokenizer)
@@ -79,7 +88,7 @@ def _save_model(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, f
         if has_adapters(hf_model):
             save_adapters(hf_model, folder)
         else:
-            hf_model.save_pretrained(folder)
+            hf_model.save_pretrained(folder, state_dict=weights)
     finally:
         hf_model.generation_config = own
 
@@ -94,7 +103,7 @@ def load_weights(hf_model: "PreTrainedModel", folder: str | os.PathLike[str]) ->
         load_adapters(hf_model, place)
         return
     saved = type(hf_model).from_pretrained(place, dtype=hf_model.dtype)
-    hf_model.load_state_dict(saved.state_dict())
+    put_weights(hf_model, saved.state_dict())
 
 
 def _model_card(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, facts: dict[str, Any]) -> str:

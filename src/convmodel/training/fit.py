@@ -8,6 +8,7 @@ import logging
 import random
 import tempfile
 import time
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
@@ -48,6 +49,7 @@ from convmodel.training.metrics import MetricsFile
 from convmodel.training.progress import FitProgress
 from convmodel.training.run_folder import RunFolder
 from convmodel.training.run_identity import run_identity
+from convmodel.training.sharding import is_sharded
 from convmodel.training.trainer import FitTrainer
 
 if TYPE_CHECKING:
@@ -203,7 +205,8 @@ def _trainer(
 @contextmanager
 def _trainable(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, config: FitConfig) -> Iterator[None]:
     """Makes a model's weights, or adapters beside them, ready to learn; an error takes new adapters off again."""
-    flags = [(parameter, parameter.requires_grad) for parameter in hf_model.parameters()]
+    # Only as long as the model has them: one that is spread over processes has parts of them instead.
+    flags = [(weakref.ref(parameter), parameter.requires_grad) for parameter in hf_model.parameters()]
     added = _make_trainable(hf_model, tokenizer, config)
     before = fingerprint(hf_model)
     try:
@@ -213,15 +216,16 @@ def _trainable(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, co
     except BaseException:
         if added and has_adapters(hf_model):
             remove_adapters(hf_model, merge=False)
-        elif fingerprint(hf_model) != before:  # it is no longer what it was loaded from
+        elif is_sharded(hf_model) or fingerprint(hf_model) != before:  # it is no longer what it was loaded from
             hf_model.name_or_path = ""
         raise
     finally:
         hf_model.eval()
         if has_adapters(hf_model):
             settle_adapters(hf_model)
-        for parameter, wanted in flags:
-            parameter.requires_grad_(wanted)
+        for reference, wanted in flags:
+            if (parameter := reference()) is not None:
+                parameter.requires_grad_(wanted)
 
 
 def _make_trainable(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, config: FitConfig) -> bool:

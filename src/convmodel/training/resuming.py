@@ -15,7 +15,7 @@ import torch
 from transformers import Trainer, TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
 
-from convmodel.errors import ConfigError, StoppedError
+from convmodel.errors import StoppedError
 from convmodel.tokenizer import ConversationTokenizer
 from convmodel.training.best import BestModel
 from convmodel.training.cadence import Cadence
@@ -23,6 +23,7 @@ from convmodel.training.checkpoints import load_weights, save_checkpoint
 from convmodel.training.config import FitConfig
 from convmodel.training.random_state import random_state, restore_random_state
 from convmodel.training.run_folder import RunFolder
+from convmodel.training.sharding import settle_sharding, spread_optimizer_state, whole, whole_weights
 from convmodel.training.state_file import load_optimizer_state, optimizer_state, read_state, write_state
 
 logger = logging.getLogger(__name__)
@@ -57,12 +58,11 @@ class ResumableTrainer(Trainer):
             The training loss, averaged over the run's updates.
 
         Raises:
-            ConfigError: If the folder holds another run.
+            ConfigError: If the folder holds another run, or the model cannot be spread over processes as asked.
             SaveError: If a checkpoint cannot be written.
             StoppedError: If a signal stopped the run.
         """
-        if run and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
-            raise ConfigError("a model that is spread over processes cannot be saved yet: use plain data parallelism")
+        settle_sharding(self.accelerator, self.accelerator.unwrap_model(self.model), config)
         self._run = run
         self._anew = config.resume is False
         self._cadence = Cadence(config)
@@ -94,14 +94,15 @@ class ResumableTrainer(Trainer):
         if self._run is None or self._cadence is None:
             return  # a callback asked for it, but there is no folder
         self.store_flos()
-        state = self._state()
+        state, weights = self._state(), whole_weights(self.accelerator.unwrap_model(self.model))
         if self.args.should_save:
-            self._run.add(self.state.global_step, partial(self._write, state), keep=self._cadence.keep)
+            self._run.add(self.state.global_step, partial(self._write, state, weights), keep=self._cadence.keep)
         self.accelerator.wait_for_everyone()
 
-    def _write(self, state: dict[str, Any], folder: Path) -> None:
+    def _write(self, state: dict[str, Any], weights: dict[str, torch.Tensor] | None, folder: Path) -> None:
         hf_model = self.accelerator.unwrap_model(self.model)
-        save_checkpoint(hf_model, self._tokenizer, folder, facts={"Updates": f"{self.state.global_step:,}"})
+        facts = {"Updates": f"{self.state.global_step:,}"}
+        save_checkpoint(hf_model, self._tokenizer, folder, facts=facts, weights=weights)
         write_state(state, folder)
         self.state.save_to_json(str(folder / TRAINER_STATE_NAME))
 
@@ -111,7 +112,7 @@ class ResumableTrainer(Trainer):
         assert self.lr_scheduler is not None
         scaler = getattr(self.accelerator, "scaler", None)
         return {
-            "optimizer": optimizer_state(self.optimizer, self.accelerator.unwrap_model(self.model)),
+            "optimizer": whole(optimizer_state(self.optimizer, self.accelerator.unwrap_model(self.model))),
             "schedule": self.lr_scheduler.state_dict(),
             "scaler": scaler.state_dict() if scaler is not None else None,
             "processes": {name: self._gathered(value) for name, value in own.items()},
@@ -142,7 +143,7 @@ class ResumableTrainer(Trainer):
         assert self.optimizer is not None
         assert self.lr_scheduler is not None
         model = self.accelerator.unwrap_model(self.model)
-        load_optimizer_state(self.optimizer, model, self._resumed.pop("optimizer"))
+        load_optimizer_state(self.optimizer, model, spread_optimizer_state(self._resumed.pop("optimizer"), model))
         self.lr_scheduler.load_state_dict(self._resumed["schedule"])
         if self.args.should_save:
             step, steps = self.state.global_step, self.state.max_steps

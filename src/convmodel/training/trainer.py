@@ -23,6 +23,7 @@ from convmodel.tokenizer import ConversationTokenizer
 from convmodel.training.best import BestModel
 from convmodel.training.fit_data import FitData
 from convmodel.training.resuming import ResumableTrainer
+from convmodel.training.sharding import is_sharded, reshard
 
 
 class FitTrainer(ResumableTrainer):
@@ -142,6 +143,7 @@ class FitTrainer(ResumableTrainer):
             result = evaluate_windows(
                 self._hf_model, self._tokenizer, self._data.valid, batch_size=self.args.eval_batch_size
             )
+        reshard(self._hf_model)
         if self.args.world_size > 1:  # all decide by the same numbers, to the last bit
             numbers = torch.tensor([result.loss, result.perplexity, result.bits_per_byte], dtype=torch.float64)
             torch.distributed.broadcast(numbers := numbers.to(self.args.device), src=0)
@@ -199,9 +201,11 @@ class FitTrainer(ResumableTrainer):
 
     def _diverged(self, what: str, windows: Sequence[Window] = ()) -> ConfigError:
         """Says where training diverged: before which update and, if some of its windows are to blame, in which."""
+        # A spread model computes only where all processes do, and the others may know of nothing.
+        examined = [] if is_sharded(self._hf_model) else windows
         with plain_forward(self._hf_model):
-            alone = [token_nats(self._hf_model, self._tokenizer, [window])[0].sum() for window in windows]
-        blamed = [window for window, nats in zip(windows, alone, strict=True) if not nats.isfinite()] or windows
+            alone = [token_nats(self._hf_model, self._tokenizer, [window])[0].sum() for window in examined]
+        blamed = [window for window, nats in zip(examined, alone, strict=True) if not nats.isfinite()] or windows
         where = f" in {_names(blamed)}" if windows else ""
         return ConfigError(
             f"{what}{where} at update {self.state.global_step + bool(windows)}: training has diverged; "
