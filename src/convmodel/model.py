@@ -210,6 +210,7 @@ class ConversationModel:
             ConversationError: If the data is malformed; the message names the file and line.
             ConfigError: If an option does not exist or makes no sense, or training diverges.
             SaveError: If `output_dir` cannot be written.
+            StoppedError: If a signal stopped the run; what it learned is in a checkpoint, if there is an `output_dir`.
             MissingExtraError: If accelerate is not installed.
         """
         if config is not None and options:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 _SPARE = 64
-"""Positions of room that are added at least when a buffer is full; an eighth of its length where that is more."""
+"""Positions of room that are added when a buffer is full."""
 
 
 class _Layer(DynamicLayer):
@@ -42,7 +42,7 @@ class _Layer(DynamicLayer):
         return self.keys[:, :, :end], self.values[:, :, :end]
 
     def _grow(self, key_states: torch.Tensor, value_states: torch.Tensor, end: int) -> None:
-        size = max(end, self.room) if self.keys is None else end + max(_SPARE, end // 8)
+        size = max(end, self.room) if self.keys is None else end + _SPARE
         grown = []
         for old, like in ((self.keys, key_states), (self.values, value_states)):
             new = like.new_empty((*like.shape[:2], size, like.shape[3]))
