@@ -66,6 +66,7 @@ class Engine:
         self._max_rows = max_rows
         self._waiting: deque[Request] = deque()
         self._reading: tuple[Request, KVCache] | None = None
+        self._joining: list[tuple[Request, KVCache]] = []  # whose prompts have been read
         self._rows: list[Row | None] = []  # None where a row of the cache is of no more use
         self._cache: KVCache | None = None
         self._changed = threading.Condition()
@@ -104,7 +105,9 @@ class Engine:
     @property
     def load(self) -> tuple[int, int]:
         """How many responses are in work, and how many requests wait."""
-        return sum(row is not None for row in self._rows), len(self._waiting) + (self._reading is not None)
+        joining = sum(len(request.rows) for request, _ in self._joining)
+        in_work = sum(row is not None for row in self._rows) + joining
+        return in_work, len(self._waiting) + (self._reading is not None)
 
     def _check_weights(self) -> None:
         """Forgets what was computed with other weights."""
@@ -147,21 +150,23 @@ class Engine:
     def _step(self) -> None:
         self._leave()
         # In turn, so that first tokens come out at once and nobody waits for more than a piece of a prompt.
-        self._has_read = not self._has_read and self._read()
-        if not self._has_read and self._cache is not None:
-            self._decode(self._cache)
+        self._has_read = (not self._has_read or self._is_patient()) and self._read()
+        if not self._has_read:
+            self._decode()
+
+    def _is_patient(self) -> bool:
+        return all(row.request.patient for row in self._rows if row) and all(new.patient for new, _ in self._joining)
 
     # Reading prompts
 
     def _read(self) -> bool:
-        """Reads prompts, up to some number of tokens, and lets those read to the end join the responses in work.
+        """Reads prompts, up to some number of tokens; those read to the end join the responses in work.
 
         Returns:
             Whether there was anything to read.
         """
         left = _PIECE
-        new: list[tuple[Request, KVCache]] = []
-        while left > 0 and (reading := self._reading or self._next(len(new))):
+        while left > 0 and (reading := self._reading or self._next()):
             request, cache = self._reading = reading
             before = cache.length
             piece = slice(before, before + left)
@@ -169,22 +174,20 @@ class Engine:
                 logits = self._run([request.ids[piece]], [request.types[piece]], cache)
                 left -= cache.length - before
                 if cache.length == len(request.ids):
-                    self._reading = None
                     self._choose(request.rows, logits.expand(len(request.rows), -1))
-                    new.append(reading)
+                    self._reading = None
+                    self._joining.append(reading)
             except Exception as error:
                 self._reading, request.error = None, error
             except BaseException:  # Ctrl-C, maybe between two layers
                 cache.keep(before)
                 raise
-        if new:
-            self._join(new)
         return left < _PIECE
 
-    def _next(self, new: int) -> tuple[Request, KVCache] | None:
+    def _next(self) -> tuple[Request, KVCache] | None:
         """Takes the next request that waits, if there is room for it."""
         while self._waiting:
-            in_work = sum(row is not None for row in self._rows) + new
+            in_work = self.load[0]
             if in_work and in_work + len(self._waiting[0].rows) > self._max_rows:
                 return None
             request = self._waiting.popleft()
@@ -195,54 +198,61 @@ class Engine:
                 return request, cache or KVCache(self._forward.layers, room=room)
         return None
 
-    def _join(self, new: list[tuple[Request, KVCache]]) -> None:
+    def _join(self) -> None:
+        """Makes one batch of the responses in work and of those whose prompts have been read."""
         parts = [] if self._cache is None else [(self._cache, [i for i, row in enumerate(self._rows) if row])]
-        rows: list[Row] = [row for row in self._rows if row]
-        for request, cache in new:
+        rows: list[Row | None] = [row for row in self._rows if row]
+        for request, cache in self._joining:
             if request.remember and len(request.rows) > 1:
                 self.caches.put(request.ids, request.types, cache)
             parts.append((cache, [0] * len(request.rows)))
             rows += request.rows
-        self._cache, self._rows = KVCache.merge(parts), [*rows]
+        self._cache, self._rows, self._joining = KVCache.merge(parts), rows, []
         self._leave()
 
     # Responses in work
 
-    def _decode(self, cache: KVCache) -> None:
+    def _decode(self) -> None:
         """Lets all responses go on by one token."""
-        before = cache.length
+        if self._joining:
+            self._join()
+        if self._cache is None:
+            return
+        cache, before = self._cache, self._cache.length
         try:
             logits = self._run(
                 [[row.tokens[-1] if row else 0] for row in self._rows],
                 [row.request.types[-1:] if row else [] for row in self._rows],
                 cache,
             )
+            live = [i for i, row in enumerate(self._rows) if row]
+            self._choose([row for row in self._rows if row], logits[live])
         except Exception as error:
             for row in self._rows:
                 if row:
                     row.request.error = error
             self._rows, self._cache = [], None
-            return
         except BaseException:
             cache.keep(before)
             raise
-        live = [i for i, row in enumerate(self._rows) if row]
-        self._choose([row for row in self._rows if row], logits[live])
         self._leave()
 
     def _choose(self, rows: list[Row], logits: torch.Tensor) -> None:
         """Chooses the next token of each row; what a processor raises ends its request only."""
         logits = logits.float()
         totals = logits.logsumexp(-1).tolist()
-        likeliest = logits.argmax(-1).tolist()
+        chosen: list[int] = logits.argmax(-1).tolist()
         for number, row in enumerate(rows):
-            try:
-                index = likeliest[number]
-                if not row.sampler.is_plain:
-                    index = row.sampler.choose(row.ids, logits[number : number + 1])
-                row.add(index, float(logits[number, index]) - totals[number])
-            except Exception as error:
-                row.request.error = error
+            if not row.sampler.is_plain:
+                try:
+                    chosen[number] = row.sampler.choose(row.ids, logits[number : number + 1])
+                except Exception as error:
+                    row.request.error = error
+        found = logits.gather(1, torch.tensor(chosen, device=logits.device)[:, None])[:, 0].tolist()
+        # All at once, so that Ctrl-C finds either none or all of them a token further.
+        for row, index, score, total in zip(rows, chosen, found, totals, strict=True):
+            if row.request.error is None:
+                row.add(index, score - total)
         for request in dict.fromkeys(row.request for row in rows):
             request.progress += 1
 
@@ -251,8 +261,10 @@ class Engine:
         if self._reading and self._reading[0].done:
             request, cache = self._reading
             self._reading = None
-            if request.remember and request.error is None:
-                self.caches.put(request.ids, request.types, cache)
+            self._remember(request, request.ids, request.types, cache)
+        for request, cache in [each for each in self._joining if each[0].done]:
+            self._joining.remove((request, cache))
+            self._remember(request, request.ids, request.types, cache)
         for request in [each for each in self._waiting if each.done]:
             self._waiting.remove(request)
         if self._cache is None:
@@ -260,15 +272,19 @@ class Engine:
         for number, row in enumerate(self._rows):
             if row and not row.live:
                 self._rows[number] = None
-                if row.request.remember and len(row.request.rows) == 1 and row.request.error is None:
+                if len(row.request.rows) == 1 and row.request.remember:
                     cache = KVCache.merge([(self._cache, [number])])
-                    self.caches.put(row.request.ids + row.tokens, row.request.types_of(row), cache)
+                    self._remember(row.request, row.request.ids + row.tokens, row.request.types_of(row), cache)
         live = [i for i, row in enumerate(self._rows) if row]
         if not live:
             self._rows, self._cache = [], None
         elif len(live) <= len(self._rows) // 2:
             self._cache = KVCache.merge([(self._cache, live)])
             self._rows = [self._rows[i] for i in live]
+
+    def _remember(self, request: Request, ids: list[int], types: list[int], cache: KVCache) -> None:
+        if request.remember and request.error is None:
+            self.caches.put(ids, types, cache)
 
     def _run(self, ids: list[list[int]], types: list[list[int]], cache: KVCache) -> torch.Tensor:
         """Reads the next tokens of each row; returns the logits at the last, (rows, vocabulary)."""

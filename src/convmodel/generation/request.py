@@ -62,6 +62,8 @@ class Request:
         stop_ids: Ids that end a response.
         max_new_tokens: Its longest length; the id that ends it counts, too.
         remember: Whether what was computed is kept for requests that begin the same.
+        patient: Whether its responses may stand still while the prompts of others are read, which is faster for all
+            together.
         rows: The responses, one for each sampler.
         cached_tokens: How many tokens of the prompt had been computed before.
         progress: How often something new has come.
@@ -78,12 +80,14 @@ class Request:
         stop_ids: frozenset[int],
         max_new_tokens: int,
         remember: bool = True,
+        patient: bool = False,
     ) -> None:
         self.ids = list(ids)
         self.types = list(types)
         self.stop_ids = stop_ids
         self.max_new_tokens = max_new_tokens
         self.remember = remember
+        self.patient = patient
         self.rows = [Row(self, sampler) for sampler in samplers]
         self.cached_tokens = 0
         self.progress = 0
