@@ -225,7 +225,8 @@ def _first_kept(costs: Sequence[int], room: int, spare: float) -> int:
     for newest, cost in enumerate(costs):
         used += cost
         most = room if used <= room else room * (1 - spare)
-        while used > most and first < newest:
+        # To make room to spare, the turn just before the newest does not go.
+        while (used > room and first < newest) or (used > most and first < newest - 1):
             used -= costs[first]
             first += 1
     return first

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from convmodel.generation.forward import Forward, HFForward, weights_version
+from convmodel.errors import ConfigError
+from convmodel.generation.forward import Forward, HFForward, read_tokens, weights_version
 from convmodel.generation.kv_cache import KVCache
 from convmodel.generation.lean_gpt2 import LeanGPT2, supports
 from convmodel.generation.prefix_cache import LEAST_BYTES, SHARE_OF_WEIGHTS, PrefixCache
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 MAX_ROWS = 32
 """How many responses are generated together; more wait."""
 
+_ROOM = 256  # positions that a response finds at first; it gets more where it needs them
 _PIECE = 512  # tokens of prompts that are read before the responses in work go on
 
 
@@ -71,6 +73,7 @@ class Engine:
         self._cache: KVCache | None = None
         self._changed = threading.Condition()
         self._stepping = False
+        self._leader = 0  # the thread that makes the steps
         self._has_read = False
         self._version: Any = None
         self._forward: Forward
@@ -116,6 +119,8 @@ class Engine:
             if version != self._version:
                 self._version = version
                 self.caches.clear()
+                for request in self._all_requests():
+                    request.remember = False  # what it has read was read with the weights of before
             self._forward = LeanGPT2(self.hf_model) if supports(self.hf_model) else HFForward(self.hf_model)
 
     def _advance(self, request: Request, seen: int) -> None:
@@ -125,10 +130,12 @@ class Engine:
             return request.progress > seen or request.done
 
         with self._changed:
+            if self._stepping and self._leader == threading.get_ident():
+                raise ConfigError("a logits processor or a hook must not generate with the model that it works for")
             self._changed.wait_for(lambda: is_new() or not self._stepping)
             if is_new():
                 return
-            self._stepping = True
+            self._stepping, self._leader = True, threading.get_ident()
         try:
             while not is_new():
                 self._step()
@@ -136,9 +143,11 @@ class Engine:
                     self._changed.notify_all()
         finally:
             with self._changed:
-                self._leave()  # for those that were closed meanwhile
-                self._stepping = False
-                self._changed.notify_all()
+                try:
+                    self._leave()  # for those that were closed meanwhile
+                finally:
+                    self._stepping = False
+                    self._changed.notify_all()
 
     def _settle(self) -> None:
         """Lets go of what is over, unless a step is being made, which does it then."""
@@ -190,12 +199,19 @@ class Engine:
             in_work = self.load[0]
             if in_work and in_work + len(self._waiting[0].rows) > self._max_rows:
                 return None
-            request = self._waiting.popleft()
+            request, cache = self._waiting[0], None
             if not request.done:
-                room = len(request.ids) + request.max_new_tokens
-                cache = self.caches.take(request.ids, request.types, room=room)
-                request.cached_tokens = cache.length if cache else 0
-                return request, cache or KVCache(self._forward.layers, room=room)
+                room = len(request.ids) + min(request.max_new_tokens, _ROOM)
+                try:
+                    cache = self.caches.take(request.ids, request.types, room=room)
+                    cache = cache or KVCache(self._forward.layers, room=room)
+                    request.cached_tokens = cache.length
+                except Exception as error:
+                    request.error = error
+            # Not before, so that Ctrl-C loses no request of another thread.
+            self._waiting.popleft()
+            if cache is not None and request.error is None:
+                return request, cache
         return None
 
     def _join(self) -> None:
@@ -207,7 +223,11 @@ class Engine:
                 self.caches.put(request.ids, request.types, cache)
             parts.append((cache, [0] * len(request.rows)))
             rows += request.rows
-        self._cache, self._rows, self._joining = KVCache.merge(parts), rows, []
+        try:
+            self._cache, self._rows, self._joining = KVCache.merge(parts), rows, []
+        except Exception as error:  # no memory for all of them
+            for request, _ in self._joining:
+                request.error = error
         self._leave()
 
     # Responses in work
@@ -272,7 +292,7 @@ class Engine:
         for number, row in enumerate(self._rows):
             if row and not row.live:
                 self._rows[number] = None
-                if len(row.request.rows) == 1 and row.request.remember:
+                if len(row.request.rows) == 1 and row.request.remember and row.request.error is None:
                     cache = KVCache.merge([(self._cache, [number])])
                     self._remember(row.request, row.request.ids + row.tokens, row.request.types_of(row), cache)
         live = [i for i, row in enumerate(self._rows) if row]
@@ -286,18 +306,11 @@ class Engine:
         if request.remember and request.error is None:
             self.caches.put(ids, types, cache)
 
+    def _all_requests(self) -> list[Request]:
+        read = [request for request, _ in [*self._joining, *([self._reading] if self._reading else [])]]
+        return [*self._waiting, *read, *(row.request for row in self._rows if row)]
+
     def _run(self, ids: list[list[int]], types: list[list[int]], cache: KVCache) -> torch.Tensor:
         """Reads the next tokens of each row; returns the logits at the last, (rows, vocabulary)."""
-        device = self.hf_model.device
-        new = len(ids[0])
-        known = any(types)
-        positions = [
-            [0] * new if self._cache is cache and self._rows[row] is None else [*range(begin, begin + new)]
-            for row, begin in enumerate(cache.length - start for start in cache.starts)
-        ]
-        return self._forward(
-            torch.tensor(ids, device=device),
-            torch.tensor([each or [0] * new for each in types], device=device) if known else None,
-            torch.tensor(positions, device=device),
-            cache,
-        )
+        live = [row is not None for row in self._rows] if cache is self._cache else [True]
+        return read_tokens(self._forward, ids, types, cache, live=live, device=self.hf_model.device)

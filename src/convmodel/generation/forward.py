@@ -4,11 +4,12 @@ Owns: calling any Hugging Face causal language model, and noticing that its weig
 """
 
 import inspect
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from convmodel.generation.kv_cache import KVCache
+from convmodel.generation.kv_cache import KVCache, can_cache
 from convmodel.inference import evaluation_mode
 
 if TYPE_CHECKING:
@@ -60,12 +61,70 @@ class HFForward:
         return logits[:, -1]
 
 
+def read_tokens(
+    forward: Forward,
+    ids: Sequence[Sequence[int]],
+    types: Sequence[Sequence[int]],
+    cache: KVCache,
+    *,
+    live: Sequence[bool],
+    device: torch.device,
+) -> torch.Tensor:
+    """Reads the next tokens of each row of a cache.
+
+    Args:
+        forward: What computes.
+        ids: Token ids, the same number for each row.
+        types: Their types; empty where a model has none, and for rows that are of no more use.
+        cache: What was read before.
+        live: Which rows are of use; the others are at position 0, since they may have passed the last.
+        device: Where the model is.
+
+    Returns:
+        The logits at the last token of each row, (rows, vocabulary).
+
+    Raises:
+        RuntimeError: If the model has not kept what it read.
+    """
+    new, end = len(ids[0]), cache.length + len(ids[0])
+    begins = [cache.length - start for start in cache.starts]
+    positions = [[*range(begin, begin + new)] if use else [0] * new for begin, use in zip(begins, live, strict=True)]
+    known = [each or [0] * new for each in types] if any(types) else None
+    logits = forward(
+        torch.tensor(ids, device=device),
+        None if known is None else torch.tensor(known, device=device),
+        torch.tensor(positions, device=device),
+        cache,
+    )
+    if cache.length != end:
+        raise RuntimeError("this model does not keep keys and values as others do: give use_cache=False")
+    return logits
+
+
+def can_be_cached(hf_model: "PreTrainedModel") -> bool:
+    """Tells whether a model keeps keys and values of tokens and nothing else, the same whatever comes later.
+
+    State-space models keep something else, some old models take no cache, and with some rotary embeddings (longrope,
+    dynamic) what a long sequence needs is not what a short one has kept.
+    """
+    config = hf_model.config.get_text_config(decoder=True)
+    rotary = str(getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None))
+    if config.is_encoder_decoder or "past_key_values" not in inspect.signature(hf_model.forward).parameters:
+        return False
+    return not any(kind in rotary for kind in ("longrope", "dynamic")) and can_cache(hf_model.config)
+
+
 def weights_version(hf_model: "PreTrainedModel") -> tuple[Any, ...]:
     """Returns what differs after the weights were trained, loaded, moved or replaced.
 
     torch counts the changes made to a tensor in place, but not those of fused optimizers, which change every number.
     """
-    return tuple(
-        (id(weight), weight.data_ptr(), weight._version, weight.detach().view(-1)[weight.numel() // 2].item())
-        for weight in hf_model.parameters()
-    )
+    weights = [*hf_model.parameters()]
+    numbers = [
+        weight.detach()[tuple(size // 2 for size in weight.shape)].float()
+        for weight in weights
+        if weight.numel() and weight.device.type != "meta"  # where weights are that accelerate keeps elsewhere
+    ]
+    devices = dict.fromkeys(number.device for number in numbers)
+    probes = [torch.stack([each for each in numbers if each.device == device]).tolist() for device in devices]
+    return tuple((id(weight), weight.data_ptr(), weight._version) for weight in weights), str(probes)

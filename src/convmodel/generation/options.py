@@ -5,6 +5,7 @@ Owns: which options exist, which are refused and why, and how many new tokens a 
 
 import functools
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -92,6 +93,9 @@ def read_options(
             "and those of transformers' generate, such as max_new_tokens, do_sample, temperature, top_p, num_beams"
         )
     _check_values(options)
+    biased = [index for index in hf.get("logit_bias", ()) if int(index) >= hf_model.config.vocab_size]
+    if biased:
+        raise ConfigError(f"logit_bias names {biased[0]}: there are {hf_model.config.vocab_size} token ids, from 0 on")
     if not hf.get("stop_strings", True):
         del hf["stop_strings"]
     if tokenizer.layout.use_token_types and _ASSISTED & hf.keys():
@@ -156,7 +160,24 @@ def _are_texts(value: Any) -> bool:
     return isinstance(texts, list | tuple) and all(isinstance(text, str) and text for text in texts)
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_bias(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(str(index).isdecimal() and _is_number(by) for index, by in value.items())
+
+
+def _are_ids(value: Any) -> bool:
+    ids = [value] if isinstance(value, int) else value
+    return isinstance(ids, list | tuple) and all(isinstance(index, int) and index >= 0 for index in ids)
+
+
 _VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    **dict.fromkeys(("presence_penalty", "frequency_penalty"), (_is_number, "a number")),
+    "logit_bias": (_is_bias, "a number for each of some token ids"),
+    "eos_token_id": (_are_ids, "a token id, or a list of them"),
+    "no_repeat_context_ngram_size": (lambda value: value == 0 or _is_count(value), "a whole number of at least 0"),
     **dict.fromkeys(("max_new_tokens", "max_length", "num_beams", "num_return_sequences"), (_is_count, "at least 1")),
     "seed": (lambda value: value == 0 or (_is_count(value) and value < 2**63), "a whole number from 0 to 2**63 - 1"),
     "stop_strings": (_are_texts, "a text, or a list of texts, none of them empty"),

@@ -43,7 +43,9 @@ class Row:
         return torch.tensor([self.request.ids + self.tokens])
 
     def add(self, index: int, log_probability: float) -> None:
-        """Takes the next token."""
+        """Takes the next token, unless a stop string has ended the response meanwhile."""
+        if self.finish_reason is not None:
+            return
         if index in self.request.stop_ids:
             self.finish_reason, self.ended_by = "stop", index
             return

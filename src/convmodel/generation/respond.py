@@ -17,9 +17,9 @@ from convmodel.errors import ConfigError
 from convmodel.generation import hf_generate
 from convmodel.generation.detokenizer import Detokenizer
 from convmodel.generation.engine import Engine
-from convmodel.generation.kv_cache import can_cache
+from convmodel.generation.forward import can_be_cached
 from convmodel.generation.options import GenerationOptions
-from convmodel.generation.output import Chunk, ConversationModelOutput, Response
+from convmodel.generation.output import Chunk, ConversationModelOutput, FinishReason, Response
 from convmodel.generation.request import Request, Row
 from convmodel.generation.sampling import HONOURED, Sampler, with_defaults
 from convmodel.layout import Prompt
@@ -102,9 +102,9 @@ def is_for_engine(hf_model: "PreTrainedModel", options: GenerationOptions) -> bo
         for name, value in options.hf.items()
         if not ((name in ("num_beams", "num_return_sequences") and value == 1) or (name == "use_cache" and value))
     }
-    if options.hf.get("do_sample") or hf_model.generation_config.do_sample:
+    if with_defaults(hf_model, options.hf).get("do_sample"):
         asked.discard("num_return_sequences")
-    return asked <= HONOURED | _OF_EVERY_RESPONSE and can_cache(hf_model.config)
+    return asked <= HONOURED | _OF_EVERY_RESPONSE and can_be_cached(hf_model)
 
 
 def make_request(
@@ -151,10 +151,10 @@ def _generate(
             for text, said in zip(texts, pieces, strict=True):
                 said.append(text.new().text)
     responses = [
-        Response("".join(said) + text.finish(), text.detokenizer.ids, row.finish_reason or "length")
-        for text, said, row in zip(texts, pieces, request.rows, strict=True)
+        Response("".join(said) + text.finish(), text.detokenizer.ids, text.finish_reason or "length")
+        for text, said in zip(texts, pieces, strict=True)
     ]
-    return responses, GenerateDecoderOnlyOutput(sequences=_sequences(request, tokenizer.pad_token_id))
+    return responses, GenerateDecoderOnlyOutput(sequences=_sequences(request, options.hf["pad_token_id"]))
 
 
 def _chunks(
@@ -172,7 +172,7 @@ def _chunks(
     said = len(text.detokenizer.ids)
     yield Chunk(
         text.finish(),
-        request.rows[0].finish_reason,
+        text.finish_reason,
         *text.held(),
         tokens_per_second=(said - 1) / seconds if said > 1 and seconds else None,
     )
@@ -185,6 +185,11 @@ class _Text:
         self.detokenizer = Detokenizer(tokenizer.decode, options.stop_strings)
         self._row = row
         self._said = 0
+
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        """Why the response ended; a stop string may do that after the engine's row has gone on."""
+        return "stop" if self.detokenizer.stopped else self._row.finish_reason
 
     def new(self) -> Chunk:
         """Returns what is new and certain; the tokens of what is not come with a later chunk."""

@@ -577,6 +577,12 @@ def test_chunks_come_while_the_model_works(gpt2: ConversationModel) -> None:
         {"top_k": "many", "do_sample": True},
         {"cache_implementation": "nonsense"},
         {"num_return_sequences": 2},
+        {"presence_penalty": "a"},
+        {"frequency_penalty": float("nan")},
+        {"logit_bias": {999_999: 1}},
+        {"logit_bias": {"x": 1}},
+        {"no_repeat_context_ngram_size": -1},
+        {"eos_token_id": [[1]]},
     ],
     ids=str,
 )
