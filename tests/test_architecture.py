@@ -23,7 +23,7 @@ LAYERS = [
     {"training", "session"},
     {"doctor"},
     {"evaluation", "generation"},
-    {"step"},
+    {"step", "quantization"},
     {"head"},
     {"inference", "embedding"},
     {"data"},

@@ -26,6 +26,7 @@ from convmodel.generation.respond import make_prompt, respond, stream
 from convmodel.hub import HUB_OPTIONS
 from convmodel.layout import LossOn
 from convmodel.loading import load_weights, place
+from convmodel.quantization import quantize_weights, require_whole
 from convmodel.session import ChatSession
 from convmodel.tokenizer import ConversationTokenizer
 from convmodel.training.adapters import has_adapters, remove_adapters, require_base
@@ -63,9 +64,9 @@ class ConversationModel:
         """
         self.hf_model = hf_model
         self.tokenizer = tokenizer
-        self._engine: Engine | None = None
         fit_embedding(hf_model, tokenizer)
         hf_model.generation_config = sampling_defaults(hf_model.generation_config, tokenizer)
+        self._engine = Engine(hf_model)
 
     @classmethod
     def from_pretrained(
@@ -74,6 +75,7 @@ class ConversationModel:
         *,
         device: str | torch.device | None = None,
         use_token_types: bool | None = None,
+        quantize: str | None = None,
         **options: Any,
     ) -> "ConversationModel":
         """Loads a saved conversation model, or any Hugging Face causal language model to start from.
@@ -83,6 +85,7 @@ class ConversationModel:
             device: Where to put the model; by default a GPU if there is one.
             use_token_types: For a model that convmodel has not saved: whether to tell speakers apart by token types;
                 by default wherever the architecture embeds them.
+            quantize: `int8` packs the weights for inference on a CPU; such a model cannot learn or be saved.
             **options: `revision, token, cache_dir, local_files_only, dtype, device_map, attn_implementation`, ...
 
         Raises:
@@ -93,14 +96,18 @@ class ConversationModel:
         if unknown:
             raise ConfigError(
                 f"from_pretrained has no option {', '.join(sorted(unknown))}; there are device, use_token_types, "
-                + ", ".join(sorted(MODEL_OPTIONS))
+                "quantize, " + ", ".join(sorted(MODEL_OPTIONS))
             )
         hub_options = {name: value for name, value in options.items() if name in HUB_OPTIONS}
         tokenizer = ConversationTokenizer.from_pretrained(name_or_path, use_token_types=use_token_types, **hub_options)
         hf_model = load_weights(os.fspath(name_or_path), tokenizer, options)
         if options.get("device_map") is None:
             place(hf_model, device)
-        return cls(hf_model.eval(), tokenizer)
+        model = cls(hf_model.eval(), tokenizer)
+        if quantize is not None:
+            model.merge_adapters()
+            quantize_weights(hf_model, quantize)
+        return model
 
     @classmethod
     def from_config(
@@ -148,7 +155,7 @@ class ConversationModel:
     @property
     def engine(self) -> Engine:
         """What generates for all callers, and remembers the conversations that it has read."""
-        if self._engine is None or self._engine.hf_model is not self.hf_model:
+        if self._engine.hf_model is not self.hf_model:
             self._engine = Engine(self.hf_model)
         return self._engine
 
@@ -159,8 +166,10 @@ class ConversationModel:
 
         Raises:
             SaveError: If the folder cannot be written; what it held is untouched.
-            ConfigError: If adapters would be saved whose base model is nowhere, or in that folder.
+            ConfigError: If adapters would be saved whose base model is nowhere, or in that folder; if the model is
+                quantised.
         """
+        require_whole(self.hf_model, "saved")
         if has_adapters(self.hf_model):
             require_base(self.hf_model, folder)
         save_checkpoint(self.hf_model, self.tokenizer, folder)
@@ -216,6 +225,7 @@ class ConversationModel:
         if config is not None and options:
             raise ConfigError(f"give config or {', '.join(options)}, not both")
         config = config or FitConfig.from_options(options)
+        require_whole(self.hf_model, "trained")
         train, valid = _reader(train), None if valid is None else _reader(valid)
         from convmodel.training.fit import fit  # loads accelerate, which answering does not need
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from convmodel.cli.console import DEFAULT_MODEL, console, load_model
+from convmodel.cli.model_options import QuantizeOption
 from convmodel.errors import ConfigError, ConvModelError
 
 if TYPE_CHECKING:
@@ -31,12 +32,13 @@ def command(
     top_p: Annotated[float, typer.Option(min=0.01, max=1.0, help="Sample from this much probability.")] = 0.95,
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest response in tokens.")] = None,
     system: Annotated[str | None, typer.Option(help="A first turn that is never left out.")] = None,
+    quantize: QuantizeOption = None,
 ) -> None:
     """Talks with a model, turn by turn; /help shows what else can be typed.
 
     The number before the prompt tells how many turns are in the context. Old turns leave it when it is full.
     """
-    conversation_model = load_model(model)
+    conversation_model = load_model(model, quantize=quantize)
     sampling = {} if greedy else {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
     session = conversation_model.session(
         [{"role": "system", "content": system}] if system else (), max_new_tokens=max_new_tokens, **sampling

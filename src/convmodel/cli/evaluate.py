@@ -6,6 +6,7 @@ import typer
 
 from convmodel.cli.console import console, load_model, print_json, print_table
 from convmodel.cli.data_options import FormatOption, OnErrorOption
+from convmodel.cli.model_options import QuantizeOption
 from convmodel.data.reading import ConversationReader
 from convmodel.data.shapes import AUTO
 
@@ -26,6 +27,7 @@ def command(
         str | None,
         typer.Option(help="Whose turns count: all, responses, last, or a speaker's name; by default as in training."),
     ] = None,
+    quantize: QuantizeOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Measures loss, perplexity and bits a byte of a model on conversations it has not learned from.
@@ -33,7 +35,7 @@ def command(
     Perplexity is per token and compares models of one vocabulary only; bits a byte compares any two models.
     """
     conversations = ConversationReader(data, shape=format, on_error=on_error)  # type: ignore[arg-type]
-    conversation_model = load_model(model)
+    conversation_model = load_model(model, quantize=quantize)
     with console.status(f"measuring {model} on {data} ..."):
         result = conversation_model.evaluate(
             conversations, batch_size=batch_size, max_length=max_length, loss_on=loss_on

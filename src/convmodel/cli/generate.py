@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from convmodel.cli.console import DEFAULT_MODEL, load_model, print_json, print_result
+from convmodel.cli.model_options import QuantizeOption
 from convmodel.errors import ConfigError
 
 
@@ -20,6 +21,7 @@ def command(
     num_return_sequences: Annotated[int | None, typer.Option("-n", min=1, help="How many responses.")] = None,
     seed: Annotated[int | None, typer.Option(help="Makes sampling repeatable.")] = None,
     reply_as: Annotated[str | None, typer.Option(help="Which speaker responds.")] = None,
+    quantize: QuantizeOption = None,
     option: Annotated[
         list[str] | None, typer.Option("--option", "-o", help="Any option of transformers' generate, as `NAME=VALUE`.")
     ] = None,
@@ -39,7 +41,7 @@ def command(
         "reply_as": reply_as,
     }
     options = {name: value for name, value in given.items() if value is not None} | _read_options(option or [])
-    output = load_model(model).generate(context, **options)
+    output = load_model(model, quantize=quantize).generate(context, **options)
     if as_json:
         print_json(
             {

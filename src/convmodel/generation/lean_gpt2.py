@@ -15,6 +15,7 @@ from transformers import GPT2LMHeadModel
 from transformers.pytorch_utils import Conv1D
 
 from convmodel.generation.kv_cache import KVCache
+from convmodel.quantization import Int8Embedding, Int8Linear
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -69,7 +70,7 @@ class LeanGPT2:
     ) -> torch.Tensor:
         """Reads new tokens; see `convmodel.generation.forward.Forward`."""
         rows, new = ids.shape
-        mask, causal = self._mask(cache, new)
+        mask, causal = self._mask(cache, new, ids.device)
         hidden = self._tokens(ids) + self._positions(positions)
         if types is not None:
             hidden = hidden + self._tokens(types)
@@ -90,14 +91,14 @@ class LeanGPT2:
         return self._head(functional.layer_norm(last, *self._last_norm))
 
     @staticmethod
-    def _mask(cache: KVCache, new: int) -> tuple[torch.Tensor | None, bool]:
+    def _mask(cache: KVCache, new: int, device: torch.device) -> tuple[torch.Tensor | None, bool]:
         """Tells where new tokens may look: as a mask, (rows, 1, new, positions), or simply at all before themselves."""
         padding = cache.mask(new)
         if new > 1 and cache.length == 0 and padding is None:
             return None, True
         mask = None if padding is None else padding.bool()[:, None, None, :]
         if new > 1:
-            all_positions = torch.arange(cache.length + new)
+            all_positions = torch.arange(cache.length + new, device=device)
             causal = all_positions <= all_positions[cache.length :, None]
             mask = causal if mask is None else causal & mask
         return mask, False
@@ -118,10 +119,8 @@ def supports(hf_model: "PreTrainedModel") -> bool:
 def _is_plain(module: nn.Module) -> bool:
     hooked = module._forward_hooks or module._forward_pre_hooks or hasattr(module, "_hf_hook")
     home = type(module).__module__
-    known = home.startswith(("torch.nn.", "transformers.models.gpt2.", "transformers.activations")) or isinstance(
-        module, Conv1D
-    )
-    return known and not hooked
+    known = home.startswith(("torch.nn.", "transformers.models.gpt2.", "transformers.activations"))
+    return (known or isinstance(module, Conv1D | Int8Linear | Int8Embedding)) and not hooked
 
 
 def _norm(module: Any) -> Norm:
