@@ -73,8 +73,8 @@ def test_what_else_is_in_a_batch_changes_nothing() -> None:
 def test_an_embedding_looks_up_its_rows() -> None:
     torch.manual_seed(0)
     weight = torch.randn(20, 8)
-    found = Int8Embedding(weight)(torch.tensor([[3, 3], [19, 0]]))
-    torch.testing.assert_close(found, weight[torch.tensor([[3, 3], [19, 0]])], atol=weight.abs().max().item() / 254, rtol=0)
+    ids = torch.tensor([[3, 3], [19, 0]])
+    torch.testing.assert_close(Int8Embedding(weight)(ids), weight[ids], atol=weight.abs().max().item() / 254, rtol=0)
 
 
 # A model

@@ -21,7 +21,6 @@ from convmodel.doctor.checks import Check
 from convmodel.doctor.plan import RunPlan
 from convmodel.doctor.words import size
 from convmodel.head import LOGITS_AT_ONCE
-from convmodel.inference import evaluation_mode
 from convmodel.layout import Window
 from convmodel.step.machine import PRECISIONS, choose_precision
 from convmodel.step.objective import prepared
@@ -170,13 +169,16 @@ def _state_bytes(hf_model: "PreTrainedModel") -> int:
 def _untouched(hf_model: "PreTrainedModel") -> Iterator[None]:
     """Puts gradients aside and the model into training mode inside the block, and brings back what was there."""
     gradients = [(parameter, parameter.grad) for parameter in hf_model.parameters()]
+    modes = [(module, module.training) for module in hf_model.modules()]
     for parameter, _ in gradients:
         parameter.grad = None
     try:
-        with evaluation_mode(hf_model), torch.enable_grad():  # which brings the modes back
+        with torch.enable_grad():
             hf_model.train()
             yield
     finally:
+        for module, mode in modes:
+            module.training = mode
         for parameter, gradient in gradients:
             parameter.grad = gradient
 
