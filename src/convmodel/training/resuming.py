@@ -85,7 +85,7 @@ class ResumableTrainer(Trainer):
         step = torch.tensor(int(checkpoint.name.partition("-")[2]) if checkpoint else 0, device=self.args.device)
         if self.args.world_size > 1:
             torch.distributed.broadcast(step, src=0)
-        return Path(str(config.output_dir), f"checkpoint-{step.item()}") if step else None
+        return self._run.checkpoint(int(step.item())) if step else None
 
     # Saving
 
