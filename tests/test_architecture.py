@@ -25,7 +25,7 @@ LAYERS = [
     {"evaluation", "generation"},
     {"step", "quantization"},
     {"head"},
-    {"inference", "embedding"},
+    {"inference", "embedding", "identity"},
     {"data"},
     {"tokenizer", "vocabulary"},
     {"hub"},

@@ -8,6 +8,7 @@ Owns: the error tree. Knows nothing of what raises them.
     ├── ConfigError            an option with a wrong name or value
     ├── ModelLoadError         a checkpoint that is missing, incomplete, or that this version cannot honour
     ├── SaveError              a folder that cannot be written
+    ├── GenerationError        a response that could not be made, of many that could
     ├── MissingExtraError      an optional package that is not installed
     └── StoppedError           a run that a signal stopped
 """
@@ -35,6 +36,10 @@ class ModelLoadError(ConvModelError, OSError):
 
 class SaveError(ConvModelError, OSError):
     """A folder cannot be written; what was there before is untouched."""
+
+
+class GenerationError(ConvModelError, RuntimeError):
+    """The model, or a logits processor, failed at a response; its own error is the cause."""
 
 
 class MissingExtraError(ConvModelError, ImportError):

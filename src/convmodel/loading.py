@@ -1,21 +1,56 @@
 """Weights of a Hugging Face model, from a folder or the hub.
 
-Owns: loading them whole or not at all, adapters with their base, devices and dtypes.
+Owns: loading them whole or not at all, adapters with their base, devices and dtypes, and making random ones.
 """
 
 import os
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from convmodel.architecture import embeds_token_types
 from convmodel.embedding import grow_embedding
 from convmodel.errors import ConfigError
 from convmodel.hub import HUB_OPTIONS, adapter_folder, base_of_adapters, load_error, options_of_base
 from convmodel.tokenizer import ConversationTokenizer
 from convmodel.training.adapters import load_adapters, require_peft, settle_adapters
+
+MODEL_OPTIONS = HUB_OPTIONS | {"dtype", "device_map", "attn_implementation", "low_cpu_mem_usage"}
+"""Arguments of Hugging Face's `from_pretrained` that are passed on."""
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Refuses what `from_pretrained` does not know.
+
+    Raises:
+        ConfigError: If an option does not exist.
+    """
+    unknown = options.keys() - MODEL_OPTIONS
+    if unknown:
+        raise ConfigError(
+            f"from_pretrained has no option {', '.join(sorted(unknown))}; there are device, use_token_types, "
+            "quantize, " + ", ".join(sorted(MODEL_OPTIONS))
+        )
+
+
+def make_weights(
+    config: PretrainedConfig, tokenizer: ConversationTokenizer | PreTrainedTokenizerBase, *, seed: int
+) -> tuple[PreTrainedModel, ConversationTokenizer]:
+    """Makes a model with random weights, and its tokenizer with token types if the architecture embeds them."""
+    types = embeds_token_types(config)
+    if not isinstance(tokenizer, ConversationTokenizer):
+        tokenizer = ConversationTokenizer(tokenizer, use_token_types=types)
+    elif tokenizer.layout.use_token_types != types:
+        layout = replace(tokenizer.layout, use_token_types=types)
+        tokenizer = ConversationTokenizer(tokenizer.hf_tokenizer, layout=layout)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return AutoModelForCausalLM.from_config(config), tokenizer
 
 
 def load_weights(name: str, tokenizer: ConversationTokenizer, options: dict[str, Any]) -> PreTrainedModel:

@@ -5,27 +5,27 @@ Owns: the public methods. Nothing is decided here.
 
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from convmodel.architecture import embeds_token_types, positions, window_length
+from convmodel.architecture import positions, window_length
 from convmodel.conversation import Conversation, ConversationLike
 from convmodel.data.reading import ConversationReader, ConversationSource
 from convmodel.data.window_store import prepare_windows
 from convmodel.embedding import fit_embedding
 from convmodel.errors import ConfigError
 from convmodel.evaluation.likelihood import BATCH_SIZE, EvaluationResult, evaluate_windows, score_responses
+from convmodel.generation.bulk import Result, respond_to_all
 from convmodel.generation.engine import Engine
 from convmodel.generation.options import read_options, sampling_defaults
 from convmodel.generation.output import Chunk, ConversationModelOutput
 from convmodel.generation.respond import make_prompt, respond, stream
 from convmodel.hub import HUB_OPTIONS
 from convmodel.layout import LossOn
-from convmodel.loading import load_weights, place
+from convmodel.loading import check_options, load_weights, make_weights, place
 from convmodel.quantization import quantize_weights, require_whole
 from convmodel.session import ChatSession
 from convmodel.tokenizer import ConversationTokenizer
@@ -37,9 +37,6 @@ if TYPE_CHECKING:
     from transformers import TrainerCallback
 
     from convmodel.training.fit import FitResult
-
-MODEL_OPTIONS = HUB_OPTIONS | {"dtype", "device_map", "attn_implementation", "low_cpu_mem_usage"}
-"""Arguments of Hugging Face's `from_pretrained` that are passed on."""
 
 
 class ConversationModel:
@@ -92,12 +89,7 @@ class ConversationModel:
             ModelLoadError: If there is no model, or its layout cannot be honoured.
             ConfigError: If an option does not exist.
         """
-        unknown = options.keys() - MODEL_OPTIONS
-        if unknown:
-            raise ConfigError(
-                f"from_pretrained has no option {', '.join(sorted(unknown))}; there are device, use_token_types, "
-                "quantize, " + ", ".join(sorted(MODEL_OPTIONS))
-            )
+        check_options(options)
         hub_options = {name: value for name, value in options.items() if name in HUB_OPTIONS}
         tokenizer = ConversationTokenizer.from_pretrained(name_or_path, use_token_types=use_token_types, **hub_options)
         hf_model = load_weights(os.fspath(name_or_path), tokenizer, options)
@@ -136,15 +128,7 @@ class ConversationModel:
             >>> ConversationModel.from_config(config, tokenizer).hf_model.num_parameters()
             411136
         """
-        types = embeds_token_types(config)
-        if not isinstance(tokenizer, ConversationTokenizer):
-            tokenizer = ConversationTokenizer(tokenizer, use_token_types=types)
-        elif tokenizer.layout.use_token_types != types:
-            layout = replace(tokenizer.layout, use_token_types=types)
-            tokenizer = ConversationTokenizer(tokenizer.hf_tokenizer, layout=layout)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            hf_model = AutoModelForCausalLM.from_config(config)
+        hf_model, tokenizer = make_weights(config, tokenizer, seed=seed)
         return cls(place(hf_model, device), tokenizer)
 
     @property
@@ -296,6 +280,32 @@ class ConversationModel:
             ConfigError: If an option does not exist, is refused or makes no sense.
         """
         return respond(self.engine, self.tokenizer, context, read_options(self.hf_model, self.tokenizer, options))
+
+    def generate_batch(
+        self, contexts: Iterable[ConversationLike], *, return_errors: bool = False, **options: Any
+    ) -> list[Result]:
+        """Generates responses to many contexts, which share steps: each is what `generate` returns, and much sooner.
+
+        With a seed, each context has seeds of its own: of context n it is `seed + n * num_return_sequences`.
+
+        Args:
+            contexts: The contexts, of any lengths.
+            return_errors: Whether what is wrong with a context stands in its place instead of being raised.
+            **options: Options of `generate`, for all of them.
+
+        Raises:
+            ConversationError: If a context is malformed.
+            ContextTooLongError: If the newest turn of one alone is too long.
+            GenerationError: If the model failed at one.
+            ConfigError: If an option does not exist, is refused or makes no sense.
+
+        Example:
+            >>> model = ConversationModel.from_pretrained("model")
+            >>> [output.responses for output in model.generate_batch([["Hello", "How are you"]])]
+            [['Good thank you']]
+        """
+        checked = read_options(self.hf_model, self.tokenizer, options)
+        return respond_to_all(self.engine, self.tokenizer, contexts, checked, return_errors=return_errors)
 
     def stream(self, context: ConversationLike, **options: Any) -> Iterator[Chunk]:
         """Generates one response and yields it in chunks, whose texts join to what `generate` returns.

@@ -1,10 +1,11 @@
 """Folders on disk, written whole or not at all.
 
 Owns: staging files beside their place and moving them in when all are written and on the disk: file by file into a
-folder that holds others, or as a folder that appears and goes at once.
+folder that holds others, or as a folder that appears and goes at once. Locks.
 """
 
 import errno
+import logging
 import os
 import shutil
 import tempfile
@@ -13,6 +14,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from convmodel.errors import SaveError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+logger = logging.getLogger(__name__)
 
 
 def require_writable(folder: str | os.PathLike[str]) -> None:
@@ -106,6 +114,22 @@ def staged_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         if stage is not None:
             shutil.rmtree(stage, ignore_errors=True)
+
+
+def lock(descriptor: int) -> bool:
+    """Keeps other processes from locking an open file or folder, until it is closed or this process ends.
+
+    Returns:
+        Whether it is ours; also where the system or its disk has no locks.
+    """
+    try:
+        if fcntl is not None:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        logger.debug("this file system has no locks")
+    return True
 
 
 def remove_folder(folder: Path) -> None:

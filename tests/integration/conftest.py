@@ -1,10 +1,13 @@
 """What integration tests share."""
 
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from convmodel import ConversationModel
+from convmodel.cli.main import main
 
 
 @pytest.fixture
@@ -15,6 +18,19 @@ def load(request: pytest.FixtureRequest) -> Callable[..., ConversationModel]:
         return ConversationModel.from_pretrained(request.getfixturevalue(folder), device="cpu")
 
     return load
+
+
+@pytest.fixture
+def run(reader_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Runs `convmodel ...` in a folder with `gpt2`, `model` and three files, and returns the exit code."""
+
+    def run(*arguments: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["convmodel", *arguments])
+        with pytest.raises(SystemExit) as exit:
+            main()
+        return int(exit.value.code or 0)
+
+    return run
 
 
 @pytest.fixture(autouse=True)

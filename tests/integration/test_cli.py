@@ -18,19 +18,6 @@ from convmodel.cli.main import app, main
 Run = Callable[..., int]
 
 
-@pytest.fixture
-def run(reader_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs `convmodel ...` in a folder with `gpt2`, `model` and three files, and returns the exit code."""
-
-    def run(*arguments: str) -> int:
-        monkeypatch.setattr(sys, "argv", ["convmodel", *arguments])
-        with pytest.raises(SystemExit) as exit:
-            main()
-        return int(exit.value.code or 0)
-
-    return run
-
-
 def test_fit_saves_a_model_that_the_other_commands_use(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
     assert (
         run("fit", "train.jsonl", "--valid", "valid.jsonl", "--max-steps", "2", "-m", "gpt2", "--output-dir", "new")

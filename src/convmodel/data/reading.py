@@ -86,12 +86,23 @@ class ConversationReader:
         """
         self.problems = Problems(self.problems.on_error)
         self.rows, self.conversations, self.shapes, self.complete = 0, 0, Counter(), False
-        for conversation in self._read():
-            self.conversations += 1
-            yield conversation
+        for rows, found in self._read():
+            if isinstance(found, Conversation):
+                self.conversations += 1
+                yield found
+            else:
+                self.problems.found(str(found), rows=rows)
         self.complete = True
         if not self.conversations:
             raise ConversationError(self._nothing())
+
+    def with_errors(self) -> Iterator[Conversation | ConversationError]:
+        """Reads from the beginning; in the place of a conversation that is malformed stands what is wrong with it."""
+        self.rows, self.conversations, self.shapes, self.complete = 0, 0, Counter(), False
+        for _, found in self._read():
+            self.conversations += isinstance(found, Conversation)
+            yield found
+        self.complete = True
 
     def describe(self) -> str:
         """Says what the last reading found, in a line."""
@@ -118,7 +129,8 @@ class ConversationReader:
                 raise ConversationError(f"{file} cannot be read: {error.strerror or error}") from error
         return digest.hexdigest()
 
-    def _read(self) -> Iterator[Conversation]:
+    def _read(self) -> Iterator[tuple[int, Conversation | ConversationError]]:
+        """Yields conversations, or what is wrong with some rows, and how many rows those are."""
         seen: set[tuple[str, ...]] = set()
         for group, rows in groupby(self._rows(), key=self._group):
             if group is None:
@@ -127,7 +139,8 @@ class ConversationReader:
                 continue
             together = list(rows)
             if group in seen:
-                self._left_out(together, f"{group[-1][:40]} goes on after other rows: sort the rows by conversation")
+                name = group[-1][:40]
+                yield _bad(together, f"{name} goes on after other rows: sort the rows by conversation")
                 continue
             seen.add(group)
             yield from self._made(self._of_group, *together)
@@ -141,16 +154,13 @@ class ConversationReader:
             self.rows += 1
             yield row
 
-    def _made(self, make: Callable[..., list[Conversation]], *rows: Row) -> list[Conversation]:
+    def _made(
+        self, make: Callable[..., list[Conversation]], *rows: Row
+    ) -> Iterator[tuple[int, Conversation | ConversationError]]:
         try:
-            return make(*rows)
+            yield from [(0, made) for made in make(*rows)]
         except ConversationError as error:
-            self._left_out(rows, str(error))
-            return []
-
-    def _left_out(self, rows: Sequence[Row], reason: str) -> None:
-        place = f"{rows[0].place}: " if rows[0].place else ""
-        self.problems.found(place + reason, rows=len(rows))
+            yield _bad(rows, str(error))
 
     def _of_row(self, row: Row) -> list[Conversation]:
         if row.error:
@@ -198,6 +208,11 @@ class ConversationReader:
         if not self._named:
             return "the list of conversations is empty"
         return f"{self.source} holds no conversation: write one a line, each {SHAPES['turns']}, or {SHAPES['messages']}"
+
+
+def _bad(rows: Sequence[Row], reason: str) -> tuple[int, ConversationError]:
+    place = f"{rows[0].place}: " if rows[0].place else ""
+    return len(rows), ConversationError(place + reason)
 
 
 def _checked(conversation: Conversation) -> Conversation:

@@ -8,12 +8,13 @@ all. Yu et al. 2022, "Orca: A Distributed Serving System for Transformer-Based G
 import copy
 import threading
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from convmodel.errors import ConfigError
+from convmodel.generation.batch import Batch
 from convmodel.generation.forward import Forward, HFForward, read_tokens, weights_version
 from convmodel.generation.kv_cache import KVCache
 from convmodel.generation.lean_gpt2 import LeanGPT2, supports
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 MAX_ROWS = 32
 """How many responses are generated together; more wait."""
+
+LEAST_IN_WORK = 2**30
+"""Bytes that the caches of requests in work may take whatever the model's size; the first may take more."""
 
 _ROOM = 256  # positions that a response finds at first; it gets more where it needs them
 _PIECE = 512  # tokens of prompts that are read before the responses in work go on
@@ -65,12 +69,13 @@ class Engine:
         weights = sum(weight.nbytes for weight in hf_model.parameters())
         limit = max(LEAST_BYTES, int(weights * SHARE_OF_WEIGHTS)) if cache_bytes is None else cache_bytes
         self.caches = PrefixCache(limit)
+        self._weight_bytes = weights
+        self._position_bytes = 0  # not known before a first prompt was read
         self._max_rows = max_rows
         self._waiting: deque[Request] = deque()
         self._reading: tuple[Request, KVCache] | None = None
         self._joining: list[tuple[Request, KVCache]] = []  # whose prompts have been read
-        self._rows: list[Row | None] = []  # None where a row of the cache is of no more use
-        self._cache: KVCache | None = None
+        self._batches: list[Batch] = []
         self._changed = threading.Condition()
         self._stepping = False
         self._leader = 0  # the thread that makes the steps
@@ -86,21 +91,35 @@ class Engine:
         Raises:
             Exception: What a logits processor or the model raised.
         """
-        self._check_weights()
-        with self._changed:
-            self._waiting.append(request)
-        seen = 0
-        try:
-            while request.error is None and (request.progress > seen or not request.done):
-                self._advance(request, seen)
-                if request.progress > seen:
-                    seen = request.progress
-                    yield
-        finally:
-            request.cancelled |= not request.done
-            self._settle()
+        yield from self.follow_all([request])
         if request.error is not None:
             raise request.error
+
+    def follow_all(self, requests: Sequence[Request]) -> Generator[None]:
+        """Adds requests, and yields whenever responses to any of them have gone on.
+
+        Closing the iterator cancels them. What goes wrong with one stays in its `error`, and the others go on.
+        """
+
+        def progress() -> int:
+            return sum(request.progress + request.done for request in requests)
+
+        def is_new() -> bool:
+            return progress() > seen
+
+        self._check_weights()
+        with self._changed:
+            self._waiting.extend(requests)
+        seen = progress()
+        try:
+            while is_new() or not all(request.done for request in requests):
+                self._advance(is_new)
+                seen = progress()
+                yield
+        finally:
+            for request in requests:
+                request.cancelled |= not request.done
+            self._settle()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Engine":
         return Engine(copy.deepcopy(self.hf_model, memo), max_rows=self._max_rows, cache_bytes=self._cache_bytes)
@@ -108,9 +127,7 @@ class Engine:
     @property
     def load(self) -> tuple[int, int]:
         """How many responses are in work, and how many requests wait."""
-        joining = sum(len(request.rows) for request, _ in self._joining)
-        in_work = sum(row is not None for row in self._rows) + joining
-        return in_work, len(self._waiting) + (self._reading is not None)
+        return len(self._in_work()), len(self._waiting) + (self._reading is not None)
 
     def _check_weights(self) -> None:
         """Forgets what was computed with other weights."""
@@ -123,12 +140,8 @@ class Engine:
                     request.remember = False  # what it has read was read with the weights of before
             self._forward = LeanGPT2(self.hf_model) if supports(self.hf_model) else HFForward(self.hf_model)
 
-    def _advance(self, request: Request, seen: int) -> None:
-        """Waits until there is something new of a request, and makes the steps if nobody else does."""
-
-        def is_new() -> bool:
-            return request.progress > seen or request.done
-
+    def _advance(self, is_new: Callable[[], bool]) -> None:
+        """Waits until there is something new, and makes the steps if nobody else does."""
         with self._changed:
             if self._stepping and self._leader == threading.get_ident():
                 raise ConfigError("a logits processor or a hook must not generate with the model that it works for")
@@ -164,7 +177,7 @@ class Engine:
             self._decode()
 
     def _is_patient(self) -> bool:
-        return all(row.request.patient for row in self._rows if row) and all(new.patient for new, _ in self._joining)
+        return all(row.request.patient for row in self._in_work())
 
     # Reading prompts
 
@@ -180,8 +193,9 @@ class Engine:
             before = cache.length
             piece = slice(before, before + left)
             try:
-                logits = self._run([request.ids[piece]], [request.types[piece]], cache)
+                logits = self._run([request.ids[piece]], [request.types[piece]], cache, [True])
                 left -= cache.length - before
+                self._position_bytes = cache.position_bytes
                 if cache.length == len(request.ids):
                     self._choose(request.rows, logits.expand(len(request.rows), -1))
                     self._reading = None
@@ -196,10 +210,9 @@ class Engine:
     def _next(self) -> tuple[Request, KVCache] | None:
         """Takes the next request that waits, if there is room for it."""
         while self._waiting:
-            in_work = self.load[0]
-            if in_work and in_work + len(self._waiting[0].rows) > self._max_rows:
-                return None
             request, cache = self._waiting[0], None
+            if not self._has_room(request):
+                return None
             if not request.done:
                 room = len(request.ids) + min(request.max_new_tokens, _ROOM)
                 try:
@@ -214,20 +227,39 @@ class Engine:
                 return request, cache
         return None
 
+    def _has_room(self, request: Request) -> bool:
+        """Tells whether a request may begin: the first always, others as long as rows and memory are left."""
+        rows = self._in_work()
+        positions = sum(len(row.request.ids) + min(row.request.max_new_tokens, _ROOM) for row in [*rows, *request.rows])
+        most = max(LEAST_IN_WORK, 2 * self._weight_bytes)
+        few = len(rows) + len(request.rows) <= self._max_rows
+        return not rows or (few and positions * self._position_bytes <= most)
+
     def _join(self) -> None:
-        """Makes one batch of the responses in work and of those whose prompts have been read."""
-        parts = [] if self._cache is None else [(self._cache, [i for i, row in enumerate(self._rows) if row])]
-        rows: list[Row | None] = [row for row in self._rows if row]
-        for request, cache in self._joining:
+        """Puts the responses whose prompts have been read into batches.
+
+        A batch of its own costs a response reading the weights once more, a batch of longer ones reading its padding.
+        """
+        plan: dict[Batch, list[tuple[Request, KVCache]]] = {batch: [] for batch in self._batches}
+        joined = {row.request for batch in self._batches for row in batch.rows}  # where Ctrl-C came in between
+        joining = [each for each in self._joining if each[0] not in joined]
+        for request, cache in sorted(joining, key=lambda each: -each[1].length):
             if request.remember and len(request.rows) > 1:
                 self.caches.put(request.ids, request.types, cache)
-            parts.append((cache, [0] * len(request.rows)))
-            rows += request.rows
-        try:
-            self._cache, self._rows, self._joining = KVCache.merge(parts), rows, []
-        except Exception as error:  # no memory for all of them
-            for request, _ in self._joining:
-                request.error = error
+            best, padding = Batch(), self._weight_bytes / self._position_bytes
+            for batch, others in plan.items():
+                lengths = [its.length for each, its in [*others, (request, cache)] for _ in each.rows]
+                if (found := batch.padding(lengths)) <= padding:
+                    best, padding = batch, found
+            plan.setdefault(best, []).append((request, cache))
+        for batch, others in plan.items():
+            try:
+                if others:
+                    batch.join(others)
+            except Exception as error:  # no memory for all of them
+                for request, _ in others:
+                    request.error = error
+        self._batches, self._joining = [*plan], []
         self._leave()
 
     # Responses in work
@@ -236,25 +268,8 @@ class Engine:
         """Lets all responses go on by one token."""
         if self._joining:
             self._join()
-        if self._cache is None:
-            return
-        cache, before = self._cache, self._cache.length
-        try:
-            logits = self._run(
-                [[row.tokens[-1] if row else 0] for row in self._rows],
-                [row.request.types[-1:] if row else [] for row in self._rows],
-                cache,
-            )
-            live = [i for i, row in enumerate(self._rows) if row]
-            self._choose([row for row in self._rows if row], logits[live])
-        except Exception as error:
-            for row in self._rows:
-                if row:
-                    row.request.error = error
-            self._rows, self._cache = [], None
-        except BaseException:
-            cache.keep(before)
-            raise
+        for batch in self._batches:
+            batch.step(self._run, self._choose)
         self._leave()
 
     def _choose(self, rows: list[Row], logits: torch.Tensor) -> None:
@@ -287,30 +302,25 @@ class Engine:
             self._remember(request, request.ids, request.types, cache)
         for request in [each for each in self._waiting if each.done]:
             self._waiting.remove(request)
-        if self._cache is None:
-            return
-        for number, row in enumerate(self._rows):
-            if row and not row.live:
-                self._rows[number] = None
-                if len(row.request.rows) == 1 and row.request.remember and row.request.error is None:
-                    cache = KVCache.merge([(self._cache, [number])])
-                    self._remember(row.request, row.request.ids + row.tokens, row.request.types_of(row), cache)
-        live = [i for i, row in enumerate(self._rows) if row]
-        if not live:
-            self._rows, self._cache = [], None
-        elif len(live) <= len(self._rows) // 2:
-            self._cache = KVCache.merge([(self._cache, live)])
-            self._rows = [self._rows[i] for i in live]
+        for batch in self._batches:
+            batch.leave(self._remember_row)
+        self._batches = [batch for batch in self._batches if batch.rows]
+
+    def _remember_row(self, row: Row, cache: KVCache) -> None:
+        self._remember(row.request, row.request.ids + row.tokens, row.request.types_of(row), cache)
 
     def _remember(self, request: Request, ids: list[int], types: list[int], cache: KVCache) -> None:
         if request.remember and request.error is None:
             self.caches.put(ids, types, cache)
 
-    def _all_requests(self) -> list[Request]:
-        read = [request for request, _ in [*self._joining, *([self._reading] if self._reading else [])]]
-        return [*self._waiting, *read, *(row.request for row in self._rows if row)]
+    def _in_work(self) -> list[Row]:
+        joining = [row for request, _ in self._joining for row in request.rows]
+        return [row for batch in self._batches for row in batch.rows] + joining
 
-    def _run(self, ids: list[list[int]], types: list[list[int]], cache: KVCache) -> torch.Tensor:
+    def _all_requests(self) -> list[Request]:
+        reading = [self._reading[0]] if self._reading else []
+        return [*self._waiting, *reading, *(row.request for row in self._in_work())]
+
+    def _run(self, ids: list[list[int]], types: list[list[int]], cache: KVCache, live: list[bool]) -> torch.Tensor:
         """Reads the next tokens of each row; returns the logits at the last, (rows, vocabulary)."""
-        live = [row is not None for row in self._rows] if cache is self._cache else [True]
         return read_tokens(self._forward, ids, types, cache, live=live, device=self.hf_model.device)

@@ -93,6 +93,11 @@ class KVCache(Cache):
         """Bytes that it holds."""
         return sum(part.nbytes for layer in self.layers for part in self._parts(layer))
 
+    @property
+    def position_bytes(self) -> int:
+        """Bytes for each position of each row."""
+        return sum(part[0, :, 0].nbytes for layer in self.layers for part in self._parts(layer))
+
     def mask(self, new: int) -> torch.Tensor | None:
         """Makes the attention mask for some new tokens: (rows, positions), 0 at padding; None where there is none."""
         if not any(self.starts):
@@ -115,6 +120,15 @@ class KVCache(Cache):
             keys, values = (part[:, :, : self.length if length is None else length] for part in self._parts(mine))
             its.update(keys, values)
         return copied
+
+    def place(self, row: int, other: "KVCache") -> None:
+        """Puts a sequence that is no longer than this cache into the place of a row."""
+        begin = self.length - other.length
+        for mine, its in zip(self.layers, other.layers, strict=True):
+            for to, of in zip(self._parts(mine), self._parts(its), strict=True):
+                to[row, :, :begin] = 0  # since a mask does not silence what is no number
+                to[row, :, begin : self.length] = of[0, :, : other.length]
+        self.starts[row] = begin
 
     @classmethod
     def merge(cls, parts: "list[tuple[KVCache, list[int]]]") -> "KVCache":

@@ -3,7 +3,7 @@
 Owns: the result of `generate` and the chunks of `stream`.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 FinishReason = Literal["stop", "length"]
@@ -76,3 +76,8 @@ class ConversationModelOutput:
     cut: int = field(default=0, repr=False)
     scores: list[float] | None = field(default=None, repr=False)
     raw: Any = field(default=None, repr=False, compare=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON has them, without `raw` and what there is none of."""
+        fields = asdict(replace(self, raw=None))
+        return {name: value for name, value in fields.items() if value is not None}

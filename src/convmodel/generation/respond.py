@@ -5,7 +5,7 @@ Owns: what generates them, the engine or transformers' `generate`; text as it co
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -48,10 +48,19 @@ def respond(
     """
     conversation = Conversation.of(context)
     prompt = make_prompt(tokenizer, conversation, options)
-    if is_for_engine(engine.hf_model, options):
-        responses, raw = _generate(engine, tokenizer, prompt, options)
-    else:
+    if not is_for_engine(engine.hf_model, options):
         responses, raw = hf_generate.generate(engine.hf_model, tokenizer, prompt, options)
+        return make_output(conversation, prompt, responses, raw)
+    request = make_request(engine.hf_model, tokenizer, prompt, options)
+    [responses] = _said(engine.follow(request), [request], tokenizer, options)
+    sequences = _sequences(request, options.hf["pad_token_id"])
+    return make_output(conversation, prompt, responses, GenerateDecoderOnlyOutput(sequences=sequences))
+
+
+def make_output(
+    conversation: Conversation, prompt: Prompt, responses: Sequence[Response], raw: Any = None
+) -> ConversationModelOutput:
+    """Puts together what is told of the responses to a context."""
     scores = [response.score for response in responses if response.score is not None]
     return ConversationModelOutput(
         responses=[response.text for response in responses],
@@ -108,9 +117,13 @@ def is_for_engine(hf_model: "PreTrainedModel", options: GenerationOptions) -> bo
 
 
 def make_request(
-    hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, prompt: Prompt, options: GenerationOptions
+    hf_model: "PreTrainedModel",
+    tokenizer: ConversationTokenizer,
+    prompt: Prompt,
+    options: GenerationOptions,
+    **conduct: bool,
 ) -> Request:
-    """Makes what the engine is asked for a prompt.
+    """Makes what the engine is asked for a prompt; `conduct` is whether to remember, and to be patient.
 
     Raises:
         ConfigError: If transformers refuses the options.
@@ -136,25 +149,47 @@ def make_request(
         samplers,
         stop_ids=options.stop_token_ids,
         max_new_tokens=options.hf["max_new_tokens"] if options.max_length is None else options.max_length - length,
+        **conduct,
     )
 
 
-def _generate(
-    engine: Engine, tokenizer: ConversationTokenizer, prompt: Prompt, options: GenerationOptions
-) -> tuple[list[Response], Any]:
-    """Generates with the engine; the second value is what transformers' `generate` would return."""
-    request = make_request(engine.hf_model, tokenizer, prompt, options)
-    texts = [_Text(row, tokenizer, options) for row in request.rows]
-    pieces: list[list[str]] = [[] for _ in texts]
-    with closing(engine.follow(request)) as following:
+def generate_together(
+    engine: Engine,
+    tokenizer: ConversationTokenizer,
+    requests: Sequence[Request],
+    options: GenerationOptions,
+    *,
+    progress: Callable[[], None] = lambda: None,
+) -> list[list[Response]]:
+    """Generates the responses to several requests with the same options, and calls `progress` after every step.
+
+    What goes wrong with one stays in its `error`, and the others go on.
+    """
+    return _said(engine.follow_all(requests), requests, tokenizer, options, progress)
+
+
+def _said(
+    following: Generator[None],
+    requests: Sequence[Request],
+    tokenizer: ConversationTokenizer,
+    options: GenerationOptions,
+    progress: Callable[[], None] = lambda: None,
+) -> list[list[Response]]:
+    """Makes text of all responses while they come, for a stop string may end them."""
+    texts = [[_Text(row, tokenizer, options) for row in request.rows] for request in requests]
+    pieces: dict[_Text, list[str]] = {text: [] for each in texts for text in each}
+    with closing(following):
         for _ in following:
-            for text, said in zip(texts, pieces, strict=True):
+            for text, said in pieces.items():
                 said.append(text.new().text)
-    responses = [
-        Response("".join(said) + text.finish(), text.detokenizer.ids, text.finish_reason or "length")
-        for text, said in zip(texts, pieces, strict=True)
+            progress()
+    return [
+        [
+            Response("".join(pieces[text]) + text.finish(), text.detokenizer.ids, text.finish_reason or "length")
+            for text in each
+        ]
+        for each in texts
     ]
-    return responses, GenerateDecoderOnlyOutput(sequences=_sequences(request, options.hf["pad_token_id"]))
 
 
 def _chunks(

@@ -15,14 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from convmodel.errors import ConfigError, SaveError
-from convmodel.storage import remove_folder, remove_leftovers, staged, staged_folder
+from convmodel.identity import differences
+from convmodel.storage import lock, remove_folder, remove_leftovers, staged, staged_folder
 from convmodel.training.manifest import MANIFEST, damage, read_facts, write_manifest
-from convmodel.training.run_identity import differences
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 logger = logging.getLogger(__name__)
 
@@ -120,16 +115,12 @@ class RunFolder:
         Raises:
             SaveError: If another process trains into it.
         """
-        if fcntl is None or self._locked is not None or not self._place.is_dir():
-            return
-        try:
-            self._locked = os.open(self._place, os.O_RDONLY)
-            fcntl.flock(self._locked, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        if os.name == "nt" or self._locked is not None or not self._place.is_dir():
+            return  # Windows opens no folders
+        self._locked = os.open(self._place, os.O_RDONLY)
+        if not lock(self._locked):
             self.close()
-            raise SaveError(f"another process is training into {self._place}: wait for it, or end it") from error
-        except OSError:  # a file system without locks
-            logger.debug("%s cannot be locked", self._place)
+            raise SaveError(f"another process is training into {self._place}: wait for it, or end it")
 
     def checkpoint(self, step: int) -> Path:
         """Names the folder of the checkpoint that is made after an update."""

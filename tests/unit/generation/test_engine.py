@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import random
 import threading
 import weakref
 from collections.abc import Callable, Sequence
@@ -132,9 +133,9 @@ def watch_passes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     passes: list[tuple[int, int]] = []
     run = Engine._run
 
-    def watched(self: Engine, ids: list[list[int]], types: list[list[int]], cache: KVCache) -> torch.Tensor:
+    def watched(self: Engine, ids: list[list[int]], *others: Any) -> torch.Tensor:
         passes.append((len(ids), len(ids[0])))
-        return run(self, ids, types, cache)
+        return run(self, ids, *others)
 
     monkeypatch.setattr(Engine, "_run", watched)
     return passes
@@ -265,16 +266,61 @@ def test_responses_to_one_prompt_share_its_reading(hf_model: PreTrainedModel, mo
     prompt = PROMPTS[2]
     options: dict[str, Any] = {"do_sample": True, "top_k": 0, "temperature": 1.5}
     alone = [follow(Engine(hf_model), ask(hf_model, prompt, seed=4 + n, **options))[0] for n in range(3)]
-    read = []
-    run = Engine._run
-    monkeypatch.setattr(
-        Engine,
-        "_run",
-        lambda self, ids, types, cache: read.append((len(ids), len(ids[0]))) or run(self, ids, types, cache),
-    )
-
+    read = watch_passes(monkeypatch)
     assert follow(Engine(hf_model), ask(hf_model, prompt, count=3, seed=4, **options)) == alone
     assert read == [(1, 30)] + [(3, 1)] * 19
+
+
+def test_rows_that_end_make_place_for_others(hf_model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many requests of all lengths pass through few rows, in the places of those that ended and beside them."""
+    draw = random.Random(0)
+    asked = [
+        ([draw.randrange(2, 90) for _ in range(draw.choice([2, 5, 9, 40]))], draw.randint(1, 30)) for _ in range(40)
+    ]
+    expected = [follow(Engine(hf_model), ask(hf_model, prompt, new=new))[0] for prompt, new in asked]
+    placed = []
+    place = KVCache.place
+    monkeypatch.setattr(KVCache, "place", lambda self, row, other: placed.append(row) or place(self, row, other))
+    requests = [ask(hf_model, prompt, new=new) for prompt, new in asked]
+
+    for _ in Engine(hf_model, max_rows=5).follow_all(requests):
+        pass
+
+    assert [request.rows[0].tokens for request in requests] == expected
+    assert len(set(placed)) > 1
+
+
+def test_short_and_long_responses_have_batches_of_their_own(
+    gpt2: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading padding must not cost more than reading the weights once more."""
+    prompts = [[*range(2, 90)] * 2, [5, 7], [6, 7], [8, 9], [5, 9]]
+    alone = [follow(Engine(gpt2), ask(gpt2, prompt))[0] for prompt in prompts]
+    requests = [ask(gpt2, prompt) for prompt in prompts]
+    passes = watch_passes(monkeypatch)
+
+    for _ in Engine(gpt2).follow_all(requests):
+        pass
+
+    assert [request.rows[0].tokens for request in requests] == alone
+    assert {(2, 1), (3, 1)} <= {*passes}
+    assert max(passes)[0] == 3  # 174 positions of padding are fewer than the weights, 348 are more
+
+
+def test_what_does_not_fit_in_memory_waits(gpt2: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "LEAST_IN_WORK", 0)
+    weights = sum(weight.nbytes for weight in gpt2.parameters())
+    room = 2 * weights // (3 * 2 * 32 * 4)  # positions: 3 layers, keys and values of 32 numbers
+    prompts = [[n, *range(2, 90)] for n in range(2, 40)]
+    engine, requests = Engine(gpt2), [ask(gpt2, prompt) for prompt in prompts]
+    most = 0
+    for _ in engine.follow_all(requests):
+        most = max(most, engine.load[0])
+
+    assert 1 < most == room // (89 + 20)
+    assert [request.rows[0].tokens for request in requests] == [
+        follow(Engine(gpt2), ask(gpt2, prompt))[0] for prompt in prompts
+    ]
 
 
 def test_a_long_prompt_is_read_in_pieces_while_others_go_on(
@@ -454,7 +500,7 @@ def test_cancelled_requests_free_their_memory(hf_model: PreTrainedModel) -> None
     following = [engine.follow(request) for request in requests]
     for each in following:
         next(each)
-    caches = weakref.WeakSet([engine._cache])
+    caches = weakref.WeakSet([batch._cache for batch in engine._batches])
     for each in following:
         each.close()
     gc.collect()

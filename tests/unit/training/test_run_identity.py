@@ -9,8 +9,9 @@ import torch
 
 from convmodel import Conversation, ConversationModel
 from convmodel.data.window_set import WindowSet, encode_windows
+from convmodel.identity import differences
 from convmodel.training.config import FitConfig
-from convmodel.training.run_identity import WITHOUT_EFFECT, differences, run_identity
+from convmodel.training.run_identity import WITHOUT_EFFECT, run_identity
 from fine_tuning import TALKS
 
 
