@@ -17,7 +17,7 @@ from convmodel.data.reading import ConversationReader, ConversationSource
 from convmodel.data.window_store import prepare_windows
 from convmodel.embedding import fit_embedding
 from convmodel.errors import ConfigError
-from convmodel.evaluation.likelihood import BATCH_SIZE, EvaluationResult, evaluate_windows, score_responses
+from convmodel.evaluation.likelihood import EvaluationResult, evaluate_windows
 from convmodel.generation.bulk import Result, respond_to_all
 from convmodel.generation.engine import Engine
 from convmodel.generation.options import read_options, sampling_defaults
@@ -27,6 +27,7 @@ from convmodel.hub import HUB_OPTIONS
 from convmodel.layout import LossOn
 from convmodel.loading import check_options, load_weights, make_weights, place
 from convmodel.quantization import quantize_weights, require_whole
+from convmodel.scoring import BATCH_SIZE, score_responses
 from convmodel.session import ChatSession
 from convmodel.tokenizer import ConversationTokenizer
 from convmodel.training.adapters import has_adapters, remove_adapters, require_base
@@ -175,9 +176,9 @@ class ConversationModel:
         from huggingface_hub import HfApi
 
         api = HfApi(token=token)
-        url = api.create_repo(repo_id, private=private, exist_ok=True)
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder)
+            url = api.create_repo(repo_id, private=private, exist_ok=True)
             api.upload_folder(repo_id=url.repo_id, folder_path=folder, commit_message="Upload a conversation model")
         return str(url)
 
@@ -210,7 +211,7 @@ class ConversationModel:
             raise ConfigError(f"give config or {', '.join(options)}, not both")
         config = config or FitConfig.from_options(options)
         require_whole(self.hf_model, "trained")
-        train, valid = _reader(train), None if valid is None else _reader(valid)
+        train, valid = ConversationReader.of(train), None if valid is None else ConversationReader.of(valid)
         from convmodel.training.fit import fit  # loads accelerate, which answering does not need
 
         result, self.tokenizer = fit(self.hf_model, self.tokenizer, train, valid, config, callbacks)
@@ -238,7 +239,7 @@ class ConversationModel:
         """
         layout = self.tokenizer.layout
         windows = prepare_windows(
-            _reader(data),
+            ConversationReader.of(data),
             self.tokenizer,
             max_length=window_length(self.hf_model.config, layout.max_length if max_length is None else max_length),
             loss_on=layout.loss_on if loss_on is None else loss_on,
@@ -324,7 +325,3 @@ class ConversationModel:
             **generation_options: Options of `generate` for all its responses.
         """
         return ChatSession(self.engine, self.tokenizer, context, **generation_options)
-
-
-def _reader(source: ConversationSource) -> ConversationReader:
-    return source if isinstance(source, ConversationReader) else ConversationReader(source)

@@ -38,6 +38,9 @@ def command(
     temperature: Annotated[float | None, typer.Option(help="Above 1 bolder, below 1 safer; implies sampling.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Sample from this much probability; implies sampling.")] = None,
     num_return_sequences: Annotated[int | None, typer.Option("-n", min=1, help="How many responses.")] = None,
+    rerank: Annotated[
+        str | None, typer.Option(help="Orders the responses of -n: by likelihood, or mmi (less of what fits anything).")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Makes sampling repeatable.")] = None,
     reply_as: Annotated[str | None, typer.Option(help="Which speaker responds.")] = None,
     quantize: QuantizeOption = None,
@@ -61,6 +64,7 @@ def command(
         "temperature": temperature,
         "top_p": top_p,
         "num_return_sequences": num_return_sequences,
+        "rerank": rerank,
         "seed": seed,
         "reply_as": reply_as,
     }

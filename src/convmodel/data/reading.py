@@ -77,6 +77,11 @@ class ConversationReader:
         self.complete = False
         self.shapes: Counter[str] = Counter()
 
+    @classmethod
+    def of(cls, source: "ConversationSource | ConversationReader") -> "ConversationReader":
+        """Makes a reader of a source; returns one as it is."""
+        return source if isinstance(source, ConversationReader) else cls(source)
+
     def __iter__(self) -> Iterator[Conversation]:
         """Reads from the beginning.
 

@@ -5,27 +5,19 @@ matter. Takes a Hugging Face model and windows; knows no generation.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
-import torch.nn.functional as F
-
-from convmodel.conversation import Conversation
-from convmodel.data.batching import by_length, pad
+from convmodel.data.batching import by_length
 from convmodel.data.window_set import WindowSet
-from convmodel.errors import ConfigError, ContextTooLongError, ConversationError
+from convmodel.errors import ConfigError
 from convmodel.head import Head
-from convmodel.inference import evaluation_mode
-from convmodel.layout import IGNORED, Window
+from convmodel.scoring import BATCH_SIZE, token_nats
 from convmodel.tokenizer import ConversationTokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-BATCH_SIZE = 8
-"""Windows evaluated together, unless the caller says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,87 +101,3 @@ def evaluate_windows(
 
 
 _LARGEST_EXPONENT = 700.0
-
-
-def token_nats(
-    hf_model: "PreTrainedModel",
-    tokenizer: ConversationTokenizer,
-    windows: Sequence[Window],
-    *,
-    head: Head | None = None,
-    side: str = "right",
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Computes -ln p of each supervised token.
-
-    Args:
-        hf_model: A causal language model; its mode is left as it was found.
-        tokenizer: The layout the windows were made with.
-        windows: One batch.
-        head: The model's parts: with them, logits are made for targets only, and never all at once.
-        side: Where the padding goes; it does not change the result.
-
-    Returns:
-        Two tensors of shape (batch, seq - 1), on the CPU: nats in float64, 0 where there is no target; and the labels
-        they belong to.
-    """
-    batch = pad(windows, tokenizer.pad_token_id, use_token_types=tokenizer.layout.use_token_types, side=side)
-    labels = batch.pop("labels")[:, 1:]
-    batch.pop("weights", None)  # they are for training; here every supervised token counts alike
-    inputs = {name: tensor.to(hf_model.device) for name, tensor in batch.items()}
-    where = labels != IGNORED
-    targets = labels[where].to(hf_model.device)
-    found: list[torch.Tensor] = []
-    with evaluation_mode(hf_model), torch.inference_mode():
-        for logits in _logits_of_targets(hf_model, head, inputs, where.to(hf_model.device)):
-            begin = sum(map(len, found))
-            label = targets[begin : begin + len(logits)].to(logits.device)
-            found.append(F.cross_entropy(logits, label, reduction="none"))
-    nats = torch.zeros(labels.shape, dtype=torch.float64)
-    nats[where] = torch.cat(found).double().cpu()
-    return nats, labels
-
-
-def _logits_of_targets(
-    hf_model: "PreTrainedModel", head: Head | None, inputs: dict[str, torch.Tensor], where: torch.Tensor
-) -> Iterator[torch.Tensor]:
-    """Yields the logits of the positions before targets, in float32 and in parts."""
-    if head is not None:
-        yield from head.logits(head.hidden(**inputs)[:, :-1][where])
-        return
-    # One row at a time: a whole batch in float32 beside its softmax would double the memory.
-    for row, chosen in zip(hf_model(**inputs, use_cache=False).logits[:, :-1], where, strict=True):
-        yield row[chosen].float()
-
-
-def score_responses(
-    hf_model: "PreTrainedModel",
-    tokenizer: ConversationTokenizer,
-    context: Conversation,
-    responses: Sequence[str],
-    *,
-    reply_as: str | None = None,
-    max_length: int,
-) -> list[float]:
-    """Returns ln p of each response and the separator that closes it, given the context, in nats.
-
-    Oldest whole turns of the context are left out where it is too long.
-
-    Raises:
-        ConversationError: If a response is empty.
-        ContextTooLongError: If a response alone is too long.
-    """
-    if isinstance(responses, str):
-        raise ConversationError("responses are a list of responses, not one string")
-    responder = tokenizer.responder(context, reply_as)
-    windows = []
-    for number, response in enumerate(responses, 1):
-        conversation = context.with_turn(response, responder)
-        [window] = tokenizer.windows(conversation, max_length=max_length, loss_on="last", context_share=1.0)
-        if window.cut:
-            raise ContextTooLongError(f"response {number} is {window.cut} tokens longer than {max_length} positions")
-        windows.append(window)
-    scores: list[float] = []
-    for start in range(0, len(windows), BATCH_SIZE):
-        nats, _ = token_nats(hf_model, tokenizer, windows[start : start + BATCH_SIZE])
-        scores += (-nats.sum(dim=1)).tolist()
-    return scores

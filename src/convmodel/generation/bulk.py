@@ -19,6 +19,7 @@ from convmodel.generation.respond import (
     make_output,
     make_prompt,
     make_request,
+    ranked,
     respond,
 )
 from convmodel.layout import Prompt
@@ -109,7 +110,11 @@ def _respond(
             progress=lambda: progress(len(some) - sum(not request.done for request in requests)),
         )
         for (number, conversation, prompt), request, responses in zip(asked, requests, said, strict=True):
-            found[number] = _failed(request.error) if request.error else make_output(conversation, prompt, responses)
+            if request.error:
+                found[number] = _failed(request.error)
+            else:
+                _, best_first = ranked(engine, tokenizer, request, responses, options)
+                found[number] = make_output(conversation, prompt, best_first)
     else:
         for own, (number, conversation, _) in zip(each, asked, strict=True):
             found[number] = _one(engine, tokenizer, conversation, own)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from convmodel.architecture import positions
 from convmodel.errors import ConfigError
+from convmodel.generation.reranking import MMI_LAMBDA, RERANK
 from convmodel.tokenizer import ConversationTokenizer
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 MAX_NEW_TOKENS = 128
 """The longest response in tokens, unless the caller or the model's positions say otherwise."""
 
-OWN_OPTIONS = frozenset({"reply_as", "cut_long_turn", "seed"})
+OWN_OPTIONS = frozenset({"reply_as", "cut_long_turn", "seed", "rerank", "mmi_lambda"})
 
 _REFUSED = {
     "custom_generate": "it runs code from the hub; convmodel runs none",
@@ -51,6 +52,8 @@ class GenerationOptions:
         reply_as: Who responds; None for the expected speaker.
         cut_long_turn: Whether a newest turn that is too long alone loses its beginning.
         seed: Seeds this call's sampling and leaves the global random state alone; None draws from that state.
+        rerank: What several responses are ordered by, one of `RERANK`; None leaves them as they come.
+        mmi_lambda: The weight of a response's own probability where that is `mmi`.
         max_length: The caller's bound on prompt and response together; None unless given.
     """
 
@@ -59,6 +62,8 @@ class GenerationOptions:
     reply_as: str | None = None
     cut_long_turn: bool = False
     seed: int | None = None
+    rerank: str | None = None
+    mmi_lambda: float = MMI_LAMBDA
     max_length: int | None = None
 
     @property
@@ -89,7 +94,7 @@ def read_options(
     unknown = hf.keys() - _hf_options()
     if unknown:
         raise ConfigError(
-            f"no generation option is called {', '.join(sorted(unknown))}; there are reply_as, cut_long_turn, seed, "
+            f"no generation option is called {', '.join(sorted(unknown))}; there are {', '.join(sorted(OWN_OPTIONS))}, "
             "and those of transformers' generate, such as max_new_tokens, do_sample, temperature, top_p, num_beams"
         )
     _check_values(options)
@@ -182,6 +187,8 @@ _VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "seed": (lambda value: value == 0 or (_is_count(value) and value < 2**63), "a whole number from 0 to 2**63 - 1"),
     "stop_strings": (_are_texts, "a text, or a list of texts, none of them empty"),
     "cut_long_turn": (lambda value: isinstance(value, bool), "true or false"),
+    "rerank": (lambda value: value in RERANK, " or ".join(RERANK)),
+    "mmi_lambda": (lambda value: _is_number(value) and value >= 0, "a number of at least 0"),
     "reply_as": (lambda value: isinstance(value, str) and value.strip() != "", "a speaker's name"),
 }
 

@@ -38,7 +38,7 @@ class Response:
         text: What the responder says.
         ids: Its tokens, without the one that ended it.
         finish_reason: Why it ended.
-        score: The beam's score as transformers computes it, in nats; None without beams.
+        score: What it was ranked by, in nats a token, or the beam's score as transformers computes it; else None.
     """
 
     text: str
@@ -59,7 +59,8 @@ class ConversationModelOutput:
         prompt_tokens: Length of the prompt in tokens.
         left_out: How many of the oldest turns were left out of the prompt to make room.
         cut: How many tokens of the newest turn were cut off its beginning, where the caller allowed that.
-        scores: transformers' score of each response in nats, where beams were searched.
+        scores: What the responses are ordered by, where they are: with `rerank` nats a token, with beams transformers'
+            score.
         raw: What transformers' `generate` returned: token ids, and scores or attentions where asked for.
 
     Example:

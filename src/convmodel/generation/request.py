@@ -23,6 +23,7 @@ class Row:
         log_probabilities: What the model gave each of them, in nats.
         finish_reason: Why it ended; None while it goes on.
         ended_by: The id that ended it, if one did.
+        end_log_probability: What the model gave that one, in nats.
     """
 
     request: "Request"
@@ -31,6 +32,7 @@ class Row:
     log_probabilities: list[float] = field(default_factory=list)
     finish_reason: FinishReason | None = None
     ended_by: int | None = None
+    end_log_probability: float | None = None
 
     @property
     def live(self) -> bool:
@@ -47,7 +49,7 @@ class Row:
         if self.finish_reason is not None:
             return
         if index in self.request.stop_ids:
-            self.finish_reason, self.ended_by = "stop", index
+            self.finish_reason, self.ended_by, self.end_log_probability = "stop", index, log_probability
             return
         self.tokens.append(index)
         self.log_probabilities.append(log_probability)

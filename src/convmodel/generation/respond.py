@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,6 +22,7 @@ from convmodel.generation.forward import can_be_cached
 from convmodel.generation.options import GenerationOptions
 from convmodel.generation.output import Chunk, ConversationModelOutput, FinishReason, Response
 from convmodel.generation.request import Request, Row
+from convmodel.generation.reranking import response_scores
 from convmodel.generation.sampling import HONOURED, Sampler, with_defaults
 from convmodel.layout import Prompt
 from convmodel.tokenizer import ConversationTokenizer
@@ -44,17 +46,37 @@ def respond(
     Raises:
         ConversationError: If the context is malformed.
         ContextTooLongError: If its newest turn alone is too long and may not be cut.
-        ConfigError: If transformers refuses the options.
+        ConfigError: If transformers refuses the options, or they do not go together.
     """
     conversation = Conversation.of(context)
     prompt = make_prompt(tokenizer, conversation, options)
     if not is_for_engine(engine.hf_model, options):
+        if options.rerank is not None:
+            raise ConfigError("rerank orders responses that were drawn: give do_sample=True, and no beams or the like")
         responses, raw = hf_generate.generate(engine.hf_model, tokenizer, prompt, options)
         return make_output(conversation, prompt, responses, raw)
     request = make_request(engine.hf_model, tokenizer, prompt, options)
     [responses] = _said(engine.follow(request), [request], tokenizer, options)
-    sequences = _sequences(request, options.hf["pad_token_id"])
+    rows, responses = ranked(engine, tokenizer, request, responses, options)
+    sequences = _sequences(rows, options.hf["pad_token_id"])
     return make_output(conversation, prompt, responses, GenerateDecoderOnlyOutput(sequences=sequences))
+
+
+def ranked(
+    engine: Engine,
+    tokenizer: ConversationTokenizer,
+    request: Request,
+    responses: Sequence[Response],
+    options: GenerationOptions,
+) -> tuple[list[Row], list[Response]]:
+    """Puts the rows of a request, and the responses made of them, into the order that is asked for, the best first."""
+    if options.rerank is None:
+        return request.rows, list(responses)
+    scores = response_scores(
+        options.rerank, engine.hf_model, tokenizer, request.rows, responses, mmi_lambda=options.mmi_lambda
+    )
+    order = sorted(range(len(scores)), key=lambda number: -scores[number])
+    return [request.rows[n] for n in order], [replace(responses[n], score=scores[n]) for n in order]
 
 
 def make_output(
@@ -97,7 +119,7 @@ def stream(
     Raises:
         ConfigError: If transformers refuses the options, or they ask for beams or several responses.
     """
-    if options.hf.get("num_beams", 1) > 1 or options.hf.get("num_return_sequences", 1) > 1:
+    if options.rerank or options.hf.get("num_beams", 1) > 1 or options.hf.get("num_return_sequences", 1) > 1:
         raise ConfigError("only one response without beams can be streamed: call generate() instead")
     if not is_for_engine(engine.hf_model, options):
         return hf_generate.stream(engine.hf_model, tokenizer, prompt, options)
@@ -248,8 +270,8 @@ class _Text:
         return self.detokenizer.finish()
 
 
-def _sequences(request: Request, pad: int) -> Any:
+def _sequences(rows: Sequence[Row], pad: int) -> Any:
     """Returns prompts and responses as transformers' `generate` does: (responses, tokens), padded."""
-    rows = [request.ids + row.tokens + ([] if row.ended_by is None else [row.ended_by]) for row in request.rows]
-    length = max(map(len, rows))
-    return torch.tensor([row + [pad] * (length - len(row)) for row in rows])
+    each = [row.request.ids + row.tokens + ([] if row.ended_by is None else [row.ended_by]) for row in rows]
+    length = max(map(len, each))
+    return torch.tensor([ids + [pad] * (length - len(ids)) for ids in each])

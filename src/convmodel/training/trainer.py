@@ -16,8 +16,9 @@ from transformers import TrainerCallback, TrainingArguments
 from convmodel.data.batching import WindowDataset, pack, pad
 from convmodel.data.ordering import PackedSampler, ShardedBatches
 from convmodel.errors import ConfigError
-from convmodel.evaluation.likelihood import evaluate_windows, token_nats
+from convmodel.evaluation.likelihood import evaluate_windows
 from convmodel.layout import IGNORED, Window
+from convmodel.scoring import token_nats
 from convmodel.step.objective import plain_forward
 from convmodel.tokenizer import ConversationTokenizer
 from convmodel.training.best import BestModel

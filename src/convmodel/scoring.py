@@ -1,0 +1,115 @@
+"""How probable a model finds tokens, given those before.
+
+Owns: ln p of each target of some windows, and of responses to a context. Knows no generation.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+
+from convmodel.conversation import Conversation
+from convmodel.data.batching import pad
+from convmodel.errors import ContextTooLongError, ConversationError
+from convmodel.head import Head
+from convmodel.inference import evaluation_mode
+from convmodel.layout import IGNORED, Window
+from convmodel.tokenizer import ConversationTokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+BATCH_SIZE = 8
+"""Windows computed together, unless the caller says otherwise."""
+
+
+def token_nats(
+    hf_model: "PreTrainedModel",
+    tokenizer: ConversationTokenizer,
+    windows: Sequence[Window],
+    *,
+    head: Head | None = None,
+    side: str = "right",
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Computes -ln p of each supervised token.
+
+    Args:
+        hf_model: A causal language model; its mode is left as it was found.
+        tokenizer: The layout the windows were made with.
+        windows: One batch.
+        head: The model's parts: with them, logits are made for targets only, and never all at once.
+        side: Where the padding goes; it does not change the result.
+
+    Returns:
+        Two tensors of shape (batch, seq - 1), on the CPU: nats in float64, 0 where there is no target; and the labels
+        they belong to.
+    """
+    batch = pad(windows, tokenizer.pad_token_id, use_token_types=tokenizer.layout.use_token_types, side=side)
+    labels = batch.pop("labels")[:, 1:]
+    batch.pop("weights", None)  # they are for training; here every supervised token counts alike
+    inputs = {name: tensor.to(hf_model.device) for name, tensor in batch.items()}
+    where = labels != IGNORED
+    targets = labels[where].to(hf_model.device)
+    found: list[torch.Tensor] = []
+    with evaluation_mode(hf_model), torch.inference_mode():
+        for logits in _logits_of_targets(hf_model, head, inputs, where.to(hf_model.device)):
+            begin = sum(map(len, found))
+            label = targets[begin : begin + len(logits)].to(logits.device)
+            found.append(F.cross_entropy(logits, label, reduction="none"))
+    nats = torch.zeros(labels.shape, dtype=torch.float64)
+    nats[where] = torch.cat(found).double().cpu()
+    return nats, labels
+
+
+def _logits_of_targets(
+    hf_model: "PreTrainedModel", head: Head | None, inputs: dict[str, torch.Tensor], where: torch.Tensor
+) -> Iterator[torch.Tensor]:
+    """Yields the logits of the positions before targets, in float32 and in parts."""
+    if head is not None:
+        yield from head.logits(head.hidden(**inputs)[:, :-1][where])
+        return
+    # One row at a time: a whole batch in float32 beside its softmax would double the memory.
+    for row, chosen in zip(hf_model(**inputs, use_cache=False).logits[:, :-1], where, strict=True):
+        yield row[chosen].float()
+
+
+def score_responses(
+    hf_model: "PreTrainedModel",
+    tokenizer: ConversationTokenizer,
+    context: Conversation,
+    responses: Sequence[str],
+    *,
+    reply_as: str | None = None,
+    max_length: int,
+) -> list[float]:
+    """Returns ln p of each response and the separator that closes it, given the context, in nats.
+
+    Oldest whole turns of the context are left out where it is too long.
+
+    Raises:
+        ConversationError: If a response is empty.
+        ContextTooLongError: If a response alone is too long.
+    """
+    if isinstance(responses, str):
+        raise ConversationError("responses are a list of responses, not one string")
+    responder = tokenizer.responder(context, reply_as)
+    windows = []
+    for number, response in enumerate(responses, 1):
+        conversation = context.with_turn(response, responder)
+        [window] = tokenizer.windows(conversation, max_length=max_length, loss_on="last", context_share=1.0)
+        if window.cut:
+            raise ContextTooLongError(f"response {number} is {window.cut} tokens longer than {max_length} positions")
+        windows.append(window)
+    return log_probabilities(hf_model, tokenizer, windows)
+
+
+def log_probabilities(
+    hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, windows: Sequence[Window]
+) -> list[float]:
+    """Returns ln p of all targets of each window, in nats."""
+    found: list[float] = []
+    for start in range(0, len(windows), BATCH_SIZE):
+        nats, _ = token_nats(hf_model, tokenizer, windows[start : start + BATCH_SIZE])
+        found += (-nats.sum(dim=1)).tolist()
+    return found

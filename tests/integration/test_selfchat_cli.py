@@ -1,0 +1,56 @@
+"""`convmodel selfchat` as a user meets it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from convmodel.data.reading import read_conversations
+
+Run = Callable[..., int]
+
+
+def test_it_prints_the_talk_and_tells_of_the_loop(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run("selfchat", "model", "--greedy", "--turns", "40", "--output", "talks.jsonl") == 0
+    out, err = capfd.readouterr()
+
+    lines = out.splitlines()
+    assert lines[:2] == ["user: Hello", "assistant: How are you"]
+    assert f"({len(lines) - 1} turns" in err
+    [talk] = read_conversations("talks.jsonl")
+    assert [f"{name}: {turn}" for name, turn in zip(talk.who, talk.turns, strict=True)] == lines
+
+
+def test_each_conversation_of_a_file_opens_one(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--data", "test.jsonl", "--limit", "3", "--turns", "3", "--seed", "1", "--max-new-tokens", "5"]
+    assert run("selfchat", "model", "gpt2", "--speakers", "Ann, Bob", *arguments) == 0
+    out, err = capfd.readouterr()
+
+    talks = out.split("\n\n")
+    first_turns = [conversation.turns[0] for conversation in read_conversations("test.jsonl")][:3]
+    assert [talk.partition("\n")[0] for talk in talks] == [f"Ann: {turn}" for turn in first_turns]
+    assert "of 3 conversations went round in a circle" in err
+
+
+def test_what_is_written_trains_a_model(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    for _ in range(2):  # the second is added
+        assert run("selfchat", "model", "--turns", "3", "--seed", "1", "--output", "talks.jsonl") == 0
+    assert len(Path("talks.jsonl").read_text().splitlines()) == 2
+    assert json.loads(Path("talks.jsonl").read_text().splitlines()[0])["speakers"][:2] == ["user", "assistant"]
+    assert run("fit", "talks.jsonl", "-m", "gpt2", "--output-dir", "new", "--max-steps", "1") == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        ("model --speakers Ann", "two different names"),
+        ("model --speakers Ann,Ann", "two different names"),
+        ("model gpt2 model", "3 models for 2 speakers"),
+        ("model --data nowhere.jsonl", "nowhere.jsonl"),
+        ("model --output no/such/folder.jsonl --turns 1", "cannot be written"),
+    ],
+)
+def test_mistakes_are_told(run: Run, capfd: pytest.CaptureFixture[str], arguments: str, word: str) -> None:
+    assert run("selfchat", *arguments.split()) == 1
+    assert word in " ".join(capfd.readouterr().err.split())

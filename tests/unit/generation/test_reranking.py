@@ -1,0 +1,146 @@
+"""Ordering several responses: the scores are the model's own, whatever was done to draw the responses."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from scripted import enliven
+
+from convmodel import Conversation, ConversationModel
+from convmodel.errors import ConfigError
+
+CONTEXT = ["Hello there", "How are you"]
+DRAWN = {"do_sample": True, "temperature": 1.5, "seed": 3, "num_return_sequences": 6}
+
+
+@pytest.fixture(scope="module")
+def gpt2(gpt2_folder: Path) -> ConversationModel:
+    model = ConversationModel.from_pretrained(gpt2_folder, device="cpu")
+    enliven(model.hf_model, 3.0)
+    with torch.no_grad():  # so that some responses end by themselves
+        model.hf_model.transformer.ln_f.bias.add_(
+            model.hf_model.transformer.wte.weight[model.tokenizer.sep_token_id] * 30
+        )
+    return model
+
+
+@pytest.fixture(scope="module")
+def llama(bytelevel_folder: Path) -> ConversationModel:
+    model = ConversationModel.from_pretrained(bytelevel_folder, device="cpu")
+    enliven(model.hf_model, 5.0)
+    return model
+
+
+@pytest.fixture(params=["gpt2", "llama"])
+def model(request: pytest.FixtureRequest) -> ConversationModel:
+    fixture: ConversationModel = request.getfixturevalue(request.param)
+    return fixture
+
+
+def by_hand(model: ConversationModel, ids: list[int], begin: int, types: list[int]) -> float:
+    """Sums ln p of the ids from a position on, by one forward pass over all."""
+    inputs = {"input_ids": torch.tensor([ids])}
+    if model.tokenizer.layout.use_token_types:
+        inputs["token_type_ids"] = torch.tensor([types])
+    with torch.no_grad():
+        found = model.hf_model(**inputs).logits[0].double().log_softmax(-1)
+    return sum(float(found[place - 1, ids[place]]) for place in range(begin, len(ids)))
+
+
+@pytest.mark.parametrize("options", [{}, {"top_k": 5}, {"repetition_penalty": 1.5}, {"max_new_tokens": 3}], ids=str)
+@pytest.mark.parametrize("rerank", ["likelihood", "mmi"])
+def test_scores_are_the_models_own(model: ConversationModel, rerank: str, options: dict[str, Any]) -> None:
+    """Ids of the responses are scored, not their text, which may have other ids."""
+    asked = {"max_new_tokens": 8} | DRAWN | options
+    output = model.generate(CONTEXT, rerank=rerank, mmi_lambda=0.7, **asked)
+
+    begin, pad = output.prompt_tokens, model.tokenizer.pad_token_id
+    prompt_types = model.tokenizer(CONTEXT).get("token_type_ids", [0] * begin)
+    expected = []
+    for ids, length, reason in zip(
+        output.raw.sequences.tolist(), output.response_tokens, output.finish_reasons, strict=True
+    ):
+        end = begin + length + (reason == "stop")
+        assert all(index == pad for index in ids[end:])
+        score = by_hand(model, ids[:end], begin, [*prompt_types, *[prompt_types[-1]] * (end - begin)])
+        if rerank == "mmi":
+            alone = [model.tokenizer.sep_token_id, *ids[begin:end]]
+            score -= 0.7 * by_hand(model, alone, 1, [0] * len(alone))
+        expected.append(score / (end - begin))
+    assert output.scores == pytest.approx(expected, abs=1e-4)
+    assert output.scores == sorted(output.scores, reverse=True)
+    assert len(set(output.responses)) > 3
+
+
+def test_the_order_changes_and_nothing_else(model: ConversationModel) -> None:
+    plain = model.generate(CONTEXT, max_new_tokens=8, **DRAWN)
+    ordered = model.generate(CONTEXT, max_new_tokens=8, rerank="likelihood", **DRAWN)
+
+    assert sorted(ordered.responses) == sorted(plain.responses)
+    assert ordered.responses != plain.responses
+    assert plain.scores is None
+    for text, count, reason in zip(ordered.responses, ordered.response_tokens, ordered.finish_reasons, strict=True):
+        place = plain.responses.index(text)
+        assert (plain.response_tokens[place], plain.finish_reasons[place]) == (count, reason)
+
+
+def test_some_responses_end_by_themselves(gpt2: ConversationModel) -> None:
+    """Else the separator that closes a response is not tested above."""
+    assert set(gpt2.generate(CONTEXT, max_new_tokens=8, **DRAWN).finish_reasons) == {"stop", "length"}
+
+
+def test_without_the_rest_mmi_is_likelihood(model: ConversationModel) -> None:
+    one = model.generate(CONTEXT, max_new_tokens=8, rerank="likelihood", **DRAWN)
+    other = model.generate(CONTEXT, max_new_tokens=8, rerank="mmi", mmi_lambda=0, **DRAWN)
+
+    assert one == other
+
+
+def test_what_fits_anything_comes_later(gpt2: ConversationModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two responses that the context makes equally likely, mmi prefers the one that is rarer without it."""
+    outputs = [gpt2.generate(CONTEXT, max_new_tokens=8, rerank=name, **DRAWN) for name in ("likelihood", "mmi")]
+
+    assert sorted(outputs[0].responses) == sorted(outputs[1].responses)
+    assert outputs[0].responses != outputs[1].responses
+
+
+def test_a_stop_string_is_no_token_of_the_response(gpt2: ConversationModel) -> None:
+    plain = gpt2.generate(CONTEXT, max_new_tokens=8, **DRAWN)
+    stop = next(text for text in plain.responses if len(text) > 6)[3:5]
+
+    output = gpt2.generate(CONTEXT, max_new_tokens=8, rerank="likelihood", stop_strings=[stop], **DRAWN)
+
+    assert all(stop not in text for text in output.responses)
+    assert output.scores is not None
+    assert all(score < 0 for score in output.scores)
+
+
+@pytest.mark.parametrize("rerank", ["likelihood", "mmi"])
+def test_many_contexts_are_ranked_as_one(model: ConversationModel, rerank: str) -> None:
+    contexts = [CONTEXT, ["Hi"], ["One", "Two", "Three"]]
+    outputs = model.generate_batch(contexts, max_new_tokens=8, rerank=rerank, **DRAWN)
+
+    for number, (context, output) in enumerate(zip(contexts, outputs, strict=True)):
+        alone = model.generate(context, max_new_tokens=8, rerank=rerank, **DRAWN | {"seed": 3 + 6 * number})
+        assert output.responses == alone.responses
+        assert output.scores == pytest.approx(alone.scores, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"rerank": "best"}, "rerank is 'best': it must be likelihood or mmi"),
+        ({"rerank": "mmi", "mmi_lambda": -1}, "mmi_lambda"),
+        ({"rerank": "mmi", "num_beams": 2}, "no beams"),
+        ({"rerank": "mmi", "num_return_sequences": 2}, "do_sample=True"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(gpt2: ConversationModel, options: dict[str, Any], word: str) -> None:
+    with pytest.raises(ConfigError, match=word):
+        gpt2.generate(CONTEXT, **options)
+
+
+def test_one_response_cannot_be_streamed_and_ranked(gpt2: ConversationModel) -> None:
+    with pytest.raises(ConfigError, match="generate"):
+        gpt2.stream(Conversation(CONTEXT), rerank="mmi", do_sample=True)
