@@ -23,6 +23,7 @@ LAYERS = [
     {"training", "session"},
     {"doctor"},
     {"evaluation", "generation"},
+    {"next_turn"},
     {"scoring"},
     {"step", "quantization"},
     {"head"},

@@ -330,3 +330,11 @@ def test_only_processes_that_train_together_leave_the_word_to_the_first(
         monkeypatch.setenv("WORLD_SIZE", world)
 
     assert (_rank() == 0) == speaks
+
+
+def test_a_responder_who_has_not_spoken_is_told(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run("generate", "Hello", "How are you", "--reply-as", "Ann") == 0
+    assert "Ann has not spoken yet" in capfd.readouterr().err
+    assert run("generate", "Hello", "--reply-as", "Ann") == 0
+    assert run("generate", "Hello", "How are you", "--reply-as", "user") == 0
+    assert "has not spoken" not in capfd.readouterr().err

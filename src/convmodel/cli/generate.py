@@ -10,6 +10,7 @@ from rich.progress import Progress, TextColumn, TimeElapsedColumn
 from convmodel.cli.console import DEFAULT_MODEL, console, load_model, print_json, print_result
 from convmodel.cli.data_options import FormatOption
 from convmodel.cli.model_options import QuantizeOption
+from convmodel.conversation import Conversation
 from convmodel.data.reading import ConversationReader
 from convmodel.data.shapes import AUTO
 from convmodel.doctor.words import duration
@@ -39,10 +40,16 @@ def command(
     top_p: Annotated[float | None, typer.Option(help="Sample from this much probability; implies sampling.")] = None,
     num_return_sequences: Annotated[int | None, typer.Option("-n", min=1, help="How many responses.")] = None,
     rerank: Annotated[
-        str | None, typer.Option(help="Orders the responses of -n: by likelihood, or mmi (less of what fits anything).")
+        str | None,
+        typer.Option(help="Orders the responses of -n by likelihood, mmi (what fits anything last) or next-turn."),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Makes sampling repeatable.")] = None,
-    reply_as: Annotated[str | None, typer.Option(help="Which speaker responds.")] = None,
+    reply_as: Annotated[
+        str | None,
+        typer.Option(
+            help="Which speaker responds: turns are by user and assistant in turn, those of --input as they say."
+        ),
+    ] = None,
     quantize: QuantizeOption = None,
     option: Annotated[
         list[str] | None, typer.Option("--option", "-o", help="Any option of transformers' generate, as `NAME=VALUE`.")
@@ -64,20 +71,32 @@ def command(
         "temperature": temperature,
         "top_p": top_p,
         "num_return_sequences": num_return_sequences,
-        "rerank": rerank,
         "seed": seed,
         "reply_as": reply_as,
     }
     options = {name: value for name, value in given.items() if value is not None} | _read_options(option or [])
+    if rerank is not None:
+        options["rerank"] = rerank
     if input is not None:
         if context or as_json or output is None:
             raise ConfigError("--input takes --output, and neither turns nor --json")
         reader = ConversationReader(input, shape=format)
-        _respond_to_file(load_model(model, quantize=quantize), reader, output, options, overwrite=overwrite)
+        _respond_to_file(*_loaded(model, quantize, options), reader, output, overwrite=overwrite)
         return
     if not context or output is not None:
         raise ConfigError('give turns, such as: convmodel generate "Hello"; or --input FILE with --output FILE')
-    made = load_model(model, quantize=quantize).generate(context, **options)
+    loaded, options = _loaded(model, quantize, options)
+    speakers = Conversation(context).names
+    if reply_as is not None and len(speakers) > 1 and reply_as not in speakers:
+        console.print(
+            f"{reply_as} has not spoken yet: the turns are those of {' and '.join(speakers)}, so that a third speaker "
+            "responds, whom the model may not know",
+            style="yellow",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+    made = loaded.generate(context, **options)
     if as_json:
         print_json(made.to_dict())
         return
@@ -85,8 +104,18 @@ def command(
         print_result(response)
 
 
+def _loaded(model: str, quantize: str | None, options: dict[str, Any]) -> "tuple[ConversationModel, dict[str, Any]]":
+    """Loads a model, and the head that ranks its responses where that is asked for."""
+    from convmodel.next_turn import NextTurnHead
+
+    loaded = load_model(model, quantize=quantize)
+    if options.get("rerank") == "next-turn":
+        options = options | {"rerank": NextTurnHead.load(model, loaded.hf_model)}
+    return loaded, options
+
+
 def _respond_to_file(
-    model: "ConversationModel", contexts: ConversationReader, path: str, options: dict[str, Any], *, overwrite: bool
+    model: "ConversationModel", options: dict[str, Any], contexts: ConversationReader, path: str, *, overwrite: bool
 ) -> None:
     from convmodel.generation.options import read_options
     from convmodel.generation.responses_file import write_responses

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from convmodel.architecture import positions
 from convmodel.errors import ConfigError
 from convmodel.generation.reranking import MMI_LAMBDA, RERANK
+from convmodel.next_turn import NextTurnHead
 from convmodel.tokenizer import ConversationTokenizer
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class GenerationOptions:
         reply_as: Who responds; None for the expected speaker.
         cut_long_turn: Whether a newest turn that is too long alone loses its beginning.
         seed: Seeds this call's sampling and leaves the global random state alone; None draws from that state.
-        rerank: What several responses are ordered by, one of `RERANK`; None leaves them as they come.
+        rerank: What several responses are ordered by, one of `RERANK` or a trained head; None leaves them as they come.
         mmi_lambda: The weight of a response's own probability where that is `mmi`.
         max_length: The caller's bound on prompt and response together; None unless given.
     """
@@ -62,7 +63,7 @@ class GenerationOptions:
     reply_as: str | None = None
     cut_long_turn: bool = False
     seed: int | None = None
-    rerank: str | None = None
+    rerank: str | NextTurnHead | None = None
     mmi_lambda: float = MMI_LAMBDA
     max_length: int | None = None
 
@@ -187,7 +188,10 @@ _VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "seed": (lambda value: value == 0 or (_is_count(value) and value < 2**63), "a whole number from 0 to 2**63 - 1"),
     "stop_strings": (_are_texts, "a text, or a list of texts, none of them empty"),
     "cut_long_turn": (lambda value: isinstance(value, bool), "true or false"),
-    "rerank": (lambda value: value in RERANK, " or ".join(RERANK)),
+    "rerank": (
+        lambda value: isinstance(value, NextTurnHead) or value in RERANK,
+        " or ".join(RERANK) + ", or a NextTurnHead",
+    ),
     "mmi_lambda": (lambda value: _is_number(value) and value >= 0, "a number of at least 0"),
     "reply_as": (lambda value: isinstance(value, str) and value.strip() != "", "a speaker's name"),
 }

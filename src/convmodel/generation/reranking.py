@@ -5,11 +5,13 @@ Owns: the scores by which responses are ordered.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from convmodel.generation.output import Response
 from convmodel.generation.request import Row
 from convmodel.layout import IGNORED, EncodedTurn, Window
+from convmodel.next_turn import NextTurnHead
 from convmodel.scoring import log_probabilities
 from convmodel.tokenizer import ConversationTokenizer
 from convmodel.windowing import make_windows
@@ -25,7 +27,7 @@ MMI_LAMBDA = 0.5
 
 
 def response_scores(
-    rerank: str,
+    rerank: "str | NextTurnHead",
     hf_model: "PreTrainedModel",
     tokenizer: ConversationTokenizer,
     rows: Sequence[Row],
@@ -41,7 +43,7 @@ def response_scores(
     other weights for the first words. Both are divided by the number of tokens, as sums would favour short responses.
 
     Args:
-        rerank: One of `RERANK`.
+        rerank: One of `RERANK`, or a head that was trained for it.
         hf_model: The model.
         tokenizer: Its layout.
         rows: The responses as they were generated, with the log-probabilities of their tokens.
@@ -58,12 +60,14 @@ def response_scores(
         for row, response, end in zip(rows, responses, ends, strict=True)
     ]
     lengths = [len(response.ids) + (end is not None) for response, end in zip(responses, ends, strict=True)]
-    if rerank == "mmi":
+    if rerank != "likelihood":
         windows = [
             _alone(response.ids, tokenizer.sep_token_id, is_closed=end is not None)
             for response, end in zip(responses, ends, strict=True)
         ]
         alone = log_probabilities(hf_model, tokenizer, windows)
+        if isinstance(rerank, NextTurnHead):
+            return [rerank.score(*each) for each in zip(given, alone, map(partial(max, 1), lengths), strict=True)]
         given = [score - mmi_lambda * other for score, other in zip(given, alone, strict=True)]
     return [score / max(1, length) for score, length in zip(given, lengths, strict=True)]
 
