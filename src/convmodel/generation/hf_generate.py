@@ -5,6 +5,7 @@ Owns: calling `generate`, telling why a response ended, and streaming with a cle
 
 import queue
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from transformers.generation import BaseStreamer
 from convmodel.errors import ConfigError
 from convmodel.generation.detokenizer import Detokenizer
 from convmodel.generation.options import GenerationOptions
-from convmodel.generation.output import Chunk, FinishReason, Response
+from convmodel.generation.output import Chunk, FinishReason, Response, speed
 from convmodel.generation.sampling import OWN, own_processors, with_defaults
 from convmodel.inference import evaluation_mode
 from convmodel.layout import Prompt
@@ -73,20 +74,28 @@ def stream(
     work = _Work(hf_model, arguments, options.seed)
     detokenizer = Detokenizer(tokenizer.decode, options.stop_strings)
     finish_reason: FinishReason = "length"
+    said, began = 0, 0.0
     work.start()
     try:
         for index in work.ids():
+            began = began or time.perf_counter()
             if index in options.stop_token_ids:
                 finish_reason = "stop"
                 break
             if text := detokenizer.add(index):
-                yield Chunk(text)
+                yield Chunk(text, None, tuple(detokenizer.ids[said:]))
+                said = len(detokenizer.ids)
             if detokenizer.stopped:
                 finish_reason = "stop"
                 break
     finally:
         work.stop()
-    yield Chunk(detokenizer.finish(), finish_reason)
+    yield Chunk(
+        detokenizer.finish(),
+        finish_reason,
+        tuple(detokenizer.ids[said:]),
+        tokens_per_second=speed(len(detokenizer.ids), time.perf_counter() - began),
+    )
 
 
 def _arguments(

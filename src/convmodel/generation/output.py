@@ -30,6 +30,11 @@ class Chunk:
     tokens_per_second: float | None = None
 
 
+def speed(tokens: int, seconds: float) -> float | None:
+    """Returns the tokens a second of a response whose first token began the time; None of one token."""
+    return (tokens - 1) / seconds if tokens > 1 and seconds > 0 else None
+
+
 @dataclass(frozen=True, slots=True)
 class Response:
     """One generated response.

@@ -20,7 +20,7 @@ from convmodel.generation.detokenizer import Detokenizer
 from convmodel.generation.engine import Engine
 from convmodel.generation.forward import can_be_cached
 from convmodel.generation.options import GenerationOptions
-from convmodel.generation.output import Chunk, ConversationModelOutput, FinishReason, Response
+from convmodel.generation.output import Chunk, ConversationModelOutput, FinishReason, Response, speed
 from convmodel.generation.request import Request, Row
 from convmodel.generation.reranking import response_scores
 from convmodel.generation.sampling import HONOURED, Sampler, with_defaults
@@ -226,12 +226,11 @@ def _chunks(
             if chunk.text:
                 yield chunk
     seconds = time.perf_counter() - began if began else 0.0
-    said = len(text.detokenizer.ids)
     yield Chunk(
         text.finish(),
         text.finish_reason,
         *text.held(),
-        tokens_per_second=(said - 1) / seconds if said > 1 and seconds else None,
+        tokens_per_second=speed(len(text.detokenizer.ids), seconds),
     )
 
 

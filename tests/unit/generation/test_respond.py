@@ -716,3 +716,17 @@ def test_a_stream_that_waits_for_another_ends_at_once(gpt2: ConversationModel) -
     waiting.join()
     slow.remove()
     first.close()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("options", [{}, {"use_cache": False}], ids=["engine", "transformers"])
+@pytest.mark.parametrize("stop", [[], ["e"]], ids=["whole", "stop string"])
+def test_chunks_carry_all_tokens_and_how_quickly_they_came(
+    model: ConversationModel, options: dict[str, Any], stop: list[str]
+) -> None:
+    chunks = [*model.stream(CONTEXT, max_new_tokens=12, stop_strings=stop, **options)]
+    output = model.generate(CONTEXT, max_new_tokens=12, stop_strings=stop, **options)
+
+    ids = [index for chunk in chunks for index in chunk.token_ids]
+    assert ids == response_ids(model, CONTEXT, max_new_tokens=12, **options)[: output.response_tokens[0]]
+    assert [chunk.tokens_per_second is None for chunk in chunks] == [True] * (len(chunks) - 1) + [len(ids) < 2]
+    assert all(chunk.token_ids for chunk in chunks[:-1])
