@@ -16,6 +16,7 @@ import torch
 from convmodel.architecture import window_length
 from convmodel.conversation import Conversation
 from convmodel.errors import ConfigError, ConversationError, ModelLoadError
+from convmodel.head import Head
 from convmodel.identity import weights_identity
 from convmodel.scoring import log_probabilities, score_responses
 from convmodel.storage import staged
@@ -194,7 +195,7 @@ def _measure(
 ) -> tuple[Measured, int]:
     every = list(conversations)
     longest = min(LONGEST, window_length(hf_model.config, tokenizer.layout.max_length))
-    measured = []
+    measured, head = [], Head.of(hf_model)
     # A model without token types gets what one speaker says in a row as one turn.
     arranged = every if tokenizer.layout.use_token_types else [each.joined() for each in every]
     usable = [each for each in arranged if len(each.turns) - each.pinned >= 2]
@@ -202,9 +203,11 @@ def _measure(
     for number, (conversation, others) in enumerate(zip(usable, chosen, strict=True)):
         before = replace(conversation, turns=conversation.turns[:-1], speakers=conversation.who[:-1], weights=None)
         turns = [_shortened(turn, tokenizer, longest // 2) for turn in (conversation.turns[-1], *others)]
-        given = score_responses(hf_model, tokenizer, before, turns, reply_as=conversation.who[-1], max_length=longest)
+        given = score_responses(
+            hf_model, tokenizer, before, turns, reply_as=conversation.who[-1], max_length=longest, head=head
+        )
         windows = [window for turn in turns for window in tokenizer.windows([turn], max_length=longest, loss_on="last")]
-        alone = log_probabilities(hf_model, tokenizer, windows)
+        alone = log_probabilities(hf_model, tokenizer, windows, head=head)
         measured.append([*zip(given, alone, [window.supervised_tokens for window in windows], strict=True)])
         progress(number + 1)
     return measured, len(every) - len(usable)

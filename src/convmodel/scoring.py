@@ -82,6 +82,7 @@ def score_responses(
     *,
     reply_as: str | None = None,
     max_length: int,
+    head: Head | None = None,
 ) -> list[float]:
     """Returns ln p of each response and the separator that closes it, given the context, in nats.
 
@@ -101,15 +102,19 @@ def score_responses(
         if window.cut:
             raise ContextTooLongError(f"response {number} is {window.cut} tokens longer than {max_length} positions")
         windows.append(window)
-    return log_probabilities(hf_model, tokenizer, windows)
+    return log_probabilities(hf_model, tokenizer, windows, head=head)
 
 
 def log_probabilities(
-    hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, windows: Sequence[Window]
+    hf_model: "PreTrainedModel",
+    tokenizer: ConversationTokenizer,
+    windows: Sequence[Window],
+    *,
+    head: Head | None = None,
 ) -> list[float]:
-    """Returns ln p of all targets of each window, in nats."""
+    """Returns ln p of all targets of each window, in nats; with the head, logits are made for targets only."""
     found: list[float] = []
     for start in range(0, len(windows), BATCH_SIZE):
-        nats, _ = token_nats(hf_model, tokenizer, windows[start : start + BATCH_SIZE])
+        nats, _ = token_nats(hf_model, tokenizer, windows[start : start + BATCH_SIZE], head=head)
         found += (-nats.sum(dim=1)).tolist()
     return found
