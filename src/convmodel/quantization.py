@@ -7,7 +7,11 @@ be lost; therefore what rounding took away from them is a second row of whole nu
 numbers, which are exact: what else is in a batch changes no result.
 """
 
+import ctypes
 import logging
+import mmap
+import sys
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,6 +30,11 @@ logger = logging.getLogger(__name__)
 
 _LARGEST = 127
 _FINER = 2 * _LARGEST
+# A number would be made a tensor at every call, which takes as long as the product of a row.
+_LEAST, _COARSER = torch.tensor(1e-30), torch.tensor(1 / _FINER)
+_ROWS = 4096  # of a matrix that are scaled at a time, since that needs as much memory again
+
+_multiply = torch.ops.onednn.qlinear_pointwise.default  # looking it up takes time, too
 
 
 class Int8Linear(nn.Module):
@@ -38,11 +47,11 @@ class Int8Linear(nn.Module):
         tensor([[0.5000, 2.0000]])
     """
 
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
-        """Packs weights, (outputs, inputs)."""
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, *, release: bool = False) -> None:
+        """Packs weights, (outputs, inputs); `release` gives their memory back meanwhile."""
         super().__init__()
         self.out_features, self.in_features = weight.shape
-        rows, scales = absmax(weight.detach().float().contiguous())  # packing reads them as they lie
+        rows, scales = absmax(weight.detach().float().contiguous(), release=release)  # packing reads them as they lie
         self._scales = scales[:, 0].contiguous()
         self._zeros = torch.zeros(self.out_features, dtype=torch.long)
         self._packed = torch.ops.onednn.qlinear_prepack(rows, None)
@@ -50,18 +59,20 @@ class Int8Linear(nn.Module):
 
     def forward(self, given: torch.Tensor) -> torch.Tensor:
         """Multiplies; activations of any leading shape, scaled token by token."""
-        tokens = given.reshape(-1, self.in_features).float()
-        coarse, scales = absmax(tokens)
-        # What rounding took away, 254 times finer. Weights, which are what takes time, are read once for both.
-        fine = tokens.div(scales).sub_(coarse).mul_(_FINER).round_().to(torch.int8)
-        numbers = torch.cat((coarse, fine))
-        made = torch.ops.onednn.qlinear_pointwise(
+        tokens = given if given.ndim == 2 else given.reshape(-1, self.in_features)
+        tokens = tokens.float()
+        scales = torch.add(_LEAST, tokens.abs().amax(-1, keepdim=True), alpha=1 / (_LARGEST * _FINER))
+        whole = tokens.div(scales).round_()
+        coarse = whole.mul(_COARSER).round_()
+        # What that took away is a row of its own. Weights, which are what takes time, are read once for both.
+        numbers = torch.cat((coarse, whole.sub_(coarse, alpha=_FINER))).to(torch.int8)
+        made = _multiply(
             numbers, 1.0, 0, self._packed, self._scales, self._zeros, None, 1.0, 0, torch.float32, "none", [], ""
         )
-        whole, parts = made.split(len(tokens))
-        whole = parts.mul_(1 / _FINER).add_(whole)
-        whole = whole.mul_(scales) if self.bias is None else torch.addcmul(self.bias, whole, scales)
-        return whole.view(*given.shape[:-1], self.out_features).to(given.dtype)
+        coarse, fine = made.view(2, -1, self.out_features).unbind()
+        total = fine.add_(coarse, alpha=_FINER)
+        total = total.mul_(scales) if self.bias is None else torch.addcmul(self.bias, total, scales)
+        return (total if given.ndim == 2 else total.view(*given.shape[:-1], self.out_features)).to(given.dtype)
 
     def extra_repr(self) -> str:
         """Says its size, as `torch.nn.Linear` does."""
@@ -76,32 +87,57 @@ class Int8Embedding(nn.Module):
         tensor([[2., 0.]])
     """
 
-    def __init__(self, weight: torch.Tensor) -> None:
-        """Packs rows, (tokens, width)."""
+    def __init__(self, weight: torch.Tensor, *, release: bool = False) -> None:
+        """Packs rows, (tokens, width); `release` gives their memory back meanwhile."""
         super().__init__()
-        self._rows, self._scales = absmax(weight.detach().float())
+        self._rows, self._scales = absmax(weight.detach().float(), release=release)
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """Looks rows up: (..., width)."""
         return self._rows[ids] * self._scales[ids]
 
 
-def absmax(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def absmax(values: torch.Tensor, *, release: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
     """Scales each row to whole numbers by its largest: (rows, columns) in int8, and (rows, 1) to multiply them with.
+
+    With `release`, the memory of the values goes back meanwhile.
 
     Example:
         >>> absmax(torch.tensor([[0.0, 1.0, -2.0]]))
         (tensor([[   0,   64, -127]], dtype=torch.int8), tensor([[0.0157]]))
     """
-    scales = values.abs().amax(-1, keepdim=True).div_(_LARGEST).clamp_min_(torch.finfo(torch.float32).tiny)
-    return (values / scales).round_().to(torch.int8), scales
+    numbers = torch.empty(values.shape, dtype=torch.int8)
+    scales = torch.empty(len(values), 1)
+    for start in range(0, len(values), _ROWS):
+        part = slice(start, start + _ROWS)
+        torch.amax(values[part].abs(), -1, keepdim=True, out=scales[part])
+        scales[part].div_(_LARGEST).clamp_min_(torch.finfo(torch.float32).tiny)
+        numbers[part] = (values[part] / scales[part]).round_()
+        if release:
+            _release(values[part])
+    return numbers, scales
+
+
+def _release(values: torch.Tensor) -> None:
+    """Gives the pages of a tensor that nobody reads any more back to the system.
+
+    transformers maps a file of weights, so that what was read of it stays in memory as long as any weight is left.
+    """
+    if sys.platform != "linux":
+        return
+    begin = -(-values.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
+    length = (values.data_ptr() + values.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE - begin
+    if length > 0:
+        ctypes.CDLL(None).madvise(ctypes.c_void_p(begin), ctypes.c_size_t(length), mmap.MADV_DONTNEED)
 
 
 def quantize_weights(hf_model: "PreTrainedModel", quantize: str) -> None:
     """Packs a model's linear layers and its token embedding in place, one by one, so that memory never grows.
 
+    The old weights are of no more use, also to those who hold them.
+
     Args:
-        hf_model: The model, on the CPU and in float32.
+        hf_model: The model, on the CPU.
         quantize: How; one of `QUANTIZATIONS`.
 
     Raises:
@@ -115,9 +151,19 @@ def quantize_weights(hf_model: "PreTrainedModel", quantize: str) -> None:
         )
     before = _nbytes(hf_model)
     embedding: Any = hf_model.get_input_embeddings()
-    for name, module in [*hf_model.named_modules()]:
-        packed = _packed(module, is_embedding=module is embedding)
+    users = Counter(weight.data_ptr() for _, weight in hf_model.named_parameters(remove_duplicate=False))
+    # The embedding and the head, which may be its, come first: both are large, and there is little else yet.
+    names = sorted(
+        (name for name, _ in hf_model.named_modules()), key=lambda name: -_size(hf_model.get_submodule(name))
+    )
+    for name in names:
+        module: Any = hf_model.get_submodule(name)
+        weight = getattr(module, "weight", None)
+        if weight is None:
+            continue
+        packed = _packed(module, is_embedding=module is embedding, release=users[weight.data_ptr()] == 1)
         if packed is not None:
+            users[weight.data_ptr()] -= 1
             hf_model.set_submodule(name, packed.eval())
     left = _nbytes(hf_model)
     logger.info("packed %.0f of %.0f MiB of weights as %s", (before - left) / 2**20, before / 2**20, quantize)
@@ -138,13 +184,23 @@ def require_whole(hf_model: "PreTrainedModel", what: str) -> None:
         raise ConfigError(f"a quantised model cannot be {what}: load it without quantize")
 
 
-def _packed(module: nn.Module, *, is_embedding: bool) -> nn.Module | None:
+def _packed(module: nn.Module, *, is_embedding: bool, release: bool) -> nn.Module | None:
     """Packs a layer whose product is nothing but that; subclasses may compute something else."""
     if type(module) is nn.Linear:
-        return Int8Linear(module.weight, module.bias)
+        return Int8Linear(module.weight, module.bias, release=release)
     if isinstance(module, Conv1D):  # which keeps its weights the other way round
-        return Int8Linear(module.weight.t(), module.bias)
-    return Int8Embedding(module.weight) if is_embedding and type(module) is nn.Embedding else None
+        packed = Int8Linear(module.weight.t(), module.bias)
+        if release:
+            _release(module.weight)
+        return packed
+    if is_embedding and type(module) is nn.Embedding:
+        return Int8Embedding(module.weight, release=release)
+    return None
+
+
+def _size(module: nn.Module) -> int:
+    weight = getattr(module, "weight", None)
+    return 0 if weight is None else int(weight.nbytes)
 
 
 def _nbytes(hf_model: "PreTrainedModel") -> int:
