@@ -80,7 +80,8 @@ def test_killed_again_and_again_it_writes_the_same_file(
         ("--input test.jsonl", "--input takes --output"),
         ("Hello --input test.jsonl --output said.jsonl", "neither turns nor --json"),
         ("--input nowhere.jsonl --output said.jsonl", "nowhere.jsonl"),
-        ("--input test.jsonl --output test.jsonl", "test.jsonl is there already"),
+        ("--input test.jsonl --output test.jsonl --overwrite", "test.jsonl holds the contexts"),
+        ("--input test.jsonl --output valid.jsonl", "valid.jsonl is there already"),
     ],
 )
 def test_mistakes_are_told(

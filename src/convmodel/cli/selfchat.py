@@ -58,6 +58,8 @@ def command(
         raise ConfigError(f"--speakers {speakers}: write at least two different names, with commas between")
     if len(models) not in (1, len(names)):
         raise ConfigError(f"{len(models)} models for {len(names)} speakers ({speakers}): give one, or one for each")
+    if output is not None:
+        _add(Path(output), "")  # before the models are asked
     loaded = {name: load_model(name, quantize=quantize) for name in dict.fromkeys(models)}
     cast = dict(zip(names, [loaded[name] for name in models] * (len(names) if len(models) == 1 else 1), strict=True))
     sampling = {} if greedy else {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
@@ -82,7 +84,7 @@ def command(
         results.append(talk.result())
         _tell(results[-1])
         if output is not None:
-            _add(Path(output), results[-1])
+            _add(Path(output), json.dumps(to_record(results[-1].conversation), ensure_ascii=False) + "\n")
     if len(results) > 1:
         loops = sum(result.loop is not None for result in results)
         console.print(f"{loops} of {len(results)} conversations went round in a circle", highlight=False)
@@ -110,9 +112,9 @@ def _tell(result: SelfChat) -> None:
     console.print(f"({'; '.join(notes)})", style="dim", highlight=False, soft_wrap=True)
 
 
-def _add(path: Path, result: SelfChat) -> None:
+def _add(path: Path, line: str) -> None:
     try:
         with path.open("a", encoding="utf-8", newline="\n") as file:
-            file.write(json.dumps(to_record(result.conversation), ensure_ascii=False) + "\n")
+            file.write(line)
     except OSError as error:
         raise SaveError(f"{path} cannot be written: {error.strerror or error}; choose another --output") from error

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -76,6 +76,10 @@ def write_responses(
         ConfigError: If the file is the beginning of something else.
         SaveError: If the file is there already, is being written, or cannot be written; what is on the disk stays.
     """
+    source = contexts.source
+    is_file = isinstance(source, str | os.PathLike) and Path(source).exists()
+    if is_file and Path(path).exists() and Path(path).samefile(str(source)):
+        raise SaveError(f"{path} holds the contexts: give another --output")
     facts = _facts(engine, contexts, options)
     told, prompt_tokens, response_tokens = _Told(), 0, 0
     ids: deque[str | None] = deque()
@@ -85,12 +89,17 @@ def write_responses(
             ids.append(context.id if isinstance(context, Conversation) else None)
             yield context
 
+    unread = noted()
+    first = [*islice(unread, 1)]  # before the file is opened, so that nothing is made of a source that cannot be read
+    if not first:
+        raise ConversationError(f"{contexts.source} holds no conversation to respond to")
     with _opened(Path(path), facts, overwrite=overwrite) as file:
         for line in _whole_groups(file):
             told.add(json.loads(line))
-        asked = noted()
+        asked = chain(first, unread)
         kept = sum(1 for _ in islice(asked, told.lines))
-        ids.clear()
+        for _ in range(kept):
+            ids.popleft()
         progress(kept)
         for result in respond_to_many(engine, tokenizer, asked, options, first=kept, progress=progress):
             record = _record(ids.popleft(), result)
@@ -100,8 +109,6 @@ def write_responses(
             file.write((json.dumps(record, ensure_ascii=False) + "\n").encode())
             if told.lines % TOGETHER == 0:
                 _to_disk(file)
-        if not told.lines:
-            raise ConversationError(f"{contexts.source} holds no conversation to respond to")
     return Written(told.lines, told.failed, told.first_error, kept, prompt_tokens, response_tokens)
 
 

@@ -237,9 +237,19 @@ def test_a_full_disk_is_said_and_what_is_finished_stays(
     assert (tmp_path / "said.jsonl").read_bytes() == (tmp_path / "undisturbed.jsonl").read_bytes()
 
 
+def test_the_file_of_contexts_is_never_replaced(write: Callable[..., Written], contexts: Path) -> None:
+    before = contexts.read_bytes()
+
+    with pytest.raises(SaveError, match="holds the contexts"):
+        write(path=contexts, overwrite=True)
+    assert contexts.read_bytes() == before
+
+
 def test_nothing_to_respond_to_is_an_error(write: Callable[..., Written], tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text("\n")
     with pytest.raises(ConversationError, match="no conversation"):
         write(source=tmp_path / "empty.jsonl")
     with pytest.raises(ConversationError, match="nowhere"):
         write(source=tmp_path / "nowhere.jsonl")
+    assert not (tmp_path / "said.jsonl").exists()
+    assert not (tmp_path / "said.jsonl.unfinished").exists()
