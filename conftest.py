@@ -3,6 +3,7 @@
 import os
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -44,6 +45,8 @@ class NetworkBlockedError(RuntimeError):
 
 def pytest_configure() -> None:
     """Puts the guard in place before any fixture, of whatever scope, can open a connection."""
+    # A shell starts what runs in its background without Ctrl-C, which tests are about.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for method in ("connect", "connect_ex"):
         setattr(socket.socket, method, _guarded(getattr(socket.socket, method)))
     look_up = socket.getaddrinfo
