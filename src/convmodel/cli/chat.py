@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from convmodel.cli.console import DEFAULT_MODEL, console, load_model
-from convmodel.cli.model_options import QuantizeOption
+from convmodel.cli.model_options import (
+    TEMPERATURE,
+    TOP_P,
+    GreedyOption,
+    QuantizeOption,
+    TemperatureOption,
+    TopPOption,
+    sampling,
+)
 from convmodel.errors import ConfigError, ConvModelError
 
 if TYPE_CHECKING:
@@ -27,9 +35,9 @@ HELP = """\
 def command(
     *,
     model: Annotated[str, typer.Option("--model", "-m", help="A folder or a hub id.")] = DEFAULT_MODEL,
-    greedy: Annotated[bool, typer.Option("--greedy", help="Always the likeliest response.")] = False,
-    temperature: Annotated[float, typer.Option(min=0.01, help="Above 1 bolder, below 1 safer.")] = 0.8,
-    top_p: Annotated[float, typer.Option(min=0.01, max=1.0, help="Sample from this much probability.")] = 0.95,
+    greedy: GreedyOption = False,
+    temperature: TemperatureOption = TEMPERATURE,
+    top_p: TopPOption = TOP_P,
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest response in tokens.")] = None,
     system: Annotated[str | None, typer.Option(help="A first turn that is never left out.")] = None,
     quantize: QuantizeOption = None,
@@ -39,9 +47,9 @@ def command(
     The number before the prompt tells how many turns are in the context. Old turns leave it when it is full.
     """
     conversation_model = load_model(model, quantize=quantize)
-    sampling = {} if greedy else {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
+    drawing = sampling(greedy=greedy, temperature=temperature, top_p=top_p)
     session = conversation_model.session(
-        [{"role": "system", "content": system}] if system else (), max_new_tokens=max_new_tokens, **sampling
+        [{"role": "system", "content": system}] if system else (), max_new_tokens=max_new_tokens, **drawing
     )
     if sys.stdin.isatty():
         console.print(f"Talking with {model}. /help for help, Ctrl+D to leave.", highlight=False)

@@ -9,7 +9,15 @@ import typer
 
 from convmodel.cli.console import console, load_model, print_result
 from convmodel.cli.data_options import FormatOption
-from convmodel.cli.model_options import QuantizeOption
+from convmodel.cli.model_options import (
+    TEMPERATURE,
+    TOP_P,
+    GreedyOption,
+    QuantizeOption,
+    TemperatureOption,
+    TopPOption,
+    sampling,
+)
 from convmodel.conversation import DEFAULT_SPEAKERS, Conversation
 from convmodel.data.reading import ConversationReader
 from convmodel.data.shapes import AUTO
@@ -36,9 +44,9 @@ def command(
     format: FormatOption = AUTO,
     limit: Annotated[int, typer.Option(min=1, help="How many conversations of --data.")] = 10,
     turns: Annotated[int, typer.Option(min=1, help="How many turns are added at most.")] = 20,
-    greedy: Annotated[bool, typer.Option("--greedy", help="Always the likeliest response.")] = False,
-    temperature: Annotated[float, typer.Option(min=0.01, help="Above 1 bolder, below 1 safer.")] = 0.8,
-    top_p: Annotated[float, typer.Option(min=0.01, max=1.0, help="Sample from this much probability.")] = 0.95,
+    greedy: GreedyOption = False,
+    temperature: TemperatureOption = TEMPERATURE,
+    top_p: TopPOption = TOP_P,
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest turn in tokens.")] = None,
     seed: Annotated[int | None, typer.Option(help="Makes sampling repeatable.")] = None,
     through_loops: Annotated[bool, typer.Option("--through-loops", help="Go on where it goes round.")] = False,
@@ -62,7 +70,7 @@ def command(
         _add(Path(output), "")  # before the models are asked
     loaded = {name: load_model(name, quantize=quantize) for name in dict.fromkeys(models)}
     cast = dict(zip(names, [loaded[name] for name in models] * (len(names) if len(models) == 1 else 1), strict=True))
-    sampling = {} if greedy else {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
+    drawing = sampling(greedy=greedy, temperature=temperature, top_p=top_p)
     results = []
     for number, opened in enumerate(_openings(opening, data, format, names, limit)):
         own_seed = {} if seed is None else {"seed": seed + number * turns}
@@ -73,7 +81,7 @@ def command(
             stop_at_loop=not through_loops,
             max_new_tokens=max_new_tokens,
             **own_seed,
-            **sampling,  # type: ignore[arg-type]
+            **drawing,
         )
         if number:
             print_result("")
