@@ -137,7 +137,8 @@ def test_adafactor_learns_and_keeps_less(load: Load) -> None:
 def test_a_compiled_model_learns_the_same_and_is_not_compiled_afterwards(load: Load) -> None:
     plain, compiled = load(), load()
 
-    assert_same(gradients(plain, packing=True), gradients(compiled, packing=True, torch_compile=True), rtol=1e-3)
+    found = gradients(compiled, packing=True, torch_compile=True)
+    assert_same(gradients(plain, packing=True), found, rtol=1e-3, atol=1e-6)
     assert compiled.hf_model.base_model._compiled_call_impl is None
 
 
