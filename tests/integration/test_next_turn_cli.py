@@ -38,7 +38,7 @@ def test_json_for_machines(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
         ("generate Hello --rerank next-turn -m gpt2", "`convmodel next-turn` makes one"),
         ("generate Hello --rerank best", "rerank is 'best'"),
         ("next-turn model nowhere.jsonl", "nowhere.jsonl"),
-        ("next-turn nowhere train.jsonl", "nowhere"),
+        ("next-turn nowhere train.jsonl", "nowhere is no folder"),
     ],
 )
 def test_mistakes_are_told(run: Run, capfd: pytest.CaptureFixture[str], arguments: str, word: str) -> None:

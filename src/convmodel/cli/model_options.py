@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 QuantizeOption = Annotated[
-    str | None, typer.Option(help="int8: a quarter of the memory and a fraction of the time, on CPUs.")
+    str | None, typer.Option(help="int8: less than half of the memory and about half of the time, on CPUs.")
 ]
 GreedyOption = Annotated[bool, typer.Option("--greedy", help="Always the likeliest response.")]
 TemperatureOption = Annotated[float, typer.Option(min=0.01, help="Above 1 bolder, below 1 safer.")]

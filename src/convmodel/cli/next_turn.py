@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,6 +12,7 @@ from convmodel.cli.console import console, load_model, print_json, print_table
 from convmodel.cli.data_options import FormatOption, OnErrorOption
 from convmodel.data.reading import read_conversations
 from convmodel.data.shapes import AUTO
+from convmodel.errors import ConfigError
 
 if TYPE_CHECKING:
     from convmodel.next_turn import Hits
@@ -39,6 +41,8 @@ def command(
     """
     from convmodel.next_turn import fit_next_turn_head, next_turn_hits
 
+    if not Path(model).is_dir():
+        raise ConfigError(f"{model} is no folder, and the head is saved in it: save the model in one first")
     files = {"train": train} | ({} if valid is None else {"valid": valid})
     read = {
         name: read_conversations(file, shape=format, on_error=on_error)[:limit]  # type: ignore[arg-type]
