@@ -123,7 +123,7 @@ def _release(values: torch.Tensor) -> None:
 
     transformers maps a file of weights, so that what was read of it stays in memory as long as any weight is left.
     """
-    if sys.platform != "linux":
+    if sys.platform != "linux" or not values.is_contiguous():  # between whose rows others' may lie
         return
     begin = -(-values.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
     length = (values.data_ptr() + values.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE - begin

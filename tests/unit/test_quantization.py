@@ -39,6 +39,14 @@ def packed(folder: Path) -> ConversationModel:
 # One layer
 
 
+def test_memory_between_the_rows_of_a_view_stays() -> None:
+    """Only what is the tensor's own goes back to the system."""
+    whole = torch.ones(4096, 2048)
+    absmax(whole[:, :1024], release=True)
+
+    assert whole.all()
+
+
 def test_rows_are_scaled_by_their_largest_number() -> None:
     numbers, scales = absmax(torch.tensor([[1.0, -2.0, 0.5], [0.0, 0.0, 0.0]]))
     assert numbers.tolist() == [[64, -127, 32], [0, 0, 0]]
