@@ -7,7 +7,8 @@ the Python of an environment that has TRL, which `training_peers.py` tells how t
 turns into pieces of at most `--max-length` tokens, so that each is one window and all its tokens are targets.
 
 speed: a model of GPT-2 small's shape with random weights, one epoch, about as many tokens in an update on all sides,
-each in a fresh process, in turn; of the updates after the first, which warms up; with GPT-2's own dropout and without.
+each in a fresh process, in turn; of the updates after the first, which warms up; with GPT-2's own dropout and without
+(the others drop attention weights too, convmodel never does).
 limit: the rate of the machine's matrix products alone, and how much of it training reaches.
 quality: perplexity on `--valid` of a small model, trained from scratch on the same windows by convmodel and by TRL.
 """

@@ -126,21 +126,29 @@ def fused_activations(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def dropout_of(model: nn.Module, rate: float) -> Iterator[None]:
-    """Sets the rate of all dropout inside the block: of layers, and of modules that keep a rate themselves."""
+    """Sets the rate of all dropout inside the block: of layers, and of modules that keep a rate themselves.
+
+    Attention weights are never dropped: no fast attention on a CPU knows how, and a step would take twice as long.
+    """
     before = [
-        (module, name, value)
+        (module, name, value, 0.0 if _of_attention(path, name) else rate)
         for path, module in model.named_modules()
         if "lora_" not in path  # LoRA's own, named lora_dropout, has a setting of its own
         for name, value in vars(module).items()
         if isinstance(value, float) and (name.endswith("dropout") or (name == "p" and isinstance(module, nn.Dropout)))
     ]
     try:
-        for module, name, _ in before:
-            setattr(module, name, rate)
+        for module, name, _, wanted in before:
+            setattr(module, name, wanted)
         yield
     finally:
-        for module, name, value in before:
+        for module, name, value, _ in before:
             setattr(module, name, value)
+
+
+def _of_attention(path: str, name: str) -> bool:
+    """Tells whether a rate is that of attention weights: `attn_dropout.p`, `attention_dropout`, `self_attn.dropout`."""
+    return "att" in name or (name in ("p", "dropout") and "att" in path.rpartition(".")[2])
 
 
 @contextmanager

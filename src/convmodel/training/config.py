@@ -98,7 +98,10 @@ class FitConfig:
     )
     merge: bool = _option(False, "With lora: add what was learned to the weights at the end, and save a whole model.")
     dropout: float = _option(
-        0.0, "Rate of dropout; 0 learns faster and, in a few epochs, better. GPT-2's own is 0.1.", at_least=0
+        0.0,
+        "Rate of dropout, of everything but attention weights; 0 learns faster and, in a few epochs, better; 0.1 suits "
+        "many epochs.",
+        at_least=0,
     )
     gradient_checkpointing: bool = _option(
         False, "Compute activations a second time instead of keeping them: a third slower, in far less memory."

@@ -130,8 +130,14 @@ def test_dropout_is_that_of_the_run_inside(gpt2: GPT2LMHeadModel, rate: float) -
     assert attention.attention_dropout == 0.0
 
     with dropout_of(gpt2, rate), dropout_of(llama, rate):
-        assert {layer.p for layer in gpt2.modules() if isinstance(layer, nn.Dropout)} == {rate}
-        assert attention.attention_dropout == rate
+        rates = {name: layer.p for name, layer in gpt2.named_modules() if isinstance(layer, nn.Dropout)}
+        assert {name.rpartition(".")[2]: value for name, value in rates.items()} == {
+            "drop": rate,
+            "resid_dropout": rate,
+            "dropout": rate,
+            "attn_dropout": 0.0,
+        }
+        assert attention.attention_dropout == 0.0
 
     assert {layer.p for layer in gpt2.modules() if isinstance(layer, nn.Dropout)} == {0.1}
     assert attention.attention_dropout == 0.0
@@ -145,6 +151,8 @@ def test_rates_that_modules_keep_themselves_are_set_too() -> None:
     layer = opt.model.decoder.layers[0]
     assert (layer.dropout, layer.self_attn.dropout) == (0.1, 0.2)
 
+    with dropout_of(opt, 0.3):
+        assert (layer.dropout, layer.self_attn.dropout) == (0.3, 0.0)
     with dropout_of(opt, 0.0):
         assert torch.equal(opt(IDS).logits, opt(IDS).logits)
     assert not torch.equal(opt(IDS).logits, opt(IDS).logits)
