@@ -68,6 +68,7 @@ def _folder(path: Path) -> None:
 FILES: dict[str, Callable[[Path], Any]] = {
     "data.json": lambda path: path.write_text(json.dumps([PAIR])),
     "data.jsonl.gz": lambda path: path.write_bytes(gzip.compress(json.dumps(PAIR).encode())),
+    "data.yml": lambda path: path.write_text("conversations:\n- [Hi, Hello]\n"),
     "data.csv": _csv,
     "data.parquet": _parquet,
     "data": _folder,

@@ -100,7 +100,7 @@ def command(
     in which Ann is the assistant.
 
     Exports of WhatsApp, Telegram, Discord, Slack, Messenger, Instagram, LINE, ChatGPT and Claude are recognised, plain
-    `Name: text` transcripts too, and JSONL, JSON, CSV, TSV and Parquet of the shapes that others use (ShareGPT,
+    `Name: text` transcripts too, and JSONL, JSON, YAML, CSV, TSV and Parquet of the shapes that others use (ShareGPT,
     role/content messages, prompt and response, ...). Nothing is dropped silently: a table says what came in, what was
     left out and why, and what went out.
     """

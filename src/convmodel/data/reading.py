@@ -48,8 +48,8 @@ class ConversationReader:
         """Takes note of a source; reading begins with the iteration.
 
         Args:
-            source: A file (JSONL, JSON, CSV, TSV or Parquet; gzip or zstd), a folder of such files, `-` for standard
-                input, a dataset of the hub, or Python objects.
+            source: A file (JSONL, JSON, YAML, CSV, TSV or Parquet; gzip or zstd), a folder of such files, `-` for
+                standard input, a dataset of the hub, or Python objects.
             shape: The shape of its rows, one of `SHAPES`; by default recognised.
             on_error: Whether bad data ends the reading, or is left out and counted.
 

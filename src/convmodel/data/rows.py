@@ -1,4 +1,4 @@
-"""Rows of data from wherever it is kept: lines of JSON, items of a JSON file, rows of tables, objects in memory.
+"""Rows of data from wherever it is kept: lines of JSON, items of JSON or YAML, rows of tables, objects in memory.
 
 Owns: the kinds of sources, and the place of each row. What a row means is `shapes.py`'s.
 """
@@ -17,6 +17,7 @@ from typing import Any
 
 from convmodel.data.files import json_reason, open_bytes, read_text
 from convmodel.data.shapes import SHAPES, is_message, shape_of
+from convmodel.data.yaml_items import yaml_items
 from convmodel.errors import ConversationError, MissingExtraError
 
 
@@ -40,10 +41,11 @@ class Row:
 
 
 JSON_LINES = frozenset({".jsonl", ".ndjson", ".json", ""})
-TABLES = frozenset({".csv", ".tsv", ".parquet"})
+OTHERS = frozenset({".csv", ".tsv", ".parquet", ".yml", ".yaml"})
 COMPRESSED = frozenset({".gz", ".zst", ".zstd"})
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(:[\w.\[\]%-]+)?")
 _DELIMITERS = ",;\t|"
+_BLANK = re.compile(r"[ \t\n\r]*")
 
 
 def file_rows(name: str | os.PathLike[str]) -> Iterator[Row]:
@@ -82,7 +84,7 @@ def data_files(folder: Path) -> list[Path]:
     Raises:
         ConversationError: If there is none.
     """
-    known = (JSON_LINES | TABLES) - {""}
+    known = (JSON_LINES | OTHERS) - {""}
     found = sorted(path for path in folder.rglob("*") if path.is_file() and is_data_file(path))
     found = [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
     if not found:
@@ -92,7 +94,7 @@ def data_files(folder: Path) -> list[Path]:
 
 def is_data_file(path: Path) -> bool:
     """Tells by its name whether a file may hold conversations."""
-    return _suffix(path) in (JSON_LINES | TABLES) - {""}
+    return _suffix(path) in (JSON_LINES | OTHERS) - {""}
 
 
 def _suffix(path: Path) -> str:
@@ -109,6 +111,8 @@ def _one_file(path: Path) -> Iterator[Row]:
         return _csv_rows(path, "\t" if kind == ".tsv" else None)
     if kind == ".parquet":
         return _parquet_rows(path)
+    if kind in (".yml", ".yaml"):
+        return (Row(f"{path}:{line}", value) for line, value in yaml_items(path))
     if kind == ".json" and not _starts_as_lines(path):
         return _json_items(path)
     return _json_lines(path)
@@ -139,8 +143,8 @@ def _json_lines(path: Path) -> Iterator[Row]:
             except UnicodeDecodeError as error:
                 yield Row(f"{place}:{len(line[: error.start].decode()) + 1}", error="not UTF-8: save the file as UTF-8")
             except json.JSONDecodeError as error:
-                forms = f"{SHAPES['turns']}, or {SHAPES['messages']}"
-                reason = f"not JSON ({error.msg}): write one conversation a line, each {forms}"
+                reason = f"not JSON ({error.msg}): write one conversation a line, each {SHAPES['turns']}, or "
+                reason += SHAPES["messages"]
                 if path.suffix.lower() in (".txt", ".zip"):
                     reason = f"not JSON ({error.msg}): if this is a chat export, `convmodel import` reads it"
                 yield Row(f"{place}:{error.colno}", error=reason)
@@ -165,9 +169,6 @@ def _parse(text: str) -> Any:
     return _DECODER.decode(text)
 
 
-_BLANK = re.compile(r"[ \t\n\r]*")
-
-
 def _json_items(path: Path) -> Iterator[Row]:
     """Reads one JSON value: a list of conversations, one conversation, or conversations by name."""
     text = read_text(path)
@@ -185,7 +186,11 @@ def _json_items(path: Path) -> Iterator[Row]:
         raise
     except (ValueError, RecursionError) as error:
         raise ConversationError(f"{path}: {json_reason(error)}") from error
-    if isinstance(value, Mapping) and shape_of(value) is None and all(map(_may_be_one, value.values())):
+    if (
+        isinstance(value, Mapping)
+        and shape_of(value) is None
+        and all(isinstance(item, Mapping | list) for item in value.values())
+    ):
         for name, item in value.items():
             yield from _by_name(f"{path}: {name}", name, item)
     elif value != []:
@@ -198,10 +203,6 @@ def _by_name(place: str, name: str, value: Any) -> Iterator[Row]:
         yield from (Row(f"{place}[{number}]", item) for number, item in enumerate(value))
     else:
         yield Row(place, value, name)
-
-
-def _may_be_one(value: Any) -> bool:
-    return isinstance(value, Mapping | list)
 
 
 def _items(path: Path, text: str, position: int) -> Iterator[Row]:

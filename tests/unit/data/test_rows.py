@@ -281,6 +281,7 @@ def test_every_row_is_used_or_reported(tmp_path_factory: pytest.TempPathFactory,
 
 SEEDS = {
     "fuzz.jsonl": b'["Hi", "Yes"]\n{"turns": ["Hi"], "id": 7}\n' + "\n".join(ROW_LINES).encode(),
+    "fuzz.yml": b'conversations:\n- [Hi, Yes]\n- - &a "x"\n  - |\n    y\n  - *a\n- {turns: [Hi], ? id : 7}\n',
     "fuzz.json": b'[["Hi", "Yes"], {"turns": ["Hi"], "started_at": "2024-01-31"}, {"dialog": ["a"]}]',
     "fuzz.csv": b'chat_id,speaker,text,time\n1,Ann,"Hi, you",5\n1,Bob,Yes,6\n2,Ann,So?,\n',
     "fuzz.parquet": b"",
