@@ -117,7 +117,7 @@ def model_folder(gpt2_folder: Path) -> Path:
 
 @pytest.fixture
 def reader_folder(gpt2_folder: Path, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder in which a reader of the docs types: `gpt2`, `model`, and files with conversations of the sample."""
+    """The folder in which a reader of the docs types: `gpt2`, `model`, and files with conversations."""
     _furnish(tmp_path, gpt2_folder, model_folder)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -151,6 +151,8 @@ def _furnish(folder: Path, gpt2_folder: Path, model_folder: Path) -> None:
     for name in ("train", "valid", "test"):
         lines = (sample / f"{name}.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
         (folder / f"{name}.jsonl").write_text("".join(lines[:4]), encoding="utf-8")
+    (folder / "chatterbot_corpus").mkdir()
+    (folder / "chatterbot_corpus/data").symlink_to(Path(__file__).parent / "tests/data/chatterbot")
     (folder / "gpt2").symlink_to(gpt2_folder)
     shutil.copytree(model_folder, folder / "model")
 

@@ -21,11 +21,12 @@ class Command:
     """`convmodel fit` with one output folder, in a process of its own that saves after every update."""
 
     def __init__(
-        self, data: Path, model: Path, output: Path, options: str, *, launcher: list[str] | None = None
+        self, data: Path, model: Path | None, output: Path, options: str, *, launcher: list[str] | None = None
     ) -> None:
         self.output = output
         options += " --learning-rate 1e-3 --dropout 0.1 --logging-steps 4 --save-minutes 1e-9"
-        files = ["train.jsonl", "--valid", "valid.jsonl", "--model", str(model), "--output-dir", str(output), "--json"]
+        files = ["train.jsonl", "--valid", "valid.jsonl", "--output-dir", str(output), "--json"]
+        files += ["--model", str(model)] if model else ["--from-scratch", "tiny"]
         self._line = [sys.executable, "-m", *(launcher or []), "convmodel", "fit", *files, *options.split()]
         self._data = data
 

@@ -17,7 +17,7 @@ MAX_LINES = 330  # aim for 300
 LAYERS = [
     {"__init__", "__main__"},
     {"cli"},
-    {"server", "selfchat"},
+    {"server", "selfchat", "from_scratch"},
     {"model"},
     {"loading"},
     {"training", "session"},
@@ -33,7 +33,7 @@ LAYERS = [
     {"hub"},
     {"layout_config", "windowing"},
     {"layout", "separator", "text_encoder", "architecture"},
-    {"conversation", "storage"},
+    {"conversation", "storage", "builtin"},
     {"errors"},
 ]
 RANKS = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -1,4 +1,4 @@
-"""Files of a tokenizer, from a folder or from the hub.
+"""Files of a tokenizer, from a folder, from inside the package or from the hub.
 
 Owns: telling a folder from a hub id, finding a checkpoint's layout, and translating Hugging Face's load errors.
 """
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convmodel.architecture import embeds_token_types
+from convmodel.builtin import located
 from convmodel.errors import ModelLoadError
 from convmodel.layout_config import FILE_NAME, LayoutConfig
 
@@ -47,6 +48,7 @@ def load_tokenizer(name: str, options: dict[str, Any]) -> "tuple[PreTrainedToken
     from transformers import AutoTokenizer
     from transformers.utils import cached_file
 
+    name = located(name)
     if _is_path(name) and not Path(name).is_dir():
         raise ModelLoadError(f"there is no folder {name}: give a folder that holds a model, or a hub id")
     plain = {key: value for key, value in options.items() if key not in _NOT_FOR_ONE_FILE}
@@ -68,6 +70,7 @@ def adapter_folder(name: str, options: dict[str, Any]) -> Path | None:
     """Finds the files of adapters in a folder or on the hub; None where there is a whole model."""
     from transformers.utils import cached_file
 
+    name = located(name)
     plain = {key: value for key, value in options.items() if key not in _NOT_FOR_ONE_FILE}
     optional = {"_raise_exceptions_for_missing_entries": False}
     try:
@@ -106,7 +109,7 @@ def takes_token_types(name: str, options: dict[str, Any]) -> bool:
         adapters = adapter_folder(name, options)
         if adapters is not None:
             name, options = base_of_adapters(adapters), options_of_base(options)
-        return embeds_token_types(AutoConfig.from_pretrained(name, **options))
+        return embeds_token_types(AutoConfig.from_pretrained(located(name), **options))
     except (OSError, ValueError, ModelLoadError):
         return True
 

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from convmodel.architecture import embeds_token_types
+from convmodel.builtin import located
 from convmodel.embedding import grow_embedding
 from convmodel.errors import ConfigError
 from convmodel.hub import HUB_OPTIONS, adapter_folder, base_of_adapters, load_error, options_of_base
@@ -57,7 +58,7 @@ def load_weights(name: str, tokenizer: ConversationTokenizer, options: dict[str,
     """Loads a model, or the base of saved adapters and these into it.
 
     Args:
-        name: A folder or a hub id.
+        name: A folder, a hub id or a model of the package.
         tokenizer: Its layout.
         options: Arguments of Hugging Face's `from_pretrained`.
 
@@ -87,15 +88,15 @@ def _load(name: str, options: dict[str, Any]) -> PreTrainedModel:
     """Loads a model's weights, all of them."""
     load: Any = AutoModelForCausalLM.from_pretrained
     try:
-        hf_model, report = load(name, output_loading_info=True, **options)
+        hf_model, report = load(located(name), output_loading_info=True, **options)
     except Exception as error:  # safetensors raises errors of its own
         raise load_error("weights", name, error) from error
     if report["missing_keys"]:
         # transformers would go on with random numbers.
         missing = ", ".join(sorted(report["missing_keys"])[:3])
         raise load_error("weights", name, ValueError(f"{len(report['missing_keys'])} are missing, {missing}, ..."))
-    if Path(name).is_dir():  # adapters will name it, and may be loaded from anywhere
-        hf_model.name_or_path = str(Path(name).resolve())
+    # Adapters will name it, and may be loaded from anywhere.
+    hf_model.name_or_path = str(Path(name).resolve()) if Path(name).is_dir() else name
     return _without_quantization(hf_model) if options.get("gguf_file") else hf_model
 
 

@@ -79,7 +79,7 @@ class ConversationModel:
         """Loads a saved conversation model, or any Hugging Face causal language model to start from.
 
         Args:
-            name_or_path: A folder or a hub id.
+            name_or_path: A folder, a hub id, or `builtin:chitchat`.
             device: Where to put the model; by default a GPU if there is one.
             use_token_types: For a model that convmodel has not saved: whether to tell speakers apart by token types;
                 by default wherever the architecture embeds them.

@@ -89,7 +89,7 @@ class ConversationTokenizer:
         """Loads the tokenizer of a saved conversation model, or of any Hugging Face causal language model.
 
         Args:
-            name_or_path: A folder or a hub id.
+            name_or_path: A folder, a hub id, or `builtin:chitchat`.
             use_token_types: Whether encodings carry token types; by default what the checkpoint says, else whether
                 its architecture embeds them, else yes.
             **hub_options: `revision`, `token`, `cache_dir`, `local_files_only` and the like.

@@ -45,6 +45,16 @@ def test_killed_at_a_dozen_moments_it_ends_as_if_undisturbed(
     assert not list(command.output.glob("checkpoint-*"))
 
 
+def test_a_killed_fit_from_scratch_goes_on_with_the_same_new_model(place: Path) -> None:
+    whole, killed = (Command(place, None, place / f"scratch-{name}", "--max-steps 12") for name in ("whole", "killed"))
+    undisturbed = whole.finish(), whole
+
+    kill_again_and_again(killed, 3, seed=1)
+
+    assert killed.checkpoint() > 0
+    require_same(killed.finish(), killed, undisturbed)
+
+
 def test_stopped_by_signals_it_saves_exits_as_shells_expect_and_goes_on(
     place: Path, unigram_folder: Path, whole: tuple[dict[str, Any], Command]
 ) -> None:

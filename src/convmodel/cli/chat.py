@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from convmodel.cli.console import DEFAULT_MODEL, console, load_model
+from convmodel.cli.console import console, load_model
 from convmodel.cli.model_options import (
     TEMPERATURE,
     TOP_P,
     GreedyOption,
+    ModelOption,
     QuantizeOption,
     TemperatureOption,
     TopPOption,
+    chosen_model,
     sampling,
 )
 from convmodel.errors import ConfigError, ConvModelError
@@ -34,7 +36,7 @@ HELP = """\
 
 def command(
     *,
-    model: Annotated[str, typer.Option("--model", "-m", help="A folder or a hub id.")] = DEFAULT_MODEL,
+    model: ModelOption = None,
     greedy: GreedyOption = False,
     temperature: TemperatureOption = TEMPERATURE,
     top_p: TopPOption = TOP_P,
@@ -46,13 +48,14 @@ def command(
 
     The number before the prompt tells how many turns are in the context. Old turns leave it when it is full.
     """
-    conversation_model = load_model(model, quantize=quantize)
+    name = chosen_model(model)
+    conversation_model = load_model(name, quantize=quantize)
     drawing = sampling(greedy=greedy, temperature=temperature, top_p=top_p)
     session = conversation_model.session(
         [{"role": "system", "content": system}] if system else (), max_new_tokens=max_new_tokens, **drawing
     )
     if sys.stdin.isatty():
-        console.print(f"Talking with {model}. /help for help, Ctrl+D to leave.", highlight=False)
+        console.print(f"Talking with {name}. /help for help, Ctrl+D to leave.", highlight=False)
     Chat(session).run()
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from convmodel.builtin import CHITCHAT
 from convmodel.errors import ModelLoadError, SaveError
 from convmodel.training.run_folder import RUN
 
@@ -39,7 +40,9 @@ console = Console(stderr=True, quiet=RANK > 0)
 """For people: progress, tables beside results, errors."""
 
 DEFAULT_MODEL = "model"
-"""The folder that `fit` writes and that the other commands read, unless told otherwise."""
+"""The folder that `fit` writes, and that other commands read if it is there, unless told otherwise."""
+
+MODEL_MARKS = ("config.json", RUN)
 
 
 def program() -> str:
@@ -77,18 +80,30 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, to: Co
     (to or Console(quiet=RANK > 0)).print(table)
 
 
-def require_free(folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-    """Checks that nothing of the user's would be replaced by saving a model.
+def require_free(
+    folder: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    what: str = "a model",
+    marks: Sequence[str] = MODEL_MARKS,
+) -> None:
+    """Checks that nothing of the user's would be replaced by saving a model, or something else.
+
+    Args:
+        folder: Where it is to be saved.
+        overwrite: Whether what is of the same kind may be replaced.
+        what: What is saved.
+        marks: Files by which a folder that holds such a thing is known.
 
     Raises:
-        SaveError: If the folder holds a model and `overwrite` was not asked for, or something else.
+        SaveError: If the folder holds such a thing and `overwrite` was not asked for, or something else.
     """
     place = Path(folder)
     if place.exists() and not place.is_dir():
         raise SaveError(f"{place} cannot be written: it is a file; give another --output-dir")
-    if (place / "config.json").exists() or (place / RUN).exists():
+    if any((place / mark).exists() for mark in marks):
         if not overwrite:
-            raise SaveError(f"{place} already holds a model: give another --output-dir, or --overwrite to replace it")
+            raise SaveError(f"{place} already holds {what}: give another --output-dir, or --overwrite to replace it")
     elif place.is_dir() and any(place.iterdir()):
         raise SaveError(f"{place} holds something else: give another --output-dir")
 
@@ -100,14 +115,19 @@ def load_model(name: str, **options: Any) -> "ConversationModel":
         ModelLoadError: If there is no such model.
     """
     if name == DEFAULT_MODEL and not Path(name).exists():
-        raise ModelLoadError(f"there is no folder {name} yet: `convmodel fit` writes one, or give --model")
+        raise ModelLoadError(f"there is no folder {name} yet: `convmodel fit` writes one; {CHITCHAT} needs none")
     with console.status(f"loading {name} ..."):
-        import huggingface_hub.utils.logging as hub_logging
-        from transformers.utils import logging
-
+        quieten_transformers()
         from convmodel.model import ConversationModel
 
-        hub_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
         return ConversationModel.from_pretrained(name, **options)
+
+
+def quieten_transformers() -> None:
+    """Keeps transformers' own words and bars away."""
+    import huggingface_hub.utils.logging as hub_logging
+    from transformers.utils import logging
+
+    hub_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()

@@ -13,6 +13,7 @@ from rich.text import Text
 from convmodel.cli.console import console, load_model, print_json, print_table
 from convmodel.cli.data_options import FormatOption, OnErrorOption
 from convmodel.cli.fit_options import with_fit_options
+from convmodel.cli.model_options import MODEL_HELP
 from convmodel.data.shapes import AUTO
 from convmodel.errors import ConfigError, SaveError
 from convmodel.training.config import FitConfig
@@ -32,7 +33,7 @@ _SHOWN_TOKENS = 400  # on a screen; the report has them all
 
 
 def _doctor(
-    model: Annotated[str, typer.Argument(help="A folder or a hub id.", metavar="MODEL")],
+    model: Annotated[str, typer.Argument(help=MODEL_HELP, metavar="MODEL")],
     data: Annotated[str, typer.Argument(help="Conversations to learn from.", metavar="DATA")],
     *,
     valid: Annotated[

@@ -6,13 +6,13 @@ import typer
 
 from convmodel.cli.console import console, load_model, print_json, print_table
 from convmodel.cli.data_options import FormatOption, OnErrorOption
-from convmodel.cli.model_options import QuantizeOption
+from convmodel.cli.model_options import MODEL_HELP, QuantizeOption
 from convmodel.data.reading import ConversationReader
 from convmodel.data.shapes import AUTO
 
 
 def command(
-    model: Annotated[str, typer.Argument(help="A folder or a hub id.", metavar="MODEL")],
+    model: Annotated[str, typer.Argument(help=MODEL_HELP, metavar="MODEL")],
     *,
     data: Annotated[
         str, typer.Option(help="Conversations: a file, a folder, - or owner/name of the hub.", show_default=False)

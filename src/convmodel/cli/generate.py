@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
-from convmodel.cli.console import DEFAULT_MODEL, console, load_model, print_json, print_result
+from convmodel.cli.console import console, load_model, print_json, print_result
 from convmodel.cli.data_options import FormatOption
-from convmodel.cli.model_options import QuantizeOption
+from convmodel.cli.model_options import ModelOption, QuantizeOption, chosen_model
 from convmodel.conversation import Conversation
 from convmodel.data.reading import ConversationReader
 from convmodel.data.shapes import AUTO
@@ -33,7 +33,7 @@ def command(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what --output holds.")] = False,
     format: FormatOption = AUTO,
-    model: Annotated[str, typer.Option("--model", "-m", help="A folder or a hub id.")] = DEFAULT_MODEL,
+    model: ModelOption = None,
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest response in tokens.")] = None,
     do_sample: Annotated[bool, typer.Option("--do-sample", help="Sample instead of taking the likeliest.")] = False,
     temperature: Annotated[float | None, typer.Option(help="Above 1 bolder, below 1 safer; implies sampling.")] = None,
@@ -81,11 +81,11 @@ def command(
         if context or as_json or output is None:
             raise ConfigError("--input takes --output, and neither turns nor --json")
         reader = ConversationReader(input, shape=format)
-        _respond_to_file(*_loaded(model, quantize, options), reader, output, overwrite=overwrite)
+        _respond_to_file(*_loaded(chosen_model(model), quantize, options), reader, output, overwrite=overwrite)
         return
     if not context or output is not None:
         raise ConfigError('give turns, such as: convmodel generate "Hello"; or --input FILE with --output FILE')
-    loaded, options = _loaded(model, quantize, options)
+    loaded, options = _loaded(chosen_model(model), quantize, options)
     speakers = Conversation(context).names
     if reply_as is not None and len(speakers) > 1 and reply_as not in speakers:
         console.print(

@@ -12,13 +12,14 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from convmodel.cli import chat, demo, doctor, evaluate, fit, generate, import_, next_turn, plot, selfchat
+from convmodel.cli import chat, demo, doctor, evaluate, fit, generate, import_, next_turn, plot, selfchat, tokenizer
 from convmodel.cli.console import RANK, console
 from convmodel.errors import ConvModelError, StoppedError
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 for module in (import_, doctor, fit, plot, evaluate, generate, next_turn, chat, selfchat, demo):
     app.command(module.__name__.rpartition(".")[2].rstrip("_").replace("_", "-"))(module.command)
+app.add_typer(tokenizer.app, name="tokenizer")
 
 
 def _show_version(wanted: bool) -> None:
@@ -38,13 +39,15 @@ def options(
 
     **Start here**
 
-    `convmodel demo` trains a small model on real conversations and shows what comes of it, in a few minutes.
+    `convmodel chat` talks with a small model that comes with the package.
+
+    `convmodel demo` fine-tunes it on conversations in another voice and shows what comes of it, in a minute.
 
     `convmodel import "WhatsApp Chat with Bob.txt" --me Ann` makes training data of your chats.
 
     `convmodel fit data/train.jsonl --model gpt2 --output-dir model` fine-tunes GPT-2 on them.
 
-    `convmodel chat --model model` talks to the result.
+    `convmodel chat --model model` talks with the result.
 
     Results go to standard output, everything else to standard error.
     """

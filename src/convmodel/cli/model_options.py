@@ -1,12 +1,26 @@
 """The options of every command that only uses a model.
 
-Owns: their names and help texts, and how a model talks unless told otherwise.
+Owns: their names and help texts, which model is taken and how it talks unless told otherwise.
 """
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from convmodel.builtin import CHITCHAT
+from convmodel.cli.console import DEFAULT_MODEL
+
+MODEL_HELP = f"A folder, a hub id or {CHITCHAT}."
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        help=f"{MODEL_HELP} [default: the folder {DEFAULT_MODEL} if there is one, else {CHITCHAT}]",
+        show_default=False,
+    ),
+]
 QuantizeOption = Annotated[
     str | None, typer.Option(help="int8: less than half of the memory and about half of the time, on CPUs.")
 ]
@@ -15,6 +29,11 @@ TemperatureOption = Annotated[float, typer.Option(min=0.01, help="Above 1 bolder
 TopPOption = Annotated[float, typer.Option(min=0.01, max=1.0, help="Sample from this much probability.")]
 
 TEMPERATURE, TOP_P = 0.8, 0.95
+
+
+def chosen_model(name: str | None) -> str:
+    """Returns the model that was named, or else what `fit` has written here, or else the one in the package."""
+    return name or (DEFAULT_MODEL if Path(DEFAULT_MODEL).exists() else CHITCHAT)
 
 
 def sampling(*, greedy: bool, temperature: float, top_p: float) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How sizes and times are said to people.
+"""How counts, sizes and times are said to people.
 
 Owns: the units, and how many digits they get.
 """
@@ -12,6 +12,16 @@ def size(number: int) -> str:
         ('1.5 GiB', '5 MiB')
     """
     return f"{number / 2**30:,.1f} GiB" if number >= 2**30 else f"{number / 2**20:,.0f} MiB"
+
+
+def millions(count: int) -> str:
+    """Says how many, for people.
+
+    Example:
+        >>> millions(7_656_320), millions(48_200)
+        ('7.7 M', '48,200')
+    """
+    return f"{count / 1e6:,.1f} M" if count >= 1e6 else f"{count:,}"
 
 
 def duration(seconds: float) -> str:
