@@ -17,7 +17,7 @@ MAX_LINES = 330  # aim for 300
 LAYERS = [
     {"__init__", "__main__"},
     {"cli"},
-    {"server", "selfchat", "from_scratch"},
+    {"server", "selfchat", "from_scratch", "growing"},
     {"model"},
     {"loading"},
     {"training", "session"},

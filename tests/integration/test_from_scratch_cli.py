@@ -131,7 +131,10 @@ def test_what_cannot_go_together(arguments: list[str], message: str) -> None:
     ("arguments", "message"),
     [
         (["chats.jsonl", "--tokenizer", "pieces"], "--tokenizer is the vocabulary of a new model: give --from-scratch"),
-        (["-", "--from-scratch", "tiny"], "--from-scratch reads the conversations twice: give a file"),
+        (
+            ["-", "--from-scratch", "tiny"],
+            "a vocabulary is learned first, from the same conversations",
+        ),
         (["chats.jsonl", "--from-scratch", "huge"], "there is no shape 'huge': it must be tiny, small, base"),
     ],
 )

@@ -2,35 +2,30 @@
 
 from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from convmodel.cli.console import (
     DEFAULT_MODEL,
     console,
-    load_model,
     print_json,
     print_table,
     program,
-    quieten_transformers,
     require_free,
 )
 from convmodel.cli.data_options import FormatOption, OnErrorOption
 from convmodel.cli.fit_options import with_fit_options
+from convmodel.cli.fit_start import BASE_MODEL, Start
 from convmodel.cli.model_options import MODEL_HELP
 from convmodel.data.reading import ConversationReader
 from convmodel.data.shapes import AUTO
 from convmodel.doctor.words import millions
 from convmodel.errors import ConfigError
-from convmodel.from_scratch import SHAPES, settings_of
+from convmodel.from_scratch import SHAPES
 from convmodel.training.config import FitConfig
 from convmodel.training.run_folder import is_unfinished
 
-if TYPE_CHECKING:
-    from convmodel.model import ConversationModel
-
-BASE_MODEL = "gpt2"
 SHAPES_SHOWN = ", ".join(f"{name} ({millions(shape.parameters)} parameters)" for name, shape in SHAPES.items())
 
 
@@ -65,6 +60,16 @@ def _fit(
             show_default=False,
         ),
     ] = None,
+    grow_vocabulary: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="ENTRIES",
+            help="Let the model's vocabulary grow by so many entries for the language of TRAIN, which makes text of "
+            "another script several times shorter.",
+            show_default=False,
+        ),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Begin anew, and replace a model in the output folder.")
     ] = False,
@@ -85,26 +90,16 @@ def _fit(
     """
     if overwrite and settings.get("resume"):
         raise ConfigError("--overwrite begins anew and --resume goes on: give one of them")
-    if tokenizer is not None and from_scratch is None:
-        raise ConfigError("--tokenizer is the vocabulary of a new model: give --from-scratch too")
-    if model is not None and from_scratch is not None:
-        raise ConfigError("--model starts from a trained model and --from-scratch from a new one: give one of them")
-    if from_scratch is not None and train == "-":
-        raise ConfigError("--from-scratch reads the conversations twice: give a file instead of standard input")
+    start = Start(model, from_scratch, tokenizer, grow_vocabulary)
+    start.check(train)
     anew = {"resume": False} if overwrite else {}
-    suited = settings_of(from_scratch) if from_scratch is not None else {}
-    config = FitConfig.from_options({"output_dir": DEFAULT_MODEL} | suited | settings | anew)
+    config = FitConfig.from_options({"output_dir": DEFAULT_MODEL} | start.settings | settings | anew)
     if not is_unfinished(str(config.output_dir)):
         require_free(str(config.output_dir), overwrite=overwrite)
     read = partial(ConversationReader, shape=format, on_error=on_error)  # type: ignore[arg-type]
     conversations = read(train), None if valid is None else read(valid)
-    if from_scratch is not None:
-        conversation_model = _new_model(conversations[0], from_scratch, tokenizer, config, valid is not None)
-        what = f"training a new {from_scratch} model"
-    else:
-        conversation_model = load_model(model or BASE_MODEL)
-        what = f"fine-tuning {model or BASE_MODEL}"
-    console.print(f"{what} on {train}: {config.describe()}", highlight=False, soft_wrap=True)
+    conversation_model = start.load(conversations[0], config, validated=valid is not None)
+    console.print(f"{start.describe()} on {train}: {config.describe()}", highlight=False, soft_wrap=True)
     result = conversation_model.fit(*conversations, config=config)
     from convmodel.training.sharding import leave_group  # loads torch, as `fit` has done
 
@@ -122,37 +117,6 @@ def _fit(
         rows.append(("validation bits a byte", f"{result.validation.bits_per_byte:.3f}"))
     print_table(("", str(config.output_dir)), rows)
     console.print(f"Talk to it:  {program()} chat --model {config.output_dir}", highlight=False)
-
-
-def _new_model(
-    train: ConversationReader, shape: str, tokenizer: str | None, config: FitConfig, validated: bool
-) -> "ConversationModel":
-    """Makes an untrained model and says what it is, and whether it has more weights than there is to learn."""
-    with console.status("learning a vocabulary ..."):
-        quieten_transformers()
-        from convmodel.from_scratch import make_model
-        from convmodel.tokenizer import ConversationTokenizer
-
-        vocabulary = ConversationTokenizer.from_pretrained(tokenizer) if tokenizer else None
-        new = make_model(train, shape, tokenizer=vocabulary, seed=config.seed)
-    console.print(
-        f"a new GPT-2: {millions(new.parameters)} parameters, {len(new.model.tokenizer):,} entries in its vocabulary; "
-        f"about {millions(new.tokens)} tokens to learn from",
-        highlight=False,
-        soft_wrap=True,
-    )
-    if new.parameters > new.tokens:
-        cures = [] if validated else ["--valid, which keeps the model that is best on other conversations"]
-        cures += [] if config.dropout else ["--dropout 0.1"]
-        cures += ["a smaller shape"] if shape != next(iter(SHAPES)) else []
-        console.print(
-            "there are more parameters than tokens: it will soon know the conversations by heart. What helps: "
-            f"{'; '.join([*cures, 'more conversations; a trained model to start from, with --model'])}",
-            style="yellow",
-            highlight=False,
-            soft_wrap=True,
-        )
-    return new.model
 
 
 command = with_fit_options(_fit)
