@@ -20,7 +20,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: $(STAMP) ## train a small model on real conversations, measure it, talk to it
+demo: $(STAMP) ## fine-tune the built-in model on real conversations, measure it, let it answer
 	@$(BIN)/convmodel demo
 
 test: $(STAMP) ## run the tests (ARGS="-k layout" picks some, ARGS="-m slow" the slow ones)

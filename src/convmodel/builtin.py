@@ -25,7 +25,8 @@ def located(name: str) -> str:
     """
     if not name.startswith(PREFIX):
         return name
-    folder = Path(str(files("convmodel"))) / "assets" / name.removeprefix(PREFIX)
-    if name.count(":") != 1 or folder.parent.name != "assets" or not (folder / "config.json").is_file():
+    inside = name.removeprefix(PREFIX)
+    folder = Path(str(files("convmodel"))) / "assets" / inside
+    if Path(inside).name != inside or not (folder / "config.json").is_file():
         raise ModelLoadError(f"there is no model {name} in the package: there is {CHITCHAT}")
     return str(folder)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from convmodel.builtin import CHITCHAT
 from convmodel.errors import ModelLoadError, SaveError
@@ -70,13 +71,15 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, to: Console | None = None) -> None:
-    """Draws a table of results, numbers on the right."""
-    table = Table(*columns[:1], box=None, pad_edge=False, header_style="bold")
+def print_table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], *, to: Console | None = None, text: bool = False
+) -> None:
+    """Draws a table of results: numbers, on the right, or text as it is."""
+    table = Table(*columns[:1], box=None, pad_edge=False, header_style="bold", leading=int(text))
     for name in columns[1:]:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="left" if text else "right")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row) if text else row)
     (to or Console(quiet=RANK > 0)).print(table)
 
 

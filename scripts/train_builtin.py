@@ -1,0 +1,302 @@
+"""Makes the model inside the package, `builtin:chitchat`, from nothing, with convmodel's own commands.
+
+    python scripts/train_builtin.py WORK                   # downloads the conversations with pip
+    python scripts/train_builtin.py WORK --chitchat PATH   # the package's wheel, or dataset.json of an unpacked one
+    python scripts/train_builtin.py WORK --keep            # all but putting the result into the package
+
+import -> leave out what is held out -> import again, masking personal data -> tokenizer train -> fit --from-scratch ->
+to half precision -> evaluate -> generate -> pack. WORK is a folder for what is between; stopped at any moment, the same
+command goes on. On 2 cores with bf16 units it takes one to two hours; the seed is pinned, so that the same machine
+makes the same weights again.
+"""
+
+import argparse
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from make_sample import FOLDER as SAMPLE
+from make_sample import REQUIREMENT, download, read
+
+from convmodel.from_scratch import shape_of
+
+ASSET = SAMPLE.parent / "chitchat"
+SEED = 42
+VOCABULARY = 8000
+SHAPE = "small"
+SETTINGS = {"epochs": 8, "weight-decay": 0.1, "dropout": 0.1}  # the rest is the shape's own
+SPLITS = ("train", "valid", "test")
+OPENINGS = (
+    ["Hello", "Hi! How are you doing today?", "I'm good. What do you do for fun?"],
+    ["Hey, what's up?"],
+    ["Do you like music?"],
+    ["What are you studying?", "computer science", "Nice! Do you like it?"],
+    ["Have you seen any good movies lately?"],
+    ["I'm so tired today."],
+    ["Where are you from?"],
+    ["What is the capital of France?"],
+)
+"""Contexts of the model card's examples: chosen before there was a model, and shown with whatever came."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("work", type=Path, help="folder for what is between; made if missing")
+    parser.add_argument("--chitchat", type=Path, help="the wheel or dataset.json; downloaded if left out")
+    parser.add_argument("--keep", action="store_true", help="leave the package as it is")
+    arguments = parser.parse_args()
+    work = arguments.work.resolve()
+    work.mkdir(parents=True, exist_ok=True)
+    steps: list[tuple[str, Callable[[Path], None]]] = [
+        ("corpus", lambda folder: take_corpus(arguments.chitchat, folder)),
+        ("plain", lambda folder: convmodel("import", work / "corpus/dataset.json", "-o", folder, "--on-error", "skip")),
+        ("parts", lambda folder: hold_out(work / "plain", folder)),
+        ("masked", lambda folder: mask(work / "parts", folder)),
+        ("tokenizer", lambda folder: learn_vocabulary(work / "masked", folder)),
+        ("fitted", lambda folder: fit(work, folder)),
+        ("half", lambda folder: halve(work / "fitted", folder)),
+        ("results", lambda folder: measure(work, folder)),
+    ]
+    for name, step in steps:
+        once(work / name, step, resumes=name == "fitted")
+    if not arguments.keep:
+        pack(work)
+
+
+def once(folder: Path, step: Callable[[Path], None], *, resumes: bool = False) -> None:
+    """Does a step that was not done to its end before; a folder appears under its name only when it is whole."""
+    if folder.exists():
+        return
+    print(f"== {folder.name}", flush=True)
+    partial = folder.with_name(f"{folder.name}.partial")
+    if not resumes:
+        shutil.rmtree(partial, ignore_errors=True)
+    step(partial)
+    partial.rename(folder)
+
+
+def convmodel(*arguments: object) -> None:
+    """Gives one of our commands."""
+    subprocess.run([sys.executable, "-m", "convmodel", *map(str, arguments)], check=True)
+
+
+def asked(*arguments: object) -> dict[str, Any]:
+    """Gives one of our commands and returns what it says as JSON."""
+    command = [sys.executable, "-m", "convmodel", *map(str, arguments), "--json"]
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+
+
+def take_corpus(path: Path | None, folder: Path) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        dataset, licence = read(path or download(Path(place)))
+    folder.mkdir()
+    (folder / "dataset.json").write_text(json.dumps(dataset), encoding="utf-8")
+    (folder / "LICENSE").write_bytes(licence)
+
+
+def hold_out(plain: Path, folder: Path) -> None:
+    """Leaves out of the training conversations those that the sample holds out, which the splits by time do not."""
+    folder.mkdir()
+    held = {identifier for name in ("valid", "test") for identifier in ids(SAMPLE / f"{name}.jsonl")}
+    for name in SPLITS:
+        lines = (plain / f"{name}.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if name != "train" or json.loads(line)["id"] not in held]
+        (folder / f"{name}.jsonl").write_text("".join(kept), encoding="utf-8")
+        print(f"{name}: {len(kept):,} conversations, {len(lines) - len(kept):,} held out with the sample")
+
+
+def ids(path: Path) -> list[str]:
+    return [json.loads(line)["id"] for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def mask(parts: Path, folder: Path) -> None:
+    """Masks personal data; the rows stay the same and in their order, since they were cleaned before."""
+    folder.mkdir()
+    for name in SPLITS:
+        convmodel(
+            *("import", parts / f"{name}.jsonl", "--redact", "--split", "1,0,0", "--keep-duplicates"),
+            *("-o", folder / name),
+        )
+
+
+def learn_vocabulary(masked: Path, folder: Path) -> None:
+    convmodel("tokenizer", "train", masked / "train/train.jsonl", "--vocab-size", VOCABULARY, "--output-dir", folder)
+
+
+def fit(work: Path, folder: Path) -> None:
+    settings = (part for name, value in SETTINGS.items() for part in (f"--{name}", value))
+    convmodel(
+        *("fit", work / "masked/train/train.jsonl", "--valid", work / "masked/valid/train.jsonl"),
+        *("--from-scratch", SHAPE, "--tokenizer", work / "tokenizer", "--output-dir", folder),
+        *("--seed", SEED, "--save-minutes", 5, *settings),
+    )
+
+
+def halve(fitted: Path, folder: Path) -> None:
+    """Writes the weights in half precision; loaded, they are float32 again, as their config says."""
+    import torch
+
+    from convmodel import ConversationModel
+
+    model = ConversationModel.from_pretrained(fitted, dtype=torch.float16)
+    model.save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps(config | {"dtype": "float32"}, indent=2) + "\n", encoding="utf-8")
+
+
+def measure(work: Path, folder: Path) -> None:
+    """Measures what is shipped, and lets it answer."""
+    folder.mkdir()
+    results = {
+        "valid": asked("evaluate", work / "half", "--data", work / "masked/valid/train.jsonl"),
+        "test": asked("evaluate", work / "half", "--data", work / "masked/test/train.jsonl"),
+        "sample": asked("evaluate", work / "half", "--data", SAMPLE / "test.jsonl"),
+    }
+    (folder / "results.json").write_text(json.dumps(results, indent=2), encoding="utf-8")
+    drawn = ("--temperature", 0.7, "--top-p", 0.9, "--max-new-tokens", 40)
+    answers = [
+        asked("generate", *context, "--model", work / "half", "--seed", seed, *drawn)["responses"][0]
+        for seed, context in enumerate(OPENINGS)
+    ]
+    (folder / "answers.json").write_text(json.dumps(answers, ensure_ascii=False, indent=2), encoding="utf-8")
+
+
+def pack(work: Path) -> None:
+    """Puts the model into the package, with its licence, its log, what it was not trained on, and its card."""
+    if ASSET.exists():
+        shutil.rmtree(ASSET)
+    shutil.copytree(work / "half", ASSET)
+    shutil.copy(work / "corpus/LICENSE", ASSET / "LICENSE")
+    (ASSET / "model.safetensors").chmod(0o644)
+    (ASSET / "README.md").write_text(card(work), encoding="utf-8")
+    lines = (work / "fitted/metrics.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    log = "".join(thinned(lines)).replace(str(work), "WORK")
+    (ASSET / "metrics.jsonl").write_text(log, encoding="utf-8")
+    held = {"valid": ids(work / "parts/valid.jsonl"), "test": ids(work / "parts/test.jsonl")}
+    held["sample"] = [identifier for name in ("valid", "test") for identifier in ids(SAMPLE / f"{name}.jsonl")]
+    (ASSET / "held_out.json").write_text(json.dumps(held, indent=1) + "\n", encoding="utf-8")
+    size = sum(path.stat().st_size for path in ASSET.iterdir())
+    print(f"{ASSET}: {size / 1e6:.1f} MB")
+
+
+def thinned(lines: Iterable[str]) -> list[str]:
+    """Keeps the validations and every twentieth report of the training loss."""
+    return [line for number, line in enumerate(lines) if "eval_loss" in line or number % 20 == 0]
+
+
+def card(work: Path) -> str:
+    """Writes the model card: what was measured, and what the model said, as it came."""
+    results = json.loads((work / "results/results.json").read_text(encoding="utf-8"))
+    answers = json.loads((work / "results/answers.json").read_text(encoding="utf-8"))
+    layout = json.loads((work / "half/config.json").read_text(encoding="utf-8"))
+    epochs = [json.loads(line) for line in (work / "fitted/metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    curve = [
+        f"| {line['epoch']:.0f} | {line['step']:,} | {line['eval_perplexity']:.1f} | {line['eval_bits_per_byte']:.3f} |"
+        for line in epochs
+        if "eval_loss" in line
+    ]
+    measured = [
+        f"| {name} | {result['conversations']} | {result['tokens']:,} | {result['perplexity']:.1f} "
+        f"| {result['bits_per_byte']:.3f} |"
+        for name, result in results.items()
+    ]
+    return CARD.format(
+        requirement=REQUIREMENT,
+        shape=SHAPE,
+        masks=masks(work / "masked"),
+        parameters=shape_of(SHAPE).parameters / 1e6,
+        train=len(ids(work / "parts/train.jsonl")),
+        layers=layout["n_layer"],
+        width=layout["n_embd"],
+        heads=layout["n_head"],
+        positions=layout["n_positions"],
+        vocabulary=layout["vocab_size"],
+        settings=" ".join(f"--{name} {value}" for name, value in (SETTINGS | {"seed": SEED}).items()),
+        measured="\n".join(measured),
+        curve="\n".join(curve),
+        examples="\n".join(map(example, OPENINGS, answers)),
+    )
+
+
+def masks(masked: Path) -> str:
+    """Counts what was masked in all splits."""
+    text = "".join(path.read_text(encoding="utf-8") for path in masked.rglob("*.jsonl"))
+    found = Counter(re.findall(r"\[(URL|EMAIL|IP|PHONE|CARD|IBAN)\]", text))
+    return ", ".join(f"{count} `[{name}]`" for name, count in found.most_common())
+
+
+def example(context: list[str], answer: str) -> str:
+    said = " / ".join(" ".join(turn.split()) for turn in context)
+    return f"- {said} → **{' / '.join(answer.strip().splitlines())}**"
+
+
+CARD = """\
+---
+license: mit
+language: en
+library_name: transformers
+pipeline_tag: text-generation
+tags: [convmodel, conversational]
+---
+
+# builtin:chitchat
+
+A small model for small talk in English, so that convmodel can answer before anything is downloaded: a GPT-2 of
+{layers} layers, width {width}, {heads} heads and {positions} positions ({parameters:.1f} M parameters) with its own
+byte-level BPE vocabulary of {vocabulary:,} entries. Made from nothing by `scripts/train_builtin.py`; the weights are
+stored in half precision and loaded as float32.
+
+## Data
+
+`{requirement}` (MIT licence, in `LICENSE`): conversations between two people, typed in 2018 for the Chit-Chat
+Challenge of the Perception, Control & Cognition lab at Brigham Young University. `convmodel import` left out what has
+fewer than two turns, an empty turn, or repeats another; {train:,} conversations were learned from. Held out, by id in
+`held_out.json`: 200 for validation and the newest 200 for testing, split by time, and the conversations that the
+sample of this package holds out.
+
+`--redact` masked what looks like personal data: {masks}. **What remains**: first names, places, opinions,
+and now and then swearing and coarse talk, as the writers typed it. The model can say such things too.
+
+## Method
+
+`convmodel fit --from-scratch {shape} {settings}`; the rest is what the shape says: learning rate 1e-3 with a linear
+decay, 4 packed rows of 512 tokens an update, AdamW. The weights are those of the best validation. The log is
+`metrics.jsonl`: all validations, and every twentieth report of the training loss.
+
+| epoch | update | validation perplexity | bits a byte |
+|---|---|---|---|
+{curve}
+
+## Measured
+
+As shipped, in half precision. Perplexity is per token of this vocabulary; bits a byte compares with any model.
+
+| conversations never seen | number | tokens | perplexity | bits a byte |
+|---|---|---|---|---|
+{measured}
+
+`valid` and `test` are the splits above, `sample` is `assets/sample/test.jsonl`.
+
+## Use
+
+To try convmodel, to test it, and to start a fine-tuning from on a laptop. It knows how small talk sounds and hardly
+what it means: it makes up facts about itself and the world, forgets, and contradicts itself. It is not for advice of
+any kind, nor for people who have not been told that a program answers.
+
+## What it says
+
+Contexts that were chosen before there was a model, with what came at temperature 0.7, top-p 0.9 and the seeds 0, 1, 2,
+... (turns of a context are separated by slashes, lines of a turn too):
+
+{examples}
+"""
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""The model inside the package: it loads everywhere, is what its card says, and can be learned further."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from typer.testing import CliRunner
+
+from convmodel import ConversationModel
+from convmodel.builtin import CHITCHAT, located
+from convmodel.cli.main import app
+from convmodel.data.reading import read_conversations
+from convmodel.errors import ConfigError, ModelLoadError
+from convmodel.tokenizer import ConversationTokenizer
+from fine_tuning import TALKS
+
+FOLDER = Path(located(CHITCHAT))
+SAMPLE = FOLDER.parent / "sample"
+JAPANESE = Path(__file__).parents[1] / "data/chatterbot/japanese"
+
+
+@pytest.fixture(scope="module")
+def chitchat() -> ConversationModel:
+    return ConversationModel.from_pretrained(CHITCHAT)
+
+
+def test_it_is_a_gpt2_with_the_seeds_layout(chitchat: ConversationModel) -> None:
+    assert chitchat.hf_model.config.model_type == "gpt2"
+    assert chitchat.tokenizer.layout.use_token_types
+    assert (chitchat.tokenizer.sep_token, len(chitchat.tokenizer)) == ("<sep>", 8000)
+    assert chitchat.hf_model.get_input_embeddings().weight.shape[0] == 8000
+
+
+def test_half_precision_in_the_package_and_float32_in_memory(chitchat: ConversationModel) -> None:
+    with safe_open(FOLDER / "model.safetensors", "pt") as weights:
+        names = weights.keys()
+        assert {weights.get_slice(name).get_dtype() for name in names} == {"F16"}
+    assert (FOLDER / "model.safetensors").stat().st_size < 16e6
+    assert {parameter.dtype for parameter in chitchat.hf_model.parameters()} == {torch.float32}
+
+
+def test_plain_transformers_loads_it(chitchat: ConversationModel) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    plain, tokenizer = AutoModelForCausalLM.from_pretrained(FOLDER), AutoTokenizer.from_pretrained(FOLDER)
+
+    assert tokenizer.get_vocab() == chitchat.tokenizer.hf_tokenizer.get_vocab()
+    messages = [{"role": "user", "content": "Hello"}]
+    rendered = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False)
+    assert rendered == chitchat.tokenizer(["Hello"])["input_ids"]
+    assert all(map(torch.equal, plain.parameters(), chitchat.hf_model.parameters()))
+
+
+@pytest.mark.parametrize("split", ["sample"])
+def test_the_card_says_what_is_measured(chitchat: ConversationModel, split: str) -> None:
+    card = (FOLDER / "README.md").read_text(encoding="utf-8")
+    [row] = re.findall(rf"^\| {split} \| (\d+) \| ([\d,]+) \| ([\d.]+) \| ([\d.]+) \|$", card, re.MULTILINE)
+
+    measured = chitchat.evaluate(str(SAMPLE / "test.jsonl"))
+
+    assert [int(number.replace(",", "")) for number in row[:2]] == [measured.conversations, measured.tokens]
+    assert float(row[2]) == pytest.approx(measured.perplexity, abs=0.06)
+    assert float(row[3]) == pytest.approx(measured.bits_per_byte, abs=0.0006)
+    assert measured.bits_per_byte < 1.6
+
+
+def test_what_it_has_not_read_is_listed_by_id() -> None:
+    held = json.loads((FOLDER / "held_out.json").read_text(encoding="utf-8"))
+    sample = [one.id for name in ("valid", "test") for one in read_conversations(SAMPLE / f"{name}.jsonl")]
+
+    assert held["sample"] == sample
+    assert [len(held[name]) for name in ("valid", "test")] == [200, 200]
+    assert not set(held["valid"]) & set(held["test"])
+
+
+@pytest.mark.parametrize(
+    "name", ["builtin:", "builtin:nothing", "builtin:sample", "builtin:chitchat:2", "builtin:../assets/chitchat"]
+)
+@pytest.mark.parametrize("load", [ConversationModel.from_pretrained, ConversationTokenizer.from_pretrained])
+def test_no_such_model(load: Callable[[str], object], name: str) -> None:
+    with pytest.raises(ModelLoadError, match=f"there is no model {name} in the package: there is builtin:chitchat"):
+        load(name)
+
+
+def test_adapters_learned_on_it_name_it_and_load_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = ConversationModel.from_pretrained(CHITCHAT)
+    model.fit(TALKS, max_steps=2, lora=True, learning_rate=1e-2, output_dir=str(tmp_path / "adapters"))
+    monkeypatch.chdir(tmp_path)
+
+    again = ConversationModel.from_pretrained("adapters")
+
+    assert json.loads(Path("adapters/adapter_config.json").read_text())["base_model_name_or_path"] == CHITCHAT
+    assert again.score(["Hello"], ["Hi"]) == pytest.approx(model.score(["Hello"], ["Hi"]))
+    assert model.score(["Hello"], ["Hi"]) != ConversationModel.from_pretrained(CHITCHAT).score(["Hello"], ["Hi"])
+
+
+def test_it_learns_another_script_without_unknowns(tmp_path: Path) -> None:
+    model = ConversationModel.from_pretrained(CHITCHAT)
+    conversations = read_conversations(JAPANESE)
+    turns = [turn for conversation in conversations for turn in conversation.turns]
+    assert all(model.tokenizer.decode(model.tokenizer.encode(turn)) == turn for turn in turns)
+    before = model.evaluate(conversations)
+
+    model.fit(conversations, max_steps=30, learning_rate=1e-3, batch_size=4, output_dir=str(tmp_path / "model"))
+
+    again = ConversationModel.from_pretrained(tmp_path / "model")
+    assert again.evaluate(conversations).perplexity < before.perplexity / 4
+    assert again.tokenizer.hf_tokenizer.get_vocab() == model.tokenizer.hf_tokenizer.get_vocab()
+
+
+def test_with_a_vocabulary_that_grew_it_learns_another_script_faster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    conversations = read_conversations(JAPANESE)
+    found = {}
+    for name, options in {"grown": ["--grow-vocabulary", "300"], "same": []}.items():
+        arguments = ["fit", str(JAPANESE), "--model", CHITCHAT, "--output-dir", name, *options]
+        arguments += ["--epochs", "4", "--learning-rate", "1e-3", "--batch-size", "4"]
+        result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        found[name] = ConversationModel.from_pretrained(name).evaluate(conversations)
+        if name == "grown":
+            assert "the vocabulary grew from 8,000 to 8,300 entries" in " ".join(result.stderr.split())
+
+    assert found["grown"].tokens < found["same"].tokens / 2
+    assert found["grown"].bits_per_byte < found["same"].bits_per_byte
+    assert found["grown"].text_bytes == found["same"].text_bytes
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--from-scratch", "tiny"], "--from-scratch learns a vocabulary of its own: leave --grow-vocabulary out"),
+        (["--model", CHITCHAT, "--lora"], "lora learns no rows of new entries: leave --grow-vocabulary out"),
+    ],
+)
+def test_what_does_not_go_with_a_vocabulary_that_grows(options: list[str], message: str, tmp_path: Path) -> None:
+    arguments = ["fit", str(JAPANESE), "--grow-vocabulary", "9", "--output-dir", str(tmp_path / "m"), *options]
+    with pytest.raises(ConfigError, match=message):
+        CliRunner().invoke(app, arguments, catch_exceptions=False)
