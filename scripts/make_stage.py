@@ -30,6 +30,8 @@ MAX_TURNS = 12
 _HEADING = re.compile(r"#+ +(.*)")
 _SPEAKER = re.compile(r"\*\*(.+?)\*\*")
 _DIRECTION = re.compile(r"_[^_]+_|\[[^\]]*\]")
+_UNMARKED = re.compile(r"(Enter|Re-enter|Exit|Exeunt)\b")
+_HEADING_AT_END = re.compile(r"(?<=[.?!:;,-])(\s+[A-Z']{2,}[.,]?)+$")
 _MARKS = re.compile(r"[_*\\\[\]]")
 
 
@@ -80,8 +82,9 @@ def scenes(play: str) -> list[tuple[str, list[tuple[str, str]]]]:
 
 
 def spoken(speech: str) -> str:
-    """Leaves out stage directions, and marks that are not of the text."""
-    return " ".join(_MARKS.sub(" ", _DIRECTION.sub(" ", speech)).split())
+    """Leaves out stage directions, headings, and marks that are not of the text."""
+    said = " ".join(_MARKS.sub(" ", _DIRECTION.sub(" ", speech)).split())
+    return "" if _UNMARKED.match(said) else _HEADING_AT_END.sub("", said)
 
 
 def conversations(speeches: list[tuple[str, str]], counts: Counter[str]) -> list[list[str]]:

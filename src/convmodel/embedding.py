@@ -4,6 +4,7 @@ Owns: the separator's row, and refusing a tokenizer that belongs to another mode
 """
 
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,8 +28,8 @@ def fit_embedding(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer)
     """
     if tokenizer.layout.use_token_types and not embeds_token_types(hf_model.config):
         raise ModelLoadError(f"{FILE_NAME} asks for token types, but {hf_model.config.model_type} takes none")
-    embeddings: list[Any] = [hf_model.get_input_embeddings(), hf_model.get_output_embeddings()]
-    rows = embeddings[0].weight.shape[0]
+    embedding: Any = hf_model.get_input_embeddings()
+    rows = embedding.weight.shape[0]
     separator, vocabulary = tokenizer.sep_token_id, tokenizer.hf_tokenizer.vocab_size
     missing = separator >= rows
     if vocabulary > rows or (missing and tokenizer.layout_was_saved):
@@ -42,14 +43,22 @@ def fit_embedding(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer)
         grow_embedding(hf_model, separator + 1)
         logger.info("the embedding grew from %d to %d rows for the separator", rows, separator + 1)
     end_of_text = tokenizer.hf_tokenizer.eos_token_id
-    embeddings = [hf_model.get_input_embeddings(), hf_model.get_output_embeddings()]
-    with torch.no_grad():
-        for layer in filter(None, embeddings):
-            for values in filter(lambda values: values is not None, (layer.weight, getattr(layer, "bias", None))):
-                row = values[:rows].mean(dim=0) if end_of_text is None else values[end_of_text]
-                values[min(rows, separator) : separator + 1] = row
+    for index in range(min(rows, separator), separator + 1):
+        set_row(hf_model, index, range(rows) if end_of_text is None else [end_of_text])
     # Done once: joined with its model again, after training, the row must stay as it is.
     tokenizer.separator_added = False
+
+
+def set_row(hf_model: "PreTrainedModel", index: int, sources: Sequence[int]) -> None:
+    """Gives an entry, in the embedding and in the head, the mean of others' values."""
+    layers: list[Any] = [hf_model.get_input_embeddings(), hf_model.get_output_embeddings()]
+    weights = [
+        weight for layer in layers if layer is not None for weight in (layer.weight, getattr(layer, "bias", None))
+    ]
+    with torch.no_grad():
+        # Tied weights are one, and are set once.
+        for values in {id(weight): weight for weight in weights if weight is not None}.values():
+            values[index] = values[list(sources)].mean(dim=0)
 
 
 def grow_embedding(hf_model: "PreTrainedModel", rows: int) -> None:

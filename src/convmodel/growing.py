@@ -5,12 +5,11 @@ Owns: which entries, and the values their rows begin with. The old entries, thei
 
 import copy
 import json
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from convmodel.embedding import grow_embedding
+from convmodel.embedding import grow_embedding, set_row
 from convmodel.errors import ConfigError
 from convmodel.model import ConversationModel
 from convmodel.text_encoder import text_encoder
@@ -21,7 +20,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 FIRST_SYMBOL = 0xF0000
-"""Old entries are learned over as single characters of Unicode's private planes; there are 131,068 of them."""
+"""Old entries are learned over as single characters of Unicode's two private planes."""
+
+SYMBOLS = 2 * 65534
 
 LEAST_OFTEN = 2
 """How often a new entry must stand in the text."""
@@ -37,7 +38,7 @@ def grow_vocabulary(model: ConversationModel, texts: Iterable[str], entries: int
     Args:
         model: The model; its weights go over to the result, and it must not be used again.
         texts: What to learn entries from, such as the turns of a corpus.
-        entries: How many; fewer where pairs of pieces do not stand twice any more.
+        entries: How many at most; fewer where no more pairs of pieces stand twice, or they make a piece that is there.
 
     Raises:
         ConfigError: If there is no number of entries, or the vocabulary is no BPE of words.
@@ -57,13 +58,9 @@ def grow_vocabulary(model: ConversationModel, texts: Iterable[str], entries: int
     require_words_of_bpe(encoder)
     merges = learn_merges(encoder, texts, entries)
     hf_tokenizer, new = with_merges(tokenizer.hf_tokenizer, merges)
-    grow_embedding(model.hf_model, len(hf_tokenizer))
-    embeddings = (model.hf_model.get_input_embeddings(), model.hf_model.get_output_embeddings())
-    layers: list[Any] = [layer for layer in embeddings if layer is not None]
-    with torch.no_grad():
-        for values in {layer.weight.data_ptr(): layer.weight for layer in layers}.values():
-            for index, pieces in new.items():  # in the order in which they were learned: pieces come before
-                values[index] = values[list(pieces)].mean(dim=0)
+    grow_embedding(model.hf_model, max(new, default=0) + 1)
+    for index, pieces in new.items():  # in the order in which they were learned: pieces come before what they make
+        set_row(model.hf_model, index, pieces)
     return ConversationModel(model.hf_model, ConversationTokenizer(hf_tokenizer, layout=tokenizer.layout))
 
 
@@ -74,11 +71,12 @@ def require_words_of_bpe(encoder: "Tokenizer") -> None:
         ConfigError: If it is of another kind.
     """
     state = json.loads(encoder.to_str())
-    affixes = [state["model"].get(name) for name in ("continuing_subword_prefix", "end_of_word_suffix")]
-    if state["model"]["type"] != "BPE" or any(affixes) or encoder.pre_tokenizer is None:
-        kind = state["model"]["type"]
+    kind, model = state["model"]["type"], state["model"]
+    others = [model.get(name) for name in ("continuing_subword_prefix", "end_of_word_suffix", "byte_fallback")]
+    byte_level = '"ByteLevel"' in json.dumps([state["normalizer"], state["pre_tokenizer"]])
+    if kind != "BPE" or any(others) or encoder.pre_tokenizer is None or not byte_level:
         raise ConfigError(
-            f"the vocabulary is {kind}{'' if kind != 'BPE' else ' of another form'}: only a byte-level BPE grows; "
+            f"the vocabulary is {'a BPE of another kind' if kind == 'BPE' else kind}: only a byte-level BPE grows; "
             "leave the option out, or train from scratch"
         )
 
@@ -91,18 +89,18 @@ def learn_merges(encoder: "Tokenizer", texts: Iterable[str], entries: int) -> li
     """
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-    pieces = sorted(encoder.get_vocab(), key=encoder.get_vocab().__getitem__)
-    symbols = {piece: chr(FIRST_SYMBOL + number) for number, piece in enumerate(pieces)}
+    texts_in_words, pieces_of = _words(encoder, texts)
+    vocabulary = encoder.get_vocab()
+    met = sorted({piece for pieces in pieces_of.values() for piece in pieces}, key=vocabulary.__getitem__)
+    symbols = {piece: _symbol(number) for number, piece in enumerate(met)}
+    spellings = {word: "".join(symbols[piece] for piece in pieces) for word, pieces in pieces_of.items()}
     spelled = {symbol: piece for piece, symbol in symbols.items()}
     learner = Tokenizer(models.BPE())
     learner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     trainer: Any = trainers.BpeTrainer(
-        vocab_size=len(symbols) + entries,
-        initial_alphabet=list(spelled),
-        min_frequency=LEAST_OFTEN,
-        show_progress=False,
+        vocab_size=len(symbols) + entries, min_frequency=LEAST_OFTEN, show_progress=False
     )
-    learner.train_from_iterator(_in_symbols(encoder, texts, symbols), trainer)
+    learner.train_from_iterator((" ".join(map(spellings.__getitem__, words)) for words in texts_in_words), trainer)
 
     def spell(joined: str) -> str:
         return "".join(spelled[symbol] for symbol in joined)
@@ -111,16 +109,26 @@ def learn_merges(encoder: "Tokenizer", texts: Iterable[str], entries: int) -> li
     return [(spell(first), spell(second)) for first, second in merges]
 
 
-def _in_symbols(encoder: "Tokenizer", texts: Iterable[str], symbols: dict[str, str]) -> Iterator[str]:
-    """Writes each word as the symbols of its pieces; words are found once only."""
-    known: dict[str, str] = {}
+def _words(encoder: "Tokenizer", texts: Iterable[str]) -> tuple[list[list[str]], dict[str, list[str]]]:
+    """Cuts texts into words, in which alone pieces are joined, and each different word into its pieces."""
     model, normalizer, pre_tokenizer = encoder.model, encoder.normalizer, encoder.pre_tokenizer
+    found: list[list[str]] = []
+    pieces: dict[str, list[str]] = {}
     for text in texts:
-        words = pre_tokenizer.pre_tokenize_str(normalizer.normalize_str(text) if normalizer else text)
-        for word, _ in words:
-            if word not in known:
-                known[word] = "".join(symbols[token.value] for token in model.tokenize(word))
-        yield " ".join(known[word] for word, _ in words)
+        cut = pre_tokenizer.pre_tokenize_str(normalizer.normalize_str(text) if normalizer else text)
+        found.append([sys.intern(word) for word, _ in cut])
+        for word in found[-1]:
+            if word not in pieces:
+                pieces[word] = [token.value for token in model.tokenize(word)]
+    return found, pieces
+
+
+def _symbol(number: int) -> str:
+    if number >= SYMBOLS:
+        raise ConfigError(f"the text has more than {SYMBOLS:,} different pieces: give less of it to --grow-vocabulary")
+    # The last two of each plane's 65,536 are no characters.
+    plane, place = divmod(number, SYMBOLS // 2)
+    return chr(FIRST_SYMBOL + plane * 0x10000 + place)
 
 
 def with_merges(
@@ -139,9 +147,11 @@ def with_merges(
     # Added tokens beyond the vocabulary become part of it: it may have no holes.
     vocabulary.update({token["content"]: token["id"] for token in state["added_tokens"]})
     new: dict[int, tuple[int, int]] = {}
+    free = max(vocabulary.values()) + 1  # not the number of entries, for there may be holes
     for first, second in merges:
         if first + second not in vocabulary:
-            index = len(vocabulary)
+            index = free
+            free += 1
             vocabulary[first + second] = index
             new[index] = (vocabulary[first], vocabulary[second])
         state["model"]["merges"].append([first, second])

@@ -39,7 +39,7 @@ def load_tokenizer(name: str, options: dict[str, Any]) -> "tuple[PreTrainedToken
     """Loads a Hugging Face tokenizer, and the layout saved beside it if there is one.
 
     Args:
-        name: A folder or a hub id.
+        name: A folder, a hub id or a model of the package.
         options: Some of `HUB_OPTIONS`.
 
     Raises:

@@ -294,7 +294,9 @@ def test_without_a_model_of_ones_own_the_built_in_one_answers(
     built_in = ConversationModel.from_pretrained("builtin:chitchat").generate(["Hello"]).responses[0]
     assert run("generate", "Hello") == 0
     own = capfd.readouterr().out
-    monkeypatch.chdir(tmp_path_factory.mktemp("empty"))
+    monkeypatch.chdir(tmp_path_factory.mktemp("project"))
+    Path("model").mkdir()
+    Path("model/net.py").touch()  # a folder of this name that is no model
 
     assert run("generate", "Hello") == 0
 

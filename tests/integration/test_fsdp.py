@@ -31,7 +31,7 @@ from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback
 from convmodel import ConversationModel
 from convmodel.errors import ConvModelError, StoppedError
-from convmodel.training.sharding import leave_group
+from convmodel.training.sharding import exit_of_group
 
 make = AcceleratorState.__init__
 
@@ -67,8 +67,7 @@ if os.environ.get("RANK", "0") == "0":
     with open("found.json", "w") as file:
         json.dump(found, file)
 if "error" not in found:
-    torch.distributed.is_initialized() and torch.distributed.barrier()
-    leave_group()
+    exit_of_group()
 os._exit(0)  # gloo's threads, which a mesh still holds, now and then abort a process that frees them at its exit
 '''
 

@@ -1,15 +1,20 @@
 """Growing a vocabulary: fewer tokens for another language, and nothing else is another than before."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from tokenizers import Tokenizer, models
+from transformers import PhiConfig, PreTrainedTokenizerFast
 
 from convmodel import ConversationModel
 from convmodel.data.reading import read_conversations
 from convmodel.errors import ConfigError
 from convmodel.growing import grow_vocabulary
+from convmodel.vocabulary import train_vocabulary
 
 JAPANESE = Path(__file__).parents[1] / "data/chatterbot/japanese"
 OTHERS = ["Hello there, how are you?", "<sep> <|endoftext|>", "naïve café 🙂", "\n\n  tabs\t", "привет"]
@@ -103,6 +108,61 @@ def test_pairs_that_stand_once_make_no_entry(gpt2_folder: Path) -> None:
     model = ConversationModel.from_pretrained(gpt2_folder)
 
     assert len(grow_vocabulary(model, ["zqzx", "こ"], 100).tokenizer) == 50257
+
+
+def made_of(state: dict[str, Any], **config: Any) -> ConversationModel:
+    """A tiny model of random weights over a vocabulary in its serialised form."""
+    backend = Tokenizer.from_str(json.dumps(state))
+    hf_tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|endoftext|>", sep_token="<sep>")
+    rows = max(hf_tokenizer.get_vocab().values()) + 1
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    return ConversationModel.from_config(PhiConfig(vocab_size=rows, **sizes, **config), hf_tokenizer)
+
+
+def test_ids_that_are_left_out_are_not_taken(turns: list[str]) -> None:
+    state = json.loads(train_vocabulary(["low lower"] * 3, 262).backend_tokenizer.to_str())
+    last = max(state["model"]["vocab"], key=state["model"]["vocab"].__getitem__)
+    state["model"]["vocab"][last] += 7
+    before = made_of(state)
+
+    grown = grow_vocabulary(made_of(state), turns, 30)
+
+    assert grown.tokenizer.encode("low lower") == before.tokenizer.encode("low lower")
+    assert sorted(grown.tokenizer.hf_tokenizer.get_vocab().values())[-30:] == list(range(269, 299))
+    assert all(grown.tokenizer.decode(grown.tokenizer.encode(turn)) == turn for turn in turns)
+
+
+def test_a_heads_bias_grows_too() -> None:
+    model = made_of(json.loads(train_vocabulary(["a"], 258).backend_tokenizer.to_str()))
+    model.hf_model.lm_head.bias.data = torch.arange(258.0)
+    pieces = model.tokenizer.encode("zq")
+
+    grown = grow_vocabulary(model, ["zq"] * 3, 1)
+
+    [whole] = grown.tokenizer.encode("zq")
+    assert grown.hf_model.lm_head.bias[whole] == sum(pieces) / 2
+    torch.testing.assert_close(grown.hf_model.lm_head.weight[whole], grown.hf_model.lm_head.weight[pieces].mean(dim=0))
+
+
+def test_a_vocabulary_larger_than_a_plane_of_unicode_grows(turns: list[str]) -> None:
+    state = json.loads(train_vocabulary(["a"], 258).backend_tokenizer.to_str())
+    state["model"]["vocab"] |= {f"z{number}": 258 + number for number in range(140_000)}
+
+    grown = grow_vocabulary(made_of(state), turns, 20)
+
+    assert len(grown.tokenizer) == 258 + 140_000 + 20
+    assert all(grown.tokenizer.decode(grown.tokenizer.encode(turn)) == turn for turn in turns)
+
+
+def test_a_sentencepiece_bpe_does_not_grow() -> None:
+    """Its bytes are pieces such as `<0xE3>`, which joined would be no bytes any more."""
+    pieces = ["<unk>", "<|endoftext|>", "<sep>", *(f"<0x{byte:02X}>" for byte in range(256)), "a", "b"]
+    state = json.loads(Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>")).to_str())
+    state["model"]["vocab"] = {piece: index for index, piece in enumerate(pieces)}
+    state["pre_tokenizer"] = {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "first", "split": True}
+
+    with pytest.raises(ConfigError, match="the vocabulary is a BPE of another kind: only a byte-level BPE grows"):
+        grow_vocabulary(made_of(state), ["おはよう"] * 3, 5)
 
 
 def test_what_cannot_grow(gpt2_folder: Path, unigram_folder: Path) -> None:

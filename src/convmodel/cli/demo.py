@@ -9,6 +9,7 @@ import typer
 from convmodel.builtin import CHITCHAT
 from convmodel.cli.console import console, load_model, print_json, print_table, program, require_free
 from convmodel.doctor.words import duration, millions
+from convmodel.training.config import FitConfig
 
 if TYPE_CHECKING:
     from convmodel.conversation import Conversation
@@ -28,7 +29,9 @@ SHORT = 100
 
 def command(
     *,
-    output_dir: Annotated[Path, typer.Option(help="Where the model is saved.")] = DEMO_MODEL,
+    output_dir: Annotated[
+        Path, typer.Option(help="Where the model is saved; the default is replaced without asking.")
+    ] = DEMO_MODEL,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a model in another folder.")] = False,
     epochs: Annotated[float, typer.Option(help="Passes over the conversations.")] = 3.0,
     seed: Annotated[int, typer.Option(help="Seeds order, dropout and answers.")] = 42,
@@ -40,6 +43,9 @@ def command(
     today; here it learns to talk like those in Shakespeare's comedies.
     """
     require_free(output_dir, overwrite=overwrite or output_dir == DEMO_MODEL)
+    config = FitConfig.from_options(
+        SETTINGS | {"epochs": epochs, "output_dir": str(output_dir), "seed": seed, "resume": False}
+    )
     model = load_model(CHITCHAT)
     train, valid, test = (_conversations(name) for name in ("train", "valid", "test"))
     size = millions(model.hf_model.num_parameters())
@@ -47,7 +53,7 @@ def command(
     _say(f"Now it reads {len(train):,} conversations of Shakespeare's comedies. {len(test):,} others are held out.")
     contexts = _choose_contexts(test)
     before, old = model.evaluate(test), _answers(model, contexts, seed)
-    result = model.fit(train, valid, epochs=epochs, output_dir=str(output_dir), seed=seed, resume=False, **SETTINGS)
+    result = model.fit(train, valid, config=config)
     after, new = model.evaluate(test), _answers(model, contexts, seed)
     answers = [
         {"context": context, "before": earlier, "after": later}
@@ -105,5 +111,6 @@ def _show_measurements(before: "EvaluationResult", after: "EvaluationResult", se
         ("bits a byte of text", f"{before.bits_per_byte:.2f}", f"{after.bits_per_byte:.2f}"),
     ]
     print_table(("held-out conversations", "before", "after"), rows)
-    fall = 1 - after.perplexity / before.perplexity
-    _say(f"In {duration(seconds)}, perplexity fell by {fall:.0%}. Lower is better.\n")
+    change = after.perplexity / before.perplexity - 1
+    moved = f"{'fell' if change < 0 else 'rose'} by {abs(change):.0%}"
+    _say(f"In {duration(seconds)}, perplexity {moved}. Lower is better.\n")

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from functools import partial
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,6 +25,9 @@ from convmodel.errors import ConfigError
 from convmodel.from_scratch import SHAPES
 from convmodel.training.config import FitConfig
 from convmodel.training.run_folder import is_unfinished
+
+if TYPE_CHECKING:
+    from convmodel.training.fit import FitResult
 
 SHAPES_SHOWN = ", ".join(f"{name} ({millions(shape.parameters)} parameters)" for name, shape in SHAPES.items())
 
@@ -101,12 +104,17 @@ def _fit(
     conversation_model = start.load(conversations[0], config, validated=valid is not None)
     console.print(f"{start.describe()} on {train}: {config.describe()}", highlight=False, soft_wrap=True)
     result = conversation_model.fit(*conversations, config=config)
-    from convmodel.training.sharding import leave_group  # loads torch, as `fit` has done
-
-    leave_group()
     if as_json:
         print_json({**asdict(result), "config": config.to_dict()})
-        return
+    else:
+        _show(result, str(config.output_dir))
+    from convmodel.training.sharding import exit_of_group  # loads torch, as `fit` has done
+
+    exit_of_group()
+
+
+def _show(result: "FitResult", output_dir: str) -> None:
+    """Shows what was measured, and how to go on."""
     rows = [
         ("updates", f"{result.steps:,}"),
         ("training loss, nats a token", f"{result.train_loss:.3f}"),
@@ -115,8 +123,8 @@ def _fit(
     if result.validation is not None:
         rows.append(("validation perplexity", f"{result.validation.perplexity:.2f}, after update {result.best_step}"))
         rows.append(("validation bits a byte", f"{result.validation.bits_per_byte:.3f}"))
-    print_table(("", str(config.output_dir)), rows)
-    console.print(f"Talk to it:  {program()} chat --model {config.output_dir}", highlight=False)
+    print_table(("", output_dir), rows)
+    console.print(f"Talk to it:  {program()} chat --model {output_dir}", highlight=False)
 
 
 command = with_fit_options(_fit)

@@ -118,6 +118,11 @@ def _grown(model: "ConversationModel", train: ConversationReader, entries: int) 
         before = len(model.tokenizer), estimate_tokens(model.tokenizer, turns)
         grown = grow_vocabulary(model, turns, entries)
         after = len(grown.tokenizer), estimate_tokens(grown.tokenizer, turns)
+    if after[0] - before[0] < entries:
+        _say(
+            f"there are only {after[0] - before[0]:,} new pieces that stand twice or more, not {entries:,}",
+            style="yellow",
+        )
     _say(
         f"the vocabulary grew from {before[0]:,} to {after[0]:,} entries; the conversations are now about "
         f"{millions(after[1])} tokens instead of {millions(before[1])}"

@@ -9,7 +9,10 @@ from typing import Annotated, Any
 import typer
 
 from convmodel.builtin import CHITCHAT
-from convmodel.cli.console import DEFAULT_MODEL
+from convmodel.cli.console import DEFAULT_MODEL, MODEL_MARKS
+
+MARKS = (*MODEL_MARKS, "adapter_config.json")
+"""Files by which a folder with a model is known; a project may have a folder `model` that is none."""
 
 MODEL_HELP = f"A folder, a hub id or {CHITCHAT}."
 ModelOption = Annotated[
@@ -33,7 +36,7 @@ TEMPERATURE, TOP_P = 0.8, 0.95
 
 def chosen_model(name: str | None) -> str:
     """Returns the model that was named, or else what `fit` has written here, or else the one in the package."""
-    return name or (DEFAULT_MODEL if Path(DEFAULT_MODEL).exists() else CHITCHAT)
+    return name or (DEFAULT_MODEL if any((Path(DEFAULT_MODEL) / mark).is_file() for mark in MARKS) else CHITCHAT)
 
 
 def sampling(*, greedy: bool, temperature: float, top_p: float) -> dict[str, Any]:

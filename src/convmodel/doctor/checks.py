@@ -217,7 +217,7 @@ def check_text(windows: Sequence[Window], tokenizer: ConversationTokenizer) -> C
     per_character, per_token = tokens / max(1, characters), size / max(1, tokens)
     finding = f"{per_character:.2f} tokens a character, {per_token:.1f} bytes a token"
     if per_character > TOKENS_PER_CHARACTER and per_token < BYTES_PER_TOKEN:
-        cure = "choose a model whose vocabulary knows the language, or let it grow: fit --grow-vocabulary 1000"
+        cure = "choose a model whose vocabulary knows the language, or let a byte-level BPE grow: fit --grow-vocabulary"
         return Check("text", "warn", f"{finding}: the vocabulary hardly knows this language", cure)
     return Check("text", "pass", finding)
 

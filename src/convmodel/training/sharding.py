@@ -4,6 +4,9 @@ Owns: which ways of spreading there are, and gathering what is spread into plain
 spread passes through all of it as it is.
 """
 
+import atexit
+import os
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -113,10 +116,19 @@ def spread_optimizer_state(state: dict[str, Any], model: torch.nn.Module) -> dic
     return state | {"state": {name: {k: spread(name, v) for k, v in values.items()} for name, values in numbers}}
 
 
-def leave_group() -> None:
-    """Ends the group of processes, if there is one; a process that exits as its member may abort on the way."""
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+def exit_of_group() -> None:
+    """Ends this process at once if others train with it, and has no effect otherwise.
+
+    gloo's threads may outlive its group, and then abort an interpreter that shuts down (`terminate called without an
+    active exception`), so that a run that succeeded would look as if it had failed.
+    """
+    if not torch.distributed.is_initialized():
+        return
+    torch.distributed.barrier()
+    atexit._run_exitfuncs()  # what trackers and logging have to finish
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def reshard(model: torch.nn.Module) -> None:
