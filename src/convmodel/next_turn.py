@@ -145,7 +145,7 @@ def fit_next_turn_head(
     Raises:
         ConversationError: If there are too few conversations.
     """
-    measured, left_out = _measure(hf_model, tokenizer, conversations, negatives, seed, progress)
+    measured, left_out = measure_next_turns(hf_model, tokenizer, conversations, negatives, seed, progress)
     table = [torch.tensor([features(*each) for each in row], dtype=torch.float64) for row in measured]
     scale = torch.cat(table).std(dim=0)
     scale[scale < _SAME] = torch.inf  # what is the same everywhere tells nothing
@@ -177,7 +177,7 @@ def next_turn_hits(
     progress: Callable[[int], None] = lambda _: None,
 ) -> Hits:
     """Tells how often a head puts the real last turn before those of other conversations; see `fit_next_turn_head`."""
-    measured, left_out = _measure(hf_model, tokenizer, conversations, negatives, seed, progress)
+    measured, left_out = measure_next_turns(hf_model, tokenizer, conversations, negatives, seed, progress)
     return _hits(head, measured, left_out)
 
 
@@ -185,20 +185,25 @@ Measured = list[list[tuple[float, float, int]]]
 """For each conversation its last turn and then the others: ln p given the context and alone, and the tokens."""
 
 
-def _measure(
+def measure_next_turns(
     hf_model: "PreTrainedModel",
     tokenizer: ConversationTokenizer,
     conversations: Iterable[Conversation],
     negatives: int,
     seed: int,
-    progress: Callable[[int], None],
+    progress: Callable[[int], None] = lambda _: None,
 ) -> tuple[Measured, int]:
+    """Measures each conversation's last turn and some of others; see `fit_next_turn_head`.
+
+    Returns:
+        What was measured of those conversations that have a next turn, in their order; and how many have none.
+    """
     every = list(conversations)
     longest = min(LONGEST, window_length(hf_model.config, tokenizer.layout.max_length))
     measured, head = [], Head.of(hf_model)
     # A model without token types gets what one speaker says in a row as one turn.
     arranged = every if tokenizer.layout.use_token_types else [each.joined() for each in every]
-    usable = [each for each in arranged if len(each.turns) - each.pinned >= 2]
+    usable = [each for each in arranged if has_next_turn(each)]
     chosen = choose_negatives([each.turns[-1] for each in usable], negatives, seed)
     for number, (conversation, others) in enumerate(zip(usable, chosen, strict=True)):
         before = replace(conversation, turns=conversation.turns[:-1], speakers=conversation.who[:-1], weights=None)
@@ -213,6 +218,11 @@ def _measure(
     return measured, len(every) - len(usable)
 
 
+def has_next_turn(conversation: Conversation) -> bool:
+    """Tells whether there is a last turn and, but for pinned ones, a turn before it."""
+    return len(conversation.turns) - conversation.pinned >= 2
+
+
 def _shortened(turn: str, tokenizer: ConversationTokenizer, most: int) -> str:
     """Keeps the beginning of a turn that is too long for a window with its context."""
     ids = tokenizer.encode(turn)
@@ -220,7 +230,7 @@ def _shortened(turn: str, tokenizer: ConversationTokenizer, most: int) -> str:
 
 
 def choose_negatives(turns: Sequence[str], count: int, seed: int) -> list[list[str]]:
-    """Chooses for each turn others that say something else, none of them twice.
+    """Chooses for each turn others that say something else, none of them twice; the order of the turns does not matter.
 
     Raises:
         ConfigError: If none are asked for.
@@ -232,14 +242,13 @@ def choose_negatives(turns: Sequence[str], count: int, seed: int) -> list[list[s
     """
     if count < 1:
         raise ConfigError(f"negatives is {count}: it must be at least 1")
-    said = {" ".join(turn.casefold().split()): turn for turn in turns}
+    said = {" ".join(turn.casefold().split()): turn for turn in sorted(turns)}
     if len(said) < 2:
         raise ConversationError("telling next turns apart needs two conversations that end in different turns")
-    chance, known = random.Random(seed), [*said]
-    chosen = []
+    known, chosen = sorted(said), []
     for turn in turns:
         own = " ".join(turn.casefold().split())
-        others = chance.sample(known, min(count + 1, len(known)))
+        others = random.Random(f"{seed} {own}").sample(known, min(count + 1, len(known)))
         chosen.append([said[other] for other in others if other != own][:count])
     return chosen
 

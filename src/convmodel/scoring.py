@@ -3,8 +3,8 @@
 Owns: ln p of each target of some windows, and of responses to a context. Knows no generation.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 BATCH_SIZE = 8
 """Windows computed together, unless the caller says otherwise."""
 
+Measure: TypeAlias = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""Makes numbers of the logits of some targets and their labels."""
+
 
 def token_nats(
     hf_model: "PreTrainedModel",
@@ -32,18 +35,33 @@ def token_nats(
     head: Head | None = None,
     side: str = "right",
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Computes -ln p of each supervised token.
+    """Computes -ln p of each supervised token; see `of_targets`."""
+    return of_targets(hf_model, tokenizer, windows, _nats, head=head, side=side)
+
+
+def of_targets(
+    hf_model: "PreTrainedModel",
+    tokenizer: ConversationTokenizer,
+    windows: Sequence[Window],
+    measure: Measure,
+    *,
+    head: Head | None = None,
+    side: str = "right",
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Measures something of each supervised token.
 
     Args:
         hf_model: A causal language model; its mode is left as it was found.
         tokenizer: The layout the windows were made with.
         windows: One batch.
+        measure: Makes numbers of the logits of some targets, of shape (targets, vocabulary), and their labels: of
+            shape (targets,) or (targets, numbers).
         head: The model's parts: with them, logits are made for targets only, and never all at once.
         side: Where the padding goes; it does not change the result.
 
     Returns:
-        Two tensors of shape (batch, seq - 1), on the CPU: nats in float64, 0 where there is no target; and the labels
-        they belong to.
+        Two tensors on the CPU: what was measured, of shape (batch, seq - 1) or (batch, seq - 1, numbers), in float64
+        and 0 where there is no target; and the labels it belongs to, of shape (batch, seq - 1).
     """
     batch = pad(windows, tokenizer.pad_token_id, use_token_types=tokenizer.layout.use_token_types, side=side)
     labels = batch.pop("labels")[:, 1:]
@@ -56,10 +74,15 @@ def token_nats(
         for logits in _logits_of_targets(hf_model, head, inputs, where.to(hf_model.device)):
             begin = sum(map(len, found))
             label = targets[begin : begin + len(logits)].to(logits.device)
-            found.append(F.cross_entropy(logits, label, reduction="none"))
-    nats = torch.zeros(labels.shape, dtype=torch.float64)
-    nats[where] = torch.cat(found).double().cpu()
-    return nats, labels
+            found.append(measure(logits, label))
+    measured = torch.cat(found)
+    values = torch.zeros(*labels.shape, *measured.shape[1:], dtype=torch.float64)
+    values[where] = measured.double().cpu()
+    return values, labels
+
+
+def _nats(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return F.cross_entropy(logits, labels, reduction="none")
 
 
 def _logits_of_targets(

@@ -5,13 +5,14 @@ matter. Takes a Hugging Face model and windows; knows no generation.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from convmodel.data.batching import by_length
-from convmodel.data.window_set import WindowSet
+from convmodel.data.window_set import Account, WindowSet
 from convmodel.errors import ConfigError
+from convmodel.evaluation.turn_sums import Measured
 from convmodel.head import Head
 from convmodel.scoring import BATCH_SIZE, token_nats
 from convmodel.tokenizer import ConversationTokenizer
@@ -82,21 +83,31 @@ def evaluate_windows(
         text_nats += nats.masked_fill(labels == separator, 0.0).sum(dim=1).tolist()
         if progress:
             progress(len(windows))
-    # fsum is exact, so the order of the windows does not matter.
-    tokens = data.tokens
-    loss = math.fsum(all_nats) / tokens
-    text_bytes = data.account.text_bytes
+    return _result(all_nats, text_nats, data.account, len(data.windows))
+
+
+def result_of(measured: Measured) -> EvaluationResult:
+    """Adds up what was measured turn by turn, to what `evaluate_windows` says of the same conversations."""
+    turns = [turn for conversation in measured.conversations for turn in conversation.turns]
+    return _result(
+        [turn.nats for turn in turns], [turn.text_nats for turn in turns], measured.account, measured.windows
+    )
+
+
+def _result(nats: Iterable[float], text_nats: Iterable[float], account: Account, windows: int) -> EvaluationResult:
+    # fsum is exact, so the order of the summands does not matter.
+    loss = math.fsum(nats) / account.tokens
     return EvaluationResult(
         loss=loss,
         perplexity=math.inf if loss > _LARGEST_EXPONENT else math.exp(loss),
-        bits_per_byte=math.fsum(text_nats) / math.log(2) / max(1, text_bytes),
-        tokens=tokens,
-        text_bytes=text_bytes,
-        conversations=data.conversations,
-        windows=len(data.windows),
-        unsupervised=data.unsupervised,
-        cut=data.cut,
-        skipped=data.account.skipped,
+        bits_per_byte=math.fsum(text_nats) / math.log(2) / max(1, account.text_bytes),
+        tokens=account.tokens,
+        text_bytes=account.text_bytes,
+        conversations=account.conversations,
+        windows=windows,
+        unsupervised=account.unsupervised,
+        cut=account.cut,
+        skipped=account.skipped,
     )
 
 
