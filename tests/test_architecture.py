@@ -40,6 +40,7 @@ RANKS = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 # Where a third-party package may be imported; the others may be imported anywhere.
 ONLY_IN = {
+    "bm25s": {"evaluation"},
     "datasets": {"data"},
     "datasketch": {"data"},
     "fastapi": {"server"},
@@ -48,6 +49,7 @@ ONLY_IN = {
     "pyarrow": {"data"},
     "pydantic": {"server"},
     "rich": {"cli"},
+    "sacrebleu": {"evaluation"},
     "starlette": {"server"},
     "typer": {"cli"},
     "uvicorn": {"server"},
