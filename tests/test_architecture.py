@@ -17,6 +17,7 @@ MAX_LINES = 330  # aim for 300
 LAYERS = [
     {"__init__", "__main__"},
     {"cli"},
+    {"report_card"},
     {"server", "selfchat", "from_scratch", "growing"},
     {"model"},
     {"loading"},

@@ -87,7 +87,7 @@ def copy_figures(copies: Sequence[Copy | None], of: str = "responses", prefix: s
     kinds = [copy.kind if copy else "" for copy in copies]
     whole = [kind == "whole" for kind in kinds]
     any_kind = [kind != "" for kind in kinds]
-    label = f"{of} that training data has whole", f"{of} that share {LONG} words in a row with it, or all"
+    label = f"{of} copied whole", f"{of} copied at least in part"
     return [
         ratio(f"{prefix}copied_whole", label[0], whole, one, better="lower", percent=True),
         ratio(f"{prefix}copied", label[1], any_kind, one, better="lower", percent=True),

@@ -21,6 +21,8 @@ RESAMPLES = 1000
 
 _AT_ONCE = 1 << 22  # draws in memory
 
+_SURE = 1.959964  # standard deviations that hold 95 % of a normal distribution
+
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
@@ -75,6 +77,9 @@ class Figure:
         rows = self.rows[self.measured]
         value = _value(self, rows)
         low, high = _percentiles(self.formula(sums) for sums in _resampled(rows, seed)) if self.resampled else _NONE
+        if self.percent and low == high == value and value in (0, 1):
+            # All conversations are alike, and so is every draw; that 0 of 20 are empty does not mean that none will be.
+            low, high = wilson(round(value * len(rows)), len(rows))
         return Estimate(value, low, high, len(rows))
 
     @property
@@ -121,6 +126,7 @@ class Difference:
         difference: The second's less the first's, with its interval.
         verdict: `better` or `worse` (the second model, where the interval leaves 0 out), `none`, or `different` where
             neither direction is the better one.
+        percent: Whether these are shares, shown of a hundred.
     """
 
     name: str
@@ -129,6 +135,7 @@ class Difference:
     second: float
     difference: Estimate
     verdict: Literal["better", "worse", "different", "none"]
+    percent: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON has them."""
@@ -165,7 +172,7 @@ def difference(first: Figure, second: Figure, seed: int = 0) -> Difference:
         else _NONE
     )
     found = Estimate(values[1] - values[0], low, high, int(both.sum()))
-    return Difference(first.name, first.label, *values, found, _verdict(found, first.better))
+    return Difference(first.name, first.label, *values, found, _verdict(found, first.better), first.percent)
 
 
 def _verdict(found: Estimate, better: str) -> Literal["better", "worse", "different", "none"]:
@@ -203,3 +210,25 @@ def _percentiles(resamples: Iterable[Sums]) -> tuple[float, float]:
         return _NONE
     low, high = np.percentile(np.concatenate(found), [2.5, 97.5], method="inverted_cdf")  # which bears infinities
     return float(low), float(high)
+
+
+def wilson(wins: int, total: int) -> tuple[float, float]:
+    """Returns the interval of 95 % of a share.
+
+    Source: E. Wilson, Probable Inference, the Law of Succession, and Statistical Inference (1927).
+
+    Example:
+        >>> [round(end, 3) for end in wilson(8, 10)]
+        [0.49, 0.943]
+        >>> wilson(0, 0)
+        (0.0, 1.0)
+    """
+    if not total:
+        return 0.0, 1.0
+    share, square = wins / total, _SURE**2
+    middle = share + square / (2 * total)
+    half = _SURE * math.sqrt(share * (1 - share) / total + square / (4 * total**2))
+    scale = 1 + square / total
+    # Rounding would leave the ends a hair short of 0 and 1.
+    low = 0.0 if wins == 0 else (middle - half) / scale
+    return low, 1.0 if wins == total else (middle + half) / scale

@@ -167,7 +167,8 @@ def next_turn_figures(
         row = next(rows) if has_next_turn(each) else []
         by_token.append(_rank([given / tokens for given, _, tokens in row]))
         by_gain.append(_rank([given - alone for given, alone, _ in row]))
-    return [*_rank_figures(by_token, "", "by likelihood"), *_rank_figures(by_gain, "gain_", "by what the context adds")]
+    most = max(map(len, measured))
+    return [*_rank_figures(by_token, most), *_rank_figures(by_gain, most, "gain_", " (context's gain)")]
 
 
 def _rank(scores: Sequence[float]) -> int:
@@ -175,24 +176,25 @@ def _rank(scores: Sequence[float]) -> int:
     return sum(score >= scores[0] for score in scores)
 
 
-def _rank_figures(ranks: Sequence[int], prefix: str, label: str) -> list[Figure]:
+def _rank_figures(ranks: Sequence[int], candidates: int, prefix: str = "", label: str = "") -> list[Figure]:
     """Makes the hits and the mean reciprocal rank; source: E. Voorhees, The TREC-8 Question Answering Track (1999)."""
     counted = [float(rank > 0) for rank in ranks]
     return [
         *(
             ratio(
                 f"{prefix}hits_at_{most}",
-                f"next turn {'first' if most == 1 else f'among the first {most}'}, {label}",
+                f"next turn hits@{most}{label}",
                 [float(0 < rank <= most) for rank in ranks],
                 counted,
                 better="higher",
                 percent=True,
             )
             for most in HITS
+            if most < candidates
         ),
         ratio(
             f"{prefix}mrr",
-            f"mean of 1 / place of the next turn, {label}",
+            f"next turn MRR{label}",
             [1 / rank if rank else 0.0 for rank in ranks],
             counted,
             better="higher",

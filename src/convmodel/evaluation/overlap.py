@@ -35,7 +35,7 @@ def overlap_figures(responses: Sequence[str], references: Sequence[str]) -> tupl
     for name, (label, metric) in metrics.items():
         # Its own bootstrap resamples these same sums, but cannot pair two models or use our draws.
         rows = np.array(metric._extract_corpus_statistics(list(responses), [list(references)]), np.float64)
-        figures.append(Figure(name, f"{label}, of 100", rows, _scorer(metric), "higher"))
+        figures.append(Figure(name, label, rows, _scorer(metric), "higher"))
     return figures, {name: str(metric.get_signature()) for name, (_, metric) in metrics.items()}
 
 

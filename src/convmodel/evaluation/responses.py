@@ -53,16 +53,15 @@ def response_figures(exchanges: Sequence[Exchange]) -> list[Figure]:
     expected = [words(exchange.reference) for exchange in exchanges]
     one = [1] * len(exchanges)
     f1 = [unigram_f1(mine, theirs) for mine, theirs in zip(said, expected, strict=True)]
-    length = "length", "length against the references, in words"
     cut = [exchange.finish_reason == "length" for exchange in exchanges]
     empty = [not exchange.response.strip() for exchange in exchanges]
     return [
-        ratio("f1", "words in common with the references (F1)", f1, one, better="higher", percent=True),
+        ratio("f1", "words shared with the reference (F1)", f1, one, better="higher", percent=True),
         *(_distinct(said, count) for count in DISTINCT),
         *_repetition(exchanges, said),
-        ratio(*length, [len(each) for each in said], [len(each) for each in expected]),
-        ratio("runaway", "responses that hit the limit", cut, one, better="lower", percent=True),
-        ratio("empty", "empty responses", empty, one, better="lower", percent=True),
+        ratio("length", "length / reference", [len(each) for each in said], [len(each) for each in expected]),
+        ratio("runaway", "cut off at the limit", cut, one, better="lower", percent=True),
+        ratio("empty", "empty", empty, one, better="lower", percent=True),
     ]
 
 
@@ -91,8 +90,7 @@ def _distinct(said: Sequence[Sequence[str]], count: int) -> Figure:
         rows.append((len(set(runs) - seen), len(runs)))
         seen.update(runs)
     new, all_of_them = zip(*rows, strict=True) if rows else ((), ())
-    name = "word" if count == 1 else f"run of {count} words"
-    figure = ratio(f"distinct_{count}", f"different among all: {name}", new, all_of_them, better="higher", percent=True)
+    figure = ratio(f"distinct_{count}", f"distinct-{count}", new, all_of_them, better="higher", percent=True)
     return Figure(
         figure.name, figure.label, figure.rows, figure.formula, figure.better, figure.percent, resampled=False
     )
@@ -113,7 +111,7 @@ def _repetition(exchanges: Sequence[Exchange], said: Sequence[Sequence[str]]) ->
         before.append(bool(each) and each in earlier)
     lower: dict[str, Any] = {"better": "lower", "percent": True}
     return [
-        ratio("repeats_itself", f"runs of {REPEATED} words said again in a response", again, total, **lower),
-        ratio("repeats_context", f"runs of {REPEATED} words taken from the context", from_context, total, **lower),
-        ratio("said_before", "responses that repeat a whole turn", before, np.ones(len(said)), **lower),
+        ratio("repeats_itself", "repetition within a response", again, total, **lower),
+        ratio("repeats_context", "repetition of the context", from_context, total, **lower),
+        ratio("said_before", "whole turns said again", before, np.ones(len(said)), **lower),
     ]

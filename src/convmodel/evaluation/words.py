@@ -49,7 +49,7 @@ def in_characters(found: Sequence[str]) -> bool:
 def bleu_tokenizer(texts: Iterable[str]) -> str:
     """Chooses sacrebleu's tokenizer for some texts: `13a` for words, `zh` for Chinese, `char` for Japanese.
 
-    sacrebleu's `ja-mecab` needs a dictionary of 25 MB beside it, and `char` needs nothing.
+    sacrebleu's `ja-mecab` needs MeCab and a dictionary beside it, and `char` needs nothing.
 
     Example:
         >>> bleu_tokenizer(["How are you?"]), bleu_tokenizer(["你好吗"]), bleu_tokenizer(["お元気ですか"])

@@ -61,6 +61,14 @@ def test_a_transform_is_of_the_ratio() -> None:
     assert ratio("perplexity", "", [5e3, 5e3], [1, 1], transform=np.exp).estimate().value == math.inf
 
 
+def test_none_of_ten_does_not_mean_that_there_are_none() -> None:
+    none = ratio("empty", "", [0.0] * 10, [1] * 10, percent=True).estimate()
+    every = ratio("empty", "", [1.0] * 10, [1] * 10, percent=True).estimate()
+
+    assert (none.value, none.low, none.high) == (0, 0, pytest.approx(0.2775, abs=1e-4))
+    assert (every.value, every.low, every.high) == (1, pytest.approx(0.7225, abs=1e-4), 1)
+
+
 def test_a_count_of_different_things_has_no_interval() -> None:
     figure = Figure("distinct", "", np.array([[1.0], [2.0]]), lambda sums: sums[..., 0], resampled=False)
 

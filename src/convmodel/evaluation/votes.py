@@ -1,0 +1,103 @@
+"""Votes of people for one of two responses.
+
+Owns: the file of votes, a JSON object a line, and how often a model wins.
+"""
+
+import json
+import math
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from convmodel.errors import ConversationError, SaveError
+from convmodel.evaluation.figures import wilson
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """What somebody found better.
+
+    Attributes:
+        context: The turns before.
+        models: The names of the two models.
+        responses: What each says.
+        winner: The name of the better one; None for neither.
+        at: When, in UTC; empty if that is not known.
+    """
+
+    context: Sequence[str]
+    models: Sequence[str]
+    responses: Sequence[str]
+    winner: str | None
+    at: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Wins:
+    """How often the second of two models won.
+
+    Attributes:
+        wins: Votes for it.
+        losses: Votes for the other.
+        neither: Votes for none.
+        rate: wins / (wins + losses); not a number without any.
+        low: The lower end of its interval of 95 %.
+        high: The upper end.
+    """
+
+    wins: int
+    losses: int
+    neither: int
+    rate: float
+    low: float
+    high: float
+
+
+def add_vote(path: str | os.PathLike[str], vote: Vote) -> None:
+    """Adds a vote to a file.
+
+    Raises:
+        SaveError: If the file cannot be written.
+    """
+    try:
+        with Path(path).open("a", encoding="utf-8", newline="\n") as file:
+            file.write(json.dumps(asdict(vote), ensure_ascii=False) + "\n")
+    except OSError as error:
+        raise SaveError(f"{path} cannot be written: {error.strerror or error}; choose another --votes") from error
+
+
+def read_votes(path: str | os.PathLike[str]) -> list[Vote]:
+    """Reads the votes of a file; none if there is no file.
+
+    Raises:
+        ConversationError: If a line is no vote; the message begins with its place.
+    """
+    place, votes = Path(path), []
+    try:
+        lines = place.read_text(encoding="utf-8").splitlines() if place.exists() else []
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConversationError(f"{path} cannot be read: {error}") from error
+    for number, line in enumerate(lines, 1):
+        try:
+            vote = Vote(**json.loads(line))
+            if len(vote.models) != 2 or len(vote.responses) != 2 or vote.winner not in (None, *vote.models):
+                raise ValueError(line)
+        except (TypeError, ValueError) as error:
+            raise ConversationError(f"{path}:{number}: this is no vote: {line[:60]}") from error
+        votes.append(vote)
+    return votes
+
+
+def count_wins(votes: Iterable[Vote], first: str, second: str) -> Wins:
+    """Counts how often the second model won against the first; votes about others do not count.
+
+    Example:
+        >>> count_wins([Vote(["Hi"], ["A", "B"], ["x", "y"], "B")], "A", "B").wins
+        1
+    """
+    winners = [vote.winner for vote in votes if {*vote.models} == {first, second}]
+    wins, losses = winners.count(second), winners.count(first)
+    low, high = wilson(wins, wins + losses)
+    rate = wins / (wins + losses) if wins + losses else math.nan
+    return Wins(wins, losses, winners.count(None), rate, low, high)
