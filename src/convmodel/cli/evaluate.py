@@ -1,24 +1,68 @@
-"""`convmodel evaluate`: measures a model on conversations."""
+"""`convmodel evaluate`: measures models on conversations, and compares them."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from convmodel.cli.console import console, load_model, print_json, print_table
+from convmodel.cli.console import console, load_model, print_json, print_result, print_table
 from convmodel.cli.data_options import FormatOption, OnErrorOption
-from convmodel.cli.model_options import MODEL_HELP, QuantizeOption
+from convmodel.cli.model_options import (
+    MODEL_HELP,
+    TEMPERATURE,
+    TOP_P,
+    GreedyOption,
+    QuantizeOption,
+    TemperatureOption,
+    TopPOption,
+    sampling,
+)
 from convmodel.data.reading import ConversationReader
 from convmodel.data.shapes import AUTO
+from convmodel.errors import ConfigError, SaveError
+
+if TYPE_CHECKING:
+    from convmodel.evaluation.figures import Estimate
+    from convmodel.report_card.card import ReportCard
+
+_WITH_REPORT = {"responses": 100, "distractors": 9, "self_chats": 20}
 
 
 def command(
-    model: Annotated[str, typer.Argument(help=MODEL_HELP, metavar="MODEL")],
+    models: Annotated[
+        list[str], typer.Argument(help=f"{MODEL_HELP} Several are compared.", metavar="MODEL...")
+    ],
     *,
     data: Annotated[
         str, typer.Option(help="Conversations: a file, a folder, - or owner/name of the hub.", show_default=False)
     ],
     format: FormatOption = AUTO,
     on_error: OnErrorOption = "fail",
+    train: Annotated[
+        str | None,
+        typer.Option(help="What they learned from: finds copies; a baseline says what was said there."),
+    ] = None,
+    base: Annotated[str | None, typer.Option(help="The model before fine-tuning, to compare with.")] = None,
+    report: Annotated[
+        list[Path] | None, typer.Option(help="Write all of it as one file: .html, .md or .json.", show_default=False)
+    ] = None,
+    card: Annotated[
+        bool, typer.Option("--card", help="Put the figures into the README.md of the first model's folder.")
+    ] = False,
+    responses: Annotated[
+        int | None, typer.Option(min=0, help="To how many contexts responses are generated; with a report 100.")
+    ] = None,
+    distractors: Annotated[
+        int | None, typer.Option(min=0, help="From how many others a next turn is told; with a report 9.")
+    ] = None,
+    self_chats: Annotated[
+        int | None, typer.Option(min=0, help="How many conversations with itself; with a report 20.")
+    ] = None,
+    greedy: GreedyOption = False,
+    temperature: TemperatureOption = TEMPERATURE,
+    top_p: TopPOption = TOP_P,
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest response in tokens.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seeds resamples, distractors and sampling.")] = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="Windows at a time; changes speed, not the result.")] = 8,
     max_length: Annotated[
         int | None, typer.Option(min=4, help="Longest window in tokens; by default as in training.")
@@ -30,30 +74,128 @@ def command(
     quantize: QuantizeOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Measures loss, perplexity and bits a byte of a model on conversations it has not learned from.
+    """Measures models on conversations they have not learned from: how well they predict, and what they say.
 
-    Perplexity is per token and compares models of one vocabulary only; bits a byte compares any two models.
+    Intervals hold 95 % of the resamples of the conversations. Perplexity is per token and compares models of one
+    vocabulary only; bits a byte compares any two models.
+
+    `convmodel evaluate model --data test.jsonl --train train.jsonl --report report.html`
+
+    `convmodel evaluate old new --data test.jsonl --responses 100`
     """
-    conversations = ConversationReader(data, shape=format, on_error=on_error)  # type: ignore[arg-type]
-    conversation_model = load_model(model, quantize=quantize)
-    with console.status(f"measuring {model} on {data} ..."):
-        result = conversation_model.evaluate(
-            conversations, batch_size=batch_size, max_length=max_length, loss_on=loss_on
-        )
+    _check_reports(report or [])
+    asked = {"responses": responses, "distractors": distractors, "self_chats": self_chats}
+    by_default = _WITH_REPORT if report else {}
+    found = _card(
+        models,
+        data=ConversationReader(data, shape=format, on_error=on_error),  # type: ignore[arg-type]
+        train=train,
+        base=base,
+        quantize=quantize,
+        settings={
+            "batch_size": batch_size,
+            "max_length": max_length,
+            "loss_on": loss_on,
+            "seed": seed,
+            "on_error": on_error,
+            "generation": sampling(greedy=greedy, temperature=temperature, top_p=top_p)
+            | ({} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}),
+        }
+        | {name: by_default.get(name, 0) if number is None else number for name, number in asked.items()},
+    )
+    for path in report or []:
+        _write(path, found)
+    if card:
+        from convmodel.report_card.markdown import update_model_card
+
+        update_model_card(Path(models[0]), found)
     if as_json:
-        print_json(result.to_dict())
-        return
-    rows = [
-        ("perplexity", f"{result.perplexity:.3f}"),
-        ("loss, nats a token", f"{result.loss:.4f}"),
-        ("bits a byte", f"{result.bits_per_byte:.4f}"),
-        ("supervised tokens", f"{result.tokens:,}"),
-        ("conversations", f"{result.conversations:,}"),
-    ]
-    if result.unsupervised:
-        rows.append(("conversations without a supervised turn", f"{result.unsupervised:,}"))
-    if result.cut:
-        rows.append(("tokens cut off turns longer than a window", f"{result.cut:,}"))
-    if result.skipped:
-        rows.append(("rows that could not be used", f"{result.skipped:,}"))
-    print_table(("", model), rows)
+        likelihood = found.models[0].result
+        print_json((likelihood.to_dict() if likelihood and len(models) == 1 else {}) | found.to_dict())
+    else:
+        _show(found)
+
+
+def _check_reports(reports: list[Path]) -> None:
+    for path in reports:
+        if path.suffix not in (".html", ".md", ".json"):
+            raise ConfigError(f"--report {path}: its name must end with .html, .md or .json")
+        if path.is_dir() or not path.parent.is_dir():
+            raise SaveError(f"{path} cannot be written: give a file in a folder that exists")
+
+
+def _card(
+    models: list[str],
+    *,
+    data: ConversationReader,
+    train: str | None,
+    base: str | None,
+    quantize: str | None,
+    settings: dict[str, Any],
+) -> "ReportCard":
+    """Loads one model after the other and measures it."""
+    conversations = [*data]
+    training = None if train is None else [*ConversationReader(train)]
+    from convmodel.report_card.card import make_card, nearest_context
+    from convmodel.report_card.measuring import Evaluated, Settings, evaluate_model
+
+    chosen = Settings(**settings)
+
+    def measure(name: str) -> Evaluated:
+        model = load_model(name, quantize=quantize)
+        with console.status(f"measuring {name} ...") as status:
+            return evaluate_model(
+                model,
+                name,
+                conversations,
+                chosen,
+                training=training,
+                say=lambda what: status.update(f"{name}: {what} ..."),
+            )
+
+    measured = [measure(name) for name in dict.fromkeys(models)]
+    with console.status("comparing ..."):
+        before = None if base is None else measure(base)
+        nearest = nearest_context(measured[0], training) if training and chosen.responses else None
+        facts = {"name": str(data.source), "skipped": data.problems.count}
+        return make_card(measured, conversations, chosen, data=facts, base=before, nearest=nearest)
+
+
+def _write(path: Path, card: "ReportCard") -> None:
+    from convmodel.report_card.files import write_report
+
+    with console.status(f"writing {path} ..."):
+        write_report(path, card)
+    console.print(f"the report is in {path}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _show(card: "ReportCard") -> None:
+    """Shows a line a figure and a column a model, and what is different."""
+    from convmodel.report_card.card import estimates
+    from convmodel.report_card.wording import shown
+
+    names = list(
+        dict.fromkeys((figure.name, figure.label, figure.percent) for each in card.models for figure in each.figures)
+    )
+    columns = [estimates(each.figures, card.settings.seed) for each in card.models]
+
+    def cell(found: "Estimate | None", percent: bool) -> str:
+        return "" if found is None else shown(found, percent)
+
+    rows = [(label, *(cell(column.get(name), percent) for column in columns)) for name, label, percent in names]
+    results = [each.result for each in card.models]
+    facts = {
+        "supervised tokens": "tokens",
+        "conversations": "conversations",
+        "conversations without a supervised turn": "unsupervised",
+        "tokens cut off turns longer than a window": "cut",
+    }
+    for label, name in facts.items():
+        numbers = [getattr(result, name) if result else None for result in results]
+        if any(numbers):
+            rows.append((label, *("" if number is None else f"{number:,}" for number in numbers)))
+    if skipped := card.data["skipped"] + max((result.skipped for result in results if result), default=0):
+        rows.append(("rows that could not be used", *(f"{skipped:,}" for _ in results)))
+    print_table(("", *(each.name for each in card.models)), rows)
+    for comparison in card.comparisons:
+        print_result("\n" + comparison.verdict())

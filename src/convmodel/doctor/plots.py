@@ -12,7 +12,9 @@ from typing import Any
 from convmodel.doctor.statistics import Histogram
 from convmodel.errors import MissingExtraError
 
-_INK, _FILL = "#010203", "#010204"  # stand-ins, for which the page's own colours are put in
+INK, FILL = "#010203", "#010204"
+"""Stand-ins, for which the page's own colours are put in."""
+
 _SIZE = (4.2, 2.7)  # inches; on a phone's screen the letters stay readable
 _BARS = 30
 _LONGEST_NAME = 18
@@ -30,7 +32,7 @@ def histogram(values: Histogram, name: str, label: str, counted: str) -> str:
     Raises:
         MissingExtraError: If matplotlib is not installed.
     """
-    figure, axes = _figure()
+    figure, axes = new_figure()
     last = max(1, values.percentile(99))
     width = -(-last // _BARS)
     heights = [0] * (-(-last // width) + 1)
@@ -38,9 +40,9 @@ def histogram(values: Histogram, name: str, label: str, counted: str) -> str:
         heights[min(value, last) // width] += count
     starts = [number * width for number in range(len(heights))]
     if width == 1:
-        axes.bar(starts, heights, width=0.9, color=_FILL)
+        axes.bar(starts, heights, width=0.9, color=FILL)
     else:
-        axes.bar(starts, heights, width=0.9 * width, align="edge", color=_FILL)
+        axes.bar(starts, heights, width=0.9 * width, align="edge", color=FILL)
     axes.set_xlabel(label + (" (the last bar: and more)" if values.percentile(100) > last else ""))
     axes.set_ylabel(counted)
     _whole_numbers(axes.xaxis, axes.yaxis)
@@ -53,9 +55,9 @@ def bars(rows: Sequence[tuple[str, int]], name: str, label: str) -> str:
     Raises:
         MissingExtraError: If matplotlib is not installed.
     """
-    figure, axes = _figure(max(_SIZE[1], 0.6 + 0.22 * len(rows)))
+    figure, axes = new_figure(max(_SIZE[1], 0.6 + 0.22 * len(rows)))
     places = range(len(rows))
-    axes.barh(places, [value for _, value in rows], height=0.75, color=_FILL)
+    axes.barh(places, [value for _, value in rows], height=0.75, color=FILL)
     names = [text if len(text) <= _LONGEST_NAME else text[: _LONGEST_NAME - 1] + "…" for text, _ in rows]
     axes.set_yticks(places, names, parse_math=False)  # a name may have dollars
     axes.invert_yaxis()
@@ -64,7 +66,12 @@ def bars(rows: Sequence[tuple[str, int]], name: str, label: str) -> str:
     return to_svg(figure, name, label)
 
 
-def _figure(height: float = _SIZE[1]) -> tuple[Any, Any]:
+def new_figure(height: float = _SIZE[1]) -> tuple[Any, Any]:
+    """Makes an empty picture and its axes, in the page's colours.
+
+    Raises:
+        MissingExtraError: If matplotlib is not installed.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -74,10 +81,10 @@ def _figure(height: float = _SIZE[1]) -> tuple[Any, Any]:
     axes = figure.subplots()
     axes.patch.set_alpha(0)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(_INK)
-    axes.tick_params(colors=_INK)
-    axes.xaxis.label.set_color(_INK)
-    axes.yaxis.label.set_color(_INK)
+    axes.spines[["left", "bottom"]].set_color(INK)
+    axes.tick_params(colors=INK)
+    axes.xaxis.label.set_color(INK)
+    axes.yaxis.label.set_color(INK)
     return figure, axes
 
 
@@ -101,5 +108,5 @@ def to_svg(figure: Any, name: str, described: str) -> str:
     svg = svg[svg.index("<svg") :].strip()
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'(id="|href="#|url\(#)', rf"\1{name}-", svg)
-    svg = svg.replace(_INK, "currentColor").replace(_FILL, "var(--bar)")
+    svg = svg.replace(INK, "currentColor").replace(FILL, "var(--bar)")
     return svg.replace("<svg", f'<svg role="img" aria-label="{described}"', 1)

@@ -83,7 +83,7 @@ def write_report(
     if estimate is not None:
         parts.append(_estimate(estimate))
     parts.append(_tokens(windows))
-    _write(Path(path), page(title, "\n".join(parts)))
+    write_text(Path(path), page(title, "\n".join(parts)))
 
 
 def page(title: str, body: str, style: str = "") -> str:
@@ -223,8 +223,12 @@ def _window(window: Sequence[ShownToken], names: list[str]) -> str:
     return "<wbr>".join(spans)
 
 
-def _write(path: Path, text: str) -> None:
-    """Writes beside the place and moves in, so that a page is never half there."""
+def write_text(path: Path, text: str) -> None:
+    """Writes beside the place and moves in, so that a page is never half there.
+
+    Raises:
+        SaveError: If the file cannot be written.
+    """
     part = path.parent / f".{path.name}.{secrets.token_hex(4)}"
     try:
         part.write_text(text, encoding="utf-8")

@@ -1,0 +1,54 @@
+"""`convmodel evaluate` as a user meets it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Run = Callable[..., int]
+
+
+def test_figures_with_intervals(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run("evaluate", "model", "--data", "test.jsonl") == 0
+
+    out, _ = capfd.readouterr()
+    assert "bits a byte" in out
+    assert " to " in out
+
+
+def test_two_models_are_compared_and_json_has_it_all(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    arguments = ("evaluate", "model", "gpt2", "--data", "test.jsonl", "--train", "train.jsonl", "--responses", "3")
+
+    assert run(*arguments, "--distractors", "2", "--max-new-tokens", "3", "--greedy", "--json") == 0
+
+    found = json.loads(capfd.readouterr().out)
+    assert [each["name"] for each in found["models"]] == ["model", "gpt2", "the nearest training context"]
+    assert [(each["first"], each["second"]) for each in found["comparisons"]] == [
+        ("model", "gpt2"),
+        ("the nearest training context", "model"),
+        ("the nearest training context", "gpt2"),
+    ]
+    assert found["comparisons"][0]["verdict"].startswith("gpt2 against model: ")
+    assert {"bleu", "hits_at_1", "copied"} <= found["models"][0]["figures"].keys()
+
+
+def test_a_model_against_itself_does_not_differ(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run("evaluate", "model", "--base", "model", "--data", "test.jsonl") == 0
+
+    assert "model against model: no difference shows." in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        ("evaluate model --data test.jsonl --report report.pdf", "must end with .html, .md or .json"),
+        ("evaluate model --data test.jsonl --report nowhere/report.html", "a folder that exists"),
+        ("evaluate model --data test.jsonl --train nowhere.jsonl", "no file nowhere.jsonl"),
+        ("evaluate model --data test.jsonl --base nowhere-at-all", "nowhere-at-all"),
+    ],
+)
+def test_mistakes_are_told(run: Run, capfd: pytest.CaptureFixture[str], arguments: str, word: str) -> None:
+    assert run(*arguments.split()) == 1
+    assert word in " ".join(capfd.readouterr().err.split())
+    assert not Path("report.pdf").exists()
