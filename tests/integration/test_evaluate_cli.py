@@ -39,6 +39,33 @@ def test_a_model_against_itself_does_not_differ(run: Run, capfd: pytest.CaptureF
     assert "model against model: no difference shows." in capfd.readouterr().out
 
 
+def test_reports_have_the_model_before_fine_tuning_beside(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run("fit", "train.jsonl", "-m", "gpt2", "--output-dir", "new", "--max-steps", "1") == 0
+    few = ("--responses", "2", "--distractors", "1", "--self-chats", "1", "--max-new-tokens", "2")
+    reports = ("--report", "report.html", "--report", "report.md", "--report", "report.json", "--card")
+
+    assert run("evaluate", "new", "--data", "test.jsonl", "--train", "train.jsonl", *few, *reports) == 0
+
+    base = str(Path("gpt2").resolve())
+    found = json.loads(Path("report.json").read_text(encoding="utf-8"))
+    assert [each["name"] for each in found["models"]] == ["new", base, "the nearest training context"]
+    assert (found["comparisons"][0]["first"], found["comparisons"][0]["second"]) == (base, "new")
+    assert "How good is new?" in Path("report.html").read_text(encoding="utf-8")
+    assert "# How good is new?" in Path("report.md").read_text(encoding="utf-8")
+    card = Path("new/README.md").read_text(encoding="utf-8")
+    assert f"| Fine-tuned from | `{base}` |" in card
+    assert "## Evaluation" in card
+
+
+def test_a_base_that_is_gone_is_told(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    Path("model/README.md").write_text("# Mine\n\n| Fine-tuned from | `/nowhere/at-all` |\n", encoding="utf-8")
+
+    assert run("evaluate", "model", "--data", "test.jsonl", "--report", "report.json", "--responses", "0",
+               "--distractors", "0", "--self-chats", "0") == 0  # fmt: skip
+
+    assert "not compared with the model before fine-tuning" in " ".join(capfd.readouterr().err.split())
+
+
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [

@@ -19,11 +19,14 @@ from convmodel.cli.model_options import (
 )
 from convmodel.data.reading import ConversationReader
 from convmodel.data.shapes import AUTO
-from convmodel.errors import ConfigError, SaveError
+from convmodel.errors import ConfigError, ModelLoadError, SaveError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from convmodel.evaluation.figures import Estimate
     from convmodel.report_card.card import ReportCard
+    from convmodel.report_card.measuring import Evaluated
 
 _WITH_REPORT = {"responses": 100, "distractors": 9, "self_chats": 20}
 
@@ -42,7 +45,10 @@ def command(
         str | None,
         typer.Option(help="What they learned from: finds copies; a baseline says what was said there."),
     ] = None,
-    base: Annotated[str | None, typer.Option(help="The model before fine-tuning, to compare with.")] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(help="The model before fine-tuning, to compare with; in a report by default what its card names."),
+    ] = None,
     report: Annotated[
         list[Path] | None, typer.Option(help="Write all of it as one file: .html, .md or .json.", show_default=False)
     ] = None,
@@ -91,6 +97,7 @@ def command(
         data=ConversationReader(data, shape=format, on_error=on_error),  # type: ignore[arg-type]
         train=train,
         base=base,
+        find_base=bool(report),
         quantize=quantize,
         settings={
             "batch_size": batch_size,
@@ -130,6 +137,7 @@ def _card(
     data: ConversationReader,
     train: str | None,
     base: str | None,
+    find_base: bool,
     quantize: str | None,
     settings: dict[str, Any],
 ) -> "ReportCard":
@@ -137,11 +145,11 @@ def _card(
     conversations = [*data]
     training = None if train is None else [*ConversationReader(train)]
     from convmodel.report_card.card import make_card, nearest_context
-    from convmodel.report_card.measuring import Evaluated, Settings, evaluate_model
+    from convmodel.report_card.measuring import Settings, evaluate_model
 
     chosen = Settings(**settings)
 
-    def measure(name: str) -> Evaluated:
+    def measure(name: str) -> "Evaluated":
         model = load_model(name, quantize=quantize)
         with console.status(f"measuring {name} ...") as status:
             return evaluate_model(
@@ -154,11 +162,27 @@ def _card(
             )
 
     measured = [measure(name) for name in dict.fromkeys(models)]
+    before = None if base is None else measure(base)
+    if base is None and find_base:
+        before = _found_base(models, measure)
     with console.status("comparing ..."):
-        before = None if base is None else measure(base)
         nearest = nearest_context(measured[0], training) if training and chosen.responses else None
         facts = {"name": str(data.source), "skipped": data.problems.count}
         return make_card(measured, conversations, chosen, data=facts, base=before, nearest=nearest)
+
+
+def _found_base(models: list[str], measure: "Callable[[str], Evaluated]") -> "Evaluated | None":
+    """Measures the model that the first one was fine-tuned from, if its folder names one that can still be loaded."""
+    from convmodel.report_card.bases import recorded_base
+
+    name = recorded_base(models[0])
+    if name is None or name in models:
+        return None
+    try:
+        return measure(name)
+    except ModelLoadError as error:
+        console.print(f"not compared with the model before fine-tuning: {error}", markup=False, highlight=False)
+        return None
 
 
 def _write(path: Path, card: "ReportCard") -> None:

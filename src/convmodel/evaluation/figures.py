@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from convmodel.errors import ConfigError
+from convmodel.evaluation.shares import wilson
 
 Sums = npt.NDArray[np.float64]
 """One row a conversation, or a resample of them; the columns are what a figure's formula needs."""
@@ -20,8 +21,6 @@ RESAMPLES = 1000
 """How often conversations are drawn anew; the 2.5 % and 97.5 % percentiles then rest on 25 draws each."""
 
 _AT_ONCE = 1 << 22  # draws in memory
-
-_SURE = 1.959964  # standard deviations that hold 95 % of a normal distribution
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,25 +209,3 @@ def _percentiles(resamples: Iterable[Sums]) -> tuple[float, float]:
         return _NONE
     low, high = np.percentile(np.concatenate(found), [2.5, 97.5], method="inverted_cdf")  # which bears infinities
     return float(low), float(high)
-
-
-def wilson(wins: int, total: int) -> tuple[float, float]:
-    """Returns the interval of 95 % of a share.
-
-    Source: E. Wilson, Probable Inference, the Law of Succession, and Statistical Inference (1927).
-
-    Example:
-        >>> [round(end, 3) for end in wilson(8, 10)]
-        [0.49, 0.943]
-        >>> wilson(0, 0)
-        (0.0, 1.0)
-    """
-    if not total:
-        return 0.0, 1.0
-    share, square = wins / total, _SURE**2
-    middle = share + square / (2 * total)
-    half = _SURE * math.sqrt(share * (1 - share) / total + square / (4 * total**2))
-    scale = 1 + square / total
-    # Rounding would leave the ends a hair short of 0 and 1.
-    low = 0.0 if wins == 0 else (middle - half) / scale
-    return low, 1.0 if wins == total else (middle + half) / scale

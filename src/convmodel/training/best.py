@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 _ADAPTERS = "best-adapters"
 
+FINE_TUNED_FROM = "Fine-tuned from"
+"""The line of a model card that names the model of which a run made this one; evaluation compares with it."""
+
 
 class BestModel:
     """Keeps the weights of the lowest validation loss: in a folder, or in memory without one.
@@ -56,6 +59,7 @@ class BestModel:
         self.step = 0
         self.exhausted = False
         self._hf_model = hf_model
+        self._base = str(hf_model.name_or_path)  # of which nothing is known after the run
         self._tokenizer = tokenizer
         self._place = folder
         self._folder = str(Path(folder, _ADAPTERS)) if folder is not None and merges else folder
@@ -100,7 +104,8 @@ class BestModel:
             shutil.rmtree(str(self._folder), ignore_errors=True)
 
     def _save(self, folder: str, weights: dict[str, torch.Tensor] | None = None) -> None:
-        facts = {"Updates": f"{self.step:,}"}
+        facts = {FINE_TUNED_FROM: f"`{self._base}`"} if self._base else {}
+        facts["Updates"] = f"{self.step:,}"
         if self.result is not None:
             facts["Validation perplexity"] = f"{self.result.perplexity:.2f} per token of this vocabulary"
             facts["Validation bits per byte"] = f"{self.result.bits_per_byte:.3f}"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from convmodel.errors import ConversationError, SaveError
-from convmodel.evaluation.figures import wilson
+from convmodel.evaluation.shares import wilson
 from convmodel.evaluation.votes import Vote, add_vote, count_wins, read_votes
 
 
