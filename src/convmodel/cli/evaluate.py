@@ -56,7 +56,8 @@ def command(
         bool, typer.Option("--card", help="Put the figures into the README.md of the first model's folder.")
     ] = False,
     responses: Annotated[
-        int | None, typer.Option(min=0, help="To how many contexts responses are generated; with a report 100.")
+        int | None,
+        typer.Option(min=0, help="To how many contexts responses are generated; with a report or --train 100."),
     ] = None,
     distractors: Annotated[
         int | None, typer.Option(min=0, help="From how many others a next turn is told; with a report 9.")
@@ -90,8 +91,10 @@ def command(
     `convmodel evaluate old new --data test.jsonl --responses 100`
     """
     _check_reports(report or [])
+    if train is not None and responses == 0:
+        raise ConfigError("--train finds copies in responses, but --responses is 0: leave out one of them")
     asked = {"responses": responses, "distractors": distractors, "self_chats": self_chats}
-    by_default = _WITH_REPORT if report else {}
+    by_default = _WITH_REPORT if report else {"responses": _WITH_REPORT["responses"]} if train else {}
     found = _card(
         models,
         data=ConversationReader(data, shape=format, on_error=on_error),  # type: ignore[arg-type]
@@ -143,7 +146,9 @@ def _card(
 ) -> "ReportCard":
     """Loads one model after the other and measures it."""
     conversations = [*data]
-    training = None if train is None else [*ConversationReader(train)]
+    training = None if train is None else ConversationReader(train, on_error=settings["on_error"])
+    if training is not None:
+        next(iter(training))  # what cannot be read is told before anything is measured
     from convmodel.report_card.card import make_card, nearest_context
     from convmodel.report_card.measuring import Settings, evaluate_model
 
@@ -166,7 +171,7 @@ def _card(
     if base is None and find_base:
         before = _found_base(models, measure)
     with console.status("comparing ..."):
-        nearest = nearest_context(measured[0], training) if training and chosen.responses else None
+        nearest = nearest_context(measured[0], training) if training is not None and chosen.responses else None
         facts = {"name": str(data.source), "skipped": data.problems.count}
         return make_card(measured, conversations, chosen, data=facts, base=before, nearest=nearest)
 

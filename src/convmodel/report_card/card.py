@@ -140,8 +140,8 @@ def nearest_context(evaluated: Evaluated, training: Iterable[Conversation]) -> E
 
 
 def differences(first: Evaluated, second: Evaluated, seed: int) -> list[Difference]:
-    """Compares each figure that both have; figures a token only if the vocabularies are as large as each other."""
-    same = first.identity.get("vocabulary") == second.identity.get("vocabulary")
+    """Compares each figure that both have; figures a token only if both models have the same vocabulary."""
+    same = first.identity.get("tokenizer") == second.identity.get("tokenizer")
     theirs = {figure.name: figure for figure in second.figures}
     return [
         difference(figure, theirs[figure.name], seed)

@@ -3,6 +3,7 @@
 Owns: the settings of an evaluation, and the order of its parts. What each figure is belongs to `evaluation/`.
 """
 
+import hashlib
 import random
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -184,6 +185,9 @@ def identity_of(model: ConversationModel) -> dict[str, Any]:
         "weights": weights_identity(model.hf_model),
         "parameters": model.hf_model.num_parameters(),
         "vocabulary": len(model.tokenizer.hf_tokenizer),
+        "tokenizer": hashlib.sha256(
+            repr(sorted(model.tokenizer.hf_tokenizer.get_vocab().items())).encode()
+        ).hexdigest()[:12],
         "max_length": window_length(config, model.tokenizer.layout.max_length),
         "loss_on": model.tokenizer.layout.loss_on,
     }

@@ -25,11 +25,11 @@ LOSS = [3.0, 8.0, 2.0, 6.0, 4.0, 5.0, 7.0, 1.0]
 TALKS = [Conversation([f"Hello number {index}", "Hi"]) for index in range(8)]
 
 
-def evaluated(name: str, loss: float = 0.0, hits: float = 0.0, vocabulary: int = 10) -> Evaluated:
+def evaluated(name: str, loss: float = 0.0, hits: float = 0.0, tokenizer: str = "one") -> Evaluated:
     lost = [nats + loss for nats in LOSS]
     return Evaluated(
         name,
-        {"vocabulary": vocabulary},
+        {"tokenizer": tokenizer},
         [
             ratio("perplexity", "perplexity", lost, ONE, better="lower", transform=np.exp),
             ratio("loss", "loss", lost, ONE, better="lower"),
@@ -58,7 +58,7 @@ def test_a_model_does_not_differ_from_itself() -> None:
 
 
 def test_figures_a_token_are_compared_only_within_one_vocabulary() -> None:
-    found = differences(evaluated("A"), evaluated("B", vocabulary=11), seed=0)
+    found = differences(evaluated("A"), evaluated("B", tokenizer="other"), seed=0)
 
     assert [each.name for each in found] == ["bits_per_byte", "hits_at_1"]
 

@@ -64,6 +64,12 @@ def test_only_answered_conversations_are_chosen_and_no_more_than_asked_for() -> 
     assert chosen_contexts(TALKS, 2, 1) == list(chosen[1])
 
 
+def test_a_vocabulary_is_known_by_its_tokens(model: ConversationModel, bytelevel_folder: Path) -> None:
+    other = ConversationModel.from_pretrained(bytelevel_folder, device="cpu")
+
+    assert identity_of(model)["tokenizer"] != identity_of(other)["tokenizer"]
+
+
 def test_a_model_is_known_by_its_weights(model: ConversationModel) -> None:
     before = identity_of(model)
     model.hf_model.transformer.wte.weight.data[0, 0] += 1.0
