@@ -72,6 +72,7 @@ def test_a_base_that_is_gone_is_told(run: Run, capfd: pytest.CaptureFixture[str]
         ("evaluate model --data test.jsonl --report report.pdf", "must end with .html, .md or .json"),
         ("evaluate model --data test.jsonl --report nowhere/report.html", "a folder that exists"),
         ("evaluate model --data test.jsonl --train train.jsonl --responses 0", "leave out one of them"),
+        ("evaluate nowhere --data test.jsonl --card", "finds no README.md in nowhere"),
         ("evaluate model --data test.jsonl --train nowhere.jsonl", "no file nowhere.jsonl"),
         ("evaluate model --data test.jsonl --base nowhere-at-all", "nowhere-at-all"),
     ],

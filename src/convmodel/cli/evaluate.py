@@ -93,6 +93,8 @@ def command(
     _check_reports(report or [])
     if train is not None and responses == 0:
         raise ConfigError("--train finds copies in responses, but --responses is 0: leave out one of them")
+    if card and not Path(models[0], "README.md").is_file():
+        raise SaveError(f"--card finds no README.md in {models[0]}: give a folder that has a model card first")
     asked = {"responses": responses, "distractors": distractors, "self_chats": self_chats}
     by_default = _WITH_REPORT if report else {"responses": _WITH_REPORT["responses"]} if train else {}
     found = _card(
