@@ -68,6 +68,7 @@ class ReportCard:
         settings: What was measured.
         conversations: What it was measured on.
         made_at: When, in UTC.
+        own: How many of the first models are no baselines.
     """
 
     models: list[Evaluated]
@@ -76,6 +77,7 @@ class ReportCard:
     settings: Settings
     conversations: Sequence[Conversation] = field(repr=False, default=())
     made_at: str = ""
+    own: int = 1
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as JSON has it."""
@@ -122,7 +124,7 @@ def make_card(
     comparisons = [Comparison(a.name, b.name, differences(a, b, settings.seed)) for a, b in pairs]
     now = datetime.now(UTC).isoformat(timespec="seconds")
     described = data | {"conversations": len(conversations), "sha256": data_identity(conversations)}
-    return ReportCard([*models, *baselines], comparisons, described, settings, conversations, now)
+    return ReportCard([*models, *baselines], comparisons, described, settings, conversations, now, len(models))
 
 
 def nearest_context(evaluated: Evaluated, training: Iterable[Conversation]) -> Evaluated:

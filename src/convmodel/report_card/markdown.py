@@ -10,7 +10,7 @@ from convmodel.doctor.report import write_text
 from convmodel.doctor.token_view import visible_line
 from convmodel.errors import SaveError
 from convmodel.report_card.card import ReportCard, versions
-from convmodel.report_card.wording import groups, summary
+from convmodel.report_card.wording import groups, summaries, title
 
 _BEGIN, _END = "<!-- convmodel evaluate: begin -->", "<!-- convmodel evaluate: end -->"
 _SECTION = re.compile(re.escape(_BEGIN) + ".*?" + re.escape(_END) + "\n?", re.DOTALL)
@@ -18,8 +18,11 @@ _SECTION = re.compile(re.escape(_BEGIN) + ".*?" + re.escape(_END) + "\n?", re.DO
 
 def report_markdown(card: ReportCard) -> str:
     """Writes a card as Markdown, without pictures."""
-    parts = [f"# How good is {_cell(card.models[0].name)}?", " ".join(summary(card.models[0], card.settings.seed))]
-    parts += [each.verdict() for each in card.comparisons]
+    parts = [
+        f"# {_cell(title(card.models[: card.own]))}",
+        *map(_cell, summaries(card.models[: card.own], card.settings.seed)),
+    ]
+    parts += [_cell(each.verdict()) for each in card.comparisons]
     for group in groups(card.models, card.settings.seed):
         lines = [[label, *map(_number, cells), meaning] for label, meaning, cells in group.rows]
         parts += [f"## {group.title}", _lines(["", *group.names, "what it is"], lines)]

@@ -14,7 +14,7 @@ from convmodel.doctor.token_view import visible_line
 from convmodel.evaluation.figures import Difference
 from convmodel.report_card.card import Comparison, ReportCard, versions
 from convmodel.report_card.plots import depth_plot, length_plot, speed_plot, stop_plot
-from convmodel.report_card.wording import Group, groups, number, summary
+from convmodel.report_card.wording import Group, groups, number, summaries, title
 
 SHOWN_RESPONSES = 20
 """How many responses a report shows."""
@@ -46,7 +46,6 @@ def report_page(card: ReportCard) -> str:
     Raises:
         MissingExtraError: If matplotlib is not installed.
     """
-    own = card.models[0]
     parts = [
         _summary(card),
         _plots(card),
@@ -58,18 +57,18 @@ def report_page(card: ReportCard) -> str:
         _copies(card),
         _identity(card),
     ]
-    return page(f"How good is {visible_line(own.name)}?", "\n".join(parts), _STYLE)
+    return page(title(card.models[: card.own]), "\n".join(parts), _STYLE)
 
 
 def _summary(card: ReportCard) -> str:
     about = (
-        f"Measured on {card.data['conversations']:,} conversations of {card.data['name']} that it should not have "
+        f"Measured on {card.data['conversations']:,} conversations of {card.data['name']} that no model should have "
         "learned from. After each number stands the interval that it would most likely (95 %) lie in with other "
         "conversations of the same kind. Of twenty differences between models, one may show by chance."
     )
-    sentences = " ".join(summary(card.models[0], card.settings.seed))
+    sentences = "".join(f"<p>{escape(each)}</p>\n" for each in summaries(card.models[: card.own], card.settings.seed))
     verdicts = "".join(f'<p class="verdict">{escape(each.verdict())}</p>' for each in card.comparisons)
-    return f"<p>{escape(sentences)}</p>\n{verdicts}\n<p class='about'>{escape(about)}</p>"
+    return f"{sentences}{verdicts}\n<p class='about'>{escape(about)}</p>"
 
 
 def _plots(card: ReportCard) -> str:
@@ -139,8 +138,8 @@ def _extremes(card: ReportCard) -> str:
     order = [int(index) for index in np.argsort(each) if np.isfinite(each[index])]
     chosen = {"Predicted best": order[:EXTREMES], "Predicted worst": order[::-1][:EXTREMES]}
     parts = []
-    for title, indices in chosen.items():
-        parts.append(f"<h2>{title}</h2>")
+    for heading, indices in chosen.items():
+        parts.append(f"<h2>{heading}</h2>")
         for index in indices:
             turns = _turns(card.conversations[index])
             called = f"conversation {index + 1}, perplexity {number(float(np.exp(min(each[index], 700))), False)}"

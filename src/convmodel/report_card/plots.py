@@ -17,6 +17,7 @@ from convmodel.report_card.measuring import Evaluated
 _COLOURS = (FILL, "#e69f00", "#009e73", "#cc79a7", "#56b4e9")  # Okabe and Ito's, readable on light and dark
 _MARKERS = ("o", "s", "^", "D", "v")
 _STEPS = 12  # bars of lengths
+_FAR_APART = 10  # times the lowest perplexity: beyond, the lower ones could not be told apart
 
 
 def depth_plot(models: Sequence[Evaluated], seed: int) -> str:
@@ -33,7 +34,13 @@ def depth_plot(models: Sequence[Evaluated], seed: int) -> str:
             places, values, yerr=np.maximum(spread, 0), color=colour, marker=marker, markersize=4, linewidth=1
         )
     axes.set_xticks(range(len(names)), names)
-    axes.set_ylim(bottom=0)
+    drawn = [
+        each for model in models for each in (figures[0].estimate(seed).value for figures in model.depths.values())
+    ]
+    if max(drawn) > _FAR_APART * min(drawn):
+        axes.set_yscale("log")
+    else:
+        axes.set_ylim(bottom=0)
     axes.set_xlabel("turn of the conversation")
     axes.set_ylabel("perplexity")
     _legend(axes, models)

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from convmodel.doctor.token_view import visible_line
 from convmodel.evaluation.figures import Estimate
 from convmodel.report_card.measuring import Evaluated
 
@@ -72,7 +73,7 @@ def shown(found: Estimate, percent: bool) -> str:
 
 def parts(found: Estimate, percent: bool) -> tuple[str, str]:
     """Writes a number, and its interval if it has one."""
-    value = number(found.value, percent) + " %" * percent
+    value = number(found.value, percent) + " %" * (percent and not math.isnan(found.value))
     if math.isnan(found.low):
         return value, ""
     return value, f"{number(found.low, percent)} to {number(found.high, percent)}"
@@ -124,6 +125,18 @@ def groups(models: Iterable[Evaluated], seed: int) -> list[Group]:
         if lines:
             found.append(Group(title, [name for name, _ in columns], lines))
     return found
+
+
+def title(models: Iterable[Evaluated]) -> str:
+    """Makes the heading of a report on some models."""
+    first, *others = [visible_line(model.name) for model in models]
+    return f"{first} beside {', '.join(others)}" if others else f"How good is {first}?"
+
+
+def summaries(models: Iterable[Evaluated], seed: int) -> list[str]:
+    """Says of each model what matters most, and of which it is said where there are several."""
+    own = [model for model in models if model.result is not None]
+    return [(f"{visible_line(model.name)}: " if len(own) > 1 else "") + " ".join(summary(model, seed)) for model in own]
 
 
 def summary(model: Evaluated, seed: int) -> list[str]:

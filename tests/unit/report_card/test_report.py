@@ -1,6 +1,7 @@
 """Reports: what a newcomer reads, and that nothing of the user's becomes part of the page."""
 
 import json
+import math
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from convmodel import Conversation
 from convmodel.errors import SaveError
 from convmodel.evaluation.copies import Copy
-from convmodel.evaluation.figures import ratio
+from convmodel.evaluation.figures import Estimate, ratio
 from convmodel.evaluation.likelihood import EvaluationResult
 from convmodel.evaluation.responses import Exchange
 from convmodel.report_card.card import ReportCard, make_card
@@ -19,7 +20,7 @@ from convmodel.report_card.files import write_report
 from convmodel.report_card.markdown import update_model_card
 from convmodel.report_card.measuring import Evaluated, Settings, with_responses
 from convmodel.report_card.page import EXTREMES, report_page
-from convmodel.report_card.wording import GROUPS, groups, summary
+from convmodel.report_card.wording import GROUPS, groups, shown, summary, title
 
 EVIL = '<script>alert("$1")</script> | `x` *y*'
 TALKS = [Conversation([f"Hello {index} {EVIL}", "Hi"]) for index in range(8)]
@@ -78,6 +79,16 @@ def test_the_summary_is_sentences_of_numbers() -> None:
 
     assert f"as if {np.exp(2.35):.2f} tokens were equally likely" in said
     assert "0% of its responses did not end by themselves, 0% were empty" in said
+
+
+def test_the_heading_names_the_models(card: ReportCard) -> None:
+    assert title(card.models) == "new <b> beside old"
+    assert title(card.models[1:]) == "How good is old?"
+    assert "new &lt;b&gt; beside old" in report_page(card).partition("<p>")[0]
+
+
+def test_what_was_not_measured_is_no_percentage() -> None:
+    assert shown(Estimate(math.nan, math.nan, math.nan, 0), percent=True) == "none"
 
 
 def test_the_page_needs_nothing_else_and_escapes_what_users_wrote(card: ReportCard) -> None:
