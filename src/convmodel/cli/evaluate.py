@@ -32,9 +32,7 @@ _WITH_REPORT = {"responses": 100, "distractors": 9, "self_chats": 20}
 
 
 def command(
-    models: Annotated[
-        list[str], typer.Argument(help=f"{MODEL_HELP} Several are compared.", metavar="MODEL...")
-    ],
+    models: Annotated[list[str], typer.Argument(help=f"{MODEL_HELP} Several are compared.", metavar="MODEL...")],
     *,
     data: Annotated[
         str, typer.Option(help="Conversations: a file, a folder, - or owner/name of the hub.", show_default=False)
