@@ -26,6 +26,7 @@ from make_sample import FOLDER as SAMPLE
 from make_sample import REQUIREMENT, download, read
 
 from convmodel.from_scratch import shape_of
+from convmodel.training.run_folder import is_unfinished
 
 ASSET = SAMPLE.parent / "chitchat"
 SEED = 42
@@ -131,6 +132,8 @@ def learn_vocabulary(masked: Path, folder: Path) -> None:
 
 
 def fit(work: Path, folder: Path) -> None:
+    if (folder / "model.safetensors").is_file() and not is_unfinished(str(folder)):
+        return  # it ended, and was stopped before it got its name
     settings = (part for name, value in SETTINGS.items() for part in (f"--{name}", value))
     convmodel(
         *("fit", work / "masked/train/train.jsonl", "--valid", work / "masked/valid/train.jsonl"),
