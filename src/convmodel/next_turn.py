@@ -206,7 +206,7 @@ def measure_next_turns(
     usable = [each for each in arranged if has_next_turn(each)]
     chosen = choose_negatives([each.turns[-1] for each in usable], negatives, seed)
     for number, (conversation, others) in enumerate(zip(usable, chosen, strict=True)):
-        before = replace(conversation, turns=conversation.turns[:-1], speakers=conversation.who[:-1], weights=None)
+        before = before_last(conversation)
         turns = [_shortened(turn, tokenizer, longest // 2) for turn in (conversation.turns[-1], *others)]
         given = score_responses(
             hf_model, tokenizer, before, turns, reply_as=conversation.who[-1], max_length=longest, head=head
@@ -221,6 +221,11 @@ def measure_next_turns(
 def has_next_turn(conversation: Conversation) -> bool:
     """Tells whether there is a last turn and, but for pinned ones, a turn before it."""
     return len(conversation.turns) - conversation.pinned >= 2
+
+
+def before_last(conversation: Conversation) -> Conversation:
+    """Returns the context of a conversation's last turn."""
+    return replace(conversation, turns=conversation.turns[:-1], speakers=conversation.who[:-1], weights=None)
 
 
 def _shortened(turn: str, tokenizer: ConversationTokenizer, most: int) -> str:

@@ -50,10 +50,8 @@ def command(
     """
     name = chosen_model(model)
     conversation_model = load_model(name, quantize=quantize)
-    drawing = sampling(greedy=greedy, temperature=temperature, top_p=top_p)
-    session = conversation_model.session(
-        [{"role": "system", "content": system}] if system else (), max_new_tokens=max_new_tokens, **drawing
-    )
+    drawing = sampling(greedy=greedy, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens)
+    session = conversation_model.session([{"role": "system", "content": system}] if system else (), **drawing)
     if sys.stdin.isatty():
         console.print(f"Talking with {name}. /help for help, Ctrl+D to leave.", highlight=False)
     Chat(session).run()

@@ -64,8 +64,7 @@ def command(
         number,
         seed,
         quantize=quantize,
-        options=sampling(greedy=greedy, temperature=temperature, top_p=top_p)
-        | ({} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}),
+        options=sampling(greedy=greedy, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens),
     )
     judged = {(tuple(vote.context), tuple(sorted(vote.models))) for vote in earlier}
     pending = [vote for vote in pending if (tuple(vote.context), tuple(sorted(vote.models))) not in judged]

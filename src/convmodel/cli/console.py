@@ -19,6 +19,7 @@ from rich.text import Text
 
 from convmodel.builtin import CHITCHAT
 from convmodel.errors import ModelLoadError, SaveError
+from convmodel.hub import ADAPTER_CONFIG
 from convmodel.training.run_folder import RUN
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ console = Console(stderr=True, quiet=RANK > 0)
 DEFAULT_MODEL = "model"
 """The folder that `fit` writes, and that other commands read if it is there, unless told otherwise."""
 
-MODEL_MARKS = ("config.json", RUN)
+MODEL_MARKS = ("config.json", ADAPTER_CONFIG, RUN)
+"""Files by which a folder with a model is known; one may be called `model` and hold none."""
 
 
 def program() -> str:

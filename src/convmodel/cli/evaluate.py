@@ -55,13 +55,20 @@ def command(
     ] = False,
     responses: Annotated[
         int | None,
-        typer.Option(min=0, help="To how many contexts responses are generated; with a report or --train 100."),
+        typer.Option(
+            min=0,
+            help=f"To how many contexts responses are generated; with a report or --train {_WITH_REPORT['responses']}.",
+        ),
     ] = None,
     distractors: Annotated[
-        int | None, typer.Option(min=0, help="From how many others a next turn is told; with a report 9.")
+        int | None,
+        typer.Option(
+            min=0, help=f"From how many others a next turn is told; with a report {_WITH_REPORT['distractors']}."
+        ),
     ] = None,
     self_chats: Annotated[
-        int | None, typer.Option(min=0, help="How many conversations with itself; with a report 20.")
+        int | None,
+        typer.Option(min=0, help=f"How many conversations with itself; with a report {_WITH_REPORT['self_chats']}."),
     ] = None,
     greedy: GreedyOption = False,
     temperature: TemperatureOption = TEMPERATURE,
@@ -108,8 +115,7 @@ def command(
             "loss_on": loss_on,
             "seed": seed,
             "on_error": on_error,
-            "generation": sampling(greedy=greedy, temperature=temperature, top_p=top_p)
-            | ({} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}),
+            "generation": sampling(greedy=greedy, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens),
         }
         | {name: by_default.get(name, 0) if number is None else number for name, number in asked.items()},
     )

@@ -11,9 +11,6 @@ import typer
 from convmodel.builtin import CHITCHAT
 from convmodel.cli.console import DEFAULT_MODEL, MODEL_MARKS
 
-MARKS = (*MODEL_MARKS, "adapter_config.json")
-"""Files by which a folder with a model is known; a project may have a folder `model` that is none."""
-
 MODEL_HELP = f"A folder, a hub id or {CHITCHAT}."
 ModelOption = Annotated[
     str | None,
@@ -36,9 +33,10 @@ TEMPERATURE, TOP_P = 0.8, 0.95
 
 def chosen_model(name: str | None) -> str:
     """Returns the model that was named, or else what `fit` has written here, or else the one in the package."""
-    return name or (DEFAULT_MODEL if any((Path(DEFAULT_MODEL) / mark).is_file() for mark in MARKS) else CHITCHAT)
+    return name or (DEFAULT_MODEL if any((Path(DEFAULT_MODEL) / mark).is_file() for mark in MODEL_MARKS) else CHITCHAT)
 
 
-def sampling(*, greedy: bool, temperature: float, top_p: float) -> dict[str, Any]:
+def sampling(*, greedy: bool, temperature: float, top_p: float, max_new_tokens: int | None) -> dict[str, Any]:
     """Returns the options of `generate` for a model that talks."""
-    return {} if greedy else {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
+    drawing = {} if greedy else {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
+    return drawing if max_new_tokens is None else drawing | {"max_new_tokens": max_new_tokens}

@@ -3,7 +3,7 @@
 import json
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -24,9 +24,6 @@ from convmodel.data.shapes import AUTO
 from convmodel.data.writing import to_record
 from convmodel.errors import ConfigError, SaveError
 from convmodel.selfchat import SelfChat, SelfTalk, opening_of
-
-if TYPE_CHECKING:
-    pass
 
 
 def command(
@@ -70,7 +67,7 @@ def command(
         _add(Path(output), "")  # before the models are asked
     loaded = {name: load_model(name, quantize=quantize) for name in dict.fromkeys(models)}
     cast = dict(zip(names, [loaded[name] for name in models] * (len(names) if len(models) == 1 else 1), strict=True))
-    drawing = sampling(greedy=greedy, temperature=temperature, top_p=top_p)
+    drawing = sampling(greedy=greedy, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens)
     results = []
     for number, opened in enumerate(_openings(opening, data, format, names, limit)):
         own_seed = {} if seed is None else {"seed": seed + number * turns}
@@ -79,7 +76,6 @@ def command(
             opened,
             turns=turns,
             stop_at_loop=not through_loops,
-            max_new_tokens=max_new_tokens,
             **own_seed,
             **drawing,
         )

@@ -73,13 +73,17 @@ class Figure:
         Conversations are drawn, not tokens, because tokens of one conversation are alike. Source: B. Efron and
         R. Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
         """
-        rows = self.rows[self.measured]
-        value = _value(self, rows)
+        rows, value = self.rows[self.measured], self.value
         low, high = _percentiles(self.formula(sums) for sums in _resampled(rows, seed)) if self.resampled else _NONE
         if self.percent and low == high == value and value in (0, 1):
             # All conversations are alike, and so is every draw; that 0 of 20 are empty does not mean that none will be.
             low, high = wilson(round(value * len(rows)), len(rows))
         return Estimate(value, low, high, len(rows))
+
+    @property
+    def value(self) -> float:
+        """The number alone, without an interval; not a number where nothing was measured."""
+        return _value(self, self.rows[self.measured])
 
     @property
     def measured(self) -> npt.NDArray[np.bool_]:

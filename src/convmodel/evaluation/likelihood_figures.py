@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 DEEPEST = 12
 """Turns further on in a conversation are shown together, since few conversations have them."""
 
-DISTRACTORS = 9
-"""From how many turns of other conversations a next turn is told, unless the caller says otherwise."""
-
 HITS = (1, 5)
 """Among how many first candidates the next turn must be to be a hit."""
 
@@ -137,7 +134,7 @@ def next_turn_figures(
     tokenizer: ConversationTokenizer,
     conversations: Sequence[Conversation],
     *,
-    distractors: int = DISTRACTORS,
+    distractors: int,
     seed: int = 0,
     progress: Callable[[int], None] = lambda _: None,
 ) -> list[Figure]:

@@ -20,7 +20,7 @@ def report_markdown(card: ReportCard) -> str:
     """Writes a card as Markdown, without pictures."""
     parts = [
         f"# {_cell(title(card.models[: card.own]))}",
-        *map(_cell, summaries(card.models[: card.own], card.settings.seed)),
+        *map(_cell, summaries(card.models[: card.own])),
     ]
     parts += [_cell(each.verdict()) for each in card.comparisons]
     for group in groups(card.models, card.settings.seed):

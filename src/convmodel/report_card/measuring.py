@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from convmodel.architecture import window_length
-from convmodel.conversation import Conversation
+from convmodel.conversation import DEFAULT_SPEAKERS, Conversation
 from convmodel.data.problems import OnError
 from convmodel.evaluation.copies import Copy, copy_figures, find_copies
 from convmodel.evaluation.figures import Figure, ratio
@@ -31,9 +31,9 @@ from convmodel.evaluation.turn_sums import Array, measure_turns
 from convmodel.identity import weights_identity
 from convmodel.layout import LossOn
 from convmodel.model import ConversationModel
-from convmodel.next_turn import has_next_turn
+from convmodel.next_turn import before_last, has_next_turn
 from convmodel.scoring import BATCH_SIZE
-from convmodel.selfchat import SelfTalk
+from convmodel.selfchat import SelfTalk, opening_of
 
 SELF_CHAT_TURNS = 12
 """How many turns are added to a conversation's first one when a model talks to itself."""
@@ -200,11 +200,7 @@ def chosen_contexts(conversations: Sequence[Conversation], count: int, seed: int
 
 
 def _is_answered(conversation: Conversation) -> bool:
-    return has_next_turn(conversation) and _before_last(conversation).next_speaker() == conversation.who[-1]
-
-
-def _before_last(conversation: Conversation) -> Conversation:
-    return replace(conversation, turns=conversation.turns[:-1], speakers=conversation.who[:-1], weights=None)
+    return has_next_turn(conversation) and before_last(conversation).next_speaker() == conversation.who[-1]
 
 
 def respond(
@@ -216,7 +212,7 @@ def respond(
         What it says, and how many tokens a second.
     """
     chosen = chosen_contexts(conversations, settings.responses, settings.seed)
-    contexts = [_before_last(conversations[index]) for index in chosen]
+    contexts = [before_last(conversations[index]) for index in chosen]
     seeded = {"seed": settings.seed} if settings.generation.get("do_sample") else {}
     begin = time.perf_counter()
     outputs = model.generate_batch(contexts, **{"cut_long_turn": True} | seeded | settings.generation)
@@ -231,7 +227,7 @@ def respond(
             tokens=output.response_tokens[0],
         )
         for index, context, output in zip(chosen, contexts, outputs, strict=True)
-        if not isinstance(output, Exception)
+        if not isinstance(output, Exception)  # none is: errors are raised, which the types do not say
     ]
     return exchanges, sum(exchange.tokens for exchange in exchanges) / seconds
 
@@ -263,8 +259,8 @@ def _loops(model: ConversationModel, conversations: Sequence[Conversation], sett
         given = conversations[index]
         first = given.turns[given.pinned if given.pinned < len(given.turns) else 0]
         talk = SelfTalk(
-            {"user": model, "assistant": model},
-            Conversation([first]),
+            dict.fromkeys(DEFAULT_SPEAKERS, model),
+            opening_of(first),
             turns=SELF_CHAT_TURNS,
             seed=settings.seed + number * SELF_CHAT_TURNS,
             **settings.generation,

@@ -66,7 +66,7 @@ def _summary(card: ReportCard) -> str:
         "learned from. After each number stands the interval that it would most likely (95 %) lie in with other "
         "conversations of the same kind. Of twenty differences between models, one may show by chance."
     )
-    sentences = "".join(f"<p>{escape(each)}</p>\n" for each in summaries(card.models[: card.own], card.settings.seed))
+    sentences = "".join(f"<p>{escape(each)}</p>\n" for each in summaries(card.models[: card.own]))
     verdicts = "".join(f'<p class="verdict">{escape(each.verdict())}</p>' for each in card.comparisons)
     return f"{sentences}{verdicts}\n<p class='about'>{escape(about)}</p>"
 
@@ -106,7 +106,7 @@ def _speakers(card: ReportCard) -> str:
     wanted = ("perplexity", "bits_per_byte", "token_accuracy", "stop_probability")
     lines = [
         [visible_line(name)]
-        + [number(each.estimate(card.settings.seed).value, each.percent) + " %" * each.percent for each in figures
+        + [number(each.value, each.percent) + " %" * each.percent for each in figures
            if each.name in wanted]
         for name, figures in own.speakers.items()
     ]  # fmt: skip

@@ -133,15 +133,15 @@ def title(models: Iterable[Evaluated]) -> str:
     return f"{first} beside {', '.join(others)}" if others else f"How good is {first}?"
 
 
-def summaries(models: Iterable[Evaluated], seed: int) -> list[str]:
+def summaries(models: Iterable[Evaluated]) -> list[str]:
     """Says of each model what matters most, and of which it is said where there are several."""
     own = [model for model in models if model.result is not None]
-    return [(f"{visible_line(model.name)}: " if len(own) > 1 else "") + " ".join(summary(model, seed)) for model in own]
+    return [(f"{visible_line(model.name)}: " if len(own) > 1 else "") + " ".join(summary(model)) for model in own]
 
 
-def summary(model: Evaluated, seed: int) -> list[str]:
+def summary(model: Evaluated) -> list[str]:
     """Says what matters most of a model, in a few sentences for somebody who knows no figure."""
-    found = {figure.name: figure.estimate(seed).value for figure in model.figures}
+    found = {figure.name: figure.value for figure in model.figures}
     told = []
     if "perplexity" in found:
         told.append(
