@@ -7,8 +7,8 @@ all. Yu et al. 2022, "Orca: A Distributed Serving System for Transformer-Based G
 
 import copy
 import threading
-from collections import deque
 from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,6 +19,7 @@ from convmodel.generation.forward import Forward, HFForward, read_tokens, weight
 from convmodel.generation.kv_cache import KVCache
 from convmodel.generation.lean_gpt2 import LeanGPT2, supports
 from convmodel.generation.prefix_cache import LEAST_BYTES, SHARE_OF_WEIGHTS, PrefixCache
+from convmodel.generation.prompts import ROOM, Prompts, Steps
 from convmodel.generation.request import Request, Row
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ MAX_ROWS = 32
 LEAST_IN_WORK = 2**30
 """Bytes that the caches of requests in work may take whatever the model's size; the first may take more."""
 
-_ROOM = 256  # positions that a response finds at first; it gets more where it needs them
 _PIECE = 512  # tokens of prompts that are read before the responses in work go on
 
 
@@ -72,8 +72,7 @@ class Engine:
         self._weight_bytes = weights
         self._position_bytes = 0  # not known before a first prompt was read
         self._max_rows = max_rows
-        self._waiting: deque[Request] = deque()
-        self._reading: tuple[Request, KVCache] | None = None
+        self._prompts = Prompts(self.caches)
         self._joining: list[tuple[Request, KVCache]] = []  # whose prompts have been read
         self._batches: list[Batch] = []
         self._changed = threading.Condition()
@@ -82,6 +81,22 @@ class Engine:
         self._has_read = False
         self._version: Any = None
         self._forward: Forward
+
+    def add(self, requests: Sequence[Request]) -> None:
+        """Adds requests, which go on with every step, whoever makes it."""
+        self._check_weights()
+        with self._changed:
+            self._prompts.waiting.extend(requests)
+
+    def step(self) -> bool:
+        """Makes one step for all requests; for a thread that does nothing else, and follows none of them.
+
+        Returns:
+            Whether any request goes on.
+        """
+        with self._leading(lambda: False):
+            self._step()
+        return bool(self._all_requests())
 
     def follow(self, request: Request) -> Generator[None]:
         """Adds a request, and yields whenever its responses have gone on; they are in its `rows`.
@@ -107,9 +122,7 @@ class Engine:
         def is_new() -> bool:
             return progress() > seen
 
-        self._check_weights()
-        with self._changed:
-            self._waiting.extend(requests)
+        self.add(requests)
         seen = progress()
         try:
             while is_new() or not all(request.done for request in requests):
@@ -127,7 +140,7 @@ class Engine:
     @property
     def load(self) -> tuple[int, int]:
         """How many responses are in work, and how many requests wait."""
-        return len(self._in_work()), len(self._waiting) + (self._reading is not None)
+        return len(self._in_work()), len(self._prompts.waiting) + len(self._prompts.reading)
 
     def _check_weights(self) -> None:
         """Forgets what was computed with other weights."""
@@ -142,25 +155,32 @@ class Engine:
 
     def _advance(self, is_new: Callable[[], bool]) -> None:
         """Waits until there is something new, and makes the steps if nobody else does."""
-        with self._changed:
-            if self._stepping and self._leader == threading.get_ident():
-                raise ConfigError("a logits processor or a hook must not generate with the model that it works for")
-            self._changed.wait_for(lambda: is_new() or not self._stepping)
-            if is_new():
-                return
-            self._stepping, self._leader = True, threading.get_ident()
-        try:
-            while not is_new():
+        with self._leading(is_new) as leads:
+            while leads and not is_new():
                 self._step()
                 with self._changed:
                     self._changed.notify_all()
+
+    @contextmanager
+    def _leading(self, needless: Callable[[], bool]) -> Generator[bool]:
+        """Waits until nobody makes steps, and tells whether to make them: not where that has become needless."""
+        with self._changed:
+            if self._stepping and self._leader == threading.get_ident():
+                raise ConfigError("a logits processor or a hook must not generate with the model that it works for")
+            self._changed.wait_for(lambda: needless() or not self._stepping)
+            leads = not needless()
+            if leads:
+                self._stepping, self._leader = True, threading.get_ident()
+        try:
+            yield leads
         finally:
-            with self._changed:
-                try:
-                    self._leave()  # for those that were closed meanwhile
-                finally:
-                    self._stepping = False
-                    self._changed.notify_all()
+            if leads:
+                with self._changed:
+                    try:
+                        self._leave()  # for those that were closed meanwhile
+                    finally:
+                        self._stepping = False
+                        self._changed.notify_all()
 
     def _settle(self) -> None:
         """Lets go of what is over, unless a step is being made, which does it then."""
@@ -179,61 +199,28 @@ class Engine:
     def _is_patient(self) -> bool:
         return all(row.request.patient for row in self._in_work())
 
-    # Reading prompts
-
     def _read(self) -> bool:
-        """Reads prompts, up to some number of tokens; those read to the end join the responses in work.
+        """Reads prompts, up to some number of tokens; those read to the end join the responses in work."""
+        return self._prompts.read(_PIECE, Steps(self._forward.layers, self._read_piece, self._has_room, self._begin))
 
-        Returns:
-            Whether there was anything to read.
-        """
-        left = _PIECE
-        while left > 0 and (reading := self._reading or self._next()):
-            request, cache = self._reading = reading
-            before = cache.length
-            piece = slice(before, before + left)
-            try:
-                logits = self._run([request.ids[piece]], [request.types[piece]], cache, [True])
-                left -= cache.length - before
-                self._position_bytes = cache.position_bytes
-                if cache.length == len(request.ids):
-                    self._choose(request.rows, logits.expand(len(request.rows), -1))
-                    self._reading = None
-                    self._joining.append(reading)
-            except Exception as error:
-                self._reading, request.error = None, error
-            except BaseException:  # Ctrl-C, maybe between two layers
-                cache.keep(before)
-                raise
-        return left < _PIECE
+    def _read_piece(self, request: Request, cache: KVCache, piece: slice) -> torch.Tensor:
+        logits = self._run([request.ids[piece]], [request.types[piece]], cache, [True])
+        self._position_bytes = cache.position_bytes
+        return logits
 
-    def _next(self) -> tuple[Request, KVCache] | None:
-        """Takes the next request that waits, if there is room for it."""
-        while self._waiting:
-            request, cache = self._waiting[0], None
-            if not self._has_room(request):
-                return None
-            if not request.done:
-                room = len(request.ids) + min(request.max_new_tokens, _ROOM)
-                try:
-                    cache = self.caches.take(request.ids, request.types, room=room)
-                    cache = cache or KVCache(self._forward.layers, room=room)
-                    request.cached_tokens = cache.length
-                except Exception as error:
-                    request.error = error
-            # Not before, so that Ctrl-C loses no request of another thread.
-            self._waiting.popleft()
-            if cache is not None and request.error is None:
-                return request, cache
-        return None
+    def _begin(self, request: Request, cache: KVCache, logits: torch.Tensor) -> None:
+        self._choose(request.rows, logits.expand(len(request.rows), -1))
+        self._joining.append((request, cache))
 
     def _has_room(self, request: Request) -> bool:
         """Tells whether a request may begin: the first always, others as long as rows and memory are left."""
-        rows = self._in_work()
-        positions = sum(len(row.request.ids) + min(row.request.max_new_tokens, _ROOM) for row in [*rows, *request.rows])
+        rows = [*self._in_work(), *self._prompts.rows]
+        positions = sum(len(row.request.ids) + min(row.request.max_new_tokens, ROOM) for row in [*rows, *request.rows])
         most = max(LEAST_IN_WORK, 2 * self._weight_bytes)
         few = len(rows) + len(request.rows) <= self._max_rows
-        return not rows or (few and positions * self._position_bytes <= most)
+        return not rows or (few and 0 < positions * self._position_bytes <= most)
+
+    # Responses in work
 
     def _join(self) -> None:
         """Puts the responses whose prompts have been read into batches.
@@ -262,8 +249,6 @@ class Engine:
         self._batches, self._joining = [*plan], []
         self._leave()
 
-    # Responses in work
-
     def _decode(self) -> None:
         """Lets all responses go on by one token."""
         if self._joining:
@@ -284,24 +269,20 @@ class Engine:
                 except Exception as error:
                     row.request.error = error
         found = logits.gather(1, torch.tensor(chosen, device=logits.device)[:, None])[:, 0].tolist()
+        likeliest = [_likeliest(row.request.alternatives, scores) for row, scores in zip(rows, logits, strict=True)]
         # All at once, so that Ctrl-C finds either none or all of them a token further.
-        for row, index, score, total in zip(rows, chosen, found, totals, strict=True):
+        for row, index, score, total, others in zip(rows, chosen, found, totals, likeliest, strict=True):
             if row.request.error is None:
-                row.add(index, score - total)
+                row.add(index, score - total, [(other, its - total) for other, its in others])
         for request in dict.fromkeys(row.request for row in rows):
             request.progress += 1
 
     def _leave(self) -> None:
         """Lets go of rows that ended; what they computed is kept for conversations that go on."""
-        if self._reading and self._reading[0].done:
-            request, cache = self._reading
-            self._reading = None
-            self._remember(request, request.ids, request.types, cache)
+        self._prompts.leave(lambda request, cache: self._remember(request, request.ids, request.types, cache))
         for request, cache in [each for each in self._joining if each[0].done]:
             self._joining.remove((request, cache))
             self._remember(request, request.ids, request.types, cache)
-        for request in [each for each in self._waiting if each.done]:
-            self._waiting.remove(request)
         for batch in self._batches:
             batch.leave(self._remember_row)
         self._batches = [batch for batch in self._batches if batch.rows]
@@ -318,9 +299,17 @@ class Engine:
         return [row for batch in self._batches for row in batch.rows] + joining
 
     def _all_requests(self) -> list[Request]:
-        reading = [self._reading[0]] if self._reading else []
-        return [*self._waiting, *reading, *(row.request for row in self._in_work())]
+        rows = [*self._prompts.rows, *self._in_work()]
+        return [*self._prompts.waiting, *(row.request for row in rows)]
 
     def _run(self, ids: list[list[int]], types: list[list[int]], cache: KVCache, live: list[bool]) -> torch.Tensor:
         """Reads the next tokens of each row; returns the logits at the last, (rows, vocabulary)."""
         return read_tokens(self._forward, ids, types, cache, live=live, device=self.hf_model.device)
+
+
+def _likeliest(count: int, scores: torch.Tensor) -> list[tuple[int, float]]:
+    """Returns the ids and logits of the likeliest tokens."""
+    if not count:
+        return []
+    values, ids = scores.topk(count)
+    return [*zip(ids.tolist(), values.tolist(), strict=True)]

@@ -21,6 +21,7 @@ class Row:
         sampler: How its tokens are chosen.
         tokens: Its token ids so far, without the one that ended it.
         log_probabilities: What the model gave each of them, in nats.
+        alternatives: The likeliest tokens in the place of each of them, ids and nats, as many as were asked for.
         finish_reason: Why it ended; None while it goes on.
         ended_by: The id that ended it, if one did.
         end_log_probability: What the model gave that one, in nats.
@@ -30,6 +31,7 @@ class Row:
     sampler: Sampler
     tokens: list[int] = field(default_factory=list)
     log_probabilities: list[float] = field(default_factory=list)
+    alternatives: list[list[tuple[int, float]]] = field(default_factory=list)
     finish_reason: FinishReason | None = None
     ended_by: int | None = None
     end_log_probability: float | None = None
@@ -44,7 +46,7 @@ class Row:
         """Prompt and response so far, (1, tokens)."""
         return torch.tensor([self.request.ids + self.tokens])
 
-    def add(self, index: int, log_probability: float) -> None:
+    def add(self, index: int, log_probability: float, alternatives: list[tuple[int, float]]) -> None:
         """Takes the next token, unless a stop string has ended the response meanwhile."""
         if self.finish_reason is not None:
             return
@@ -53,6 +55,7 @@ class Row:
             return
         self.tokens.append(index)
         self.log_probabilities.append(log_probability)
+        self.alternatives.append(alternatives)
         if len(self.tokens) == self.request.max_new_tokens:
             self.finish_reason = "length"
 
@@ -68,7 +71,9 @@ class Request:
         remember: Whether what was computed is kept for requests that begin the same.
         patient: Whether its responses may stand still while the prompts of others are read, which is faster for all
             together.
+        alternatives: How many of the likeliest tokens are noted at each token of a response; set it before it is added.
         rows: The responses, one for each sampler.
+        begun: Whether its prompt is being read, or has been.
         cached_tokens: How many tokens of the prompt had been computed before.
         progress: How often something new has come.
         error: What went wrong, if something did.
@@ -92,7 +97,9 @@ class Request:
         self.max_new_tokens = max_new_tokens
         self.remember = remember
         self.patient = patient
+        self.alternatives = 0
         self.rows = [Row(self, sampler) for sampler in samplers]
+        self.begun = False
         self.cached_tokens = 0
         self.progress = 0
         self.error: Exception | None = None

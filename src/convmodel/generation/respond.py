@@ -16,13 +16,13 @@ from transformers.generation import GenerateDecoderOnlyOutput
 from convmodel.conversation import Conversation, ConversationLike
 from convmodel.errors import ConfigError
 from convmodel.generation import hf_generate
-from convmodel.generation.detokenizer import Detokenizer
 from convmodel.generation.engine import Engine
 from convmodel.generation.forward import can_be_cached
 from convmodel.generation.options import GenerationOptions
-from convmodel.generation.output import Chunk, ConversationModelOutput, FinishReason, Response, speed
+from convmodel.generation.output import Chunk, ConversationModelOutput, Response, speed
 from convmodel.generation.request import Request, Row
 from convmodel.generation.reranking import response_scores
+from convmodel.generation.row_text import RowText
 from convmodel.generation.sampling import HONOURED, Sampler, with_defaults
 from convmodel.layout import Prompt
 from convmodel.tokenizer import ConversationTokenizer
@@ -198,8 +198,8 @@ def _said(
     progress: Callable[[], None] = lambda: None,
 ) -> list[list[Response]]:
     """Makes text of all responses while they come, for a stop string may end them."""
-    texts = [[_Text(row, tokenizer, options) for row in request.rows] for request in requests]
-    pieces: dict[_Text, list[str]] = {text: [] for each in texts for text in each}
+    texts = [[RowText(row, tokenizer, options.stop_strings) for row in request.rows] for request in requests]
+    pieces: dict[RowText, list[str]] = {text: [] for each in texts for text in each}
     with closing(following):
         for _ in following:
             for text, said in pieces.items():
@@ -217,7 +217,7 @@ def _said(
 def _chunks(
     engine: Engine, tokenizer: ConversationTokenizer, request: Request, options: GenerationOptions
 ) -> Iterator[Chunk]:
-    text = _Text(request.rows[0], tokenizer, options)
+    text = RowText(request.rows[0], tokenizer, options.stop_strings)
     began = None
     with closing(engine.follow(request)) as following:
         for _ in following:
@@ -232,41 +232,6 @@ def _chunks(
         *text.held(),
         tokens_per_second=speed(len(text.detokenizer.ids), seconds),
     )
-
-
-class _Text:
-    """The text of one response in work, which ends where a stop string does."""
-
-    def __init__(self, row: Row, tokenizer: ConversationTokenizer, options: GenerationOptions) -> None:
-        self.detokenizer = Detokenizer(tokenizer.decode, options.stop_strings)
-        self._row = row
-        self._said = 0
-
-    @property
-    def finish_reason(self) -> FinishReason | None:
-        """Why the response ended; a stop string may do that after the engine's row has gone on."""
-        return "stop" if self.detokenizer.stopped else self._row.finish_reason
-
-    def new(self) -> Chunk:
-        """Returns what is new and certain; the tokens of what is not come with a later chunk."""
-        text = ""
-        read = len(self.detokenizer.ids)
-        for index in self._row.tokens[read:]:
-            text += self.detokenizer.add(index)
-            if self.detokenizer.stopped:
-                self._row.finish_reason = "stop"
-                break
-        return Chunk(text, None, *self.held()) if text else Chunk("")
-
-    def held(self) -> tuple[tuple[int, ...], tuple[float, ...]]:
-        """Returns the tokens, and their log-probabilities, that no chunk has had."""
-        part = slice(self._said, len(self.detokenizer.ids))
-        self._said = len(self.detokenizer.ids)
-        return tuple(self._row.tokens[part]), tuple(self._row.log_probabilities[part])
-
-    def finish(self) -> str:
-        """Returns what was held back."""
-        return self.detokenizer.finish()
 
 
 def _sequences(rows: Sequence[Row], pad: int) -> Any:
