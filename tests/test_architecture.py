@@ -49,6 +49,7 @@ ONLY_IN = {
     "peft": {"training"},
     "pyarrow": {"data"},
     "pydantic": {"server"},
+    "prometheus_client": {"server"},
     "rich": {"cli"},
     "sacrebleu": {"evaluation"},
     "starlette": {"server"},

@@ -169,6 +169,18 @@ def lay_out(turns: Sequence[EncodedTurn], separator: int, closing_type: int) -> 
     return [*ids, separator], [*types, closing_type]
 
 
+def begin_turn(ids: Sequence[int], separator: int) -> Prompt:
+    """Lays out a first turn that has not ended.
+
+    Example:
+        >>> begin_turn([7, 8], separator=5)
+        Prompt(input_ids=[5, 7, 8], types=[0, 0, 0], left_out=0, cut=0)
+    """
+    turn = EncodedTurn(ids, 0)
+    laid_out, types = lay_out([turn], separator, 0)
+    return Prompt(laid_out[:-1], types[:-1])
+
+
 def make_prompt(
     turns: Sequence[EncodedTurn],
     separator: int,

@@ -24,13 +24,14 @@ from convmodel.cli import (
     next_turn,
     plot,
     selfchat,
+    serve,
     tokenizer,
 )
 from convmodel.cli.console import RANK, console
 from convmodel.errors import ConvModelError, StoppedError
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown")
-for module in (import_, doctor, fit, plot, evaluate, compare, generate, next_turn, chat, selfchat, demo):
+for module in (import_, doctor, fit, plot, evaluate, compare, generate, next_turn, chat, serve, selfchat, demo):
     app.command(module.__name__.rpartition(".")[2].rstrip("_").replace("_", "-"))(module.command)
 app.add_typer(tokenizer.app, name="tokenizer")
 

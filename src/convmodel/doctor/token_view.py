@@ -95,6 +95,19 @@ def piece(tokenizer: ConversationTokenizer, index: int) -> str:
     return visible(text or str(token))
 
 
+def token_bytes(tokenizer: ConversationTokenizer, index: int) -> bytes:
+    r"""Returns the bytes of text that one token stands for.
+
+    Example:
+        >>> tokenizer = ConversationTokenizer.from_pretrained("gpt2")
+        >>> [token_bytes(tokenizer, index) for index in tokenizer.encode(" you 🦜")]
+        [b' you', b' \xf0\x9f', b'\xa6', b'\x9c']
+    """
+    token = str(tokenizer.hf_tokenizer.convert_ids_to_tokens(index))
+    found = _bytes_of(token)
+    return found if found is not None else token.replace(_SPACE_MARKS, " ").encode()
+
+
 def visible(text: str) -> str:
     r"""Replaces everything that would not be seen, or that would move what stands around it.
 

@@ -40,6 +40,7 @@ class Engine:
     Attributes:
         hf_model: The model.
         caches: What is kept of earlier requests.
+        max_rows: How many responses are generated together.
 
     Example:
         >>> from convmodel import ConversationModel
@@ -71,7 +72,7 @@ class Engine:
         self.caches = PrefixCache(limit)
         self._weight_bytes = weights
         self._position_bytes = 0  # not known before a first prompt was read
-        self._max_rows = max_rows
+        self.max_rows = max_rows
         self._prompts = Prompts(self.caches)
         self._joining: list[tuple[Request, KVCache]] = []  # whose prompts have been read
         self._batches: list[Batch] = []
@@ -135,7 +136,7 @@ class Engine:
             self._settle()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Engine":
-        return Engine(copy.deepcopy(self.hf_model, memo), max_rows=self._max_rows, cache_bytes=self._cache_bytes)
+        return Engine(copy.deepcopy(self.hf_model, memo), max_rows=self.max_rows, cache_bytes=self._cache_bytes)
 
     @property
     def load(self) -> tuple[int, int]:
@@ -217,7 +218,7 @@ class Engine:
         rows = [*self._in_work(), *self._prompts.rows]
         positions = sum(len(row.request.ids) + min(row.request.max_new_tokens, ROOM) for row in [*rows, *request.rows])
         most = max(LEAST_IN_WORK, 2 * self._weight_bytes)
-        few = len(rows) + len(request.rows) <= self._max_rows
+        few = len(rows) + len(request.rows) <= self.max_rows
         return not rows or (few and 0 < positions * self._position_bytes <= most)
 
     # Responses in work

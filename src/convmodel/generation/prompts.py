@@ -3,6 +3,7 @@
 Owns: whose prompt is read next, in pieces, so that a long one keeps neither short ones nor responses in work waiting.
 """
 
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -113,5 +114,5 @@ class Prompts:
             # Not before, so that Ctrl-C loses no request of another thread.
             self.waiting.popleft()
             if cache is not None and request.error is None:
-                request.begun = True
+                request.begun_at = time.monotonic()
                 self.reading.append((request, cache))

@@ -73,7 +73,7 @@ class Request:
             together.
         alternatives: How many of the likeliest tokens are noted at each token of a response; set it before it is added.
         rows: The responses, one for each sampler.
-        begun: Whether its prompt is being read, or has been.
+        begun_at: Since when its prompt is read, as `time.monotonic` has it; None before.
         cached_tokens: How many tokens of the prompt had been computed before.
         progress: How often something new has come.
         error: What went wrong, if something did.
@@ -99,7 +99,7 @@ class Request:
         self.patient = patient
         self.alternatives = 0
         self.rows = [Row(self, sampler) for sampler in samplers]
-        self.begun = False
+        self.begun_at: float | None = None
         self.cached_tokens = 0
         self.progress = 0
         self.error: Exception | None = None

@@ -1,0 +1,89 @@
+"""The server as a program: it listens, and ends well.
+
+Owns: what a signal does: no more requests are taken, those in work are answered, then it ends.
+"""
+
+import asyncio
+import logging
+import signal
+import socket
+from types import FrameType
+
+import uvicorn
+
+from convmodel.errors import ConfigError
+from convmodel.server.app import create_app
+from convmodel.server.service import Service
+
+logger = logging.getLogger(__name__)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Opens the address that a server is to listen at.
+
+    Raises:
+        ConfigError: If it is taken, or none of this machine's.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    opened = socket.socket(family)
+    try:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        opened.bind((host, port))
+    except OSError as error:
+        opened.close()
+        raise ConfigError(f"cannot listen at {host}:{port}: {error.strerror}; give another --port or --host") from error
+    return opened
+
+
+def run(service: Service, opened: socket.socket) -> None:
+    """Serves until a signal comes, and then until all requests in work are answered.
+
+    Raises:
+        Exception: What went wrong when the models were loaded.
+    """
+    config = uvicorn.Config(
+        create_app(service),
+        log_config=None,
+        access_log=False,  # the gate writes one without anybody's text
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=5,
+        h11_max_incomplete_event_size=32 * 2**10,
+        ws="none",
+    )
+    asyncio.run(_Server(config, service).serve([opened]))
+    if service.error is not None:
+        raise service.error
+
+
+class _Server(uvicorn.Server):
+    """A server that answers what it has taken before it ends."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service = service
+        self._asked = False
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begins to end; asked a second time, ends at once."""
+        if self._asked:
+            self.should_exit = self.force_exit = True
+            return
+        self._asked = True
+        self._service.drain()
+        logger.info("no more requests are taken; %s again ends those in work", signal.Signals(sig).name)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Called ten times a second: looks at whether it is time to end."""
+        if self._service.state == "failed":
+            self.should_exit = True
+        if self._asked and self._draining is None:
+            self._draining = asyncio.ensure_future(self._drain())
+        return bool(await super().on_tick(counter))
+
+    _draining: "asyncio.Future[None] | None" = None
+
+    async def _drain(self) -> None:
+        await self._service.drained()
+        self.should_exit = True
