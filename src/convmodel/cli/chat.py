@@ -10,8 +10,6 @@ import typer
 
 from convmodel.cli.console import console, load_model
 from convmodel.cli.model_options import (
-    TEMPERATURE,
-    TOP_P,
     GreedyOption,
     ModelOption,
     QuantizeOption,
@@ -21,6 +19,7 @@ from convmodel.cli.model_options import (
     sampling,
 )
 from convmodel.errors import ConfigError, ConvModelError
+from convmodel.generation.defaults import TEMPERATURE, TOP_P
 
 if TYPE_CHECKING:
     from convmodel.session import ChatSession

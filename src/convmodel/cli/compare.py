@@ -12,8 +12,6 @@ from convmodel.cli.console import console, load_model, print_json, print_result
 from convmodel.cli.data_options import FormatOption, OnErrorOption
 from convmodel.cli.model_options import (
     MODEL_HELP,
-    TEMPERATURE,
-    TOP_P,
     GreedyOption,
     QuantizeOption,
     TemperatureOption,
@@ -24,6 +22,7 @@ from convmodel.data.reading import ConversationReader
 from convmodel.data.shapes import AUTO
 from convmodel.errors import ConfigError
 from convmodel.evaluation.votes import Vote, Wins, add_vote, count_wins, read_votes
+from convmodel.generation.defaults import TEMPERATURE, TOP_P
 
 _SHOWN_TURNS = 6
 

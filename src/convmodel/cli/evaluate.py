@@ -9,8 +9,6 @@ from convmodel.cli.console import console, load_model, print_json, print_result,
 from convmodel.cli.data_options import FormatOption, OnErrorOption
 from convmodel.cli.model_options import (
     MODEL_HELP,
-    TEMPERATURE,
-    TOP_P,
     GreedyOption,
     QuantizeOption,
     TemperatureOption,
@@ -20,6 +18,7 @@ from convmodel.cli.model_options import (
 from convmodel.data.reading import ConversationReader
 from convmodel.data.shapes import AUTO
 from convmodel.errors import ConfigError, ModelLoadError, SaveError
+from convmodel.generation.defaults import TEMPERATURE, TOP_P
 
 if TYPE_CHECKING:
     from collections.abc import Callable

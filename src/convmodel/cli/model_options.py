@@ -28,8 +28,6 @@ GreedyOption = Annotated[bool, typer.Option("--greedy", help="Always the likelie
 TemperatureOption = Annotated[float, typer.Option(min=0.01, help="Above 1 bolder, below 1 safer.")]
 TopPOption = Annotated[float, typer.Option(min=0.01, max=1.0, help="Sample from this much probability.")]
 
-TEMPERATURE, TOP_P = 0.8, 0.95
-
 
 def chosen_model(name: str | None) -> str:
     """Returns the model that was named, or else what `fit` has written here, or else the one in the package."""

@@ -10,8 +10,6 @@ import typer
 from convmodel.cli.console import console, load_model, print_result
 from convmodel.cli.data_options import FormatOption
 from convmodel.cli.model_options import (
-    TEMPERATURE,
-    TOP_P,
     GreedyOption,
     QuantizeOption,
     TemperatureOption,
@@ -23,6 +21,7 @@ from convmodel.data.reading import ConversationReader
 from convmodel.data.shapes import AUTO
 from convmodel.data.writing import to_record
 from convmodel.errors import ConfigError, SaveError
+from convmodel.generation.defaults import TEMPERATURE, TOP_P
 from convmodel.selfchat import SelfChat, SelfTalk, opening_of
 
 

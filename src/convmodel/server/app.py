@@ -50,7 +50,7 @@ def create_app(service: Service) -> ASGIApp:
         app.include_router(module.router)
     app.add_exception_handler(RequestValidationError, answer_validation)
     app.add_exception_handler(HTTPException, answer_http)
-    for kind in (ApiError, ConvModelError):
+    for kind in (ApiError, ConvModelError, Exception):
         app.add_exception_handler(kind, answer_any)
     if service.settings.api_keys:
         _describe_keys(app)

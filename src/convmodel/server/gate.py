@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from convmodel.server.failures import ApiError, of_exception
 from convmodel.server.metrics import Metrics
-from convmodel.server.settings import MAX_BODY, ServerSettings
+from convmodel.server.settings import LOOPBACK, MAX_BODY, ServerSettings
 
 logger = logging.getLogger(__name__)
 access_logger = logging.getLogger("convmodel.server.access")
@@ -78,9 +78,8 @@ class Gate:
                 await self._app(scope, _again(body, receive), sending)
             except Exception as error:
                 logger.exception("request %s failed", request_id)
-                if status:
-                    raise
-                await of_exception(error).response()(scope, receive, sending)
+                if not status:  # else the connection is closed, which tells that something is missing
+                    await of_exception(error).response()(scope, receive, sending)
         finally:
             self._log(scope, status, time.monotonic() - begin, request_id)
 
@@ -180,7 +179,5 @@ def _again(body: bytes, receive: Receive) -> Receive:
 
 def hosts_of(address: str, more: Sequence[str]) -> tuple[str, ...]:
     """Returns the names under which a server that listens at an address may be asked."""
-    from convmodel.server.settings import LOOPBACK
-
     own = f"[{address}]" if ":" in address else address
     return tuple(dict.fromkeys((*LOOPBACK, own.lower(), *(name.lower() for name in more))))

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from convmodel.generation.output import FinishReason
 from convmodel.generation.request import Request
 from convmodel.generation.row_text import RowText
+from convmodel.server.failures import of_exception
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +89,11 @@ class Job:
         """Waits for what comes next; None after the last.
 
         Raises:
-            Exception: What went wrong.
+            ApiError: What went wrong, as the client may know it.
         """
         news = await self._news.get()
         if isinstance(news, Exception):
-            raise news
+            raise of_exception(news) from news
         return news
 
     # Called by the thread of the engine
@@ -146,7 +147,7 @@ async def pieces_of(
     """Yields what comes of several jobs, each piece with the number of its response among all; None after silence.
 
     Raises:
-        Exception: What went wrong with one of them.
+        ApiError: What went wrong with one of them.
     """
     firsts = [sum(len(job.texts) for job in jobs[:number]) for number in range(len(jobs))]
     waiting = {asyncio.ensure_future(job.next()): number for number, job in enumerate(jobs)}

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from convmodel.architecture import positions
 from convmodel.conversation import DEFAULT_SPEAKERS, PINNED_ROLES
 from convmodel.errors import ModelLoadError
+from convmodel.generation.defaults import TEMPERATURE, TOP_P
 from convmodel.generation.engine import Engine
 from convmodel.generation.forward import can_be_cached
 from convmodel.generation.options import read_options
@@ -24,9 +25,6 @@ from convmodel.server.scheduler import Scheduler
 from convmodel.server.settings import ServerSettings
 
 logger = logging.getLogger(__name__)
-
-TEMPERATURE, TOP_P = 0.8, 0.95
-"""What the page begins with; the API's defaults are OpenAI's."""
 
 Loader = Callable[[], Mapping[str, ConversationModel]]
 

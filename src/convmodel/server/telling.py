@@ -41,8 +41,7 @@ async def collect(jobs: Sequence[Job], request: Request) -> list[list[Piece]]:
         The pieces of each response.
 
     Raises:
-        ApiError: 499 if the client has left.
-        Exception: What went wrong.
+        ApiError: What went wrong; 499 if the client has left.
     """
     found: list[list[Piece]] = [[] for job in jobs for _ in job.texts]
 
@@ -113,10 +112,9 @@ class EventStream(Response):
             except TimeoutError:
                 raise
             except Exception as error:
-                api_error = of_exception(error)
-                if api_error.status == 500:
-                    logger.error("a stream failed", exc_info=error)
-                await write(self._failed(api_error.envelope))
+                if not isinstance(error, ApiError):
+                    logger.exception("a stream failed")
+                await write(self._failed(of_exception(error).envelope))
             await write(b"", more=False)
         except TimeoutError:
             logger.info("a client read nothing for %g s: its stream is ended", self._settings.stall_seconds)
