@@ -7,7 +7,9 @@ import asyncio
 import logging
 import signal
 import socket
+import time
 from types import FrameType
+from typing import Any
 
 import uvicorn
 
@@ -47,7 +49,7 @@ def run(service: Service, opened: socket.socket) -> None:
         access_log=False,  # the gate writes one without anybody's text
         server_header=False,
         proxy_headers=False,
-        timeout_keep_alive=30,
+        timeout_keep_alive=round(service.settings.head_seconds),
         timeout_graceful_shutdown=5,
         h11_max_incomplete_event_size=32 * 2**10,
         ws="none",
@@ -57,6 +59,9 @@ def run(service: Service, opened: socket.socket) -> None:
         raise service.error
 
 
+_TICKS = 10  # of uvicorn, a second
+
+
 class _Server(uvicorn.Server):
     """A server that answers what it has taken before it ends."""
 
@@ -64,6 +69,7 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._service = service
         self._asked = False
+        self._silent: dict[Any, tuple[Any, float]] = {}
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begins to end; asked a second time, ends at once."""
@@ -80,7 +86,21 @@ class _Server(uvicorn.Server):
             self.should_exit = True
         if self._asked and self._draining is None:
             self._draining = asyncio.ensure_future(self._drain())
+        if counter % _TICKS == 0:
+            self._close_silent(time.monotonic())
         return bool(await super().on_tick(counter))
+
+    def _close_silent(self, now: float) -> None:
+        """Closes connections that bring no request, which uvicorn leaves open while a head is half sent."""
+        before, self._silent = self._silent, {}
+        for connection in list(self.server_state.connections):
+            newest = getattr(connection, "cycle", None)
+            if newest is not None and not newest.response_complete:
+                continue
+            known, since = before.get(connection, (newest, now))
+            self._silent[connection] = (newest, since if known is newest else now)
+            if now - self._silent[connection][1] > self._service.settings.head_seconds:
+                connection.transport.close()
 
     _draining: "asyncio.Future[None] | None" = None
 

@@ -45,6 +45,7 @@ class ServerSettings:
         wait_seconds: How long a request may wait before its prompt is read.
         run_seconds: How long a response may take after that.
         drain_seconds: How long responses in work may go on after the server was told to stop.
+        head_seconds: How long a connection may stay open without a whole head of a request.
         body_seconds: How long a client may take to send its body.
         stall_seconds: How long a client may leave what it was sent unread.
         ping_seconds: After how much silence a stream says that it is alive.
@@ -60,6 +61,7 @@ class ServerSettings:
     wait_seconds: float = 60.0
     run_seconds: float = 600.0
     drain_seconds: float = 30.0
+    head_seconds: float = 30.0
     body_seconds: float = 20.0
     stall_seconds: float = 60.0
     ping_seconds: float = 15.0
