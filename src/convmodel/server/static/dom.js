@@ -1,0 +1,72 @@
+// Making elements. The only place that does; text goes in as text, never as HTML.
+
+/** Finds an element of the page by its id. */
+export const $ = (id) => document.getElementById(id);
+
+/**
+ * Makes an element.
+ * @param {string} tag its name, with classes after dots: "p.quiet"
+ * @param {Object} properties properties, attributes (aria-…, data-…, for, role) and listeners (onclick, …)
+ * @param {...(Node|string|null)} children what it holds; strings become text
+ */
+export function h(tag, properties = {}, ...children) {
+  const [name, ...classes] = tag.split(".");
+  const element = document.createElement(name);
+  element.classList.add(...classes);
+  for (const [key, value] of Object.entries(properties)) {
+    if (value === undefined || value === null) continue;
+    if (key.startsWith("on")) element.addEventListener(key.slice(2), value);
+    else if (key.includes("-") || key === "for" || key === "role") element.setAttribute(key, value);
+    else element[key] = value;
+  }
+  fill(element, ...children);
+  return element;
+}
+
+/** Replaces what an element holds. */
+export function fill(element, ...children) {
+  element.replaceChildren(...children.flat().filter((child) => child !== null && child !== undefined));
+}
+
+/** Makes a small button whose name is told by its label, or by its text. */
+export function button(text, onclick, properties = {}) {
+  return h("button", { type: "button", onclick, ...properties }, text);
+}
+
+/** Tells people who listen, once. */
+export function say(text) {
+  const place = $("said");
+  place.textContent = "";
+  requestAnimationFrame(() => { place.textContent = text; });
+}
+
+/** Lets somebody save a text as a file. */
+export function download(name, text) {
+  const url = URL.createObjectURL(new Blob([text], { type: "application/jsonl" }));
+  const link = h("a", { href: url, download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(url), 1000);
+}
+
+/** Asks one question in a dialog; resolves to the answer, or to null. */
+export function ask({ title, text = "", value = null, yes = "OK", rows = 1 }) {
+  const dialog = $("ask-dialog");
+  return new Promise((resolve) => {
+    const field = value === null ? null : h("textarea", { value, rows, "aria-label": title });
+    const answer = (given) => { dialog.onclose = null; dialog.close(); resolve(given); };
+    const form = h("form", { onsubmit: (event) => { event.preventDefault(); answer(field ? field.value : true); } },
+      h("h2", { id: "ask-title" }, title),
+      text ? h("p", {}, text) : null,
+      field,
+      h("div.row", {}, button("Cancel", () => answer(null)), h("button.main", { type: "submit" }, yes)));
+    if (field) {
+      field.addEventListener("keydown", (event) => {
+        if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); form.requestSubmit(); }
+      });
+    }
+    fill(dialog, form);
+    dialog.onclose = () => resolve(null);
+    dialog.showModal();
+    if (field) field.select();
+  });
+}
