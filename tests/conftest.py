@@ -1,11 +1,15 @@
 """The models that tests share. Saved once a session: read them, and copy the folder before writing to it."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
+    from serving import Serving
+
+    from convmodel import ConversationModel
     from convmodel.tokenizer import ConversationTokenizer
 
 FAMILIES = ("gpt2", "bytelevel", "unigram", "smollm2")
@@ -72,3 +76,28 @@ def family(zoo: Path, gpt2_folder: Path, request: pytest.FixtureRequest) -> "Con
     if zoo == gpt2_folder:
         return request.getfixturevalue("gpt2_tokenizer")
     return ConversationTokenizer.from_pretrained(zoo)
+
+
+@pytest.fixture(scope="session")
+def served_models(gpt2_folder: Path, bytelevel_folder: Path) -> "dict[str, ConversationModel]":
+    """Models to serve, whose responses vary: `tiny` with token types and GPT-2's vocabulary, `plain` without types."""
+    from scripted import enliven
+
+    from convmodel import ConversationModel
+
+    models = {
+        "tiny": ConversationModel.from_pretrained(gpt2_folder, device="cpu"),
+        "plain": ConversationModel.from_pretrained(bytelevel_folder, device="cpu"),
+    }
+    for model in models.values():
+        enliven(model.hf_model)
+    return models
+
+
+@pytest.fixture(scope="session")
+def server(served_models: "dict[str, ConversationModel]") -> "Iterator[Serving]":
+    """A server of both, as it is without any option; for tests that leave it as they found it."""
+    from serving import serving
+
+    with serving(served_models) as served:
+        yield served

@@ -42,6 +42,7 @@ def create_app(service: Service) -> ASGIApp:
         description="Conversation models behind OpenAI's API.",
         docs_url=None,  # these pages would load scripts from elsewhere
         redoc_url=None,
+        redirect_slashes=False,
         lifespan=lifespan,
     )
     app.state.service = service

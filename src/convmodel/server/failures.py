@@ -3,6 +3,7 @@
 Owns: the error envelope, and which status each of our own errors has.
 """
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from convmodel.errors import ConfigError, ContextTooLongError, ConversationError
 
@@ -67,7 +68,8 @@ class ApiError(Exception):
 
     def response(self) -> Response:
         """The whole response."""
-        return JSONResponse(self.envelope, self.status, self.headers)
+        # In ASCII, since it may quote what is no text, such as half a pair of UTF-16.
+        return Response(json.dumps(self.envelope), self.status, self.headers, media_type="application/json")
 
 
 def unavailable(message: str, code: str, seconds: int) -> ApiError:

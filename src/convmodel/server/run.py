@@ -4,17 +4,22 @@ Owns: what a signal does: no more requests are taken, those in work are answered
 """
 
 import asyncio
+import json
 import logging
 import signal
 import socket
+import sys
 import time
 from types import FrameType
 from typing import Any
 
+import h11
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from convmodel.errors import ConfigError
 from convmodel.server.app import create_app
+from convmodel.server.failures import ApiError
 from convmodel.server.service import Service
 
 logger = logging.getLogger(__name__)
@@ -43,8 +48,16 @@ def run(service: Service, opened: socket.socket) -> None:
     Raises:
         Exception: What went wrong when the models were loaded.
     """
+    asyncio.run(make_server(service).serve([opened]))
+    if service.error is not None:
+        raise service.error
+
+
+def make_server(service: Service) -> uvicorn.Server:
+    """Makes a server of a service, which ends well when its `handle_exit` is called."""
     config = uvicorn.Config(
         create_app(service),
+        http=_Protocol,
         log_config=None,
         access_log=False,  # the gate writes one without anybody's text
         server_header=False,
@@ -54,9 +67,26 @@ def run(service: Service, opened: socket.socket) -> None:
         h11_max_incomplete_event_size=32 * 2**10,
         ws="none",
     )
-    asyncio.run(_Server(config, service).serve([opened]))
-    if service.error is not None:
-        raise service.error
+    return _Server(config, service)
+
+
+class _Protocol(H11Protocol):
+    """HTTP, whose errors have the form of all others."""
+
+    def send_400_response(self, msg: str) -> None:
+        """Answers what is no HTTP, or has a head that is too long, and closes the connection."""
+        too_long = getattr(sys.exception(), "error_status_hint", 400) == 431
+        error = ApiError(431, "the headers are too long") if too_long else ApiError(400, "this is no request of HTTP")
+        body = json.dumps(error.envelope).encode()
+        told = {"Content-Type": "application/json", "Content-Length": str(len(body)), "Connection": "close"}
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):  # else an answer is on its way already
+            for event in (
+                h11.Response(status_code=error.status, headers=[*told.items()]),
+                h11.Data(data=body),
+                h11.EndOfMessage(),
+            ):
+                self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
 
 
 _TICKS = 10  # of uvicorn, a second

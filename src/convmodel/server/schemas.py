@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 from convmodel.server.settings import (
     MAX_ALTERNATIVES,
     MAX_BIASES,
+    MAX_BODY,
     MAX_CHOICES,
     MAX_MESSAGES,
     MAX_NEW_TOKENS,
@@ -64,6 +65,9 @@ def _same(one: Any, other: Any) -> bool:
     return type(one) is type(other) and one == other
 
 
+Text: TypeAlias = Annotated[str, StringConstraints(max_length=MAX_BODY)]
+"""Any text; a constraint lets it be checked for halves of pairs of UTF-16, which JSON can spell."""
+
 Name: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"\S")]
 Stop: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=MAX_STOP_LENGTH)]
 
@@ -72,10 +76,10 @@ class TextPart(Strict):
     """A part of a message's content; only text can be read."""
 
     type: Literal["text", "input_text", "output_text"]
-    text: str
+    text: Text
 
 
-Content: TypeAlias = str | Annotated[list[TextPart], Field(min_length=1, max_length=MAX_MESSAGES)]
+Content: TypeAlias = Text | Annotated[list[TextPart], Field(min_length=1, max_length=MAX_MESSAGES)]
 
 
 class Message(Strict):
@@ -125,7 +129,7 @@ class Sampling(Strict):
         stop: Texts that end the response and are no part of it.
     """
 
-    model: str
+    model: Text
     temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
     top_p: Annotated[float, Field(ge=0, le=1)] = 1.0
     top_k: Annotated[int, Field(ge=0, le=2**20)] = 0
@@ -139,10 +143,10 @@ class Sampling(Strict):
     seed: Annotated[int, Field(ge=0, le=2**63 - 1 - MAX_CHOICES)] | None = None
     stop: Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)] = []
     stream: bool = False
-    user: str | None = None
-    safety_identifier: str | None = None
-    prompt_cache_key: str | None = None
-    metadata: dict[str, str] | None = None
+    user: Text | None = None
+    safety_identifier: Text | None = None
+    prompt_cache_key: Text | None = None
+    metadata: dict[Text, Text] | None = None
 
     @property
     def options(self) -> dict[str, Any]:
@@ -209,7 +213,7 @@ class CompletionRequest(Sampling):
         echo: Whether the text comes first in the result.
     """
 
-    prompt: str | Annotated[list[str], Field(min_length=1, max_length=MAX_CHOICES)]
+    prompt: Text | Annotated[list[Text], Field(min_length=1, max_length=MAX_CHOICES)]
     max_tokens: NewTokens = 16
     n: Choices = 1
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
@@ -234,7 +238,7 @@ class InputMessage(Message):
     """A message of `/v1/responses`, which may say that it is one."""
 
     type: Literal["message"] = "message"
-    id: str | None = None
+    id: Text | None = None
     status: Literal["in_progress", "completed", "incomplete"] | None = None
 
 
@@ -247,17 +251,17 @@ class ResponsesRequest(Strict):
         max_output_tokens: The longest response.
     """
 
-    model: str
-    input: str | Annotated[list[InputMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
-    instructions: str | None = None
+    model: Text
+    input: Text | Annotated[list[InputMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
+    instructions: Text | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
     top_p: Annotated[float, Field(ge=0, le=1)] = 1.0
     max_output_tokens: NewTokens | None = None
     stream: bool = False
-    user: str | None = None
-    safety_identifier: str | None = None
-    prompt_cache_key: str | None = None
-    metadata: dict[str, str] | None = None
+    user: Text | None = None
+    safety_identifier: Text | None = None
+    prompt_cache_key: Text | None = None
+    metadata: dict[Text, Text] | None = None
 
     def as_chat(self) -> ChatRequest:
         """The same request in the form of the other API."""
@@ -279,7 +283,7 @@ class ResponsesRequest(Strict):
 class TokenizeRequest(Strict):
     """`POST /tokenize`: the exact prompt of a conversation."""
 
-    model: str
+    model: Text
     messages: Messages
     reply_as: Name = "assistant"
     max_completion_tokens: NewTokens | None = None
@@ -294,10 +298,10 @@ class FeedbackRequest(Strict):
         should_have_said: What would have been right.
     """
 
-    model: str
+    model: Text
     messages: Annotated[list[Message], Field(min_length=2, max_length=MAX_MESSAGES)]
     rating: Literal["up", "down"] | None = None
-    should_have_said: Annotated[str, StringConstraints(min_length=1, pattern=r"\S")] | None = None
+    should_have_said: Annotated[str, StringConstraints(min_length=1, max_length=MAX_BODY, pattern=r"\S")] | None = None
 
     @model_validator(mode="after")
     def _check(self) -> "FeedbackRequest":
@@ -312,12 +316,10 @@ Label: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=200
 class VoteRequest(Strict):
     """`POST /votes`: which of two responses somebody found better."""
 
-    context: Annotated[list[str], Field(min_length=1, max_length=MAX_MESSAGES)]
-    models: Annotated[
-        list[Annotated[str, StringConstraints(min_length=1, max_length=200)]], Field(min_length=2, max_length=2)
-    ]
-    responses: Annotated[list[str], Field(min_length=2, max_length=2)]
-    winner: str | None = None
+    context: Annotated[list[Text], Field(min_length=1, max_length=MAX_MESSAGES)]
+    models: Annotated[list[Label], Field(min_length=2, max_length=2)]
+    responses: Annotated[list[Text], Field(min_length=2, max_length=2)]
+    winner: Text | None = None
 
     @model_validator(mode="after")
     def _check(self) -> "VoteRequest":

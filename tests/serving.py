@@ -1,0 +1,208 @@
+"""Real servers for tests: on a free port of this machine, in a thread or as a program of their own.
+
+Owns: starting and ending them, and asking them without any client's help.
+"""
+
+import asyncio
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from convmodel import ConversationModel
+from convmodel.generation.engine import Engine
+from convmodel.server.run import listen, make_server
+from convmodel.server.scheduler import Scheduler
+from convmodel.server.service import Service
+from convmodel.server.settings import ServerSettings
+
+HELLO = [{"role": "user", "content": "Hello"}]
+PATIENCE = 30.0
+"""Seconds after which what a test waits for will not come."""
+
+
+@dataclass
+class Answer:
+    """What a server answered."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """The error, if the body is an envelope and nothing else."""
+        assert self.headers["content-type"] == "application/json"
+        assert self.json.keys() == {"error"}
+        error: dict[str, Any] = self.json["error"]
+        assert error.keys() == {"message", "type", "param", "code"}
+        assert isinstance(error["message"], str)
+        assert isinstance(error["type"], str)
+        return error
+
+    @property
+    def events(self) -> list[Any]:
+        """What a stream's `data` lines have, the last of them as text."""
+        return [line if line == "[DONE]" else json.loads(line) for line in data_lines(self.body)]
+
+
+def data_lines(body: bytes) -> list[str]:
+    """What the `data` lines of a stream say."""
+    return [line.removeprefix("data: ") for line in body.decode().split("\n") if line.startswith("data: ")]
+
+
+@dataclass
+class Address:
+    """Where a server listens."""
+
+    port: int
+    key: str | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def connect(self) -> socket.socket:
+        """Opens a connection to write bytes to."""
+        return socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
+
+    def ask(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Answer:
+        """Asks; a body that is no bytes is sent as JSON."""
+        told = {"Content-Type": "application/json"} if body is not None else {}
+        if self.key is not None:
+            told["Authorization"] = f"Bearer {self.key}"
+        told |= headers or {}
+        content = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
+        try:
+            connection.request(method, path, content, {name: value for name, value in told.items() if value})
+            response = connection.getresponse()
+            return Answer(
+                response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()
+            )
+        finally:
+            connection.close()
+
+    def get(self, path: str, **headers: str) -> Answer:
+        return self.ask("GET", path, headers=headers)
+
+    def post(self, path: str, **body: Any) -> Answer:
+        return self.ask("POST", path, body)
+
+    def chat(self, messages: Sequence[Mapping[str, Any]] = HELLO, **options: Any) -> Answer:
+        """Asks for a response to a conversation, of `tiny` if no other model is named."""
+        return self.post("/v1/chat/completions", **{"model": "tiny", "messages": messages} | options)
+
+
+@dataclass
+class Serving(Address):
+    """A server in a thread."""
+
+    service: Service = None  # type: ignore[assignment]
+    server: Any = None
+
+    def scheduler(self, name: str = "tiny") -> Scheduler:
+        return self.service.get(name).scheduler
+
+    def engine(self, name: str = "tiny") -> Engine:
+        return self.scheduler(name).engine
+
+    def model(self, name: str = "tiny") -> Any:
+        """What `scripted` and `watched` take for a model: the server's engine, not that of the Python API."""
+        model = self.service.get(name).model
+        return SimpleNamespace(hf_model=model.hf_model, tokenizer=model.tokenizer, engine=self.engine(name))
+
+    def is_idle(self, name: str = "tiny") -> bool:
+        scheduler = self.scheduler(name)
+        return self.engine(name).load == (0, 0) and not scheduler.waiting and not scheduler.running
+
+
+def wait_until(is_so: Callable[[], Any], seconds: float = PATIENCE) -> float:
+    """Waits for something that no event tells; returns for how long."""
+    begin = time.monotonic()
+    while not is_so():
+        assert time.monotonic() - begin < seconds, "it has not come about"
+        time.sleep(0.002)
+    return time.monotonic() - begin
+
+
+@contextmanager
+def serving(models: Mapping[str, ConversationModel], **settings: Any) -> Iterator[Serving]:
+    """Serves models in a thread until the end of the block."""
+    with serving_loaded(lambda: models, **settings) as served:
+        wait_until(lambda: served.service.state == "ready")
+        yield served
+
+
+@contextmanager
+def serving_loaded(load: Callable[[], Mapping[str, ConversationModel]], **settings: Any) -> Iterator[Serving]:
+    """Serves what a function loads, from the moment on in which the server listens."""
+    service, opened = Service(load, ServerSettings(**settings)), listen("127.0.0.1", 0)
+    port, server = opened.getsockname()[1], make_server(service)
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve([opened])))
+    thread.start()
+    try:
+        wait_until(lambda: server.started)
+        key = settings.get("api_keys", [None])[0]
+        yield Serving(port, key, service, server)
+    finally:
+        server.should_exit = True
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+
+
+@dataclass
+class Program(Address):
+    """A server as a program of its own."""
+
+    process: Any = None
+    said: Any = None
+
+    def ready(self) -> bool:
+        try:
+            return self.get("/ready").status == 200
+        except OSError:
+            return False
+
+    def end(self, sign: int = signal.SIGTERM) -> int:
+        """Sends a signal and returns the exit code."""
+        self.process.send_signal(sign)
+        return int(self.process.wait(PATIENCE))
+
+    def output(self) -> str:
+        self.said.seek(0)
+        return str(self.said.read())
+
+
+@contextmanager
+def program(folder: Path, *arguments: str, key: str | None = None, **environment: str) -> Iterator[Program]:
+    """Runs `convmodel serve` until the end of the block; a first argument of code prepares the program."""
+    port = free_port()
+    command = [sys.executable, "-m", "convmodel", "serve", "--port", str(port), *arguments]
+    with (folder / f"output-{port}").open("w+", encoding="utf-8") as said:
+        process = subprocess.Popen(command, stdout=said, stderr=said, cwd=folder, env=os.environ | environment)
+        try:
+            yield Program(port, key, process, said)
+        finally:
+            process.kill()
+            process.wait(PATIENCE)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return int(found.getsockname()[1])
