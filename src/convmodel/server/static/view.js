@@ -26,7 +26,7 @@ export function showTalk(talk, act, state) {
 function welcome(act) {
   const name = settings.model;
   return h("div.welcome", {},
-    h("h3", {}, name ? `Talk with ${name}` : "Welcome"),
+    h("h2", {}, name ? `Talk with ${name}` : "Welcome"),
     h("p", {}, "Write below, or begin with one of these. The model goes on with the conversation word by word; it was trained on conversations, not on facts, so enjoy it and believe nothing."),
     h("div.openers", {}, ...OPENERS.map((text) => button(text, () => act.begin(text)))),
     h("p.quiet", {}, "You can edit any turn, also the model's: the conversation then branches, and arrows step between branches. Inspect shows what the model really sees."));
@@ -47,7 +47,7 @@ function showTurn(talk, turn, act, state) {
     ...(mine ? [] : act.feedback(turn)),
   ];
   return h("article", { className: `turn ${mine ? "mine" : "theirs"}`, id: `turn-${turn.id}`, "aria-label": `${turn.speaker} says` },
-    h("h3", {}, turn.speaker),
+    h("h2", {}, turn.speaker),
     h("p.text", {}, turn.text || (turn.streaming ? "…" : "")),
     notes(turn),
     h("div.tools", {}, ...tools));

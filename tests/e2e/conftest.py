@@ -1,0 +1,70 @@
+"""A browser, and a page of a real server whose model says what the test wants."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from scripted import scripted
+from serving import Serving, serving
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.fixture(scope="session")
+def browser() -> "Iterator[Browser]":
+    if CHROMIUM is None:
+        pytest.skip("there is no chromium here")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the server keeps feedback and votes."""
+    return tmp_path_factory.mktemp("page")
+
+
+@pytest.fixture(scope="session")
+def server(browser: "Browser", place: Path) -> Iterator[Serving]:
+    """A server with the built-in model under two names; asks for the browser first, which may be missing."""
+    from convmodel import ConversationModel
+
+    model = ConversationModel.from_pretrained("builtin:chitchat")
+    files = {"feedback": place / "feedback.jsonl", "votes": place / "votes.jsonl"}
+    with serving({"chitchat": model, "other": model}, **files) as served:
+        yield served
+
+
+@pytest.fixture
+def page(browser: "Browser", server: Serving) -> "Iterator[Page]":
+    """The page in a browser without a past; the test fails if a script of it does."""
+    context = browser.new_context(viewport={"width": 1200, "height": 800})
+    opened, errors = context.new_page(), []
+    opened.set_default_timeout(10_000)
+    opened.on("pageerror", lambda error: errors.append(str(error)))
+    opened.goto(server.url)
+    opened.get_by_role("heading", name="Talk with chitchat").wait_for()
+    yield opened
+    context.close()
+    assert not errors
+
+
+@pytest.fixture
+def saying(server: Serving) -> Callable[..., AbstractContextManager[Any]]:
+    """Lets the model say some texts, one after the other."""
+
+    def say(*replies: str, name: str = "chitchat", **options: Any) -> AbstractContextManager[Any]:
+        server.engine(name).caches.clear()
+        return scripted(server.model(name), *replies, **options)
+
+    return say

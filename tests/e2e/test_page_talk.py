@@ -1,0 +1,171 @@
+"""Talking on the page: turns, branches, conversations, files."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from page_acts import shown, talk
+from playwright.sync_api import Page, expect
+from serving import Serving, wait_until
+
+from convmodel.data.reading import ConversationReader
+
+pytestmark = pytest.mark.loopback
+
+
+def test_turns_are_said_and_kept(page: Page, saying: Callable[..., Any]) -> None:
+    with saying("Hi there!", "I study music"):
+        talk(page, "Hello")
+        talk(page, "What do you study?")
+
+    assert shown(page) == ["Hello", "Hi there!", "What do you study?", "I study music"]
+    expect(page.locator("article.theirs").last).to_contain_text("tokens a second")
+    expect(page.locator("#used-text")).to_contain_text("of 512 positions used")
+    page.reload()
+    assert shown(page) == ["Hello", "Hi there!", "What do you study?", "I study music"]
+    expect(page.locator("#list .name")).to_have_text(["Hello"])
+    expect(page.locator("#said")).to_be_empty()
+
+
+def test_what_is_said_is_what_the_model_would_generate(page: Page, server: Serving) -> None:
+    page.get_by_role("button", name="Settings").click()
+    page.get_by_label("Seed").fill("5")
+    page.get_by_role("button", name="Done").click()
+    talk(page, "What do you do for fun?")
+
+    model = server.service.get("chitchat").model
+    drawing = {"do_sample": True, "temperature": 0.8, "top_p": 0.95, "top_k": 0, "seed": 5, "min_new_tokens": 1}
+    assert shown(page)[1] == model.generate(["What do you do for fun?"], **drawing).responses[0]
+
+
+def test_a_response_comes_in_pieces_and_can_be_stopped(page: Page, server: Serving, saying: Callable[..., Any]) -> None:
+    with saying("one two three four five six seven eight nine ten " * 20, seconds=0.05):
+        page.get_by_label("Your turn", exact=True).fill("Count")
+        page.keyboard.press("Enter")
+        expect(page.locator("article.theirs .text")).to_contain_text("two")
+        page.keyboard.press("Escape")
+        expect(page.locator("article.theirs")).to_contain_text("stopped")
+        wait_until(lambda: server.is_idle("chitchat"))
+
+    assert 2 <= len(shown(page)[1].split()) < 120
+    expect(page.get_by_role("button", name="Send")).to_be_visible()
+
+
+def test_other_responses_are_branches(page: Page, saying: Callable[..., Any]) -> None:
+    with saying("First", "Second", "Third"):
+        talk(page, "Hello")
+        page.get_by_role("button", name="Regenerate").click()
+        expect(page.get_by_text("2 / 2")).to_be_visible()
+        assert shown(page) == ["Hello", "Second"]
+        page.get_by_role("button", name="Branch before").click()
+        assert shown(page) == ["Hello", "First"]
+        talk(page, "Go on")
+        page.get_by_role("button", name="Branch after").click()
+        assert shown(page) == ["Hello", "Second"]
+        page.get_by_role("button", name="Branch before").click()
+        assert shown(page) == ["Hello", "First", "Go on", "Third"]
+
+
+def test_any_turn_can_be_edited(page: Page, saying: Callable[..., Any]) -> None:
+    with saying("First", "Second") as script:
+        talk(page, "Hello")
+        page.locator("article.mine").get_by_role("button", name="Edit").click()
+        page.get_by_label("What user says").fill("Good evening")
+        page.get_by_role("button", name="Send as a branch").click()
+        expect(page.locator("article.theirs .text")).to_have_text("Second")
+        page.locator("article.theirs").get_by_role("button", name="Edit").click()
+        page.get_by_label("What assistant says").fill("Mended")
+        page.get_by_role("button", name="Keep as a branch").click()
+        expect(page.locator("article.theirs .text")).to_have_text("Mended")
+
+    assert len(script.prompts) == 2
+    assert shown(page) == ["Good evening", "Mended"]
+    page.locator("article.mine").get_by_role("button", name="Branch before").click()
+    assert shown(page) == ["Hello", "First"]
+    page.locator("article.mine").get_by_role("button", name="Edit").click()
+    page.keyboard.press("Escape")
+    assert shown(page) == ["Hello", "First"]
+
+
+def test_a_turn_is_copied(page: Page, saying: Callable[..., Any]) -> None:
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    with saying("Copy me"):
+        talk(page, "Hello")
+    page.locator("article.theirs").get_by_role("button", name="Copy").click()
+    expect(page.locator("#said")).to_have_text("Copied.")
+    assert page.evaluate("navigator.clipboard.readText()") == "Copy me"
+
+
+def test_conversations_are_listed_found_renamed_and_deleted(page: Page, saying: Callable[..., Any]) -> None:
+    names = page.locator("#list .name")
+    with saying("About cats", "About dogs"):
+        talk(page, "Hello cats")
+        page.get_by_role("button", name="New conversation").first.click()
+        talk(page, "Hello dogs")
+    expect(names).to_have_text(["Hello dogs", "Hello cats"])
+
+    page.get_by_label("Search conversations").fill("about CATS")
+    expect(names).to_have_text(["Hello cats"])
+    page.get_by_label("Search conversations").fill("fish")
+    expect(page.get_by_text("Nothing found.")).to_be_visible()
+    page.get_by_label("Search conversations").fill("")
+
+    page.get_by_label("More of Hello cats").click()
+    page.get_by_role("button", name="Rename").click()
+    page.get_by_role("textbox", name="Rename this conversation").fill("Cats")
+    page.keyboard.press("Enter")
+    expect(names).to_have_text(["Hello dogs", "Cats"])
+
+    for answer, left in (("Cancel", ["Hello dogs", "Cats"]), ("Delete", ["Cats"])):
+        page.get_by_label("More of Hello dogs").click()
+        page.locator("#list details[open]").get_by_role("button", name="Delete").click()
+        page.locator("#ask-dialog").get_by_role("button", name=answer).click()
+        expect(names).to_have_text(left)
+    assert shown(page) == ["Hello cats", "About cats"]
+    page.reload()
+    expect(names).to_have_text(["Cats"])
+
+
+def test_conversations_are_exported_as_training_data_and_imported(
+    page: Page, saying: Callable[..., Any], tmp_path: Path
+) -> None:
+    with saying("Hi\nthere “friend” 🦜", "Fine"):
+        talk(page, "Hello")
+        page.get_by_role("button", name="New conversation").first.click()
+        talk(page, "How are you?")
+    with page.expect_download() as waiting:
+        page.get_by_role("button", name="Export all").click()
+    file = tmp_path / "all.jsonl"
+    waiting.value.save_as(file)
+
+    conversations = [*ConversationReader(file)]
+    assert [list(each.turns) for each in conversations] == [
+        ["How are you?", "Fine"],
+        ["Hello", "Hi\nthere “friend” 🦜"],
+    ]
+    assert conversations[0].who == ("user", "assistant")
+
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text(file.read_text() + 'no JSON\n{"messages": []}\n{"messages": [{"role": "user"}]}\n["A", "B"]\n')
+    page.get_by_label("A JSONL file of conversations").set_input_files(bad)
+    expect(page.locator("#notice")).to_contain_text(
+        "3 conversations imported. 3 left out (line 3: it is no JSON; line 4: it has no messages; "
+        "line 5: message 1 needs a role and a content)."
+    )
+    assert page.locator("#list .name").count() == 5
+
+
+def test_an_imported_conversation_keeps_its_speakers_and_system_message(page: Page, tmp_path: Path) -> None:
+    said = [("system", "Be kind"), ("Ann", "Hi"), ("Bob", "Hello"), ("assistant", "You two!")]
+    line = json.dumps({"messages": [{"role": who, "content": text} for who, text in said]})
+    file = tmp_path / "one.jsonl"
+    file.write_text(line + "\n")
+    page.get_by_label("A JSONL file of conversations").set_input_files(file)
+    expect(page.locator("article h2")).to_have_text(["Ann", "Bob", "assistant"])
+    with page.expect_download() as waiting:
+        page.get_by_role("button", name="Export all").click()
+    again = tmp_path / "again.jsonl"
+    waiting.value.save_as(again)
+    assert json.loads(again.read_text()) == json.loads(line)

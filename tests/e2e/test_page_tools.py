@@ -1,0 +1,230 @@
+"""Settings, the inspector, comparing, feedback; colours, phones, keys."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from page_acts import shown, talk
+from playwright.sync_api import Page, expect
+from serving import Serving
+
+from convmodel.data.reading import ConversationReader
+from convmodel.evaluation.votes import read_votes
+
+pytestmark = pytest.mark.loopback
+
+
+def sent(page: Page, path: str = "/v1/chat/completions") -> list[dict[str, Any]]:
+    """Collects what the page asks the server from now on."""
+    found: list[dict[str, Any]] = []
+    page.on("request", lambda each: found.append(each.post_data_json) if each.url.endswith(path) else None)
+    return found
+
+
+def test_settings_are_sent_and_kept(page: Page, saying: Callable[..., Any]) -> None:
+    asked = sent(page)
+    page.get_by_role("button", name="Settings").click()
+    page.get_by_label("Temperature").fill("0.3")
+    page.get_by_label("Top-p").fill("0.5")
+    page.get_by_label("Longest response").fill("17")
+    page.get_by_label("Seed").fill("42")
+    page.get_by_label("My name").fill("Ann")
+    page.get_by_label("Its name").fill("Bob")
+    page.get_by_role("button", name="Done").click()
+    with saying("Hi"):
+        talk(page, "Hello")
+    page.reload()
+    with saying("Again"):
+        talk(page, "Well?")
+
+    given = {"temperature": 0.3, "top_p": 0.5, "max_completion_tokens": 17, "seed": 42, "reply_as": "Bob"}
+    for request in asked:
+        assert given.items() <= request.items()
+    assert asked[1]["messages"] == [
+        {"role": "user", "content": "Hello", "name": "Ann"},
+        {"role": "assistant", "content": "Hi", "name": "Bob"},
+        {"role": "user", "content": "Well?", "name": "Ann"},
+    ]
+    expect(page.locator("article h2")).to_have_text(["Ann", "Bob", "Ann", "Bob"])
+    page.get_by_role("button", name="Settings").click()
+    expect(page.get_by_label("System message")).to_have_count(0)  # the model was trained without
+    page.get_by_role("button", name="Back to the model's own").click()
+    expect(page.get_by_label("Temperature")).to_have_value("0.8")
+    expect(page.get_by_label("My name")).to_have_value("user")
+
+
+def test_the_inspector_shows_the_tokens_of_the_prompt(page: Page, server: Serving, saying: Callable[..., Any]) -> None:
+    page.get_by_role("button", name="Inspect").click()
+    panel = page.get_by_role("complementary", name="What the model sees")
+    expect(panel).to_contain_text("Say something first")
+    with saying("Hi", "Fine"):
+        talk(page, "Hello")
+        talk(page, "How are <sep> you?")
+
+    tokenizer = server.service.get("chitchat").model.tokenizer
+    ids = tokenizer(["Hello", "Hi", "How are <sep> you?"])["input_ids"]
+    expect(panel.locator(".token small")).to_have_text([str(index) for index in ids])
+    expect(panel.locator(".separator")).to_have_count(4)  # the one that was typed is text
+    expect(panel.locator("h3")).to_have_text(["1. user", "2. assistant", "3. user", "assistant responds …"])
+    expect(panel).to_contain_text(f"{len(ids)} tokens of 384")
+    panel.get_by_role("button", name="Close").click()
+    expect(panel).to_be_hidden()
+
+
+def test_what_fell_out_is_told(page: Page, saying: Callable[..., Any], tmp_path: Path) -> None:
+    said = [{"role": ("user", "assistant")[n % 2], "content": f"turn {n} " * 20} for n in range(20)]
+    file = tmp_path / "long.jsonl"
+    file.write_text(json.dumps({"messages": said}) + "\n")
+    page.get_by_label("A JSONL file of conversations").set_input_files(file)
+    with saying("Fine"):
+        talk(page, "And now?")
+    expect(page.locator("article.theirs").last).to_contain_text("oldest turns no longer fit")
+    page.get_by_role("button", name="Inspect").click()
+    expect(page.locator("#inspector")).to_contain_text("of 21 no longer fit and fell out")
+    expect(page.locator("#inspector h3").first).not_to_contain_text("1. user")
+
+
+def test_two_models_are_compared_blind(page: Page, server: Serving, place: Path, saying: Callable[..., Any]) -> None:
+    before = len(read_votes(place / "votes.jsonl"))
+    page.get_by_role("button", name="Compare").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Model").last.select_option("chitchat")
+    dialog.get_by_role("button", name="Start").click()
+    expect(dialog).to_contain_text("Choose two that differ.")
+    dialog.get_by_label("Model").last.select_option("other")
+    dialog.get_by_role("button", name="Start").click()
+    with saying("I am chitchat"), saying("I am other", name="other"):
+        page.get_by_label("Your turn", exact=True).fill("Who are you?")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("button", name="Left is better")).to_be_focused()
+    sides = page.locator(".side .text").all_text_contents()
+    assert sorted(sides) == ["I am chitchat", "I am other"]
+    assert "temperature" not in page.locator("#comparing").inner_text()
+
+    better = ("Left", "Right")[sides.index("I am other")]
+    page.get_by_role("button", name=f"{better} is better").click()
+    expect(page.locator("#notice")).to_contain_text("most likely lie between")
+    assert shown(page) == ["Who are you?", "I am other"]
+    expect(page.locator("article.theirs")).to_contain_text("other · temperature 0.8 · top-p 0.95")
+    expect(page.get_by_text("/ 2")).to_be_visible()
+    vote = read_votes(place / "votes.jsonl")[before]
+    assert vote.context == ["Who are you?"]
+    assert dict(zip(vote.models, vote.responses, strict=True)) == {
+        "chitchat · temperature 0.8 · top-p 0.95": "I am chitchat",
+        "other · temperature 0.8 · top-p 0.95": "I am other",
+    }
+    assert vote.winner == "other · temperature 0.8 · top-p 0.95"
+
+
+def test_feedback_becomes_training_data(page: Page, place: Path, saying: Callable[..., Any]) -> None:
+    file = place / "feedback.jsonl"
+    file.unlink(missing_ok=True)
+    with saying("Hi", "Go away"):
+        talk(page, "Hello")
+        page.get_by_role("button", name="Good response").click()
+        expect(page.get_by_role("button", name="Good response")).to_have_attribute("aria-pressed", "true")
+        talk(page, "How are you?")
+    page.get_by_role("button", name="It should have said …").last.click()
+    page.get_by_role("textbox", name="It should have said …").fill("Fine, thanks!")
+    page.keyboard.press("Enter")
+    expect(page.locator("article.theirs").last).to_contain_text("your words")
+    assert shown(page)[-1] == "Fine, thanks!"
+
+    good, better = ConversationReader(file)
+    assert (good.turns, good.turn_weights) == (("Hello", "Hi"), (0, 1))
+    assert better.turns == ("Hello", "Hi", "How are you?", "Fine, thanks!")
+    assert better.turn_weights == (0, 0, 0, 1)
+
+
+def test_without_a_file_there_are_no_thumbs(page: Page, saying: Callable[..., Any]) -> None:
+    def off(route: Any) -> None:
+        found = route.fetch().json()
+        for each in found["data"]:
+            each["convmodel"]["feedback"] = False
+        route.fulfill(json=found)
+
+    page.route("**/v1/models", off)
+    page.reload()
+    with saying("Hi"):
+        talk(page, "Hello")
+    expect(page.get_by_role("button", name="Good response")).to_have_count(0)
+    page.get_by_role("button", name="Settings").click()
+    expect(page.get_by_role("dialog")).to_contain_text("--feedback FILE")
+
+
+def test_colours_follow_the_system_or_the_setting(page: Page) -> None:
+    def paper() -> str:
+        return str(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+
+    page.emulate_media(color_scheme="light")
+    light = paper()
+    page.emulate_media(color_scheme="dark")
+    dark = paper()
+    assert light != dark
+    page.get_by_role("button", name="Settings").click()
+    page.get_by_label("Colours").select_option("light")
+    assert paper() == light
+    page.reload()
+    assert paper() == light
+
+
+@pytest.mark.parametrize("width", [390, 320])
+def test_it_fits_a_phone(page: Page, saying: Callable[..., Any], width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 740})
+    with saying("A response that is longer than the screen is wide, averylongwordwithoutanyspaces" + "x" * 80):
+        talk(page, "Hello")
+    for name in ("Inspect", "Settings"):
+        page.get_by_role("button", name=name).click()
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        page.keyboard.press("Escape")
+        if name == "Inspect":
+            page.get_by_role("button", name="Close", exact=True).click()
+    expect(page.get_by_role("button", name="New conversation")).to_be_hidden()
+    page.get_by_role("button", name="Show conversations").click()
+    page.get_by_role("button", name="New conversation").click()
+    expect(page.get_by_label("Your turn", exact=True)).to_be_focused()
+    expect(page.get_by_role("button", name="New conversation")).to_be_hidden()
+
+
+def test_all_can_be_done_with_keys(page: Page, saying: Callable[..., Any]) -> None:
+    expect(page.get_by_label("Your turn", exact=True)).to_be_focused()
+    with saying("First", "Second"):
+        page.keyboard.type("Two")
+        page.keyboard.press("Shift+Enter")
+        page.keyboard.type("lines")
+        page.keyboard.press("Enter")
+        expect(page.locator("article.theirs .text")).to_have_text("First")
+        expect(page.get_by_role("button", name="Regenerate")).to_be_enabled()
+        page.keyboard.press("Alt+r")
+        expect(page.locator("article.theirs .text")).to_have_text("Second")
+    assert shown(page)[0] == "Two\nlines"
+    page.keyboard.press("Alt+i")
+    expect(page.locator("#inspector h2")).to_be_focused()
+    page.keyboard.press("Alt+i")
+    expect(page.get_by_role("button", name="Inspect")).to_be_focused()
+    page.keyboard.press("Alt+,")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    page.keyboard.press("Escape")
+    page.keyboard.press("Alt+/")
+    expect(page.get_by_label("Search conversations")).to_be_focused()
+    page.keyboard.press("Alt+n")
+    expect(page.get_by_label("Your turn", exact=True)).to_be_focused()
+    assert shown(page) == []
+    reached = set()
+    for _ in range(30):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("document.activeElement.id || document.activeElement.textContent"))
+    assert {
+        "new",
+        "search",
+        "import",
+        "export-all",
+        "compare",
+        "inspect",
+        "settings",
+        "talk",
+        "draft",
+        "send",
+    } <= reached
