@@ -9,6 +9,8 @@ import math
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Generator
+from contextlib import contextmanager
 
 from convmodel.generation.engine import Engine
 from convmodel.server.failures import ApiError, unavailable
@@ -62,6 +64,7 @@ class Scheduler:
         self._name = name
         self._jobs: list[Job] = []
         self._new: list[Job] = []
+        self._reserved = 0
         self._changed = threading.Condition()
         self._closed = False
         self._seconds = 1.0  # that a response took lately
@@ -72,7 +75,8 @@ class Scheduler:
     def waiting(self) -> int:
         """How many requests wait for their prompts to be read."""
         with self._changed:
-            return sum(job.begun_at is None and not job.request.done for job in (*self._jobs, *self._new))
+            found = sum(job.begun_at is None and not job.request.done for job in (*self._jobs, *self._new))
+            return found + self._reserved
 
     @property
     def running(self) -> int:
@@ -80,14 +84,22 @@ class Scheduler:
         with self._changed:
             return sum(job.begun_at is not None and not job.request.done for job in self._jobs)
 
-    def require_room(self) -> None:
-        """Checks that one more request may wait; called before any work is done for it.
+    @contextmanager
+    def place(self) -> Generator[None]:
+        """Takes a place among those that wait, while what was sent becomes a request.
 
         Raises:
             ApiError: 503 if the server is about to stop, 429 if too many requests wait.
         """
-        if self.draining:
-            raise unavailable("the server is about to stop: ask again, and another one may answer", "draining", 1)
+        self._require_room()
+        self._reserved += 1
+        try:
+            yield
+        finally:
+            self._reserved -= 1
+
+    def _require_room(self) -> None:
+        self._require_going()
         if (waiting := self.waiting) >= self._settings.max_queue:
             self._metrics.refused.labels(self._name).inc()
             pause = min(_LONGEST_PAUSE, max(1, math.ceil(self._seconds * waiting / self.engine.max_rows)))
@@ -99,13 +111,17 @@ class Scheduler:
                 headers={"Retry-After": str(pause)},
             )
 
+    def _require_going(self) -> None:
+        if self.draining:
+            raise unavailable("the server is about to stop: ask again, and another one may answer", "draining", 1)
+
     def submit(self, job: Job) -> None:
-        """Adds a request.
+        """Adds a request, for which there is a `place`.
 
         Raises:
-            ApiError: As `require_room`.
+            ApiError: 503 if the server is about to stop.
         """
-        self.require_room()
+        self._require_going()
         with self._changed:
             self._new.append(job)
             self._changed.notify()
@@ -170,6 +186,7 @@ class Scheduler:
                 over.add(job)
                 self._account(job)
         if over:
+            self.engine.settle()  # there may be no next step to do it
             with self._changed:
                 self._jobs = [job for job in self._jobs if job not in over]
         for loop, each in news.items():
