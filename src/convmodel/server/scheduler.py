@@ -99,7 +99,8 @@ class Scheduler:
             self._reserved -= 1
 
     def _require_room(self) -> None:
-        self._require_going()
+        if self.draining:
+            raise unavailable("the server is about to stop: ask again, and another one may answer", "draining", 1)
         if (waiting := self.waiting) >= self._settings.max_queue:
             self._metrics.refused.labels(self._name).inc()
             pause = min(_LONGEST_PAUSE, max(1, math.ceil(self._seconds * waiting / self.engine.max_rows)))
@@ -111,17 +112,8 @@ class Scheduler:
                 headers={"Retry-After": str(pause)},
             )
 
-    def _require_going(self) -> None:
-        if self.draining:
-            raise unavailable("the server is about to stop: ask again, and another one may answer", "draining", 1)
-
     def submit(self, job: Job) -> None:
-        """Adds a request, for which there is a `place`.
-
-        Raises:
-            ApiError: 503 if the server is about to stop.
-        """
-        self._require_going()
+        """Adds a request, for which there is a `place`."""
         with self._changed:
             self._new.append(job)
             self._changed.notify()
@@ -133,7 +125,7 @@ class Scheduler:
     async def drained(self, seconds: float) -> bool:
         """Waits until all requests are answered, and ends those that are not after some time."""
         deadline = time.monotonic() + seconds
-        while self._jobs or self._new:
+        while self._jobs or self._new or self._reserved:
             if time.monotonic() > deadline:
                 self._fail_all(unavailable("the server stopped before the response had ended", "draining", 1))
                 return False
