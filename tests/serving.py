@@ -98,6 +98,15 @@ class Address:
         finally:
             connection.close()
 
+    def begin(self, **options: Any) -> socket.socket:
+        """Asks for a response to a conversation, and leaves it to the test what it does with the connection."""
+        body = json.dumps({"model": "tiny", "messages": HELLO} | options).encode()
+        head = ["POST /v1/chat/completions HTTP/1.1", "Host: localhost", "Content-Type: application/json",
+                f"Content-Length: {len(body)}", "Connection: close", "", ""]  # fmt: skip
+        connection = self.connect()
+        connection.sendall("\r\n".join(head).encode() + body)
+        return connection
+
     def get(self, path: str, **headers: str) -> Answer:
         return self.ask("GET", path, headers=headers)
 
@@ -130,6 +139,27 @@ class Serving(Address):
     def is_idle(self, name: str = "tiny") -> bool:
         scheduler = self.scheduler(name)
         return self.engine(name).load == (0, 0) and not scheduler.waiting and not scheduler.running
+
+
+def read_all(connection: socket.socket) -> bytes:
+    """Reads until the server closes the connection."""
+    found = b""
+    try:
+        while part := connection.recv(65536):
+            found += part
+    except ConnectionResetError:
+        pass
+    return found
+
+
+def read_until(connection: socket.socket, text: bytes, count: int = 1) -> bytes:
+    """Reads until a text has come so many times."""
+    found = b""
+    while found.count(text) < count:
+        part = connection.recv(4096)
+        assert part, found
+        found += part
+    return found
 
 
 def wait_until(is_so: Callable[[], Any], seconds: float = PATIENCE) -> float:

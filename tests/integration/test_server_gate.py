@@ -3,7 +3,6 @@
 import json
 import logging
 import re
-import socket
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import pytest
 from fastapi.routing import iter_route_contexts
 from prometheus_client.parser import text_string_to_metric_families
-from serving import Address, Serving, serving, wait_until
+from serving import Address, Serving, read_all, serving, wait_until
 from starlette.routing import Route
 
 from convmodel import ConversationModel
@@ -146,17 +145,7 @@ def raw(server: Address, head: str, body: bytes = b"") -> bytes:
     """Sends bytes, and returns all that comes until the server closes the connection."""
     with server.connect() as connection:
         connection.sendall(head.replace("\n", "\r\n").encode("latin-1") + body)
-        return rest(connection)
-
-
-def rest(connection: socket.socket) -> bytes:
-    found = b""
-    try:
-        while part := connection.recv(65536):
-            found += part
-    except ConnectionResetError:
-        pass
-    return found
+        return read_all(connection)
 
 
 def test_no_host_and_two_hosts_are_refused(server: Serving) -> None:
@@ -218,7 +207,7 @@ def test_half_sent_heads_and_silent_connections_are_closed(locked: Serving) -> N
     for begin in (b"", b"POST /tokenize HTTP/1.1\r\nHost: loc"):
         with locked.connect() as connection:
             connection.sendall(begin)
-            assert rest(connection) == b""
+            assert read_all(connection) == b""
 
 
 def test_a_refused_body_is_not_taken_for_a_next_request(locked: Serving) -> None:

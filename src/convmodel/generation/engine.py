@@ -133,7 +133,7 @@ class Engine:
         finally:
             for request in requests:
                 request.cancelled |= not request.done
-            self._settle()
+            self.settle()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Engine":
         return Engine(copy.deepcopy(self.hf_model, memo), max_rows=self.max_rows, cache_bytes=self._cache_bytes)
@@ -183,7 +183,7 @@ class Engine:
                         self._stepping = False
                         self._changed.notify_all()
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
         """Lets go of what is over, unless a step is being made, which does it then."""
         with self._changed:
             if not self._stepping:

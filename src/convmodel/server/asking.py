@@ -30,10 +30,9 @@ async def submit_chat(served: Served, asked: ChatRequest) -> Job:
     Raises:
         ApiError: If it cannot be honoured, or too many requests wait.
     """
-    served.scheduler.require_room()
-    prompt, request, options = await anyio.to_thread.run_sync(_chat, served, asked, limiter=_TOKENIZING)
-    request.alternatives = asked.top_logprobs
-    return _submit(served, prompt, request, options)
+    with served.scheduler.place():
+        found = await anyio.to_thread.run_sync(_chat, served, asked, limiter=_TOKENIZING)
+        return _submit(served, *found, alternatives=asked.top_logprobs)
 
 
 async def submit_completion(served: Served, asked: CompletionRequest, text: str) -> Job:
@@ -42,13 +41,13 @@ async def submit_completion(served: Served, asked: CompletionRequest, text: str)
     Raises:
         ApiError: If it cannot be honoured, or too many requests wait.
     """
-    served.scheduler.require_room()
-    prompt, request, options = await anyio.to_thread.run_sync(_completion, served, asked, text, limiter=_TOKENIZING)
-    request.alternatives = asked.logprobs or 0
-    return _submit(served, prompt, request, options)
+    with served.scheduler.place():
+        found = await anyio.to_thread.run_sync(_completion, served, asked, text, limiter=_TOKENIZING)
+        return _submit(served, *found, alternatives=asked.logprobs or 0)
 
 
-def _submit(served: Served, prompt: Prompt, request: Request, options: GenerationOptions) -> Job:
+def _submit(served: Served, prompt: Prompt, request: Request, options: GenerationOptions, *, alternatives: int) -> Job:
+    request.alternatives = alternatives
     texts = [RowText(row, served.model.tokenizer, options.stop_strings) for row in request.rows]
     job = Job(request, texts, left_out=prompt.left_out, cut=prompt.cut)
     served.scheduler.submit(job)

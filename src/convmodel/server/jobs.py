@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from convmodel.generation.output import FinishReason
 from convmodel.generation.request import Request
 from convmodel.generation.row_text import RowText
-from convmodel.server.failures import of_exception
+from convmodel.server.failures import ApiError, of_exception
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +120,8 @@ class Job:
         elif not self._open:
             self.ended_at = now
             news.append(None)
+        elif self.request.cancelled:
+            news.append(ApiError(499, "the client has left"))
         return news
 
     def tell(self, news: list[Piece | Exception | None]) -> None:

@@ -121,15 +121,22 @@ class _Server(uvicorn.Server):
         return bool(await super().on_tick(counter))
 
     def _close_silent(self, now: float) -> None:
-        """Closes connections that bring no request, which uvicorn leaves open while a head is half sent."""
+        """Closes connections that bring no request, or do not take the end of what they were sent.
+
+        uvicorn leaves them open, as long as it takes, while a head is half sent or a last byte unread.
+        """
+        limit = self._service.settings.head_seconds
         before, self._silent = self._silent, {}
         for connection in list(self.server_state.connections):
             newest = getattr(connection, "cycle", None)
-            if newest is not None and not newest.response_complete:
+            if not (newest is None or newest.response_complete or connection.transport.is_closing()):
                 continue
             known, since = before.get(connection, (newest, now))
-            self._silent[connection] = (newest, since if known is newest else now)
-            if now - self._silent[connection][1] > self._service.settings.head_seconds:
+            since = since if known is newest else now
+            self._silent[connection] = (newest, since)
+            if now - since > 2 * limit:
+                connection.transport.abort()
+            elif now - since > limit:
                 connection.transport.close()
 
     _draining: "asyncio.Future[None] | None" = None

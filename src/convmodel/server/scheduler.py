@@ -9,6 +9,8 @@ import math
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Generator
+from contextlib import contextmanager
 
 from convmodel.generation.engine import Engine
 from convmodel.server.failures import ApiError, unavailable
@@ -62,6 +64,7 @@ class Scheduler:
         self._name = name
         self._jobs: list[Job] = []
         self._new: list[Job] = []
+        self._reserved = 0
         self._changed = threading.Condition()
         self._closed = False
         self._seconds = 1.0  # that a response took lately
@@ -72,7 +75,8 @@ class Scheduler:
     def waiting(self) -> int:
         """How many requests wait for their prompts to be read."""
         with self._changed:
-            return sum(job.begun_at is None and not job.request.done for job in (*self._jobs, *self._new))
+            found = sum(job.begun_at is None and not job.request.done for job in (*self._jobs, *self._new))
+            return found + self._reserved
 
     @property
     def running(self) -> int:
@@ -80,12 +84,21 @@ class Scheduler:
         with self._changed:
             return sum(job.begun_at is not None and not job.request.done for job in self._jobs)
 
-    def require_room(self) -> None:
-        """Checks that one more request may wait; called before any work is done for it.
+    @contextmanager
+    def place(self) -> Generator[None]:
+        """Takes a place among those that wait, while what was sent becomes a request.
 
         Raises:
             ApiError: 503 if the server is about to stop, 429 if too many requests wait.
         """
+        self._require_room()
+        self._reserved += 1
+        try:
+            yield
+        finally:
+            self._reserved -= 1
+
+    def _require_room(self) -> None:
         if self.draining:
             raise unavailable("the server is about to stop: ask again, and another one may answer", "draining", 1)
         if (waiting := self.waiting) >= self._settings.max_queue:
@@ -100,12 +113,7 @@ class Scheduler:
             )
 
     def submit(self, job: Job) -> None:
-        """Adds a request.
-
-        Raises:
-            ApiError: As `require_room`.
-        """
-        self.require_room()
+        """Adds a request, for which there is a `place`."""
         with self._changed:
             self._new.append(job)
             self._changed.notify()
@@ -117,7 +125,7 @@ class Scheduler:
     async def drained(self, seconds: float) -> bool:
         """Waits until all requests are answered, and ends those that are not after some time."""
         deadline = time.monotonic() + seconds
-        while self._jobs or self._new:
+        while self._jobs or self._new or self._reserved:
             if time.monotonic() > deadline:
                 self._fail_all(unavailable("the server stopped before the response had ended", "draining", 1))
                 return False
@@ -170,6 +178,7 @@ class Scheduler:
                 over.add(job)
                 self._account(job)
         if over:
+            self.engine.settle()  # there may be no next step to do it
             with self._changed:
                 self._jobs = [job for job in self._jobs if job not in over]
         for loop, each in news.items():

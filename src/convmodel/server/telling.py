@@ -103,7 +103,9 @@ class EventStream(Response):
     async def _send_all(self, send: Send) -> None:
         async def write(content: bytes, more: bool = True) -> None:
             message = {"type": "http.response.body", "body": content, "more_body": more}
-            await asyncio.wait_for(send(message), self._settings.stall_seconds)
+            # Not `wait_for`, which before Python 3.12 can lose a cancellation, and the stream would wait for ever.
+            async with asyncio.timeout(self._settings.stall_seconds):
+                await send(message)
 
         try:
             try:
