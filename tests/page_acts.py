@@ -9,7 +9,8 @@ def talk(page: Page, text: str) -> None:
     page.get_by_label("Your turn", exact=True).fill(text)
     page.keyboard.press("Enter")
     page.wait_for_function(
-        "before => document.querySelectorAll('article').length >= before + 2 && !document.querySelector('#send').hidden",
+        "before => document.querySelectorAll('article').length >= before + 2"
+        " && !document.querySelector('#send').hidden",
         arg=before,
     )
 
