@@ -75,10 +75,13 @@ def read_votes(path: str | os.PathLike[str]) -> list[Vote]:
     """
     place, votes = Path(path), []
     try:
-        lines = place.read_text(encoding="utf-8").splitlines() if place.exists() else []
+        # Not `splitlines`, which splits at characters that texts in JSON may hold, such as U+2028.
+        lines = place.read_text(encoding="utf-8").split("\n") if place.exists() else []
     except (OSError, UnicodeDecodeError) as error:
         raise ConversationError(f"{path} cannot be read: {error}") from error
     for number, line in enumerate(lines, 1):
+        if not line:
+            continue
         try:
             vote = Vote(**json.loads(line))
             if len(vote.models) != 2 or len(vote.responses) != 2 or vote.winner not in (None, *vote.models):

@@ -4,6 +4,7 @@ Owns: the error envelope, and which status each of our own errors has.
 """
 
 import json
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +14,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from convmodel.errors import ConfigError, ContextTooLongError, ConversationError
+from convmodel.errors import ConfigError, ContextTooLongError, ConversationError, ConvModelError
+
+logger = logging.getLogger(__name__)
 
 INVALID = "invalid_request_error"
 
@@ -119,5 +122,8 @@ async def answer_http(request: Request, error: Exception) -> Response:
 
 
 async def answer_any(request: Request, error: Exception) -> Response:
-    """Answers with our own errors."""
-    return of_exception(error).response()
+    """Answers with our own errors; what the gate does not hear of is logged here."""
+    found = of_exception(error)
+    if found.status == 500 and isinstance(error, ConvModelError):
+        logger.error("%s failed", request.scope["route"].path, exc_info=error)
+    return found.response()

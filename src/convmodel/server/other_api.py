@@ -14,7 +14,7 @@ import anyio
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from convmodel.errors import SaveError
+from convmodel.errors import ConversationError, SaveError
 from convmodel.evaluation.votes import Vote, add_vote, count_wins, read_votes
 from convmodel.server.asking import read_conversation
 from convmodel.server.documents import ERRORS
@@ -143,11 +143,18 @@ def _add_line(place: Path, record: dict[str, Any]) -> None:
         raise SaveError(f"{place} cannot be written: {error.strerror or error}") from error
 
 
+def _read_votes(place: Path) -> list[Vote]:
+    try:
+        return read_votes(place)
+    except ConversationError as error:
+        raise SaveError(str(error)) from error  # nothing of the request is wrong
+
+
 def _add_vote(known: list[Vote], place: Path | None, vote: Vote) -> list[Vote]:
     with _writing:
         if place is not None:
             if not known:
-                known += read_votes(place)
+                known += _read_votes(place)
             add_vote(place, vote)
         known.append(vote)
         del known[:-_MOST_VOTES]
