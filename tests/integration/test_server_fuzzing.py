@@ -1,0 +1,119 @@
+"""Whatever the OpenAPI document allows, and much that it does not: no crash, and every answer as documented."""
+
+import math
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+from serving import HELLO, Serving, wait_until
+
+from convmodel.server.app import create_app
+from convmodel.server.gate import Gate
+from convmodel.server.service import Service
+from convmodel.server.settings import ServerSettings
+
+pytestmark = pytest.mark.loopback
+
+CHECKS = (
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+)
+FAST, THOROUGH = 12, 400  # examples of each route
+
+
+def document() -> dict[str, Any]:
+    gate = create_app(Service(dict, ServerSettings()))
+    assert isinstance(gate, Gate)
+    app: Any = gate._app
+    found: dict[str, Any] = app.openapi()
+    return found
+
+
+schema = schemathesis.openapi.from_dict(document())
+
+
+def check(server: Serving, case: schemathesis.Case) -> None:
+    if isinstance(case.body, dict):
+        if isinstance(case.body.get("model"), str):
+            case.body["model"] = "tiny"  # else most of it would be 404
+        for name in ("max_completion_tokens", "max_tokens", "max_output_tokens"):
+            if isinstance(case.body.get(name), int):
+                case.body[name] %= 4
+    answer = case.call(base_url=server.url, timeout=20)
+    case.validate_response(answer, checks=CHECKS)
+    assert answer.status_code != 422
+    if answer.status_code >= 400:
+        assert answer.json()["error"].keys() == {"message", "type", "param", "code"}
+
+
+@schema.parametrize()
+@settings(max_examples=FAST, suppress_health_check=[*HealthCheck])
+def test_every_route_answers_as_documented(server: Serving, case: schemathesis.Case) -> None:
+    check(server, case)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@schema.parametrize()
+@settings(max_examples=THOROUGH, suppress_health_check=[*HealthCheck])
+def test_every_route_answers_as_documented_at_length(server: Serving, case: schemathesis.Case) -> None:
+    check(server, case)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda children: st.lists(children) | st.dictionaries(st.text(), children),
+    max_leaves=10,
+)
+NAMES = ["temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty", "logit_bias", "seed",
+         "stop", "stream", "n", "logprobs", "top_logprobs", "stream_options", "reply_as", "max_completion_tokens", "messages",
+         "user", "metadata", "tools", "response_format"]  # fmt: skip
+
+
+@given(changes=st.dictionaries(st.sampled_from(NAMES), JSON, max_size=3))
+@settings(max_examples=60, suppress_health_check=[*HealthCheck])
+def test_any_value_of_any_parameter_is_taken_or_refused(server: Serving, changes: dict[str, Any]) -> None:
+    answer = server.chat(**({"max_completion_tokens": 2} | changes))
+    assert answer.status in (200, 400)
+    if answer.status == 400:
+        assert answer.error["type"] == "invalid_request_error"
+
+
+NUMBER = st.sampled_from([0, -0.0, 1e-300, 5e-324, 0.0099, 0.01, 1, 2, math.nextafter(2, 0), math.nextafter(0, 1)])
+
+
+@given(
+    temperature=NUMBER, top_p=NUMBER.filter(lambda value: value <= 1), min_p=NUMBER.filter(lambda value: value <= 1),
+    top_k=st.sampled_from([0, 1, 2, 50257, 2**20]), bias=st.sampled_from([-100, 0, 100]),
+    penalty=st.sampled_from([-2, 0, 2]),
+)  # fmt: skip
+@settings(max_examples=40, suppress_health_check=[*HealthCheck])
+def test_every_mixture_of_extremes_is_sampled_from(
+    server: Serving, temperature: float, top_p: float, min_p: float, top_k: int, bias: float, penalty: float
+) -> None:
+    answer = server.chat(
+        HELLO, temperature=temperature, top_p=top_p, min_p=min_p, top_k=top_k, max_completion_tokens=3, n=2, seed=1,
+        logit_bias={str(index): bias for index in range(0, 50257, 50)}, presence_penalty=penalty,
+        frequency_penalty=penalty,
+    )  # fmt: skip
+    assert answer.status == 200, answer.body
+    assert all(choice["message"]["content"] is not None for choice in answer.json["choices"])
+
+
+def test_nothing_is_left_of_it_all(server: Serving) -> None:
+    wait_until(server.is_idle)
+    wait_until(lambda: server.is_idle("plain"))
+    wait_until(lambda: not server.server.server_state.tasks)
+    assert server.chat(max_tokens=1).status == 200
