@@ -77,9 +77,29 @@ JSON = st.recursive(
     lambda children: st.lists(children) | st.dictionaries(st.text(), children),
     max_leaves=10,
 )
-NAMES = ["temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty", "logit_bias", "seed",
-         "stop", "stream", "n", "logprobs", "top_logprobs", "stream_options", "reply_as", "max_completion_tokens", "messages",
-         "user", "metadata", "tools", "response_format"]  # fmt: skip
+NAMES = [
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "presence_penalty",
+    "frequency_penalty",
+    "logit_bias",
+    "seed",
+    "stop",
+    "stream",
+    "n",
+    "logprobs",
+    "top_logprobs",
+    "stream_options",
+    "reply_as",
+    "max_completion_tokens",
+    "messages",
+    "user",
+    "metadata",
+    "tools",
+    "response_format",
+]
 
 
 @given(changes=st.dictionaries(st.sampled_from(NAMES), JSON, max_size=3))
