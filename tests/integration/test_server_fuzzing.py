@@ -78,27 +78,9 @@ JSON = st.recursive(
     max_leaves=10,
 )
 NAMES = [
-    "temperature",
-    "top_p",
-    "top_k",
-    "min_p",
-    "presence_penalty",
-    "frequency_penalty",
-    "logit_bias",
-    "seed",
-    "stop",
-    "stream",
-    "n",
-    "logprobs",
-    "top_logprobs",
-    "stream_options",
-    "reply_as",
-    "max_completion_tokens",
-    "messages",
-    "user",
-    "metadata",
-    "tools",
-    "response_format",
+    *("temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty", "logit_bias", "seed", "stop"),
+    *("stream", "n", "logprobs", "top_logprobs", "stream_options", "reply_as", "max_completion_tokens", "messages"),
+    *("user", "metadata", "tools", "response_format"),
 ]
 
 
