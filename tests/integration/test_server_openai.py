@@ -210,6 +210,14 @@ def test_log_probabilities(client: openai.OpenAI) -> None:
     assert [(token.token, token.logprob) for token in told] == [(token.token, token.logprob) for token in content]
 
 
+def test_stop_strings_do_not_leak_through_log_probabilities(server: Serving, client: openai.OpenAI) -> None:
+    asked: Any = {"model": "tiny", "messages": TALK, "logprobs": True, "stop": "o wor", "stream": True}
+    with scripted(server.model(), "Well, hello world, it is late"):
+        chunks = list(client.chat.completions.create(**asked))
+    choices = [chunk.choices[0] for chunk in chunks if chunk.choices[0].logprobs]
+    assert [token.token for choice in choices for token in choice.logprobs.content] == ["Well", ","]
+
+
 def test_a_bias_is_openais(server: Serving, client: openai.OpenAI) -> None:
     """A bias is added to the logit: it turns two tokens' order round where it is more than what lies between them."""
     asked: Any = {"model": "tiny", "messages": TALK, "temperature": 0, "max_completion_tokens": 1, "logprobs": True}

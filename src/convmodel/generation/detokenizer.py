@@ -16,6 +16,7 @@ class Detokenizer:
     Attributes:
         ids: The ids so far.
         stopped: Whether a stop string has ended the text.
+        unsaid: How many characters at the end of what was read are held back, or no part of the text.
 
     Example:
         >>> from convmodel import ConversationTokenizer
@@ -34,6 +35,7 @@ class Detokenizer:
         """
         self.ids: list[int] = []
         self.stopped = False
+        self.unsaid = 0
         self._decode = decode
         self._stop_strings = [text for text in stop_strings if text]
         # Ids from `_base` on are decoded; their text up to `_shown` characters has been read.
@@ -68,8 +70,10 @@ class Detokenizer:
         if found:
             self.stopped = True
             self._held = ""
+            self.unsaid = len(text) - min(found)
             return text[: min(found)]
         keep = 0 if last else self._possible_stop(text)
+        self.unsaid = keep
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]
 

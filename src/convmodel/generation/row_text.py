@@ -14,8 +14,20 @@ from convmodel.tokenizer import ConversationTokenizer
 class RowText:
     """The text of one response in work, which ends where a stop string does."""
 
-    def __init__(self, row: Row, tokenizer: ConversationTokenizer, stop_strings: Sequence[str]) -> None:
+    def __init__(
+        self, row: Row, tokenizer: ConversationTokenizer, stop_strings: Sequence[str], *, only_said: bool = False
+    ) -> None:
+        """Starts with an empty text.
+
+        Args:
+            row: The response.
+            tokenizer: Turns its tokens into text.
+            stop_strings: Texts that end it and are not part of it.
+            only_said: Whether tokens of a stop string, or of what could become one, are in no chunk either.
+        """
+        self._only_said = only_said
         self.detokenizer = Detokenizer(tokenizer.decode, stop_strings)
+        self._decode = tokenizer.decode
         self._row = row
         self._said = 0
 
@@ -37,9 +49,18 @@ class RowText:
 
     def held(self) -> tuple[tuple[int, ...], tuple[float, ...]]:
         """Returns the tokens, and their log-probabilities, that no chunk has had."""
-        part = slice(self._said, len(self.detokenizer.ids))
-        self._said = len(self.detokenizer.ids)
+        end = self._certain() if self._only_said else len(self.detokenizer.ids)
+        part = slice(self._said, end)
+        self._said = part.stop
         return tuple(self._row.tokens[part]), tuple(self._row.log_probabilities[part])
+
+    def _certain(self) -> int:
+        """Counts the tokens without those of a stop string, or of what could become one."""
+        end, unsaid = len(self.detokenizer.ids), self.detokenizer.unsaid
+        while unsaid > 0 and end > self._said:
+            end -= 1
+            unsaid -= len(self._decode([self.detokenizer.ids[end]]))
+        return end
 
     def finish(self) -> str:
         """Returns what was held back."""

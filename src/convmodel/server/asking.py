@@ -48,7 +48,7 @@ async def submit_completion(served: Served, asked: CompletionRequest, text: str)
 
 def _submit(served: Served, prompt: Prompt, request: Request, options: GenerationOptions, *, alternatives: int) -> Job:
     request.alternatives = alternatives
-    texts = [RowText(row, served.model.tokenizer, options.stop_strings) for row in request.rows]
+    texts = [RowText(row, served.model.tokenizer, options.stop_strings, only_said=True) for row in request.rows]
     job = Job(request, texts, left_out=prompt.left_out, cut=prompt.cut)
     served.scheduler.submit(job)
     return job

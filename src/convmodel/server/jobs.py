@@ -108,9 +108,10 @@ class Job:
                 self.first_at = now
             if text.finish_reason is not None:
                 self._open.discard(index)
+                rest = text.finish()
                 ids, values = text.held()
                 news.append(
-                    self._piece(index, chunk.text + text.finish(), chunk.token_ids + ids,
+                    self._piece(index, chunk.text + rest, chunk.token_ids + ids,
                                 chunk.log_probabilities + values, text.finish_reason)
                 )  # fmt: skip
             elif chunk.text:

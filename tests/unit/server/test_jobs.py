@@ -20,7 +20,7 @@ STOP = 25
 def make_job(rows: int = 1, stop: tuple[str, ...] = (), alternatives: int = 0) -> Job:
     request = Request([1], [], [Sampler({}, [1], [STOP])] * rows, stop_ids=frozenset([STOP]), max_new_tokens=9)
     request.alternatives = alternatives
-    return Job(request, [RowText(row, TOKENIZER, stop) for row in request.rows])
+    return Job(request, [RowText(row, TOKENIZER, stop, only_said=True) for row in request.rows])
 
 
 def on_a_loop(test: Callable[[], Any]) -> None:
@@ -53,15 +53,24 @@ def test_what_could_begin_a_stop_string_comes_later_with_its_tokens() -> None:
     def test() -> None:
         job = make_job(stop=("bc",))
         say(job, 0, 0, 1)
-        assert job.look(1.0) == [Piece(0, "a", (0, 1), (-0.0, -1.0))]
+        assert job.look(1.0) == [Piece(0, "a", (0,), (-0.0,))]
         say(job, 0, 3)
-        assert job.look(2.0) == [Piece(0, "bd", (3,), (-3.0,))]
-        say(job, 0, 1, 2, 4)
-        [piece, end] = job.look(3.0)
-        assert piece is not None
-        assert isinstance(piece, Piece)
-        assert (piece.text, piece.finish_reason, end) == ("", "stop", None)
+        assert job.look(2.0) == [Piece(0, "bd", (1, 3), (-1.0, -3.0))]
+        say(job, 0, 0, 1)
+        assert job.look(3.0) == [Piece(0, "a", (0,), (-0.0,))]
+        say(job, 0, 2, 4)
+        # The tokens of the stop string are no part of it either.
+        assert job.look(4.0) == [Piece(0, "", (), (), (), "stop"), None]
         assert job.request.done
+
+    on_a_loop(test)
+
+
+def test_what_was_held_back_is_said_at_the_end() -> None:
+    def test() -> None:
+        job = make_job(stop=("bc",))
+        say(job, 0, 0, 1, STOP)
+        assert job.look(1.0) == [Piece(0, "ab", (0, 1), (-0.0, -1.0), (), "stop"), None]
 
     on_a_loop(test)
 
