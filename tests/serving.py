@@ -124,6 +124,13 @@ class Serving(Address):
 
     service: Service = None  # type: ignore[assignment]
     server: Any = None
+    loop: Any = None
+
+    def tasks(self) -> set[Any]:
+        """What the server's loop is at, beside serving itself."""
+        found: set[Any] = asyncio.all_tasks(self.loop)
+        names = ("serving_loaded.<locals>.serve", "LifespanOn.main")
+        return {task for task in found if task.get_coro().__qualname__ not in names}
 
     def scheduler(self, name: str = "tiny") -> Scheduler:
         return self.service.get(name).scheduler
@@ -184,12 +191,18 @@ def serving_loaded(load: Callable[[], Mapping[str, ConversationModel]], **settin
     """Serves what a function loads, from the moment on in which the server listens."""
     service, opened = Service(load, ServerSettings(**settings)), listen("127.0.0.1", 0)
     port, server = opened.getsockname()[1], make_server(service)
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve([opened])))
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    async def serve() -> None:
+        loops.append(asyncio.get_running_loop())
+        await server.serve([opened])
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
     try:
         wait_until(lambda: server.started)
         key = settings.get("api_keys", [None])[0]
-        yield Serving(port, key, service, server)
+        yield Serving(port, key, service, server, loops[0])
     finally:
         server.should_exit = True
         thread.join(PATIENCE)

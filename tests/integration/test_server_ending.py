@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from scripted import scripted
-from serving import Serving, data_lines, program, read_all, read_until, serving, wait_until
+from serving import Serving, data_lines, program, read_all, read_until, serving, serving_loaded, wait_until
 
 from convmodel import ConversationModel
 
@@ -99,6 +99,18 @@ def test_asked_twice_it_ends_at_once(own: Serving) -> None:
         stop(own)
         stop(own)
         assert "[DONE]" not in data_lines(read_all(stream))
+
+
+def test_it_may_be_stopped_while_it_loads(served_models: dict[str, ConversationModel]) -> None:
+    go_on = threading.Event()
+    with serving_loaded(lambda: served_models if go_on.wait(30) else {}) as loading, loading.connect() as connection:
+        connection.sendall(b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n")
+        stop(loading)
+        connection.sendall(b"Connection: close\r\n\r\n")
+        answer = read_all(connection)
+        assert not answer or answer.startswith(b"HTTP/1.1 503")
+        wait_until(lambda: has_ended(loading))
+        go_on.set()
 
 
 def test_a_server_that_has_nothing_to_do_ends_at_once(own: Serving) -> None:

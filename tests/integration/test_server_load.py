@@ -103,7 +103,10 @@ def test_a_response_that_takes_too_long_is_ended(own: Serving) -> None:
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["streaming", "whole"])
-def test_a_client_that_leaves_frees_its_place_within_a_step(own: Serving, stream: bool) -> None:
+def test_a_client_that_leaves_frees_its_place_within_a_step(
+    own: Serving, stream: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     with scripted(own.model(), LONG, "Hi", seconds=STEP) as script:
         leaving = own.begin(stream=stream, max_tokens=100)
         wait_until(lambda: script.steps >= 3)
@@ -112,6 +115,9 @@ def test_a_client_that_leaves_frees_its_place_within_a_step(own: Serving, stream
         wait_until(own.is_idle)
         assert script.steps - before <= 2  # the step in work, and maybe one before the loop hears of it
         assert own.chat().json["choices"][0]["message"]["content"] == "Hi"
+        wait_until(lambda: not own.tasks())
+    told = [record.__dict__["told"]["status"] for record in caplog.records if record.name == "convmodel.server.access"]
+    assert told == [200 if stream else 499, 200]
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["streaming", "whole"])
@@ -175,7 +181,7 @@ def test_two_hundred_clients_vanish_and_the_next_one_is_answered_promptly(
         assert took < 3
         assert {answer.status for answer in answers} <= {200, 429}
         wait_until(own.is_idle)
-        wait_until(lambda: not own.server.server_state.tasks)
+        wait_until(lambda: not own.tasks())
         assert threading.active_count() < 20
 
 

@@ -20,7 +20,7 @@ from convmodel.server.jobs import Job
 from convmodel.server.schemas import ChatRequest, CompletionRequest, Message
 from convmodel.server.service import Served
 
-_TOKENIZING = anyio.CapacityLimiter(2)
+ENCODING = anyio.CapacityLimiter(2)
 """Texts of a megabyte take a second to encode: in threads, and few of them, so that nobody else waits for it."""
 
 
@@ -31,7 +31,7 @@ async def submit_chat(served: Served, asked: ChatRequest) -> Job:
         ApiError: If it cannot be honoured, or too many requests wait.
     """
     with served.scheduler.place():
-        found = await anyio.to_thread.run_sync(_chat, served, asked, limiter=_TOKENIZING)
+        found = await anyio.to_thread.run_sync(_chat, served, asked, limiter=ENCODING)
         return _submit(served, *found, alternatives=asked.top_logprobs)
 
 
@@ -42,7 +42,7 @@ async def submit_completion(served: Served, asked: CompletionRequest, text: str)
         ApiError: If it cannot be honoured, or too many requests wait.
     """
     with served.scheduler.place():
-        found = await anyio.to_thread.run_sync(_completion, served, asked, text, limiter=_TOKENIZING)
+        found = await anyio.to_thread.run_sync(_completion, served, asked, text, limiter=ENCODING)
         return _submit(served, *found, alternatives=asked.logprobs or 0)
 
 

@@ -12,6 +12,7 @@ from convmodel.conversation import Conversation
 from convmodel.doctor.token_view import piece
 from convmodel.generation.options import GenerationOptions
 from convmodel.generation.respond import make_prompt
+from convmodel.layout import Prompt
 from convmodel.server.asking import make_options, read_conversation
 from convmodel.server.schemas import TokenizeRequest
 from convmodel.server.service import Served
@@ -26,7 +27,7 @@ def tokenize(served: Served, asked: TokenizeRequest) -> dict[str, Any]:
     conversation = read_conversation(served, asked.messages)
     options = make_options(served, asked.max_completion_tokens, "max_completion_tokens", reply_as=asked.reply_as)
     prompt = make_prompt(served.model.tokenizer, conversation, options)
-    tokens, names = _tokens(served, conversation, options)
+    tokens, names = _tokens(served, conversation, options, prompt)
     return {
         "object": "tokens",
         "model": served.id,
@@ -41,10 +42,9 @@ def tokenize(served: Served, asked: TokenizeRequest) -> dict[str, Any]:
 
 
 def _tokens(
-    served: Served, conversation: Conversation, options: GenerationOptions
+    served: Served, conversation: Conversation, options: GenerationOptions, prompt: Prompt
 ) -> tuple[list[dict[str, Any]], list[str]]:
     tokenizer = served.model.tokenizer
-    prompt = make_prompt(tokenizer, conversation, options)
     arranged = conversation if tokenizer.layout.use_token_types else conversation.joined()
     names = list(dict.fromkeys((*arranged.names, tokenizer.responder(conversation, options.reply_as))))
     turns = _turns(conversation, arranged, sum(index == tokenizer.sep_token_id for index in prompt.input_ids) - 1)

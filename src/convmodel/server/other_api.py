@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, Response
 
 from convmodel.errors import ConversationError, SaveError
 from convmodel.evaluation.votes import Vote, add_vote, count_wins, read_votes
-from convmodel.server.asking import read_conversation
+from convmodel.server.asking import ENCODING, read_conversation
 from convmodel.server.documents import ERRORS
 from convmodel.server.failures import ApiError
 from convmodel.server.inspecting import tokenize
@@ -73,7 +73,7 @@ async def model(id: str, request: Request) -> dict[str, Any]:
 async def tokens(asked: TokenizeRequest, request: Request) -> dict[str, Any]:
     """Shows the exact prompt of a conversation: ids, types, pieces of text."""
     served = _service(request).get(asked.model)
-    return await anyio.to_thread.run_sync(tokenize, served, asked)
+    return await anyio.to_thread.run_sync(tokenize, served, asked, limiter=ENCODING)
 
 
 @router.post("/feedback", responses=ERRORS)

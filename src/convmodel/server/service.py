@@ -132,7 +132,7 @@ class Service:
         Raises:
             ApiError: 503 while they are loaded.
         """
-        if self.state in ("loading", "failed"):
+        if self.state in ("loading", "failed") or not self._served:  # the last where a stop came before the end of it
             raise unavailable("the model is being loaded: ask again in a moment", "loading", 2)
         return [*self._served.values()]
 
