@@ -45,6 +45,7 @@ ONLY_IN = {
     "datasets": {"data"},
     "datasketch": {"data"},
     "fastapi": {"server"},
+    "httpx2": {"cli"},
     "matplotlib": {"doctor", "training"},
     "peft": {"training"},
     "pyarrow": {"data"},

@@ -22,7 +22,8 @@ from convmodel.errors import ConfigError, ConvModelError
 from convmodel.generation.defaults import TEMPERATURE, TOP_P
 
 if TYPE_CHECKING:
-    from convmodel.session import ChatSession
+    from convmodel.cli.remote_session import RemoteSession
+    from convmodel.session import Session
 
 HELP = """\
 /undo        take back your newest turn and the response to it
@@ -42,15 +43,50 @@ def command(
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest response in tokens.")] = None,
     system: Annotated[str | None, typer.Option(help="A first turn that is never left out.")] = None,
     quantize: QuantizeOption = None,
+    url: Annotated[
+        str | None,
+        typer.Option(help="Talk with the model of a server that speaks OpenAI's API, such as http://127.0.0.1:8000."),
+    ] = None,
+    api_key: Annotated[
+        str | None, typer.Option(envvar="CONVMODEL_API_KEY", help="The key of that server.", show_default=False)
+    ] = None,
 ) -> None:
     """Talks with a model, turn by turn; /help shows what else can be typed.
 
     The number before the prompt tells how many turns are in the context. Old turns leave it when it is full.
     """
+    if url is not None:
+        if quantize is not None:
+            raise ConfigError("--quantize is for a model that is loaded here: the server with that --url has its own")
+        drawing = {"temperature": 0.0} if greedy else {"temperature": temperature, "top_p": top_p}
+        with _remote(url, model, api_key, system, drawing, max_new_tokens) as remote:
+            _talk(remote, remote.model)
+        return
     name = chosen_model(model)
     conversation_model = load_model(name, quantize=quantize)
     drawing = sampling(greedy=greedy, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens)
     session = conversation_model.session([{"role": "system", "content": system}] if system else (), **drawing)
+    _talk(session, name)
+
+
+def _remote(
+    url: str,
+    model: str | None,
+    api_key: str | None,
+    system: str | None,
+    drawing: dict[str, float],
+    max_new_tokens: int | None,
+) -> "RemoteSession":
+    from convmodel.cli.remote_session import RemoteSession
+
+    def waits(seconds: float) -> None:
+        console.print(f"the server is busy: again in {seconds:.0f} s", style="dim")
+
+    length = {} if max_new_tokens is None else {"max_completion_tokens": max_new_tokens}
+    return RemoteSession(url, model=model, api_key=api_key, system=system, waits=waits, **drawing, **length)
+
+
+def _talk(session: "Session", name: str) -> None:
     if sys.stdin.isatty():
         console.print(f"Talking with {name}. /help for help, Ctrl+D to leave.", highlight=False)
     Chat(session).run()
@@ -59,7 +95,7 @@ def command(
 class Chat:
     """Reads lines, passes them to a session, and shows what it answers."""
 
-    def __init__(self, session: "ChatSession") -> None:
+    def __init__(self, session: "Session") -> None:
         self.session = session
         self._interactive = sys.stdin.isatty()
 
