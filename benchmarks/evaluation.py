@@ -4,9 +4,12 @@
 
 MODEL is a folder or hub id; without it, random weights of GPT-2 small's shape. The text is the sample's test
 conversations, cut into the same windows for all. Trainer gets them in their order, padded to the longest of each batch,
-with labels of -100 where there is no target, and `prediction_loss_only`, which is its quickest way. Each side is
-warmed up once; the rounds take turns, and medians are printed. The plain loop takes one window at a time in float32 and
-adds up in float64; its perplexity must be ours to 1e-4 of it.
+with labels of -100 where there is no target, and `prediction_loss_only`, which is its quickest way. With `--lm-eval`
+(pip install lm-eval) its `HFLM` is measured, too: on each turn given all turns before it, which is what `evaluate`
+tells, and rolling over each conversation as one text, which is not.
+
+Each side is warmed up once; the rounds take turns, and medians are printed. The plain loop takes one window at a time
+in float32 and adds up in float64; its perplexity must be ours to 1e-4 of it.
 """
 
 import argparse
@@ -21,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from transformers import GPT2Config, Trainer, TrainingArguments
 
-from convmodel import ConversationModel
+from convmodel import Conversation, ConversationModel
 from convmodel.data.batching import pad
 from convmodel.data.reading import ConversationReader
 from convmodel.data.window_set import WindowSet, encode_windows
@@ -41,6 +44,7 @@ def main() -> None:
     parser.add_argument("--max-length", type=int, default=256)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--lm-eval", action="store_true")
     options = parser.parse_args()
     model = load(options.model, options.tokenizer)
     talks = [*ConversationReader(SAMPLE)][: options.conversations]
@@ -60,12 +64,16 @@ def main() -> None:
         ),
         "Trainer.evaluate": lambda: trainer.evaluate(eval_dataset=list(windows.windows)),
     }
+    if options.lm_eval:
+        sides |= lm_eval_sides(model, talks, options.max_length, options.batch_size)
     seconds = measure(sides, options.rounds)
     for name, taken in seconds.items():
         times = ", ".join(f"{each:.2f}" for each in taken)
         print(f"{name}: {windows.tokens / statistics.median(taken):,.0f} tokens/s (seconds: {times})")
-    ratio = statistics.median(seconds["Trainer.evaluate"]) / statistics.median(seconds["evaluate"])
-    print(f"evaluate is {ratio:.2f} times as fast as Trainer.evaluate")
+    for name in sides:
+        if not name.startswith("evaluate"):
+            ratio = statistics.median(seconds[name]) / statistics.median(seconds["evaluate"])
+            print(f"evaluate is {ratio:.2f} times as fast as {name}")
     compare(model, windows, options.batch_size)
 
 
@@ -94,6 +102,32 @@ def trainer_of(model: ConversationModel, batch_size: int) -> Trainer:
         return tensors
 
     return Trainer(model=model.hf_model, args=arguments, data_collator=collate)
+
+
+def lm_eval_sides(
+    model: ConversationModel, talks: Sequence[Conversation], max_length: int, batch_size: int
+) -> dict[str, Callable[[], object]]:
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+
+    tokenizer = model.tokenizer
+    lm = HFLM(model.hf_model, tokenizer=tokenizer.hf_tokenizer, batch_size=batch_size, max_length=max_length)
+    turns: list[tuple[tuple[str, str], list[int], list[int]]] = []
+    for talk in talks:
+        context: list[int] = []
+        for turn in talk.turns:
+            context.append(tokenizer.sep_token_id)
+            ids = tokenizer.encode(turn)
+            said = [*ids, tokenizer.sep_token_id][: max_length - 2]
+            turns.append((("", ""), context[-(max_length - len(said)) :], said))
+            context += ids
+    whole = [
+        Instance("loglikelihood_rolling", {}, ("\n".join(talk.turns),), number) for number, talk in enumerate(talks)
+    ]
+    return {
+        "lm-eval, each turn given those before": lambda: lm._loglikelihood_tokens(turns, disable_tqdm=True),
+        "lm-eval, rolling": lambda: lm.loglikelihood_rolling(whole, disable_tqdm=True),
+    }
 
 
 def measure(sides: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:

@@ -184,7 +184,7 @@ async def queue(client: httpx2.AsyncClient, server: Server, openers: Sequence[st
         print(
             f"{AT_ONCE} at once, round {number}: {len(answered)} answered, {refused} refused with 429, {lost} lost; "
             f"{seconds:.1f} s; first token: median {statistics.median(firsts):.2f} s, p95 "
-            f"{firsts[int(0.95 * len(firsts))]:.2f} s; memory {before} MiB before, {peak} at most, {resident(server)} after"
+            f"{firsts[int(0.95 * len(firsts))]:.2f} s; memory {before} MiB before, {peak} most, {resident(server)} now"
         )
 
 

@@ -51,6 +51,7 @@ ONLY_IN = {
     "pyarrow": {"data"},
     "pydantic": {"server"},
     "prometheus_client": {"server"},
+    "ray": {"server"},
     "rich": {"cli"},
     "sacrebleu": {"evaluation"},
     "starlette": {"server"},
