@@ -65,20 +65,20 @@ async def soak(own: Serving, seconds: float) -> tuple[int, list[int]]:
     """Talks for some time; returns how many conversations there were, and the memory at ten moments."""
     begin, numbers, measured, counted = time.monotonic(), itertools.count(), [], 0
 
-    async def one(number: int) -> None:
+    async def one(client: openai.AsyncOpenAI, number: int) -> None:
         nonlocal counted
         choose = random.Random(number)
-        async with openai.AsyncOpenAI(base_url=f"{own.url}/v1", api_key="none", max_retries=0) as client:
-            while time.monotonic() - begin < seconds:
-                await talk(client, choose, numbers)
-                counted += 1
+        while time.monotonic() - begin < seconds:
+            await talk(client, choose, numbers)
+            counted += 1
 
     async def measure() -> None:
         for _ in range(10):
             await asyncio.sleep(seconds / 10)
             measured.append(memory())
 
-    await asyncio.gather(measure(), *(one(number) for number in range(CLIENTS)))
+    async with openai.AsyncOpenAI(base_url=f"{own.url}/v1", api_key="none", max_retries=0) as client:
+        await asyncio.gather(measure(), *(one(client, number) for number in range(CLIENTS)))
     return counted, measured
 
 
