@@ -97,7 +97,7 @@ def check(served_models: dict[str, ConversationModel], seconds: float, most: int
 
 
 def test_memory_is_flat_for_a_moment(served_models: dict[str, ConversationModel]) -> None:
-    check(served_models, 2.5, 24 * MIB)
+    check(served_models, 1.5, 24 * MIB)
 
 
 @pytest.mark.slow
