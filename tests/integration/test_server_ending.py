@@ -131,9 +131,11 @@ def test_the_program_logs_json_without_texts_and_ends_well(tmp_path: Path) -> No
             assert [model["id"] for model in served.get("/v1/models").json["data"]] == ["chitchat", "mine"]
         assert served.get("/v1/models", Authorization="Bearer key-of-nobody").status == 401
         said = [{"role": "user", "content": secret}]
-        separator = served.post("/tokenize", model="mine", messages=said).json["tokens"][0]["id"]
+        ends = {
+            str(index): -100 for index in ConversationModel.from_pretrained("builtin:chitchat").tokenizer.stop_token_ids
+        }
         asked = {"model": "mine", "messages": said, "stream": True, "max_completion_tokens": 300,
-                 "logit_bias": {str(separator): -100}, "stream_options": {"include_usage": True}}  # fmt: skip
+                 "logit_bias": ends, "stream_options": {"include_usage": True}}  # fmt: skip
         with ThreadPoolExecutor() as pool:
             streams = [pool.submit(served.post, "/v1/chat/completions", **asked) for _ in range(3)]
             wait_until(lambda: b'convmodel_running_requests{model="mine"} 3.0' in served.get("/metrics").body)
@@ -170,8 +172,13 @@ def test_the_program_logs_json_without_texts_and_ends_well(tmp_path: Path) -> No
     ],
 )
 def test_what_is_wrong_with_the_command_is_told_in_one_line(
-    run: Callable[..., int], capfd: pytest.CaptureFixture[str], arguments: list[str], message: str
+    run: Callable[..., int],
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    message: str,
 ) -> None:
+    monkeypatch.setattr("convmodel.server.logs.use_json_lines", lambda: None)  # pytest's handlers stay as they are
     Path("empty").touch()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])

@@ -21,7 +21,7 @@ TALK = [
 ]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def client(server: Serving) -> Iterator[openai.OpenAI]:
     with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
         yield client

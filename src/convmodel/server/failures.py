@@ -85,7 +85,9 @@ def of_exception(error: Exception) -> ApiError:
     if isinstance(error, ApiError):
         return error
     if isinstance(error, ContextTooLongError):
-        return ApiError(400, str(error), param="messages", code="context_length_exceeded")
+        what = str(error).partition(";")[0]  # the cure there is that of Python's API
+        said = f"{what}: shorten it, or ask for fewer new tokens"
+        return ApiError(400, said, param="messages", code="context_length_exceeded")
     if isinstance(error, ConversationError):
         return ApiError(400, str(error), param="messages")
     if isinstance(error, ConfigError):

@@ -267,7 +267,7 @@ class ResponsesRequest(Strict):
         """The same request in the form of the other API."""
         said = [{"role": "system", "content": self.instructions}] if self.instructions else []
         given = [{"role": "user", "content": self.input}] if isinstance(self.input, str) else [
-            {"role": each.role, "content": each.text} for each in self.input
+            {"role": each.role, "content": each.text, "name": each.name} for each in self.input
         ]  # fmt: skip
         return ChatRequest.model_validate(
             {
