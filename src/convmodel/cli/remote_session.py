@@ -5,6 +5,7 @@ Owns: requests to other people's servers, and what their answers mean to somebod
 
 import json
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +59,9 @@ class RemoteSession(Session):
         self._options = options
         self._waits = waits
         base = url.rstrip("/").removesuffix("/v1")
-        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        headers = {"X-Session-Id": uuid.uuid4().hex}  # several servers behind one address keep a conversation together
+        if api_key:
+            headers["Authorization"] = f"Bearer {api_key}"
         self._url = base
         self._client = httpx2.Client(base_url=base, headers=headers, timeout=_PATIENCE)
         try:

@@ -17,8 +17,9 @@ export const key = {
   set: (value) => (value ? sessionStorage.setItem(KEY, value) : sessionStorage.removeItem(KEY)),
 };
 
-async function request(path, { body, signal } = {}) {
+async function request(path, { body, signal, session } = {}) {
   const headers = {};
+  if (session) headers["X-Session-Id"] = session; // several servers behind one address keep a conversation together
   if (key.get()) headers.Authorization = `Bearer ${key.get()}`;
   if (body !== undefined) headers["Content-Type"] = "application/json";
   let response;
@@ -81,12 +82,12 @@ export async function isReady() {
 /**
  * Streams a response.
  * @param {Object} body the request, without `stream`
- * @param {{signal: AbortSignal, onText: (text: string) => void}} listener
+ * @param {{signal: AbortSignal, session: string, onText: (text: string) => void}} listener
  * @returns {Promise<{reason: string, usage: Object}>} why it ended, and what it took
  */
-export async function respond(body, { signal, onText }) {
+export async function respond(body, { signal, session, onText }) {
   const asked = { ...body, stream: true, stream_options: { include_usage: true } };
-  const response = await request("/v1/chat/completions", { body: asked, signal });
+  const response = await request("/v1/chat/completions", { body: asked, signal, session });
   let reason = null;
   let usage = null;
   try {

@@ -55,6 +55,7 @@ export async function respond(place, talk, turns, signal) {
   place.scrollIntoView({ block: "end" });
   await Promise.all(order.map((side, index) => api.respond(request(talk, turns, side), {
     signal,
+    session: talk.id,
     onText: (text) => {
       texts[index] += text;
       columns[index].lastChild.textContent = texts[index];

@@ -154,7 +154,7 @@ async function respondOnce(own, turns, parent, signal) {
   toEnd();
   try {
     const onText = (text) => { turn.text += text; if (own === talk) view.showText(turn); };
-    Object.assign(turn, await api.respond(preferences.request(own, turns), { signal, onText }));
+    Object.assign(turn, await api.respond(preferences.request(own, turns), { signal, session: own.id, onText }));
     say(`${turn.speaker} says: ${turn.text}`);
   } catch (error) {
     if (turn.text.trim()) turn[error.name === "AbortError" ? "stopped" : "broken"] = true;
