@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 Run = Callable[..., int]
+from convmodel.data.reading import ConversationReader
+from convmodel.report_card.card import data_identity
 
 
 def test_figures_with_intervals(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
@@ -48,6 +50,9 @@ def test_reports_have_the_model_before_fine_tuning_beside(run: Run, capfd: pytes
 
     base = str(Path("gpt2").resolve())
     found = json.loads(Path("report.json").read_text(encoding="utf-8"))
+    training = data_identity(ConversationReader("train.jsonl"))
+    assert (found["data"]["training"], found["data"]["training_sha256"]) == ("train.jsonl", training)
+    assert training in Path("report.html").read_text(encoding="utf-8")
     assert [each["name"] for each in found["models"]] == ["new", base, "the nearest training context"]
     assert (found["comparisons"][0]["first"], found["comparisons"][0]["second"]) == (base, "new")
     assert "How good is new?" in Path("report.html").read_text(encoding="utf-8")

@@ -88,14 +88,15 @@ def _responses(
 ) -> list[Vote]:
     """Lets both models respond to the same contexts; what comes is votes without a winner."""
     conversations = [*reader]
-    from convmodel.report_card.measuring import Settings, respond
+    from convmodel.report_card.measuring import Settings, chosen_contexts, respond
 
-    settings = Settings(responses=number, generation=options, seed=seed)
+    settings = Settings(generation=options, seed=seed)
+    chosen = chosen_contexts(conversations, number, seed)
     said = []
     for name in models:
         model = load_model(name, quantize=quantize)
         with console.status(f"{name} responds ..."):
-            said.append(respond(model, conversations, settings)[0])
+            said.append(respond(model, conversations, chosen, settings)[0])
     return [
         Vote(list(one.context.turns), list(models), [one.response, other.response], None)
         for one, other in zip(*said, strict=True)

@@ -154,7 +154,7 @@ def _card(
     training = None if train is None else ConversationReader(train, on_error=settings["on_error"])
     if training is not None:
         next(iter(training))  # what cannot be read is told before anything is measured
-    from convmodel.report_card.card import make_card, nearest_context
+    from convmodel.report_card.card import data_identity, make_card, nearest_context
     from convmodel.report_card.measuring import Settings, evaluate_model
 
     chosen = Settings(**settings)
@@ -177,7 +177,9 @@ def _card(
         before = _found_base(models, measure)
     with console.status("comparing ..."):
         nearest = nearest_context(measured[0], training) if training is not None and chosen.responses else None
-        facts = {"name": str(data.source), "skipped": data.problems.count}
+        facts: dict[str, Any] = {"name": str(data.source), "skipped": data.problems.count}
+        if training is not None:
+            facts |= {"training": str(training.source), "training_sha256": data_identity(training)}
         return make_card(measured, conversations, chosen, data=facts, base=before, nearest=nearest)
 
 
@@ -230,6 +232,9 @@ def _show(card: "ReportCard") -> None:
             rows.append((label, *("" if number is None else f"{number:,}" for number in numbers)))
     if skipped := card.data["skipped"] + max((result.skipped for result in results if result), default=0):
         rows.append(("rows that could not be used", *(f"{skipped:,}" for _ in results)))
+    left_out = [len(each.asked) - len(each.exchanges) for each in card.models]
+    if any(left_out):
+        rows.append(("contexts that could not be responded to", *(f"{count:,}" for count in left_out)))
     print_table(("", *(each.name for each in card.models)), rows)
     for comparison in card.comparisons:
         print_result("\n" + comparison.verdict())

@@ -5,7 +5,7 @@ Owns: figures as formulas over sums a conversation, and the bootstrap over conve
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -79,6 +79,12 @@ class Figure:
             # All conversations are alike, and so is every draw; that 0 of 20 are empty does not mean that none will be.
             low, high = wilson(round(value * len(rows)), len(rows))
         return Estimate(value, low, high, len(rows))
+
+    def spread(self, places: Sequence[int], total: int) -> "Figure":
+        """Returns the figure with its rows at some places among others that have nothing to count."""
+        rows = np.zeros((total, self.rows.shape[1]))
+        rows[list(places)] = self.rows
+        return replace(self, rows=rows)
 
     @property
     def value(self) -> float:

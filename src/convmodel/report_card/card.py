@@ -138,7 +138,7 @@ def nearest_context(evaluated: Evaluated, training: Iterable[Conversation]) -> E
         replace(exchange, response=nearest.respond(exchange.context), finish_reason="stop", tokens=0)
         for exchange in evaluated.exchanges
     ]
-    return with_responses(Evaluated(NEAREST), exchanges, training)
+    return with_responses(Evaluated(NEAREST, asked=evaluated.asked), exchanges, training)
 
 
 def differences(first: Evaluated, second: Evaluated, seed: int) -> list[Difference]:
@@ -184,6 +184,7 @@ def _described(model: Evaluated, seed: int) -> dict[str, Any]:
         "stops": None if model.stops is None else model.stops.tolist(),
         "signatures": model.signatures,
         "tokens_per_second": model.speed,
+        "contexts_left_out": len(model.asked) - len(model.exchanges),
         "exchanges": [each.to_dict() for each in model.exchanges],
         "copies": [
             {"kind": copy.kind, "said": copy.said, "source": copy.source} for copy in model.copies if copy is not None

@@ -83,7 +83,8 @@ class Evaluated:
         depths: Figures of the first turns, the second ones, ...
         stops: How sure it is of ends; see `calibration`.
         losses: For each conversation nats and tokens.
-        exchanges: What it says.
+        asked: The conversations whose last turn it was to say, by their numbers, from 1.
+        exchanges: What it says; nothing to contexts that do not fit, which `on_error` may leave out.
         copies: Of each exchange what its response has from the training data; none without training data.
         signatures: Of BLEU and chrF.
         speed: What it computes and generates a second, in tokens.
@@ -97,6 +98,7 @@ class Evaluated:
     depths: dict[str, list[Figure]] = field(default_factory=dict)
     stops: Array | None = None
     losses: Array | None = None
+    asked: list[int] = field(default_factory=list)
     exchanges: list[Exchange] = field(default_factory=list)
     copies: list[Copy | None] = field(default_factory=list)
     signatures: dict[str, str] = field(default_factory=dict)
@@ -129,18 +131,22 @@ def evaluate_model(
     say("reading the conversations")
     found = _likelihood(model, name, conversations, settings)
     figures = found.figures
+    usable = _usable(found, settings)
     if settings.distractors:
         say("telling next turns from others")
-        figures += next_turn_figures(
+        told = next_turn_figures(
             model.hf_model,
             model.tokenizer,
-            conversations,
+            [conversations[index] for index in usable],
             distractors=settings.distractors,
             seed=settings.seed,
         )
+        figures += [figure.spread(usable, len(conversations)) for figure in told]
     if settings.responses:
         say("generating responses")
-        exchanges, speed = respond(model, conversations, settings)
+        asked = chosen_contexts(conversations, settings.responses, settings.seed)
+        found = replace(found, asked=[index + 1 for index in asked])
+        exchanges, speed = respond(model, conversations, sorted({*asked} & {*usable}), settings)
         found = with_responses(found, exchanges, training)
         found.speed["generated"] = speed
     if settings.self_chats:
@@ -203,15 +209,21 @@ def _is_answered(conversation: Conversation) -> bool:
     return has_next_turn(conversation) and before_last(conversation).next_speaker() == conversation.who[-1]
 
 
+def _usable(found: Evaluated, settings: Settings) -> list[int]:
+    """Returns the conversations that fit in the model, all of them unless others are to be left out."""
+    assert found.losses is not None
+    is_left_out = settings.on_error == "skip" and found.result is not None and found.result.skipped
+    return [index for index, (_, tokens) in enumerate(found.losses) if tokens or not is_left_out]
+
+
 def respond(
-    model: ConversationModel, conversations: Sequence[Conversation], settings: Settings
+    model: ConversationModel, conversations: Sequence[Conversation], chosen: Sequence[int], settings: Settings
 ) -> tuple[list[Exchange], float]:
-    """Lets the model say the last turn of some conversations.
+    """Lets the model say the last turn of the chosen conversations.
 
     Returns:
         What it says, and how many tokens a second.
     """
-    chosen = chosen_contexts(conversations, settings.responses, settings.seed)
     contexts = [before_last(conversations[index]) for index in chosen]
     seeded = {"seed": settings.seed} if settings.generation.get("do_sample") else {}
     begin = time.perf_counter()
@@ -240,13 +252,21 @@ def with_responses(
         return evaluated
     responses, references = zip(*((each.response, each.reference) for each in exchanges), strict=True)
     overlap, signatures = overlap_figures(responses, references)
-    figures = [*evaluated.figures, *overlap, *response_figures(exchanges)]
+    figures = [*overlap, *response_figures(exchanges)]
     copies: list[Copy | None] = []
     if training is not None:
         found = find_copies([*responses, *references], training)
         copies, human = found[: len(responses)], found[len(responses) :]
         figures += [*copy_figures(copies), *copy_figures(human, "references", "references_")]
-    return replace(evaluated, figures=figures, exchanges=exchanges, copies=copies, signatures=signatures)
+    asked = evaluated.asked or [each.number for each in exchanges]
+    places = [asked.index(each.number) for each in exchanges]
+    return replace(
+        evaluated,
+        figures=[*evaluated.figures, *(figure.spread(places, len(asked)) for figure in figures)],
+        exchanges=exchanges,
+        copies=copies,
+        signatures=signatures,
+    )
 
 
 def _loops(model: ConversationModel, conversations: Sequence[Conversation], settings: Settings) -> Figure:

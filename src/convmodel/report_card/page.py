@@ -27,7 +27,7 @@ _LONGEST = 600  # characters of a turn that are shown
 _STYLE = """
 .why { color: var(--soft); font-weight: 400; font-size: .85rem; max-width: 34rem; }
 .figures td { white-space: normal; min-width: 6.5rem; } .figures td .why { white-space: nowrap; }
-.figures thead th { overflow-wrap: anywhere; }
+.figures thead th { min-width: 7rem; overflow-wrap: anywhere; }
 .verdict { border-left: 4px solid var(--bar); padding-left: .8rem; }
 .exchange { border-top: 1px solid var(--line); padding: .6rem 0; }
 .turn { margin: .25rem 0; padding: .3rem .6rem; border-radius: .6rem; background: var(--s0); white-space: pre-wrap;

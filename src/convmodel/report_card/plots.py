@@ -3,6 +3,7 @@
 Owns: drawing measured numbers; colours and SVG are those of the doctor's pictures.
 """
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -17,6 +18,7 @@ from convmodel.report_card.measuring import Evaluated
 _COLOURS = (FILL, "#e69f00", "#009e73", "#cc79a7", "#56b4e9")  # Okabe and Ito's, readable on light and dark
 _MARKERS = ("o", "s", "^", "D", "v")
 _STEPS = 12  # bars of lengths
+_ROOM = 11  # characters of a model's name beside a bar
 _FAR_APART = 10  # times the lowest perplexity: beyond, the lower ones could not be told apart
 
 
@@ -85,9 +87,7 @@ def speed_plot(models: Sequence[Evaluated]) -> str:
     """Draws the tokens a second of each model."""
     shown = {"read": "reads", "generated": "writes"}
     found = [
-        (f"{visible_line(model.name)[-10:]} {shown[name]}", round(speed))
-        for model in models
-        for name, speed in model.speed.items()
+        (f"{_end(model.name)} {shown[name]}", round(speed)) for model in models for name, speed in model.speed.items()
     ]
     return bars(found, "speed", "tokens a second")
 
@@ -106,6 +106,13 @@ def _legend(axes: Any, models: Sequence[Evaluated]) -> None:
     legend = axes.legend(frameon=False, fontsize="small", labelcolor=INK)
     for text in legend.get_texts():
         text.set_parse_math(False)  # a folder's name may have dollars
+
+
+def _end(name: str) -> str:
+    """Returns the part of a name that tells models apart, as long as there is room beside a bar."""
+    line = visible_line(name).rstrip("/")
+    last = re.split("[/:]", line)[-1] or line
+    return last if len(last) <= _ROOM else "…" + last[1 - _ROOM :]
 
 
 def _short(name: str) -> str:

@@ -1,10 +1,12 @@
 """Everything of one model: the parts in order, on conversations that are the same for every model."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from convmodel import Conversation, ConversationModel
+from convmodel.errors import ContextTooLongError
 from convmodel.report_card.measuring import Settings, chosen_contexts, evaluate_model, identity_of
 
 TALKS = [
@@ -54,6 +56,25 @@ def test_responses_are_what_generate_says(model: ConversationModel) -> None:
         assert each.response == model.generate(each.context, max_new_tokens=4).responses[0]
         assert (*each.context.turns, each.reference) == TALKS[each.number - 1].turns
     assert found.speed["generated"] > 0
+
+
+def test_what_does_not_fit_is_left_out_of_all_parts_and_counted(model: ConversationModel) -> None:
+    long = Conversation(["rule " * 200, "Hello", "How are you"], ["system", "user", "assistant"], pinned=1)
+    talks = [TALKS[0], long, *TALKS[2:4]]
+    with pytest.raises(ContextTooLongError):
+        evaluate_model(model, "A", talks, ALL, training=talks)
+    found = evaluate_model(model, "A", talks, replace(ALL, on_error="skip"), training=TALKS)
+
+    assert found.result is not None
+    assert found.result.skipped == 1
+    assert found.asked == [1, 2, 3, 4]
+    assert [each.number for each in found.exchanges] == [1, 3, 4]
+    rows = {figure.name: figure.measured.tolist() for figure in found.figures if figure.resampled}
+    assert rows["mrr"] == rows["perplexity"] == rows["f1"] == [True, False, True, True]
+    without = evaluate_model(model, "A", [TALKS[0], *TALKS[2:4]], ALL, training=TALKS)
+    ours, theirs = ({each.name: each.value for each in one.figures} for one in (found, without))
+    assert ours["mrr"] == theirs["mrr"]
+    assert ours["f1"] == theirs["f1"]
 
 
 def test_only_answered_conversations_are_chosen_and_no_more_than_asked_for() -> None:

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from convmodel.report_card.files import write_report
 from convmodel.report_card.markdown import update_model_card
 from convmodel.report_card.measuring import Evaluated, Settings, with_responses
 from convmodel.report_card.page import EXTREMES, report_page
+from convmodel.report_card.plots import speed_plot
 from convmodel.report_card.wording import GROUPS, groups, shown, summary, title
 
 EVIL = '<script>alert("$1")</script> | `x` *y*'
@@ -170,3 +172,12 @@ def test_a_model_card_has_one_section_the_newest(card: ReportCard, tmp_path: Pat
 def test_a_folder_without_a_card_is_told(card: ReportCard, tmp_path: Path) -> None:
     with pytest.raises(SaveError, match=r"README\.md is no file"):
         update_model_card(tmp_path, card)
+
+
+def test_models_are_told_apart_beside_bars() -> None:
+    models = [
+        replace(evaluated(name), speed={"read": 10.0}) for name in ("builtin:chitchat", "runs/of/a-model-with-a-name")
+    ]
+    drawn = speed_plot(models)
+    assert "chitchat reads" in drawn
+    assert "…ith-a-name reads" in drawn
