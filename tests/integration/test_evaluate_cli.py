@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-Run = Callable[..., int]
 from convmodel.data.reading import ConversationReader
 from convmodel.report_card.card import data_identity
+
+Run = Callable[..., int]
 
 
 def test_figures_with_intervals(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
