@@ -38,6 +38,11 @@ def test_what_is_said_is_what_the_model_would_generate(page: Page, server: Servi
     model = server.service.get("chitchat").model
     drawing = {"do_sample": True, "temperature": 0.8, "top_p": 0.95, "top_k": 0, "seed": 5, "min_new_tokens": 1}
     assert shown(page)[1] == model.generate(["What do you do for fun?"], **drawing).responses[0]
+    page.get_by_role("button", name="Regenerate").click()
+    expect(page.get_by_text("2 / 2")).to_be_visible()
+    expect(page.get_by_role("button", name="Send")).to_be_visible()
+    another = model.generate(["What do you do for fun?"], **drawing | {"seed": 6}).responses[0]
+    assert shown(page)[1] == another
 
 
 def test_a_response_comes_in_pieces_and_can_be_stopped(page: Page, server: Serving, saying: Callable[..., Any]) -> None:

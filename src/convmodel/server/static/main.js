@@ -148,13 +148,14 @@ function upTo(own, id) {
 }
 
 async function respondOnce(own, turns, parent, signal) {
+  const attempt = tree.after(own, parent);
   const turn = tree.add(own, parent, { role: "assistant", speaker: settings.them, text: "", streaming: true });
   keep(own);
   show();
   toEnd();
   try {
     const onText = (text) => { turn.text += text; if (own === talk) view.showText(turn); };
-    Object.assign(turn, await api.respond(preferences.request(own, turns), { signal, session: own.id, onText }));
+    Object.assign(turn, await api.respond(preferences.request(own, turns, { attempt }), { signal, session: own.id, onText }));
     say(`${turn.speaker} says: ${turn.text}`);
   } catch (error) {
     if (turn.text.trim()) turn[error.name === "AbortError" ? "stopped" : "broken"] = true;

@@ -61,7 +61,7 @@ export function request(talk, turns, other = {}) {
     temperature: other.temperature ?? value("temperature", id),
     top_p: other.topP ?? value("topP", id),
     max_completion_tokens: value("longest", id),
-    ...(settings.seed === "" ? {} : { seed: Number(settings.seed) }),
+    ...(settings.seed === "" ? {} : { seed: Number(settings.seed) + (other.attempt ?? 0) }), // another one each time
     ...(settings.them === "assistant" ? {} : { reply_as: settings.them }),
   };
 }

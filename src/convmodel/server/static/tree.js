@@ -41,6 +41,9 @@ export function add(talk, parent, turn) {
   return made;
 }
 
+/** Counts the branches after a turn. */
+export const after = (talk, parent) => (parent ? talk.turns[parent].next : talk.top).length;
+
 /** Tells which of how many branches a turn is. */
 export function branch(talk, turn) {
   const ids = brothers(talk, turn);
