@@ -4,9 +4,11 @@ import json
 import os
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'convmodel[ray]'")
 
@@ -94,8 +96,21 @@ def test_keys_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None
     seen = []
     monkeypatch.setattr(ray_app, "ServerSettings", lambda **given: seen.append(given) or _Settings())
     monkeypatch.setitem(os.environ, ray_app.KEY_VARIABLE, "secret")
-    ray_app.build(ray_app.RayArguments(model="m"))
+    ray_app.build(ray_app.RayArguments(model="m", cache_memory=3))
     assert seen[0]["api_keys"] == ("secret",)
+    assert seen[0]["cache_bytes"] == 3 * 2**20
+
+
+def test_the_example_is_a_configuration_that_the_application_takes() -> None:
+    from ray.serve.schema import ServeDeploySchema
+
+    from convmodel.server import ray_app
+
+    told = yaml.safe_load(Path("examples/ray-serve.yaml").read_text(encoding="utf-8"))
+    (application,) = ServeDeploySchema.model_validate(told).applications
+    assert application.import_path == f"{ray_app.__name__}:{ray_app.build.__name__}"
+    arguments = ray_app.RayArguments(**application.args)
+    assert (arguments.model, arguments.min_replicas) == ("builtin:chitchat", 2)
 
 
 class _Settings:

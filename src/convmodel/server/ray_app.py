@@ -37,6 +37,7 @@ class RayArguments(BaseModel):
         quantize: `int8`, on CPUs.
         hosts: Names that a Host header may have, with commas between; `*` for any, where there is a key.
         system_messages: Whether system messages are taken by a model that was trained without.
+        cache_memory: MiB for what each replica remembers of conversations; a quarter of its weights.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -50,6 +51,7 @@ class RayArguments(BaseModel):
     quantize: str | None = None
     hosts: str = ",".join(LOOPBACK)
     system_messages: bool = False
+    cache_memory: int | None = Field(None, ge=1)
 
 
 def build(arguments: RayArguments) -> serve.Application:
@@ -64,6 +66,7 @@ def build(arguments: RayArguments) -> serve.Application:
         hosts=tuple(each.strip() for each in arguments.hosts.split(",")),
         max_queue=MAX_ROWS,
         system_messages=arguments.system_messages,
+        cache_bytes=None if arguments.cache_memory is None else arguments.cache_memory * 2**20,
     )
 
     def make() -> ASGIApp:
