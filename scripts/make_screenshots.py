@@ -17,7 +17,11 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
-FOLDER = Path(__file__).parents[1] / "docs/images"
+ROOT = Path(__file__).parents[1]
+sys.path.append(str(ROOT / "tests"))
+from page_acts import talk  # noqa: E402
+
+FOLDER = ROOT / "docs/images"
 PORT = 18234
 TURNS = ("Hello! How are you?", "What do you study?", "Do you have any pets?")
 
@@ -82,17 +86,6 @@ def open_page(browser: Browser, seed: int, width: int, height: int, **options: s
     page.reload()
     page.get_by_role("heading", name="Talk with").wait_for()
     return page
-
-
-def talk(page: Page, text: str) -> None:
-    before = page.locator("article").count()
-    page.get_by_label("Your turn", exact=True).fill(text)
-    page.keyboard.press("Enter")
-    page.wait_for_function(
-        "before => document.querySelectorAll('article').length >= before + 2"
-        " && !document.querySelector('#send').hidden",
-        arg=before,
-    )
 
 
 def save(page: Page, name: str) -> None:

@@ -61,7 +61,7 @@ def options(
 
     `convmodel fit data/train.jsonl --model gpt2 --output-dir model` fine-tunes GPT-2 on them.
 
-    `convmodel chat --model model` talks with the result.
+    `convmodel chat --model model` talks with the result; `convmodel serve model` opens a web page to talk on, and OpenAI's API.
 
     Results go to standard output, everything else to standard error.
     """
