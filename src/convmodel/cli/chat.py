@@ -20,6 +20,7 @@ from convmodel.cli.model_options import (
 )
 from convmodel.errors import ConfigError, ConvModelError
 from convmodel.generation.defaults import TEMPERATURE, TOP_P
+from convmodel.server.settings import KEY_VARIABLE
 
 if TYPE_CHECKING:
     from convmodel.cli.remote_session import RemoteSession
@@ -48,7 +49,7 @@ def command(
         typer.Option(help="Talk with the model of a server that speaks OpenAI's API, such as http://127.0.0.1:8000."),
     ] = None,
     api_key: Annotated[
-        str | None, typer.Option(envvar="CONVMODEL_API_KEY", help="The key of that server.", show_default=False)
+        str | None, typer.Option(envvar=KEY_VARIABLE, help="The key of that server.", show_default=False)
     ] = None,
 ) -> None:
     """Talks with a model, turn by turn; /help shows what else can be typed.

@@ -61,7 +61,9 @@ def options(
 
     `convmodel fit data/train.jsonl --model gpt2 --output-dir model` fine-tunes GPT-2 on them.
 
-    `convmodel chat --model model` talks with the result; `convmodel serve model` opens a web page to talk on, and OpenAI's API.
+    `convmodel chat --model model` talks with the result.
+
+    `convmodel serve model` opens a web page to talk on, and a server that OpenAI's clients talk to.
 
     Results go to standard output, everything else to standard error.
     """

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from convmodel.conversation import DEFAULT_SPEAKERS, Conversation
 from convmodel.errors import ConfigError, ConvModelError, GenerationError, ModelLoadError
 from convmodel.generation.output import Chunk
+from convmodel.server.settings import SESSION_HEADER
 from convmodel.session import Session
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class RemoteSession(Session):
         self._options = options
         self._waits = waits
         base = url.rstrip("/").removesuffix("/v1")
-        headers = {"X-Session-Id": uuid.uuid4().hex}  # several servers behind one address keep a conversation together
+        headers = {SESSION_HEADER: uuid.uuid4().hex}  # several servers behind one address keep a conversation together
         if api_key:
             headers["Authorization"] = f"Bearer {api_key}"
         self._url = base

@@ -11,11 +11,10 @@ import typer
 from convmodel.cli.console import console, load_model
 from convmodel.cli.model_options import QuantizeOption, chosen_model
 from convmodel.errors import ConfigError, MissingExtraError
+from convmodel.server.settings import KEY_VARIABLE
 
 if TYPE_CHECKING:
     from convmodel.model import ConversationModel
-
-KEY_VARIABLE = "CONVMODEL_API_KEY"
 
 
 def command(
@@ -25,6 +24,7 @@ def command(
             help="Models: folders, hub ids or builtin:chitchat; NAME=MODEL to choose the name that clients use. By "
             "default the folder model if there is one, else builtin:chitchat.",
             show_default=False,
+            metavar="MODEL...",
         ),
     ] = None,
     *,

@@ -16,12 +16,7 @@ from convmodel.generation.engine import MAX_ROWS
 from convmodel.model import ConversationModel
 from convmodel.server.app import create_app
 from convmodel.server.service import Service
-from convmodel.server.settings import LOOPBACK, ServerSettings
-
-KEY_VARIABLE = "CONVMODEL_API_KEY"
-
-SESSION_HEADER = "X-Session-Id"
-"""Requests with the same value go to the same replica, which remembers what it has read of the conversation."""
+from convmodel.server.settings import KEY_VARIABLE, LOOPBACK, ServerSettings
 
 
 class RayArguments(BaseModel):

@@ -30,6 +30,12 @@ MAX_ALTERNATIVES = 20
 MAX_NEW_TOKENS = 2**20
 """The largest number of new tokens that makes sense; the model's positions are the limit that counts."""
 
+KEY_VARIABLE = "CONVMODEL_API_KEY"
+"""The environment variable that may name a key, of servers and of those who ask them."""
+
+SESSION_HEADER = "X-Session-Id"
+"""Where several servers are behind one address, requests with the same value go to the one that remembers them."""
+
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 """Names of this machine in a Host header."""
 
