@@ -174,3 +174,14 @@ def test_an_imported_conversation_keeps_its_speakers_and_system_message(page: Pa
     again = tmp_path / "again.jsonl"
     waiting.value.save_as(again)
     assert json.loads(again.read_text()) == json.loads(line)
+
+
+def test_two_tabs_know_of_each_other(page: Page, server: Serving, saying: Callable[..., Any]) -> None:
+    other = page.context.new_page()
+    other.goto(server.url)
+    with saying("Hi", "Hey"):
+        talk(page, "From one tab")
+        expect(other.locator("#list .name")).to_have_text(["From one tab"])
+        talk(other, "From the other")
+    expect(page.locator("#list .name")).to_have_text(["From the other", "From one tab"])
+    assert shown(page) == ["From one tab", "Hi"]

@@ -242,6 +242,10 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && state.busy && !document.querySelector("dialog[open]")) stop();
   if (event.altKey && !event.ctrlKey && KEYS[event.code]) { event.preventDefault(); KEYS[event.code](); }
 });
+window.addEventListener("storage", () => { // another tab has said something
+  talks = store.all().map((each) => (each.id === talk.id ? talk : each));
+  show();
+});
 document.addEventListener("click", (event) => {
   document.querySelectorAll("#list details[open]").forEach((each) => { if (!each.contains(event.target) || event.target.closest(".menu")) each.open = false; });
 });
