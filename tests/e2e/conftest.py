@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> "Iterator[Browser]":
+    """Ended with each module: its loop runs as long as it does, and other tests have loops of their own."""
     if CHROMIUM is None:
         pytest.skip("there is no chromium here")
     from playwright.sync_api import sync_playwright
@@ -28,13 +29,13 @@ def browser() -> "Iterator[Browser]":
         started.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the server keeps feedback and votes."""
     return tmp_path_factory.mktemp("page")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def server(browser: "Browser", place: Path) -> Iterator[Serving]:
     """A server with the built-in model under two names; asks for the browser first, which may be missing."""
     from convmodel import ConversationModel
