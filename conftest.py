@@ -1,5 +1,6 @@
 """What every test lives with, doctests of `src` included: no network, and a home of its own."""
 
+import importlib.util
 import os
 import shlex
 import shutil
@@ -35,6 +36,9 @@ for name in ("HF_TOKEN", "HF_HUB_CACHE", "TRANSFORMERS_CACHE"):
 # No deadline, because the first example pays for imports; the same examples in every run.
 hypothesis.settings.register_profile("convmodel", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("convmodel")
+
+collect_ignore = [] if importlib.util.find_spec("ray") else ["src/convmodel/server/ray_app.py"]
+"""Modules that need a package which is not of the development environment: Ray is larger than all of it."""
 
 _loopback_allowed = False
 
