@@ -49,9 +49,10 @@ async def talk(client: openai.AsyncOpenAI, choose: random.Random, numbers: itert
                     {"role": "user", "content": "Go on"},
                 ]
             else:
-                async for chunk in await client.chat.completions.create(**asked, stream=True):
-                    if kind == "leave" and chunk.choices[0].delta.content:
-                        return kind
+                async with await client.chat.completions.create(**asked, stream=True) as stream:
+                    async for chunk in stream:
+                        if kind == "leave" and chunk.choices[0].delta.content:
+                            return kind
         except openai.BadRequestError:
             return kind
         except openai.RateLimitError:
@@ -86,6 +87,7 @@ def check(served_models: dict[str, ConversationModel], seconds: float, most: int
     with serving({"tiny": served_models["tiny"]}, cache_bytes=2 * MIB, max_queue=6) as own:
         own.engine().max_rows = 4
         counted, measured = asyncio.run(soak(own, seconds))
+        print(f"{counted} conversations; MiB: {[round(each / MIB) for each in measured]}")
         wait_until(own.is_idle)
         wait_until(lambda: not own.server.server_state.tasks)
         assert own.engine().caches.nbytes <= 2 * MIB
