@@ -16,10 +16,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from convmodel import ConversationModel
-from convmodel.builtin import CHITCHAT
 from convmodel.conversation import Conversation
-from convmodel.data.reading import read_conversations
-from convmodel.tokenizer import ConversationTokenizer
+from convmodel.data.reading.reader import read_conversations
+from convmodel.files.hub import CHITCHAT
+from convmodel.layout.tokenizer import ConversationTokenizer
 
 Gram = tuple[int, ...]
 

@@ -48,7 +48,7 @@ def tokenise(corpus: Path, name: str) -> None:
     """One core: turns encoded together, beside one `encode` call of the Hugging Face tokenizer per turn."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     from convmodel import ConversationTokenizer
-    from convmodel.data.reading import ConversationReader
+    from convmodel.data.reading.reader import ConversationReader
 
     tokenizer = ConversationTokenizer.from_pretrained(name)
     conversations = [c for _, c in zip(range(600), ConversationReader(corpus, on_error="skip"), strict=False)]
@@ -79,9 +79,9 @@ def tokenise(corpus: Path, name: str) -> None:
 def packing(corpus: Path, name: str) -> None:
     """The whole corpus at 512: how full rows are, and what is learned of it."""
     from convmodel import ConversationTokenizer
-    from convmodel.data.ordering import GroupedSampler, packed_order
-    from convmodel.data.reading import ConversationReader
-    from convmodel.data.window_store import prepare_windows
+    from convmodel.data.reading.reader import ConversationReader
+    from convmodel.data.windows.order import GroupedSampler, packed_order
+    from convmodel.data.windows.store import prepare_windows
 
     tokenizer = ConversationTokenizer.from_pretrained(name)
     reader = ConversationReader(corpus, on_error="skip")
@@ -131,7 +131,7 @@ def memory(corpus: Path, name: str, sizes: list[int]) -> None:
 
 def short_conversations(corpus: Path, number: int) -> Iterator[str]:
     """Cuts the corpus into conversations of 3 to 8 turns, and repeats it until there are enough."""
-    from convmodel.data.reading import ConversationReader
+    from convmodel.data.reading.reader import ConversationReader
 
     chance = random.Random(0)
     turns = [list(conversation.turns) for conversation in ConversationReader(corpus, on_error="skip")]
@@ -153,10 +153,10 @@ def measure(path: Path, name: str) -> None:
     import resource
 
     from convmodel import ConversationTokenizer
-    from convmodel.data.batching import WindowDataset, pack
-    from convmodel.data.ordering import PackedSampler
-    from convmodel.data.reading import ConversationReader
-    from convmodel.data.window_store import prepare_windows
+    from convmodel.data.reading.reader import ConversationReader
+    from convmodel.data.windows.collate import WindowDataset, pack
+    from convmodel.data.windows.order import PackedSampler
+    from convmodel.data.windows.store import prepare_windows
 
     tokenizer = ConversationTokenizer.from_pretrained(name)
     with Watch() as watch:

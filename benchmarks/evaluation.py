@@ -25,13 +25,13 @@ import torch.nn.functional as F
 from transformers import GPT2Config, Trainer, TrainingArguments
 
 from convmodel import Conversation, ConversationModel
-from convmodel.data.batching import pad
-from convmodel.data.reading import ConversationReader
-from convmodel.data.window_set import WindowSet, encode_windows
+from convmodel.data.reading.reader import ConversationReader
+from convmodel.data.windows.collate import pad
+from convmodel.data.windows.encoding import WindowSet, encode_windows
 from convmodel.evaluation.likelihood import evaluate_windows
-from convmodel.evaluation.turn_sums import measure_turns
-from convmodel.layout import IGNORED, Window
-from convmodel.tokenizer import ConversationTokenizer
+from convmodel.evaluation.turn_statistics import measure_turns
+from convmodel.layout.sequence import IGNORED, Window
+from convmodel.layout.tokenizer import ConversationTokenizer
 
 SAMPLE = Path(__file__).parents[1] / "src/convmodel/assets/sample/test.jsonl"
 

@@ -92,9 +92,9 @@ def compare(title: str, sides: dict[str, Work], rounds: int, *, unit: str, bette
 
 def by_engine(model: Any, ids: list[int], new: int) -> float:
     """Returns the seconds for `new` tokens, the prompt included; nothing is remembered."""
-    from convmodel.generation.engine import Engine
-    from convmodel.generation.request import Request
-    from convmodel.generation.sampling import Sampler
+    from convmodel.generation.engine.engine import Engine
+    from convmodel.generation.engine.request import Request
+    from convmodel.generation.engine.sampling import Sampler
 
     engine = Engine(model.hf_model)
     types = [0] * len(ids) if model.tokenizer.layout.use_token_types else []
@@ -225,9 +225,9 @@ def bulk(options: argparse.Namespace, models: dict[str, Any]) -> None:
         return 32 * new / (time.perf_counter() - begin)
 
     def engine(model: Any) -> float:
-        from convmodel.generation.engine import Engine
-        from convmodel.generation.request import Request
-        from convmodel.generation.sampling import Sampler
+        from convmodel.generation.engine.engine import Engine
+        from convmodel.generation.engine.request import Request
+        from convmodel.generation.engine.sampling import Sampler
 
         made, begin = Engine(model.hf_model), time.perf_counter()
         following = []

@@ -12,7 +12,7 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import GPT2Config, TrainerCallback
 
 from convmodel import ConversationModel, ConversationTokenizer
-from convmodel.data.reading import ConversationReader
+from convmodel.data.reading.reader import ConversationReader
 
 ROWS, LENGTH, WARM_UPS = 8, 512, 2
 PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::_addmm_activation")

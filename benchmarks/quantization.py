@@ -9,7 +9,7 @@ import argparse
 import time
 
 from convmodel import ConversationModel
-from convmodel.data.reading import read_conversations
+from convmodel.data.reading.reader import read_conversations
 
 
 def main() -> None:

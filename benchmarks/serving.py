@@ -34,7 +34,7 @@ from typing import Any
 import httpx2
 
 from convmodel import ConversationModel
-from convmodel.data.reading import ConversationReader
+from convmodel.data.reading.reader import ConversationReader
 
 SAMPLE = Path(__file__).parents[1] / "src/convmodel/assets/sample/test.jsonl"
 TURNS = 20

@@ -164,7 +164,7 @@ def quality(options: argparse.Namespace, folder: Path) -> None:
     from transformers import LlamaConfig
 
     from convmodel import ConversationModel
-    from convmodel.data.reading import ConversationReader
+    from convmodel.data.reading.reader import ConversationReader
 
     shape = LlamaConfig(
         vocab_size=50257,

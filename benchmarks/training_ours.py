@@ -38,7 +38,7 @@ def measure_products(job: dict[str, Any]) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.pytorch_utils import Conv1D
 
-    from convmodel.step.machine import PRECISIONS, choose_precision
+    from convmodel.training.step.runtime import PRECISIONS, choose_precision
 
     precision = choose_precision("auto", torch.device("cpu"))
     dtype = PRECISIONS[precision]

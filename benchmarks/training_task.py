@@ -65,9 +65,9 @@ class Task:
         seed: int = 0,
     ) -> "Task":
         from convmodel import ConversationModel, ConversationTokenizer
-        from convmodel.data.reading import ConversationReader
-        from convmodel.data.window_store import prepare_windows
-        from convmodel.layout import IGNORED
+        from convmodel.data.reading.reader import ConversationReader
+        from convmodel.data.windows.store import prepare_windows
+        from convmodel.layout.sequence import IGNORED
 
         model = ConversationModel.from_config(
             shape, ConversationTokenizer.from_pretrained(options.tokenizer), seed=seed

@@ -25,8 +25,8 @@ from typing import Any
 from make_sample import FOLDER as SAMPLE
 from make_sample import REQUIREMENT, download, read
 
-from convmodel.from_scratch import shape_of
-from convmodel.training.run_folder import is_unfinished
+from convmodel.hf_model.from_scratch import shape_of
+from convmodel.training.resume.run_folder import is_unfinished
 
 ASSET = SAMPLE.parent / "chitchat"
 SEED = 42

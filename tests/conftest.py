@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from serving import Serving
 
     from convmodel import ConversationModel
-    from convmodel.tokenizer import ConversationTokenizer
+    from convmodel.layout.tokenizer import ConversationTokenizer
 
 FAMILIES = ("gpt2", "bytelevel", "unigram", "smollm2")
 
@@ -55,7 +55,7 @@ def smollm2_folder(zoo_folders: dict[str, Path]) -> Path:
 @pytest.fixture(scope="session")
 def gpt2_tokenizer(gpt2_folder: Path) -> "ConversationTokenizer":
     """The layout with GPT-2's real vocabulary."""
-    from convmodel.tokenizer import ConversationTokenizer
+    from convmodel.layout.tokenizer import ConversationTokenizer
 
     return ConversationTokenizer.from_pretrained(gpt2_folder)
 
@@ -63,7 +63,7 @@ def gpt2_tokenizer(gpt2_folder: Path) -> "ConversationTokenizer":
 @pytest.fixture(scope="session")
 def bytelevel_tokenizer(bytelevel_folder: Path) -> "ConversationTokenizer":
     """A layout without token types."""
-    from convmodel.tokenizer import ConversationTokenizer
+    from convmodel.layout.tokenizer import ConversationTokenizer
 
     return ConversationTokenizer.from_pretrained(bytelevel_folder)
 
@@ -71,7 +71,7 @@ def bytelevel_tokenizer(bytelevel_folder: Path) -> "ConversationTokenizer":
 @pytest.fixture(scope="session")
 def family(zoo: Path, gpt2_folder: Path, request: pytest.FixtureRequest) -> "ConversationTokenizer":
     """The layout of one family; a test that takes it runs once for each."""
-    from convmodel.tokenizer import ConversationTokenizer
+    from convmodel.layout.tokenizer import ConversationTokenizer
 
     if zoo == gpt2_folder:
         return request.getfixturevalue("gpt2_tokenizer")

@@ -13,8 +13,8 @@ import torch
 from transformers import PreTrainedModel
 
 from convmodel import ConversationModel
-from convmodel.generation.kv_cache import KVCache
-from convmodel.generation.request import Row
+from convmodel.generation.engine.kv_cache import KVCache
+from convmodel.generation.engine.request import Row
 
 
 @dataclass

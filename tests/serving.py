@@ -21,10 +21,10 @@ from types import SimpleNamespace
 from typing import Any
 
 from convmodel import ConversationModel
-from convmodel.generation.engine import Engine
+from convmodel.generation.engine.engine import Engine
 from convmodel.server.run import listen, make_server
-from convmodel.server.scheduler import Scheduler
-from convmodel.server.service import Service
+from convmodel.server.serving.model_registry import Service
+from convmodel.server.serving.scheduler import Scheduler
 from convmodel.server.settings import ServerSettings
 
 HELLO = [{"role": "user", "content": "Hello"}]

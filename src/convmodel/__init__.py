@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from convmodel.conversation import Conversation
+    from convmodel.generation.session import ChatSession
+    from convmodel.layout.tokenizer import ConversationTokenizer
     from convmodel.model import ConversationModel
-    from convmodel.session import ChatSession
-    from convmodel.tokenizer import ConversationTokenizer
     from convmodel.training.config import FitConfig
 
 __all__ = ["ChatSession", "Conversation", "ConversationModel", "ConversationTokenizer", "FitConfig"]
 
 _HOMES = {
-    "ChatSession": "convmodel.session",
+    "ChatSession": "convmodel.generation.session",
     "Conversation": "convmodel.conversation",
     "ConversationModel": "convmodel.model",
-    "ConversationTokenizer": "convmodel.tokenizer",
+    "ConversationTokenizer": "convmodel.layout.tokenizer",
     "FitConfig": "convmodel.training.config",
 }
 

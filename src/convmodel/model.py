@@ -11,27 +11,27 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from convmodel.architecture import positions, window_length
 from convmodel.conversation import Conversation, ConversationLike
-from convmodel.data.reading import ConversationReader, ConversationSource
-from convmodel.data.window_store import prepare_windows
-from convmodel.embedding import fit_embedding
-from convmodel.errors import ConfigError
-from convmodel.evaluation.likelihood import EvaluationResult, evaluate_windows
-from convmodel.generation.bulk import Result, respond_to_all
-from convmodel.generation.engine import Engine
-from convmodel.generation.options import read_options, sampling_defaults
+from convmodel.data.reading.reader import ConversationReader, ConversationSource
+from convmodel.evaluation.likelihood import EvaluationResult, evaluate
+from convmodel.files.hub import upload_folder
+from convmodel.generation.batched import Result, respond_to_all
+from convmodel.generation.engine.engine import Engine
+from convmodel.generation.options import read_options
 from convmodel.generation.output import Chunk, ConversationModelOutput
 from convmodel.generation.respond import make_prompt, respond, stream
-from convmodel.hub import HUB_OPTIONS
-from convmodel.layout import LossOn
-from convmodel.loading import check_options, load_weights, make_weights, place
-from convmodel.quantization import quantize_weights, require_whole
-from convmodel.scoring import BATCH_SIZE, score_responses
-from convmodel.session import ChatSession
-from convmodel.tokenizer import ConversationTokenizer
-from convmodel.training.adapters import has_adapters, remove_adapters, require_base
-from convmodel.training.checkpoints import save_checkpoint
+from convmodel.generation.session import ChatSession
+from convmodel.hf_model.embedding import fit_embedding
+from convmodel.hf_model.from_scratch import make_model
+from convmodel.hf_model.generation_config import sampling_defaults
+from convmodel.hf_model.loading import load, make_weights, place
+from convmodel.hf_model.log_probs import BATCH_SIZE, score_responses
+from convmodel.hf_model.lora import has_adapters, remove_adapters
+from convmodel.hf_model.quantization import quantize_weights, require_whole
+from convmodel.hf_model.saving import save_model
+from convmodel.hf_model.vocabulary_growth import grow_vocabulary
+from convmodel.layout.sequence import LossOn
+from convmodel.layout.tokenizer import ConversationTokenizer
 from convmodel.training.config import FitConfig
 
 if TYPE_CHECKING:
@@ -48,10 +48,8 @@ class ConversationModel:
         tokenizer: Its layout.
 
     Example:
-        >>> model = ConversationModel.from_pretrained("model")
-        >>> output = model.generate(["Hello", "How are you"], max_new_tokens=5)
-        >>> output.context
-        ['Hello', 'How are you']
+        >>> ConversationModel.from_pretrained("model").generate(["Hello", "How are you"])
+        ConversationModelOutput(responses=['Good thank you'], context=['Hello', 'How are you'])
     """
 
     def __init__(self, hf_model: PreTrainedModel, tokenizer: ConversationTokenizer) -> None:
@@ -90,13 +88,8 @@ class ConversationModel:
             ModelLoadError: If there is no model, or its layout cannot be honoured.
             ConfigError: If an option does not exist.
         """
-        check_options(options)
-        hub_options = {name: value for name, value in options.items() if name in HUB_OPTIONS}
-        tokenizer = ConversationTokenizer.from_pretrained(name_or_path, use_token_types=use_token_types, **hub_options)
-        hf_model = load_weights(os.fspath(name_or_path), tokenizer, options)
-        if options.get("device_map") is None:
-            place(hf_model, device)
-        model = cls(hf_model.eval(), tokenizer)
+        hf_model, tokenizer = load(os.fspath(name_or_path), options, device=device, use_token_types=use_token_types)
+        model = cls(hf_model, tokenizer)
         if quantize is not None:
             model.merge_adapters()
             quantize_weights(hf_model, quantize)
@@ -111,26 +104,48 @@ class ConversationModel:
         seed: int = 0,
         device: str | torch.device | None = None,
     ) -> "ConversationModel":
-        """Makes a model with random weights, to train from scratch.
+        """Makes a model of any architecture with random weights, to train from scratch.
 
         Args:
             config: The architecture, such as `GPT2Config(n_layer=4, n_embd=256, n_head=4)`.
             tokenizer: Its vocabulary.
-            seed: Seeds the weights; the global random state is left alone.
-            device: Where to put the model; by default a GPU if there is one.
+            seed: Seeds the weights; the global random state stays unchanged.
 
         Raises:
             ModelLoadError: If the vocabulary is larger than the architecture's embedding.
-
-        Example:
-            >>> from transformers import GPT2Config
-            >>> tokenizer = ConversationTokenizer.from_pretrained("gpt2")
-            >>> config = GPT2Config(n_layer=1, n_head=2, n_embd=8, vocab_size=len(tokenizer))
-            >>> ConversationModel.from_config(config, tokenizer).hf_model.num_parameters()
-            411136
         """
         hf_model, tokenizer = make_weights(config, tokenizer, seed=seed)
         return cls(place(hf_model, device), tokenizer)
+
+    @classmethod
+    def from_scratch(
+        cls,
+        train: ConversationSource,
+        shape: str = "small",
+        *,
+        tokenizer: ConversationTokenizer | None = None,
+        seed: int = 42,
+        device: str | torch.device | None = None,
+    ) -> "ConversationModel":
+        """Makes an untrained GPT-2 for some conversations.
+
+        Args:
+            train: The conversations to learn from, as for `fit`.
+            shape: `tiny`, `small` or `base`.
+            tokenizer: Its vocabulary; by default a byte-level BPE is trained on the conversations.
+            seed: Seeds the weights.
+
+        Raises:
+            ConfigError: If there is no such shape.
+
+        Example:
+            >>> conversations = [["Hello", "Hi, how are you?"], ["What's up", "Not much"]]
+            >>> model = ConversationModel.from_scratch(conversations, "tiny")
+            >>> model.hf_model.config.n_layer, len(model.tokenizer)
+            (4, 284)
+        """
+        new = make_model(train, shape, tokenizer=tokenizer, seed=seed)
+        return cls(place(new.hf_model, device), new.tokenizer)
 
     @property
     def device(self) -> torch.device:
@@ -151,36 +166,43 @@ class ConversationModel:
 
         Raises:
             SaveError: If the folder cannot be written; what it held is untouched.
-            ConfigError: If adapters would be saved whose base model is nowhere, or in that folder; if the model is
-                quantised.
+            ConfigError: If the model is quantised, or its adapters have no base model outside of `folder`.
         """
-        require_whole(self.hf_model, "saved")
-        if has_adapters(self.hf_model):
-            require_base(self.hf_model, folder)
-        save_checkpoint(self.hf_model, self.tokenizer, folder)
+        save_model(self.hf_model, self.tokenizer, folder)
+
+    def grow_vocabulary(self, texts: Iterable[str], entries: int) -> None:
+        """Adds up to `entries` entries to the vocabulary, so that text like `texts` takes fewer tokens.
+
+        Text without a new entry keeps its ids. Train the model afterwards: the new rows begin as means of old ones.
+
+        Raises:
+            ConfigError: If `entries` is less than 1, or the vocabulary is not a byte-level BPE.
+
+        Example:
+            >>> model = ConversationModel.from_pretrained("gpt2")
+            >>> len(model.tokenizer.encode("おはよう"))
+            6
+            >>> model.grow_vocabulary(["おはよう、元気", "おはよう"], 5)
+            >>> len(model.tokenizer.encode("おはよう")), model.tokenizer.encode("Hello")
+            (1, [15496])
+        """
+        self.tokenizer = grow_vocabulary(self.hf_model, self.tokenizer, texts, entries)
+        fit_embedding(self.hf_model, self.tokenizer)
 
     def merge_adapters(self) -> None:
-        """Adds LoRA adapters to the weights, so that the model is a plain one and is saved whole; else does nothing."""
+        """Adds LoRA adapters to the weights, so that the model is saved whole; without adapters it does nothing."""
         if has_adapters(self.hf_model):
             remove_adapters(self.hf_model, merge=True)
             self.hf_model.name_or_path = ""
 
     def push_to_hub(self, repo_id: str, *, private: bool | None = None, token: str | None = None) -> str:
-        """Uploads the model to the hub and returns its address.
+        """Uploads the model to the Hub as `owner/name`, a repository that is made if missing; returns its address.
 
-        Args:
-            repo_id: `owner/name`; made if missing.
-            private: Whether a new repository is private; by default as the owner's settings say.
-            token: An access token; by default the one that `hf auth login` stored.
+        The access token is by default the one that `hf auth login` stored.
         """
-        from huggingface_hub import HfApi
-
-        api = HfApi(token=token)
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder)
-            url = api.create_repo(repo_id, private=private, exist_ok=True)
-            api.upload_folder(repo_id=url.repo_id, folder_path=folder, commit_message="Upload a conversation model")
-        return str(url)
+            return upload_folder(folder, repo_id, private=private, token=token)
 
     def fit(
         self,
@@ -204,12 +226,10 @@ class ConversationModel:
             ConversationError: If the data is malformed; the message names the file and line.
             ConfigError: If an option does not exist or makes no sense, or training diverges.
             SaveError: If `output_dir` cannot be written.
-            StoppedError: If a signal stopped the run; what it learned is in a checkpoint, if there is an `output_dir`.
+            StoppedError: If a signal stopped the run; with an `output_dir`, a checkpoint is saved first.
             MissingExtraError: If accelerate is not installed.
         """
-        if config is not None and options:
-            raise ConfigError(f"give config or {', '.join(options)}, not both")
-        config = config or FitConfig.from_options(options)
+        config = FitConfig.of(config, options)
         require_whole(self.hf_model, "trained")
         train, valid = ConversationReader.of(train), None if valid is None else ConversationReader.of(valid)
         from convmodel.training.fit import fit  # loads accelerate, which answering does not need
@@ -237,14 +257,10 @@ class ConversationModel:
             ConversationError: If the data is malformed, or has no supervised turn.
             ConfigError: If an option makes no sense.
         """
-        layout = self.tokenizer.layout
-        windows = prepare_windows(
-            ConversationReader.of(data),
-            self.tokenizer,
-            max_length=window_length(self.hf_model.config, layout.max_length if max_length is None else max_length),
-            loss_on=layout.loss_on if loss_on is None else loss_on,
+        reader = ConversationReader.of(data)
+        return evaluate(
+            self.hf_model, self.tokenizer, reader, batch_size=batch_size, max_length=max_length, loss_on=loss_on
         )
-        return evaluate_windows(self.hf_model, self.tokenizer, windows, batch_size=batch_size)
 
     def score(self, context: ConversationLike, responses: Sequence[str], *, reply_as: str | None = None) -> list[float]:
         """Returns the log-probability of each response with its closing separator, in nats.
@@ -258,14 +274,7 @@ class ConversationModel:
             ConversationError: If the context is malformed or a response is empty.
             ContextTooLongError: If a response alone is too long.
         """
-        return score_responses(
-            self.hf_model,
-            self.tokenizer,
-            Conversation.of(context),
-            responses,
-            reply_as=reply_as,
-            max_length=positions(self.hf_model.config) or window_length(self.hf_model.config),
-        )
+        return score_responses(self.hf_model, self.tokenizer, Conversation.of(context), responses, reply_as=reply_as)
 
     def generate(self, context: ConversationLike, **options: Any) -> ConversationModelOutput:
         """Generates responses to a context.
@@ -295,10 +304,7 @@ class ConversationModel:
             **options: Options of `generate`, for all of them.
 
         Raises:
-            ConversationError: If a context is malformed.
-            ContextTooLongError: If the newest turn of one alone is too long.
-            GenerationError: If the model failed at one.
-            ConfigError: If an option does not exist, is refused or makes no sense.
+            GenerationError: If the model failed at a context. Otherwise what `generate` raises.
 
         Example:
             >>> model = ConversationModel.from_pretrained("model")
@@ -314,14 +320,8 @@ class ConversationModel:
         Takes the options of `generate`, and raises what it raises at the call. Closing the iterator ends the work.
         """
         checked = read_options(self.hf_model, self.tokenizer, options)
-        prompt = make_prompt(self.tokenizer, context, checked)
-        return stream(self.engine, self.tokenizer, prompt, checked)
+        return stream(self.engine, self.tokenizer, make_prompt(self.tokenizer, context, checked), checked)
 
     def session(self, context: ConversationLike = (), **generation_options: Any) -> ChatSession:
-        """Opens a conversation that remembers its turns.
-
-        Args:
-            context: Turns before it.
-            **generation_options: Options of `generate` for all its responses.
-        """
+        """Opens a conversation that remembers its turns, with options of `generate` for all its responses."""
         return ChatSession(self.engine, self.tokenizer, context, **generation_options)

@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, Route, expect
 from serving import Serving, serving, wait_until
 
 from convmodel import ConversationModel
-from convmodel.server import page as page_module
+from convmodel.server.api import web_page as page_module
 
 pytestmark = pytest.mark.loopback
 

@@ -10,7 +10,7 @@ from page_acts import shown, talk
 from playwright.sync_api import Page, expect
 from serving import Serving
 
-from convmodel.data.reading import ConversationReader
+from convmodel.data.reading.reader import ConversationReader
 from convmodel.evaluation.votes import read_votes
 
 pytestmark = pytest.mark.loopback

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from convmodel.data.cleaning import CleaningRules
-from convmodel.data.importing import ImportOptions, import_conversations
+from convmodel.data.importing.cleaning import CleaningRules
+from convmodel.data.importing.pipeline import ImportOptions, import_conversations
 
-FIXTURES = Path(__file__).parents[1] / "unit" / "data" / "exports" / "fixtures"
+FIXTURES = Path(__file__).parents[1] / "unit" / "data" / "importing" / "exports" / "fixtures"
 EXPECTED = json.loads(Path(__file__).with_name("imports.json").read_text(encoding="utf-8"))
 EVERYTHING = CleaningRules(min_turns=1, min_speakers=1, deduplicate=False)
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from convmodel.conversation import Conversation
-from convmodel.tokenizer import ConversationTokenizer
+from convmodel.layout.tokenizer import ConversationTokenizer
 
 LAYOUTS = json.loads(Path(__file__).with_name("layouts.json").read_text(encoding="utf-8"))
 VOCABULARY = Path(__file__).parents[1] / "data/gpt2-tokenizer/vocab.json"

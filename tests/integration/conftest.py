@@ -36,4 +36,4 @@ def run(reader_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., i
 @pytest.fixture(autouse=True)
 def _same_precision_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets `auto` mean fp32 on every machine; tests of bf16 ask for it."""
-    monkeypatch.setattr("convmodel.step.machine.computes_bf16", lambda device: False)
+    monkeypatch.setattr("convmodel.training.step.runtime.computes_bf16", lambda device: False)

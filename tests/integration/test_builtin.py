@@ -11,11 +11,11 @@ from safetensors import safe_open
 from typer.testing import CliRunner
 
 from convmodel import ConversationModel
-from convmodel.builtin import CHITCHAT, located
 from convmodel.cli.main import app
-from convmodel.data.reading import read_conversations
+from convmodel.data.reading.reader import read_conversations
 from convmodel.errors import ConfigError, ModelLoadError
-from convmodel.tokenizer import ConversationTokenizer
+from convmodel.files.hub import CHITCHAT, located
+from convmodel.layout.tokenizer import ConversationTokenizer
 from fine_tuning import TALKS
 
 FOLDER = Path(located(CHITCHAT))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from convmodel.generation.bulk import TOGETHER
+from convmodel.generation.batched import TOGETHER
 
 CONTEXTS = 4 * TOGETHER + 7
 

@@ -129,7 +129,7 @@ def test_a_fault_is_shown_with_its_cure(doctor: Doctor) -> None:
 
 
 def test_too_little_memory_is_a_warning(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("convmodel.doctor.estimate.available_bytes", lambda hf_model: 1 << 20)
+    monkeypatch.setattr("convmodel.training.doctor.estimate.available_bytes", lambda hf_model: 1 << 20)
 
     result = doctor("gpt2", "train.jsonl", "--json", "--max-steps", "40")
 

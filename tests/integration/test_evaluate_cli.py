@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from convmodel.data.reading import ConversationReader
-from convmodel.report_card.card import data_identity
+from convmodel.data.reading.reader import ConversationReader
+from convmodel.report.evaluation.results import data_identity
 
 Run = Callable[..., int]
 

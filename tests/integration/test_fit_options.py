@@ -14,8 +14,8 @@ from transformers import Trainer
 
 from convmodel import Conversation, ConversationModel
 from convmodel.errors import ConfigError
-from convmodel.training.measurements import read_metrics
-from convmodel.training.resuming import ResumableTrainer
+from convmodel.training.metrics_reader import read_metrics
+from convmodel.training.resume.resumable_trainer import ResumableTrainer
 from convmodel.training.trainer import FitTrainer
 from fine_tuning import TALKS, Recorder, weights
 

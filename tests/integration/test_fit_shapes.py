@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from convmodel.cli.main import app
-from convmodel.data.shapes import SHAPES
+from convmodel.data.reading.shapes import SHAPES
 
 EXAMPLES: dict[str, Any] = {
     "turns": {"turns": ["Hi", "Hello", "Well?"], "speakers": ["Ann", "Bob", "Ann"]},

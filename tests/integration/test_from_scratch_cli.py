@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from convmodel import ConversationModel
 from convmodel.cli.main import app
 from convmodel.errors import ConfigError, ConvModelError, SaveError
-from convmodel.tokenizer import ConversationTokenizer
+from convmodel.layout.tokenizer import ConversationTokenizer
 
 TALKS = [["Guten Morgen", "Guten Morgen! Wie geht es dir?"], ["おはよう", "おはようございます"], ["Hi", "Hello there"]]
 

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from convmodel.cli.main import app
-from convmodel.data.reading import read_conversations
+from convmodel.data.reading.reader import read_conversations
 from convmodel.errors import ConfigError, SaveError
 
 CHAT = "".join(

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from killing import STAGE, Command, kill_again_and_again, make_data, require_same
 
-from convmodel.training.manifest import damage
+from convmodel.training.resume.manifest import damage
 
 UPDATES = 120
 OPTIONS = f"--epochs {UPDATES // 6} --batch-size 2"

@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM
 
 from convmodel import ConversationModel, FitConfig
 from convmodel.errors import ConfigError, MissingExtraError, ModelLoadError
-from convmodel.training.adapters import has_adapters
-from convmodel.training.run_folder import RunFolder
+from convmodel.hf_model.lora import has_adapters
+from convmodel.training.resume.run_folder import RunFolder
 from fine_tuning import TALKS, Recorder, weights
 
 Load = Callable[..., ConversationModel]
@@ -133,7 +133,7 @@ def test_the_gradient_of_an_update_is_that_of_the_whole_logits(
     for whole in (False, True):
         model, recorder = load(folder), _Trained()
         if whole:
-            monkeypatch.setattr("convmodel.step.objective.Head.of", lambda hf_model: None)
+            monkeypatch.setattr("convmodel.training.step.forward.Head.of", lambda hf_model: None)
         model.fit(TALKS, lora=True, max_steps=2, batch_size=11, learning_rate=1e-2, callbacks=[recorder])
         found.append(recorder.gradients)
 
@@ -284,7 +284,7 @@ def test_adapters_whose_base_is_gone_say_so(load: Load, unigram_folder: Path, tm
 def test_without_peft_the_cure_is_named(load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = load()
     model.fit(TALKS, max_steps=1, lora=True, output_dir=tmp_path)
-    monkeypatch.setattr("convmodel.training.adapters.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("convmodel.hf_model.lora.importlib.util.find_spec", lambda name: None)
 
     with pytest.raises(MissingExtraError, match=r"LoRA adapters need peft: pip install 'convmodel\[train\]'"):
         ConversationModel.from_pretrained(tmp_path, device="cpu")

@@ -9,12 +9,12 @@ import torch
 from torch import nn
 
 from convmodel import Conversation, ConversationModel
-from convmodel.data.batching import pack, pad
-from convmodel.data.window_set import encode_windows
+from convmodel.data.windows.collate import pack, pad
+from convmodel.data.windows.encoding import encode_windows
 from convmodel.errors import ConfigError
-from convmodel.layout import IGNORED, Window
-from convmodel.step.loss import supervised_loss
+from convmodel.layout.sequence import IGNORED, Window
 from convmodel.training.fit_data import require_packable
+from convmodel.training.step.loss import supervised_loss
 from fine_tuning import TALKS, Recorder, fed, weights
 
 

@@ -16,8 +16,8 @@ from transformers import TrainerCallback
 from convmodel import ConversationModel
 from convmodel.errors import ConfigError, SaveError, StoppedError
 from convmodel.training.fit import FitResult
-from convmodel.training.manifest import damage
-from convmodel.training.run_folder import RunFolder
+from convmodel.training.resume.manifest import damage
+from convmodel.training.resume.run_folder import RunFolder
 from fine_tuning import TALKS, no_file_larger_than, weights
 
 VALID = [["Good morning! Did you sleep well?", "Not really, the neighbours had a party."], ["Yes", "No"]]
@@ -364,7 +364,7 @@ def test_a_precision_that_auto_no_longer_means_is_named(
 ) -> None:
     stop(load, tmp_path, 3, **PLAIN)
 
-    monkeypatch.setattr("convmodel.step.machine.computes_bf16", lambda device: True)
+    monkeypatch.setattr("convmodel.training.step.runtime.computes_bf16", lambda device: True)
     with pytest.raises(ConfigError, match=r"differs \(precision: fp32 there, bf16 here\)"):
         fit(load, tmp_path, **PLAIN)
 

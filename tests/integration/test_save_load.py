@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTr
 
 from convmodel import ConversationModel, ConversationTokenizer
 from convmodel.errors import ModelLoadError
-from convmodel.layout_config import FILE_NAME
+from convmodel.layout.config import FILE_NAME
 
 TURNS = ["Hello, how are you today?", "元気です 🍕\nAnd you?", "I am fine, <|endoftext|> <sep> thank you."]
 MESSAGES = [{"role": role, "content": text} for role, text in zip(["user", "assistant"], TURNS, strict=False)]

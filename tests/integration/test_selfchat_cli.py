@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from convmodel.data.reading import read_conversations
+from convmodel.data.reading.reader import read_conversations
 
 Run = Callable[..., int]
 

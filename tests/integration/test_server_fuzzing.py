@@ -17,8 +17,8 @@ from schemathesis.specs.openapi.checks import (
 from serving import HELLO, Serving, wait_until
 
 from convmodel.server.app import create_app
-from convmodel.server.gate import Gate
-from convmodel.server.service import Service
+from convmodel.server.middleware import Gate
+from convmodel.server.serving.model_registry import Service
 from convmodel.server.settings import ServerSettings
 
 pytestmark = pytest.mark.loopback

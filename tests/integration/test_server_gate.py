@@ -15,8 +15,8 @@ from starlette.routing import Route
 
 from convmodel import ConversationModel
 from convmodel.server.app import create_app
-from convmodel.server.gate import Gate
-from convmodel.server.service import Service
+from convmodel.server.middleware import Gate
+from convmodel.server.serving.model_registry import Service
 from convmodel.server.settings import ServerSettings
 
 pytestmark = pytest.mark.loopback

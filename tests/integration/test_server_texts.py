@@ -10,9 +10,9 @@ from scripted import scripted, watched
 from serving import Serving, serving
 
 from convmodel import Conversation, ConversationModel
-from convmodel.data.reading import ConversationReader
+from convmodel.data.reading.reader import ConversationReader
 from convmodel.evaluation.votes import Vote, add_vote, count_wins, read_votes
-from convmodel.layout import supervised_turns
+from convmodel.layout.sequence import supervised_turns
 
 pytestmark = pytest.mark.loopback
 

@@ -24,7 +24,7 @@ from convmodel.server.settings import KEY_VARIABLE
 
 if TYPE_CHECKING:
     from convmodel.cli.remote_session import RemoteSession
-    from convmodel.session import Session
+    from convmodel.generation.session import Session
 
 HELP = """\
 /undo        take back your newest turn and the response to it

@@ -18,8 +18,8 @@ from convmodel.cli.model_options import (
     TopPOption,
     sampling,
 )
-from convmodel.data.reading import ConversationReader
-from convmodel.data.shapes import AUTO
+from convmodel.data.reading.reader import ConversationReader
+from convmodel.data.reading.shapes import AUTO
 from convmodel.errors import ConfigError
 from convmodel.evaluation.votes import Vote, Wins, add_vote, count_wins, read_votes
 from convmodel.generation.defaults import TEMPERATURE, TOP_P
@@ -88,7 +88,7 @@ def _responses(
 ) -> list[Vote]:
     """Lets both models respond to the same contexts; what comes is votes without a winner."""
     conversations = [*reader]
-    from convmodel.report_card.measuring import Settings, chosen_contexts, respond
+    from convmodel.report.evaluation.evaluate import Settings, chosen_contexts, respond
 
     settings = Settings(generation=options, seed=seed)
     chosen = chosen_contexts(conversations, number, seed)

@@ -17,10 +17,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from convmodel.builtin import CHITCHAT
 from convmodel.errors import ModelLoadError, SaveError
-from convmodel.hub import ADAPTER_CONFIG
-from convmodel.training.run_folder import RUN
+from convmodel.files.hub import ADAPTER_CONFIG, CHITCHAT
+from convmodel.training.resume.run_folder import RUN
 
 if TYPE_CHECKING:
     from convmodel.model import ConversationModel

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from convmodel.data.shapes import SHAPES
+from convmodel.data.reading.shapes import SHAPES
 
 FormatOption = Annotated[
     str, typer.Option("--format", help=f"The shape of the data, by default recognised: {', '.join(SHAPES)}.")

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from convmodel.builtin import CHITCHAT
 from convmodel.cli.console import console, load_model, print_json, print_table, program, require_free
-from convmodel.doctor.words import duration, millions
+from convmodel.files.hub import CHITCHAT
 from convmodel.training.config import FitConfig
+from convmodel.training.units import duration, millions
 
 if TYPE_CHECKING:
     from convmodel.conversation import Conversation
@@ -87,7 +87,7 @@ def _say(text: str) -> None:
 
 
 def _conversations(name: str) -> "list[Conversation]":
-    from convmodel.data.reading import read_conversations
+    from convmodel.data.reading.reader import read_conversations
 
     with as_file(files("convmodel") / "assets" / "stage" / f"{name}.jsonl") as path:
         return read_conversations(path)

@@ -14,14 +14,14 @@ from convmodel.cli.console import console, load_model, print_json, print_table
 from convmodel.cli.data_options import FormatOption, OnErrorOption
 from convmodel.cli.fit_options import with_fit_options
 from convmodel.cli.model_options import MODEL_HELP
-from convmodel.data.shapes import AUTO
+from convmodel.data.reading.shapes import AUTO
 from convmodel.errors import ConfigError, SaveError
 from convmodel.training.config import FitConfig
 
 if TYPE_CHECKING:
-    from convmodel.doctor.checks import Check
-    from convmodel.doctor.examination import Examination
-    from convmodel.doctor.token_view import ShownToken
+    from convmodel.layout.token_view import ShownToken
+    from convmodel.training.doctor.checks import Check
+    from convmodel.training.doctor.examination import Examination
 
 _SPEAKER_STYLES = ("cyan", "yellow", "green", "magenta", "blue", "red")
 _STATUS_STYLES = {"pass": "green", "warn": "yellow", "fail": "bold red"}
@@ -87,9 +87,9 @@ def _examined(
     model: str, sources: Sequence[str], config: FitConfig, *, reading: dict[str, Any], number: int, measure: bool
 ) -> tuple["Examination", "list[list[ShownToken]]"]:
     """Reads the data, loads the model, and does all that takes time; returns one conversation's tokens too."""
-    from convmodel.data.reading import ConversationReader
-    from convmodel.doctor.examination import Part, examine
-    from convmodel.doctor.token_view import token_view
+    from convmodel.data.reading.reader import ConversationReader
+    from convmodel.layout.token_view import token_view
+    from convmodel.training.doctor.examination import Part, examine
 
     parts = [Part.read(ConversationReader(source, **reading)) for source in sources]
     conversations = parts[0].conversations
@@ -106,7 +106,7 @@ def _examined(
 
 
 def _write(path: Path, title: str, found: "Examination", windows: "list[list[ShownToken]]") -> None:
-    from convmodel.doctor.report import write_report
+    from convmodel.report.doctor_page import write_report
 
     with console.status(f"writing {path} ..."):
         write_report(
@@ -122,8 +122,8 @@ def _write(path: Path, title: str, found: "Examination", windows: "list[list[Sho
 
 def _show(found: "Examination", windows: "list[list[ShownToken]]", number: int) -> None:
     """Shows all on standard output: tokens, numbers, checks, estimate."""
-    from convmodel.doctor.report import SPREAD_NAMES, estimate_rows, spread_row
-    from convmodel.doctor.token_view import visible_line
+    from convmodel.layout.token_view import visible_line
+    from convmodel.report.doctor_page import SPREAD_NAMES, estimate_rows, spread_row
 
     screen, statistics = Console(), found.statistics
     screen.print(Text(f"conversation {number}, as the model sees it", style="bold"))
@@ -150,7 +150,7 @@ def _show(found: "Examination", windows: "list[list[ShownToken]]", number: int) 
 
 def _show_tokens(windows: "list[list[ShownToken]]", screen: Console) -> None:
     """Draws a colour a speaker, targets bold and underlined, separators the other way round."""
-    from convmodel.doctor.token_view import visible_line
+    from convmodel.layout.token_view import visible_line
 
     if not windows:
         screen.print(Text("none of its turns is supervised"))
@@ -184,7 +184,7 @@ def _show_tokens(windows: "list[list[ShownToken]]", screen: Console) -> None:
 
 
 def _show_checks(checks: "Sequence[Check]", screen: Console) -> None:
-    from convmodel.doctor.report import MARKS
+    from convmodel.report.doctor_page import MARKS
 
     table = Table("", "check", box=None, pad_edge=False, header_style="bold")
     table.add_column("finding", overflow="fold")

@@ -15,17 +15,17 @@ from convmodel.cli.model_options import (
     TopPOption,
     sampling,
 )
-from convmodel.data.reading import ConversationReader
-from convmodel.data.shapes import AUTO
+from convmodel.data.reading.reader import ConversationReader
+from convmodel.data.reading.shapes import AUTO
 from convmodel.errors import ConfigError, ModelLoadError, SaveError
 from convmodel.generation.defaults import TEMPERATURE, TOP_P
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from convmodel.evaluation.figures import Estimate
-    from convmodel.report_card.card import ReportCard
-    from convmodel.report_card.measuring import Evaluated
+    from convmodel.evaluation.metric import Estimate
+    from convmodel.report.evaluation.evaluate import Evaluated
+    from convmodel.report.evaluation.results import ReportCard
 
 _WITH_REPORT = {"responses": 100, "distractors": 9, "self_chats": 20}
 
@@ -121,7 +121,7 @@ def command(
     for path in report or []:
         _write(path, found)
     if card:
-        from convmodel.report_card.markdown import update_model_card
+        from convmodel.report.evaluation.markdown_report import update_model_card
 
         update_model_card(Path(models[0]), found)
     if as_json:
@@ -154,8 +154,8 @@ def _card(
     training = None if train is None else ConversationReader(train, on_error=settings["on_error"])
     if training is not None:
         next(iter(training))  # what cannot be read is told before anything is measured
-    from convmodel.report_card.card import data_identity, make_card, nearest_context
-    from convmodel.report_card.measuring import Settings, evaluate_model
+    from convmodel.report.evaluation.evaluate import Settings, evaluate_model
+    from convmodel.report.evaluation.results import data_identity, make_card, nearest_context
 
     chosen = Settings(**settings)
 
@@ -185,7 +185,7 @@ def _card(
 
 def _found_base(models: list[str], measure: "Callable[[str], Evaluated]") -> "Evaluated | None":
     """Measures the model that the first one was fine-tuned from, if its folder names one that can still be loaded."""
-    from convmodel.report_card.bases import recorded_base
+    from convmodel.report.evaluation.base_model import recorded_base
 
     name = recorded_base(models[0])
     if name is None or name in models:
@@ -198,7 +198,7 @@ def _found_base(models: list[str], measure: "Callable[[str], Evaluated]") -> "Ev
 
 
 def _write(path: Path, card: "ReportCard") -> None:
-    from convmodel.report_card.files import write_report
+    from convmodel.report.evaluation.files import write_report
 
     with console.status(f"writing {path} ..."):
         write_report(path, card)
@@ -207,8 +207,8 @@ def _write(path: Path, card: "ReportCard") -> None:
 
 def _show(card: "ReportCard") -> None:
     """Shows a line a figure and a column a model, and what is different."""
-    from convmodel.report_card.card import estimates
-    from convmodel.report_card.wording import shown
+    from convmodel.report.evaluation.explanations import shown
+    from convmodel.report.evaluation.results import estimates
 
     names = list(
         dict.fromkeys((figure.name, figure.label, figure.percent) for each in card.models for figure in each.figures)

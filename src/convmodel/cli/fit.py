@@ -16,15 +16,15 @@ from convmodel.cli.console import (
 )
 from convmodel.cli.data_options import FormatOption, OnErrorOption
 from convmodel.cli.fit_options import with_fit_options
-from convmodel.cli.fit_start import BASE_MODEL, Start
 from convmodel.cli.model_options import MODEL_HELP
-from convmodel.data.reading import ConversationReader
-from convmodel.data.shapes import AUTO
-from convmodel.doctor.words import millions
+from convmodel.cli.starting_point import BASE_MODEL, Start
+from convmodel.data.reading.reader import ConversationReader
+from convmodel.data.reading.shapes import AUTO
 from convmodel.errors import ConfigError
-from convmodel.from_scratch import SHAPES
+from convmodel.hf_model.from_scratch import SHAPES
 from convmodel.training.config import FitConfig
-from convmodel.training.run_folder import is_unfinished
+from convmodel.training.resume.run_folder import is_unfinished
+from convmodel.training.units import millions
 
 if TYPE_CHECKING:
     from convmodel.training.fit import FitResult

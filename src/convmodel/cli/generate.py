@@ -11,10 +11,10 @@ from convmodel.cli.console import console, load_model, print_json, print_result
 from convmodel.cli.data_options import FormatOption
 from convmodel.cli.model_options import ModelOption, QuantizeOption, chosen_model
 from convmodel.conversation import Conversation
-from convmodel.data.reading import ConversationReader
-from convmodel.data.shapes import AUTO
-from convmodel.doctor.words import duration
+from convmodel.data.reading.reader import ConversationReader
+from convmodel.data.reading.shapes import AUTO
 from convmodel.errors import ConfigError
+from convmodel.training.units import duration
 
 if TYPE_CHECKING:
     from convmodel.model import ConversationModel
@@ -106,7 +106,7 @@ def command(
 
 def _loaded(model: str, quantize: str | None, options: dict[str, Any]) -> "tuple[ConversationModel, dict[str, Any]]":
     """Loads a model, and the head that ranks its responses where that is asked for."""
-    from convmodel.next_turn import NextTurnHead
+    from convmodel.hf_model.next_turn import NextTurnHead
 
     loaded = load_model(model, quantize=quantize)
     if options.get("rerank") == "next-turn":

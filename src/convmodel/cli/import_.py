@@ -8,15 +8,15 @@ import typer
 
 from convmodel.cli.console import console, print_json, print_table, program
 from convmodel.cli.data_options import OnErrorOption
-from convmodel.data.cleaning import CleaningRules
-from convmodel.data.exports.formats import FORMATS
-from convmodel.data.shapes import AUTO, SHAPES
-from convmodel.data.similarity import NEAR
-from convmodel.data.splitting import PARTS, SHARES
+from convmodel.data.importing.cleaning import CleaningRules
+from convmodel.data.importing.deduplication import NEAR
+from convmodel.data.importing.exports.formats import FORMATS
+from convmodel.data.importing.splitting import PARTS, SHARES
+from convmodel.data.reading.shapes import AUTO, SHAPES
 from convmodel.errors import ConfigError, SaveError
 
 if TYPE_CHECKING:
-    from convmodel.data.importing import ImportAccount
+    from convmodel.data.importing.pipeline import ImportAccount
 
 _CLEANING, _SPLITTING = "Cleaning", "Splitting"
 _RULES = CleaningRules()
@@ -104,8 +104,8 @@ def command(
     role/content messages, prompt and response, ...). Nothing is dropped silently: a table says what came in, what was
     left out and why, and what went out.
     """
-    from convmodel.data.importing import ImportOptions, import_conversations
-    from convmodel.data.segmenting import Segmenting, parse_gap
+    from convmodel.data.importing.pipeline import ImportOptions, import_conversations
+    from convmodel.data.importing.segmenting import Segmenting, parse_gap
 
     if not overwrite and any(Path(output, f"{name}.jsonl").exists() for name in PARTS):
         raise SaveError(f"{output} already holds an import: give another --output, or --overwrite to replace it")

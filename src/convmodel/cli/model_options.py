@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from convmodel.builtin import CHITCHAT
 from convmodel.cli.console import DEFAULT_MODEL, MODEL_MARKS
+from convmodel.files.hub import CHITCHAT
 
 MODEL_HELP = f"A folder, a hub id or {CHITCHAT}."
 ModelOption = Annotated[

@@ -10,12 +10,12 @@ from rich.progress import Progress
 
 from convmodel.cli.console import console, load_model, print_json, print_table
 from convmodel.cli.data_options import FormatOption, OnErrorOption
-from convmodel.data.reading import read_conversations
-from convmodel.data.shapes import AUTO
+from convmodel.data.reading.reader import read_conversations
+from convmodel.data.reading.shapes import AUTO
 from convmodel.errors import ConfigError
 
 if TYPE_CHECKING:
-    from convmodel.next_turn import Hits
+    from convmodel.hf_model.next_turn import Hits
 
 
 def command(
@@ -39,7 +39,7 @@ def command(
 
     `convmodel generate "Hi" -n 5 --top-p 0.95 --rerank next-turn`
     """
-    from convmodel.next_turn import fit_next_turn_head, next_turn_hits
+    from convmodel.hf_model.next_turn import fit_next_turn_head, next_turn_hits
 
     if not Path(model).is_dir():
         raise ConfigError(f"{model} is no folder, and the head is saved in it: save the model in one first")

@@ -14,7 +14,7 @@ from convmodel.errors import ConfigError, SaveError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from convmodel.training.measurements import Metrics
+    from convmodel.training.metrics_reader import Metrics
 
 
 def command(
@@ -53,8 +53,8 @@ def command(
     its data by heart. The ring is the best one, whose model was kept. A page also says which settings differ. A file
     that is there already is replaced.
     """  # fmt: skip
-    from convmodel.training.curves_file import require_suffix, write_curves
-    from convmodel.training.measurements import read_runs
+    from convmodel.report.curves_file import require_suffix, write_curves
+    from convmodel.training.metrics_reader import read_runs
 
     if by not in ("steps", "tokens"):
         raise ConfigError(f"by is {by!r}: it must be steps or tokens")
@@ -73,8 +73,8 @@ def command(
 
 def _show(runs: "Sequence[Metrics]") -> None:
     """Shows the figures on standard output, and the settings that differ."""
-    from convmodel.doctor.token_view import visible_line
-    from convmodel.training.comparison import differences, figures
+    from convmodel.layout.token_view import visible_line
+    from convmodel.report.run_comparison import differences, figures
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("", overflow="fold")

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from convmodel.conversation import DEFAULT_SPEAKERS, Conversation
 from convmodel.errors import ConfigError, ConvModelError, GenerationError, ModelLoadError
 from convmodel.generation.output import Chunk
+from convmodel.generation.session import Session
 from convmodel.server.settings import SESSION_HEADER
-from convmodel.session import Session
 
 if TYPE_CHECKING:
     import httpx2

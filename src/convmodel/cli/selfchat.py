@@ -17,12 +17,12 @@ from convmodel.cli.model_options import (
     sampling,
 )
 from convmodel.conversation import DEFAULT_SPEAKERS, Conversation
-from convmodel.data.reading import ConversationReader
-from convmodel.data.shapes import AUTO
-from convmodel.data.writing import to_record
+from convmodel.data.reading.reader import ConversationReader
+from convmodel.data.reading.shapes import AUTO
+from convmodel.data.reading.writing import to_record
 from convmodel.errors import ConfigError, SaveError
 from convmodel.generation.defaults import TEMPERATURE, TOP_P
-from convmodel.selfchat import SelfChat, SelfTalk, opening_of
+from convmodel.generation.self_chat import SelfChat, SelfTalk, opening_of
 
 
 def command(

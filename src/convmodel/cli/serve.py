@@ -70,12 +70,12 @@ def command(
     """
     try:
         from convmodel.server.run import listen, run
-        from convmodel.server.service import Service
+        from convmodel.server.serving.model_registry import Service
         from convmodel.server.settings import ServerSettings
     except ImportError as error:
         raise MissingExtraError(f"serving needs {error.name}: pip install 'convmodel[serve]'") from error
-    from convmodel.server.gate import hosts_of
     from convmodel.server.logs import use_json_lines
+    from convmodel.server.middleware import hosts_of
 
     keys = _keys(api_key or [], api_key_file)
     hosts = _hosts(host, allowed_host or [], has_keys=bool(keys), insecure=insecure_no_auth)

@@ -7,14 +7,14 @@ import typer
 
 from convmodel.cli.console import console, print_json, print_table, program, quieten_transformers, require_free
 from convmodel.cli.data_options import FormatOption, OnErrorOption
-from convmodel.data.reading import ConversationReader
-from convmodel.data.shapes import AUTO
+from convmodel.data.reading.reader import ConversationReader
+from convmodel.data.reading.shapes import AUTO
 from convmodel.errors import SaveError
-from convmodel.from_scratch import SHAPES, estimate_tokens, vocabulary_size
-from convmodel.vocabulary import KINDS, train_vocabulary
+from convmodel.hf_model.from_scratch import SHAPES, estimate_tokens, vocabulary_size
+from convmodel.layout.vocabulary import KINDS, train_vocabulary
 
 if TYPE_CHECKING:
-    from convmodel.tokenizer import ConversationTokenizer
+    from convmodel.layout.tokenizer import ConversationTokenizer
 
 SHOWN = 3
 """Turns that are shown in pieces."""
@@ -61,7 +61,7 @@ def train(
     require_vocabulary_folder(output_dir, overwrite=overwrite)
     with console.status(f"learning a vocabulary from {data} ..."):
         quieten_transformers()
-        from convmodel.tokenizer import ConversationTokenizer
+        from convmodel.layout.tokenizer import ConversationTokenizer
 
         reader = ConversationReader(data, shape=format, on_error=on_error)  # type: ignore[arg-type]
         turns = [turn for conversation in reader for turn in conversation.turns]

@@ -9,13 +9,17 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from convmodel.data.batching import by_length
-from convmodel.data.window_set import Account, WindowSet
+from convmodel.data.reading.reader import ConversationReader
+from convmodel.data.windows.collate import by_length
+from convmodel.data.windows.encoding import Account, WindowSet
+from convmodel.data.windows.store import prepare_windows
 from convmodel.errors import ConfigError
-from convmodel.evaluation.turn_sums import Measured
-from convmodel.head import Head
-from convmodel.scoring import BATCH_SIZE, token_nats
-from convmodel.tokenizer import ConversationTokenizer
+from convmodel.evaluation.turn_statistics import Measured
+from convmodel.hf_model.lm_head import Head
+from convmodel.hf_model.log_probs import BATCH_SIZE, token_nats
+from convmodel.layout.architecture import window_length
+from convmodel.layout.sequence import LossOn
+from convmodel.layout.tokenizer import ConversationTokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -53,6 +57,35 @@ class EvaluationResult:
     def to_dict(self) -> dict[str, Any]:
         """The fields as a dictionary of numbers."""
         return asdict(self)
+
+
+def evaluate(
+    hf_model: "PreTrainedModel",
+    tokenizer: ConversationTokenizer,
+    data: ConversationReader,
+    *,
+    batch_size: int = BATCH_SIZE,
+    max_length: int | None = None,
+    loss_on: LossOn | None = None,
+) -> EvaluationResult:
+    """Measures a model on conversations, with the window length and the targets that it was trained with.
+
+    Args:
+        hf_model: A causal language model.
+        tokenizer: Its layout.
+        data: The conversations.
+        batch_size: Windows per batch; it changes the speed and the memory, not the result.
+        max_length: The longest window in tokens, if not the one it was trained with.
+        loss_on: Whose turns are targets, if not those it was trained on.
+    """
+    layout = tokenizer.layout
+    windows = prepare_windows(
+        data,
+        tokenizer,
+        max_length=window_length(hf_model.config, layout.max_length if max_length is None else max_length),
+        loss_on=layout.loss_on if loss_on is None else loss_on,
+    )
+    return evaluate_windows(hf_model, tokenizer, windows, batch_size=batch_size)
 
 
 def evaluate_windows(

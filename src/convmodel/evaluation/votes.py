@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from convmodel.errors import ConversationError, SaveError
-from convmodel.evaluation.shares import wilson
+from convmodel.evaluation.wilson import wilson
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ Owns: the one way in which generated ids become text; `generate` and `stream` bo
 
 from collections.abc import Callable, Iterable, Sequence
 
-from convmodel.tokenizer import REPLACEMENT
+from convmodel.layout.tokenizer import REPLACEMENT
 
 _WINDOW = 32
 

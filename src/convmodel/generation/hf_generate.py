@@ -16,12 +16,12 @@ from transformers.generation import BaseStreamer
 
 from convmodel.errors import ConfigError
 from convmodel.generation.detokenizer import Detokenizer
+from convmodel.generation.engine.sampling import OWN, own_processors, with_defaults
 from convmodel.generation.options import GenerationOptions
 from convmodel.generation.output import Chunk, FinishReason, Response, speed
-from convmodel.generation.sampling import OWN, own_processors, with_defaults
-from convmodel.inference import evaluation_mode
-from convmodel.layout import Prompt
-from convmodel.tokenizer import ConversationTokenizer
+from convmodel.hf_model.eval_mode import evaluation_mode
+from convmodel.layout.sequence import Prompt
+from convmodel.layout.tokenizer import ConversationTokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

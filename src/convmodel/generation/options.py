@@ -10,14 +10,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from convmodel.architecture import positions
 from convmodel.errors import ConfigError
 from convmodel.generation.reranking import MMI_LAMBDA, RERANK
-from convmodel.next_turn import NextTurnHead
-from convmodel.tokenizer import ConversationTokenizer
+from convmodel.hf_model.next_turn import NextTurnHead
+from convmodel.layout.architecture import positions
+from convmodel.layout.tokenizer import ConversationTokenizer
 
 if TYPE_CHECKING:
-    from transformers import GenerationConfig, PreTrainedModel
+    from transformers import PreTrainedModel
 
 MAX_NEW_TOKENS = 128
 """The longest response in tokens, unless the caller or the model's positions say otherwise."""
@@ -39,8 +39,6 @@ _REFUSED = {
 
 
 _ASSISTED = frozenset({"assistant_model", "prompt_lookup_num_tokens", "assistant_early_exit"})
-_SAID = ("do_sample", "repetition_penalty", "no_repeat_ngram_size")
-_SAMPLED = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,25 +124,6 @@ def read_options(
     return GenerationOptions(hf=hf, budget=budget, max_length=min(bounds) if max_length else None, **own)
 
 
-def sampling_defaults(saved: "GenerationConfig | None", tokenizer: ConversationTokenizer) -> "GenerationConfig":
-    """Makes the generation config of a conversation model from that of a checkpoint.
-
-    A checkpoint may say how to sample. How a response begins, ends and is searched for is the layout's and the
-    caller's: a saved `max_length`, `stop_strings` or `suppress_tokens` would make responses empty or endless.
-    """
-    from transformers import GenerationConfig
-
-    kept = {name: getattr(saved, name, None) for name in _SAID if saved is not None}
-    if kept.get("do_sample"):
-        kept |= {name: getattr(saved, name, None) for name in _SAMPLED}
-    stop = tokenizer.stop_token_ids
-    return GenerationConfig(
-        **{name: value for name, value in kept.items() if value is not None},
-        eos_token_id=stop if len(stop) > 1 else stop[0],
-        pad_token_id=tokenizer.pad_token_id,
-    )
-
-
 def _check_values(options: Mapping[str, Any]) -> None:
     """Checks the options whose values are used here.
 
@@ -202,6 +181,6 @@ def _hf_options() -> set[str]:
     from transformers import GenerationConfig, GenerationMixin
 
     arguments = set(inspect.signature(GenerationMixin.generate).parameters) - {"self", "kwargs"}
-    from convmodel.generation.sampling import OWN
+    from convmodel.generation.engine.sampling import OWN
 
     return arguments | {name for name in vars(GenerationConfig()) if not name.startswith("_")} | OWN

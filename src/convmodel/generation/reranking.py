@@ -8,13 +8,13 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from convmodel.generation.engine.request import Row
 from convmodel.generation.output import Response
-from convmodel.generation.request import Row
-from convmodel.layout import IGNORED, EncodedTurn, Window
-from convmodel.next_turn import NextTurnHead
-from convmodel.scoring import log_probabilities
-from convmodel.tokenizer import ConversationTokenizer
-from convmodel.windowing import make_windows
+from convmodel.hf_model.log_probs import log_probabilities
+from convmodel.hf_model.next_turn import NextTurnHead
+from convmodel.layout.sequence import IGNORED, EncodedTurn, Window
+from convmodel.layout.tokenizer import ConversationTokenizer
+from convmodel.layout.windows import make_windows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -16,16 +16,16 @@ from transformers.generation import GenerateDecoderOnlyOutput
 from convmodel.conversation import Conversation, ConversationLike
 from convmodel.errors import ConfigError
 from convmodel.generation import hf_generate
-from convmodel.generation.engine import Engine
-from convmodel.generation.forward import can_be_cached
+from convmodel.generation.engine.engine import Engine
+from convmodel.generation.engine.forward import can_be_cached
+from convmodel.generation.engine.request import Request, Row
+from convmodel.generation.engine.sampling import HONOURED, Sampler, with_defaults
 from convmodel.generation.options import GenerationOptions
 from convmodel.generation.output import Chunk, ConversationModelOutput, Response, speed
-from convmodel.generation.request import Request, Row
 from convmodel.generation.reranking import response_scores
-from convmodel.generation.row_text import RowText
-from convmodel.generation.sampling import HONOURED, Sampler, with_defaults
-from convmodel.layout import Prompt
-from convmodel.tokenizer import ConversationTokenizer
+from convmodel.generation.response_text import RowText
+from convmodel.layout.sequence import Prompt
+from convmodel.layout.tokenizer import ConversationTokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from convmodel.conversation import Conversation
-from convmodel.data.reading import ConversationReader
+from convmodel.data.reading.reader import ConversationReader
 from convmodel.errors import ConfigError, ConversationError, ConvModelError, SaveError
-from convmodel.generation.bulk import TOGETHER, Result, respond_to_many
-from convmodel.generation.engine import Engine
+from convmodel.files.atomic import lock
+from convmodel.generation.batched import TOGETHER, Result, respond_to_many
+from convmodel.generation.engine.engine import Engine
 from convmodel.generation.options import OWN_OPTIONS, GenerationOptions
-from convmodel.identity import differences, weights_identity
-from convmodel.quantization import is_quantized
-from convmodel.storage import lock
-from convmodel.tokenizer import ConversationTokenizer
+from convmodel.hf_model.fingerprint import differences, weights_identity
+from convmodel.hf_model.quantization import is_quantized
+from convmodel.layout.tokenizer import ConversationTokenizer
 
 
 @dataclass(frozen=True, slots=True)

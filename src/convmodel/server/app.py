@@ -14,10 +14,14 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from convmodel.errors import ConvModelError
-from convmodel.server import chat_api, completions_api, other_api, page, responses_api
-from convmodel.server.failures import ApiError, answer_any, answer_http, answer_validation
-from convmodel.server.gate import Gate
-from convmodel.server.service import Service
+from convmodel.server.api import admin as other_api
+from convmodel.server.api import chat_completions as chat_api
+from convmodel.server.api import completions as completions_api
+from convmodel.server.api import responses as responses_api
+from convmodel.server.api import web_page as page
+from convmodel.server.errors import ApiError, answer_any, answer_http, answer_validation
+from convmodel.server.middleware import Gate
+from convmodel.server.serving.model_registry import Service
 
 
 def create_app(service: Service) -> ASGIApp:

@@ -12,10 +12,10 @@ from ray import serve
 from ray.serve.config import AutoscalingConfig, BackpressureConfig, RequestRouterConfig
 from starlette.types import ASGIApp
 
-from convmodel.generation.engine import MAX_ROWS
+from convmodel.generation.engine.engine import MAX_ROWS
 from convmodel.model import ConversationModel
 from convmodel.server.app import create_app
-from convmodel.server.service import Service
+from convmodel.server.serving.model_registry import Service
 from convmodel.server.settings import KEY_VARIABLE, LOOPBACK, ServerSettings
 
 

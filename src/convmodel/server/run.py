@@ -19,8 +19,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from convmodel.errors import ConfigError
 from convmodel.server.app import create_app
-from convmodel.server.failures import ApiError
-from convmodel.server.service import Service
+from convmodel.server.errors import ApiError
+from convmodel.server.serving.model_registry import Service
 
 logger = logging.getLogger(__name__)
 

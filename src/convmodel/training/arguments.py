@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from transformers import TrainingArguments
 
-from convmodel.step.machine import choose_precision
 from convmodel.training.config import FitConfig
+from convmodel.training.step.runtime import choose_precision
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

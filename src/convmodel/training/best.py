@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from convmodel.evaluation.likelihood import EvaluationResult
-from convmodel.tokenizer import ConversationTokenizer
-from convmodel.training.adapters import remove_adapters
-from convmodel.training.checkpoints import load_weights, save_checkpoint
-from convmodel.training.sharding import whole_weights
+from convmodel.hf_model.lora import remove_adapters
+from convmodel.hf_model.saving import save_checkpoint
+from convmodel.layout.tokenizer import ConversationTokenizer
+from convmodel.training.sharding import restore_weights, whole_weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -134,7 +134,7 @@ class BestModel:
         if step == self.step:
             return
         if self._folder is not None:
-            load_weights(self._hf_model, self._folder)
+            restore_weights(self._hf_model, self._folder)
             return
         with torch.no_grad():
             for name, value in self._trained():

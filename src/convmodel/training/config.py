@@ -14,15 +14,10 @@ from dataclasses import Field, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from convmodel.architecture import SHORTEST_WINDOW
 from convmodel.errors import ConfigError
-from convmodel.layout import LossOn
-
-LORA_OPTIONS = frozenset(
-    {"r", "lora_alpha", "lora_dropout", "target_modules", "exclude_modules", "use_rslora", "use_dora"}
-    | {"layers_to_transform", "layers_pattern", "rank_pattern", "alpha_pattern"}
-)
-"""Options of peft's `LoraConfig` that `lora` takes: those that neither change the base nor name it."""
+from convmodel.hf_model.lora_options import LORA_OPTIONS
+from convmodel.layout.architecture import SHORTEST_WINDOW
+from convmodel.layout.sequence import LossOn
 
 _KINDS: dict[str, tuple[type, ...]] = {
     "int": (int,),
@@ -197,6 +192,17 @@ class FitConfig:
         if unknown:
             raise ConfigError(f"no training option is called {', '.join(unknown)}; there are {', '.join(known)}")
         return cls(**options)
+
+    @classmethod
+    def of(cls, config: FitConfig | None, options: dict[str, Any]) -> FitConfig:
+        """Returns a config, or makes one of options by name.
+
+        Raises:
+            ConfigError: If both are given, or an option does not exist.
+        """
+        if config is not None and options:
+            raise ConfigError(f"give config or {', '.join(options)}, not both")
+        return config or cls.from_options(options)
 
     @classmethod
     def read_toml(cls, path: str | Path) -> dict[str, Any]:

@@ -23,17 +23,12 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.trainer_callback import PrinterCallback
 
 from convmodel.conversation import Conversation
-from convmodel.doctor.checks import BLOCKING, Check, fast_checks
-from convmodel.doctor.plan import RunPlan
 from convmodel.errors import ConfigError, MissingExtraError
 from convmodel.evaluation.likelihood import EvaluationResult
-from convmodel.step.machine import choose_precision
-from convmodel.step.objective import prepared
-from convmodel.storage import require_writable
-from convmodel.tokenizer import ConversationTokenizer
-from convmodel.training.adapters import (
+from convmodel.files.atomic import require_writable
+from convmodel.hf_model.fingerprint import fingerprint
+from convmodel.hf_model.lora import (
     add_adapters,
-    fingerprint,
     has_adapters,
     remove_adapters,
     require_base,
@@ -41,15 +36,20 @@ from convmodel.training.adapters import (
     settle_adapters,
     train_adapters,
 )
+from convmodel.layout.tokenizer import ConversationTokenizer
 from convmodel.training.arguments import training_arguments
 from convmodel.training.best import BestModel
 from convmodel.training.config import FitConfig
+from convmodel.training.doctor.checks import BLOCKING, Check, fast_checks
+from convmodel.training.doctor.run_plan import RunPlan
 from convmodel.training.fit_data import FitData, require_packable
-from convmodel.training.metrics import MetricsFile
+from convmodel.training.metrics_log import MetricsFile
 from convmodel.training.progress import FitProgress
-from convmodel.training.run_folder import RunFolder
-from convmodel.training.run_identity import run_identity
+from convmodel.training.resume.run_folder import RunFolder
+from convmodel.training.resume.run_identity import run_identity
 from convmodel.training.sharding import is_sharded
+from convmodel.training.step.forward import prepared
+from convmodel.training.step.runtime import choose_precision
 from convmodel.training.trainer import FitTrainer
 
 if TYPE_CHECKING:

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from convmodel.architecture import window_length
 from convmodel.conversation import Conversation
-from convmodel.data.batching import pack, pad
-from convmodel.data.ordering import GroupedSampler, PackedSampler
-from convmodel.data.window_set import WindowSet
-from convmodel.data.window_store import prepare_windows
+from convmodel.data.windows.collate import pack, pad
+from convmodel.data.windows.encoding import WindowSet
+from convmodel.data.windows.order import GroupedSampler, PackedSampler
+from convmodel.data.windows.store import prepare_windows
 from convmodel.errors import ConfigError
-from convmodel.inference import evaluation_mode
-from convmodel.layout import IGNORED, Window
-from convmodel.tokenizer import ConversationTokenizer
+from convmodel.hf_model.eval_mode import evaluation_mode
+from convmodel.layout.architecture import window_length
+from convmodel.layout.sequence import IGNORED, Window
+from convmodel.layout.tokenizer import ConversationTokenizer
 from convmodel.training.config import FitConfig
 
 if TYPE_CHECKING:

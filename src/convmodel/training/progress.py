@@ -12,7 +12,7 @@ from typing import Any
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
-from convmodel.doctor.words import duration
+from convmodel.training.units import duration
 
 logger = logging.getLogger(__name__)
 

@@ -8,6 +8,7 @@ import atexit
 import os
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,8 +17,13 @@ from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionP
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from convmodel.errors import ConfigError
-from convmodel.training.adapters import has_adapters
+from convmodel.files.hub import ADAPTER_WEIGHTS
+from convmodel.hf_model.lora import has_adapters, load_adapters
 from convmodel.training.config import FitConfig
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -136,3 +142,16 @@ def reshard(model: torch.nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
+
+
+def restore_weights(hf_model: "PreTrainedModel", folder: str | os.PathLike[str]) -> None:
+    """Puts what `save_checkpoint` wrote back into the model in hand, whose parameters stay the same objects.
+
+    Of a model with adapters these alone were written, and these alone come back.
+    """
+    place = Path(folder)
+    if (place / ADAPTER_WEIGHTS).exists():
+        load_adapters(hf_model, place)
+        return
+    saved = type(hf_model).from_pretrained(place, dtype=hf_model.dtype)
+    put_weights(hf_model, saved.state_dict())

@@ -13,18 +13,18 @@ import torch
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback, TrainingArguments
 
-from convmodel.data.batching import WindowDataset, pack, pad
-from convmodel.data.ordering import PackedSampler, ShardedBatches
+from convmodel.data.windows.collate import WindowDataset, pack, pad
+from convmodel.data.windows.order import PackedSampler, ShardedBatches
 from convmodel.errors import ConfigError
 from convmodel.evaluation.likelihood import evaluate_windows
-from convmodel.layout import IGNORED, Window
-from convmodel.scoring import token_nats
-from convmodel.step.objective import plain_forward
-from convmodel.tokenizer import ConversationTokenizer
+from convmodel.hf_model.log_probs import token_nats
+from convmodel.layout.sequence import IGNORED, Window
+from convmodel.layout.tokenizer import ConversationTokenizer
 from convmodel.training.best import BestModel
 from convmodel.training.fit_data import FitData
-from convmodel.training.resuming import ResumableTrainer
+from convmodel.training.resume.resumable_trainer import ResumableTrainer
 from convmodel.training.sharding import is_sharded, reshard
+from convmodel.training.step.forward import plain_forward
 
 
 class FitTrainer(ResumableTrainer):

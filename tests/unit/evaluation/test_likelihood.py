@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from convmodel import Conversation, ConversationModel
-from convmodel.data.window_set import encode_windows
+from convmodel.data.windows.encoding import encode_windows
 from convmodel.errors import ConfigError, ContextTooLongError, ConversationError
 from convmodel.evaluation.likelihood import evaluate_windows
-from convmodel.scoring import token_nats
+from convmodel.hf_model.log_probs import token_nats
 
 TALKS = [
     ["Good morning! Did you sleep well?", "Not really, the neighbours had a party.", "Oh"],

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from convmodel.errors import ConversationError, SaveError
-from convmodel.evaluation.shares import wilson
 from convmodel.evaluation.votes import Vote, add_vote, count_wins, read_votes
+from convmodel.evaluation.wilson import wilson
 
 
 def vote(winner: str | None, models: tuple[str, str] = ("A", "B")) -> Vote:

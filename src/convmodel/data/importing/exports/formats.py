@@ -1,0 +1,55 @@
+"""The chat exports that are recognised, by name.
+
+Owns: the list of formats. What each looks like is in a module of its own.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from convmodel.data.importing.exports import chatgpt, discord, line, messenger, plain, slack, telegram, whatsapp
+from convmodel.data.importing.exports.messages import Chat
+from convmodel.data.reading.problems import Problems
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """One program's chat export.
+
+    Attributes:
+        name: What `--format` calls it.
+        what: What to export, for help texts.
+        matches: Tells whether a file or folder is one, from its beginning.
+        read: Reads its chats.
+    """
+
+    name: str
+    what: str
+    matches: Callable[[Path], bool]
+    read: Callable[[Path, Problems], Iterator[Chat]]
+
+
+FORMATS = {
+    name: Format(name, what, module.matches, module.read)
+    for name, what, module in (
+        ("whatsapp", "the text or zip of `Export chat`, of iOS or Android", whatsapp),
+        ("telegram", "`result.json` of Telegram Desktop, of one chat or the whole account", telegram),
+        ("discord", "JSON of DiscordChatExporter, a file or a folder", discord),
+        ("slack", "the export's folder or zip", slack),
+        (
+            "messenger",
+            "a conversation's folder of Facebook's or Instagram's download, or one `message_1.json`",
+            messenger,
+        ),
+        ("line", "the text that LINE sends", line),
+        ("chatgpt", "`conversations.json` of ChatGPT's or Claude's data export", chatgpt),
+        # The last, since the text of others may look like it.
+        ("plain", "any text with `Name: text` lines", plain),
+    )
+}
+"""The formats, in the order in which they are tried."""
+
+
+def recognised(path: Path) -> Format | None:
+    """Returns the format of a file or folder; None if it is no chat export that is known."""
+    return next((format for format in FORMATS.values() if format.matches(path)), None)

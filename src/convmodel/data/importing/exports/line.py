@@ -1,0 +1,174 @@
+"""LINE's exported chats: a title, a line for each day, and `21:41<tab>Ann<tab>text` below it.
+
+Owns: the lines of such a file, in English, Japanese and the other languages that share its layout. The order of day and
+month is found in `dates`.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from convmodel.data.importing.exports.dates import CLOCK, DATE, WrittenDate, clock_of, date_order, moment
+from convmodel.data.importing.exports.heads import first_lines
+from convmodel.data.importing.exports.messages import Chat, Message
+from convmodel.data.reading.decoding import read_text
+from convmodel.data.reading.problems import Problems
+from convmodel.errors import ConversationError
+
+FORMS = "a day such as `2021/12/31(Fri)` and below it lines of `21:41<tab>Ann<tab>text`"
+"""The lines that are understood, for messages."""
+
+_TITLE = re.compile(r"\ufeff?\[LINE\]\s?(?P<title>.+)")
+_WITH = re.compile(
+    r"(?:Chat history (?:with|in)\s|[与與](?=.+的聊天))?(?P<name>.+?)(?:と?のトーク履歴|的聊天[记記][录錄])?"
+)
+_SAVED = re.compile(r"[^\t]{1,30}[:\uff1a]\s?\d+[/.-]\d+[/.-]\d+,?\s.*\d:\d\d.*")
+_DAY = re.compile(
+    rf"(?:(?P<first>[^\W\d]+)\.?,\s)?{DATE}(?:\s?[(\uff08]\s?(?P<inside>[^\W\d]+)\.?\s?[)\uff09]|\s(?P<last>[^\W\d]+)\.?)?\s*"
+)
+_ENTRY = re.compile(rf"{CLOCK}\t(?P<rest>.*)", re.IGNORECASE)
+_WEEKDAYS = {
+    word: number
+    for week in (
+        ("mon", "tue", "wed", "thu", "fri", "sat", "sun"),
+        "月火水木金土日",
+        "一二三四五六日",
+        "월화수목금토일",
+    )
+    for number, word in enumerate(week)
+}
+
+_MEDIA = re.compile(
+    r"\[(?:stickers?|photos?|videos?|voice messages?|audio|files?|contacts?|location|music|gif|gifts?"
+    r"|スタンプ|写真|画像|動画|ボイスメッセージ|ファイル|連絡先|位置情報|ミュージック|ギフト"
+    r"|貼圖|照片|影片|語音訊息|檔案|贴图|视频|语音消息|文件)\]|\(emoji\)|\[(?:albums?|アルバム|notes?|ノート)\].*",
+    re.IGNORECASE,
+)
+_NOTICE = re.compile(
+    r"☎.*|.{0,60}(?:unsent a message|メッセージの送信を取り消しました)[.。]?", re.IGNORECASE | re.DOTALL
+)
+
+
+@dataclass(slots=True)
+class _Entry:
+    """One line with a time, below its day, and the lines that continue it."""
+
+    date: WrittenDate
+    line: int
+    lines: list[str]
+
+
+@dataclass(slots=True)
+class _Part:
+    """One chat of a file, before the order of its dates is known."""
+
+    chat: Chat
+    entries: list[_Entry] = field(default_factory=list)
+
+
+def matches(path: Path) -> bool:
+    """Tells whether a file begins as LINE's export of a chat: with its title, or with a day and entries below it.
+
+    Example:
+        >>> matches(Path("no such file.txt"))
+        False
+    """
+    lines = first_lines(path)
+    titled = bool(lines and _TITLE.fullmatch(lines[0]))
+    begun = titled or bool(lines and _day(lines[0], 1))
+    return begun and any(_ENTRY.fullmatch(line) for line in lines[:20])
+
+
+def read(path: Path, problems: Problems) -> Iterator[Chat]:
+    r"""Reads the chats of an export: one, or one for each title in the file.
+
+    Raises:
+        ConversationError: If the file cannot be read, or has a bad line and `problems` does not skip them.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "chat.txt")
+        ...     _ = path.write_text("[LINE] Chat history with Ann\n\n2021/12/31(Fri)\n21:41\tAnn\tHi\n")
+        ...     [chat] = read(path, Problems())
+        >>> chat.name, chat.messages[0].text, chat.messages[0].time.isoformat()
+        ('Ann', 'Hi', '2021-12-31T21:41:00')
+    """
+    lines = read_text(path).split("\n")
+    if not any(map(_ENTRY.fullmatch, lines)):
+        first = next((line for line in lines if line.strip()), "")
+        problems.found(f"{path}:1: no message of LINE, which needs {FORMS}; it begins with {first[:80]!r}")
+        return
+    parts = [part for part in _parts(lines, path, problems) if part.entries]
+    try:
+        order, note = date_order([entry.date for part in parts for entry in part.entries], str(path))
+    except ConversationError as error:
+        problems.found(str(error), rows=sum(len(part.entries) for part in parts))
+        return
+    for part in parts:
+        part.chat.notes.append(note)
+        for entry in part.entries:
+            _add(part.chat, entry, order, path, problems)
+        yield part.chat
+
+
+def _parts(lines: Sequence[str], path: Path, problems: Problems) -> Iterator[_Part]:
+    part, day = _Part(Chat(path.stem)), None
+    for number, line in enumerate(lines, 1):
+        # Files that were put into one have a title in the middle; a message that only looks like one has no `Saved on`.
+        if (title := _TITLE.fullmatch(line)) and (
+            day is None or any(map(_SAVED.fullmatch, lines[number : number + 1]))
+        ):
+            yield part
+            part, day = _Part(Chat(_chat_name(title["title"]))), None
+        elif found := _day(line, number):
+            day = found
+        elif (match := _ENTRY.fullmatch(line)) and day:
+            date = replace(day, clock=clock_of(match), halved=bool(match["before"] or match["after"]))
+            part.entries.append(_Entry(date, number, [match["rest"]]))
+        elif match:
+            problems.found(f"{path}:{number}: no day stands above this message: begin with {FORMS}")
+        elif part.entries:
+            part.entries[-1].lines.append(line)
+        elif line.strip() and not _SAVED.fullmatch(line):
+            problems.found(f"{path}:{number}: text before the first message: remove the line, or write {FORMS}")
+    yield part
+
+
+def _day(line: str, number: int) -> WrittenDate | None:
+    match = _DAY.fullmatch(line)
+    if not match:
+        return None
+    word = (match["first"] or match["inside"] or match["last"] or "").casefold()
+    word = re.sub("^(?:星期|週|周)", "", word)
+    weekday = _WEEKDAYS.get(word[:3], _WEEKDAYS.get(word[:1]))
+    # A date alone, or with some other word, may be a line of a message.
+    return WrittenDate(match["date"], number, weekday=weekday) if weekday is not None or match["inside"] else None
+
+
+def _add(chat: Chat, entry: _Entry, order: str, path: Path, problems: Problems) -> None:
+    place = f"{path}:{entry.line}"
+    time = moment(entry.date, order, place, problems)
+    if not time:
+        return
+    speaker, _, text = "\n".join(entry.lines).partition("\t")
+    speaker, text = speaker.strip(), _unquoted(text.strip())
+    if not text or not speaker or _NOTICE.fullmatch(text):  # LINE's own words stand where a name does
+        chat.dropped["system message"] += 1
+    elif _MEDIA.fullmatch(text):
+        chat.dropped["media"] += 1
+    else:
+        chat.messages.append(Message(speaker, text, time, place))
+
+
+def _unquoted(text: str) -> str:
+    """Takes away the quotation marks that LINE puts around a text of several lines."""
+    if "\n" in text and len(text) > 2 and text[0] == text[-1] == '"':
+        return text[1:-1].replace('""', '"').strip()
+    return text
+
+
+def _chat_name(title: str) -> str:
+    match = _WITH.fullmatch(title.strip())
+    return match["name"] if match else title.strip()

@@ -1,0 +1,140 @@
+"""Plain transcripts: `Name: text`, without times.
+
+Owns: which words before a colon are names, and where one chat of a file ends and the next begins.
+"""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from convmodel.data.importing.exports.heads import first_lines
+from convmodel.data.importing.exports.messages import Chat, Message
+from convmodel.data.reading.decoding import read_text
+from convmodel.data.reading.problems import Problems
+
+SUFFIXES = frozenset({"", ".log", ".md", ".text", ".txt"})
+"""The ends of file names among which a transcript is looked for."""
+
+LONG = 20
+"""From so many lines of the form `Name: text` on, a name must open more than one of them."""
+
+# No sentence punctuation; a dot only after up to three letters, as in `Dr. Ann B.`
+_OPENING = re.compile(
+    r"\s{0,3}(?P<name>[^\s:\uff1a](?:[^:\uff1a,;!?\"<>\[\]{}|=\t.]|(?<=\b\w)\.|(?<=\b\w\w)\.|(?<=\b\w\w\w)\.){0,39})\s?"
+    r"(?::(?:\*\*)?(?:\s+|$)|\uff1a\s*)(?P<text>.*)"
+)
+_DATED = re.compile(r"\d\s?[./-]\s?\d")
+_SEPARATOR = re.compile(r"\s*(?:-{3,}|\*{3,}|={3,})\s*")
+
+
+def matches(path: Path) -> bool:
+    """Tells whether at least half of the first lines are `Name: text`, and two names open more than one of them.
+
+    Example:
+        >>> matches(Path("no such file.txt"))
+        False
+    """
+    lines = first_lines(path) if path.suffix.casefold() in SUFFIXES else []
+    openings = [opening[0] for line in lines if (opening := _opening(line))]
+    recurring = [name for name, count in Counter(openings).items() if count > 1]
+    dated = sum(bool(_DATED.search(name)) for name in openings)
+    if 2 * dated > len(openings):  # an export whose dates are written as no reader here knows
+        return False
+    return 2 * len(openings) >= len(lines) and len(recurring) >= 2
+
+
+def read(path: Path, problems: Problems) -> Iterator[Chat]:
+    r"""Reads the chats of a transcript: a line of `---`, `***` or `===` begins the next one.
+
+    A name that opens only one line is taken for the beginning of a sentence, and its line continues the message before
+    it, if the file has many lines of the form `Name: text`, or the name is several words of which the first or the last
+    is in lower case (`Two things were odd: ...`). The notes of each chat tell the names.
+
+    Raises:
+        ConversationError: If the file cannot be read, or has a bad line and `problems` does not skip them.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "talk.txt")
+        ...     _ = path.write_text("Ann: Hi\nthere\nBob: Hello\n---\nAnn: Bye")
+        ...     first, second = read(path, Problems())
+        >>> [message.text for message in first.messages], second.name
+        (['Hi\nthere', 'Hello'], 'talk#2')
+    """
+    lines = read_text(path).split("\n")
+    names, notes = _names(lines)
+    if not names:
+        first = next((line for line in lines if line.strip()), "")
+        problems.found(f"{path}:1: no line has the form `Name: text`; the file begins with {first[:80]!r}")
+        return
+    number = 0
+    for start, end in _blocks(lines):
+        chat = _chat(lines[start:end], start, names, path, problems)
+        if chat.entries:
+            number += 1
+            chat.name = path.stem if number == 1 else f"{path.stem}#{number}"
+            chat.notes = list(notes)
+            yield chat
+
+
+def _opening(line: str) -> tuple[str, str] | None:
+    """Splits a line into a name and what follows its colon, if it begins with what may be a name."""
+    match = _OPENING.fullmatch(line)
+    if not match:
+        return None
+    name = match["name"].strip("* ")  # so Markdown makes a name bold
+    return (name, match["text"]) if any(map(str.isalnum, name)) else None
+
+
+def _is_like_a_sentence(name: str) -> bool:
+    """Tells `Two things were odd` and `but remember` from `Ann Lee`, and from a nickname such as `ann`."""
+    words = name.split()
+    return len(words) > 1 and (words[0][0].islower() or words[-1][0].islower())
+
+
+def _names(lines: Sequence[str]) -> tuple[set[str], list[str]]:
+    """Finds who speaks in the whole file, and tells it for the user."""
+    places = defaultdict(list)
+    for number, line in enumerate(lines, 1):
+        if opening := _opening(line):
+            places[opening[0]].append(number)
+    is_long = sum(map(len, places.values())) >= LONG
+    once = {name: at[0] for name, at in places.items() if len(at) == 1 and (is_long or _is_like_a_sentence(name))}
+    names = [name for name in places if name not in once]
+    notes = [f"names found: {', '.join(names)}"]
+    if once:
+        listed = ", ".join(f"{name} (line {line})" for name, line in once.items())
+        notes.append(f"taken for text, not for names, as each begins only one line: {listed}")
+    return set(names), notes
+
+
+def _blocks(lines: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Yields where the lines of each chat start and end."""
+    start = 0
+    for index, line in enumerate(lines):
+        if _SEPARATOR.fullmatch(line):
+            yield start, index
+            start = index + 1
+    yield start, len(lines)
+
+
+def _chat(lines: Sequence[str], start: int, names: set[str], path: Path, problems: Problems) -> Chat:
+    entries: list[tuple[str, int, list[str]]] = []
+    for number, line in enumerate(lines, start + 1):
+        opening = _opening(line)
+        if opening and opening[0] in names:
+            entries.append((opening[0], number, [opening[1]]))
+        elif entries:
+            entries[-1][2].append(line)
+        elif line.strip():
+            problems.found(f"{path}:{number}: nobody says this: begin the line with `Name: `, or remove it")
+    chat = Chat(path.stem)
+    for speaker, number, said in entries:
+        text = "\n".join(said).strip()
+        if text:
+            chat.messages.append(Message(speaker, text, None, f"{path}:{number}"))
+        else:
+            chat.dropped["empty message"] += 1
+    return chat

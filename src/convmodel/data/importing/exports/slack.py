@@ -1,0 +1,201 @@
+"""Channels, groups and direct messages of a Slack workspace, as it exports them to a zip of JSON files.
+
+Owns: the layout of that export and the syntax of its messages.
+"""
+
+import html
+import re
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from convmodel.data.importing.exports.archive import candidates, json_files, json_values, outline
+from convmodel.data.importing.exports.json_fields import (
+    CURE,
+    Entry,
+    Found,
+    Speakers,
+    a_list,
+    a_string,
+    add_entries,
+    name_or,
+    placed,
+    sort_by_time,
+    unix_time,
+)
+from convmodel.data.importing.exports.messages import Chat, Message
+from convmodel.data.reading.problems import Problems
+from convmodel.errors import ConversationError
+
+USERS = "users.json"
+LISTS = ("channels.json", "groups.json", "mpims.json", "dms.json")
+"""The files that list the chats."""
+
+_DAY = r"(.*/)?[^/]+/\d{4}-\d\d-\d\d\.json"
+_SAID = {"", "me_message", "thread_broadcast", "reply_broadcast", "file_share"}
+_OTHER_KINDS = {"bot_message": "bot message", "slackbot_response": "bot message", "tombstone": "deleted message"}
+_MARK = re.compile(r"<([^<>\s|][^<>\n|]*)(?:\|([^<>\n]*))?>")
+
+
+def matches(path: Path) -> bool:
+    """Tells whether this is the export of a Slack workspace: the zip, or its folder.
+
+    Example:
+        >>> matches(Path("no such file"))
+        False
+    """
+    listed = candidates(path, rf"(.*/)?({'|'.join(map(re.escape, (USERS, *LISTS)))})")
+    is_export = any(file != path for file in listed)
+    return is_export and any({"ts", "type"} <= outline(file)[2] for file in candidates(path, _DAY))
+
+
+def read(path: Path, problems: Problems) -> Iterator[Chat]:
+    """Reads the chats of an export; each thread is a chat of its own, the message that it answers first.
+
+    Raises:
+        ConversationError: If it is no export, or something in it is wrong and problems are errors.
+
+    Example:
+        >>> import json, tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> (folder / "general").mkdir()
+        >>> _ = (folder / "users.json").write_text('[{"id": "U1", "name": "ann"}]')
+        >>> message = {"type": "message", "user": "U1", "text": "Hi", "ts": "1700000000.000100"}
+        >>> _ = (folder / "general" / "2023-11-14.json").write_text(json.dumps([message]))
+        >>> [message.speaker for chat in read(folder, Problems()) for message in chat.messages]
+        ['ann']
+    """
+    files = json_files(path)
+    days = [(name, file) for name, file in files if file != path and re.fullmatch(_DAY, name)]
+    if not days:
+        raise ConversationError(f"{path}: no messages of a Slack workspace: give the zip or the folder of its export")
+    workspace = _Workspace(path, files, problems)
+    for folder, parts in groupby(json_values(path, days, problems), key=lambda found: PurePosixPath(found[0]).parent):
+        entries: list[tuple[str, Any]] = []
+        for _, file, value in parts:
+            if isinstance(value, list):
+                entries += placed(file, value)
+            else:
+                problems.found(f"{file}: {type(value).__name__} instead of a list of messages: {CURE}")
+        yield from _chats(workspace.chat_name(folder.name), entries, workspace, problems)
+
+
+class _Workspace:
+    """Who the people of a workspace are, and which chats they have."""
+
+    def __init__(self, path: Path, files: list[tuple[str, Path]], problems: Problems) -> None:
+        listed = [(name, file) for name, file in files if PurePosixPath(name).name in (USERS, *LISTS)]
+        self.people: dict[str, str] = {}
+        self.bots: set[str] = set()
+        self.channels: dict[str, str] = {}
+        self._members: dict[str, list[str]] = {}
+        self._speakers = Speakers()
+        for name, file, value in json_values(path, listed, problems):
+            for index, entry in enumerate(value if isinstance(value, list) else [value], 1):
+                number = name_or(entry, "id", "")
+                if not number:
+                    problems.found(f"{file}: entry {index}: there is no id: {CURE}")
+                elif PurePosixPath(name).name == USERS:
+                    self._add_person(number, entry)
+                else:
+                    self._add_chat(number, entry)
+
+    def _add_person(self, number: str, entry: Entry) -> None:
+        self.people[number] = _person(entry) or number
+        if entry.get("is_bot") is True or number == "USLACKBOT":
+            self.bots.add(number)
+
+    def _add_chat(self, number: str, entry: Entry) -> None:
+        name = name_or(entry, "name", "")
+        members = entry.get("members")
+        if name:
+            self.channels[number] = name
+        # The folder of a direct message is called by its number, that of a group by the name that Slack gave it.
+        if isinstance(members, list) and (not name or name.startswith("mpdm-")):
+            self._members[name or number] = [member for member in members if isinstance(member, str)]
+
+    def chat_name(self, folder: str) -> str:
+        """Names the chat in a folder: a channel, or the people in a group."""
+        if folder in self._members:
+            return ", ".join(self.people.get(member, member) for member in self._members[folder])
+        return f"#{folder}"
+
+    def speaker(self, entry: Entry) -> str:
+        """Names who wrote a message."""
+        number = a_string(entry, "user")
+        if not number:
+            raise ConversationError("there is no user")
+        # People of other workspaces are not in the list, but may be described beside their message.
+        name = self.people.get(number) or _person(entry.get("user_profile")) or number
+        return self._speakers.name(number, name)
+
+    def text(self, entry: Entry) -> str:
+        """Returns the text of a message without Slack's marks."""
+        text = _MARK.sub(lambda mark: self._shown(mark[1], mark[2] or ""), a_string(entry, "text"))
+        return html.unescape(text).strip() if "&" in text else text.strip()
+
+    def _shown(self, target: str, label: str) -> str:
+        kind, rest = target[0], target[1:]
+        if kind == "@":
+            return f"@{label or self.people.get(rest, rest)}".replace("@@", "@")
+        if kind == "#":
+            return f"#{label or self.channels.get(rest, rest)}"
+        if kind == "!":  # <!here>, <!subteam^S1|@team>, <!date^1700000000^{date}|today>
+            return label or f"@{rest.partition('^')[0]}"
+        return label or target
+
+
+def _person(entry: Any) -> str:
+    """Returns the name that others see, as far as it is known."""
+    profile = entry.get("profile") if isinstance(entry, dict) else None
+    found = (name_or(at, key, "") for key in ("display_name", "real_name", "name") for at in (profile, entry))
+    return next(filter(None, found), "")
+
+
+def _chats(name: str, entries: list[tuple[str, Any]], workspace: _Workspace, problems: Problems) -> Iterator[Chat]:
+    """Makes the chat of a channel and those of its threads of the channel's entries."""
+    answered = {
+        entry["thread_ts"]
+        for _, entry in entries
+        if isinstance(entry, dict) and _thread(entry) and entry["thread_ts"] != entry.get("ts")
+    }
+    threads: dict[str, list[tuple[str, Any]]] = {"": []}
+    for place, entry in entries:
+        thread = _thread(entry) if isinstance(entry, dict) else ""
+        threads.setdefault(thread if thread in answered else "", []).append((place, entry))
+    seen: set[str] = set()
+    for thread, own in threads.items():
+        chat = Chat(f"{name}, thread {thread}" if thread else name, parted=not thread)
+        add_entries(chat, own, problems, lambda entry, place: _found(entry, place, workspace, seen))
+        sort_by_time(chat)
+        if chat.entries:
+            yield chat
+
+
+def _thread(entry: Entry) -> str:
+    thread = entry.get("thread_ts")
+    return thread if isinstance(thread, str) else ""
+
+
+def _found(entry: Entry, place: str, workspace: _Workspace, seen: set[str]) -> Found:
+    number = a_string(entry, "ts")
+    time = unix_time(number or None, "ts")
+    kind, subtype = a_string(entry, "type"), a_string(entry, "subtype")
+    is_said = kind in ("", "message") and subtype in _SAID
+    user = a_string(entry, "user")
+    text = workspace.text(entry)
+    is_media = bool(a_list(entry, "files") or a_list(entry, "attachments") or subtype == "file_share")
+    # Nobody but a program lacks an entry among the people and has a number as a bot.
+    is_bot = user in workspace.bots or (a_string(entry, "bot_id") and user not in workspace.people)
+    speaker = "" if is_bot or not is_said else workspace.speaker(entry)
+    if number in seen:  # an answer that is shown in the channel too may be there twice
+        return "repeated message"
+    seen.add(number)
+    if not is_said:
+        return _OTHER_KINDS.get(subtype, "system message")
+    if is_bot:
+        return "bot message"
+    if not text:
+        return "media" if is_media else "empty message"
+    return Message(speaker, text, time, place)

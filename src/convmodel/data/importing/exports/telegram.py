@@ -1,0 +1,147 @@
+"""Chats that Telegram Desktop exported as JSON: one chat, or all of an account.
+
+Owns: the syntax of `result.json`.
+"""
+
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from convmodel.data.importing.exports.archive import candidates, export_files, json_values, outline
+from convmodel.data.importing.exports.json_fields import (
+    Entry,
+    Found,
+    Speakers,
+    a_string,
+    add_entries,
+    checked_text,
+    iso_time,
+    list_in,
+    name_or,
+    placed,
+    sort_by_time,
+    unix_time,
+)
+from convmodel.data.importing.exports.messages import Chat, Message
+from convmodel.data.reading.problems import Problems
+from convmodel.errors import ConversationError
+
+DELETED = "Deleted account"
+"""Who speaks where the export has neither a name nor an id."""
+
+LOCAL_TIME = "the times have no zone: they are taken as they are written"
+
+_RESULT = r"(.*/)?result\.json"
+
+_MEDIA = (
+    "photo",
+    "file",
+    "media_type",
+    "location_information",
+    "place_name",
+    "contact_information",
+    "poll",
+    "todo_list",
+    "game_title",
+    "invoice_information",
+    "giveaway_information",
+    "giveaway_results",
+    "paid_stars_amount",
+)
+
+
+def matches(path: Path) -> bool:
+    """Tells whether this is an export of Telegram Desktop: `result.json`, or its folder.
+
+    Example:
+        >>> matches(Path("no such file"))
+        False
+    """
+    return any(_is_export(file) for file in candidates(path, _RESULT))
+
+
+def read(path: Path, problems: Problems) -> Iterator[Chat]:
+    """Reads the chats of an export, those of an account one after the other.
+
+    Raises:
+        ConversationError: If the file cannot be read, or something in it is wrong and problems are errors.
+
+    Example:
+        >>> import json, tempfile
+        >>> file = Path(tempfile.mkdtemp()) / "result.json"
+        >>> message = {"id": 1, "type": "message", "date_unixtime": "1700000000", "from": "Ann", "text": "Hi"}
+        >>> chat = {"name": "Ann", "type": "personal_chat", "id": 7, "messages": [message]}
+        >>> _ = file.write_text(json.dumps(chat))
+        >>> [message.text for chat in read(file, Problems()) for message in chat.messages]
+        ['Hi']
+    """
+    files = export_files(path, _is_export, "result.json of Telegram: export the chat as JSON")
+    speakers = Speakers()
+    for _, file, value in json_values(path, files, problems):
+        for place, chat in _chats(value, file, problems):
+            yield _chat(chat, place, problems, speakers)
+
+
+def _is_export(file: Path) -> bool:
+    keys = outline(file)
+    one_chat = {"type", "id", "messages"} <= keys[1] and {"id", "type", "date", "text"} <= keys[3]
+    some_chats = bool({"chats", "left_chats"} & keys[1]) and "list" in keys[2]
+    # The contacts stand before the chats, and there may be thousands.
+    account = {"about", "personal_information"} <= keys[1]
+    return one_chat or some_chats or account
+
+
+def _chats(value: Any, file: Path, problems: Problems) -> Iterator[tuple[str, Any]]:
+    if not isinstance(value, dict) or not {"messages", "chats", "left_chats"} & value.keys():
+        problems.found(f"{file}: neither messages nor chats: export from Telegram Desktop as JSON")
+        return
+    if "messages" in value:
+        yield str(file), value
+    for key in ("chats", "left_chats"):
+        if key in value:
+            chats = list_in(value[key], "list", f"{file}: {key}", problems)
+            # The key tells the chats of both lists apart: `result.json: left_chats 2: message 7`.
+            yield from ((f"{file}: {key} {number}", chat) for number, chat in enumerate(chats, 1))
+
+
+def _chat(value: Any, place: str, problems: Problems, speakers: Speakers) -> Chat:
+    entries = placed(place, list_in(value, "messages", place, problems))
+    kind = name_or(value, "type", "chat").replace("_", " ")
+    chat = Chat(name_or(value, "name", kind))
+    add_entries(chat, entries, problems, lambda entry, place: _found(entry, place, speakers))
+    sort_by_time(chat)
+    if any(isinstance(entry, dict) and "date_unixtime" not in entry for _, entry in entries):
+        chat.notes.append(LOCAL_TIME)
+    return chat
+
+
+def _found(entry: Entry, place: str, speakers: Speakers) -> Found:
+    time = _time(entry)
+    kind = a_string(entry, "type")
+    if not kind:
+        raise ConversationError("there is no type")
+    if kind != "message":
+        return "system message"
+    text = _text(entry)
+    if not text:
+        return "media" if any(entry.get(key) for key in _MEDIA) else "empty message"
+    sender = entry.get("from_id")
+    key = str(sender) if isinstance(sender, int) else a_string(entry, "from_id")  # older exports write a number
+    return Message(speakers.name(key, a_string(entry, "from") or key or DELETED), text, time, place)
+
+
+def _time(entry: Entry) -> datetime:
+    if entry.get("date_unixtime") is not None:
+        return unix_time(entry["date_unixtime"], "date_unixtime")
+    return iso_time(entry.get("date"), "date")
+
+
+def _text(entry: Entry) -> str:
+    """Returns the text of a message, a string, or a list of strings and marked parts such as links."""
+    value = entry.get("text")
+    if not isinstance(value, list):
+        return a_string(entry, "text")
+    parts = (part.get("text") if isinstance(part, dict) else part for part in value)
+    # White space between a link and what follows is a part of the text.
+    return "".join(checked_text(part, "text") for part in parts).strip()

@@ -1,0 +1,288 @@
+"""Importing: from exports and data of any shape to clean, split conversations in files that training reads.
+
+Owns: the order of the steps, and the account of an import: whatever came in went out or is counted.
+"""
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from convmodel.conversation import Conversation
+from convmodel.data.importing.cleaning import Cleaner, CleaningRules
+from convmodel.data.importing.deduplication import NEAR
+from convmodel.data.importing.exports.formats import FORMATS, Format, recognised
+from convmodel.data.importing.exports.messages import Chat
+from convmodel.data.importing.segmenting import Segmenting, choose_gap, rename, segment, show_gap, silent, speakers_of
+from convmodel.data.importing.splitting import PARTS, SHARES, Shares, Split, SplitBy, require_no_leakage, split
+from convmodel.data.reading.decoding import STDIN
+from convmodel.data.reading.problems import SHOWN, OnError, Problems
+from convmodel.data.reading.reader import ConversationReader
+from convmodel.data.reading.rows import data_files, is_data_file
+from convmodel.data.reading.shapes import AUTO, SHAPES
+from convmodel.data.reading.writing import write_jsonl
+from convmodel.errors import ConfigError, ConversationError
+from convmodel.files.atomic import staged
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportOptions:
+    """How to import.
+
+    Attributes:
+        format: The export or shape of the data, one of `FORMATS` or `SHAPES`; by default recognised.
+        on_error: Whether bad data ends the import, or is left out and counted.
+        gap: The pause after which a new conversation begins; None to choose it from the data.
+        segmenting: The rest of how messages become conversations.
+        cleaning: What a conversation must be to be kept.
+        shares: How much goes to training, validation and test.
+        seed: What a random split begins with.
+        split_by: `time`, `random`, or `auto`.
+    """
+
+    format: str = AUTO
+    on_error: OnError = "fail"
+    gap: timedelta | None = None
+    segmenting: Segmenting = field(default_factory=Segmenting)
+    cleaning: CleaningRules = field(default_factory=CleaningRules)
+    shares: Shares = SHARES
+    seed: int = 42
+    split_by: SplitBy = "auto"
+
+    def __post_init__(self) -> None:
+        if self.segmenting.merge_others and self.segmenting.me is None:
+            raise ConfigError("merge_others needs to know who is not another: give me too")
+        if self.format not in (AUTO, *FORMATS, *SHAPES):
+            raise ConfigError(f"there is no format {self.format}; there are {AUTO}, {', '.join((*FORMATS, *SHAPES))}")
+
+
+@dataclass(slots=True)
+class ImportAccount:
+    """What came in, what was left out and why, and what went out.
+
+    Attributes:
+        formats: How many files (or folders that are one export) had which format or shape.
+        entries: Messages of chat exports, and rows of other data.
+        dropped_entries: How many of them were left out, by reason.
+        problems: How many could not be read, and were left out.
+        first_problems: What was wrong with the first of them.
+        speakers: How many messages the people of chat exports wrote.
+        conversations: How many conversations were made.
+        dropped: How many of them were left out, by reason.
+        masked: How many pieces of personal data were masked, by kind.
+        written: How many conversations each file has.
+        turns: How many turns they have.
+        notes: What was found out on the way, for the user.
+    """
+
+    formats: Counter[str] = field(default_factory=Counter)
+    entries: int = 0
+    dropped_entries: Counter[str] = field(default_factory=Counter)
+    problems: int = 0
+    first_problems: list[str] = field(default_factory=list)
+    speakers: Counter[str] = field(default_factory=Counter)
+    conversations: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    masked: Counter[str] = field(default_factory=Counter)
+    written: dict[str, int] = field(default_factory=dict)
+    turns: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The account as JSON holds it."""
+        found = {setting.name: getattr(self, setting.name) for setting in fields(self)}
+        return {name: dict(value) if isinstance(value, Counter) else value for name, value in found.items()}
+
+
+def import_conversations(
+    sources: Sequence[str | Path],
+    output: str | Path,
+    options: ImportOptions | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> ImportAccount:
+    """Reads chats and conversations, cleans and splits them, and writes `train`, `valid` and `test.jsonl`.
+
+    Args:
+        sources: Files, folders, `-` for standard input, or datasets of the hub.
+        output: The folder to write; files of those names in it are replaced, all or none.
+        options: How.
+        progress: Called now and then with the number of conversations that were cleaned so far.
+
+    Raises:
+        ConversationError: If something cannot be read, nothing is left, or conversations of the training data came
+            back in another part.
+        SaveError: If the folder cannot be written.
+        MissingExtraError: If datasketch is not installed.
+    """
+    options = options or ImportOptions()
+    account = ImportAccount()
+    problems = Problems(options.on_error)
+    chats, others = _read(sources, options, problems, account)
+    how = _segmenting(options, chats, account)
+    account.speakers = speakers_of(chats)
+    cleaner = Cleaner(options.cleaning, people=account.speakers)
+    made = itertools.chain(segment(chats, how, account.dropped) if chats else (), _with_me(others, how, account))
+    kept = []
+    for conversation in _named(cleaner.clean(made), options, account):
+        kept.append(conversation)
+        if progress and not len(kept) % 100:
+            progress(len(kept))
+    account.problems, account.first_problems = problems.count, problems.messages
+    account.conversations = cleaner.rows_in + account.dropped.total()
+    account.dropped += cleaner.dropped
+    account.masked = cleaner.masked
+    if not kept:
+        raise ConversationError(_nothing(account))
+    parts = split(kept, options.shares, seed=options.seed, by=options.split_by, near=_near(options))
+    require_no_leakage(parts.train, {"valid": parts.valid, "test": parts.test}, near=_near(options))
+    require_no_leakage(parts.valid, {"test": parts.test}, near=_near(options), name="valid")
+    account.notes.append(f"split {parts.method}")
+    _write(parts, Path(output), account)
+    return account
+
+
+def _near(options: ImportOptions) -> float | None:
+    """Repeats stay on one side of the split whether or not they are left out."""
+    return NEAR if options.cleaning.near_duplicates is None else options.cleaning.near_duplicates
+
+
+def _read(
+    sources: Sequence[str | Path], options: ImportOptions, problems: Problems, account: ImportAccount
+) -> tuple[list[Chat], Iterator[Conversation]]:
+    """Reads all chats, since what parts them is chosen from all; other data is read when it is asked for."""
+    chats: list[Chat] = []
+    readers: list[ConversationReader] = []
+    for source in sources:
+        for path, format in _recognised(source, options.format, account):
+            if format is None:
+                shape = options.format if options.format in SHAPES else AUTO
+                readers.append(ConversationReader(path, shape=shape, on_error=options.on_error))
+                continue
+            found = list(format.read(Path(path), problems))
+            account.formats[format.name] += 1
+            account.entries += sum(chat.entries for chat in found)
+            for chat in found:
+                account.dropped_entries += chat.dropped
+                account.notes += [note for note in chat.notes if note not in account.notes]
+            chats += found
+    account.entries += problems.count
+    return chats, itertools.chain.from_iterable(_rows(reader, problems, account) for reader in readers)
+
+
+def _rows(reader: ConversationReader, problems: Problems, account: ImportAccount) -> Iterator[Conversation]:
+    try:
+        yield from reader
+    except ConversationError as error:
+        if problems.on_error == "fail":
+            raise
+        if not reader.complete or not reader.problems.count:  # a damaged file, or one without rows
+            problems.found(str(error))
+            account.entries += 1
+    account.entries += reader.rows
+    account.formats += reader.shapes
+    problems.count += reader.problems.count
+    problems.messages = [*problems.messages, *reader.problems.messages][:SHOWN]
+
+
+def _recognised(source: str | Path, name: str, account: ImportAccount) -> Iterator[tuple[str | Path, Format | None]]:
+    """Finds out what a source is: one export, a folder of several, or data of another shape."""
+    path = Path(source)
+    if name in FORMATS:
+        inside = [] if FORMATS[name].matches(path) or not path.is_dir() else sorted(path.rglob("*"))
+        found = [file for file in inside if FORMATS[name].matches(file)]
+        if path.is_dir() and inside and not found:
+            raise ConversationError(f"{path} holds no export of the format {name}")
+        for file in found or [path]:
+            yield file, FORMATS[name]
+    elif name in SHAPES or str(source) == STDIN or not path.exists():
+        yield source, None
+    elif path.is_dir():
+        yield from _folder(path, account)
+    elif format := recognised(path):
+        yield path, format
+    elif path.suffix and not is_data_file(path):
+        raise ConversationError(
+            f"{path} is no chat export that is recognised ({', '.join(FORMATS)}), and no file of another shape, which "
+            "end in .jsonl, .csv and so on: look at its first lines, or name its format (--format)"
+        )
+    else:
+        yield path, None
+
+
+def _folder(folder: Path, account: ImportAccount) -> Iterator[tuple[Path, Format | None]]:
+    """Looks through a folder and the folders in it; what it does not know it leaves alone and counts."""
+    taken: list[Path] = []
+    unknown = 0
+    for path in [folder, *sorted(folder.rglob("*"))]:
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if hidden or any(path.is_relative_to(other) for other in taken):
+            continue
+        format = _whole(path) if path.is_dir() else recognised(path)
+        if format or is_data_file(path):
+            taken.append(path)
+            yield path, format
+        else:
+            unknown += path.is_file()
+    if not taken:
+        data_files(folder)  # says what it takes
+    if unknown:
+        account.notes.append(f"{unknown:,} files in {folder} are of no known format and were left alone")
+
+
+def _whole(folder: Path) -> Format | None:
+    """Returns the format of a folder that is one export as a whole: nothing in it is of another kind."""
+    format = recognised(folder)
+    for path in folder.rglob("*") if format else ():
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts):
+            own = recognised(path)
+            if own not in (None, format) or (own is None and is_data_file(path) and ".json" not in path.suffixes):
+                return None
+    return format
+
+
+def _segmenting(options: ImportOptions, chats: Sequence[Chat], account: ImportAccount) -> Segmenting:
+    timed = any(chat.parted and message.time for chat in chats for message in chat.messages[:1])
+    if options.gap is not None or not timed:
+        return replace(options.segmenting, gap=options.gap or options.segmenting.gap)
+    gap, why = choose_gap(chats)
+    account.notes.append(f"a new conversation begins after a pause of more than {show_gap(gap)}, {why}")
+    return replace(options.segmenting, gap=gap)
+
+
+def _with_me(conversations: Iterable[Conversation], how: Segmenting, account: ImportAccount) -> Iterator[Conversation]:
+    """Leaves out what holds nothing to learn: the speaker to learn says nothing in it."""
+    for conversation in conversations:
+        if how.me is None or how.me in conversation.who[conversation.pinned :]:
+            yield rename(conversation, how)
+        else:
+            account.dropped[silent(how.me)] += 1
+
+
+def _named(
+    conversations: Iterable[Conversation], options: ImportOptions, account: ImportAccount
+) -> Iterator[Conversation]:
+    for number, conversation in enumerate(conversations, 1):
+        account.turns += len(conversation.turns) - conversation.pinned
+        # The place of a message names a file, which is often called after a person.
+        yield replace(conversation, id=f"{number:06d}") if options.cleaning.redact else conversation
+
+
+def _nothing(account: ImportAccount) -> str:
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in account.dropped.most_common())
+    if account.problems:
+        first = f", the first because of: {account.first_problems[0]}"
+        reasons = ", ".join(filter(None, [reasons, f"{account.problems:,} rows could not be read{first}"]))
+    return f"none of {account.conversations:,} conversations is left ({reasons or 'nothing came in'}): relax the rules"
+
+
+def _write(parts: Split, output: Path, account: ImportAccount) -> None:
+    with staged(output) as stage:
+        for name in PARTS:
+            if conversations := getattr(parts, name):
+                account.written[f"{name}.jsonl"] = write_jsonl(stage / f"{name}.jsonl", conversations)
+    for name in PARTS:
+        if f"{name}.jsonl" not in account.written:  # of an earlier import, with other shares
+            (output / f"{name}.jsonl").unlink(missing_ok=True)

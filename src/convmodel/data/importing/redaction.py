@@ -1,0 +1,180 @@
+"""Personal data in conversations, masked.
+
+Owns: the masks, and the pseudonyms of speakers. What is looked for is in `personal`.
+"""
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import TypeAlias
+
+from convmodel.conversation import DEFAULT_SPEAKERS, PINNED_ROLES, Conversation
+from convmodel.data.importing.pii import RULES, UNSPACED, Rule
+from convmodel.errors import ConfigError
+
+ROLES = frozenset({*DEFAULT_SPEAKERS, *PINNED_ROLES})
+"""Speakers that are no persons: they keep their names."""
+
+_NUMBERED = re.compile(r"Speaker \d+")
+
+
+class Redactor:
+    """Masks personal data in turns, and gives speakers pseudonyms.
+
+    Masked are web addresses, e-mail addresses, IBANs and payment cards (both by their check digits), IP addresses and
+    phone numbers. A speaker has the same pseudonym in every conversation; mentions of the names are replaced too: the
+    full name, and the first name if it has three letters, in any case. Names that are ordinary words (Will, Rose) are
+    replaced only when capitalised.
+
+    This is a help, not anonymity. It cannot find: nicknames, family names alone, misspelt and inflected names, people
+    who are talked about but do not speak (give them as `people`), places, employers, birthdays and stories that tell
+    who somebody is; street addresses; passport, tax and insurance numbers; passwords; account names of networks;
+    addresses that are spelled out (`ann at example dot org`); domains without `www.`, `https://` or a path; phone
+    numbers that look like any number: no `+`, no leading 0, no groups as they are usual for phones; digits of other
+    scripts than 0 to 9. Ids of conversations stay as they are: a file's name may be in them. It also takes some words
+    and numbers for what they are not (Will at the beginning of a sentence). Read a sample before you publish anything.
+
+    Args:
+        pseudonyms: Names to give, in this order; `Speaker 1`, `Speaker 2` and so on when they are used up.
+        people: Names that are masked in every conversation, whether their owners speak in it or not.
+
+    Attributes:
+        counts: How many pieces were masked: `url`, `email`, `iban`, `card`, `ip`, `phone`; `name` for mentions.
+
+    Raises:
+        ConfigError: If a pseudonym is empty, there twice, or a role's or a numbered one.
+
+    Example:
+        >>> redactor = Redactor()
+        >>> chat = Conversation(["I'm at ann@example.org", "Thanks, Ann!"], ["Ann Lee", "Bob"])
+        >>> redactor.redact(chat).to_messages()[1]
+        {'role': 'Speaker 2', 'content': 'Thanks, Speaker 1!'}
+        >>> sorted(redactor.counts.items())
+        [('email', 1), ('name', 1)]
+    """
+
+    def __init__(self, pseudonyms: Sequence[str] = (), people: Iterable[str] = ()) -> None:
+        if not all(isinstance(name, str) and name.strip() for name in pseudonyms):
+            raise ConfigError("pseudonyms hold an empty name: leave it out")
+        if len({_person(name) for name in pseudonyms}) < len(pseudonyms):
+            raise ConfigError("pseudonyms hold a name twice: two people would become one")
+        if taken := [name for name in pseudonyms if name in ROLES or _NUMBERED.fullmatch(name)]:
+            raise ConfigError(f"pseudonyms hold {taken[0]!r}, which others may be called: choose another name")
+        self.counts: Counter[str] = Counter()
+        self._unused = list(reversed(pseudonyms))
+        self._given: dict[str, str] = {}
+        self._numbered = 0
+        self._people = tuple(dict.fromkeys(people))
+        for name in self._people:
+            self.pseudonym(name)
+
+    def redact(self, conversation: Conversation) -> Conversation:
+        """Returns the conversation with masks and pseudonyms; it has as many turns, and none of them is empty."""
+        speakers = [self.pseudonym(name) for name in conversation.who]
+        mentions = self._mentions((*conversation.names, *self._people))
+        turns = []
+        for turn in conversation.turns:
+            for rule in RULES:
+                turn = self._masked(turn, rule)
+            turns.append(self._renamed(turn, mentions))
+        return replace(conversation, turns=turns, speakers=speakers)
+
+    def pseudonym(self, name: str) -> str:
+        """Returns the pseudonym of a speaker; the same one for the same name, whatever its case and spaces.
+
+        Example:
+            >>> redactor = Redactor(["Robin"])
+            >>> [redactor.pseudonym(name) for name in ("Ann Lee", "user", "ann lee", "Bob")]
+            ['Robin', 'user', 'Robin', 'Speaker 1']
+        """
+        if name in ROLES:
+            return name
+        person = _person(name)
+        if person not in self._given:
+            if self._unused:
+                self._given[person] = self._unused.pop()
+            else:
+                self._numbered += 1
+                self._given[person] = f"Speaker {self._numbered}"
+        return self._given[person]
+
+    def _masked(self, turn: str, rule: Rule) -> str:
+        def mask(match: re.Match[str]) -> str:
+            length = rule.holds(match[0])
+            if not length:
+                return match[0]
+            self.counts[rule.name] += 1
+            return f"[{rule.name.upper()}]{match[0][length:]}"
+
+        return rule.pattern.sub(mask, turn)
+
+    def _renamed(self, turn: str, mentions: "_Mentions | None") -> str:
+        if mentions is None:
+            return turn
+        pattern, pseudonyms = mentions
+
+        def rename(match: re.Match[str]) -> str:
+            person = _person(match[0])
+            if person not in pseudonyms or (_WORD_TOO.fullmatch(person) and match[0].islower()):
+                return match[0]
+            self.counts["name"] += 1
+            return pseudonyms[person]
+
+        return pattern.sub(rename, turn)
+
+    def _mentions(self, names: Iterable[str]) -> "_Mentions | None":
+        """What finds the names in a text, and whose they are; None if there is none to find."""
+        full = {name: self.pseudonym(name) for name in names if name not in ROLES}
+        spellings: dict[str, str] = {}
+        for name, pseudonym in full.items():
+            spellings.setdefault(name.split()[0].strip(".,;:!?()\"'"), pseudonym)
+        spellings |= full
+        spellings = {name: pseudonym for name, pseudonym in spellings.items() if _is_telling(_person(name))}
+        if not spellings:
+            return None
+        variants = {form for name in spellings for form in _spelled(name)}
+        longest_first = sorted(variants, key=lambda name: (-len(name), name))
+        masks = "|".join(rule.name for rule in RULES)
+        pattern = "|".join([rf"\[(?:{masks})\]", *map(_mention, longest_first)])
+        return re.compile(pattern, re.IGNORECASE), {_person(name): given for name, given in spellings.items()}
+
+
+_Mentions: TypeAlias = tuple[re.Pattern[str], dict[str, str]]
+
+
+def _person(name: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+
+
+# Speakers of exports whose names say nothing about them; replaced in the text, they would spoil it.
+_NO_NAME = re.compile(
+    "i|me|you|we|self|human|bot|ai|agent|customer|client|guest|patient|doctor|unknown|anonymous|speaker"
+)
+
+# First names that are words too: in lower case they are taken for the word.
+_WORD_TOO = re.compile(
+    "angel|april|art|august|autumn|bill|bob|chase|christian|dawn|dean|drew|faith|frank|gene|grace|grant|guy|hope|iris|"
+    "ivy|jack|june|joy|lily|major|mark|max|may|melody|miles|norm|olive|pat|penny|ray|rich|rob|rose|ruby|sandy|sky|"
+    "skip|star|sue|summer|violet|ward|will"
+)
+
+
+def _is_telling(person: str) -> bool:
+    """Whether a name is looked for: it has three letters, or two where a letter is a syllable or a word."""
+    fewest = 2 if re.search(f"[{UNSPACED}\uac00-\ud7a3]", person) else 3
+    return len(person) >= fewest and not _NO_NAME.fullmatch(person)
+
+
+def _spelled(name: str) -> set[str]:
+    """The forms of a name that are the same to a reader, and not to a pattern."""
+    return {unicodedata.normalize(form, spelled) for form in ("NFC", "NFD") for spelled in (name, name.casefold())}
+
+
+def _mention(name: str) -> str:
+    """What finds a name as a whole word; scripts without spaces have no borders of words to ask for."""
+    spaced = r"\s+".join(map(re.escape, name.split()))
+    start = "" if re.match(f"[{UNSPACED}]", name) else r"(?<![^\W_])"
+    end = "" if re.search(f"[{UNSPACED}\uac00-\ud7a3]$", name) else r"(?![^\W_])"
+    return f"{start}{spaced}{end}"

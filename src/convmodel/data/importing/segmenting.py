@@ -1,0 +1,178 @@
+"""From the messages of chats to conversations: where one ends, what is one turn, and who is who.
+
+Owns: gaps, joined turns, and the names that speakers have in training. Knows no file format.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from itertools import pairwise
+
+from convmodel.conversation import DEFAULT_SPEAKERS, Conversation
+from convmodel.data.importing.exports.messages import Chat, Message
+from convmodel.errors import ConfigError, ConversationError
+
+DEFAULT_GAP = timedelta(hours=1)
+"""The pause between conversations where there are too few pauses to tell from."""
+
+ROUND_GAPS = tuple(
+    timedelta(minutes=minutes) for minutes in (10, 15, 20, 30, 45, 60, 120, 180, 240, 360, 480, 720, 1440)
+)
+"""The pauses that are chosen from, since a reader remembers them."""
+
+_ENOUGH = 50  # pauses, to tell two kinds apart
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+@dataclass(frozen=True, slots=True)
+class Segmenting:
+    """How messages become conversations.
+
+    Attributes:
+        gap: The pause after which a new conversation begins.
+        me: The speaker to learn, who becomes `assistant`; None leaves all names as they are.
+        merge_others: Whether all others become `user`, for models that tell only two speakers apart.
+        keep_messages: Whether messages of one speaker in a row stay turns of their own.
+    """
+
+    gap: timedelta = DEFAULT_GAP
+    me: str | None = None
+    merge_others: bool = False
+    keep_messages: bool = False
+
+
+def parse_gap(text: str) -> timedelta:
+    """Reads a duration such as `30m`, `1h` or `2d`.
+
+    Raises:
+        ConfigError: If it is none.
+
+    Example:
+        >>> parse_gap("90m")
+        datetime.timedelta(seconds=5400)
+    """
+    number, unit = text[:-1], text[-1:].lower()
+    if not (number.isascii() and number.isdigit() and int(number) and unit in _UNITS and len(number) < 7):
+        raise ConfigError(f"gap is {text!r}: write a number and s, m, h or d, such as 30m or 1h")
+    return timedelta(**{_UNITS[unit]: int(number)})
+
+
+def show_gap(gap: timedelta) -> str:
+    """Writes a duration as `parse_gap` reads it.
+
+    Example:
+        >>> show_gap(timedelta(hours=2))
+        '2h'
+    """
+    seconds = round(gap.total_seconds())
+    unit = next(size for size in (86400, 3600, 60, 1) if seconds % size == 0)
+    return f"{seconds // unit}{ {86400: 'd', 3600: 'h', 60: 'm', 1: 's'}[unit] }"
+
+
+def choose_gap(chats: Iterable[Chat]) -> tuple[timedelta, str]:
+    """Chooses the pause that parts conversations from the pauses between messages.
+
+    Pauses are of two kinds, within and between conversations. The threshold is Otsu's, which makes the variance
+    between the two kinds largest (N. Otsu 1979, "A threshold selection method from gray-level histograms"), over the
+    logarithm of pauses from 1 minute to 7 days, rounded to a usual duration.
+
+    Returns:
+        The pause, and why it was chosen.
+    """
+    pauses = (
+        (later.time - earlier.time).total_seconds()
+        for chat in chats
+        if chat.parted
+        for earlier, later in pairwise(chat.messages)
+        if earlier.time and later.time
+    )
+    telling = sorted(math.log(pause) for pause in pauses if 60 <= pause <= 7 * 86400)
+    if len(telling) < _ENOUGH:
+        return DEFAULT_GAP, f"since {len(telling)} pauses of a minute or more are too few to tell from"
+    total, below, best, threshold = sum(telling), 0.0, -1.0, telling[0]
+    for number, (pause, following) in enumerate(pairwise(telling), 1):
+        below += pause
+        rest = len(telling) - number
+        variance = number * rest * (below / number - (total - below) / rest) ** 2
+        if variance > best:
+            best, threshold = variance, (pause + following) / 2
+    gap = min(ROUND_GAPS, key=lambda gap: abs(math.log(gap.total_seconds()) - threshold))
+    return gap, f"since pauses fall into two kinds, shorter and longer than about {show_gap(gap)}"
+
+
+def speakers_of(chats: Iterable[Chat]) -> Counter[str]:
+    """Counts each speaker's messages."""
+    return Counter(message.speaker for chat in chats for message in chat.messages)
+
+
+def silent(me: str) -> str:
+    """Says why a conversation without the speaker to learn is left out."""
+    return f"{me} says nothing"
+
+
+def segment(chats: Sequence[Chat], how: Segmenting, dropped: Counter[str] | None = None) -> Iterator[Conversation]:
+    """Cuts chats into conversations, each called by the place of its first message.
+
+    Args:
+        chats: What was said.
+        how: The gap, and the names that speakers get.
+        dropped: Counts the conversations that are left out, since the speaker to learn says nothing in them.
+
+    Raises:
+        ConversationError: If the speaker to learn says nothing; the message lists who does.
+    """
+    if how.me is not None and how.me not in (speakers := speakers_of(chats)):
+        listed = ", ".join(f"{name} ({count:,})" for name, count in speakers.most_common(10))
+        raise ConversationError(f"nobody is called {how.me!r}; there are {listed or 'no messages'}")
+    for chat in chats:
+        if not chat.messages:
+            continue
+        names = _names({message.speaker: None for message in chat.messages}, how)
+        for part in _parts(chat.messages, how.gap) if chat.parted else [chat.messages]:
+            if how.me is not None and all(message.speaker != how.me for message in part):
+                if dropped is not None:
+                    dropped[silent(how.me)] += 1
+                continue
+            conversation = Conversation(
+                [message.text for message in part],
+                [names[message.speaker] for message in part],
+                id=part[0].place,
+                started_at=part[0].time,
+            )
+            yield conversation if how.keep_messages else conversation.joined()
+
+
+def rename(conversation: Conversation, how: Segmenting) -> Conversation:
+    """Gives the speakers of a conversation that was one already the names they have in training."""
+    free = dict.fromkeys(conversation.who[conversation.pinned :])
+    names = _names(free, how)
+    who = [*conversation.who[: conversation.pinned], *(names[name] for name in conversation.who[conversation.pinned :])]
+    renamed = replace(conversation, speakers=who)
+    return renamed if how.keep_messages else renamed.joined()
+
+
+def _names(speakers: dict[str, None], how: Segmenting) -> dict[str, str]:
+    """Names the speakers of a chat: who is to be learned is the assistant, one other alone is the user."""
+    if how.me is None:
+        return {name: name for name in speakers}
+    user, assistant = DEFAULT_SPEAKERS
+    others = [name for name in speakers if name != how.me]
+    to_user = how.merge_others or len(others) == 1
+    # Somebody else of that name must not become one with the speaker to learn.
+    named = {name: f"{name} (2)" if name == assistant else name for name in others}
+    return {name: user if to_user else named[name] for name in others} | {how.me: assistant}
+
+
+def _parts(messages: Sequence[Message], gap: timedelta) -> Iterator[list[Message]]:
+    part: list[Message] = []
+    last = None
+    for message in messages:
+        if part and message.time and last and message.time - last > gap:
+            yield part
+            part = []
+        last = message.time or last
+        part.append(message)
+    if part:
+        yield part

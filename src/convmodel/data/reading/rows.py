@@ -1,0 +1,330 @@
+"""Rows of data from wherever it is kept: lines of JSON, items of JSON or YAML, rows of tables, objects in memory.
+
+Owns: the kinds of sources, and the place of each row. What a row means is `shapes.py`'s.
+"""
+
+import csv
+import json
+import os
+import re
+from codecs import BOM_UTF8
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from io import BytesIO
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from convmodel.data.reading.decoding import json_reason, open_bytes, read_text
+from convmodel.data.reading.shapes import SHAPES, is_message, shape_of
+from convmodel.data.reading.yaml_items import yaml_items
+from convmodel.errors import ConversationError, MissingExtraError
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One piece of data, still to be understood.
+
+    Attributes:
+        place: Where it stands, for messages: `file:line`, `file: row 3`, `conversation 3`; empty if the error says it.
+        value: A JSON value, a row of a table by column, or an object of the caller's.
+        name: What the data itself calls it, where it does so outside the value.
+        error: Why it cannot be read, where it cannot; then there is no value.
+        file: Which file of a folder it is from: rows of two files are never of one conversation.
+    """
+
+    place: str
+    value: Any = None
+    name: str | None = None
+    error: str | None = None
+    file: str = ""
+
+
+JSON_LINES = frozenset({".jsonl", ".ndjson", ".json", ""})
+OTHERS = frozenset({".csv", ".tsv", ".parquet", ".yml", ".yaml"})
+COMPRESSED = frozenset({".gz", ".zst", ".zstd"})
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(:[\w.\[\]%-]+)?")
+_DELIMITERS = ",;\t|"
+_BLANK = re.compile(r"[ \t\n\r]*")
+
+
+def file_rows(name: str | os.PathLike[str]) -> Iterator[Row]:
+    """Reads a file, a folder of files, standard input (`-`), or a dataset of the hub.
+
+    A dataset is called `owner/name`, which is its split `train`, or `owner/name:split`.
+
+    Raises:
+        ConversationError: If there is nothing of that name, or it cannot be read.
+    """
+    path = Path(name)
+    if not os.fspath(name):
+        raise ConversationError("there is no file without a name")
+    if os.path.isdir(path):  # noqa: PTH112 - unlike Path's, it takes any string
+        files = data_files(path)
+        for file in files:
+            try:
+                yield from (replace(row, file=str(file)) for row in _one_file(file))
+            except ConversationError as error:  # one of several bad files is a problem like a bad line
+                if len(files) == 1:
+                    raise
+                yield Row("", error=str(error))
+    elif _is_hub_name(os.fspath(name)) and not path.exists():
+        yield from _hub_rows(str(name))
+    else:
+        yield from _one_file(path)
+
+
+def _is_hub_name(name: str) -> bool:
+    return bool(_HUB_NAME.fullmatch(name)) and name[0] != "." and not is_data_file(Path(name))
+
+
+def data_files(folder: Path) -> list[Path]:
+    """Lists the files of conversations in a folder and its folders, in order of their names.
+
+    Raises:
+        ConversationError: If there is none.
+    """
+    known = (JSON_LINES | OTHERS) - {""}
+    found = sorted(path for path in folder.rglob("*") if path.is_file() and is_data_file(path))
+    found = [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+    if not found:
+        raise ConversationError(f"{folder} has no file of conversations: it takes {', '.join(sorted(known))}")
+    return found
+
+
+def is_data_file(path: Path) -> bool:
+    """Tells by its name whether a file may hold conversations."""
+    return _suffix(path) in (JSON_LINES | OTHERS) - {""}
+
+
+def _suffix(path: Path) -> str:
+    """Returns what kind of file it is, whether compressed or not."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] in COMPRESSED:
+        suffixes.pop()
+    return suffixes[-1] if suffixes else ""
+
+
+def _one_file(path: Path) -> Iterator[Row]:
+    kind = _suffix(path)
+    if kind in (".csv", ".tsv"):
+        return _csv_rows(path, "\t" if kind == ".tsv" else None)
+    if kind == ".parquet":
+        return _parquet_rows(path)
+    if kind in (".yml", ".yaml"):
+        return (Row(f"{path}:{line}", value) for line, value in yaml_items(path))
+    if kind == ".json" and not _starts_as_lines(path):
+        return _json_items(path)
+    return _json_lines(path)
+
+
+def _starts_as_lines(path: Path) -> bool:
+    """Tells whether the first line is a whole JSON value and another follows: lines, whatever the file is called."""
+    with open_bytes(path) as file:
+        first = next((line for line in file if line.strip(b"\xef\xbb\xbf \t\r\n")), b"")
+        more = any(line.strip() for line in file)
+    try:
+        if more:
+            json.loads(first.decode("utf-8-sig"))
+    except (ValueError, RecursionError):
+        return False
+    return more
+
+
+def _json_lines(path: Path) -> Iterator[Row]:
+    with open_bytes(path) as file:
+        for number, line in enumerate(file, 1):
+            place = f"{path}:{number}"
+            try:
+                line = line.removeprefix(BOM_UTF8 if number == 1 else b"")
+                text = line.decode()
+                if text.strip():
+                    yield Row(place, _parse(text.rstrip()))
+            except UnicodeDecodeError as error:
+                yield Row(f"{place}:{len(line[: error.start].decode()) + 1}", error="not UTF-8: save the file as UTF-8")
+            except json.JSONDecodeError as error:
+                reason = f"not JSON ({error.msg}): write one conversation a line, each {SHAPES['turns']}, or "
+                reason += SHAPES["messages"]
+                if path.suffix.lower() in (".txt", ".zip"):
+                    reason = f"not JSON ({error.msg}): if this is a chat export, `convmodel import` reads it"
+                yield Row(f"{place}:{error.colno}", error=reason)
+            except (ValueError, RecursionError) as error:
+                yield Row(place, error=json_reason(error))
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"the key {twice[:40]!r} stands twice in one object: rename one, or it would be lost")
+    return found
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique)
+_LENIENT = json.JSONDecoder(parse_int=len)  # finds the end of what the other refuses
+
+
+def _parse(text: str) -> Any:
+    return _DECODER.decode(text)
+
+
+def _json_items(path: Path) -> Iterator[Row]:
+    """Reads one JSON value: a list of conversations, one conversation, or conversations by name."""
+    text = read_text(path)
+    start = _BLANK.match(text).end()  # type: ignore[union-attr]
+    try:
+        if text[start : start + 1] == "[":
+            items = list(_items(path, text, start + 1))
+            one = all(isinstance(item.value, str) for item in items) or all(is_message(item.value) for item in items)
+            yield from [Row(f"{path}:1", [item.value for item in items])] if items and one else items
+            return
+        value = _parse(text) if text.strip() else []
+    except json.JSONDecodeError as error:
+        raise ConversationError(f"{path}:{error.lineno}:{error.colno}: not JSON ({error.msg})") from error
+    except ConversationError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise ConversationError(f"{path}: {json_reason(error)}") from error
+    if (
+        isinstance(value, Mapping)
+        and shape_of(value) is None
+        and all(isinstance(item, Mapping | list) for item in value.values())
+    ):
+        for name, item in value.items():
+            yield from _by_name(f"{path}: {name}", name, item)
+    elif value != []:
+        yield Row(f"{path}:1", value)
+
+
+def _by_name(place: str, name: str, value: Any) -> Iterator[Row]:
+    """Under a name may stand one conversation, or a list of them (`train`, `valid`)."""
+    if isinstance(value, list) and not all(isinstance(item, str) or is_message(item) for item in value):
+        yield from (Row(f"{place}[{number}]", item) for number, item in enumerate(value))
+    else:
+        yield Row(place, value, name)
+
+
+def _items(path: Path, text: str, position: int) -> Iterator[Row]:
+    """Yields the items of a JSON list one by one, so that each has its line."""
+    line, counted = 1, 0
+    expects_value = False
+    while True:
+        position = _BLANK.match(text, position).end()  # type: ignore[union-attr]
+        if text[position : position + 1] == "]" and not expects_value:
+            position = _BLANK.match(text, position + 1).end()  # type: ignore[union-attr]
+            if position < len(text):
+                raise json.JSONDecodeError("Extra data", text, position)
+            return
+        line, counted = line + text.count("\n", counted, position), position
+        try:
+            value, position = _DECODER.raw_decode(text, position)
+        except json.JSONDecodeError:
+            raise
+        except ValueError as error:
+            _, position = _LENIENT.raw_decode(text, position)
+            yield Row(f"{path}:{line}", error=json_reason(error))
+        except RecursionError as error:
+            raise ConversationError(f"{path}:{line}: {json_reason(error)}") from error
+        else:
+            yield Row(f"{path}:{line}", value)
+        position = _BLANK.match(text, position).end()  # type: ignore[union-attr]
+        expects_value = text[position : position + 1] == ","
+        if expects_value:
+            position += 1
+        elif text[position : position + 1] != "]":
+            raise json.JSONDecodeError("Expecting ',' delimiter", text, position)
+
+
+def _csv_rows(path: Path, delimiter: str | None) -> Iterator[Row]:
+    """Reads a table with a header line. Every value stays the text it is: `NA` and `007` are things people say."""
+    csv.field_size_limit(2**31 - 1)  # the module's own limit is 128 KiB, less than a long message
+    with open_bytes(path) as file:
+        lines = (line.decode("utf-8-sig" if not n else "utf-8", "surrogateescape") for n, line in enumerate(file))
+        blank = 0
+        while (header := next(lines, "")) and not header.strip():
+            blank += 1
+        delimiter = delimiter or max(_DELIMITERS, key=header.count)
+        reader = csv.reader(chain([header], lines), delimiter=delimiter, strict=True)
+        columns = None
+        while True:
+            place = f"{path}:{reader.line_num + blank + 1}"
+            try:
+                values = next(reader, None)
+                reason = _why_no_text(values or [])
+            except csv.Error as error:
+                values, reason = [], f"no CSV ({error}): is a quotation mark open, or one too many?"
+            if values is None:
+                return
+            if columns is None:
+                columns = _columns(place, values, reason)
+            elif reason or (values and len(values) != len(columns)):
+                count = f"{len(values)} values, but the header has {len(columns)} columns: quote what holds a delimiter"
+                yield Row(place, error=reason or count)
+            elif values:
+                yield Row(place, dict(zip(columns, values, strict=True)))
+
+
+def _columns(place: str, header: list[str], reason: str | None) -> list[str]:
+    columns = [name.strip().lower().replace(" ", "_") for name in header]
+    named = [name for name in columns if name]  # programs of tables leave empty ones at the end
+    if len(set(named)) < len(named):
+        reason = f"a column stands twice: {', '.join(columns)[:200]}: rename one"
+    if reason:
+        raise ConversationError(f"{place}: the header cannot be read: {reason}")
+    return columns
+
+
+def _why_no_text(values: Iterable[str]) -> str | None:
+    text = "".join(values)
+    if "\0" in text:
+        return "a null byte, which text does not have: save the file as UTF-8"
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "not UTF-8: save the file as UTF-8"
+    return None
+
+
+def _parquet_rows(path: Path) -> Iterator[Row]:
+    try:
+        from pyarrow import ArrowException
+        from pyarrow.parquet import ParquetFile
+    except ImportError as error:
+        raise MissingExtraError("reading Parquet needs pyarrow: pip install 'convmodel[train]'") from error
+    with open_bytes(path) as file:
+        packed = path.suffix.lower() in COMPRESSED  # then it cannot be read from its end, as Parquet is
+        source = BytesIO(file.read()) if packed else file
+        number = 0
+        try:
+            table = ParquetFile(source)
+            names = table.schema_arrow.names
+            if len(set(names)) < len(names):
+                raise ConversationError(f"a column stands twice: {', '.join(names)[:200]}: rename one")
+            for batch in table.iter_batches(1024):
+                for number, value in enumerate(batch.to_pylist(), number + 1):  # noqa: B020
+                    yield Row(f"{path}: row {number}", value)
+        except (OSError, ValueError, OverflowError, ArrowException) as error:
+            raise ConversationError(f"{path} cannot be read as Parquet: {error}") from error
+
+
+def _hub_rows(name: str) -> Iterator[Row]:
+    datasets = _datasets()
+    dataset, _, split = name.partition(":")
+    try:
+        rows = datasets.load_dataset(dataset, split=split or "train", streaming=True)
+        for number, value in enumerate(rows, 1):
+            yield Row(f"{name}: row {number}", value)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        raise ConversationError(
+            f"there is no file {name}, and no such dataset could be loaded from the hub: {error}"
+        ) from error
+
+
+def _datasets() -> Any:
+    try:
+        import datasets
+    except ImportError as error:
+        raise MissingExtraError("reading from the hub needs datasets: pip install 'convmodel[train]'") from error
+    datasets.disable_progress_bars()
+    return datasets

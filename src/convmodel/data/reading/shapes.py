@@ -1,0 +1,275 @@
+"""The shapes in which people keep conversations, and how each becomes one.
+
+Owns: the names of the shapes, their keys, and recognising them. Knows Python values only, no files. The keys of
+one message are `messages.py`'s.
+"""
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+from convmodel.conversation import DEFAULT_SPEAKERS, Conversation
+from convmodel.data.reading.messages import conversation_of_messages, first_key, has_message
+from convmodel.data.reading.times import read_time
+from convmodel.errors import ConversationError
+
+AUTO = "auto"
+"""The name that asks for the shape to be recognised."""
+
+SHAPES = {
+    "turns": 'a list of strings, or {"turns": [...]} with "speakers", "pinned", "weights", "id" if you like',
+    "messages": '{"messages": [{"role": ..., "content": ...}, ...]}',
+    "conversation": '{"conversation": [...]} or {"dialog": [...]}, of strings or messages (DailyDialog)',
+    "sharegpt": '{"conversations": [{"from": "human", "value": ...}, ...]} (ShareGPT)',
+    "personachat": '{"personality": [...], "history" or "utterances": [...], "candidates": [...]} (PersonaChat)',
+    "pairs": '{"prompt": ..., "response": ...}, or instruction and output, or question and answer',
+    "rows": '{"conversation_id": ..., "speaker": ..., "text": ...}, one message a row',
+}
+"""The recognised shapes: name and form, in the order in which they are tried."""
+
+_GROUP = ("conversation_id", "dialog_id", "dialogue_id", "conv_id", "chat_id", "thread_id", "session_id")
+_FIELDS = ("speakers", "pinned", "started_at")
+_LISTS = ("conversation", "dialog", "dialogue")
+_PAIRS = [("prompt", "response"), ("prompt", "completion"), ("question", "answer")]
+_PAIRS += [("instruction", "output"), ("instruction", "response"), ("input", "output")]
+
+_TESTS: dict[str, Callable[[Mapping[str, Any]], bool]] = {
+    "turns": lambda value: isinstance(value.get("turns"), list | tuple),
+    "messages": lambda value: "messages" in value,
+    "personachat": lambda value: "personality" in value and ("history" in value or "utterances" in value),
+    "sharegpt": lambda value: "conversations" in value,
+    "conversation": lambda value: any(isinstance(value.get(key), list | tuple) for key in _LISTS),
+    "pairs": lambda value: any(asked in value and answered in value for asked, answered in _PAIRS),
+    "rows": lambda value: group_key(value) is not None and has_message(value),
+}
+
+
+def shape_of(value: Any, wanted: str = AUTO) -> str | None:
+    """Names the shape of a value, the wanted one where it has several; None where none is recognised.
+
+    Example:
+        >>> shape_of({"conversations": [{"from": "human", "value": "Hi"}]})
+        'sharegpt'
+    """
+    return _recognised(value, wanted)[0]
+
+
+def _recognised(value: Any, wanted: str) -> tuple[str | None, Any]:
+    """Returns the shape, and the value without its nulls, unless it is recognised by them alone."""
+    if not isinstance(value, Mapping):
+        messages = isinstance(value, list | tuple) and value and all(isinstance(turn, Mapping) for turn in value)
+        return ("messages" if messages and wanted != "turns" else "turns"), value
+    # A table gives every row all the columns: those without a value tell nothing.
+    for part in ({key: item for key, item in value.items() if item is not None}, value):
+        shapes = [name for name, test in _TESTS.items() if test(part)]
+        if "turns" in part and "turns" not in shapes:  # elsewhere a number of turns; a mistake if there is nothing else
+            shapes.append("turns")
+        if shapes:
+            return (wanted if wanted in shapes else shapes[0]), part
+    return None, value
+
+
+def is_message(value: Any) -> bool:
+    """Tells whether a value is one message of a conversation, rather than a conversation."""
+    return isinstance(value, Mapping) and shape_of(value) is None and has_message(value)
+
+
+def group_key(value: Mapping[str, Any]) -> str | None:
+    """Names the key that tells which conversation a row belongs to."""
+    return first_key(value, _GROUP)
+
+
+def conversations_of(value: Any, shape: str = AUTO) -> list[Conversation]:
+    """Makes the conversations of one value, of one of `SHAPES`; several only where the value holds a list of them.
+
+    Raises:
+        ConversationError: If the value has not that shape, or its conversation cannot be.
+
+    Example:
+        >>> conversations_of({"prompt": "Hi", "response": "Hello"})[0].turns
+        ('Hi', 'Hello')
+    """
+    found, value = _recognised(value, shape)
+    if found is None:
+        keys = ", ".join([str(key)[:40] for key in value][:8]) or "no keys"
+        forms = "; or ".join(SHAPES.values())
+        raise ConversationError(f"neither turns nor messages in an object with {keys}: a conversation is {forms}")
+    if shape not in (AUTO, found):
+        raise ConversationError(f"this is of the shape {found}, not {shape}: leave --format out, or correct the line")
+    if not isinstance(value, Mapping):
+        return [_of_list(value)]
+    if found == "rows":
+        return [conversation_of_rows([value])]
+    items = value.get("conversations")
+    if (
+        found == "sharegpt"
+        and isinstance(items, list | tuple)
+        and all(isinstance(item, list | tuple) for item in items)
+    ):
+        return [_of_list(item) for item in items]  # ShareGPT has the messages of one there, ChatterBot has several
+    made = {
+        "turns": _of_turns,
+        "messages": _of_messages,
+        "conversation": _of_conversation,
+        "sharegpt": lambda value: _of_list(value["conversations"]),
+        "pairs": _of_pair,
+        "personachat": _of_persona,
+    }[found](value)
+    if found not in ("turns", "personachat"):
+        made = _with_system(made, value)
+    return [_named(made, value)]
+
+
+def conversation_of_rows(rows: Sequence[Mapping[str, Any]]) -> Conversation:
+    """Makes one conversation of the rows that share a conversation id.
+
+    Raises:
+        ConversationError: If it cannot be one.
+
+    Example:
+        >>> rows = [{"conv_id": 7, "speaker": "Ann", "text": "Hi"}, {"conv_id": 7, "speaker": "Bob", "text": "Hello"}]
+        >>> conversation_of_rows(rows).who
+        ('Ann', 'Bob')
+    """
+    last = rows[-1]
+    key = group_key(last)
+    if shape_of(last) == "personachat":
+        made = _of_persona(last if "utterances" in last else _longest(rows))
+    elif key is None or last[key] in (None, ""):
+        raise ConversationError(f"{key} is empty: say which conversation the row belongs to")
+    else:
+        made = conversation_of_messages(rows)
+    return replace(made, id=str(last[key])) if key and last[key] is not None else made
+
+
+def _named(conversation: Conversation, value: Mapping[str, Any]) -> Conversation:
+    """Adds what any shape may carry: an id, and the time when it began."""
+    if (name := first_key(value, ("id", *_GROUP))) and value[name] is not None:
+        conversation = replace(conversation, id=str(value[name]))
+    if value.get("started_at") is not None:
+        time = read_time(value["started_at"])
+        if time is None:
+            given = str(value["started_at"])[:40]
+            raise ConversationError(f"started_at is {given!r}: write a time such as 2024-01-31T21:41:00")
+        conversation = replace(conversation, started_at=time)
+    return conversation
+
+
+def _of_list(value: Any) -> Conversation:
+    if isinstance(value, list | tuple) and value and all(isinstance(turn, Mapping) for turn in value):
+        return conversation_of_messages(value)
+    return Conversation.of(value)
+
+
+def _of_turns(value: Mapping[str, Any]) -> Conversation:
+    if "messages" in value:
+        raise ConversationError("both turns and messages: a conversation is given once")
+    _refuse_misspelt(value, (*_FIELDS, "weights"))
+    pinned = value.get("pinned", 0)
+    if not isinstance(pinned, int) or isinstance(pinned, bool):
+        raise ConversationError(f"pinned is {pinned!r}, not a number of turns")
+    return Conversation(value["turns"], value.get("speakers"), pinned=pinned, weights=value.get("weights"))
+
+
+def _of_messages(value: Mapping[str, Any]) -> Conversation:
+    _refuse_misspelt(value, _FIELDS)
+    if not isinstance(value["messages"], list | tuple):
+        raise ConversationError("messages are not a list")
+    return conversation_of_messages(value["messages"])
+
+
+def _refuse_misspelt(value: Mapping[str, Any], fields: tuple[str, ...]) -> None:
+    for key in value:
+        if (meant := _meant(str(key), fields)) and meant not in value:
+            raise ConversationError(f"{key} is no field: write {meant}, if that is meant")
+
+
+@lru_cache(maxsize=1024)  # the keys are the same in every row
+def _meant(key: str, fields: tuple[str, ...]) -> str | None:
+    alike = (name for name in fields if difflib.SequenceMatcher(None, key.lower(), name).ratio() > 0.75)
+    return None if key in fields or len(key) > 20 else next(alike, None)
+
+
+def _of_conversation(value: Mapping[str, Any]) -> Conversation:
+    turns = next(value[key] for key in _LISTS if isinstance(value.get(key), list | tuple))
+    made = Conversation(turns, value["speakers"]) if value.get("speakers") is not None else _of_list(turns)
+    return made if value.get("weights") is None else replace(made, weights=value["weights"])
+
+
+def _with_system(conversation: Conversation, value: Mapping[str, Any]) -> Conversation:
+    """Adds a system message that stands beside the messages, unless there is one among them."""
+    system = value.get("system") or value.get("system_prompt")
+    if not isinstance(system, str) or not system.strip() or conversation.pinned:
+        return conversation
+    return replace(
+        conversation,
+        turns=(system, *conversation.turns),
+        speakers=("system", *conversation.who),
+        pinned=1,
+        weights=(1, *conversation.turn_weights),
+    )
+
+
+def _of_pair(value: Mapping[str, Any]) -> Conversation:
+    pair = next(pair for pair in _PAIRS if pair[0] in value and pair[1] in value)
+    messages: list[Any] = _earlier(value.get("history"))
+    for role, key in zip(DEFAULT_SPEAKERS, pair, strict=True):
+        more = [
+            value[other]
+            for other in ("input", "context")
+            if key in ("instruction", "question") and str(value.get(other) or "").strip()
+        ]
+        if isinstance(value[key], list | tuple) and value[key] and not more:
+            messages += value[key]
+        elif all(isinstance(part, str) for part in (value[key], *more)):
+            messages.append({"role": role, "content": "\n".join([value[key], *more])})
+        else:
+            raise ConversationError(
+                f"{' and '.join([key, *['input'] * len(more)])}: neither text nor a list of messages"
+            )
+    return conversation_of_messages(messages)
+
+
+def _earlier(history: Any) -> list[dict[str, Any]]:
+    """Reads the turns before a pair, which some keep as a list of pairs."""
+    if history is None:
+        return []
+    if not isinstance(history, list | tuple) or any(not isinstance(pair, list | tuple) for pair in history):
+        raise ConversationError("the history is not a list of pairs of turns")
+    speakers = zip(DEFAULT_SPEAKERS * len(history), [turn for pair in history for turn in pair], strict=True)
+    return [{"role": role, "content": turn} for role, turn in speakers]
+
+
+def _of_persona(value: Mapping[str, Any]) -> Conversation:
+    """The persona is the last speaker's; the true response is the last candidate."""
+    parts = value.get("utterances")
+    if parts is not None and not (isinstance(parts, list | tuple) and parts):
+        raise ConversationError("utterances are no list of histories")
+    last = parts[-1] if parts else value
+    persona, history = value["personality"], _history(last)
+    candidates = last.get("candidates") or []
+    are_lists = isinstance(candidates, list | tuple) and isinstance(persona, list | tuple)
+    if not are_lists or not all(isinstance(line, str) for line in persona):
+        raise ConversationError("personality and candidates are not lists of strings")
+    said = [*history, *candidates[-1:]]
+    who = [DEFAULT_SPEAKERS[(len(said) - number) % 2] for number in range(len(said))]
+    if not any(line.strip() for line in persona):
+        return Conversation(said, who)
+    return Conversation(["\n".join(persona), *said], ["persona", *who], pinned=1)
+
+
+def _history(value: Any) -> list[Any]:
+    history = value.get("history") if isinstance(value, Mapping) else None
+    if not isinstance(history, list | tuple):
+        raise ConversationError("the history is not a list of strings")
+    return list(history)
+
+
+def _longest(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Returns the row with the whole history; each of the others has a beginning of it."""
+    longest = max(rows, key=lambda row: len(_history(row)))
+    if any((part := _history(row)) != _history(longest)[: len(part)] for row in rows):
+        raise ConversationError("its rows are not one conversation: each history must begin as the longest does")
+    return longest

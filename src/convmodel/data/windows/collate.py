@@ -1,0 +1,136 @@
+"""Windows to batches: padded, or several windows packed into a row.
+
+Owns: padding and packing as tensors, and batches by length. Knows no loss, no model and no files.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from convmodel.data.windows.order import Blank
+from convmodel.layout.sequence import IGNORED, Window
+
+
+def pad(
+    windows: Sequence[Window], pad_id: int, *, use_token_types: bool, side: str = "right", multiple: int = 1
+) -> dict[str, torch.Tensor]:
+    """Pads windows to the longest of them.
+
+    Args:
+        windows: At least one; lengths may differ.
+        pad_id: Fills `input_ids`; it is masked, and its label is `IGNORED`.
+        use_token_types: Whether the batch carries `token_type_ids`.
+        side: `right` or `left`; on the left, `position_ids` come along, since models count from the padding otherwise.
+        multiple: The padded length is rounded up to a multiple of it.
+
+    Returns:
+        Tensors of shape (batch, seq), dtype int64: `input_ids`, `attention_mask`, `labels`, and maybe
+        `token_type_ids` and `position_ids`; and `weights`, float32, if a window has any: 0 where there is no target.
+
+    Example:
+        >>> pad([Window([5, 7], [0, 0], [-100, 7]), Window([5], [0], [-100])], 0, use_token_types=False)["input_ids"]
+        tensor([[5, 7],
+                [5, 0]])
+    """
+    longest = -(-max(len(window.input_ids) for window in windows) // multiple) * multiple
+
+    def fill(rows: Iterable[Sequence[float]], value: int, dtype: torch.dtype = torch.int64) -> torch.Tensor:
+        tensor = torch.full((len(windows), longest), value, dtype=dtype)
+        for row, ids in enumerate(rows):
+            place = slice(0, len(ids)) if side == "right" else slice(longest - len(ids), longest)
+            tensor[row, place] = torch.tensor(ids, dtype=dtype)
+        return tensor
+
+    batch = {
+        "input_ids": fill((window.input_ids for window in windows), pad_id),
+        "attention_mask": fill(([1] * len(window.input_ids) for window in windows), 0),
+        "labels": fill((window.labels for window in windows), IGNORED),
+    }
+    if use_token_types:
+        batch["token_type_ids"] = fill((window.types for window in windows), 0)
+    if any(window.weights for window in windows):
+        batch["weights"] = fill(map(_weights, windows), 0, torch.float32)
+    if side == "left":
+        batch["position_ids"] = fill((range(len(window.input_ids)) for window in windows), 0)
+    return batch
+
+
+def pack(
+    rows: Sequence[Sequence[Window]], pad_id: int, *, use_token_types: bool, multiple: int = 1
+) -> dict[str, torch.Tensor]:
+    """Lays windows end to end in rows, padded to the longest row.
+
+    Positions begin anew in each window, and there is no attention mask: that is how transformers recognises windows
+    that must not attend to each other. A window's first token is no target, so none is predicted from another window.
+
+    Args:
+        rows: At least one row of at least one window.
+        pad_id: Fills `input_ids` at the end; its label is `IGNORED`.
+        use_token_types: Whether the batch carries `token_type_ids`.
+        multiple: The padded length is rounded up to a multiple of it.
+
+    Returns:
+        Tensors of shape (rows, seq), dtype int64: `input_ids`, `position_ids`, `labels`, and maybe `token_type_ids`;
+        and `weights`, float32, if a window has any: 0 where there is no target.
+
+    Example:
+        >>> pack([[Window([5, 7], [0, 0], [-100, 7]), Window([5], [0], [-100])]], 0, use_token_types=False)
+        {'input_ids': tensor([[5, 7, 5]]), 'labels': tensor([[-100,    7, -100]]), 'position_ids': tensor([[0, 1, 0]])}
+    """
+    joined = [
+        Window(
+            [index for window in row for index in window.input_ids],
+            [index for window in row for index in window.types],
+            [label for window in row for label in (IGNORED, *window.labels[1:])],
+            weights=_row_weights(row),
+        )
+        for row in rows
+    ]
+    batch = pad(joined, pad_id, use_token_types=use_token_types, multiple=multiple)
+    positions = torch.zeros_like(batch.pop("attention_mask"))
+    for line, row in zip(positions, rows, strict=True):
+        places = [torch.arange(len(window.input_ids)) for window in row]
+        line[: sum(map(len, places))] = torch.cat(places)
+    return batch | {"position_ids": positions}
+
+
+def _weights(window: Window) -> list[float]:
+    return window.weights or [float(label != IGNORED) for label in window.labels]
+
+
+def _row_weights(row: Sequence[Window]) -> list[float] | None:
+    if not any(window.weights for window in row):
+        return None
+    return [weight for window in row for weight in (0.0, *_weights(window)[1:])]
+
+
+def by_length(
+    windows: Sequence[Window], batch_size: int, lengths: Sequence[int] | np.ndarray | None = None
+) -> Iterator[list[Window]]:
+    """Yields batches of windows of similar length, longest first, so that little is padded.
+
+    The first batch needs the most memory, so a run that does not fit fails at once. Given the windows' lengths, it
+    looks at no window before its turn.
+    """
+    if lengths is None:
+        lengths = [len(window.input_ids) for window in windows]
+    order = np.argsort(-np.asarray(lengths), kind="stable")
+    for start in range(0, len(order), batch_size):
+        yield [windows[index] for index in order[start : start + batch_size].tolist()]
+
+
+class WindowDataset(torch.utils.data.Dataset[list[Window]]):
+    """Rows of windows for transformers' `Trainer`: an item is one window, or those of one packed row."""
+
+    def __init__(self, windows: Sequence[Window]) -> None:
+        self.windows = windows
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def __getitem__(self, index: int | tuple[int, ...] | Blank) -> list[Window]:
+        if isinstance(index, Blank):
+            return [replace(window, labels=[IGNORED] * len(window.labels), weights=None) for window in self[index.row]]
+        return [self.windows[i] for i in ([index] if isinstance(index, int) else index)]

@@ -1,0 +1,61 @@
+"""The baseline that knows nothing of language: what was said in the most similar training context.
+
+Owns: the index of training contexts, by BM25.
+"""
+
+import logging
+from collections.abc import Iterable
+
+from convmodel.conversation import Conversation
+from convmodel.errors import ConversationError, MissingExtraError
+from convmodel.evaluation.word_split import words
+
+LOOKED_AT = 2
+"""Of how many of the newest turns of a context the words are compared."""
+
+
+class NearestContext:
+    """Responds with the turn that followed the most similar context of the training data.
+
+    Similar by BM25 over the words of the newest turns. Source: S. Robertson and H. Zaragoza, The Probabilistic
+    Relevance Framework: BM25 and Beyond (2009), section 3.
+
+    Example:
+        >>> training = [Conversation(["Do you like tea?", "Yes."]), Conversation(["Where do you live?", "Here"])]
+        >>> NearestContext(training).respond(Conversation(["And where do you live now?"]))
+        'Here'
+    """
+
+    def __init__(self, training: Iterable[Conversation]) -> None:
+        """Reads the training data into memory.
+
+        Raises:
+            MissingExtraError: If bm25s is not installed.
+            ConversationError: If no conversation has a response.
+        """
+        try:
+            import bm25s
+        except ImportError as error:
+            raise MissingExtraError(
+                "the nearest training context needs bm25s: pip install 'convmodel[eval]'"
+            ) from error
+        contexts: list[list[str]] = []
+        self._responses: list[str] = []
+        for conversation in training:
+            for place in range(conversation.pinned + 1, len(conversation.turns)):
+                contexts.append(_key(conversation.turns[conversation.pinned : place]))
+                self._responses.append(conversation.turns[place])
+        if not any(contexts):
+            raise ConversationError("the training data has no response that a context could be compared with")
+        bm25s.logger.setLevel(logging.WARNING)  # it tells its steps on standard error otherwise
+        self._index = bm25s.BM25()
+        self._index.index(contexts, show_progress=False)
+
+    def respond(self, context: Conversation) -> str:
+        """Returns the response to the most similar context, the first of equals."""
+        found = _key(context.turns[context.pinned :])
+        return self._responses[int(self._index.get_scores(found).argmax())] if found else self._responses[0]
+
+
+def _key(turns: Iterable[str]) -> list[str]:
+    return [word for turn in [*turns][-LOOKED_AT:] for word in words(turn)]

@@ -1,0 +1,69 @@
+"""The embedding of a Hugging Face model, fitted to a tokenizer.
+
+Owns: the separator's row, and refusing a tokenizer that belongs to another model.
+"""
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from convmodel.errors import ModelLoadError
+from convmodel.layout.architecture import embeds_token_types
+from convmodel.layout.config import FILE_NAME
+from convmodel.layout.tokenizer import ConversationTokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+logger = logging.getLogger(__name__)
+
+
+def fit_embedding(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer) -> None:
+    """Gives the separator a row in the embedding, with the end-of-text row's values, unless it has one.
+
+    Raises:
+        ModelLoadError: If a saved layout does not fit the weights, or the vocabulary does not.
+    """
+    if tokenizer.layout.use_token_types and not embeds_token_types(hf_model.config):
+        raise ModelLoadError(f"{FILE_NAME} asks for token types, but {hf_model.config.model_type} takes none")
+    embedding: Any = hf_model.get_input_embeddings()
+    rows = embedding.weight.shape[0]
+    separator, vocabulary = tokenizer.sep_token_id, tokenizer.hf_tokenizer.vocab_size
+    missing = separator >= rows
+    if vocabulary > rows or (missing and tokenizer.layout_was_saved):
+        raise ModelLoadError(
+            f"the embedding has {rows:,} rows, but the vocabulary has {vocabulary:,} entries and the separator is "
+            f"{separator:,}: the tokenizer belongs to another model; copy both from one place"
+        )
+    if not missing and not tokenizer.separator_added:
+        return
+    if missing:
+        grow_embedding(hf_model, separator + 1)
+        logger.info("the embedding grew from %d to %d rows for the separator", rows, separator + 1)
+    end_of_text = tokenizer.hf_tokenizer.eos_token_id
+    for index in range(min(rows, separator), separator + 1):
+        set_row(hf_model, index, range(rows) if end_of_text is None else [end_of_text])
+    # Done once: joined with its model again, after training, the row must stay as it is.
+    tokenizer.separator_added = False
+
+
+def set_row(hf_model: "PreTrainedModel", index: int, sources: Sequence[int]) -> None:
+    """Gives an entry, in the embedding and in the head, the mean of others' values."""
+    layers: list[Any] = [hf_model.get_input_embeddings(), hf_model.get_output_embeddings()]
+    weights = [
+        weight for layer in layers if layer is not None for weight in (layer.weight, getattr(layer, "bias", None))
+    ]
+    with torch.no_grad():
+        # Tied weights are one, and are set once.
+        for values in {id(weight): weight for weight in weights if weight is not None}.values():
+            values[index] = values[list(sources)].mean(dim=0)
+
+
+def grow_embedding(hf_model: "PreTrainedModel", rows: int) -> None:
+    """Gives the embedding at least so many rows; new ones have no values yet."""
+    embedding: Any = hf_model.get_input_embeddings()
+    if embedding.weight.shape[0] < rows:
+        with torch.random.fork_rng(devices=[]):
+            hf_model.resize_token_embeddings(rows, mean_resizing=False)

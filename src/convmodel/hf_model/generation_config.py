@@ -1,0 +1,36 @@
+"""The generation config that a conversation model is saved with.
+
+Owns: which settings of a checkpoint's own `generation_config.json` are kept: how to sample, nothing that ends a
+response.
+"""
+
+from typing import TYPE_CHECKING
+
+from convmodel.layout.tokenizer import ConversationTokenizer
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig
+
+_SAID = ("do_sample", "repetition_penalty", "no_repeat_ngram_size")
+
+
+_SAMPLED = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
+
+
+def sampling_defaults(saved: "GenerationConfig | None", tokenizer: ConversationTokenizer) -> "GenerationConfig":
+    """Makes the generation config of a conversation model from that of a checkpoint.
+
+    A checkpoint may say how to sample. How a response begins, ends and is searched for is the layout's and the
+    caller's: a saved `max_length`, `stop_strings` or `suppress_tokens` would make responses empty or endless.
+    """
+    from transformers import GenerationConfig
+
+    kept = {name: getattr(saved, name, None) for name in _SAID if saved is not None}
+    if kept.get("do_sample"):
+        kept |= {name: getattr(saved, name, None) for name in _SAMPLED}
+    stop = tokenizer.stop_token_ids
+    return GenerationConfig(
+        **{name: value for name, value in kept.items() if value is not None},
+        eos_token_id=stop if len(stop) > 1 else stop[0],
+        pad_token_id=tokenizer.pad_token_id,
+    )

@@ -1,0 +1,273 @@
+"""LoRA: small trainable matrices beside frozen weights, in place, so that a model stays the object that it is.
+
+Owns: which layers get adapters, the new separator's row, taking adapters off again, and their files.
+Hu et al. 2021, arXiv:2106.09685: a layer with the matrix W computes (W + (alpha / r) B A) x, where only A and B, of
+rank r, are learned, and B begins as zero.
+"""
+
+import importlib.util
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers.pytorch_utils import Conv1D
+
+from convmodel.errors import ConfigError, MissingExtraError, ModelLoadError
+from convmodel.files.hub import ADAPTER_WEIGHTS, BASE_FILE
+from convmodel.hf_model.fingerprint import fingerprint
+from convmodel.hf_model.lora_options import LORA_OPTIONS
+from convmodel.layout.tokenizer import ConversationTokenizer
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+    from transformers import PreTrainedModel
+
+_FINGERPRINT = "base_fingerprint"  # an attribute of a model with adapters
+_NAME = "default"  # what peft calls a model's only adapters
+_DEFAULTS: dict[str, Any] = {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"}
+_IN_FILE = "base_model.model."  # what peft puts before each name
+
+
+def require_peft() -> None:
+    """Checks that peft is there, which adapters need to be trained and to be loaded.
+
+    Raises:
+        MissingExtraError: If it is not.
+    """
+    if importlib.util.find_spec("peft") is None:
+        raise MissingExtraError("LoRA adapters need peft: pip install 'convmodel[train]'")
+
+
+def has_adapters(hf_model: "PreTrainedModel") -> bool:
+    """Tells whether a model has adapters that are not merged into its weights."""
+    return bool(getattr(hf_model, "_hf_peft_config_loaded", False))
+
+
+def add_adapters(
+    hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, options: Mapping[str, Any], *, seed: int = 0
+) -> int:
+    """Puts adapters beside all linear layers but the head, and freezes everything else.
+
+    Where the separator's row in the embedding was never trained, it is trained too, and no other row.
+
+    Args:
+        hf_model: The model.
+        tokenizer: Its layout.
+        options: Arguments of peft's `LoraConfig`; by default `r=16, lora_alpha=32` and no dropout.
+        seed: Seeds the adapters' first weights.
+
+    Returns:
+        How many parameters are trained.
+
+    Raises:
+        MissingExtraError: If peft is not installed.
+        ConfigError: If an option does not exist or does not fit the model.
+    """
+    require_peft()
+    config = _lora_config(hf_model, options)
+    config.trainable_token_indices = _new_rows(hf_model, tokenizer)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        _inject(hf_model, config)
+    return train_adapters(hf_model)
+
+
+def train_adapters(hf_model: "PreTrainedModel") -> int:
+    """Freezes all but the adapters of a model that has some; returns how many parameters these have."""
+    for rows in _trained_rows(hf_model):
+        if rows.merged:
+            rows.unmerge()
+    trained = 0
+    for name, parameter in hf_model.named_parameters():
+        own = "lora_" in name or "trainable_tokens" in name
+        parameter.requires_grad_(own)
+        trained += parameter.numel() * own
+    return trained
+
+
+def settle_adapters(hf_model: "PreTrainedModel") -> None:
+    """Writes a trained row into its matrix, which peft would copy as a whole in each forward pass otherwise."""
+    for rows in _trained_rows(hf_model):
+        if not rows.merged:
+            rows.merge()
+
+
+def require_same_options(hf_model: "PreTrainedModel", options: Mapping[str, Any]) -> None:
+    """Checks that the adapters that a model has are those that are asked for.
+
+    Raises:
+        ConfigError: If an option differs.
+    """
+    there = _config_of(hf_model).to_dict()
+    for name, value in options.items():
+        has, wanted = (sorted(each) if isinstance(each, set | list) else each for each in (there.get(name), value))
+        if has != wanted and (name, wanted) != ("target_modules", _DEFAULTS["target_modules"]):
+            raise ConfigError(f"lora's {name} is {value!r}, but the model's adapters have {has!r}: merge them first")
+
+
+def _inject(hf_model: "PreTrainedModel", config: Any) -> None:
+    """Puts the layers that a peft config describes into a model, in float32; nothing stays of those that do not fit."""
+    base = fingerprint(hf_model)
+    try:
+        hf_model.add_adapter(config, _NAME)
+    except Exception as error:
+        remove_adapters(hf_model, merge=False)
+        if not isinstance(error, TypeError | ValueError):
+            raise
+        raise ConfigError(f"lora does not fit this model: {str(error).splitlines()[0]}") from error
+    hf_model.__dict__[_FINGERPRINT] = base
+    for name, parameter in hf_model.named_parameters():
+        if "lora_" in name or "trainable_tokens" in name:
+            parameter.data = parameter.data.float()  # the base may stay in half precision, what is learned may not
+
+
+def _config_of(hf_model: "PreTrainedModel") -> Any:
+    return hf_model.peft_config[_NAME]
+
+
+def _trained_rows(hf_model: "PreTrainedModel") -> Iterator[Any]:
+    """Yields peft's layers that hold single rows, each once though a tied head has the embedding's too."""
+    found = (getattr(module, "token_adapter", None) for module in hf_model.modules())
+    yield from (rows for rows in found if rows is not None and rows.tied_adapter is None)
+
+
+def _lora_config(hf_model: "PreTrainedModel", options: Mapping[str, Any]) -> "LoraConfig":
+    from peft import LoraConfig
+
+    chosen = _DEFAULTS | dict(options)
+    unknown = chosen.keys() - LORA_OPTIONS
+    if unknown:
+        known = ", ".join(sorted(LORA_OPTIONS))
+        raise ConfigError(f"lora has no option {', '.join(sorted(unknown))}; there are {known}")
+    for name, at_least in (("r", 1), ("lora_alpha", 0), ("lora_dropout", 0)):
+        value = chosen.get(name, at_least)
+        if isinstance(value, bool) or not isinstance(value, int if name == "r" else int | float) or value < at_least:
+            raise ConfigError(f"lora's {name} is {value!r}: it must be a number of at least {at_least}")
+    transposed = any(isinstance(layer, Conv1D) for layer in hf_model.modules())  # as in GPT-2
+    return LoraConfig(task_type="CAUSAL_LM", fan_in_fan_out=transposed, **chosen)
+
+
+def _new_rows(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer) -> dict[str, list[int]] | None:
+    """Names the row of a separator that still has the values that `fit_embedding` gave it."""
+    separator, end = tokenizer.sep_token_id, tokenizer.hf_tokenizer.eos_token_id
+    embedding: Any = hf_model.get_input_embeddings()
+    rows = embedding.weight
+    if separator == end or not torch.allclose(rows[separator], rows[:separator].mean(0) if end is None else rows[end]):
+        return None
+    layers = [embedding]
+    head: Any = hf_model.get_output_embeddings()
+    if head is not None and head.weight is not embedding.weight:  # peft ties it to the embedding otherwise
+        layers.append(head)
+    names = {module: name for name, module in hf_model.named_modules()}
+    return {names[layer]: [separator] for layer in layers}
+
+
+def remove_adapters(hf_model: "PreTrainedModel", *, merge: bool) -> None:
+    """Takes adapters off, so that the model is a plain one again, all of whose weights can be trained.
+
+    Args:
+        hf_model: The model.
+        merge: Whether to add what they learned to the weights first.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    if merge:
+        hf_model.float()  # half precision would lose a part of what was learned
+    train_adapters(hf_model)  # which takes a row out of its matrix
+    layers = [
+        (name, layer)
+        for name, layer in hf_model.named_modules()
+        if isinstance(layer, BaseTunerLayer | AuxiliaryTrainingWrapper) and ".token_adapter" not in name
+    ]
+    for name, layer in layers:
+        if isinstance(layer, AuxiliaryTrainingWrapper):
+            plain = layer.unload_and_optionally_merge_module(merge=merge, safe_merge=False, adapter_names=None)
+        else:
+            if merge:
+                layer.merge()
+            plain = layer.get_base_layer()
+        hf_model.set_submodule(name, plain)
+    hf_model.tie_weights()
+    hf_model._hf_peft_config_loaded = False
+    hf_model.__dict__.pop("peft_config", None)
+    hf_model.requires_grad_(True)
+
+
+def require_base(hf_model: "PreTrainedModel", folder: str | os.PathLike[str], *, alone: bool = True) -> None:
+    """Checks that a folder may get adapters, and that these say of which model they are.
+
+    Args:
+        hf_model: The model.
+        folder: Where they are going to be saved.
+        alone: Whether they stay alone, and are not merged in the end.
+
+    Raises:
+        ConfigError: If the base has no name, because it was made or trained in memory, or it is in that folder.
+    """
+    base = hf_model.name_or_path
+    if base and Path(folder).resolve() == Path(base).resolve():
+        raise ConfigError(f"{folder} holds the base of these adapters: give another folder (--output-dir)")
+    if alone and not base:
+        raise ConfigError(
+            "the adapters would be saved alone, but their base model is nowhere: save it and load it first, or give "
+            "merge=True (--merge) for a whole model"
+        )
+
+
+def save_adapters(hf_model: "PreTrainedModel", folder: Path) -> None:
+    """Writes the adapters alone, in peft's form."""
+    from peft.utils.save_and_load import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    config = _config_of(hf_model)
+    base = str(hf_model.name_or_path)
+    # A folder's place is given whole, since the model may be loaded from anywhere.
+    config.base_model_name_or_path = str(Path(base).resolve()) if base and Path(base).is_dir() else base
+    if isinstance(config.target_modules, set):
+        config.target_modules = sorted(config.target_modules)
+    config.save_pretrained(folder)
+    base_file = {"base_model": config.base_model_name_or_path, "fingerprint": hf_model.__dict__.get(_FINGERPRINT)}
+    (folder / BASE_FILE).write_text(json.dumps(base_file, indent=2), encoding="utf-8")
+    # Left to itself, peft asks the hub for the base's vocabulary, and saves the whole embedding if ours is larger.
+    own = get_peft_model_state_dict(hf_model, adapter_name=_NAME, save_embedding_layers=False)
+    named = {f"{_IN_FILE}{name}": value.detach().cpu().contiguous() for name, value in own.items()}
+    save_file(named, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+    hf_model.generation_config.save_pretrained(folder)
+
+
+def load_adapters(hf_model: "PreTrainedModel", folder: Path) -> None:
+    """Puts saved adapters into the model that they belong to, in place; it gets them if it has none.
+
+    Raises:
+        ModelLoadError: If the model is another, or the files are not whole.
+    """
+    from peft import PeftConfig
+    from peft.utils.save_and_load import get_peft_model_state_dict, set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    if not has_adapters(hf_model):
+        config = PeftConfig.from_pretrained(str(folder))
+        config.inference_mode = False
+        _require_fingerprint(hf_model, folder / BASE_FILE)
+        _inject(hf_model, config)
+    saved = {name.removeprefix(_IN_FILE): value for name, value in load_file(folder / ADAPTER_WEIGHTS).items()}
+    wanted = get_peft_model_state_dict(hf_model, adapter_name=_NAME, save_embedding_layers=False)
+    if {name: value.shape for name, value in saved.items()} != {name: value.shape for name, value in wanted.items()}:
+        raise ModelLoadError(f"{folder / ADAPTER_WEIGHTS} does not hold the weights that its configuration describes")
+    set_peft_model_state_dict(hf_model, saved, adapter_name=_NAME)
+
+
+def _require_fingerprint(hf_model: "PreTrainedModel", path: Path) -> None:
+    """Checks that a base has the weights that the adapters were trained on; adapters of others do not say which."""
+    if not path.exists() or hf_model.dtype == torch.float16:
+        return
+    there = json.loads(path.read_text(encoding="utf-8"))
+    if there["fingerprint"] not in (None, fingerprint(hf_model)):
+        raise ModelLoadError(
+            f"the base model {there['base_model']} is not the one that the adapters in {path.parent} were trained on: "
+            "its weights differ"
+        )

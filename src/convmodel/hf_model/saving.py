@@ -1,0 +1,158 @@
+"""A model and its tokenizer as one folder.
+
+Owns: the saved form (Hugging Face's files, `convmodel_config.json`, chat template, generation config, model card),
+and writing it whole or not at all. No pickle.
+"""
+
+import os
+import re
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError
+
+from convmodel.files.atomic import staged
+from convmodel.files.hub import ADAPTER_CONFIG, ADAPTER_WEIGHTS, BASE_FILE
+from convmodel.hf_model.generation_config import sampling_defaults
+from convmodel.hf_model.lora import has_adapters, require_base, save_adapters
+from convmodel.hf_model.quantization import require_whole
+from convmodel.layout.tokenizer import ConversationTokenizer
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+
+def save_model(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, folder: str | os.PathLike[str]) -> None:
+    """Checks that a model can be saved as it is, and saves it; of a model with LoRA adapters these alone.
+
+    Raises:
+        SaveError: If the folder cannot be written; what it held is untouched.
+        ConfigError: If the model is quantised, or its adapters have no base model outside of `folder`.
+    """
+    require_whole(hf_model, "saved")
+    if has_adapters(hf_model):
+        require_base(hf_model, folder)
+    save_checkpoint(hf_model, tokenizer, folder)
+
+
+def save_checkpoint(
+    hf_model: "PreTrainedModel",
+    tokenizer: ConversationTokenizer,
+    folder: str | os.PathLike[str],
+    *,
+    facts: dict[str, Any] | None = None,
+    weights: "dict[str, torch.Tensor] | None" = None,
+) -> None:
+    """Writes a folder that plain `AutoModelForCausalLM` and `AutoTokenizer` load too.
+
+    Args:
+        hf_model: The weights.
+        tokenizer: The layout they were trained with.
+        folder: Where to; made if missing. A model that it holds is replaced, other files stay.
+        facts: Lines for the model card, such as `{"Perplexity": "12.3"}`.
+        weights: The model's, gathered, where it is spread over processes.
+
+    Raises:
+        SaveError: If the folder cannot be written; what it held is untouched.
+    """
+    place = Path(folder)
+    with staged(folder) as stage:
+        try:
+            _save_model(hf_model, tokenizer, stage, weights)
+            tokenizer.save_pretrained(stage)
+        except Exception as error:
+            # What safetensors and tokenizers raise on a full disk is no OSError, and tokenizers' is a bare Exception.
+            if isinstance(error, SafetensorError) or type(error) is Exception:
+                raise OSError(str(error)) from error
+            raise
+        if _may_write_card(place / "README.md"):
+            (stage / "README.md").write_text(_model_card(hf_model, tokenizer, facts or {}), encoding="utf-8")
+        new = {path.name for path in stage.iterdir()}
+        stale = [path for path in place.iterdir() if _WEIGHTS.fullmatch(path.name) and path.name not in new]
+    # Shards of a model that was saved here before; left alone, they would be loaded instead of the new weights.
+    for path in stale:
+        path.unlink(missing_ok=True)
+
+
+_WEIGHTS = re.compile(
+    r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?|config\.json|"
+    + "|".join(map(re.escape, (ADAPTER_CONFIG, ADAPTER_WEIGHTS, BASE_FILE)))
+)
+"""What says which weights a folder holds, whole ones or adapters; other files in it are somebody's own."""
+
+
+def _may_write_card(path: Path) -> bool:
+    """Tells whether there is no README, or one that an earlier save wrote."""
+    return not path.exists() or "\nSaved by convmodel " in path.read_text(encoding="utf-8", errors="replace")
+
+
+def _save_model(
+    hf_model: "PreTrainedModel",
+    tokenizer: ConversationTokenizer,
+    folder: Path,
+    weights: "dict[str, torch.Tensor] | None",
+) -> None:
+    """Writes weights, config and generation config; the model in hand keeps its own."""
+    own = hf_model.generation_config
+    hf_model.generation_config = sampling_defaults(own, tokenizer)
+    try:
+        if has_adapters(hf_model):
+            save_adapters(hf_model, folder)
+        else:
+            hf_model.save_pretrained(folder, state_dict=weights)
+    finally:
+        hf_model.generation_config = own
+
+
+def _model_card(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, facts: dict[str, Any]) -> str:
+    layout = tokenizer.layout
+    adapters = has_adapters(hf_model)
+    base = {"LoRA adapters of": hf_model.name_or_path} if adapters else {}
+    count = sum(parameter.numel() for parameter in hf_model.parameters())
+    rows = (
+        {
+            "Architecture": f"{hf_model.config.model_type}, {count:,} parameters",
+            "Separator": f"`{layout.separator_token}`, id {layout.separator_id}",
+            "Token types": "the speaker's index" if layout.use_token_types else "none",
+            "Supervised turns": layout.loss_on if isinstance(layout.loss_on, str) else ", ".join(layout.loss_on),
+            "Longest window": f"{layout.max_length:,} tokens" if layout.max_length else "not trained with convmodel",
+        }
+        | base
+        | facts
+    )
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
+    library, plain = ("peft", _WITH_BASE) if adapters else ("transformers", _PLAIN)
+    return _CARD.format(version=version("convmodel"), table=table, library=library, plain=plain)
+
+
+_CARD = """---
+library_name: {library}
+pipeline_tag: text-generation
+tags: [convmodel, conversational]
+---
+
+# A conversation model
+
+Saved by convmodel {version}.
+
+| | |
+|---|---|
+{table}
+
+```python
+from convmodel import ConversationModel
+
+model = ConversationModel.from_pretrained("path/to/this/folder")
+model.generate(["Hello", "How are you"])
+```
+
+{plain}
+"""
+
+_PLAIN = (
+    "Plain transformers works too: `AutoTokenizer.apply_chat_template` renders the same token layout, without token "
+    "types."
+)
+_WITH_BASE = "Only what was learned is here; the base model is loaded with it, and must be what it was."

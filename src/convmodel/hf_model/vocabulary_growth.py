@@ -1,0 +1,155 @@
+"""More entries for the vocabulary of a trained model, so that another language takes fewer tokens.
+
+Owns: which entries, and the values their rows begin with. The old entries, their rows and their merges stay.
+"""
+
+import copy
+import json
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from convmodel.errors import ConfigError
+from convmodel.hf_model.embedding import grow_embedding, set_row
+from convmodel.layout.text_encoder import text_encoder
+from convmodel.layout.tokenizer import ConversationTokenizer
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+FIRST_SYMBOL = 0xF0000
+"""Old entries are learned over as single characters of Unicode's two private planes."""
+
+SYMBOLS = 2 * 65534
+
+LEAST_OFTEN = 2
+"""How often a new entry must stand in the text."""
+
+
+def grow_vocabulary(
+    hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, texts: Iterable[str], entries: int
+) -> ConversationTokenizer:
+    """Continues the BPE training of a model's vocabulary on other text.
+
+    New merges come after all old ones, so that a text without a new piece is encoded as before. The row of a new entry
+    begins as the mean of the rows of the pieces that stood in its place (Gee et al., 2022, Fast Vocabulary
+    Transfer, https://aclanthology.org/2022.emnlp-industry.41).
+
+    Args:
+        hf_model: The model; its embedding grows in place.
+        tokenizer: Its layout, which stays as it is.
+        texts: What to learn entries from, such as the turns of a corpus.
+        entries: How many at most; fewer where no more pairs of pieces stand twice, or they make a piece that is there.
+
+    Returns:
+        The tokenizer with the new entries.
+
+    Raises:
+        ConfigError: If `entries` is less than 1, or the vocabulary is not a byte-level BPE.
+    """
+    if entries < 1:
+        raise ConfigError(f"entries is {entries}: it must be at least 1")
+    encoder = text_encoder(tokenizer.hf_tokenizer)
+    require_words_of_bpe(encoder)
+    merges = learn_merges(encoder, texts, entries)
+    hf_tokenizer, new = with_merges(tokenizer.hf_tokenizer, merges)
+    grow_embedding(hf_model, max(new, default=0) + 1)
+    for index, pieces in new.items():  # in the order in which they were learned: pieces come before what they make
+        set_row(hf_model, index, pieces)
+    return ConversationTokenizer(hf_tokenizer, layout=tokenizer.layout)
+
+
+def require_words_of_bpe(encoder: "Tokenizer") -> None:
+    """Checks that merges can be added to a vocabulary.
+
+    Raises:
+        ConfigError: If it is of another kind.
+    """
+    state = json.loads(encoder.to_str())
+    kind, model = state["model"]["type"], state["model"]
+    others = [model.get(name) for name in ("continuing_subword_prefix", "end_of_word_suffix", "byte_fallback")]
+    byte_level = '"ByteLevel"' in json.dumps([state["normalizer"], state["pre_tokenizer"]])
+    if kind != "BPE" or any(others) or encoder.pre_tokenizer is None or not byte_level:
+        raise ConfigError(
+            f"the vocabulary is {'a BPE of another kind' if kind == 'BPE' else kind}: only a byte-level BPE grows; "
+            "leave the option out, or train from scratch"
+        )
+
+
+def learn_merges(encoder: "Tokenizer", texts: Iterable[str], entries: int) -> list[tuple[str, str]]:
+    """Learns which pieces to join: BPE over the old entries instead of bytes.
+
+    Returns:
+        Pairs of pieces as the vocabulary spells them, the most frequent first.
+    """
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    texts_in_words, pieces_of = _words(encoder, texts)
+    vocabulary = encoder.get_vocab()
+    met = sorted({piece for pieces in pieces_of.values() for piece in pieces}, key=vocabulary.__getitem__)
+    symbols = {piece: _symbol(number) for number, piece in enumerate(met)}
+    spellings = {word: "".join(symbols[piece] for piece in pieces) for word, pieces in pieces_of.items()}
+    spelled = {symbol: piece for piece, symbol in symbols.items()}
+    learner = Tokenizer(models.BPE())
+    learner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    trainer: Any = trainers.BpeTrainer(
+        vocab_size=len(symbols) + entries, min_frequency=LEAST_OFTEN, show_progress=False
+    )
+    learner.train_from_iterator((" ".join(map(spellings.__getitem__, words)) for words in texts_in_words), trainer)
+
+    def spell(joined: str) -> str:
+        return "".join(spelled[symbol] for symbol in joined)
+
+    merges = json.loads(learner.to_str())["model"]["merges"]
+    return [(spell(first), spell(second)) for first, second in merges]
+
+
+def _words(encoder: "Tokenizer", texts: Iterable[str]) -> tuple[list[list[str]], dict[str, list[str]]]:
+    """Cuts texts into words, in which alone pieces are joined, and each different word into its pieces."""
+    model, normalizer, pre_tokenizer = encoder.model, encoder.normalizer, encoder.pre_tokenizer
+    found: list[list[str]] = []
+    pieces: dict[str, list[str]] = {}
+    for text in texts:
+        cut = pre_tokenizer.pre_tokenize_str(normalizer.normalize_str(text) if normalizer else text)
+        found.append([sys.intern(word) for word, _ in cut])
+        for word in found[-1]:
+            if word not in pieces:
+                pieces[word] = [token.value for token in model.tokenize(word)]
+    return found, pieces
+
+
+def _symbol(number: int) -> str:
+    if number >= SYMBOLS:
+        raise ConfigError(f"the text has more than {SYMBOLS:,} different pieces: give less of it to --grow-vocabulary")
+    # The last two of each plane's 65,536 are no characters.
+    plane, place = divmod(number, SYMBOLS // 2)
+    return chr(FIRST_SYMBOL + plane * 0x10000 + place)
+
+
+def with_merges(
+    hf_tokenizer: "PreTrainedTokenizerBase", merges: list[tuple[str, str]]
+) -> "tuple[PreTrainedTokenizerBase, dict[int, tuple[int, int]]]":
+    """Copies a tokenizer and adds merges.
+
+    Returns:
+        The copy, and for each new entry the two that it joins.
+    """
+    from tokenizers import Tokenizer
+
+    grown: Any = copy.deepcopy(hf_tokenizer)
+    state = json.loads(grown.backend_tokenizer.to_str())
+    vocabulary = state["model"]["vocab"]
+    # Added tokens beyond the vocabulary become part of it: it may have no holes.
+    vocabulary.update({token["content"]: token["id"] for token in state["added_tokens"]})
+    new: dict[int, tuple[int, int]] = {}
+    free = max(vocabulary.values()) + 1  # not the number of entries, for there may be holes
+    for first, second in merges:
+        if first + second not in vocabulary:
+            index = free
+            free += 1
+            vocabulary[first + second] = index
+            new[index] = (vocabulary[first], vocabulary[second])
+        state["model"]["merges"].append([first, second])
+    grown._tokenizer = Tokenizer.from_str(json.dumps(state))
+    return grown, new

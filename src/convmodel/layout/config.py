@@ -1,0 +1,102 @@
+"""The layout that travels with a checkpoint: `convmodel_config.json`.
+
+Owns: the file's name, its fields, its format number, and refusing what this version cannot honour.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from convmodel.errors import ModelLoadError
+from convmodel.layout.architecture import SHORTEST_WINDOW
+from convmodel.layout.sequence import LossOn
+
+FILE_NAME = "convmodel_config.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class LayoutConfig:
+    """What a checkpoint says about its token layout and the data it was trained on.
+
+    Attributes:
+        separator_id: The separator's id, the one fact that must never change.
+        separator_token: How the separator is shown; only for people.
+        use_token_types: Whether each position carries its speaker's index.
+        speakers: Names of the speakers in the training data, in order; empty where every conversation has its own.
+        loss_on: Whose turns were supervised.
+        max_length: The longest training window in tokens; None before any training.
+    """
+
+    separator_id: int
+    separator_token: str
+    use_token_types: bool
+    speakers: tuple[str, ...] = ()
+    loss_on: LossOn = "all"
+    max_length: int | None = None
+
+    def to_json(self) -> str:
+        """Writes the file's text, with the format number and this library's version."""
+        content = {"format": FORMAT, "convmodel_version": version("convmodel"), **asdict(self)}
+        return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def read(cls, path: Path) -> "LayoutConfig":
+        """Reads the file.
+
+        Raises:
+            ModelLoadError: If it is not JSON, of a newer format, or lacks or garbles a field.
+        """
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (ValueError, OSError, RecursionError) as error:
+            raise ModelLoadError(
+                f"{path} cannot be read: {error}; copy it again from where the model was saved"
+            ) from error
+        if not isinstance(content, dict) or not _is_count(content.get("format")):
+            raise ModelLoadError(f"{path} has no format number, so it is not a file that convmodel wrote")
+        if content["format"] != FORMAT:
+            raise ModelLoadError(
+                f"{path} has format {content['format']}, written by convmodel {content.get('convmodel_version')}; "
+                f"this is convmodel {version('convmodel')}, which reads format {FORMAT}: install that version"
+            )
+        return cls._from_fields(path, content)
+
+    @classmethod
+    def _from_fields(cls, path: Path, content: dict[str, Any]) -> "LayoutConfig":
+        known = {field.name for field in fields(cls)}
+        unknown = content.keys() - known - {"format", "convmodel_version"}
+        if unknown:
+            raise ModelLoadError(f"{path} has fields that this version does not know: {', '.join(sorted(unknown))}")
+        missing = known - content.keys()
+        if missing:
+            raise ModelLoadError(f"{path} lacks {', '.join(sorted(missing))}")
+        for name, check in _CHECKS.items():
+            if not check(content.get(name)):
+                raise ModelLoadError(f"{path}: {name} is {content.get(name)!r}, which no layout can have")
+        values = {name: content[name] for name in known}
+        values["speakers"] = tuple(values["speakers"])
+        if not isinstance(values["loss_on"], str):
+            values["loss_on"] = tuple(values["loss_on"])
+        return cls(**values)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _are_names(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
+_CHECKS: dict[str, Callable[[Any], bool]] = {
+    "separator_id": _is_count,
+    "separator_token": lambda value: isinstance(value, str) and value != "",
+    "use_token_types": lambda value: isinstance(value, bool),
+    "speakers": _are_names,
+    "loss_on": lambda value: (isinstance(value, str) or _are_names(value)) and bool(value),
+    "max_length": lambda value: value is None or (_is_count(value) and value >= SHORTEST_WINDOW),
+}

@@ -1,0 +1,166 @@
+"""Conversations as the model sees them: token by token, window by window.
+
+Owns: what each token is called, so that nothing in it is invisible. Knows no colours and no screen.
+"""
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from convmodel.conversation import Conversation
+from convmodel.layout.sequence import IGNORED, LossOn
+from convmodel.layout.tokenizer import REPLACEMENT, ConversationTokenizer
+
+_MARKS = {" ": "·", "\n": "↵", "\r": "␍", "\t": "⇥"}
+_SPACE_MARKS = "▁"  # how SentencePiece writes a space
+
+
+@dataclass(frozen=True, slots=True)
+class ShownToken:
+    """One position of a window, for people.
+
+    Attributes:
+        text: What it says, with spaces, line ends and lone bytes made visible.
+        id: The token's id.
+        speaker: Whose turn it belongs to; for a separator, whose turn it opens.
+        supervised: Whether it is a target of training.
+        is_separator: Whether it parts turns.
+    """
+
+    text: str
+    id: int
+    speaker: str
+    supervised: bool
+    is_separator: bool
+
+
+def token_view(
+    tokenizer: ConversationTokenizer, conversation: Conversation, *, max_length: int, loss_on: LossOn
+) -> list[list[ShownToken]]:
+    """Returns the tokens of a conversation's windows.
+
+    Args:
+        tokenizer: Its layout.
+        conversation: What to show.
+        max_length: The longest window, in tokens.
+        loss_on: Whose turns are supervised.
+
+    Returns:
+        No window where no turn is supervised.
+
+    Example:
+        >>> tokenizer = ConversationTokenizer.from_pretrained("gpt2")
+        >>> talk = Conversation(["Hello", "How are"])
+        >>> [window] = token_view(tokenizer, talk, max_length=64, loss_on="responses")
+        >>> [(token.text, token.speaker, token.supervised) for token in window][3:]
+        [('How', 'assistant', True), ('·are', 'assistant', True), ('<sep>', 'user', True)]
+    """
+    names = list(dict.fromkeys((*conversation.names, conversation.next_speaker())))
+    windows = tokenizer.windows(conversation, max_length=max_length, loss_on=loss_on)
+    return [
+        [
+            ShownToken(
+                tokenizer.sep_token if index == tokenizer.sep_token_id else piece(tokenizer, index),
+                index,
+                names[kind],
+                label != IGNORED,
+                index == tokenizer.sep_token_id,
+            )
+            for index, kind, label in zip(window.input_ids, window.types, window.labels, strict=True)
+        ]
+        for window in windows
+    ]
+
+
+def piece(tokenizer: ConversationTokenizer, index: int) -> str:
+    """Names one token: its text made visible, or its bytes where it is only a part of a character.
+
+    Example:
+        >>> tokenizer = ConversationTokenizer.from_pretrained("gpt2")
+        >>> [piece(tokenizer, index) for index in tokenizer.encode(" you 🦜")]
+        ['·you', '·⟨F09F⟩', '⟨A6⟩', '⟨9C⟩']
+    """
+    token = tokenizer.hf_tokenizer.convert_ids_to_tokens(index)
+    if token is None:
+        return f"⟨token {index}⟩"
+    found = _bytes_of(str(token))
+    text = str(tokenizer.hf_tokenizer.decode([index], clean_up_tokenization_spaces=False))
+    if found is not None and REPLACEMENT in text:
+        whole = found.decode("utf-8", "backslashreplace")
+        return visible(whole) if "\\x" not in whole else _with_bytes(found)
+    if str(token).startswith(_SPACE_MARKS):  # decoded alone, it would lose its space
+        return visible(str(token).replace(_SPACE_MARKS, " "))
+    return visible(text or str(token))
+
+
+def token_bytes(tokenizer: ConversationTokenizer, index: int) -> bytes:
+    r"""Returns the bytes of text that one token stands for.
+
+    Example:
+        >>> tokenizer = ConversationTokenizer.from_pretrained("gpt2")
+        >>> [token_bytes(tokenizer, index) for index in tokenizer.encode(" you 🦜")]
+        [b' you', b' \xf0\x9f', b'\xa6', b'\x9c']
+    """
+    token = str(tokenizer.hf_tokenizer.convert_ids_to_tokens(index))
+    found = _bytes_of(token)
+    return found if found is not None else token.replace(_SPACE_MARKS, " ").encode()
+
+
+def visible(text: str) -> str:
+    r"""Replaces everything that would not be seen, or that would move what stands around it.
+
+    Example:
+        >>> visible("Hi\tyou\n\u202e")
+        'Hi⇥you↵⟨U+202E⟩'
+    """
+    return "".join(_MARKS.get(character) or _shown(character) for character in text)
+
+
+def visible_line(text: str) -> str:
+    r"""Makes invisible characters of a sentence visible, but not its spaces.
+
+    Example:
+        >>> visible_line("Ann\u202e said")
+        'Ann⟨U+202E⟩ said'
+    """
+    return " ".join(visible(word) for word in text.split(" "))
+
+
+def _shown(character: str) -> str:
+    """Names controls, other separators, what joins or turns text, and lone surrogates and private characters."""
+    if unicodedata.category(character)[0] not in "CZ":
+        return character
+    return f"⟨U+{ord(character):04X}⟩"
+
+
+def _with_bytes(found: bytes) -> str:
+    """Shows what is text at the beginning as text, the rest as bytes."""
+    start = 0
+    while start < len(found) and found[start] < 0x80:
+        start += 1
+    return visible(found[:start].decode()) + f"⟨{found[start:].hex().upper()}⟩"
+
+
+def _bytes_of(token: str) -> bytes | None:
+    """Returns the bytes that a token of a byte-level vocabulary stands for, or of a byte-fallback token like <0xE3>."""
+    if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
+        return bytes.fromhex(token[3:5])
+    alphabet = _byte_alphabet()
+    return bytes(alphabet[letter] for letter in token) if all(letter in alphabet for letter in token) else None
+
+
+@cache
+def _byte_alphabet() -> dict[str, int]:
+    """Maps the letters of byte-level vocabularies to bytes.
+
+    Bytes that are printable in Latin-1 stand for themselves; the others, in order, are the letters from U+0100 on
+    (Radford et al., "Language models are unsupervised multitask learners", 2019).
+    """
+    from tokenizers import pre_tokenizers
+
+    letters: Sequence[Any] = sorted(pre_tokenizers.ByteLevel.alphabet())
+    own = {letter: ord(letter) for letter in letters if ord(letter) < 256}
+    others = (byte for byte in range(256) if byte not in own.values())
+    return own | dict(zip(letters[len(own) :], others, strict=True))

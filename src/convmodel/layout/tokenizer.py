@@ -1,0 +1,328 @@
+"""Conversations to token ids and back: the layout, applied to text.
+
+Owns: prompts and windows of real conversations, and the tokenizer's saved form. Where ids stand in a sequence is for
+`sequence.py` and `windows.py`. Knows nothing about weights.
+"""
+
+import copy
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from convmodel.conversation import Conversation, ConversationLike
+from convmodel.errors import ConversationError, ModelLoadError
+from convmodel.files.atomic import staged
+from convmodel.layout.config import FILE_NAME, LayoutConfig
+from convmodel.layout.separator import PROBE, chat_template, choose_separator
+from convmodel.layout.sequence import (
+    LossOn,
+    Prompt,
+    Window,
+    encoded_turns,
+    make_prompt,
+    require_two_speakers,
+    supervised_turns,
+)
+from convmodel.layout.text_encoder import is_text, text_encoder
+from convmodel.layout.tokenizer_files import load_tokenizer, takes_token_types
+from convmodel.layout.windows import CONTEXT_SHARE, make_windows
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+"""What decoding makes of bytes that are not a whole character."""
+
+_AT_ONCE = 128  # turns; measured: more of them leave the processor's cache, fewer cost calls
+
+
+class ConversationTokenizer:
+    """Encodes conversations in the one layout that training, evaluation, chat and serving share.
+
+    Attributes:
+        layout: What travels with a checkpoint: separator, token types, speakers.
+        hf_tokenizer: The Hugging Face tokenizer, for decoding and saving; its `sep_token` has the separator's id.
+        separator_added: Whether `<sep>` was added to the vocabulary here, so that the model needs a row for it.
+        layout_was_saved: Whether the layout came with a checkpoint, so that the model must fit it as it is.
+
+    Example:
+        >>> tokenizer = ConversationTokenizer.from_pretrained("gpt2")
+        >>> tokenizer(["Hello", "How are you"])["input_ids"]
+        [50256, 15496, 50256, 2437, 389, 345, 50256]
+    """
+
+    def __init__(
+        self,
+        hf_tokenizer: "PreTrainedTokenizerBase",
+        *,
+        layout: LayoutConfig | None = None,
+        use_token_types: bool = True,
+    ) -> None:
+        """Takes over a Hugging Face tokenizer, whose separator and chat template it sets.
+
+        Args:
+            hf_tokenizer: A tokenizer backed by the `tokenizers` library.
+            layout: What a checkpoint said; without it the separator is chosen here.
+            use_token_types: Whether encodings carry token types; only where no layout is given.
+
+        Raises:
+            ModelLoadError: If the tokenizer cannot honour the layout.
+        """
+        self.hf_tokenizer: Any = hf_tokenizer
+        self.separator_added = False
+        self.layout_was_saved = layout is not None
+        if layout is None:
+            token, index, self.separator_added = choose_separator(hf_tokenizer)
+            layout = LayoutConfig(index, token, use_token_types)
+        elif hf_tokenizer.sep_token_id != layout.separator_id:
+            raise ModelLoadError(
+                f"{FILE_NAME} says that the separator is {layout.separator_id}, but the tokenizer beside it says "
+                f"{hf_tokenizer.sep_token_id}: one of the two files was replaced; copy both from one saved model"
+            )
+        self.layout: LayoutConfig = layout
+        self._encoder = text_encoder(hf_tokenizer)
+        special = zip(hf_tokenizer.all_special_ids, hf_tokenizer.all_special_tokens, strict=True)
+        self._control_ids = frozenset(index for index, token in special if not is_text(token))
+        self.hf_tokenizer.chat_template = chat_template(
+            hf_tokenizer, PROBE, self(Conversation.from_messages(PROBE))["input_ids"], joins=not layout.use_token_types
+        )
+
+    @classmethod
+    def from_pretrained(
+        cls, name_or_path: str | os.PathLike[str], *, use_token_types: bool | None = None, **hub_options: Any
+    ) -> "ConversationTokenizer":
+        """Loads the tokenizer of a saved conversation model, or of any Hugging Face causal language model.
+
+        Args:
+            name_or_path: A folder, a hub id, or `builtin:chitchat`.
+            use_token_types: Whether encodings carry token types; by default what the checkpoint says, else whether
+                its architecture embeds them, else yes.
+            **hub_options: `revision`, `token`, `cache_dir`, `local_files_only` and the like.
+
+        Raises:
+            ModelLoadError: If there is no tokenizer, or its layout cannot be honoured.
+        """
+        name = os.fspath(name_or_path)
+        hf_tokenizer, layout = load_tokenizer(name, hub_options)
+        if layout is None:
+            if use_token_types is None:
+                use_token_types = takes_token_types(name, hub_options)
+            return cls(hf_tokenizer, use_token_types=use_token_types)
+        if use_token_types not in (None, layout.use_token_types):
+            raise ModelLoadError(
+                f"{name} was trained with use_token_types={layout.use_token_types}: leave the argument out"
+            )
+        return cls(hf_tokenizer, layout=layout)
+
+    @property
+    def sep_token(self) -> str:
+        """The separator as it is shown."""
+        return self.layout.separator_token
+
+    @property
+    def sep_token_id(self) -> int:
+        """The separator's id."""
+        return self.layout.separator_id
+
+    @property
+    def pad_token_id(self) -> int:
+        """What fills the padding; it never matters, since padding is masked and never a label."""
+        index = self.hf_tokenizer.pad_token_id
+        # Many a pad token was added to a tokenizer only, and has no row in the embedding.
+        return self.sep_token_id if index is None or index >= self.hf_tokenizer.vocab_size else int(index)
+
+    @property
+    def stop_token_ids(self) -> list[int]:
+        """The ids that end a response: the separator, and the tokenizer's own end-of-text token."""
+        return list(dict.fromkeys(i for i in (self.sep_token_id, self.hf_tokenizer.eos_token_id) if i is not None))
+
+    def __len__(self) -> int:
+        """How many entries the vocabulary has, added tokens included."""
+        return len(self.hf_tokenizer)
+
+    def __call__(self, context: ConversationLike, *, reply_as: str | None = None) -> dict[str, list[int]]:
+        """Encodes a context as the prompt that a response continues.
+
+        Args:
+            context: The turns so far.
+            reply_as: Who responds; by default the expected speaker.
+
+        Returns:
+            Plain lists of one length: `input_ids`, `token_type_ids` where the model takes them, `attention_mask`.
+
+        Raises:
+            ConversationError: If the context is malformed.
+
+        Example:
+            >>> tokenizer = ConversationTokenizer.from_pretrained("gpt2")
+            >>> tokenizer(["Hello"])
+            {'input_ids': [50256, 15496, 50256], 'token_type_ids': [0, 0, 1], 'attention_mask': [1, 1, 1]}
+        """
+        prompt = self.prompt(context, reply_as=reply_as)
+        encoding = {"input_ids": prompt.input_ids}
+        if self.layout.use_token_types:
+            encoding["token_type_ids"] = prompt.types
+        return encoding | {"attention_mask": [1] * len(prompt.input_ids)}
+
+    def encode(self, text: str) -> list[int]:
+        """Encodes one turn's text as ordinary tokens, whatever control tokens it spells.
+
+        Example:
+            >>> tokenizer = ConversationTokenizer.from_pretrained("gpt2")
+            >>> tokenizer.encode("How are you")
+            [2437, 389, 345]
+        """
+        return list(self._encoder.encode(text, add_special_tokens=False).ids)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Decodes tokens to text, leaving special tokens out.
+
+        Example:
+            >>> tokenizer = ConversationTokenizer.from_pretrained("gpt2")
+            >>> tokenizer.decode([10248, 5875, 345])
+            'Good thank you'
+        """
+        text = [index for index in ids if index not in self._control_ids]
+        return str(self.hf_tokenizer.decode(text, clean_up_tokenization_spaces=False))
+
+    def prompt(
+        self,
+        context: ConversationLike,
+        *,
+        reply_as: str | None = None,
+        budget: int | None = None,
+        cut_long_turn: bool = False,
+        spare: float = 0.0,
+    ) -> Prompt:
+        """Encodes a context for the responder, leaving out the oldest whole turns until it fits.
+
+        Args:
+            context: The turns so far.
+            reply_as: Who responds; by default the expected speaker.
+            budget: The most tokens that the prompt may have.
+            cut_long_turn: Whether a newest turn that alone is too long loses its beginning.
+            spare: Which share of the room becomes free whenever turns must go; see `make_prompt`.
+
+        Raises:
+            ConversationError: If the context is malformed, or the responder cannot be told from who spoke last.
+            ContextTooLongError: If the newest turn alone is too long and may not be cut.
+
+        Example:
+            >>> tokenizer = ConversationTokenizer.from_pretrained("gpt2")
+            >>> tokenizer.prompt(["Hello", "How are you"], budget=6).left_out
+            1
+        """
+        given = replace(Conversation.of(context), weights=None)  # they matter to training alone
+        conversation = self._arranged(given)
+        responder = self.responder(conversation, reply_as)
+        names = list(dict.fromkeys((*conversation.names, responder)))
+        turns = encoded_turns(conversation, self._encode_all(conversation.turns))
+        index = names.index(responder)
+        prompt = make_prompt(turns, self.sep_token_id, index, budget=budget, cut=cut_long_turn, spare=spare)
+        if self.layout.use_token_types:
+            return prompt
+        joined = given.runs()[conversation.pinned :]
+        return replace(prompt, left_out=sum(joined[: prompt.left_out]))
+
+    def responder(self, context: Conversation, reply_as: str | None = None) -> str:
+        """Names who responds to a context: the speaker asked for, or else the expected one.
+
+        Raises:
+            ConversationError: If that speaker spoke last and the model takes no token types: the response would
+                look like more of the same turn.
+        """
+        responder = reply_as or context.next_speaker()
+        if not self.layout.use_token_types:
+            require_two_speakers((*context.who[context.pinned :], responder))
+        if not self.layout.use_token_types and responder == context.who[-1]:
+            raise ConversationError(
+                f"{responder!r} spoke last and is to respond, but this model cannot tell speakers apart: "
+                "add to the turn, or let another speaker respond"
+            )
+        return responder
+
+    def windows(
+        self,
+        conversation: ConversationLike,
+        *,
+        max_length: int,
+        loss_on: LossOn = "all",
+        context_share: float = CONTEXT_SHARE,
+    ) -> list[Window]:
+        """Encodes a conversation for training or evaluation; every supervised turn is supervised exactly once.
+
+        Args:
+            conversation: The whole conversation.
+            max_length: The longest window, in tokens.
+            loss_on: Whose turns are supervised: `all`, `responses` (every second speaker's), `last`, or names.
+            context_share: How much of a window its unsupervised context may take.
+
+        Returns:
+            No window where no turn is supervised.
+
+        Raises:
+            ConversationError: If the conversation is malformed.
+            ConfigError: If `loss_on` makes no sense.
+
+        Example:
+            >>> tokenizer = ConversationTokenizer.from_pretrained("gpt2")
+            >>> [window] = tokenizer.windows(["Hello", "How are you"], max_length=1024)
+            >>> window.labels
+            [-100, 15496, 50256, 2437, 389, 345, 50256]
+        """
+        given = Conversation.of(conversation)
+        return self.windows_of([given], max_length=max_length, loss_on=loss_on, context_share=context_share)[0]
+
+    def windows_of(
+        self,
+        conversations: Sequence[Conversation],
+        *,
+        max_length: int,
+        loss_on: LossOn = "all",
+        context_share: float = CONTEXT_SHARE,
+    ) -> list[list[Window]]:
+        """Does what `windows` does for many conversations, whose turns are encoded together, which is faster."""
+        arranged = [self._arranged(conversation) for conversation in conversations]
+        ids = iter(self._encode_all([turn for conversation in arranged for turn in conversation.turns]))
+        made = []
+        for conversation in arranged:
+            turns = encoded_turns(conversation, ids, supervised_turns(conversation, loss_on))
+            names = [*conversation.names, responder := conversation.next_speaker()]
+            windows = make_windows(
+                turns,
+                self.sep_token_id,
+                names.index(responder),
+                max_length=max_length,
+                context_share=context_share,
+                text_bytes=lambda ids: len(self.decode(ids).rstrip(REPLACEMENT).encode()),
+            )
+            made.append(list(windows))
+        return made
+
+    def with_layout(self, **changes: Any) -> "ConversationTokenizer":
+        """Returns a tokenizer that shares everything with this one but fields of the travelling layout."""
+        changed = copy.copy(self)
+        changed.layout = replace(self.layout, **changes)
+        return changed
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Writes Hugging Face's tokenizer files, the chat template and the layout into a folder.
+
+        Plain `AutoTokenizer` loads them and gives the same ids.
+        """
+        with staged(folder) as stage:
+            self.hf_tokenizer.save_pretrained(stage)
+            (stage / FILE_NAME).write_text(self.layout.to_json(), encoding="utf-8")
+
+    def _arranged(self, conversation: Conversation) -> Conversation:
+        """Joins turns and checks speakers where the model cannot tell speakers apart."""
+        if self.layout.use_token_types:
+            return conversation
+        require_two_speakers(conversation.who[conversation.pinned :])
+        return conversation.joined()
+
+    def _encode_all(self, texts: Sequence[str]) -> list[list[int]]:
+        encode = self._encoder.encode_batch_fast
+        batches = (texts[start : start + _AT_ONCE] for start in range(0, len(texts), _AT_ONCE))
+        return [encoding.ids for batch in batches for encoding in encode(list(batch), add_special_tokens=False)]

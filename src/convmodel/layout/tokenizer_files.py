@@ -1,0 +1,65 @@
+"""A tokenizer and the layout saved beside it, loaded from a folder, from inside the package or from the Hub.
+
+Owns: what is read to build a tokenizer: its files, the layout config, and whether the architecture embeds token types.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from convmodel.errors import ModelLoadError
+from convmodel.files.hub import (
+    adapter_folder,
+    base_of_adapters,
+    file_of,
+    is_path,
+    load_error,
+    located,
+    options_of_base,
+)
+from convmodel.layout.architecture import embeds_token_types
+from convmodel.layout.config import FILE_NAME, LayoutConfig
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def load_tokenizer(name: str, options: dict[str, Any]) -> "tuple[PreTrainedTokenizerBase, LayoutConfig | None]":
+    """Loads a Hugging Face tokenizer, and the layout saved beside it if there is one.
+
+    Args:
+        name: A folder, a hub id or a model of the package.
+        options: Some of `HUB_OPTIONS`.
+
+    Raises:
+        ModelLoadError: If there is no tokenizer, or the layout is corrupted or of a newer format.
+    """
+    from transformers import AutoTokenizer
+
+    name = located(name)
+    if is_path(name) and not Path(name).is_dir():
+        raise ModelLoadError(f"there is no folder {name}: give a folder that holds a model, or a hub id")
+    try:
+        saved = file_of(name, FILE_NAME, options)
+        layout = LayoutConfig.read(saved) if saved else None
+        hf_tokenizer = AutoTokenizer.from_pretrained(name, **options)
+        if not hf_tokenizer.vocab_size:
+            # transformers makes an empty GPT-2 vocabulary where it finds no files.
+            raise ValueError("there are no tokenizer files")
+        return hf_tokenizer, layout
+    except ModelLoadError:
+        raise
+    except Exception as error:  # tokenizers raises no narrower one
+        raise load_error("tokenizer", name, error) from error
+
+
+def takes_token_types(name: str, options: dict[str, Any]) -> bool:
+    """Tells whether the architecture of a checkpoint embeds token types; yes where only a tokenizer is there."""
+    from transformers import AutoConfig
+
+    try:
+        adapters = adapter_folder(name, options)
+        if adapters is not None:
+            name, options = base_of_adapters(adapters), options_of_base(options)
+        return embeds_token_types(AutoConfig.from_pretrained(located(name), **options))
+    except (OSError, ValueError, ModelLoadError):
+        return True

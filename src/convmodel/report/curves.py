@@ -1,0 +1,197 @@
+"""Loss and validation curves of fits, as one picture.
+
+Owns: drawing them. Knows measurements only, as `convmodel.training.metrics_reader` reads them.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from convmodel.errors import ConfigError, MissingExtraError
+from convmodel.layout.token_view import visible_line
+from convmodel.training.metrics_reader import Metrics, Point, is_finite
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+By = Literal["steps", "tokens"]
+
+INK = "#1c1e21"
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
+"""Told apart by the colour-blind, too: six of the eight of Okabe and Ito, "Color universal design" (2008)."""
+
+SIZE = (8.0, 5.0)  # inches
+_DASHES = ("-", "--", ":", "-.")  # for more fits than colours
+_POINTS = 1500  # along a line; more than a picture this wide can show
+_MARKERS = 20  # along a line
+_LONGEST_NAME = 40
+_VALIDATION: dict[str, Any] = {"linewidth": 1.0, "marker": "o", "markersize": 4.5, "zorder": 3}
+_BEST: dict[str, Any] = {"marker": "o", "markersize": 10.0, "markerfacecolor": "none", "zorder": 4}
+
+
+def smoothed(values: Sequence[float], smooth: float | None = None) -> list[float]:
+    """Averages exponentially, with the bias of the first values corrected.
+
+    m[t] = smooth m[t-1] + (1 - smooth) x[t] with m[0] = 0, divided by 1 - smooth^t, as Adam does with its moments
+    (Kingma and Ba 2015, https://arxiv.org/abs/1412.6980, section 3).
+
+    Args:
+        values: What to average, in order.
+        smooth: How much of each mean is the one before it: from 0, which changes nothing, to below 1. By default
+            as much as averages over two and a half values, or half a percent of many.
+
+    Example:
+        >>> smoothed([4.0, 1.0], 0.5)  # (0.5 * 0.5 * 4 + 0.5 * 1) / (1 - 0.5 * 0.5)
+        [4.0, 2.0]
+    """
+    if smooth is None:
+        smooth = 1 - 1 / max(2.5, len(values) / 200)
+    found, mean, weight = [], 0.0, 1.0
+    for value in values:
+        mean = smooth * mean + (1 - smooth) * value
+        weight *= smooth
+        found.append(mean / (1 - weight))
+    return found
+
+
+def draw_curves(
+    runs: Sequence[Metrics],
+    *,
+    by: By = "steps",
+    smooth: float | None = None,
+    title: str | None = None,
+    size: tuple[float, float] = SIZE,
+) -> "Figure":
+    """Draws the training loss, as measured and smoothed, the validations, and the learning rate below.
+
+    Args:
+        runs: The fits, a colour each.
+        by: What the curves are drawn over: updates, or training tokens.
+        smooth: How much the training loss is smoothed, see `smoothed`.
+        title: What stands above.
+        size: Width and height in inches.
+
+    Raises:
+        MissingExtraError: If matplotlib is not installed.
+        ConfigError: If nothing was measured yet, or tokens are asked for that were not counted.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError("curves need matplotlib: pip install 'convmodel[eval]'") from error
+    if not any(run.train or run.validations for run in runs):
+        raise ConfigError("there is nothing to draw yet: no loss has been logged")
+    figure = Figure(figsize=size, layout="constrained")
+    loss, rate = figure.subplots(2, height_ratios=(4, 1), sharex=True)
+    styles = [(COLOURS[n % len(COLOURS)], _DASHES[n // len(COLOURS) % len(_DASHES)]) for n in range(len(runs))]
+    for run, style in zip(runs, styles, strict=True):
+        _draw((loss, rate), run, style, by, smooth)
+    _dress(figure, loss, rate, by)
+    if title:
+        figure.suptitle(visible_line(title), color=INK, fontsize="large", parse_math=False, wrap=True)
+    _legend(figure, runs, styles)
+    return figure
+
+
+def _draw(panels: tuple[Any, Any], run: Metrics, style: tuple[str, str], by: By, smooth: float | None) -> None:
+    """Draws the lines of one fit."""
+    loss, rate = panels
+    colour, dash = style
+    place = _places(run, by)
+    steps, losses = _line(run.train, "loss", place)
+    loss.plot(*_thinned(steps, losses), color=colour, linewidth=0.8, alpha=0.35)
+    loss.plot(*_thinned(steps, smoothed(losses, smooth)), color=colour, linestyle=dash, linewidth=1.8)
+    validations = _line(run.validations, "eval_loss", place)
+    shown = max(1, len(validations[0]) // _MARKERS)
+    loss.plot(*validations, color=colour, linestyle=dash, markevery=shown, **_VALIDATION)
+    rate.plot(*_thinned(*_line(run.train, "learning_rate", place)), color=colour, linestyle=dash, linewidth=1.2)
+    if run.best is not None:
+        loss.plot(place(run.best), float(run.best["eval_loss"]), color=colour, **_BEST)
+
+
+def _places(run: Metrics, by: By) -> Any:
+    """Returns where along the picture a point stands; a validation has the tokens of the updates around it."""
+    if by == "steps":
+        return lambda point: float(point["step"])
+    points = [*run.train, *run.validations]
+    known = {0: 0.0} | {point["step"]: float(point["tokens"]) for point in points if is_finite(point.get("tokens"))}
+    if points and len(known) < 2:
+        raise ConfigError(f"{run.name} has no count of tokens: draw it over steps")
+    import numpy as np
+
+    steps = sorted(known)
+    tokens = [known[step] for step in steps]
+    return lambda point: float(np.interp(point["step"], steps, tokens))
+
+
+def _line(points: Sequence[Point], name: str, place: Any) -> tuple[list[float], list[float]]:
+    found = [(place(point), float(point[name])) for point in points if is_finite(point.get(name))]
+    return [x for x, _ in found], [y for _, y in found]
+
+
+def _thinned(xs: list[float], ys: list[float]) -> tuple[list[float], list[float]]:
+    """Keeps the lowest and the highest of neighbouring points, so that a long fit's picture stays small and true."""
+    if len(xs) <= _POINTS:
+        return xs, ys
+    width = math.ceil(2 * len(xs) / _POINTS)
+    kept: list[int] = []
+    for start in range(0, len(xs), width):
+        near = range(start, min(start + width, len(xs)))
+        kept += sorted({min(near, key=ys.__getitem__), max(near, key=ys.__getitem__)})
+    kept = sorted({0, *kept, len(xs) - 1})
+    return [xs[index] for index in kept], [ys[index] for index in kept]
+
+
+def _dress(figure: Any, loss: Any, rate: Any, by: By) -> None:
+    from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator
+
+    for axes in (loss, rate):
+        axes.patch.set_alpha(0)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["left", "bottom"]].set_color(INK)
+        axes.tick_params(colors=INK)
+        axes.grid(axis="y", color=INK, alpha=0.12, linewidth=0.6)
+        axes.set_axisbelow(True)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.label.set_color(INK)
+            axis.get_offset_text().set_color(INK)
+    loss.set_ylabel("loss, nats a token")
+    rate.set_ylabel("learning\nrate")
+    rate.set_xlabel({"steps": "updates", "tokens": "training tokens"}[by])
+    rate.set_xlim(left=0)
+    rate.set_ylim(bottom=0)
+    rate.yaxis.set_major_locator(MaxNLocator(nbins=2))
+    rate.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    rate.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10], integer=True))
+    rate.xaxis.set_major_formatter(EngFormatter() if by == "tokens" else FuncFormatter(lambda step, _: f"{step:,.0f}"))
+    figure.align_ylabels()
+
+
+def _legend(figure: Any, runs: Sequence[Metrics], styles: Sequence[tuple[str, Any]]) -> None:
+    """Names the colours and the kinds of lines that were drawn, below the curves, where it hides none."""
+    from matplotlib.lines import Line2D
+
+    only = styles[0][0] if len(runs) == 1 else INK
+    keys = [Line2D([], [], color=colour, linestyle=dash, linewidth=2.5) for colour, dash in styles]
+    names = [_named(run) for run in runs]
+    if any(run.train for run in runs):
+        keys += [Line2D([], [], color=only, linewidth=0.8, alpha=0.4), Line2D([], [], color=only, linewidth=1.8)]
+        names += ["training", "training, smoothed"]
+    if any(run.validations for run in runs):
+        keys += [Line2D([], [], color=only, **_VALIDATION), Line2D([], [], color=only, linestyle="", **_BEST)]
+        names += ["validation", "best validation"]
+    columns = max(1, int(figure.get_figwidth() // (0.9 + 0.075 * max(map(len, names)))))
+    legend = figure.legend(
+        keys, [" "] * len(keys), loc="outside lower center", ncols=min(columns, len(keys)), frameon=False,
+        labelcolor=INK, fontsize="small", handlelength=2.6,
+    )  # fmt: skip
+    for text, name in zip(legend.get_texts(), names, strict=True):
+        text.set_parse_math(False)  # a folder's name may have dollars, or begin with what a legend leaves out
+        text.set_text(name)
+
+
+def _named(run: Metrics) -> str:
+    name = visible_line(run.name)
+    name = name if len(name) <= _LONGEST_NAME else "…" + name[1 - _LONGEST_NAME :]
+    perplexity = (run.best or {}).get("eval_perplexity")
+    return name if perplexity is None else f"{name} (best perplexity {perplexity:,.2f})"

@@ -1,0 +1,101 @@
+"""Curves as a file to look at: a picture, or a page that needs nothing else.
+
+Owns: what the page says, the curves' colours on light and on dark paper, and writing either whole or not at all.
+"""
+
+import io
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from convmodel.errors import ConfigError
+from convmodel.files.atomic import staged
+from convmodel.layout.token_view import visible_line
+from convmodel.report.curves import COLOURS, INK, SIZE, draw_curves
+from convmodel.report.run_comparison import differences, figures
+from convmodel.report.svg import to_svg
+from convmodel.training.metrics_reader import Metrics
+
+SUFFIXES = (".png", ".html")
+"""The kinds of files that there are."""
+
+_DOTS_PER_INCH = 150
+_NARROW = (4.2, 5.0)  # inches; on a phone's screen the letters stay readable
+_ON_DARK = ("#4ea3e0", "#f08a4b", "#35c79a", "#e29ac4", "#9ad4f5", "#f2bd4a")
+
+_STYLE = f"""
+:root {{ {" ".join(f"--fit{n}: {colour};" for n, colour in enumerate(COLOURS))} }}
+@media (prefers-color-scheme: dark) {{
+  :root {{ {" ".join(f"--fit{n}: {colour};" for n, colour in enumerate(_ON_DARK))} }} }}
+.narrow {{ display: none; }}
+@media (max-width: 34rem) {{ .narrow {{ display: block; }} .wide {{ display: none; }} }}
+"""
+
+
+def write_curves(path: str | os.PathLike[str], runs: Sequence[Metrics], title: str | None = None, **drawn: Any) -> None:
+    """Writes the curves of fits; what was there is replaced.
+
+    Args:
+        path: A file that ends in .png, or in .html for a page with the figures and the settings that differ.
+        runs: The fits.
+        title: What stands above; a page is called by the fits' names if there is none.
+        drawn: Further arguments of `draw_curves`.
+
+    Raises:
+        ConfigError: If the file has another ending, or nothing was measured yet.
+        MissingExtraError: If matplotlib is not installed.
+        SaveError: If the file cannot be written.
+    """
+    place = Path(path)
+    require_suffix(place)
+    if place.suffix.lower() == ".png":
+        content = _picture(runs, title, drawn)
+    else:
+        content = _report(runs, title or ", ".join(run.name for run in runs), drawn).encode()
+    with staged(place.parent) as stage:
+        (stage / place.name).write_bytes(content)
+
+
+def require_suffix(path: Path) -> None:
+    """Checks that a file's name says which kind it is.
+
+    Raises:
+        ConfigError: If it does not.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise ConfigError(f"{path} is no name for curves: end it in {' or '.join(SUFFIXES)}")
+
+
+def _picture(runs: Sequence[Metrics], title: str | None, drawn: dict[str, Any]) -> bytes:
+    file = io.BytesIO()
+    figure = draw_curves(runs, title=title, **drawn)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # a name may have letters that matplotlib's font lacks
+        figure.savefig(file, format="png", dpi=_DOTS_PER_INCH)
+    return file.getvalue()
+
+
+def _report(runs: Sequence[Metrics], title: str, drawn: dict[str, Any]) -> str:
+    from convmodel.report.html import page, table  # here, because it imports torch, which a picture does without
+
+    pictures = "".join(
+        f'<figure class="{name}">{_inline(runs, name, size, drawn)}</figure>\n'
+        for name, size in (("wide", SIZE), ("narrow", _NARROW))
+    )
+    names = ["", *(visible_line(run.name) for run in runs)]
+    parts = [pictures, "<h2>Figures</h2>", table(names, figures(runs))]
+    if differing := differences(runs):
+        parts += ["<h2>Settings that differ</h2>", table(names, differing)]
+    return page(visible_line(title), "\n".join(parts), _STYLE)
+
+
+def _inline(runs: Sequence[Metrics], name: str, size: tuple[float, float], drawn: dict[str, Any]) -> str:
+    """Draws for a page, which gives the colours."""
+    figure = draw_curves(runs, size=size, **drawn)
+    figure.patch.set_alpha(0)
+    svg = to_svg(figure, name, "loss and validation curves")
+    for number, colour in enumerate(COLOURS):
+        svg = svg.replace(colour, f"var(--fit{number})")
+    return svg.replace(INK, "currentColor")

@@ -1,0 +1,26 @@
+"""Which model a saved one was fine-tuned from.
+
+Owns: finding its name in what fine-tuning wrote.
+"""
+
+import os
+import re
+from pathlib import Path
+
+from convmodel.errors import ModelLoadError
+from convmodel.files.hub import ADAPTER_CONFIG, base_of_adapters
+from convmodel.training.best import FINE_TUNED_FROM
+
+_LINE = re.compile(rf"^\| {FINE_TUNED_FROM} \| `(.+)` \|$", re.MULTILINE)
+
+
+def recorded_base(model: str | os.PathLike[str]) -> str | None:
+    """Returns the name of the model that a folder's was fine-tuned from; None where nothing says so."""
+    folder = Path(model)
+    try:
+        if (folder / ADAPTER_CONFIG).is_file():
+            return base_of_adapters(folder)
+        found = _LINE.search((folder / "README.md").read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, ModelLoadError):
+        return None
+    return found.group(1) if found else None

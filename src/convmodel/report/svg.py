@@ -1,0 +1,112 @@
+"""The report's pictures, as SVG to stand inside a page.
+
+Owns: drawing, and making a drawing's colours those of the page. Knows counts only.
+"""
+
+import io
+import re
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from convmodel.errors import MissingExtraError
+from convmodel.training.doctor.statistics import Histogram
+
+INK, FILL = "#010203", "#010204"
+"""Stand-ins, for which the page's own colours are put in."""
+
+_SIZE = (4.2, 2.7)  # inches; on a phone's screen the letters stay readable
+_BARS = 30
+_LONGEST_NAME = 18
+
+
+def histogram(values: Histogram, name: str, label: str, counted: str) -> str:
+    """Draws how often each number occurs, as SVG.
+
+    Args:
+        values: The numbers; the largest hundredth share the last bar.
+        name: What the picture is called within the page.
+        label: What the numbers are.
+        counted: What has these numbers.
+
+    Raises:
+        MissingExtraError: If matplotlib is not installed.
+    """
+    figure, axes = new_figure()
+    last = max(1, values.percentile(99))
+    width = -(-last // _BARS)
+    heights = [0] * (-(-last // width) + 1)
+    for value, count in values.counts.items():
+        heights[min(value, last) // width] += count
+    starts = [number * width for number in range(len(heights))]
+    if width == 1:
+        axes.bar(starts, heights, width=0.9, color=FILL)
+    else:
+        axes.bar(starts, heights, width=0.9 * width, align="edge", color=FILL)
+    axes.set_xlabel(label + (" (the last bar: and more)" if values.percentile(100) > last else ""))
+    axes.set_ylabel(counted)
+    _whole_numbers(axes.xaxis, axes.yaxis)
+    return to_svg(figure, name, f"{counted} by {label}")
+
+
+def bars(rows: Sequence[tuple[str, int]], name: str, label: str) -> str:
+    """Draws a bar for each name, as SVG.
+
+    Raises:
+        MissingExtraError: If matplotlib is not installed.
+    """
+    figure, axes = new_figure(max(_SIZE[1], 0.6 + 0.22 * len(rows)))
+    places = range(len(rows))
+    axes.barh(places, [value for _, value in rows], height=0.75, color=FILL)
+    names = [text if len(text) <= _LONGEST_NAME else text[: _LONGEST_NAME - 1] + "…" for text, _ in rows]
+    axes.set_yticks(places, names, parse_math=False)  # a name may have dollars
+    axes.invert_yaxis()
+    axes.set_xlabel(label)
+    _whole_numbers(axes.xaxis, most=3)  # names leave little room for numbers
+    return to_svg(figure, name, label)
+
+
+def new_figure(height: float = _SIZE[1]) -> tuple[Any, Any]:
+    """Makes an empty picture and its axes, in the page's colours.
+
+    Raises:
+        MissingExtraError: If matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError("a report's pictures need matplotlib: pip install 'convmodel[eval]'") from error
+    figure = Figure(figsize=(_SIZE[0], height), layout="constrained")
+    figure.patch.set_alpha(0)
+    axes = figure.subplots()
+    axes.patch.set_alpha(0)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(INK)
+    axes.tick_params(colors=INK)
+    axes.xaxis.label.set_color(INK)
+    axes.yaxis.label.set_color(INK)
+    return figure, axes
+
+
+def _whole_numbers(*axes: Any, most: int = 5) -> None:
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    for axis in axes:
+        axis.set_major_locator(MaxNLocator(nbins=most, integer=True))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+
+
+def to_svg(figure: Any, name: str, described: str) -> str:
+    """Writes a figure as an element that scales with the page, takes its colours, and names nothing twice."""
+    import matplotlib
+
+    file = io.StringIO()
+    with warnings.catch_warnings(), matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        warnings.filterwarnings("ignore", message="Glyph")  # the reader's fonts draw the text, not matplotlib's
+        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    svg = file.getvalue()
+    svg = svg[svg.index("<svg") :].strip()
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'(id="|href="#|url\(#)', rf"\1{name}-", svg)
+    svg = svg.replace(INK, "currentColor").replace(FILL, "var(--bar)")
+    return svg.replace("<svg", f'<svg role="img" aria-label="{described}"', 1)

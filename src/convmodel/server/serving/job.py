@@ -1,0 +1,170 @@
+"""One request in work, between the thread of the engine and the loop of the server.
+
+Owns: what has come of it since it was last looked at, in order, and its times.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+
+from convmodel.generation.engine.request import Request
+from convmodel.generation.output import FinishReason
+from convmodel.generation.response_text import RowText
+from convmodel.server.errors import ApiError, of_exception
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What is new of one response.
+
+    Attributes:
+        index: Which of the request's responses.
+        text: What to append; never half a character.
+        ids: The tokens that are new.
+        log_probabilities: What the model gave each of them, in nats.
+        alternatives: The likeliest tokens in the place of each, ids and nats, if they were asked for.
+        finish_reason: Why the response ended; None in all pieces but its last.
+    """
+
+    index: int
+    text: str
+    ids: tuple[int, ...] = ()
+    log_probabilities: tuple[float, ...] = ()
+    alternatives: tuple[list[tuple[int, float]], ...] = ()
+    finish_reason: FinishReason | None = None
+
+
+@dataclass(eq=False)
+class Job:
+    """A request, the texts of its responses, and who waits for them.
+
+    Attributes:
+        request: What the engine works at.
+        texts: The text of each response.
+        left_out: How many of the oldest turns its prompt leaves out.
+        cut: How many tokens were cut off the newest turn.
+        arrived: When it was submitted, as `time.monotonic` has it.
+        first_at: When its first token was seen.
+        ended_at: When its last response had ended.
+    """
+
+    request: Request
+    texts: list[RowText]
+    left_out: int = 0
+    cut: int = 0
+    arrived: float = field(default_factory=time.monotonic)
+    first_at: float | None = None
+    ended_at: float | None = None
+
+    def __post_init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._news: asyncio.Queue[Piece | Exception | None] = asyncio.Queue()
+        self._open = set(range(len(self.texts)))
+        self._told = [0] * len(self.texts)
+
+    @property
+    def begun_at(self) -> float | None:
+        """Since when its prompt is read; None while it waits."""
+        return self.request.begun_at
+
+    @property
+    def completion_tokens(self) -> int:
+        """Tokens of all responses so far, without those that ended them."""
+        return sum(len(text.detokenizer.ids) for text in self.texts)
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """How quickly tokens came after the first; None of one token."""
+        if self.first_at is None or self.ended_at is None or self.ended_at <= self.first_at:
+            return None
+        after_first = self.completion_tokens - len(self.texts)
+        return after_first / (self.ended_at - self.first_at) if after_first > 0 else None
+
+    def cancel(self) -> None:
+        """Ends it: nobody waits for it any more."""
+        self.request.cancelled = True
+
+    async def next(self) -> Piece | None:
+        """Waits for what comes next; None after the last.
+
+        Raises:
+            ApiError: What went wrong, as the client may know it.
+        """
+        news = await self._news.get()
+        if isinstance(news, Exception):
+            raise of_exception(news) from news
+        return news
+
+    # Called by the thread of the engine
+
+    def look(self, now: float) -> list[Piece | Exception | None]:
+        """Returns what is new since the last look; None where nothing more will come."""
+        news: list[Piece | Exception | None] = []
+        for index in sorted(self._open):
+            text = self.texts[index]
+            chunk = text.new()
+            if self.request.rows[index].tokens and self.first_at is None:
+                self.first_at = now
+            if text.finish_reason is not None:
+                self._open.discard(index)
+                rest = text.finish()
+                ids, values = text.held()
+                news.append(
+                    self._piece(index, chunk.text + rest, chunk.token_ids + ids,
+                                chunk.log_probabilities + values, text.finish_reason)
+                )  # fmt: skip
+            elif chunk.text:
+                news.append(self._piece(index, chunk.text, chunk.token_ids, chunk.log_probabilities, None))
+        if self.request.error is not None:
+            news.append(self.request.error)
+        elif not self._open:
+            self.ended_at = now
+            news.append(None)
+        elif self.request.cancelled:
+            news.append(ApiError(499, "the client has left"))
+        return news
+
+    def tell(self, news: list[Piece | Exception | None]) -> None:
+        """Hands news to whoever waits; called on the loop."""
+        for each in news:
+            self._news.put_nowait(each)
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop of whoever waits."""
+        return self._loop
+
+    def _piece(
+        self, index: int, text: str, ids: tuple[int, ...], values: tuple[float, ...], reason: FinishReason | None
+    ) -> Piece:
+        begin = self._told[index]
+        self._told[index] = end = begin + len(ids)
+        others = tuple(self.request.rows[index].alternatives[begin:end]) if self.request.alternatives else ()
+        return Piece(index, text, ids, values, others, reason)
+
+
+async def pieces_of(
+    jobs: Sequence[Job], *, ping_seconds: float | None = None
+) -> AsyncIterator[tuple[int, Piece] | None]:
+    """Yields what comes of several jobs, each piece with the number of its response among all; None after silence.
+
+    Raises:
+        ApiError: What went wrong with one of them.
+    """
+    firsts = [sum(len(job.texts) for job in jobs[:number]) for number in range(len(jobs))]
+    waiting = {asyncio.ensure_future(job.next()): number for number, job in enumerate(jobs)}
+    try:
+        while waiting:
+            ready, _ = await asyncio.wait(waiting, timeout=ping_seconds, return_when=asyncio.FIRST_COMPLETED)
+            if not ready:
+                yield None
+            for task in ready:
+                number = waiting.pop(task)
+                if (piece := task.result()) is not None:
+                    waiting[asyncio.ensure_future(jobs[number].next())] = number
+                    yield firsts[number] + piece.index, piece
+    finally:
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)

@@ -1,0 +1,120 @@
+"""All that the doctor does, in order.
+
+Owns: reading what was left out into the account, and which findings make a measurement pointless.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from convmodel.conversation import Conversation
+from convmodel.data.reading.problems import Problems
+from convmodel.data.reading.reader import ConversationReader
+from convmodel.data.windows.encoding import WindowSet, encode_windows
+from convmodel.data.windows.order import packed_order
+from convmodel.layout.architecture import window_length
+from convmodel.layout.sequence import LossOn
+from convmodel.layout.tokenizer import ConversationTokenizer
+from convmodel.training.doctor.checks import Check, fast_checks
+from convmodel.training.doctor.estimate import Estimate, check_memory, estimate
+from convmodel.training.doctor.repeats import repeat_checks
+from convmodel.training.doctor.run_plan import RunPlan
+from convmodel.training.doctor.statistics import Statistics
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Conversations that were read, and what of them could not be.
+
+    Attributes:
+        conversations: All of them; comparing them takes more than one look.
+        problems: What was left out.
+    """
+
+    conversations: list[Conversation]
+    problems: Problems
+
+    @classmethod
+    def read(cls, reader: ConversationReader) -> "Part":
+        """Reads all conversations of a source.
+
+        Raises:
+            ConversationError: If there is none, or one is malformed.
+        """
+        return cls(list(reader), reader.problems)
+
+    def windows(self, tokenizer: ConversationTokenizer, *, max_length: int, loss_on: LossOn) -> WindowSet:
+        """Encodes them, with an account that knows what could not be read either.
+
+        Raises:
+            ConversationError: If one cannot be laid out, or none has a supervised turn.
+        """
+        on_error = self.problems.on_error
+        made = encode_windows(self.conversations, tokenizer, max_length=max_length, loss_on=loss_on, on_error=on_error)
+        made.account.note(self.problems)
+        return made
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """What the doctor found.
+
+    Attributes:
+        plan: What the run would do.
+        checks: What was looked at, and how it is.
+        statistics: What the training conversations are made of.
+        estimate: What the run would take; None if it was not measured.
+    """
+
+    plan: RunPlan
+    checks: list[Check]
+    statistics: Statistics
+    estimate: Estimate | None
+
+    @property
+    def failed(self) -> bool:
+        """Whether something makes the run useless."""
+        return any(check.status == "fail" for check in self.checks)
+
+
+def examine(
+    hf_model: "PreTrainedModel",
+    tokenizer: ConversationTokenizer,
+    train: Part,
+    valid: Part | None,
+    settings: Mapping[str, Any],
+    *,
+    measure: bool = True,
+) -> Examination:
+    """Checks data, tokenizer, model and settings before a run, and measures what it will take.
+
+    Args:
+        hf_model: The model; left as it was found.
+        tokenizer: Its layout.
+        train: What is to be learned from.
+        valid: What the best model is to be chosen by, if there is anything.
+        settings: The fields of a `FitConfig` by name.
+        measure: Whether time and memory are measured, which takes a few forward and backward passes.
+
+    Raises:
+        ConversationError: If a conversation cannot be laid out, or none has a supervised turn.
+        ConfigError: If a setting makes no sense.
+    """
+    max_length = window_length(hf_model.config, settings["max_length"])
+    loss_on: LossOn = settings["loss_on"]
+    windows = train.windows(tokenizer, max_length=max_length, loss_on=loss_on)
+    others = None if valid is None else valid.windows(tokenizer, max_length=max_length, loss_on=loss_on)
+    packed = settings["packing"] and packed_order(windows.lengths, max_length, seed=settings["seed"], epoch=0)
+    plan = RunPlan.of(settings, len(packed or windows.windows), max_length)
+    statistics = Statistics.collect(train.conversations, tokenizer, loss_on=loss_on)
+    checks = fast_checks(hf_model, tokenizer, windows, others, plan, statistics.supervised())
+    # A model that lacks rows or positions cannot compute these windows at all.
+    possible = not any(check.status == "fail" and check.name in ("vocabulary", "length") for check in checks)
+    checks += repeat_checks(train.conversations, None if valid is None else valid.conversations)
+    found = estimate(hf_model, tokenizer, windows, plan) if measure and possible else None
+    if found is not None:
+        checks.append(check_memory(found, smaller=bool(settings["lora"]) or settings["optim"] != "adamw"))
+    return Examination(plan, checks, statistics, found)

@@ -1,0 +1,64 @@
+"""Conversations that repeat each other: inside train, and between train and validation.
+
+Owns: the two checks that compare whole conversations, and so take longer than the others.
+"""
+
+from collections.abc import Sequence
+
+from convmodel.conversation import Conversation
+from convmodel.data.importing.deduplication import NEAR, Duplicates
+from convmodel.data.importing.splitting import check_leakage
+from convmodel.errors import MissingExtraError
+from convmodel.training.doctor.checks import Check
+
+_SHOWN = 3
+
+
+def repeat_checks(train: Sequence[Conversation], valid: Sequence[Conversation] | None) -> list[Check]:
+    """Does both checks; where datasketch is not installed, for exact repeats alone.
+
+    Example:
+        >>> [check.status for check in repeat_checks([Conversation(["Hi", "Hello"])], [Conversation(["hi", "hello"])])]
+        ['pass', 'fail']
+    """
+    near: float | None = NEAR
+    try:
+        Duplicates(near)
+    except MissingExtraError:
+        near = None
+    checks = [check_duplicates(train, near)]
+    if valid is not None:
+        checks.append(check_leaks(train, valid, near))
+    return checks
+
+
+def check_duplicates(train: Sequence[Conversation], near: float | None = NEAR) -> Check:
+    """Warns if conversations of train repeat each other: they are learned by heart."""
+    known, exact, similar = Duplicates(near), 0, 0
+    for conversation in train:
+        match = known.seen(conversation)
+        exact += match is not None and match.exact
+        similar += match is not None and not match.exact
+    if not exact + similar:
+        return Check("duplicates", "pass", f"none of {len(train):,} conversations repeats another{_only_exact(near)}")
+    finding = (
+        f"{exact + similar:,} of {len(train):,} conversations repeat another: {exact:,} word for word, "
+        f"{similar:,} nearly{_only_exact(near)}"
+    )
+    return Check("duplicates", "warn", finding, "remove all but one of each, or the model learns them by heart")
+
+
+def check_leaks(train: Sequence[Conversation], valid: Sequence[Conversation], near: float | None = NEAR) -> Check:
+    """Fails if conversations of validation repeat some of train: then the best model is the one that recites."""
+    leaks = check_leakage(train, {"valid": valid}, near)
+    if not leaks:
+        finding = f"none of {len(valid):,} validation conversations repeats one of train{_only_exact(near)}"
+        return Check("leakage", "pass", finding)
+    pairs = "; ".join(f"{leak.id} repeats {leak.train_id} ({leak.similarity:.2f})" for leak in leaks[:_SHOWN])
+    more = "; ..." if len(leaks) > _SHOWN else ""
+    finding = f"{len(leaks):,} of {len(valid):,} validation conversations repeat one of train: {pairs}{more}"
+    return Check("leakage", "fail", finding, "remove them from train, or split again with repeats kept together")
+
+
+def _only_exact(near: float | None) -> str:
+    return "" if near is not None else " (near ones were not looked for: pip install 'convmodel[train]')"

@@ -1,0 +1,133 @@
+"""ChatGPT and Claude: the branch that is shown, and what is not said between user and assistant."""
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from convmodel.data.importing.exports.chatgpt import matches, read
+from convmodel.data.reading.problems import Problems
+
+FIXTURES = Path(__file__).parent / "fixtures"
+
+
+def node(text: Any, parent: str | None = None, **fields: Any) -> dict[str, Any]:
+    content = {"content_type": "text", "parts": [text]}
+    return {
+        "parent": parent,
+        "message": {"author": {"role": "user"}, "create_time": 1.7e9, "content": content, **fields},
+    }
+
+
+def write(folder: Path, mapping: Any, current: Any = None) -> Path:
+    file = folder / "conversations.json"
+    file.write_text(json.dumps([{"title": "Us", "mapping": mapping, "current_node": current}]))
+    return file
+
+
+def test_the_branch_that_is_shown() -> None:
+    file = FIXTURES / "chatgpt.json"
+
+    [chat] = read(file, Problems())
+
+    assert chat.name == "Tides"
+    assert [(message.speaker, message.text) for message in chat.messages] == [
+        ("user", "When is high tide?"),
+        ("assistant", "At three."),  # without the marks of its sources
+        ("user", "Thank you"),  # said aloud
+    ]
+    assert chat.messages[0].time == datetime(2024, 5, 1, 10, 0, 0, 500_000)
+    assert chat.messages[0].place == f"{file}: conversation 1: message 4"
+    assert chat.dropped == {
+        "system message": 3,
+        "other content": 1,
+        "media": 1,
+        "empty message": 1,
+        "other branch": 1,
+    }
+    assert chat.entries == 10  # all but the root
+
+
+def test_an_export_of_claude() -> None:
+    [chat] = read(FIXTURES / "claude.json", Problems())
+
+    assert chat.name == "Knots"
+    assert [(message.speaker, message.text) for message in chat.messages] == [
+        ("user", "Which knot?"),
+        ("assistant", "A bowline."),
+    ]
+    assert chat.messages[0].time == datetime(2024, 5, 1, 12, 0, 0, 250_000)
+    assert chat.dropped == {"media": 1}
+
+
+@pytest.mark.parametrize("current", [None, "gone", 5, ["b"]])
+def test_without_a_current_node_the_last_one_is_followed(tmp_path: Path, current: Any) -> None:
+    file = write(tmp_path, {"a": node("One"), "x": node("Else", "a"), "b": node("Two", "a")}, current)
+
+    [chat] = read(file, Problems())
+
+    assert [message.text for message in chat.messages] == ["One", "Two"]
+    assert chat.dropped == {"other branch": 1}
+
+
+def test_a_circle_of_parents_ends(tmp_path: Path) -> None:
+    file = write(tmp_path, {"a": node("One", "b"), "b": node("Two", "a")}, "b")
+
+    [chat] = read(file, Problems())
+
+    assert [message.text for message in chat.messages] == ["One", "Two"]
+
+
+def test_a_message_may_have_no_time(tmp_path: Path) -> None:
+    file = write(tmp_path, {"a": node("One", create_time=None)}, "a")
+
+    [chat] = read(file, Problems())
+
+    assert chat.messages[0].time is None
+
+
+@pytest.mark.parametrize(
+    ("bad", "wrong"),
+    [
+        (5, "int instead of an object"),
+        ({"message": 5}, "int instead of an object"),
+        (node("Hi", author={}), "there is no author's role"),
+        (node("Hi", author=None), "NoneType instead of an object"),
+        (node("Hi", content={"parts": ["Hi"]}), "there is no content_type"),
+        (node("Hi", create_time=float("nan")), "create_time 'nan' is no time"),
+        (node("Hi", create_time=1e308), "create_time '1e+308' is no time"),
+        (node("Hi", create_time="1700000000"), "create_time is text, not a number"),
+        (node("Hi", metadata=5), "int instead of an object"),
+        (node(None), "a part is NoneType, not text"),
+        (node("\ud800"), "a part holds half a surrogate pair"),
+    ],
+)
+def test_malformed_messages_are_problems(tmp_path: Path, bad: Any, wrong: str) -> None:
+    file = write(tmp_path, {"bad": bad, "good": node("Hi", "bad")}, "good")
+    problems = Problems("skip")
+
+    [chat] = read(file, problems)
+
+    assert chat.entries == len(chat.messages) == 1
+    assert problems.count == 1
+    assert problems.messages[0].startswith(f"{file}: conversation 1: message 1: {wrong}")
+
+
+@pytest.mark.parametrize("content", ["5", "{}", "[5]", "[{}]", '[{"mapping": 5}]', '[{"chat_messages": 5}]'])
+def test_what_is_no_conversation_is_a_problem(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "conversations.json"
+    file.write_text(content)
+    problems = Problems("skip")
+
+    assert sum(chat.entries for chat in read(file, problems)) == 0
+    assert problems.count == 1
+
+
+def test_a_folder_is_read_like_its_file(tmp_path: Path) -> None:
+    (tmp_path / "conversations.json").write_bytes((FIXTURES / "chatgpt.json").read_bytes())
+    (tmp_path / "user.json").write_text('{"id": "me"}')
+
+    assert matches(tmp_path)
+    assert [chat.entries for chat in read(tmp_path, Problems())] == [10]

@@ -1,0 +1,293 @@
+"""Importing: what comes in goes out or is counted, whatever it is mixed of."""
+
+import gzip
+import json
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from convmodel.conversation import Conversation
+from convmodel.data.importing.cleaning import CleaningRules
+from convmodel.data.importing.pipeline import ImportAccount, ImportOptions, import_conversations
+from convmodel.data.importing.segmenting import Segmenting
+from convmodel.data.importing.splitting import require_no_leakage
+from convmodel.data.reading.reader import read_conversations
+from convmodel.errors import ConfigError, ConversationError, SaveError
+
+WORDS = ["river", "stone", "lamp", "bread", "cloud", "winter", "garden", "letter", "music", "bridge"]
+
+
+def whatsapp(folder: Path, name: str = "WhatsApp Chat with Bob.txt", days: int = 30) -> Path:
+    """Writes a chat with one conversation a day, each about something else."""
+    begin = datetime(2024, 1, 15, 20, 0)
+    lines = []
+    for day in range(days):
+        topic = f"{WORDS[day % 10]} {WORDS[day // 10 % 10]} number {day}"
+        said = [
+            ("Ann", f"Bob, did you see the {topic} yesterday?"),
+            ("Bob", f"No, what about the {topic}, Ann?"),
+            ("Ann", f"Call {day} times"),
+            ("Ann", "or write to ann@example.org"),
+        ]
+        for minute, (who, text) in enumerate(said):
+            time = begin + timedelta(days=day, minutes=minute)
+            lines.append(f"{time:%d/%m/%Y, %H:%M} - {who}: {text}")
+    path = folder / name
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+def read(folder: Path) -> dict[str, list[Conversation]]:
+    return {path.stem: read_conversations(path) for path in sorted(folder.glob("*.jsonl"))}
+
+
+def test_a_chat_becomes_training_data(tmp_path: Path) -> None:
+    account = import_conversations([whatsapp(tmp_path)], tmp_path / "data")
+
+    parts = read(tmp_path / "data")
+    assert {name: len(part) for name, part in parts.items()} == {"train": 27, "valid": 2, "test": 1}
+    assert account.written == {"train.jsonl": 27, "valid.jsonl": 2, "test.jsonl": 1}
+    assert (account.entries, account.conversations, account.turns) == (120, 30, 90)
+    assert account.speakers == {"Ann": 90, "Bob": 30}
+    first = parts["train"][0]
+    assert first.turns == (
+        "Bob, did you see the river river number 0 yesterday?",
+        "No, what about the river river number 0, Ann?",
+        "Call 0 times\nor write to ann@example.org",
+    )
+    assert (first.who, first.started_at) == (("Ann", "Bob", "Ann"), datetime(2024, 1, 15, 20, 0))
+    newest = min(conversation.started_at for conversation in parts["test"] if conversation.started_at)
+    assert all(one.started_at < newest for name in ("train", "valid") for one in parts[name] if one.started_at)
+    assert any("day/month/year" in note for note in account.notes)
+    assert any("pause of more than" in note for note in account.notes)
+
+
+def test_me_is_learned_and_personal_data_is_masked(tmp_path: Path) -> None:
+    options = ImportOptions(segmenting=Segmenting(me="Bob"), cleaning=CleaningRules(redact=True))
+
+    account = import_conversations([whatsapp(tmp_path)], tmp_path / "data", options)
+
+    text = "".join(path.read_text() for path in (tmp_path / "data").iterdir())
+    assert "Ann" not in text
+    assert "Bob" not in text
+    assert "ann@example.org" not in text
+    assert account.masked == {"email": 30, "name": 60}
+    parts = read(tmp_path / "data")
+    assert all(one.who == ("user", "assistant", "user") for part in parts.values() for one in part)
+    assert sorted(one.id or "" for part in parts.values() for one in part) == [f"{n:06d}" for n in range(1, 31)]
+
+
+def test_every_source_is_recognised_and_added_up(tmp_path: Path) -> None:
+    inbox = tmp_path / "inbox"
+    (inbox / "deep").mkdir(parents=True)
+    whatsapp(inbox)
+    whatsapp(inbox / "deep", "copy.txt")
+    rows = [{"conversation_id": n // 2, "speaker": "AB"[n % 2], "text": f"{WORDS[n % 10]} {n}"} for n in range(20)]
+    (inbox / "table.csv").write_text(
+        "conversation_id,speaker,text\n" + "".join(",".join(map(str, row.values())) + "\n" for row in rows)
+    )
+    (inbox / "photo.jpg").write_bytes(b"\xff\xd8\xff")
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text('{"prompt": "Hello there my friend", "response": "Oh hello"}\n')
+
+    account = import_conversations([inbox, pairs], tmp_path / "data")
+
+    assert account.formats == {"whatsapp": 2, "rows": 20, "pairs": 1}
+    assert account.entries == 120 + 120 + 20 + 1
+    assert account.conversations == 30 + 30 + 10 + 1
+    assert account.dropped == {"exact duplicate": 30}
+    assert sum(account.written.values()) == 41
+    assert f"1 files in {inbox} are of no known format and were left alone" in account.notes
+
+
+def test_the_account_adds_up(tmp_path: Path) -> None:
+    path = tmp_path / "mixed.jsonl"
+    lines = [json.dumps([f"{WORDS[i % 10]} {i}", f"yes {i}"]) for i in range(20)]
+    lines[3:3] = ["not json", '["only one turn"]', lines[0], '{"turns": ["a"], "speaker": "b"}']
+    path.write_text("\n".join(lines))
+
+    account = import_conversations([path], tmp_path / "data", ImportOptions(on_error="skip"))
+
+    assert account.entries == 24
+    assert account.problems == 2
+    assert [message.partition(": ")[0] for message in account.first_problems] == [f"{path}:4:1", f"{path}:7"]
+    assert account.conversations == 22
+    assert account.dropped == {"fewer than 2 turns": 1, "exact duplicate": 1}
+    assert account.entries == account.problems + account.dropped.total() + sum(account.written.values())
+
+
+def test_one_file_without_conversations_does_not_end_an_import_that_skips(tmp_path: Path) -> None:
+    inbox = tmp_path / "inbox"
+    inbox.mkdir()
+    (inbox / "a.jsonl").write_text("")
+    (inbox / "b.jsonl").write_text("broken\n" * 7)
+    (inbox / "c.jsonl").write_text("".join(f'["{word}", "yes {word}"]\n' for word in WORDS))
+
+    with pytest.raises(ConversationError, match=r"a\.jsonl holds no conversation"):
+        import_conversations([inbox], tmp_path / "data")
+    account = import_conversations([inbox], tmp_path / "data", ImportOptions(on_error="skip"))
+
+    assert (account.entries, account.problems, sum(account.written.values())) == (18, 8, 10)
+    assert len(account.first_problems) == 5
+
+
+def test_a_bad_line_ends_the_import_and_leaves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "bad.jsonl"
+    path.write_text('["Hi", "Yes"]\n["No"')
+
+    with pytest.raises(ConversationError, match=r"bad.jsonl:2:6: not JSON"):
+        import_conversations([path], tmp_path / "data")
+    assert not (tmp_path / "data").exists()
+
+
+def test_conversations_without_me_are_left_out_and_counted(tmp_path: Path) -> None:
+    path = tmp_path / "talks.jsonl"
+    talks: list[Any] = [{"turns": [f"{w} a", f"{w} b"], "speakers": ["Ann", "Bob"]} for w in WORDS]
+    talks.append({"turns": ["one two", "three"], "speakers": ["Cem", "Dan"]})
+    path.write_text("\n".join(map(json.dumps, talks)))
+
+    account = import_conversations([path], tmp_path / "data", ImportOptions(segmenting=Segmenting(me="Bob")))
+
+    assert account.dropped == {"Bob says nothing": 1}
+    assert account.conversations == 11
+
+
+def test_nothing_left_is_an_error_that_says_why(tmp_path: Path) -> None:
+    path = tmp_path / "talks.jsonl"
+    path.write_text('["Hi"]\n["Yes"]')
+
+    with pytest.raises(ConversationError, match=r"none of 2 conversations is left \(2 fewer than 2 turns\): relax"):
+        import_conversations([path], tmp_path / "data")
+
+
+def test_other_shares_leave_no_part_of_an_earlier_import(tmp_path: Path) -> None:
+    path = whatsapp(tmp_path)
+    import_conversations([path], tmp_path / "data")
+
+    account = import_conversations([path], tmp_path / "data", ImportOptions(shares=(1, 0, 0)))
+
+    assert account.written == {"train.jsonl": 30}
+    assert [file.name for file in (tmp_path / "data").iterdir()] == ["train.jsonl"]
+
+
+def test_a_gap_may_be_given(tmp_path: Path) -> None:
+    account = import_conversations(
+        [whatsapp(tmp_path)], tmp_path / "data", ImportOptions(gap=timedelta(days=2), shares=(1, 0, 0))
+    )
+
+    assert account.conversations == 1
+    assert not any("pause" in note for note in account.notes)
+
+
+def test_too_few_conversations_for_the_parts_name_the_cure(tmp_path: Path) -> None:
+    path = tmp_path / "talk.jsonl"
+    path.write_text('["Hi", "Yes"]')
+
+    with pytest.raises(ConversationError, match="too few for 3 parts; add conversations, or set the share"):
+        import_conversations([path], tmp_path / "data")
+
+
+def test_a_file_that_is_nothing_known_names_what_is(tmp_path: Path) -> None:
+    (tmp_path / "diary.txt").write_text("Dear diary, it rained.")
+
+    with pytest.raises(ConversationError, match=r"diary.txt is no chat export that is recognised \(whatsapp, "):
+        import_conversations([tmp_path / "diary.txt"], tmp_path / "data")
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_of_ours(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(SaveError):
+        import_conversations([whatsapp(tmp_path)], tmp_path / "file" / "data")
+
+
+def test_options_are_checked() -> None:
+    with pytest.raises(ConfigError, match="there is no format icq; there are auto, whatsapp"):
+        ImportOptions(format="icq")
+    with pytest.raises(ConfigError, match="merge_others needs to know"):
+        ImportOptions(segmenting=Segmenting(merge_others=True))
+
+
+def test_an_account_begins_empty() -> None:
+    assert (ImportAccount().entries, ImportAccount().dropped) == (0, {})
+
+
+def test_a_folder_of_several_exports_is_read_whole(tmp_path: Path) -> None:
+    """One JSON export in a folder does not make the whole folder one."""
+    fixtures = Path(__file__).parent / "exports" / "fixtures"
+    everything = CleaningRules(min_turns=1, min_speakers=1, deduplicate=False)
+
+    account = import_conversations([fixtures], tmp_path / "data", ImportOptions(cleaning=everything, shares=(1, 0, 0)))
+
+    assert account.formats == {
+        "whatsapp": 4, "messenger": 3, "telegram": 2, "discord": 2, "line": 2, "chatgpt": 2, "slack": 1, "plain": 1
+    }  # fmt: skip
+    assert not any("no known format" in note for note in account.notes)
+
+
+def test_a_format_may_be_named_for_a_folder(tmp_path: Path) -> None:
+    inbox = tmp_path / "inbox"
+    inbox.mkdir()
+    whatsapp(inbox)
+    (inbox / "notes.txt").write_text("nothing")
+
+    account = import_conversations([inbox], tmp_path / "data", ImportOptions(format="whatsapp"))
+
+    assert account.formats == {"whatsapp": 1}
+    with pytest.raises(ConversationError, match="inbox holds no export of the format line"):
+        import_conversations([inbox], tmp_path / "data", ImportOptions(format="line"))
+
+
+def test_an_account_is_json(tmp_path: Path) -> None:
+    account = import_conversations([whatsapp(tmp_path)], tmp_path / "data")
+
+    assert json.loads(json.dumps(account.to_dict()))["speakers"] == {"Ann": 90, "Bob": 30}
+
+
+def test_a_cut_off_file_is_told_even_beside_a_bad_line(tmp_path: Path) -> None:
+    path = tmp_path / "talks.jsonl.gz"
+    lines = "".join(f'["{random_word} {i}", "yes {i}"]\n' for i in range(2000) for random_word in WORDS[i % 10 :][:1])
+    path.write_bytes(gzip.compress(("broken\n" + lines).encode())[:-40])
+
+    account = import_conversations([path], tmp_path / "data", ImportOptions(on_error="skip"))
+
+    assert account.problems == 2
+    assert "not JSON" in account.first_problems[0] or "not JSON" in account.first_problems[1]
+    assert any("cut off" in message for message in account.first_problems)
+
+
+def test_nothing_readable_says_what_was_wrong(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("Ann,Hi\nBob,Yes\n")
+
+    with pytest.raises(ConversationError, match=r"1 rows could not be read, the first because of: .*rows\.csv:2"):
+        import_conversations([path], tmp_path / "data", ImportOptions(on_error="skip"))
+
+
+def test_somebody_called_assistant_is_not_taken_for_me(tmp_path: Path) -> None:
+    path = tmp_path / "group.jsonl"
+    talks = [
+        {"turns": [f"{word} a", f"{word} b", f"{word} c"], "speakers": ["Ann", "assistant", "Cem"]} for word in WORDS
+    ]
+    path.write_text("\n".join(map(json.dumps, talks)))
+
+    import_conversations([path], tmp_path / "data", ImportOptions(segmenting=Segmenting(me="Ann"), shares=(1, 0, 0)))
+
+    assert read(tmp_path / "data")["train"][0].who == ("assistant", "assistant (2)", "Cem")
+
+
+def test_nobody_of_the_name_is_no_import(tmp_path: Path) -> None:
+    path = tmp_path / "talks.jsonl"
+    path.write_text('{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"}]}\n' * 2)
+
+    with pytest.raises(ConversationError, match=r"none of 2 conversations is left \(2 Nobody says nothing\)"):
+        import_conversations([path], tmp_path / "data", ImportOptions(segmenting=Segmenting(me="Nobody")))
+
+
+def test_valid_and_test_share_nothing_either() -> None:
+    same = Conversation(["Hello there", "Hi, how are you doing today?"], id="one")
+
+    with pytest.raises(ConversationError, match="is in valid and in another part"):
+        require_no_leakage([same], {"test": [same]}, near=None, name="valid")

@@ -1,0 +1,308 @@
+"""Windows on disk: the same as in memory, made once, and none lost."""
+
+import json
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from convmodel import Conversation, ConversationTokenizer
+from convmodel.data.reading.reader import ConversationReader
+from convmodel.data.reading.writing import write_jsonl
+from convmodel.data.windows import encoding as window_set
+from convmodel.data.windows import store as window_store
+from convmodel.data.windows.encoding import WindowSet, chunks, encode_windows
+from convmodel.data.windows.store import StoredWindows, cache_folder, prepare_windows
+from convmodel.data.windows.workers import in_processes
+from convmodel.errors import ContextTooLongError, ConversationError, SaveError
+from convmodel.layout.sequence import IGNORED
+
+OPTIONS = {"max_length": 24, "loss_on": "all"}
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Makes a few conversations count as many, and keeps the cache apart."""
+    monkeypatch.setattr(window_set, "CHUNK", 3)
+    monkeypatch.setattr(window_set, "ALONE", 2)
+    monkeypatch.setattr(window_store, "SMALL", 6)
+    monkeypatch.setenv("CONVMODEL_CACHE", str(tmp_path / "cache"))
+
+
+def talks(number: int) -> list[list[str]]:
+    return [
+        [f"Hello, I am number {i}", "Hi " * (i % 9 + 1), "Well? " * (i % 17)][: 2 + (i % 17 > 0)] for i in range(number)
+    ]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "talks.jsonl"
+    path.write_text("".join(json.dumps(talk) + "\n" for talk in talks(40)))
+    return path
+
+
+def in_memory(tokenizer: ConversationTokenizer, number: int = 40) -> WindowSet:
+    return encode_windows(map(Conversation.of, talks(number)), tokenizer, **OPTIONS)
+
+
+def test_stored_windows_are_those_in_memory(gpt2_tokenizer: ConversationTokenizer, path: Path) -> None:
+    expected = in_memory(gpt2_tokenizer)
+
+    made = prepare_windows(ConversationReader(path), gpt2_tokenizer, **OPTIONS)
+
+    assert isinstance(made.windows, StoredWindows)
+    assert list(made.windows) == expected.windows
+    assert made.lengths.tolist() == expected.lengths.tolist() == [len(window.input_ids) for window in made.windows]
+    assert made.account == expected.account
+    assert made.cut > 0
+    assert made.windows[-1] == expected.windows[-1]
+    assert made.windows[2:5] == expected.windows[2:5]
+    with pytest.raises(IndexError):
+        made.windows[len(made.windows)]
+
+
+def test_a_generator_is_stored_for_the_time_of_its_use(
+    gpt2_tokenizer: ConversationTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    made = prepare_windows(map(Conversation.of, talks(40)), gpt2_tokenizer, **OPTIONS)
+
+    assert isinstance(made.windows, StoredWindows)
+    assert list(made.windows) == in_memory(gpt2_tokenizer).windows
+    assert not cache_folder().exists()
+    [folder] = Path(tempfile.gettempdir()).glob("convmodel-windows-*")
+    del made
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("few", [1, 5])
+def test_few_conversations_stay_in_memory(gpt2_tokenizer: ConversationTokenizer, few: int) -> None:
+    made = prepare_windows(iter(talks(few)), gpt2_tokenizer, **OPTIONS)
+
+    assert made.windows == in_memory(gpt2_tokenizer, few).windows
+
+
+def test_a_list_is_in_memory_already(gpt2_tokenizer: ConversationTokenizer) -> None:
+    assert isinstance(prepare_windows(talks(40), gpt2_tokenizer, **OPTIONS).windows, list)
+
+
+def test_datasets_reads_the_file_too(gpt2_tokenizer: ConversationTokenizer, path: Path) -> None:
+    import datasets
+
+    made = prepare_windows(ConversationReader(path), gpt2_tokenizer, **OPTIONS)
+    [file] = cache_folder().rglob("*.arrow")
+
+    table = datasets.Dataset.from_file(str(file))
+
+    assert table.column_names == ["input_ids", "types", "supervised", "text_bytes", "cut", "weights", "source"]
+    assert table["input_ids"][:] == [window.input_ids for window in made.windows]
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_stored_windows_know_their_conversation(
+    gpt2_tokenizer: ConversationTokenizer, path: Path, tmp_path: Path, named: bool
+) -> None:
+    given = ConversationReader(path) if named else ConversationReader(map(Conversation.of, talks(40)))
+
+    made = prepare_windows(given, gpt2_tokenizer, **OPTIONS)
+
+    assert isinstance(made.windows, StoredWindows)
+    numbers = [window.source for window in in_memory(gpt2_tokenizer).windows]
+    assert set(numbers) == {f"conversation {number}" for number in range(1, 41)}
+    expected = [source.replace("conversation ", f"{path}:") for source in numbers] if named else numbers
+    assert [window.source for window in made.windows] == expected
+
+
+def test_stored_windows_keep_their_weights(gpt2_tokenizer: ConversationTokenizer, path: Path) -> None:
+    # The first chunks have none at all; a third of the others have some that are neither 0 nor 1.
+    weights = [[1] * 3 if number < 10 else [[1, 0, 1], [0.1, 2, 1], [1] * 3][number % 3] for number in range(40)]
+    given = [Conversation(talk, weights=weight[: len(talk)]) for talk, weight in zip(talks(40), weights, strict=True)]
+    write_jsonl(path, given)
+
+    made = prepare_windows(ConversationReader(path), gpt2_tokenizer, **OPTIONS)
+    expected = encode_windows(given, gpt2_tokenizer, **OPTIONS)
+
+    assert isinstance(made.windows, StoredWindows)
+    assert list(made.windows) == expected.windows
+    assert made.account == expected.account
+    assert 0 < sum(window.weights is not None for window in made.windows) < len(made.windows) / 2
+
+
+def test_what_was_made_is_used_again_until_something_changes(
+    gpt2_tokenizer: ConversationTokenizer,
+    bytelevel_tokenizer: ConversationTokenizer,
+    path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = []
+    monkeypatch.setattr(window_store, "_make", lambda *args, make=window_store._make: made.append(make(*args)))
+
+    def prepare(tokenizer: ConversationTokenizer = gpt2_tokenizer, **changes: object) -> int:
+        prepare_windows(ConversationReader(path), tokenizer, **(OPTIONS | changes))
+        return len(made)
+
+    assert (prepare(), prepare()) == (1, 1)
+    assert prepare(loss_on="last") == 2
+    assert prepare(max_length=32) == 3
+    assert prepare(tokenizer=bytelevel_tokenizer) == 4
+    assert prepare() == 4
+    path.write_text(path.read_text().replace("number 3", "number three"))
+    assert prepare() == 5
+
+
+def test_windows_not_used_for_long_make_room(
+    gpt2_tokenizer: ConversationTokenizer, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(window_store, "CACHE_BYTES", 60_000)
+    folders = []
+    for length in (16, 20, 24, 28):
+        prepare_windows(ConversationReader(path), gpt2_tokenizer, max_length=length, loss_on="all")
+        new = [account.parent for account in cache_folder().rglob("account.json") if account.parent not in folders]
+        for folder in new:
+            os.utime(folder / "account.json", (time.time() - 1000 + length, time.time() - 1000 + length))
+        folders += new
+
+    kept = sorted((cache_folder() / "windows").iterdir())
+    assert sum((folder / "windows.arrow").stat().st_size for folder in kept) <= 60_000
+    assert folders[-1] in kept
+    assert folders[0] not in kept
+
+
+def test_rows_left_out_in_reading_are_remembered_with_the_windows(
+    gpt2_tokenizer: ConversationTokenizer, path: Path, tmp_path: Path
+) -> None:
+    path.write_text('["cut\n' + path.read_text())
+
+    for _ in range(2):
+        made = prepare_windows(ConversationReader(path, on_error="skip"), gpt2_tokenizer, **OPTIONS)
+        assert made.account.skipped == 1
+        assert f"{path}:1:2: not JSON" in made.left_out()
+
+
+def test_a_conversation_that_cannot_be_laid_out_is_named_or_left_out(
+    bytelevel_tokenizer: ConversationTokenizer, path: Path
+) -> None:
+    three = json.dumps({"turns": ["a", "b", "c"], "speakers": ["Ann", "Bob", "Cem"]})
+    path.write_text(path.read_text() + three + "\n" + three + "\n")
+
+    with pytest.raises(ConversationError, match=r"^conversation .*talks.jsonl:41: 3 speakers"):
+        prepare_windows(ConversationReader(path), bytelevel_tokenizer, **OPTIONS)
+    made = prepare_windows(ConversationReader(path, on_error="skip"), bytelevel_tokenizer, **OPTIONS)
+
+    assert (made.conversations, made.account.skipped) == (42, 2)
+    assert "2 could not be used, the first because of: conversation" in made.left_out()
+    assert list(made.windows) == in_memory(bytelevel_tokenizer).windows
+
+
+def test_a_failure_leaves_nothing_behind(gpt2_tokenizer: ConversationTokenizer, path: Path) -> None:
+    path.write_text(path.read_text() + json.dumps({"turns": ["long " * 60, "Hi"], "pinned": 1}) + "\n")
+
+    with pytest.raises(ContextTooLongError, match="the pinned turns take"):
+        prepare_windows(ConversationReader(path), gpt2_tokenizer, **OPTIONS)
+
+    assert not list(cache_folder().rglob("*.arrow"))
+    assert not list(cache_folder().rglob(".convmodel-*"))
+
+
+def test_a_half_made_folder_is_made_anew(
+    gpt2_tokenizer: ConversationTokenizer, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    prepare_windows(ConversationReader(path), gpt2_tokenizer, **OPTIONS)
+    [file] = cache_folder().rglob("*.arrow")
+    file.unlink()
+
+    made = prepare_windows(ConversationReader(path), gpt2_tokenizer, **OPTIONS)
+    with caplog.at_level(logging.INFO):
+        prepare_windows(ConversationReader(path), gpt2_tokenizer, **OPTIONS)
+
+    assert list(made.windows) == in_memory(gpt2_tokenizer).windows
+    assert "are in" in caplog.text
+
+
+def test_nothing_to_learn_from_is_an_error_on_disk_too(gpt2_tokenizer: ConversationTokenizer, path: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(ConversationError, match="none of 40 conversations has a turn that loss_on='Zoe' superv"):
+            prepare_windows(ConversationReader(path), gpt2_tokenizer, max_length=24, loss_on="Zoe")
+
+
+def test_work_in_processes_keeps_its_order_and_its_errors() -> None:
+    given = list(chunks(map(Conversation.of, talks(40))))
+
+    assert list(in_processes(_first, given, processes=2)) == [number for number, _ in given]
+    with pytest.raises(ConversationError, match="chunk 22"):
+        list(in_processes(_fail_late, given, processes=2))
+
+
+def test_only_a_bounded_number_of_chunks_is_under_way() -> None:
+    taken = []
+
+    def counted() -> Iterator[tuple[int, list[Conversation]]]:
+        for chunk in chunks(map(Conversation.of, talks(60))):
+            taken.append(chunk)
+            yield chunk
+
+    done = in_processes(_first, counted(), processes=2)
+    for _ in range(4):
+        next(done)
+
+    assert len(taken) <= 4 + 2 * 2 + 2
+    done.close()
+
+
+def _first(chunk: tuple[int, list[Conversation]]) -> int:
+    return chunk[0]
+
+
+def _fail_late(chunk: tuple[int, list[Conversation]]) -> int:
+    if chunk[0] > 20:
+        raise ConversationError(f"chunk {chunk[0]}")
+    return chunk[0]
+
+
+@settings(max_examples=40)
+@given(
+    st.lists(st.lists(st.integers(1, 30), min_size=1, max_size=12), min_size=1, max_size=5),
+    st.sampled_from(["all", "responses", "last"]),
+    st.integers(4, 40),
+)
+def test_every_supervised_turn_is_supervised_exactly_once(
+    gpt2_tokenizer: ConversationTokenizer, lengths: list[list[int]], loss_on: str, max_length: int
+) -> None:
+    """Each turn is a word of its own, so that a target tells its turn; only turns longer than a window lose targets."""
+    words = [[f" {chr(97 + i % 26)}" * n for i, n in enumerate(turns)] for turns in lengths]
+    conversations = [Conversation(turns) for turns in words]
+    try:
+        made = encode_windows(conversations, gpt2_tokenizer, max_length=max_length, loss_on=loss_on)
+    except ConversationError:
+        assert loss_on == "responses"
+        assert all(len(turns) == 1 for turns in lengths)
+        return
+
+    step = {"all": range(0, 12), "responses": range(1, 12, 2)}
+    chosen = [
+        turns[i] + 1  # its tokens and the separator that closes it
+        for turns in lengths
+        for i in (step[loss_on] if loss_on != "last" else [len(turns) - 1])
+        if i < len(turns)
+    ]
+    assert made.tokens + made.cut == sum(chosen)
+    assert made.cut == sum(turn - min(turn - 1, max_length - 1) for turn in chosen if turn > max_length - 1)
+    assert made.tokens == sum(label != IGNORED for window in made.windows for label in window.labels)
+    assert all(len(window.input_ids) <= max_length for window in made.windows)
+
+
+def test_a_cache_that_cannot_be_written_names_its_setting(
+    gpt2_tokenizer: ConversationTokenizer, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("CONVMODEL_CACHE", str(tmp_path / "file"))
+
+    with pytest.raises(SaveError, match=r"cannot be written: .*; CONVMODEL_CACHE names the folder for it"):
+        prepare_windows(ConversationReader(path), gpt2_tokenizer, **OPTIONS)

@@ -1,0 +1,99 @@
+"""How a token is chosen: what convmodel adds to transformers' processors, by hand."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from convmodel.generation.engine.sampling import Sampler
+
+PROMPT = [9, 1, 2, 3, 9, 1, 2, 4, 9]  # two turns between separators
+SEPARATOR = 9
+
+
+def scores(said: list[int], **options: Any) -> list[float]:
+    """What is left of logits that are all 1 after some tokens."""
+    sampler = Sampler(options, PROMPT, [SEPARATOR])
+    found: list[float] = sampler._processors(torch.tensor([PROMPT + said]), torch.ones(1, 10))[0].tolist()  # type: ignore[arg-type]
+    return found
+
+
+def forbidden(said: list[int], **options: Any) -> list[int]:
+    return [index for index, score in enumerate(scores(said, **options)) if score == -math.inf]
+
+
+def test_a_frequency_penalty_counts_the_response_and_not_the_context() -> None:
+    assert scores([5, 6, 5], frequency_penalty=0.5) == [1, 1, 1, 1, 1, 0, 0.5, 1, 1, 1]
+
+
+def test_a_presence_penalty_is_the_same_however_often() -> None:
+    assert scores([5, 6, 5], presence_penalty=0.5) == [1, 1, 1, 1, 1, 0.5, 0.5, 1, 1, 1]
+
+
+def test_both_penalties_add_up_and_may_be_negative() -> None:
+    found = scores([5, 6, 5], presence_penalty=0.5, frequency_penalty=-1.0)
+    assert found == [1, 1, 1, 1, 1, 2.5, 1.5, 1, 1, 1]
+
+
+def test_nothing_said_is_nothing_to_punish() -> None:
+    assert scores([], presence_penalty=0.5, frequency_penalty=0.5) == [1.0] * 10
+
+
+@pytest.mark.parametrize("bias", [{3: 2.0, 7: -1.5}, {"3": 2, "7": -1.5}], ids=["ids", "JSON"])
+def test_a_bias_is_added(bias: dict[Any, float]) -> None:
+    assert scores([], logit_bias=bias) == [1, 1, 1, 3, 1, 1, 1, -0.5, 1, 1]
+
+
+def test_n_grams_of_the_response_are_not_said_again() -> None:
+    assert forbidden([5, 6, 7, 5, 6], no_repeat_ngram_size=3) == [7]
+    assert forbidden([5, 6], no_repeat_ngram_size=1) == [5, 6]
+
+
+def test_those_of_the_context_may_be_said_unless_that_is_asked_for_too() -> None:
+    assert forbidden([1, 2], no_repeat_ngram_size=3) == []
+    assert forbidden([1, 2], no_repeat_context_ngram_size=3) == [3, 4]
+    assert forbidden([1], no_repeat_context_ngram_size=2) == [2]
+    assert forbidden([1, 2], no_repeat_context_ngram_size=4) == []
+
+
+def test_a_response_may_end_where_turns_of_the_context_do() -> None:
+    assert forbidden([1, 2, 3], no_repeat_context_ngram_size=2) == []
+    assert forbidden([], no_repeat_context_ngram_size=1) == [1, 2, 3, 4]
+
+
+def test_too_little_said_for_an_n_gram_forbids_nothing() -> None:
+    assert forbidden([1], no_repeat_context_ngram_size=3) == []
+    assert forbidden([], no_repeat_ngram_size=2, no_repeat_context_ngram_size=2) == []
+
+
+def test_the_likeliest_is_taken_without_drawing() -> None:
+    logits = torch.tensor([[0.0, 3.0, 2.0]])
+    assert Sampler({}, [0], [0]).is_plain
+    assert Sampler({"temperature": 5.0, "top_k": 50}, [0], [0]).is_plain  # which only drawing looks at
+    assert Sampler({"logit_bias": {2: 2.0}}, [0], [0]).choose(torch.tensor([[0]]), logits) == 2
+
+
+def test_drawing_follows_the_probabilities() -> None:
+    logits = torch.tensor([[0.0, math.log(3.0), -math.inf, 0.0]])
+    sampler = Sampler({"do_sample": True}, [0], [0], seed=0)
+    drawn = [sampler.choose(torch.tensor([[0]]), logits) for _ in range(4000)]
+    counts = [drawn.count(index) / 4000 for index in range(4)]
+    assert counts == pytest.approx([0.2, 0.6, 0.0, 0.2], abs=0.03)
+
+
+def test_a_seed_repeats_and_leaves_torchs_random_state_alone() -> None:
+    logits = torch.zeros(1, 1000)
+
+    def draw(seed: int | None) -> list[int]:
+        sampler = Sampler({"do_sample": True}, [0], [0], seed=seed)
+        return [sampler.choose(torch.tensor([[0]]), logits) for _ in range(5)]
+
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    assert draw(7) == draw(7) != draw(8)
+    assert torch.equal(torch.get_rng_state(), before)
+    unseeded = draw(None), draw(None)
+    assert unseeded[0] != unseeded[1]
+    torch.manual_seed(1)
+    assert (draw(None), draw(None)) == unseeded

@@ -1,0 +1,189 @@
+"""Weights of 8 bits: close to those they were made from, exact whatever else is in a batch, and for inference only."""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from scripted import enliven
+from torch import nn
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers.pytorch_utils import Conv1D
+
+from convmodel import ConversationModel
+from convmodel.errors import ConfigError
+from convmodel.generation.engine.forward import HFForward
+from convmodel.generation.engine.kv_cache import KVCache
+from convmodel.generation.engine.lean_gpt2 import LeanGPT2, supports
+from convmodel.hf_model.quantization import Int8Embedding, Int8Linear, absmax, is_quantized, quantize_weights
+
+CONTEXT = ["Hello there", "How are you"]
+FOLDERS = ("gpt2_folder", "bytelevel_folder", "unigram_folder", "smollm2_folder")
+
+Load = Callable[..., ConversationModel]
+
+
+@pytest.fixture(scope="module", params=FOLDERS)
+def folder(request: pytest.FixtureRequest) -> Path:
+    found: Path = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture(scope="module")
+def packed(folder: Path) -> ConversationModel:
+    return ConversationModel.from_pretrained(folder, device="cpu", quantize="int8")
+
+
+# One layer
+
+
+def test_memory_between_the_rows_of_a_view_stays() -> None:
+    """Only what is the tensor's own goes back to the system."""
+    whole = torch.ones(4096, 2048)
+    absmax(whole[:, :1024], release=True)
+
+    assert whole.all()
+
+
+def test_rows_are_scaled_by_their_largest_number() -> None:
+    numbers, scales = absmax(torch.tensor([[1.0, -2.0, 0.5], [0.0, 0.0, 0.0]]))
+    assert numbers.tolist() == [[64, -127, 32], [0, 0, 0]]
+    assert scales[0].item() == pytest.approx(2 / 127)
+    assert numbers.dtype == torch.int8
+
+
+@pytest.mark.parametrize("tokens", [1, 7, 64])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_product_is_close_though_one_activation_is_large(tokens: int, bias: bool) -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(96, 40, bias=bias)
+    given = torch.randn(tokens, 96)
+    given[:, 3] = 60.0
+    expected = layer(given)
+    found = Int8Linear(layer.weight, layer.bias)(given)
+    # That of the weights: half of a 127th of each row's largest, over and over.
+    assert (found - expected).norm() / expected.norm() < 0.01
+    with_fine = Int8Linear(torch.eye(96), None)(given)  # weights that are exact
+    torch.testing.assert_close(with_fine, given, atol=60 / 127 / 254, rtol=0)
+
+
+def test_what_else_is_in_a_batch_changes_nothing() -> None:
+    torch.manual_seed(0)
+    layer = Int8Linear(torch.randn(33, 50), torch.randn(33))
+    given = torch.randn(9, 50) * torch.tensor([[10.0**n] for n in range(9)])
+    together = layer(given)
+    assert all(torch.equal(layer(row[None])[0], both) for row, both in zip(given, together, strict=True))
+    assert torch.equal(layer(given.view(3, 3, 50)), together.view(3, 3, 33))
+
+
+def test_an_embedding_looks_up_its_rows() -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(20, 8)
+    ids = torch.tensor([[3, 3], [19, 0]])
+    torch.testing.assert_close(Int8Embedding(weight)(ids), weight[ids], atol=weight.abs().max().item() / 254, rtol=0)
+
+
+# A model
+
+
+def test_logits_are_close(folder: Path, packed: ConversationModel) -> None:
+    whole = ConversationModel.from_pretrained(folder, device="cpu")
+    inputs = {name: torch.tensor([values]) for name, values in whole.tokenizer(CONTEXT * 4).items()}
+    with torch.no_grad():
+        expected, found = (model.hf_model(**inputs).logits for model in (whole, packed))
+    assert (found - expected).norm() / expected.norm() < 0.02
+
+
+def test_no_float_weights_are_left(packed: ConversationModel) -> None:
+    assert is_quantized(packed.hf_model)
+    kept = {id(module) for module in packed.hf_model.modules() if isinstance(module, nn.Linear | Conv1D)}
+    assert not kept
+    assert packed.hf_model.dtype == torch.float32
+    largest = max(weight.numel() for weight in packed.hf_model.parameters())
+    assert largest <= 1024 * 64  # positions, norms and biases, but no matrix of the vocabulary
+    assert not isinstance(packed.hf_model.get_input_embeddings(), nn.Embedding)
+
+
+def test_greedy_is_the_same_every_time_alone_and_among_others(packed: ConversationModel) -> None:
+    hf_model = copy.copy(packed)
+    alone = [hf_model.generate([text, *CONTEXT], max_new_tokens=12).responses[0] for text in ("A", "Yes", "No no")]
+    packed.engine.caches.clear()
+    streams = [packed.stream([text, *CONTEXT], max_new_tokens=12) for text in ("A", "Yes", "No no")]
+    texts = [""] * 3
+    for _ in range(20):
+        for number, stream in enumerate(streams):
+            chunk = next(stream, None)
+            texts[number] += chunk.text if chunk else ""
+    assert texts == alone
+
+
+def test_the_lean_pass_is_that_of_transformers() -> None:
+    torch.manual_seed(0)
+    hf_model = GPT2LMHeadModel(GPT2Config(vocab_size=50, n_embd=16, n_layer=2, n_head=2, n_positions=32))
+    quantize_weights(enliven(hf_model.eval()), "int8")
+    assert supports(hf_model)
+    ids, positions = torch.arange(10)[None], torch.arange(10)[None]
+    with torch.no_grad():
+        lean, usual = (each(ids, ids % 2, positions, KVCache(2)) for each in (LeanGPT2(hf_model), HFForward(hf_model)))
+    torch.testing.assert_close(lean, usual, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_tied_and_untied_heads(kind: str, tied: bool) -> None:
+    torch.manual_seed(0)
+    shape: dict[str, Any] = {"vocab_size": 60, "tie_word_embeddings": tied}
+    hf_model: Any = (
+        GPT2LMHeadModel(GPT2Config(n_embd=16, n_layer=1, n_head=2, n_positions=32, **shape))
+        if kind == "gpt2"
+        else LlamaForCausalLM(
+            LlamaConfig(hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, **shape)
+        )
+    )
+    ids = torch.tensor([[5, 6, 7]])
+    with torch.no_grad():
+        expected = hf_model.eval()(ids).logits
+        quantize_weights(hf_model, "int8")
+        found = hf_model(ids).logits
+    assert (found - expected).norm() / expected.norm() < 0.02
+    assert isinstance(hf_model.lm_head, Int8Linear)
+
+
+def test_it_is_measured_like_any_other(packed: ConversationModel, folder: Path) -> None:
+    whole = ConversationModel.from_pretrained(folder, device="cpu")
+    talks = [["Hello", "Hi, how are you?", "Good, thanks!"], ["Bye", "See you"]]
+    assert packed.evaluate(talks).loss == pytest.approx(whole.evaluate(talks).loss, rel=0.01)
+    assert packed.score(CONTEXT, ["Fine"]) == pytest.approx(whole.score(CONTEXT, ["Fine"]), rel=0.02)
+
+
+# What cannot be done
+
+
+def test_it_can_neither_be_saved_nor_trained(packed: ConversationModel, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="a quantised model cannot be saved: load it without quantize"):
+        packed.save_pretrained(tmp_path / "model")
+    with pytest.raises(ConfigError, match="a quantised model cannot be trained: load it without quantize"):
+        packed.fit([CONTEXT], max_steps=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_there_is_no_other_way(gpt2_folder: Path) -> None:
+    with pytest.raises(ConfigError, match="quantize is 'int3': there is int8"):
+        ConversationModel.from_pretrained(gpt2_folder, device="cpu", quantize="int3")
+
+
+def test_it_is_for_cpus() -> None:
+    with torch.device("meta"):
+        hf_model = GPT2LMHeadModel(GPT2Config(n_embd=8, n_layer=1, n_head=1))
+    with pytest.raises(ConfigError, match="is for CPUs, but the model is on meta"):
+        quantize_weights(hf_model, "int8")
+
+
+def test_adapters_are_merged_first(unigram_folder: Path, tmp_path: Path) -> None:
+    model = ConversationModel.from_pretrained(unigram_folder, device="cpu")
+    model.fit([CONTEXT], max_steps=3, learning_rate=1e-2, lora=True, output_dir=str(tmp_path / "lora"))
+    expected = model.evaluate([CONTEXT]).loss
+    packed = ConversationModel.from_pretrained(tmp_path / "lora", device="cpu", quantize="int8")
+    assert packed.evaluate([CONTEXT]).loss == pytest.approx(expected, rel=0.01)

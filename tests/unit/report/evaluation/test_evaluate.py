@@ -1,0 +1,100 @@
+"""Everything of one model: the parts in order, on conversations that are the same for every model."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from convmodel import Conversation, ConversationModel
+from convmodel.errors import ContextTooLongError
+from convmodel.report.evaluation.evaluate import Settings, chosen_contexts, evaluate_model, identity_of
+
+TALKS = [
+    Conversation(["Hello", "How are you", "Good thank you"]),
+    Conversation(["Hi"]),
+    Conversation(["One", "Two", "Three", "Four"]),
+    Conversation(["When does the next train leave?", "At 10"]),
+    Conversation(["Hello?", "Anyone?"], ["user", "user"]),
+]
+ALL = Settings(distractors=2, responses=10, self_chats=2, generation={"max_new_tokens": 4}, seed=3)
+
+
+@pytest.fixture
+def model(unigram_folder: Path) -> ConversationModel:
+    return ConversationModel.from_pretrained(unigram_folder, device="cpu")
+
+
+def values(model: ConversationModel, settings: Settings) -> dict[str, float]:
+    found = evaluate_model(model, "A", TALKS, settings, training=TALKS)
+    return {figure.name: figure.estimate().value for figure in found.figures}
+
+
+def test_likelihood_alone_unless_more_is_asked_for(model: ConversationModel) -> None:
+    found = evaluate_model(model, "A", TALKS, Settings())
+
+    assert found.result == model.evaluate(TALKS)
+    assert {figure.name for figure in found.figures} == {
+        "perplexity", "loss", "bits_per_byte", "token_accuracy", "stop_probability", "false_stop_rate", "ended_early"
+    }  # fmt: skip
+    assert found.figures[0].estimate().value == pytest.approx(found.result.perplexity)
+    assert (found.exchanges, found.copies, found.signatures) == ([], [], {})
+
+
+def test_all_of_it_twice_is_the_same(model: ConversationModel) -> None:
+    drawn = Settings(responses=10, self_chats=2, generation={"do_sample": True, "max_new_tokens": 4}, seed=3)
+
+    assert values(model, ALL) == pytest.approx(values(model, ALL), nan_ok=True)
+    assert values(model, drawn) == pytest.approx(values(model, drawn), nan_ok=True)
+    assert {"mrr", "bleu", "chrf", "f1", "loops", "copied", "references_copied"} <= values(model, ALL).keys()
+
+
+def test_responses_are_what_generate_says(model: ConversationModel) -> None:
+    found = evaluate_model(model, "A", TALKS, ALL)
+
+    assert [each.number for each in found.exchanges] == [1, 3, 4]
+    for each in found.exchanges:
+        assert each.response == model.generate(each.context, max_new_tokens=4).responses[0]
+        assert (*each.context.turns, each.reference) == TALKS[each.number - 1].turns
+    assert found.speed["generated"] > 0
+
+
+def test_what_does_not_fit_is_left_out_of_all_parts_and_counted(model: ConversationModel) -> None:
+    long = Conversation(["rule " * 200, "Hello", "How are you"], ["system", "user", "assistant"], pinned=1)
+    talks = [TALKS[0], long, *TALKS[2:4]]
+    with pytest.raises(ContextTooLongError):
+        evaluate_model(model, "A", talks, ALL, training=talks)
+    found = evaluate_model(model, "A", talks, replace(ALL, on_error="skip"), training=TALKS)
+
+    assert found.result is not None
+    assert found.result.skipped == 1
+    assert found.asked == [1, 2, 3, 4]
+    assert [each.number for each in found.exchanges] == [1, 3, 4]
+    rows = {figure.name: figure.measured.tolist() for figure in found.figures if figure.resampled}
+    assert rows["mrr"] == rows["perplexity"] == rows["f1"] == [True, False, True, True]
+    without = evaluate_model(model, "A", [TALKS[0], *TALKS[2:4]], ALL, training=TALKS)
+    ours, theirs = ({each.name: each.value for each in one.figures} for one in (found, without))
+    assert ours["mrr"] == theirs["mrr"]
+    assert ours["f1"] == theirs["f1"]
+
+
+def test_only_answered_conversations_are_chosen_and_no_more_than_asked_for() -> None:
+    assert chosen_contexts(TALKS, 10, seed=0) == [0, 2, 3]
+    chosen = [tuple(chosen_contexts(TALKS, 2, seed)) for seed in range(10)]
+    assert all(len(each) == 2 and list(each) == sorted(each) for each in chosen)
+    assert len(set(chosen)) > 1
+    assert chosen_contexts(TALKS, 2, 1) == list(chosen[1])
+
+
+def test_a_vocabulary_is_known_by_its_tokens(model: ConversationModel, bytelevel_folder: Path) -> None:
+    other = ConversationModel.from_pretrained(bytelevel_folder, device="cpu")
+
+    assert identity_of(model)["tokenizer"] != identity_of(other)["tokenizer"]
+
+
+def test_a_model_is_known_by_its_weights(model: ConversationModel) -> None:
+    before = identity_of(model)
+    model.hf_model.transformer.wte.weight.data[0, 0] += 1.0
+
+    assert before["vocabulary"] == len(model.tokenizer.hf_tokenizer)
+    assert before["parameters"] == sum(each.numel() for each in model.hf_model.parameters())
+    assert identity_of(model)["weights"] != before["weights"]

@@ -1,0 +1,261 @@
+"""A run's folder: what goes on, what is passed over, what is removed, and what is refused."""
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from convmodel.errors import ConfigError, SaveError
+from convmodel.training.resume.run_folder import RunFolder, is_unfinished
+
+SAME = {"learning_rate": 0.001, "seed": 1}
+
+
+def write(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(b"weights")
+
+
+def begun(place: Path, *steps: int, keep: bool = False, limit: int = 0) -> RunFolder:
+    """A run that has begun anew and saved some checkpoints."""
+    run = RunFolder(place, SAME, limit=limit)
+    run.begin(run.find(False))
+    for step in steps:
+        run.add(step, write, keep=keep)
+    run.close()  # as if its process had ended
+    return run
+
+
+def names(place: Path) -> list[str]:
+    return sorted(path.name for path in place.iterdir())
+
+
+def test_the_newest_checkpoint_is_gone_on_from(tmp_path: Path) -> None:
+    begun(tmp_path, 5, 10, 100)
+
+    for resume in (None, True):
+        assert RunFolder(tmp_path, SAME).find(resume) == tmp_path / "checkpoint-100"
+
+
+def test_a_run_goes_on_under_its_name(tmp_path: Path) -> None:
+    begun(tmp_path, 5)
+    again = RunFolder(tmp_path, SAME)
+    again.begin(again.find(None))
+
+    again.add(6, write, keep=False)
+
+    assert RunFolder(tmp_path, SAME).find(None) == tmp_path / "checkpoint-6"
+
+
+def test_a_folder_without_a_run_begins_one(tmp_path: Path) -> None:
+    assert RunFolder(tmp_path / "new", SAME).find(None) is None
+    assert not (tmp_path / "new").exists()
+    assert not is_unfinished(tmp_path / "new")
+
+
+def test_a_run_without_checkpoints_begins_again(tmp_path: Path) -> None:
+    begun(tmp_path)
+
+    assert is_unfinished(tmp_path)
+    for resume in (None, True, False):
+        assert RunFolder(tmp_path, SAME).find(resume) is None
+
+
+def damage_by(kind: str, folder: Path) -> str:
+    """Damages a checkpoint and returns what is said of it."""
+    if kind == "cut":
+        (folder / "model.safetensors").write_bytes(b"weigh")
+        return "model.safetensors has 5 bytes instead of 7"
+    if kind == "flipped":
+        (folder / "model.safetensors").write_bytes(b"Weights")
+        return "model.safetensors is not as it was written"
+    if kind == "missing":
+        (folder / "model.safetensors").unlink()
+        return "model.safetensors is missing"
+    if kind == "other":
+        facts = json.loads((folder / "manifest.json").read_text())
+        facts["facts"]["run"] = "0"
+        (folder / "manifest.json").write_text(json.dumps(facts))
+        return "it is another run's"
+    (folder / "manifest.json").unlink()
+    return "it has no manifest.json that can be read"
+
+
+@pytest.mark.parametrize("kind", ["cut", "flipped", "missing", "no manifest", "other"])
+def test_what_is_damaged_is_named_and_passed_over(tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    begun(tmp_path, 5, 10)
+    wrong = damage_by(kind, tmp_path / "checkpoint-10")
+
+    assert RunFolder(tmp_path, SAME).find(None) == tmp_path / "checkpoint-5"
+
+    assert caplog.messages == [f"{tmp_path}/checkpoint-10 cannot be used and is passed over: {wrong}"]
+    assert (tmp_path / "checkpoint-10").exists()
+
+
+def test_damaged_checkpoints_do_not_push_out_good_ones(tmp_path: Path) -> None:
+    begun(tmp_path, 5, 10)
+    damage_by("cut", tmp_path / "checkpoint-10")
+    again = RunFolder(tmp_path, SAME, limit=1)
+    again.begin(again.find(None))
+
+    again.add(6, write, keep=False)
+    assert names(tmp_path) == ["checkpoint-10", "checkpoint-6", "run.json"]
+    again.add(10, write, keep=False)
+
+    assert names(tmp_path) == ["checkpoint-10", "run.json"]
+    assert RunFolder(tmp_path, SAME).find(None) == tmp_path / "checkpoint-10"
+
+
+@pytest.mark.parametrize("resume", [None, True])
+def test_another_run_is_refused_and_nothing_is_touched(tmp_path: Path, resume: bool | None) -> None:
+    begun(tmp_path, 5)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    with pytest.raises(ConfigError, match=r"differs \(seed: 1 there, 2 here\): give the same options"):
+        RunFolder(tmp_path, SAME | {"seed": 2}).find(resume)
+
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_another_run_may_begin_where_nothing_would_be_lost(tmp_path: Path) -> None:
+    begun(tmp_path)
+
+    assert RunFolder(tmp_path, SAME | {"seed": 2}).find(None) is None
+    write(tmp_path)
+    with pytest.raises(ConfigError, match="differs"):
+        RunFolder(tmp_path, SAME | {"seed": 2}).find(None)
+
+
+def test_a_run_that_ended_is_not_gone_on_with(tmp_path: Path) -> None:
+    begun(tmp_path, 5, keep=True).finish()
+
+    assert not is_unfinished(tmp_path)
+    assert RunFolder(tmp_path, SAME | {"seed": 2}).find(None) is None
+    with pytest.raises(ConfigError, match="holds no unfinished run: leave resume out"):
+        RunFolder(tmp_path, SAME).find(True)
+
+
+def test_at_the_end_only_what_was_asked_for_stays(tmp_path: Path) -> None:
+    run = begun(tmp_path, 5, keep=True)
+    run.add(7, write, keep=False)
+
+    run.finish()
+
+    assert names(tmp_path) == ["checkpoint-5", "run.json"]
+
+
+def test_only_the_newest_stay(tmp_path: Path) -> None:
+    begun(tmp_path, 8, 9, 10, 11, limit=2)
+
+    assert names(tmp_path) == ["checkpoint-10", "checkpoint-11", "run.json"]
+
+
+@pytest.mark.parametrize("shown", ["a checkpoint", "the end"])
+def test_an_earlier_runs_checkpoints_go_when_the_new_one_has_something_to_show(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, shown: str
+) -> None:
+    caplog.set_level(logging.INFO)
+    begun(tmp_path, 5, keep=True).finish()
+    for own in ("checkpoint-7", "checkpoint-best"):
+        (tmp_path / own).mkdir()
+        write(tmp_path / own)
+
+    run = begun(tmp_path)
+    assert "checkpoint-5" in names(tmp_path)
+    assert caplog.messages == []
+    if shown == "a checkpoint":
+        run.add(3, write, keep=False)
+        assert names(tmp_path) == ["checkpoint-3", "checkpoint-7", "checkpoint-best", "run.json"]
+    run.finish()
+
+    assert names(tmp_path) == ["checkpoint-7", "checkpoint-best", "run.json"]
+    assert caplog.messages == [f"removing {tmp_path}/checkpoint-5, which an earlier run left"]
+
+
+def fill_up(folder: Path) -> None:
+    write(folder)
+    raise OSError(28, "No space left on device")
+
+
+def test_a_full_disk_leaves_the_earlier_ones_and_names_the_last(tmp_path: Path) -> None:
+    run = begun(tmp_path, 5, 6, limit=2)
+
+    with pytest.raises(SaveError) as caught:
+        run.add(7, fill_up, keep=False)
+
+    assert str(caught.value) == (
+        f"{tmp_path}/checkpoint-7 cannot be written: No space left on device; choose another folder; "
+        f"with that cured, the same options go on from {tmp_path}/checkpoint-6"
+    )
+    assert names(tmp_path) == ["checkpoint-5", "checkpoint-6", "run.json"]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b"{}", b'{"finished": 0}'])
+def test_a_note_that_cannot_be_read_is_no_run(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "run.json").write_bytes(content)
+
+    assert not is_unfinished(tmp_path)
+    assert RunFolder(tmp_path, SAME).find(None) is None
+
+
+def test_a_note_says_what_the_run_is(tmp_path: Path) -> None:
+    begun(tmp_path)
+
+    note: dict[str, Any] = json.loads((tmp_path / "run.json").read_text())
+
+    assert (note["format"], note["finished"], note["identity"]) == (1, False, SAME)
+
+
+@pytest.mark.parametrize("resume", [None, True])
+@pytest.mark.parametrize("file", ["model.safetensors", "manifest.json"])
+def test_where_all_are_damaged_nothing_is_removed_unasked(tmp_path: Path, resume: bool | None, file: str) -> None:
+    begun(tmp_path, 5, 10)
+    for step in (5, 10):
+        (tmp_path / f"checkpoint-{step}" / file).write_bytes(b"weightS")
+
+    with pytest.raises(ConfigError, match=r"damaged \(checkpoint-5, checkpoint-10\): resume=False"):
+        RunFolder(tmp_path, SAME).find(resume)
+
+    assert {"checkpoint-5", "checkpoint-10"} <= set(names(tmp_path))
+    begun(tmp_path, 10)  # anew
+    assert names(tmp_path) == ["checkpoint-10", "run.json"]
+    assert RunFolder(tmp_path, SAME).find(resume) == tmp_path / "checkpoint-10"
+
+
+def test_a_line_added_to_the_readme_is_no_damage(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path, SAME)
+    run.begin(None)
+
+    def write_with_card(folder: Path) -> None:
+        write(folder)
+        (folder / "README.md").write_text("card")
+
+    run.add(5, write_with_card, keep=True)
+    (tmp_path / "checkpoint-5" / "README.md").write_text("card, and a note of mine")
+
+    assert RunFolder(tmp_path, SAME).find(None) == tmp_path / "checkpoint-5"
+
+
+def test_somebody_elses_checkpoint_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint-5").mkdir()
+    (tmp_path / "checkpoint-5" / "optimizer.pt").write_bytes(b"theirs")
+    run = begun(tmp_path, 4)
+
+    with pytest.raises(SaveError, match="checkpoint-5 is no checkpoint of convmodel's, and is not replaced"):
+        run.add(5, write, keep=False)
+
+    assert names(tmp_path / "checkpoint-5") == ["optimizer.pt"]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="folders are locked on Linux only")
+def test_two_cannot_train_into_one_folder(tmp_path: Path) -> None:
+    first = RunFolder(tmp_path, SAME)
+    first.begin(None)
+
+    with pytest.raises(SaveError, match="another process is training into"):
+        RunFolder(tmp_path, SAME).begin(None)
+    first.close()
+
+    RunFolder(tmp_path, SAME).begin(None)
