@@ -110,6 +110,7 @@ class ConversationModel:
             config: The architecture, such as `GPT2Config(n_layer=4, n_embd=256, n_head=4)`.
             tokenizer: Its vocabulary.
             seed: Seeds the weights; the global random state stays unchanged.
+            device: As for `from_pretrained`.
 
         Raises:
             ModelLoadError: If the vocabulary is larger than the architecture's embedding.
@@ -134,6 +135,7 @@ class ConversationModel:
             shape: `tiny`, `small` or `base`.
             tokenizer: Its vocabulary; by default a byte-level BPE is trained on the conversations.
             seed: Seeds the weights.
+            device: As for `from_pretrained`.
 
         Raises:
             ConfigError: If there is no such shape.

@@ -1,17 +1,19 @@
-"""Weights of 8 bits for inference on CPUs: a quarter of the memory, and so about a quarter of the time a token.
+"""8-bit weights for inference on CPUs: a quarter of the memory, and about a quarter of the time per token.
 
-Owns: which weights are packed, how, and what can no longer be done with such a model. A weight's row and a token's
-activations are scaled to whole numbers from -127 to 127 by their largest number (Dettmers et al. 2022, "LLM.int8()",
-arXiv:2208.07339, section 2: absmax, vector-wise). Activations have single large numbers, beside which the others would
-be lost; therefore what rounding took away from them is a second row of whole numbers. Products are sums of whole
-numbers, which are exact: what else is in a batch changes no result.
+Owns: which weights are packed, how, and what can no longer be done with such a model. Each row of a weight and the
+activations of each token are scaled to integers by their largest value (Dettmers et al. 2022, "LLM.int8()",
+arXiv:2208.07339, section 2: absmax, vector-wise). Activations have single large values, beside which the others would
+be lost; therefore the rounding error is a second row of integers. Products are sums of integers, which are exact: what
+else is in a batch changes no result.
 """
 
 import ctypes
+import functools
 import logging
 import mmap
 import sys
 from collections import Counter
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -28,13 +30,71 @@ QUANTIZATIONS = ("int8",)
 
 logger = logging.getLogger(__name__)
 
-_LARGEST = 127
-_FINER = 2 * _LARGEST
-# A number would be made a tensor at every call, which takes as long as the product of a row.
-_LEAST, _COARSER = torch.tensor(1e-30), torch.tensor(1 / _FINER)
-_ROWS = 4096  # of a matrix that are scaled at a time, since that needs as much memory again
+_LARGEST = 127  # of the integers that stand for weights
+_ROWS = 4096  # rows of a matrix that are scaled at a time, since that needs as much memory again
 
-_multiply = torch.ops.onednn.qlinear_pointwise.default  # looking it up takes time, too
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Activations:
+    """How activations are written as two integers each: `coarse * base + fine`.
+
+    Attributes:
+        largest: Of each integer.
+        zero: What is added to both, where they are unsigned.
+        dtype: Theirs.
+    """
+
+    largest: int
+    zero: int
+    dtype: torch.dtype
+    # A number would be made a tensor at every call, which takes as long as the product of one row.
+    smallest_scale: torch.Tensor = field(default_factory=lambda: torch.tensor(1e-30))
+
+    @property
+    def base(self) -> int:
+        """What the coarse integer counts."""
+        return 2 * self.largest
+
+    @property
+    def steps(self) -> int:
+        """Into how many steps the largest activation of a token is divided."""
+        return self.largest * self.base
+
+
+_EIGHT_BITS = _Activations(127, 0, torch.int8)
+_SEVEN_BITS = _Activations(63, 64, torch.uint8)
+
+
+@functools.cache
+def activations() -> _Activations:
+    """Chooses integers whose products this processor adds up without overflow.
+
+    Processors without VNNI (before AVX-512 VNNI or AVX-VNNI) add two products of 8 bits into 16 bits that saturate.
+    There unsigned integers of 7 bits are exact, and several times as fast. Measured by one product, not assumed.
+    """
+    weight = torch.full((32, 64), _LARGEST, dtype=torch.int8)
+    scales, zeros = torch.ones(32), torch.zeros(32, dtype=torch.long)
+    packed = torch.ops.onednn.qlinear_prepack(weight, None)
+    for rows in (2, 64):  # for which different kernels are taken
+        given = torch.full((rows, 64), _LARGEST, dtype=torch.int8)
+        if not (_multiply(given, 0, packed, scales, zeros) == 64 * _LARGEST**2).all():
+            return _SEVEN_BITS
+    return _EIGHT_BITS
+
+
+@functools.cache
+def _operator() -> Any:
+    return torch.ops.onednn.qlinear_pointwise.default  # looking it up takes as long as the product of a row
+
+
+def _multiply(
+    given: torch.Tensor, zero: int, packed: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor
+) -> torch.Tensor:
+    """Multiplies integers with packed weights: (rows, outputs) in float32."""
+    made: torch.Tensor = _operator()(
+        given, 1.0, zero, packed, scales, zeros, None, 1.0, 0, torch.float32, "none", [], ""
+    )
+    return made
 
 
 class Int8Linear(nn.Module):
@@ -55,22 +115,25 @@ class Int8Linear(nn.Module):
         self._scales = scales[:, 0].contiguous()
         self._zeros = torch.zeros(self.out_features, dtype=torch.long)
         self._packed = torch.ops.onednn.qlinear_prepack(rows, None)
+        self._kind = activations()
+        self._coarser = torch.tensor(1 / self._kind.base)
         self.bias = None if bias is None else nn.Parameter(bias.detach().float().clone(), requires_grad=False)
 
     def forward(self, given: torch.Tensor) -> torch.Tensor:
         """Multiplies; activations of any leading shape, scaled token by token."""
         tokens = given if given.ndim == 2 else given.reshape(-1, self.in_features)
         tokens = tokens.float()
-        scales = torch.add(_LEAST, tokens.abs().amax(-1, keepdim=True), alpha=1 / (_LARGEST * _FINER))
+        kind = self._kind
+        scales = torch.add(kind.smallest_scale, tokens.abs().amax(-1, keepdim=True), alpha=1 / kind.steps)
         whole = tokens.div(scales).round_()
-        coarse = whole.mul(_COARSER).round_()
-        # What that took away is a row of its own. Weights, which are what takes time, are read once for both.
-        numbers = torch.cat((coarse, whole.sub_(coarse, alpha=_FINER))).to(torch.int8)
-        made = _multiply(
-            numbers, 1.0, 0, self._packed, self._scales, self._zeros, None, 1.0, 0, torch.float32, "none", [], ""
-        )
+        coarse = whole.mul(self._coarser).round_()
+        # The rounding error is a row of its own. Weights, which are what takes time, are read once for both.
+        integers = torch.cat((coarse, whole.sub_(coarse, alpha=kind.base)))
+        if kind.zero:
+            integers.add_(kind.zero)
+        made = _multiply(integers.to(kind.dtype), kind.zero, self._packed, self._scales, self._zeros)
         coarse, fine = made.view(2, -1, self.out_features).unbind()
-        total = fine.add_(coarse, alpha=_FINER)
+        total = fine.add_(coarse, alpha=kind.base)
         total = total.mul_(scales) if self.bias is None else torch.addcmul(self.bias, total, scales)
         return (total if given.ndim == 2 else total.view(*given.shape[:-1], self.out_features)).to(given.dtype)
 

@@ -17,7 +17,15 @@ from convmodel.errors import ConfigError
 from convmodel.generation.engine.forward import HFForward
 from convmodel.generation.engine.kv_cache import KVCache
 from convmodel.generation.engine.lean_gpt2 import LeanGPT2, supports
-from convmodel.hf_model.quantization import Int8Embedding, Int8Linear, absmax, is_quantized, quantize_weights
+from convmodel.hf_model import quantization
+from convmodel.hf_model.quantization import (
+    Int8Embedding,
+    Int8Linear,
+    absmax,
+    activations,
+    is_quantized,
+    quantize_weights,
+)
 
 CONTEXT = ["Hello there", "How are you"]
 FOLDERS = ("gpt2_folder", "bytelevel_folder", "unigram_folder", "smollm2_folder")
@@ -66,7 +74,23 @@ def test_a_product_is_close_though_one_activation_is_large(tokens: int, bias: bo
     # That of the weights: half of a 127th of each row's largest, over and over.
     assert (found - expected).norm() / expected.norm() < 0.01
     with_fine = Int8Linear(torch.eye(96), None)(given)  # weights that are exact
-    torch.testing.assert_close(with_fine, given, atol=60 / 127 / 254, rtol=0)
+    torch.testing.assert_close(with_fine, given, atol=60 / activations().steps, rtol=0)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7, 64])
+def test_sums_of_products_do_not_overflow(rows: int) -> None:
+    """Without VNNI, two products of 8 bits are added up in 16 bits, which saturate."""
+    layer = Int8Linear(torch.full((40, 96), 3.0), None)
+    torch.testing.assert_close(layer(torch.full((rows, 96), 5.0)), torch.full((rows, 40), 96 * 15.0))
+
+
+def test_seven_bits_give_the_product_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are exact on every processor; eight bits are tested where they are."""
+    monkeypatch.setattr(quantization, "activations", lambda: quantization._SEVEN_BITS)
+    torch.manual_seed(0)
+    layer, given = nn.Linear(96, 40), torch.randn(5, 96)
+    packed = Int8Linear(layer.weight, layer.bias)
+    assert (packed(given) - layer(given)).norm() / layer(given).norm() < 0.01
 
 
 def test_what_else_is_in_a_batch_changes_nothing() -> None:
