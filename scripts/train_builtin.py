@@ -25,7 +25,7 @@ from typing import Any
 from make_sample import FOLDER as SAMPLE
 from make_sample import REQUIREMENT, download, read
 
-from convmodel.hf_model.from_scratch import shape_of
+from convmodel.hf_model.from_scratch import get_shape
 from convmodel.training.resume.run_folder import is_unfinished
 
 ASSET = SAMPLE.parent / "chitchat"
@@ -214,7 +214,7 @@ def card(work: Path) -> str:
         requirement=REQUIREMENT,
         shape=SHAPE,
         masks=masks(work / "masked"),
-        parameters=shape_of(SHAPE).parameters / 1e6,
+        parameters=get_shape(SHAPE).parameters / 1e6,
         train=len(ids(work / "parts/train.jsonl")),
         layers=layout["n_layer"],
         width=layout["n_embd"],

@@ -120,21 +120,21 @@ class Conversation:
             [{'role': 'user', 'content': 'Hi'}]
         """
         messages: list[dict[str, Any]] = [
-            {"role": role, "content": turn} for role, turn in zip(self.who, self.turns, strict=True)
+            {"role": role, "content": turn} for role, turn in zip(self.turn_speakers, self.turns, strict=True)
         ]
         for message, weight in zip(messages, self.weights or (), strict=False):
             message["weight"] = weight
         return messages
 
     @property
-    def who(self) -> tuple[str, ...]:
+    def turn_speakers(self) -> tuple[str, ...]:
         """The speaker of each turn."""
         return tuple(self.speakers or ())
 
     @property
-    def names(self) -> tuple[str, ...]:
+    def speaker_names(self) -> tuple[str, ...]:
         """The speakers in order of first appearance; a speaker's index here is its token type."""
-        return tuple(dict.fromkeys(self.who))
+        return tuple(dict.fromkeys(self.turn_speakers))
 
     @property
     def turn_weights(self) -> tuple[float, ...]:
@@ -156,7 +156,7 @@ class Conversation:
             >>> Conversation(["Hi", "Hello", "Me too"], ["Ann", "Bob", "Cem"]).next_speaker()
             'Bob'
         """
-        spoken = self.who[self.pinned :]
+        spoken = self.turn_speakers[self.pinned :]
         if not spoken:
             return DEFAULT_SPEAKERS[0]
         free = [name for name in reversed(DEFAULT_SPEAKERS) if name not in spoken]
@@ -175,20 +175,20 @@ class Conversation:
         return replace(
             self,
             turns=(*self.turns, turn),
-            speakers=(*self.who, speaker or self.next_speaker()),
+            speakers=(*self.turn_speakers, speaker or self.next_speaker()),
             weights=(*self.turn_weights, 1),
         )
 
-    def runs(self) -> list[int]:
+    def run_lengths(self) -> list[int]:
         """Returns how many turns each speaker says in a row; pinned turns are a row of their own.
 
         Example:
-            >>> Conversation(["Hi", "Anyone?", "Yes"], ["Ann", "Ann", "Bob"]).runs()
+            >>> Conversation(["Hi", "Anyone?", "Yes"], ["Ann", "Ann", "Bob"]).run_lengths()
             [2, 1]
         """
         lengths: list[int] = []
-        for index, speaker in enumerate(self.who):
-            if index not in (0, self.pinned) and speaker == self.who[index - 1]:
+        for index, speaker in enumerate(self.turn_speakers):
+            if index not in (0, self.pinned) and speaker == self.turn_speakers[index - 1]:
                 lengths[-1] += 1
             else:
                 lengths.append(1)
@@ -207,20 +207,20 @@ class Conversation:
             >>> Conversation(["Hi", "Anyone?", "Yes"], ["Ann", "Ann", "Bob"]).joined().turns
             ('Hi\nAnyone?', 'Yes')
         """
-        ends = list(accumulate(self.runs()))
+        ends = list(accumulate(self.run_lengths()))
         starts = [0, *ends[:-1]]
         weights = self.turn_weights
         for start, end in zip(starts, ends, strict=True):
             if start >= self.pinned and len(set(weights[start:end])) > 1:
-                found = ", ".join(f"{weight:g}" for weight in weights[start:end])
+                listed = ", ".join(f"{weight:g}" for weight in weights[start:end])
                 raise ConversationError(
-                    f"turns {start + 1} to {end} are said in a row by {self.who[start]!r} and become one, but they "
-                    f"weigh {found}: give them one weight"
+                    f"turns {start + 1} to {end} are by {self.turn_speakers[start]!r} in a row and become one, "
+                    f"but they weigh {listed}: give them one weight"
                 )
         return replace(
             self,
             turns=["\n".join(self.turns[start:end]) for start, end in zip(starts, ends, strict=True)],
-            speakers=[self.who[start] for start in starts],
+            speakers=[self.turn_speakers[start] for start in starts],
             pinned=sum(start < self.pinned for start in starts),
             weights=[weights[start] for start in starts],
         )

@@ -27,7 +27,7 @@ from convmodel.hf_model.generation_config import sampling_defaults
 from convmodel.hf_model.loading import load, make_weights, place
 from convmodel.hf_model.log_probs import BATCH_SIZE, score_responses
 from convmodel.hf_model.lora import has_adapters, remove_adapters
-from convmodel.hf_model.quantization import quantize_weights, require_whole
+from convmodel.hf_model.quantization import quantize_weights, require_unquantized
 from convmodel.hf_model.saving import save_model
 from convmodel.hf_model.vocabulary_growth import grow_vocabulary
 from convmodel.layout.sequence import LossOn
@@ -232,7 +232,7 @@ class ConversationModel:
             MissingExtraError: If accelerate is not installed.
         """
         config = FitConfig.of(config, options)
-        require_whole(self.hf_model, "trained")
+        require_unquantized(self.hf_model, "trained")
         train, valid = ConversationReader.of(train), None if valid is None else ConversationReader.of(valid)
         from convmodel.training.fit import fit  # loads accelerate, which answering does not need
 

@@ -150,7 +150,7 @@ def test_conversations_are_exported_as_training_data_and_imported(
         ["How are you?", "Fine"],
         ["Hello", "Hi\nthere “friend” 🦜"],
     ]
-    assert conversations[0].who == ("user", "assistant")
+    assert conversations[0].turn_speakers == ("user", "assistant")
 
     bad = tmp_path / "bad.jsonl"
     bad.write_text(file.read_text() + 'no JSON\n{"messages": []}\n{"messages": [{"role": "user"}]}\n["A", "B"]\n')

@@ -14,11 +14,11 @@ from convmodel import ConversationModel
 from convmodel.cli.main import app
 from convmodel.data.reading.reader import read_conversations
 from convmodel.errors import ConfigError, ModelLoadError
-from convmodel.files.hub import CHITCHAT, located
+from convmodel.files.hub import CHITCHAT, resolve_builtin
 from convmodel.layout.tokenizer import ConversationTokenizer
 from fine_tuning import TALKS
 
-FOLDER = Path(located(CHITCHAT))
+FOLDER = Path(resolve_builtin(CHITCHAT))
 SAMPLE = FOLDER.parent / "sample"
 JAPANESE = Path(__file__).parents[1] / "data/chatterbot/japanese"
 

@@ -40,7 +40,7 @@ def test_a_table_says_what_came_in_and_what_went_out() -> None:
     assert int(numbers["train.jsonl"]) + int(numbers["valid.jsonl"]) + int(numbers["test.jsonl"]) == 28
     assert "dates read as day/month/year" in said
     assert "fit data/train.jsonl --valid data/valid.jsonl --loss-on assistant" in said
-    assert {one.who for one in read_conversations("data/train.jsonl")} == {("user", "assistant", "user")}
+    assert {one.turn_speakers for one in read_conversations("data/train.jsonl")} == {("user", "assistant", "user")}
 
 
 def test_the_account_for_machines() -> None:

@@ -19,7 +19,7 @@ def test_it_prints_the_talk_and_tells_of_the_loop(run: Run, capfd: pytest.Captur
     assert lines[:2] == ["user: Hello", "assistant: How are you"]
     assert f"({len(lines) - 1} turns" in err
     [talk] = read_conversations("talks.jsonl")
-    assert [f"{name}: {turn}" for name, turn in zip(talk.who, talk.turns, strict=True)] == lines
+    assert [f"{name}: {turn}" for name, turn in zip(talk.turn_speakers, talk.turns, strict=True)] == lines
 
 
 def test_each_conversation_of_a_file_opens_one(run: Run, capfd: pytest.CaptureFixture[str]) -> None:

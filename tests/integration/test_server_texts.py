@@ -204,7 +204,7 @@ def test_feedback_is_what_fit_reads(own: Serving, judgement: dict[str, str], sai
     assert place is not None
     [conversation] = ConversationReader(place)
     assert conversation.turns == ("Hello", LINES, "How are you?", said)
-    assert conversation.who == ("user", "assistant", "user", "assistant")
+    assert conversation.turn_speakers == ("user", "assistant", "user", "assistant")
     assert list(conversation.turn_weights) == weights
     assert supervised_turns(conversation, "all") == [bool(weight) for weight in weights]
     windows = own.model().tokenizer.windows(conversation, max_length=128)
@@ -238,7 +238,7 @@ def test_pinned_and_named_feedback(own: Serving) -> None:
     ]
     assert own.post("/feedback", model="tiny", messages=messages, rating="up").status == 200
     [conversation] = ConversationReader(own.service.settings.feedback or "")
-    assert conversation.who == ("system", "Ann", "Bob")
+    assert conversation.turn_speakers == ("system", "Ann", "Bob")
     assert conversation.pinned == 1
     assert list(conversation.turn_weights) == [0, 0, 1]
 

@@ -96,7 +96,7 @@ def test_it_does_not_change_with_the_list_it_came_from() -> None:
 
 
 def test_names_come_in_order_of_first_appearance() -> None:
-    assert Conversation(["a", "b", "c", "d"], ["Bob", "Ann", "Bob", "Cem"]).names == ("Bob", "Ann", "Cem")
+    assert Conversation(["a", "b", "c", "d"], ["Bob", "Ann", "Bob", "Cem"]).speaker_names == ("Bob", "Ann", "Cem")
 
 
 @pytest.mark.parametrize(

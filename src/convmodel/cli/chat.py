@@ -171,7 +171,7 @@ class Chat:
         conversation = self.session.conversation
         if not file or conversation is None:
             raise ConfigError("nothing to save yet" if file else "say where: /save FILE")
-        line = {"turns": conversation.turns, "speakers": conversation.who, "pinned": conversation.pinned}
+        line = {"turns": conversation.turns, "speakers": conversation.turn_speakers, "pinned": conversation.pinned}
         try:
             with Path(file).expanduser().open("a", encoding="utf-8") as lines:
                 lines.write(json.dumps(line, ensure_ascii=False) + "\n")

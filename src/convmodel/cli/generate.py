@@ -86,7 +86,7 @@ def command(
     if not context or output is not None:
         raise ConfigError('give turns, such as: convmodel generate "Hello"; or --input FILE with --output FILE')
     loaded, options = _loaded(chosen_model(model), quantize, options)
-    speakers = Conversation(context).names
+    speakers = Conversation(context).speaker_names
     if reply_as is not None and len(speakers) > 1 and reply_as not in speakers:
         console.print(
             f"{reply_as} has not spoken yet: the turns are those of {' and '.join(speakers)}, so that a third speaker "

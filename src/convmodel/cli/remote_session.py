@@ -103,7 +103,9 @@ class RemoteSession(Session):
     def _begin(self, asked: Conversation) -> tuple[int, Iterator[Chunk]]:
         body = {
             "model": self.model,
-            "messages": [{"role": who, "content": turn} for who, turn in zip(asked.who, asked.turns, strict=True)],
+            "messages": [
+                {"role": who, "content": turn} for who, turn in zip(asked.turn_speakers, asked.turns, strict=True)
+            ],
             "stream": True,
             "stream_options": {"include_usage": True},
             **self._options,

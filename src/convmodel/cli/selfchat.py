@@ -80,7 +80,7 @@ def command(
         )
         if number:
             print_result("")
-        for name, text in zip(opened.who, opened.turns, strict=True):
+        for name, text in zip(opened.turn_speakers, opened.turns, strict=True):
             print_result(f"{name}: {text}")
         for name, text in talk:
             print_result(f"{name}: {text}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from convmodel.cli.console import console, load_model, quieten_transformers
 from convmodel.data.reading.reader import ConversationReader
 from convmodel.errors import ConfigError
-from convmodel.hf_model.from_scratch import SHAPES, settings_of
+from convmodel.hf_model.from_scratch import SHAPES, fit_settings
 from convmodel.training.config import FitConfig
 from convmodel.training.units import millions
 
@@ -57,7 +57,7 @@ class Start:
         Raises:
             ConfigError: If there is no such shape.
         """
-        return settings_of(self.from_scratch) if self.from_scratch is not None else {}
+        return fit_settings(self.from_scratch) if self.from_scratch is not None else {}
 
     def describe(self) -> str:
         """Says what is done."""

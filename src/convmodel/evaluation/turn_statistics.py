@@ -19,7 +19,7 @@ from convmodel.data.windows.collate import by_length
 from convmodel.data.windows.encoding import CHUNK, Account, encode_chunk, require_windows
 from convmodel.errors import ConfigError
 from convmodel.hf_model.lm_head import Head
-from convmodel.hf_model.log_probs import BATCH_SIZE, Measure, of_targets
+from convmodel.hf_model.log_probs import BATCH_SIZE, Measure, measure_targets
 from convmodel.layout.sequence import IGNORED, LossOn, Window, supervised_turns
 from convmodel.layout.tokenizer import ConversationTokenizer
 
@@ -185,7 +185,7 @@ def _measure(
     """Measures the windows, and adds their turns to their conversations in order."""
     measure, owner = _measuring(tokenizer.sep_token_id), {id(job.window): job for job in jobs}
     for windows in by_length([job.window for job in jobs], batch_size):
-        values, labels = of_targets(hf_model, tokenizer, windows, measure, head=head)
+        values, labels = measure_targets(hf_model, tokenizer, windows, measure, head=head)
         for window, row, label in zip(windows, values.numpy(), labels.numpy(), strict=True):
             where = label != IGNORED
             _add(owner[id(window)], row[where], label[where] == tokenizer.sep_token_id)
@@ -223,7 +223,7 @@ def _add(job: _Job, values: Array, ends: npt.NDArray[np.bool_]) -> None:
         job.of.turns.append(
             TurnSums(
                 number=index - conversation.pinned + 1,
-                speaker=conversation.who[index],
+                speaker=conversation.turn_speakers[index],
                 tokens=int(tokens),
                 nats=all_nats,
                 text_nats=text_nats,

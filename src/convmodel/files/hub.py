@@ -31,7 +31,7 @@ HUB_OPTIONS = frozenset(
 _NOT_FOR_ONE_FILE = frozenset({"trust_remote_code", "gguf_file"})
 
 
-def file_of(name: str, file: str, options: dict[str, Any]) -> Path | None:
+def find_file(name: str, file: str, options: dict[str, Any]) -> Path | None:
     """Finds one file of a model, downloading it if need be; None if the model has no such file.
 
     Args:
@@ -58,19 +58,19 @@ def file_of(name: str, file: str, options: dict[str, Any]) -> Path | None:
 
 def adapter_folder(name: str, options: dict[str, Any]) -> Path | None:
     """Finds the files of adapters in a folder or on the hub; None where there is a whole model."""
-    name = located(name)
+    name = resolve_builtin(name)
     try:
-        config = file_of(name, ADAPTER_CONFIG, options)
+        config = find_file(name, ADAPTER_CONFIG, options)
         if config is None:
             return None
         for other in (ADAPTER_WEIGHTS, BASE_FILE):
-            file_of(name, other, options)
+            find_file(name, other, options)
         return config.parent
     except (OSError, ValueError) as error:
         raise load_error("adapters", name, error) from error
 
 
-def base_of_adapters(folder: Path) -> str:
+def adapter_base(folder: Path) -> str:
     """Returns of which model some adapters are.
 
     Raises:
@@ -82,7 +82,7 @@ def base_of_adapters(folder: Path) -> str:
         raise load_error("adapters", str(folder), error) from error
 
 
-def options_of_base(options: dict[str, Any]) -> dict[str, Any]:
+def base_options(options: dict[str, Any]) -> dict[str, Any]:
     """Returns the arguments for adapters without what says where these are, which their base is not."""
     return {name: value for name, value in options.items() if name not in ("revision", "subfolder")}
 
@@ -120,14 +120,14 @@ CHITCHAT = "builtin:chitchat"
 """Small talk in English; `scripts/train_builtin.py` makes it."""
 
 
-def located(name: str) -> str:
+def resolve_builtin(name: str) -> str:
     """Returns the folder of a model inside the package, and any other name as it is.
 
     Raises:
         ModelLoadError: If the package has no such model.
 
     Example:
-        >>> located("gpt2"), Path(located("builtin:chitchat")).name
+        >>> resolve_builtin("gpt2"), Path(resolve_builtin("builtin:chitchat")).name
         ('gpt2', 'chitchat')
     """
     if not name.startswith(PREFIX):

@@ -20,7 +20,7 @@ from convmodel.files.atomic import lock
 from convmodel.generation.batched import TOGETHER, Result, respond_to_many
 from convmodel.generation.engine.engine import Engine
 from convmodel.generation.options import OWN_OPTIONS, GenerationOptions
-from convmodel.hf_model.fingerprint import differences, weights_identity
+from convmodel.hf_model.fingerprint import differences, model_fingerprint
 from convmodel.hf_model.quantization import is_quantized
 from convmodel.layout.tokenizer import ConversationTokenizer
 
@@ -140,7 +140,7 @@ def _facts(engine: Engine, contexts: ConversationReader, options: GenerationOpti
     """What must be the same for one call to go on where another was stopped."""
     facts = {
         "contexts": contexts.fingerprint(),
-        "model": weights_identity(engine.hf_model),
+        "model": model_fingerprint(engine.hf_model),
         "weights": "int8" if is_quantized(engine.hf_model) else str(engine.hf_model.dtype),
         **options.hf,
         **{name: getattr(options, name) for name in sorted(OWN_OPTIONS)},

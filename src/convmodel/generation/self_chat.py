@@ -92,7 +92,7 @@ class SelfTalk:
         Raises:
             ConfigError: If fewer than two speakers take part, or another one opens.
         """
-        strangers = set(opening.who[opening.pinned :]) - set(speakers)
+        strangers = set(opening.turn_speakers[opening.pinned :]) - set(speakers)
         if len(speakers) < 2 or strangers:
             raise ConfigError(
                 f"a conversation of {', '.join(speakers) or 'nobody'} cannot go on"
@@ -114,7 +114,7 @@ class SelfTalk:
         """
         names = [*self._speakers]
         for number in range(self._turns):
-            last = self._now.who[-1]
+            last = self._now.turn_speakers[-1]
             name = names[(names.index(last) + 1) % len(names)] if last in names else names[0]
             seeded = {} if self._seed is None else {"seed": self._seed + number}
             output = self._speakers[name].generate(self._now, reply_as=name, **self._options, **seeded)
@@ -123,7 +123,7 @@ class SelfTalk:
                 self._ended_by = "empty"
                 return
             self._cut_off += reason == "length"
-            self._said_before += (name, text) in zip(self._now.who, self._now.turns, strict=True)
+            self._said_before += (name, text) in zip(self._now.turn_speakers, self._now.turns, strict=True)
             self._now = self._now.with_turn(text, name)
             yield name, text
             self._loop = self._loop or find_loop(self._now.turns)

@@ -205,13 +205,13 @@ def _who_is_who(start: Conversation | None, reply_as: str | None) -> tuple[str, 
 
 def _without_last(conversation: Conversation, speaker: str) -> Conversation | None:
     """Returns the conversation without its newest turn if that is the speaker's; None if nothing is left."""
-    if conversation.who[-1] != speaker:
+    if conversation.turn_speakers[-1] != speaker:
         return conversation
     if len(conversation.turns) == 1:
         return None
     return Conversation(
         conversation.turns[:-1],
-        conversation.who[:-1],
+        conversation.turn_speakers[:-1],
         pinned=min(conversation.pinned, len(conversation.turns) - 1),
         id=conversation.id,
     )

@@ -40,7 +40,7 @@ def _shown(facts: dict[str, Any], name: str) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def weights_identity(hf_model: "PreTrainedModel") -> str:
+def model_fingerprint(hf_model: "PreTrainedModel") -> str:
     """Hashes the architecture's settings and a few numbers of each weight."""
     settings = hf_model.config.to_dict()
     for changing in ("_name_or_path", "transformers_version"):
@@ -72,7 +72,7 @@ def weights_version(hf_model: "PreTrainedModel") -> tuple[Any, ...]:
 _PIECES = 16  # numbers of each weight that tell a base from another
 
 
-def fingerprint(hf_model: "PreTrainedModel") -> str:
+def base_fingerprint(hf_model: "PreTrainedModel") -> str:
     """Hashes the first numbers of each weight, in bfloat16, so that a model may be loaded in that or in float32."""
     found = hashlib.sha256()
     for name, weight in sorted(hf_model.named_parameters()):

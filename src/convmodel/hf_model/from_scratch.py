@@ -111,26 +111,26 @@ def make_model(
     """
     from convmodel.hf_model.loading import make_weights  # loads torch, which the shapes alone do without
 
-    known = shape_of(shape)
+    known = get_shape(shape)
     turns = [turn for conversation in ConversationReader.of(train) for turn in conversation.turns]
     text_bytes = sum(len(turn.encode()) for turn in turns)
     if tokenizer is None:
         tokenizer = ConversationTokenizer(train_vocabulary(turns, vocabulary_size(known, text_bytes)))
-    hf_model, tokenizer = make_weights(config_of(known, tokenizer), tokenizer, seed=seed)
+    hf_model, tokenizer = make_weights(gpt2_config(known, tokenizer), tokenizer, seed=seed)
     return NewModel(hf_model, tokenizer, tokens=estimate_tokens(tokenizer, turns), text_bytes=text_bytes)
 
 
-def settings_of(shape: str) -> dict[str, Any]:
+def fit_settings(shape: str) -> dict[str, Any]:
     """Returns the settings of a fit that suit a shape better than the defaults, which are for trained models.
 
     Raises:
         ConfigError: If there is no such shape.
     """
-    known = shape_of(shape)
+    known = get_shape(shape)
     return {"learning_rate": known.learning_rate, "batch_size": known.batch_size, "packing": True}
 
 
-def shape_of(name: str) -> Shape:
+def get_shape(name: str) -> Shape:
     """Returns a shape by its name.
 
     Raises:
@@ -146,7 +146,7 @@ def vocabulary_size(shape: Shape, text_bytes: int) -> int:
     return min(shape.vocabulary, max(FEWEST_ENTRIES, text_bytes // BYTES_AN_ENTRY))
 
 
-def config_of(shape: Shape, tokenizer: ConversationTokenizer) -> "GPT2Config":
+def gpt2_config(shape: Shape, tokenizer: ConversationTokenizer) -> "GPT2Config":
     """Returns the architecture in transformers' words."""
     from transformers import GPT2Config
 

@@ -14,9 +14,9 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from convmodel.errors import ConfigError
-from convmodel.files.hub import HUB_OPTIONS, adapter_folder, base_of_adapters, load_error, located, options_of_base
+from convmodel.files.hub import HUB_OPTIONS, adapter_base, adapter_folder, base_options, load_error, resolve_builtin
 from convmodel.hf_model.embedding import grow_embedding
-from convmodel.hf_model.lora import load_adapters, require_peft, settle_adapters
+from convmodel.hf_model.lora import load_adapters, merge_trained_rows, require_peft
 from convmodel.layout.architecture import embeds_token_types
 from convmodel.layout.tokenizer import ConversationTokenizer
 
@@ -93,15 +93,15 @@ def load_weights(name: str, tokenizer: ConversationTokenizer, options: dict[str,
     adapters = adapter_folder(name, hub_options)
     if adapters is None:
         return _load(name, options)
-    base = base_of_adapters(adapters)
+    base = adapter_base(adapters)
     require_peft()
-    hf_model = _load(base, options_of_base(options))
+    hf_model = _load(base, base_options(options))
     grow_embedding(hf_model, tokenizer.sep_token_id + 1)  # for a row that comes with the adapters
     try:
         load_adapters(hf_model, adapters)
     except (OSError, KeyError, ValueError, SafetensorError) as error:
         raise load_error("adapters", name, error) from error
-    settle_adapters(hf_model)
+    merge_trained_rows(hf_model)
     return hf_model
 
 
@@ -109,7 +109,7 @@ def _load(name: str, options: dict[str, Any]) -> PreTrainedModel:
     """Loads a model's weights, all of them."""
     load: Any = AutoModelForCausalLM.from_pretrained
     try:
-        hf_model, report = load(located(name), output_loading_info=True, **options)
+        hf_model, report = load(resolve_builtin(name), output_loading_info=True, **options)
     except Exception as error:  # safetensors raises errors of its own
         raise load_error("weights", name, error) from error
     if report["missing_keys"]:

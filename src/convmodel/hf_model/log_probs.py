@@ -36,11 +36,11 @@ def token_nats(
     head: Head | None = None,
     side: str = "right",
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Computes -ln p of each supervised token; see `of_targets`."""
-    return of_targets(hf_model, tokenizer, windows, _nats, head=head, side=side)
+    """Computes -ln p of each supervised token; see `measure_targets`."""
+    return measure_targets(hf_model, tokenizer, windows, _nats, head=head, side=side)
 
 
-def of_targets(
+def measure_targets(
     hf_model: "PreTrainedModel",
     tokenizer: ConversationTokenizer,
     windows: Sequence[Window],

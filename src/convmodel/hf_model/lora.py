@@ -17,7 +17,7 @@ from transformers.pytorch_utils import Conv1D
 
 from convmodel.errors import ConfigError, MissingExtraError, ModelLoadError
 from convmodel.files.hub import ADAPTER_WEIGHTS, BASE_FILE
-from convmodel.hf_model.fingerprint import fingerprint
+from convmodel.hf_model.fingerprint import base_fingerprint
 from convmodel.hf_model.lora_options import LORA_OPTIONS
 from convmodel.layout.tokenizer import ConversationTokenizer
 
@@ -88,7 +88,7 @@ def train_adapters(hf_model: "PreTrainedModel") -> int:
     return trained
 
 
-def settle_adapters(hf_model: "PreTrainedModel") -> None:
+def merge_trained_rows(hf_model: "PreTrainedModel") -> None:
     """Writes a trained row into its matrix, which peft would copy as a whole in each forward pass otherwise."""
     for rows in _trained_rows(hf_model):
         if not rows.merged:
@@ -110,7 +110,7 @@ def require_same_options(hf_model: "PreTrainedModel", options: Mapping[str, Any]
 
 def _inject(hf_model: "PreTrainedModel", config: Any) -> None:
     """Puts the layers that a peft config describes into a model, in float32; nothing stays of those that do not fit."""
-    base = fingerprint(hf_model)
+    base = base_fingerprint(hf_model)
     try:
         hf_model.add_adapter(config, _NAME)
     except Exception as error:
@@ -266,7 +266,7 @@ def _require_fingerprint(hf_model: "PreTrainedModel", path: Path) -> None:
     if not path.exists() or hf_model.dtype == torch.float16:
         return
     there = json.loads(path.read_text(encoding="utf-8"))
-    if there["fingerprint"] not in (None, fingerprint(hf_model)):
+    if there["fingerprint"] not in (None, base_fingerprint(hf_model)):
         raise ModelLoadError(
             f"the base model {there['base_model']} is not the one that the adapters in {path.parent} were trained on: "
             "its weights differ"

@@ -16,7 +16,7 @@ import torch
 from convmodel.conversation import Conversation
 from convmodel.errors import ConfigError, ConversationError, ModelLoadError
 from convmodel.files.atomic import staged
-from convmodel.hf_model.fingerprint import weights_identity
+from convmodel.hf_model.fingerprint import model_fingerprint
 from convmodel.hf_model.lm_head import Head
 from convmodel.hf_model.log_probs import log_probabilities, score_responses
 from convmodel.layout.architecture import window_length
@@ -43,7 +43,7 @@ class NextTurnHead:
 
     Attributes:
         weights: One for each of `features`.
-        model: What it was trained on, as of `weights_identity`.
+        model: What it was trained on, as of `model_fingerprint`.
     """
 
     weights: tuple[float, ...]
@@ -80,7 +80,7 @@ class NextTurnHead:
             head = cls(tuple(map(float, found["weights"])), str(found["model"]))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ModelLoadError(f"{folder} has no {FILE} that can be read: `convmodel next-turn` makes one") from error
-        if head.model != weights_identity(hf_model):
+        if head.model != model_fingerprint(hf_model):
             raise ModelLoadError(
                 f"{Path(folder, FILE)} was made for other weights ({head.model}): `convmodel next-turn` makes a new one"
             )
@@ -162,7 +162,7 @@ def fit_next_turn_head(
 
     with torch.enable_grad():
         optimizer.step(loss)
-    head = NextTurnHead(tuple((weights.detach() / scale).tolist()), weights_identity(hf_model))
+    head = NextTurnHead(tuple((weights.detach() / scale).tolist()), model_fingerprint(hf_model))
     return head, _hits(head, measured, left_out)
 
 
@@ -209,7 +209,7 @@ def measure_next_turns(
         before = before_last(conversation)
         turns = [_shortened(turn, tokenizer, longest // 2) for turn in (conversation.turns[-1], *others)]
         given = score_responses(
-            hf_model, tokenizer, before, turns, reply_as=conversation.who[-1], max_length=longest, head=head
+            hf_model, tokenizer, before, turns, reply_as=conversation.turn_speakers[-1], max_length=longest, head=head
         )
         windows = [window for turn in turns for window in tokenizer.windows([turn], max_length=longest, loss_on="last")]
         alone = log_probabilities(hf_model, tokenizer, windows, head=head)
@@ -225,7 +225,7 @@ def has_next_turn(conversation: Conversation) -> bool:
 
 def before_last(conversation: Conversation) -> Conversation:
     """Returns the context of a conversation's last turn."""
-    return replace(conversation, turns=conversation.turns[:-1], speakers=conversation.who[:-1], weights=None)
+    return replace(conversation, turns=conversation.turns[:-1], speakers=conversation.turn_speakers[:-1], weights=None)
 
 
 def _shortened(turn: str, tokenizer: ConversationTokenizer, most: int) -> str:

@@ -237,7 +237,7 @@ def is_quantized(hf_model: "PreTrainedModel") -> bool:
     return any(isinstance(module, Int8Linear | Int8Embedding) for module in hf_model.modules())
 
 
-def require_whole(hf_model: "PreTrainedModel", what: str) -> None:
+def require_unquantized(hf_model: "PreTrainedModel", what: str) -> None:
     """Checks that a model has the weights that it was saved with.
 
     Raises:

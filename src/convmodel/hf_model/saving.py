@@ -16,7 +16,7 @@ from convmodel.files.atomic import staged
 from convmodel.files.hub import ADAPTER_CONFIG, ADAPTER_WEIGHTS, BASE_FILE
 from convmodel.hf_model.generation_config import sampling_defaults
 from convmodel.hf_model.lora import has_adapters, require_base, save_adapters
-from convmodel.hf_model.quantization import require_whole
+from convmodel.hf_model.quantization import require_unquantized
 from convmodel.layout.tokenizer import ConversationTokenizer
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def save_model(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, fo
         SaveError: If the folder cannot be written; what it held is untouched.
         ConfigError: If the model is quantised, or its adapters have no base model outside of `folder`.
     """
-    require_whole(hf_model, "saved")
+    require_unquantized(hf_model, "saved")
     if has_adapters(hf_model):
         require_base(hf_model, folder)
     save_checkpoint(hf_model, tokenizer, folder)

@@ -102,7 +102,7 @@ def supervised_turns(conversation: Conversation, loss_on: LossOn) -> list[bool]:
         >>> supervised_turns(Conversation(["Hi", "Hello", "Well?"]), "responses")
         [False, True, False]
     """
-    who, pinned = conversation.who, conversation.pinned
+    who, pinned = conversation.turn_speakers, conversation.pinned
     free = range(pinned, len(who))
     if loss_on == "all":
         chosen = set(free)
@@ -144,13 +144,15 @@ def encoded_turns(
 
     Without `supervised` no turn is.
     """
-    index = {name: number for number, name in enumerate(conversation.names)}
+    index = {name: number for number, name in enumerate(conversation.speaker_names)}
     chosen = supervised or [False] * len(conversation.turns)
     weights = conversation.turn_weights
     # The ids come last: `zip` asks for no more of them than there are turns.
     return [
         EncodedTurn(turn_ids, index[speaker], len(turn.encode()), i < conversation.pinned, chosen[i], weights[i])
-        for i, (speaker, turn, turn_ids) in enumerate(zip(conversation.who, conversation.turns, ids, strict=False))
+        for i, (speaker, turn, turn_ids) in enumerate(
+            zip(conversation.turn_speakers, conversation.turns, ids, strict=False)
+        )
     ]
 
 
@@ -181,7 +183,7 @@ def begin_turn(ids: Sequence[int], separator: int) -> Prompt:
     return Prompt(laid_out[:-1], types[:-1])
 
 
-def make_prompt(
+def build_prompt(
     turns: Sequence[EncodedTurn],
     separator: int,
     responder: int,
@@ -205,7 +207,7 @@ def make_prompt(
         ContextTooLongError: If the pinned turns and the newest turn alone are too long.
 
     Example:
-        >>> make_prompt([EncodedTurn([7], 0), EncodedTurn([8, 9], 1)], 5, 0, budget=4).input_ids
+        >>> build_prompt([EncodedTurn([7], 0), EncodedTurn([8, 9], 1)], 5, 0, budget=4).input_ids
         [5, 8, 9, 5]
     """
     kept = list(turns)

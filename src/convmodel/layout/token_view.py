@@ -57,12 +57,12 @@ def token_view(
         >>> [(token.text, token.speaker, token.supervised) for token in window][3:]
         [('How', 'assistant', True), ('·are', 'assistant', True), ('<sep>', 'user', True)]
     """
-    names = list(dict.fromkeys((*conversation.names, conversation.next_speaker())))
+    names = list(dict.fromkeys((*conversation.speaker_names, conversation.next_speaker())))
     windows = tokenizer.windows(conversation, max_length=max_length, loss_on=loss_on)
     return [
         [
             ShownToken(
-                tokenizer.sep_token if index == tokenizer.sep_token_id else piece(tokenizer, index),
+                tokenizer.sep_token if index == tokenizer.sep_token_id else token_text(tokenizer, index),
                 index,
                 names[kind],
                 label != IGNORED,
@@ -74,12 +74,12 @@ def token_view(
     ]
 
 
-def piece(tokenizer: ConversationTokenizer, index: int) -> str:
+def token_text(tokenizer: ConversationTokenizer, index: int) -> str:
     """Names one token: its text made visible, or its bytes where it is only a part of a character.
 
     Example:
         >>> tokenizer = ConversationTokenizer.from_pretrained("gpt2")
-        >>> [piece(tokenizer, index) for index in tokenizer.encode(" you 🦜")]
+        >>> [token_text(tokenizer, index) for index in tokenizer.encode(" you 🦜")]
         ['·you', '·⟨F09F⟩', '⟨A6⟩', '⟨9C⟩']
     """
     token = tokenizer.hf_tokenizer.convert_ids_to_tokens(index)

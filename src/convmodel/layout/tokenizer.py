@@ -19,8 +19,8 @@ from convmodel.layout.sequence import (
     LossOn,
     Prompt,
     Window,
+    build_prompt,
     encoded_turns,
-    make_prompt,
     require_two_speakers,
     supervised_turns,
 )
@@ -202,7 +202,7 @@ class ConversationTokenizer:
             reply_as: Who responds; by default the expected speaker.
             budget: The most tokens that the prompt may have.
             cut_long_turn: Whether a newest turn that alone is too long loses its beginning.
-            spare: Which share of the room becomes free whenever turns must go; see `make_prompt`.
+            spare: Which share of the room becomes free whenever turns must go; see `build_prompt`.
 
         Raises:
             ConversationError: If the context is malformed, or the responder cannot be told from who spoke last.
@@ -216,13 +216,13 @@ class ConversationTokenizer:
         given = replace(Conversation.of(context), weights=None)  # they matter to training alone
         conversation = self._arranged(given)
         responder = self.responder(conversation, reply_as)
-        names = list(dict.fromkeys((*conversation.names, responder)))
+        names = list(dict.fromkeys((*conversation.speaker_names, responder)))
         turns = encoded_turns(conversation, self._encode_all(conversation.turns))
         index = names.index(responder)
-        prompt = make_prompt(turns, self.sep_token_id, index, budget=budget, cut=cut_long_turn, spare=spare)
+        prompt = build_prompt(turns, self.sep_token_id, index, budget=budget, cut=cut_long_turn, spare=spare)
         if self.layout.use_token_types:
             return prompt
-        joined = given.runs()[conversation.pinned :]
+        joined = given.run_lengths()[conversation.pinned :]
         return replace(prompt, left_out=sum(joined[: prompt.left_out]))
 
     def responder(self, context: Conversation, reply_as: str | None = None) -> str:
@@ -234,8 +234,8 @@ class ConversationTokenizer:
         """
         responder = reply_as or context.next_speaker()
         if not self.layout.use_token_types:
-            require_two_speakers((*context.who[context.pinned :], responder))
-        if not self.layout.use_token_types and responder == context.who[-1]:
+            require_two_speakers((*context.turn_speakers[context.pinned :], responder))
+        if not self.layout.use_token_types and responder == context.turn_speakers[-1]:
             raise ConversationError(
                 f"{responder!r} spoke last and is to respond, but this model cannot tell speakers apart: "
                 "add to the turn, or let another speaker respond"
@@ -272,9 +272,9 @@ class ConversationTokenizer:
             [-100, 15496, 50256, 2437, 389, 345, 50256]
         """
         given = Conversation.of(conversation)
-        return self.windows_of([given], max_length=max_length, loss_on=loss_on, context_share=context_share)[0]
+        return self.windows_batch([given], max_length=max_length, loss_on=loss_on, context_share=context_share)[0]
 
-    def windows_of(
+    def windows_batch(
         self,
         conversations: Sequence[Conversation],
         *,
@@ -288,7 +288,7 @@ class ConversationTokenizer:
         made = []
         for conversation in arranged:
             turns = encoded_turns(conversation, ids, supervised_turns(conversation, loss_on))
-            names = [*conversation.names, responder := conversation.next_speaker()]
+            names = [*conversation.speaker_names, responder := conversation.next_speaker()]
             windows = make_windows(
                 turns,
                 self.sep_token_id,
@@ -319,7 +319,7 @@ class ConversationTokenizer:
         """Joins turns and checks speakers where the model cannot tell speakers apart."""
         if self.layout.use_token_types:
             return conversation
-        require_two_speakers(conversation.who[conversation.pinned :])
+        require_two_speakers(conversation.turn_speakers[conversation.pinned :])
         return conversation.joined()
 
     def _encode_all(self, texts: Sequence[str]) -> list[list[int]]:

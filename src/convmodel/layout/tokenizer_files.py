@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from convmodel.errors import ModelLoadError
 from convmodel.files.hub import (
+    adapter_base,
     adapter_folder,
-    base_of_adapters,
-    file_of,
+    base_options,
+    find_file,
     is_path,
     load_error,
-    located,
-    options_of_base,
+    resolve_builtin,
 )
 from convmodel.layout.architecture import embeds_token_types
 from convmodel.layout.config import FILE_NAME, LayoutConfig
@@ -35,11 +35,11 @@ def load_tokenizer(name: str, options: dict[str, Any]) -> "tuple[PreTrainedToken
     """
     from transformers import AutoTokenizer
 
-    name = located(name)
+    name = resolve_builtin(name)
     if is_path(name) and not Path(name).is_dir():
         raise ModelLoadError(f"there is no folder {name}: give a folder that holds a model, or a hub id")
     try:
-        saved = file_of(name, FILE_NAME, options)
+        saved = find_file(name, FILE_NAME, options)
         layout = LayoutConfig.read(saved) if saved else None
         hf_tokenizer = AutoTokenizer.from_pretrained(name, **options)
         if not hf_tokenizer.vocab_size:
@@ -59,7 +59,7 @@ def takes_token_types(name: str, options: dict[str, Any]) -> bool:
     try:
         adapters = adapter_folder(name, options)
         if adapters is not None:
-            name, options = base_of_adapters(adapters), options_of_base(options)
-        return embeds_token_types(AutoConfig.from_pretrained(located(name), **options))
+            name, options = adapter_base(adapters), base_options(options)
+        return embeds_token_types(AutoConfig.from_pretrained(resolve_builtin(name), **options))
     except (OSError, ValueError, ModelLoadError):
         return True

@@ -26,14 +26,14 @@ from convmodel.conversation import Conversation
 from convmodel.errors import ConfigError, MissingExtraError
 from convmodel.evaluation.likelihood import EvaluationResult
 from convmodel.files.atomic import require_writable
-from convmodel.hf_model.fingerprint import fingerprint
+from convmodel.hf_model.fingerprint import base_fingerprint
 from convmodel.hf_model.lora import (
     add_adapters,
     has_adapters,
+    merge_trained_rows,
     remove_adapters,
     require_base,
     require_same_options,
-    settle_adapters,
     train_adapters,
 )
 from convmodel.layout.tokenizer import ConversationTokenizer
@@ -208,7 +208,7 @@ def _trainable(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, co
     # Only as long as the model has them: one that is spread over processes has parts of them instead.
     flags = [(weakref.ref(parameter), parameter.requires_grad) for parameter in hf_model.parameters()]
     added = _make_trainable(hf_model, tokenizer, config)
-    before = fingerprint(hf_model)
+    before = base_fingerprint(hf_model)
     try:
         yield
         if not has_adapters(hf_model):
@@ -216,13 +216,13 @@ def _trainable(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, co
     except BaseException:
         if added and has_adapters(hf_model):
             remove_adapters(hf_model, merge=False)
-        elif is_sharded(hf_model) or fingerprint(hf_model) != before:  # it is no longer what it was loaded from
+        elif is_sharded(hf_model) or base_fingerprint(hf_model) != before:  # it is no longer what it was loaded from
             hf_model.name_or_path = ""
         raise
     finally:
         hf_model.eval()
         if has_adapters(hf_model):
-            settle_adapters(hf_model)
+            merge_trained_rows(hf_model)
         for reference, wanted in flags:
             if (parameter := reference()) is not None:
                 parameter.requires_grad_(wanted)

@@ -69,7 +69,7 @@ def test_text_and_response_become_turns(model: ConversationModel) -> None:
         assert session.respond("Good") == "Me too"
     assert session.turns == ["How are you?", "Fine", "Good", "Me too"]
     assert session.conversation is not None
-    assert session.conversation.who == ("user", "assistant", "user", "assistant")
+    assert session.conversation.turn_speakers == ("user", "assistant", "user", "assistant")
     assert session.finish_reason == "stop"
 
 
@@ -368,7 +368,7 @@ def test_after_a_pinned_turn_alone_the_user_speaks_first(model: ConversationMode
         session = model.session([{"role": role, "content": "Be brief"}])
         session.respond("How are you?")
     assert session.conversation is not None
-    assert session.conversation.who == (role, "user", "assistant")
+    assert session.conversation.turn_speakers == (role, "user", "assistant")
     assert session.conversation.pinned == 1
 
 
@@ -378,7 +378,7 @@ def test_named_speakers_take_turns(model: ConversationModel) -> None:
         session.respond("How are you?")
         session.respond("See you")
     assert session.conversation is not None
-    assert session.conversation.who == ("Ann", "Bob") * 3
+    assert session.conversation.turn_speakers == ("Ann", "Bob") * 3
 
 
 def test_after_one_named_speaker_the_other_answers_to_the_default_name(gpt2: ConversationModel) -> None:
@@ -386,7 +386,7 @@ def test_after_one_named_speaker_the_other_answers_to_the_default_name(gpt2: Con
         session = gpt2.session(Conversation(["Hi"], ["Ann"]))
         session.respond("Hello")
     assert session.conversation is not None
-    assert session.conversation.who == ("Ann", "assistant", "Ann")
+    assert session.conversation.turn_speakers == ("Ann", "assistant", "Ann")
 
 
 def test_reply_as_chooses_who_responds(model: ConversationModel) -> None:
@@ -395,7 +395,7 @@ def test_reply_as_chooses_who_responds(model: ConversationModel) -> None:
         session.respond("How are you?")
         session.respond("See you")
     assert session.conversation is not None
-    assert session.conversation.who == ("Ann", "Bob", "Bob", "Ann", "Bob", "Ann")
+    assert session.conversation.turn_speakers == ("Ann", "Bob", "Bob", "Ann", "Bob", "Ann")
 
 
 def test_reply_as_in_a_new_session_swaps_the_roles(gpt2: ConversationModel) -> None:
@@ -403,7 +403,7 @@ def test_reply_as_in_a_new_session_swaps_the_roles(gpt2: ConversationModel) -> N
         session = gpt2.session(reply_as="user")
         session.respond("How are you?")
     assert session.conversation is not None
-    assert session.conversation.who == ("assistant", "user")
+    assert session.conversation.turn_speakers == ("assistant", "user")
 
 
 def test_any_number_of_speakers_keep_their_types(gpt2: ConversationModel) -> None:
@@ -417,7 +417,7 @@ def test_any_number_of_speakers_keep_their_types(gpt2: ConversationModel) -> Non
     assert passes[0].types == [[*expected, 1]]
     assert [step.types for step in passes[1:]] == [[[1]]] * 2
     assert session.conversation is not None
-    assert session.conversation.who[-2:] == ("Cem", "Bob")
+    assert session.conversation.turn_speakers[-2:] == ("Cem", "Bob")
 
 
 def test_a_newcomer_may_respond(gpt2: ConversationModel) -> None:
@@ -425,7 +425,7 @@ def test_a_newcomer_may_respond(gpt2: ConversationModel) -> None:
         session = gpt2.session(Conversation(["Hi", "Hello"], ["Ann", "Bob"]), reply_as="Zoe")
         session.respond("Who else is there?")
     assert session.conversation is not None
-    assert session.conversation.who == ("Ann", "Bob", "Ann", "Zoe")
+    assert session.conversation.turn_speakers == ("Ann", "Bob", "Ann", "Zoe")
 
 
 def test_regenerate_and_undo_know_the_named_speakers(gpt2: ConversationModel) -> None:
@@ -678,7 +678,7 @@ def test_a_blank_response_is_no_turn_and_the_session_goes_on(model: Conversation
         assert session.respond("Well") == "Bye"
     assert session.turns == ["Hello", "Anyone?", "Fine", "Well", "Bye"]
     assert session.conversation is not None
-    assert session.conversation.who == ("user", "user", "assistant", "user", "assistant")
+    assert session.conversation.turn_speakers == ("user", "user", "assistant", "user", "assistant")
 
 
 def test_a_blank_regenerated_response_keeps_the_old_one(model: ConversationModel) -> None:

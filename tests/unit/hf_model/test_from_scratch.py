@@ -10,11 +10,11 @@ from convmodel.errors import ConfigError, ConversationError
 from convmodel.hf_model.from_scratch import (
     FEWEST_ENTRIES,
     SHAPES,
-    config_of,
     estimate_tokens,
+    fit_settings,
+    get_shape,
+    gpt2_config,
     make_model,
-    settings_of,
-    shape_of,
     vocabulary_size,
 )
 from convmodel.layout.tokenizer import ConversationTokenizer
@@ -29,7 +29,7 @@ def test_the_parameters_of_a_shape_are_those_of_its_model(name: str) -> None:
     from transformers import GPT2LMHeadModel
 
     tokenizer = ConversationTokenizer(train_vocabulary(["a b"], 300))
-    config = config_of(SHAPES[name], tokenizer)
+    config = gpt2_config(SHAPES[name], tokenizer)
     with torch.device("meta"):
         model = GPT2LMHeadModel(config)
 
@@ -87,7 +87,7 @@ def test_tokens_of_many_turns_are_estimated_from_some() -> None:
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_settings_of_a_shape_are_a_fits(name: str) -> None:
-    config = FitConfig.from_options(settings_of(name))
+    config = FitConfig.from_options(fit_settings(name))
 
     assert (config.packing, config.learning_rate, config.batch_size) == (
         True,
@@ -97,7 +97,7 @@ def test_settings_of_a_shape_are_a_fits(name: str) -> None:
 
 
 def test_no_such_shape() -> None:
-    for asked in (shape_of, settings_of, lambda name: make_model(TALKS, name)):
+    for asked in (get_shape, fit_settings, lambda name: make_model(TALKS, name)):
         with pytest.raises(ConfigError, match="there is no shape 'huge': it must be tiny, small, base"):
             asked("huge")
 

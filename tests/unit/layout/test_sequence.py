@@ -15,9 +15,9 @@ from convmodel.layout.sequence import (
     IGNORED,
     EncodedTurn,
     Window,
+    build_prompt,
     encoded_turns,
     lay_out,
-    make_prompt,
     supervised_turns,
 )
 from convmodel.layout.windows import make_windows
@@ -106,7 +106,7 @@ def test_a_separator_has_the_type_of_the_turn_it_opens(
 def test_oldest_turns_are_left_out_whole_and_types_stay(
     budget: int | None, ids: list[int], types: list[int], left_out: int
 ) -> None:
-    prompt = make_prompt(FOUR, SEP, 0, budget=budget)
+    prompt = build_prompt(FOUR, SEP, 0, budget=budget)
     assert (prompt.input_ids, prompt.types, prompt.left_out, prompt.cut) == (ids, types, left_out, 0)
 
 
@@ -120,7 +120,7 @@ def test_oldest_turns_are_left_out_whole_and_types_stay(
 )
 def test_a_pinned_turn_stays(budget: int, ids: list[int], types: list[int]) -> None:
     turns = [turn([8], 0, pinned=True), turn([1, 2], 1), turn([3], 2)]
-    prompt = make_prompt(turns, SEP, 1, budget=budget)
+    prompt = build_prompt(turns, SEP, 1, budget=budget)
     assert (prompt.input_ids, prompt.types) == (ids, types)
 
 
@@ -129,12 +129,12 @@ def test_a_pinned_turn_stays(budget: int, ids: list[int], types: list[int]) -> N
 def test_a_newest_turn_that_cannot_fit_is_an_error(turns: list[EncodedTurn], cut: bool) -> None:
     budget = 2 if cut else 4
     with pytest.raises(ContextTooLongError, match=f"more than fit in a prompt of {budget}"):
-        make_prompt(turns, SEP, 1, budget=budget, cut=cut)
+        build_prompt(turns, SEP, 1, budget=budget, cut=cut)
 
 
 def test_the_error_counts_tokens_and_names_the_cure() -> None:
     with pytest.raises(ContextTooLongError, match=r"has 4 tokens, 2 more than fit in a prompt of 4; .*cut_long_turn"):
-        make_prompt([turn([8, 8]), turn([1, 2, 3, 4])], SEP, 1, budget=4)
+        build_prompt([turn([8, 8]), turn([1, 2, 3, 4])], SEP, 1, budget=4)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_the_error_counts_tokens_and_names_the_cure() -> None:
 def test_a_cut_turn_keeps_its_end(
     turns: list[EncodedTurn], budget: int, ids: list[int], left_out: int, cut: int
 ) -> None:
-    prompt = make_prompt(turns, SEP, 1, budget=budget, cut=True)
+    prompt = build_prompt(turns, SEP, 1, budget=budget, cut=True)
     assert (prompt.input_ids, prompt.left_out, prompt.cut) == (ids, left_out, cut)
 
 
@@ -163,7 +163,7 @@ def test_a_prompt_is_the_longest_run_of_newest_turns_that_fits(lengths: list[int
     turns = [turn([100 * n + i for i in range(x)], n % 3, pinned=n < pinned) for n, x in enumerate(lengths)]
     pinned_cost = sum(each.cost for each in turns[:-1] if each.pinned)
     assume(pinned_cost + turns[-1].cost + 1 <= budget)
-    prompt = make_prompt(turns, SEP, 1, budget=budget)
+    prompt = build_prompt(turns, SEP, 1, budget=budget)
 
     free = [each for each in turns[:-1] if not each.pinned]
     kept = free[prompt.left_out :]
@@ -177,7 +177,7 @@ def test_a_prompt_is_the_longest_run_of_newest_turns_that_fits(lengths: list[int
 @given(lengths=st.lists(st.integers(1, 12), min_size=1, max_size=40), budget=st.integers(20, 60))
 def test_with_room_to_spare_the_first_turn_changes_seldom(lengths: list[int], budget: int) -> None:
     turns = [turn([1] * x, n % 2) for n, x in enumerate(lengths)]
-    firsts = [make_prompt(turns[:n], SEP, 1, budget=budget, spare=0.5).left_out for n in range(1, len(turns) + 1)]
+    firsts = [build_prompt(turns[:n], SEP, 1, budget=budget, spare=0.5).left_out for n in range(1, len(turns) + 1)]
 
     assert firsts == sorted(firsts)
     for n, (before, after) in enumerate(itertools.pairwise(firsts), start=1):
@@ -432,7 +432,7 @@ def talks(draw: st.DrawFn, weights: st.SearchStrategy[float]) -> Conversation:
     return Conversation(["x"] * len(speakers), speakers, draw(st.integers(0, 1)), weights=given_weights)
 
 
-def windows_of(conversation: Conversation, supervised: list[bool], max_length: int) -> list[Window]:
+def windows_batch(conversation: Conversation, supervised: list[bool], max_length: int) -> list[Window]:
     """Windows in which the ids of turn n are n hundreds and some."""
     ids = [range(100 * n + 100, 100 * n + 101 + n % 3) for n in range(len(conversation.turns))]
     return list(make_windows(encoded_turns(conversation, ids, supervised), SEP, 0, max_length=max_length))
@@ -444,18 +444,18 @@ def test_weights_of_0_and_1_are_those_turns_masked(talk: Conversation, loss_on: 
     chosen = supervised_turns(unweighted, loss_on)
     masked = [one and weight == 1 for one, weight in zip(chosen, talk.turn_weights, strict=True)]
 
-    windows = windows_of(talk, supervised_turns(talk, loss_on), max_length)
+    windows = windows_batch(talk, supervised_turns(talk, loss_on), max_length)
 
-    assert windows == windows_of(unweighted, masked, max_length)
+    assert windows == windows_batch(unweighted, masked, max_length)
     assert all(window.weights is None for window in windows)
 
 
 @given(talk=talks(st.floats(0.1, 9)), loss_on=LOSS_ON, max_length=st.integers(6, 40))
 def test_every_target_has_the_weight_of_its_turn(talk: Conversation, loss_on: str, max_length: int) -> None:
     supervised = supervised_turns(talk, loss_on)
-    windows = windows_of(talk, supervised, max_length)
+    windows = windows_batch(talk, supervised, max_length)
 
-    plain = windows_of(replace(talk, weights=None), supervised, max_length)
+    plain = windows_batch(replace(talk, weights=None), supervised, max_length)
     assert [replace(window, weights=None) for window in windows] == plain
     for window in windows:
         weights = window.weights or [float(label != IGNORED) for label in window.labels]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from convmodel import Conversation, ConversationTokenizer
 from convmodel.layout.sequence import IGNORED
-from convmodel.layout.token_view import piece, token_view, visible, visible_line
+from convmodel.layout.token_view import token_text, token_view, visible, visible_line
 
 TALK = Conversation(["Be kind.", "Hello [bold]\nyou[/]", "How are you", "Fine"], ["system", "Ann", "Bob", "Ann"], 1)
 
@@ -65,25 +65,25 @@ def test_a_tokenizer_that_joins_turns_names_its_speakers_too(bytelevel_tokenizer
 def test_a_piece_shows_what_the_token_holds(
     gpt2_tokenizer: ConversationTokenizer, text: str, pieces: list[str]
 ) -> None:
-    assert [piece(gpt2_tokenizer, index) for index in gpt2_tokenizer.encode(text)] == pieces
+    assert [token_text(gpt2_tokenizer, index) for index in gpt2_tokenizer.encode(text)] == pieces
 
 
 def test_pieces_of_sentencepiece_keep_their_spaces(zoo_folders: dict[str, str]) -> None:
     tokenizer = ConversationTokenizer.from_pretrained(zoo_folders["unigram"])
 
-    pieces = [piece(tokenizer, index) for index in tokenizer.encode("Hello you 🦜")]
+    pieces = [token_text(tokenizer, index) for index in tokenizer.encode("Hello you 🦜")]
 
     assert "".join(pieces).startswith("·Hello·you·")
     assert pieces[-4:] == ["⟨F0⟩", "⟨9F⟩", "⟨A6⟩", "⟨9C⟩"]
 
 
 def test_a_token_that_does_not_exist_is_called_by_its_number(gpt2_tokenizer: ConversationTokenizer) -> None:
-    assert piece(gpt2_tokenizer, 70000) == "⟨token 70000⟩"
+    assert token_text(gpt2_tokenizer, 70000) == "⟨token 70000⟩"
 
 
 def test_every_token_of_a_family_has_a_visible_name(family: ConversationTokenizer) -> None:
     for index in range(min(len(family), 2000)):
-        name = piece(family, index)
+        name = token_text(family, index)
         assert name or index in family.hf_tokenizer.all_special_ids
         assert not any(unicodedata.category(character)[0] in "CZ" for character in name)
 

@@ -289,8 +289,8 @@ def test_windows_supervise_each_chosen_turn_once(
     conversation = Conversation([text for text, _ in turns], [speaker for _, speaker in turns])
     if not family.layout.use_token_types:
         conversation = conversation.joined()
-    who = conversation.who
-    second = [name for name in conversation.names if name != who[0]]
+    who = conversation.turn_speakers
+    second = [name for name in conversation.speaker_names if name != who[0]]
     chosen = {"all": who, "responses": second, "Ann": ["Ann"], "Zed": []}.get(str(loss_on), ["Ann", "Bob"])
     targets = [family.encode(text) for text, name in zip(conversation.turns, who, strict=True) if name in chosen]
     if loss_on == "last":

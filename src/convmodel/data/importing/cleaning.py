@@ -124,7 +124,7 @@ class Cleaner:
             return f"longer than {_count(rules.max_turns, 'turn')}"
         if rules.max_chars is not None and sum(map(len, conversation.turns)) > rules.max_chars:
             return f"longer than {_count(rules.max_chars, 'character')}"
-        if len(set(conversation.who[conversation.pinned :])) < rules.min_speakers:
+        if len(set(conversation.turn_speakers[conversation.pinned :])) < rules.min_speakers:
             return f"fewer than {_count(rules.min_speakers, 'speaker')}"
         return None
 

@@ -255,7 +255,7 @@ def _segmenting(options: ImportOptions, chats: Sequence[Chat], account: ImportAc
 def _with_me(conversations: Iterable[Conversation], how: Segmenting, account: ImportAccount) -> Iterator[Conversation]:
     """Leaves out what holds nothing to learn: the speaker to learn says nothing in it."""
     for conversation in conversations:
-        if how.me is None or how.me in conversation.who[conversation.pinned :]:
+        if how.me is None or how.me in conversation.turn_speakers[conversation.pinned :]:
             yield rename(conversation, how)
         else:
             account.dropped[silent(how.me)] += 1

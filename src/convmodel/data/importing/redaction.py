@@ -72,8 +72,8 @@ class Redactor:
 
     def redact(self, conversation: Conversation) -> Conversation:
         """Returns the conversation with masks and pseudonyms; it has as many turns, and none of them is empty."""
-        speakers = [self.pseudonym(name) for name in conversation.who]
-        mentions = self._mentions((*conversation.names, *self._people))
+        speakers = [self.pseudonym(name) for name in conversation.turn_speakers]
+        mentions = self._mentions((*conversation.speaker_names, *self._people))
         turns = []
         for turn in conversation.turns:
             for rule in RULES:

@@ -146,9 +146,12 @@ def segment(chats: Sequence[Chat], how: Segmenting, dropped: Counter[str] | None
 
 def rename(conversation: Conversation, how: Segmenting) -> Conversation:
     """Gives the speakers of a conversation that was one already the names they have in training."""
-    free = dict.fromkeys(conversation.who[conversation.pinned :])
+    free = dict.fromkeys(conversation.turn_speakers[conversation.pinned :])
     names = _names(free, how)
-    who = [*conversation.who[: conversation.pinned], *(names[name] for name in conversation.who[conversation.pinned :])]
+    who = [
+        *conversation.turn_speakers[: conversation.pinned],
+        *(names[name] for name in conversation.turn_speakers[conversation.pinned :]),
+    ]
     renamed = replace(conversation, speakers=who)
     return renamed if how.keep_messages else renamed.joined()
 

@@ -222,7 +222,7 @@ def _bad(rows: Sequence[Row], reason: str) -> tuple[int, ConversationError]:
 
 def _checked(conversation: Conversation) -> Conversation:
     """Refuses names that could not be written to a file; the turns have been checked."""
-    for name in (conversation.id or "", *conversation.names):
+    for name in (conversation.id or "", *conversation.speaker_names):
         try:
             name.encode()
         except UnicodeEncodeError as error:

@@ -130,7 +130,7 @@ def conversation_of_rows(rows: Sequence[Mapping[str, Any]]) -> Conversation:
 
     Example:
         >>> rows = [{"conv_id": 7, "speaker": "Ann", "text": "Hi"}, {"conv_id": 7, "speaker": "Bob", "text": "Hello"}]
-        >>> conversation_of_rows(rows).who
+        >>> conversation_of_rows(rows).turn_speakers
         ('Ann', 'Bob')
     """
     last = rows[-1]
@@ -206,7 +206,7 @@ def _with_system(conversation: Conversation, value: Mapping[str, Any]) -> Conver
     return replace(
         conversation,
         turns=(system, *conversation.turns),
-        speakers=("system", *conversation.who),
+        speakers=("system", *conversation.turn_speakers),
         pinned=1,
         weights=(1, *conversation.turn_weights),
     )

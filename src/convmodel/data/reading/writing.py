@@ -19,7 +19,7 @@ def to_record(conversation: Conversation) -> dict[str, Any]:
         {'id': 'talk-7', 'turns': ['Hi', 'Hello'], 'speakers': ['user', 'assistant']}
     """
     record: dict[str, Any] = {} if conversation.id is None else {"id": conversation.id}
-    record |= {"turns": list(conversation.turns), "speakers": list(conversation.who)}
+    record |= {"turns": list(conversation.turns), "speakers": list(conversation.turn_speakers)}
     if conversation.pinned:
         record["pinned"] = conversation.pinned
     if conversation.weights is not None:

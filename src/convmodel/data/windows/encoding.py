@@ -193,12 +193,12 @@ def encode_chunk(
     options: dict[str, Any] = {"max_length": max_length, "loss_on": loss_on}
     problems = Problems(on_error)
     try:
-        made = tokenizer.windows_of(conversations, **options)
+        made = tokenizer.windows_batch(conversations, **options)
     except (ConversationError, ContextTooLongError):
         made = []
         for number, conversation in enumerate(conversations, first):
             try:
-                made += tokenizer.windows_of([conversation], **options)
+                made += tokenizer.windows_batch([conversation], **options)
             except (ConversationError, ContextTooLongError) as error:
                 message = f"conversation {conversation.id or number}: {error}"
                 if on_error == "fail":
@@ -217,5 +217,5 @@ def encode_chunk(
         first_skipped=problems.messages[0] if problems.messages else "",
     )
     for conversation in conversations:
-        account.meet(conversation.names)
+        account.meet(conversation.speaker_names)
     return Chunk(windows, account)

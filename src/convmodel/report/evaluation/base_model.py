@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from convmodel.errors import ModelLoadError
-from convmodel.files.hub import ADAPTER_CONFIG, base_of_adapters
+from convmodel.files.hub import ADAPTER_CONFIG, adapter_base
 from convmodel.training.best import FINE_TUNED_FROM
 
 _LINE = re.compile(rf"^\| {FINE_TUNED_FROM} \| `(.+)` \|$", re.MULTILINE)
@@ -19,7 +19,7 @@ def recorded_base(model: str | os.PathLike[str]) -> str | None:
     folder = Path(model)
     try:
         if (folder / ADAPTER_CONFIG).is_file():
-            return base_of_adapters(folder)
+            return adapter_base(folder)
         found = _LINE.search((folder / "README.md").read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, ModelLoadError):
         return None

@@ -28,7 +28,7 @@ from convmodel.evaluation.response_metrics import Exchange, response_figures
 from convmodel.evaluation.turn_statistics import Array, measure_turns
 from convmodel.evaluation.verbatim_copies import Copy, copy_figures, find_copies
 from convmodel.generation.self_chat import SelfTalk, opening_of
-from convmodel.hf_model.fingerprint import weights_identity
+from convmodel.hf_model.fingerprint import model_fingerprint
 from convmodel.hf_model.log_probs import BATCH_SIZE
 from convmodel.hf_model.next_turn import before_last, has_next_turn
 from convmodel.layout.architecture import window_length
@@ -188,7 +188,7 @@ def identity_of(model: ConversationModel) -> dict[str, Any]:
     """Describes which model it is, so that it can be told from others."""
     config = model.hf_model.config
     return {
-        "weights": weights_identity(model.hf_model),
+        "weights": model_fingerprint(model.hf_model),
         "parameters": model.hf_model.num_parameters(),
         "vocabulary": len(model.tokenizer.hf_tokenizer),
         "tokenizer": hashlib.sha256(
@@ -206,7 +206,7 @@ def chosen_contexts(conversations: Sequence[Conversation], count: int, seed: int
 
 
 def _is_answered(conversation: Conversation) -> bool:
-    return has_next_turn(conversation) and before_last(conversation).next_speaker() == conversation.who[-1]
+    return has_next_turn(conversation) and before_last(conversation).next_speaker() == conversation.turn_speakers[-1]
 
 
 def _usable(found: Evaluated, settings: Settings) -> list[int]:

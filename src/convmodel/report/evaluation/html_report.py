@@ -148,10 +148,10 @@ def _extremes(card: ReportCard) -> str:
 
 
 def _turns(conversation: Conversation) -> str:
-    names = list(dict.fromkeys(conversation.who))
+    names = list(dict.fromkeys(conversation.turn_speakers))
     return "".join(
         _turn(who, text, " other" * (names.index(who) % 2))
-        for who, text in zip(conversation.who, conversation.turns, strict=True)
+        for who, text in zip(conversation.turn_speakers, conversation.turns, strict=True)
     )
 
 
@@ -167,7 +167,7 @@ def _responses(card: ReportCard) -> str:
         return ""
     parts = ["<h2>Responses</h2>"]
     for index, exchange in enumerate(models[0].exchanges[:SHOWN_RESPONSES]):
-        said = _turn(exchange.context.who[-1], exchange.context.turns[-1])
+        said = _turn(exchange.context.turn_speakers[-1], exchange.context.turns[-1])
         said += _turn("really said", exchange.reference, " other")
         for model in models:
             said += _turn(model.name, model.exchanges[index].response or "(nothing)", " model")

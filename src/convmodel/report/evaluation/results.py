@@ -157,7 +157,7 @@ def data_identity(conversations: Iterable[Conversation]) -> str:
     """Hashes what is said and by whom."""
     found = hashlib.sha256()
     for conversation in conversations:
-        found.update(repr((conversation.turns, conversation.who, conversation.pinned)).encode())
+        found.update(repr((conversation.turns, conversation.turn_speakers, conversation.pinned)).encode())
     return found.hexdigest()[:16]
 
 

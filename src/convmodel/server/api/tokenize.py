@@ -12,7 +12,7 @@ from convmodel.generation.options import GenerationOptions
 from convmodel.generation.respond import make_prompt
 from convmodel.layout.architecture import positions
 from convmodel.layout.sequence import Prompt
-from convmodel.layout.token_view import piece
+from convmodel.layout.token_view import token_text
 from convmodel.server.api.requests import make_options, read_conversation
 from convmodel.server.api.schemas import TokenizeRequest
 from convmodel.server.serving.model_registry import Served
@@ -46,7 +46,7 @@ def _tokens(
 ) -> tuple[list[dict[str, Any]], list[str]]:
     tokenizer = served.model.tokenizer
     arranged = conversation if tokenizer.layout.use_token_types else conversation.joined()
-    names = list(dict.fromkeys((*arranged.names, tokenizer.responder(conversation, options.reply_as))))
+    names = list(dict.fromkeys((*arranged.speaker_names, tokenizer.responder(conversation, options.reply_as))))
     turns = _turns(conversation, arranged, sum(index == tokenizer.sep_token_id for index in prompt.input_ids) - 1)
     shown: list[dict[str, Any]] = []
     number = -1
@@ -56,7 +56,7 @@ def _tokens(
         shown.append(
             {
                 "id": index,
-                "text": tokenizer.sep_token if is_separator else piece(tokenizer, index),
+                "text": tokenizer.sep_token if is_separator else token_text(tokenizer, index),
                 "type": kind,
                 "speaker": names[kind],
                 "turn": turns[number] if number < len(turns) else None,
@@ -70,6 +70,6 @@ def _turns(conversation: Conversation, arranged: Conversation, kept: int) -> Seq
     """Returns the first message of each turn that a prompt keeps: the pinned ones, and the newest others."""
     starts = [*range(len(conversation.turns))]
     if len(arranged.turns) < len(starts):
-        starts = [0, *accumulate(conversation.runs())][:-1]
+        starts = [0, *accumulate(conversation.run_lengths())][:-1]
     newest = kept - arranged.pinned
     return [*starts[: arranged.pinned], *starts[len(starts) - newest :]]

@@ -129,7 +129,7 @@ class Statistics:
         self.conversations += 1
         self.turns += len(conversation.turns)
         self.turns_per_conversation.counts[len(conversation.turns)] += 1
-        for speaker, turn, learned in zip(conversation.who, conversation.turns, supervised, strict=True):
+        for speaker, turn, learned in zip(conversation.turn_speakers, conversation.turns, supervised, strict=True):
             tokens = len(tokenizer.encode(turn))
             known = speaker in self.turns_by_speaker or len(self.turns_by_speaker) < _NAMES
             name = speaker if known else ""  # no speaker is called so

@@ -8,7 +8,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
-from convmodel.hf_model.fingerprint import weights_identity
+from convmodel.hf_model.fingerprint import model_fingerprint
 from convmodel.training.config import FitConfig
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def run_identity(
         "processes": processes,
         "training data": _windows(train),
         "validation data": None if valid is None else _windows(valid),
-        "first weights": weights_identity(hf_model),
+        "first weights": model_fingerprint(hf_model),
     }
     same: dict[str, Any] = json.loads(json.dumps(facts))
     return same

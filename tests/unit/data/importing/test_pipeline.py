@@ -57,7 +57,7 @@ def test_a_chat_becomes_training_data(tmp_path: Path) -> None:
         "No, what about the river river number 0, Ann?",
         "Call 0 times\nor write to ann@example.org",
     )
-    assert (first.who, first.started_at) == (("Ann", "Bob", "Ann"), datetime(2024, 1, 15, 20, 0))
+    assert (first.turn_speakers, first.started_at) == (("Ann", "Bob", "Ann"), datetime(2024, 1, 15, 20, 0))
     newest = min(conversation.started_at for conversation in parts["test"] if conversation.started_at)
     assert all(one.started_at < newest for name in ("train", "valid") for one in parts[name] if one.started_at)
     assert any("day/month/year" in note for note in account.notes)
@@ -75,7 +75,7 @@ def test_me_is_learned_and_personal_data_is_masked(tmp_path: Path) -> None:
     assert "ann@example.org" not in text
     assert account.masked == {"email": 30, "name": 60}
     parts = read(tmp_path / "data")
-    assert all(one.who == ("user", "assistant", "user") for part in parts.values() for one in part)
+    assert all(one.turn_speakers == ("user", "assistant", "user") for part in parts.values() for one in part)
     assert sorted(one.id or "" for part in parts.values() for one in part) == [f"{n:06d}" for n in range(1, 31)]
 
 
@@ -275,7 +275,7 @@ def test_somebody_called_assistant_is_not_taken_for_me(tmp_path: Path) -> None:
 
     import_conversations([path], tmp_path / "data", ImportOptions(segmenting=Segmenting(me="Ann"), shares=(1, 0, 0)))
 
-    assert read(tmp_path / "data")["train"][0].who == ("assistant", "assistant (2)", "Cem")
+    assert read(tmp_path / "data")["train"][0].turn_speakers == ("assistant", "assistant (2)", "Cem")
 
 
 def test_nobody_of_the_name_is_no_import(tmp_path: Path) -> None:

@@ -223,7 +223,7 @@ def test_no_turn_and_no_speaker_is_lost(said: list[tuple[str, str]]) -> None:
     found = Redactor().redact(chat)
 
     assert len(found.turns) == len(chat.turns)
-    assert len(set(found.names)) <= len(set(chat.names))
+    assert len(set(found.speaker_names)) <= len(set(chat.speaker_names))
 
 
 @given(awkward)

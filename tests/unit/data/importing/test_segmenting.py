@@ -75,7 +75,7 @@ def test_messages_may_stay_turns_of_their_own() -> None:
 def test_me_becomes_the_assistant_and_one_other_the_user() -> None:
     first, second = segment([TALK], Segmenting(me="Bob"))
 
-    assert (first.who, second.who) == (("user", "assistant"), ("assistant", "user"))
+    assert (first.turn_speakers, second.turn_speakers) == (("user", "assistant"), ("assistant", "user"))
 
 
 GROUP = chat(("Ann", "Hi", 0), ("Cem", "Hi both", 1), ("Bob", "Yes", 2), ("Ann", "Good", 3))
@@ -84,7 +84,7 @@ GROUP = chat(("Ann", "Hi", 0), ("Cem", "Hi both", 1), ("Bob", "Yes", 2), ("Ann",
 def test_a_group_keeps_its_names_beside_the_assistant() -> None:
     [conversation] = segment([GROUP], Segmenting(me="Bob"))
 
-    assert conversation.who == ("Ann", "Cem", "assistant", "Ann")
+    assert conversation.turn_speakers == ("Ann", "Cem", "assistant", "Ann")
 
 
 def test_the_others_of_a_group_may_be_merged() -> None:
@@ -189,5 +189,5 @@ def test_parts_without_me_are_counted() -> None:
 
     [conversation] = segment([talk], Segmenting(me="Bob"), dropped)
 
-    assert conversation.who == ("user", "assistant")
+    assert conversation.turn_speakers == ("user", "assistant")
     assert dropped == {"Bob says nothing": 1}

@@ -16,7 +16,7 @@ from convmodel.errors import ConversationError
 
 TURNS = ["Hi", "Go away", "Why?", "Sorry"]
 WEIGHTED = Conversation(TURNS, weights=[1, 0, 1, 1])
-SPEAKERS = list(WEIGHTED.who)
+SPEAKERS = list(WEIGHTED.turn_speakers)
 
 
 def messages(*, said_by: str = "role", said: str = "content", **second: Any) -> list[dict[str, Any]]:
