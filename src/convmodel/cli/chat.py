@@ -1,6 +1,5 @@
 """`convmodel chat`: a conversation in the terminal."""
 
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from convmodel.cli.model_options import (
     sampling,
 )
 from convmodel.errors import ConfigError, ConvModelError
+from convmodel.files.json_lines import append_line
 from convmodel.generation.defaults import TEMPERATURE, TOP_P
 from convmodel.server.settings import KEY_VARIABLE
 
@@ -172,9 +172,5 @@ class Chat:
         if not file or conversation is None:
             raise ConfigError("nothing to save yet" if file else "say where: /save FILE")
         line = {"turns": conversation.turns, "speakers": conversation.turn_speakers, "pinned": conversation.pinned}
-        try:
-            with Path(file).expanduser().open("a", encoding="utf-8") as lines:
-                lines.write(json.dumps(line, ensure_ascii=False) + "\n")
-        except OSError as error:
-            raise ConfigError(f"{file} cannot be written: {error.strerror}") from error
+        append_line(Path(file).expanduser(), line)
         console.print(f"added to {file}", style="dim", markup=False, highlight=False)

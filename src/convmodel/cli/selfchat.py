@@ -1,8 +1,6 @@
 """`convmodel selfchat`: models that talk to each other, to be listened to."""
 
-import json
 from itertools import islice
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -20,7 +18,8 @@ from convmodel.conversation import DEFAULT_SPEAKERS, Conversation
 from convmodel.data.reading.reader import ConversationReader
 from convmodel.data.reading.shapes import AUTO
 from convmodel.data.reading.writing import to_record
-from convmodel.errors import ConfigError, SaveError
+from convmodel.errors import ConfigError
+from convmodel.files.json_lines import append_line, require_appendable
 from convmodel.generation.defaults import TEMPERATURE, TOP_P
 from convmodel.generation.self_chat import SelfChat, SelfTalk, opening_of
 
@@ -63,7 +62,7 @@ def command(
     if len(models) not in (1, len(names)):
         raise ConfigError(f"{len(models)} models for {len(names)} speakers ({speakers}): give one, or one for each")
     if output is not None:
-        _add(Path(output), "")  # before the models are asked
+        require_appendable(output, fix="choose another --output")  # before the models are asked
     loaded = {name: load_model(name, quantize=quantize) for name in dict.fromkeys(models)}
     cast = dict(zip(names, [loaded[name] for name in models] * (len(names) if len(models) == 1 else 1), strict=True))
     drawing = sampling(greedy=greedy, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens)
@@ -87,7 +86,7 @@ def command(
         results.append(talk.result())
         _tell(results[-1])
         if output is not None:
-            _add(Path(output), json.dumps(to_record(results[-1].conversation), ensure_ascii=False) + "\n")
+            append_line(output, to_record(results[-1].conversation), fix="choose another --output")
     if len(results) > 1:
         loops = sum(result.loop is not None for result in results)
         console.print(f"{loops} of {len(results)} conversations went round in a circle", highlight=False)
@@ -113,11 +112,3 @@ def _tell(result: SelfChat) -> None:
     if result.cut_off:
         notes.append(f"{result.cut_off} cut off at the longest length")
     console.print(f"({'; '.join(notes)})", style="dim", highlight=False, soft_wrap=True)
-
-
-def _add(path: Path, line: str) -> None:
-    try:
-        with path.open("a", encoding="utf-8", newline="\n") as file:
-            file.write(line)
-    except OSError as error:
-        raise SaveError(f"{path} cannot be written: {error.strerror or error}; choose another --output") from error

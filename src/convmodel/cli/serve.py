@@ -11,6 +11,7 @@ import typer
 from convmodel.cli.console import console, load_model
 from convmodel.cli.model_options import QuantizeOption, chosen_model
 from convmodel.errors import ConfigError, MissingExtraError
+from convmodel.files.json_lines import require_appendable
 from convmodel.server.settings import KEY_VARIABLE
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def command(
     )
     for place in (feedback, votes):
         if place is not None:
-            _require_writable(place)
+            require_appendable(place)
     named = _named(models or [chosen_model(None)])
     opened = listen(host, port)
 
@@ -169,11 +170,3 @@ def _named(models: Sequence[str]) -> dict[str, str]:
             raise ConfigError(f"two models are called {name}: write NAME=MODEL for one of them")
         named[name] = place
     return named
-
-
-def _require_writable(place: Path) -> None:
-    try:
-        with place.open("a", encoding="utf-8"):
-            pass
-    except OSError as error:
-        raise ConfigError(f"{place} cannot be written: {error.strerror or error}") from error

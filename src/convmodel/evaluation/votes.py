@@ -10,8 +10,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from convmodel.errors import ConversationError, SaveError
+from convmodel.errors import ConversationError
 from convmodel.evaluation.wilson import wilson
+from convmodel.files.json_lines import append_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +61,7 @@ def add_vote(path: str | os.PathLike[str], vote: Vote) -> None:
     Raises:
         SaveError: If the file cannot be written.
     """
-    try:
-        with Path(path).open("a", encoding="utf-8", newline="\n") as file:
-            file.write(json.dumps(asdict(vote), ensure_ascii=False) + "\n")
-    except OSError as error:
-        raise SaveError(f"{path} cannot be written: {error.strerror or error}; choose another --votes") from error
+    append_line(path, asdict(vote), fix="choose another --votes")
 
 
 def read_votes(path: str | os.PathLike[str]) -> list[Vote]:

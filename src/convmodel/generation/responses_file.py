@@ -17,6 +17,7 @@ from convmodel.conversation import Conversation
 from convmodel.data.reading.reader import ConversationReader
 from convmodel.errors import ConfigError, ConversationError, ConvModelError, SaveError
 from convmodel.files.atomic import lock
+from convmodel.files.json_lines import write_line
 from convmodel.generation.batched import TOGETHER, Result, respond_to_many
 from convmodel.generation.engine.engine import Engine
 from convmodel.generation.options import OWN_OPTIONS, GenerationOptions
@@ -106,9 +107,7 @@ def write_responses(
             told.add(record)
             prompt_tokens += record.get("prompt_tokens", 0)
             response_tokens += sum(record.get("response_tokens", ()))
-            file.write((json.dumps(record, ensure_ascii=False) + "\n").encode())
-            if told.lines % TOGETHER == 0:
-                _to_disk(file)
+            write_line(file, record, sync=told.lines % TOGETHER == 0)
     return Written(told.lines, told.failed, told.first_error, kept, prompt_tokens, response_tokens)
 
 
@@ -167,7 +166,8 @@ def _opened(path: Path, facts: dict[str, Any], *, overwrite: bool) -> Iterator[B
                 note.write_text(json.dumps(facts, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
                 file.truncate()
             yield file
-            _to_disk(file)
+            file.flush()
+            os.fsync(file.fileno())
         note.unlink()
     except OSError as error:
         if isinstance(error, ConvModelError):
@@ -195,8 +195,3 @@ def _whole_groups(file: BinaryIO) -> list[bytes]:
     file.seek(sum(map(len, kept)))
     file.truncate()
     return kept
-
-
-def _to_disk(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())

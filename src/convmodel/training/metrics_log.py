@@ -16,11 +16,13 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from convmodel.errors import SaveError
 from convmodel.files.atomic import staged
+from convmodel.files.json_lines import append_line
 from convmodel.training.metrics_reader import METRICS_FILE, TRAINING, VALIDATION, read_lines
 
 logger = logging.getLogger(__name__)
+
+_JSON: dict[str, Any] = {"default": str, "ensure_ascii": True}  # settings may hold paths, in any encoding
 
 
 class MetricsFile(TrainerCallback):
@@ -38,7 +40,7 @@ class MetricsFile(TrainerCallback):
 
     def __init__(self, folder: str | os.PathLike[str], begin: Mapping[str, Any]) -> None:
         self._path = Path(folder, METRICS_FILE)
-        self._first = _dumped({"event": "begin", **begin})
+        self._first = json.dumps({"event": "begin", **begin}, **_JSON)
         self._started = time.perf_counter()
         self._opened = False
         self._last = {"loss": -1, "eval_loss": -1}
@@ -85,30 +87,17 @@ class MetricsFile(TrainerCallback):
             measured = {name: _number(logs[name]) for name in ("epoch", *names) if name in logs}
             seconds = round(time.perf_counter() - self._started, 3)
             now = datetime.now(UTC).isoformat(timespec="seconds")
-            self._append(_dumped({"step": state.global_step, **measured, "seconds": seconds, "time": now}))
+            record = {"step": state.global_step, **measured, "seconds": seconds, "time": now}
+            append_line(self._path, record, fix="make room and resume", **_JSON)
 
     def _replace(self, lines: list[str]) -> None:
         with staged(self._path.parent) as stage:
             (stage / self._path.name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="\n")
         self._opened = True
 
-    def _append(self, line: str) -> None:
-        """Opens the file for each line: what is written is then out of this process's hands, whatever ends it."""
-        try:
-            with self._path.open("a", encoding="utf-8", newline="\n") as file:
-                file.write(f"{line}\n")
-        except OSError as error:
-            raise SaveError(
-                f"{self._path} cannot be written: {error.strerror or error}; make room and resume"
-            ) from error
-
     @staticmethod
     def _warn(problem: str) -> None:
         logger.warning("%s; the line is left out", problem)
-
-
-def _dumped(record: dict[str, Any]) -> str:
-    return json.dumps(record, default=str)
 
 
 def _number(value: Any) -> int | float | None:

@@ -3,12 +3,12 @@
 Owns: the written form of a conversation.
 """
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from convmodel.conversation import Conversation
+from convmodel.files.json_lines import write_line
 
 
 def to_record(conversation: Conversation) -> dict[str, Any]:
@@ -32,8 +32,8 @@ def to_record(conversation: Conversation) -> dict[str, Any]:
 def write_jsonl(path: Path, conversations: Iterable[Conversation]) -> int:
     """Writes conversations, one a line, and returns how many there were."""
     number = 0
-    with path.open("w", encoding="utf-8", newline="\n") as file:
+    with path.open("wb") as file:
         for conversation in conversations:
             number += 1
-            file.write(json.dumps(to_record(conversation), ensure_ascii=False) + "\n")
+            write_line(file, to_record(conversation))
     return number

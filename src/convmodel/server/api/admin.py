@@ -3,7 +3,6 @@
 Owns: what feedback becomes: conversations of which only the judged turn counts in training.
 """
 
-import json
 import threading
 from datetime import UTC, datetime
 from math import isfinite
@@ -16,6 +15,7 @@ from starlette.responses import JSONResponse, Response
 
 from convmodel.errors import ConversationError, SaveError
 from convmodel.evaluation.votes import Vote, add_vote, count_wins, read_votes
+from convmodel.files.json_lines import append_line
 from convmodel.server.api.openapi import ERRORS
 from convmodel.server.api.requests import ENCODING, read_conversation
 from convmodel.server.api.schemas import FeedbackRequest, Message, TokenizeRequest, VoteRequest
@@ -136,11 +136,8 @@ def _record(message: Message, text: str, weight: int) -> dict[str, Any]:
 
 
 def _add_line(place: Path, record: dict[str, Any]) -> None:
-    try:
-        with _writing, place.open("a", encoding="utf-8", newline="\n") as file:
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
-    except OSError as error:
-        raise SaveError(f"{place} cannot be written: {error.strerror or error}") from error
+    with _writing:
+        append_line(place, record, fix="choose another --feedback")
 
 
 def _read_votes(place: Path) -> list[Vote]:

@@ -1,0 +1,90 @@
+"""JSON lines: files that grow by one JSON object per line.
+
+Owns: the form of a line, and appending one whole or not at all. Knows nothing of what the objects mean.
+"""
+
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from convmodel.errors import SaveError
+
+
+def to_line(record: Any, **options: Any) -> bytes:
+    r"""Encodes a record as one line of UTF-8, its newline included.
+
+    Args:
+        record: Anything that `json.dumps` accepts.
+        **options: Passed to `json.dumps`; by default, other characters than ASCII stay readable.
+
+    Example:
+        >>> to_line({"turns": ["Hi", "Hello"]})
+        b'{"turns": ["Hi", "Hello"]}\n'
+    """
+    return (json.dumps(record, **{"ensure_ascii": False} | options) + "\n").encode()
+
+
+def write_line(file: BinaryIO, record: Any, *, sync: bool = False) -> None:
+    """Writes a record to an open file; with `sync`, waits until everything in the file is on the disk."""
+    file.write(to_line(record))
+    if sync:
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def require_appendable(path: str | os.PathLike[str], *, fix: str = "choose another file") -> None:
+    """Checks, before work begins, that a file can be appended to; creates it if it is missing.
+
+    Raises:
+        SaveError: If it cannot.
+    """
+    _append(path, b"", fix)
+
+
+def append_line(path: str | os.PathLike[str], record: Any, *, fix: str = "choose another file", **options: Any) -> None:
+    """Appends a record to a file, which is created if it is missing and closed again.
+
+    A line that does not fit on the disk is removed again. A last line without a newline, which a killed process or an
+    editor left, stays as it is: the record goes on a line of its own, and readers report or skip the torn one.
+
+    Args:
+        path: The file.
+        record: Anything that `json.dumps` accepts.
+        fix: What the user can do if the file cannot be written; the end of the error message.
+        **options: See `to_line`.
+
+    Raises:
+        SaveError: If the file cannot be written.
+    """
+    line = to_line(record, **options)
+    if _is_torn(Path(path)):
+        line = b"\n" + line
+    _append(path, line, fix)
+
+
+def _append(path: str | os.PathLike[str], line: bytes, fix: str) -> None:
+    try:
+        with Path(path).open("ab", buffering=0) as file:
+            written = 0
+            try:
+                while written < len(line):
+                    written += file.write(line[written:])
+            except OSError:
+                if written:
+                    with suppress(OSError):  # the first error is the one to report
+                        file.truncate(file.tell() - written)
+                raise
+    except OSError as error:
+        raise SaveError(f"{path} cannot be written: {error.strerror or error}; {fix}") from error
+
+
+def _is_torn(path: Path) -> bool:
+    """Returns whether the last line of a regular file has no newline; False if it cannot be read."""
+    with suppress(OSError):
+        if path.is_file() and path.stat().st_size:
+            with path.open("rb") as file:
+                file.seek(-1, os.SEEK_END)
+                return file.read(1) != b"\n"
+    return False
