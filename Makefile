@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format docs build clean
+.PHONY: help setup demo test check format docs build smoke clean
 
 help: ## say what each target does
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -42,6 +42,9 @@ docs: $(STAMP) ## write the generated documents again
 
 build: $(STAMP) ## build the wheel and the source archive into dist/
 	@$(BIN)/python -m build
+
+smoke: $(STAMP) ## build the wheel and test it in a new environment, from an empty folder
+	@$(BIN)/python scripts/smoke_test.py
 
 clean: ## delete caches and what was built; the environment stays
 	rm -rf build dist htmlcov .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,34 @@
+"""README names tests for what it promises; each of them must exist where its link leads."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+LINKS = re.findall(r"\[`(test_\w+)`\]\(([^)]+)\)", README)
+
+
+def test_readme_names_the_equalities() -> None:
+    """At least the twelve equalities that the library is built on."""
+    rows = README.partition("| equality | test |")[2].partition("\n\n")[0].splitlines()[2:]
+    assert len(rows) >= 12
+    assert all("[`test_" in row for row in rows)
+
+
+@pytest.mark.parametrize(("name", "file"), LINKS)
+def test_a_linked_test_exists(name: str, file: str) -> None:
+    tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
+    assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]
+)
+def test_relative_links_lead_to_files(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    targets = re.findall(r"\]\((?!https?:|#)([^)#\s]+)", text)
+    missing = [target for target in targets if not (ROOT / page).parent.joinpath(target).exists()]
+    assert not missing
