@@ -1,4 +1,4 @@
-"""README names tests for what it promises; each of them must exist where its link leads."""
+"""README names tests for what it promises, and the pages name files; each of them must exist."""
 
 import ast
 import re
@@ -7,6 +7,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "RELEASING.md",
+    *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")),
+]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 LINKS = re.findall(r"\[`(test_\w+)`\]\(([^)]+)\)", README)
 
@@ -24,11 +30,15 @@ def test_a_linked_test_exists(name: str, file: str) -> None:
     assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
 
 
-@pytest.mark.parametrize(
-    "page", ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]
-)
+@pytest.mark.parametrize("page", PAGES)
 def test_relative_links_lead_to_files(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     targets = re.findall(r"\]\((?!https?:|#)([^)#\s]+)", text)
     missing = [target for target in targets if not (ROOT / page).parent.joinpath(target).exists()]
     assert not missing
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_named_on_a_page_exist(page: str) -> None:
+    named = re.findall(r"`((?:benchmarks|examples|scripts|tests)/[\w./-]+)`", (ROOT / page).read_text(encoding="utf-8"))
+    assert not [name for name in named if not (ROOT / name).exists()]
