@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+from test_architecture import LAYERS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -42,3 +43,10 @@ def test_relative_links_lead_to_files(page: str) -> None:
 def test_files_named_on_a_page_exist(page: str) -> None:
     named = re.findall(r"`((?:benchmarks|examples|scripts|tests)/[\w./-]+)`", (ROOT / page).read_text(encoding="utf-8"))
     assert not [name for name in named if not (ROOT / name).exists()]
+
+
+def test_contributing_lists_the_layers() -> None:
+    table = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("layer (from the top) |")[2]
+    rows = [line for line in table.partition("\n\n")[0].splitlines() if re.match(r"\| \d", line)]
+    listed = [{name.removesuffix("/").removesuffix(".py") for name in re.findall(r"`([^`]+)`", row)} for row in rows]
+    assert listed == LAYERS
