@@ -23,7 +23,7 @@ from typing import Any
 from convmodel import ConversationModel
 from convmodel.generation.engine.engine import Engine
 from convmodel.server.run import listen, make_server
-from convmodel.server.serving.model_registry import Service
+from convmodel.server.serving.model_registry import ModelRegistry
 from convmodel.server.serving.scheduler import Scheduler
 from convmodel.server.settings import ServerSettings
 
@@ -122,7 +122,7 @@ class Address:
 class Serving(Address):
     """A server in a thread."""
 
-    service: Service = None  # type: ignore[assignment]
+    registry: ModelRegistry = None  # type: ignore[assignment]
     server: Any = None
     loop: Any = None
 
@@ -133,14 +133,14 @@ class Serving(Address):
         return {task for task in found if task.get_coro().__qualname__ not in names}
 
     def scheduler(self, name: str = "tiny") -> Scheduler:
-        return self.service.get(name).scheduler
+        return self.registry.get(name).scheduler
 
     def engine(self, name: str = "tiny") -> Engine:
         return self.scheduler(name).engine
 
     def model(self, name: str = "tiny") -> Any:
         """What `scripted` and `watched` take for a model: the server's engine, not that of the Python API."""
-        model = self.service.get(name).model
+        model = self.registry.get(name).model
         return SimpleNamespace(hf_model=model.hf_model, tokenizer=model.tokenizer, engine=self.engine(name))
 
     def is_idle(self, name: str = "tiny") -> bool:
@@ -182,27 +182,27 @@ def wait_until(is_so: Callable[[], Any], seconds: float = PATIENCE) -> float:
 def serving(models: Mapping[str, ConversationModel], **settings: Any) -> Iterator[Serving]:
     """Serves models in a thread until the end of the block."""
     with serving_loaded(lambda: models, **settings) as served:
-        wait_until(lambda: served.service.state == "ready")
+        wait_until(lambda: served.registry.state == "ready")
         yield served
 
 
 @contextmanager
 def serving_loaded(load: Callable[[], Mapping[str, ConversationModel]], **settings: Any) -> Iterator[Serving]:
     """Serves what a function loads, from the moment on in which the server listens."""
-    service, opened = Service(load, ServerSettings(**settings)), listen("127.0.0.1", 0)
-    port, server = opened.getsockname()[1], make_server(service)
+    registry, sock = ModelRegistry(load, ServerSettings(**settings)), listen("127.0.0.1", 0)
+    port, server = sock.getsockname()[1], make_server(registry)
     loops: list[asyncio.AbstractEventLoop] = []
 
     async def serve() -> None:
         loops.append(asyncio.get_running_loop())
-        await server.serve([opened])
+        await server.serve([sock])
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
     try:
         wait_until(lambda: server.started)
         key = settings.get("api_keys", [None])[0]
-        yield Serving(port, key, service, server, loops[0])
+        yield Serving(port, key, registry, server, loops[0])
     finally:
         server.should_exit = True
         thread.join(PATIENCE)

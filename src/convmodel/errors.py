@@ -23,7 +23,15 @@ class ConversationError(ConvModelError, ValueError):
 
 
 class ContextTooLongError(ConvModelError, ValueError):
-    """A turn does not fit in the model's positions, even after all older turns were left out."""
+    """A turn does not fit in the model's positions, even after all older turns were left out.
+
+    Attributes:
+        problem: What does not fit, without advice; callers other than Python's give advice of their own.
+    """
+
+    def __init__(self, problem: str, fix: str = "") -> None:
+        super().__init__(f"{problem}; {fix}" if fix else problem)
+        self.problem = problem
 
 
 class ConfigError(ConvModelError, ValueError):

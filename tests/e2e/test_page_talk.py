@@ -35,7 +35,7 @@ def test_what_is_said_is_what_the_model_would_generate(page: Page, server: Servi
     page.get_by_role("button", name="Done").click()
     talk(page, "What do you do for fun?")
 
-    model = server.service.get("chitchat").model
+    model = server.registry.get("chitchat").model
     drawing = {"do_sample": True, "temperature": 0.8, "top_p": 0.95, "top_k": 0, "seed": 5, "min_new_tokens": 1}
     assert shown(page)[1] == model.generate(["What do you do for fun?"], **drawing).responses[0]
     page.get_by_role("button", name="Regenerate").click()

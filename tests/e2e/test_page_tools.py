@@ -63,7 +63,7 @@ def test_the_inspector_shows_the_tokens_of_the_prompt(page: Page, server: Servin
         talk(page, "Hello")
         talk(page, "How are <sep> you?")
 
-    tokenizer = server.service.get("chitchat").model.tokenizer
+    tokenizer = server.registry.get("chitchat").model.tokenizer
     ids = tokenizer(["Hello", "Hi", "How are <sep> you?"])["input_ids"]
     expect(panel.locator(".token small")).to_have_text([str(index) for index in ids])
     expect(panel.locator(".separator")).to_have_count(4)  # the one that was typed is text

@@ -17,8 +17,7 @@ from schemathesis.specs.openapi.checks import (
 from serving import HELLO, Serving, wait_until
 
 from convmodel.server.app import create_app
-from convmodel.server.middleware import Gate
-from convmodel.server.serving.model_registry import Service
+from convmodel.server.serving.model_registry import ModelRegistry
 from convmodel.server.settings import ServerSettings
 
 pytestmark = pytest.mark.loopback
@@ -34,9 +33,7 @@ FAST, THOROUGH = 6, 400  # examples of each route
 
 
 def document() -> dict[str, Any]:
-    gate = create_app(Service(dict, ServerSettings()))
-    assert isinstance(gate, Gate)
-    app: Any = gate._app
+    app: Any = create_app(ModelRegistry(dict, ServerSettings())).app
     found: dict[str, Any] = app.openapi()
     return found
 

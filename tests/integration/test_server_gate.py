@@ -15,8 +15,7 @@ from starlette.routing import Route
 
 from convmodel import ConversationModel
 from convmodel.server.app import create_app
-from convmodel.server.middleware import Gate
-from convmodel.server.serving.model_registry import Service
+from convmodel.server.serving.model_registry import ModelRegistry
 from convmodel.server.settings import ServerSettings
 
 pytestmark = pytest.mark.loopback
@@ -39,9 +38,7 @@ def locked(served_models: dict[str, ConversationModel]) -> Iterator[Serving]:
 
 def routes() -> list[tuple[str, str]]:
     """Each path with each of its methods, as the application has them."""
-    gate = create_app(Service(dict, ServerSettings()))
-    assert isinstance(gate, Gate)
-    app: Any = gate._app
+    app: Any = create_app(ModelRegistry(dict, ServerSettings())).app
     plain = [(route.path, method) for route in app.routes if isinstance(route, Route) for method in route.methods or ()]
     included = [(each.path, method) for each in iter_route_contexts(app.routes) for method in each.methods or ()]
     return sorted({*plain, *included})
@@ -273,7 +270,7 @@ def test_logs_hold_nothing_that_anybody_said(locked: Serving, caplog: pytest.Log
     assert locked.get("/v1/models", **mine | {"Authorization": f"Bearer {secret}"}).status == 401
 
     def told() -> list[dict[str, Any]]:
-        found = [record.__dict__.get("told", {}) for record in caplog.records]
+        found = [record.__dict__.get("fields", {}) for record in caplog.records]
         return [each for each in found if each.get("request") == "mine"]
 
     # The log of uvicorn's that pytest listens to is switched off.

@@ -116,7 +116,9 @@ def test_a_client_that_leaves_frees_its_place_within_a_step(
         assert script.steps - before <= 2  # the step in work, and maybe one before the loop hears of it
         assert own.chat().json["choices"][0]["message"]["content"] == "Hi"
         wait_until(lambda: not own.tasks())
-    told = [record.__dict__["told"]["status"] for record in caplog.records if record.name == "convmodel.server.access"]
+    told = [
+        record.__dict__["fields"]["status"] for record in caplog.records if record.name == "convmodel.server.access"
+    ]
     assert told == [200 if stream else 499, 200]
 
 

@@ -119,7 +119,7 @@ def test_bodies_are_bounded_and_a_server_that_stops_is_passed_over(proxy: Addres
         proxy.post("/v1/chat/completions", model="tiny", messages=[{"role": "user", "content": "x" * 2**20}]).status
         == 413
     )
-    servers[0].service.drain()
+    servers[0].registry.drain()
     for number in range(8):
         body = {"model": "tiny", "messages": [{"role": "user", "content": "Hi"}], "max_completion_tokens": 2}
         assert proxy.ask("POST", "/v1/chat/completions", body, {"X-Session-Id": str(number)}).status == 200

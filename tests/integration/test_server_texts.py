@@ -200,7 +200,7 @@ def test_feedback_is_what_fit_reads(own: Serving, judgement: dict[str, str], sai
     messages = turns("Hello", LINES, "How are you?", "Go away")
     answer = own.post("/feedback", model="tiny", messages=messages, **judgement)
     assert (answer.status, answer.json) == (200, {"object": "feedback", "saved": True})
-    place = own.service.settings.feedback
+    place = own.registry.settings.feedback
     assert place is not None
     [conversation] = ConversationReader(place)
     assert conversation.turns == ("Hello", LINES, "How are you?", said)
@@ -221,7 +221,7 @@ def test_a_model_is_fitted_with_feedback(own: Serving, bytelevel_folder: Path, t
     own.post("/feedback", model="tiny", messages=turns("Hello", "Bad"), rating="down")
     model = ConversationModel.from_pretrained(bytelevel_folder, device="cpu")
     model.fit(
-        str(own.service.settings.feedback),
+        str(own.registry.settings.feedback),
         epochs=60,
         learning_rate=1e-2,
         batch_size=1,
@@ -237,7 +237,7 @@ def test_pinned_and_named_feedback(own: Serving) -> None:
         {"role": "assistant", "content": "Hello", "name": "Bob"},
     ]
     assert own.post("/feedback", model="tiny", messages=messages, rating="up").status == 200
-    [conversation] = ConversationReader(own.service.settings.feedback or "")
+    [conversation] = ConversationReader(own.registry.settings.feedback or "")
     assert conversation.turn_speakers == ("system", "Ann", "Bob")
     assert conversation.pinned == 1
     assert list(conversation.turn_weights) == [0, 0, 1]
@@ -252,7 +252,7 @@ def test_bad_feedback_is_not_saved(own: Serving, change: dict[str, Any]) -> None
     answer = own.post("/feedback", **({"model": "tiny", "messages": turns("Hello", "Hi")} | change))
     assert answer.status == (404 if "model" in change else 400)
     assert answer.error["message"]
-    place = own.service.settings.feedback
+    place = own.registry.settings.feedback
     assert place is not None
     assert not place.exists()
 
@@ -270,7 +270,7 @@ def vote(own: Serving, winner: str | None, context: str = "Hello") -> Any:
 
 
 def test_votes_are_those_of_compare(own: Serving) -> None:
-    place = own.service.settings.votes
+    place = own.registry.settings.votes
     assert place is not None
     add_vote(place, Vote(["Hi"], ["B", "A"], ["x", "y"], "B"))
     add_vote(place, Vote(["Hi"], ["B", "C"], ["x", "y"], "C"))
@@ -286,12 +286,12 @@ def test_votes_are_those_of_compare(own: Serving) -> None:
 
 def test_votes_go_on_with_those_of_an_earlier_server(own: Serving, served_models: dict[str, ConversationModel]) -> None:
     vote(own, "B", LINES)
-    with serving(served_models, votes=own.service.settings.votes) as later:
+    with serving(served_models, votes=own.registry.settings.votes) as later:
         assert vote(later, "B")["wins"] == 2
 
 
 def test_a_broken_file_is_no_fault_of_the_client(own: Serving, caplog: pytest.LogCaptureFixture) -> None:
-    feedback, votes = own.service.settings.feedback, own.service.settings.votes
+    feedback, votes = own.registry.settings.feedback, own.registry.settings.votes
     assert votes is not None
     assert feedback is not None
     votes.write_text("somebody's secret\n", encoding="utf-8")

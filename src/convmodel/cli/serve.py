@@ -71,18 +71,18 @@ def command(
     """
     try:
         from convmodel.server.run import listen, run
-        from convmodel.server.serving.model_registry import Service
+        from convmodel.server.serving.model_registry import ModelRegistry
         from convmodel.server.settings import ServerSettings
     except ImportError as error:
         raise MissingExtraError(f"serving needs {error.name}: pip install 'convmodel[serve]'") from error
-    from convmodel.server.logs import use_json_lines
-    from convmodel.server.middleware import hosts_of
+    from convmodel.server.logs import use_json_logs
+    from convmodel.server.middleware import host_names
 
     keys = _keys(api_key or [], api_key_file)
     hosts = _hosts(host, allowed_host or [], has_keys=bool(keys), insecure=insecure_no_auth)
     settings = ServerSettings(
         api_keys=keys,
-        hosts=hosts_of(host, hosts),
+        hosts=host_names(host, hosts),
         max_queue=max_queue,
         wait_seconds=wait_limit,
         run_seconds=run_limit,
@@ -110,8 +110,8 @@ def command(
         )
         return loaded
 
-    use_json_lines()
-    run(Service(load, settings), opened)
+    use_json_logs()
+    run(ModelRegistry(load, settings), opened)
 
 
 def _keys(given: Sequence[str], place: Path | None) -> tuple[str, ...]:

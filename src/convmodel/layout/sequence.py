@@ -223,10 +223,11 @@ def build_prompt(
         if not cut or cut_tokens >= len(kept[-1].ids):
             pinned = sum(turn.cost for turn in kept[:-1])
             others = f" beside {pinned} of pinned turns" if pinned else ""
-            cure = "" if cut else ", or cut its beginning (cut_long_turn=True)"
+            or_cut = "" if cut else ", or cut its beginning (cut_long_turn=True)"
             raise ContextTooLongError(
                 f"the newest turn has {len(kept[-1].ids)} tokens, {cut_tokens} more than fit in a prompt of "
-                f"{budget}{others}; shorten it, ask for fewer new tokens{cure}"
+                f"{budget}{others}",
+                f"shorten it, ask for fewer new tokens{or_cut}",
             )
         kept[-1] = replace(kept[-1], ids=kept[-1].ids[cut_tokens:])
     ids, types = lay_out(kept, separator, responder)

@@ -1,6 +1,6 @@
-"""What goes wrong, as OpenAI's API tells it.
+"""Errors in the form of OpenAI's API.
 
-Owns: the error envelope, and which status each of our own errors has.
+Owns: the error envelope, and the HTTP status of each of convmodel's own errors.
 """
 
 import json
@@ -18,11 +18,9 @@ from convmodel.errors import ConfigError, ContextTooLongError, ConversationError
 
 logger = logging.getLogger(__name__)
 
-INVALID = "invalid_request_error"
-
 
 class ErrorDetails(BaseModel):
-    """What one error says."""
+    """One error."""
 
     message: str
     type: str
@@ -31,17 +29,17 @@ class ErrorDetails(BaseModel):
 
 
 class ErrorEnvelope(BaseModel):
-    """The body of every response that is no success."""
+    """The body of every response that reports an error."""
 
     error: ErrorDetails
 
 
 class ApiError(Exception):
-    """A request that is answered with an error.
+    """An error as a client receives it.
 
     Attributes:
         status: The HTTP status.
-        headers: Headers beside the body.
+        headers: Additional response headers.
     """
 
     def __init__(
@@ -49,7 +47,7 @@ class ApiError(Exception):
         status: int,
         message: str,
         *,
-        type: str = INVALID,
+        type: str = "invalid_request_error",
         param: str | None = None,
         code: str | None = None,
         headers: Mapping[str, str] | None = None,
@@ -61,7 +59,7 @@ class ApiError(Exception):
 
     @property
     def envelope(self) -> dict[str, Any]:
-        """The body.
+        """The response body.
 
         Example:
             >>> ApiError(404, "there is no model gpt-5", param="model").envelope["error"]["param"]
@@ -70,62 +68,64 @@ class ApiError(Exception):
         return {"error": self._details}
 
     def response(self) -> Response:
-        """The whole response."""
-        # In ASCII, since it may quote what is no text, such as half a pair of UTF-16.
+        """Returns the whole response."""
+        # In ASCII, since the message may quote text that UTF-8 cannot encode, such as a lone surrogate.
         return Response(json.dumps(self.envelope), self.status, self.headers, media_type="application/json")
 
 
 def unavailable(message: str, code: str, seconds: int) -> ApiError:
-    """Tells a client to come back later."""
+    """Returns a 503 that asks the client to retry after some seconds."""
     return ApiError(503, message, type="server_error", code=code, headers={"Retry-After": str(seconds)})
 
 
-def of_exception(error: Exception) -> ApiError:
-    """Tells a client what one of our errors, or any other, means to it."""
+def api_error(error: Exception) -> ApiError:
+    """Converts any exception to the error that the client receives."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, ContextTooLongError):
-        what = str(error).partition(";")[0]  # the cure there is that of Python's API
-        said = f"{what}: shorten it, or ask for fewer new tokens"
-        return ApiError(400, said, param="messages", code="context_length_exceeded")
+        # The error's own advice names options of the Python API.
+        message = f"{error.problem}: shorten it, or ask for fewer new tokens"
+        return ApiError(400, message, param="messages", code="context_length_exceeded")
     if isinstance(error, ConversationError):
         return ApiError(400, str(error), param="messages")
     if isinstance(error, ConfigError):
         return ApiError(400, str(error))
-    # What it says may hold a path, or a part of somebody's conversation: that is for the log.
-    return ApiError(500, "the model failed at this request; the server's log says more", type="server_error")
+    # The message may contain a path or a part of a conversation, so only the log has it.
+    return ApiError(500, "the model failed on this request: see the server's log", type="server_error")
 
 
-def of_validation(error: RequestValidationError) -> ApiError:
-    """Names the first parameter that is wrong, and what it must be."""
+def _validation_error(error: RequestValidationError) -> ApiError:
+    """Reports the first invalid parameter."""
     first = error.errors()[0]
-    kind, place = first["type"], [str(part) for part in first["loc"] if part != "body"]
-    param = ".".join(place) or None
-    if kind == "json_invalid":
-        return ApiError(400, "the body is no JSON", code="invalid_json")
-    if kind == "extra_forbidden":
+    param = ".".join(str(part) for part in first["loc"] if part != "body") or None
+    if first["type"] == "json_invalid":
+        return ApiError(400, "the body is not valid JSON", code="invalid_json")
+    if first["type"] == "extra_forbidden":
         return ApiError(400, f"{param} is not supported here: leave it out", param=param, code="unsupported_parameter")
-    said = first["msg"].removeprefix("Value error, ")
-    return ApiError(400, f"{param}: {said}" if param else said, param=param)
+    message = first["msg"].removeprefix("Value error, ")
+    return ApiError(400, f"{param}: {message}" if param else message, param=param)
 
 
-async def answer_validation(request: Request, error: Exception) -> Response:
+async def handle_validation_error(request: Request, error: Exception) -> Response:
     """Answers a request whose body or path is malformed."""
     assert isinstance(error, RequestValidationError)
-    return of_validation(error).response()
+    return _validation_error(error).response()
 
 
-async def answer_http(request: Request, error: Exception) -> Response:
-    """Answers with statuses that the framework raises: an unknown path, a wrong method."""
+async def handle_http_error(request: Request, error: Exception) -> Response:
+    """Answers with an error of the framework, such as an unknown path or a wrong method."""
     assert isinstance(error, HTTPException)
-    said = {404: f"there is no {request.url.path} here", 405: f"{request.method} is no method of {request.url.path}"}
-    message = said.get(error.status_code, str(error.detail))
+    messages = {404: f"there is no {request.url.path}", 405: f"{request.url.path} does not support {request.method}"}
+    message = messages.get(error.status_code, str(error.detail))
     return ApiError(error.status_code, message, headers=error.headers).response()
 
 
-async def answer_any(request: Request, error: Exception) -> Response:
-    """Answers with our own errors; what the gate does not hear of is logged here."""
-    found = of_exception(error)
-    if found.status == 500 and isinstance(error, ConvModelError):
+async def handle_error(request: Request, error: Exception) -> Response:
+    """Answers with any other error, and logs those of convmodel's own that become a 500.
+
+    Errors that are not convmodel's own propagate to the middleware, which logs them.
+    """
+    converted = api_error(error)
+    if converted.status == 500 and isinstance(error, ConvModelError):
         logger.error("%s failed", request.scope["route"].path, exc_info=error)
-    return found.response()
+    return converted.response()

@@ -1,6 +1,6 @@
-"""Logs as JSON, a line an event.
+"""Logs in JSON, one object per line.
 
-Owns: their form. What people say is in none of them.
+Owns: the format of the lines. None of them contains text of a conversation.
 """
 
 import json
@@ -8,29 +8,29 @@ import logging
 import time
 
 
-class JsonLines(logging.Formatter):
-    """Writes each record as one JSON object.
+class JsonFormatter(logging.Formatter):
+    """Formats each record as one JSON object; `extra={"fields": {...}}` adds fields.
 
     Example:
         >>> record = logging.LogRecord("convmodel.server", logging.INFO, "", 0, "ready", None, None)
-        >>> json.loads(JsonLines().format(record))["message"]
+        >>> json.loads(JsonFormatter().format(record))["message"]
         'ready'
     """
 
     def format(self, record: logging.LogRecord) -> str:
         """Returns the line."""
-        told = {
+        fields = {
             "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created)),
             "level": record.levelname.lower(),
             "message": record.getMessage(),
-            **getattr(record, "told", {}),
+            **getattr(record, "fields", {}),
         }
         if record.exc_info:
-            told["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(told, ensure_ascii=False)
+            fields["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(fields, ensure_ascii=False)
 
 
-def use_json_lines() -> None:
-    """Lets all logs of this program be written so."""
+def use_json_logs() -> None:
+    """Makes all handlers of the root logger write JSON."""
     for handler in logging.getLogger().handlers:
-        handler.setFormatter(JsonLines())
+        handler.setFormatter(JsonFormatter())

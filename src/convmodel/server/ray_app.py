@@ -1,6 +1,6 @@
 """The server as a Ray Serve application: replicas on one machine or many, behind one address.
 
-Owns: how many replicas there are, how many requests each takes, and that a conversation stays with its replica.
+Owns: the number of replicas, the number of requests per replica, and routing a conversation to the same replica.
 
     serve run convmodel.server.ray_app:build model=builtin:chitchat max_replicas=4
 """
@@ -15,24 +15,24 @@ from starlette.types import ASGIApp
 from convmodel.generation.engine.engine import MAX_ROWS
 from convmodel.model import ConversationModel
 from convmodel.server.app import create_app
-from convmodel.server.serving.model_registry import Service
+from convmodel.server.serving.model_registry import ModelRegistry
 from convmodel.server.settings import KEY_VARIABLE, LOOPBACK, ServerSettings
 
 
 class RayArguments(BaseModel):
-    """What `serve run` may be told, as `name=value`, or under `args` in a configuration file.
+    """The arguments of `serve run`, as `name=value`, or under `args` in a configuration file.
 
     Attributes:
-        model: A folder that all machines see, a hub id, or `builtin:chitchat`.
-        name: What clients call it.
-        min_replicas: How many there are at least.
-        max_replicas: How many there may be.
-        cpus: Cores of each replica.
-        gpus: Devices of each replica.
+        model: A folder that all machines can read, a Hub id, or `builtin:chitchat`.
+        name: The model's id for clients.
+        min_replicas: The smallest number of replicas.
+        max_replicas: The largest number of replicas.
+        cpus: Cores per replica.
+        gpus: GPUs per replica.
         quantize: `int8`, on CPUs.
-        hosts: Names that a Host header may have, with commas between; `*` for any, where there is a key.
-        system_messages: Whether system messages are taken by a model that was trained without.
-        cache_memory: MiB for what each replica remembers of conversations; a quarter of its weights.
+        hosts: Allowed names in the Host header, separated by commas; `*` for any, if there is a key.
+        system_messages: Whether a model that was trained without system messages accepts them.
+        cache_memory: MiB per replica for cached conversations; by default a quarter of the weights.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -50,27 +50,27 @@ class RayArguments(BaseModel):
 
 
 def build(arguments: RayArguments) -> serve.Application:
-    """Makes the application: replicas that come and go with the number of requests in work.
+    """Returns the application, which starts and stops replicas with the number of running requests.
 
-    A replica takes as many requests as share its steps, and as many again that wait; more wait at the proxy, and
-    beyond that they are refused with 429, as by one server. `CONVMODEL_API_KEY` names the key, if one is needed.
+    A replica takes as many requests as fit in one batch, and as many again that wait; more wait at the proxy, and
+    beyond that they are refused with 429, as by a single server. `CONVMODEL_API_KEY` is the key, if one is needed.
     """
     keys = tuple(filter(None, [os.environ.get(KEY_VARIABLE)]))
     settings = ServerSettings(
         api_keys=keys,
-        hosts=tuple(each.strip() for each in arguments.hosts.split(",")),
+        hosts=tuple(host.strip() for host in arguments.hosts.split(",")),
         max_queue=MAX_ROWS,
         system_messages=arguments.system_messages,
         cache_bytes=None if arguments.cache_memory is None else arguments.cache_memory * 2**20,
     )
 
-    def make() -> ASGIApp:
-        # Before the replica says that it is there, so that none is asked in vain.
+    def make_app() -> ASGIApp:
+        # Loaded before the replica reports that it is ready, so that no request is refused.
         model = ConversationModel.from_pretrained(arguments.model, quantize=arguments.quantize)
-        return create_app(Service(lambda: {arguments.name: model}, settings))
+        return create_app(ModelRegistry(lambda: {arguments.name: model}, settings))
 
     deployment = serve.deployment(
-        serve.ingress(make)(),
+        serve.ingress(make_app)(),
         name="convmodel",
         autoscaling_config=AutoscalingConfig(
             min_replicas=arguments.min_replicas,

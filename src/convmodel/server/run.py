@@ -1,6 +1,6 @@
-"""The server as a program: it listens, and ends well.
+"""Runs the server: listening, and shutting down.
 
-Owns: what a signal does: no more requests are taken, those in work are answered, then it ends.
+Owns: what a signal does: new requests are refused, running ones are finished, then the server stops.
 """
 
 import asyncio
@@ -20,70 +20,72 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from convmodel.errors import ConfigError
 from convmodel.server.app import create_app
 from convmodel.server.errors import ApiError
-from convmodel.server.serving.model_registry import Service
+from convmodel.server.serving.model_registry import ModelRegistry
 
 logger = logging.getLogger(__name__)
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Opens the address that a server is to listen at.
+    """Opens the socket that a server listens at.
 
     Raises:
-        ConfigError: If it is taken, or none of this machine's.
+        ConfigError: If the address is taken, or not an address of this machine.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # The protocol must be said: asyncio switches Nagle's algorithm off only where it sees it, and with it each response
-    # whose head and body are written one after the other waits 40 ms for an acknowledgement.
-    opened = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    # With the protocol given explicitly, asyncio disables Nagle's algorithm. Otherwise a response whose head and
+    # body are written separately would wait 40 ms for an acknowledgement.
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        opened.bind((host, port))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
     except OSError as error:
-        opened.close()
+        sock.close()
         raise ConfigError(f"cannot listen at {host}:{port}: {error.strerror}; give another --port or --host") from error
-    return opened
+    return sock
 
 
-def run(service: Service, opened: socket.socket) -> None:
-    """Serves until a signal comes, and then until all requests in work are answered.
+def run(registry: ModelRegistry, sock: socket.socket) -> None:
+    """Serves until a signal arrives, and then until all running requests are answered.
 
     Raises:
-        Exception: What went wrong when the models were loaded.
+        Exception: The error that loading the models raised.
     """
-    asyncio.run(make_server(service).serve([opened]))
-    if service.error is not None:
-        raise service.error
+    asyncio.run(make_server(registry).serve([sock]))
+    if registry.error is not None:
+        raise registry.error
 
 
-def make_server(service: Service) -> uvicorn.Server:
-    """Makes a server of a service, which ends well when its `handle_exit` is called."""
+def make_server(registry: ModelRegistry) -> uvicorn.Server:
+    """Returns the server of a registry; its `handle_exit` shuts it down gracefully."""
     config = uvicorn.Config(
-        create_app(service),
+        create_app(registry),
         http=_Protocol,
         log_config=None,
-        access_log=False,  # the gate writes one without anybody's text
+        access_log=False,  # the middleware writes one without paths and queries
         server_header=False,
         proxy_headers=False,
-        timeout_keep_alive=round(service.settings.head_seconds),
+        timeout_keep_alive=round(registry.settings.head_seconds),
         timeout_graceful_shutdown=5,
         h11_max_incomplete_event_size=32 * 2**10,
         ws="none",
     )
-    return _Server(config, service)
+    return _Server(config, registry)
 
 
 class _Protocol(H11Protocol):
-    """HTTP, whose errors have the form of all others."""
+    """HTTP/1.1 with errors in the form of all others."""
 
     def send_400_response(self, msg: str) -> None:
-        """Answers what is no HTTP, or has a head that is too long, and closes the connection."""
+        """Answers a request that is not valid HTTP or whose head is too long, and closes the connection."""
         too_long = getattr(sys.exception(), "error_status_hint", 400) == 431
-        error = ApiError(431, "the headers are too long") if too_long else ApiError(400, "this is no request of HTTP")
+        error = (
+            ApiError(431, "the headers are too long") if too_long else ApiError(400, "this is not a valid HTTP request")
+        )
         body = json.dumps(error.envelope).encode()
-        told = {"Content-Type": "application/json", "Content-Length": str(len(body)), "Connection": "close"}
-        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):  # else an answer is on its way already
+        headers = {"Content-Type": "application/json", "Content-Length": str(len(body)), "Connection": "close"}
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):  # otherwise a response was begun already
             for event in (
-                h11.Response(status_code=error.status, headers=[*told.items()]),
+                h11.Response(status_code=error.status, headers=[*headers.items()]),
                 h11.Data(data=body),
                 h11.EndOfMessage(),
             ):
@@ -91,58 +93,59 @@ class _Protocol(H11Protocol):
         self.transport.close()
 
 
-_TICKS = 10  # of uvicorn, a second
+_TICKS_PER_SECOND = 10  # calls of `on_tick` by uvicorn
 
 
 class _Server(uvicorn.Server):
-    """A server that answers what it has taken before it ends."""
+    """A uvicorn server that finishes running requests before it stops."""
 
-    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+    def __init__(self, config: uvicorn.Config, registry: ModelRegistry) -> None:
         super().__init__(config)
-        self._service = service
-        self._asked = False
-        self._silent: dict[Any, tuple[Any, float]] = {}
+        self._registry = registry
+        self._stopping = False
+        self._draining: asyncio.Future[None] | None = None
+        self._idle: dict[Any, tuple[Any, float]] = {}  # each idle connection's last request, and since when
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begins to end; asked a second time, ends at once."""
-        if self._asked:
+        """Begins to shut down; a second signal stops the server at once."""
+        if self._stopping:
             self.should_exit = self.force_exit = True
             return
-        self._asked = True
-        self._service.drain()
-        logger.info("no more requests are taken; %s again ends those in work", signal.Signals(sig).name)
+        self._stopping = True
+        self._registry.drain()
+        logger.info(
+            "shutting down: new requests are refused; %s again aborts the running ones", signal.Signals(sig).name
+        )
 
     async def on_tick(self, counter: int) -> bool:
-        """Called ten times a second: looks at whether it is time to end."""
-        if self._service.state == "failed":
+        """Checks ten times per second whether to stop."""
+        if self._registry.state == "failed":
             self.should_exit = True
-        if self._asked and self._draining is None:
+        if self._stopping and self._draining is None:
             self._draining = asyncio.ensure_future(self._drain())
-        if counter % _TICKS == 0:
-            self._close_silent(time.monotonic())
+        if counter % _TICKS_PER_SECOND == 0:
+            self._close_idle(time.monotonic())
         return bool(await super().on_tick(counter))
 
-    def _close_silent(self, now: float) -> None:
-        """Closes connections that bring no request, or do not take the end of what they were sent.
+    def _close_idle(self, now: float) -> None:
+        """Closes connections that send no request, or do not read the end of their response.
 
-        uvicorn leaves them open, as long as it takes, while a head is half sent or a last byte unread.
+        uvicorn keeps them open without limit while a head is half sent or a last byte unread.
         """
-        limit = self._service.settings.head_seconds
-        before, self._silent = self._silent, {}
+        limit = self._registry.settings.head_seconds
+        before, self._idle = self._idle, {}
         for connection in list(self.server_state.connections):
-            newest = getattr(connection, "cycle", None)
-            if not (newest is None or newest.response_complete or connection.transport.is_closing()):
+            request = getattr(connection, "cycle", None)
+            if not (request is None or request.response_complete or connection.transport.is_closing()):
                 continue
-            known, since = before.get(connection, (newest, now))
-            since = since if known is newest else now
-            self._silent[connection] = (newest, since)
+            last_request, since = before.get(connection, (request, now))
+            since = since if last_request is request else now
+            self._idle[connection] = (request, since)
             if now - since > 2 * limit:
                 connection.transport.abort()
             elif now - since > limit:
                 connection.transport.close()
 
-    _draining: "asyncio.Future[None] | None" = None
-
     async def _drain(self) -> None:
-        await self._service.drained()
+        await self._registry.wait_until_drained()
         self.should_exit = True

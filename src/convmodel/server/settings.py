@@ -1,40 +1,40 @@
-"""What a server may be told, and what it never exceeds.
+"""The server's settings and limits.
 
-Owns: every limit and every waiting time of the server.
+Owns: every limit and every timeout of the server.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
 MAX_BODY = 2**20
-"""Bytes of a request's body."""
+"""Bytes of a request body."""
 
 MAX_CHOICES = 8
-"""Responses to one request."""
+"""Responses per request."""
 
 MAX_STOPS = 16
-"""Texts that may end a response."""
+"""Stop strings per request."""
 
 MAX_STOP_LENGTH = 256
-"""Characters of each of them."""
+"""Characters of a stop string."""
 
 MAX_MESSAGES = 4096
-"""Messages of one request, and prompts of one."""
+"""Messages per request, and content parts per message."""
 
 MAX_BIASES = 1024
-"""Tokens whose logits one request may change."""
+"""Entries of `logit_bias`."""
 
 MAX_ALTERNATIVES = 20
-"""Likeliest tokens that one request may ask for at each token, as OpenAI's API has it."""
+"""`top_logprobs`: the likeliest tokens reported at each position, as in OpenAI's API."""
 
 MAX_NEW_TOKENS = 2**20
-"""The largest number of new tokens that makes sense; the model's positions are the limit that counts."""
+"""The largest value of `max_completion_tokens`; in practice the model's positions are the limit."""
 
 KEY_VARIABLE = "CONVMODEL_API_KEY"
-"""The environment variable that may name a key, of servers and of those who ask them."""
+"""The environment variable with an API key, for the server and for its clients."""
 
 SESSION_HEADER = "X-Session-Id"
-"""Where several servers are behind one address, requests with the same value go to the one that remembers them."""
+"""Behind a load balancer, requests with the same value go to the server that has the conversation cached."""
 
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 """Names of this machine in a Host header."""
@@ -42,23 +42,23 @@ LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """What one server was told.
+    """The settings of one server.
 
     Attributes:
-        api_keys: Keys, one of which a request must carry; with none, no request needs one.
-        hosts: What a Host header may name, without the port; `*` is anything.
-        max_queue: How many requests may wait for each model; more are refused with 429.
+        api_keys: A request must carry one of these keys; if empty, no key is needed.
+        hosts: Allowed names in the Host header, without the port; `*` allows any.
+        max_queue: How many requests may wait per model; more are refused with 429.
         wait_seconds: How long a request may wait before its prompt is read.
-        run_seconds: How long a response may take after that.
-        drain_seconds: How long responses in work may go on after the server was told to stop.
-        head_seconds: How long a connection may stay open without a whole head of a request.
+        run_seconds: How long generating a response may take after that.
+        drain_seconds: How long running requests may continue after the server was asked to stop.
+        head_seconds: How long a connection may stay open without a complete request head.
         body_seconds: How long a client may take to send its body.
-        stall_seconds: How long a client may leave what it was sent unread.
-        ping_seconds: After how much silence a stream says that it is alive.
-        system_messages: Whether models that were trained without system messages take them all the same.
-        cache_bytes: Memory for what each model remembers of conversations; None for the engine's own limit.
-        feedback: The file that feedback is added to; None to take none.
-        votes: The file that votes are added to; None to count them only as long as the server runs.
+        stall_seconds: How long a client may leave a stream unread.
+        ping_seconds: After how much silence a stream sends a comment, to keep the connection open.
+        system_messages: Whether models that were trained without system messages accept them.
+        cache_bytes: Memory for each model's cached conversations; None for the engine's default.
+        feedback: The file to append feedback to; None to refuse feedback.
+        votes: The file to append votes to; None to keep votes in memory only.
     """
 
     api_keys: tuple[str, ...] = ()

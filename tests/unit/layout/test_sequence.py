@@ -133,8 +133,10 @@ def test_a_newest_turn_that_cannot_fit_is_an_error(turns: list[EncodedTurn], cut
 
 
 def test_the_error_counts_tokens_and_names_the_cure() -> None:
-    with pytest.raises(ContextTooLongError, match=r"has 4 tokens, 2 more than fit in a prompt of 4; .*cut_long_turn"):
+    problem = "the newest turn has 4 tokens, 2 more than fit in a prompt of 4"
+    with pytest.raises(ContextTooLongError, match=f"^{problem}; .*cut_long_turn") as caught:
         build_prompt([turn([8, 8]), turn([1, 2, 3, 4])], SEP, 1, budget=4)
+    assert caught.value.problem == problem
 
 
 @pytest.mark.parametrize(

@@ -1,82 +1,75 @@
-"""`POST /v1/completions`: a turn that a text begins, gone on with.
+"""`POST /v1/completions`: continues a turn that a text begins.
 
-Owns: the form of its responses and chunks.
+Owns: the format of its responses and chunks.
 """
 
-import time
-import uuid
-from collections.abc import AsyncIterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from convmodel.server.api.openapi import ERRORS, streamed
-from convmodel.server.api.requests import submit_completion
+from convmodel.server.api.requests import Registry, submit_completion
 from convmodel.server.api.schemas import CompletionRequest
-from convmodel.server.api.streaming import DONE, PING, EventStream, collect, event
+from convmodel.server.api.streaming import DONE, ResponseWriter, event, respond, response_head
 from convmodel.server.api.usage import completion_logprobs, usage
-from convmodel.server.serving.job import Job, pieces_of
-from convmodel.server.serving.model_registry import Served, Service
+from convmodel.server.serving.job import Job, Piece
+from convmodel.server.serving.model_registry import ServedModel
 
 router = APIRouter()
 
 
 @router.post("/v1/completions", responses=ERRORS | streamed("text_completion"), response_model=None)
-async def completions(asked: CompletionRequest, request: Request) -> Response:
-    """Goes on with one text, or with several."""
-    service: Service = request.app.state.service
-    served = service.get(asked.model)
+async def completions(body: CompletionRequest, request: Request, registry: Registry) -> Response:
+    """Continues one text, or several."""
+    served = registry.get(body.model)
     jobs: list[Job] = []
     try:
-        for text in asked.prompts:
-            jobs.append(await submit_completion(served, asked, text))
+        for text in body.prompts:
+            jobs.append(await submit_completion(served, body, text))
     except Exception:
         for job in jobs:
             job.cancel()
         raise
-    head = {"id": f"cmpl-{uuid.uuid4().hex}", "object": "text_completion", "created": int(time.time())}
-    head["model"] = served.id
-    if asked.stream:
-        return EventStream(_events(served, asked, jobs, head, service), jobs, service.settings)
+    return await respond(_CompletionWriter(served, body, jobs), jobs, request, registry.settings, stream=body.stream)
 
-    said = await collect(jobs, request)
-    choices = []
-    for index, pieces in enumerate(said):
-        begin = asked.prompts[index // asked.n] if asked.echo else ""
+
+class _CompletionWriter(ResponseWriter):
+    def __init__(self, served: ServedModel, body: CompletionRequest, jobs: Sequence[Job]) -> None:
+        self._tokenizer = served.model.tokenizer
+        self._body = body
+        self._jobs = jobs
+        self._head = response_head("cmpl", served.id) | {"object": "text_completion"}
+        self._echoes = [text if body.echo else "" for text in body.prompts for _ in range(body.n)]
+        self._offsets = [len(echo) for echo in self._echoes]  # where the text of each choice's next token begins
+
+    def whole(self, responses: Sequence[Sequence[Piece]]) -> dict[str, Any]:
+        choices = [
+            self._choice(index, "".join([echo, *(piece.text for piece in pieces)]), pieces)
+            for index, (echo, pieces) in enumerate(zip(self._echoes, responses, strict=True))
+        ]
+        return {**self._head, "choices": choices, "usage": usage(self._jobs)}
+
+    def start(self) -> Iterator[bytes]:
+        if self._body.echo:
+            for index, echo in enumerate(self._echoes):
+                yield self._chunk({"index": index, "text": echo, "logprobs": None, "finish_reason": None})
+
+    def piece(self, index: int, piece: Piece) -> Iterator[bytes]:
+        yield self._chunk(self._choice(index, piece.text, [piece]))
+
+    def end(self) -> Iterator[bytes]:
+        if self._body.include_usage:
+            yield event({**self._head, "choices": [], "usage": usage(self._jobs)})
+        yield DONE
+
+    def _chunk(self, choice: dict[str, Any]) -> bytes:
+        return event({**self._head, "choices": [choice], **({"usage": None} if self._body.include_usage else {})})
+
+    def _choice(self, index: int, text: str, pieces: Sequence[Piece]) -> dict[str, Any]:
         logprobs = None
-        if asked.logprobs is not None:
-            logprobs = completion_logprobs(served.model.tokenizer, pieces, len(begin))
-        text = begin + "".join(piece.text for piece in pieces)
-        choices.append(_choice(index, text, pieces[-1].finish_reason, logprobs))
-    return JSONResponse({**head, "choices": choices, "usage": usage(jobs)})
-
-
-def _choice(index: int, text: str, reason: str | None, logprobs: Any = None) -> dict[str, Any]:
-    return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
-
-
-async def _events(
-    served: Served, asked: CompletionRequest, jobs: list[Job], head: dict[str, Any], service: Service
-) -> AsyncIterator[bytes]:
-    wants_usage = asked.stream_options is not None and asked.stream_options.include_usage
-    nothing: dict[str, Any] = {"usage": None} if wants_usage else {}
-    offsets = [0] * len(jobs) * asked.n
-    if asked.echo:
-        for index in range(len(offsets)):
-            text = asked.prompts[index // asked.n]
-            offsets[index] = len(text)
-            yield event({**head, "choices": [_choice(index, text, None)], **nothing})
-    async for news in pieces_of(jobs, ping_seconds=service.settings.ping_seconds):
-        if news is None:
-            yield PING
-            continue
-        index, piece = news
-        logprobs = None
-        if asked.logprobs is not None:
-            logprobs = completion_logprobs(served.model.tokenizer, [piece], offsets[index])
-            offsets[index] += sum(map(len, logprobs["tokens"]))
-        yield event({**head, "choices": [_choice(index, piece.text, piece.finish_reason, logprobs)], **nothing})
-    if wants_usage:
-        yield event({**head, "choices": [], "usage": usage(jobs)})
-    yield DONE
+        if self._body.logprobs is not None:
+            logprobs = completion_logprobs(self._tokenizer, pieces, self._offsets[index])
+            self._offsets[index] += sum(map(len, logprobs["tokens"]))
+        return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": pieces[-1].finish_reason}

@@ -1,6 +1,6 @@
-"""What the OpenAPI document says of responses.
+"""The descriptions of responses in the OpenAPI document.
 
-Owns: the statuses that every route may answer with.
+Owns: the statuses that any route may return.
 """
 
 from typing import Any
@@ -8,23 +8,23 @@ from typing import Any
 from convmodel.server.errors import ErrorEnvelope
 
 _STATUSES = {
-    400: "something of the request is not honoured; `param` names it",
-    401: "no key, or a wrong one",
-    403: "the Host header names another machine",
-    404: "no such model or path",
-    408: "the body did not arrive",
+    400: "the request is invalid or not supported; `param` names the field",
+    401: "the key is missing or wrong",
+    403: "the Host header is not a name of this server",
+    404: "there is no such model or path",
+    408: "the body did not arrive in time",
     413: "the body is too long",
-    415: "the body is said to be no JSON",
-    422: "never; malformed requests are answered with 400",
-    429: "too many requests wait; Retry-After says for how long",
-    431: "too many headers, or too long ones",
+    415: "the Content-Type is not application/json",
+    422: "never used; malformed requests are answered with 400",
+    429: "too many requests are waiting; see Retry-After",
+    431: "the headers are too many or too long",
     500: "the model failed",
-    503: "the model is being loaded, or the server is about to stop",
+    503: "the server is loading the model, or shutting down",
     504: "the response took too long",
 }
 
 ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorEnvelope, "description": why} for status, why in _STATUSES.items()
+    status: {"model": ErrorEnvelope, "description": description} for status, description in _STATUSES.items()
 }
 
 
@@ -32,6 +32,6 @@ def streamed(name: str) -> dict[int | str, dict[str, Any]]:
     """Describes a response that is one object, or a stream of its chunks."""
     content = {
         "application/json": {"schema": {"type": "object", "description": name}},
-        "text/event-stream": {},  # OpenAPI 3.1 has no words for events; a schema is taken for that of each
+        "text/event-stream": {},  # OpenAPI 3.1 cannot describe single events: a schema would apply to the whole body
     }
     return {200: {"description": f"the response; with `stream`, events with chunks of {name}", "content": content}}

@@ -1,19 +1,23 @@
-"""Jobs to responses: whole ones, and streams of events.
+"""Jobs to HTTP responses: whole ones, and streams of server-sent events.
 
-Owns: noticing that a client has left, streams that stay alive, and clients that do not read.
+Owns: the loop from a job's pieces to events, noticing that a client has disconnected, keeping silent streams alive, and
+giving up on clients that do not read. It does not know the format of any API: a `ResponseWriter` does.
 """
 
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+import time
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from convmodel.server.errors import ApiError, of_exception
+from convmodel.server.errors import ApiError, api_error
 from convmodel.server.serving.job import Job, Piece, pieces_of
 from convmodel.server.settings import ServerSettings
 
@@ -24,7 +28,7 @@ PING = b": ping\n\n"
 
 
 def event(content: Any, name: str | None = None) -> bytes:
-    r"""Writes one server-sent event, as the HTML standard has it (section 9.2).
+    r"""Returns one server-sent event, as the HTML standard defines it (section 9.2).
 
     Example:
         >>> event({"text": "Hi"})
@@ -34,103 +38,126 @@ def event(content: Any, name: str | None = None) -> bytes:
     return f"{head}data: {json.dumps(content, ensure_ascii=False, separators=(',', ':'))}\n\n".encode()
 
 
-async def collect(jobs: Sequence[Job], request: Request) -> list[list[Piece]]:
-    """Waits for all responses of some jobs, and ends the jobs when the client leaves.
+def response_head(prefix: str, model_id: str) -> dict[str, Any]:
+    """Returns the fields that the whole response and all chunks of its stream share."""
+    return {"id": f"{prefix}-{uuid.uuid4().hex}", "created": int(time.time()), "model": model_id}
 
-    Returns:
-        The pieces of each response.
+
+class ResponseWriter(ABC):
+    """Writes the responses of some jobs in the format of one API, whole or as events."""
+
+    @abstractmethod
+    def whole(self, responses: Sequence[Sequence[Piece]]) -> dict[str, Any]:
+        """Returns the body of a response that is not streamed, from the pieces of each response."""
+
+    @abstractmethod
+    def start(self) -> Iterator[bytes]:
+        """Yields the events before the first piece."""
+
+    @abstractmethod
+    def piece(self, index: int, piece: Piece) -> Iterator[bytes]:
+        """Yields the events of one piece of the response with that index."""
+
+    @abstractmethod
+    def end(self) -> Iterator[bytes]:
+        """Yields the events after the last piece."""
+
+    def error(self, envelope: dict[str, Any]) -> bytes:
+        """Returns the event that ends a stream with an error."""
+        return event(envelope)
+
+
+async def respond(
+    writer: ResponseWriter, jobs: Sequence[Job], request: Request, settings: ServerSettings, *, stream: bool
+) -> Response:
+    """Returns the response to some jobs: whole, once they have finished, or as a stream.
 
     Raises:
-        ApiError: What went wrong; 499 if the client has left.
+        ApiError: If a job failed before a whole response was there, or with 499 if the client has disconnected.
     """
-    found: list[list[Piece]] = [[] for job in jobs for _ in job.texts]
+    if stream:
+        return EventStream(writer, jobs, settings)
+    responses: list[list[Piece]] = [[] for job in jobs for _ in job.texts]
 
-    async def collecting() -> None:
-        async for news in pieces_of(jobs):
-            if news:
-                found[news[0]].append(news[1])
+    async def collect() -> None:
+        async for item in pieces_of(jobs):
+            if item:
+                responses[item[0]].append(item[1])
 
-    working, leaving = asyncio.ensure_future(collecting()), asyncio.ensure_future(_left(request.receive))
-    try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ApiError(499, "the client has left")  # nobody reads this; logs do
-        working.result()
-        return found
-    finally:
-        await _end(jobs, working, leaving)
+    collecting = asyncio.ensure_future(collect())
+    if not await _run_until_disconnect(collecting, jobs, request.receive):
+        raise ApiError(499, "the client disconnected")  # nobody reads this; the access log has the status
+    return JSONResponse(writer.whole(responses))
 
 
 class EventStream(Response):
-    """A stream of server-sent events, which ends its jobs when the client leaves or no longer reads."""
+    """A stream of server-sent events. It cancels its jobs when the client disconnects or no longer reads."""
 
     media_type = "text/event-stream"
 
-    def __init__(
-        self,
-        events: AsyncIterator[bytes],
-        jobs: Sequence[Job],
-        settings: ServerSettings,
-        failed: Callable[[dict[str, Any]], bytes] = event,
-    ) -> None:
-        """Makes a stream.
-
-        Args:
-            events: The events, the last one included.
-            jobs: What is ended with the stream.
-            settings: How long a client may leave events unread.
-            failed: Writes an error envelope as an event.
-        """
+    def __init__(self, writer: ResponseWriter, jobs: Sequence[Job], settings: ServerSettings) -> None:
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
-        self._events = events
+        self._writer = writer
         self._jobs = jobs
         self._settings = settings
-        self._failed = failed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Sends all events."""
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        sending = asyncio.ensure_future(self._send_all(send))
-        leaving = asyncio.ensure_future(_left(receive))
-        try:
-            await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            if sending.done():
-                sending.result()
-        finally:
-            await _end(self._jobs, sending, leaving)
+        await _run_until_disconnect(asyncio.ensure_future(self._send_events(send)), self._jobs, receive)
 
-    async def _send_all(self, send: Send) -> None:
+    async def _events(self) -> AsyncIterator[bytes]:
+        for content in self._writer.start():
+            yield content
+        async for item in pieces_of(self._jobs, ping_seconds=self._settings.ping_seconds):
+            for content in self._writer.piece(*item) if item else (PING,):
+                yield content
+        for content in self._writer.end():
+            yield content
+
+    async def _send_events(self, send: Send) -> None:
         async def write(content: bytes, more: bool = True) -> None:
             message = {"type": "http.response.body", "body": content, "more_body": more}
-            # Not `wait_for`, which before Python 3.12 can lose a cancellation, and the stream would wait for ever.
+            # Not `wait_for`, which before Python 3.12 can lose a cancellation; the stream would then wait forever.
             async with asyncio.timeout(self._settings.stall_seconds):
                 await send(message)
 
         try:
             try:
-                async for content in self._events:
+                async for content in self._events():
                     await write(content)
             except TimeoutError:
                 raise
             except Exception as error:
                 if not isinstance(error, ApiError):
                     logger.exception("a stream failed")
-                await write(self._failed(of_exception(error).envelope))
+                await write(self._writer.error(api_error(error).envelope))
             await write(b"", more=False)
         except TimeoutError:
-            logger.info("a client read nothing for %g s: its stream is ended", self._settings.stall_seconds)
+            logger.info("a client read nothing for %g s: its stream is closed", self._settings.stall_seconds)
 
 
-async def _end(jobs: Sequence[Job], *tasks: "asyncio.Future[None]") -> None:
-    for job in jobs:
-        job.cancel()  # those that have ended do not mind
-    for task in tasks:
+async def _run_until_disconnect(task: "asyncio.Future[None]", jobs: Sequence[Job], receive: Receive) -> bool:
+    """Waits for a task, or until the client disconnects; then cancels the task and all unfinished jobs.
+
+    Returns:
+        Whether the task finished.
+    """
+    disconnect = asyncio.ensure_future(_wait_for_disconnect(receive))
+    try:
+        await asyncio.wait({task, disconnect}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            task.result()
+        return task.done()
+    finally:
+        for job in jobs:
+            job.cancel()  # does nothing to a finished job
         task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+        disconnect.cancel()
+        await asyncio.gather(task, disconnect, return_exceptions=True)
 
 
-async def _left(receive: Receive) -> None:
-    """Waits until the client has left."""
+async def _wait_for_disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass

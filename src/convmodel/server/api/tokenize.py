@@ -1,4 +1,4 @@
-"""The prompt of a conversation, token by token.
+"""`POST /tokenize`: the prompt of a conversation, token by token.
 
 Owns: which message each token of a prompt belongs to.
 """
@@ -7,25 +7,41 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 
+import anyio
+from fastapi import APIRouter
+
 from convmodel.conversation import Conversation
 from convmodel.generation.options import GenerationOptions
 from convmodel.generation.respond import make_prompt
 from convmodel.layout.architecture import positions
 from convmodel.layout.sequence import Prompt
 from convmodel.layout.token_view import token_text
-from convmodel.server.api.requests import make_options, read_conversation
-from convmodel.server.api.schemas import TokenizeRequest
-from convmodel.server.serving.model_registry import Served
+from convmodel.server.api.openapi import ERRORS
+from convmodel.server.api.requests import ENCODING, Registry, make_options, read_conversation
+from convmodel.server.api.schemas import Messages, Name, NewTokens, Strict, Text
+from convmodel.server.serving.model_registry import ServedModel
+
+router = APIRouter()
 
 
-def tokenize(served: Served, asked: TokenizeRequest) -> dict[str, Any]:
-    """Shows the tokens of the prompt that a response would go on with.
+class TokenizeRequest(Strict):
+    """`POST /tokenize`: the exact prompt of a conversation."""
 
-    Raises:
-        ApiError, ConversationError, ContextTooLongError: As a response would.
-    """
-    conversation = read_conversation(served, asked.messages)
-    options = make_options(served, asked.max_completion_tokens, "max_completion_tokens", reply_as=asked.reply_as)
+    model: Text
+    messages: Messages
+    reply_as: Name = "assistant"
+    max_completion_tokens: NewTokens | None = None
+
+
+@router.post("/tokenize", responses=ERRORS)
+async def tokenize(body: TokenizeRequest, registry: Registry) -> dict[str, Any]:
+    """Returns the exact prompt of a conversation: ids, types, pieces of text."""
+    return await anyio.to_thread.run_sync(_tokenize, registry.get(body.model), body, limiter=ENCODING)
+
+
+def _tokenize(served: ServedModel, body: TokenizeRequest) -> dict[str, Any]:
+    conversation = read_conversation(served, body.messages)
+    options = make_options(served, body.max_completion_tokens, "max_completion_tokens", reply_as=body.reply_as)
     prompt = make_prompt(served.model.tokenizer, conversation, options)
     tokens, names = _tokens(served, conversation, options, prompt)
     return {
@@ -42,34 +58,34 @@ def tokenize(served: Served, asked: TokenizeRequest) -> dict[str, Any]:
 
 
 def _tokens(
-    served: Served, conversation: Conversation, options: GenerationOptions, prompt: Prompt
+    served: ServedModel, conversation: Conversation, options: GenerationOptions, prompt: Prompt
 ) -> tuple[list[dict[str, Any]], list[str]]:
     tokenizer = served.model.tokenizer
-    arranged = conversation if tokenizer.layout.use_token_types else conversation.joined()
-    names = list(dict.fromkeys((*arranged.speaker_names, tokenizer.responder(conversation, options.reply_as))))
-    turns = _turns(conversation, arranged, sum(index == tokenizer.sep_token_id for index in prompt.input_ids) - 1)
-    shown: list[dict[str, Any]] = []
+    joined = conversation if tokenizer.layout.use_token_types else conversation.joined()
+    names = list(dict.fromkeys((*joined.speaker_names, tokenizer.responder(conversation, options.reply_as))))
+    turns = _turns(conversation, joined, prompt.input_ids.count(tokenizer.sep_token_id) - 1)
+    tokens: list[dict[str, Any]] = []
     number = -1
-    for index, kind in zip(prompt.input_ids, prompt.types, strict=True):
-        is_separator = index == tokenizer.sep_token_id  # no text has its id
+    for token_id, token_type in zip(prompt.input_ids, prompt.types, strict=True):
+        is_separator = token_id == tokenizer.sep_token_id  # never the id of text
         number += is_separator
-        shown.append(
+        tokens.append(
             {
-                "id": index,
-                "text": tokenizer.sep_token if is_separator else token_text(tokenizer, index),
-                "type": kind,
-                "speaker": names[kind],
+                "id": token_id,
+                "text": tokenizer.sep_token if is_separator else token_text(tokenizer, token_id),
+                "type": token_type,
+                "speaker": names[token_type],
                 "turn": turns[number] if number < len(turns) else None,
                 "separator": is_separator,
             }
         )
-    return shown, names
+    return tokens, names
 
 
-def _turns(conversation: Conversation, arranged: Conversation, kept: int) -> Sequence[int]:
-    """Returns the first message of each turn that a prompt keeps: the pinned ones, and the newest others."""
+def _turns(conversation: Conversation, joined: Conversation, kept: int) -> Sequence[int]:
+    """Returns the index of the first message of each turn in a prompt that keeps the pinned and the newest turns."""
     starts = [*range(len(conversation.turns))]
-    if len(arranged.turns) < len(starts):
+    if len(joined.turns) < len(starts):
         starts = [0, *accumulate(conversation.run_lengths())][:-1]
-    newest = kept - arranged.pinned
-    return [*starts[: arranged.pinned], *starts[len(starts) - newest :]]
+    newest = kept - joined.pinned
+    return [*starts[: joined.pinned], *starts[len(starts) - newest :]]

@@ -1,6 +1,6 @@
-"""What the API counts and measures, in OpenAI's form.
+"""Token counts and log-probabilities in the form of OpenAI's API.
 
-Owns: `usage`, and log-probabilities of tokens.
+Owns: the `usage` object, and log-probabilities per token.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from convmodel.server.serving.job import Job, Piece
 
 
 def usage(jobs: Sequence[Job]) -> dict[str, Any]:
-    """Counts tokens; what OpenAI's API does not have is under `convmodel`."""
+    """Counts tokens; fields that OpenAI's API does not have are under `convmodel`."""
     prompt = sum(len(job.request.ids) for job in jobs)
     completion = sum(job.completion_tokens for job in jobs)
     return {
@@ -20,11 +20,11 @@ def usage(jobs: Sequence[Job]) -> dict[str, Any]:
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
         "prompt_tokens_details": {"cached_tokens": sum(job.request.cached_tokens for job in jobs)},
-        "convmodel": _measured(jobs[0]),
+        "convmodel": _timings(jobs[0]),
     }
 
 
-def _measured(job: Job) -> dict[str, Any]:
+def _timings(job: Job) -> dict[str, Any]:
     begun, first, speed = job.begun_at, job.first_at, job.tokens_per_second
     return {
         "left_out": job.left_out,
@@ -35,42 +35,54 @@ def _measured(job: Job) -> dict[str, Any]:
     }
 
 
-def chat_logprobs(tokenizer: ConversationTokenizer, piece: Piece) -> dict[str, Any]:
-    """Tells what the model gave the tokens of a piece, as chat completions do: natural logarithms."""
-    others = piece.alternatives or ([],) * len(piece.ids)
-    return {
-        "content": [
-            _token(tokenizer, index, value)
-            | {"top_logprobs": [_token(tokenizer, other, its) for other, its in likeliest]}
-            for index, value, likeliest in zip(piece.ids, piece.log_probabilities, others, strict=True)
-        ],
-        "refusal": None,
-    }
+def chat_logprobs(tokenizer: ConversationTokenizer, pieces: Sequence[Piece]) -> dict[str, Any]:
+    """Returns the log-probabilities of pieces as chat completions have them: one object per token."""
+    content = [
+        _token(tokenizer, token_id, value)
+        | {"top_logprobs": [_token(tokenizer, other_id, other_value) for other_id, other_value in alternatives]}
+        for piece in pieces
+        for token_id, value, alternatives in _tokens(piece)
+    ]
+    return {"content": content, "refusal": None}
 
 
 def completion_logprobs(tokenizer: ConversationTokenizer, pieces: Sequence[Piece], offset: int) -> dict[str, Any]:
-    """Tells the same as completions do: lists of one length; `offset` is where the first token's text begins."""
-    found: dict[str, Any] = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
+    """Returns the log-probabilities of pieces as completions have them: lists of equal length.
+
+    `offset` is where the text of the first token begins.
+    """
+    logprobs: dict[str, Any] = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
     for piece in pieces:
-        others = piece.alternatives or ([],) * len(piece.ids)
-        for index, value, likeliest in zip(piece.ids, piece.log_probabilities, others, strict=True):
-            text = _text(token_bytes(tokenizer, index))
-            found["tokens"].append(text)
-            found["token_logprobs"].append(value)
-            found["top_logprobs"].append({_text(token_bytes(tokenizer, other)): its for other, its in likeliest})
-            found["text_offset"].append(offset)
+        for token_id, value, alternatives in _tokens(piece):
+            text = _text(token_bytes(tokenizer, token_id))
+            logprobs["tokens"].append(text)
+            logprobs["token_logprobs"].append(value)
+            likeliest = {_text(token_bytes(tokenizer, other_id)): other_value for other_id, other_value in alternatives}
+            logprobs["top_logprobs"].append(likeliest)
+            logprobs["text_offset"].append(offset)
             offset += len(text)
-    return found
+    return logprobs
 
 
-def _token(tokenizer: ConversationTokenizer, index: int, value: float) -> dict[str, Any]:
-    found = token_bytes(tokenizer, index)
-    return {"token": _text(found), "logprob": value, "bytes": [*found]}
+def _tokens(piece: Piece) -> "zip[tuple[int, float, list[tuple[int, float]]]]":
+    """Iterates over the tokens of a piece: id, log-probability, and the likeliest tokens in its place."""
+    alternatives = piece.alternatives or ([],) * len(piece.ids)
+    return zip(piece.ids, piece.log_probabilities, alternatives, strict=True)
 
 
-def _text(found: bytes) -> str:
-    r"""Writes bytes as text; those of a part of a character as OpenAI's API does, `bytes:\xf0\x9f`."""
+def _token(tokenizer: ConversationTokenizer, token_id: int, value: float) -> dict[str, Any]:
+    content = token_bytes(tokenizer, token_id)
+    return {"token": _text(content), "logprob": value, "bytes": [*content]}
+
+
+def _text(content: bytes) -> str:
+    r"""Decodes a token's bytes; a part of a character is written as OpenAI's API does.
+
+    Example:
+        >>> [_text(content) for content in (b"Hi", b"\xf0\x9f")]
+        ['Hi', 'bytes:\\xf0\\x9f']
+    """
     try:
-        return found.decode()
+        return content.decode()
     except UnicodeDecodeError:
-        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in found)
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in content)

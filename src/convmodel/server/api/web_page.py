@@ -1,9 +1,10 @@
-"""The page at `/`, and its files.
+"""The chat page at `/`, and its files.
 
-Owns: what browsers are told of it: nothing is loaded from elsewhere, nothing inline runs.
+Owns: the headers of the page: browsers load nothing from other sites and run no inline scripts.
 """
 
 from importlib.resources import files
+from pathlib import PurePath
 
 from fastapi import APIRouter
 from starlette.responses import Response
@@ -17,7 +18,7 @@ POLICY = (
 )
 """The Content-Security-Policy; https://www.w3.org/TR/CSP3/."""
 
-_KINDS = {
+_MEDIA_TYPES = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -27,34 +28,33 @@ _KINDS = {
 router = APIRouter(include_in_schema=False)
 
 
-def _read() -> dict[str, bytes]:
-    folder = files("convmodel.server") / "static"
-    return {each.name: each.read_bytes() for each in folder.iterdir() if "." + each.name.rpartition(".")[2] in _KINDS}
-
-
-_FILES = _read()
+_FILES = {
+    file.name: file.read_bytes()
+    for file in (files("convmodel.server") / "static").iterdir()
+    if PurePath(file.name).suffix in _MEDIA_TYPES
+}
 
 
 @router.get("/")
 async def page() -> Response:
-    """Returns the page."""
-    return _answer("index.html")
+    """Returns the chat page."""
+    return _file("index.html")
 
 
 @router.get("/static/{name}", responses=ERRORS)
 async def static(name: str) -> Response:
-    """Returns one of its files."""
-    return _answer(name)
+    """Returns a file of the chat page."""
+    return _file(name)
 
 
 @router.get("/favicon.ico")
 async def icon() -> Response:
-    """Browsers ask for it whatever the page says."""
-    return _answer("icon.svg")
+    """Returns the icon, which browsers request at this path whatever the page declares."""
+    return _file("icon.svg")
 
 
-def _answer(name: str) -> Response:
+def _file(name: str) -> Response:
     if name not in _FILES:
         raise ApiError(404, f"the page has no file {name}")
     headers = {"Content-Security-Policy": POLICY, "Cache-Control": "no-cache", "X-Frame-Options": "DENY"}
-    return Response(_FILES[name], media_type=_KINDS["." + name.rpartition(".")[2]], headers=headers)
+    return Response(_FILES[name], media_type=_MEDIA_TYPES[PurePath(name).suffix], headers=headers)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from convmodel.generation.engine.request import Request
 from convmodel.generation.output import FinishReason
 from convmodel.generation.response_text import RowText
-from convmodel.server.errors import ApiError, of_exception
+from convmodel.server.errors import ApiError, api_error
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class Job:
         """
         news = await self._news.get()
         if isinstance(news, Exception):
-            raise of_exception(news) from news
+            raise api_error(news) from news
         return news
 
     # Called by the thread of the engine

@@ -1,6 +1,6 @@
-"""The models that a server answers with.
+"""The models of a server, and the files that it writes.
 
-Owns: their ids, loading them while the server already listens, and whether the server is ready.
+Owns: model ids, loading the models while the server already listens, and whether the server is ready.
 """
 
 import asyncio
@@ -20,8 +20,10 @@ from convmodel.generation.options import read_options
 from convmodel.layout.architecture import positions
 from convmodel.model import ConversationModel
 from convmodel.server.errors import ApiError, unavailable
+from convmodel.server.serving.feedback_store import FeedbackStore
 from convmodel.server.serving.metrics import Metrics
 from convmodel.server.serving.scheduler import Scheduler
+from convmodel.server.serving.vote_store import VoteStore
 from convmodel.server.settings import ServerSettings
 
 logger = logging.getLogger(__name__)
@@ -30,14 +32,14 @@ Loader = Callable[[], Mapping[str, ConversationModel]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Served:
-    """A model that answers.
+class ServedModel:
+    """A loaded model and its scheduler.
 
     Attributes:
-        id: What clients call it.
+        id: The name that clients use.
         model: The model.
-        scheduler: What works for it.
-        takes_system: Whether it takes system messages.
+        scheduler: Generates with it for all requests.
+        takes_system: Whether it accepts system messages.
         created: When it was loaded, in seconds since 1970.
     """
 
@@ -47,120 +49,123 @@ class Served:
     takes_system: bool
     created: int
 
-    def describe(self, *, feedback: bool) -> dict[str, Any]:
-        """What `/v1/models` says of it."""
-        layout = self.model.tokenizer.layout
-        defaults = read_options(self.model.hf_model, self.model.tokenizer, {})
-        return {
-            "id": self.id,
-            "object": "model",
-            "created": self.created,
-            "owned_by": "convmodel",
-            "convmodel": {
-                "positions": positions(self.model.hf_model.config),
-                "token_types": layout.use_token_types,
-                "separator": layout.separator_token,
-                "speakers": [name for name in layout.speakers if name not in PINNED_ROLES] or list(DEFAULT_SPEAKERS),
-                "system": self.takes_system,
-                "feedback": feedback,
-                "max_new_tokens": defaults.hf["max_new_tokens"],
-                "defaults": {"temperature": TEMPERATURE, "top_p": TOP_P},
-            },
-        }
 
-
-class Service:
-    """Models by their ids, and what state they are in.
+class ModelRegistry:
+    """The models of one server by their ids, the server's state, and its stores of feedback and votes.
 
     Attributes:
-        settings: What the server was told.
-        metrics: What a monitor may know.
-        state: `loading`, `ready`, `draining`, or `failed` where loading did not succeed.
-        error: Why it failed.
+        settings: The server's settings.
+        metrics: The server's metrics.
+        feedback: The file of feedback; None if feedback is not saved.
+        votes: The votes for responses.
+        state: `loading`, `ready`, `draining` (shutting down), or `failed` if loading did not succeed.
+        error: Why loading failed.
     """
 
     def __init__(self, load: Loader, settings: ServerSettings) -> None:
         self.settings = settings
         self.metrics = Metrics()
+        self.feedback = None if settings.feedback is None else FeedbackStore(settings.feedback)
+        self.votes = VoteStore(settings.votes)
         self.state: Literal["loading", "ready", "draining", "failed"] = "loading"
         self.error: Exception | None = None
         self._load = load
-        self._served: dict[str, Served] = {}
+        self._models: dict[str, ServedModel] = {}
 
-    def start(self) -> threading.Thread:
-        """Loads the models in a thread, so that the server can say meanwhile that it is not ready."""
-        thread = threading.Thread(target=self._start, name="loading", daemon=True)
-        thread.start()
-        return thread
+    def start(self) -> None:
+        """Starts a thread that loads the models; until it has finished, the server reports that it is not ready."""
+        threading.Thread(target=self._load_models, name="loading", daemon=True).start()
 
-    def _start(self) -> None:
+    def _load_models(self) -> None:
         try:
             for name, model in self._load().items():
-                self._served[name] = self._serve(name, model)
+                self._models[name] = self._serve(name, model)
         except Exception as error:
             self.error, self.state = error, "failed"
             return
         if self.state == "loading":
             self.state = "ready"
 
-    def _serve(self, name: str, model: ConversationModel) -> Served:
+    def _serve(self, name: str, model: ConversationModel) -> ServedModel:
         if not can_be_cached(model.hf_model):
             raise ModelLoadError(
-                f"{name} keeps no keys and values of what it has read, or others for longer texts, so its responses "
-                "cannot share steps: talk to it with `convmodel chat`"
+                f"{name} has no key-value cache that prompts can share, so requests cannot be batched: chat with it by "
+                "`convmodel chat`"
             )
         settings = self.settings
         engine = Engine(model.hf_model, cache_bytes=settings.cache_bytes)
         scheduler = Scheduler(engine, settings, self.metrics, name)
-        self.metrics.watch(
+        self.metrics.add_gauges(
             name,
             {
                 "waiting_requests": ("Requests whose prompts have not been read yet.", lambda: scheduler.waiting),
-                "running_requests": ("Requests in work.", lambda: scheduler.running),
-                "cache_bytes": ("Memory of what is remembered of conversations.", lambda: engine.caches.nbytes),
-                "cache_entries": ("Conversations that are remembered.", lambda: len(engine.caches)),
+                "running_requests": ("Requests that are being answered.", lambda: scheduler.running),
+                "cache_bytes": ("Memory of cached conversations.", lambda: engine.caches.nbytes),
+                "cache_entries": ("Cached conversations.", lambda: len(engine.caches)),
             },
         )
         speakers = set(model.tokenizer.layout.speakers)
         takes_system = settings.system_messages or bool(PINNED_ROLES & speakers)
-        return Served(name, model, scheduler, takes_system, int(time.time()))
+        return ServedModel(name, model, scheduler, takes_system, int(time.time()))
 
     @property
-    def served(self) -> list[Served]:
+    def models(self) -> list[ServedModel]:
         """All models, in the order in which they were named.
 
         Raises:
-            ApiError: 503 while they are loaded.
+            ApiError: 503 while they are being loaded.
         """
-        if self.state in ("loading", "failed") or not self._served:  # the last where a stop came before the end of it
-            raise unavailable("the model is being loaded: ask again in a moment", "loading", 2)
-        return [*self._served.values()]
+        # A server that is asked to stop while it loads is `draining` without models.
+        if self.state in ("loading", "failed") or not self._models:
+            raise unavailable("the model is being loaded: try again in a moment", "loading", 2)
+        return [*self._models.values()]
 
-    def get(self, name: str) -> Served:
+    def get(self, name: str) -> ServedModel:
         """Returns a model by its id.
 
         Raises:
-            ApiError: 404 if there is none of that name, 503 while they are loaded.
+            ApiError: 404 if there is no such model, 503 while they are being loaded.
         """
-        known = {each.id: each for each in self.served}
-        if name not in known:
+        models = {served.id: served for served in self.models}
+        if name not in models:
             raise ApiError(
-                404, f"there is no model {name} here, but {', '.join(known)}", param="model", code="model_not_found"
+                404, f"there is no model {name}, only {', '.join(models)}", param="model", code="model_not_found"
             )
-        return known[name]
+        return models[name]
+
+    def describe(self, served: ServedModel) -> dict[str, Any]:
+        """Returns the entry of a model in `/v1/models`."""
+        model, layout = served.model, served.model.tokenizer.layout
+        defaults = read_options(model.hf_model, model.tokenizer, {})
+        return {
+            "id": served.id,
+            "object": "model",
+            "created": served.created,
+            "owned_by": "convmodel",
+            "convmodel": {
+                "positions": positions(model.hf_model.config),
+                "token_types": layout.use_token_types,
+                "separator": layout.separator_token,
+                "speakers": [name for name in layout.speakers if name not in PINNED_ROLES] or list(DEFAULT_SPEAKERS),
+                "system": served.takes_system,
+                "feedback": self.feedback is not None,
+                "max_new_tokens": defaults.hf["max_new_tokens"],
+                "defaults": {"temperature": TEMPERATURE, "top_p": TOP_P},
+            },
+        }
 
     def drain(self) -> None:
-        """Takes no more requests."""
+        """Refuses new requests from now on."""
         self.state = "draining"
-        for each in self._served.values():
-            each.scheduler.drain()
+        for served in self._models.values():
+            served.scheduler.drain()
 
-    async def drained(self) -> bool:
-        """Waits until all requests are answered; tells whether none had to be ended."""
+    async def wait_until_drained(self) -> None:
+        """Waits until all requests are answered, or were ended after `drain_seconds`."""
         seconds = self.settings.drain_seconds
-        return all(await asyncio.gather(*(each.scheduler.drained(seconds) for each in self._served.values())))
+        await asyncio.gather(*(served.scheduler.wait_until_drained(seconds) for served in self._models.values()))
 
     def close(self) -> None:
-        """Ends all threads."""
-        for each in self._served.values():
-            each.scheduler.close()
+        """Ends the schedulers' threads."""
+        for served in self._models.values():
+            served.scheduler.close()

@@ -1,6 +1,6 @@
-"""One thread that makes the steps of one model's engine for all requests.
+"""One thread per model that runs the engine's steps for all requests.
 
-Owns: how many requests may wait, how long they may wait and run, and ending well when the server is to stop.
+Owns: how many requests may wait, how long they may wait and run, and finishing them when the server shuts down.
 """
 
 import asyncio
@@ -20,40 +20,43 @@ from convmodel.server.settings import ServerSettings
 
 logger = logging.getLogger(__name__)
 
-_LONGEST_PAUSE = 60  # seconds that a client is told to wait before it asks again
-_IDLE = 1.0  # seconds between looks at the queue where nothing comes
+_MAX_RETRY_AFTER = 60  # seconds
+_IDLE_SECONDS = 1.0  # how long the thread waits for new requests before it checks again
+
+Updates = list[Piece | Exception | None]
+"""What `Job.look` returns: new pieces, or an error, or None after the last piece."""
 
 
-class _Turns:
-    """Lets threads go one after the other, in the order in which they came.
+class _FifoLock:
+    """A lock that threads acquire in the order in which they asked for it.
 
-    Two models that compute at the same time on one processor's cores slow each other more than tenfold.
+    Two models that compute at the same time on the same cores slow each other down more than tenfold.
     """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._next = self._now = 0
+        self._next_ticket = self._current = 0
 
     def __enter__(self) -> None:
         with self._changed:
-            mine, self._next = self._next, self._next + 1
-            self._changed.wait_for(lambda: self._now == mine)
+            ticket, self._next_ticket = self._next_ticket, self._next_ticket + 1
+            self._changed.wait_for(lambda: self._current == ticket)
 
     def __exit__(self, *_: object) -> None:
         with self._changed:
-            self._now += 1
+            self._current += 1
             self._changed.notify_all()
 
 
-_TURNS = _Turns()
+_COMPUTE_LOCK = _FifoLock()
 
 
 class Scheduler:
-    """Takes requests from the server's loop and gives them to an engine in a thread of its own.
+    """Takes requests from the server's event loop and gives them to an engine in a thread of its own.
 
     Attributes:
-        engine: What generates.
-        draining: Whether no more requests are taken.
+        engine: The engine that generates.
+        draining: Whether new requests are refused.
     """
 
     def __init__(self, engine: Engine, settings: ServerSettings, metrics: Metrics, name: str) -> None:
@@ -67,70 +70,69 @@ class Scheduler:
         self._reserved = 0
         self._changed = threading.Condition()
         self._closed = False
-        self._seconds = 1.0  # that a response took lately
-        self._thread = threading.Thread(target=self._work, name=f"engine of {name}", daemon=True)
+        self._mean_seconds = 1.0  # per response, as a moving average
+        self._thread = threading.Thread(target=self._run, name=f"engine of {name}", daemon=True)
         self._thread.start()
 
     @property
     def waiting(self) -> int:
         """How many requests wait for their prompts to be read."""
         with self._changed:
-            found = sum(job.begun_at is None and not job.request.done for job in (*self._jobs, *self._new))
-            return found + self._reserved
+            waiting = sum(job.begun_at is None and not job.request.done for job in (*self._jobs, *self._new))
+            return waiting + self._reserved
 
     @property
     def running(self) -> int:
-        """How many requests are in work."""
+        """How many requests are being answered."""
         with self._changed:
             return sum(job.begun_at is not None and not job.request.done for job in self._jobs)
 
     @contextmanager
-    def place(self) -> Generator[None]:
-        """Takes a place among those that wait, while what was sent becomes a request.
+    def reserve(self) -> Generator[None]:
+        """Reserves a place in the queue while a request is prepared.
 
         Raises:
-            ApiError: 503 if the server is about to stop, 429 if too many requests wait.
+            ApiError: 503 if the server is shutting down, 429 if the queue is full.
         """
-        self._require_room()
+        self._check_queue()
         self._reserved += 1
         try:
             yield
         finally:
             self._reserved -= 1
 
-    def _require_room(self) -> None:
+    def _check_queue(self) -> None:
         if self.draining:
-            raise unavailable("the server is about to stop: ask again, and another one may answer", "draining", 1)
+            raise unavailable("the server is shutting down: try again, and another one may answer", "draining", 1)
         if (waiting := self.waiting) >= self._settings.max_queue:
             self._metrics.refused.labels(self._name).inc()
-            pause = min(_LONGEST_PAUSE, max(1, math.ceil(self._seconds * waiting / self.engine.max_rows)))
+            seconds = min(_MAX_RETRY_AFTER, max(1, math.ceil(self._mean_seconds * waiting / self.engine.max_rows)))
             raise ApiError(
                 429,
-                f"{waiting} requests wait already: ask again in {pause} s",
+                f"{waiting} requests are waiting already: try again in {seconds} s",
                 type="rate_limit_error",
                 code="queue_full",
-                headers={"Retry-After": str(pause)},
+                headers={"Retry-After": str(seconds)},
             )
 
     def submit(self, job: Job) -> None:
-        """Adds a request, for which there is a `place`."""
+        """Adds a request whose place was reserved."""
         with self._changed:
             self._new.append(job)
             self._changed.notify()
 
     def drain(self) -> None:
-        """Takes no more requests; those that are there go on."""
+        """Refuses new requests; the others continue."""
         self.draining = True
 
-    async def drained(self, seconds: float) -> bool:
-        """Waits until all requests are answered, and ends those that are not after some time."""
+    async def wait_until_drained(self, seconds: float) -> None:
+        """Waits until all requests are answered, and ends those that take longer than some seconds."""
         deadline = time.monotonic() + seconds
         while self._jobs or self._new or self._reserved:
             if time.monotonic() > deadline:
-                self._fail_all(unavailable("the server stopped before the response had ended", "draining", 1))
-                return False
+                self._fail_all(unavailable("the server stopped before the response was complete", "draining", 1))
+                return
             await asyncio.sleep(0.02)
-        return True
 
     def close(self) -> None:
         """Ends the thread."""
@@ -139,12 +141,12 @@ class Scheduler:
             self._changed.notify()
         self._thread.join(timeout=30)
 
-    # The thread of the engine
+    # Everything below runs in the engine's thread, except `_fail_all`.
 
-    def _work(self) -> None:
+    def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._new or self._jobs or self._closed, _IDLE)
+                self._changed.wait_for(lambda: self._new or self._jobs or self._closed, _IDLE_SECONDS)
                 if self._closed:
                     return
                 new, self._new = self._new, []
@@ -154,47 +156,45 @@ class Scheduler:
             try:
                 if new:
                     self.engine.add([job.request for job in new])
-                with _TURNS:
+                with _COMPUTE_LOCK:
                     self.engine.step()
             except Exception as error:
-                # What ends one request stays in it; this is something else, and nobody can tell whom it concerns.
-                logger.exception("the engine of %s failed; its requests are ended", self._name)
+                # The engine stores an error of one request in it; any other error may concern all of them.
+                logger.exception("the engine of %s failed; all its requests are aborted", self._name)
                 for job in self._jobs:
                     job.request.error = job.request.error or error
             self._report()
 
     def _report(self) -> None:
-        """Tells what the step brought, in one call for each loop, and lets go of what is over."""
+        """Delivers the results of a step, in one call per event loop, and drops finished jobs."""
         now = time.monotonic()
-        news: defaultdict[asyncio.AbstractEventLoop, list[tuple[Job, list[Piece | Exception | None]]]]
-        news = defaultdict(list)
-        over: set[Job] = set()
+        updates: defaultdict[asyncio.AbstractEventLoop, list[tuple[Job, Updates]]] = defaultdict(list)
+        finished: set[Job] = set()
         for job in self._jobs:
-            self._limit(job, now)
-            found = job.look(now)
-            if found:
-                news[job.loop].append((job, found))
+            self._check_time(job, now)
+            if job_updates := job.look(now):
+                updates[job.loop].append((job, job_updates))
             if job.request.done or job.ended_at is not None:
-                over.add(job)
-                self._account(job)
-        if over:
-            self.engine.settle()  # there may be no next step to do it
+                finished.add(job)
+                self._record(job)
+        if finished:
+            self.engine.settle()  # the next step would do it, but there may be none
             with self._changed:
-                self._jobs = [job for job in self._jobs if job not in over]
-        for loop, each in news.items():
+                self._jobs = [job for job in self._jobs if job not in finished]
+        for loop, loop_updates in updates.items():
             try:
-                loop.call_soon_threadsafe(_tell, each)
-            except RuntimeError:  # the loop is closed: nobody waits
-                logger.debug("nobody waits any more")
+                loop.call_soon_threadsafe(_deliver, loop_updates)
+            except RuntimeError:
+                logger.debug("the event loop of a finished request is closed")
 
-    def _limit(self, job: Job, now: float) -> None:
+    def _check_time(self, job: Job, now: float) -> None:
         """Ends a request that has waited or run for too long."""
         request, settings = job.request, self._settings
         if request.done:
             return
         if job.begun_at is None and now - job.arrived > settings.wait_seconds:
             request.error = unavailable(
-                f"the request waited for {settings.wait_seconds:g} s without its turn: ask again later", "waited", 5
+                f"the request waited in the queue for {settings.wait_seconds:g} s: try again later", "waited", 5
             )
         elif job.begun_at is not None and now - job.begun_at > settings.run_seconds:
             request.error = ApiError(
@@ -204,14 +204,15 @@ class Scheduler:
                 code="run_limit",
             )
 
-    def _account(self, job: Job) -> None:
+    def _record(self, job: Job) -> None:
+        """Counts and logs the outcome of a finished job."""
         request = job.request
         if job.begun_at is not None and job.ended_at is not None:
-            self._seconds += 0.2 * (job.ended_at - job.begun_at - self._seconds)
+            self._mean_seconds += 0.2 * (job.ended_at - job.begun_at - self._mean_seconds)
         outcome = "cancelled" if request.cancelled else "failed" if request.error else "done"
         if isinstance(request.error, Exception) and not isinstance(request.error, ApiError):
             logger.error("a response of %s failed", self._name, exc_info=request.error)
-        self._metrics.finished(self._name, job, outcome)
+        self._metrics.record_generation(self._name, job, outcome)
 
     def _fail_all(self, error: Exception) -> None:
         with self._changed:
@@ -220,6 +221,6 @@ class Scheduler:
                     job.request.error = error
 
 
-def _tell(news: list[tuple[Job, list[Piece | Exception | None]]]) -> None:
-    for job, found in news:
-        job.tell(found)
+def _deliver(updates: list[tuple[Job, Updates]]) -> None:
+    for job, job_updates in updates:
+        job.tell(job_updates)

@@ -1,0 +1,45 @@
+"""The routes for monitoring, and the list of models.
+
+Owns: `/health`, `/ready`, `/metrics` and `/v1/models`.
+"""
+
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.responses import JSONResponse, Response
+
+from convmodel.server.api.openapi import ERRORS
+from convmodel.server.api.requests import Registry
+from convmodel.server.serving.metrics import MEDIA_TYPE
+
+router = APIRouter()
+
+
+@router.get("/health")
+async def health() -> dict[str, str]:
+    """Reports that the server is alive."""
+    return {"status": "ok"}
+
+
+@router.get("/ready", responses={503: {"description": "the server is loading a model, or shutting down"}})
+async def ready(registry: Registry) -> Response:
+    """Reports whether the server answers requests: not while it loads a model or shuts down."""
+    return JSONResponse({"status": registry.state}, 200 if registry.state == "ready" else 503)
+
+
+@router.get("/metrics", responses={401: ERRORS[401]}, response_class=Response)
+async def metrics(registry: Registry) -> Response:
+    """Returns the server's metrics in the text format of Prometheus."""
+    return Response(registry.metrics.render(), media_type=MEDIA_TYPE)
+
+
+@router.get("/v1/models", responses=ERRORS)
+async def models(registry: Registry) -> dict[str, Any]:
+    """Lists the models."""
+    return {"object": "list", "data": [registry.describe(served) for served in registry.models]}
+
+
+@router.get("/v1/models/{id:path}", responses=ERRORS)
+async def model(id: str, registry: Registry) -> dict[str, Any]:
+    """Describes one model."""
+    return registry.describe(registry.get(id))
