@@ -1,4 +1,4 @@
-# Needs only make and Python 3.11 or newer; PYTHON=python3.12 picks another interpreter.
+# Needs only make and Python 3.11 or newer; PYTHON=python3.12 selects another interpreter.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,12 +7,12 @@ STAMP := $(VENV)/.installed
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check format docs build smoke clean
 
-help: ## say what each target does
+help: ## list the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "  make %-8s %s\n", $$1, $$2}'
 
 setup: $(STAMP) ## install everything into .venv, once
 
-# The stamp is newer than both files as long as what they ask for is installed.
+# The stamp is newer than both files while everything they require is installed.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "convmodel needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.11")'
 	@echo "Installing into $(VENV); this takes a few minutes the first time."
@@ -20,24 +20,24 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: $(STAMP) ## fine-tune the built-in model on real conversations, measure it, let it answer
+demo: $(STAMP) ## fine-tune the built-in model on real conversations, evaluate it, generate responses
 	@$(BIN)/convmodel demo
 
-test: $(STAMP) ## run the tests (ARGS="-k layout" picks some, ARGS="-m slow" the slow ones)
+test: $(STAMP) ## run the tests (ARGS="-k layout" selects some, ARGS="-m slow" the slow ones)
 	@$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
-check: $(STAMP) ## lint, formatting, types, layers, generated documents
+check: $(STAMP) ## lint, formatting, types, layers, generated pages
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -q tests/test_architecture.py
 	@$(BIN)/python scripts/build_docs.py --check
 
-format: $(STAMP) ## put the code into its form
+format: $(STAMP) ## format the code
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-docs: $(STAMP) ## write the generated documents again
+docs: $(STAMP) ## write the generated pages again
 	@$(BIN)/python scripts/build_docs.py
 
 build: $(STAMP) ## build the wheel and the source archive into dist/
@@ -46,6 +46,6 @@ build: $(STAMP) ## build the wheel and the source archive into dist/
 smoke: $(STAMP) ## build the wheel and test it in a new environment, from an empty folder
 	@$(BIN)/python scripts/smoke_test.py
 
-clean: ## delete caches and what was built; the environment stays
+clean: ## delete caches and build results; keep the environment
 	rm -rf build dist htmlcov .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find src tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
