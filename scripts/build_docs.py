@@ -1,4 +1,4 @@
-"""Writes the pages of `docs/` that repeat what the code says: the commands, and the options of a fit.
+"""Writes the pages of `docs/` that repeat what the code says: the commands, the options of a fit, and the API.
 
     python scripts/build_docs.py            # writes them
     python scripts/build_docs.py --check    # writes nothing; exits with 1 if one is out of date
@@ -8,6 +8,7 @@ The pages depend on the code alone, not on the terminal they are made in.
 
 import argparse
 import dataclasses
+import importlib
 import inspect
 import sys
 import textwrap
@@ -16,8 +17,21 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from api_page import alias_rows, class_section, error_rows, function_node, function_section, summary
 
 DOCS = Path(__file__).parents[1] / "docs"
+RETURNED = {"Chunk": "convmodel.generation.output", "LayoutConfig": "convmodel.layout.config"}
+RETURNED |= dict.fromkeys(("Prompt", "Window"), "convmodel.layout.sequence")
+"""Classes that public methods return and that nobody needs to import."""
+ALIASES = {
+    "convmodel.conversation": ("ConversationLike",),
+    "convmodel.data.reading.reader": ("ConversationSource",),
+    "convmodel.layout.sequence": ("LossOn",),
+    "convmodel.generation.output": ("FinishReason",),
+    "convmodel.generation.batched": ("Result",),
+    "convmodel.data.reading.problems": ("OnError",),
+}
+"""Types that the signatures of public names mention, by module."""
 NOTE = "<!-- Made by scripts/build_docs.py; change the code and run `make docs`. -->\n"
 
 
@@ -45,7 +59,37 @@ def pages() -> dict[str, str]:
     from convmodel.cli.main import app
     from convmodel.training.config import FitConfig
 
-    return {"commands.md": commands_page(app, "convmodel"), "fit-options.md": options_page(FitConfig)}
+    return {
+        "api.md": "\n".join(api_page()),
+        "commands.md": commands_page(app, "convmodel"),
+        "fit-options.md": options_page(FitConfig),
+    }
+
+
+def api_page() -> Iterator[str]:
+    """Yields the parts of the page on the public names, then on the types that they mention."""
+    import convmodel
+    from convmodel.errors import ConvModelError
+
+    public = {name: getattr(convmodel, name) for name in convmodel.__all__}
+    yield NOTE
+    yield "# API\n"
+    yield "What `from convmodel import ...` gives. Importing it is quick: torch is loaded when a name needs it.\n"
+    yield from table(["name", "what it is"], [(f"[`{n}`](#{n.lower()})", summary(v)) for n, v in public.items()])
+    for name, value in public.items():
+        if inspect.isfunction(value):
+            yield from function_section(function_node(value), title=name, level=2)
+        else:
+            page = "fit-options.md" if name == "FitConfig" else ""
+            yield from class_section(value, title=name, level=2, options_page=page)
+        if value is ConvModelError:
+            yield "Below it, in `convmodel.errors`:\n"
+            yield from table(["error", "also a", "meaning"], error_rows(ConvModelError))
+    yield "## Types in these signatures\n"
+    aliases = [row for module, names in ALIASES.items() for row in alias_rows(importlib.import_module(module), names)]
+    yield from table(["type", "is", "meaning"], sorted(aliases))
+    for name, module in RETURNED.items():
+        yield from class_section(getattr(importlib.import_module(module), name), title=name, level=3, methods=False)
 
 
 def commands_page(app: typer.Typer, program: str) -> str:
