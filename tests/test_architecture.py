@@ -30,6 +30,7 @@ RANKS = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 # Where a third-party package may be imported; the others may be imported anywhere.
 ONLY_IN = {
+    "backports": {"data"},
     "bm25s": {"evaluation"},
     "datasets": {"data"},
     "datasketch": {"data"},

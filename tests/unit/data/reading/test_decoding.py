@@ -60,6 +60,17 @@ def test_the_first_bytes_tell_the_packing_whatever_the_name(tmp_path: Path, pack
     assert read_conversations(path) == TALK * 3000
 
 
+def test_frames_of_zstd_are_read_one_after_another_and_a_truncated_last_one_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "talks.jsonl.zst"
+    skipped = b"\x50\x2a\x4d\x18" + (5).to_bytes(4, "little") + b"hello"
+    path.write_bytes(zstd(LINES) + skipped + zstd(LINES * 2))
+    assert read_conversations(path) == TALK * 3
+
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ConversationError, match=r"talks\.jsonl\.zst: the compressed file is truncated or damaged"):
+        read_conversations(path)
+
+
 @pytest.mark.parametrize("pack", [gzip.compress, zstd])
 @pytest.mark.parametrize("kind", ["jsonl", "json", "csv", "parquet"])
 def test_a_packed_file_that_is_cut_off_or_damaged_is_an_error(tmp_path: Path, kind: str, pack: Any) -> None:
