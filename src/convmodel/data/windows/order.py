@@ -1,6 +1,6 @@
-"""The order in which windows are learned from: every one exactly once an epoch.
+"""The order of windows in training: each exactly once per epoch.
 
-Owns: orders that depend on the seed and the epoch alone; grouping by length, and best-fit packing. Knows lengths only.
+Owns: orders that depend on the seed and the epoch alone, grouping by length, and best-fit packing. Knows lengths only.
 """
 
 import math
@@ -20,10 +20,12 @@ from convmodel.errors import ConfigError
 Lengths = npt.NDArray[np.int32]
 
 BUFFER = 1024
-"""Windows among which packing chooses the one that fits best."""
+"""Windows among which packing chooses the best fit."""
 
-_GROUPED = 50  # batches sorted together, at most: enough to save padding, few enough to leave the order random
-_PARTS = 2  # groups of batches, at least: were all windows sorted, every epoch would have the same batches
+_GROUPED = 50  # batches sorted together, at most: enough to save padding, few enough to keep the order random
+_PARTS = 2  # groups of batches, at least: if all windows were sorted, every epoch would have the same batches
+_INDEX_BITS = 40  # low bits of a sort key
+_SPARE = 500  # one more row per so many: packings of other epochs differ by a row or two
 
 
 def grouped_order(lengths: Lengths, group: int, *, seed: int, epoch: int) -> npt.NDArray[np.int64]:
@@ -31,13 +33,13 @@ def grouped_order(lengths: Lengths, group: int, *, seed: int, epoch: int) -> npt
 
     Args:
         lengths: The windows' lengths, in tokens.
-        group: Windows in one update; their length varies between updates and hardly within one.
+        group: Windows per step; lengths vary between steps and hardly within one.
         seed: The run's seed.
         epoch: Counted from 0.
 
     Returns:
-        Each window's index, once. Groups of batches go from long to short windows, and the longest of all comes first:
-        a run that does not fit in memory fails at once.
+        Each window's index, once. Groups of batches go from long to short windows, and the longest of all comes first,
+        so that a run that does not fit in memory fails at once.
 
     Example:
         >>> sorted(grouped_order(np.array([3, 1, 2], np.int32), 2, seed=0, epoch=0).tolist())
@@ -47,8 +49,8 @@ def grouped_order(lengths: Lengths, group: int, *, seed: int, epoch: int) -> npt
     order = random.permutation(len(lengths))
     together = group * max(1, min(_GROUPED, len(order) // (group * _PARTS)))
     parts = [order[start : start + together] for start in range(0, len(order), together)]
-    # From long to short, and not shuffled again: batches of one length after each other let AdamW fit its step to their
-    # noise. Shuffled, a small new model ends at a perplexity of 167 instead of 129.
+    # From long to short, and not shuffled again: with consecutive batches of similar length AdamW adapts its step to
+    # their noise. With shuffled batches a small new model ends at a perplexity of 167 instead of 129.
     order = np.concatenate([part[np.argsort(-lengths[part], kind="stable")] for part in parts])
     longest = int(np.argmax(lengths[order]))
     order[[0, longest]] = order[[longest, 0]]
@@ -57,7 +59,7 @@ def grouped_order(lengths: Lengths, group: int, *, seed: int, epoch: int) -> npt
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Rows of windows, as two arrays: a million of tuples would take more memory than the windows do.
+    """Rows of windows, as two arrays: a million tuples would take more memory than the windows.
 
     Attributes:
         indices: The windows' indices, row after row.
@@ -76,9 +78,14 @@ class Rows:
             yield tuple(self.indices[start:end].tolist())
             start = end
 
-    def parted(self, rows: int) -> "Rows":
-        """Returns the same windows in so many rows, by ending as many more of them as early as possible."""
-        missing = rows - len(self)
+    def split(self, count: int) -> "Rows":
+        """Returns the same windows in at least `count` rows, by splitting the first rows.
+
+        Example:
+            >>> list(Rows(np.array([7, 8, 9], np.int32), np.array([2, 3], np.int32)).split(3))
+            [(7,), (8,), (9,)]
+        """
+        missing = count - len(self)
         if missing <= 0:
             return self
         within = np.ones(len(self.indices), np.bool_)
@@ -86,11 +93,27 @@ class Rows:
         new = np.flatnonzero(within)[:missing].astype(np.int32)
         return Rows(self.indices, np.sort(np.concatenate([self.ends, new])))
 
+    def shuffled(self, random: np.random.Generator) -> "Rows":
+        """Returns the rows in random order."""
+        return self.reordered(random.permutation(np.arange(len(self), dtype=np.int32)))
+
+    def reordered(self, order: Lengths) -> "Rows":
+        """Returns the rows in another order.
+
+        Example:
+            >>> rows = Rows(np.array([7, 8, 9], np.int32), np.array([2, 3], np.int32))
+            >>> list(rows), list(rows.reordered(np.array([1, 0], np.int32)))
+            ([(7, 8), (9,)], [(9,), (7, 8)])
+        """
+        sizes = np.diff(self.ends, prepend=np.int32(0))
+        new_row = np.repeat(np.argsort(order), sizes)  # of each window
+        return Rows(self.indices[np.argsort(new_row, kind="stable")], np.cumsum(sizes[order], dtype=np.int32))
+
 
 def packed_order(lengths: Lengths, max_length: int, *, seed: int, epoch: int) -> Rows:
     """Packs windows into rows of at most `max_length` tokens, best fit from a bounded buffer, in random order.
 
-    A row begins with the longest window of the buffer and takes, as long as one fits, the longest that does
+    A row begins with the longest window of the buffer and then takes the longest that fits until none does
     (best-fit decreasing; Johnson et al. 1974, "Worst-case performance bounds for simple one-dimensional packing
     algorithms").
 
@@ -101,7 +124,7 @@ def packed_order(lengths: Lengths, max_length: int, *, seed: int, epoch: int) ->
         epoch: Counted from 0.
 
     Returns:
-        Rows of windows' indices; each window is in one of them.
+        Rows of windows' indices; each window is in exactly one row.
 
     Raises:
         ConfigError: If a window is longer than a row.
@@ -113,48 +136,49 @@ def packed_order(lengths: Lengths, max_length: int, *, seed: int, epoch: int) ->
     if len(lengths) and int(lengths.max()) > max_length:
         raise ConfigError(f"a window of {int(lengths.max())} tokens does not fit in a row of {max_length}")
     random = np.random.default_rng([seed, epoch])
-    # Length and index as one number, since that compares fastest.
     order = random.permutation(np.arange(len(lengths), dtype=np.int32))
-    waiting = ((int(lengths[index]) << _BITS) | int(index) for index in order)
-    buffer: list[int] = []
-    indices, ends = array("i"), array("i")
+    waiting = map(int, sort_keys(lengths[order], order))
+    buffer: list[int] = []  # sorted
+    packed, ends = array("q"), array("i")
     while True:
-        for item in islice(waiting, BUFFER - len(buffer)):
-            insort(buffer, item)
+        for key in islice(waiting, BUFFER - len(buffer)):
+            insort(buffer, key)
         if not buffer:
             break
         room = max_length
-        while fitting := bisect_left(buffer, (room + 1) << _BITS):
-            item = buffer.pop(fitting - 1)
-            indices.append(item & ((1 << _BITS) - 1))
-            room -= item >> _BITS
-        ends.append(len(indices))
-    return _shuffled(Rows(np.asarray(indices), np.asarray(ends)), random)
+        while fitting := bisect_left(buffer, (room + 1) << _INDEX_BITS):
+            key = buffer.pop(fitting - 1)
+            packed.append(key)
+            room -= key >> _INDEX_BITS
+        ends.append(len(packed))
+    return Rows(key_indices(np.asarray(packed)), np.asarray(ends)).shuffled(random)
 
 
-def _shuffled(rows: Rows, random: np.random.Generator) -> Rows:
-    order = random.permutation(np.arange(len(rows), dtype=np.int32))
-    sizes = np.diff(rows.ends, prepend=np.int32(0))
-    starts = (rows.ends - sizes)[order]
-    ends = np.cumsum(sizes[order], dtype=np.int32)
-    # Of each place in the new order, the place in the old one.
-    places = np.arange(len(rows.indices), dtype=np.int32) + np.repeat(starts - (ends - sizes[order]), sizes[order])
-    return Rows(rows.indices[places], ends)
+def sort_keys(lengths: Lengths, indices: Lengths) -> npt.NDArray[np.int64]:
+    """Returns numbers that sort by length, then by index: plain integers compare faster than tuples.
+
+    Example:
+        >>> keys = sort_keys(np.array([6, 4, 6], np.int32), np.array([0, 1, 2], np.int32))
+        >>> key_indices(np.sort(keys)).tolist()
+        [1, 0, 2]
+    """
+    return (lengths.astype(np.int64) << _INDEX_BITS) | indices
 
 
-_BITS = 40
-_SPARE = 500  # rows among which one may be parted, so that every epoch has as many
+def key_indices(keys: npt.NDArray[np.int64]) -> Lengths:
+    """Returns the indices in some sort keys."""
+    return (keys & ((1 << _INDEX_BITS) - 1)).astype(np.int32)
 
 
 class GroupedSampler(torch.utils.data.Sampler[int]):
-    """Windows by `grouped_order`, anew for each epoch."""
+    """Windows in `grouped_order`, another one each epoch."""
 
     def __init__(self, lengths: Lengths, group: int, seed: int) -> None:
         self._lengths, self._group, self._seed = lengths, group, seed
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch whose order comes next."""
+        """Sets the epoch of the next iteration."""
         self._epoch = epoch
 
     def __len__(self) -> int:
@@ -165,17 +189,16 @@ class GroupedSampler(torch.utils.data.Sampler[int]):
 
 
 class PackedSampler(torch.utils.data.Sampler[tuple[int, ...]]):
-    """Rows by `packed_order`, anew for each epoch, and as many in each: `Trainer` counts its updates in advance."""
+    """Rows in `packed_order`, another one each epoch, and equally many: `Trainer` counts its steps in advance."""
 
     def __init__(self, lengths: Lengths, max_length: int, seed: int) -> None:
         self._lengths, self._max_length, self._seed = lengths, max_length, seed
         self._epoch = 0
-        # Packings of other epochs differ by a row or two.
         self._first = self._packed(0)
         self._rows = min(len(self._first) + len(self._first) // _SPARE, len(lengths))
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch whose rows come next."""
+        """Sets the epoch of the next iteration."""
         self._epoch = epoch
 
     def __len__(self) -> int:
@@ -184,8 +207,8 @@ class PackedSampler(torch.utils.data.Sampler[tuple[int, ...]]):
     def __iter__(self) -> Iterator[tuple[int, ...]]:
         rows = self._packed(self._epoch) if self._epoch else self._first
         if len(rows) > self._rows:  # the first epoch's rows in another order
-            rows = _shuffled(self._first, np.random.default_rng([self._seed, self._epoch]))
-        yield from rows.parted(self._rows)
+            rows = self._first.shuffled(np.random.default_rng([self._seed, self._epoch]))
+        yield from rows.split(self._rows)
 
     def _packed(self, epoch: int) -> Rows:
         return packed_order(self._lengths, self._max_length, seed=self._seed, epoch=epoch)
@@ -193,24 +216,24 @@ class PackedSampler(torch.utils.data.Sampler[tuple[int, ...]]):
 
 @dataclass(frozen=True, slots=True)
 class Blank:
-    """A row of which nothing is learned: it keeps a process busy whose share of an epoch ends before the others'.
+    """A row without targets, for a process that runs out of rows before the others do.
 
     Attributes:
-        row: The index of a window, or of those in a packed row.
+        row: The index of a window, or the indices of a packed row.
     """
 
     row: int | tuple[int, ...]
 
 
 Row = int | tuple[int, ...] | Blank
-"""What a batch is made of: a window's index, those of a packed row, or a row of which nothing is learned."""
+"""An item of a batch: a window's index, the indices of a packed row, or a row without targets."""
 
 
 class ShardedBatches(torch.utils.data.Sampler[list[Row]]):
-    """One process's batches: together, all processes' batches are those of one process with larger batches.
+    """One process's batches: together, the batches of all processes are those of one process with larger batches.
 
-    Every row is in one batch of one process; where an epoch's last rows do not suffice for all, some get a `Blank`, so
-    that all make as many batches.
+    Every row is in one batch of one process; if an epoch's last rows do not suffice for all processes, some get a
+    `Blank`, so that all have equally many batches.
     """
 
     def __init__(
@@ -219,7 +242,7 @@ class ShardedBatches(torch.utils.data.Sampler[list[Row]]):
         self._order, self._batch_size, self._rank, self._world = order, batch_size, rank, world
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch whose batches come next."""
+        """Sets the epoch of the next iteration."""
         self._order.set_epoch(epoch)
 
     def __len__(self) -> int:
@@ -227,6 +250,6 @@ class ShardedBatches(torch.utils.data.Sampler[list[Row]]):
 
     def __iter__(self) -> Iterator[list[Row]]:
         rows: Iterator[Any] = iter(self._order)
-        # In turn, since a group's rows go from long to short, and no process should wait for another's long ones.
-        while together := list(islice(rows, self._batch_size * self._world)):
-            yield together[self._rank :: self._world] or [Blank(together[0])]
+        # Interleaved: a group's rows go from long to short, and no process should wait for another's long ones.
+        while group := list(islice(rows, self._batch_size * self._world)):
+            yield group[self._rank :: self._world] or [Blank(group[0])]

@@ -1,5 +1,7 @@
 """The order of windows: every one once an epoch, the same for the same seed and epoch, and little padding."""
 
+import hashlib
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -100,6 +102,23 @@ def test_a_sampler_gives_as_many_rows_in_every_epoch(lengths: np.ndarray, seed: 
         assert sorted(index for row in rows for index in row) == list(range(len(lengths)))
 
 
+def test_the_order_of_an_epoch_never_changes() -> None:
+    """A resumed run continues in the order that the run began with, whatever version wrote its checkpoint."""
+    lengths = np.array([(7 * i * i + 3 * i) % 29 + 1 for i in range(24)], np.int32)
+    many = (np.arange(20_000, dtype=np.int64) ** 2 % 509 + 1).astype(np.int32)
+    sampler = PackedSampler(many, 512, seed=7)
+    sampler.set_epoch(2)
+
+    first, later = (grouped_order(lengths, 4, seed=seed, epoch=epoch).tolist() for seed, epoch in ((0, 1), (42, 3)))
+    rows = list(packed_order(lengths, 40, seed=42, epoch=3))
+    digest = hashlib.sha256(repr(list(sampler)).encode()).hexdigest()
+
+    assert first == [15, 14, 20, 17, 3, 16, 11, 1, 4, 19, 23, 0, 21, 7, 5, 9, 6, 8, 10, 2, 13, 22, 18, 12]
+    assert later == [15, 21, 20, 9, 3, 1, 11, 8, 10, 22, 18, 23, 14, 5, 7, 17, 16, 6, 4, 2, 13, 19, 0, 12]
+    assert rows == [(11, 1, 8, 4), (15, 16), (21, 20, 12, 0), (2, 13, 22, 19, 23, 18), (9, 3, 6), (14, 7), (5, 17, 10)]
+    assert digest == "76c2ee6fedf0c8a54c49384677149db758b0d9da3c2d8d21e24bc692f31bf2b4"
+
+
 def test_a_sampler_repeats_an_epoch_exactly() -> None:
     sampler = GroupedSampler(np.arange(1, 50, dtype=np.int32), 4, seed=5)
     first = list(sampler)
@@ -119,7 +138,7 @@ def test_epochs_whose_packings_differ_have_as_many_rows(more: int, monkeypatch: 
 
     def packed(lengths: np.ndarray, max_length: int, *, seed: int, epoch: int) -> Rows:
         own = packed_order(lengths, max_length, seed=seed, epoch=epoch)
-        return first if epoch == 0 else own.parted(len(first) + more * 5)
+        return first if epoch == 0 else own.split(len(first) + more * 5)
 
     monkeypatch.setattr(ordering, "packed_order", packed)
     sampler = PackedSampler(lengths, 64, seed=0)
