@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from convmodel.data.reading.reader import ConversationReader
 from convmodel.data.windows.collate import by_length
-from convmodel.data.windows.encoding import Account, WindowSet
+from convmodel.data.windows.encoding import EncodingSummary, WindowSet
 from convmodel.data.windows.store import prepare_windows
 from convmodel.errors import ConfigError
 from convmodel.evaluation.turn_statistics import Measured
@@ -116,31 +116,33 @@ def evaluate_windows(
         text_nats += nats.masked_fill(labels == separator, 0.0).sum(dim=1).tolist()
         if progress:
             progress(len(windows))
-    return _result(all_nats, text_nats, data.account, len(data.windows))
+    return _result(all_nats, text_nats, data.summary, len(data.windows))
 
 
 def result_of(measured: Measured) -> EvaluationResult:
     """Adds up what was measured turn by turn, to what `evaluate_windows` says of the same conversations."""
     turns = [turn for conversation in measured.conversations for turn in conversation.turns]
     return _result(
-        [turn.nats for turn in turns], [turn.text_nats for turn in turns], measured.account, measured.windows
+        [turn.nats for turn in turns], [turn.text_nats for turn in turns], measured.summary, measured.windows
     )
 
 
-def _result(nats: Iterable[float], text_nats: Iterable[float], account: Account, windows: int) -> EvaluationResult:
+def _result(
+    nats: Iterable[float], text_nats: Iterable[float], summary: EncodingSummary, windows: int
+) -> EvaluationResult:
     # fsum is exact, so the order of the summands does not matter.
-    loss = math.fsum(nats) / account.tokens
+    loss = math.fsum(nats) / summary.tokens
     return EvaluationResult(
         loss=loss,
         perplexity=math.inf if loss > _LARGEST_EXPONENT else math.exp(loss),
-        bits_per_byte=math.fsum(text_nats) / math.log(2) / max(1, account.text_bytes),
-        tokens=account.tokens,
-        text_bytes=account.text_bytes,
-        conversations=account.conversations,
+        bits_per_byte=math.fsum(text_nats) / math.log(2) / max(1, summary.text_bytes),
+        tokens=summary.tokens,
+        text_bytes=summary.text_bytes,
+        conversations=summary.conversations,
         windows=windows,
-        unsupervised=account.unsupervised,
-        cut=account.cut,
-        skipped=account.skipped,
+        unsupervised=summary.unsupervised,
+        cut=summary.cut,
+        skipped=summary.skipped,
     )
 
 

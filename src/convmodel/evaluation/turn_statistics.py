@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from convmodel.conversation import Conversation
 from convmodel.data.reading.problems import OnError
 from convmodel.data.windows.collate import by_length
-from convmodel.data.windows.encoding import CHUNK, Account, encode_chunk, require_windows
+from convmodel.data.windows.encoding import CHUNK, EncodingSummary, encode_chunk, require_windows
 from convmodel.errors import ConfigError
 from convmodel.hf_model.lm_head import Head
 from convmodel.hf_model.log_probs import BATCH_SIZE, Measure, measure_targets
@@ -101,12 +101,12 @@ class Measured:
 
     Attributes:
         conversations: One entry for every conversation that was given.
-        account: What was left out.
+        summary: What was left out.
         windows: How many windows they make.
     """
 
     conversations: list[ConversationSums]
-    account: Account
+    summary: EncodingSummary
     windows: int
 
 
@@ -138,7 +138,7 @@ def measure_turns(
     """
     if batch_size < 1:
         raise ConfigError(f"batch_size is {batch_size}: it must be at least 1")
-    head, account, found, windows = Head.of(hf_model), Account(), [], 0
+    head, summary, found, windows = Head.of(hf_model), EncodingSummary(), [], 0
     rest, first = iter(conversations), 1
     while chunk := list(islice(rest, CHUNK)):
         begun: list[ConversationSums] = []
@@ -147,7 +147,7 @@ def measure_turns(
             encoded = encode_chunk(
                 (number, [conversation]), tokenizer=tokenizer, max_length=max_length, loss_on=loss_on, on_error=on_error
             )
-            account.add(encoded.account)
+            summary.add(encoded.summary)
             arranged = (
                 conversation if tokenizer.layout.use_token_types or not encoded.windows else conversation.joined()
             )
@@ -157,8 +157,8 @@ def measure_turns(
         found += begun
         windows += len(jobs)
         first += len(chunk)
-    require_windows(account, loss_on)
-    return Measured(found, account, windows)
+    require_windows(summary, loss_on)
+    return Measured(found, summary, windows)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

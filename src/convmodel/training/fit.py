@@ -129,7 +129,7 @@ def fit(
     args.warmup_steps = plan.warmup_steps
     _examine(fast_checks(hf_model, tokenizer, data.train, data.valid, plan))
     tokenizer = tokenizer.with_layout(
-        loss_on=config.loss_on, max_length=data.max_length, speakers=data.train.account.speakers or ()
+        loss_on=config.loss_on, max_length=data.max_length, speakers=data.train.summary.speakers or ()
     )
     begin = time.perf_counter()
     with ExitStack() as stack:
@@ -166,7 +166,7 @@ def fit(
         seconds=seconds,
         tokens_per_second=state.num_input_tokens_seen / seconds,
         windows=len(data.train.windows),
-        left_out=data.train.left_out(),
+        left_out=data.train.summary.left_out(),
         output_dir=config.output_dir,
         history=state.log_history,
     )

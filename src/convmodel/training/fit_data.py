@@ -70,8 +70,8 @@ class FitData:
         encode = partial(prepare_windows, tokenizer=tokenizer, max_length=max_length, loss_on=config.loss_on)
         made = encode(train), None if valid is None else encode(valid)
         for name, windows in zip(("training", "validation"), made, strict=True):
-            if windows and windows.left_out():
-                logger.warning("%s data: %s", name, windows.left_out())
+            if windows and windows.summary.left_out():
+                logger.warning("%s data: %s", name, windows.summary.left_out())
         return cls(*made, _order(config, made[0], max_length, processes), max_length)
 
 

@@ -125,7 +125,7 @@ def test_only_supervised_turns_are_measured_and_keep_their_numbers(model: Conver
     found = measure(model, loss_on="responses")
 
     assert [[turn.number for turn in each.turns] for each in found.conversations] == [[2], [], [2], [2], [2, 4]]
-    assert found.account.unsupervised == 1
+    assert found.summary.unsupervised == 1
     assert_same(found.conversations[4].turns, [by_hand(model, TALKS[4])[number] for number in (1, 3)])
 
 
@@ -194,7 +194,7 @@ def test_conversations_that_cannot_be_used_keep_their_place(model: ConversationM
     found = measure(model, [TALKS[0], pinned, TALKS[1]], on_error="skip")
 
     assert [len(each.turns) for each in found.conversations] == [3, 0, 1]
-    assert (found.account.skipped, found.account.conversations) == (1, 3)
+    assert (found.summary.skipped, found.summary.conversations) == (1, 3)
 
 
 @pytest.mark.parametrize(

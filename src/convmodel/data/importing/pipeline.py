@@ -179,7 +179,7 @@ def _rows(reader: ConversationReader, problems: Problems, account: ImportAccount
         if problems.on_error == "fail":
             raise
         if not reader.complete or not reader.problems.count:  # a damaged file, or one without rows
-            problems.found(str(error))
+            problems.add(str(error))
             account.entries += 1
     account.entries += reader.rows
     account.formats += reader.shapes

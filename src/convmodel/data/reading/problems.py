@@ -27,7 +27,7 @@ class Problems:
 
     Example:
         >>> problems = Problems("skip")
-        >>> problems.found("chat.txt:3: no speaker")
+        >>> problems.add("chat.txt:3: no speaker")
         >>> problems.count
         1
     """
@@ -39,7 +39,7 @@ class Problems:
         self.count = 0
         self.messages: list[str] = []
 
-    def found(self, message: str, *, rows: int = 1) -> None:
+    def add(self, message: str, *, rows: int = 1) -> None:
         """Takes note of rows of data that cannot be used together; the message begins with their place.
 
         Raises:

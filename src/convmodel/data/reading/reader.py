@@ -96,7 +96,7 @@ class ConversationReader:
                 self.conversations += 1
                 yield found
             else:
-                self.problems.found(str(found), rows=rows)
+                self.problems.add(str(found), rows=rows)
         self.complete = True
         if not self.conversations:
             raise ConversationError(self._nothing())

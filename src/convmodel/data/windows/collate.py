@@ -16,17 +16,17 @@ from convmodel.layout.sequence import IGNORED, Window
 def pad(
     windows: Sequence[Window], pad_id: int, *, use_token_types: bool, side: str = "right", multiple: int = 1
 ) -> dict[str, torch.Tensor]:
-    """Pads windows to the longest of them.
+    """Pads windows to the length of the longest.
 
     Args:
         windows: At least one; lengths may differ.
         pad_id: Fills `input_ids`; it is masked, and its label is `IGNORED`.
         use_token_types: Whether the batch carries `token_type_ids`.
-        side: `right` or `left`; on the left, `position_ids` come along, since models count from the padding otherwise.
-        multiple: The padded length is rounded up to a multiple of it.
+        side: `right` or `left`; padding on the left adds `position_ids`, since models would count the padding.
+        multiple: The padded length is rounded up to a multiple of this.
 
     Returns:
-        Tensors of shape (batch, seq), dtype int64: `input_ids`, `attention_mask`, `labels`, and maybe
+        Tensors of shape (batch, seq), dtype int64: `input_ids`, `attention_mask`, `labels`, and optionally
         `token_type_ids` and `position_ids`; and `weights`, float32, if a window has any: 0 where there is no target.
 
     Example:
@@ -60,19 +60,19 @@ def pad(
 def pack(
     rows: Sequence[Sequence[Window]], pad_id: int, *, use_token_types: bool, multiple: int = 1
 ) -> dict[str, torch.Tensor]:
-    """Lays windows end to end in rows, padded to the longest row.
+    """Lays windows end to end in rows, padded to the length of the longest row.
 
-    Positions begin anew in each window, and there is no attention mask: that is how transformers recognises windows
-    that must not attend to each other. A window's first token is no target, so none is predicted from another window.
+    Positions restart in each window, and there is no attention mask: that is how transformers recognises windows that
+    must not attend to each other. A window's first token is never a target, so none is predicted from another window.
 
     Args:
         rows: At least one row of at least one window.
         pad_id: Fills `input_ids` at the end; its label is `IGNORED`.
         use_token_types: Whether the batch carries `token_type_ids`.
-        multiple: The padded length is rounded up to a multiple of it.
+        multiple: The padded length is rounded up to a multiple of this.
 
     Returns:
-        Tensors of shape (rows, seq), dtype int64: `input_ids`, `position_ids`, `labels`, and maybe `token_type_ids`;
+        Tensors of shape (rows, seq), dtype int64: `input_ids`, `position_ids`, `labels`, maybe `token_type_ids`;
         and `weights`, float32, if a window has any: 0 where there is no target.
 
     Example:
@@ -109,10 +109,10 @@ def _row_weights(row: Sequence[Window]) -> list[float] | None:
 def by_length(
     windows: Sequence[Window], batch_size: int, lengths: Sequence[int] | np.ndarray | None = None
 ) -> Iterator[list[Window]]:
-    """Yields batches of windows of similar length, longest first, so that little is padded.
+    """Yields batches of windows of similar length, longest first, so that there is little padding.
 
-    The first batch needs the most memory, so a run that does not fit fails at once. Given the windows' lengths, it
-    looks at no window before its turn.
+    The first batch needs the most memory, so a run that does not fit fails at once. With `lengths`, each window is read
+    only for its own batch.
     """
     if lengths is None:
         lengths = [len(window.input_ids) for window in windows]
@@ -122,7 +122,7 @@ def by_length(
 
 
 class WindowDataset(torch.utils.data.Dataset[list[Window]]):
-    """Rows of windows for transformers' `Trainer`: an item is one window, or those of one packed row."""
+    """Rows of windows for transformers' `Trainer`: an item is one window, or the windows of one packed row."""
 
     def __init__(self, windows: Sequence[Window]) -> None:
         self.windows = windows

@@ -1,11 +1,10 @@
-"""Conversations to windows, with an account of what was left out.
+"""Conversations to windows, with a summary of what was encoded and what was left out.
 
-Owns: encoding many conversations, in this process or in several, and the account. Where windows are kept is
-`window_store.py`'s.
+Owns: encoding many conversations, in chunks, and the summary. Knows no files and no processes.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -24,18 +23,18 @@ CHUNK = 500
 
 
 @dataclass(slots=True)
-class Account:
-    """What became of some conversations.
+class EncodingSummary:
+    """Counts of what was encoded and what was left out.
 
     Attributes:
-        conversations: How many there were.
-        unsupervised: How many have no supervised turn, and so no window.
-        skipped: How many rows or conversations could not be used and were left out.
-        cut: How many tokens were left out of turns longer than a window.
+        conversations: Number of conversations.
+        unsupervised: Conversations without a supervised turn, and so without a window.
+        skipped: Rows or conversations that were invalid and left out.
+        cut: Tokens left out of turns longer than a window.
         tokens: Supervised tokens.
         text_bytes: UTF-8 bytes of the supervised turns' text.
-        speakers: The speakers' names where all conversations share them, else none; None before the first.
-        first_skipped: Why the first of them could not be used.
+        speakers: The speakers' names if all conversations share them, else empty; None before the first conversation.
+        first_skipped: Why the first skipped item was invalid.
     """
 
     conversations: int = 0
@@ -47,27 +46,27 @@ class Account:
     speakers: tuple[str, ...] | None = None
     first_skipped: str = ""
 
-    def add(self, other: "Account") -> None:
-        """Adds the account of further conversations."""
+    def add(self, other: "EncodingSummary") -> None:
+        """Adds the summary of further conversations."""
         for name in ("conversations", "unsupervised", "skipped", "cut", "tokens", "text_bytes"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.first_skipped = self.first_skipped or other.first_skipped
-        self.meet(other.speakers)
+        self.add_speakers(other.speakers)
 
-    def note(self, problems: Problems) -> None:
-        """Adds what was left out before it could be encoded."""
+    def add_problems(self, problems: Problems) -> None:
+        """Adds what was left out while reading."""
         if problems.count:
-            self.add(Account(skipped=problems.count, first_skipped=problems.messages[0]))
+            self.add(EncodingSummary(skipped=problems.count, first_skipped=problems.messages[0]))
 
-    def meet(self, speakers: tuple[str, ...] | None) -> None:
-        """Takes note of who speaks in a further conversation."""
+    def add_speakers(self, speakers: tuple[str, ...] | None) -> None:
+        """Adds the speakers of a further conversation."""
         if self.speakers is None:
             self.speakers = speakers
         elif speakers is not None and set(speakers) != set(self.speakers):
             self.speakers = ()
 
     def left_out(self) -> str:
-        """Says what was left out, in a sentence; empty where nothing was."""
+        """Describes what was left out, in a sentence; empty if nothing was."""
         parts = []
         if self.unsupervised:
             parts.append(f"{self.unsupervised:,} of {self.conversations:,} conversations have no supervised turn")
@@ -80,49 +79,30 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class WindowSet:
-    """Encoded conversations, and an account of them.
+    """Encoded conversations and their summary.
 
     Attributes:
-        windows: The training sequences, conversation after conversation; in memory, or read from disk one by one.
-        lengths: The length of each, in tokens.
-        account: What became of the conversations.
+        windows: The training sequences, in the order of their conversations; in memory, or read from disk one by one.
+        lengths: The length of each window, in tokens.
+        summary: Counts over the conversations.
     """
 
     windows: Sequence[Window]
     lengths: npt.NDArray[np.int32]
-    account: Account
-
-    @property
-    def conversations(self) -> int:
-        """How many conversations they come from."""
-        return self.account.conversations
-
-    @property
-    def unsupervised(self) -> int:
-        """How many conversations have no supervised turn, and so no window."""
-        return self.account.unsupervised
-
-    @property
-    def cut(self) -> int:
-        """How many tokens were left out of turns longer than a window."""
-        return self.account.cut
+    summary: EncodingSummary
 
     @property
     def tokens(self) -> int:
         """Supervised tokens."""
-        return self.account.tokens
-
-    def left_out(self) -> str:
-        """Says what was left out, in a sentence; empty where nothing was."""
-        return self.account.left_out()
+        return self.summary.tokens
 
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
-    """Some conversations after each other, encoded."""
+class EncodedChunk:
+    """The windows of some consecutive conversations and their summary."""
 
     windows: list[Window]
-    account: Account = field(default_factory=Account)
+    summary: EncodingSummary
 
 
 def encode_windows(
@@ -136,41 +116,40 @@ def encode_windows(
     """Encodes conversations as windows of at most `max_length` tokens, in memory.
 
     Raises:
-        ConversationError: If a conversation cannot be laid out (the message tells which), or none has a supervised
-            turn.
+        ConversationError: If a conversation cannot be laid out (the message names it), or none has a supervised turn.
         ContextTooLongError: If a conversation's pinned turns leave no room in a window.
     """
     windows: list[Window] = []
-    account = Account()
+    summary = EncodingSummary()
     encode = partial(encode_chunk, tokenizer=tokenizer, max_length=max_length, loss_on=loss_on, on_error=on_error)
     for chunk in map(encode, chunks(conversations)):
         windows += chunk.windows
-        account.add(chunk.account)
-    require_windows(account, loss_on)
-    return WindowSet(windows, np.array([len(window.input_ids) for window in windows], np.int32), account)
+        summary.add(chunk.summary)
+    require_windows(summary, loss_on)
+    return WindowSet(windows, np.array([len(window.input_ids) for window in windows], np.int32), summary)
 
 
-def require_windows(account: Account, loss_on: LossOn) -> None:
-    """Checks that there is something to learn from or to measure.
+def require_windows(summary: EncodingSummary, loss_on: LossOn) -> None:
+    """Checks that there is something to train on or to measure.
 
     Raises:
         ConversationError: If no conversation has a supervised turn.
     """
-    if not account.tokens:
-        skipped = f" ({account.left_out()})" if account.skipped else ""
+    if not summary.tokens:
+        skipped = f" ({summary.left_out()})" if summary.skipped else ""
         raise ConversationError(
-            f"none of {account.conversations} conversations has a turn that loss_on={loss_on!r} supervises{skipped}"
+            f"none of {summary.conversations} conversations has a turn that loss_on={loss_on!r} supervises{skipped}"
         )
 
 
 Numbered = tuple[int, Sequence[Conversation]]
-"""Conversations after each other, and the number of the first, counted from 1."""
+"""Consecutive conversations, and the number of the first, counted from 1."""
 
 
 def chunks(conversations: Iterable[Conversation]) -> Iterator[Numbered]:
-    """Yields the conversations in lists of `CHUNK`."""
-    rest, first = iter(conversations), 1
-    while chunk := list(islice(rest, CHUNK)):
+    """Yields the conversations in lists of `CHUNK`, each with its first number."""
+    remaining, first = iter(conversations), 1
+    while chunk := list(islice(remaining, CHUNK)):
         yield first, chunk
         first += len(chunk)
 
@@ -182,40 +161,41 @@ def encode_chunk(
     max_length: int,
     loss_on: LossOn,
     on_error: OnError = "fail",
-) -> Chunk:
-    """Encodes conversations together; each window says which it comes from, by its id or its number.
+) -> EncodedChunk:
+    """Encodes consecutive conversations; each window's source is its conversation's id or number.
 
     Raises:
-        ConversationError: If one cannot be laid out and `on_error` is `fail`; the message tells which.
+        ConversationError: If one cannot be laid out and `on_error` is `fail`; the message names it.
         ContextTooLongError: Likewise, if its pinned turns leave no room in a window.
     """
     first, conversations = numbered
     options: dict[str, Any] = {"max_length": max_length, "loss_on": loss_on}
     problems = Problems(on_error)
     try:
-        made = tokenizer.windows_batch(conversations, **options)
-    except (ConversationError, ContextTooLongError):
-        made = []
+        windows_of = tokenizer.windows_batch(conversations, **options)
+    except (ConversationError, ContextTooLongError):  # one by one, to find which
+        windows_of = []
         for number, conversation in enumerate(conversations, first):
             try:
-                made += tokenizer.windows_batch([conversation], **options)
+                windows_of += tokenizer.windows_batch([conversation], **options)
             except (ConversationError, ContextTooLongError) as error:
                 message = f"conversation {conversation.id or number}: {error}"
                 if on_error == "fail":
                     raise type(error)(message) from error
-                problems.found(message)
-                made.append([])
+                problems.add(message)
+                windows_of.append([])
     sources = [conversation.id or f"conversation {number}" for number, conversation in enumerate(conversations, first)]
-    windows = [replace(window, source=source) for source, found in zip(sources, made, strict=True) for window in found]
-    account = Account(
+    windows = [
+        replace(window, source=source) for source, own in zip(sources, windows_of, strict=True) for window in own
+    ]
+    summary = EncodingSummary(
         conversations=len(conversations),
-        unsupervised=sum(not found for found in made) - problems.count,
-        skipped=problems.count,
+        unsupervised=sum(not own for own in windows_of) - problems.count,
         cut=sum(window.cut for window in windows),
         tokens=sum(window.supervised_tokens for window in windows),
         text_bytes=sum(window.text_bytes for window in windows),
-        first_skipped=problems.messages[0] if problems.messages else "",
     )
+    summary.add_problems(problems)
     for conversation in conversations:
-        account.meet(conversation.speaker_names)
-    return Chunk(windows, account)
+        summary.add_speakers(conversation.speaker_names)
+    return EncodedChunk(windows, summary)

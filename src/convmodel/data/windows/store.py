@@ -1,6 +1,6 @@
-"""Windows on disk: made once, read one by one, however many there are.
+"""Windows on disk: encoded once, read one by one, however many there are.
 
-Owns: the Arrow file of windows, where it is kept, and when it is made anew.
+Owns: the Arrow file of windows, the cache that keeps it, and when it is encoded again.
 """
 
 import hashlib
@@ -8,6 +8,7 @@ import json
 import logging
 import mmap
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -28,8 +29,8 @@ from convmodel.conversation import Conversation
 from convmodel.data.reading.reader import ConversationReader
 from convmodel.data.windows.encoding import (
     CHUNK,
-    Account,
-    Chunk,
+    EncodedChunk,
+    EncodingSummary,
     Numbered,
     WindowSet,
     chunks,
@@ -42,23 +43,27 @@ from convmodel.errors import MissingExtraError, SaveError
 from convmodel.files.atomic import staged
 from convmodel.layout.sequence import IGNORED, LossOn, Window
 from convmodel.layout.tokenizer import ConversationTokenizer
-from convmodel.layout.windows import CONTEXT_SHARE
 
 logger = logging.getLogger(__name__)
 
 SMALL = IN_THIS_PROCESS * CHUNK
-"""Conversations from which on windows live on disk; fewer are made in memory, in little time."""
+"""From this many conversations on, windows are kept on disk; fewer are quickly encoded in memory."""
 
 CACHE_BYTES = 20 << 30
-"""How much of the disk made windows may take; beyond it, those that were not used for the longest time go."""
+"""Size limit of the cache; beyond it, the least recently used windows are deleted."""
 
 _ABANDONED = 24 * 3600  # seconds; no encoding takes so long
-_WINDOWS, _ACCOUNT = "windows.arrow", "account.json"
+_WINDOWS, _SUMMARY = "windows.arrow", "account.json"
 _RESIDENT = 100  # windows; the kernel maps up to 64 KiB around each place that is read
+
+_PACKAGE = Path(__file__).parents[2]
+_DECIDING = ("conversation.py", "data/reading/*.py", "data/windows/*.py", "layout/*.py")
+# A line that does nothing: blank, a comment, or (a part of) a docstring.
+_IDLE_LINES = re.compile(rb'^[ \t]*(?:#.*|r?"""(?>[\s\S]*?"""))?[ \t]*\n', re.MULTILINE)
 
 
 class StoredWindows(Sequence[Window]):
-    """Windows in an Arrow file, each read when it is asked for.
+    """Windows in an Arrow file, read on access.
 
     Attributes:
         lengths: The length of each, in tokens.
@@ -69,7 +74,7 @@ class StoredWindows(Sequence[Window]):
 
         Args:
             path: The file; `datasets.Dataset.from_file` reads it too.
-            temporary: Whether its folder is deleted when the windows are no longer used.
+            temporary: Whether to delete its folder when the windows are no longer used.
         """
         pa = _pyarrow()
         if temporary:
@@ -84,7 +89,7 @@ class StoredWindows(Sequence[Window]):
         self._release()
 
     def __len__(self) -> int:
-        """How many windows there are."""
+        """Returns the number of windows."""
         return len(self.lengths)
 
     @overload
@@ -92,7 +97,7 @@ class StoredWindows(Sequence[Window]):
     @overload
     def __getitem__(self, index: slice) -> list[Window]: ...
     def __getitem__(self, index: int | slice) -> Window | list[Window]:
-        """Reads one window, or several."""
+        """Reads one window, or a slice of them."""
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         if not -len(self) <= index < len(self):
@@ -117,7 +122,7 @@ class StoredWindows(Sequence[Window]):
         return window
 
     def _release(self) -> None:
-        """Gives pages back: a mapped file that is read all over would count as this process's memory as a whole."""
+        """Releases mapped pages: random reads would otherwise keep the whole file in this process's memory."""
         self._read = 0
         if hasattr(mmap, "MADV_DONTNEED"):
             self._map.madvise(mmap.MADV_DONTNEED)
@@ -125,9 +130,9 @@ class StoredWindows(Sequence[Window]):
 
 @dataclass(frozen=True, slots=True)
 class _Columns:
-    """One batch of the file, as views of the mapped memory; window `i` is from `offsets[i]` to `offsets[i + 1]`.
+    """One batch of the file, as views of mapped memory; window `i` spans `offsets[i]` to `offsets[i + 1]`.
 
-    Weights have offsets of their own, since most windows have none.
+    Weights have their own offsets, since most windows have none.
     """
 
     offsets: npt.NDArray[np.int32]
@@ -156,79 +161,84 @@ def prepare_windows(
     max_length: int,
     loss_on: LossOn,
 ) -> WindowSet:
-    """Encodes conversations as windows: in memory if they are there already or few, else on disk.
+    """Encodes conversations as windows: in memory if they are few or in memory already, else on disk.
 
-    What was made of a file is kept in the cache (`CONVMODEL_CACHE`, by default `~/.cache/convmodel`) and used again as
-    long as the file, the tokenizer and the options are the same.
+    The windows of a file are cached (in `CONVMODEL_CACHE`, by default `~/.cache/convmodel`) and reused while the file,
+    the tokenizer, the options and the code that makes windows stay the same.
 
     Raises:
         ConversationError: If the data is malformed, or has no supervised turn.
         ContextTooLongError: If a conversation's pinned turns leave no room in a window.
-        MissingExtraError: If they need the disk, and pyarrow is not installed.
+        MissingExtraError: If the windows belong on disk, and pyarrow is not installed.
         SaveError: If the disk cannot be written.
     """
     reader = conversations if isinstance(conversations, ConversationReader) else ConversationReader(conversations)
     options = {"max_length": max_length, "loss_on": loss_on, "on_error": reader.problems.on_error}
-    rest = iter(reader)
-    known = isinstance(reader.source, Sequence) and not isinstance(reader.source, str)
-    first = list(rest if known else islice(rest, SMALL))
-    if known or len(first) < SMALL:
-        made = encode_windows(first, tokenizer, **options)  # type: ignore[arg-type]
-        made.account.note(reader.problems)
-        return made
+    remaining = iter(reader)
+    in_memory = isinstance(reader.source, Sequence) and not isinstance(reader.source, str)
+    first = list(remaining if in_memory else islice(remaining, SMALL))
+    if in_memory or len(first) < SMALL:
+        windows = encode_windows(first, tokenizer, **options)  # type: ignore[arg-type]
+        windows.summary.add_problems(reader.problems)
+        return windows
     encode = partial(encode_chunk, tokenizer=tokenizer, **options)  # type: ignore[arg-type]
     fingerprint = reader.fingerprint()
     if fingerprint is None:
         scratch = Path(tempfile.mkdtemp(prefix="convmodel-windows-"))
         try:
-            _make(scratch, chain(first, rest), reader, encode)
+            _write(scratch, chain(first, remaining), reader, encode)
             return _open(scratch, loss_on, temporary=True)
         except BaseException:
             shutil.rmtree(scratch, ignore_errors=True)
             raise
     folder = cache_folder() / "windows" / _key(fingerprint, tokenizer, options)
-    if (folder / _ACCOUNT).exists() and (folder / _WINDOWS).exists():
-        logger.info("the windows of %s are in %s already", reader.source, folder)
+    if (folder / _SUMMARY).exists() and (folder / _WINDOWS).exists():
+        logger.info("using the cached windows of %s in %s", reader.source, folder)
     else:
         try:
-            _make(folder, chain(first, rest), reader, encode)
+            _write(folder, chain(first, remaining), reader, encode)
         except SaveError as error:
             raise SaveError(f"{error}; CONVMODEL_CACHE names the folder for it") from error
-        _make_room(folder)
-    os.utime(folder / _ACCOUNT)
+        _evict(folder)
+    os.utime(folder / _SUMMARY)
     return _open(folder, loss_on)
 
 
 def cache_folder() -> Path:
-    """Returns where things are kept that can be made again: `CONVMODEL_CACHE`, or the user's cache folder."""
+    """Returns the folder for files that can be made again: `CONVMODEL_CACHE`, or one in the user's cache folder."""
     own = os.environ.get("CONVMODEL_CACHE")
     base = os.environ.get("XDG_CACHE_HOME")
     return Path(own) if own else (Path(base) if base else Path.home() / ".cache") / "convmodel"
 
 
 def _key(fingerprint: str, tokenizer: ConversationTokenizer, options: dict[str, Any]) -> str:
-    """Names everything that the windows depend on."""
+    """Hashes everything that decides the windows."""
     layout = tokenizer.layout
-    depends = [_code(), fingerprint, options, CONTEXT_SHARE]
-    depends += [layout.separator_id, layout.use_token_types, tokenizer.hf_tokenizer.backend_tokenizer.to_str()]
-    return hashlib.blake2b(json.dumps(depends).encode(), digest_size=16).hexdigest()
+    parts: list[Any] = [_code_hash(), fingerprint, options, layout.separator_id, layout.use_token_types]
+    parts.append(tokenizer.hf_tokenizer.backend_tokenizer.to_str())
+    return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
 
 
-def _code() -> str:
-    """Hashes the code that makes windows, so that another version of it makes them anew."""
-    package = Path(__file__).parents[1]
+def _code_hash() -> str:
+    """Hashes the code that turns files into windows, without comments and docstrings.
+
+    A hash cannot be forgotten as a format number can, and takes about a millisecond.
+    """
     digest = hashlib.blake2b(digest_size=16)
-    for path in sorted([*package.glob("*.py"), *package.glob("data/*.py")]):
-        digest.update(path.read_bytes())
+    for path in sorted(path for pattern in _DECIDING for path in _PACKAGE.glob(pattern)):
+        digest.update(path.name.encode() + b"\0" + _IDLE_LINES.sub(b"", path.read_bytes()))
     return digest.hexdigest()
 
 
-def _make(
-    folder: Path, conversations: Iterable[Conversation], reader: ConversationReader, encode: Callable[[Numbered], Chunk]
+def _write(
+    folder: Path,
+    conversations: Iterable[Conversation],
+    reader: ConversationReader,
+    encode: Callable[[Numbered], EncodedChunk],
 ) -> None:
     """Encodes conversations into a folder."""
     pa = _pyarrow()
-    account = Account()
+    summary = EncodingSummary()
     schema = pa.schema(
         [
             ("input_ids", pa.list_(pa.int32())),
@@ -241,19 +251,21 @@ def _make(
         ]
     )
     work = partial(_arrow_chunk, encode=encode, schema=schema)
-    shown = tqdm(desc="encoding", unit=" conversations", unit_scale=True, delay=2, disable=not sys.stderr.isatty())
-    with shown, staged(folder) as stage, pa.OSFile(str(stage / _WINDOWS), "wb") as file:
+    progress = tqdm(desc="encoding", unit=" conversations", unit_scale=True, delay=2, disable=not sys.stderr.isatty())
+    with progress, staged(folder) as stage, pa.OSFile(str(stage / _WINDOWS), "wb") as file:
         with pa.ipc.new_stream(file, schema) as writer:
-            for batch, part in in_processes(work, chunks(conversations)):
+            for batch, chunk_summary in in_processes(work, chunks(conversations)):
                 writer.write_batch(batch)
-                account.add(part)
-                shown.update(part.conversations)
-        account.note(reader.problems)
-        (stage / _ACCOUNT).write_text(json.dumps(asdict(account)), encoding="utf-8")
+                summary.add(chunk_summary)
+                progress.update(chunk_summary.conversations)
+        summary.add_problems(reader.problems)
+        (stage / _SUMMARY).write_text(json.dumps(asdict(summary)), encoding="utf-8")
 
 
-def _arrow_chunk(numbered: Numbered, *, encode: Callable[[Numbered], Chunk], schema: Any) -> tuple[Any, Account]:
-    """Encodes a chunk as columns, which travel between processes faster than objects do."""
+def _arrow_chunk(
+    numbered: Numbered, *, encode: Callable[[Numbered], EncodedChunk], schema: Any
+) -> tuple[Any, EncodingSummary]:
+    """Encodes a chunk as columns, which are sent between processes faster than objects."""
     pa = _pyarrow()
     chunk = encode(numbered)
     windows = chunk.windows
@@ -271,27 +283,27 @@ def _arrow_chunk(numbered: Numbered, *, encode: Callable[[Numbered], Chunk], sch
         pa.array([window.weights for window in windows], pa.list_(pa.float64())),
         pa.array([window.source for window in windows], pa.string()),
     ]
-    return pa.record_batch(columns, schema=schema), chunk.account
+    return pa.record_batch(columns, schema=schema), chunk.summary
 
 
 def _open(folder: Path, loss_on: LossOn, *, temporary: bool = False) -> WindowSet:
-    saved = json.loads((folder / _ACCOUNT).read_text(encoding="utf-8"))
+    saved = json.loads((folder / _SUMMARY).read_text(encoding="utf-8"))
     speakers = saved.pop("speakers")
-    account = Account(**saved, speakers=None if speakers is None else tuple(speakers))
-    require_windows(account, loss_on)
+    summary = EncodingSummary(**saved, speakers=None if speakers is None else tuple(speakers))
+    require_windows(summary, loss_on)
     windows = StoredWindows(folder / _WINDOWS, temporary=temporary)
-    return WindowSet(windows, windows.lengths, account)
+    return WindowSet(windows, windows.lengths, summary)
 
 
-def _make_room(newest: Path) -> None:
-    """Deletes the windows that were not used for the longest time, as long as all take too much of the disk."""
+def _evict(newest: Path) -> None:
+    """Deletes the least recently used windows until the cache fits in `CACHE_BYTES`; never the newest."""
     for stage in newest.parent.glob("*/.convmodel-*"):  # of a process that was killed
         if time.time() - stage.stat().st_mtime > _ABANDONED:
             shutil.rmtree(stage, ignore_errors=True)
-    made = [folder for folder in newest.parent.iterdir() if (folder / _ACCOUNT).exists()]
-    made.sort(key=lambda folder: (folder / _ACCOUNT).stat().st_mtime)
-    total = sum((folder / _WINDOWS).stat().st_size for folder in made)
-    for folder in made:
+    folders = [folder for folder in newest.parent.iterdir() if (folder / _SUMMARY).exists()]
+    folders.sort(key=lambda folder: (folder / _SUMMARY).stat().st_mtime)
+    total = sum((folder / _WINDOWS).stat().st_size for folder in folders)
+    for folder in folders:
         if total > CACHE_BYTES and folder != newest:
             total -= (folder / _WINDOWS).stat().st_size
             shutil.rmtree(folder, ignore_errors=True)

@@ -180,7 +180,7 @@ def _likelihood(
         depths=by_depth(each),
         stops=calibration(each),
         losses=np.array([(conversation.nats, conversation.tokens) for conversation in each], np.float64),
-        speed={"read": measured.account.tokens / seconds},
+        speed={"read": measured.summary.tokens / seconds},
     )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from convmodel.data.windows.encoding import Account, WindowSet
+from convmodel.data.windows.encoding import EncodingSummary, WindowSet
 from convmodel.layout.architecture import positions
 from convmodel.layout.sequence import IGNORED, Window
 from convmodel.layout.tokenizer import ConversationTokenizer
@@ -90,19 +90,19 @@ def fast_checks(
     """
     learned = sample(train.windows)
     windows = learned + (sample(valid.windows) if valid else [])
-    account = Account()
+    summary = EncodingSummary()
     for part in (train, valid):
         if part is not None:
-            account.add(part.account)
+            summary.add(part.summary)
     embedding: Any = hf_model.get_input_embeddings()
     rows = int(embedding.weight.shape[0])
     return [
         check_separator(tokenizer),
         check_vocabulary(rows, tokenizer, windows),
         check_end_of_turn(windows, tokenizer.sep_token_id),
-        check_supervised(windows, account),
-        check_used(account),
-        check_cut(account),
+        check_supervised(windows, summary),
+        check_used(summary),
+        check_cut(summary),
         check_text(learned, tokenizer),
         check_unknown(learned, tokenizer),
         check_speakers(speakers or tokens_by_speaker(learned, tokenizer.sep_token_id), named=speakers is not None),
@@ -176,33 +176,33 @@ def check_end_of_turn(windows: Sequence[Window], separator: int) -> Check:
     return Check("end of turn", "pass", f"{turns:,} supervised turns, each learned with its end unless it is cut")
 
 
-def check_supervised(windows: Sequence[Window], account: Account) -> Check:
+def check_supervised(windows: Sequence[Window], summary: EncodingSummary) -> Check:
     """Fails if windows have no target, warns of conversations that have none."""
     # The first token of a window is never predicted.
     empty = sum(all(label == IGNORED for label in window.labels[1:]) for window in windows)
     if empty or not windows:
         finding = f"{empty:,} of {len(windows):,} windows have nothing to learn"
         return Check("supervised", "fail", finding, "make the windows anew, or choose other turns (loss_on)")
-    if account.unsupervised:
-        finding = f"{account.unsupervised:,} of {account.conversations:,} conversations have no supervised turn"
+    if summary.unsupervised:
+        finding = f"{summary.unsupervised:,} of {summary.conversations:,} conversations have no supervised turn"
         return Check("supervised", "warn", finding, "they are not learned from: remove them, or choose loss_on=all")
-    return Check("supervised", "pass", f"{account.tokens:,} supervised tokens; every conversation has some")
+    return Check("supervised", "pass", f"{summary.tokens:,} supervised tokens; every conversation has some")
 
 
-def check_used(account: Account) -> Check:
+def check_used(summary: EncodingSummary) -> Check:
     """Warns of rows and conversations that could not be used."""
-    if account.skipped:
-        finding = f"{account.skipped:,} rows or conversations are left out, the first because of: "
-        return Check("used", "warn", finding + account.first_skipped, "mend them, or go on without them")
-    return Check("used", "pass", f"all {account.conversations:,} conversations are used")
+    if summary.skipped:
+        finding = f"{summary.skipped:,} rows or conversations are left out, the first because of: "
+        return Check("used", "warn", finding + summary.first_skipped, "mend them, or go on without them")
+    return Check("used", "pass", f"all {summary.conversations:,} conversations are used")
 
 
-def check_cut(account: Account) -> Check:
+def check_cut(summary: EncodingSummary) -> Check:
     """Warns, or fails where it is much, if turns are longer than a window."""
-    if not account.cut:
+    if not summary.cut:
         return Check("cut", "pass", "no turn is longer than a window")
-    share = account.cut / (account.tokens + account.cut)
-    finding = f"{account.cut:,} tokens ({share:.1%}) are cut from turns longer than a window"
+    share = summary.cut / (summary.tokens + summary.cut)
+    finding = f"{summary.cut:,} tokens ({share:.1%}) are cut from turns longer than a window"
     cure = "raise max_length, or part long turns"
     return Check("cut", "fail" if share > CUT_FAIL else "warn", finding, cure)
 

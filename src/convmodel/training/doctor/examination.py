@@ -1,6 +1,6 @@
 """All that the doctor does, in order.
 
-Owns: reading what was left out into the account, and which findings make a measurement pointless.
+Owns: adding what could not be read to the summary, and which findings make a measurement pointless.
 """
 
 from collections.abc import Mapping
@@ -47,14 +47,14 @@ class Part:
         return cls(list(reader), reader.problems)
 
     def windows(self, tokenizer: ConversationTokenizer, *, max_length: int, loss_on: LossOn) -> WindowSet:
-        """Encodes them, with an account that knows what could not be read either.
+        """Encodes them, with a summary that includes what could not be read.
 
         Raises:
             ConversationError: If one cannot be laid out, or none has a supervised turn.
         """
         on_error = self.problems.on_error
         made = encode_windows(self.conversations, tokenizer, max_length=max_length, loss_on=loss_on, on_error=on_error)
-        made.account.note(self.problems)
+        made.summary.add_problems(self.problems)
         return made
 
 

@@ -93,8 +93,8 @@ def test_a_set_of_windows_counts_what_it_supervises(gpt2_tokenizer: Conversation
 
     data = encode_windows(conversations, gpt2_tokenizer, max_length=64, loss_on="all")
 
-    assert (data.conversations, len(data.windows), data.tokens) == (2, 2, 6 + 2)
-    assert (data.unsupervised, data.cut, data.left_out()) == (0, 0, "")
+    assert (data.summary.conversations, len(data.windows), data.tokens) == (2, 2, 6 + 2)
+    assert (data.summary.unsupervised, data.summary.cut, data.summary.left_out()) == (0, 0, "")
 
 
 def test_conversations_without_a_supervised_turn_are_counted(gpt2_tokenizer: ConversationTokenizer) -> None:
@@ -102,8 +102,8 @@ def test_conversations_without_a_supervised_turn_are_counted(gpt2_tokenizer: Con
 
     data = encode_windows(conversations, gpt2_tokenizer, max_length=64, loss_on="responses")
 
-    assert (data.conversations, data.unsupervised, len(data.windows)) == (1201, 1200, 1)
-    assert data.left_out() == "1,200 of 1,201 conversations have no supervised turn"
+    assert (data.summary.conversations, data.summary.unsupervised, len(data.windows)) == (1201, 1200, 1)
+    assert data.summary.left_out() == "1,200 of 1,201 conversations have no supervised turn"
 
 
 def test_tokens_cut_off_long_turns_are_counted(gpt2_tokenizer: ConversationTokenizer) -> None:
@@ -114,7 +114,7 @@ def test_tokens_cut_off_long_turns_are_counted(gpt2_tokenizer: ConversationToken
     # A window of 8 holds a separator and 7 of the 1,010 tokens, and no closing separator, since the text goes on;
     # 1,003 tokens and that separator are cut.
     assert [window.supervised_tokens for window in data.windows] == [7, 4]
-    assert (data.cut, data.left_out()) == (1004, "1,004 tokens of turns longer than a window were cut")
+    assert (data.summary.cut, data.summary.left_out()) == (1004, "1,004 tokens of turns longer than a window were cut")
 
 
 def test_both_accounts_make_one_sentence(gpt2_tokenizer: ConversationTokenizer) -> None:
@@ -122,7 +122,7 @@ def test_both_accounts_make_one_sentence(gpt2_tokenizer: ConversationTokenizer) 
 
     data = encode_windows(conversations, gpt2_tokenizer, max_length=8, loss_on="responses")
 
-    unsupervised, cut = data.left_out().split("; ")
+    unsupervised, cut = data.summary.left_out().split("; ")
     assert unsupervised == "1 of 2 conversations have no supervised turn"
     assert cut.endswith("tokens of turns longer than a window were cut")
 
@@ -200,7 +200,7 @@ def test_each_window_knows_its_conversation(bytelevel_tokenizer: ConversationTok
     assert len(data.windows) > 4
     sources = ["conversation 1", *["conversation 3"] * (len(data.windows) - 2), "talk-7"]
     assert [window.source for window in data.windows] == sources
-    assert (data.account.skipped, data.unsupervised) == (1, 0)
+    assert (data.summary.skipped, data.summary.unsupervised) == (1, 0)
 
 
 def test_turns_of_weight_0_are_not_counted(gpt2_tokenizer: ConversationTokenizer) -> None:
@@ -213,4 +213,4 @@ def test_turns_of_weight_0_are_not_counted(gpt2_tokenizer: ConversationTokenizer
     data = encode_windows(talks, gpt2_tokenizer, max_length=64, loss_on="all")
 
     assert [window.weights for window in data.windows] == [[0, 0, 0, 2, 2, 2, 2], None]
-    assert (data.tokens, data.unsupervised, len(data.windows)) == (4 + 2, 1, 2)
+    assert (data.tokens, data.summary.unsupervised, len(data.windows)) == (4 + 2, 1, 2)

@@ -1,11 +1,12 @@
 """Windows on disk: the same as in memory, made once, and none lost."""
 
+import ast
 import json
 import logging
 import os
+import shutil
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,9 @@ from hypothesis import strategies as st
 from convmodel import Conversation, ConversationTokenizer
 from convmodel.data.reading.reader import ConversationReader
 from convmodel.data.reading.writing import write_jsonl
-from convmodel.data.windows import encoding as window_set
-from convmodel.data.windows import store as window_store
-from convmodel.data.windows.encoding import WindowSet, chunks, encode_windows
+from convmodel.data.windows import encoding, store, workers
+from convmodel.data.windows.encoding import WindowSet, encode_windows
 from convmodel.data.windows.store import StoredWindows, cache_folder, prepare_windows
-from convmodel.data.windows.workers import in_processes
 from convmodel.errors import ContextTooLongError, ConversationError, SaveError
 from convmodel.layout.sequence import IGNORED
 
@@ -29,9 +28,9 @@ OPTIONS = {"max_length": 24, "loss_on": "all"}
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Makes a few conversations count as many, and keeps the cache apart."""
-    monkeypatch.setattr(window_set, "CHUNK", 3)
-    monkeypatch.setattr(window_set, "ALONE", 2)
-    monkeypatch.setattr(window_store, "SMALL", 6)
+    monkeypatch.setattr(encoding, "CHUNK", 3)
+    monkeypatch.setattr(workers, "IN_THIS_PROCESS", 2)
+    monkeypatch.setattr(store, "SMALL", 6)
     monkeypatch.setenv("CONVMODEL_CACHE", str(tmp_path / "cache"))
 
 
@@ -60,8 +59,8 @@ def test_stored_windows_are_those_in_memory(gpt2_tokenizer: ConversationTokenize
     assert isinstance(made.windows, StoredWindows)
     assert list(made.windows) == expected.windows
     assert made.lengths.tolist() == expected.lengths.tolist() == [len(window.input_ids) for window in made.windows]
-    assert made.account == expected.account
-    assert made.cut > 0
+    assert made.summary == expected.summary
+    assert made.summary.cut > 0
     assert made.windows[-1] == expected.windows[-1]
     assert made.windows[2:5] == expected.windows[2:5]
     with pytest.raises(IndexError):
@@ -131,7 +130,7 @@ def test_stored_windows_keep_their_weights(gpt2_tokenizer: ConversationTokenizer
 
     assert isinstance(made.windows, StoredWindows)
     assert list(made.windows) == expected.windows
-    assert made.account == expected.account
+    assert made.summary == expected.summary
     assert 0 < sum(window.weights is not None for window in made.windows) < len(made.windows) / 2
 
 
@@ -142,7 +141,7 @@ def test_what_was_made_is_used_again_until_something_changes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     made = []
-    monkeypatch.setattr(window_store, "_make", lambda *args, make=window_store._make: made.append(make(*args)))
+    monkeypatch.setattr(store, "_write", lambda *args, write=store._write: made.append(write(*args)))
 
     def prepare(tokenizer: ConversationTokenizer = gpt2_tokenizer, **changes: object) -> int:
         prepare_windows(ConversationReader(path), tokenizer, **(OPTIONS | changes))
@@ -157,10 +156,67 @@ def test_what_was_made_is_used_again_until_something_changes(
     assert prepare() == 5
 
 
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the package's sources, which decides the key of the cache."""
+    package = tmp_path / "convmodel"
+    shutil.copytree(store._PACKAGE, package, ignore=shutil.ignore_patterns("assets", "static", "__pycache__"))
+    monkeypatch.setattr(store, "_PACKAGE", package)
+    return package
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "again"),
+    [
+        ("layout/windows.py", "CONTEXT_SHARE = 0.5", "CONTEXT_SHARE = 0.6", True),
+        ("layout/sequence.py", "    return", "    pass\n    return", True),
+        ("data/windows/encoding.py", "CHUNK = 500", "CHUNK = 501", True),
+        ("data/reading/shapes.py", '"dialog"', '"dialogs"', True),
+        ("conversation.py", "import", "import json\nimport", True),
+        ("layout/windows.py", '"""How much of', '"""The share of', False),
+        ("layout/windows.py", "\n    targets = ", "\n\n    # Note.\n    targets = ", False),
+        ("training/fit.py", "import", "import json\nimport", False),
+        ("generation/session.py", '"""', '"""Once more: ', False),
+        ("data/importing/pipeline.py", "import", "import json\nimport", False),
+    ],
+)
+def test_only_code_that_decides_the_windows_renews_the_cache(
+    gpt2_tokenizer: ConversationTokenizer, path: Path, package: Path, file: str, old: str, new: str, again: bool
+) -> None:
+    prepare_windows(ConversationReader(path), gpt2_tokenizer, **OPTIONS)
+    changed = (package / file).read_text().replace(old, new, 1)
+    assert changed != (package / file).read_text()
+    (package / file).write_text(changed)
+
+    prepare_windows(ConversationReader(path), gpt2_tokenizer, **OPTIONS)
+
+    assert len(list(cache_folder().rglob("*.arrow"))) == 1 + again
+
+
+def test_the_key_ignores_blank_lines_comments_and_docstrings_alone() -> None:
+    files = [path for pattern in store._DECIDING for path in store._PACKAGE.glob(pattern)]
+    assert {path.parent.name for path in files} == {"convmodel", "reading", "windows", "layout"}
+    for file in files:
+        source = file.read_bytes()
+        texts = {
+            line
+            for node in ast.walk(ast.parse(source))
+            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+            for line in range(node.lineno, (node.end_lineno or 0) + 1)
+        }
+        code = [
+            line
+            for number, line in enumerate(source.splitlines(keepends=True), 1)
+            if number not in texts and line.strip() and not line.lstrip().startswith(b"#")
+        ]
+
+        assert store._IDLE_LINES.sub(b"", source) == b"".join(code), file
+
+
 def test_windows_not_used_for_long_make_room(
     gpt2_tokenizer: ConversationTokenizer, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(window_store, "CACHE_BYTES", 60_000)
+    monkeypatch.setattr(store, "CACHE_BYTES", 60_000)
     folders = []
     for length in (16, 20, 24, 28):
         prepare_windows(ConversationReader(path), gpt2_tokenizer, max_length=length, loss_on="all")
@@ -182,8 +238,8 @@ def test_rows_left_out_in_reading_are_remembered_with_the_windows(
 
     for _ in range(2):
         made = prepare_windows(ConversationReader(path, on_error="skip"), gpt2_tokenizer, **OPTIONS)
-        assert made.account.skipped == 1
-        assert f"{path}:1:2: not JSON" in made.left_out()
+        assert made.summary.skipped == 1
+        assert f"{path}:1:2: not JSON" in made.summary.left_out()
 
 
 def test_a_conversation_that_cannot_be_laid_out_is_named_or_left_out(
@@ -196,8 +252,8 @@ def test_a_conversation_that_cannot_be_laid_out_is_named_or_left_out(
         prepare_windows(ConversationReader(path), bytelevel_tokenizer, **OPTIONS)
     made = prepare_windows(ConversationReader(path, on_error="skip"), bytelevel_tokenizer, **OPTIONS)
 
-    assert (made.conversations, made.account.skipped) == (42, 2)
-    assert "2 could not be used, the first because of: conversation" in made.left_out()
+    assert (made.summary.conversations, made.summary.skipped) == (42, 2)
+    assert "2 could not be used, the first because of: conversation" in made.summary.left_out()
     assert list(made.windows) == in_memory(bytelevel_tokenizer).windows
 
 
@@ -223,47 +279,13 @@ def test_a_half_made_folder_is_made_anew(
         prepare_windows(ConversationReader(path), gpt2_tokenizer, **OPTIONS)
 
     assert list(made.windows) == in_memory(gpt2_tokenizer).windows
-    assert "are in" in caplog.text
+    assert "using the cached windows" in caplog.text
 
 
 def test_nothing_to_learn_from_is_an_error_on_disk_too(gpt2_tokenizer: ConversationTokenizer, path: Path) -> None:
     for _ in range(2):
         with pytest.raises(ConversationError, match="none of 40 conversations has a turn that loss_on='Zoe' superv"):
             prepare_windows(ConversationReader(path), gpt2_tokenizer, max_length=24, loss_on="Zoe")
-
-
-def test_work_in_processes_keeps_its_order_and_its_errors() -> None:
-    given = list(chunks(map(Conversation.of, talks(40))))
-
-    assert list(in_processes(_first, given, processes=2)) == [number for number, _ in given]
-    with pytest.raises(ConversationError, match="chunk 22"):
-        list(in_processes(_fail_late, given, processes=2))
-
-
-def test_only_a_bounded_number_of_chunks_is_under_way() -> None:
-    taken = []
-
-    def counted() -> Iterator[tuple[int, list[Conversation]]]:
-        for chunk in chunks(map(Conversation.of, talks(60))):
-            taken.append(chunk)
-            yield chunk
-
-    done = in_processes(_first, counted(), processes=2)
-    for _ in range(4):
-        next(done)
-
-    assert len(taken) <= 4 + 2 * 2 + 2
-    done.close()
-
-
-def _first(chunk: tuple[int, list[Conversation]]) -> int:
-    return chunk[0]
-
-
-def _fail_late(chunk: tuple[int, list[Conversation]]) -> int:
-    if chunk[0] > 20:
-        raise ConversationError(f"chunk {chunk[0]}")
-    return chunk[0]
 
 
 @settings(max_examples=40)
@@ -292,8 +314,8 @@ def test_every_supervised_turn_is_supervised_exactly_once(
         for i in (step[loss_on] if loss_on != "last" else [len(turns) - 1])
         if i < len(turns)
     ]
-    assert made.tokens + made.cut == sum(chosen)
-    assert made.cut == sum(turn - min(turn - 1, max_length - 1) for turn in chosen if turn > max_length - 1)
+    assert made.tokens + made.summary.cut == sum(chosen)
+    assert made.summary.cut == sum(turn - min(turn - 1, max_length - 1) for turn in chosen if turn > max_length - 1)
     assert made.tokens == sum(label != IGNORED for window in made.windows for label in window.labels)
     assert all(len(window.input_ids) <= max_length for window in made.windows)
 

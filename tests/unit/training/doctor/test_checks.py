@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from convmodel import Conversation, ConversationTokenizer
-from convmodel.data.windows.encoding import Account, WindowSet, encode_windows
+from convmodel.data.windows.encoding import EncodingSummary, WindowSet, encode_windows
 from convmodel.errors import MissingExtraError
 from convmodel.layout.sequence import IGNORED, Window
 from convmodel.training.doctor import repeats
@@ -58,7 +58,7 @@ def window(*ids: int, learned: str = "", cut: int = 0) -> Window:
 
 
 def test_a_good_check_needs_no_cure_and_a_bad_one_has_one(gpt2_tokenizer: ConversationTokenizer) -> None:
-    good, bad = check_cut(Account(tokens=10)), check_cut(Account(tokens=10, cut=1))
+    good, bad = check_cut(EncodingSummary(tokens=10)), check_cut(EncodingSummary(tokens=10, cut=1))
 
     assert (good.status, good.cure) == ("pass", "")
     assert bad.status == "warn"
@@ -182,16 +182,16 @@ def test_a_turn_is_learned_with_its_end(windows: list[Window], status: str, said
     ],
 )
 def test_there_is_something_to_learn(windows: list[Window], unsupervised: int, status: str, said: str) -> None:
-    check = check_supervised(windows, Account(conversations=7, unsupervised=unsupervised, tokens=2))
+    check = check_supervised(windows, EncodingSummary(conversations=7, unsupervised=unsupervised, tokens=2))
 
     assert check.status == status
     assert said in check.finding
 
 
 def test_what_was_left_out_is_told() -> None:
-    assert check_used(Account(conversations=7)) == Check("used", "pass", "all 7 conversations are used")
+    assert check_used(EncodingSummary(conversations=7)) == Check("used", "pass", "all 7 conversations are used")
 
-    check = check_used(Account(conversations=7, skipped=2, first_skipped="talks.jsonl:3: turn 1 is empty"))
+    check = check_used(EncodingSummary(conversations=7, skipped=2, first_skipped="talks.jsonl:3: turn 1 is empty"))
 
     assert check.status == "warn"
     assert check.finding.startswith("2 rows")
@@ -208,15 +208,15 @@ def test_what_was_left_out_is_told() -> None:
     ],
 )
 def test_cut_tokens_are_counted(cut: int, status: str, said: str) -> None:
-    check = check_cut(Account(tokens=100, cut=cut))
+    check = check_cut(EncodingSummary(tokens=100, cut=cut))
 
     assert check.status == status
     assert said in check.finding
 
 
 def test_long_turns_are_found_in_real_windows(gpt2_tokenizer: ConversationTokenizer) -> None:
-    assert check_cut(encoded(gpt2_tokenizer, ["Hi " * 70, "Yes"]).account).status == "warn"
-    assert check_cut(encoded(gpt2_tokenizer, ["Hi " * 300, "Yes"]).account).status == "fail"
+    assert check_cut(encoded(gpt2_tokenizer, ["Hi " * 70, "Yes"]).summary).status == "warn"
+    assert check_cut(encoded(gpt2_tokenizer, ["Hi " * 300, "Yes"]).summary).status == "fail"
 
 
 def test_a_vocabulary_that_knows_the_language_passes(gpt2_tokenizer: ConversationTokenizer) -> None:
@@ -324,7 +324,7 @@ def test_the_run_is_long_enough(steps: int, warmup: int, status: str, said: str)
     ],
 )
 def test_windows_fit(max_length: int, limit: int | None, status: str, said: str) -> None:
-    windows = WindowSet([], np.array([20, 40, 20], np.int32), Account(tokens=60))
+    windows = WindowSet([], np.array([20, 40, 20], np.int32), EncodingSummary(tokens=60))
 
     check = check_length(windows, replace(PLAN, max_length=max_length), limit)
 
@@ -374,7 +374,7 @@ def test_validation_data_is_looked_at_too(fast: Fast, gpt2_tokenizer: Conversati
     assert found["cut"].status == "fail"
     assert found["end of turn"].status == "fail"
     assert found["text"].status == found["speakers"].status == "pass"
-    assert good.account.cut == 0  # what was looked at is not changed
+    assert good.summary.cut == 0  # what was looked at is not changed
 
 
 def test_names_are_used_where_somebody_counted(tiny: Any, gpt2_tokenizer: ConversationTokenizer) -> None:

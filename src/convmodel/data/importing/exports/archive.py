@@ -104,7 +104,7 @@ def json_values(path: Path, files: list[tuple[str, Path]], problems: Problems) -
         except ConversationError as error:
             if file == path:
                 raise
-            problems.found(str(error))
+            problems.add(str(error))
             continue
         yield name, file, value
 

@@ -64,7 +64,7 @@ def read(path: Path, problems: Problems) -> Iterator[Chat]:
     files = export_files(path, _is_export, "conversations.json of ChatGPT or Claude: give the export as it was sent")
     for _, file, value in json_values(path, files, problems):
         if not isinstance(value, list):
-            problems.found(f"{file}: {type(value).__name__} instead of a list of conversations: export it again")
+            problems.add(f"{file}: {type(value).__name__} instead of a list of conversations: export it again")
             continue
         for number, conversation in enumerate(value, 1):
             place = f"{file}: conversation {number}"
@@ -73,7 +73,7 @@ def read(path: Path, problems: Problems) -> Iterator[Chat]:
             elif isinstance(conversation, dict) and "chat_messages" in conversation:
                 yield _claude_chat(conversation, place, problems)
             else:
-                problems.found(f"{place}: neither a mapping nor chat_messages: export it again, or skip bad data")
+                problems.add(f"{place}: neither a mapping nor chat_messages: export it again, or skip bad data")
 
 
 def _is_export(file: Path) -> bool:

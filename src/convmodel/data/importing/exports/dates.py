@@ -141,7 +141,7 @@ def moment(written: WrittenDate, order: str, place: str, problems: Problems) -> 
         return written.at(order)
     except ValueError as error:
         clock = ":".join(f"{number:02}" for number in written.clock)
-        problems.found(f"{place}: there is no {written.text} {clock} ({error}): correct it, or remove the message")
+        problems.add(f"{place}: there is no {written.text} {clock} ({error}): correct it, or remove the message")
         return None
 
 

@@ -49,7 +49,7 @@ def add_entries(
         try:
             found = read_entry(an_object(entry), place)
         except ConversationError as error:
-            problems.found(f"{place}: {error}: {CURE}")
+            problems.add(f"{place}: {error}: {CURE}")
         else:
             if isinstance(found, str):
                 chat.dropped[found] += 1
@@ -129,7 +129,7 @@ def list_in(value: Any, key: str, place: str, problems: Problems) -> list[Any]:
     try:
         return a_list(an_object(value), key)
     except ConversationError as error:
-        problems.found(f"{place}: {error}: {CURE}")
+        problems.add(f"{place}: {error}: {CURE}")
         return []
 
 

@@ -98,13 +98,13 @@ def read(path: Path, problems: Problems) -> Iterator[Chat]:
     lines = read_text(path).split("\n")
     if not any(map(_ENTRY.fullmatch, lines)):
         first = next((line for line in lines if line.strip()), "")
-        problems.found(f"{path}:1: no message of LINE, which needs {FORMS}; it begins with {first[:80]!r}")
+        problems.add(f"{path}:1: no message of LINE, which needs {FORMS}; it begins with {first[:80]!r}")
         return
     parts = [part for part in _parts(lines, path, problems) if part.entries]
     try:
         order, note = date_order([entry.date for part in parts for entry in part.entries], str(path))
     except ConversationError as error:
-        problems.found(str(error), rows=sum(len(part.entries) for part in parts))
+        problems.add(str(error), rows=sum(len(part.entries) for part in parts))
         return
     for part in parts:
         part.chat.notes.append(note)
@@ -128,11 +128,11 @@ def _parts(lines: Sequence[str], path: Path, problems: Problems) -> Iterator[_Pa
             date = replace(day, clock=clock_of(match), halved=bool(match["before"] or match["after"]))
             part.entries.append(_Entry(date, number, [match["rest"]]))
         elif match:
-            problems.found(f"{path}:{number}: no day stands above this message: begin with {FORMS}")
+            problems.add(f"{path}:{number}: no day stands above this message: begin with {FORMS}")
         elif part.entries:
             part.entries[-1].lines.append(line)
         elif line.strip() and not _SAVED.fullmatch(line):
-            problems.found(f"{path}:{number}: text before the first message: remove the line, or write {FORMS}")
+            problems.add(f"{path}:{number}: text before the first message: remove the line, or write {FORMS}")
     yield part
 
 

@@ -67,7 +67,7 @@ def read(path: Path, problems: Problems) -> Iterator[Chat]:
     names, notes = _names(lines)
     if not names:
         first = next((line for line in lines if line.strip()), "")
-        problems.found(f"{path}:1: no line has the form `Name: text`; the file begins with {first[:80]!r}")
+        problems.add(f"{path}:1: no line has the form `Name: text`; the file begins with {first[:80]!r}")
         return
     number = 0
     for start, end in _blocks(lines):
@@ -129,7 +129,7 @@ def _chat(lines: Sequence[str], start: int, names: set[str], path: Path, problem
         elif entries:
             entries[-1][2].append(line)
         elif line.strip():
-            problems.found(f"{path}:{number}: nobody says this: begin the line with `Name: `, or remove it")
+            problems.add(f"{path}:{number}: nobody says this: begin the line with `Name: `, or remove it")
     chat = Chat(path.stem)
     for speaker, number, said in entries:
         text = "\n".join(said).strip()

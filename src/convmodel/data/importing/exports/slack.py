@@ -77,7 +77,7 @@ def read(path: Path, problems: Problems) -> Iterator[Chat]:
             if isinstance(value, list):
                 entries += placed(file, value)
             else:
-                problems.found(f"{file}: {type(value).__name__} instead of a list of messages: {CURE}")
+                problems.add(f"{file}: {type(value).__name__} instead of a list of messages: {CURE}")
         yield from _chats(workspace.chat_name(folder.name), entries, workspace, problems)
 
 
@@ -95,7 +95,7 @@ class _Workspace:
             for index, entry in enumerate(value if isinstance(value, list) else [value], 1):
                 number = name_or(entry, "id", "")
                 if not number:
-                    problems.found(f"{file}: entry {index}: there is no id: {CURE}")
+                    problems.add(f"{file}: entry {index}: there is no id: {CURE}")
                 elif PurePosixPath(name).name == USERS:
                     self._add_person(number, entry)
                 else:

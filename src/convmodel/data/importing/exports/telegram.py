@@ -94,7 +94,7 @@ def _is_export(file: Path) -> bool:
 
 def _chats(value: Any, file: Path, problems: Problems) -> Iterator[tuple[str, Any]]:
     if not isinstance(value, dict) or not {"messages", "chats", "left_chats"} & value.keys():
-        problems.found(f"{file}: neither messages nor chats: export from Telegram Desktop as JSON")
+        problems.add(f"{file}: neither messages nor chats: export from Telegram Desktop as JSON")
         return
     if "messages" in value:
         yield str(file), value

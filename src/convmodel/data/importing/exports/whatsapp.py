@@ -77,12 +77,12 @@ def read(path: Path, problems: Problems) -> Iterator[Chat]:
     entries = list(_entries(lines, file, problems))
     if not entries:
         first = next((line for line in lines if line.strip()), "")
-        problems.found(f"{file}:1: no line is a message of WhatsApp, such as {FORMS}; it begins with {first[:80]!r}")
+        problems.add(f"{file}:1: no line is a message of WhatsApp, such as {FORMS}; it begins with {first[:80]!r}")
         return
     try:
         order, note = date_order([entry.date for entry in entries], file)
     except ConversationError as error:
-        problems.found(str(error), rows=len(entries))
+        problems.add(str(error), rows=len(entries))
         return
     chat = Chat(_chat_name(Path(file)), notes=[note])
     for entry in entries:
@@ -106,7 +106,7 @@ def _entries(lines: Sequence[str], file: str, problems: Problems) -> Iterator[_E
         elif entry:
             entry.lines.append(line)
         elif line.strip():
-            problems.found(f"{file}:{number}: text before the first message: remove the line, or begin it as {FORMS}")
+            problems.add(f"{file}:{number}: text before the first message: remove the line, or begin it as {FORMS}")
     if entry:
         yield entry
 
