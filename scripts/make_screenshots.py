@@ -84,7 +84,7 @@ def open_page(browser: Browser, seed: int, width: int, height: int, **options: s
     page.goto(f"http://127.0.0.1:{PORT}")
     page.evaluate("kept => localStorage.setItem('convmodel.settings', kept)", json.dumps({"seed": str(seed)}))
     page.reload()
-    page.get_by_role("heading", name="Talk with").wait_for()
+    page.get_by_role("heading", name="Chat with").wait_for()
     return page
 
 

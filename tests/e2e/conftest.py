@@ -54,7 +54,7 @@ def page(browser: "Browser", server: Serving) -> "Iterator[Page]":
     opened.set_default_timeout(10_000)
     opened.on("pageerror", lambda error: errors.append(str(error)))
     opened.goto(server.url)
-    opened.get_by_role("heading", name="Talk with chitchat").wait_for()
+    opened.get_by_role("heading", name="Chat with chitchat").wait_for()
     yield opened
     context.close()
     assert not errors

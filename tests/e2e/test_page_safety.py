@@ -23,7 +23,7 @@ STATIC = Path(page_module.__file__).parent / "static"
 
 def test_texts_are_text_everywhere(page: Page, saying: Callable[..., Any], tmp_path: Path) -> None:
     page.get_by_role("button", name="Settings").click()
-    for name in ("My name", "Its name"):
+    for name in ("My name", "Model's name"):
         page.get_by_label(name).fill(EVIL[:60])
     page.get_by_label("Seed").fill("1")
     page.get_by_label("Key").fill(EVIL)
@@ -63,7 +63,7 @@ def test_names_from_the_server_are_text(page: Page) -> None:
     page.route("**/v1/models", lambda route: route.fulfill(json=models))
     page.evaluate("localStorage.clear()")
     page.reload()
-    expect(page.get_by_role("heading", name="Talk with")).to_contain_text(EVIL)
+    expect(page.get_by_role("heading", name="Chat with")).to_contain_text(EVIL)
     page.get_by_role("button", name="Settings").click()
     page.get_by_label("System message").fill(EVIL)
     page.get_by_role("button", name="Done").click()
@@ -108,7 +108,7 @@ def test_a_key_is_asked_for_and_used(browser: Browser) -> None:
         page.get_by_role("button", name="Open settings").click()
         page.get_by_label("Key").fill("secret")
         page.get_by_role("button", name="Done").click()
-        expect(page.get_by_role("heading", name="Talk with chitchat")).to_be_visible()
+        expect(page.get_by_role("heading", name="Chat with chitchat")).to_be_visible()
         talk(page, "Hello")
         assert page.evaluate("JSON.stringify(localStorage)").count("secret") == 0
         page.close()
@@ -133,7 +133,7 @@ def test_a_busy_server_is_asked_again(page: Page, saying: Callable[..., Any]) ->
     with saying("Here I am"):
         page.get_by_label("Your turn", exact=True).fill("Hello")
         page.keyboard.press("Enter")
-        expect(page.locator("#notice")).to_contain_text("Many people are talking at the moment. Again in")
+        expect(page.locator("#notice")).to_contain_text("The server is busy at the moment. Retrying in")
         expect(page.locator("article.theirs .text")).to_have_text("Here I am")
     expect(page.locator("#notice")).to_be_empty()
 
@@ -143,7 +143,7 @@ def test_a_server_that_is_away_loses_nothing(page: Page, saying: Callable[..., A
     with saying("Back again"):
         page.get_by_label("Your turn", exact=True).fill("Are you there?")
         page.keyboard.press("Enter")
-        expect(page.locator("#notice")).to_contain_text("What you wrote is kept.")
+        expect(page.locator("#notice")).to_contain_text("Your text is kept.")
         assert shown(page) == ["Are you there?"]
         page.get_by_role("button", name="Try again").click()
         expect(page.locator("article.theirs .text")).to_have_text("Back again")
@@ -157,8 +157,8 @@ def test_a_stream_that_breaks_keeps_what_came(page: Page, saying: Callable[..., 
     with saying("A whole response"):
         page.get_by_label("Your turn", exact=True).fill("Hello")
         page.keyboard.press("Enter")
-        expect(page.locator("#notice")).to_contain_text("broke in the middle")
-        expect(page.locator("article.theirs")).to_contain_text("broken off")
+        expect(page.locator("#notice")).to_contain_text("connection was lost")
+        expect(page.locator("article.theirs")).to_contain_text("incomplete")
         assert shown(page) == ["Hello", "Half a resp"]
         page.locator("#notice").get_by_role("button", name="Regenerate").click()
         expect(page.locator("article.theirs .text")).to_have_text("A whole response")

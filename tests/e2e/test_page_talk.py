@@ -21,7 +21,7 @@ def test_turns_are_said_and_kept(page: Page, saying: Callable[..., Any]) -> None
         talk(page, "What do you study?")
 
     assert shown(page) == ["Hello", "Hi there!", "What do you study?", "I study music"]
-    expect(page.locator("article.theirs").last).to_contain_text("tokens a second")
+    expect(page.locator("article.theirs").last).to_contain_text("tokens per second")
     expect(page.locator("#used-text")).to_contain_text("of 512 positions used")
     page.reload()
     assert shown(page) == ["Hello", "Hi there!", "What do you study?", "I study music"]
@@ -64,12 +64,12 @@ def test_other_responses_are_branches(page: Page, saying: Callable[..., Any]) ->
         page.get_by_role("button", name="Regenerate").click()
         expect(page.get_by_text("2 / 2")).to_be_visible()
         assert shown(page) == ["Hello", "Second"]
-        page.get_by_role("button", name="Branch before").click()
+        page.get_by_role("button", name="Previous branch").click()
         assert shown(page) == ["Hello", "First"]
         talk(page, "Go on")
-        page.get_by_role("button", name="Branch after").click()
+        page.get_by_role("button", name="Next branch").click()
         assert shown(page) == ["Hello", "Second"]
-        page.get_by_role("button", name="Branch before").click()
+        page.get_by_role("button", name="Previous branch").click()
         assert shown(page) == ["Hello", "First", "Go on", "Third"]
 
 
@@ -87,7 +87,7 @@ def test_any_turn_can_be_edited(page: Page, saying: Callable[..., Any]) -> None:
 
     assert len(script.prompts) == 2
     assert shown(page) == ["Good evening", "Mended"]
-    page.locator("article.mine").get_by_role("button", name="Branch before").click()
+    page.locator("article.mine").get_by_role("button", name="Previous branch").click()
     assert shown(page) == ["Hello", "First"]
     page.locator("article.mine").get_by_role("button", name="Edit").click()
     page.keyboard.press("Escape")
@@ -114,7 +114,7 @@ def test_conversations_are_listed_found_renamed_and_deleted(page: Page, saying: 
     page.get_by_label("Search conversations").fill("about CATS")
     expect(names).to_have_text(["Hello cats"])
     page.get_by_label("Search conversations").fill("fish")
-    expect(page.get_by_text("Nothing found.")).to_be_visible()
+    expect(page.get_by_text("No matches.")).to_be_visible()
     page.get_by_label("Search conversations").fill("")
 
     page.get_by_label("More of Hello cats").click()
@@ -156,7 +156,7 @@ def test_conversations_are_exported_as_training_data_and_imported(
     bad.write_text(file.read_text() + 'no JSON\n{"messages": []}\n{"messages": [{"role": "user"}]}\n["A", "B"]\n')
     page.get_by_label("A JSONL file of conversations").set_input_files(bad)
     expect(page.locator("#notice")).to_contain_text(
-        "3 conversations imported. 3 left out (line 3: it is no JSON; line 4: it has no messages; "
+        "3 conversations imported. 3 skipped (line 3: not valid JSON; line 4: no messages; "
         "line 5: message 1 needs a role and a content)."
     )
     assert page.locator("#list .name").count() == 5

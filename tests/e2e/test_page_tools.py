@@ -28,10 +28,10 @@ def test_settings_are_sent_and_kept(page: Page, saying: Callable[..., Any]) -> N
     page.get_by_role("button", name="Settings").click()
     page.get_by_label("Temperature").fill("0.3")
     page.get_by_label("Top-p").fill("0.5")
-    page.get_by_label("Longest response").fill("17")
+    page.get_by_label("Maximum response length").fill("17")
     page.get_by_label("Seed").fill("42")
     page.get_by_label("My name").fill("Ann")
-    page.get_by_label("Its name").fill("Bob")
+    page.get_by_label("Model's name").fill("Bob")
     page.get_by_role("button", name="Done").click()
     with saying("Hi"):
         talk(page, "Hello")
@@ -50,7 +50,7 @@ def test_settings_are_sent_and_kept(page: Page, saying: Callable[..., Any]) -> N
     expect(page.locator("article h2")).to_have_text(["Ann", "Bob", "Ann", "Bob"])
     page.get_by_role("button", name="Settings").click()
     expect(page.get_by_label("System message")).to_have_count(0)  # the model was trained without
-    page.get_by_role("button", name="Back to the model's own").click()
+    page.get_by_role("button", name="Reset to defaults").click()
     expect(page.get_by_label("Temperature")).to_have_value("0.8")
     expect(page.get_by_label("My name")).to_have_value("user")
 
@@ -82,7 +82,7 @@ def test_what_fell_out_is_told(page: Page, saying: Callable[..., Any], tmp_path:
         talk(page, "And now?")
     expect(page.locator("article.theirs").last).to_contain_text("oldest turns no longer fit")
     page.get_by_role("button", name="Inspect").click()
-    expect(page.locator("#inspector")).to_contain_text("of 21 no longer fit and fell out")
+    expect(page.locator("#inspector")).to_contain_text("of 21 no longer fit and were left out")
     expect(page.locator("#inspector h3").first).not_to_contain_text("1. user")
 
 
@@ -92,7 +92,7 @@ def test_two_models_are_compared_blind(page: Page, server: Serving, place: Path,
     dialog = page.get_by_role("dialog")
     dialog.get_by_label("Model").last.select_option("chitchat")
     dialog.get_by_role("button", name="Start").click()
-    expect(dialog).to_contain_text("Choose two that differ.")
+    expect(dialog).to_contain_text("Choose two different models or settings.")
     dialog.get_by_label("Model").last.select_option("other")
     dialog.get_by_role("button", name="Start").click()
     with saying("I am chitchat"), saying("I am other", name="other"):
@@ -105,7 +105,7 @@ def test_two_models_are_compared_blind(page: Page, server: Serving, place: Path,
 
     better = ("Left", "Right")[sides.index("I am other")]
     page.get_by_role("button", name=f"{better} is better").click()
-    expect(page.locator("#notice")).to_contain_text("most likely lie between")
+    expect(page.locator("#notice")).to_contain_text("95 % confidence interval")
     assert shown(page) == ["Who are you?", "I am other"]
     expect(page.locator("article.theirs")).to_contain_text("other · temperature 0.8 · top-p 0.95")
     expect(page.get_by_text("/ 2")).to_be_visible()
@@ -129,7 +129,7 @@ def test_feedback_becomes_training_data(page: Page, place: Path, saying: Callabl
     page.get_by_role("button", name="It should have said …").last.click()
     page.get_by_role("textbox", name="It should have said …").fill("Fine, thanks!")
     page.keyboard.press("Enter")
-    expect(page.locator("article.theirs").last).to_contain_text("your words")
+    expect(page.locator("article.theirs").last).to_contain_text("your correction")
     assert shown(page)[-1] == "Fine, thanks!"
 
     good, better = ConversationReader(file)

@@ -89,7 +89,7 @@ def test_streams_pass_whole(address: str) -> None:
     assert text == chat(address, messages, "s")["choices"][0]["message"]["content"]
 
 
-def test_the_page_and_the_gate_are_there(address: str) -> None:
+def test_the_page_and_the_middleware_are_there(address: str) -> None:
     headers, page = ask(address, "/")
     assert b"<title>convmodel</title>" in page
     assert "default-src 'none'" in headers["content-security-policy"]

@@ -1,8 +1,8 @@
-// Talking with the server: requests, streams, and problems in words that people understand.
+// The client of the server: requests, streams, and errors in words for users.
 
 const KEY = "convmodel.key";
 
-/** What went wrong. `kind` is away, key, busy, loading, long, refused, failed or broken. */
+/** An error of a request. `kind` is away, key, busy, loading, long, refused, failed or broken. */
 export class Problem extends Error {
   constructor(kind, message, seconds = 0) {
     super(message);
@@ -11,7 +11,7 @@ export class Problem extends Error {
   }
 }
 
-/** The key of this tab; it is forgotten with the tab. */
+/** The API key of this tab; closing the tab deletes it. */
 export const key = {
   get: () => sessionStorage.getItem(KEY) ?? "",
   set: (value) => (value ? sessionStorage.setItem(KEY, value) : sessionStorage.removeItem(KEY)),
@@ -19,7 +19,7 @@ export const key = {
 
 async function request(path, { body, signal, session } = {}) {
   const headers = {};
-  if (session) headers["X-Session-Id"] = session; // several servers behind one address keep a conversation together
+  if (session) headers["X-Session-Id"] = session; // a load balancer sends all requests of a conversation to one server
   if (key.get()) headers.Authorization = `Bearer ${key.get()}`;
   if (body !== undefined) headers["Content-Type"] = "application/json";
   let response;
@@ -27,7 +27,7 @@ async function request(path, { body, signal, session } = {}) {
     response = await fetch(path, { method: body === undefined ? "GET" : "POST", headers, signal, body: JSON.stringify(body) });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Problem("away", "The server does not answer. It may have been stopped, or the network is away.");
+    throw new Problem("away", "The server does not answer. It may have been stopped, or the network is down.");
   }
   if (!response.ok) throw await problemOf(response);
   return response;
@@ -37,20 +37,20 @@ async function problemOf(response) {
   let error = {};
   try {
     error = (await response.json()).error ?? {};
-  } catch { /* the status says enough */ }
+  } catch { /* the status is enough */ }
   const seconds = Number(response.headers.get("Retry-After")) || 0;
-  const said = error.message ?? `The server answered with ${response.status}.`;
-  if (response.status === 401) return new Problem("key", "This server needs a key. Type it in the settings.");
-  if (response.status === 429) return new Problem("busy", "Many people are talking at the moment.", seconds || 2);
-  if (response.status === 503 && error.code === "loading") return new Problem("loading", "The model is being loaded.", seconds || 2);
-  if (response.status === 503) return new Problem("away", "The server is about to stop or is too busy.", seconds);
+  const message = error.message ?? `The server answered with ${response.status}.`;
+  if (response.status === 401) return new Problem("key", "This server needs a key. Enter it in the settings.");
+  if (response.status === 429) return new Problem("busy", "The server is busy at the moment.", seconds || 2);
+  if (response.status === 503 && error.code === "loading") return new Problem("loading", "The model is still loading.", seconds || 2);
+  if (response.status === 503) return new Problem("away", "The server is shutting down or too busy.", seconds);
   if (error.code === "context_length_exceeded") {
-    return new Problem("long", "This is too long for the model: shorten your turn, or lower “Longest response” in the settings.");
+    return new Problem("long", "This is too long for the model: shorten your turn, or lower “Maximum response length” in the settings.");
   }
-  return new Problem(response.status >= 500 ? "failed" : "refused", said);
+  return new Problem(response.status >= 500 ? "failed" : "refused", message);
 }
 
-/** Returns the models that the server has. */
+/** Returns the models of the server. */
 export async function models() {
   return (await (await request("/v1/models")).json()).data;
 }
@@ -60,17 +60,17 @@ export async function tokenize(body, signal) {
   return (await request("/tokenize", { body, signal })).json();
 }
 
-/** Saves what somebody thinks of a response. */
+/** Saves a judgement of a response. */
 export async function feedback(body) {
   return (await request("/feedback", { body })).json();
 }
 
-/** Counts a vote, and returns all of these two. */
+/** Saves a vote, and returns the counts for these two models. */
 export async function vote(body) {
   return (await request("/votes", { body })).json();
 }
 
-/** Tells whether the server is ready. */
+/** Returns whether the server is ready. */
 export async function isReady() {
   try {
     return (await fetch("/ready")).ok;
@@ -83,11 +83,11 @@ export async function isReady() {
  * Streams a response.
  * @param {Object} body the request, without `stream`
  * @param {{signal: AbortSignal, session: string, onText: (text: string) => void}} listener
- * @returns {Promise<{reason: string, usage: Object}>} why it ended, and what it took
+ * @returns {Promise<{reason: string, usage: Object}>} the finish reason, and the token counts
  */
 export async function respond(body, { signal, session, onText }) {
-  const asked = { ...body, stream: true, stream_options: { include_usage: true } };
-  const response = await request("/v1/chat/completions", { body: asked, signal, session });
+  const streamed = { ...body, stream: true, stream_options: { include_usage: true } };
+  const response = await request("/v1/chat/completions", { body: streamed, signal, session });
   let reason = null;
   let usage = null;
   try {
@@ -104,10 +104,10 @@ export async function respond(body, { signal, session, onText }) {
   } catch (error) {
     if (error.name === "AbortError" || error instanceof Problem) throw error;
   }
-  throw new Problem("broken", "The connection broke in the middle. What came is kept.");
+  throw new Problem("broken", "The connection was lost. The partial response is kept.");
 }
 
-/** Yields the data of server-sent events; comments are left out. */
+/** Yields the data of server-sent events, without comments. */
 export async function* events(stream) {
   const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";

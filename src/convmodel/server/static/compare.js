@@ -1,15 +1,15 @@
-// Two models or two settings answer side by side; who is who is told after the vote.
+// Two models or two settings respond side by side; their names are shown after the vote.
 
 import * as api from "./api.js";
 import { $, button, fill, h, say } from "./dom.js";
 import { field, modelChoice, models, request, settings, slider, value } from "./settings.js";
 
-/** The two sides, or null while nothing is compared. */
+/** The two sides, or null if nothing is compared. */
 export let sides = null;
 
 const label = ({ model, temperature, topP }) => `${model} · temperature ${temperature} · top-p ${topP}`;
 
-/** Asks for two sides; resolves once the dialog is closed. */
+/** Opens the dialog that chooses the two sides; `changed` is called when they have changed. */
 export function open(changed) {
   const dialog = $("compare-dialog");
   const first = { model: settings.model, temperature: value("temperature"), topP: value("topP") };
@@ -22,7 +22,7 @@ export function open(changed) {
     slider("Top-p", "", { min: 0.05, max: 1, step: 0.05, value: side.topP }, (event) => { side.topP = Number(event.target.value); }));
   const start = () => {
     if (label(chosen[0]) === label(chosen[1])) {
-      wrong.textContent = "Choose two that differ.";
+      wrong.textContent = "Choose two different models or settings.";
       return;
     }
     sides = chosen;
@@ -31,7 +31,7 @@ export function open(changed) {
   };
   fill(dialog,
     h("h2", { id: "compare-title" }, "Compare"),
-    h("p", {}, "Both respond to what you say, side by side and in a random order. You choose the better response without knowing whose it is; then the names are shown and the conversation goes on with it."),
+    h("p", {}, "Both respond to your turn, side by side and in a random order. You choose the better response without knowing which model wrote it. Then the names are shown, and the conversation continues with your choice."),
     h("div.pair", {}, column("A", chosen[0]), column("B", chosen[1])),
     wrong,
     h("div.row", {},
@@ -42,8 +42,8 @@ export function open(changed) {
 
 /**
  * Streams both responses into a place and waits for the vote.
- * @returns {Promise<{texts: string[], names: string[], winner: number, told: string}>} the responses, whose they are, which one
- *   to go on with, and what the votes say
+ * @returns {Promise<{texts: string[], names: string[], winner: number, summary: string}>} the responses, the names of
+ *   their models, the index of the better one, and a summary of all votes
  */
 export async function respond(place, talk, turns, signal) {
   const [a, b] = sides;
@@ -69,19 +69,19 @@ export async function respond(place, talk, turns, signal) {
     votes.firstChild.focus();
     signal.addEventListener("abort", () => reject(new DOMException("", "AbortError")));
   });
-  const counted = await api.vote({
+  const counts = await api.vote({
     context: turns.map((turn) => turn.text),
     models: [label(a), label(b)],
     responses: order[0] === a ? texts : [texts[1], texts[0]],
     winner: winner === null ? null : label(order[winner]),
   });
-  return { texts, winner: winner ?? 0, names: order.map(label), told: tell(counted) };
+  return { texts, winner: winner ?? 0, names: order.map(label), summary: summarize(counts) };
 }
 
-function tell({ models: [first, second], wins, losses, neither, rate, low, high }) {
-  const percent = (share) => `${Math.round(share * 100)} %`;
-  const all = `Votes so far: ${losses} for A (${first}), ${wins} for B (${second}), ${neither} for neither.`;
-  if (rate === null) return all;
-  const sure = low > 0.5 ? "B is better." : high < 0.5 ? "A is better." : "That may be chance: go on.";
-  return `${all} B won ${percent(rate)}; with more votes that would most likely lie between ${percent(low)} and ${percent(high)}. ${sure}`;
+function summarize({ models: [first, second], wins, losses, neither, rate, low, high }) {
+  const percent = (rate) => `${Math.round(rate * 100)} %`;
+  const total = `Votes so far: ${losses} for A (${first}), ${wins} for B (${second}), ${neither} for neither.`;
+  if (rate === null) return total;
+  const verdict = low > 0.5 ? "B is better." : high < 0.5 ? "A is better." : "This may be chance: vote more.";
+  return `${total} B won ${percent(rate)} (95 % confidence interval: ${percent(low)} to ${percent(high)}). ${verdict}`;
 }

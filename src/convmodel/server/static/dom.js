@@ -1,13 +1,13 @@
-// Making elements. The only place that does; text goes in as text, never as HTML.
+// Creates elements. No other file does; text is inserted as text, never as HTML.
 
-/** Finds an element of the page by its id. */
+/** Returns the element with an id. */
 export const $ = (id) => document.getElementById(id);
 
 /**
- * Makes an element.
+ * Creates an element.
  * @param {string} tag its name, with classes after dots: "p.quiet"
  * @param {Object} properties properties, attributes (aria-…, data-…, for, role) and listeners (onclick, …)
- * @param {...(Node|string|null)} children what it holds; strings become text
+ * @param {...(Node|string|null)} children its content; strings become text
  */
 export function h(tag, properties = {}, ...children) {
   const [name, ...classes] = tag.split(".");
@@ -23,24 +23,24 @@ export function h(tag, properties = {}, ...children) {
   return element;
 }
 
-/** Replaces what an element holds. */
+/** Replaces the content of an element. */
 export function fill(element, ...children) {
   element.replaceChildren(...children.flat().filter((child) => child !== null && child !== undefined));
 }
 
-/** Makes a small button whose name is told by its label, or by its text. */
+/** Creates a button. */
 export function button(text, onclick, properties = {}) {
   return h("button", { type: "button", onclick, ...properties }, text);
 }
 
-/** Tells people who listen, once. */
+/** Announces a text to screen readers. */
 export function say(text) {
   const place = $("said");
   place.textContent = "";
   requestAnimationFrame(() => { place.textContent = text; });
 }
 
-/** Lets somebody save a text as a file. */
+/** Downloads a text as a file. */
 export function download(name, text) {
   const url = URL.createObjectURL(new Blob([text], { type: "application/jsonl" }));
   const link = h("a", { href: url, download: name });
@@ -53,7 +53,7 @@ export function ask({ title, text = "", value = null, yes = "OK", rows = 1 }) {
   const dialog = $("ask-dialog");
   return new Promise((resolve) => {
     const field = value === null ? null : h("textarea", { value, rows, "aria-label": title });
-    const answer = (given) => { dialog.onclose = null; dialog.close(); resolve(given); };
+    const answer = (value) => { dialog.onclose = null; dialog.close(); resolve(value); };
     const form = h("form", { onsubmit: (event) => { event.preventDefault(); answer(field ? field.value : true); } },
       h("h2", { id: "ask-title" }, title),
       text ? h("p", {}, text) : null,

@@ -1,11 +1,11 @@
-// The exact tokens that the model sees: pieces, ids, speakers, and what fell out.
+// The exact prompt of the model: tokens, ids, speakers, and what was left out.
 
 import * as api from "./api.js";
 import { $, button, fill, h } from "./dom.js";
 import { messages, settings, value } from "./settings.js";
 import { path } from "./tree.js";
 
-let asking = null;
+let pending = null;
 
 /** Opens or closes the panel. */
 export function toggle(talk) {
@@ -20,34 +20,34 @@ export function toggle(talk) {
 export async function show(talk) {
   const panel = $("inspector");
   if (panel.hidden) return;
-  asking?.abort();
-  asking = new AbortController();
+  pending?.abort();
+  pending = new AbortController();
   const turns = path(talk);
   while (turns.length && turns.at(-1).role === "assistant") turns.pop();
   const head = h("header", {}, h("h2", { tabIndex: -1 }, "What the model sees"), button("✕", () => toggle(talk), { className: "icon", "aria-label": "Close" }));
   if (!turns.length) {
-    fill(panel, head, h("p.quiet", {}, "Say something first: then its tokens are here."));
+    fill(panel, head, h("p.quiet", {}, "Say something first: its tokens appear here."));
     return;
   }
   const body = { model: settings.model, messages: messages(talk, turns), max_completion_tokens: value("longest") };
   if (settings.them !== "assistant") body.reply_as = settings.them;
   try {
-    const found = await api.tokenize(body, asking.signal);
-    fill(panel, head, ...view(found, body.messages.length));
+    const prompt = await api.tokenize(body, pending.signal);
+    fill(panel, head, ...view(prompt, body.messages.length));
   } catch (error) {
     if (error.name !== "AbortError") fill(panel, head, h("p", {}, error.message));
   }
 }
 
-function view(found, said) {
-  const room = found.budget === null ? "" : ` of ${found.budget} that leave room for the response`;
-  const lost = [];
-  if (found.left_out) lost.push(`${count(found.left_out, "oldest turn")} of ${said} no longer fit and fell out.`);
-  if (found.cut) lost.push(`${count(found.cut, "token")} were cut off the beginning of the newest turn.`);
+function view(prompt, messageCount) {
+  const room = prompt.budget === null ? "" : ` of at most ${prompt.budget}, which leaves room for the response`;
+  const losses = [];
+  if (prompt.left_out) losses.push(`${count(prompt.left_out, "oldest turn")} of ${messageCount} no longer fit and were left out.`);
+  if (prompt.cut) losses.push(`${count(prompt.cut, "token")} were cut from the start of the newest turn.`);
   return [
-    h("p", {}, `The prompt of the newest response: ${count(found.count, "token")}${room}. Each piece is a token, with its id below it. ${lost.join(" ")}`),
-    h("ul.legend", {}, ...found.speakers.map((name, kind) => h("li", {}, h("span", { className: `token type${kind % 4}` }, `type ${kind}`), ` ${name}`))),
-    ...groups(found.tokens).map((tokens) => h("section.tokens", { "aria-label": label(tokens[0]) },
+    h("p", {}, `The prompt of the newest response: ${count(prompt.count, "token")}${room}. Each piece is a token, with its id below it. ${losses.join(" ")}`),
+    h("ul.legend", {}, ...prompt.speakers.map((name, kind) => h("li", {}, h("span", { className: `token type${kind % 4}` }, `type ${kind}`), ` ${name}`))),
+    ...groups(prompt.tokens).map((tokens) => h("section.tokens", { "aria-label": label(tokens[0]) },
       h("h3", {}, label(tokens[0])),
       ...tokens.map(token))),
   ];
@@ -62,10 +62,10 @@ function token({ id, text, type, separator }) {
 }
 
 function groups(tokens) {
-  const found = [];
+  const turns = [];
   for (const each of tokens) {
-    if (each.separator) found.push([]);
-    found.at(-1)?.push(each);
+    if (each.separator) turns.push([]);
+    turns.at(-1)?.push(each);
   }
-  return found;
+  return turns;
 }

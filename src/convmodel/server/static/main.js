@@ -1,4 +1,4 @@
-// The page: what the buttons and keys do, and responses as they come.
+// The page: the actions of buttons and keys, and streaming of responses.
 
 import * as api from "./api.js";
 import * as compare from "./compare.js";
@@ -14,8 +14,8 @@ const { settings } = preferences;
 const state = { busy: false, editing: null };
 let talks = store.all();
 let talk = talks[0] ?? tree.make();
-let working = null;
-let patience = 0;
+let current = null;
+let retrySeconds = 0;
 
 const act = {
   answer: (turn) => answer(turn.id),
@@ -26,7 +26,7 @@ const act = {
       await navigator.clipboard.writeText(turn.text);
       say("Copied.");
     } catch {
-      view.notice("The browser does not let this page copy: mark the text and copy it yourself.");
+      view.notice("The browser does not allow this page to copy: select the text and copy it yourself.");
     }
   },
   step: (turn, by) => { tree.step(talk, turn, by); changed(); },
@@ -38,7 +38,7 @@ const act = {
   },
   export: (chosen) => save([chosen]),
   remove: async (chosen) => {
-    const sure = await ask({ title: "Delete this conversation?", text: `“${chosen.title || "New conversation"}” and all its branches will be gone.`, yes: "Delete" });
+    const sure = await ask({ title: "Delete this conversation?", text: `“${chosen.title || "New conversation"}” and all its branches will be deleted.`, yes: "Delete" });
     if (!sure) return;
     store.forget(chosen);
     talks = talks.filter((each) => each !== chosen);
@@ -50,11 +50,11 @@ const act = {
 function keep(chosen) {
   if (!talks.includes(chosen)) talks.unshift(chosen);
   talks.sort((one, other) => other.updated - one.updated);
-  const wrong = store.keep(chosen);
-  if (wrong) view.notice(wrong);
+  const error = store.keep(chosen);
+  if (error) view.notice(error);
 }
 
-/** Shows everything as it is now. */
+/** Redraws everything. */
 function show() {
   view.showTalk(talk, act, state);
   view.showList(talks, talk, $("search").value.trim(), act);
@@ -65,7 +65,7 @@ function show() {
   $("compare").textContent = compare.sides ? "Comparing" : "Compare";
 }
 
-/** Keeps and shows what has changed. */
+/** Stores and redraws the conversation after a change. */
 function changed() {
   keep(talk);
   show();
@@ -106,33 +106,33 @@ function edit(turn) {
 function change(turn, text) {
   state.editing = null;
   if (!text.trim() || text === turn.text) { show(); return; }
-  const made = tree.add(talk, turn.parent, { role: turn.role, speaker: turn.speaker, text: text.trim() });
-  if (turn.role === "user") answer(made.id);
+  const added = tree.add(talk, turn.parent, { role: turn.role, speaker: turn.speaker, text: text.trim() });
+  if (turn.role === "user") answer(added.id);
   else changed();
 }
 
 function stop() {
-  working?.abort();
+  current?.abort();
 }
 
-/** Lets the model respond after a turn; null is the beginning of the conversation. */
+/** Requests a response to a turn; null is the start of the conversation. */
 async function answer(parent) {
   stop();
   if (!preferences.model()) { await connect(() => answer(parent)); return; }
   view.clearNotice();
   const own = talk;
-  const mine = working = new AbortController();
+  const request = current = new AbortController();
   const turns = parent ? upTo(own, parent) : [];
   Object.assign(state, { busy: true, editing: null });
   try {
-    if (compare.sides) await respondTwice(own, turns, parent, mine.signal);
-    else await respondOnce(own, turns, parent, mine.signal);
-    patience = 0;
+    if (compare.sides) await respondTwice(own, turns, parent, request.signal);
+    else await respondOnce(own, turns, parent, request.signal);
+    retrySeconds = 0;
   } catch (error) {
     if (error.name !== "AbortError") trouble(error, () => answer(parent));
   } finally {
-    if (working === mine) {
-      working = null;
+    if (current === request) {
+      current = null;
       state.busy = false;
     }
     if (own === talk) { changed(); toEnd(); } else if (talks.includes(own)) keep(own);
@@ -169,28 +169,28 @@ async function respondOnce(own, turns, parent, signal) {
 async function respondTwice(own, turns, parent, signal) {
   keep(own);
   show();
-  const { texts, names, winner, told } = await compare.respond($("comparing"), own, turns, signal);
-  const made = texts.map((text, index) => (text.trim()
+  const { texts, names, winner, summary } = await compare.respond($("comparing"), own, turns, signal);
+  const added = texts.map((text, index) => (text.trim()
     ? tree.add(own, parent, { role: "assistant", speaker: settings.them, text, whose: names[index] }) : null));
-  const chosen = made[winner] ?? made.find(Boolean);
+  const chosen = added[winner] ?? added.find(Boolean);
   if (chosen) tree.choose(own, chosen);
-  view.notice(told, [["Stop comparing", () => compare.open(show)]]);
+  view.notice(summary, [["Stop comparing", () => compare.open(show)]]);
 }
 
-/** Tells what went wrong, and how to go on. */
+/** Shows an error, and a way to continue. */
 function trouble(problem, again) {
   const retry = again ? [["Try again", again]] : [];
   if (problem.kind === "key") view.notice(problem.message, [["Open settings", openSettings]]);
   else if (["busy", "loading"].includes(problem.kind)) view.notice(problem.message, retry, again ? problem.seconds : 0);
   else if (problem.kind === "away" && again) {
-    patience = Math.min(30, patience * 2 || 3);
-    const when = problem.seconds || patience;
-    view.notice(`${problem.message} What you wrote is kept.`, [["Try again", () => connect(again)]], when);
+    retrySeconds = Math.min(30, retrySeconds * 2 || 3);
+    const when = problem.seconds || retrySeconds;
+    view.notice(`${problem.message} Your text is kept.`, [["Try again", () => connect(again)]], when);
   } else if (problem.kind === "broken") view.notice(problem.message, again ? [["Regenerate", again]] : []);
   else view.notice(problem.message ?? String(problem), retry);
 }
 
-/** Finds the server's models, and then goes on. */
+/** Loads the server's models, and then continues. */
 async function connect(then = () => {}) {
   try {
     await preferences.load();
@@ -208,20 +208,20 @@ function openSettings() {
 
 function save(chosen) {
   const lines = chosen.map(store.toLine).join("");
-  if (!lines) view.notice("Nothing has been said yet.");
+  if (!lines) view.notice("There is nothing to export yet.");
   else download(chosen.length === 1 ? "conversation.jsonl" : "conversations.jsonl", lines);
 }
 
 async function load(file) {
-  const { talks: found, bad } = store.fromLines(await file.text());
-  found.forEach(keep);
-  if (found.length) go(found[0]);
+  const { talks: imported, bad } = store.fromLines(await file.text());
+  imported.forEach(keep);
+  if (imported.length) go(imported[0]);
   const lines = bad.slice(0, 5).map(({ line, why }) => `line ${line}: ${why}`).join("; ");
-  const left = bad.length ? ` ${bad.length} left out (${lines}${bad.length > 5 ? "; …" : ""}).` : "";
-  view.notice(`${found.length} conversation${found.length === 1 ? "" : "s"} imported.${left}`);
+  const skipped = bad.length ? ` ${bad.length} skipped (${lines}${bad.length > 5 ? "; …" : ""}).` : "";
+  view.notice(`${imported.length} conversation${imported.length === 1 ? "" : "s"} imported.${skipped}`);
 }
 
-/** Makes the field for the draft as high as its text. */
+/** Fits the height of the draft to its text. */
 function grow() {
   const field = $("draft");
   field.rows = 1;
@@ -242,7 +242,7 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && state.busy && !document.querySelector("dialog[open]")) stop();
   if (event.altKey && !event.ctrlKey && KEYS[event.code]) { event.preventDefault(); KEYS[event.code](); }
 });
-window.addEventListener("storage", () => { // another tab has said something
+window.addEventListener("storage", () => { // another tab has changed a conversation
   talks = store.all().map((each) => (each.id === talk.id ? talk : each));
   show();
 });

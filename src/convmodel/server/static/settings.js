@@ -1,4 +1,4 @@
-// How responses are made: settings with explanations, kept in the browser, and the request that they amount to.
+// The settings of generation, stored in the browser, their dialog, and the request that results from them.
 
 import * as api from "./api.js";
 import { $, button, fill, h } from "./dom.js";
@@ -6,10 +6,10 @@ import { $, button, fill, h } from "./dom.js";
 const KEPT = "convmodel.settings";
 const PRESET = { model: "", temperature: null, topP: null, longest: null, seed: "", me: "user", them: "assistant", theme: "auto" };
 
-/** The settings; `save` keeps them. */
+/** The settings; `save` stores them. */
 export const settings = { ...PRESET, ...read() };
 
-/** The models that the server has. */
+/** The models of the server. */
 export let models = [];
 
 function read() {
@@ -20,39 +20,39 @@ function read() {
   }
 }
 
-/** Keeps the settings, and shows what can be seen of them. */
+/** Stores the settings, and applies the theme. */
 export function save() {
   localStorage.setItem(KEPT, JSON.stringify(settings));
   if (settings.theme === "auto") delete document.documentElement.dataset.theme;
   else document.documentElement.dataset.theme = settings.theme;
 }
 
-/** Asks the server for its models. */
+/** Loads the list of models from the server. */
 export async function load() {
   models = await api.models();
   if (!models.some((each) => each.id === settings.model)) settings.model = models[0]?.id ?? "";
 }
 
-/** Returns a model by its id, by default the one that is chosen. */
+/** Returns a model by its id, by default the chosen one. */
 export const model = (id = settings.model) => models.find((each) => each.id === id) ?? null;
 
-/** Returns what the server says of a model. */
+/** Returns the server's description of a model. */
 export const facts = (id) => model(id)?.convmodel ?? {};
 
-/** Returns a setting, or what the model begins with. */
+/** Returns a setting, or the model's default. */
 export function value(name, id) {
-  const preset = facts(id).defaults ?? {};
-  const given = { temperature: preset.temperature, topP: preset.top_p, longest: facts(id).max_new_tokens };
-  return settings[name] ?? given[name];
+  const defaults = facts(id).defaults ?? {};
+  const preset = { temperature: defaults.temperature, topP: defaults.top_p, longest: facts(id).max_new_tokens };
+  return settings[name] ?? preset[name];
 }
 
-/** Makes messages of turns. */
+/** Converts turns to messages. */
 export function messages(talk, turns) {
-  const said = turns.map(({ role, speaker, text }) => ({ role, content: text, ...(speaker === role ? {} : { name: speaker }) }));
-  return talk.system && facts().system ? [{ role: "system", content: talk.system }, ...said] : said;
+  const list = turns.map(({ role, speaker, text }) => ({ role, content: text, ...(speaker === role ? {} : { name: speaker }) }));
+  return talk.system && facts().system ? [{ role: "system", content: talk.system }, ...list] : list;
 }
 
-/** Makes the request for a response to turns; `other` are settings that differ. */
+/** Returns the request for a response to turns; `other` overrides settings. */
 export function request(talk, turns, other = {}) {
   const id = other.model ?? settings.model;
   return {
@@ -61,12 +61,12 @@ export function request(talk, turns, other = {}) {
     temperature: other.temperature ?? value("temperature", id),
     top_p: other.topP ?? value("topP", id),
     max_completion_tokens: value("longest", id),
-    ...(settings.seed === "" ? {} : { seed: Number(settings.seed) + (other.attempt ?? 0) }), // another one each time
+    ...(settings.seed === "" ? {} : { seed: Number(settings.seed) + (other.attempt ?? 0) }), // a different seed for each attempt
     ...(settings.them === "assistant" ? {} : { reply_as: settings.them }),
   };
 }
 
-/** Makes a choice among the models. */
+/** Creates a select element with all models. */
 export function modelChoice(chosen, onchange, properties = {}) {
   return h("select", { onchange: (event) => onchange(event.target.value), ...properties },
     ...models.map((each) => h("option", { value: each.id, selected: each.id === chosen }, each.id)));
@@ -84,34 +84,34 @@ export function open(talk, changed) {
   const restart = () => { dialog.close(); changed(); open(talk, changed); };
   fill(dialog, h("form", { onsubmit: (event) => { event.preventDefault(); dialog.close(); } },
     h("h2", { id: "settings-title" }, "Settings"),
-    field("Model", "Who you talk with.", modelChoice(settings.model, (id) => { settings.model = id; save(); restart(); })),
-    slider("Temperature", "Low: always the likeliest words. High: surprising ones.", { min: 0, max: 2, step: 0.05, value: value("temperature") }, set("temperature", Number)),
-    slider("Top-p", "Only the likeliest words that together have this much probability are drawn from.", { min: 0.05, max: 1, step: 0.05, value: value("topP") }, set("topP", Number)),
-    field("Longest response", `In tokens; a word is one or two. Usually ${facts().max_new_tokens ?? "128"}.`,
+    field("Model", "The model that responds.", modelChoice(settings.model, (id) => { settings.model = id; save(); restart(); })),
+    slider("Temperature", "Low values always choose the likeliest words, high ones surprise.", { min: 0, max: 2, step: 0.05, value: value("temperature") }, set("temperature", Number)),
+    slider("Top-p", "Words are drawn from the likeliest ones that together have this probability.", { min: 0.05, max: 1, step: 0.05, value: value("topP") }, set("topP", Number)),
+    field("Maximum response length", `In tokens; a word is one or two tokens. Default: ${facts().max_new_tokens ?? "128"}.`,
       h("input", { type: "number", min: 1, max: facts().positions ? facts().positions - 3 : 1048576, value: value("longest") ?? "", onchange: set("longest", number) })),
-    field("Seed", "A number makes responses the same each time; empty, they differ.",
+    field("Seed", "With a number, responses can be reproduced; if empty, they differ each time.",
       h("input", { type: "number", min: 0, step: 1, value: settings.seed, onchange: set("seed") })),
     h("div.pair", {},
       field("My name", "", h("input", { maxLength: 64, value: settings.me, onchange: set("me", (text) => text.trim() || "user") })),
-      field("Its name", "", h("input", { maxLength: 64, value: settings.them, onchange: set("them", (text) => text.trim() || "assistant") }))),
-    h("p.quiet", {}, "Speakers of the conversation. A model that was trained with names knows them."),
-    facts().system ? field("System message", "Instructions that never leave the context of this conversation.",
+      field("Model's name", "", h("input", { maxLength: 64, value: settings.them, onchange: set("them", (text) => text.trim() || "assistant") }))),
+    h("p.quiet", {}, "The speakers of the conversation, for models that were trained with names."),
+    facts().system ? field("System message", "Instructions that stay in the context of this conversation.",
       h("textarea", { rows: 3, value: talk.system, onchange: (event) => { talk.system = event.target.value.trim(); changed(); } })) : null,
-    field("Key", "Of the server, if it wants one. It is forgotten when this tab is closed.",
+    field("Key", "The server's API key, if it needs one. It is deleted when this tab is closed.",
       h("input", { type: "password", autocomplete: "off", value: api.key.get(), onchange: (event) => { api.key.set(event.target.value.trim()); changed(true); } })),
     field("Colours", "", h("select", { onchange: set("theme") },
-      ...[["auto", "As the system"], ["light", "Light"], ["dark", "Dark"]].map(([id, text]) => h("option", { value: id, selected: settings.theme === id }, text)))),
-    facts().feedback ? null : h("p.quiet", {}, "To save thumbs and corrections as training data, start the server with --feedback FILE."),
+      ...[["auto", "Like the system"], ["light", "Light"], ["dark", "Dark"]].map(([id, text]) => h("option", { value: id, selected: settings.theme === id }, text)))),
+    facts().feedback ? null : h("p.quiet", {}, "To save ratings and corrections as training data, start the server with --feedback FILE."),
     shortcuts(),
     h("div.row", {},
-      button("Back to the model's own", () => { Object.assign(settings, { ...PRESET, model: settings.model }); save(); restart(); }),
+      button("Reset to defaults", () => { Object.assign(settings, { ...PRESET, model: settings.model }); save(); restart(); }),
       h("button.main", {}, "Done"))));
   if (!dialog.open) dialog.showModal();
 }
 
 let numbers = 0;
 
-/** Puts a label and an explanation to a field. */
+/** Adds a label and an explanation to an input. */
 export function field(name, why, input) {
   const id = input.id || `field-${numbers += 1}`;
   input.id = id;
@@ -119,19 +119,19 @@ export function field(name, why, input) {
   return h("div.field", {}, h("label", { for: id }, name), input, why ? h("p.quiet", { id: `${id}-why` }, why) : null);
 }
 
-/** Makes a slider that shows its number. */
+/** Creates a slider that shows its value. */
 export function slider(name, why, range, onchange) {
   const shown = h("output", {}, String(range.value));
   const input = h("input", { type: "range", ...range, onchange, oninput: () => { shown.textContent = input.value; } });
-  input.value = range.value; // after its bounds, or it would be held to others
-  const made = field(name, why, input);
-  made.firstChild.append(" ", shown);
-  return made;
+  input.value = range.value; // after the bounds, which would clamp it otherwise
+  const element = field(name, why, input);
+  element.firstChild.append(" ", shown);
+  return element;
 }
 
 function shortcuts() {
   const keys = [["Enter", "send"], ["Shift+Enter", "a new line"], ["Esc", "stop the response"], ["Alt+N", "new conversation"],
-    ["Alt+R", "another response"], ["Alt+I", "inspect"], ["Alt+,", "settings"], ["Alt+/", "search"]];
-  return h("details", {}, h("summary", {}, "Keys"),
+    ["Alt+R", "regenerate the response"], ["Alt+I", "inspect"], ["Alt+,", "settings"], ["Alt+/", "search"]];
+  return h("details", {}, h("summary", {}, "Keyboard shortcuts"),
     h("dl", {}, ...keys.flatMap(([key, what]) => [h("dt", {}, h("kbd", {}, key)), h("dd", {}, what)])));
 }

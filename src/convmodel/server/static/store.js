@@ -1,38 +1,38 @@
-// Conversations in the browser's storage, and their form in files: a line of role/content messages, as `convmodel fit` reads.
+// Conversations in the browser's storage, and their file format: lines of role/content messages, as `convmodel fit` reads.
 
 import { add, make, path } from "./tree.js";
 
 const PREFIX = "convmodel.talk.";
 
-/** Returns all conversations, the newest first; what cannot be read is left alone. */
+/** Returns all conversations, the newest first; unreadable entries are skipped. */
 export function all() {
-  const found = [];
+  const talks = [];
   for (let index = 0; index < localStorage.length; index += 1) {
     const name = localStorage.key(index);
     if (!name.startsWith(PREFIX)) continue;
     try {
-      found.push(JSON.parse(localStorage.getItem(name)));
-    } catch { /* not ours, or half written by another version */ }
+      talks.push(JSON.parse(localStorage.getItem(name)));
+    } catch { /* another program's, or of another version */ }
   }
-  return found.sort((one, other) => other.updated - one.updated);
+  return talks.sort((one, other) => other.updated - one.updated);
 }
 
-/** Keeps a conversation; returns what is wrong, if something is. */
+/** Stores a conversation; returns an error message, or null. */
 export function keep(talk) {
   try {
     localStorage.setItem(PREFIX + talk.id, JSON.stringify(talk));
     return null;
   } catch {
-    return "The browser has no more room for conversations: export some and delete them.";
+    return "The browser's storage is full: export some conversations and delete them.";
   }
 }
 
-/** Forgets a conversation. */
+/** Deletes a conversation. */
 export function forget(talk) {
   localStorage.removeItem(PREFIX + talk.id);
 }
 
-/** Writes the shown branch of a conversation as one line; empty if nothing was said. */
+/** Returns the shown branch of a conversation as one line, or "" if it is empty. */
 export function toLine(talk) {
   const messages = path(talk).filter((turn) => turn.text.trim()).map((turn) => ({ role: turn.speaker, content: turn.text }));
   if (!messages.length) return "";
@@ -52,15 +52,15 @@ export function fromLines(text) {
     try {
       talks.push(fromMessages(JSON.parse(line)));
     } catch (error) {
-      bad.push({ line: index + 1, why: error instanceof SyntaxError ? "it is no JSON" : error.message });
+      bad.push({ line: index + 1, why: error instanceof SyntaxError ? "not valid JSON" : error.message });
     }
   });
   return { talks, bad };
 }
 
-function fromMessages(given) {
-  const messages = Array.isArray(given) ? given.map(plainTurn) : given?.messages;
-  if (!Array.isArray(messages) || !messages.length) throw new Error("it has no messages");
+function fromMessages(record) {
+  const messages = Array.isArray(record) ? record.map(plainTurn) : record?.messages;
+  if (!Array.isArray(messages) || !messages.length) throw new Error("no messages");
   const talk = make();
   let parent = null;
   messages.forEach(({ role, content } = {}, index) => {
@@ -73,7 +73,7 @@ function fromMessages(given) {
     }
     parent = add(talk, parent, { role: role === "assistant" ? "assistant" : "user", speaker: role, text: content }).id;
   });
-  if (!parent) throw new Error("nobody says anything");
+  if (!parent) throw new Error("no turns");
   talk.title ||= path(talk)[0].text.slice(0, 60);
   return talk;
 }

@@ -1,15 +1,15 @@
-// What is seen of a conversation: its turns, their tools, the list of conversations, notices.
+// The visible parts of a conversation: turns, their buttons, the list of conversations, notices.
 
 import { $, button, fill, h } from "./dom.js";
 import { facts, settings } from "./settings.js";
 import { branch, contains, path } from "./tree.js";
 
-const OPENERS = ["Hello! How are you today?", "What do you like to do at the weekend?", "Tell me about a film that you have seen."];
+const OPENERS = ["Hello! How are you today?", "What do you like to do at the weekend?", "Tell me about a film you have seen."];
 
 /**
  * Shows a conversation.
  * @param {Object} talk
- * @param {Object} act what its buttons do
+ * @param {Object} act the actions of the buttons
  * @param {Object} state `busy`, and `editing`, the id of a turn
  */
 export function showTalk(talk, act, state) {
@@ -26,19 +26,19 @@ export function showTalk(talk, act, state) {
 function welcome(act) {
   const name = settings.model;
   return h("div.welcome", {},
-    h("h2", {}, name ? `Talk with ${name}` : "Welcome"),
-    h("p", {}, "Write below, or begin with one of these. The model goes on with the conversation word by word; it was trained on conversations, not on facts, so enjoy it and believe nothing."),
+    h("h2", {}, name ? `Chat with ${name}` : "Welcome"),
+    h("p", {}, "Write below, or start with one of these. The model continues the conversation word by word. It was trained on conversations, not on facts: do not rely on what it says."),
     h("div.openers", {}, ...OPENERS.map((text) => button(text, () => act.begin(text)))),
-    h("p.quiet", {}, "You can edit any turn, also the model's: the conversation then branches, and arrows step between branches. Inspect shows what the model really sees."));
+    h("p.quiet", {}, "You can edit any turn, including the model's: this creates a branch, and arrows switch between branches. Inspect shows the exact prompt of the model."));
 }
 
 function showTurn(talk, turn, act, state) {
   const mine = turn.role === "user";
   const { number, of } = branch(talk, turn);
   const stepper = of > 1 ? h("span.group", { role: "group", "aria-label": "Branches" },
-    button("‹", () => act.step(turn, -1), { "aria-label": "Branch before", disabled: number === 1 || state.busy }),
+    button("‹", () => act.step(turn, -1), { "aria-label": "Previous branch", disabled: number === 1 || state.busy }),
     h("span", {}, `${number} / ${of}`),
-    button("›", () => act.step(turn, 1), { "aria-label": "Branch after", disabled: number === of || state.busy })) : null;
+    button("›", () => act.step(turn, 1), { "aria-label": "Next branch", disabled: number === of || state.busy })) : null;
   const tools = turn.streaming ? [] : [
     stepper,
     button("Copy", () => act.copy(turn)),
@@ -54,16 +54,16 @@ function showTurn(talk, turn, act, state) {
 }
 
 function notes(turn) {
-  const said = [];
-  const took = turn.usage?.convmodel ?? {};
-  if (turn.whose) said.push(turn.whose);
-  if (turn.corrected) said.push("your words");
-  if (turn.broken) said.push("broken off: the connection was lost");
-  if (turn.stopped) said.push("stopped");
-  if (turn.reason === "length") said.push("ended at the longest response");
-  if (took.tokens_per_second) said.push(`${took.tokens_per_second.toFixed(1)} tokens a second`);
-  if (took.left_out) said.push(`${took.left_out} oldest turn${took.left_out === 1 ? "" : "s"} no longer fit${took.left_out === 1 ? "s" : ""}`);
-  return said.length ? h("p.quiet", {}, said.join(" · ")) : null;
+  const parts = [];
+  const stats = turn.usage?.convmodel ?? {};
+  if (turn.whose) parts.push(turn.whose);
+  if (turn.corrected) parts.push("your correction");
+  if (turn.broken) parts.push("incomplete: the connection was lost");
+  if (turn.stopped) parts.push("stopped");
+  if (turn.reason === "length") parts.push("ended at the maximum length");
+  if (stats.tokens_per_second) parts.push(`${stats.tokens_per_second.toFixed(1)} tokens per second`);
+  if (stats.left_out) parts.push(`${stats.left_out} oldest turn${stats.left_out === 1 ? "" : "s"} no longer fit${stats.left_out === 1 ? "s" : ""}`);
+  return parts.length ? h("p.quiet", {}, parts.join(" · ")) : null;
 }
 
 function editor(turn, act) {
@@ -77,33 +77,33 @@ function editor(turn, act) {
   return form;
 }
 
-/** Shows a text that grows, without making all turns again. */
+/** Updates the text of a streaming turn, without rebuilding the other turns. */
 export function showText(turn) {
   const place = $(`turn-${turn.id}`)?.querySelector(".text");
   if (!place) return;
   const talk = $("talk");
-  const follows = talk.scrollHeight - talk.scrollTop - talk.clientHeight < 120;
+  const isAtEnd = talk.scrollHeight - talk.scrollTop - talk.clientHeight < 120;
   place.textContent = turn.text || "…";
-  if (follows) talk.scrollTop = talk.scrollHeight;
+  if (isAtEnd) talk.scrollTop = talk.scrollHeight;
 }
 
 /** Shows how much of the context is used. */
 export function showContext(talk) {
   const newest = path(talk).findLast((turn) => turn.usage);
-  const most = facts().positions;
-  $("context").hidden = !newest || !most;
-  if (!newest || !most) return;
-  const used = Math.min(most, newest.usage.prompt_tokens + newest.usage.completion_tokens);
-  $("used").max = most;
+  const limit = facts().positions;
+  $("context").hidden = !newest || !limit;
+  if (!newest || !limit) return;
+  const used = Math.min(limit, newest.usage.prompt_tokens + newest.usage.completion_tokens);
+  $("used").max = limit;
   $("used").value = used;
-  $("used-text").textContent = `${used} of ${most} positions used`;
+  $("used-text").textContent = `${used} of ${limit} positions used`;
 }
 
 /** Shows the list of conversations. */
 export function showList(talks, current, words, act) {
-  const found = words ? talks.filter((talk) => contains(talk, words)) : talks;
-  $("none").hidden = found.length > 0 || !words;
-  fill($("list"), ...found.map((talk) => h("li", {},
+  const matches = words ? talks.filter((talk) => contains(talk, words)) : talks;
+  $("none").hidden = matches.length > 0 || !words;
+  fill($("list"), ...matches.map((talk) => h("li", {},
     button(talk.title || "New conversation", () => act.open(talk), { className: "name", "aria-current": talk.id === current.id ? "true" : "false" }),
     h("details", {}, h("summary", { "aria-label": `More of ${talk.title || "this conversation"}` }, "⋯"),
       h("div.menu", {}, button("Rename", () => act.rename(talk)), button("Export", () => act.export(talk)), button("Delete", () => act.remove(talk)))))));
@@ -111,14 +111,14 @@ export function showList(talks, current, words, act) {
 
 let ticking = null;
 
-/** Takes the notice away. */
+/** Removes the notice. */
 export function clearNotice() {
   clearInterval(ticking);
   fill($("notice"));
 }
 
 /**
- * Tells of something, with buttons, and maybe a countdown to the first of them.
+ * Shows a notice with buttons, and optionally a countdown that triggers the first one.
  * @param {string} text
  * @param {[string, () => void][]} actions
  * @param {number} seconds
@@ -132,7 +132,7 @@ export function notice(text, actions = [], seconds = 0) {
   if (!seconds) return;
   let left = Math.ceil(seconds);
   const tick = () => {
-    wait.textContent = `Again in ${left} s.`;
+    wait.textContent = `Retrying in ${left} s.`;
     if (left <= 0) run(actions[0][1])();
     left -= 1;
   };

@@ -1,4 +1,4 @@
-"""Nobody gets past the gate: keys, Host, heads and bodies, what is logged, and what every answer says of itself."""
+"""Nothing bypasses the middleware: keys, Host, heads and bodies, what is logged, and the headers of every response."""
 
 import json
 import logging
@@ -96,7 +96,7 @@ ODD_PATHS = """
 
 
 @pytest.mark.parametrize("path", ODD_PATHS.split())
-def test_no_spelling_of_a_path_goes_round_the_gate(locked: Serving, path: str) -> None:
+def test_no_spelling_of_a_path_bypasses_the_middleware(locked: Serving, path: str) -> None:
     answer = locked.get(path)
     assert answer.status in (401, 404)
     assert answer.error["message"]
