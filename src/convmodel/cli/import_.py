@@ -16,7 +16,7 @@ from convmodel.data.reading.shapes import AUTO, SHAPES
 from convmodel.errors import ConfigError, SaveError
 
 if TYPE_CHECKING:
-    from convmodel.data.importing.pipeline import ImportAccount
+    from convmodel.data.importing.pipeline import ImportSummary
 
 _CLEANING, _SPLITTING = "Cleaning", "Splitting"
 _RULES = CleaningRules()
@@ -92,7 +92,7 @@ def command(
     seed: Annotated[int, typer.Option(help="What a random split begins with.", rich_help_panel=_SPLITTING)] = 42,
     on_error: OnErrorOption = "fail",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier import in the folder.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the account as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Turns chat exports, or conversations in any shape, into clean files to train on.
 
@@ -129,13 +129,13 @@ def command(
     )
     with console.status("reading ...") as status:
         shown = "cleaning: {:,} conversations kept so far ..."
-        account = import_conversations(sources, output, options, lambda kept: status.update(shown.format(kept)))
+        summary = import_conversations(sources, output, options, lambda kept: status.update(shown.format(kept)))
     if as_json:
-        print_json(account.to_dict())
+        print_json(summary.to_dict())
         return
-    _show(account)
+    _show(summary)
     train, valid = Path(output, "train.jsonl"), Path(output, "valid.jsonl")
-    given = (f" --valid {quote(str(valid))}" if valid.name in account.written else "") + (
+    given = (f" --valid {quote(str(valid))}" if valid.name in summary.written else "") + (
         " --loss-on assistant" if me else ""
     )
     for label, line in (
@@ -152,18 +152,18 @@ def _shares(text: str) -> tuple[float, ...]:
         raise ConfigError(f"split is {text!r}: write three shares, such as {','.join(map(str, SHARES))}") from error
 
 
-def _show(account: "ImportAccount") -> None:
-    """Draws the account: in, left out and why, out."""
-    rows = [(f"{name} (files or rows)", f"{count:,}") for name, count in account.formats.most_common()]
-    rows.append(("messages and rows read", f"{account.entries:,}"))
-    rows += [(f"  left out: {reason}", f"{count:,}") for reason, count in account.dropped_entries.most_common()]
-    if account.problems:
-        rows.append(("  left out: could not be read", f"{account.problems:,}"))
-    rows.append(("conversations", f"{account.conversations:,}"))
-    rows += [(f"  left out: {reason}", f"{count:,}") for reason, count in account.dropped.most_common()]
-    rows += [(f"masked: {kind}", f"{count:,}") for kind, count in account.masked.most_common()]
-    rows += [(name, f"{count:,}") for name, count in account.written.items()]
-    rows.append(("turns written", f"{account.turns:,}"))
+def _show(summary: "ImportSummary") -> None:
+    """Draws the summary: in, left out and why, out."""
+    rows = [(f"{name} (files or rows)", f"{count:,}") for name, count in summary.formats.most_common()]
+    rows.append(("messages and rows read", f"{summary.entries:,}"))
+    rows += [(f"  left out: {reason}", f"{count:,}") for reason, count in summary.dropped_entries.most_common()]
+    if summary.problems:
+        rows.append(("  left out: could not be read", f"{summary.problems:,}"))
+    rows.append(("conversations", f"{summary.conversations:,}"))
+    rows += [(f"  left out: {reason}", f"{count:,}") for reason, count in summary.dropped.most_common()]
+    rows += [(f"masked: {kind}", f"{count:,}") for kind, count in summary.masked.most_common()]
+    rows += [(name, f"{count:,}") for name, count in summary.written.items()]
+    rows.append(("turns written", f"{summary.turns:,}"))
     print_table(("", "number"), rows)
-    for note in (*account.notes, *(f"left out: {message}" for message in account.first_problems)):
+    for note in (*summary.notes, *(f"left out: {message}" for message in summary.first_problems)):
         console.print(f"- {note}", markup=False, highlight=False, soft_wrap=True)

@@ -7,17 +7,17 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
-_KANA = "\u3040-\u30ff\u31f0-\u31ff"
-_HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+from convmodel.data.writing_systems import HAN, KANA
+
 # ASCII, Latin-1, Arabic, Devanagari, and the blocks of punctuation; marks and letters of any script are none of them.
 _BETWEEN = (
     r"\s!-/:-@\[-`{-~\xa1-\xa9\xab-\xb4\xb6-\xb9\xbb-\xbf\u060c\u061b\u061f\u0964\u0965\u2000-\u206f\u2e00-\u2e7f"
     r"\u3000-\u303f\ufe30-\ufe4f"
 )
-_LETTER = f"[^{_BETWEEN}{_KANA}{_HAN}]"
-_WORD = re.compile(f"[{_KANA}{_HAN}]|{_LETTER}+(?:['\u2019]{_LETTER}+)*")
-_IS_CHARACTER = re.compile(f"[{_KANA}{_HAN}]")
-_IS_KANA = re.compile(f"[{_KANA}]")
+_LETTER = f"[^{_BETWEEN}{KANA}{HAN}]"
+_WORD = re.compile(f"[{KANA}{HAN}]|{_LETTER}+(?:['\u2019]{_LETTER}+)*")
+_IS_CHARACTER = re.compile(f"[{KANA}{HAN}]")
+_IS_KANA = re.compile(f"[{KANA}]")
 
 _MANY = 0.2  # of all words: below, a few foreign characters do not make a text Japanese
 

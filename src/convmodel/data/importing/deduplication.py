@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 from convmodel.conversation import Conversation
+from convmodel.data.writing_systems import UNSPACED
 from convmodel.errors import ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -31,11 +32,8 @@ FEWEST_SHINGLES = 3
 
 _WORDS = 3  # words in a shingle
 
-# Scripts that put no spaces between words (Thai, Lao, Burmese, Khmer, Japanese, Chinese): each character is a word.
-_UNSPACED = (
-    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U0003ffff"
-)
-_WORD = re.compile(f"[{_UNSPACED}]|[^\\W{_UNSPACED}]+")
+# In scripts without spaces each character is a word.
+_WORD = re.compile(f"[{UNSPACED}]|[^\\W{UNSPACED}]+")
 
 _SKETCH = 64  # numbers in a MinHash
 _MISSED = 0.001  # how many pairs right at the threshold the index may miss

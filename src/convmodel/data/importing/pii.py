@@ -8,9 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import ip_address
 
-UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
-"""Letters of scripts that put no spaces between words, as they stand in a pattern."""
-
 
 @dataclass(frozen=True, slots=True)
 class Rule:

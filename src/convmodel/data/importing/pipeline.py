@@ -60,7 +60,7 @@ class ImportOptions:
 
 
 @dataclass(slots=True)
-class ImportAccount:
+class ImportSummary:
     """What came in, what was left out and why, and what went out.
 
     Attributes:
@@ -92,7 +92,7 @@ class ImportAccount:
     notes: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        """The account as JSON holds it."""
+        """The summary as JSON holds it."""
         found = {setting.name: getattr(self, setting.name) for setting in fields(self)}
         return {name: dict(value) if isinstance(value, Counter) else value for name, value in found.items()}
 
@@ -102,7 +102,7 @@ def import_conversations(
     output: str | Path,
     options: ImportOptions | None = None,
     progress: Callable[[int], None] | None = None,
-) -> ImportAccount:
+) -> ImportSummary:
     """Reads chats and conversations, cleans and splits them, and writes `train`, `valid` and `test.jsonl`.
 
     Args:
@@ -118,30 +118,30 @@ def import_conversations(
         MissingExtraError: If datasketch is not installed.
     """
     options = options or ImportOptions()
-    account = ImportAccount()
+    summary = ImportSummary()
     problems = Problems(options.on_error)
-    chats, others = _read(sources, options, problems, account)
-    how = _segmenting(options, chats, account)
-    account.speakers = speakers_of(chats)
-    cleaner = Cleaner(options.cleaning, people=account.speakers)
-    made = itertools.chain(segment(chats, how, account.dropped) if chats else (), _with_me(others, how, account))
+    chats, others = _read(sources, options, problems, summary)
+    how = _segmenting(options, chats, summary)
+    summary.speakers = speakers_of(chats)
+    cleaner = Cleaner(options.cleaning, people=summary.speakers)
+    made = itertools.chain(segment(chats, how, summary.dropped) if chats else (), _with_me(others, how, summary))
     kept = []
-    for conversation in _named(cleaner.clean(made), options, account):
+    for conversation in _named(cleaner.clean(made), options, summary):
         kept.append(conversation)
         if progress and not len(kept) % 100:
             progress(len(kept))
-    account.problems, account.first_problems = problems.count, problems.messages
-    account.conversations = cleaner.rows_in + account.dropped.total()
-    account.dropped += cleaner.dropped
-    account.masked = cleaner.masked
+    summary.problems, summary.first_problems = problems.count, problems.messages
+    summary.conversations = cleaner.rows_in + summary.dropped.total()
+    summary.dropped += cleaner.dropped
+    summary.masked = cleaner.masked
     if not kept:
-        raise ConversationError(_nothing(account))
+        raise ConversationError(_nothing(summary))
     parts = split(kept, options.shares, seed=options.seed, by=options.split_by, near=_near(options))
     require_no_leakage(parts.train, {"valid": parts.valid, "test": parts.test}, near=_near(options))
     require_no_leakage(parts.valid, {"test": parts.test}, near=_near(options), name="valid")
-    account.notes.append(f"split {parts.method}")
-    _write(parts, Path(output), account)
-    return account
+    summary.notes.append(f"split {parts.method}")
+    _write(parts, Path(output), summary)
+    return summary
 
 
 def _near(options: ImportOptions) -> float | None:
@@ -150,29 +150,29 @@ def _near(options: ImportOptions) -> float | None:
 
 
 def _read(
-    sources: Sequence[str | Path], options: ImportOptions, problems: Problems, account: ImportAccount
+    sources: Sequence[str | Path], options: ImportOptions, problems: Problems, summary: ImportSummary
 ) -> tuple[list[Chat], Iterator[Conversation]]:
     """Reads all chats, since what parts them is chosen from all; other data is read when it is asked for."""
     chats: list[Chat] = []
     readers: list[ConversationReader] = []
     for source in sources:
-        for path, format in _recognised(source, options.format, account):
+        for path, format in _recognised(source, options.format, summary):
             if format is None:
                 shape = options.format if options.format in SHAPES else AUTO
                 readers.append(ConversationReader(path, shape=shape, on_error=options.on_error))
                 continue
             found = list(format.read(Path(path), problems))
-            account.formats[format.name] += 1
-            account.entries += sum(chat.entries for chat in found)
+            summary.formats[format.name] += 1
+            summary.entries += sum(chat.entries for chat in found)
             for chat in found:
-                account.dropped_entries += chat.dropped
-                account.notes += [note for note in chat.notes if note not in account.notes]
+                summary.dropped_entries += chat.dropped
+                summary.notes += [note for note in chat.notes if note not in summary.notes]
             chats += found
-    account.entries += problems.count
-    return chats, itertools.chain.from_iterable(_rows(reader, problems, account) for reader in readers)
+    summary.entries += problems.count
+    return chats, itertools.chain.from_iterable(_rows(reader, problems, summary) for reader in readers)
 
 
-def _rows(reader: ConversationReader, problems: Problems, account: ImportAccount) -> Iterator[Conversation]:
+def _rows(reader: ConversationReader, problems: Problems, summary: ImportSummary) -> Iterator[Conversation]:
     try:
         yield from reader
     except ConversationError as error:
@@ -180,14 +180,14 @@ def _rows(reader: ConversationReader, problems: Problems, account: ImportAccount
             raise
         if not reader.complete or not reader.problems.count:  # a damaged file, or one without rows
             problems.add(str(error))
-            account.entries += 1
-    account.entries += reader.rows
-    account.formats += reader.shapes
+            summary.entries += 1
+    summary.entries += reader.rows
+    summary.formats += reader.shapes
     problems.count += reader.problems.count
     problems.messages = [*problems.messages, *reader.problems.messages][:SHOWN]
 
 
-def _recognised(source: str | Path, name: str, account: ImportAccount) -> Iterator[tuple[str | Path, Format | None]]:
+def _recognised(source: str | Path, name: str, summary: ImportSummary) -> Iterator[tuple[str | Path, Format | None]]:
     """Finds out what a source is: one export, a folder of several, or data of another shape."""
     path = Path(source)
     if name in FORMATS:
@@ -200,7 +200,7 @@ def _recognised(source: str | Path, name: str, account: ImportAccount) -> Iterat
     elif name in SHAPES or str(source) == STDIN or not path.exists():
         yield source, None
     elif path.is_dir():
-        yield from _folder(path, account)
+        yield from _folder(path, summary)
     elif format := recognised(path):
         yield path, format
     elif path.suffix and not is_data_file(path):
@@ -212,7 +212,7 @@ def _recognised(source: str | Path, name: str, account: ImportAccount) -> Iterat
         yield path, None
 
 
-def _folder(folder: Path, account: ImportAccount) -> Iterator[tuple[Path, Format | None]]:
+def _folder(folder: Path, summary: ImportSummary) -> Iterator[tuple[Path, Format | None]]:
     """Looks through a folder and the folders in it; what it does not know it leaves alone and counts."""
     taken: list[Path] = []
     unknown = 0
@@ -229,7 +229,7 @@ def _folder(folder: Path, account: ImportAccount) -> Iterator[tuple[Path, Format
     if not taken:
         data_files(folder)  # says what it takes
     if unknown:
-        account.notes.append(f"{unknown:,} files in {folder} are of no known format and were left alone")
+        summary.notes.append(f"{unknown:,} files in {folder} are of no known format and were left alone")
 
 
 def _whole(folder: Path) -> Format | None:
@@ -243,46 +243,46 @@ def _whole(folder: Path) -> Format | None:
     return format
 
 
-def _segmenting(options: ImportOptions, chats: Sequence[Chat], account: ImportAccount) -> Segmenting:
+def _segmenting(options: ImportOptions, chats: Sequence[Chat], summary: ImportSummary) -> Segmenting:
     timed = any(chat.parted and message.time for chat in chats for message in chat.messages[:1])
     if options.gap is not None or not timed:
         return replace(options.segmenting, gap=options.gap or options.segmenting.gap)
     gap, why = choose_gap(chats)
-    account.notes.append(f"a new conversation begins after a pause of more than {show_gap(gap)}, {why}")
+    summary.notes.append(f"a new conversation begins after a pause of more than {show_gap(gap)}, {why}")
     return replace(options.segmenting, gap=gap)
 
 
-def _with_me(conversations: Iterable[Conversation], how: Segmenting, account: ImportAccount) -> Iterator[Conversation]:
+def _with_me(conversations: Iterable[Conversation], how: Segmenting, summary: ImportSummary) -> Iterator[Conversation]:
     """Leaves out what holds nothing to learn: the speaker to learn says nothing in it."""
     for conversation in conversations:
         if how.me is None or how.me in conversation.turn_speakers[conversation.pinned :]:
             yield rename(conversation, how)
         else:
-            account.dropped[silent(how.me)] += 1
+            summary.dropped[silent(how.me)] += 1
 
 
 def _named(
-    conversations: Iterable[Conversation], options: ImportOptions, account: ImportAccount
+    conversations: Iterable[Conversation], options: ImportOptions, summary: ImportSummary
 ) -> Iterator[Conversation]:
     for number, conversation in enumerate(conversations, 1):
-        account.turns += len(conversation.turns) - conversation.pinned
+        summary.turns += len(conversation.turns) - conversation.pinned
         # The place of a message names a file, which is often called after a person.
         yield replace(conversation, id=f"{number:06d}") if options.cleaning.redact else conversation
 
 
-def _nothing(account: ImportAccount) -> str:
-    reasons = ", ".join(f"{count:,} {reason}" for reason, count in account.dropped.most_common())
-    if account.problems:
-        first = f", the first because of: {account.first_problems[0]}"
-        reasons = ", ".join(filter(None, [reasons, f"{account.problems:,} rows could not be read{first}"]))
-    return f"none of {account.conversations:,} conversations is left ({reasons or 'nothing came in'}): relax the rules"
+def _nothing(summary: ImportSummary) -> str:
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in summary.dropped.most_common())
+    if summary.problems:
+        first = f", the first because of: {summary.first_problems[0]}"
+        reasons = ", ".join(filter(None, [reasons, f"{summary.problems:,} rows could not be read{first}"]))
+    return f"none of {summary.conversations:,} conversations is left ({reasons or 'nothing came in'}): relax the rules"
 
 
-def _write(parts: Split, output: Path, account: ImportAccount) -> None:
+def _write(parts: Split, output: Path, summary: ImportSummary) -> None:
     with staged(output) as stage:
         for name in PARTS:
             if conversations := getattr(parts, name):
-                account.written[f"{name}.jsonl"] = write_jsonl(stage / f"{name}.jsonl", conversations)
+                summary.written[f"{name}.jsonl"] = write_jsonl(stage / f"{name}.jsonl", conversations)
     for name in PARTS:
-        if f"{name}.jsonl" not in account.written:  # of an earlier import, with other shares
+        if f"{name}.jsonl" not in summary.written:  # of an earlier import, with other shares
             (output / f"{name}.jsonl").unlink(missing_ok=True)

@@ -11,7 +11,8 @@ from dataclasses import replace
 from typing import TypeAlias
 
 from convmodel.conversation import DEFAULT_SPEAKERS, PINNED_ROLES, Conversation
-from convmodel.data.importing.pii import RULES, UNSPACED, Rule
+from convmodel.data.importing.pii import RULES, Rule
+from convmodel.data.writing_systems import HANGUL, UNSPACED
 from convmodel.errors import ConfigError
 
 ROLES = frozenset({*DEFAULT_SPEAKERS, *PINNED_ROLES})
@@ -163,7 +164,7 @@ _WORD_TOO = re.compile(
 
 def _is_telling(person: str) -> bool:
     """Whether a name is looked for: it has three letters, or two where a letter is a syllable or a word."""
-    fewest = 2 if re.search(f"[{UNSPACED}\uac00-\ud7a3]", person) else 3
+    fewest = 2 if re.search(f"[{UNSPACED}{HANGUL}]", person) else 3
     return len(person) >= fewest and not _NO_NAME.fullmatch(person)
 
 
@@ -176,5 +177,5 @@ def _mention(name: str) -> str:
     """What finds a name as a whole word; scripts without spaces have no borders of words to ask for."""
     spaced = r"\s+".join(map(re.escape, name.split()))
     start = "" if re.match(f"[{UNSPACED}]", name) else r"(?<![^\W_])"
-    end = "" if re.search(f"[{UNSPACED}\uac00-\ud7a3]$", name) else r"(?![^\W_])"
+    end = "" if re.search(f"[{UNSPACED}{HANGUL}]$", name) else r"(?![^\W_])"
     return f"{start}{spaced}{end}"

@@ -10,7 +10,7 @@ import pytest
 
 from convmodel.conversation import Conversation
 from convmodel.data.importing.cleaning import CleaningRules
-from convmodel.data.importing.pipeline import ImportAccount, ImportOptions, import_conversations
+from convmodel.data.importing.pipeline import ImportOptions, ImportSummary, import_conversations
 from convmodel.data.importing.segmenting import Segmenting
 from convmodel.data.importing.splitting import require_no_leakage
 from convmodel.data.reading.reader import read_conversations
@@ -44,13 +44,13 @@ def read(folder: Path) -> dict[str, list[Conversation]]:
 
 
 def test_a_chat_becomes_training_data(tmp_path: Path) -> None:
-    account = import_conversations([whatsapp(tmp_path)], tmp_path / "data")
+    summary = import_conversations([whatsapp(tmp_path)], tmp_path / "data")
 
     parts = read(tmp_path / "data")
     assert {name: len(part) for name, part in parts.items()} == {"train": 27, "valid": 2, "test": 1}
-    assert account.written == {"train.jsonl": 27, "valid.jsonl": 2, "test.jsonl": 1}
-    assert (account.entries, account.conversations, account.turns) == (120, 30, 90)
-    assert account.speakers == {"Ann": 90, "Bob": 30}
+    assert summary.written == {"train.jsonl": 27, "valid.jsonl": 2, "test.jsonl": 1}
+    assert (summary.entries, summary.conversations, summary.turns) == (120, 30, 90)
+    assert summary.speakers == {"Ann": 90, "Bob": 30}
     first = parts["train"][0]
     assert first.turns == (
         "Bob, did you see the river river number 0 yesterday?",
@@ -60,20 +60,20 @@ def test_a_chat_becomes_training_data(tmp_path: Path) -> None:
     assert (first.turn_speakers, first.started_at) == (("Ann", "Bob", "Ann"), datetime(2024, 1, 15, 20, 0))
     newest = min(conversation.started_at for conversation in parts["test"] if conversation.started_at)
     assert all(one.started_at < newest for name in ("train", "valid") for one in parts[name] if one.started_at)
-    assert any("day/month/year" in note for note in account.notes)
-    assert any("pause of more than" in note for note in account.notes)
+    assert any("day/month/year" in note for note in summary.notes)
+    assert any("pause of more than" in note for note in summary.notes)
 
 
 def test_me_is_learned_and_personal_data_is_masked(tmp_path: Path) -> None:
     options = ImportOptions(segmenting=Segmenting(me="Bob"), cleaning=CleaningRules(redact=True))
 
-    account = import_conversations([whatsapp(tmp_path)], tmp_path / "data", options)
+    summary = import_conversations([whatsapp(tmp_path)], tmp_path / "data", options)
 
     text = "".join(path.read_text() for path in (tmp_path / "data").iterdir())
     assert "Ann" not in text
     assert "Bob" not in text
     assert "ann@example.org" not in text
-    assert account.masked == {"email": 30, "name": 60}
+    assert summary.masked == {"email": 30, "name": 60}
     parts = read(tmp_path / "data")
     assert all(one.turn_speakers == ("user", "assistant", "user") for part in parts.values() for one in part)
     assert sorted(one.id or "" for part in parts.values() for one in part) == [f"{n:06d}" for n in range(1, 31)]
@@ -92,30 +92,30 @@ def test_every_source_is_recognised_and_added_up(tmp_path: Path) -> None:
     pairs = tmp_path / "pairs.jsonl"
     pairs.write_text('{"prompt": "Hello there my friend", "response": "Oh hello"}\n')
 
-    account = import_conversations([inbox, pairs], tmp_path / "data")
+    summary = import_conversations([inbox, pairs], tmp_path / "data")
 
-    assert account.formats == {"whatsapp": 2, "rows": 20, "pairs": 1}
-    assert account.entries == 120 + 120 + 20 + 1
-    assert account.conversations == 30 + 30 + 10 + 1
-    assert account.dropped == {"exact duplicate": 30}
-    assert sum(account.written.values()) == 41
-    assert f"1 files in {inbox} are of no known format and were left alone" in account.notes
+    assert summary.formats == {"whatsapp": 2, "rows": 20, "pairs": 1}
+    assert summary.entries == 120 + 120 + 20 + 1
+    assert summary.conversations == 30 + 30 + 10 + 1
+    assert summary.dropped == {"exact duplicate": 30}
+    assert sum(summary.written.values()) == 41
+    assert f"1 files in {inbox} are of no known format and were left alone" in summary.notes
 
 
-def test_the_account_adds_up(tmp_path: Path) -> None:
+def test_the_summary_adds_up(tmp_path: Path) -> None:
     path = tmp_path / "mixed.jsonl"
     lines = [json.dumps([f"{WORDS[i % 10]} {i}", f"yes {i}"]) for i in range(20)]
     lines[3:3] = ["not json", '["only one turn"]', lines[0], '{"turns": ["a"], "speaker": "b"}']
     path.write_text("\n".join(lines))
 
-    account = import_conversations([path], tmp_path / "data", ImportOptions(on_error="skip"))
+    summary = import_conversations([path], tmp_path / "data", ImportOptions(on_error="skip"))
 
-    assert account.entries == 24
-    assert account.problems == 2
-    assert [message.partition(": ")[0] for message in account.first_problems] == [f"{path}:4:1", f"{path}:7"]
-    assert account.conversations == 22
-    assert account.dropped == {"fewer than 2 turns": 1, "exact duplicate": 1}
-    assert account.entries == account.problems + account.dropped.total() + sum(account.written.values())
+    assert summary.entries == 24
+    assert summary.problems == 2
+    assert [message.partition(": ")[0] for message in summary.first_problems] == [f"{path}:4:1", f"{path}:7"]
+    assert summary.conversations == 22
+    assert summary.dropped == {"fewer than 2 turns": 1, "exact duplicate": 1}
+    assert summary.entries == summary.problems + summary.dropped.total() + sum(summary.written.values())
 
 
 def test_one_file_without_conversations_does_not_end_an_import_that_skips(tmp_path: Path) -> None:
@@ -127,10 +127,10 @@ def test_one_file_without_conversations_does_not_end_an_import_that_skips(tmp_pa
 
     with pytest.raises(ConversationError, match=r"a\.jsonl holds no conversation"):
         import_conversations([inbox], tmp_path / "data")
-    account = import_conversations([inbox], tmp_path / "data", ImportOptions(on_error="skip"))
+    summary = import_conversations([inbox], tmp_path / "data", ImportOptions(on_error="skip"))
 
-    assert (account.entries, account.problems, sum(account.written.values())) == (18, 8, 10)
-    assert len(account.first_problems) == 5
+    assert (summary.entries, summary.problems, sum(summary.written.values())) == (18, 8, 10)
+    assert len(summary.first_problems) == 5
 
 
 def test_a_bad_line_ends_the_import_and_leaves_nothing(tmp_path: Path) -> None:
@@ -148,10 +148,10 @@ def test_conversations_without_me_are_left_out_and_counted(tmp_path: Path) -> No
     talks.append({"turns": ["one two", "three"], "speakers": ["Cem", "Dan"]})
     path.write_text("\n".join(map(json.dumps, talks)))
 
-    account = import_conversations([path], tmp_path / "data", ImportOptions(segmenting=Segmenting(me="Bob")))
+    summary = import_conversations([path], tmp_path / "data", ImportOptions(segmenting=Segmenting(me="Bob")))
 
-    assert account.dropped == {"Bob says nothing": 1}
-    assert account.conversations == 11
+    assert summary.dropped == {"Bob says nothing": 1}
+    assert summary.conversations == 11
 
 
 def test_nothing_left_is_an_error_that_says_why(tmp_path: Path) -> None:
@@ -166,19 +166,19 @@ def test_other_shares_leave_no_part_of_an_earlier_import(tmp_path: Path) -> None
     path = whatsapp(tmp_path)
     import_conversations([path], tmp_path / "data")
 
-    account = import_conversations([path], tmp_path / "data", ImportOptions(shares=(1, 0, 0)))
+    summary = import_conversations([path], tmp_path / "data", ImportOptions(shares=(1, 0, 0)))
 
-    assert account.written == {"train.jsonl": 30}
+    assert summary.written == {"train.jsonl": 30}
     assert [file.name for file in (tmp_path / "data").iterdir()] == ["train.jsonl"]
 
 
 def test_a_gap_may_be_given(tmp_path: Path) -> None:
-    account = import_conversations(
+    summary = import_conversations(
         [whatsapp(tmp_path)], tmp_path / "data", ImportOptions(gap=timedelta(days=2), shares=(1, 0, 0))
     )
 
-    assert account.conversations == 1
-    assert not any("pause" in note for note in account.notes)
+    assert summary.conversations == 1
+    assert not any("pause" in note for note in summary.notes)
 
 
 def test_too_few_conversations_for_the_parts_name_the_cure(tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_options_are_checked() -> None:
 
 
 def test_an_account_begins_empty() -> None:
-    assert (ImportAccount().entries, ImportAccount().dropped) == (0, {})
+    assert (ImportSummary().entries, ImportSummary().dropped) == (0, {})
 
 
 def test_a_folder_of_several_exports_is_read_whole(tmp_path: Path) -> None:
@@ -219,12 +219,12 @@ def test_a_folder_of_several_exports_is_read_whole(tmp_path: Path) -> None:
     fixtures = Path(__file__).parent / "exports" / "fixtures"
     everything = CleaningRules(min_turns=1, min_speakers=1, deduplicate=False)
 
-    account = import_conversations([fixtures], tmp_path / "data", ImportOptions(cleaning=everything, shares=(1, 0, 0)))
+    summary = import_conversations([fixtures], tmp_path / "data", ImportOptions(cleaning=everything, shares=(1, 0, 0)))
 
-    assert account.formats == {
+    assert summary.formats == {
         "whatsapp": 4, "messenger": 3, "telegram": 2, "discord": 2, "line": 2, "chatgpt": 2, "slack": 1, "plain": 1
     }  # fmt: skip
-    assert not any("no known format" in note for note in account.notes)
+    assert not any("no known format" in note for note in summary.notes)
 
 
 def test_a_format_may_be_named_for_a_folder(tmp_path: Path) -> None:
@@ -233,29 +233,29 @@ def test_a_format_may_be_named_for_a_folder(tmp_path: Path) -> None:
     whatsapp(inbox)
     (inbox / "notes.txt").write_text("nothing")
 
-    account = import_conversations([inbox], tmp_path / "data", ImportOptions(format="whatsapp"))
+    summary = import_conversations([inbox], tmp_path / "data", ImportOptions(format="whatsapp"))
 
-    assert account.formats == {"whatsapp": 1}
+    assert summary.formats == {"whatsapp": 1}
     with pytest.raises(ConversationError, match="inbox holds no export of the format line"):
         import_conversations([inbox], tmp_path / "data", ImportOptions(format="line"))
 
 
 def test_an_account_is_json(tmp_path: Path) -> None:
-    account = import_conversations([whatsapp(tmp_path)], tmp_path / "data")
+    summary = import_conversations([whatsapp(tmp_path)], tmp_path / "data")
 
-    assert json.loads(json.dumps(account.to_dict()))["speakers"] == {"Ann": 90, "Bob": 30}
+    assert json.loads(json.dumps(summary.to_dict()))["speakers"] == {"Ann": 90, "Bob": 30}
 
 
-def test_a_cut_off_file_is_told_even_beside_a_bad_line(tmp_path: Path) -> None:
+def test_a_truncated_file_is_reported_even_beside_a_bad_line(tmp_path: Path) -> None:
     path = tmp_path / "talks.jsonl.gz"
     lines = "".join(f'["{random_word} {i}", "yes {i}"]\n' for i in range(2000) for random_word in WORDS[i % 10 :][:1])
     path.write_bytes(gzip.compress(("broken\n" + lines).encode())[:-40])
 
-    account = import_conversations([path], tmp_path / "data", ImportOptions(on_error="skip"))
+    summary = import_conversations([path], tmp_path / "data", ImportOptions(on_error="skip"))
 
-    assert account.problems == 2
-    assert "not JSON" in account.first_problems[0] or "not JSON" in account.first_problems[1]
-    assert any("cut off" in message for message in account.first_problems)
+    assert summary.problems == 2
+    assert "not JSON" in summary.first_problems[0] or "not JSON" in summary.first_problems[1]
+    assert any("is truncated or damaged" in message for message in summary.first_problems)
 
 
 def test_nothing_readable_says_what_was_wrong(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias, cast
 
-from convmodel.data.importing.exports.heads import HEAD
+from convmodel.data.importing.exports.text_lines import START
 from convmodel.data.reading.decoding import STDIN, open_bytes, read_json
 from convmodel.data.reading.problems import Problems
 from convmodel.errors import ConversationError
@@ -182,7 +182,7 @@ def _head(file: Path) -> str:
         return ""
     try:
         with open_bytes(file) as opened:
-            data = opened.read(HEAD)
+            data = opened.read(START)
     except Exception:  # as above
         return ""
     return data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig", errors="ignore")

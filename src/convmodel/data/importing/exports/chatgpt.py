@@ -16,12 +16,11 @@ from convmodel.data.importing.exports.json_fields import (
     a_list,
     a_string,
     add_entries,
+    add_list,
     an_object,
     checked_text,
     iso_time,
-    list_in,
     name_or,
-    placed,
     unix_time,
 )
 from convmodel.data.importing.exports.messages import Chat, Message
@@ -150,8 +149,7 @@ def _text(content: Entry) -> str:
 
 def _claude_chat(conversation: dict[str, Any], place: str, problems: Problems) -> Chat:
     chat = Chat(name_or(conversation, "name", place), parted=False)
-    entries = placed(place, list_in(conversation, "chat_messages", place, problems))
-    add_entries(chat, entries, problems, _claude_found)
+    add_list(chat, conversation, "chat_messages", place, problems, _claude_found)
     return chat
 
 

@@ -16,12 +16,10 @@ from convmodel.data.importing.exports.json_fields import (
     Speakers,
     a_list,
     a_string,
-    add_entries,
+    add_list,
     an_object,
     iso_time,
-    list_in,
     name_or,
-    placed,
     sort_by_time,
 )
 from convmodel.data.importing.exports.messages import Chat, Message
@@ -85,8 +83,9 @@ def _chat(parts: list[tuple[Path, Any]], problems: Problems, speakers: Speakers)
     chat = Chat(_name(parts[0][1], parts[0][0]))
     seen: set[str] = set()
     for file, value in parts:
-        entries = placed(file, list_in(value, "messages", str(file), problems))
-        add_entries(chat, entries, problems, lambda entry, place: _found(entry, place, speakers, seen))
+        add_list(
+            chat, value, "messages", str(file), problems, lambda entry, place: _found(entry, place, speakers, seen)
+        )
     sort_by_time(chat)
     return chat
 

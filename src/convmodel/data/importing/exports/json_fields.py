@@ -57,6 +57,17 @@ def add_entries(
                 chat.messages.append(found)
 
 
+def add_list(
+    chat: Chat, value: Any, key: str, place: str, problems: Problems, read_entry: Callable[[Entry, str], Found]
+) -> None:
+    """Adds the list of entries in a field of an export's object to a chat.
+
+    Raises:
+        ConversationError: If there is no such list or an entry is malformed, and problems are errors.
+    """
+    add_entries(chat, placed(place, list_in(value, key, place, problems)), problems, read_entry)
+
+
 def placed(file: object, entries: Iterable[Any]) -> list[tuple[str, Any]]:
     """Gives each entry of a file its place.
 

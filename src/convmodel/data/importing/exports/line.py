@@ -9,12 +9,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from convmodel.data.importing.exports.dates import CLOCK, DATE, WrittenDate, clock_of, date_order, moment
-from convmodel.data.importing.exports.heads import first_lines
+from convmodel.data.importing.exports.dates import CLOCK, DATE, WrittenDate, clock_of, moment
 from convmodel.data.importing.exports.messages import Chat, Message
+from convmodel.data.importing.exports.text_lines import DatedEntry, add_unrecognised, first_lines, order_of_dates
 from convmodel.data.reading.decoding import read_text
 from convmodel.data.reading.problems import Problems
-from convmodel.errors import ConversationError
 
 FORMS = "a day such as `2021/12/31(Fri)` and below it lines of `21:41<tab>Ann<tab>text`"
 """The lines that are understood, for messages."""
@@ -51,20 +50,11 @@ _NOTICE = re.compile(
 
 
 @dataclass(slots=True)
-class _Entry:
-    """One line with a time, below its day, and the lines that continue it."""
-
-    date: WrittenDate
-    line: int
-    lines: list[str]
-
-
-@dataclass(slots=True)
 class _Part:
-    """One chat of a file, before the order of its dates is known."""
+    """One chat of a file, before the order of day and month is known."""
 
     chat: Chat
-    entries: list[_Entry] = field(default_factory=list)
+    entries: list[DatedEntry] = field(default_factory=list)
 
 
 def matches(path: Path) -> bool:
@@ -97,15 +87,13 @@ def read(path: Path, problems: Problems) -> Iterator[Chat]:
     """
     lines = read_text(path).split("\n")
     if not any(map(_ENTRY.fullmatch, lines)):
-        first = next((line for line in lines if line.strip()), "")
-        problems.add(f"{path}:1: no message of LINE, which needs {FORMS}; it begins with {first[:80]!r}")
+        add_unrecognised(problems, str(path), lines, f"no message of LINE, which needs {FORMS}")
         return
     parts = [part for part in _parts(lines, path, problems) if part.entries]
-    try:
-        order, note = date_order([entry.date for part in parts for entry in part.entries], str(path))
-    except ConversationError as error:
-        problems.add(str(error), rows=sum(len(part.entries) for part in parts))
+    found = order_of_dates([entry for part in parts for entry in part.entries], str(path), problems)
+    if not found:
         return
+    order, note = found
     for part in parts:
         part.chat.notes.append(note)
         for entry in part.entries:
@@ -126,7 +114,7 @@ def _parts(lines: Sequence[str], path: Path, problems: Problems) -> Iterator[_Pa
             day = found
         elif (match := _ENTRY.fullmatch(line)) and day:
             date = replace(day, clock=clock_of(match), halved=bool(match["before"] or match["after"]))
-            part.entries.append(_Entry(date, number, [match["rest"]]))
+            part.entries.append(DatedEntry(date, number, [match["rest"]]))
         elif match:
             problems.add(f"{path}:{number}: no day stands above this message: begin with {FORMS}")
         elif part.entries:
@@ -147,7 +135,7 @@ def _day(line: str, number: int) -> WrittenDate | None:
     return WrittenDate(match["date"], number, weekday=weekday) if weekday is not None or match["inside"] else None
 
 
-def _add(chat: Chat, entry: _Entry, order: str, path: Path, problems: Problems) -> None:
+def _add(chat: Chat, entry: DatedEntry, order: str, path: Path, problems: Problems) -> None:
     place = f"{path}:{entry.line}"
     time = moment(entry.date, order, place, problems)
     if not time:

@@ -14,11 +14,9 @@ from convmodel.data.importing.exports.json_fields import (
     Entry,
     Found,
     a_string,
-    add_entries,
+    add_list,
     checked_text,
-    list_in,
     name_or,
-    placed,
     sort_by_time,
     unix_time,
 )
@@ -97,7 +95,7 @@ def _name(value: Any, file: Path) -> str:
 def _chat(parts: list[tuple[Path, Any]], problems: Problems) -> Chat:
     chat = Chat(_name(parts[0][1], parts[0][0]))
     for file, value in parts:
-        add_entries(chat, placed(file, list_in(value, "messages", str(file), problems)), problems, _found)
+        add_list(chat, value, "messages", str(file), problems, _found)
     sort_by_time(chat)
     return chat
 

@@ -8,8 +8,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from convmodel.data.importing.exports.heads import first_lines
 from convmodel.data.importing.exports.messages import Chat, Message
+from convmodel.data.importing.exports.text_lines import add_unrecognised, first_lines
 from convmodel.data.reading.decoding import read_text
 from convmodel.data.reading.problems import Problems
 
@@ -66,8 +66,7 @@ def read(path: Path, problems: Problems) -> Iterator[Chat]:
     lines = read_text(path).split("\n")
     names, notes = _names(lines)
     if not names:
-        first = next((line for line in lines if line.strip()), "")
-        problems.add(f"{path}:1: no line has the form `Name: text`; the file begins with {first[:80]!r}")
+        add_unrecognised(problems, str(path), lines, "no line has the form `Name: text`")
         return
     number = 0
     for start, end in _blocks(lines):

@@ -8,15 +8,21 @@ import re
 import struct
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 from zipfile import BadZipFile, ZipFile, is_zipfile
 from zipfile import Path as ZipMember
 
-from convmodel.data.importing.exports.dates import CLOCK, DATE, WrittenDate, clock_of, date_order, moment
-from convmodel.data.importing.exports.heads import HEAD, first_lines, text_lines
+from convmodel.data.importing.exports.dates import CLOCK, DATE, WrittenDate, clock_of, moment
 from convmodel.data.importing.exports.messages import Chat, Message
+from convmodel.data.importing.exports.text_lines import (
+    START,
+    DatedEntry,
+    add_unrecognised,
+    first_lines,
+    order_of_dates,
+    text_lines,
+)
 from convmodel.data.importing.exports.whatsapp_notices import what_is_said, without_marks
 from convmodel.data.reading.decoding import read_text
 from convmodel.data.reading.problems import Problems
@@ -36,14 +42,6 @@ _TITLE = re.compile(r".*whatsapp.*?(?: - | with | mit | con | com | avec )(?P<na
 
 # What a damaged zip raises, and one with a password or a compression that is unknown here.
 _BROKEN = (BadZipFile, EOFError, NotImplementedError, RuntimeError, UnicodeDecodeError, struct.error, zlib.error)
-
-
-@dataclass(slots=True)
-class _Entry:
-    """One dated line and the lines that continue it."""
-
-    date: WrittenDate
-    lines: list[str]
 
 
 def matches(path: Path) -> bool:
@@ -76,21 +74,19 @@ def read(path: Path, problems: Problems) -> Iterator[Chat]:
     lines = text.split("\n")
     entries = list(_entries(lines, file, problems))
     if not entries:
-        first = next((line for line in lines if line.strip()), "")
-        problems.add(f"{file}:1: no line is a message of WhatsApp, such as {FORMS}; it begins with {first[:80]!r}")
+        add_unrecognised(problems, file, lines, f"no line is a message of WhatsApp, such as {FORMS}")
         return
-    try:
-        order, note = date_order([entry.date for entry in entries], file)
-    except ConversationError as error:
-        problems.add(str(error), rows=len(entries))
+    found = order_of_dates(entries, file, problems)
+    if not found:
         return
+    order, note = found
     chat = Chat(_chat_name(Path(file)), notes=[note])
     for entry in entries:
         _add(chat, entry, order, file, problems)
     yield chat
 
 
-def _entries(lines: Sequence[str], file: str, problems: Problems) -> Iterator[_Entry]:
+def _entries(lines: Sequence[str], file: str, problems: Problems) -> Iterator[DatedEntry]:
     # A message may hold lines pasted from another export; only those in the file's own style begin an entry.
     found = next((match for line in lines for style in _STYLES if (match := style.fullmatch(line))), None)
     if not found:
@@ -102,7 +98,7 @@ def _entries(lines: Sequence[str], file: str, problems: Problems) -> Iterator[_E
             if entry:
                 yield entry
             halved = bool(match["before"] or match["after"])
-            entry = _Entry(WrittenDate(match["date"], number, clock_of(match), halved), [match["rest"]])
+            entry = DatedEntry(WrittenDate(match["date"], number, clock_of(match), halved), number, [match["rest"]])
         elif entry:
             entry.lines.append(line)
         elif line.strip():
@@ -111,8 +107,8 @@ def _entries(lines: Sequence[str], file: str, problems: Problems) -> Iterator[_E
         yield entry
 
 
-def _add(chat: Chat, entry: _Entry, order: str, file: str, problems: Problems) -> None:
-    place = f"{file}:{entry.date.line}"
+def _add(chat: Chat, entry: DatedEntry, order: str, file: str, problems: Problems) -> None:
+    place = f"{file}:{entry.line}"
     time = moment(entry.date, order, place, problems)
     if not time:
         return
@@ -169,6 +165,6 @@ def _is_zip(path: Path) -> bool:
 def _zipped_lines(path: Path) -> list[str]:
     try:
         with ZipFile(path) as archive, archive.open(_chat_member(archive.namelist(), path)) as file:
-            return text_lines(file.read(HEAD))
+            return text_lines(file.read(START))
     except (*_BROKEN, ConversationError, OSError):
         return []

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convmodel.data.importing.exports import chatgpt, discord, messenger, slack, telegram
-from convmodel.data.importing.exports.archive import HEAD
+from convmodel.data.importing.exports.text_lines import START
 from convmodel.data.reading.problems import Problems
 from convmodel.errors import ConversationError
 
@@ -97,7 +97,7 @@ def test_an_export_without_its_end_is_known(tmp_path: Path, name: str, reader: M
     path = FIXTURES / name
     value = json.loads(path.read_text(encoding="utf-8"))
     target = value if isinstance(value, list) else value.get("messages", value.get("left_chats", {}).get("list"))
-    target.append("x" * HEAD)
+    target.append("x" * START)
     (tmp_path / path.name).write_text(json.dumps(value))
 
     assert found_by(tmp_path / path.name) == [reader]
