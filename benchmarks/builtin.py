@@ -1,10 +1,10 @@
-"""How well `builtin:chitchat` knows small talk, beside counting words and a pretrained model many times its size.
+"""The perplexity of `builtin:chitchat` on small talk, compared with n-grams and a pretrained model many times its size.
 
     python benchmarks/builtin.py WORK [--pretrained FOLDER] [--data test.jsonl]
 
 WORK is the folder of `scripts/train_builtin.py`, which has the conversations that were learned and those that were not.
-All sides are measured on the same text; perplexity is per token of a side's vocabulary, bits a byte compare all. The
-n-gram models see a conversation as the tokens of `builtin:chitchat`, its separators among them, and know those that
+All models are evaluated on the same text; perplexity is per token of a model's own vocabulary; bits per byte compare all.
+The n-gram models see a conversation as the tokens of `builtin:chitchat`, its separators among them, and know those that
 were learned: unigram by counting, 5-gram by interpolated Kneser-Ney smoothing with one discount an order (Chen and
 Goodman, 1999, https://doi.org/10.1006/csla.1999.0128).
 """
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def report(name: str, loss: float, bits_per_byte: float) -> None:
-    print(f"{name:24} perplexity a token {math.exp(loss):9.1f}   bits a byte {bits_per_byte:.3f}", flush=True)
+    print(f"{name:24} perplexity per token {math.exp(loss):9.1f}   bits per byte {bits_per_byte:.3f}", flush=True)
 
 
 def encode(conversation: Conversation, tokenizer: ConversationTokenizer) -> list[int]:

@@ -1,4 +1,4 @@
-"""Preparing data at size: memory, packing and tokenising, each beside the usual way.
+"""Preparing data at size: memory, packing and tokenising, each compared with the usual way.
 
     python benchmarks/data.py chitchat.json --tokenizer FOLDER [--conversations 100000 1000000]
 
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def tokenise(corpus: Path, name: str) -> None:
-    """One core: turns encoded together, beside one `encode` call of the Hugging Face tokenizer per turn."""
+    """One core: turns encoded together, compared with one `encode` call of the Hugging Face tokenizer per turn."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     from convmodel import ConversationTokenizer
     from convmodel.data.reading.reader import ConversationReader

@@ -1,4 +1,4 @@
-"""Evaluating at speed: tokens a second beside HF Trainer's evaluation of the same text, and beside a plain loop.
+"""Evaluation speed in tokens per second, compared with HF Trainer's evaluation of the same text and with a plain loop.
 
     python benchmarks/evaluation.py [MODEL] [--conversations 100] [--max-length 256] [--batch-size 8] [--rounds 5]
 
@@ -6,7 +6,7 @@ MODEL is a folder or hub id; without it, random weights of GPT-2 small's shape. 
 conversations, cut into the same windows for all. Trainer gets them in their order, padded to the longest of each batch,
 with labels of -100 where there is no target, and `prediction_loss_only`, which is its quickest way. With `--lm-eval`
 (pip install lm-eval) its `HFLM` is measured, too: on each turn given all turns before it, which is what `evaluate`
-tells, and rolling over each conversation as one text, which is not.
+measures, and rolling over each conversation as one text, which is not.
 
 Each side is warmed up once; the rounds take turns, and medians are printed. The plain loop takes one window at a time
 in float32 and adds up in float64; its perplexity must be ours to 1e-4 of it.

@@ -1,4 +1,4 @@
-"""Responses on a CPU: convmodel's engine beside Hugging Face's `generate`, and beside CTranslate2.
+"""Generation on a CPU: convmodel's engine compared with Hugging Face's `generate` and with CTranslate2.
 
     python benchmarks/generation.py --tokenizer FOLDER [--peers peers/bin/python] [--only tokens turns bulk memory]
 
@@ -6,9 +6,9 @@ A model of GPT-2 small's shape with random weights, in float32 and int8; `--mode
 folder with GPT-2's tokenizer (or a hub id); `--peers` the Python of an environment with ctranslate2.
 All sides have the same weights, decode greedily and are measured in turn; medians, and the median of the ratios.
 
-tokens: milliseconds a token after prompts of 16 and 512 tokens, and for the prompt itself.
+tokens: milliseconds per token after prompts of 16 and 512 tokens, and for the prompt itself.
 turns:  seconds for responses of 16 tokens over 40 turns of a conversation.
-bulk:   32 contexts of 8 to 400 tokens, 32 new tokens each: tokens a second, all in all.
+bulk:   32 contexts of 8 to 400 tokens, 32 new tokens each: tokens per second in total.
 memory: the most memory of a conversation of 40 turns, more than importing takes, each side in its own process.
 """
 
@@ -132,7 +132,7 @@ def tokens(options: argparse.Namespace, models: dict[str, Any]) -> None:
         peer = Peer(options, ids, new) if options.peers else None
         if peer:
             sides["CTranslate2, int8"] = peer.milliseconds
-        compare(f"a token after a prompt of {length}", sides, options.rounds, unit="ms")
+        compare(f"per token after a prompt of {length}", sides, options.rounds, unit="ms")
         if peer:
             peer.close()
         prompt: dict[str, Work] = {"Hugging Face, fp32": lambda ids=ids: by_hf(models["fp32"], ids, 1) * 1000}
@@ -244,7 +244,7 @@ def bulk(options: argparse.Namespace, models: dict[str, Any]) -> None:
     for name, model in models.items():
         sides[f"convmodel, {name}"] = lambda model=model: engine(model)
     compare(
-        "32 contexts, 32 new tokens each", sides, max(2, options.rounds // 2), unit="tokens a second", better="more"
+        "32 contexts, 32 new tokens each", sides, max(2, options.rounds // 2), unit="tokens per second", better="more"
     )
 
 
@@ -280,7 +280,7 @@ def talk_alone(precision: str, path: str) -> float:
 
 
 def peak_mib() -> float:
-    """Returns the most that this process has held; what getrusage tells counts the process that started it, too."""
+    """Returns the peak memory of this process; getrusage would include that of its parent."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 

@@ -2,7 +2,7 @@
 
 python -m venv peers && peers/bin/pip install ctranslate2 transformers torch
 
-Converts a GPT-2 to int8, then prints the milliseconds a token, without the prompt, for each line of standard input.
+Converts a GPT-2 to int8, then prints the milliseconds per token, without the prompt, for each line of standard input.
 """
 
 import sys

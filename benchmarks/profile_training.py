@@ -1,8 +1,8 @@
-"""Where the time of an update goes: one update of GPT-2 small, 8 packed rows of 512, under torch's profiler.
+"""The profile of a step: one step of GPT-2 small, 8 packed rows of 512, under torch's profiler.
 
     python benchmarks/profile_training.py train.jsonl --tokenizer FOLDER [--precision fp32] [--dropout 0.1]
 
-The model has random weights; two updates warm up. All is done by `ConversationModel.fit`, as a user would.
+The model has random weights; two steps warm up. `ConversationModel.fit` runs them, as for a user.
 """
 
 import argparse
@@ -19,7 +19,7 @@ PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::_add
 
 
 class Profiler(TrainerCallback):
-    """Profiles the update after those that warm up."""
+    """Profiles the step after those that warm up."""
 
     def __init__(self) -> None:
         self.profile = profile(activities=[ProfilerActivity.CPU])
@@ -65,9 +65,7 @@ def main() -> None:
     print(found.table(sort_by="self_cpu_time_total", row_limit=20, max_name_column_width=48))
     whole = sum(event.self_cpu_time_total for event in found)
     products = sum(event.self_cpu_time_total for event in found if event.key in PRODUCTS)
-    print(
-        f"an update of {ROWS} x {LENGTH} tokens: {whole / 1e6:.2f} s, {products / whole:.2f} of it in matrix products"
-    )
+    print(f"a step of {ROWS} x {LENGTH} tokens: {whole / 1e6:.2f} s, {products / whole:.2f} of it in matrix products")
 
 
 if __name__ == "__main__":

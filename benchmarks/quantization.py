@@ -28,7 +28,7 @@ def main() -> None:
         seconds = time.perf_counter() - begin
         found[name] = result.perplexity
         print(
-            f"{name:8} perplexity {result.perplexity:.4f}, {result.bits_per_byte:.4f} bits a byte, "
+            f"{name:8} perplexity {result.perplexity:.4f}, {result.bits_per_byte:.4f} bits per byte, "
             f"{result.tokens:,} tokens in {seconds:.0f} s"
         )
     print(f"int8 is {100 * (found['int8'] / found['float32'] - 1):+.3f} % in perplexity")

@@ -1,4 +1,4 @@
-"""Serving at speed, beside `transformers serve` with the same weights on the same machine.
+"""The speed of serving, compared with `transformers serve` with the same weights on the same machine.
 
     python benchmarks/serving.py [MODEL] [--rounds 5] [--clients 8] [--tokens 32] [--only together|turns|queue|cancel]
 
@@ -7,7 +7,7 @@ temporary folder. Both servers run as programs of their own and are asked over H
 medians are printed. All responses have the same number of tokens: greedy, with a bias against the ids that would end
 them.
 
-- together: tokens a second of one client and of several at once, and the slowest first token;
+- together: tokens per second of one client and of several at once, and the slowest first token;
 - turns: time to the first token of turn 20 of a conversation that was led with the server;
 - queue: 500 requests at once to ours: answered or refused, first tokens, memory;
 - cancel: how soon a client that leaves has freed its place, in steps of decoding.
@@ -212,7 +212,7 @@ async def cancel(client: httpx2.AsyncClient, server: Server, openers: Sequence[s
         await asyncio.sleep(0.3)
     step = statistics.median(steps)
     print(
-        f"a step of 8 responses takes {1000 * step:.0f} ms; a client that left was forgotten after "
+        f"a step of 8 responses takes {1000 * step:.0f} ms; a disconnected client is dropped after "
         f"{1000 * statistics.median(freed):.0f} ms, at most {1000 * max(freed):.0f} (asked: {1000 * step + 50:.0f})"
     )
 

@@ -1,4 +1,4 @@
-"""How long a user waits for `--help`, an import and a first response, beside what importing torch costs.
+"""The time of `--help`, an import and a first response, compared with that of importing torch.
 
     python benchmarks/startup.py
 

@@ -1,13 +1,13 @@
-"""Fine-tuning on a CPU: convmodel's `fit` beside TRL's SFTTrainer and Hugging Face's Trainer.
+"""Fine-tuning on a CPU: convmodel's `fit` compared with TRL's SFTTrainer and Hugging Face's Trainer.
 
     python benchmarks/training.py train.jsonl --tokenizer FOLDER --peers peers/bin/python [--valid valid.jsonl]
 
 `train.jsonl` has one conversation a line; `--tokenizer` is a folder with GPT-2's tokenizer (or any hub id); `--peers`
-the Python of an environment that has TRL, which `training_peers.py` tells how to make. Conversations are cut between
+the Python of an environment that has TRL, as `training_peers.py` describes. Conversations are cut between
 turns into pieces of at most `--max-length` tokens, so that each is one window and all its tokens are targets.
 
-speed: a model of GPT-2 small's shape with random weights, one epoch, about as many tokens in an update on all sides,
-each in a fresh process, in turn; of the updates after the first, which warms up; with GPT-2's own dropout and without
+speed: a model of GPT-2 small's shape with random weights, one epoch, about the same number of tokens per step for all,
+each in a fresh process, alternating; of the steps after the first, which warms up; with GPT-2's own dropout and without
 (the others drop attention weights too, convmodel never does).
 limit: the rate of the machine's matrix products alone, and how much of it training reaches.
 quality: perplexity on `--valid` of a small model, trained from scratch on the same windows by convmodel and by TRL.
@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("--only", choices=["speed", "limit", "quality"])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--conversations", type=int, help="by default 48, for quality 300")
-    parser.add_argument("--windows", type=int, default=8, help="in an update")
+    parser.add_argument("--windows", type=int, default=8, help="per step")
     parser.add_argument("--tokens", type=int, default=12_000, help="of the conversations, for speed and limit")
     parser.add_argument("--max-length", type=int, help="by default 512, for quality 256")
     parser.add_argument("--sides", nargs="+", choices=SIDES, metavar="SIDE", help=f"for speed: {', '.join(SIDES)}")
@@ -70,7 +70,7 @@ def main() -> None:
     if options.only == "quality" and not options.valid:
         parser.error("quality needs --valid")
     with tempfile.TemporaryDirectory() as folder:
-        # For all sides: nothing is looked for on the hub, and nothing is left in the user's caches.
+        # For all sides: no request to the Hub, and nothing is left in the user's caches.
         caches = {"CONVMODEL_CACHE": f"{folder}/windows", "HF_DATASETS_CACHE": f"{folder}/datasets"}
         os.environ.update(caches | {"HF_HUB_OFFLINE": "1"})
         if options.only != "quality":
@@ -115,17 +115,15 @@ def speed(options: argparse.Namespace, folder: Path) -> None:
 
 
 def print_speeds(dropout: float, found: dict[str, list[dict[str, Any]]]) -> None:
-    """Prints a line a side: tokens a second, how many times those of each peer's best side, and memory."""
+    """Prints a line per side: tokens per second, the ratio to each peer's best side, and memory."""
     speeds = {name: [result["tokens"] / result["seconds"] for result in results] for name, results in found.items()}
     best = {}
     for peer in ("trl", "hf"):
         theirs = [name for name in speeds if name.startswith(peer)]
         if theirs:
             best[peer] = max(theirs, key=lambda name: statistics.median(speeds[name]))
-    print(
-        f"dropout {dropout:g}: useful tokens a second, medians; how many times those of {' and '.join(best.values())};"
-    )
-    print("  most memory, and memory held after the first and the last update, GiB; loss at the first and the last")
+    print(f"dropout {dropout:g}: useful tokens per second, medians; ratio to those of {' and '.join(best.values())};")
+    print("  peak memory, and memory held after the first and the last step, GiB; loss at the first and the last")
     for name, own in speeds.items():
         ratios = [
             statistics.median(one / other for one, other in zip(own, speeds[side], strict=True))
@@ -151,7 +149,7 @@ def print_limit(products: list[dict[str, Any]], ours: dict[str, list[dict[str, A
     rule = square * 1e9 / (6 * parameters)
     print(f"limits: matrix products in {precision}, medians of {len(products)} rounds")
     print(
-        f"  4096 x 4096: {square:.0f} GFLOP/s; at 6 x {parameters / 1e6:.1f} M operations a token {rule:.0f} tokens/s"
+        f"  4096 x 4096: {square:.0f} GFLOP/s; at 6 x {parameters / 1e6:.1f} M operations per token {rule:.0f} tokens/s"
     )
     print(f"  the model's own products alone: {own:.0f} GFLOP/s, {alone:.0f} tokens/s")
     for name, results in ours.items():
@@ -188,10 +186,10 @@ def quality(options: argparse.Namespace, folder: Path) -> None:
             losses[name] = task.train(side, settings, save=saved)["losses"]
             model = ConversationModel.from_pretrained(saved, device="cpu")
             perplexity[name] = model.evaluate(valid, max_length=task.max_length, loss_on="all").perplexity
-        assert len({len(found) for found in losses.values()}) == 1, "the sides made different numbers of updates"
+        assert len({len(found) for found in losses.values()}) == 1, "the sides took different numbers of steps"
         ratios.append(perplexity["convmodel"] / perplexity["trl"])
         values = ", ".join(f"{name} {value:.2f}" for name, value in perplexity.items())
-        print(f"  seed {seed}, {len(losses['trl'])} updates: {values}; ratio {ratios[-1]:.4f}", flush=True)
+        print(f"  seed {seed}, {len(losses['trl'])} steps: {values}; ratio {ratios[-1]:.4f}", flush=True)
     print(f"  mean ratio {statistics.mean(ratios):.4f} (less than 1: convmodel's is lower)")
 
 

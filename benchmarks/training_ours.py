@@ -29,7 +29,7 @@ def train(job: dict[str, Any]) -> None:
 
 
 def measure_products(job: dict[str, Any]) -> None:
-    """Times the products of an update's tokens with each linear layer's weights, and nothing else.
+    """Times the products of a step's tokens with each linear layer's weights, and nothing else.
 
     That is the forward product and those for the gradients by the input and by the weights. Those inside attention
     are left out: with rows of 512 they are a tenth as much.

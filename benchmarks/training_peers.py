@@ -22,7 +22,7 @@ GIB = 1 << 30
 
 
 class Watch(TrainerCallback):
-    """Measures the updates after the first, which warms up: seconds, tokens that are no padding, losses, memory."""
+    """Measures the steps after the first, which warms up: seconds, tokens without padding, losses, memory."""
 
     def __init__(self) -> None:
         self._resident: list[float] = []

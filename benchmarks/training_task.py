@@ -42,7 +42,7 @@ class Task:
         max_length: The longest window, in tokens.
         windows: How many there are.
         tokens: How many tokens they have together.
-        per_update: How many windows an update takes.
+        per_update: How many windows a step takes.
     """
 
     folder: Path
@@ -84,7 +84,7 @@ class Task:
         (folder / "conversations.jsonl").write_text("".join(lines))
         reader = ConversationReader(folder / "conversations.jsonl")
         windows = prepare_windows(reader, model.tokenizer, max_length=max_length, loss_on="all").windows
-        assert all(IGNORED not in window.labels[1:] for window in windows), "a window has tokens that are no targets"
+        assert all(IGNORED not in window.labels[1:] for window in windows), "a window has tokens that are not targets"
         assert len(windows) == len(lines), "a piece has become several windows"
         rows = [list(window.input_ids) for window in windows]
         (folder / "rows.json").write_text(json.dumps(rows))
@@ -92,13 +92,13 @@ class Task:
 
     @property
     def rows(self) -> int:
-        """How many packed rows have about as many tokens as an update's windows."""
+        """How many packed rows have about as many tokens as a step's windows."""
         return max(1, round(self.per_update * self.tokens / self.windows / self.max_length))
 
     def describe(self) -> str:
         return (
             f"{self.windows} windows of at most {self.max_length} with {self.tokens:,} tokens, "
-            f"{self.per_update} windows or {self.rows} packed rows an update"
+            f"{self.per_update} windows or {self.rows} packed rows per step"
         )
 
     def train(
