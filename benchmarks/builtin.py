@@ -3,7 +3,7 @@
     python benchmarks/builtin.py WORK [--pretrained FOLDER] [--data test.jsonl]
 
 WORK is the folder of `scripts/train_builtin.py`, which has the conversations that were learned and those that were not.
-All models are evaluated on the same text; perplexity is per token of a model's own vocabulary; bits per byte compare all.
+All models are evaluated on the same text. Perplexity is per token of a model's vocabulary; bits per byte compare all.
 The n-gram models see a conversation as the tokens of `builtin:chitchat`, its separators among them, and know those that
 were learned: unigram by counting, 5-gram by interpolated Kneser-Ney smoothing with one discount an order (Chen and
 Goodman, 1999, https://doi.org/10.1006/csla.1999.0128).
