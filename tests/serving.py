@@ -66,6 +66,14 @@ def data_lines(body: bytes) -> list[str]:
     return [line.removeprefix("data: ") for line in body.decode().split("\n") if line.startswith("data: ")]
 
 
+def raw_post(path: str, **body: Any) -> bytes:
+    """The bytes of a request on a connection of its own."""
+    content = json.dumps(body).encode()
+    head = [f"POST {path} HTTP/1.1", "Host: localhost", "Content-Type: application/json",
+            f"Content-Length: {len(content)}", "Connection: close", "", ""]  # fmt: skip
+    return "\r\n".join(head).encode() + content
+
+
 @dataclass
 class Address:
     """Where a server listens."""
@@ -100,11 +108,8 @@ class Address:
 
     def begin(self, **options: Any) -> socket.socket:
         """Asks for a response to a conversation, and leaves it to the test what it does with the connection."""
-        body = json.dumps({"model": "tiny", "messages": HELLO} | options).encode()
-        head = ["POST /v1/chat/completions HTTP/1.1", "Host: localhost", "Content-Type: application/json",
-                f"Content-Length: {len(body)}", "Connection: close", "", ""]  # fmt: skip
         connection = self.connect()
-        connection.sendall("\r\n".join(head).encode() + body)
+        connection.sendall(raw_post("/v1/chat/completions", **{"model": "tiny", "messages": HELLO} | options))
         return connection
 
     def get(self, path: str, **headers: str) -> Answer:

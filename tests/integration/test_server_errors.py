@@ -5,7 +5,7 @@ import logging
 from typing import Any
 
 import pytest
-from serving import HELLO, Serving, serving, serving_loaded, wait_until
+from serving import HELLO, Serving, read_all, serving, serving_loaded, wait_until
 
 from convmodel import ConversationModel
 from convmodel.server.settings import MAX_BODY
@@ -221,12 +221,7 @@ def test_a_body_has_an_end(server: Serving, size: int, status: int, chunked: boo
             connection.sendall(b"%x\r\n%b\r\n0\r\n\r\n" % (size, body) if chunked else body)
         except OSError:
             assert status == 413
-        found = b""
-        try:
-            while part := connection.recv(65536):
-                found += part
-        except ConnectionResetError:
-            assert status == 413
+        found = read_all(connection)
     assert found.startswith(f"HTTP/1.1 {status} ".encode())
 
 

@@ -1,7 +1,6 @@
 """Many clients at once, clients that leave, clients that do not read: the queue is short, and nobody waits for them."""
 
 import asyncio
-import json
 import socket
 import threading
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from typing import Any
 import openai
 import pytest
 from scripted import scripted
-from serving import Serving, read_all, read_until, serving, wait_until
+from serving import HELLO, Serving, raw_post, read_all, read_until, serving, wait_until
 
 from convmodel import ConversationModel
 
@@ -138,13 +137,9 @@ def test_a_client_that_waits_may_leave(own: Serving, stream: bool) -> None:
 
 def test_all_choices_and_prompts_of_a_client_that_leaves_end(own: Serving) -> None:
     own.engine().max_rows = 32
-    body = json.dumps({"model": "tiny", "prompt": ["a", "b", "c"], "n": 2, "max_tokens": 100}).encode()
     with scripted(own.model(), *[LONG] * 6, seconds=STEP):
         with own.connect() as leaving:
-            leaving.sendall(
-                b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-                b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
-            )
+            leaving.sendall(raw_post("/v1/completions", model="tiny", prompt=["a", "b", "c"], n=2, max_tokens=100))
             wait_until(lambda: own.engine().load == (6, 0))
         wait_until(own.is_idle, 1.0)
     assert b'outcome="cancelled"} 3.0' in own.get("/metrics").body
@@ -162,13 +157,10 @@ def test_two_hundred_clients_vanish_and_the_next_one_is_answered_promptly(
     served_models: dict[str, ConversationModel],
 ) -> None:
     async def vanish(own: Serving, number: int) -> None:
-        body = json.dumps({"model": "tiny", "messages": [{"role": "user", "content": f"Tell me {number}"}],
-                           "stream": number % 2 == 0, "max_tokens": 100}).encode()  # fmt: skip
+        messages = [{"role": "user", "content": f"Tell me {number}"}]
+        body = {"model": "tiny", "messages": messages, "stream": number % 2 == 0, "max_tokens": 100}
         _, writer = await asyncio.open_connection("127.0.0.1", own.port)
-        writer.write(
-            b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-            b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
-        )
+        writer.write(raw_post("/v1/chat/completions", **body))
         await writer.drain()
         await asyncio.sleep(0.1)
         writer.transport.abort()
@@ -193,12 +185,8 @@ def test_who_reads_nothing_is_let_go(own: Serving) -> None:
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.connect(("127.0.0.1", own.port))
-        body = json.dumps({"model": "tiny", "messages": [{"role": "user", "content": "Hi"}], "n": 8, "stream": True,
-                           "logprobs": True, "top_logprobs": 20, "max_tokens": 100}).encode()  # fmt: skip
-        connection.sendall(
-            b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-            b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
-        )
+        body = {"model": "tiny", "messages": HELLO, "n": 8, "stream": True, "logprobs": True, "top_logprobs": 20}
+        connection.sendall(raw_post("/v1/chat/completions", **body, max_tokens=100))
         with scripted(own.model(), *[LONG] * 8):
             wait_until(lambda: own.scheduler().running)
             wait_until(own.is_idle)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from scripted import scripted
-from serving import Address, Serving, free_port, serving, wait_until
+from serving import Address, Serving, free_port, read_until, serving, wait_until
 
 from convmodel import ConversationModel
 
@@ -81,14 +81,11 @@ def test_a_conversation_stays_with_one_server(proxy: Address, servers: list[Serv
 
 
 def test_tokens_pass_as_they_come(proxy: Address, servers: list[Serving]) -> None:
-    body = b'{"model": "tiny", "messages": [{"role": "user", "content": "Hi"}], "stream": true, "temperature": 0}'
-    head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     with (
         scripted(servers[0].model(), "one two three four five six", seconds=0.1),
         scripted(servers[1].model(), "one two three four five six", seconds=0.1),
-        proxy.connect() as connection,
+        proxy.begin(stream=True, temperature=0) as connection,
     ):
-        connection.sendall(head.encode() + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
         times: dict[str, float] = {}
         got = b""
         while b"[DONE]" not in got:
@@ -100,25 +97,17 @@ def test_tokens_pass_as_they_come(proxy: Address, servers: list[Serving]) -> Non
 
 
 def test_a_client_that_leaves_is_noticed_behind_it(proxy: Address, servers: list[Serving]) -> None:
-    body = b'{"model": "tiny", "messages": [{"role": "user", "content": "Hi"}], "stream": true}'
-    head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     with (
         scripted(servers[0].model(), "word " * 80, seconds=0.05),
         scripted(servers[1].model(), "word " * 80, seconds=0.05),
     ):
-        with proxy.connect() as connection:
-            connection.sendall(head.encode() + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
-            got = b""
-            while b"word" not in got:
-                got += connection.recv(65536)
+        with proxy.begin(stream=True) as connection:
+            read_until(connection, b"word")
         assert wait_until(lambda: all(server.is_idle() for server in servers)) < 1
 
 
 def test_bodies_are_bounded_and_a_server_that_stops_is_passed_over(proxy: Address, servers: list[Serving]) -> None:
-    assert (
-        proxy.post("/v1/chat/completions", model="tiny", messages=[{"role": "user", "content": "x" * 2**20}]).status
-        == 413
-    )
+    assert proxy.chat([{"role": "user", "content": "x" * 2**20}]).status == 413
     servers[0].registry.drain()
     for number in range(8):
         body = {"model": "tiny", "messages": [{"role": "user", "content": "Hi"}], "max_completion_tokens": 2}

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 
 from convmodel.errors import ConvModelError
 from convmodel.server.api import chat_completions, completions, feedback, responses, status, tokenize, votes, web_page
-from convmodel.server.errors import ApiError, handle_error, handle_http_error, handle_validation_error
+from convmodel.server.errors import ApiError, handle_error
 from convmodel.server.middleware import RequestMiddleware
 from convmodel.server.serving.model_registry import ModelRegistry
 
@@ -47,9 +47,7 @@ def create_app(registry: ModelRegistry) -> RequestMiddleware:
     app.state.registry = registry
     for module in (chat_completions, completions, responses, tokenize, feedback, votes, status, web_page):
         app.include_router(module.router)
-    app.add_exception_handler(RequestValidationError, handle_validation_error)
-    app.add_exception_handler(HTTPException, handle_http_error)
-    for error in (ApiError, ConvModelError, Exception):
+    for error in (RequestValidationError, HTTPException, ApiError, ConvModelError, Exception):
         app.add_exception_handler(error, handle_error)
     if registry.settings.api_keys:
         _require_key_in_openapi(app)

@@ -106,25 +106,22 @@ def _validation_error(error: RequestValidationError) -> ApiError:
     return ApiError(400, f"{param}: {message}" if param else message, param=param)
 
 
-async def handle_validation_error(request: Request, error: Exception) -> Response:
-    """Answers a request whose body or path is malformed."""
-    assert isinstance(error, RequestValidationError)
-    return _validation_error(error).response()
-
-
-async def handle_http_error(request: Request, error: Exception) -> Response:
-    """Answers with an error of the framework, such as an unknown path or a wrong method."""
-    assert isinstance(error, HTTPException)
+def _http_error(error: HTTPException, request: Request) -> ApiError:
+    """Converts an error of the framework, such as an unknown path or a wrong method."""
     messages = {404: f"there is no {request.url.path}", 405: f"{request.url.path} does not support {request.method}"}
     message = messages.get(error.status_code, str(error.detail))
-    return ApiError(error.status_code, message, headers=error.headers).response()
+    return ApiError(error.status_code, message, headers=error.headers)
 
 
 async def handle_error(request: Request, error: Exception) -> Response:
-    """Answers with any other error, and logs those of convmodel's own that become a 500.
+    """Answers a request that raised, and logs those of convmodel's own errors that become a 500.
 
-    Errors that are not convmodel's own propagate to the middleware, which logs them.
+    Other errors that become a 500 propagate to the middleware, which logs them.
     """
+    if isinstance(error, RequestValidationError):
+        return _validation_error(error).response()
+    if isinstance(error, HTTPException):
+        return _http_error(error, request).response()
     converted = api_error(error)
     if converted.status == 500 and isinstance(error, ConvModelError):
         logger.error("%s failed", request.scope["route"].path, exc_info=error)

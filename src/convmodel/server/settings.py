@@ -6,29 +6,14 @@ Owns: every limit and every timeout of the server.
 from dataclasses import dataclass
 from pathlib import Path
 
-MAX_BODY = 2**20
-"""Bytes of a request body."""
-
-MAX_CHOICES = 8
-"""Responses per request."""
-
-MAX_STOPS = 16
-"""Stop strings per request."""
-
-MAX_STOP_LENGTH = 256
-"""Characters of a stop string."""
-
-MAX_MESSAGES = 4096
-"""Messages per request, and content parts per message."""
-
-MAX_BIASES = 1024
-"""Entries of `logit_bias`."""
-
-MAX_ALTERNATIVES = 20
-"""`top_logprobs`: the likeliest tokens reported at each position, as in OpenAI's API."""
-
-MAX_NEW_TOKENS = 2**20
-"""The largest value of `max_completion_tokens`; in practice the model's positions are the limit."""
+MAX_BODY = 2**20  # bytes of a request body
+MAX_CHOICES = 8  # responses per request
+MAX_STOPS = 16  # stop strings per request
+MAX_STOP_LENGTH = 256  # characters of a stop string
+MAX_MESSAGES = 4096  # messages per request, and content parts per message
+MAX_BIASES = 1024  # entries of `logit_bias`
+MAX_ALTERNATIVES = 20  # `top_logprobs`, as in OpenAI's API
+MAX_NEW_TOKENS = 2**20  # largest `max_completion_tokens`; in practice the model's positions are the limit
 
 KEY_VARIABLE = "CONVMODEL_API_KEY"
 """The environment variable with an API key, for the server and for its clients."""

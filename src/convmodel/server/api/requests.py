@@ -91,18 +91,6 @@ def read_conversation(served: ServedModel, messages: Sequence[Message]) -> Conve
     )
 
 
-def read_length(served: ServedModel, body: ChatRequest) -> int | None:
-    """Returns the requested length limit; None for the model's default.
-
-    Raises:
-        ApiError: If both names of the limit are given, and they differ.
-    """
-    limits = {body.max_completion_tokens, body.max_tokens} - {None}
-    if len(limits) > 1:
-        raise ApiError(400, "max_tokens is the older name of max_completion_tokens: give one", param="max_tokens")
-    return next(iter(limits), None)
-
-
 def make_options(served: ServedModel, new_tokens: int | None, name: str, **options: Any) -> GenerationOptions:
     """Returns the options of `generate`; `name` is the request's parameter for the number of new tokens.
 
@@ -127,14 +115,11 @@ _SHORTEST_PROMPT = 3  # a separator, a token, a separator
 
 def _chat(served: ServedModel, body: ChatRequest) -> tuple[Prompt, Request, GenerationOptions]:
     model, conversation = served.model, read_conversation(served, body.messages)
+    if body.max_tokens and body.max_completion_tokens and body.max_tokens != body.max_completion_tokens:
+        raise ApiError(400, "max_tokens is the older name of max_completion_tokens: give one", param="max_tokens")
     name = "max_tokens" if body.max_tokens else "max_completion_tokens"
-    options = make_options(
-        served,
-        read_length(served, body),
-        name,
-        **body.options,
-        reply_as=body.reply_as,
-    )
+    new_tokens = body.max_tokens or body.max_completion_tokens
+    options = make_options(served, new_tokens, name, **body.options, reply_as=body.reply_as)
     prompt = make_prompt(model.tokenizer, conversation, options)
     return prompt, make_request(model.hf_model, model.tokenizer, prompt, options), options
 

@@ -20,10 +20,9 @@ from convmodel.generation.options import read_options
 from convmodel.layout.architecture import positions
 from convmodel.model import ConversationModel
 from convmodel.server.errors import ApiError, unavailable
-from convmodel.server.serving.feedback_store import FeedbackStore
 from convmodel.server.serving.metrics import Metrics
 from convmodel.server.serving.scheduler import Scheduler
-from convmodel.server.serving.vote_store import VoteStore
+from convmodel.server.serving.stores import FeedbackStore, VoteStore
 from convmodel.server.settings import ServerSettings
 
 logger = logging.getLogger(__name__)

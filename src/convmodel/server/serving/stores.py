@@ -1,20 +1,39 @@
-"""The votes that a server knows.
+"""What a server stores: feedback and votes.
 
-Owns: keeping them in memory, and adding new ones to the file of votes if there is one.
+Owns: writing each file by one thread at a time, and the votes in memory. It does not know what feedback contains.
 """
 
 import threading
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from convmodel.errors import ConversationError, SaveError
 from convmodel.evaluation.votes import Vote, add_vote, read_votes
+from convmodel.files.json_lines import append_line
 
-MAX_VOTES = 100_000
-"""How many votes are kept in memory; the oldest are dropped from it first."""
+MAX_VOTES = 100_000  # kept in memory; the oldest are dropped from it first
+
+
+class FeedbackStore:
+    """Appends records to a file of JSON lines."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Appends one record.
+
+        Raises:
+            SaveError: If the file cannot be written.
+        """
+        with self._lock:
+            append_line(self._path, record, fix="choose another --feedback")
 
 
 class VoteStore:
-    """Votes in memory, and in a file that earlier servers may have begun."""
+    """Votes in memory, and in a file that an earlier server may have begun."""
 
     def __init__(self, path: Path | None = None) -> None:
         self._path = path
@@ -29,8 +48,7 @@ class VoteStore:
         """
         with self._lock:
             if self._path is not None:
-                if not self._votes:
-                    self._votes = self._read(self._path)
+                self._votes = self._votes or self._read(self._path)
                 add_vote(self._path, vote)
             self._votes.append(vote)
             del self._votes[:-MAX_VOTES]

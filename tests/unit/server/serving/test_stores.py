@@ -1,5 +1,6 @@
-"""Votes in memory and in a file."""
+"""Feedback in a file, and votes in memory and in a file."""
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -7,8 +8,8 @@ import pytest
 
 from convmodel.errors import SaveError
 from convmodel.evaluation.votes import Vote, add_vote, read_votes
-from convmodel.server.serving import vote_store
-from convmodel.server.serving.vote_store import VoteStore
+from convmodel.server.serving import stores
+from convmodel.server.serving.stores import FeedbackStore, VoteStore
 
 
 def vote(winner: str | None) -> Vote:
@@ -39,7 +40,7 @@ def test_votes_of_several_threads_all_count(tmp_path: Path) -> None:
 
 
 def test_memory_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vote_store, "MAX_VOTES", 2)
+    monkeypatch.setattr(stores, "MAX_VOTES", 2)
     store = VoteStore()
     for winner in ("A", "A", "B"):
         votes = store.add(vote(winner))
@@ -54,3 +55,16 @@ def test_a_broken_file_does_not_blame_the_request(tmp_path: Path) -> None:
         store.add(vote("A"))
     path.unlink()
     assert len(store.add(vote("A"))) == 1
+
+
+def test_records_of_several_threads_are_whole_lines(tmp_path: Path) -> None:
+    store = FeedbackStore(tmp_path / "feedback.jsonl")
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: store.add({"number": number, "text": "é" * 5000}), range(40)))
+    lines = (tmp_path / "feedback.jsonl").read_text(encoding="utf-8").splitlines()
+    assert sorted(json.loads(line)["number"] for line in lines) == list(range(40))
+
+
+def test_a_file_that_cannot_be_written_is_a_save_error(tmp_path: Path) -> None:
+    with pytest.raises(SaveError, match="cannot be written"):
+        FeedbackStore(tmp_path).add({})
