@@ -1,22 +1,27 @@
-"""`convmodel chat`: a conversation in the terminal."""
+"""`convmodel chat`: chats with a model in the terminal.
+
+Owns: the commands that begin with a slash. The model may be local or behind a server: both are a `Session`.
+"""
 
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Option
 
-from convmodel.cli.console import console, load_model
+from convmodel.cli.console import console, load_model, print_message
 from convmodel.cli.model_options import (
     GreedyOption,
+    MaxNewTokensOption,
     ModelOption,
     QuantizeOption,
     TemperatureOption,
     TopPOption,
-    chosen_model,
-    sampling,
+    default_model,
+    sampling_options,
 )
+from convmodel.data.reading.writing import to_record
 from convmodel.errors import ConfigError, ConvModelError
 from convmodel.files.json_lines import append_line
 from convmodel.generation.defaults import TEMPERATURE, TOP_P
@@ -27,12 +32,12 @@ if TYPE_CHECKING:
     from convmodel.generation.session import Session
 
 HELP = """\
-/undo        take back your newest turn and the response to it
-/retry       another response to your newest turn
-/reset       forget the conversation
-/save FILE   add the conversation to a JSONL file, which `convmodel fit` reads
-/help        these lines
-/quit        leave; so does Ctrl+D. Ctrl+C ends a response early"""
+/undo        remove your last turn and the response to it
+/retry       generate another response to your last turn
+/reset       start a new conversation
+/save FILE   append the conversation to a JSONL file, which `convmodel fit` reads
+/help        show this help
+/quit        quit, like Ctrl+D; Ctrl+C stops a response"""
 
 
 def command(
@@ -41,67 +46,63 @@ def command(
     greedy: GreedyOption = False,
     temperature: TemperatureOption = TEMPERATURE,
     top_p: TopPOption = TOP_P,
-    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest response in tokens.")] = None,
-    system: Annotated[str | None, typer.Option(help="A first turn that is never left out.")] = None,
+    max_new_tokens: MaxNewTokensOption = None,
+    system: Annotated[str | None, Option(help="System message: a first turn that always stays in the context.")] = None,
     quantize: QuantizeOption = None,
     url: Annotated[
         str | None,
-        typer.Option(help="Talk with the model of a server that speaks OpenAI's API, such as http://127.0.0.1:8000."),
+        Option(help="Chat with the model of a server with OpenAI's API instead, such as http://127.0.0.1:8000."),
     ] = None,
-    api_key: Annotated[
-        str | None, typer.Option(envvar=KEY_VARIABLE, help="The key of that server.", show_default=False)
-    ] = None,
+    api_key: Annotated[str | None, Option(envvar=KEY_VARIABLE, help="API key of the server at --url.")] = None,
 ) -> None:
-    """Talks with a model, turn by turn; /help shows what else can be typed.
+    """Chat with a model in the terminal; type /help for the commands.
 
-    The number before the prompt tells how many turns are in the context. Old turns leave it when it is full.
+    `convmodel chat` chats with the model in the folder `model`, or with the built-in model if there is none.
+
+    The number before the prompt is how many turns are in the context. When the context is full, the oldest turns are
+    dropped.
     """
     if url is not None:
         if quantize is not None:
-            raise ConfigError("--quantize is for a model that is loaded here: the server with that --url has its own")
-        drawing = {"temperature": 0.0} if greedy else {"temperature": temperature, "top_p": top_p}
-        with _remote(url, model, api_key, system, drawing, max_new_tokens) as remote:
-            _talk(remote, remote.model)
+            raise ConfigError("--quantize does not apply to the model of a server: leave out it or --url")
+        parameters = {"temperature": 0.0} if greedy else {"temperature": temperature, "top_p": top_p}
+        if max_new_tokens is not None:
+            parameters["max_completion_tokens"] = max_new_tokens
+        with _connect(url, model, api_key, system, parameters) as remote:
+            _start(remote, remote.model)
         return
-    name = chosen_model(model)
-    conversation_model = load_model(name, quantize=quantize)
-    drawing = sampling(greedy=greedy, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens)
-    session = conversation_model.session([{"role": "system", "content": system}] if system else (), **drawing)
-    _talk(session, name)
+    name = model or default_model()
+    options = sampling_options(greedy=greedy, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens)
+    context = [{"role": "system", "content": system}] if system else ()
+    _start(load_model(name, quantize=quantize).session(context, **options), name)
 
 
-def _remote(
-    url: str,
-    model: str | None,
-    api_key: str | None,
-    system: str | None,
-    drawing: dict[str, float],
-    max_new_tokens: int | None,
+def _connect(
+    url: str, model: str | None, api_key: str | None, system: str | None, parameters: dict[str, float]
 ) -> "RemoteSession":
     from convmodel.cli.remote_session import RemoteSession
 
-    def waits(seconds: float) -> None:
-        console.print(f"the server is busy: again in {seconds:.0f} s", style="dim")
+    def on_wait(seconds: float) -> None:
+        print_message(f"the server is busy: retrying in {seconds:.0f} s", style="dim")
 
-    length = {} if max_new_tokens is None else {"max_completion_tokens": max_new_tokens}
-    return RemoteSession(url, model=model, api_key=api_key, system=system, waits=waits, **drawing, **length)
+    return RemoteSession(url, model=model, api_key=api_key, system=system, on_wait=on_wait, **parameters)
 
 
-def _talk(session: "Session", name: str) -> None:
+def _start(session: "Session", name: str) -> None:
     if sys.stdin.isatty():
-        console.print(f"Talking with {name}. /help for help, Ctrl+D to leave.", highlight=False)
+        print_message(f"Chatting with {name}. Type /help for the commands, Ctrl+D to quit.")
     Chat(session).run()
 
 
 class Chat:
-    """Reads lines, passes them to a session, and shows what it answers."""
+    """Reads lines, passes them to a session, and prints its responses."""
 
     def __init__(self, session: "Session") -> None:
         self.session = session
         self._interactive = sys.stdin.isatty()
 
     def run(self) -> None:
-        """Goes on until the input ends or /quit."""
+        """Reads and responds until the end of the input or /quit."""
         while (line := self._read()) is not None:
             if not line:
                 continue
@@ -109,19 +110,19 @@ class Chat:
                 if line.startswith("/"):
                     if line == "/quit":
                         return
-                    self._obey(line)
+                    self._run_command(line)
                 else:
-                    self._show(self.session.stream(line))
+                    self._print_response(self.session.stream(line))
             except ConvModelError as error:
-                console.print(str(error), style="red", markup=False, highlight=False)
+                print_message(str(error), style="red")
 
     def _read(self) -> str | None:
-        """Returns the next line without blanks around it; None at the end of the input."""
+        """Returns the next line without surrounding whitespace; None at the end of the input."""
         try:
             if not self._interactive:
                 line = sys.stdin.readline()
                 return line.strip() if line else None
-            import readline  # noqa: F401  (gives input() its history and editing)
+            import readline  # noqa: F401  (adds history and line editing to input())
 
             in_context = len(self.session.turns) - self.session.left_out
             console.print(f"[dim]{in_context}[/dim] [bold]>[/bold] ", end="")
@@ -130,11 +131,11 @@ class Chat:
             console.print()
             return None
         except KeyboardInterrupt:
-            console.print("  (Ctrl+D or /quit leaves)")
+            console.print("  (Ctrl+D or /quit to quit)")
             return ""
 
-    def _show(self, chunks: Iterator[str]) -> None:
-        """Prints a response as it comes; Ctrl+C ends it and keeps what was said."""
+    def _print_response(self, chunks: Iterator[str]) -> None:
+        """Prints a response while it is generated; Ctrl+C stops it and keeps the text so far."""
         left_out = self.session.left_out
         try:
             for text in chunks:
@@ -146,31 +147,29 @@ class Chat:
         sys.stdout.write("\n")
         sys.stdout.flush()
         if self.session.left_out > left_out:
-            console.print(f"({self.session.left_out} oldest turns no longer fit in the context)", style="dim")
+            print_message(f"({self.session.left_out} oldest turns no longer fit in the context)", style="dim")
         elif self.session.finish_reason == "length":
-            console.print("(cut at the length limit; --max-new-tokens raises it)", style="dim")
+            print_message("(stopped at the length limit; --max-new-tokens sets it)", style="dim")
 
-    def _obey(self, line: str) -> None:
-        """Follows a command."""
+    def _run_command(self, line: str) -> None:
         name, _, argument = line.partition(" ")
         if name == "/help":
-            console.print(HELP, markup=False, highlight=False)
+            print_message(HELP)
         elif name == "/undo":
-            console.print(f"taken back: {self.session.undo()}", style="dim", markup=False, highlight=False)
+            print_message(f"removed: {self.session.undo()}", style="dim")
         elif name == "/retry":
-            self._show(self.session.stream_again())
+            self._print_response(self.session.stream_again())
         elif name == "/reset":
             self.session.reset()
-            console.print("forgotten", style="dim")
+            print_message("started a new conversation", style="dim")
         elif name == "/save":
             self._save(argument.strip())
         else:
-            raise ConfigError(f"there is no {name}; /help shows what there is (a turn may not begin with a slash)")
+            raise ConfigError(f"there is no command {name}: /help lists them (a turn cannot begin with a slash)")
 
     def _save(self, file: str) -> None:
         conversation = self.session.conversation
         if not file or conversation is None:
-            raise ConfigError("nothing to save yet" if file else "say where: /save FILE")
-        line = {"turns": conversation.turns, "speakers": conversation.turn_speakers, "pinned": conversation.pinned}
-        append_line(Path(file).expanduser(), line)
-        console.print(f"added to {file}", style="dim", markup=False, highlight=False)
+            raise ConfigError("nothing to save yet" if file else "give a file: /save FILE")
+        append_line(Path(file).expanduser(), to_record(conversation))
+        print_message(f"appended to {file}", style="dim")

@@ -1,7 +1,7 @@
-"""What the commands show.
+"""Output of the commands.
 
-Owns: the two places text goes to (results to standard output, everything else to standard error), tables, and
-loading a model with a word about it.
+Owns: the two streams (results to standard output, everything else to standard error), messages, tables, progress bars,
+and loading a model quietly. Does not know the commands.
 """
 
 import json
@@ -9,11 +9,13 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def _rank() -> int:
-    """Reads what torchrun sets; a RANK alone may be anybody's."""
+    """Reads the rank that torchrun sets; RANK without WORLD_SIZE may belong to another program."""
     try:
         rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     except (KeyError, ValueError):
@@ -35,24 +37,29 @@ def _rank() -> int:
 
 
 RANK = _rank()
-"""Which of several processes that train together this is; the first one speaks for all."""
+"""The rank of this process in distributed training; only rank 0 prints."""
 
 console = Console(stderr=True, quiet=RANK > 0)
-"""For people: progress, tables beside results, errors."""
+"""Standard error: progress, messages and errors."""
 
 DEFAULT_MODEL = "model"
-"""The folder that `fit` writes, and that other commands read if it is there, unless told otherwise."""
+"""The folder that `fit` writes by default, and that other commands read by default if it exists."""
 
-MODEL_MARKS = ("config.json", ADAPTER_CONFIG, RUN)
-"""Files by which a folder with a model is known; one may be called `model` and hold none."""
+MODEL_FILES = ("config.json", ADAPTER_CONFIG, RUN)
+"""A folder with one of these files holds a model; a folder that happens to be called `model` need not."""
 
 
 def program() -> str:
-    """Returns what a reader has to type to start this program again: its name, or its path where it is not found."""
-    started = Path(sys.argv[0])
-    if shutil.which("convmodel") or started.name != "convmodel":
+    """Returns what a user types to run this program again: its name, or its path if it is not on PATH."""
+    executable = Path(sys.argv[0])
+    if shutil.which("convmodel") or executable.name != "convmodel":
         return "convmodel"
-    return os.path.relpath(started)
+    return os.path.relpath(executable)
+
+
+def print_message(text: str, style: str | None = None) -> None:
+    """Writes a line to standard error as it is, without markup or line breaks."""
+    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def print_result(text: str) -> None:
@@ -63,19 +70,19 @@ def print_result(text: str) -> None:
 
 
 def print_json(result: Mapping[str, Any]) -> None:
-    """Writes a result to standard output for machines."""
+    """Writes a result to standard output as one line of JSON."""
     print_result(json.dumps({name: _finite(value) for name, value in result.items()}, ensure_ascii=False))
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no infinity and no NaN."""
+    """Replaces infinity and NaN, which JSON does not have."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def print_table(
     columns: Sequence[str], rows: Sequence[Sequence[str]], *, to: Console | None = None, text: bool = False
 ) -> None:
-    """Draws a table of results: numbers, on the right, or text as it is."""
+    """Prints a table of results: numbers aligned to the right, or, with `text`, wrapped text."""
     table = Table(*columns[:1], box=None, pad_edge=False, header_style="bold", leading=int(text))
     for name in columns[1:]:
         table.add_column(name, justify="left" if text else "right")
@@ -84,36 +91,54 @@ def print_table(
     (to or Console(quiet=RANK > 0)).print(table)
 
 
-def require_free(
+@contextmanager
+def progress_bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Shows a progress bar and yields a function that takes the number of completed items."""
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task(description, total=total)
+        yield lambda completed: bar.update(task, completed=completed)
+
+
+def check_output_dir(
     folder: str | os.PathLike[str],
     *,
     overwrite: bool = False,
-    what: str = "a model",
-    marks: Sequence[str] = MODEL_MARKS,
+    content: str = "a model",
+    files: Sequence[str] = MODEL_FILES,
 ) -> None:
-    """Checks that nothing of the user's would be replaced by saving a model, or something else.
+    """Checks that saving to a folder replaces nothing that the user wants to keep.
 
     Args:
-        folder: Where it is to be saved.
-        overwrite: Whether what is of the same kind may be replaced.
-        what: What is saved.
-        marks: Files by which a folder that holds such a thing is known.
+        folder: The output folder.
+        overwrite: Whether a folder with the same kind of content may be replaced.
+        content: What is saved, for the error message.
+        files: A folder with one of these files holds that kind of content.
 
     Raises:
-        SaveError: If the folder holds such a thing and `overwrite` was not asked for, or something else.
+        SaveError: If the folder holds such content and `overwrite` is false, or holds anything else.
     """
-    place = Path(folder)
-    if place.exists() and not place.is_dir():
-        raise SaveError(f"{place} cannot be written: it is a file; give another --output-dir")
-    if any((place / mark).exists() for mark in marks):
+    path = Path(folder)
+    if path.exists() and not path.is_dir():
+        raise SaveError(f"{path} cannot be written: it is a file; give another --output-dir")
+    if any((path / file).exists() for file in files):
         if not overwrite:
-            raise SaveError(f"{place} already holds {what}: give another --output-dir, or --overwrite to replace it")
-    elif place.is_dir() and any(place.iterdir()):
-        raise SaveError(f"{place} holds something else: give another --output-dir")
+            raise SaveError(f"{path} already holds {content}: give another --output-dir, or --overwrite to replace it")
+    elif path.is_dir() and any(path.iterdir()):
+        raise SaveError(f"{path} holds something else: give another --output-dir")
+
+
+def check_output_file(path: Path) -> None:
+    """Checks that a file can be written, before the work that fills it.
+
+    Raises:
+        SaveError: If the path is a folder, or its folder does not exist.
+    """
+    if path.is_dir() or not path.parent.is_dir():
+        raise SaveError(f"{path} cannot be written: give a file in a folder that exists")
 
 
 def load_model(name: str, **options: Any) -> "ConversationModel":
-    """Loads a model, says so while it takes, and keeps transformers' own words and bars away.
+    """Loads a model behind a status line, without transformers' own messages and progress bars.
 
     Raises:
         ModelLoadError: If there is no such model.
@@ -121,14 +146,14 @@ def load_model(name: str, **options: Any) -> "ConversationModel":
     if name == DEFAULT_MODEL and not Path(name).exists():
         raise ModelLoadError(f"there is no folder {name} yet: `convmodel fit` writes one; {CHITCHAT} needs none")
     with console.status(f"loading {name} ..."):
-        quieten_transformers()
+        silence_transformers()
         from convmodel.model import ConversationModel
 
         return ConversationModel.from_pretrained(name, **options)
 
 
-def quieten_transformers() -> None:
-    """Keeps transformers' own words and bars away."""
+def silence_transformers() -> None:
+    """Turns off the messages and progress bars of transformers and huggingface_hub."""
     import huggingface_hub.utils.logging as hub_logging
     from transformers.utils import logging
 

@@ -1,12 +1,16 @@
-"""`convmodel demo`: the whole path once, on the built-in model and conversations that come with the package."""
+"""`convmodel demo`: fine-tunes the built-in model on conversations in the package, and compares before and after.
+
+Owns: the settings of this run, and which examples are printed.
+"""
 
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Option
 
-from convmodel.cli.console import console, load_model, print_json, print_table, program, require_free
+from convmodel.cli.console import check_output_dir, load_model, print_json, print_message, print_table, program
+from convmodel.cli.model_options import JsonOption
 from convmodel.files.hub import CHITCHAT
 from convmodel.training.config import FitConfig
 from convmodel.training.units import duration, millions
@@ -17,47 +21,49 @@ if TYPE_CHECKING:
     from convmodel.model import ConversationModel
 
 DEMO_MODEL = Path("demo-model")
-"""Where the model is saved; a second demo replaces the first one's."""
+"""The default output folder; another demo replaces it."""
 
 SETTINGS: dict[str, Any] = {"learning_rate": 1e-3, "batch_size": 16, "dropout": 0.1}
-SHOWN = 3
-"""Held-out contexts that are answered before and after."""
+EXAMPLES = 3
+"""Number of held-out contexts to respond to before and after."""
 
-SHORT = 100
-"""Most characters of a context that is shown."""
+MAX_CHARS = 100
+"""Maximum length of such a context."""
 
 
 def command(
     *,
     output_dir: Annotated[
-        Path, typer.Option(help="Where the model is saved; the default is replaced without asking.")
+        Path, Option(help="Folder to save the model in; the default folder is replaced if it exists.")
     ] = DEMO_MODEL,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a model in another folder.")] = False,
-    epochs: Annotated[float, typer.Option(help="Passes over the conversations.")] = 3.0,
-    seed: Annotated[int, typer.Option(help="Seeds order, dropout and answers.")] = 42,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    overwrite: Annotated[bool, Option("--overwrite", help="Replace a model in an --output-dir that you give.")] = False,
+    epochs: Annotated[float, Option(help="Number of passes over the training conversations.")] = 3.0,
+    seed: Annotated[int, Option(help="Seed of data order, dropout, and sampling.")] = 42,
+    as_json: JsonOption = False,
 ) -> None:
-    """Fine-tunes the built-in model on conversations in another voice, and shows what comes of it.
+    """Fine-tune the built-in model on dialogues of Shakespeare's comedies, and compare it before and after.
 
-    Takes about a minute on two cores and needs no network. The built-in model has learned small talk between people of
-    today; here it learns to talk like those in Shakespeare's comedies.
+    Takes about a minute on two CPU cores and needs no network. The built-in model was trained on present-day small
+    talk; the fine-tuned model, which is saved in `demo-model`, talks like Shakespeare's characters.
     """
-    require_free(output_dir, overwrite=overwrite or output_dir == DEMO_MODEL)
+    check_output_dir(output_dir, overwrite=overwrite or output_dir == DEMO_MODEL)
     config = FitConfig.from_options(
         SETTINGS | {"epochs": epochs, "output_dir": str(output_dir), "seed": seed, "resume": False}
     )
     model = load_model(CHITCHAT)
     train, valid, test = (_conversations(name) for name in ("train", "valid", "test"))
     size = millions(model.hf_model.num_parameters())
-    _say(f"{CHITCHAT} has learned small talk between people of today: a GPT-2 of {size} parameters.")
-    _say(f"Now it reads {len(train):,} conversations of Shakespeare's comedies. {len(test):,} others are held out.")
+    print_message(f"{CHITCHAT} is a GPT-2 with {size} parameters, trained on present-day small talk.")
+    print_message(
+        f"Fine-tuning it on {len(train):,} conversations of Shakespeare's comedies; {len(test):,} others are held out."
+    )
     contexts = _choose_contexts(test)
-    before, old = model.evaluate(test), _answers(model, contexts, seed)
+    before, old_responses = model.evaluate(test), _generate(model, contexts, seed)
     result = model.fit(train, valid, config=config)
-    after, new = model.evaluate(test), _answers(model, contexts, seed)
-    answers = [
-        {"context": context, "before": earlier, "after": later}
-        for context, earlier, later in zip(contexts, old, new, strict=True)
+    after, new_responses = model.evaluate(test), _generate(model, contexts, seed)
+    examples = [
+        {"context": context, "before": old, "after": new}
+        for context, old, new in zip(contexts, old_responses, new_responses, strict=True)
     ]
     if as_json:
         print_json(
@@ -65,25 +71,21 @@ def command(
                 "before": before.to_dict(),
                 "after": after.to_dict(),
                 "seconds": result.seconds,
-                "answers": answers,
+                "responses": examples,
                 "output_dir": str(output_dir),
             }
         )
         return
-    _show_measurements(before, after, result.seconds)
-    print_table(("held-out context", "before", "after"), [list(row.values()) for row in answers], text=True)
-    _say(f"\nThe model is in {output_dir}/. How to go on:")
+    _print_metrics(before, after, result.seconds)
+    print_table(("held-out context", "before", "after"), [list(row.values()) for row in examples], text=True)
+    print_message(f"\nSaved the model to {output_dir}/. Next steps:")
     for line in (
         f"chat --model {output_dir}",
         f'generate --model {output_dir} "How are you today?" --top-p 0.9',
         f"fit YOUR_CHATS.jsonl --model {CHITCHAT} --output-dir model",
         "--help",
     ):
-        _say(f"  {program()} {line}")
-
-
-def _say(text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+        print_message(f"  {program()} {line}")
 
 
 def _conversations(name: str) -> "list[Conversation]":
@@ -94,23 +96,23 @@ def _conversations(name: str) -> "list[Conversation]":
 
 
 def _choose_contexts(test: "list[Conversation]") -> list[str]:
-    """Takes the first turns of conversations from all over the held-out ones, short enough to be shown."""
-    short = [conversation.turns[0] for conversation in test if len(conversation.turns[0]) <= SHORT]
-    return short[:: len(short) // SHOWN][:SHOWN]
+    """Returns short first turns, evenly spaced over the held-out conversations."""
+    short = [conversation.turns[0] for conversation in test if len(conversation.turns[0]) <= MAX_CHARS]
+    return short[:: len(short) // EXAMPLES][:EXAMPLES]
 
 
-def _answers(model: "ConversationModel", contexts: list[str], seed: int) -> list[str]:
-    drawing = {"max_new_tokens": 60, "do_sample": True, "top_p": 0.9, "temperature": 0.7}
-    said = [model.generate([context], seed=seed + n, **drawing).responses[0] for n, context in enumerate(contexts)]
-    return [" / ".join(text.strip().splitlines()) for text in said]
+def _generate(model: "ConversationModel", contexts: list[str], seed: int) -> list[str]:
+    options = {"max_new_tokens": 60, "do_sample": True, "top_p": 0.9, "temperature": 0.7}
+    outputs = [model.generate([context], seed=seed + n, **options) for n, context in enumerate(contexts)]
+    return [" / ".join(output.responses[0].strip().splitlines()) for output in outputs]
 
 
-def _show_measurements(before: "EvaluationResult", after: "EvaluationResult", seconds: float) -> None:
+def _print_metrics(before: "EvaluationResult", after: "EvaluationResult", seconds: float) -> None:
     rows = [
-        ("perplexity a token", f"{before.perplexity:,.1f}", f"{after.perplexity:,.1f}"),
-        ("bits a byte of text", f"{before.bits_per_byte:.2f}", f"{after.bits_per_byte:.2f}"),
+        ("perplexity per token", f"{before.perplexity:,.1f}", f"{after.perplexity:,.1f}"),
+        ("bits per byte of text", f"{before.bits_per_byte:.2f}", f"{after.bits_per_byte:.2f}"),
     ]
     print_table(("held-out conversations", "before", "after"), rows)
     change = after.perplexity / before.perplexity - 1
-    moved = f"{'fell' if change < 0 else 'rose'} by {abs(change):.0%}"
-    _say(f"In {duration(seconds)}, perplexity {moved}. Lower is better.\n")
+    direction = "fell" if change < 0 else "rose"
+    print_message(f"In {duration(seconds)}, perplexity {direction} by {abs(change):.0%}. Lower is better.\n")

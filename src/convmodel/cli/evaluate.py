@@ -1,19 +1,32 @@
-"""`convmodel evaluate`: measures models on conversations, and compares them."""
+"""`convmodel evaluate`: measures models on conversations, and compares them.
+
+Owns: which metrics are on by default. The metrics are computed and described in `report.evaluation`.
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Argument, Option
 
-from convmodel.cli.console import console, load_model, print_json, print_result, print_table
-from convmodel.cli.data_options import FormatOption, OnErrorOption
+from convmodel.cli.console import (
+    check_output_file,
+    console,
+    load_model,
+    print_json,
+    print_message,
+    print_result,
+    print_table,
+)
+from convmodel.cli.data_options import DataOption, FormatOption, OnErrorOption, open_reader
 from convmodel.cli.model_options import (
     MODEL_HELP,
     GreedyOption,
+    JsonOption,
+    MaxNewTokensOption,
     QuantizeOption,
     TemperatureOption,
     TopPOption,
-    sampling,
+    sampling_options,
 )
 from convmodel.data.reading.reader import ConversationReader
 from convmodel.data.reading.shapes import AUTO
@@ -27,83 +40,88 @@ if TYPE_CHECKING:
     from convmodel.report.evaluation.evaluate import Evaluated
     from convmodel.report.evaluation.results import ReportCard
 
-_WITH_REPORT = {"responses": 100, "distractors": 9, "self_chats": 20}
+_DEFAULTS = {"responses": 100, "distractors": 9, "self_chats": 20}
 
 
 def command(
-    models: Annotated[list[str], typer.Argument(help=f"{MODEL_HELP} Several are compared.", metavar="MODEL...")],
+    models: Annotated[list[str], Argument(help=f"{MODEL_HELP} Several models are compared.", metavar="MODEL")],
     *,
-    data: Annotated[
-        str, typer.Option(help="Conversations: a file, a folder, - or owner/name of the hub.", show_default=False)
-    ],
+    data: DataOption,
     format: FormatOption = AUTO,
     on_error: OnErrorOption = "fail",
     train: Annotated[
         str | None,
-        typer.Option(help="What they learned from: finds copies; a baseline says what was said there."),
+        Option(help="Training data: finds copies of it in the responses, and adds a nearest-context baseline."),
     ] = None,
     base: Annotated[
         str | None,
-        typer.Option(help="The model before fine-tuning, to compare with; in a report by default what its card names."),
+        Option(help="Base model to compare with; in a report, by default the one that the model card names."),
     ] = None,
     report: Annotated[
-        list[Path] | None, typer.Option(help="Write all of it as one file: .html, .md or .json.", show_default=False)
+        list[Path] | None, Option(help="File for the whole report: .html, .md or .json; may be repeated.")
     ] = None,
     card: Annotated[
-        bool, typer.Option("--card", help="Put the figures into the README.md of the first model's folder.")
+        bool, Option("--card", help="Write the metrics into the model card, README.md in the first model's folder.")
     ] = False,
     responses: Annotated[
         int | None,
-        typer.Option(
+        Option(
             min=0,
-            help=f"To how many contexts responses are generated; with a report or --train {_WITH_REPORT['responses']}.",
+            help="Number of contexts to generate responses to, for the metrics of generated text. [default: 0, with "
+            f"--report or --train {_DEFAULTS['responses']}]",
         ),
     ] = None,
     distractors: Annotated[
         int | None,
-        typer.Option(
-            min=0, help=f"From how many others a next turn is told; with a report {_WITH_REPORT['distractors']}."
+        Option(
+            min=0,
+            help="Number of wrong turns that each true next turn is ranked against. [default: 0, with --report "
+            f"{_DEFAULTS['distractors']}]",
         ),
     ] = None,
     self_chats: Annotated[
         int | None,
-        typer.Option(min=0, help=f"How many conversations with itself; with a report {_WITH_REPORT['self_chats']}."),
+        Option(
+            min=0,
+            help="Number of conversations that the model has with itself. [default: 0, with --report "
+            f"{_DEFAULTS['self_chats']}]",
+        ),
     ] = None,
     greedy: GreedyOption = False,
     temperature: TemperatureOption = TEMPERATURE,
     top_p: TopPOption = TOP_P,
-    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest response in tokens.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seeds resamples, distractors and sampling.")] = 0,
-    batch_size: Annotated[int, typer.Option(min=1, help="Windows at a time; changes speed, not the result.")] = 8,
+    max_new_tokens: MaxNewTokensOption = None,
+    seed: Annotated[int, Option(min=0, help="Seed of resampling, distractors, and sampling.")] = 0,
+    batch_size: Annotated[int, Option(min=1, help="Windows per forward pass; changes the speed, not the result.")] = 8,
     max_length: Annotated[
-        int | None, typer.Option(min=4, help="Longest window in tokens; by default as in training.")
+        int | None, Option(min=4, help="Maximum length of a window in tokens; by default as in training.")
     ] = None,
     loss_on: Annotated[
         str | None,
-        typer.Option(help="Whose turns count: all, responses, last, or a speaker's name; by default as in training."),
+        Option(help="Turns to measure: all, responses, last, or a speaker's name; by default as in training."),
     ] = None,
     quantize: QuantizeOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Measures models on conversations they have not learned from: how well they predict, and what they say.
-
-    Intervals hold 95 % of the resamples of the conversations. Perplexity is per token and compares models of one
-    vocabulary only; bits a byte compares any two models.
+    """Evaluate models on held-out conversations: how well they predict them, and how they respond.
 
     `convmodel evaluate model --data test.jsonl --train train.jsonl --report report.html`
 
     `convmodel evaluate old new --data test.jsonl --responses 100`
+
+    Each metric comes with a 95 % bootstrap confidence interval over the conversations. Perplexity is per token and
+    compares only models with the same vocabulary; bits per byte compares any two models.
     """
     _check_reports(report or [])
     if train is not None and responses == 0:
         raise ConfigError("--train finds copies in responses, but --responses is 0: leave out one of them")
     if card and not Path(models[0], "README.md").is_file():
         raise SaveError(f"--card finds no README.md in {models[0]}: give a folder that has a model card first")
-    asked = {"responses": responses, "distractors": distractors, "self_chats": self_chats}
-    by_default = _WITH_REPORT if report else {"responses": _WITH_REPORT["responses"]} if train else {}
-    found = _card(
+    counts = {"responses": responses, "distractors": distractors, "self_chats": self_chats}
+    defaults = _DEFAULTS if report else {"responses": _DEFAULTS["responses"]} if train else {}
+    report_card = _evaluate(
         models,
-        data=ConversationReader(data, shape=format, on_error=on_error),  # type: ignore[arg-type]
+        data=open_reader(data, format, on_error),
         train=train,
         base=base,
         find_base=bool(report),
@@ -114,32 +132,33 @@ def command(
             "loss_on": loss_on,
             "seed": seed,
             "on_error": on_error,
-            "generation": sampling(greedy=greedy, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens),
+            "generation": sampling_options(
+                greedy=greedy, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens
+            ),
         }
-        | {name: by_default.get(name, 0) if number is None else number for name, number in asked.items()},
+        | {name: defaults.get(name, 0) if count is None else count for name, count in counts.items()},
     )
     for path in report or []:
-        _write(path, found)
+        _write(path, report_card)
     if card:
         from convmodel.report.evaluation.markdown_report import update_model_card
 
-        update_model_card(Path(models[0]), found)
+        update_model_card(Path(models[0]), report_card)
     if as_json:
-        likelihood = found.models[0].result
-        print_json((likelihood.to_dict() if likelihood and len(models) == 1 else {}) | found.to_dict())
+        likelihood = report_card.models[0].result
+        print_json((likelihood.to_dict() if likelihood and len(models) == 1 else {}) | report_card.to_dict())
     else:
-        _show(found)
+        _print(report_card)
 
 
 def _check_reports(reports: list[Path]) -> None:
     for path in reports:
         if path.suffix not in (".html", ".md", ".json"):
             raise ConfigError(f"--report {path}: its name must end with .html, .md or .json")
-        if path.is_dir() or not path.parent.is_dir():
-            raise SaveError(f"{path} cannot be written: give a file in a folder that exists")
+        check_output_file(path)
 
 
-def _card(
+def _evaluate(
     models: list[str],
     *,
     data: ConversationReader,
@@ -149,15 +168,15 @@ def _card(
     quantize: str | None,
     settings: dict[str, Any],
 ) -> "ReportCard":
-    """Loads one model after the other and measures it."""
+    """Loads and measures one model after the other."""
     conversations = [*data]
     training = None if train is None else ConversationReader(train, on_error=settings["on_error"])
     if training is not None:
-        next(iter(training))  # what cannot be read is told before anything is measured
+        next(iter(training))  # reports an unreadable file before anything is measured
     from convmodel.report.evaluation.evaluate import Settings, evaluate_model
     from convmodel.report.evaluation.results import data_identity, make_card, nearest_context
 
-    chosen = Settings(**settings)
+    options = Settings(**settings)
 
     def measure(name: str) -> "Evaluated":
         model = load_model(name, quantize=quantize)
@@ -166,25 +185,25 @@ def _card(
                 model,
                 name,
                 conversations,
-                chosen,
+                options,
                 training=training,
-                say=lambda what: status.update(f"{name}: {what} ..."),
+                say=lambda stage: status.update(f"{name}: {stage} ..."),
             )
 
     measured = [measure(name) for name in dict.fromkeys(models)]
     before = None if base is None else measure(base)
     if base is None and find_base:
-        before = _found_base(models, measure)
+        before = _measure_recorded_base(models, measure)
     with console.status("comparing ..."):
-        nearest = nearest_context(measured[0], training) if training is not None and chosen.responses else None
+        nearest = nearest_context(measured[0], training) if training is not None and options.responses else None
         facts: dict[str, Any] = {"name": str(data.source), "skipped": data.problems.count}
         if training is not None:
             facts |= {"training": str(training.source), "training_sha256": data_identity(training)}
-        return make_card(measured, conversations, chosen, data=facts, base=before, nearest=nearest)
+        return make_card(measured, conversations, options, data=facts, base=before, nearest=nearest)
 
 
-def _found_base(models: list[str], measure: "Callable[[str], Evaluated]") -> "Evaluated | None":
-    """Measures the model that the first one was fine-tuned from, if its folder names one that can still be loaded."""
+def _measure_recorded_base(models: list[str], measure: "Callable[[str], Evaluated]") -> "Evaluated | None":
+    """Measures the base model that the first model's card names, if it can still be loaded."""
     from convmodel.report.evaluation.base_model import recorded_base
 
     name = recorded_base(models[0])
@@ -193,7 +212,7 @@ def _found_base(models: list[str], measure: "Callable[[str], Evaluated]") -> "Ev
     try:
         return measure(name)
     except ModelLoadError as error:
-        console.print(f"not compared with the model before fine-tuning: {error}", markup=False, highlight=False)
+        print_message(f"not compared with the base model: {error}")
         return None
 
 
@@ -202,11 +221,11 @@ def _write(path: Path, card: "ReportCard") -> None:
 
     with console.status(f"writing {path} ..."):
         write_report(path, card)
-    console.print(f"the report is in {path}", markup=False, highlight=False, soft_wrap=True)
+    print_message(f"wrote the report to {path}")
 
 
-def _show(card: "ReportCard") -> None:
-    """Shows a line a figure and a column a model, and what is different."""
+def _print(card: "ReportCard") -> None:
+    """Prints a table with a row per metric and a column per model, and a verdict per comparison."""
     from convmodel.report.evaluation.explanations import shown
     from convmodel.report.evaluation.results import estimates
 
@@ -215,26 +234,26 @@ def _show(card: "ReportCard") -> None:
     )
     columns = [estimates(each.figures, card.settings.seed) for each in card.models]
 
-    def cell(found: "Estimate | None", percent: bool) -> str:
-        return "" if found is None else shown(found, percent)
+    def cell(estimate: "Estimate | None", percent: bool) -> str:
+        return "" if estimate is None else shown(estimate, percent)
 
     rows = [(label, *(cell(column.get(name), percent) for column in columns)) for name, label, percent in names]
     results = [each.result for each in card.models]
-    facts = {
+    fields = {
         "supervised tokens": "tokens",
         "conversations": "conversations",
         "conversations without a supervised turn": "unsupervised",
         "tokens cut off turns longer than a window": "cut",
     }
-    for label, name in facts.items():
-        numbers = [getattr(result, name) if result else None for result in results]
-        if any(numbers):
-            rows.append((label, *("" if number is None else f"{number:,}" for number in numbers)))
+    for label, name in fields.items():
+        counts = [getattr(result, name) if result else None for result in results]
+        if any(counts):
+            rows.append((label, *("" if count is None else f"{count:,}" for count in counts)))
     if skipped := card.data["skipped"] + max((result.skipped for result in results if result), default=0):
-        rows.append(("rows that could not be used", *(f"{skipped:,}" for _ in results)))
+        rows.append(("skipped rows", *(f"{skipped:,}" for _ in results)))
     left_out = [len(each.asked) - len(each.exchanges) for each in card.models]
     if any(left_out):
-        rows.append(("contexts that could not be responded to", *(f"{count:,}" for count in left_out)))
+        rows.append(("contexts without a response", *(f"{count:,}" for count in left_out)))
     print_table(("", *(each.name for each in card.models)), rows)
     for comparison in card.comparisons:
         print_result("\n" + comparison.verdict())

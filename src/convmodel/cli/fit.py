@@ -1,24 +1,19 @@
-"""`convmodel fit`: fine-tunes a model on conversations."""
+"""`convmodel fit`: fine-tunes a model on conversations.
+
+Owns: what the output folder may hold before a run. `fit_options` owns the flags of its settings, `starting_point` the
+model that it trains.
+"""
 
 from dataclasses import asdict
-from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Argument, Option
 
-from convmodel.cli.console import (
-    DEFAULT_MODEL,
-    console,
-    print_json,
-    print_table,
-    program,
-    require_free,
-)
-from convmodel.cli.data_options import FormatOption, OnErrorOption
+from convmodel.cli.console import DEFAULT_MODEL, check_output_dir, print_json, print_message, print_table, program
+from convmodel.cli.data_options import SOURCE_HELP, FormatOption, OnErrorOption, ValidOption, open_reader
 from convmodel.cli.fit_options import with_fit_options
-from convmodel.cli.model_options import MODEL_HELP
-from convmodel.cli.starting_point import BASE_MODEL, Start
-from convmodel.data.reading.reader import ConversationReader
+from convmodel.cli.model_options import MODEL_HELP, JsonOption
+from convmodel.cli.starting_point import BASE_MODEL, StartingPoint
 from convmodel.data.reading.shapes import AUTO
 from convmodel.errors import ConfigError
 from convmodel.hf_model.from_scratch import SHAPES
@@ -29,102 +24,92 @@ from convmodel.training.units import millions
 if TYPE_CHECKING:
     from convmodel.training.fit import FitResult
 
-SHAPES_SHOWN = ", ".join(f"{name} ({millions(shape.parameters)} parameters)" for name, shape in SHAPES.items())
+_SHAPES_HELP = ", ".join(f"{name} ({millions(shape.parameters)} parameters)" for name, shape in SHAPES.items())
 
 
 def _fit(
-    train: Annotated[
-        str,
-        typer.Argument(
-            help="Conversations to learn from: a file, a folder, - or owner/name of the hub.", metavar="TRAIN"
-        ),
-    ],
+    train: Annotated[str, Argument(help=f"Training conversations: {SOURCE_HELP}.", metavar="TRAIN")],
     *,
-    valid: Annotated[
-        str | None, typer.Option(help="Conversations to choose the best model by.", show_default=False)
-    ] = None,
+    valid: ValidOption = None,
     format: FormatOption = AUTO,
     on_error: OnErrorOption = "fail",
     model: Annotated[
-        str | None,
-        typer.Option(
-            "--model", "-m", help=f"What to start from. {MODEL_HELP} [default: {BASE_MODEL}]", show_default=False
-        ),
+        str | None, Option("--model", "-m", help=f"Model to fine-tune. {MODEL_HELP} [default: {BASE_MODEL}]")
     ] = None,
     from_scratch: Annotated[
-        str | None,
-        typer.Option(help=f"Start from a new model instead: {SHAPES_SHOWN}.", show_default=False, metavar="SHAPE"),
+        str | None, Option(help=f"Train a new model of this size instead: {_SHAPES_HELP}.", metavar="SHAPE")
     ] = None,
     tokenizer: Annotated[
         str | None,
-        typer.Option(
-            help="With --from-scratch: the folder of its vocabulary, which `convmodel tokenizer train` makes; by "
-            "default one is learned from TRAIN.",
-            show_default=False,
+        Option(
+            help="With --from-scratch: folder with a tokenizer, from `convmodel tokenizer train`; by default one is "
+            "trained on TRAIN."
         ),
     ] = None,
     grow_vocabulary: Annotated[
         int | None,
-        typer.Option(
+        Option(
             min=1,
             metavar="ENTRIES",
-            help="Let the model's vocabulary grow by so many entries for the language of TRAIN, which makes text of "
-            "another script several times shorter.",
-            show_default=False,
+            help="Add this many entries to the model's vocabulary for the language of TRAIN, so that text in another "
+            "script takes several times fewer tokens.",
         ),
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Begin anew, and replace a model in the output folder.")
+        bool, Option("--overwrite", help="Start from the beginning, and replace a model in the output folder.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: JsonOption = False,
     settings: dict[str, Any],
 ) -> None:
-    """Fine-tunes a model on your conversations and saves the best one.
+    """Fine-tune a model on your conversations and save the best checkpoint.
 
-    The data is JSONL, JSON, YAML, CSV, TSV or Parquet in any usual shape: a line is a list of turns, `["Hello", "Hi,
+    `convmodel fit train.jsonl --valid valid.jsonl --model gpt2 --output-dir model`
+
+    The data is JSONL, JSON, YAML, CSV, TSV or Parquet in any common format: a list of turns per line, `["Hello", "Hi,
     how are you?", "Good, thanks!"]`, or an object with `turns` and `speakers`, with role/content `messages`, in
-    ShareGPT's form, a prompt and its response, and so on. `convmodel import` makes such files of chat exports.
+    ShareGPT format, a prompt and a response, and so on. `convmodel import` converts chat exports to such files.
 
-    `--from-scratch small` starts from random weights and a vocabulary of the data's own, for any language; its learning
-    rate, batch size and packing then are the shape's unless given.
+    `--from-scratch small` trains a new model, with random weights and its own vocabulary, in any language; the defaults
+    of learning rate, batch size and packing then suit its size.
 
-    The model is saved in `./model` unless `--output-dir` says otherwise. A run that was stopped or killed goes on where
-    it was when the same command is given again.
+    The model is saved in `./model` unless you give another `--output-dir`. If a run was stopped or killed, the same
+    command resumes it.
     """
     if overwrite and settings.get("resume"):
-        raise ConfigError("--overwrite begins anew and --resume goes on: give one of them")
-    start = Start(model, from_scratch, tokenizer, grow_vocabulary)
+        raise ConfigError("--overwrite starts from the beginning and --resume resumes: give one of them")
+    start = StartingPoint(model, from_scratch, tokenizer, grow_vocabulary)
     start.check(train)
-    anew = {"resume": False} if overwrite else {}
-    config = FitConfig.from_options({"output_dir": DEFAULT_MODEL} | start.settings | settings | anew)
-    if not is_unfinished(str(config.output_dir)):
-        require_free(str(config.output_dir), overwrite=overwrite)
-    read = partial(ConversationReader, shape=format, on_error=on_error)  # type: ignore[arg-type]
-    conversations = read(train), None if valid is None else read(valid)
-    conversation_model = start.load(conversations[0], config, validated=valid is not None)
-    console.print(f"{start.describe()} on {train}: {config.describe()}", highlight=False, soft_wrap=True)
-    result = conversation_model.fit(*conversations, config=config)
+    restart = {"resume": False} if overwrite else {}
+    config = FitConfig.from_options({"output_dir": DEFAULT_MODEL} | start.settings | settings | restart)
+    output_dir = str(config.output_dir)
+    if not is_unfinished(output_dir):
+        check_output_dir(output_dir, overwrite=overwrite)
+    train_reader = open_reader(train, format, on_error)
+    valid_reader = None if valid is None else open_reader(valid, format, on_error)
+    conversation_model = start.load(train_reader, config, validated=valid is not None)
+    print_message(f"{start.describe()} on {train}: {config.describe()}")
+    result = conversation_model.fit(train_reader, valid_reader, config=config)
     if as_json:
         print_json({**asdict(result), "config": config.to_dict()})
     else:
-        _show(result, str(config.output_dir))
-    from convmodel.training.sharding import exit_of_group  # loads torch, as `fit` has done
+        _print(result, output_dir)
+    from convmodel.training.sharding import exit_of_group  # imports torch, which `fit` has loaded by now
 
     exit_of_group()
 
 
-def _show(result: "FitResult", output_dir: str) -> None:
-    """Shows what was measured, and how to go on."""
+def _print(result: "FitResult", output_dir: str) -> None:
+    """Prints the metrics, and the command to try next."""
     rows = [
-        ("updates", f"{result.steps:,}"),
-        ("training loss, nats a token", f"{result.train_loss:.3f}"),
-        ("tokens a second", f"{result.tokens_per_second:,.0f}"),
+        ("steps", f"{result.steps:,}"),
+        ("training loss, nats per token", f"{result.train_loss:.3f}"),
+        ("tokens per second", f"{result.tokens_per_second:,.0f}"),
     ]
     if result.validation is not None:
-        rows.append(("validation perplexity", f"{result.validation.perplexity:.2f}, after update {result.best_step}"))
-        rows.append(("validation bits a byte", f"{result.validation.bits_per_byte:.3f}"))
+        rows.append(("validation perplexity", f"{result.validation.perplexity:.2f}, at step {result.best_step}"))
+        rows.append(("validation bits per byte", f"{result.validation.bits_per_byte:.3f}"))
     print_table(("", output_dir), rows)
-    console.print(f"Talk to it:  {program()} chat --model {output_dir}", highlight=False)
+    print_message(f"Chat with it:  {program()} chat --model {output_dir}")
 
 
 command = with_fit_options(_fit)

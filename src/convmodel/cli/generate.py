@@ -1,15 +1,18 @@
-"""`convmodel generate`: responds to one context, or to a file of them."""
+"""`convmodel generate`: generates responses to one context, or to a file of contexts.
+
+Owns: how flags become options of `ConversationModel.generate`, which checks them.
+"""
 
 import json
 import time
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
+from typer import Argument, Option
 
-from convmodel.cli.console import console, load_model, print_json, print_result
-from convmodel.cli.data_options import FormatOption
-from convmodel.cli.model_options import ModelOption, QuantizeOption, chosen_model
+from convmodel.cli.console import console, load_model, print_json, print_message, print_result
+from convmodel.cli.data_options import SOURCE_HELP, FormatOption
+from convmodel.cli.model_options import JsonOption, MaxNewTokensOption, ModelOption, QuantizeOption, default_model
 from convmodel.conversation import Conversation
 from convmodel.data.reading.reader import ConversationReader
 from convmodel.data.reading.shapes import AUTO
@@ -22,50 +25,59 @@ if TYPE_CHECKING:
 
 def command(
     context: Annotated[
-        list[str] | None, typer.Argument(help="The turns so far, oldest first.", metavar="TURN...", show_default=False)
+        list[str] | None, Argument(help="The context: the turns so far, oldest first.", metavar="TURN")
     ] = None,
     *,
-    input: Annotated[
-        str | None, typer.Option("--input", "-i", help="Contexts: a file, a folder, - or owner/name of the hub.")
-    ] = None,
-    output: Annotated[
-        str | None, typer.Option("--output", help="Where the responses to --input go, a line of JSON each.")
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what --output holds.")] = False,
+    input: Annotated[str | None, Option("--input", "-i", help=f"Contexts to respond to: {SOURCE_HELP}.")] = None,
+    output: Annotated[str | None, Option("--output", help="JSONL file for the responses to --input.")] = None,
+    overwrite: Annotated[bool, Option("--overwrite", help="Replace an existing --output file.")] = False,
     format: FormatOption = AUTO,
     model: ModelOption = None,
-    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest response in tokens.")] = None,
-    do_sample: Annotated[bool, typer.Option("--do-sample", help="Sample instead of taking the likeliest.")] = False,
-    temperature: Annotated[float | None, typer.Option(help="Above 1 bolder, below 1 safer; implies sampling.")] = None,
-    top_p: Annotated[float | None, typer.Option(help="Sample from this much probability; implies sampling.")] = None,
-    num_return_sequences: Annotated[int | None, typer.Option("-n", min=1, help="How many responses.")] = None,
+    max_new_tokens: MaxNewTokensOption = None,
+    do_sample: Annotated[
+        bool, Option("--do-sample", help="Sample instead of taking the most likely token at each step.")
+    ] = False,
+    temperature: Annotated[
+        float | None,
+        Option(help="Sampling temperature: above 1 more varied, below 1 more predictable; implies --do-sample."),
+    ] = None,
+    top_p: Annotated[
+        float | None,
+        Option(help="Sample from the most likely tokens with this total probability; implies --do-sample."),
+    ] = None,
+    num_return_sequences: Annotated[int | None, Option("-n", min=1, help="Number of responses.")] = None,
     rerank: Annotated[
         str | None,
-        typer.Option(help="Orders the responses of -n by likelihood, mmi (what fits anything last) or next-turn."),
+        Option(
+            help="Sort the responses of -n, best first, by likelihood, mmi (generic responses last) or next-turn (the "
+            "head that `convmodel next-turn` trains)."
+        ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Makes sampling repeatable.")] = None,
+    seed: Annotated[int | None, Option(help="Seed of sampling, for repeatable results.")] = None,
     reply_as: Annotated[
         str | None,
-        typer.Option(
-            help="Which speaker responds: turns are by user and assistant in turn, those of --input as they say."
+        Option(
+            help="Speaker of the response. Turns given as arguments alternate between user and assistant; contexts of "
+            "--input name their speakers."
         ),
     ] = None,
     quantize: QuantizeOption = None,
     option: Annotated[
-        list[str] | None, typer.Option("--option", "-o", help="Any option of transformers' generate, as `NAME=VALUE`.")
+        list[str] | None,
+        Option("--option", "-o", help="Any option of transformers' `generate`, as NAME=VALUE; may be repeated."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Responds to a conversation given as arguments, one turn each, or to all those of a file.
+    """Generate a response to a conversation, or to every conversation of a file.
 
     `convmodel generate "Hello" "Hi, how are you?" --top-p 0.95 --seed 1`
 
     `convmodel generate --input contexts.jsonl --output responses.jsonl`
 
-    Responses to a file share their steps, which is several times as fast as one by one. Stopped or killed, the same
-    command goes on. A context that cannot be used has its error in its line.
+    The contexts of a file are processed in batches, several times as fast as one by one. If the run was stopped or
+    killed, the same command resumes it. A context that cannot be used gets a line with its error.
     """
-    given = {
+    flags = {
         "max_new_tokens": max_new_tokens,
         "do_sample": do_sample or temperature is not None or top_p is not None or None,
         "temperature": temperature,
@@ -73,87 +85,75 @@ def command(
         "num_return_sequences": num_return_sequences,
         "seed": seed,
         "reply_as": reply_as,
+        "rerank": rerank,
     }
-    options = {name: value for name, value in given.items() if value is not None} | _read_options(option or [])
-    if rerank is not None:
-        options["rerank"] = rerank
+    options = {name: value for name, value in flags.items() if value is not None} | _parse_options(option or [])
     if input is not None:
         if context or as_json or output is None:
             raise ConfigError("--input takes --output, and neither turns nor --json")
         reader = ConversationReader(input, shape=format)
-        _respond_to_file(*_loaded(chosen_model(model), quantize, options), reader, output, overwrite=overwrite)
+        _generate_file(*_load(model or default_model(), quantize, options), reader, output, overwrite=overwrite)
         return
     if not context or output is not None:
         raise ConfigError('give turns, such as: convmodel generate "Hello"; or --input FILE with --output FILE')
-    loaded, options = _loaded(chosen_model(model), quantize, options)
+    conversation_model, options = _load(model or default_model(), quantize, options)
     speakers = Conversation(context).speaker_names
     if reply_as is not None and len(speakers) > 1 and reply_as not in speakers:
-        console.print(
-            f"{reply_as} has not spoken yet: the turns are those of {' and '.join(speakers)}, so that a third speaker "
-            "responds, whom the model may not know",
+        print_message(
+            f"{reply_as} has not spoken yet: the turns are by {' and '.join(speakers)}, so the response is by a third "
+            "speaker, which the model may not know",
             style="yellow",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
         )
-    made = loaded.generate(context, **options)
+    result = conversation_model.generate(context, **options)
     if as_json:
-        print_json(made.to_dict())
+        print_json(result.to_dict())
         return
-    for response in made.responses:
+    for response in result.responses:
         print_result(response)
 
 
-def _loaded(model: str, quantize: str | None, options: dict[str, Any]) -> "tuple[ConversationModel, dict[str, Any]]":
-    """Loads a model, and the head that ranks its responses where that is asked for."""
+def _load(model: str, quantize: str | None, options: dict[str, Any]) -> "tuple[ConversationModel, dict[str, Any]]":
+    """Loads a model and, for `rerank="next-turn"`, the head that ranks its responses."""
     from convmodel.hf_model.next_turn import NextTurnHead
 
-    loaded = load_model(model, quantize=quantize)
+    conversation_model = load_model(model, quantize=quantize)
     if options.get("rerank") == "next-turn":
-        options = options | {"rerank": NextTurnHead.load(model, loaded.hf_model)}
-    return loaded, options
+        options = options | {"rerank": NextTurnHead.load(model, conversation_model.hf_model)}
+    return conversation_model, options
 
 
-def _respond_to_file(
+def _generate_file(
     model: "ConversationModel", options: dict[str, Any], contexts: ConversationReader, path: str, *, overwrite: bool
 ) -> None:
     from convmodel.generation.options import read_options
     from convmodel.generation.responses_file import write_responses
 
     checked = read_options(model.hf_model, model.tokenizer, options)
-    began = time.monotonic()
-    columns = (TextColumn("{task.completed:,} responded to"), TimeElapsedColumn())
+    start = time.monotonic()
+    columns = (TextColumn("{task.completed:,} contexts done"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=None)
-        done = write_responses(
+        summary = write_responses(
             model.engine,
             model.tokenizer,
             contexts,
             path,
             checked,
             overwrite=overwrite,
-            progress=lambda number: bar.update(task, completed=number),
+            progress=lambda completed: bar.update(task, completed=completed),
         )
-    seconds = time.monotonic() - began
-    there = f", {done.kept:,} of them there before" if done.kept else ""
-    console.print(
-        f"{path}: {done.contexts:,} contexts{there}; {done.prompt_tokens:,} tokens read and {done.response_tokens:,} "
-        f"generated in {duration(seconds)}",
-        highlight=False,
-        soft_wrap=True,
+    seconds = time.monotonic() - start
+    kept = f", {summary.kept:,} of them from an earlier run" if summary.kept else ""
+    print_message(
+        f"{path}: {summary.contexts:,} contexts{kept}; {summary.prompt_tokens:,} prompt tokens and "
+        f"{summary.response_tokens:,} generated tokens in {duration(seconds)}"
     )
-    if done.failed:
-        console.print(
-            f"{done.failed:,} of them have an error in their line, the first: {done.first_error}",
-            style="yellow",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
+    if summary.failed:
+        print_message(f"{summary.failed:,} contexts failed, the first with: {summary.first_error}", style="yellow")
 
 
-def _read_options(pairs: list[str]) -> dict[str, Any]:
-    """Reads `NAME=VALUE`, where the value is JSON, or else text."""
+def _parse_options(pairs: list[str]) -> dict[str, Any]:
+    """Parses `NAME=VALUE`, where the value is JSON or, if it is not valid JSON, text."""
     options = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")

@@ -1,13 +1,17 @@
-"""`convmodel import`: chat exports and data of any shape to clean, split conversations."""
+"""`convmodel import`: converts chat exports, and data of any format, to clean, split training files.
+
+Owns: the printed summary. The import itself is `data.importing.pipeline`'s.
+"""
 
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Argument, Option
 
-from convmodel.cli.console import console, print_json, print_table, program
+from convmodel.cli.console import console, print_json, print_message, print_table, program
 from convmodel.cli.data_options import OnErrorOption
+from convmodel.cli.model_options import JsonOption
 from convmodel.data.importing.cleaning import CleaningRules
 from convmodel.data.importing.deduplication import NEAR
 from convmodel.data.importing.exports.formats import FORMATS
@@ -25,84 +29,98 @@ _RULES = CleaningRules()
 def command(
     sources: Annotated[
         list[str],
-        typer.Argument(help="Exports, files or folders; - for standard input; owner/name for a dataset of the hub."),
+        Argument(
+            help="Chat exports, data files or folders; - for standard input; owner/name of a dataset on the Hub.",
+            metavar="SOURCE",
+        ),
     ],
     *,
-    output: Annotated[str, typer.Option("--output", "-o", help="The folder to write.")] = "data",
+    output: Annotated[str, Option("--output", "-o", help="Folder for the converted files.")] = "data",
     format: Annotated[
         str,
-        typer.Option(
-            help=f"The export or shape of the data, by default recognised: {', '.join(FORMATS)}; {', '.join(SHAPES)}."
+        Option(
+            help="Format of the sources: auto (recognize it), an export "
+            f"({', '.join(FORMATS)}) or other data ({', '.join(SHAPES)})."
         ),
     ] = AUTO,
     me: Annotated[
         str | None,
-        typer.Option(
-            help="Who the model is to speak like; becomes `assistant`. Conversations without them are left out.",
-            show_default=False,
+        Option(
+            help="Name of the speaker that the model learns to respond as: becomes `assistant`. Conversations without "
+            "this speaker are dropped."
         ),
     ] = None,
     merge_others: Annotated[
-        bool, typer.Option("--merge-others", help="All but --me become `user`, for models that know two speakers only.")
+        bool,
+        Option(
+            "--merge-others", help="Rename all speakers but --me to `user`, for models that support only two speakers."
+        ),
     ] = False,
     gap: Annotated[
         str | None,
-        typer.Option(
-            help="The pause after which a new conversation begins: 30m, 1h, 2d. By default chosen from the data."
-        ),
+        Option(help="Silence after which a new conversation begins: 30m, 1h, 2d. By default chosen from the data."),
     ] = None,
     keep_messages: Annotated[
-        bool, typer.Option("--keep-messages", help="Messages of one speaker in a row stay turns of their own.")
+        bool,
+        Option(
+            "--keep-messages", help="Keep consecutive messages of a speaker as separate turns instead of joining them."
+        ),
     ] = False,
     min_turns: Annotated[
-        int, typer.Option(help="Fewest turns of a conversation.", rich_help_panel=_CLEANING)
+        int, Option(help="Minimum number of turns in a conversation.", rich_help_panel=_CLEANING)
     ] = _RULES.min_turns,
-    max_turns: Annotated[int | None, typer.Option(help="Most turns.", rich_help_panel=_CLEANING)] = None,
-    max_chars: Annotated[int | None, typer.Option(help="Most characters.", rich_help_panel=_CLEANING)] = None,
+    max_turns: Annotated[
+        int | None, Option(help="Maximum number of turns in a conversation.", rich_help_panel=_CLEANING)
+    ] = None,
+    max_chars: Annotated[
+        int | None, Option(help="Maximum number of characters in a conversation.", rich_help_panel=_CLEANING)
+    ] = None,
     min_speakers: Annotated[
-        int, typer.Option(help="Fewest speakers.", rich_help_panel=_CLEANING)
+        int, Option(help="Minimum number of speakers in a conversation.", rich_help_panel=_CLEANING)
     ] = _RULES.min_speakers,
     near: Annotated[
         float,
-        typer.Option(
-            help="Similarity from which on a conversation repeats an earlier one: 0.5 to 1.", rich_help_panel=_CLEANING
+        Option(
+            help="Drop a conversation whose similarity to an earlier one (Jaccard, of word triples) is at least this; "
+            "0.5 to 1.",
+            rich_help_panel=_CLEANING,
         ),
     ] = NEAR,
     keep_duplicates: Annotated[
-        bool, typer.Option("--keep-duplicates", help="Leave repeats in.", rich_help_panel=_CLEANING)
+        bool, Option("--keep-duplicates", help="Keep duplicates and near-duplicates.", rich_help_panel=_CLEANING)
     ] = False,
     redact: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--redact",
-            help="Mask web, mail and IP addresses, phone, card and account numbers; give speakers pseudonyms.",
+            help="Mask URLs, email and IP addresses, phone, card and account numbers; replace speakers' names with "
+            "pseudonyms.",
             rich_help_panel=_CLEANING,
         ),
     ] = False,
     shares: Annotated[
-        str,
-        typer.Option("--split", help="Shares of train, valid and test.", metavar="A,B,C", rich_help_panel=_SPLITTING),
+        str, Option("--split", help="Fractions for train, valid and test.", metavar="A,B,C", rich_help_panel=_SPLITTING)
     ] = ",".join(map(str, SHARES)),
     split_by: Annotated[
         str,
-        typer.Option(
-            help="time (the newest for test), random, or auto: time where there is one.", rich_help_panel=_SPLITTING
+        Option(
+            help="How to split: time (newest conversations to test), random, or auto: by time if the data has times.",
+            rich_help_panel=_SPLITTING,
         ),
     ] = "auto",
-    seed: Annotated[int, typer.Option(help="What a random split begins with.", rich_help_panel=_SPLITTING)] = 42,
+    seed: Annotated[int, Option(help="Seed of a random split.", rich_help_panel=_SPLITTING)] = 42,
     on_error: OnErrorOption = "fail",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier import in the folder.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    overwrite: Annotated[bool, Option("--overwrite", help="Replace an earlier import in the folder.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Turns chat exports, or conversations in any shape, into clean files to train on.
+    """Convert chat exports, or conversations in other formats, to clean training files.
 
     `convmodel import "WhatsApp Chat with Bob.txt" --me Ann` writes `data/train.jsonl`, `valid.jsonl` and `test.jsonl`,
     in which Ann is the assistant.
 
-    Exports of WhatsApp, Telegram, Discord, Slack, Messenger, Instagram, LINE, ChatGPT and Claude are recognised, plain
-    `Name: text` transcripts too, and JSONL, JSON, YAML, CSV, TSV and Parquet of the shapes that others use (ShareGPT,
-    role/content messages, prompt and response, ...). Nothing is dropped silently: a table says what came in, what was
-    left out and why, and what went out.
+    Supports exports of WhatsApp, Telegram, Discord, Slack, Messenger, Instagram, LINE, ChatGPT and Claude, plain
+    `Name: text` transcripts, and JSONL, JSON, YAML, CSV, TSV and Parquet in common formats (ShareGPT, role/content
+    messages, prompt and response, ...). Prints what was read, what was dropped and why, and what was written.
     """
     from convmodel.data.importing.pipeline import ImportOptions, import_conversations
     from convmodel.data.importing.segmenting import Segmenting, parse_gap
@@ -123,47 +141,43 @@ def command(
             near_duplicates=near,
             redact=redact,
         ),
-        shares=_shares(shares),
+        shares=_parse_shares(shares),
         seed=seed,
         split_by=split_by,  # type: ignore[arg-type]
     )
     with console.status("reading ...") as status:
-        shown = "cleaning: {:,} conversations kept so far ..."
-        summary = import_conversations(sources, output, options, lambda kept: status.update(shown.format(kept)))
+        message = "cleaning: {:,} conversations kept so far ..."
+        summary = import_conversations(sources, output, options, lambda kept: status.update(message.format(kept)))
     if as_json:
         print_json(summary.to_dict())
         return
-    _show(summary)
-    train, valid = Path(output, "train.jsonl"), Path(output, "valid.jsonl")
-    given = (f" --valid {quote(str(valid))}" if valid.name in summary.written else "") + (
-        " --loss-on assistant" if me else ""
-    )
-    for label, line in (
-        ("Look at it:   ", f"doctor gpt2 {quote(str(train))}"),
-        ("Learn from it:", f"fit {quote(str(train))}{given}"),
-    ):
-        console.print(label, program(), line, style="dim", soft_wrap=True, highlight=False)
+    _print(summary)
+    train, valid = quote(str(Path(output, "train.jsonl"))), Path(output, "valid.jsonl")
+    flags = f" --valid {quote(str(valid))}" if valid.name in summary.written else ""
+    flags += " --loss-on assistant" if me else ""
+    print_message(f"Check it:     {program()} doctor gpt2 {train}", style="dim")
+    print_message(f"Train on it:  {program()} fit {train}{flags}", style="dim")
 
 
-def _shares(text: str) -> tuple[float, ...]:
+def _parse_shares(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(share) for share in text.split(","))
     except ValueError as error:
-        raise ConfigError(f"split is {text!r}: write three shares, such as {','.join(map(str, SHARES))}") from error
+        raise ConfigError(f"split is {text!r}: write three fractions, such as {','.join(map(str, SHARES))}") from error
 
 
-def _show(summary: "ImportSummary") -> None:
-    """Draws the summary: in, left out and why, out."""
+def _print(summary: "ImportSummary") -> None:
+    """Prints what was read, what was dropped and why, and what was written."""
     rows = [(f"{name} (files or rows)", f"{count:,}") for name, count in summary.formats.most_common()]
     rows.append(("messages and rows read", f"{summary.entries:,}"))
-    rows += [(f"  left out: {reason}", f"{count:,}") for reason, count in summary.dropped_entries.most_common()]
+    rows += [(f"  dropped: {reason}", f"{count:,}") for reason, count in summary.dropped_entries.most_common()]
     if summary.problems:
-        rows.append(("  left out: could not be read", f"{summary.problems:,}"))
+        rows.append(("  dropped: could not be read", f"{summary.problems:,}"))
     rows.append(("conversations", f"{summary.conversations:,}"))
-    rows += [(f"  left out: {reason}", f"{count:,}") for reason, count in summary.dropped.most_common()]
+    rows += [(f"  dropped: {reason}", f"{count:,}") for reason, count in summary.dropped.most_common()]
     rows += [(f"masked: {kind}", f"{count:,}") for kind, count in summary.masked.most_common()]
     rows += [(name, f"{count:,}") for name, count in summary.written.items()]
     rows.append(("turns written", f"{summary.turns:,}"))
-    print_table(("", "number"), rows)
-    for note in (*summary.notes, *(f"left out: {message}" for message in summary.first_problems)):
-        console.print(f"- {note}", markup=False, highlight=False, soft_wrap=True)
+    print_table(("", "count"), rows)
+    for note in (*summary.notes, *(f"dropped: {message}" for message in summary.first_problems)):
+        print_message(f"- {note}")

@@ -1,6 +1,6 @@
 """The command line: `convmodel COMMAND`.
 
-Owns: the list of commands, and turning errors into one line and an exit code. What a command does is in its own file.
+Owns: the list of commands, and how errors become one line and an exit code. What a command does is in its own file.
 """
 
 import logging
@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from typer import Option
 
 from convmodel.cli import (
     chat,
@@ -45,35 +46,34 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def options(
     show_version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and stop.")
+        bool, Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")] = False,
+    debug: Annotated[bool, Option("--debug", help="Show tracebacks of errors, warnings, and debug messages.")] = False,
 ) -> None:
-    """Conversation models that you own: fine-tune one on your dialogues, measure it, talk to it.
+    """Fine-tune, evaluate, chat with and serve conversation models that you own.
 
     **Start here**
 
-    `convmodel chat` talks with a small model that comes with the package.
+    `convmodel chat` chats with a small model that comes with the package.
 
-    `convmodel demo` fine-tunes it on conversations in another voice and shows what comes of it, in a minute.
+    `convmodel demo` fine-tunes that model on other dialogues and compares before and after, in about a minute.
 
-    `convmodel import "WhatsApp Chat with Bob.txt" --me Ann` makes training data of your chats.
+    `convmodel import "WhatsApp Chat with Bob.txt" --me Ann` converts your chats to training data.
 
     `convmodel fit data/train.jsonl --model gpt2 --output-dir model` fine-tunes GPT-2 on them.
 
-    `convmodel chat --model model` talks with the result.
+    `convmodel chat --model model` chats with the result.
 
-    `convmodel serve model` opens a web page to talk on, and a server that OpenAI's clients talk to.
+    `convmodel serve model` serves it: a web page to chat on, and an API for OpenAI clients.
 
-    Results go to standard output, everything else to standard error.
+    `convmodel COMMAND --help` explains a command. Results go to standard output, everything else to standard error.
     """
 
 
 def main() -> None:
-    """Runs the command line and exits: 0 done, 1 an error in one line, 2 wrong usage, 130 or 143 stopped."""
+    """Runs the command line and exits with 0 (success), 1 (error), 2 (wrong usage), or 130 or 143 (stopped)."""
     arguments = sys.argv[1:]
-    before_text = arguments[: arguments.index("--")] if "--" in arguments else arguments
-    debug = "--debug" in before_text
+    debug = "--debug" in (arguments[: arguments.index("--")] if "--" in arguments else arguments)
     if debug:
         arguments.remove("--debug")
     else:
@@ -88,7 +88,7 @@ def main() -> None:
         if debug:
             raise
         _report(error)
-        # As shells say of a program that a signal ended: 143 for SIGTERM, 130 for Ctrl-C.
+        # The exit code that shells report for a signal: 143 for SIGTERM, 130 for Ctrl+C.
         sys.exit(128 + error.signal if isinstance(error, StoppedError) else 1)
     except KeyboardInterrupt:
         console.print("interrupted")
@@ -96,10 +96,12 @@ def main() -> None:
 
 
 def _report(error: Exception) -> None:
-    """Says in one line what went wrong."""
+    """Prints an error in one line."""
     message = " ".join(str(error).split())
     if not isinstance(error, ConvModelError):
-        message = f"{type(error).__name__}: {message} (a bug of ours? convmodel --debug shows where)"
+        message = f"{type(error).__name__}: {message} (probably a bug in convmodel; --debug shows the traceback)"
     where = f" in process {RANK}" if RANK else ""
-    loud = Console(stderr=True)  # whichever process fails, the reason must be read
-    loud.print(f"convmodel{where}: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
+    # Not `console`, which is quiet in all processes but one: any of them may fail.
+    Console(stderr=True).print(
+        f"convmodel{where}: {message}", style="red", markup=False, highlight=False, soft_wrap=True
+    )

@@ -1,40 +1,42 @@
-"""The options of every command that only uses a model.
+"""Options of every command that uses a model.
 
-Owns: their names and help texts, which model is taken and how it talks unless told otherwise.
+Owns: their names and help texts, the default model, and the default sampling.
 """
 
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+from typer import Option
 
-from convmodel.cli.console import DEFAULT_MODEL, MODEL_MARKS
+from convmodel.cli.console import DEFAULT_MODEL, MODEL_FILES
 from convmodel.files.hub import CHITCHAT
 
-MODEL_HELP = f"A folder, a hub id or {CHITCHAT}."
+MODEL_HELP = f"A model: a folder, a model id on the Hub, or {CHITCHAT}."
 ModelOption = Annotated[
     str | None,
-    typer.Option(
-        "--model",
-        "-m",
-        help=f"{MODEL_HELP} [default: the folder {DEFAULT_MODEL} if there is one, else {CHITCHAT}]",
-        show_default=False,
-    ),
+    Option("--model", "-m", help=f"{MODEL_HELP} [default: the folder {DEFAULT_MODEL} if it exists, else {CHITCHAT}]"),
 ]
 QuantizeOption = Annotated[
-    str | None, typer.Option(help="int8: less than half of the memory and about half of the time, on CPUs.")
+    str | None,
+    Option(help="int8: quantize the weights, for less than half the memory and about half the time, on CPUs."),
 ]
-GreedyOption = Annotated[bool, typer.Option("--greedy", help="Always the likeliest response.")]
-TemperatureOption = Annotated[float, typer.Option(min=0.01, help="Above 1 bolder, below 1 safer.")]
-TopPOption = Annotated[float, typer.Option(min=0.01, max=1.0, help="Sample from this much probability.")]
+GreedyOption = Annotated[bool, Option("--greedy", help="Take the most likely token at each step instead of sampling.")]
+TemperatureOption = Annotated[
+    float, Option(min=0.01, help="Sampling temperature: above 1 more varied, below 1 more predictable.")
+]
+TopPOption = Annotated[
+    float, Option(min=0.01, max=1.0, help="Sample from the most likely tokens with this total probability.")
+]
+MaxNewTokensOption = Annotated[int | None, Option(min=1, help="Maximum length of a response in tokens.")]
+JsonOption = Annotated[bool, Option("--json", help="Print the result as JSON.")]
 
 
-def chosen_model(name: str | None) -> str:
-    """Returns the model that was named, or else what `fit` has written here, or else the one in the package."""
-    return name or (DEFAULT_MODEL if any((Path(DEFAULT_MODEL) / mark).is_file() for mark in MODEL_MARKS) else CHITCHAT)
+def default_model() -> str:
+    """Returns the model that `fit` saved in the current folder, or the built-in one if there is none."""
+    return DEFAULT_MODEL if any((Path(DEFAULT_MODEL) / file).is_file() for file in MODEL_FILES) else CHITCHAT
 
 
-def sampling(*, greedy: bool, temperature: float, top_p: float, max_new_tokens: int | None) -> dict[str, Any]:
-    """Returns the options of `generate` for a model that talks."""
-    drawing = {} if greedy else {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
-    return drawing if max_new_tokens is None else drawing | {"max_new_tokens": max_new_tokens}
+def sampling_options(*, greedy: bool, temperature: float, top_p: float, max_new_tokens: int | None) -> dict[str, Any]:
+    """Returns the options of `ConversationModel.generate` for these flags."""
+    sampling = {} if greedy else {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
+    return sampling if max_new_tokens is None else sampling | {"max_new_tokens": max_new_tokens}

@@ -1,16 +1,14 @@
-"""`convmodel next-turn`: teaches a small head to rank responses, and tells how often it is right."""
+"""`convmodel next-turn`: trains a small head that ranks responses, and measures it."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-from rich.progress import Progress
+from typer import Argument, Option
 
-from convmodel.cli.console import console, load_model, print_json, print_table
-from convmodel.cli.data_options import FormatOption, OnErrorOption
-from convmodel.data.reading.reader import read_conversations
+from convmodel.cli.console import load_model, print_json, print_table, progress_bar
+from convmodel.cli.data_options import SOURCE_HELP, FormatOption, OnErrorOption, open_reader
+from convmodel.cli.model_options import JsonOption
 from convmodel.data.reading.shapes import AUTO
 from convmodel.errors import ConfigError
 
@@ -19,70 +17,68 @@ if TYPE_CHECKING:
 
 
 def command(
-    model: Annotated[str, typer.Argument(help="A folder; the head is saved in it.", metavar="MODEL")],
-    train: Annotated[str, typer.Argument(help="Conversations to learn from: a few hundred.", metavar="TRAIN")],
+    model: Annotated[str, Argument(help="Folder of a model; the head is saved there.", metavar="MODEL")],
+    train: Annotated[str, Argument(help=f"Training conversations, a few hundred: {SOURCE_HELP}.", metavar="TRAIN")],
     *,
-    valid: Annotated[str | None, typer.Option(help="Conversations to measure it on.")] = None,
+    valid: Annotated[str | None, Option(help="Validation conversations, to measure the head on.")] = None,
     format: FormatOption = AUTO,
     on_error: OnErrorOption = "fail",
-    limit: Annotated[int, typer.Option(min=2, help="How many conversations of each file are used.")] = 300,
-    negatives: Annotated[int, typer.Option(min=1, help="How many other turns each next turn is told from.")] = 4,
-    valid_negatives: Annotated[int, typer.Option(min=1, help="The same where it is measured.")] = 9,
-    seed: Annotated[int, typer.Option(help="Chooses the other turns.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    limit: Annotated[int, Option(min=2, help="Maximum number of conversations to use from each source.")] = 300,
+    negatives: Annotated[
+        int, Option(min=1, help="Number of wrong turns that each true next turn is ranked against in training.")
+    ] = 4,
+    valid_negatives: Annotated[int, Option(min=1, help="The same for --valid.")] = 9,
+    seed: Annotated[int, Option(help="Seed of the choice of wrong turns.")] = 0,
+    as_json: JsonOption = False,
 ) -> None:
-    """Teaches a head to tell a conversation's next turn from turns said elsewhere, which `--rerank next-turn` uses.
-
-    The model stays as it is. hits@1 is how often the real next turn comes first.
+    """Train a head that ranks a conversation's true next turn above random other turns, for `--rerank next-turn`.
 
     `convmodel next-turn model train.jsonl --valid valid.jsonl`
 
     `convmodel generate "Hi" -n 5 --top-p 0.95 --rerank next-turn`
+
+    The model itself does not change. hits@1 is how often the true next turn is ranked first.
     """
     from convmodel.hf_model.next_turn import fit_next_turn_head, next_turn_hits
 
     if not Path(model).is_dir():
-        raise ConfigError(f"{model} is no folder, and the head is saved in it: save the model in one first")
-    files = {"train": train} | ({} if valid is None else {"valid": valid})
-    read = {
-        name: read_conversations(file, shape=format, on_error=on_error)[:limit]  # type: ignore[arg-type]
-        for name, file in files.items()
-    }
+        raise ConfigError(f"{model} is not a folder: save the model in one first, since the head is saved there")
+    sources = {"train": train} | ({} if valid is None else {"valid": valid})
+    conversations = {name: [*open_reader(source, format, on_error)][:limit] for name, source in sources.items()}
     loaded = load_model(model)
     hf_model, tokenizer = loaded.hf_model, loaded.tokenizer
-    with _progress(f"learning from {train}", len(read["train"])) as progress:
-        head, hits = fit_next_turn_head(
-            hf_model, tokenizer, read["train"], negatives=negatives, seed=seed, progress=progress
+    with progress_bar(f"training on {train}", len(conversations["train"])) as progress:
+        head, train_hits = fit_next_turn_head(
+            hf_model, tokenizer, conversations["train"], negatives=negatives, seed=seed, progress=progress
         )
-    found = {"train": hits}
+    hits = {"train": train_hits}
     if valid is not None:
-        with _progress(f"measuring on {valid}", len(read["valid"])) as progress:
-            found["valid"] = next_turn_hits(
-                head, hf_model, tokenizer, read["valid"], negatives=valid_negatives, seed=seed, progress=progress
+        with progress_bar(f"measuring on {valid}", len(conversations["valid"])) as progress:
+            hits["valid"] = next_turn_hits(
+                head,
+                hf_model,
+                tokenizer,
+                conversations["valid"],
+                negatives=valid_negatives,
+                seed=seed,
+                progress=progress,
             )
     head.save(model)
-    _show(found, as_json=as_json)
-
-
-def _show(found: "dict[str, Hits]", *, as_json: bool) -> None:
-    from dataclasses import asdict
-
     if as_json:
-        print_json({name: asdict(hits) for name, hits in found.items()})
-        return
+        print_json({name: asdict(split) for name, split in hits.items()})
+    else:
+        _print(hits)
+
+
+def _print(hits: "dict[str, Hits]") -> None:
+    """Prints a column per split."""
+    splits = hits.values()
     rows = [
-        ("hits@1", *(f"{hits.head:.3f}" for hits in found.values())),
-        ("by likelihood a token", *(f"{hits.likelihood:.3f}" for hits in found.values())),
-        ("by chance", *(f"{hits.chance:.3f}" for hits in found.values())),
-        ("conversations", *(f"{hits.conversations:,}" for hits in found.values())),
+        ("hits@1", *(f"{split.head:.3f}" for split in splits)),
+        ("hits@1 by likelihood per token", *(f"{split.likelihood:.3f}" for split in splits)),
+        ("hits@1 by chance", *(f"{split.chance:.3f}" for split in splits)),
+        ("conversations", *(f"{split.conversations:,}" for split in splits)),
     ]
-    if any(hits.left_out for hits in found.values()):
-        rows.append(("left out: of one turn", *(f"{hits.left_out:,}" for hits in found.values())))
-    print_table(("", *found), rows)
-
-
-@contextmanager
-def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    with Progress(console=console, transient=True) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda done: bar.update(task, completed=done)
+    if any(split.left_out for split in splits):
+        rows.append(("skipped: only one turn", *(f"{split.left_out:,}" for split in splits)))
+    print_table(("", *hits), rows)

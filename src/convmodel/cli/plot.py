@@ -1,14 +1,18 @@
-"""`convmodel plot`: draws the curves of fits, while they work or afterwards."""
+"""`convmodel plot`: plots the training curves of runs, during training or afterwards.
+
+Owns: the printed comparison. The curves are `report.curves_file`'s. Does not import torch.
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from typer import Argument, Option
 
-from convmodel.cli.console import console, print_json
+from convmodel.cli.console import console, print_json, print_message
+from convmodel.cli.model_options import JsonOption
 from convmodel.errors import ConfigError, SaveError
 
 if TYPE_CHECKING:
@@ -19,40 +23,35 @@ if TYPE_CHECKING:
 
 def command(
     runs: Annotated[
-        list[Path], typer.Argument(help="Folders that `convmodel fit` wrote, or their metrics.jsonl.", metavar="RUN")
+        list[Path], Argument(help="Output folders of `convmodel fit`, or their metrics.jsonl.", metavar="RUN")
     ],
     *,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="The file to write: a picture, .png, or a page, .html.")
+        Path, Option("--output", "-o", help="File to write: .png for an image, .html for a page.")
     ] = Path("curves.png"),
-    by: Annotated[str, typer.Option(help="What the curves are drawn over: steps (updates) or tokens.")] = "steps",
+    by: Annotated[str, Option(help="The x axis: steps or tokens.")] = "steps",
     smooth: Annotated[
         float | None,
-        typer.Option(
+        Option(
             min=0.0,
             max=0.9999,
-            help="How strongly to smooth the training loss; 0 is not at all. By default it depends on its length.",
-            show_default=False,
+            help="Smoothing of the training loss, from 0 (none) to 0.9999. By default it depends on the run's length.",
         ),
     ] = None,
-    title: Annotated[str | None, typer.Option(help="What stands above the curves.", show_default=False)] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    title: Annotated[str | None, Option(help="Title of the plot.")] = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Draws the loss, the validations and the learning rate of one or more fits, and compares their figures.
+    """Plot training loss, validation loss and learning rate of one or more runs, and compare their metrics.
 
-    `convmodel fit` writes `metrics.jsonl` into its output folder from the first update on, so that a fit can be looked
-    at while it works:
+    `convmodel plot model` plots one run; it may still be training.
 
-    `convmodel plot model`
+    `convmodel plot small large --by tokens -o curves.html` plots two runs over training tokens, a fair x axis for
+    different batch sizes.
 
-    Two fits in one picture, over the tokens that they learned from, which is fair to different batch sizes:
-
-    `convmodel plot small large --by tokens -o curves.html`
-
-    Read the validation, the line with markers: while it falls, more training helps; where it rises, the model learns
-    its data by heart. The ring is the best one, whose model was kept. A page also says which settings differ. A file
-    that is there already is replaced.
-    """  # fmt: skip
+    Look at the validation loss, the line with markers: while it falls, more training helps; where it rises, the model
+    memorizes its data. The ring marks the best checkpoint, which was kept. A page also lists the settings that differ.
+    An existing output file is replaced.
+    """
     from convmodel.report.curves_file import require_suffix, write_curves
     from convmodel.training.metrics_reader import read_runs
 
@@ -61,18 +60,18 @@ def command(
     require_suffix(output)
     if output.is_dir():
         raise SaveError(f"{output} cannot be written: it is a folder; give a file")
-    found = read_runs(runs)
+    metrics = read_runs(runs)
     with console.status(f"drawing {output} ..."):
-        write_curves(output, found, title, by=by, smooth=smooth)
+        write_curves(output, metrics, title, by=by, smooth=smooth)
     if as_json:
-        print_json({"output": str(output), "runs": [run.summary() for run in found]})
+        print_json({"output": str(output), "runs": [run.summary() for run in metrics]})
     else:
-        _show(found)
-    console.print(f"the curves are in {output}", markup=False, highlight=False, soft_wrap=True)
+        _print(metrics)
+    print_message(f"wrote the curves to {output}")
 
 
-def _show(runs: "Sequence[Metrics]") -> None:
-    """Shows the figures on standard output, and the settings that differ."""
+def _print(runs: "Sequence[Metrics]") -> None:
+    """Prints the metrics of the runs, and the settings that differ."""
     from convmodel.layout.token_view import visible_line
     from convmodel.report.run_comparison import differences, figures
 

@@ -1,6 +1,6 @@
 """A conversation with a model behind OpenAI's API.
 
-Owns: requests to other people's servers, and what their answers mean to somebody at a terminal.
+Owns: the requests to a server, retries, and how its errors are reported. Does not know the terminal.
 """
 
 import json
@@ -18,15 +18,15 @@ from convmodel.server.settings import SESSION_HEADER
 if TYPE_CHECKING:
     import httpx2
 
-_PATIENCE = 60.0  # seconds to wait for a busy server at a time, and for it to say something
+_TIMEOUT = 60.0  # seconds to wait for the server's next bytes, and the longest wait before a retry
 _ATTEMPTS = 5
 
 
 class RemoteSession(Session):
-    """Turns said so far, and a server that responds to them; a context manager, which closes the connection.
+    """The turns so far, and a server that responds to them; a context manager, which closes the connection.
 
     Attributes:
-        model: What the server calls its model.
+        model: The model's name on the server.
     """
 
     def __init__(
@@ -36,37 +36,36 @@ class RemoteSession(Session):
         model: str | None = None,
         api_key: str | None = None,
         system: str | None = None,
-        waits: Callable[[float], None] = lambda _: None,
+        on_wait: Callable[[float], None] = lambda _: None,
         **options: Any,
     ) -> None:
-        """Looks for the server and its model.
+        """Connects to the server and chooses its model.
 
         Args:
             url: The server's address, with or without `/v1`.
-            model: The model's name; may be left out where there is only one.
-            api_key: A key, if the server wants one.
+            model: The model's name; optional if the server has only one.
+            api_key: An API key, if the server requires one.
             system: A system message.
-            waits: Told of seconds for which a busy server asks to wait.
+            on_wait: Called with the seconds until the next retry when the server is busy.
             **options: Parameters of every request, such as `temperature`.
 
         Raises:
-            ModelLoadError: If nobody answers there, or there is no such model.
-            ConfigError: If there are several models and none is named, or the key is wrong.
+            ModelLoadError: If the server does not answer, or has no such model.
+            ConfigError: If the server has several models and none is named, or rejects the key.
         """
         import httpx2
 
         start = Conversation([system], ["system"], pinned=1) if system else None
         super().__init__(start, *DEFAULT_SPEAKERS)
         self._options = options
-        self._waits = waits
-        base = url.rstrip("/").removesuffix("/v1")
-        headers = {SESSION_HEADER: uuid.uuid4().hex}  # several servers behind one address keep a conversation together
+        self._on_wait = on_wait
+        headers = {SESSION_HEADER: uuid.uuid4().hex}  # a load balancer can route by it
         if api_key:
             headers["Authorization"] = f"Bearer {api_key}"
-        self._url = base
-        self._client = httpx2.Client(base_url=base, headers=headers, timeout=_PATIENCE)
+        self._url = url.rstrip("/").removesuffix("/v1")
+        self._client = httpx2.Client(base_url=self._url, headers=headers, timeout=_TIMEOUT)
         try:
-            self.model = self._choose(model)
+            self.model = self._choose_model(model)
         except BaseException:
             self.close()
             raise
@@ -81,24 +80,24 @@ class RemoteSession(Session):
         """Closes the connection."""
         self._client.close()
 
-    def _choose(self, name: str | None) -> str:
+    def _choose_model(self, name: str | None) -> str:
         import httpx2
 
         try:
-            answer = self._client.get("/v1/models")
+            response = self._client.get("/v1/models")
         except (httpx2.TransportError, httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
-            raise ModelLoadError(f"{self._url} does not answer ({error}): is the server started?") from error
-        if answer.status_code != 200:
-            raise self._refused(answer)
+            raise ModelLoadError(f"{self._url} does not answer ({error}): is the server running?") from error
+        if response.status_code != 200:
+            raise self._error(response)
         try:
-            known = [each["id"] for each in answer.json()["data"]]
+            names = [str(entry["id"]) for entry in response.json()["data"]]
         except (ValueError, KeyError, TypeError) as error:
-            raise ModelLoadError(f"{self._url} does not speak OpenAI's API: it lists no models") from error
-        if name is not None and name not in known:
-            raise ModelLoadError(f"{self._url} has no model {name}, but {', '.join(known) or 'none'}")
-        if name is None and len(known) != 1:
-            raise ConfigError(f"{self._url} has {len(known)} models: name one with --model ({', '.join(known)})")
-        return name or str(known[0])
+            raise ModelLoadError(f"{self._url} does not provide OpenAI's API: it lists no models") from error
+        if name is not None and name not in names:
+            raise ModelLoadError(f"{self._url} has no model {name}: it has {', '.join(names) or 'none'}")
+        if name is None and len(names) != 1:
+            raise ConfigError(f"{self._url} has {len(names)} models: name one with --model ({', '.join(names)})")
+        return name or names[0]
 
     def _begin(self, asked: Conversation) -> tuple[int, Iterator[Chunk]]:
         body = {
@@ -113,27 +112,27 @@ class RemoteSession(Session):
         return self.left_out, self._chunks(body)
 
     def _chunks(self, body: dict[str, Any]) -> Iterator[Chunk]:
-        """Yields the response; a server that is busy is asked again."""
+        """Streams the response; retries while the server is busy."""
         import httpx2
 
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                with self._client.stream("POST", "/v1/chat/completions", json=body) as answer:
-                    if answer.status_code == 200:
-                        yield from self._read(answer)
+                with self._client.stream("POST", "/v1/chat/completions", json=body) as response:
+                    if response.status_code == 200:
+                        yield from self._read_events(response)
                         return
-                    answer.read()
+                    response.read()
             except httpx2.TransportError as error:
                 raise GenerationError(f"the connection to {self._url} broke: {error}") from error
-            if answer.status_code != 429 or attempt == _ATTEMPTS:
-                raise self._refused(answer)
-            seconds = _seconds(answer)
-            self._waits(seconds)
+            if response.status_code != 429 or attempt == _ATTEMPTS:
+                raise self._error(response)
+            seconds = _retry_after(response)
+            self._on_wait(seconds)
             time.sleep(seconds)
 
-    def _read(self, answer: "httpx2.Response") -> Iterator[Chunk]:
+    def _read_events(self, response: "httpx2.Response") -> Iterator[Chunk]:
         ended = False
-        for line in answer.iter_lines():
+        for line in response.iter_lines():
             data = line.removeprefix("data:").strip()
             if not line.startswith("data:") or data == "[DONE]":
                 ended |= data == "[DONE]"
@@ -141,35 +140,32 @@ class RemoteSession(Session):
             try:
                 content = json.loads(data)
                 if content.get("error"):
-                    raise GenerationError(f"{self._url} could not go on: {content['error'].get('message')}")
-                self._take_usage(content.get("usage") or {})
+                    raise GenerationError(f"{self._url} failed: {content['error'].get('message')}")
+                usage = (content.get("usage") or {}).get("convmodel") or {}  # other servers do not report it
+                self.left_out = usage.get("left_out", self.left_out)
                 for choice in content.get("choices", [])[:1]:
                     text, reason = (choice.get("delta") or {}).get("content") or "", choice.get("finish_reason")
                     ended |= reason is not None
                     yield Chunk(text, reason)
             except (ValueError, AttributeError, TypeError) as error:
-                raise GenerationError(f"{self._url} does not speak OpenAI's API: {data[:80]}") from error
+                raise GenerationError(f"{self._url} does not provide OpenAI's API: {data[:80]}") from error
         if not ended:
-            raise GenerationError(f"{self._url} broke off in the middle; what came is kept, /retry asks again")
+            raise GenerationError(f"{self._url} broke off the stream: the text so far is kept; /retry tries again")
 
-    def _take_usage(self, usage: dict[str, Any]) -> None:
-        """Notes how many turns a convmodel server left out; others do not tell."""
-        self.left_out = (usage.get("convmodel") or {}).get("left_out", self.left_out)
-
-    def _refused(self, answer: "httpx2.Response") -> ConvModelError:
+    def _error(self, response: "httpx2.Response") -> ConvModelError:
         try:
-            said = answer.json()["error"]["message"]
+            message = response.json()["error"]["message"]
         except (ValueError, KeyError, TypeError):
-            said = f"status {answer.status_code}"
-        if answer.status_code in (401, 403):
-            return ConfigError(f"{self._url} refuses: {said}; give --api-key KEY")
-        if answer.status_code in (404, 503):
-            return ModelLoadError(f"{self._url}: {said}")
-        return GenerationError(f"{self._url} refuses: {said}")
+            message = f"status {response.status_code}"
+        if response.status_code in (401, 403):
+            return ConfigError(f"{self._url} refuses: {message}; give --api-key KEY")
+        if response.status_code in (404, 503):
+            return ModelLoadError(f"{self._url}: {message}")
+        return GenerationError(f"{self._url} refuses: {message}")
 
 
-def _seconds(answer: "httpx2.Response") -> float:
+def _retry_after(response: "httpx2.Response") -> float:
     try:
-        return min(_PATIENCE, max(0.1, float(answer.headers.get("retry-after", 1))))
+        return min(_TIMEOUT, max(0.1, float(response.headers.get("retry-after", 1))))
     except ValueError:
         return 1.0

@@ -1,18 +1,22 @@
-"""`convmodel selfchat`: models that talk to each other, to be listened to."""
+"""`convmodel selfchat`: models that chat with each other or with themselves.
 
-from itertools import islice
+Owns: what is printed of such a conversation. The conversation itself is `generation.self_chat`'s.
+"""
+
+from itertools import chain, islice
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
-from convmodel.cli.console import console, load_model, print_result
-from convmodel.cli.data_options import FormatOption
+from convmodel.cli.console import load_model, print_message, print_result
+from convmodel.cli.data_options import SOURCE_HELP, FormatOption
 from convmodel.cli.model_options import (
     GreedyOption,
+    MaxNewTokensOption,
     QuantizeOption,
     TemperatureOption,
     TopPOption,
-    sampling,
+    sampling_options,
 )
 from convmodel.conversation import DEFAULT_SPEAKERS, Conversation
 from convmodel.data.reading.reader import ConversationReader
@@ -26,70 +30,66 @@ from convmodel.generation.self_chat import SelfChat, SelfTalk, opening_of
 
 def command(
     models: Annotated[
-        list[str], typer.Argument(help="A model that takes all parts, or one for each speaker.", metavar="MODEL...")
+        list[str], Argument(help="One model for all speakers, or one model per speaker.", metavar="MODEL")
     ],
     *,
     speakers: Annotated[
-        str, typer.Option(help="Who takes part, by the names that the training data had, with commas between.")
+        str, Option(help="Names of the speakers, as in the training data, separated by commas.")
     ] = ",".join(DEFAULT_SPEAKERS),
-    opening: Annotated[str, typer.Option(help="What the first speaker says first.")] = "Hello",
+    opening: Annotated[str, Option(help="First turn of the conversation, by the first speaker.")] = "Hello",
     data: Annotated[
-        str | None, typer.Option(help="Conversations whose first turns open one each, instead of --opening.")
+        str | None, Option(help=f"Conversations whose first turns are used instead of --opening: {SOURCE_HELP}.")
     ] = None,
     format: FormatOption = AUTO,
-    limit: Annotated[int, typer.Option(min=1, help="How many conversations of --data.")] = 10,
-    turns: Annotated[int, typer.Option(min=1, help="How many turns are added at most.")] = 20,
+    limit: Annotated[int, Option(min=1, help="Maximum number of conversations to use from --data.")] = 10,
+    turns: Annotated[int, Option(min=1, help="Maximum number of turns to generate.")] = 20,
     greedy: GreedyOption = False,
     temperature: TemperatureOption = TEMPERATURE,
     top_p: TopPOption = TOP_P,
-    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest turn in tokens.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Makes sampling repeatable.")] = None,
-    through_loops: Annotated[bool, typer.Option("--through-loops", help="Go on where it goes round.")] = False,
+    max_new_tokens: MaxNewTokensOption = None,
+    seed: Annotated[int | None, Option(help="Seed of sampling, for repeatable results.")] = None,
+    through_loops: Annotated[
+        bool, Option("--through-loops", help="Continue when a conversation repeats itself, instead of stopping.")
+    ] = False,
     output: Annotated[
-        str | None, typer.Option("--output", help="A JSONL file to add the conversations to; `fit` reads it.")
+        str | None, Option("--output", help="JSONL file to append the conversations to; `convmodel fit` reads it.")
     ] = None,
     quantize: QuantizeOption = None,
 ) -> None:
-    """Lets a model talk to itself, or to another one, and tells where it goes round in a circle.
+    """Have a model chat with itself or with another model, and report when they repeat themselves.
 
-    `convmodel selfchat model`, `convmodel selfchat model other --opening "Hi, who are you?" --turns 40`
+    `convmodel selfchat model`
 
-    `convmodel selfchat model --data valid.jsonl --limit 50 --output talks.jsonl`
+    `convmodel selfchat model other --opening "Hi, who are you?" --turns 40`
+
+    `convmodel selfchat model --data valid.jsonl --limit 50 --output chats.jsonl`
     """
     names = [name.strip() for name in speakers.split(",")]
     if len(set(names)) < max(2, len(names)) or not all(names):
-        raise ConfigError(f"--speakers {speakers}: write at least two different names, with commas between")
+        raise ConfigError(f"--speakers {speakers}: write at least two different names, separated by commas")
     if len(models) not in (1, len(names)):
-        raise ConfigError(f"{len(models)} models for {len(names)} speakers ({speakers}): give one, or one for each")
+        raise ConfigError(f"{len(models)} models for {len(names)} speakers ({speakers}): give one, or one per speaker")
     if output is not None:
         require_appendable(output, fix="choose another --output")  # before the models are asked
     loaded = {name: load_model(name, quantize=quantize) for name in dict.fromkeys(models)}
     cast = dict(zip(names, [loaded[name] for name in models] * (len(names) if len(models) == 1 else 1), strict=True))
-    drawing = sampling(greedy=greedy, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens)
+    options = sampling_options(greedy=greedy, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens)
     results = []
-    for number, opened in enumerate(_openings(opening, data, format, names, limit)):
-        own_seed = {} if seed is None else {"seed": seed + number * turns}
-        talk = SelfTalk(
-            cast,
-            opened,
-            turns=turns,
-            stop_at_loop=not through_loops,
-            **own_seed,
-            **drawing,
-        )
+    for number, context in enumerate(_openings(opening, data, format, names, limit)):
+        if seed is not None:
+            options["seed"] = seed + number * turns
+        talk = SelfTalk(cast, context, turns=turns, stop_at_loop=not through_loops, **options)
         if number:
             print_result("")
-        for name, text in zip(opened.turn_speakers, opened.turns, strict=True):
-            print_result(f"{name}: {text}")
-        for name, text in talk:
+        for name, text in chain(zip(context.turn_speakers, context.turns, strict=True), talk):
             print_result(f"{name}: {text}")
         results.append(talk.result())
-        _tell(results[-1])
+        _print_summary(results[-1])
         if output is not None:
             append_line(output, to_record(results[-1].conversation), fix="choose another --output")
     if len(results) > 1:
         loops = sum(result.loop is not None for result in results)
-        console.print(f"{loops} of {len(results)} conversations went round in a circle", highlight=False)
+        print_message(f"{loops} of {len(results)} conversations repeat themselves")
 
 
 def _openings(opening: str, data: str | None, shape: str, names: list[str], limit: int) -> "list[Conversation]":
@@ -99,16 +99,15 @@ def _openings(opening: str, data: str | None, shape: str, names: list[str], limi
     return [opening_of(conversation.turns[conversation.pinned], names) for conversation in islice(reader, limit)]
 
 
-def _tell(result: SelfChat) -> None:
-    said = len(result.conversation.turns) - result.opening
-    notes = [f"{said} turns"]
+def _print_summary(result: SelfChat) -> None:
+    notes = [f"{len(result.conversation.turns) - result.opening} turns"]
     if result.loop:
-        again = "the same turn" if result.loop.period == 1 else f"the same {result.loop.period} turns"
-        notes.append(f"from turn {result.loop.first} on {again} again and again")
+        cycle = "the same turn" if result.loop.period == 1 else f"the same {result.loop.period} turns"
+        notes.append(f"from turn {result.loop.first} on, {cycle} over and over")
     if result.ended_by == "empty":
-        notes.append("ended by a response of nothing")
+        notes.append("ended by an empty response")
     if result.said_before:
-        notes.append(f"{result.said_before} of them said before by the same speaker")
+        notes.append(f"{result.said_before} repeat an earlier turn of the same speaker")
     if result.cut_off:
-        notes.append(f"{result.cut_off} cut off at the longest length")
-    console.print(f"({'; '.join(notes)})", style="dim", highlight=False, soft_wrap=True)
+        notes.append(f"{result.cut_off} cut off at the maximum length")
+    print_message(f"({'; '.join(notes)})", style="dim")

@@ -1,4 +1,7 @@
-"""`convmodel serve`: an OpenAI-compatible server with a page to talk on."""
+"""`convmodel serve`: an OpenAI-compatible server with a chat page.
+
+Owns: which keys, host names and model names the flags give. The server itself is `server.run`'s.
+"""
 
 import ipaddress
 import os
@@ -6,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Argument, Option
 
-from convmodel.cli.console import console, load_model
-from convmodel.cli.model_options import QuantizeOption, chosen_model
+from convmodel.cli.console import DEFAULT_MODEL, load_model, print_message
+from convmodel.cli.model_options import QuantizeOption, default_model
 from convmodel.errors import ConfigError, MissingExtraError
+from convmodel.files.hub import CHITCHAT
 from convmodel.files.json_lines import require_appendable
 from convmodel.server.settings import KEY_VARIABLE
 
@@ -21,53 +25,63 @@ if TYPE_CHECKING:
 def command(
     models: Annotated[
         list[str] | None,
-        typer.Argument(
-            help="Models: folders, hub ids or builtin:chitchat; NAME=MODEL to choose the name that clients use. By "
-            "default the folder model if there is one, else builtin:chitchat.",
-            show_default=False,
-            metavar="MODEL...",
+        Argument(
+            help=f"Models: folders, model ids on the Hub, or {CHITCHAT}; NAME=MODEL sets the name that clients use. "
+            f"[default: the folder {DEFAULT_MODEL} if it exists, else {CHITCHAT}]",
+            metavar="MODEL",
         ),
     ] = None,
     *,
-    host: Annotated[str, typer.Option(help="Address to listen at; others than this machine's own need a key.")] = (
-        "127.0.0.1"
-    ),
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at; 0 for any that is free.")] = 8000,
+    host: Annotated[
+        str, Option(help="Address to listen on; one that other machines can reach requires an API key.")
+    ] = "127.0.0.1",
+    port: Annotated[int, Option(min=0, max=65535, help="Port to listen on; 0 for any free port.")] = 8000,
     api_key: Annotated[
         list[str] | None,
-        typer.Option(help=f"A key that requests must carry; may be repeated. So may {KEY_VARIABLE} name one."),
+        Option(help=f"API key that requests must carry; may be repeated. {KEY_VARIABLE} adds one more."),
     ] = None,
-    api_key_file: Annotated[Path | None, typer.Option(help="A file of such keys, one a line.")] = None,
+    api_key_file: Annotated[Path | None, Option(help="File with API keys, one per line.")] = None,
     insecure_no_auth: Annotated[
-        bool, typer.Option("--insecure-no-auth", help="Listen to other machines without a key.")
+        bool, Option("--insecure-no-auth", help="Accept requests from other machines without a key.")
     ] = False,
     allowed_host: Annotated[
         list[str] | None,
-        typer.Option(help="A name under which browsers may reach this server; may be repeated; * for any."),
+        Option(help="Host name under which browsers may reach this server, or * for any; may be repeated."),
     ] = None,
-    max_queue: Annotated[int, typer.Option(min=1, max=10_000, help="Waiting requests a model; others get 429.")] = 64,
-    wait_limit: Annotated[float, typer.Option(min=1, max=3600, help="Seconds that a request may wait.")] = 60,
-    run_limit: Annotated[float, typer.Option(min=1, max=86400, help="Seconds that a response may take.")] = 600,
+    max_queue: Annotated[
+        int, Option(min=1, max=10_000, help="Waiting requests per model; further ones get status 429.")
+    ] = 64,
+    wait_limit: Annotated[float, Option(min=1, max=3600, help="Seconds that a request may wait in the queue.")] = 60,
+    run_limit: Annotated[float, Option(min=1, max=86400, help="Seconds that generating a response may take.")] = 600,
     drain_limit: Annotated[
-        float, typer.Option(min=0, max=3600, help="Seconds that responses may go on after SIGTERM.")
+        float, Option(min=0, max=3600, help="Seconds that running responses may continue after SIGTERM.")
     ] = 30,
     cache_memory: Annotated[
         int | None,
-        typer.Option(min=1, help="MiB for what each model remembers of conversations; a quarter of its weights."),
+        Option(
+            min=1,
+            help="MiB per model for the KV cache of past conversations; by default a quarter of its weights' size.",
+        ),
     ] = None,
     system_messages: Annotated[
-        bool, typer.Option("--system-messages", help="Take system messages though the model was trained without them.")
+        bool, Option("--system-messages", help="Accept system messages even if the model was trained without them.")
     ] = False,
     feedback: Annotated[
-        Path | None, typer.Option(help="Save thumbs and corrections in this file, which `convmodel fit` reads.")
+        Path | None, Option(help="JSONL file for ratings and corrections of responses, which `convmodel fit` reads.")
     ] = None,
-    votes: Annotated[Path | None, typer.Option(help="Save votes of the page in this file.")] = None,
+    votes: Annotated[
+        Path | None, Option(help="JSONL file for votes between two models' responses on the chat page.")
+    ] = None,
     quantize: QuantizeOption = None,
 ) -> None:
-    """Serves models: a page to talk on at /, and OpenAI's API under /v1.
+    """Serve models: a chat page at /, and OpenAI's API under /v1.
 
-    `curl` and any OpenAI client can ask it; logs are JSON, without what people say. SIGTERM ends it when all
-    responses in work have ended. See `docs/serving.md`.
+    `convmodel serve model`, then open http://127.0.0.1:8000
+
+    `convmodel serve --host 0.0.0.0 --api-key KEY small=models/small large=models/large`
+
+    `curl` and any OpenAI client work with it. Logs are JSON and contain no text of conversations. After SIGTERM the
+    server finishes the running responses, then exits. See `docs/serving.md`.
     """
     try:
         from convmodel.server.run import listen, run
@@ -78,8 +92,8 @@ def command(
     from convmodel.server.logs import use_json_logs
     from convmodel.server.middleware import host_names
 
-    keys = _keys(api_key or [], api_key_file)
-    hosts = _hosts(host, allowed_host or [], has_keys=bool(keys), insecure=insecure_no_auth)
+    keys = _collect_keys(api_key or [], api_key_file)
+    hosts = _check_hosts(host, allowed_host or [], has_keys=bool(keys), insecure=insecure_no_auth)
     settings = ServerSettings(
         api_keys=keys,
         hosts=host_names(host, hosts),
@@ -95,50 +109,45 @@ def command(
     for place in (feedback, votes):
         if place is not None:
             require_appendable(place)
-    named = _named(models or [chosen_model(None)])
-    opened = listen(host, port)
+    sources = _name_models(models or [default_model()])
+    listener = listen(host, port)
 
     def load() -> "Mapping[str, ConversationModel]":
-        loaded = {name: load_model(place, quantize=quantize) for name, place in named.items()}
+        loaded = {name: load_model(source, quantize=quantize) for name, source in sources.items()}
         address = f"[{host}]" if ":" in host else host
-        console.print(
-            f"Serving {', '.join(named)}; Ctrl+C ends it. Open http://{address}:{opened.getsockname()[1]} to talk; the "
-            "API is there under /v1.",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
+        url = f"http://{address}:{listener.getsockname()[1]}"
+        print_message(f"Serving {', '.join(sources)}: chat at {url}, API at {url}/v1. Ctrl+C stops the server.")
         return loaded
 
     use_json_logs()
-    run(ModelRegistry(load, settings), opened)
+    run(ModelRegistry(load, settings), listener)
 
 
-def _keys(given: Sequence[str], place: Path | None) -> tuple[str, ...]:
-    """Collects keys of all three places.
+def _collect_keys(flags: Sequence[str], file: Path | None) -> tuple[str, ...]:
+    """Collects the API keys of the flags, the environment and the file.
 
     Raises:
-        ConfigError: If the file cannot be read, or a key is none that a header can carry.
+        ConfigError: If the file cannot be read, or an HTTP header cannot carry a key.
     """
-    keys = [*given, *filter(None, [os.environ.get(KEY_VARIABLE)])]
-    if place is not None:
+    keys = [*flags, *filter(None, [os.environ.get(KEY_VARIABLE)])]
+    if file is not None:
         try:
-            keys += [line.strip() for line in place.read_text(encoding="utf-8").splitlines() if line.strip()]
+            keys += [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{place} cannot be read: {error}") from error
+            raise ConfigError(f"{file} cannot be read: {error}") from error
         if not keys:
-            raise ConfigError(f"{place} holds no key: write one a line")
+            raise ConfigError(f"{file} contains no key: write one per line")
     for key in keys:
         if not key.isascii() or not key.isprintable() or " " in key or not key:
-            raise ConfigError("a key is made of letters, digits and signs without spaces: give another one")
+            raise ConfigError("an API key is not valid: use ASCII letters, digits and symbols, without spaces")
     return tuple(dict.fromkeys(keys))
 
 
-def _hosts(host: str, allowed: Sequence[str], *, has_keys: bool, insecure: bool) -> list[str]:
-    """Checks that nobody listens to the world by accident, and returns the names that a Host header may have besides.
+def _check_hosts(host: str, allowed: Sequence[str], *, has_keys: bool, insecure: bool) -> list[str]:
+    """Checks that the server is not open to other machines by accident, and returns further valid Host headers.
 
     Raises:
-        ConfigError: If other machines could ask without a key.
+        ConfigError: If other machines could send requests without a key.
     """
     try:
         is_loopback = ipaddress.ip_address(host).is_loopback
@@ -148,25 +157,25 @@ def _hosts(host: str, allowed: Sequence[str], *, has_keys: bool, insecure: bool)
         return list(allowed)
     if not (has_keys or insecure):
         raise ConfigError(
-            f"{host} is reached by other machines: give --api-key KEY, or --insecure-no-auth if everybody may ask"
+            f"{host} can be reached by other machines: give --api-key KEY, or --insecure-no-auth to allow everybody"
         )
-    # A page of another site can be made to ask this server, but it knows no key.
+    # A page of another site can send requests to this server (DNS rebinding), but it does not know a key.
     return list(allowed) or (["*"] if has_keys else [])
 
 
-def _named(models: Sequence[str]) -> dict[str, str]:
-    """Gives each model the name that clients use.
+def _name_models(models: Sequence[str]) -> dict[str, str]:
+    """Returns the source of each model by the name that clients use.
 
     Raises:
-        ConfigError: If two have the same.
+        ConfigError: If two have the same name.
     """
-    named: dict[str, str] = {}
-    for given in models:
-        name, found, place = given.partition("=")
-        if not found:
-            place = given
-            name = given.rpartition(":")[2] if given.startswith("builtin:") else Path(given).resolve().name
-        if name in named:
+    sources: dict[str, str] = {}
+    for model in models:
+        name, equals, source = model.partition("=")
+        if not equals:
+            source = model
+            name = model.rpartition(":")[2] if model.startswith("builtin:") else Path(model).resolve().name
+        if name in sources:
             raise ConfigError(f"two models are called {name}: write NAME=MODEL for one of them")
-        named[name] = place
-    return named
+        sources[name] = source
+    return sources

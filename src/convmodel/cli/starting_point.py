@@ -1,12 +1,12 @@
-"""What `convmodel fit` starts from: a trained model, one whose vocabulary grows, or a new one.
+"""The model that `convmodel fit` trains: a pretrained one, one with an extended vocabulary, or a new one.
 
-Owns: which of these options go together, and what is said of the model.
+Owns: which of these options go together, and the messages about a new model or vocabulary.
 """
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from convmodel.cli.console import console, load_model, quieten_transformers
+from convmodel.cli.console import console, load_model, print_message, silence_transformers
 from convmodel.data.reading.reader import ConversationReader
 from convmodel.errors import ConfigError
 from convmodel.hf_model.from_scratch import SHAPES, fit_settings
@@ -20,14 +20,14 @@ BASE_MODEL = "gpt2"
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
-    """The options of `fit` that say what it starts from.
+class StartingPoint:
+    """The options of `fit` that choose the model to train.
 
     Attributes:
-        model: A trained model, if one was named.
-        from_scratch: The shape of a new one.
-        tokenizer: The folder of a new model's vocabulary.
-        grow_vocabulary: By how many entries a trained model's vocabulary grows.
+        model: A pretrained model, if one was named.
+        from_scratch: The size of a new model.
+        tokenizer: The folder with a new model's tokenizer.
+        grow_vocabulary: The number of entries to add to a pretrained model's vocabulary.
     """
 
     model: str | None
@@ -36,56 +36,56 @@ class Start:
     grow_vocabulary: int | None
 
     def check(self, train: str) -> None:
-        """Checks that the options go together.
+        """Checks that the options can be combined.
 
         Raises:
-            ConfigError: If they do not.
+            ConfigError: If they cannot.
         """
         if self.tokenizer is not None and self.from_scratch is None:
-            raise ConfigError("--tokenizer is the vocabulary of a new model: give --from-scratch too")
+            raise ConfigError("--tokenizer is the tokenizer of a new model: give --from-scratch too")
         if self.from_scratch is not None and self.model is not None:
             raise ConfigError("--model starts from a trained model and --from-scratch from a new one: give one of them")
         if self.from_scratch is not None and self.grow_vocabulary is not None:
-            raise ConfigError("--from-scratch learns a vocabulary of its own: leave --grow-vocabulary out")
+            raise ConfigError("--from-scratch trains its own vocabulary: leave --grow-vocabulary out")
         if train == "-" and (self.from_scratch is not None or self.grow_vocabulary is not None):
-            raise ConfigError("a vocabulary is learned first, from the same conversations: give a file instead of -")
+            raise ConfigError("the vocabulary is trained first, on the same conversations: give a file instead of -")
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The settings that suit it, where they differ from the defaults.
+        """The defaults that suit a new model, where they differ from those of `FitConfig`.
 
         Raises:
-            ConfigError: If there is no such shape.
+            ConfigError: If there is no such size.
         """
         return fit_settings(self.from_scratch) if self.from_scratch is not None else {}
 
     def describe(self) -> str:
-        """Says what is done."""
+        """Returns a few words on what the run does."""
         if self.from_scratch is not None:
             return f"training a new {self.from_scratch} model"
         return f"fine-tuning {self.model or BASE_MODEL}"
 
     def load(self, train: ConversationReader, config: FitConfig, *, validated: bool) -> "ConversationModel":
-        """Loads or makes the model.
+        """Loads the model or makes a new one.
 
         Raises:
-            ConvModelError: If there is none, or the data is malformed.
+            ConvModelError: If there is no such model, or the data is malformed.
         """
         if self.from_scratch is not None:
-            return _new_model(train, self.from_scratch, self.tokenizer, config, validated)
+            return _make_model(train, self.from_scratch, self.tokenizer, config, validated)
         if self.grow_vocabulary is None:
             return load_model(self.model or BASE_MODEL)
         if config.lora:
-            raise ConfigError("lora learns no rows of new entries: leave --grow-vocabulary out, or --lora")
-        return _grown(load_model(self.model or BASE_MODEL), train, self.grow_vocabulary)
+            raise ConfigError("lora does not train new embeddings: leave out --grow-vocabulary or --lora")
+        return _grow_vocabulary(load_model(self.model or BASE_MODEL), train, self.grow_vocabulary)
 
 
-def _new_model(
+def _make_model(
     train: ConversationReader, shape: str, tokenizer: str | None, config: FitConfig, validated: bool
 ) -> "ConversationModel":
-    """Makes an untrained model and says what it is, and whether it has more weights than there is to learn."""
-    with console.status("learning a vocabulary ..."):
-        quieten_transformers()
+    """Makes a model with random weights, reports its size, and warns if it is too large for the data."""
+    with console.status("training a vocabulary ..."):
+        silence_transformers()
         from convmodel.hf_model.from_scratch import make_model
         from convmodel.hf_model.loading import place
         from convmodel.layout.tokenizer import ConversationTokenizer
@@ -94,43 +94,39 @@ def _new_model(
         vocabulary = ConversationTokenizer.from_pretrained(tokenizer) if tokenizer else None
         new = make_model(train, shape, tokenizer=vocabulary, seed=config.seed)
         model = ConversationModel(place(new.hf_model, None), new.tokenizer)
-    _say(
-        f"a new GPT-2: {millions(new.parameters)} parameters, {len(new.tokenizer):,} entries in its vocabulary; "
-        f"about {millions(new.tokens)} tokens to learn from"
+    print_message(
+        f"a new GPT-2: {millions(new.parameters)} parameters, a vocabulary of {len(new.tokenizer):,} entries; "
+        f"about {millions(new.tokens)} training tokens"
     )
     if new.parameters > new.tokens:
-        cures = [] if validated else ["--valid, which keeps the model that is best on other conversations"]
-        cures += [] if config.dropout else ["--dropout 0.1"]
-        cures += ["a smaller shape"] if shape != next(iter(SHAPES)) else []
-        cures += ["more conversations", "a trained model to start from, with --model"]
-        _say(
-            "there are more parameters than tokens: it will soon know the conversations by heart. "
-            f"What helps: {'; '.join(cures)}",
+        fixes = [] if validated else ["--valid, which keeps the checkpoint that is best on held-out conversations"]
+        fixes += [] if config.dropout else ["--dropout 0.1"]
+        fixes += ["a smaller size"] if shape != next(iter(SHAPES)) else []
+        fixes += ["more conversations", "a pretrained model to start from, with --model"]
+        print_message(
+            "there are more parameters than tokens: the model will soon memorize the conversations. "
+            f"What helps: {'; '.join(fixes)}",
             style="yellow",
         )
     return model
 
 
-def _grown(model: "ConversationModel", train: ConversationReader, entries: int) -> "ConversationModel":
-    """Grows the vocabulary for the training conversations and says what that brings."""
+def _grow_vocabulary(model: "ConversationModel", train: ConversationReader, entries: int) -> "ConversationModel":
+    """Adds entries to the vocabulary for the training conversations, and reports how many tokens that saves."""
     from convmodel.hf_model.from_scratch import estimate_tokens
 
-    with console.status("growing the vocabulary ..."):
+    with console.status("extending the vocabulary ..."):
         turns = [turn for conversation in train for turn in conversation.turns]
-        before = len(model.tokenizer), estimate_tokens(model.tokenizer, turns)
+        old_size, old_tokens = len(model.tokenizer), estimate_tokens(model.tokenizer, turns)
         model.grow_vocabulary(turns, entries)
-        after = len(model.tokenizer), estimate_tokens(model.tokenizer, turns)
-    if after[0] - before[0] < entries:
-        _say(
-            f"there are only {after[0] - before[0]:,} new pieces that stand twice or more, not {entries:,}",
+        new_size, new_tokens = len(model.tokenizer), estimate_tokens(model.tokenizer, turns)
+    if new_size - old_size < entries:
+        print_message(
+            f"only {new_size - old_size:,} entries were added, not {entries:,}: no other piece occurs twice",
             style="yellow",
         )
-    _say(
-        f"the vocabulary grew from {before[0]:,} to {after[0]:,} entries; the conversations are now about "
-        f"{millions(after[1])} tokens instead of {millions(before[1])}"
+    print_message(
+        f"the vocabulary grew from {old_size:,} to {new_size:,} entries; the conversations are now about "
+        f"{millions(new_tokens)} tokens instead of {millions(old_tokens)}"
     )
     return model
-
-
-def _say(text: str, **options: Any) -> None:
-    console.print(text, highlight=False, markup=False, soft_wrap=True, **options)

@@ -1,13 +1,25 @@
-"""`convmodel tokenizer`: vocabularies of one's own."""
+"""`convmodel tokenizer`: trains vocabularies.
+
+Owns: what is printed of a new vocabulary. The training itself is `layout.vocabulary`'s.
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
-from convmodel.cli.console import console, print_json, print_table, program, quieten_transformers, require_free
-from convmodel.cli.data_options import FormatOption, OnErrorOption
-from convmodel.data.reading.reader import ConversationReader
+from convmodel.cli.console import (
+    check_output_dir,
+    console,
+    print_json,
+    print_message,
+    print_table,
+    program,
+    silence_transformers,
+)
+from convmodel.cli.data_options import SOURCE_HELP, FormatOption, OnErrorOption, open_reader
+from convmodel.cli.model_options import JsonOption
 from convmodel.data.reading.shapes import AUTO
 from convmodel.errors import SaveError
 from convmodel.hf_model.from_scratch import SHAPES, estimate_tokens, vocabulary_size
@@ -16,61 +28,55 @@ from convmodel.layout.vocabulary import KINDS, train_vocabulary
 if TYPE_CHECKING:
     from convmodel.layout.tokenizer import ConversationTokenizer
 
-SHOWN = 3
-"""Turns that are shown in pieces."""
+_EXAMPLES = 3  # turns shown as tokens
 
-app = typer.Typer(no_args_is_help=True, help="Learns vocabularies, for models that are trained from scratch.")
+app = typer.Typer(no_args_is_help=True)
 
 
 @app.callback()
 def group() -> None:
-    """Learns vocabularies, for models that are trained from scratch."""
+    """Train a tokenizer, for models that are trained from scratch."""
 
 
 @app.command("train")
 def train(
-    data: Annotated[
-        str,
-        typer.Argument(help="Conversations: a file, a folder, - or owner/name of the hub.", metavar="DATA"),
-    ],
+    data: Annotated[str, Argument(help=f"Conversations: {SOURCE_HELP}.", metavar="DATA")],
     *,
     vocab_size: Annotated[
         int | None,
-        typer.Option(
-            min=1, help="Entries; by default what suits a small model and this much text.", show_default=False
-        ),
+        Option(min=1, help="Number of entries; by default what suits the small model size and this much text."),
     ] = None,
     kind: Annotated[
-        str, typer.Option(help="bpe joins what often stands together; unigram maximises the likelihood of the text.")
+        str, Option(help="Algorithm: bpe (byte-pair encoding) or unigram (Unigram language model).")
     ] = KINDS[0],
-    output_dir: Annotated[str, typer.Option(help="The folder to write.")] = "tokenizer",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a vocabulary in the folder.")] = False,
+    output_dir: Annotated[str, Option(help="Folder to save the tokenizer in.")] = "tokenizer",
+    overwrite: Annotated[bool, Option("--overwrite", help="Replace a tokenizer in the output folder.")] = False,
     format: FormatOption = AUTO,
     on_error: OnErrorOption = "fail",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Learns a vocabulary from conversations of any language.
+    """Train a tokenizer on conversations in any language.
 
     `convmodel tokenizer train chats.jsonl --vocab-size 4000`
 
     `convmodel fit chats.jsonl --from-scratch small --tokenizer tokenizer`
 
-    It is made of bytes, so that any text of any script can be written in it. A larger one makes text shorter and the
-    model larger; rare entries are learned badly: some hundred bytes of text for each are a good start.
+    The tokenizer is byte-level: it encodes any text in any script. A larger vocabulary encodes text in fewer tokens but
+    makes the model larger, and models learn rare entries badly; a good start is an entry per few hundred bytes of text.
     """
-    require_vocabulary_folder(output_dir, overwrite=overwrite)
-    with console.status(f"learning a vocabulary from {data} ..."):
-        quieten_transformers()
+    check_tokenizer_dir(output_dir, overwrite=overwrite)
+    with console.status(f"training a vocabulary on {data} ..."):
+        silence_transformers()
         from convmodel.layout.tokenizer import ConversationTokenizer
 
-        reader = ConversationReader(data, shape=format, on_error=on_error)  # type: ignore[arg-type]
+        reader = open_reader(data, format, on_error)
         turns = [turn for conversation in reader for turn in conversation.turns]
         text_bytes = sum(len(turn.encode()) for turn in turns)
         entries = vocabulary_size(SHAPES["small"], text_bytes) if vocab_size is None else vocab_size
         tokenizer = ConversationTokenizer(train_vocabulary(turns, entries, kind))
         tokenizer.save_pretrained(output_dir)
         tokens = estimate_tokens(tokenizer, turns) - len(turns)
-    measured = {
+    result = {
         "entries": len(tokenizer),
         "kind": kind,
         "turns": len(turns),
@@ -80,43 +86,38 @@ def train(
         "output_dir": output_dir,
     }
     if as_json:
-        print_json(measured)
+        print_json(result)
         return
-    _show(measured, len(tokenizer) < entries)
-    for turn in turns[:SHOWN]:
+    _print(result, len(tokenizer) < entries)
+    for turn in turns[:_EXAMPLES]:
         console.print(
-            f"  {_in_pieces(tokenizer, turn)}", markup=False, highlight=False, overflow="ellipsis", no_wrap=True
+            f"  {_split_tokens(tokenizer, turn)}", markup=False, highlight=False, overflow="ellipsis", no_wrap=True
         )
-    console.print(
-        f"Learn from scratch with it:  {program()} fit {data} --from-scratch small --tokenizer {output_dir}",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
+    print_message(f"Train a model with it:  {program()} fit {data} --from-scratch small --tokenizer {output_dir}")
 
 
-def require_vocabulary_folder(folder: str, *, overwrite: bool) -> None:
-    """Checks that only a vocabulary may be replaced, and no model, which has the same files and more.
+def check_tokenizer_dir(folder: str, *, overwrite: bool) -> None:
+    """Checks that saving replaces at most a tokenizer, and not a model, whose folder has the same files and more.
 
     Raises:
-        SaveError: If something else would be.
+        SaveError: If it would replace something else.
     """
     if (Path(folder) / "config.json").exists():
         raise SaveError(f"{folder} holds a model: give another --output-dir")
-    require_free(folder, overwrite=overwrite, what="a vocabulary", marks=["tokenizer.json"])
+    check_output_dir(folder, overwrite=overwrite, content="a tokenizer", files=["tokenizer.json"])
 
 
-def _show(measured: dict[str, Any], fewer: bool) -> None:
+def _print(result: dict[str, Any], text_is_short: bool) -> None:
     rows = [
-        ("entries", f"{measured['entries']:,}" + (", all that the text has" if fewer else "")),
-        ("bytes of text a token", f"{measured['bytes_per_token']:.2f}"),
-        ("turns learned from", f"{measured['turns']:,}"),
+        ("entries", f"{result['entries']:,}" + (", all that this text yields" if text_is_short else "")),
+        ("bytes per token", f"{result['bytes_per_token']:.2f}"),
+        ("training turns", f"{result['turns']:,}"),
     ]
-    if measured["skipped"]:
-        rows.append(("rows that could not be used", f"{measured['skipped']:,}"))
-    print_table(("", str(measured["output_dir"])), rows)
+    if result["skipped"]:
+        rows.append(("skipped rows", f"{result['skipped']:,}"))
+    print_table(("", str(result["output_dir"])), rows)
 
 
-def _in_pieces(tokenizer: "ConversationTokenizer", turn: str) -> str:
-    """Shows where a turn is cut."""
+def _split_tokens(tokenizer: "ConversationTokenizer", turn: str) -> str:
+    """Returns a turn with bars between its tokens."""
     return "|".join(tokenizer.decode([index]) for index in tokenizer.encode(turn)).replace("\n", "\\n")
