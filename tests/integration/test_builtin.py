@@ -134,8 +134,8 @@ def test_with_a_vocabulary_that_grew_it_learns_another_script_faster(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--from-scratch", "tiny"], "--from-scratch learns a vocabulary of its own: leave --grow-vocabulary out"),
-        (["--model", CHITCHAT, "--lora"], "lora learns no rows of new entries: leave --grow-vocabulary out"),
+        (["--from-scratch", "tiny"], "--from-scratch trains its own vocabulary: leave --grow-vocabulary out"),
+        (["--model", CHITCHAT, "--lora"], "lora does not train new embeddings: leave out --grow-vocabulary"),
     ],
 )
 def test_what_does_not_go_with_a_vocabulary_that_grows(options: list[str], message: str, tmp_path: Path) -> None:

@@ -63,8 +63,8 @@ def test_good_data_is_shown_checked_and_estimated(doctor: Doctor) -> None:
     assert "✓ pass  leakage" in result.stdout
     assert "✓ pass  memory" in result.stdout
     assert "✗" not in result.stdout
-    assert "the run will take" in result.stdout
-    assert "tokens in a turn" in result.stdout
+    assert "time and memory estimate" in result.stdout
+    assert "tokens per turn" in result.stdout
 
 
 def test_machines_get_one_object(doctor: Doctor) -> None:
@@ -164,7 +164,7 @@ def test_text_of_users_never_becomes_markup(doctor: Doctor) -> None:
     result = doctor("gpt2", write("odd.jsonl", talk), "--no-estimate")
 
     assert result.exit_code == 0
-    assert "[/]  [bold]Bob  learned" in result.stdout
+    assert "[/]  [bold]Bob  supervised" in result.stdout
     assert "\x1b" not in result.stdout
     assert "⟨U+001B⟩" in result.stdout
 
@@ -191,7 +191,7 @@ def test_a_long_conversation_is_shown_in_part(doctor: Doctor) -> None:
     result = doctor("gpt2", write("long.jsonl", ["one two three four five"] * 400), "--no-estimate")
 
     assert "window 1 of " in result.stdout
-    assert "the report, --report FILE, has them all" in result.stdout
+    assert "--report FILE writes all of them" in result.stdout
     assert len(result.stdout) < 8000
 
 
@@ -208,7 +208,7 @@ def test_a_report_is_written(doctor: Doctor) -> None:
 
     page = Path("report.html").read_text(encoding="utf-8")
     assert json.loads(result.stdout)["estimate"]["steps"] == 30
-    assert "the report is in report.html" in result.stderr
+    assert "wrote the report to report.html" in result.stderr
     assert page.count("<svg") == 3
     assert "train.jsonl, to fine-tune gpt2" in page
     assert "What the run will take" in page

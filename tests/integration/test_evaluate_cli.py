@@ -16,7 +16,7 @@ def test_figures_with_intervals(run: Run, capfd: pytest.CaptureFixture[str]) -> 
     assert run("evaluate", "model", "--data", "test.jsonl") == 0
 
     out, _ = capfd.readouterr()
-    assert "bits a byte" in out
+    assert "bits per byte" in out
     assert " to " in out
 
 
@@ -69,7 +69,7 @@ def test_a_base_that_is_gone_is_told(run: Run, capfd: pytest.CaptureFixture[str]
     assert run("evaluate", "model", "--data", "test.jsonl", "--report", "report.json", "--responses", "0",
                "--distractors", "0", "--self-chats", "0") == 0  # fmt: skip
 
-    assert "not compared with the model before fine-tuning" in " ".join(capfd.readouterr().err.split())
+    assert "not compared with the base model" in " ".join(capfd.readouterr().err.split())
 
 
 @pytest.mark.parametrize(
@@ -87,3 +87,12 @@ def test_mistakes_are_told(run: Run, capfd: pytest.CaptureFixture[str], argument
     assert run(*arguments.split()) == 1
     assert word in " ".join(capfd.readouterr().err.split())
     assert not Path("report.pdf").exists()
+
+
+def test_evaluate_gives_json_to_machines(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    run("evaluate", "model", "--data", "test.jsonl", "--json")
+
+    result = json.loads(capfd.readouterr().out)
+
+    assert result["conversations"] == 4
+    assert result["perplexity"] > 1

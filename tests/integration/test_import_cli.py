@@ -70,7 +70,7 @@ def test_an_earlier_import_is_kept_unless_told_otherwise() -> None:
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("--split", "much", "split is 'much': write three shares, such as 0.9,0.05,0.05"),
+        ("--split", "much", "split is 'much': write three fractions, such as 0.9,0.05,0.05"),
         ("--gap", "long", "gap is 'long': write a number and s, m, h or d"),
         ("--format", "icq", "there is no format icq"),
         ("--on-error", "panic", "on_error is 'panic'"),

@@ -13,7 +13,7 @@ def test_it_teaches_a_head_which_then_ranks(run: Run, capfd: pytest.CaptureFixtu
     assert run("next-turn", "model", "train.jsonl", "--valid", "valid.jsonl") == 0
     out, _ = capfd.readouterr()
     assert "hits@1" in out
-    assert "by likelihood a token" in out
+    assert "hits@1 by likelihood per token" in out
     assert Path("model/next_turn_head.json").exists()
 
     assert (
@@ -38,7 +38,7 @@ def test_json_for_machines(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
         ("generate Hello --rerank next-turn -m gpt2", "`convmodel next-turn` makes one"),
         ("generate Hello --rerank best", "rerank is 'best'"),
         ("next-turn model nowhere.jsonl", "nowhere.jsonl"),
-        ("next-turn nowhere train.jsonl", "nowhere is no folder"),
+        ("next-turn nowhere train.jsonl", "nowhere is not a folder"),
     ],
 )
 def test_mistakes_are_told(run: Run, capfd: pytest.CaptureFixture[str], arguments: str, word: str) -> None:

@@ -54,7 +54,7 @@ def test_one_fit_becomes_a_picture(run: Run, capfd: pytest.CaptureFixture[str]) 
     assert rows(out)["training tokens"] == ["2,560"]
     assert rows(out)["tokens a second"] == ["405"]
     assert "settings that differ" not in out
-    assert err == "the curves are in curves.png\n"
+    assert err == "wrote the curves to curves.png\n"
 
 
 def test_fits_are_compared_in_a_page(run: Run, capfd: pytest.CaptureFixture[str]) -> None:

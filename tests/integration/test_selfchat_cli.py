@@ -30,7 +30,7 @@ def test_each_conversation_of_a_file_opens_one(run: Run, capfd: pytest.CaptureFi
     talks = out.split("\n\n")
     first_turns = [conversation.turns[0] for conversation in read_conversations("test.jsonl")][:3]
     assert [talk.partition("\n")[0] for talk in talks] == [f"Ann: {turn}" for turn in first_turns]
-    assert "of 3 conversations went round in a circle" in err
+    assert "of 3 conversations repeat themselves" in err
 
 
 def test_what_is_written_trains_a_model(run: Run, capfd: pytest.CaptureFixture[str]) -> None:

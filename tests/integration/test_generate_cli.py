@@ -1,4 +1,4 @@
-"""`convmodel generate --input`: the real command, killed again and again, writes the file of an undisturbed one."""
+"""`convmodel generate`: responses to arguments, and `--input`, which resumes after every kill with the same file."""
 
 import json
 import os
@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from convmodel import ConversationModel
 from convmodel.generation.batched import TOGETHER
+
+Run = Callable[..., int]
 
 CONTEXTS = 4 * TOGETHER + 7
 
@@ -84,8 +87,43 @@ def test_killed_again_and_again_it_writes_the_same_file(
         ("--input test.jsonl --output valid.jsonl", "valid.jsonl is there already"),
     ],
 )
-def test_mistakes_are_told(
-    run: Callable[..., int], capfd: pytest.CaptureFixture[str], arguments: str, word: str
-) -> None:
+def test_mistakes_are_told(run: Run, capfd: pytest.CaptureFixture[str], arguments: str, word: str) -> None:
     assert run("generate", *arguments.split()) == 1
     assert word in " ".join(capfd.readouterr().err.split())
+
+
+def test_generate_gives_json_to_machines(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    run("generate", "Hello", "How are you", "--json", "-n", "2", "-o", "num_beams=2")
+
+    result = json.loads(capfd.readouterr().out)
+
+    assert result["responses"][0] == "Good thank you"
+    assert len(result["responses"]) == 2
+    assert result["finish_reasons"][0] == "stop"
+    assert result["prompt_tokens"] == 7
+
+
+def test_without_a_model_of_ones_own_the_built_in_one_answers(
+    run: Run,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    built_in = ConversationModel.from_pretrained("builtin:chitchat").generate(["Hello"]).responses[0]
+    assert run("generate", "Hello") == 0
+    own = capfd.readouterr().out
+    monkeypatch.chdir(tmp_path_factory.mktemp("project"))
+    Path("model").mkdir()
+    Path("model/net.py").touch()  # a folder of this name that is no model
+
+    assert run("generate", "Hello") == 0
+
+    assert capfd.readouterr().out == f"{built_in}\n" != own
+
+
+def test_a_responder_who_has_not_spoken_is_told(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run("generate", "Hello", "How are you", "--reply-as", "Ann") == 0
+    assert "Ann has not spoken yet" in capfd.readouterr().err
+    assert run("generate", "Hello", "--reply-as", "Ann") == 0
+    assert run("generate", "Hello", "How are you", "--reply-as", "user") == 0
+    assert "has not spoken" not in capfd.readouterr().err

@@ -1,4 +1,4 @@
-"""`convmodel chat --url`: the terminal talks with a server, ours or a broken one."""
+"""`convmodel chat --url`: chats with a server, ours or a broken one."""
 
 import io
 import json
@@ -81,7 +81,7 @@ def test_the_terminal_talks_with_a_server(
         assert run("chat", "--url", server.url, "--model", "tiny") == 0
     said = capsys.readouterr()
     assert said.out.splitlines() == ["Hi there", "Hey", "Fine"]
-    assert "taken back: And you?" in said.err
+    assert "removed: And you?" in said.err
     assert json.loads((reader_folder / "talk.jsonl").read_text())["turns"] == ["Hello", "Hey"]
 
 
@@ -118,7 +118,7 @@ def test_models_and_keys_are_asked_for(server: Serving, served_models: dict[str,
 
 
 def test_nobody_there_and_no_api_are_told() -> None:
-    with pytest.raises(ModelLoadError, match=r"does not answer.*is the server started"):
+    with pytest.raises(ModelLoadError, match=r"does not answer.*is the server running"):
         RemoteSession("http://127.0.0.1:9")
     with pytest.raises(ModelLoadError, match="does not answer"):
         RemoteSession("localhost:8000")
@@ -129,7 +129,7 @@ def test_nobody_there_and_no_api_are_told() -> None:
 def test_a_busy_server_is_asked_again() -> None:
     waited: list[float] = []
     answers = MODELS, BUSY, BUSY, stream(chunk("Hi"), chunk(None, "stop"))
-    with saying(*answers) as url, RemoteSession(url, waits=waited.append) as session:
+    with saying(*answers) as url, RemoteSession(url, on_wait=waited.append) as session:
         assert session.respond("Hello") == "Hi"
     assert waited == [0.2, 0.2]
 
@@ -144,8 +144,8 @@ def test_a_stream_that_breaks_keeps_what_came() -> None:
 @pytest.mark.parametrize(
     ("answer", "error", "words"),
     [
-        (stream({"error": {"message": "the model failed"}}), GenerationError, "could not go on: the model failed"),
-        (stream(["no", "chunk"]), GenerationError, "does not speak OpenAI's API"),
+        (stream({"error": {"message": "the model failed"}}), GenerationError, "failed: the model failed"),
+        (stream(["no", "chunk"]), GenerationError, "does not provide OpenAI's API"),
         (plain("400 Bad Request", {"error": {"message": "too long"}}), GenerationError, "refuses: too long"),
         (plain("503 Service Unavailable", "oh"), ModelLoadError, "status 503"),
         (b"nonsense\r\n\r\n", GenerationError, "broke"),
@@ -159,4 +159,4 @@ def test_what_goes_wrong_leaves_the_session_as_it_was(answer: bytes, error: type
 
 def test_quantizing_is_the_servers(run: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
     assert run("chat", "--url", "http://127.0.0.1:9", "--quantize", "int8") == 1
-    assert "the server with that --url has its own" in capsys.readouterr().err
+    assert "--quantize does not apply to the model of a server" in capsys.readouterr().err

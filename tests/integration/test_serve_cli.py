@@ -1,0 +1,102 @@
+"""`convmodel serve` as people run it: keys, logs, the end, and mistakes in its options."""
+
+import json
+import os
+import signal
+import socket
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from serving import program, wait_until
+
+from convmodel import ConversationModel
+
+pytestmark = pytest.mark.loopback
+
+
+def test_the_program_logs_json_without_texts_and_ends_well(tmp_path: Path) -> None:
+    """Three streams of 300 tokens are in work when the signal comes."""
+    secret = "Grandmother's secret"
+    (tmp_path / "keys").write_text("key-of-file\n\nanother\n")
+    arguments = ["builtin:chitchat", "mine=builtin:chitchat", "--api-key-file", "keys", "--api-key", "key-of-option"]
+    with program(tmp_path, *arguments, key="key-of-environment", CONVMODEL_API_KEY="key-of-environment") as served:
+        wait_until(served.ready, 60)
+        for key in ("key-of-file", "another", "key-of-option", "key-of-environment"):
+            served.key = key
+            assert [model["id"] for model in served.get("/v1/models").json["data"]] == ["chitchat", "mine"]
+        assert served.get("/v1/models", Authorization="Bearer key-of-nobody").status == 401
+        said = [{"role": "user", "content": secret}]
+        ends = {
+            str(index): -100 for index in ConversationModel.from_pretrained("builtin:chitchat").tokenizer.stop_token_ids
+        }
+        asked = {"model": "mine", "messages": said, "stream": True, "max_completion_tokens": 300,
+                 "logit_bias": ends, "stream_options": {"include_usage": True}}  # fmt: skip
+        with ThreadPoolExecutor() as pool:
+            streams = [pool.submit(served.post, "/v1/chat/completions", **asked) for _ in range(3)]
+            wait_until(lambda: b'convmodel_running_requests{model="mine"} 3.0' in served.get("/metrics").body)
+            assert served.end(signal.SIGTERM) == 0
+        for stream in streams:
+            assert stream.result().events[-2]["usage"]["completion_tokens"] == 300
+            assert stream.result().events[-1] == "[DONE]"
+        lines = served.output().splitlines()
+    assert secret not in "".join(lines)
+    assert "key-of" not in "".join(lines)
+    logged = [json.loads(line) for line in lines if line.startswith("{")]
+    assert "Serving chitchat, mine: chat at http://127.0.0.1:" in "".join(lines)
+    asked_for = [each for each in logged if each["message"] == "request"]
+    assert {each["status"] for each in asked_for} >= {200, 401}
+    assert all(each.keys() >= {"at", "level", "request", "method", "route", "status", "seconds"} for each in asked_for)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--host", "0.0.0.0"], "0.0.0.0 can be reached by other machines: give --api-key"),
+        (["--host", "::"], ":: can be reached by other machines"),
+        (["--host", "192.0.2.7", "--api-key", "key"], "cannot listen at 192.0.2.7:"),
+        (["builtin:chitchat", "builtin:chitchat"], "two models are called chitchat: write NAME=MODEL"),
+        (["a=model", "a=gpt2"], "two models are called a"),
+        (["no-such-folder"], "no-such-folder"),
+        (["--feedback", "no/such/folder/file"], "no/such/folder/file cannot be written"),
+        (["--votes", "."], ". cannot be written"),
+        (["--api-key", "two words"], "an API key is not valid"),
+        (["--api-key", ""], "an API key is not valid"),
+        (["--api-key-file", "no-such-file"], "no-such-file cannot be read"),
+        (["--api-key-file", "empty"], "empty contains no key"),
+        (["--port", "TAKEN"], "give another --port"),
+    ],
+)
+def test_what_is_wrong_with_the_command_is_told_in_one_line(
+    run: Callable[..., int],
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.setattr("convmodel.server.logs.use_json_logs", lambda: None)  # pytest's handlers stay as they are
+    Path("empty").touch()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        given = [port if each == "TAKEN" else each for each in arguments]
+        # Not "port 0" alone, so that nothing listens where a default port would be.
+        assert run("serve", *given, *([] if "--port" in given else ["--port", "0"])) == 1
+    shown = capfd.readouterr().err
+    [line] = [line for line in shown.splitlines() if message in line]
+    assert "Traceback" not in shown
+    assert len(line) < 400
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_file_that_may_not_be_written(run: Callable[..., int], capfd: pytest.CaptureFixture[str]) -> None:
+    Path("locked").touch(0o400)
+    assert run("serve", "--feedback", "locked") == 1
+    assert "locked cannot be written" in capfd.readouterr().err
+
+
+def test_help_teaches(run: Callable[..., int], capfd: pytest.CaptureFixture[str]) -> None:
+    assert run("serve", "--help") == 0
+    shown = " ".join(capfd.readouterr().out.split())
+    for word in ("NAME=MODEL", "--api-key-file", "--insecure-no-auth", "CONVMODEL_API_KEY", "SIGTERM", "--feedback"):
+        assert word in shown
