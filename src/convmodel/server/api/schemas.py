@@ -271,6 +271,12 @@ class ResponsesRequest(Generation):
     instructions: Text | None = None
     max_output_tokens: NewTokens | None = None
 
+    @model_validator(mode="after")
+    def _check_messages(self) -> Self:
+        if self.instructions and not isinstance(self.input, str) and len(self.input) == MAX_MESSAGES:
+            raise ValueError(f"input and instructions have more than {MAX_MESSAGES} messages")
+        return self
+
     def as_chat(self) -> ChatRequest:
         """Returns the same request in the form of chat completions."""
         messages = [Message(role="user", content=self.input)] if isinstance(self.input, str) else [

@@ -4,6 +4,7 @@ Owns: the names of the metrics. None of them contains text of a conversation.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -21,27 +22,14 @@ class Metrics:
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         self._gauges: dict[str, Gauge] = {}
-        model = ["model"]
-        self.requests = Counter(
-            "convmodel_http_requests", "Answered requests.", ["route", "status"], registry=self._registry
-        )
-        self.refused = Counter(
-            "convmodel_refused_requests", "Requests refused because the queue was full.", model, registry=self._registry
-        )
-        self._generations = Counter(
-            "convmodel_generations", "Finished generations.", ["model", "outcome"], registry=self._registry
-        )
-        self._tokens = Counter(
-            "convmodel_tokens", "Tokens of prompts, those of them found in the cache, and of responses.",
-            ["model", "kind"], registry=self._registry,
-        )  # fmt: skip
-        self._queued = Histogram(
-            "convmodel_queue_seconds", "How long requests waited.", model, buckets=_SECONDS, registry=self._registry
-        )
-        self._first_token = Histogram(
-            "convmodel_first_token_seconds", "Time from a request's arrival to its first token.", model,
-            buckets=_SECONDS, registry=self._registry,
-        )  # fmt: skip
+        counter = partial(Counter, namespace="convmodel", registry=self._registry)
+        self.requests = counter("http_requests", "Answered requests.", ["route", "status"])
+        self.refused = counter("refused_requests", "Requests refused because the queue was full.", ["model"])
+        self._generations = counter("generations", "Finished generations.", ["model", "outcome"])
+        self._tokens = counter("tokens", "Tokens of prompts, of these in the cache, of responses.", ["model", "kind"])
+        seconds = partial(Histogram, namespace="convmodel", buckets=_SECONDS, registry=self._registry)
+        self._queued = seconds("queue_seconds", "How long requests waited.", ["model"])
+        self._first_token = seconds("first_token_seconds", "From a request's arrival to its first token.", ["model"])
 
     def add_gauges(self, model: str, gauges: Mapping[str, tuple[str, Callable[[], float]]]) -> None:
         """Adds gauges of a model: a description by name, and a function that returns the current value."""

@@ -4,7 +4,6 @@ Owns: model ids, loading the models while the server already listens, and whethe
 """
 
 import asyncio
-import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -24,8 +23,6 @@ from convmodel.server.serving.metrics import Metrics
 from convmodel.server.serving.scheduler import Scheduler
 from convmodel.server.serving.stores import FeedbackStore, VoteStore
 from convmodel.server.settings import ServerSettings
-
-logger = logging.getLogger(__name__)
 
 Loader = Callable[[], Mapping[str, ConversationModel]]
 

@@ -94,14 +94,6 @@ class Scheduler:
         Raises:
             ApiError: 503 if the server is shutting down, 429 if the queue is full.
         """
-        self._check_queue()
-        self._reserved += 1
-        try:
-            yield
-        finally:
-            self._reserved -= 1
-
-    def _check_queue(self) -> None:
         if self.draining:
             raise unavailable("the server is shutting down: try again, and another one may answer", "draining", 1)
         if (waiting := self.waiting) >= self._settings.max_queue:
@@ -114,6 +106,11 @@ class Scheduler:
                 code="queue_full",
                 headers={"Retry-After": str(seconds)},
             )
+        self._reserved += 1
+        try:
+            yield
+        finally:
+            self._reserved -= 1
 
     def submit(self, job: Job) -> None:
         """Adds a request whose place was reserved."""
@@ -130,7 +127,11 @@ class Scheduler:
         deadline = time.monotonic() + seconds
         while self._jobs or self._new or self._reserved:
             if time.monotonic() > deadline:
-                self._fail_all(unavailable("the server stopped before the response was complete", "draining", 1))
+                with self._changed:
+                    for job in (*self._jobs, *self._new):
+                        if not job.request.done:
+                            message = "the server stopped before the response was complete"
+                            job.request.error = unavailable(message, "draining", 1)
                 return
             await asyncio.sleep(0.02)
 
@@ -141,7 +142,7 @@ class Scheduler:
             self._changed.notify()
         self._thread.join(timeout=30)
 
-    # Everything below runs in the engine's thread, except `_fail_all`.
+    # Everything below runs in the engine's thread.
 
     def _run(self) -> None:
         while True:
@@ -213,12 +214,6 @@ class Scheduler:
         if isinstance(request.error, Exception) and not isinstance(request.error, ApiError):
             logger.error("a response of %s failed", self._name, exc_info=request.error)
         self._metrics.record_generation(self._name, job, outcome)
-
-    def _fail_all(self, error: Exception) -> None:
-        with self._changed:
-            for job in (*self._jobs, *self._new):
-                if not job.request.done:
-                    job.request.error = error
 
 
 def _deliver(updates: list[tuple[Job, Updates]]) -> None:

@@ -49,6 +49,13 @@ def test_prompts_times_n_is_limited() -> None:
     assert CompletionRequest.model_validate(body | {"n": 2}).prompts == ["a", "b", "c"]
 
 
+def test_instructions_count_as_a_message() -> None:
+    body = {"model": "m", "input": [{"role": "user", "content": "Hi"}] * 4096}
+    assert len(ResponsesRequest.model_validate(body).as_chat().messages) == 4096
+    with pytest.raises(ValidationError, match="more than 4096 messages"):
+        ResponsesRequest.model_validate(body | {"instructions": "Be kind"})
+
+
 def test_responses_become_chat_requests() -> None:
     parts = [{"type": "input_text", "text": "Hi"}, {"type": "input_text", "text": "there"}]
     body = ResponsesRequest.model_validate(
