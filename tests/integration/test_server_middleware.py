@@ -296,6 +296,7 @@ def samples(server: Serving) -> dict[tuple[str, ...], float]:
 
 
 def test_metrics_move_and_have_few_labels(server: Serving) -> None:
+    assert server.chat(max_tokens=1).status == 200  # a model's first generation creates its histograms
     wait_until(server.is_idle)
     before = samples(server)
     assert server.chat(max_tokens=3, temperature=0, n=1).json["usage"]["completion_tokens"] == 3
