@@ -49,7 +49,7 @@ def test_what_was_judged_before_is_not_asked_again(
     [
         ("compare model model --data test.jsonl", "against itself"),
         ("compare model gpt2 --data -", "no standard input"),
-        ("compare model gpt2 --data test.jsonl --votes train.jsonl", "train.jsonl:1: this is no vote"),
+        ("compare model gpt2 --data test.jsonl --votes train.jsonl", "train.jsonl:1: this is not a vote"),
     ],
 )
 def test_mistakes_are_told(run: Run, capfd: pytest.CaptureFixture[str], arguments: str, word: str) -> None:

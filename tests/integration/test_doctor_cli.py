@@ -211,7 +211,7 @@ def test_a_report_is_written(doctor: Doctor) -> None:
     assert "wrote the report to report.html" in result.stderr
     assert page.count("<svg") == 3
     assert "train.jsonl, to fine-tune gpt2" in page
-    assert "What the run will take" in page
+    assert "Time and memory estimate" in page
 
 
 def test_bad_rows_and_settings_are_errors_before_anything_is_loaded(doctor: Doctor) -> None:

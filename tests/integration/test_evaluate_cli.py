@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from convmodel.data.reading.reader import ConversationReader
-from convmodel.report.evaluation.results import data_identity
+from convmodel.report.evaluation.results import data_fingerprint
 
 Run = Callable[..., int]
 
 
-def test_figures_with_intervals(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+def test_metrics_with_intervals(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
     assert run("evaluate", "model", "--data", "test.jsonl") == 0
 
     out, _ = capfd.readouterr()
@@ -33,7 +33,7 @@ def test_two_models_are_compared_and_json_has_it_all(run: Run, capfd: pytest.Cap
         ("the nearest training context", "gpt2"),
     ]
     assert found["comparisons"][0]["verdict"].startswith("gpt2 against model: ")
-    assert {"bleu", "hits_at_1", "copied"} <= found["models"][0]["figures"].keys()
+    assert {"bleu", "hits_at_1", "copied"} <= found["models"][0]["metrics"].keys()
 
 
 def test_a_model_against_itself_does_not_differ(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
@@ -51,7 +51,7 @@ def test_reports_have_the_model_before_fine_tuning_beside(run: Run, capfd: pytes
 
     base = str(Path("gpt2").resolve())
     found = json.loads(Path("report.json").read_text(encoding="utf-8"))
-    training = data_identity(ConversationReader("train.jsonl"))
+    training = data_fingerprint(ConversationReader("train.jsonl"))
     assert (found["data"]["training"], found["data"]["training_sha256"]) == ("train.jsonl", training)
     assert training in Path("report.html").read_text(encoding="utf-8")
     assert [each["name"] for each in found["models"]] == ["new", base, "the nearest training context"]

@@ -50,9 +50,9 @@ def test_one_fit_becomes_a_picture(run: Run, capfd: pytest.CaptureFixture[str]) 
 
     out, err = capfd.readouterr()
     assert Path("curves.png").read_bytes().startswith(b"\x89PNG")
-    assert rows(out)["updates"] == ["20"]
+    assert rows(out)["steps"] == ["20"]
     assert rows(out)["training tokens"] == ["2,560"]
-    assert rows(out)["tokens a second"] == ["405"]
+    assert rows(out)["tokens per second"] == ["405"]
     assert "settings that differ" not in out
     assert err == "wrote the curves to curves.png\n"
 
@@ -71,7 +71,7 @@ def test_fits_are_compared_in_a_page(run: Run, capfd: pytest.CaptureFixture[str]
     assert "training tokens</text>" in page
 
 
-def test_machines_get_the_figures(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+def test_machines_get_the_metrics(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
     assert run("small", "large", "--json") == 0
 
     found = json.loads(capfd.readouterr().out)
@@ -96,7 +96,7 @@ def test_machines_get_the_figures(run: Run, capfd: pytest.CaptureFixture[str]) -
     [
         (["gone"], "there is no file or folder gone"),
         (["small", "small"], "small is given twice"),
-        (["small", "-o", "curves.jpg"], "curves.jpg is no name for curves: end it in .png or .html"),
+        (["small", "-o", "curves.jpg"], "curves.jpg is not a name for curves: end it in .png or .html"),
         (["small", "-o", "folder.png"], "folder.png cannot be written: it is a folder; give a file"),
         (["small", "--by", "hours"], "by is 'hours': it must be steps or tokens"),
         (["bad"], "bad/metrics.jsonl:2: "),

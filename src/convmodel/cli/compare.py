@@ -94,15 +94,16 @@ def _generate_pairs(
     options: dict[str, object],
 ) -> list[Vote]:
     """Generates the responses of both models to the same contexts, as votes without a winner."""
-    from convmodel.report.evaluation.evaluate import Settings, chosen_contexts, respond
+    from convmodel.report.evaluation.evaluate import choose_contexts, generate_exchanges
+    from convmodel.report.evaluation.model_evaluation import Settings
 
     settings = Settings(generation=options, seed=seed)
-    chosen = chosen_contexts(conversations, number, seed)
+    chosen = choose_contexts(conversations, number, seed)
     responses = []
     for name in models:
         model = load_model(name, quantize=quantize)
         with console.status(f"{name}: generating responses ..."):
-            responses.append(respond(model, conversations, chosen, settings)[0])
+            responses.append(generate_exchanges(model, conversations, chosen, settings)[0])
     return [
         Vote(list(first.context.turns), list(models), [first.response, second.response], None)
         for first, second in zip(*responses, strict=True)

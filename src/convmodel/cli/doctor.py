@@ -103,10 +103,10 @@ def _examine(
 
 
 def _write(path: Path, title: str, examination: "Examination", windows: "list[list[ShownToken]]") -> None:
-    from convmodel.report.doctor_page import write_report
+    from convmodel.report.doctor_page import write_doctor_page
 
     with console.status(f"writing {path} ..."):
-        write_report(
+        write_doctor_page(
             path,
             title=title,
             checks=examination.checks,

@@ -36,9 +36,8 @@ from convmodel.generation.defaults import TEMPERATURE, TOP_P
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from convmodel.evaluation.metric import Estimate
-    from convmodel.report.evaluation.evaluate import Evaluated
-    from convmodel.report.evaluation.results import ReportCard
+    from convmodel.report.evaluation.model_evaluation import ModelEvaluation
+    from convmodel.report.evaluation.results import EvaluationReport
 
 _DEFAULTS = {"responses": 100, "distractors": 9, "self_chats": 20}
 
@@ -145,7 +144,7 @@ def command(
 
         update_model_card(Path(models[0]), report_card)
     if as_json:
-        likelihood = report_card.models[0].result
+        likelihood = report_card.models[0].likelihood
         print_json((likelihood.to_dict() if likelihood and len(models) == 1 else {}) | report_card.to_dict())
     else:
         _print(report_card)
@@ -167,18 +166,19 @@ def _evaluate(
     find_base: bool,
     quantize: str | None,
     settings: dict[str, Any],
-) -> "ReportCard":
+) -> "EvaluationReport":
     """Loads and measures one model after the other."""
     conversations = [*data]
     training = None if train is None else ConversationReader(train, on_error=settings["on_error"])
     if training is not None:
         next(iter(training))  # reports an unreadable file before anything is measured
-    from convmodel.report.evaluation.evaluate import Settings, evaluate_model
-    from convmodel.report.evaluation.results import data_identity, make_card, nearest_context
+    from convmodel.report.evaluation.evaluate import evaluate_model
+    from convmodel.report.evaluation.model_evaluation import Settings
+    from convmodel.report.evaluation.results import data_fingerprint, make_report, nearest_context
 
     options = Settings(**settings)
 
-    def measure(name: str) -> "Evaluated":
+    def measure(name: str) -> "ModelEvaluation":
         model = load_model(name, quantize=quantize)
         with console.status(f"measuring {name} ...") as status:
             return evaluate_model(
@@ -187,7 +187,7 @@ def _evaluate(
                 conversations,
                 options,
                 training=training,
-                say=lambda stage: status.update(f"{name}: {stage} ..."),
+                progress=lambda stage: status.update(f"{name}: {stage} ..."),
             )
 
     measured = [measure(name) for name in dict.fromkeys(models)]
@@ -198,11 +198,11 @@ def _evaluate(
         nearest = nearest_context(measured[0], training) if training is not None and options.responses else None
         facts: dict[str, Any] = {"name": str(data.source), "skipped": data.problems.count}
         if training is not None:
-            facts |= {"training": str(training.source), "training_sha256": data_identity(training)}
-        return make_card(measured, conversations, options, data=facts, base=before, nearest=nearest)
+            facts |= {"training": str(training.source), "training_sha256": data_fingerprint(training)}
+        return make_report(measured, conversations, options, data=facts, base=before, nearest=nearest)
 
 
-def _measure_recorded_base(models: list[str], measure: "Callable[[str], Evaluated]") -> "Evaluated | None":
+def _measure_recorded_base(models: list[str], measure: "Callable[[str], ModelEvaluation]") -> "ModelEvaluation | None":
     """Measures the base model that the first model's card names, if it can still be loaded."""
     from convmodel.report.evaluation.base_model import recorded_base
 
@@ -216,29 +216,25 @@ def _measure_recorded_base(models: list[str], measure: "Callable[[str], Evaluate
         return None
 
 
-def _write(path: Path, card: "ReportCard") -> None:
-    from convmodel.report.evaluation.files import write_report
+def _write(path: Path, card: "EvaluationReport") -> None:
+    from convmodel.report.evaluation.files import write_evaluation_report
 
     with console.status(f"writing {path} ..."):
-        write_report(path, card)
+        write_evaluation_report(path, card)
     print_message(f"wrote the report to {path}")
 
 
-def _print(card: "ReportCard") -> None:
+def _print(card: "EvaluationReport") -> None:
     """Prints a table with a row per metric and a column per model, and a verdict per comparison."""
-    from convmodel.report.evaluation.explanations import shown
-    from convmodel.report.evaluation.results import estimates
+    from convmodel.report.evaluation.explanations import Cell
 
-    names = list(
-        dict.fromkeys((figure.name, figure.label, figure.percent) for each in card.models for figure in each.figures)
-    )
-    columns = [estimates(each.figures, card.settings.seed) for each in card.models]
-
-    def cell(estimate: "Estimate | None", percent: bool) -> str:
-        return "" if estimate is None else shown(estimate, percent)
-
-    rows = [(label, *(cell(column.get(name), percent) for column in columns)) for name, label, percent in names]
-    results = [each.result for each in card.models]
+    columns = [
+        {each.name: Cell.of(each.estimate(card.settings.seed), each.definition.percent).text for each in model.metrics}
+        for model in card.models
+    ]
+    labels = {metric.name: metric.definition.label for model in card.models for metric in model.metrics}
+    rows = [(label, *(column.get(name, "") for column in columns)) for name, label in labels.items()]
+    results = [each.likelihood for each in card.models]
     fields = {
         "supervised tokens": "tokens",
         "conversations": "conversations",
@@ -251,7 +247,7 @@ def _print(card: "ReportCard") -> None:
             rows.append((label, *("" if count is None else f"{count:,}" for count in counts)))
     if skipped := card.data["skipped"] + max((result.skipped for result in results if result), default=0):
         rows.append(("skipped rows", *(f"{skipped:,}" for _ in results)))
-    left_out = [len(each.asked) - len(each.exchanges) for each in card.models]
+    left_out = [len(each.requested) - len(each.exchanges) for each in card.models]
     if any(left_out):
         rows.append(("contexts without a response", *(f"{count:,}" for count in left_out)))
     print_table(("", *(each.name for each in card.models)), rows)

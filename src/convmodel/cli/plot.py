@@ -73,15 +73,15 @@ def command(
 def _print(runs: "Sequence[Metrics]") -> None:
     """Prints the metrics of the runs, and the settings that differ."""
     from convmodel.layout.token_view import visible_line
-    from convmodel.report.run_comparison import differences, figures
+    from convmodel.report.run_comparison import differing_settings, run_metrics
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("", overflow="fold")
     for run in runs:
         table.add_column(Text(visible_line(run.name)), justify="right", overflow="fold")
-    for row in figures(runs):
+    for row in run_metrics(runs):
         table.add_row(*row)
-    differing = differences(runs)
+    differing = differing_settings(runs)
     if differing:
         table.add_row()
         table.add_row(Text("settings that differ", style="bold"))

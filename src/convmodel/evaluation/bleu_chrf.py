@@ -1,6 +1,6 @@
 """BLEU and chrF as sacrebleu computes them.
 
-Owns: the border to sacrebleu.
+Owns: everything that calls sacrebleu.
 """
 
 from collections.abc import Sequence
@@ -9,40 +9,55 @@ from typing import Any
 import numpy as np
 
 from convmodel.errors import MissingExtraError
-from convmodel.evaluation.metric import Figure, Sums
+from convmodel.evaluation.metric import Definition, Formula, Metric, Sums, Topic
 from convmodel.evaluation.word_split import bleu_tokenizer
 
+BLEU = Definition(
+    name="bleu",
+    label="BLEU",
+    topic=Topic.RESPONSES,
+    explanation="runs of words in common with what people said, from 0 to 100",
+    better="higher",
+)
+CHRF = Definition(
+    name="chrf",
+    label="chrF",
+    topic=Topic.RESPONSES,
+    explanation="runs of characters in common with what people said, from 0 to 100",
+    better="higher",
+)
 
-def overlap_figures(responses: Sequence[str], references: Sequence[str]) -> tuple[list[Figure], dict[str, str]]:
-    """Makes BLEU and chrF of responses, each with one reference.
+
+def overlap_metrics(responses: Sequence[str], references: Sequence[str]) -> tuple[list[Metric], dict[str, str]]:
+    """Measures BLEU and chrF of responses, each with one reference.
 
     Sources: K. Papineni et al., BLEU (2002); M. Popovic, chrF (2015); M. Post, A Call for Clarity in Reporting BLEU
     Scores (2018), for signatures.
 
     Returns:
-        The figures, from 0 to 100; and the signature of each, which another has to give for comparable numbers.
+        The metrics, from 0 to 100; and the signature of each, which names the settings that make values comparable.
 
     Raises:
         MissingExtraError: If sacrebleu is not installed.
     """
     try:
-        from sacrebleu.metrics.bleu import BLEU
-        from sacrebleu.metrics.chrf import CHRF
+        from sacrebleu.metrics.bleu import BLEU as Bleu
+        from sacrebleu.metrics.chrf import CHRF as Chrf
     except ImportError as error:
         raise MissingExtraError("BLEU and chrF need sacrebleu: pip install 'convmodel[eval]'") from error
-    metrics = {"bleu": ("BLEU", BLEU(tokenize=bleu_tokenizer(references))), "chrf": ("chrF", CHRF())}
-    figures = []
-    for name, (label, metric) in metrics.items():
-        # Its own bootstrap resamples these same sums, but cannot pair two models or use our draws.
-        rows = np.array(metric._extract_corpus_statistics(list(responses), [list(references)]), np.float64)
-        figures.append(Figure(name, label, rows, _scorer(metric), "higher"))
-    return figures, {name: str(metric.get_signature()) for name, (_, metric) in metrics.items()}
+    metrics, signatures = [], {}
+    for definition, scorer in ((BLEU, Bleu(tokenize=bleu_tokenizer(references))), (CHRF, Chrf())):
+        # sacrebleu's own bootstrap resamples these same sums, but cannot pair two models or use our draws.
+        rows = np.array(scorer._extract_corpus_statistics(list(responses), [list(references)]), np.float64)
+        metrics.append(Metric(definition, rows, _formula(scorer)))
+        signatures[definition.name] = str(scorer.get_signature())
+    return metrics, signatures
 
 
-def _scorer(metric: Any) -> Any:
+def _formula(scorer: Any) -> Formula:
     def score(sums: Sums) -> Sums:
-        flat = sums.reshape(-1, sums.shape[-1]).round().astype(int).tolist()
-        found = np.array([metric._compute_score_from_stats(row).score for row in flat])
-        return found.reshape(sums.shape[:-1])
+        rows = sums.reshape(-1, sums.shape[-1]).round().astype(int).tolist()
+        scores = np.array([scorer._compute_score_from_stats(row).score for row in rows])
+        return scores.reshape(sums.shape[:-1])
 
     return score

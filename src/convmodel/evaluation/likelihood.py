@@ -1,4 +1,4 @@
-"""How probable a model finds conversations.
+"""The likelihood of conversations under a model.
 
 Owns: loss, perplexity and bits per byte, each a ratio of two sums, so that batch size, padding and order do not
 matter. Takes a Hugging Face model and windows; knows no generation.
@@ -14,7 +14,7 @@ from convmodel.data.windows.collate import by_length
 from convmodel.data.windows.encoding import EncodingSummary, WindowSet
 from convmodel.data.windows.store import prepare_windows
 from convmodel.errors import ConfigError
-from convmodel.evaluation.turn_statistics import Measured
+from convmodel.evaluation.turn_statistics import CorpusStatistics
 from convmodel.hf_model.lm_head import Head
 from convmodel.hf_model.log_probs import BATCH_SIZE, token_nats
 from convmodel.layout.architecture import window_length
@@ -36,7 +36,7 @@ class EvaluationResult:
             bytes; comparable between any two models.
         tokens: Supervised tokens, closing separators included.
         text_bytes: UTF-8 bytes of the supervised turns' text.
-        conversations: How many conversations were given.
+        conversations: How many conversations there were.
         windows: How many windows they make.
         unsupervised: Conversations without a supervised turn; they count for nothing above.
         cut: Tokens left out of turns longer than a window; they count for nothing above.
@@ -55,7 +55,7 @@ class EvaluationResult:
     skipped: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as a dictionary of numbers."""
+        """Returns the fields as a dictionary of numbers."""
         return asdict(self)
 
 
@@ -74,9 +74,9 @@ def evaluate(
         hf_model: A causal language model.
         tokenizer: Its layout.
         data: The conversations.
-        batch_size: Windows per batch; it changes the speed and the memory, not the result.
-        max_length: The longest window in tokens, if not the one it was trained with.
-        loss_on: Whose turns are targets, if not those it was trained on.
+        batch_size: Windows at a time; it changes memory and speed, not the result.
+        max_length: The longest window in tokens; by default the one that the model was trained with.
+        loss_on: Whose turns are targets; by default those that the model was trained on.
     """
     layout = tokenizer.layout
     windows = prepare_windows(
@@ -99,10 +99,10 @@ def evaluate_windows(
     """Measures a model on encoded conversations.
 
     Args:
-        hf_model: A causal language model; its mode is left as it was found.
-        tokenizer: The layout the windows were made with.
-        data: What `encode_windows` made.
-        batch_size: Windows at a time; it changes the memory needed and the speed, not the result.
+        hf_model: A causal language model; its mode does not change.
+        tokenizer: The layout that the windows were encoded with.
+        data: The windows.
+        batch_size: Windows at a time; it changes memory and speed, not the result.
         progress: Called after each batch with the number of windows in it.
     """
     if batch_size < 1:
@@ -119,12 +119,11 @@ def evaluate_windows(
     return _result(all_nats, text_nats, data.summary, len(data.windows))
 
 
-def result_of(measured: Measured) -> EvaluationResult:
-    """Adds up what was measured turn by turn, to what `evaluate_windows` says of the same conversations."""
-    turns = [turn for conversation in measured.conversations for turn in conversation.turns]
-    return _result(
-        [turn.nats for turn in turns], [turn.text_nats for turn in turns], measured.summary, measured.windows
-    )
+def likelihood_of(statistics: CorpusStatistics) -> EvaluationResult:
+    """Adds up the turns to the result that `evaluate_windows` has for the same conversations."""
+    turns = [turn for conversation in statistics.conversations for turn in conversation.turns]
+    nats, text_nats = [turn.nats for turn in turns], [turn.text_nats for turn in turns]
+    return _result(nats, text_nats, statistics.summary, statistics.windows)
 
 
 def _result(

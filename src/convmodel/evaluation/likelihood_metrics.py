@@ -1,17 +1,17 @@
-"""The figures of likelihood: how well a model predicts turns, knows where they end, and tells them from others.
+"""Metrics of likelihood: how well a model predicts turns, knows where they end, and tells them from others.
 
-Owns: what each figure is a ratio of. `docs/evaluation.md` has the formulas and their sources.
+Owns: what each of these metrics is. `docs/evaluation.md` has the formulas and their sources.
 """
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from convmodel.conversation import Conversation
-from convmodel.evaluation.metric import Figure, ratio
-from convmodel.evaluation.turn_statistics import Array, ConversationSums, TurnSums
+from convmodel.evaluation.metric import Metric, Ratio, Topic
+from convmodel.evaluation.turn_statistics import ConversationStatistics, TurnStatistics
 from convmodel.hf_model.next_turn import has_next_turn, measure_next_turns
 from convmodel.layout.tokenizer import ConversationTokenizer
 
@@ -19,117 +19,152 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 DEEPEST = 12
-"""Turns further on in a conversation are shown together, since few conversations have them."""
+"""Turns with higher numbers are shown together, since few conversations have them."""
 
-HITS = (1, 5)
-"""Among how many first candidates the next turn must be to be a hit."""
+LIKELIHOOD: tuple[Ratio[TurnStatistics], ...] = (
+    Ratio(
+        name="perplexity",
+        label="perplexity",
+        topic=Topic.PREDICTION,
+        explanation="among how many equally likely tokens it would be as unsure; lower is better, and only models of "
+        "one vocabulary compare",
+        better="lower",
+        per_token=True,
+        above=lambda turn: turn.nats,
+        below=lambda turn: turn.tokens,
+        transform=np.exp,
+    ),
+    Ratio(
+        name="loss",
+        label="loss, nats per token",
+        topic=Topic.PREDICTION,  # without an explanation, because perplexity says the same
+        better="lower",
+        per_token=True,
+        above=lambda turn: turn.nats,
+        below=lambda turn: turn.tokens,
+    ),
+    Ratio(
+        name="bits_per_byte",
+        label="bits per byte",
+        topic=Topic.PREDICTION,
+        explanation="how many bits it needs to encode a byte of text; lower is better, and any two models compare",
+        better="lower",
+        above=lambda turn: turn.text_nats / math.log(2),
+        below=lambda turn: turn.text_bytes,
+    ),
+    Ratio(
+        name="token_accuracy",
+        label="token accuracy",
+        topic=Topic.PREDICTION,
+        explanation="how often the token that it finds likeliest is the right one",
+        better="higher",
+        percent=True,
+        per_token=True,
+        above=lambda turn: turn.correct,
+        below=lambda turn: turn.tokens,
+    ),
+    Ratio(
+        name="stop_probability",
+        label="p(end) where turns end",
+        topic=Topic.TURN_ENDS,
+        explanation="how sure it is of the end where people ended their turns; higher is better",
+        better="higher",
+        percent=True,
+        above=lambda turn: turn.stop,
+        below=lambda turn: turn.closed,
+    ),
+    Ratio(
+        name="false_stop_rate",
+        label="p(end) inside turns",
+        topic=Topic.TURN_ENDS,
+        explanation="how sure it is of an end, at each token, where people continued; lower is better",
+        better="lower",
+        percent=True,
+        per_token=True,
+        above=lambda turn: turn.false_stop,
+        below=lambda turn: turn.text_tokens,
+    ),
+    Ratio(
+        name="ended_early",
+        label="turns that would end early",
+        topic=Topic.TURN_ENDS,
+        explanation="how many turns it would have ended too early, drawing at random; lower is better",
+        better="lower",
+        percent=True,
+        above=lambda turn: turn.ended_early,
+    ),
+)
 
-Chosen: TypeAlias = Callable[[TurnSums], bool]
+
+def _hits(count: int, explanation: str, prefix: str = "", suffix: str = "") -> Ratio[int]:
+    return Ratio(
+        name=f"{prefix}hits_at_{count}",
+        label=f"next turn hits@{count}{suffix}",
+        topic=Topic.NEXT_TURNS,
+        explanation=explanation,
+        better="higher",
+        percent=True,
+        above=lambda rank: rank <= count,
+    )
 
 
-def likelihood_figures(conversations: Sequence[ConversationSums], chosen: Chosen = lambda turn: True) -> list[Figure]:
-    """Makes the figures of turns.
-
-    Args:
-        conversations: What was measured.
-        chosen: Which turns; by default all supervised ones.
-    """
-    turns = [[turn for turn in conversation.turns if chosen(turn)] for conversation in conversations]
-
-    def sums(number: Callable[[TurnSums], float]) -> Array:
-        return np.array([math.fsum(map(number, each)) for each in turns])
-
-    tokens, nats = sums(lambda turn: turn.tokens), sums(lambda turn: turn.nats)
-    ends = sums(lambda turn: turn.closed)
-    return [
-        ratio("perplexity", "perplexity", nats, tokens, better="lower", transform=np.exp),
-        ratio("loss", "loss, nats a token", nats, tokens, better="lower"),
-        ratio(
-            "bits_per_byte",
-            "bits a byte",
-            sums(lambda turn: turn.text_nats) / math.log(2),
-            sums(lambda turn: turn.text_bytes),
-            better="lower",
-        ),
-        ratio(
-            "token_accuracy",
-            "token accuracy",
-            sums(lambda turn: turn.correct),
-            tokens,
-            better="higher",
-            percent=True,
-        ),
-        ratio(
-            "stop_probability",
-            "p(end) where turns end",
-            sums(lambda turn: turn.stop),
-            ends,
-            better="higher",
-            percent=True,
-        ),
-        ratio(
-            "false_stop_rate",
-            "p(end) inside turns",
-            sums(lambda turn: turn.false_stop),
-            sums(lambda turn: turn.text_tokens),
-            better="lower",
-            percent=True,
-        ),
-        ratio(
-            "ended_early",
-            "turns that would end early",
-            sums(lambda turn: turn.ended_early),
-            sums(lambda turn: 1),
-            better="lower",
-            percent=True,
-        ),
-    ]
+def _mrr(explanation: str, prefix: str = "", suffix: str = "") -> Ratio[int]:
+    """Declares the mean reciprocal rank. Source: E. Voorhees, The TREC-8 Question Answering Track (1999)."""
+    return Ratio(
+        name=f"{prefix}mrr",
+        label=f"next turn MRR{suffix}",
+        topic=Topic.NEXT_TURNS,
+        explanation=explanation,
+        better="higher",
+        above=lambda rank: 1 / rank,
+    )
 
 
-def by_speaker(conversations: Sequence[ConversationSums]) -> dict[str, list[Figure]]:
-    """Makes the figures of each speaker, in the order in which they first speak."""
-    names = dict.fromkeys(turn.speaker for conversation in conversations for turn in conversation.turns)
-    return {name: likelihood_figures(conversations, _said_by(name)) for name in names}
+_GAIN = ("gain_", " (context's gain)")
+
+RANKED_BY_TOKEN = {
+    1: _hits(1, "how often it finds the true next turn likelier, per token, than turns of other conversations"),
+    5: _hits(5, "how often the true next turn is among its first five"),
+    0: _mrr("1 / the rank of the true next turn, on average; 1 is best"),
+}
+"""Metrics of the true turn's rank, by the number of candidates that they need more than."""
+
+RANKED_BY_GAIN = {
+    1: _hits(1, "the same, ranked by how much the context makes a turn likelier", *_GAIN),
+    5: _hits(5, "the same, among the first five", *_GAIN),
+    0: _mrr("the same as the mean of 1 / rank", *_GAIN),
+}
 
 
-def _said_by(name: str) -> Chosen:
-    return lambda turn: turn.speaker == name
+def likelihood_metrics(conversations: Iterable[Sequence[TurnStatistics]]) -> list[Metric]:
+    """Measures all of `LIKELIHOOD` on some turns of each conversation."""
+    turns = [*conversations]
+    return [definition.measure(turns) for definition in LIKELIHOOD]
 
 
-def by_depth(conversations: Sequence[ConversationSums], deepest: int = DEEPEST) -> dict[str, list[Figure]]:
-    """Makes the figures of the first turns, the second ones, ...; those after the deepest together, such as `13+`."""
-    numbers = sorted({min(turn.number, deepest + 1) for each in conversations for turn in each.turns})
+def metrics_by_speaker(conversations: Sequence[ConversationStatistics]) -> dict[str, list[Metric]]:
+    """Measures the turns of each speaker, in the order in which they first speak."""
+    speakers = dict.fromkeys(turn.speaker for conversation in conversations for turn in conversation.turns)
     return {
-        f"{number}+" if number > deepest else f"{number}": likelihood_figures(conversations, _at(number, deepest))
-        for number in numbers
+        speaker: likelihood_metrics([turn for turn in each.turns if turn.speaker == speaker] for each in conversations)
+        for speaker in speakers
     }
 
 
-def _at(number: int, deepest: int) -> Chosen:
-    return lambda turn: min(turn.number, deepest + 1) == number
+def metrics_by_depth(
+    conversations: Sequence[ConversationStatistics], deepest: int = DEEPEST
+) -> dict[str, list[Metric]]:
+    """Measures the first turns, the second ones, ...; those after the deepest together, such as `13+`."""
+    depths = sorted({min(turn.number, deepest + 1) for each in conversations for turn in each.turns})
+    return {
+        f"{depth}+" if depth > deepest else f"{depth}": likelihood_metrics(
+            [turn for turn in each.turns if min(turn.number, deepest + 1) == depth] for each in conversations
+        )
+        for depth in depths
+    }
 
 
-def calibration(conversations: Iterable[ConversationSums]) -> Array:
-    """Adds up how sure the model is of ends, tenth by tenth; the columns are those of `ConversationSums.stops`."""
-    found: Array = np.sum([conversation.stops for conversation in conversations], axis=0)
-    return found
-
-
-def calibration_error(stops: Array) -> float:
-    """Returns the expected calibration error of ends: how far p(separator) is from the share of true ends.
-
-    The distance in each tenth, weighed by its targets. Source: C. Guo et al., On Calibration of Modern Neural Networks
-    (2017), equation 3.
-
-    Example:
-        >>> calibration_error(np.array([[4, 0.4, 0], [1, 0.9, 1]]))
-        0.1
-    """
-    targets, certain, ends = stops.T
-    return float(np.abs(certain - ends).sum() / max(1.0, targets.sum()))
-
-
-def next_turn_figures(
+def next_turn_metrics(
     hf_model: "PreTrainedModel",
     tokenizer: ConversationTokenizer,
     conversations: Sequence[Conversation],
@@ -137,17 +172,17 @@ def next_turn_figures(
     distractors: int,
     seed: int = 0,
     progress: Callable[[int], None] = lambda _: None,
-) -> list[Figure]:
-    """Makes the figures of telling each conversation's last turn from those of other conversations.
+) -> list[Metric]:
+    """Measures how well a model tells each conversation's last turn from those of other conversations.
 
-    Candidates are ranked by ln p(turn | context) a token, and by how much the context adds to it: ln p(turn | context)
+    Candidates are ranked by ln p(turn | context) per token, and by how much the context adds: ln p(turn | context)
     - ln p(turn). A tie counts against the model.
 
     Args:
         hf_model: The model.
         tokenizer: Its layout.
-        conversations: Those of one turn have no next one and do not count.
-        distractors: How many turns of others; fewer where there are not so many. None says what the true turn says.
+        conversations: Those of one turn have no next turn and do not count.
+        distractors: How many turns of others; fewer where there are not so many. None equals the true turn.
         seed: Seeds their choice, which does not depend on the order of the conversations.
         progress: Called with the number of conversations done.
 
@@ -155,45 +190,24 @@ def next_turn_figures(
         ConfigError: If there are no distractors.
         ConversationError: If all conversations end alike.
     """
-    measured, _ = measure_next_turns(hf_model, tokenizer, conversations, distractors, seed, progress)
-    rows = iter(measured)
-    arranged = conversations if tokenizer.layout.use_token_types else [each.joined() for each in conversations]
-    by_token: list[int] = []
-    by_gain: list[int] = []
-    for each in arranged:
-        row = next(rows) if has_next_turn(each) else []
+    candidates, _ = measure_next_turns(hf_model, tokenizer, conversations, distractors, seed, progress)
+    rows = iter(candidates)
+    by_token: list[list[int]] = []  # ranks: one for each conversation that has a next turn
+    by_gain: list[list[int]] = []
+    for conversation in conversations:
+        joined = conversation if tokenizer.layout.use_token_types else conversation.joined()
+        row = next(rows) if has_next_turn(joined) else []
         by_token.append(_rank([given / tokens for given, _, tokens in row]))
         by_gain.append(_rank([given - alone for given, alone, _ in row]))
-    most = max(map(len, measured))
-    return [*_rank_figures(by_token, most), *_rank_figures(by_gain, most, "gain_", " (context's gain)")]
-
-
-def _rank(scores: Sequence[float]) -> int:
-    """Returns the place of the first score among all, from 1; 0 if there are none."""
-    return sum(score >= scores[0] for score in scores)
-
-
-def _rank_figures(ranks: Sequence[int], candidates: int, prefix: str = "", label: str = "") -> list[Figure]:
-    """Makes the hits and the mean reciprocal rank; source: E. Voorhees, The TREC-8 Question Answering Track (1999)."""
-    counted = [float(rank > 0) for rank in ranks]
+    most = max(map(len, candidates))
     return [
-        *(
-            ratio(
-                f"{prefix}hits_at_{most}",
-                f"next turn hits@{most}{label}",
-                [float(0 < rank <= most) for rank in ranks],
-                counted,
-                better="higher",
-                percent=True,
-            )
-            for most in HITS
-            if most < candidates
-        ),
-        ratio(
-            f"{prefix}mrr",
-            f"next turn MRR{label}",
-            [1 / rank if rank else 0.0 for rank in ranks],
-            counted,
-            better="higher",
-        ),
+        definition.measure(ranks)
+        for ranks, definitions in ((by_token, RANKED_BY_TOKEN), (by_gain, RANKED_BY_GAIN))
+        for count, definition in definitions.items()
+        if count < most
     ]
+
+
+def _rank(scores: Sequence[float]) -> list[int]:
+    """Returns the place of the first score among all, from 1; nothing if there are none."""
+    return [sum(score >= scores[0] for score in scores)] if scores else []

@@ -1,7 +1,7 @@
-"""What generated responses are like: near to what people said, varied, repeated, too long, empty.
+"""Metrics of generated responses: closeness to what people said, variety, repetition, length, empty ones.
 
-Owns: these figures. Where responses come from is not its matter; overlap by sacrebleu is `overlap.py`'s, copies of the
-training data are `copies.py`'s. `docs/evaluation.md` has the formulas and their sources.
+Owns: what each of these metrics is. Knows nothing of where responses come from. BLEU and chrF are in `bleu_chrf`,
+copies of the training data in `verbatim_copies`. `docs/evaluation.md` has the formulas and their sources.
 """
 
 from collections import Counter
@@ -9,30 +9,28 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
 from convmodel.conversation import Conversation
-from convmodel.evaluation.metric import Figure, ratio
+from convmodel.evaluation.metric import Metric, Ratio, Topic
 from convmodel.evaluation.word_split import ngrams, words
 
 DISTINCT = (1, 2, 3)
-"""Of how many words the runs are that are counted as different."""
+"""The lengths, in words, of the runs whose distinct ones are counted."""
 
 REPEATED = 3
-"""Of how many words the runs are that count as said again; shorter ones are often idioms."""
+"""The length, in words, of the runs that count as repeated; shorter ones are often idioms."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """A context, what somebody said then, and what a model says.
+    """A context, what followed it in the data, and what a model responds.
 
     Attributes:
         number: Which conversation it is from, counted from 1.
         context: The turns before.
         reference: The turn that followed.
         response: The model's.
-        finish_reason: Why that ended: `stop` or `length`.
-        tokens: Its length.
+        finish_reason: Why the response ended: `stop` or `length`.
+        tokens: The length of the response.
     """
 
     number: int
@@ -43,26 +41,146 @@ class Exchange:
     tokens: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON has them."""
+        """Returns the fields as JSON has them."""
         return asdict(self) | {"context": list(self.context.turns)}
 
 
-def response_figures(exchanges: Sequence[Exchange]) -> list[Figure]:
-    """Makes the figures of responses, one row an exchange."""
-    said = [words(exchange.response) for exchange in exchanges]
-    expected = [words(exchange.reference) for exchange in exchanges]
-    one = [1] * len(exchanges)
-    f1 = [unigram_f1(mine, theirs) for mine, theirs in zip(said, expected, strict=True)]
-    cut = [exchange.finish_reason == "length" for exchange in exchanges]
-    empty = [not exchange.response.strip() for exchange in exchanges]
-    return [
-        ratio("f1", "words shared with the reference (F1)", f1, one, better="higher", percent=True),
-        *(_distinct(said, count) for count in DISTINCT),
-        *_repetition(exchanges, said),
-        ratio("length", "length / reference", [len(each) for each in said], [len(each) for each in expected]),
-        ratio("runaway", "cut off at the limit", cut, one, better="lower", percent=True),
-        ratio("empty", "empty", empty, one, better="lower", percent=True),
-    ]
+@dataclass(frozen=True, slots=True)
+class _SplitExchange:
+    """An exchange as words.
+
+    Attributes:
+        exchange: The exchange.
+        response: The words of the response.
+        reference: The words of the reference.
+        context: The words of each turn of the context.
+        new_runs: For each length of `DISTINCT`, how many runs no earlier response has.
+    """
+
+    exchange: Exchange
+    response: list[str]
+    reference: list[str]
+    context: list[list[str]]
+    new_runs: dict[int, int]
+
+    def repeated_runs(self) -> int:
+        runs = ngrams(self.response, REPEATED)
+        return len(runs) - len(set(runs))
+
+    def runs_from_context(self) -> int:
+        context_runs = {run for turn in self.context for run in ngrams(turn, REPEATED)}
+        return sum(run in context_runs for run in ngrams(self.response, REPEATED))
+
+
+def _distinct(length: int, explanation: str) -> Ratio[_SplitExchange]:
+    """Declares the distinct runs of words in all responses, divided by all runs.
+
+    Source: J. Li et al., A Diversity-Promoting Objective Function for Neural Conversation Models (2016), section 5.1.
+    """
+    return Ratio(
+        name=f"distinct_{length}",
+        label=f"distinct-{length}",
+        topic=Topic.RESPONSES,
+        explanation=explanation,
+        better="higher",
+        percent=True,
+        resampled=False,
+        above=lambda exchange: exchange.new_runs[length],
+        below=lambda exchange: len(ngrams(exchange.response, length)),
+    )
+
+
+RESPONSES: tuple[Ratio[_SplitExchange], ...] = (
+    Ratio(
+        name="f1",
+        label="words shared with the reference (F1)",
+        topic=Topic.RESPONSES,
+        explanation="words that a response has in common with what people said; there are many good responses, so even "
+        "people score low",
+        better="higher",
+        percent=True,
+        above=lambda exchange: unigram_f1(exchange.response, exchange.reference),
+    ),
+    _distinct(1, "how many of all its words are different ones; dull models use the same words again and again"),
+    _distinct(2, "the same for pairs of words"),
+    _distinct(3, "the same for three words in a row"),
+    Ratio(  # source: S. Welleck et al., Neural Text Generation with Unlikelihood Training (2020), equation 10
+        name="repeats_itself",
+        label="repetition within a response",
+        topic=Topic.RESPONSES,
+        explanation="three words in a row that the same response had before",
+        better="lower",
+        percent=True,
+        above=lambda exchange: exchange.repeated_runs(),
+        below=lambda exchange: len(ngrams(exchange.response, REPEATED)),
+    ),
+    Ratio(
+        name="repeats_context",
+        label="repetition of the context",
+        topic=Topic.RESPONSES,
+        explanation="three words in a row that the conversation had before",
+        better="lower",
+        percent=True,
+        above=lambda exchange: exchange.runs_from_context(),
+        below=lambda exchange: len(ngrams(exchange.response, REPEATED)),
+    ),
+    Ratio(
+        name="said_before",
+        label="whole turns said again",
+        topic=Topic.RESPONSES,
+        explanation="responses that repeat a turn of the conversation, word for word",
+        better="lower",
+        percent=True,
+        above=lambda exchange: bool(exchange.response) and exchange.response in exchange.context,
+    ),
+    Ratio(
+        name="length",
+        label="length / reference",
+        topic=Topic.RESPONSES,
+        explanation="how long its responses are, compared with those of people; 1 is as long",
+        above=lambda exchange: len(exchange.response),
+        below=lambda exchange: len(exchange.reference),
+    ),
+    Ratio(
+        name="runaway",
+        label="cut off at the limit",
+        topic=Topic.RESPONSES,
+        explanation="responses that it did not end by itself",
+        better="lower",
+        percent=True,
+        above=lambda exchange: exchange.exchange.finish_reason == "length",
+    ),
+    Ratio(
+        name="empty",
+        label="empty",
+        topic=Topic.RESPONSES,
+        explanation="responses without any text",
+        better="lower",
+        percent=True,
+        above=lambda exchange: not exchange.exchange.response.strip(),
+    ),
+)
+
+
+def response_metrics(exchanges: Sequence[Exchange]) -> list[Metric]:
+    """Measures all of `RESPONSES`, with one row per exchange."""
+    rows = [[exchange] for exchange in _split(exchanges)]
+    return [definition.measure(rows) for definition in RESPONSES]
+
+
+def _split(exchanges: Sequence[Exchange]) -> list[_SplitExchange]:
+    split = []
+    known: dict[int, set[tuple[str, ...]]] = {length: set() for length in DISTINCT}
+    for exchange in exchanges:
+        response = words(exchange.response)
+        new_runs = {}
+        for length in DISTINCT:
+            new = {*ngrams(response, length)} - known[length]
+            new_runs[length] = len(new)
+            known[length] |= new
+        context = [words(turn) for turn in exchange.context.turns]
+        split.append(_SplitExchange(exchange, response, words(exchange.reference), context, new_runs))
+    return split
 
 
 def unigram_f1(response: Sequence[str], reference: Sequence[str]) -> float:
@@ -76,42 +194,3 @@ def unigram_f1(response: Sequence[str], reference: Sequence[str]) -> float:
     """
     common = sum((Counter(response) & Counter(reference)).values())
     return 2 * common / (len(response) + len(reference)) if common else 0.0
-
-
-def _distinct(said: Sequence[Sequence[str]], count: int) -> Figure:
-    """Different runs of words in all responses, divided by all of them.
-
-    Source: J. Li et al., A Diversity-Promoting Objective Function for Neural Conversation Models (2016), section 5.1.
-    """
-    seen: set[tuple[str, ...]] = set()
-    rows = []
-    for each in said:
-        runs = ngrams(each, count)
-        rows.append((len(set(runs) - seen), len(runs)))
-        seen.update(runs)
-    new, all_of_them = zip(*rows, strict=True) if rows else ((), ())
-    figure = ratio(f"distinct_{count}", f"distinct-{count}", new, all_of_them, better="higher", percent=True)
-    return Figure(
-        figure.name, figure.label, figure.rows, figure.formula, figure.better, figure.percent, resampled=False
-    )
-
-
-def _repetition(exchanges: Sequence[Exchange], said: Sequence[Sequence[str]]) -> list[Figure]:
-    """Runs of words said again within a response, or from the context; and whole turns said again.
-
-    Source of the first: S. Welleck et al., Neural Text Generation with Unlikelihood Training (2020), equation 10.
-    """
-    again, from_context, total, before = [], [], [], []
-    for exchange, each in zip(exchanges, said, strict=True):
-        runs, earlier = ngrams(each, REPEATED), [words(turn) for turn in exchange.context.turns]
-        known = {run for turn in earlier for run in ngrams(turn, REPEATED)}
-        again.append(len(runs) - len(set(runs)))
-        from_context.append(sum(run in known for run in runs))
-        total.append(len(runs))
-        before.append(bool(each) and each in earlier)
-    lower: dict[str, Any] = {"better": "lower", "percent": True}
-    return [
-        ratio("repeats_itself", "repetition within a response", again, total, **lower),
-        ratio("repeats_context", "repetition of the context", from_context, total, **lower),
-        ratio("said_before", "whole turns said again", before, np.ones(len(said)), **lower),
-    ]

@@ -1,6 +1,6 @@
-"""The baseline that knows nothing of language: what was said in the most similar training context.
+"""The retrieval baseline: the response that followed the most similar training context.
 
-Owns: the index of training contexts, by BM25.
+Owns: the index of training contexts, by BM25. Knows no model.
 """
 
 import logging
@@ -10,8 +10,8 @@ from convmodel.conversation import Conversation
 from convmodel.errors import ConversationError, MissingExtraError
 from convmodel.evaluation.word_split import words
 
-LOOKED_AT = 2
-"""Of how many of the newest turns of a context the words are compared."""
+COMPARED_TURNS = 2
+"""How many of the newest turns of a context are compared."""
 
 
 class NearestContext:
@@ -46,16 +46,16 @@ class NearestContext:
                 contexts.append(_key(conversation.turns[conversation.pinned : place]))
                 self._responses.append(conversation.turns[place])
         if not any(contexts):
-            raise ConversationError("the training data has no response that a context could be compared with")
-        bm25s.logger.setLevel(logging.WARNING)  # it tells its steps on standard error otherwise
+            raise ConversationError("the training data has no response: give conversations of two turns or more")
+        bm25s.logger.setLevel(logging.WARNING)  # it reports each step on standard error otherwise
         self._index = bm25s.BM25()
         self._index.index(contexts, show_progress=False)
 
     def respond(self, context: Conversation) -> str:
         """Returns the response to the most similar context, the first of equals."""
-        found = _key(context.turns[context.pinned :])
-        return self._responses[int(self._index.get_scores(found).argmax())] if found else self._responses[0]
+        key = _key(context.turns[context.pinned :])
+        return self._responses[int(self._index.get_scores(key).argmax())] if key else self._responses[0]
 
 
 def _key(turns: Iterable[str]) -> list[str]:
-    return [word for turn in [*turns][-LOOKED_AT:] for word in words(turn)]
+    return [word for turn in [*turns][-COMPARED_TURNS:] for word in words(turn)]

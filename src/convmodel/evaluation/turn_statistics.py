@@ -1,12 +1,12 @@
-"""What a model makes of each turn of each conversation, in one pass over the tokens.
+"""Statistics of each turn of each conversation, in one pass over the tokens.
 
-Owns: the sums a turn, and attributing the targets of windows to turns. All figures of likelihood are made of these.
+Owns: the sums per turn, and attributing the targets of windows to turns. All metrics of likelihood are made of these.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -29,83 +29,118 @@ if TYPE_CHECKING:
 BINS = 10
 """Into how many equal parts the probabilities of the separator are sorted."""
 
-Array = npt.NDArray[np.float64]
+Array: TypeAlias = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class TurnSums:
-    """What a model makes of one supervised turn.
+class TurnStatistics:
+    """Sums over the targets of one supervised turn.
 
     Attributes:
         number: Its place in the conversation, from 1; pinned turns do not count.
-        speaker: Who says it.
+        speaker: Its speaker.
+        text_bytes: UTF-8 bytes of its text.
         tokens: Its targets: its tokens and, unless the turn was cut, the separator that closes it.
         nats: The sum of their -ln p.
         text_nats: The same without the separator.
-        text_bytes: UTF-8 bytes of its text.
         correct: How many targets the model finds likelier than any other token.
-        closed: Whether its end is a target.
-        stop: p(separator) at the end; 0 if that is no target.
-        false_stop: The sum of p(separator) at all its other targets, where the turn goes on.
+        closed: 1 if its end is a target, else 0.
+        stop: p(separator) at the end; 0 if that is not a target.
+        false_stop: The sum of p(separator) at all its other targets, where the turn continues.
         ended_early: The probability that a separator drawn at one of these would have ended it before its end:
             1 - the product of 1 - p(separator).
     """
 
     number: int
     speaker: str
-    tokens: int
+    text_bytes: int
+    tokens: float
     nats: float
     text_nats: float
-    text_bytes: int
-    correct: int
-    closed: bool
+    correct: float
+    closed: float
     stop: float
     false_stop: float
     ended_early: float
 
     @property
-    def text_tokens(self) -> int:
+    def text_tokens(self) -> float:
         """Its targets without the separator."""
         return self.tokens - self.closed
 
 
+def _zeros() -> Array:
+    return np.zeros(BINS)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
-class ConversationSums:
-    """What a model makes of one conversation.
+class Calibration:
+    """How sure a model is of ends, and how often it is right: a value for each tenth of p(separator).
 
     Attributes:
-        conversation: The conversation, in the form the model gets it.
+        targets: How many targets are in each tenth.
+        probability: The sum of their p(separator).
+        ends: How many of them are separators.
+    """
+
+    targets: Array = field(default_factory=_zeros)
+    probability: Array = field(default_factory=_zeros)
+    ends: Array = field(default_factory=_zeros)
+
+    @classmethod
+    def of(cls, stop: Array, is_end: npt.NDArray[np.bool_]) -> "Calibration":
+        """Sorts targets by p(separator)."""
+        tenth = np.minimum((stop * BINS).astype(int), BINS - 1)
+
+        def per_tenth(values: Array) -> Array:
+            return np.bincount(tenth, weights=values, minlength=BINS).astype(np.float64)
+
+        return cls(per_tenth(np.ones_like(stop)), per_tenth(stop), per_tenth(is_end.astype(np.float64)))
+
+    def __add__(self, other: "Calibration") -> "Calibration":
+        return Calibration(self.targets + other.targets, self.probability + other.probability, self.ends + other.ends)
+
+    def to_dict(self) -> dict[str, list[float]]:
+        """Returns the fields as JSON has them."""
+        return {"targets": self.targets.tolist(), "probability": self.probability.tolist(), "ends": self.ends.tolist()}
+
+
+@dataclass(slots=True, eq=False)
+class ConversationStatistics:
+    """What was measured of one conversation.
+
+    Attributes:
+        conversation: The conversation, in the form that the model reads.
         turns: Its supervised turns; none if it has none or could not be used.
-        stops: How sure the model is of separators, of shape (BINS, 3): for each tenth of p(separator) the number of
-            targets, the sum of their p, and how many of them are separators.
+        calibration: How sure the model is of ends.
     """
 
     conversation: Conversation
-    turns: list[TurnSums] = field(default_factory=list)
-    stops: Array = field(default_factory=lambda: np.zeros((BINS, 3)))
+    turns: list[TurnStatistics] = field(default_factory=list)
+    calibration: Calibration = field(default_factory=Calibration)
 
     @property
     def nats(self) -> float:
-        """Of all its targets."""
+        """The sum over all its targets."""
         return sum(turn.nats for turn in self.turns)
 
     @property
-    def tokens(self) -> int:
+    def tokens(self) -> float:
         """How many targets it has."""
         return sum(turn.tokens for turn in self.turns)
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """All conversations, in their order, and what became of them.
+class CorpusStatistics:
+    """What was measured of all conversations, in their order.
 
     Attributes:
-        conversations: One entry for every conversation that was given.
+        conversations: An entry for every conversation.
         summary: What was left out.
-        windows: How many windows they make.
+        windows: How many windows the conversations make.
     """
 
-    conversations: list[ConversationSums]
+    conversations: list[ConversationStatistics]
     summary: EncodingSummary
     windows: int
 
@@ -119,16 +154,16 @@ def measure_turns(
     loss_on: LossOn,
     batch_size: int = BATCH_SIZE,
     on_error: OnError = "fail",
-) -> Measured:
+) -> CorpusStatistics:
     """Measures a model on each turn of each conversation.
 
     Args:
-        hf_model: A causal language model; its mode is left as it was found.
+        hf_model: A causal language model; its mode does not change.
         tokenizer: Its layout.
         conversations: Read once, and only some are in memory at a time.
         max_length: The longest window.
         loss_on: Whose turns are supervised.
-        batch_size: Windows at a time; it changes the memory needed and the speed, not the result.
+        batch_size: Windows at a time; it changes memory and speed, not the result.
         on_error: Whether a conversation that cannot be laid out is an error, or left out and counted.
 
     Raises:
@@ -138,103 +173,118 @@ def measure_turns(
     """
     if batch_size < 1:
         raise ConfigError(f"batch_size is {batch_size}: it must be at least 1")
-    head, summary, found, windows = Head.of(hf_model), EncodingSummary(), [], 0
+    head, summary, statistics, windows = Head.of(hf_model), EncodingSummary(), [], 0
     rest, first = iter(conversations), 1
     while chunk := list(islice(rest, CHUNK)):
-        begun: list[ConversationSums] = []
         jobs: list[_Job] = []
         for number, conversation in enumerate(chunk, first):
             encoded = encode_chunk(
                 (number, [conversation]), tokenizer=tokenizer, max_length=max_length, loss_on=loss_on, on_error=on_error
             )
             summary.add(encoded.summary)
-            arranged = (
-                conversation if tokenizer.layout.use_token_types or not encoded.windows else conversation.joined()
-            )
-            begun.append(ConversationSums(arranged))
-            jobs += _jobs(begun[-1], encoded.windows, supervised_turns(arranged, loss_on), tokenizer.sep_token_id)
+            joined = conversation if tokenizer.layout.use_token_types or not encoded.windows else conversation.joined()
+            statistics.append(ConversationStatistics(joined))
+            supervised = supervised_turns(joined, loss_on)
+            jobs += _jobs(statistics[-1], encoded.windows, supervised, tokenizer.sep_token_id)
         _measure(hf_model, tokenizer, jobs, head, batch_size)
-        found += begun
         windows += len(jobs)
         first += len(chunk)
     require_windows(summary, loss_on)
-    return Measured(found, summary, windows)
+    return CorpusStatistics(statistics, summary, windows)
+
+
+class _TargetStatistics(NamedTuple):
+    """What is measured of targets, in tensors or arrays of shape (targets,).
+
+    Attributes:
+        nats: -ln p of each target.
+        correct: 1 if it is the likeliest token, else 0.
+        stop: p(separator) in its place.
+    """
+
+    nats: Any
+    correct: Any
+    stop: Any
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Job:
-    """A window, and where the turns that it supervises belong."""
+    """A window, and the numbers of the turns of a conversation that it supervises."""
 
     window: Window
-    of: ConversationSums
+    statistics: ConversationStatistics
     turns: list[int]
 
 
-def _jobs(of: ConversationSums, windows: Sequence[Window], supervised: list[bool], separator: int) -> Iterator[_Job]:
+def _jobs(
+    statistics: ConversationStatistics, windows: Sequence[Window], supervised: list[bool], separator: int
+) -> Iterator[_Job]:
     """Gives each window its turns: each supervised turn is in one window, and they come in order."""
-    order = iter([index for index, chosen in enumerate(supervised) if chosen])
+    order = iter([index for index, is_supervised in enumerate(supervised) if is_supervised])
     for window in windows:
         # A turn that was cut is alone in its window, without its end.
         closed = sum(label == separator for label in window.labels)
-        yield _Job(window, of, list(islice(order, 1 if window.cut else closed)))
+        yield _Job(window, statistics, list(islice(order, 1 if window.cut else closed)))
 
 
 def _measure(
     hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, jobs: list[_Job], head: Head | None, batch_size: int
 ) -> None:
     """Measures the windows, and adds their turns to their conversations in order."""
-    measure, owner = _measuring(tokenizer.sep_token_id), {id(job.window): job for job in jobs}
+    measure, owner = _measure_of_targets(tokenizer.sep_token_id), {id(job.window): job for job in jobs}
     for windows in by_length([job.window for job in jobs], batch_size):
         values, labels = measure_targets(hf_model, tokenizer, windows, measure, head=head)
         for window, row, label in zip(windows, values.numpy(), labels.numpy(), strict=True):
-            where = label != IGNORED
-            _add(owner[id(window)], row[where], label[where] == tokenizer.sep_token_id)
+            is_target = label != IGNORED
+            targets = _TargetStatistics(*row[is_target].T)
+            _add(owner[id(window)], targets, label[is_target] == tokenizer.sep_token_id)
     for job in jobs:
-        job.of.turns.sort(key=lambda turn: turn.number)
+        job.statistics.turns.sort(key=lambda turn: turn.number)
 
 
-def _measuring(separator: int) -> Measure:
-    """Returns what makes of logits: -ln p of the target, whether it is the likeliest token, and p(separator)."""
+def _measure_of_targets(separator: int) -> Measure:
+    """Returns the function that measures `_TargetStatistics` of logits and labels, as columns of one tensor."""
 
     def measure(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        nats = F.cross_entropy(logits, labels, reduction="none")
-        stop = (logits[:, separator] - logits.logsumexp(dim=-1)).exp()
-        return torch.stack([nats, (logits.argmax(dim=-1) == labels).float(), stop], dim=-1)
+        columns = _TargetStatistics(
+            nats=F.cross_entropy(logits, labels, reduction="none"),
+            correct=(logits.argmax(dim=-1) == labels).float(),
+            stop=(logits[:, separator] - logits.logsumexp(dim=-1)).exp(),
+        )
+        return torch.stack(columns, dim=-1)
 
     return measure
 
 
-def _add(job: _Job, values: Array, ends: npt.NDArray[np.bool_]) -> None:
-    """Sums what was measured of the targets of a window, turn by turn."""
-    nats, correct, stop = values.T
-    text = ~ends
-    turn_of: npt.NDArray[np.int64] = np.cumsum(ends) - ends
+def _add(job: _Job, targets: _TargetStatistics, is_end: npt.NDArray[np.bool_]) -> None:
+    """Sums the targets of a window turn by turn."""
+    is_text = ~is_end
+    turn_of: npt.NDArray[np.int64] = np.cumsum(is_end) - is_end
 
-    def summed(numbers: Array) -> Array:
-        found: Array = np.bincount(turn_of, weights=numbers, minlength=len(job.turns)).astype(np.float64)
-        return found
+    def per_turn(values: Array) -> Array:
+        return np.bincount(turn_of, weights=values, minlength=len(job.turns)).astype(np.float64)
 
     with np.errstate(divide="ignore"):
-        ended_early = -np.expm1(summed(np.where(text, np.log1p(-np.minimum(stop, 1.0)), 0.0)))
-    sums = [np.bincount(turn_of), *map(summed, (nats, nats * text, correct, ends, stop * ends, stop * text))]
-    conversation = job.of.conversation
+        continues = np.where(is_text, np.log1p(-np.minimum(targets.stop, 1.0)), 0.0)
+        ended_early = -np.expm1(per_turn(continues))
+    columns = {
+        "tokens": per_turn(np.ones_like(targets.nats)),
+        "nats": per_turn(targets.nats),
+        "text_nats": per_turn(targets.nats * is_text),
+        "correct": per_turn(targets.correct),
+        "closed": per_turn(is_end.astype(np.float64)),
+        "stop": per_turn(targets.stop * is_end),
+        "false_stop": per_turn(targets.stop * is_text),
+        "ended_early": ended_early,
+    }
+    conversation = job.statistics.conversation
     for place, index in enumerate(job.turns):
-        tokens, all_nats, text_nats, right, closed, at_end, inside = (float(column[place]) for column in sums)
-        job.of.turns.append(
-            TurnSums(
+        job.statistics.turns.append(
+            TurnStatistics(
                 number=index - conversation.pinned + 1,
                 speaker=conversation.turn_speakers[index],
-                tokens=int(tokens),
-                nats=all_nats,
-                text_nats=text_nats,
                 text_bytes=job.window.text_bytes if job.window.cut else len(conversation.turns[index].encode()),
-                correct=int(right),
-                closed=bool(closed),
-                stop=at_end,
-                false_stop=inside,
-                ended_early=float(ended_early[place]),
+                **{name: float(column[place]) for name, column in columns.items()},
             )
         )
-    tenth = np.minimum((stop * BINS).astype(int), BINS - 1)
-    for column, numbers in enumerate((np.ones_like(stop), stop, ends.astype(np.float64))):
-        job.of.stops[:, column] += np.bincount(tenth, weights=numbers, minlength=BINS)
+    job.statistics.calibration += Calibration.of(targets.stop, is_end)

@@ -1,18 +1,18 @@
-"""Which responses are copies of the training data.
+"""Responses that are copies of the training data.
 
-Owns: what a copy is, and finding copies in one reading of training data of any size.
+Owns: what a copy is, and finding copies in one pass over training data of any size.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from convmodel.conversation import Conversation
-from convmodel.evaluation.metric import Figure, ratio
-from convmodel.evaluation.word_split import in_characters, ngrams, words
+from convmodel.evaluation.metric import Metric, Ratio, Topic
+from convmodel.evaluation.word_split import is_unspaced, ngrams, words
 
 SHORTEST = 5
-"""Responses of fewer words are no copies: everybody says `yes, I do`. Of Japanese and Chinese as many characters."""
+"""Responses of fewer words are not copies: everybody says `yes, I do`. Of Japanese and Chinese as many characters."""
 
 LONG = 8
 """A run of so many words that a training turn has too is a copied part."""
@@ -26,18 +26,18 @@ class Copy:
     """What a response has from the training data.
 
     Attributes:
-        kind: `whole` where a training turn says just that, `part` where they share a long run of words.
-        said: The response.
-        source: The first training turn that says it.
+        kind: `whole` where it equals a training turn, `part` where they share a long run of words.
+        response: The response.
+        source: The first such training turn.
     """
 
     kind: Literal["whole", "part"]
-    said: str
+    response: str
     source: str
 
 
 def find_copies(responses: Sequence[str], training: Iterable[Conversation]) -> list[Copy | None]:
-    """Tells of each response whether it is a copy.
+    """Finds for each response the training turn that it copies, if there is one.
 
     Only the responses are kept in memory. Case, punctuation and spaces do not matter.
 
@@ -46,49 +46,69 @@ def find_copies(responses: Sequence[str], training: Iterable[Conversation]) -> l
         >>> [copy.kind for copy in find_copies(["i have lived in osaka since i was born"], training)]
         ['whole']
     """
-    said = [words(response) for response in responses]
-    wholes: dict[tuple[str, ...], str] = {}
-    parts: dict[tuple[str, ...], str] = {}
-    wanted = {tuple(each) for each in said if len(each) >= SHORTEST}
-    runs = {run for each in said for run in ngrams(each, _long(each))}
-    lengths = {len(run) for run in runs}
+    split = [tuple(words(response)) for response in responses]
+    whole_sources: dict[tuple[str, ...], str] = {}
+    part_sources: dict[tuple[str, ...], str] = {}
+    wholes = {response for response in split if len(response) >= SHORTEST}
+    parts = {run for response in split for run in _long_runs(response)}
+    lengths = {len(run) for run in parts}
     for conversation in training:
         for turn in conversation.turns:
-            found = words(turn)
-            if tuple(found) in wanted:
-                wholes.setdefault(tuple(found), turn)
-            for run in (run for length in lengths for run in ngrams(found, length)):
-                if run in runs:
-                    parts.setdefault(run, turn)
+            turn_words = tuple(words(turn))
+            if turn_words in wholes:
+                whole_sources.setdefault(turn_words, turn)
+            for run in (run for length in lengths for run in ngrams(turn_words, length)):
+                if run in parts:
+                    part_sources.setdefault(run, turn)
     copies: list[Copy | None] = []
-    for response, each in zip(responses, said, strict=True):
-        whole = wholes.get(tuple(each))
-        part = next((parts[run] for run in ngrams(each, _long(each)) if run in parts), None)
-        if whole is not None:
-            copies.append(Copy("whole", response, whole))
+    for response, response_words in zip(responses, split, strict=True):
+        part = next((part_sources[run] for run in _long_runs(response_words) if run in part_sources), None)
+        if response_words in whole_sources:
+            copies.append(Copy("whole", response, whole_sources[response_words]))
         else:
             copies.append(None if part is None else Copy("part", response, part))
     return copies
 
 
-def _long(found: Sequence[str]) -> int:
-    return LONG_CHARACTERS if in_characters(found) else LONG
+def _long_runs(response: Sequence[str]) -> list[tuple[str, ...]]:
+    return ngrams(response, LONG_CHARACTERS if is_unspaced(response) else LONG)
 
 
-def copy_figures(copies: Sequence[Copy | None], of: str = "responses", prefix: str = "") -> list[Figure]:
-    """Makes the shares of copies, one row a response.
+def _declare(prefix: str, texts: str, whole: str, any_kind: str, **options: Any) -> tuple[Ratio[Copy | None], ...]:
+    options |= {"topic": Topic.COPIES, "percent": True}
+    return (
+        Ratio(
+            name=f"{prefix}copied_whole",
+            label=f"{texts} copied whole",
+            explanation=whole,
+            above=lambda copy: copy is not None and copy.kind == "whole",
+            **options,
+        ),
+        Ratio(
+            name=f"{prefix}copied",
+            label=f"{texts} copied at least in part",
+            explanation=any_kind,
+            above=lambda copy: copy is not None,
+            **options,
+        ),
+    )
 
-    Args:
-        copies: What `find_copies` found.
-        of: What the texts are.
-        prefix: Goes before the figures' names.
-    """
-    one = [1] * len(copies)
-    kinds = [copy.kind if copy else "" for copy in copies]
-    whole = [kind == "whole" for kind in kinds]
-    any_kind = [kind != "" for kind in kinds]
-    label = f"{of} copied whole", f"{of} copied at least in part"
-    return [
-        ratio(f"{prefix}copied_whole", label[0], whole, one, better="lower", percent=True),
-        ratio(f"{prefix}copied", label[1], any_kind, one, better="lower", percent=True),
-    ]
+
+RESPONSE_COPIES = _declare(
+    "",
+    "responses",
+    "responses that equal a turn of the training data, word for word",
+    "these, and responses with a long run of words from it",
+    better="lower",
+)
+
+REFERENCE_COPIES = _declare("references_", "references", *["the same of what people said, for comparison"] * 2)
+"""The same of the data, which no model can make better or worse."""
+
+
+def copy_metrics(
+    copies: Sequence[Copy | None], definitions: Sequence[Ratio[Copy | None]] = RESPONSE_COPIES
+) -> list[Metric]:
+    """Measures the shares of copies among what `find_copies` returned, with one row per text."""
+    rows = [[copy] for copy in copies]
+    return [definition.measure(rows) for definition in definitions]

@@ -1,6 +1,6 @@
 """Votes of people for one of two responses.
 
-Owns: the file of votes, a JSON object a line, and how often a model wins.
+Owns: the file of votes, one JSON object per line, and how often a model wins.
 """
 
 import json
@@ -17,14 +17,14 @@ from convmodel.files.json_lines import append_line
 
 @dataclass(frozen=True, slots=True)
 class Vote:
-    """What somebody found better.
+    """Which of two responses somebody prefers.
 
     Attributes:
         context: The turns before.
         models: The names of the two models.
-        responses: What each says.
-        winner: The name of the better one; None for neither.
-        at: When, in UTC; empty if that is not known.
+        responses: The response of each model.
+        winner: The name of the better model; None for neither.
+        at: The time of the vote in UTC; empty if unknown.
     """
 
     context: Sequence[str]
@@ -39,11 +39,11 @@ class Wins:
     """How often the second of two models won.
 
     Attributes:
-        wins: Votes for it.
-        losses: Votes for the other.
-        neither: Votes for none.
-        rate: wins / (wins + losses); not a number without any.
-        low: The lower end of its interval of 95 %.
+        wins: Votes for the second model.
+        losses: Votes for the first.
+        neither: Votes for neither.
+        rate: wins / (wins + losses); NaN without any.
+        low: The lower end of the rate's 95 % interval.
         high: The upper end.
     """
 
@@ -56,7 +56,7 @@ class Wins:
 
 
 def add_vote(path: str | os.PathLike[str], vote: Vote) -> None:
-    """Adds a vote to a file.
+    """Appends a vote to a file.
 
     Raises:
         SaveError: If the file cannot be written.
@@ -68,12 +68,12 @@ def read_votes(path: str | os.PathLike[str]) -> list[Vote]:
     """Reads the votes of a file; none if there is no file.
 
     Raises:
-        ConversationError: If a line is no vote; the message begins with its place.
+        ConversationError: If a line is not a vote; the message begins with its place.
     """
-    place, votes = Path(path), []
+    file, votes = Path(path), []
     try:
         # Not `splitlines`, which splits at characters that texts in JSON may hold, such as U+2028.
-        lines = place.read_text(encoding="utf-8").split("\n") if place.exists() else []
+        lines = file.read_text(encoding="utf-8").split("\n") if file.exists() else []
     except (OSError, UnicodeDecodeError) as error:
         raise ConversationError(f"{path} cannot be read: {error}") from error
     for number, line in enumerate(lines, 1):
@@ -84,7 +84,7 @@ def read_votes(path: str | os.PathLike[str]) -> list[Vote]:
             if len(vote.models) != 2 or len(vote.responses) != 2 or vote.winner not in (None, *vote.models):
                 raise ValueError(line)
         except (TypeError, ValueError) as error:
-            raise ConversationError(f"{path}:{number}: this is no vote: {line[:60]}") from error
+            raise ConversationError(f"{path}:{number}: this is not a vote: {line[:60]}") from error
         votes.append(vote)
     return votes
 

@@ -1,6 +1,6 @@
-"""Text to words, in whatever language: what overlap, repetition and copies are counted in.
+"""Splitting text of any language into words, in which overlap, repetition and copies are counted.
 
-Owns: what a word is, where no spaces separate them, and which tokenizer of sacrebleu suits some texts.
+Owns: what a word is, also where no spaces separate them, and which tokenizer of sacrebleu suits a text.
 """
 
 import re
@@ -19,7 +19,7 @@ _WORD = re.compile(f"[{KANA}{HAN}]|{_LETTER}+(?:['\u2019]{_LETTER}+)*")
 _IS_CHARACTER = re.compile(f"[{KANA}{HAN}]")
 _IS_KANA = re.compile(f"[{KANA}]")
 
-_MANY = 0.2  # of all words: below, a few foreign characters do not make a text Japanese
+_MANY = 0.2  # of all words; fewer foreign characters do not make a text Japanese
 
 
 def words(text: str) -> list[str]:
@@ -36,36 +36,40 @@ def words(text: str) -> list[str]:
     return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
 
 
-def in_characters(found: Sequence[str]) -> bool:
-    """Tells whether most of some words are single characters of Japanese or Chinese.
+def is_unspaced(text: Sequence[str]) -> bool:
+    """Returns whether most words of a text are single characters of Japanese or Chinese.
 
     Example:
-        >>> in_characters(words("東京 OK"))
+        >>> is_unspaced(words("東京 OK"))
         True
     """
-    return 2 * sum(bool(_IS_CHARACTER.fullmatch(word)) for word in found) > len(found)
+    return _share(_IS_CHARACTER, text) > 0.5
 
 
 def bleu_tokenizer(texts: Iterable[str]) -> str:
     """Chooses sacrebleu's tokenizer for some texts: `13a` for words, `zh` for Chinese, `char` for Japanese.
 
-    sacrebleu's `ja-mecab` needs MeCab and a dictionary beside it, and `char` needs nothing.
+    sacrebleu's `ja-mecab` would need MeCab and a dictionary; `char` needs nothing.
 
     Example:
         >>> bleu_tokenizer(["How are you?"]), bleu_tokenizer(["你好吗"]), bleu_tokenizer(["お元気ですか"])
         ('13a', 'zh', 'char')
     """
-    found = [word for text in texts for word in words(text)]
-    if sum(bool(_IS_KANA.fullmatch(word)) for word in found) > _MANY * len(found):
+    joined = [word for text in texts for word in words(text)]
+    if _share(_IS_KANA, joined) > _MANY:
         return "char"
-    return "zh" if sum(bool(_IS_CHARACTER.fullmatch(word)) for word in found) > _MANY * len(found) else "13a"
+    return "zh" if _share(_IS_CHARACTER, joined) > _MANY else "13a"
 
 
-def ngrams(found: Sequence[str], length: int) -> list[tuple[str, ...]]:
-    """Returns all runs of so many words.
+def _share(pattern: re.Pattern[str], text: Sequence[str]) -> float:
+    return sum(bool(pattern.fullmatch(word)) for word in text) / max(1, len(text))
+
+
+def ngrams(text: Sequence[str], length: int) -> list[tuple[str, ...]]:
+    """Returns all runs of `length` words.
 
     Example:
         >>> ngrams(["a", "b", "c"], 2)
         [('a', 'b'), ('b', 'c')]
     """
-    return [tuple(found[start : start + length]) for start in range(len(found) - length + 1)]
+    return [tuple(text[start : start + length]) for start in range(len(text) - length + 1)]

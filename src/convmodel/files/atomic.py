@@ -7,6 +7,7 @@ folder that holds others, or as a folder that appears and goes at once. Locks.
 import errno
 import logging
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -114,6 +115,22 @@ def staged_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         if stage is not None:
             shutil.rmtree(stage, ignore_errors=True)
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Writes a text file in an existing folder, so that it is never there by half; an earlier one is replaced.
+
+    Raises:
+        SaveError: If the file cannot be written.
+    """
+    part = path.parent / f".{path.name}.{secrets.token_hex(4)}"
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        raise SaveError(f"{path} cannot be written: {error.strerror or error}; choose another file") from error
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def lock(descriptor: int) -> bool:

@@ -18,7 +18,7 @@ By = Literal["steps", "tokens"]
 
 INK = "#1c1e21"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
-"""Told apart by the colour-blind, too: six of the eight of Okabe and Ito, "Color universal design" (2008)."""
+"""Distinct also for the colour-blind: six of the eight of Okabe and Ito, "Color universal design" (2008)."""
 
 SIZE = (8.0, 5.0)  # inches
 _DASHES = ("-", "--", ":", "-.")  # for more fits than colours
@@ -36,9 +36,9 @@ def smoothed(values: Sequence[float], smooth: float | None = None) -> list[float
     (Kingma and Ba 2015, https://arxiv.org/abs/1412.6980, section 3).
 
     Args:
-        values: What to average, in order.
-        smooth: How much of each mean is the one before it: from 0, which changes nothing, to below 1. By default
-            as much as averages over two and a half values, or half a percent of many.
+        values: The values, in order.
+        smooth: The weight of the previous mean in each mean: from 0, which changes nothing, to below 1. By default
+            it averages over two and a half values, or half a percent of many.
 
     Example:
         >>> smoothed([4.0, 1.0], 0.5)  # (0.5 * 0.5 * 4 + 0.5 * 1) / (1 - 0.5 * 0.5)
@@ -46,12 +46,12 @@ def smoothed(values: Sequence[float], smooth: float | None = None) -> list[float
     """
     if smooth is None:
         smooth = 1 - 1 / max(2.5, len(values) / 200)
-    found, mean, weight = [], 0.0, 1.0
+    means, mean, weight = [], 0.0, 1.0
     for value in values:
         mean = smooth * mean + (1 - smooth) * value
         weight *= smooth
-        found.append(mean / (1 - weight))
-    return found
+        means.append(mean / (1 - weight))
+    return means
 
 
 def draw_curves(
@@ -66,14 +66,14 @@ def draw_curves(
 
     Args:
         runs: The fits, a colour each.
-        by: What the curves are drawn over: updates, or training tokens.
-        smooth: How much the training loss is smoothed, see `smoothed`.
-        title: What stands above.
+        by: The horizontal axis: steps, or training tokens.
+        smooth: How strongly the training loss is smoothed; see `smoothed`.
+        title: The heading.
         size: Width and height in inches.
 
     Raises:
         MissingExtraError: If matplotlib is not installed.
-        ConfigError: If nothing was measured yet, or tokens are asked for that were not counted.
+        ConfigError: If nothing was measured yet, or the axis is tokens and they were not counted.
     """
     try:
         from matplotlib.figure import Figure
@@ -110,27 +110,27 @@ def _draw(panels: tuple[Any, Any], run: Metrics, style: tuple[str, str], by: By,
 
 
 def _places(run: Metrics, by: By) -> Any:
-    """Returns where along the picture a point stands; a validation has the tokens of the updates around it."""
+    """Returns the function from points to their horizontal position; tokens of validations are interpolated."""
     if by == "steps":
         return lambda point: float(point["step"])
     points = [*run.train, *run.validations]
-    known = {0: 0.0} | {point["step"]: float(point["tokens"]) for point in points if is_finite(point.get("tokens"))}
-    if points and len(known) < 2:
+    counts = {0: 0.0} | {point["step"]: float(point["tokens"]) for point in points if is_finite(point.get("tokens"))}
+    if points and len(counts) < 2:
         raise ConfigError(f"{run.name} has no count of tokens: draw it over steps")
     import numpy as np
 
-    steps = sorted(known)
-    tokens = [known[step] for step in steps]
+    steps = sorted(counts)
+    tokens = [counts[step] for step in steps]
     return lambda point: float(np.interp(point["step"], steps, tokens))
 
 
 def _line(points: Sequence[Point], name: str, place: Any) -> tuple[list[float], list[float]]:
-    found = [(place(point), float(point[name])) for point in points if is_finite(point.get(name))]
-    return [x for x, _ in found], [y for _, y in found]
+    drawn = [point for point in points if is_finite(point.get(name))]
+    return [place(point) for point in drawn], [float(point[name]) for point in drawn]
 
 
 def _thinned(xs: list[float], ys: list[float]) -> tuple[list[float], list[float]]:
-    """Keeps the lowest and the highest of neighbouring points, so that a long fit's picture stays small and true."""
+    """Keeps the lowest and the highest of neighbouring points, so that a long fit's picture stays small and exact."""
     if len(xs) <= _POINTS:
         return xs, ys
     width = math.ceil(2 * len(xs) / _POINTS)
@@ -155,9 +155,9 @@ def _dress(figure: Any, loss: Any, rate: Any, by: By) -> None:
         for axis in (axes.xaxis, axes.yaxis):
             axis.label.set_color(INK)
             axis.get_offset_text().set_color(INK)
-    loss.set_ylabel("loss, nats a token")
+    loss.set_ylabel("loss, nats per token")
     rate.set_ylabel("learning\nrate")
-    rate.set_xlabel({"steps": "updates", "tokens": "training tokens"}[by])
+    rate.set_xlabel({"steps": "steps", "tokens": "training tokens"}[by])
     rate.set_xlim(left=0)
     rate.set_ylim(bottom=0)
     rate.yaxis.set_major_locator(MaxNLocator(nbins=2))
@@ -168,7 +168,7 @@ def _dress(figure: Any, loss: Any, rate: Any, by: By) -> None:
 
 
 def _legend(figure: Any, runs: Sequence[Metrics], styles: Sequence[tuple[str, Any]]) -> None:
-    """Names the colours and the kinds of lines that were drawn, below the curves, where it hides none."""
+    """Names the colours and the kinds of lines below the curves, where it hides none."""
     from matplotlib.lines import Line2D
 
     only = styles[0][0] if len(runs) == 1 else INK

@@ -1,6 +1,6 @@
-"""Curves as a file to look at: a picture, or a page that needs nothing else.
+"""Curves of fits as a file: a picture, or a page that needs nothing else.
 
-Owns: what the page says, the curves' colours on light and on dark paper, and writing either whole or not at all.
+Owns: what the page shows, the curves' colours on light and dark screens, and writing either whole or not at all.
 """
 
 import io
@@ -12,14 +12,14 @@ from typing import Any
 
 from convmodel.errors import ConfigError
 from convmodel.files.atomic import staged
-from convmodel.layout.token_view import visible_line
 from convmodel.report.curves import COLOURS, INK, SIZE, draw_curves
-from convmodel.report.run_comparison import differences, figures
+from convmodel.report.html import page, table
+from convmodel.report.run_comparison import differing_settings, run_metrics
 from convmodel.report.svg import to_svg
 from convmodel.training.metrics_reader import Metrics
 
 SUFFIXES = (".png", ".html")
-"""The kinds of files that there are."""
+"""The suffixes of the files that can be written."""
 
 _DOTS_PER_INCH = 150
 _NARROW = (4.2, 5.0)  # inches; on a phone's screen the letters stay readable
@@ -35,16 +35,16 @@ _STYLE = f"""
 
 
 def write_curves(path: str | os.PathLike[str], runs: Sequence[Metrics], title: str | None = None, **drawn: Any) -> None:
-    """Writes the curves of fits; what was there is replaced.
+    """Writes the curves of fits; an earlier file is replaced.
 
     Args:
-        path: A file that ends in .png, or in .html for a page with the figures and the settings that differ.
+        path: A file that ends in .png, or in .html for a page with the metrics and the settings that differ.
         runs: The fits.
-        title: What stands above; a page is called by the fits' names if there is none.
+        title: The heading; by default a page has the fits' names.
         drawn: Further arguments of `draw_curves`.
 
     Raises:
-        ConfigError: If the file has another ending, or nothing was measured yet.
+        ConfigError: If the file has another suffix, or nothing was measured yet.
         MissingExtraError: If matplotlib is not installed.
         SaveError: If the file cannot be written.
     """
@@ -59,13 +59,13 @@ def write_curves(path: str | os.PathLike[str], runs: Sequence[Metrics], title: s
 
 
 def require_suffix(path: Path) -> None:
-    """Checks that a file's name says which kind it is.
+    """Checks that a file has one of `SUFFIXES`.
 
     Raises:
-        ConfigError: If it does not.
+        ConfigError: If it has not.
     """
     if path.suffix.lower() not in SUFFIXES:
-        raise ConfigError(f"{path} is no name for curves: end it in {' or '.join(SUFFIXES)}")
+        raise ConfigError(f"{path} is not a name for curves: end it in {' or '.join(SUFFIXES)}")
 
 
 def _picture(runs: Sequence[Metrics], title: str | None, drawn: dict[str, Any]) -> bytes:
@@ -78,21 +78,19 @@ def _picture(runs: Sequence[Metrics], title: str | None, drawn: dict[str, Any]) 
 
 
 def _report(runs: Sequence[Metrics], title: str, drawn: dict[str, Any]) -> str:
-    from convmodel.report.html import page, table  # here, because it imports torch, which a picture does without
-
-    pictures = "".join(
-        f'<figure class="{name}">{_inline(runs, name, size, drawn)}</figure>\n'
+    parts = [
+        f'<figure class="{name}">{_inline(runs, name, size, drawn)}</figure>'
         for name, size in (("wide", SIZE), ("narrow", _NARROW))
-    )
-    names = ["", *(visible_line(run.name) for run in runs)]
-    parts = [pictures, "<h2>Figures</h2>", table(names, figures(runs))]
-    if differing := differences(runs):
-        parts += ["<h2>Settings that differ</h2>", table(names, differing)]
-    return page(visible_line(title), "\n".join(parts), _STYLE)
+    ]
+    columns = ["", *(run.name for run in runs)]
+    parts += ["<h2>Metrics</h2>", table(columns, run_metrics(runs))]
+    if settings := differing_settings(runs):
+        parts += ["<h2>Settings that differ</h2>", table(columns, settings)]
+    return page(title, parts, _STYLE)
 
 
 def _inline(runs: Sequence[Metrics], name: str, size: tuple[float, float], drawn: dict[str, Any]) -> str:
-    """Draws for a page, which gives the colours."""
+    """Draws for a page, whose style sets the colours."""
     figure = draw_curves(runs, size=size, **drawn)
     figure.patch.set_alpha(0)
     svg = to_svg(figure, name, "loss and validation curves")

@@ -1,6 +1,6 @@
-"""The doctor's findings as one page that needs nothing else: no script, no other file, no network.
+"""The doctor's results as one page that needs nothing else: no script, no other file, no network.
 
-Owns: the page. All that users wrote is escaped; what is found and counted comes from the other modules.
+Owns: the page. What it shows is checked, counted and estimated in `convmodel.training.doctor`.
 """
 
 import os
@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
+from convmodel.files.atomic import replace_text
 from convmodel.layout.token_view import ShownToken, visible_line
-from convmodel.report.html import SPEAKER_COLOURS, page, table, write_text
+from convmodel.report.html import SPEAKER_COLOURS, page, plots, table, to_html
 from convmodel.report.svg import bars, histogram
 from convmodel.training.doctor.checks import Check
 from convmodel.training.doctor.estimate import Estimate
@@ -17,10 +18,19 @@ from convmodel.training.doctor.statistics import Histogram, Statistics
 from convmodel.training.units import duration, size
 
 MARKS = {"pass": "✓", "warn": "!", "fail": "✗"}
-"""How a status is shown beside its word, so that colour is not all there is."""
+"""The mark of each status, so that it does not depend on colour alone."""
+
+_STYLE = """
+.fix, .legend { color: var(--soft); }
+.window { border-left: 3px solid var(--line); padding-left: .7rem; margin: .8rem 0; line-height: 2; }
+.t { border-radius: .25rem; padding: .1rem .2rem; margin-right: .12rem; font-family: ui-monospace, monospace;
+  font-size: .88rem; }
+.window .t:not(.learned) { opacity: .7; } .learned { font-weight: 700; text-decoration: underline; }
+.separator { border: 1px solid currentColor; }
+"""
 
 
-def write_report(
+def write_doctor_page(
     path: str | os.PathLike[str],
     *,
     title: str,
@@ -32,30 +42,29 @@ def write_report(
     """Writes the page, whole or not at all.
 
     Args:
-        path: The file; what was there is replaced.
-        title: What was looked at.
-        checks: What was found.
-        statistics: What was counted.
+        path: The file; an earlier one is replaced.
+        title: The name of the data.
+        checks: The results of the checks.
+        statistics: The statistics of the data.
         windows: One conversation as tokens.
-        estimate: What the run will take, if that was measured.
+        estimate: The time and memory of the run, if they were measured.
 
     Raises:
         MissingExtraError: If matplotlib is not installed.
         SaveError: If the file cannot be written.
     """
-    parts = [_checks(checks), _plots(statistics), _numbers(statistics)]
+    parts = [_checks(checks), _plots(statistics), _statistics(statistics)]
     if estimate is not None:
-        parts.append(_estimate(estimate))
-    parts.append(_tokens(windows))
-    write_text(Path(path), page(title, "\n".join(parts)))
+        parts += ["<h2>Time and memory estimate</h2>", table(["", ""], estimate_rows(estimate))]
+    replace_text(Path(path), page(title, [*parts, _tokens(windows)], _STYLE))
 
 
 def _checks(checks: Sequence[Check]) -> str:
     counts = {status: sum(check.status == status for check in checks) for status in MARKS}
     rows = "".join(
         f'<tr><td class="status {check.status}">{MARKS[check.status]} {check.status}</td>'
-        f"<th>{escape(check.name)}</th><td>{escape(visible_line(check.finding))}"
-        + (f'<div class="cure">→ {escape(visible_line(check.cure))}</div>' if check.cure else "")
+        f"<th>{to_html(check.name)}</th><td>{to_html(check.finding)}"
+        + (f'<div class="fix">→ {to_html(check.cure)}</div>' if check.cure else "")
         + "</td></tr>\n"
         for check in checks
     )
@@ -65,32 +74,31 @@ def _checks(checks: Sequence[Check]) -> str:
 
 def _plots(statistics: Statistics) -> str:
     speakers = [(visible_line(name), tokens) for name, _, tokens in statistics.by_speaker()]
-    drawn = {
-        "Turns in a conversation": histogram(
-            statistics.turns_per_conversation, "turns", "turns in a conversation", "conversations"
+    drawings = {
+        "Turns per conversation": histogram(
+            statistics.turns_per_conversation, "turns", "turns per conversation", "conversations"
         ),
-        "Tokens in a turn": histogram(statistics.tokens_per_turn, "tokens", "tokens in a turn", "turns"),
-        "Who says how much": bars(speakers, "speakers", "tokens"),
+        "Tokens per turn": histogram(statistics.tokens_per_turn, "tokens", "tokens per turn", "turns"),
+        "Tokens per speaker": bars(speakers, "speakers", "tokens"),
     }
-    figures = "\n".join(f"<figure><figcaption>{name}</figcaption>{svg}</figure>" for name, svg in drawn.items())
-    return f'<h2>The data</h2>\n<div class="plots">\n{figures}\n</div>'
+    return f"<h2>The data</h2>\n{plots(drawings)}"
 
 
-def _numbers(statistics: Statistics) -> str:
+def _statistics(statistics: Statistics) -> str:
     about = (
         f"{statistics.conversations:,} conversations, {statistics.turns:,} turns, {statistics.tokens:,} tokens of text"
     )
     spread = {
-        "Turns in a conversation": statistics.turns_per_conversation,
-        "Tokens in a turn": statistics.tokens_per_turn,
+        "Turns per conversation": statistics.turns_per_conversation,
+        "Tokens per turn": statistics.tokens_per_turn,
     }
     speakers = [
-        [visible_line(name), f"{turns:,}", f"{tokens:,}", f"{tokens / max(1, statistics.tokens):.1%}"]
+        [name, f"{turns:,}", f"{tokens:,}", f"{tokens / max(1, statistics.tokens):.1%}"]
         for name, turns, tokens in statistics.by_speaker()
     ]
     return (
         f'<p class="about">{about}</p>\n'
-        + table(["", *(SPREAD_NAMES)], [[name, *spread_row(values)] for name, values in spread.items()])
+        + table(["", *SPREAD_NAMES], [[name, *spread_row(values)] for name, values in spread.items()])
         + table(["Speaker", "turns", "tokens", "share"], speakers)
     )
 
@@ -100,7 +108,7 @@ SPREAD_NAMES = ("mean", "median", "90%", "99%", "max")
 
 
 def spread_row(values: Histogram) -> list[str]:
-    """Describes numbers by their mean and percentiles, as text.
+    """Returns the mean and percentiles of some values, as text.
 
     Example:
         >>> from collections import Counter
@@ -110,16 +118,12 @@ def spread_row(values: Histogram) -> list[str]:
     return [f"{values.mean:,.1f}", *(f"{values.percentile(percent):,}" for percent in (50, 90, 99, 100))]
 
 
-def _estimate(estimate: Estimate) -> str:
-    return "<h2>What the run will take</h2>\n" + table(["", ""], [list(row) for row in estimate_rows(estimate)])
-
-
 def estimate_rows(estimate: Estimate) -> list[tuple[str, str]]:
-    """Says what an estimate holds, line by line."""
+    """Returns the name and the value of each part of an estimate, as text."""
     padding = 1 - estimate.tokens / max(1, estimate.padded_tokens)
     available = "" if estimate.available_bytes is None else f" of {size(estimate.available_bytes)} available"
     return [
-        ("updates", f"{estimate.steps:,}"),
+        ("steps", f"{estimate.steps:,}"),
         ("tokens", f"{estimate.tokens:,} (and {padding:.0%} padding)"),
         ("time", f"about {duration(estimate.seconds)}"),
         ("memory", f"about {size(estimate.memory_bytes)}{available}"),
@@ -131,15 +135,14 @@ def _tokens(windows: Sequence[Sequence[ShownToken]]) -> str:
         return '<h2>One conversation as the model sees it</h2>\n<p class="about">None of its turns is supervised.</p>'
     names = list(dict.fromkeys(token.speaker for window in windows for token in window))
     legend = " ".join(
-        f'<span class="t s{number % SPEAKER_COLOURS}">{escape(visible_line(name))}</span>'
-        for number, name in enumerate(names)
+        f'<span class="t s{number % SPEAKER_COLOURS}">{to_html(name)}</span>' for number, name in enumerate(names)
     )
-    learned = (
+    marks = (
         '<span class="t learned">learned</span> <span class="t">context</span> '
         '<span class="t separator">separator</span>, · space, ↵ new line, ⟨F0⟩ part of a character'
     )
     shown = "\n".join(f'<div class="window">{_window(window, names)}</div>' for window in windows)
-    return f'<h2>One conversation as the model sees it</h2>\n<p class="legend">{legend} {learned}</p>\n{shown}'
+    return f'<h2>One conversation as the model sees it</h2>\n<p class="legend">{legend} {marks}</p>\n{shown}'
 
 
 def _window(window: Sequence[ShownToken], names: list[str]) -> str:

@@ -1,18 +1,15 @@
-"""HTML pages as one file each: style, tables, escaping and writing.
+"""HTML pages that are one file each: the page itself, headings, tables and pictures.
 
-Owns: the look that all reports share. Nothing on a page is loaded from elsewhere.
+Owns: the look that all reports share, and escaping: text becomes HTML here. Nothing on a page is loaded from elsewhere.
 """
 
-import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from pathlib import Path
 
-from convmodel.errors import SaveError
+from convmodel.layout.token_view import visible_line
 
 SPEAKER_COLOURS = 6
 """Speakers with a colour of their own; later ones share them."""
-
 
 _STYLE = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #1c1e21; --soft: #646a73; --line: #d9dce1; --bar: #3b7dd8;
@@ -26,7 +23,7 @@ body { margin: 0 auto; max-width: 62rem; padding: 1rem; background: var(--paper)
   font: 16px/1.5 system-ui, sans-serif; overflow-wrap: break-word; }
 h1, .checks td { overflow-wrap: anywhere; }
 h1 { font-size: 1.5rem; line-height: 1.25; } h2 { font-size: 1.15rem; margin-top: 2rem; }
-p.about, .cure, .legend { color: var(--soft); }
+p.about { color: var(--soft); }
 table { border-collapse: collapse; width: 100%; } .scroll { overflow-x: auto; margin-bottom: 1.5rem; }
 th, td { text-align: left; vertical-align: top; padding: .35rem .7rem .35rem 0; border-top: 1px solid var(--line); }
 thead th { border-top: 0; } .numbers td { text-align: right; white-space: nowrap; }
@@ -35,11 +32,6 @@ thead th { border-top: 0; } .numbers td { text-align: right; white-space: nowrap
 .pass { color: var(--pass); } .warn { color: var(--warn); } .fail { color: var(--fail); } .status { font-weight: 600; }
 .plots { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(18rem, 100%), 1fr)); }
 figure { margin: 0; } figcaption { font-weight: 600; font-size: .95rem; } svg { width: 100%; height: auto; }
-.window { border-left: 3px solid var(--line); padding-left: .7rem; margin: .8rem 0; line-height: 2; }
-.t { border-radius: .25rem; padding: .1rem .2rem; margin-right: .12rem; font-family: ui-monospace, monospace;
-  font-size: .88rem; }
-.window .t:not(.learned) { opacity: .7; } .learned { font-weight: 700; text-decoration: underline; }
-.separator { border: 1px solid currentColor; }
 @media (max-width: 34rem) { .checks tr { display: block; border-top: 1px solid var(--line); padding: .4rem 0; }
   .numbers { font-size: .875rem; } .numbers th, .numbers td { padding-right: .4rem; }
   .numbers td { white-space: normal; }
@@ -47,52 +39,71 @@ figure { margin: 0; } figcaption { font-weight: 600; font-size: .95rem; } svg { 
 """ + "".join(f".s{i} {{ background: var(--s{i}); }} " for i in range(SPEAKER_COLOURS))
 
 
-def page(title: str, body: str, style: str = "") -> str:
-    """Makes a page that needs nothing else, readable on light and dark and on a phone.
+class Html(str):
+    """Text that is HTML already; all other text is escaped."""
+
+    __slots__ = ()
+
+
+def to_html(text: str) -> Html:
+    """Escapes a line of text, with invisible characters made visible; leaves HTML as it is.
+
+    Example:
+        >>> to_html("a < b"), to_html(Html("<b>a</b>"))
+        ('a &lt; b', '<b>a</b>')
+    """
+    return text if isinstance(text, Html) else Html(escape(visible_line(text)))
+
+
+def page(title: str, parts: Iterable[str], style: str = "") -> str:
+    """Returns a page that needs nothing else, readable on light and dark screens and on phones.
 
     Args:
         title: Its heading.
-        body: HTML.
-        style: CSS beside what every page has.
+        parts: Its HTML, in order.
+        style: CSS in addition to that of every page.
     """
+    body = "\n".join(parts)
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(title)}</title>
+<title>{to_html(title)}</title>
 <style>{_STYLE}{style}</style>
 </head>
 <body>
-<h1>{escape(title)}</h1>
+<h1>{to_html(title)}</h1>
 {body}
 </body>
 </html>
 """
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Makes a table of text, whose first column names the rows; an empty heading row is left out."""
-    head = "".join(f"<th>{escape(name)}</th>" for name in columns)
-    body = "".join(
-        f"<tr><th>{escape(row[0])}</th>" + "".join(f"<td>{escape(cell)}</td>" for cell in row[1:]) + "</tr>\n"
-        for row in rows
-    )
-    thead = f"<thead><tr>{head}</tr></thead>" if any(columns) else ""
-    return f'<div class="scroll"><table class="numbers">{thead}<tbody>\n{body}</tbody></table></div>\n'
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "numbers") -> Html:
+    """Returns a table whose first column names the rows; a heading row without text is left out.
 
-
-def write_text(path: Path, text: str) -> None:
-    """Writes beside the place and moves in, so that a page is never half there.
-
-    Raises:
-        SaveError: If the file cannot be written.
+    Args:
+        columns: The heading of each column.
+        rows: The cells of each row, text or `Html`.
+        kind: CSS classes: `numbers` aligns the cells to the right, `checks` breaks long ones.
     """
-    part = path.parent / f".{path.name}.{secrets.token_hex(4)}"
-    try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        raise SaveError(f"{path} cannot be written: {error.strerror or error}; choose another file") from error
-    finally:
-        part.unlink(missing_ok=True)
+    head = "".join(f"<th>{to_html(name)}</th>" for name in columns)
+    thead = f"<thead><tr>{head}</tr></thead>" if any(columns) else ""
+    body = "".join(
+        f"<tr><th>{to_html(name)}</th>{''.join(f'<td>{to_html(cell)}</td>' for cell in cells)}</tr>\n"
+        for name, *cells in rows
+    )
+    return Html(f'<div class="scroll"><table class="{kind}">{thead}<tbody>\n{body}</tbody></table></div>')
+
+
+def plots(drawings: Mapping[str, str]) -> Html:
+    """Returns pictures side by side.
+
+    Args:
+        drawings: SVG, by caption.
+    """
+    figures = "\n".join(
+        f"<figure><figcaption>{to_html(caption)}</figcaption>{svg}</figure>" for caption, svg in drawings.items()
+    )
+    return Html(f'<div class="plots">\n{figures}\n</div>')

@@ -1,6 +1,6 @@
-"""What fits came to, beside each other.
+"""Fits side by side: their metrics, and the settings in which they differ.
 
-Owns: the words for their figures, and finding the settings in which they differ. Imports nothing heavy.
+Owns: the labels of these metrics, and finding the settings. Imports nothing heavy.
 """
 
 import json
@@ -9,47 +9,48 @@ from typing import Any
 
 from convmodel.training.metrics_reader import Metrics
 
-_FIGURES = {
-    "updates": ("steps", ",.0f"),
+_METRICS = {
+    "steps": ("steps", ",.0f"),
     "training tokens": ("tokens", ",.0f"),
-    "tokens a second": ("tokens_per_second", ",.0f"),
+    "tokens per second": ("tokens_per_second", ",.0f"),
     "training loss, last": ("train_loss", ".3f"),
     "best validation loss": ("eval_loss", ".3f"),
     "its perplexity": ("eval_perplexity", ",.2f"),
-    "its bits a byte": ("eval_bits_per_byte", ".3f"),
-    "after update": ("best_step", ",.0f"),
-}  # the words, the name in `Metrics.summary`, and how the number is written
+    "its bits per byte": ("eval_bits_per_byte", ".3f"),
+    "after step": ("best_step", ",.0f"),
+}  # the label, the key in `Metrics.summary`, and the number's format
 _ABSENT = "-"
-_FACTS = ("windows", "steps", "parameters", "precision", "version")  # of a fit's begin, beside its settings
+_FACTS = ("windows", "steps", "parameters", "precision", "version")  # of a fit's first line, compared like its settings
 
 
-def figures(runs: Sequence[Metrics]) -> list[list[str]]:
-    """Says what the fits came to: the words for a figure, and a cell for each fit.
+def run_metrics(runs: Sequence[Metrics]) -> list[list[str]]:
+    """Returns a row for each metric of the fits: its label, and a cell for each fit.
 
     Example:
         >>> points = [{"step": 20, "eval_loss": 3.0, "eval_perplexity": 20.0855}]
-        >>> figures([Metrics("model", [{"step": 25, "loss": 2.5, "tokens": 5120}], points)])[:2]
-        [['updates', '25'], ['training tokens', '5,120']]
+        >>> run_metrics([Metrics("model", [{"step": 25, "loss": 2.5, "tokens": 5120}], points)])[:2]
+        [['steps', '25'], ['training tokens', '5,120']]
     """
-    found = [run.summary() for run in runs]
+    summaries = [run.summary() for run in runs]
     return [
-        [words, *(_ABSENT if summary[name] is None else format(summary[name], form) for summary in found)]
-        for words, (name, form) in _FIGURES.items()
+        [label, *(_ABSENT if summary[name] is None else format(summary[name], form) for summary in summaries)]
+        for label, (name, form) in _METRICS.items()
     ]
 
 
-def differences(runs: Sequence[Metrics]) -> list[list[str]]:
-    """Finds the settings that are not the same in all fits: their names, and a cell for each fit.
+def differing_settings(runs: Sequence[Metrics]) -> list[list[str]]:
+    """Returns a row for each setting that is not the same in all fits: its name, and a cell for each fit.
 
     The output folder, which always differs, is left out.
 
     Example:
-        >>> differences([Metrics("a", [], [], {"config": {"seed": 1}}), Metrics("b", [], [], {"config": {"seed": 2}})])
+        >>> runs = [Metrics(name, [], [], {"config": {"seed": seed}}) for name, seed in (("a", 1), ("b", 2))]
+        >>> differing_settings(runs)
         [['seed', '1', '2']]
     """
-    known = [_settings(run) for run in runs]
-    names = dict.fromkeys(name for settings in known for name in settings if name != "output_dir")
-    rows = [[name, *(_shown(settings, name) for settings in known)] for name in names]
+    by_run = [_settings(run) for run in runs]
+    names = dict.fromkeys(name for settings in by_run for name in settings if name != "output_dir")
+    rows = [[name, *(_shown(settings, name) for settings in by_run)] for name in names]
     return [row for row in rows if len(set(row[1:])) > 1]
 
 

@@ -1,6 +1,6 @@
-"""The report's pictures, as SVG to stand inside a page.
+"""Pictures as SVG inside a page.
 
-Owns: drawing, and making a drawing's colours those of the page. Knows counts only.
+Owns: drawing histograms and bars, and giving a drawing the page's colours. Knows counts only.
 """
 
 import io
@@ -13,7 +13,7 @@ from convmodel.errors import MissingExtraError
 from convmodel.training.doctor.statistics import Histogram
 
 INK, FILL = "#010203", "#010204"
-"""Stand-ins, for which the page's own colours are put in."""
+"""Placeholders that the page's own colours replace."""
 
 _SIZE = (4.2, 2.7)  # inches; on a phone's screen the letters stay readable
 _BARS = 30
@@ -21,13 +21,13 @@ _LONGEST_NAME = 18
 
 
 def histogram(values: Histogram, name: str, label: str, counted: str) -> str:
-    """Draws how often each number occurs, as SVG.
+    """Draws how often each value occurs, as SVG.
 
     Args:
-        values: The numbers; the largest hundredth share the last bar.
-        name: What the picture is called within the page.
-        label: What the numbers are.
-        counted: What has these numbers.
+        values: The counts; the largest hundredth of the values share the last bar.
+        name: The prefix of the picture's ids within the page.
+        label: The label of the values.
+        counted: The label of the counts.
 
     Raises:
         MissingExtraError: If matplotlib is not installed.
@@ -43,7 +43,7 @@ def histogram(values: Histogram, name: str, label: str, counted: str) -> str:
         axes.bar(starts, heights, width=0.9, color=FILL)
     else:
         axes.bar(starts, heights, width=0.9 * width, align="edge", color=FILL)
-    axes.set_xlabel(label + (" (the last bar: and more)" if values.percentile(100) > last else ""))
+    axes.set_xlabel(label + (" (last bar: this or more)" if values.percentile(100) > last else ""))
     axes.set_ylabel(counted)
     _whole_numbers(axes.xaxis, axes.yaxis)
     return to_svg(figure, name, f"{counted} by {label}")
@@ -62,12 +62,12 @@ def bars(rows: Sequence[tuple[str, int]], name: str, label: str) -> str:
     axes.set_yticks(places, names, parse_math=False)  # a name may have dollars
     axes.invert_yaxis()
     axes.set_xlabel(label)
-    _whole_numbers(axes.xaxis, most=3)  # names leave little room for numbers
+    _whole_numbers(axes.xaxis, limit=3)  # names leave little room for numbers
     return to_svg(figure, name, label)
 
 
 def new_figure(height: float = _SIZE[1]) -> tuple[Any, Any]:
-    """Makes an empty picture and its axes, in the page's colours.
+    """Returns an empty picture and its axes, in the page's colours.
 
     Raises:
         MissingExtraError: If matplotlib is not installed.
@@ -88,16 +88,16 @@ def new_figure(height: float = _SIZE[1]) -> tuple[Any, Any]:
     return figure, axes
 
 
-def _whole_numbers(*axes: Any, most: int = 5) -> None:
+def _whole_numbers(*axes: Any, limit: int = 5) -> None:
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     for axis in axes:
-        axis.set_major_locator(MaxNLocator(nbins=most, integer=True))
+        axis.set_major_locator(MaxNLocator(nbins=limit, integer=True))
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
 
 
-def to_svg(figure: Any, name: str, described: str) -> str:
-    """Writes a figure as an element that scales with the page, takes its colours, and names nothing twice."""
+def to_svg(figure: Any, name: str, description: str) -> str:
+    """Returns a figure as an element that scales with the page, has its colours, and ids of its own."""
     import matplotlib
 
     file = io.StringIO()
@@ -109,4 +109,4 @@ def to_svg(figure: Any, name: str, described: str) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'(id="|href="#|url\(#)', rf"\1{name}-", svg)
     svg = svg.replace(INK, "currentColor").replace(FILL, "var(--bar)")
-    return svg.replace("<svg", f'<svg role="img" aria-label="{described}"', 1)
+    return svg.replace("<svg", f'<svg role="img" aria-label="{description}"', 1)

@@ -1,4 +1,4 @@
-"""The figures of likelihood, from sums that a reader can add up."""
+"""Metrics of likelihood, from sums that a reader can add up."""
 
 import math
 
@@ -8,30 +8,32 @@ import torch
 
 from convmodel import Conversation, ConversationModel
 from convmodel.errors import ConfigError
-from convmodel.evaluation import likelihood_figures as figures
-from convmodel.evaluation.metric import Figure, difference
-from convmodel.evaluation.turn_statistics import ConversationSums, TurnSums, measure_turns
+from convmodel.evaluation import likelihood_metrics as metrics
+from convmodel.evaluation.metric import Metric, compare_metrics
+from convmodel.evaluation.turn_statistics import ConversationStatistics, TurnStatistics, measure_turns
 
 
-def turn(number: int, speaker: str, **sums: float) -> TurnSums:
+def turn(number: int, speaker: str, **sums: float) -> TurnStatistics:
     given = {"nats": 8.0, "text_nats": 6.0, "tokens": 4, "text_bytes": 10, "correct": 1, "closed": True}
     given |= {"stop": 0.5, "false_stop": 0.3, "ended_early": 0.2} | sums
-    return TurnSums(number=number, speaker=speaker, **given)  # type: ignore[arg-type]
+    return TurnStatistics(number=number, speaker=speaker, **given)  # type: ignore[arg-type]
 
 
 TALKS = [
-    ConversationSums(Conversation(["a", "b"]), [turn(1, "ann"), turn(2, "bob", nats=4.0, text_nats=2.0, correct=3)]),
-    ConversationSums(Conversation(["a"]), [turn(1, "ann", closed=False, stop=0.0, text_nats=8.0, tokens=3)]),
-    ConversationSums(Conversation(["a"]), []),
+    ConversationStatistics(
+        Conversation(["a", "b"]), [turn(1, "ann"), turn(2, "bob", nats=4.0, text_nats=2.0, correct=3)]
+    ),
+    ConversationStatistics(Conversation(["a"]), [turn(1, "ann", closed=False, stop=0.0, text_nats=8.0, tokens=3)]),
+    ConversationStatistics(Conversation(["a"]), []),
 ]
 
 
-def values(found: list[Figure]) -> dict[str, float]:
-    return {figure.name: figure.estimate().value for figure in found}
+def values(found: list[Metric]) -> dict[str, float]:
+    return {metric.name: metric.estimate().value for metric in found}
 
 
 def test_all_turns() -> None:
-    found = values(figures.likelihood_figures(TALKS))
+    found = values(metrics.likelihood_metrics([talk.turns for talk in TALKS]))
 
     assert found == pytest.approx(
         {
@@ -47,33 +49,23 @@ def test_all_turns() -> None:
 
 
 def test_a_conversation_without_turns_counts_for_nothing() -> None:
-    assert [figure.estimate().conversations for figure in figures.likelihood_figures(TALKS)] == [2, 2, 2, 2, 1, 2, 2]
+    assert [
+        metric.estimate().conversations for metric in metrics.likelihood_metrics([talk.turns for talk in TALKS])
+    ] == [2, 2, 2, 2, 1, 2, 2]
 
 
 def test_each_speaker() -> None:
-    found = figures.by_speaker(TALKS)
+    found = metrics.metrics_by_speaker(TALKS)
 
     assert {name: values(each)["loss"] for name, each in found.items()} == {"ann": 16 / 7, "bob": 1.0}
 
 
 def test_each_depth_and_the_deepest_together() -> None:
-    deep = [ConversationSums(Conversation(["a"]), [turn(number, "ann", nats=number) for number in range(1, 6)])]
+    deep = [ConversationStatistics(Conversation(["a"]), [turn(number, "ann", nats=number) for number in range(1, 6)])]
 
-    found = figures.by_depth(deep, deepest=3)
+    found = metrics.metrics_by_depth(deep, deepest=3)
 
     assert {name: values(each)["loss"] for name, each in found.items()} == {"1": 0.25, "2": 0.5, "3": 0.75, "4+": 9 / 8}
-
-
-def test_calibration_adds_up_the_tenths() -> None:
-    talks = [ConversationSums(Conversation(["a"]), [], np.full((10, 3), number)) for number in (1.0, 2.0)]
-
-    assert (figures.calibration(talks) == 3).all()
-
-
-def test_the_calibration_error_weighs_tenths_by_their_targets() -> None:
-    # 0.1 sure and never right: 0.1 off, 8 targets; 0.5 sure and right: none off, 2 targets.
-    assert figures.calibration_error(np.array([[8, 0.8, 0], [2, 1.0, 1]])) == pytest.approx(0.08)
-    assert figures.calibration_error(np.zeros((10, 3))) == 0
 
 
 ENDS = ["Good thank you", "At 10", "See you soon", "そうですね", "No", "Then let us go home"]
@@ -87,7 +79,7 @@ def model(unigram_folder: str) -> ConversationModel:
 
 def test_the_next_turn_is_ranked_among_all_others(model: ConversationModel) -> None:
     found = values(
-        figures.next_turn_figures(
+        metrics.next_turn_metrics(
             model.hf_model, model.tokenizer, [*CONVERSATIONS, Conversation(["Hi"])], distractors=9
         )
     )
@@ -106,7 +98,7 @@ def test_ties_count_against_the_model(model: ConversationModel) -> None:
     with torch.no_grad():
         model.hf_model.get_output_embeddings().weight.zero_()
 
-    found = values(figures.next_turn_figures(model.hf_model, model.tokenizer, CONVERSATIONS, distractors=5))
+    found = values(metrics.next_turn_metrics(model.hf_model, model.tokenizer, CONVERSATIONS, distractors=5))
 
     assert (found["hits_at_1"], found["hits_at_5"]) == (0, 0)
     assert found["mrr"] == pytest.approx(1 / 6)
@@ -114,8 +106,8 @@ def test_ties_count_against_the_model(model: ConversationModel) -> None:
 
 def test_distractors_depend_on_the_seed_but_not_on_the_order(model: ConversationModel) -> None:
     def rows(conversations: list[Conversation], seed: int) -> list[list[float]]:
-        given = figures.next_turn_figures(model.hf_model, model.tokenizer, conversations, distractors=2, seed=seed)
-        return np.concatenate([figure.rows for figure in given], axis=1).tolist()
+        given = metrics.next_turn_metrics(model.hf_model, model.tokenizer, conversations, distractors=2, seed=seed)
+        return np.concatenate([metric.rows for metric in given], axis=1).tolist()
 
     assert rows(CONVERSATIONS, 0) == rows(CONVERSATIONS[::-1], 0)[::-1]
     assert any(rows(CONVERSATIONS, 0) != rows(CONVERSATIONS, seed) for seed in range(1, 6))
@@ -123,7 +115,7 @@ def test_distractors_depend_on_the_seed_but_not_on_the_order(model: Conversation
 
 def test_no_distractors_make_no_sense(model: ConversationModel) -> None:
     with pytest.raises(ConfigError, match="must be at least 1"):
-        figures.next_turn_figures(model.hf_model, model.tokenizer, CONVERSATIONS, distractors=0)
+        metrics.next_turn_metrics(model.hf_model, model.tokenizer, CONVERSATIONS, distractors=0)
 
 
 def test_turns_in_another_order_are_less_likely_to_a_model_that_has_learned_them(model: ConversationModel) -> None:
@@ -131,12 +123,13 @@ def test_turns_in_another_order_are_less_likely_to_a_model_that_has_learned_them
     model.fit(talks, max_steps=60, learning_rate=3e-3, warmup_steps=0, batch_size=4, seed=1, dropout=0.0)
     shuffled = [[talk[1], talk[3], talk[0], talk[2]] for talk in talks]
     first, second = (
-        figures.likelihood_figures(
-            measure_turns(
+        metrics.likelihood_metrics(
+            conversation.turns
+            for conversation in measure_turns(
                 model.hf_model, model.tokenizer, map(Conversation.of, given), max_length=128, loss_on="all"
             ).conversations
         )[1]
         for given in (talks, shuffled)
     )
 
-    assert difference(first, second).verdict == "worse"
+    assert compare_metrics(first, second).verdict == "worse"

@@ -11,8 +11,14 @@ import torch
 
 from convmodel import Conversation, ConversationModel
 from convmodel.errors import ConfigError, ConversationError
-from convmodel.evaluation.likelihood import result_of
-from convmodel.evaluation.turn_statistics import ConversationSums, Measured, TurnSums, measure_turns
+from convmodel.evaluation.likelihood import likelihood_of
+from convmodel.evaluation.turn_statistics import (
+    Calibration,
+    ConversationStatistics,
+    CorpusStatistics,
+    TurnStatistics,
+    measure_turns,
+)
 
 TALKS = [
     ["Good morning! Did you sleep well?", "Not really, the neighbours had a party.", "Oh"],
@@ -29,12 +35,12 @@ def model(request: pytest.FixtureRequest) -> ConversationModel:
     return ConversationModel.from_pretrained(request.getfixturevalue(request.param), device="cpu")
 
 
-def measure(model: ConversationModel, talks: Any = TALKS, **options: Any) -> Measured:
+def measure(model: ConversationModel, talks: Any = TALKS, **options: Any) -> CorpusStatistics:
     given: dict[str, Any] = {"max_length": 128, "loss_on": "all"} | options
     return measure_turns(model.hf_model, model.tokenizer, map(Conversation.of, talks), **given)
 
 
-def by_hand(model: ConversationModel, talk: list[str]) -> list[TurnSums]:
+def by_hand(model: ConversationModel, talk: list[str]) -> list[TurnStatistics]:
     separator = model.tokenizer.sep_token_id
     ids, types, owners = [separator], [0], [0]
     for number, turn in enumerate(talk):
@@ -53,7 +59,7 @@ def by_hand(model: ConversationModel, talk: list[str]) -> list[TurnSums]:
         nats = [-logs[place - 1, ids[place]].item() for place in places]
         stops = [logs[place - 1, separator].exp().item() for place in places]
         turns.append(
-            TurnSums(
+            TurnStatistics(
                 number=number + 1,
                 speaker=("user", "assistant")[number % 2],
                 tokens=len(places),
@@ -70,7 +76,7 @@ def by_hand(model: ConversationModel, talk: list[str]) -> list[TurnSums]:
     return turns
 
 
-def assert_same(found: list[TurnSums], expected: list[TurnSums]) -> None:
+def assert_same(found: list[TurnStatistics], expected: list[TurnStatistics]) -> None:
     assert len(found) == len(expected)
     for one, other in zip(found, expected, strict=True):
         assert (one.number, one.speaker, one.tokens, one.text_bytes, one.correct, one.closed) == (
@@ -93,14 +99,15 @@ def test_each_turn_has_the_sums_of_a_plain_loop(model: ConversationModel) -> Non
 def test_they_add_up_to_what_evaluate_says(model: ConversationModel) -> None:
     expected = model.evaluate(TALKS, loss_on="all", max_length=128)
 
-    assert result_of(measure(model)).to_dict() == pytest.approx(expected.to_dict(), rel=1e-12)
+    assert likelihood_of(measure(model)).to_dict() == pytest.approx(expected.to_dict(), rel=1e-12)
 
 
 @pytest.mark.parametrize("options", [{"batch_size": 1}, {"batch_size": 3}, {"batch_size": 100}])
 def test_the_batch_size_does_not_matter(model: ConversationModel, options: dict[str, int]) -> None:
     for one, other in zip(measure(model, **options).conversations, measure(model).conversations, strict=True):
         assert_same(one.turns, other.turns)
-        np.testing.assert_allclose(one.stops, other.stops, rtol=1e-5)
+        for name, values in one.calibration.to_dict().items():
+            assert values == pytest.approx(other.calibration.to_dict()[name], rel=1e-5)
 
 
 def test_the_order_does_not_matter(model: ConversationModel) -> None:
@@ -136,13 +143,13 @@ def test_a_turn_that_was_cut_has_no_end(model: ConversationModel) -> None:
     assert (turn.tokens, turn.closed, turn.stop) == (127, False, 0.0)
     assert turn.text_nats == turn.nats
     assert 0 < turn.text_bytes < 60 * 21
-    assert found.stops[:, 0].sum() == 127
-    assert found.stops[:, 2].sum() == 0
+    assert found.calibration.targets.sum() == 127
+    assert found.calibration.ends.sum() == 0
 
 
 def test_pinned_turns_do_not_count_as_turns() -> None:
     talk = Conversation(["Be kind.", "Hi", "Hello"], ["system", "user", "assistant"], pinned=1)
-    sums = ConversationSums(talk)
+    sums = ConversationStatistics(talk)
 
     assert (sums.nats, sums.tokens) == (0, 0)
 
@@ -166,10 +173,10 @@ def test_turns_of_one_speaker_in_a_row_are_one_where_there_are_no_types(byteleve
 def test_the_tenths_hold_every_target_once(model: ConversationModel) -> None:
     for conversation in measure(model).conversations:
         turns = conversation.turns
-        targets, certain, ends = conversation.stops.sum(axis=0)
-        assert targets == sum(turn.tokens for turn in turns)
-        assert ends == len(turns)
-        assert certain == pytest.approx(sum(turn.stop + turn.false_stop for turn in turns))
+        calibration = conversation.calibration
+        assert calibration.targets.sum() == sum(turn.tokens for turn in turns)
+        assert calibration.ends.sum() == len(turns)
+        assert calibration.probability.sum() == pytest.approx(sum(turn.stop + turn.false_stop for turn in turns))
 
 
 def test_a_certain_end_is_in_the_last_tenth(model: ConversationModel) -> None:
@@ -182,7 +189,8 @@ def test_a_certain_end_is_in_the_last_tenth(model: ConversationModel) -> None:
 
     hook.remove()
     tokens = sum(turn.tokens for turn in found.turns)
-    assert found.stops[-1].tolist() == [tokens, tokens, 2]
+    last = {name: values[-1] for name, values in found.calibration.to_dict().items()}
+    assert last == {"targets": tokens, "probability": tokens, "ends": 2}
     assert [turn.ended_early for turn in found.turns] == [1.0, 1.0]
     assert [turn.stop for turn in found.turns] == [1.0, 1.0]
     assert sum(turn.correct for turn in found.turns) == 2
@@ -206,3 +214,12 @@ def test_what_makes_no_sense_is_refused(
 ) -> None:
     with pytest.raises(error):
         measure(model, talks, **options)
+
+
+def test_calibration_sorts_targets_by_tenths_and_adds_up() -> None:
+    first = Calibration.of(np.array([0.05, 0.19, 0.11, 1.0]), np.array([False, True, False, True]))
+    both = first + Calibration.of(np.array([0.5]), np.array([False]))
+
+    assert both.targets.tolist() == [1, 2, 0, 0, 0, 1, 0, 0, 0, 1]
+    assert both.probability.tolist() == pytest.approx([0.05, 0.3, 0, 0, 0, 0.5, 0, 0, 0, 1])
+    assert both.ends.tolist() == [0, 1, 0, 0, 0, 0, 0, 0, 0, 1]

@@ -37,7 +37,7 @@ def test_what_is_no_vote_is_told_with_its_place(tmp_path: Path, line: str) -> No
     add_vote(path, vote("A"))
     path.write_text(path.read_text(encoding="utf-8") + line + "\n", encoding="utf-8")
 
-    with pytest.raises(ConversationError, match=r"votes.jsonl:2: this is no vote"):
+    with pytest.raises(ConversationError, match=r"votes.jsonl:2: this is not a vote"):
         read_votes(path)
 
 

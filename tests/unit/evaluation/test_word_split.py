@@ -3,7 +3,7 @@
 # ruff: noqa: RUF001
 import pytest
 
-from convmodel.evaluation.word_split import bleu_tokenizer, in_characters, ngrams, words
+from convmodel.evaluation.word_split import bleu_tokenizer, is_unspaced, ngrams, words
 
 
 @pytest.mark.parametrize(
@@ -26,9 +26,9 @@ def test_words(text: str, expected: list[str]) -> None:
 
 
 def test_a_text_of_characters() -> None:
-    assert in_characters(words("東京へ行く"))
-    assert not in_characters(words("I like 東京"))
-    assert not in_characters([])
+    assert is_unspaced(words("東京へ行く"))
+    assert not is_unspaced(words("I like 東京"))
+    assert not is_unspaced([])
 
 
 @pytest.mark.parametrize(

@@ -1,25 +1,16 @@
 """The curves: what is drawn where, with what names, as a picture and as a page that needs nothing else."""
 
-import io
 import math
 import re
 import sys
-from collections import Counter
 from collections.abc import Sequence
-from html.parser import HTMLParser
-from pathlib import Path
-from typing import Any
 
 import pytest
 from matplotlib.figure import Figure
-from matplotlib.image import imread
 
-from convmodel.errors import ConfigError, MissingExtraError, SaveError
-from convmodel.report.curves import COLOURS, INK, draw_curves, smoothed
-from convmodel.report.curves_file import write_curves
+from convmodel.errors import ConfigError, MissingExtraError
+from convmodel.report.curves import COLOURS, draw_curves, smoothed
 from convmodel.training.metrics_reader import Metrics
-
-EVIL = "_</svg><script>alert('x')</script> & $\\frac{1}{2}$ あや\u202e"
 
 
 def fit(name: str = "model", *, loss: float = 3.0, tokens: bool = True, validated: bool = True) -> Metrics:
@@ -39,38 +30,6 @@ def lines(figure: Figure, panel: int = 0) -> list[tuple[Sequence[float], Sequenc
 
 def legend(figure: Figure) -> list[str]:
     return [text.get_text() for text in figure.legends[0].get_texts()]
-
-
-class Page(HTMLParser):
-    """Checks that elements are closed in order; collects text, elements, ids and what is referred to."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.elements: Counter[str] = Counter()
-        self.ids: list[str] = []
-        self.referred: list[str] = []
-        self.text = ""
-        self.feed(html)
-        assert not self.open
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements[tag] += 1
-        if tag != "meta":
-            self.open.append(tag)
-        self.ids += [str(value) for name, value in attrs if name == "id"]
-        self.referred += [str(value) for name, value in attrs if name in {"src", "href", "xlink:href"}]
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        if tag != "meta":
-            self.open.pop()
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
 
 
 def test_smoothing_is_the_hand_made_one() -> None:
@@ -99,8 +58,8 @@ def test_what_was_measured_is_drawn() -> None:
     assert legend(figure) == [
         "model (best perplexity 20.09)", "training", "training, smoothed", "validation", "best validation",
     ]  # fmt: skip
-    assert [axes.get_ylabel() for axes in figure.axes] == ["loss, nats a token", "learning\nrate"]
-    assert figure.axes[1].get_xlabel() == "updates"
+    assert [axes.get_ylabel() for axes in figure.axes] == ["loss, nats per token", "learning\nrate"]
+    assert figure.axes[1].get_xlabel() == "steps"
     assert figure.get_suptitle() == "a_b^c $x$"
 
 
@@ -161,86 +120,3 @@ def test_without_matplotlib_the_cure_is_named(monkeypatch: pytest.MonkeyPatch) -
 
     with pytest.raises(MissingExtraError, match=re.escape("pip install 'convmodel[eval]'")):
         draw_curves([fit()])
-
-
-def test_a_picture_has_white_paper_and_the_fits_colours(tmp_path: Path) -> None:
-    write_curves(tmp_path / "new" / "curves.png", [fit("a"), fit(EVIL, loss=2.0)], "curves")
-
-    pixels = (imread(io.BytesIO((tmp_path / "new" / "curves.png").read_bytes())) * 255).round().astype(int)
-    assert pixels.shape == (750, 1200, 4)
-    assert pixels[0, 0].tolist() == [255] * 4
-    for colour in COLOURS[:2]:
-        rgb = [int(colour[start : start + 2], 16) for start in (1, 3, 5)]
-        assert (pixels[..., :3] == rgb).all(axis=-1).sum() > 200
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["curves.png"]
-
-
-def page(path: Path, runs: Sequence[Metrics], **options: Any) -> str:
-    write_curves(path, runs, **options)
-    return path.read_text(encoding="utf-8")
-
-
-def test_a_page_has_curves_figures_and_the_settings_that_differ(tmp_path: Path) -> None:
-    found = Page(page(tmp_path / "a.html", [fit("a"), fit("b", loss=2.0)]))
-
-    assert (found.elements["svg"], found.elements["script"], found.elements["table"]) == (2, 0, 2)
-    assert found.text.count("loss, nats a token") == 2  # on a wide screen, on a narrow one
-    assert re.search(r"its perplexity\s*20\.09\s*7\.39", found.text)
-    assert re.search(r"Settings that differ\s*a\s*b\s*learning_rate\s*0\.0003\s*0\.0002", found.text)
-    alone = Page(page(tmp_path / "a.html", [fit("a")], title="One"))
-    assert alone.elements["table"] == 1
-    assert alone.text.strip().startswith("One")
-
-
-def test_a_page_loads_nothing_and_names_nothing_twice(tmp_path: Path) -> None:
-    html = page(tmp_path / "a.HTML", [fit("a"), fit("b")])
-    found = Page(html)
-
-    assert all(place.startswith("#") for place in found.referred)
-    assert set(re.findall(r"https?://[^\"]*", html)) == {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
-    assert len(found.ids) == len(set(found.ids))
-    assert {place[1:] for place in found.referred} <= set(found.ids)
-
-
-def test_a_page_has_its_own_colours_on_light_and_on_dark(tmp_path: Path) -> None:
-    html = page(tmp_path / "a.html", [fit(str(number)) for number in range(6)])
-    drawn = "".join(re.findall(r"<svg.*?</svg>", html, flags=re.DOTALL))
-
-    assert set(re.findall(r"var\((--\w+)\)", drawn)) == {f"--fit{number}" for number in range(6)}
-    assert "currentColor" in drawn
-    for fixed in (INK, *COLOURS, "fill: #fff"):  # nor is there white paper below
-        assert fixed not in drawn
-    light, dark = html.split("--fit0: ")[1:]
-    assert light.startswith(COLOURS[0])
-    assert dark.startswith("#4ea3e0")
-    assert light.rstrip().endswith("(prefers-color-scheme: dark) {\n  :root {")
-
-
-def test_names_are_text(tmp_path: Path) -> None:
-    html = page(tmp_path / "a.html", [fit(EVIL), fit("b")])
-    found = Page(html)
-
-    assert found.elements["script"] == 0
-    assert "\u202e" not in html
-    # In the page's title, its heading and its table whole, in its two legends shortened.
-    assert found.text.count("_</svg><script>alert('x')</script> & $\\frac{1}{2}$ あや⟨U+202E⟩") == 3
-    assert found.text.count("あや⟨U+202E⟩ (best perplexity 20.09)") == 2
-
-
-def test_a_file_has_to_say_what_it_is(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"curves.jpg is no name for curves: end it in .png or .html"):
-        write_curves(tmp_path / "curves.jpg", [fit()])
-
-
-def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "curves.png"
-    path.write_bytes(b"old")
-
-    def full(self: Path, content: bytes) -> int:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(SaveError, match="cannot be written: No space left on device"):
-        write_curves(path, [fit()])
-    assert [found.name for found in tmp_path.iterdir()] == ["curves.png"]
-    assert path.read_bytes() == b"old"

@@ -2,21 +2,20 @@
 
 import re
 import sys
-from collections import Counter
 from collections.abc import Callable
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
+from html_page import Page
 
 from convmodel import Conversation, ConversationTokenizer
 from convmodel.errors import MissingExtraError, SaveError
 from convmodel.layout.token_view import token_view
-from convmodel.report.doctor_page import write_report
+from convmodel.report.doctor_page import write_doctor_page
 from convmodel.training.doctor.checks import Check
 from convmodel.training.doctor.estimate import Estimate
-from convmodel.training.doctor.statistics import OTHERS, TOP, Histogram, Statistics
+from convmodel.training.doctor.statistics import Statistics
 
 EVIL = "</svg><script>alert('x')</script> & $\\frac{1}{2}$ [/bold]"
 TALKS = [
@@ -29,44 +28,6 @@ CHECKS = [
     Check("leakage", "fail", "3 repeat", "remove them"),
 ]
 ESTIMATE = Estimate(39, 900, 1000, 150.0, 3 << 30, 1 << 30, 8 << 30)
-VOID = {"meta", "br", "wbr"}
-
-
-class Page(HTMLParser):
-    """Checks that elements are closed in order; collects text, elements, ids and what is referred to."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.elements: Counter[str] = Counter()
-        self.ids: list[str] = []
-        self.referred: list[str] = []
-        self.text = ""
-        self.feed(html)
-        assert not self.open
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements[tag] += 1
-        if tag not in VOID:
-            self.open.append(tag)
-        for name, value in attrs:
-            if name == "id":
-                self.ids.append(str(value))
-            if name in {"src", "href", "xlink:href"}:
-                self.referred.append(str(value))
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        if tag not in VOID:
-            self.open.pop()
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-
 Write = Callable[..., str]
 
 
@@ -80,7 +41,7 @@ def write(gpt2_tokenizer: ConversationTokenizer, tmp_path: Path) -> Write:
             "windows": token_view(gpt2_tokenizer, TALKS[0], max_length=64, loss_on="all"),
             "estimate": ESTIMATE,
         }
-        write_report(path, **(options | changed))
+        write_doctor_page(path, **(options | changed))
         return path.read_text(encoding="utf-8")
 
     return write
@@ -146,7 +107,7 @@ def test_tokens_are_shown_with_their_marks(write: Write) -> None:
 def test_without_an_estimate_and_without_a_window_it_says_so(write: Write) -> None:
     text = Page(write(estimate=None, windows=[])).text
 
-    assert "What the run will take" not in text
+    assert "Time and memory estimate" not in text
     assert "None of its turns is supervised." in text
 
 
@@ -172,38 +133,6 @@ def test_without_matplotlib_the_cure_is_named(write: Write, monkeypatch: pytest.
     with pytest.raises(MissingExtraError, match=r"pip install 'convmodel\[eval\]'"):
         write()
     assert not list(tmp_path.iterdir())
-
-
-def test_statistics_count_turns_tokens_and_speakers(gpt2_tokenizer: ConversationTokenizer) -> None:
-    talks = [Conversation(["Hello", "How are you", "Hello"], ["Ann", "Bob", "Ann"]), Conversation(["Hello"], ["Cem"])]
-
-    found = Statistics.collect(iter(talks), gpt2_tokenizer, loss_on="Bob")
-
-    assert (found.conversations, found.turns, found.tokens) == (2, 4, 6)
-    assert found.turns_per_conversation.counts == {3: 1, 1: 1}
-    assert found.tokens_per_turn.counts == {1: 3, 3: 1}
-    assert found.by_speaker() == [("Bob", 1, 3), ("Ann", 2, 2), ("Cem", 1, 1)]
-    assert found.supervised() == {"Ann": 0, "Bob": 3, "Cem": 0}
-    assert found.to_dict()["tokens_per_turn"] == {"mean": 1.5, "min": 1, "median": 1, "p90": 3, "p99": 3, "max": 3}
-    assert found.to_dict()["speakers"][0] == {"name": "Bob", "turns": 1, "tokens": 3}
-
-
-def test_many_speakers_are_counted_together(
-    gpt2_tokenizer: ConversationTokenizer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("convmodel.training.doctor.statistics._NAMES", TOP + 5)
-    talk = Conversation(["Hello"] * (TOP + 10), [f"speaker {number}" for number in range(TOP + 10)])
-
-    found = Statistics.collect([talk], gpt2_tokenizer)
-
-    assert len(found.turns_by_speaker) == TOP + 6
-    assert len(found.by_speaker()) == TOP + 1
-    assert found.by_speaker()[-1] == (OTHERS, 10, 10)
-    assert found.supervised()[OTHERS] == 5
-
-
-def test_a_histogram_of_nothing_is_zero() -> None:
-    assert (Histogram().mean, Histogram().percentile(50)) == (0.0, 0)
 
 
 @pytest.mark.parametrize("turns", [1, 3, 1000])

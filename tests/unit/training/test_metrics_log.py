@@ -12,7 +12,6 @@ import torch
 
 from convmodel import ConversationModel
 from convmodel.errors import ConfigError, SaveError
-from convmodel.report.run_comparison import differences, figures
 from convmodel.training.metrics_log import MetricsFile
 from convmodel.training.metrics_reader import METRICS_FILE, Metrics, read_metrics, read_runs
 
@@ -248,36 +247,3 @@ def test_fits_of_one_name_are_called_by_their_paths(tmp_path: Path) -> None:
     assert [run.name for run in read_runs(paths)] == [str(paths[0]), str(paths[1]), "c"]
     with pytest.raises(ConfigError, match="c is given twice"):
         read_runs([*paths, paths[2]])
-
-
-def test_figures_stand_beside_each_other() -> None:
-    train = [
-        {"step": step, "loss": loss, "tokens": 100 * step, "tokens_per_second": speed, "seconds": 2.0 * step}
-        for step, loss, speed in ((10, 3.0, 100.0), (20, 2.5, 900.0), (30, 2.0, 200.0))
-    ]
-    valid = [
-        {"step": step, "eval_loss": loss, "eval_perplexity": math.exp(loss), "eval_bits_per_byte": 1.25}
-        for step, loss in ((15, 2.75), (30, 2.875))
-    ]
-    runs = [Metrics("one", train, valid), Metrics("new", [], [])]
-
-    assert figures(runs) == [
-        ["updates", "30", "0"],
-        ["training tokens", "3,000", "-"],
-        ["tokens a second", "200", "-"],
-        ["training loss, last", "2.000", "-"],
-        ["best validation loss", "2.750", "-"],
-        ["its perplexity", "15.64", "-"],
-        ["its bits a byte", "1.250", "-"],
-        ["after update", "15", "-"],
-    ]
-    assert runs[0].summary()["seconds"] == 60.0
-
-
-def test_settings_that_differ_are_found() -> None:
-    one = {"config": {"seed": 1, "loss_on": "all", "output_dir": "one", "epochs": 3.0}, "precision": "bf16", "steps": 9}
-    two = {"config": {"seed": 1, "loss_on": ["Ann"], "output_dir": "two", "lora": True, "epochs": 3.0}, "steps": 9}
-    runs = [Metrics("one", [], [], one), Metrics("two", [], [], two)]
-
-    assert differences(runs) == [["loss_on", "all", '["Ann"]'], ["precision", "bf16", "-"], ["lora", "-", "true"]]
-    assert differences([runs[0]]) == []

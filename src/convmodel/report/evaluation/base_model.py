@@ -1,6 +1,6 @@
-"""Which model a saved one was fine-tuned from.
+"""The model that a saved one was fine-tuned from.
 
-Owns: finding its name in what fine-tuning wrote.
+Owns: finding its name in the files that fine-tuning wrote.
 """
 
 import os
@@ -15,12 +15,12 @@ _LINE = re.compile(rf"^\| {FINE_TUNED_FROM} \| `(.+)` \|$", re.MULTILINE)
 
 
 def recorded_base(model: str | os.PathLike[str]) -> str | None:
-    """Returns the name of the model that a folder's was fine-tuned from; None where nothing says so."""
+    """Returns the name of the model that a folder's was fine-tuned from; None if it is not recorded."""
     folder = Path(model)
     try:
         if (folder / ADAPTER_CONFIG).is_file():
             return adapter_base(folder)
-        found = _LINE.search((folder / "README.md").read_text(encoding="utf-8"))
+        match = _LINE.search((folder / "README.md").read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, ModelLoadError):
         return None
-    return found.group(1) if found else None
+    return match.group(1) if match else None

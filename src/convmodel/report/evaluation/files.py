@@ -1,29 +1,30 @@
-"""A report as a file.
+"""An evaluation report as a file.
 
-Owns: which form belongs to which name.
+Owns: which form belongs to which suffix.
 """
 
 import json
 from pathlib import Path
 
+from convmodel.files.atomic import replace_text
 from convmodel.report.evaluation.html_report import report_page
 from convmodel.report.evaluation.markdown_report import report_markdown
-from convmodel.report.evaluation.results import ReportCard
-from convmodel.report.html import write_text
+from convmodel.report.evaluation.results import EvaluationReport
 
 
-def _json(card: ReportCard) -> str:
-    return json.dumps(card.to_dict(), ensure_ascii=False, indent=1) + "\n"
+def _json(report: EvaluationReport) -> str:
+    return json.dumps(report.to_dict(), ensure_ascii=False, indent=1) + "\n"
 
 
-_FORMS = {".html": report_page, ".md": report_markdown, ".json": _json}
+FORMS = {".html": report_page, ".md": report_markdown, ".json": _json}
+"""The functions that write a report as text, by the file's suffix."""
 
 
-def write_report(path: Path, card: ReportCard) -> None:
-    """Writes a report, whole or not at all, as its name says: `.html`, `.md` or `.json`.
+def write_evaluation_report(path: Path, report: EvaluationReport) -> None:
+    """Writes a report, whole or not at all, as its suffix says: `.html`, `.md` or `.json`.
 
     Raises:
         MissingExtraError: If it has pictures and matplotlib is not installed.
         SaveError: If the file cannot be written.
     """
-    write_text(path, _FORMS[path.suffix](card))
+    replace_text(path, FORMS[path.suffix](report))

@@ -1,6 +1,6 @@
-"""The report's pictures.
+"""The pictures of an evaluation report.
 
-Owns: drawing measured numbers; colours and SVG are those of the doctor's pictures.
+Owns: drawing measured values. Colours and SVG are those of `convmodel.report.svg`.
 """
 
 import re
@@ -12,31 +12,29 @@ import numpy as np
 
 from convmodel.evaluation.word_split import words
 from convmodel.layout.token_view import visible_line
-from convmodel.report.evaluation.evaluate import Evaluated
+from convmodel.report.evaluation.model_evaluation import ModelEvaluation
 from convmodel.report.svg import FILL, INK, bars, new_figure, to_svg
 
 _COLOURS = (FILL, "#e69f00", "#009e73", "#cc79a7", "#56b4e9")  # Okabe and Ito's, readable on light and dark
 _MARKERS = ("o", "s", "^", "D", "v")
 _STEPS = 12  # bars of lengths
 _ROOM = 11  # characters of a model's name beside a bar
-_FAR_APART = 10  # times the lowest perplexity: beyond, the lower ones could not be told apart
+_FAR_APART = 10  # times the lowest perplexity; beyond that, lower ones are told apart on a logarithmic axis only
+_LINE: dict[str, Any] = {"markersize": 4, "linewidth": 1}
 
 
-def depth_plot(models: Sequence[Evaluated], seed: int) -> str:
+def depth_plot(models: Sequence[ModelEvaluation], seed: int) -> str:
     """Draws perplexity by the number of the turn, with intervals."""
     figure, axes = new_figure()
     names = list(dict.fromkeys(name for model in models for name in model.depths))
     for index, model in enumerate(models):
-        found = [model.depths[name][0].estimate(seed) for name in names if name in model.depths]
+        estimates = [model.depths[name][0].estimate(seed) for name in names if name in model.depths]
         places = [names.index(name) + 0.12 * index for name in model.depths]
-        values = np.array([each.value for each in found])
-        spread = np.nan_to_num([values - [each.low for each in found], [each.high for each in found] - values])
-        colour, marker = _style(index)
-        axes.errorbar(
-            places, values, yerr=np.maximum(spread, 0), color=colour, marker=marker, markersize=4, linewidth=1
-        )
+        values, low, high = np.array([(each.value, each.low, each.high) for each in estimates]).T
+        spread = np.nan_to_num([values - low, high - values])
+        axes.errorbar(places, values, yerr=np.maximum(spread, 0), **_style(index))
     axes.set_xticks(range(len(names)), names)
-    drawn = [figures[0].value for model in models for figures in model.depths.values()]
+    drawn = [metrics[0].value for model in models for metrics in model.depths.values()]
     if max(drawn) > _FAR_APART * min(drawn):
         axes.set_yscale("log")
     else:
@@ -47,35 +45,34 @@ def depth_plot(models: Sequence[Evaluated], seed: int) -> str:
     return to_svg(figure, "depth", "perplexity by turn")
 
 
-def stop_plot(models: Sequence[Evaluated]) -> str:
-    """Draws how often a turn ends where a model is so sure that it does; on the diagonal it is right."""
+def stop_plot(models: Sequence[ModelEvaluation]) -> str:
+    """Draws how often turns end, by how sure a model is that they do; a model on the diagonal is right."""
     figure, axes = new_figure()
     axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=":")
     for index, model in enumerate(models):
-        if model.stops is not None:
-            targets, certain, ends = model.stops[model.stops[:, 0] > 0].T
-            colour, marker = _style(index)
-            axes.plot(certain / targets, ends / targets, color=colour, marker=marker, markersize=4, linewidth=1)
+        if (calibration := model.calibration) is not None:
+            counted = calibration.targets > 0
+            targets = calibration.targets[counted]
+            axes.plot(calibration.probability[counted] / targets, calibration.ends[counted] / targets, **_style(index))
     axes.set_xlabel("how sure the model is of an end")
     axes.set_ylabel("how often it is one")
     _legend(axes, models)
     return to_svg(figure, "stops", "calibration of ends")
 
 
-def length_plot(models: Sequence[Evaluated]) -> str:
-    """Draws how many responses have how many words, beside what people said."""
+def length_plot(models: Sequence[ModelEvaluation]) -> str:
+    """Draws how many responses have how many words, with those of people for comparison."""
     figure, axes = new_figure()
-    lengths = [[len(words(each.reference)) for each in models[0].exchanges]]
-    lengths += [[len(words(each.response)) for each in model.exchanges] for model in models]
-    longest = int(np.percentile([length for each in lengths for length in each], 98)) + 1
+    people = [len(words(exchange.reference)) for exchange in models[0].exchanges]
+    lines = [(people, {"color": INK, "linestyle": ":"})]
+    for index, model in enumerate(models):
+        lines.append(([len(words(exchange.response)) for exchange in model.exchanges], _style(index)))
+    longest = int(np.percentile([length for lengths, _ in lines for length in lengths], 98)) + 1
     width = -(-longest // _STEPS)
-    for index, each in enumerate(lengths):
-        counted = Counter(min(length, longest) // width for length in each)
-        places = range(longest // width + 1)
-        colour, marker = (INK, "") if index == 0 else _style(index - 1)
-        style = ":" if index == 0 else "-"
-        axes.plot([place * width for place in places], [counted[place] for place in places], style, color=colour,
-                  marker=marker, markersize=4, linewidth=1.2)  # fmt: skip
+    bins = range(longest // width + 1)
+    for lengths, style in lines:
+        counts = Counter(min(length, longest) // width for length in lengths)
+        axes.plot([number * width for number in bins], [counts[number] for number in bins], **style)
     axes.set_xlabel("words in a response (dotted: people)")
     axes.set_ylabel("responses")
     axes.set_ylim(bottom=0)
@@ -83,33 +80,32 @@ def length_plot(models: Sequence[Evaluated]) -> str:
     return to_svg(figure, "lengths", "responses by length")
 
 
-def speed_plot(models: Sequence[Evaluated]) -> str:
-    """Draws the tokens a second of each model."""
-    shown = {"read": "reads", "generated": "writes"}
-    found = [
-        (f"{_end(model.name)} {shown[name]}", round(speed)) for model in models for name, speed in model.speed.items()
+def speed_plot(models: Sequence[ModelEvaluation]) -> str:
+    """Draws the tokens per second of each model."""
+    verbs = {"read": "reads", "generated": "writes"}
+    rows = [
+        (f"{_end(model.name)} {verbs[name]}", round(speed)) for model in models for name, speed in model.speed.items()
     ]
-    return bars(found, "speed", "tokens a second")
+    return bars(rows, "speed", "tokens per second")
 
 
-def _style(index: int) -> tuple[str, str]:
-    return _COLOURS[index % len(_COLOURS)], _MARKERS[index % len(_MARKERS)]
+def _style(index: int) -> dict[str, Any]:
+    return {"color": _COLOURS[index % len(_COLOURS)], "marker": _MARKERS[index % len(_MARKERS)], **_LINE}
 
 
-def _legend(axes: Any, models: Sequence[Evaluated]) -> None:
+def _legend(axes: Any, models: Sequence[ModelEvaluation]) -> None:
     """Names the models, where there are several."""
     if len(models) < 2:
         return
     for index, model in enumerate(models):
-        colour, marker = _style(index)
-        axes.plot([], [], color=colour, marker=marker, markersize=4, linewidth=1, label=_short(model.name))
+        axes.plot([], [], **_style(index), label=_short(model.name))
     legend = axes.legend(frameon=False, fontsize="small", labelcolor=INK)
     for text in legend.get_texts():
         text.set_parse_math(False)  # a folder's name may have dollars
 
 
 def _end(name: str) -> str:
-    """Returns the part of a name that tells models apart, as long as there is room beside a bar."""
+    """Returns the last part of a name, which distinguishes models, cut to the room beside a bar."""
     line = visible_line(name).rstrip("/")
     last = re.split("[/:]", line)[-1] or line
     return last if len(last) <= _ROOM else "…" + last[1 - _ROOM :]

@@ -1,9 +1,10 @@
 """The whole evaluation: models, baselines, and how they differ.
 
-Owns: which are compared with which, what is said about a comparison, and its form for machines.
+Owns: which are compared with which, the sentence about a comparison, and the form of all of it in JSON.
 """
 
 import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -11,15 +12,16 @@ from importlib.metadata import version
 from typing import Any
 
 from convmodel.conversation import Conversation
-from convmodel.evaluation.metric import Difference, Estimate, Figure, difference
+from convmodel.evaluation.metric import Difference, compare_metrics
 from convmodel.evaluation.retrieval_baseline import NearestContext
-from convmodel.report.evaluation.evaluate import Evaluated, Settings, with_responses
+from convmodel.report.evaluation.evaluate import with_responses
+from convmodel.report.evaluation.model_evaluation import ModelEvaluation, Settings
 
 NEAREST = "the nearest training context"
-"""What the baseline is called that says what was said in the most similar context."""
+"""The name of the baseline that responds with what followed the most similar training context."""
 
-_PER_TOKEN = frozenset({"perplexity", "loss", "token_accuracy", "false_stop_rate"})
-_SAID_OTHERWISE = frozenset({"loss"})  # by perplexity
+SHOWN_RESPONSES = 20
+"""How many responses a report shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,7 @@ class Comparison:
     Attributes:
         first: The one that it is compared with.
         second: The model.
-        differences: Of each figure that both have.
+        differences: Of each metric that both have.
     """
 
     first: str
@@ -37,98 +39,127 @@ class Comparison:
     differences: list[Difference]
 
     def verdict(self) -> str:
-        """Says in a sentence on what the second is better, on what worse, and on what no difference shows.
+        """Returns a sentence on what the second is better, on what worse, and on what no difference shows.
 
         Example:
             >>> Comparison("A", "B", []).verdict()
-            'B and A have no figure in common.'
+            'B and A have no metric in common.'
         """
         if not self.differences:
-            return f"{self.second} and {self.first} have no figure in common."
-        told = [found for found in self.differences if found.name not in _SAID_OTHERWISE]
-        named = {
-            verdict: ", ".join(found.label for found in told if found.verdict == verdict)
-            for verdict in ("better", "worse", "none")
-        }
-        parts = [f"{verdict} on: {named[verdict]}" for verdict in ("better", "worse") if named[verdict]]
-        against = f"{self.second} against {self.first}: "
+            return f"{self.second} and {self.first} have no metric in common."
+        labels: dict[str, list[str]] = {"better": [], "worse": [], "none": []}
+        for difference in self.differences:
+            if difference.definition.explanation and difference.verdict in labels:
+                labels[difference.verdict].append(difference.definition.label)
+        parts = [f"{verdict} on: {', '.join(labels[verdict])}" for verdict in ("better", "worse") if labels[verdict]]
         if not parts:
-            return f"{against}no difference shows."
-        return against + "; ".join(parts) + (f"; no difference on: {named['none']}." if named["none"] else ".")
+            parts = ["no difference shows"]
+        elif labels["none"]:
+            parts.append(f"no difference on: {', '.join(labels['none'])}")
+        return f"{self.second} against {self.first}: {'; '.join(parts)}."
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns it as JSON has it."""
+        return {
+            "first": self.first,
+            "second": self.second,
+            "verdict": self.verdict(),
+            "differences": {difference.definition.name: difference.to_dict() for difference in self.differences},
+        }
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ReportCard:
-    """All that is known of some models on some conversations.
+class EvaluationReport:
+    """Everything that was measured of some models on some conversations.
 
     Attributes:
         models: The models, and then the baselines.
         comparisons: How they differ.
-        data: What was measured on: its name, size and hash.
+        data: The name, size and hash of the data.
         settings: What was measured.
-        conversations: What it was measured on.
-        made_at: When, in UTC.
-        own: How many of the first models are no baselines.
+        conversations: The data.
+        created_at: The time in UTC.
+        own: How many of the first models are not baselines.
     """
 
-    models: list[Evaluated]
+    models: list[ModelEvaluation]
     comparisons: list[Comparison]
     data: dict[str, Any]
     settings: Settings
     conversations: Sequence[Conversation] = field(repr=False, default=())
-    made_at: str = ""
+    created_at: str = ""
     own: int = 1
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as JSON has it."""
+        """Returns all of it as JSON has it."""
         return {
-            "made_at": self.made_at,
+            "created_at": self.created_at,
             "versions": versions(),
             "data": self.data,
             "settings": self.settings.to_dict(),
-            "models": [_described(each, self.settings.seed) for each in self.models],
-            "comparisons": [
-                {
-                    "first": each.first,
-                    "second": each.second,
-                    "verdict": each.verdict(),
-                    "differences": {found.name: found.to_dict() for found in each.differences},
-                }
-                for each in self.comparisons
-            ],
+            "models": [model.to_dict(self.settings.seed) for model in self.models],
+            "comparisons": [comparison.to_dict() for comparison in self.comparisons],
         }
 
+    def facts(self) -> list[tuple[str, str]]:
+        """Returns what one needs to repeat the evaluation: data, models, settings and versions."""
+        facts: dict[str, Any] = {"created at": self.created_at}
+        facts |= {f"data: {name}": value for name, value in self.data.items()}
+        for model in self.models:
+            facts |= {f"{model.name}: {name}": value for name, value in (model.identity | model.signatures).items()}
+        facts |= {f"setting: {name}": value for name, value in self.settings.to_dict().items()} | versions()
+        return [
+            (name, value if isinstance(value, str) else json.dumps(value, default=str)) for name, value in facts.items()
+        ]
 
-def make_card(
-    models: Sequence[Evaluated],
+    def responses(self) -> tuple[list[str], list[tuple[Conversation, list[str]]]]:
+        """Returns some responses side by side.
+
+        Returns:
+            The names of the models that have any; and for each context the reference and the response of each model.
+        """
+        models = [model for model in self.models if model.exchanges]
+        by_number = [{exchange.number: exchange.response for exchange in model.exchanges} for model in models]
+        rows = [
+            (
+                exchange.context,
+                [exchange.reference, *(texts.get(exchange.number, "") or "(nothing)" for texts in by_number)],
+            )
+            for exchange in (models[0].exchanges[:SHOWN_RESPONSES] if models else ())
+        ]
+        return [model.name for model in models], rows
+
+
+def make_report(
+    models: Sequence[ModelEvaluation],
     conversations: Sequence[Conversation],
     settings: Settings,
     *,
     data: dict[str, Any],
-    base: Evaluated | None = None,
-    nearest: Evaluated | None = None,
-) -> ReportCard:
+    base: ModelEvaluation | None = None,
+    nearest: ModelEvaluation | None = None,
+) -> EvaluationReport:
     """Compares models with the first of them, and all with the baselines.
 
     Args:
         models: At least one.
-        conversations: What they were measured on.
+        conversations: The data.
         settings: What was measured.
-        data: Its name.
-        base: What the models were before fine-tuning.
-        nearest: What says the nearest training context; see `nearest_context`.
+        data: The name of the data.
+        base: The models before fine-tuning.
+        nearest: The retrieval baseline; see `nearest_context`.
     """
+    baselines = [baseline for baseline in (base, nearest) if baseline is not None]
     pairs = [(models[0], other) for other in models[1:]]
-    pairs += [(baseline, model) for baseline in (base, nearest) if baseline is not None for model in models]
-    baselines = [each for each in (base, nearest) if each is not None]
-    comparisons = [Comparison(a.name, b.name, differences(a, b, settings.seed)) for a, b in pairs]
+    pairs += [(baseline, model) for baseline in baselines for model in models]
+    comparisons = [Comparison(a.name, b.name, compare_models(a, b, settings.seed)) for a, b in pairs]
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    described = data | {"conversations": len(conversations), "sha256": data_identity(conversations)}
-    return ReportCard([*models, *baselines], comparisons, described, settings, conversations, now, len(models))
+    data = data | {"conversations": len(conversations), "sha256": data_fingerprint(conversations)}
+    return EvaluationReport([*models, *baselines], comparisons, data, settings, conversations, now, len(models))
 
 
-def nearest_context(evaluated: Evaluated, training: Iterable[Conversation]) -> Evaluated:
-    """Makes the baseline of what was said in the nearest training context, for the contexts of a model's exchanges.
+def nearest_context(evaluation: ModelEvaluation, training: Iterable[Conversation]) -> ModelEvaluation:
+    """Evaluates the retrieval baseline on the contexts of a model's exchanges.
 
     Raises:
         MissingExtraError: If bm25s is not installed.
@@ -136,57 +167,33 @@ def nearest_context(evaluated: Evaluated, training: Iterable[Conversation]) -> E
     nearest = NearestContext(training)
     exchanges = [
         replace(exchange, response=nearest.respond(exchange.context), finish_reason="stop", tokens=0)
-        for exchange in evaluated.exchanges
+        for exchange in evaluation.exchanges
     ]
-    return with_responses(Evaluated(NEAREST, asked=evaluated.asked), exchanges, training)
+    return with_responses(ModelEvaluation(NEAREST, requested=evaluation.requested), exchanges, training)
 
 
-def differences(first: Evaluated, second: Evaluated, seed: int) -> list[Difference]:
-    """Compares each figure that both have; figures a token only if both models have the same vocabulary."""
-    same = first.identity.get("tokenizer") == second.identity.get("tokenizer")
-    theirs = {figure.name: figure for figure in second.figures}
+def compare_models(first: ModelEvaluation, second: ModelEvaluation, seed: int) -> list[Difference]:
+    """Compares each metric that both have; metrics per token only if both models have the same vocabulary."""
+    same_vocabulary = first.identity.get("tokenizer") == second.identity.get("tokenizer")
+    others = {metric.name: metric for metric in second.metrics}
     return [
-        difference(figure, theirs[figure.name], seed)
-        for figure in first.figures
-        if figure.name in theirs and figure.better != "neither" and figure.resampled
-        and (same or figure.name not in _PER_TOKEN) and not figure.name.startswith("references_")
-    ]  # fmt: skip
+        compare_metrics(metric, others[metric.name], seed)
+        for metric in first.metrics
+        if metric.name in others
+        and metric.definition.better != "neither"
+        and metric.definition.resampled
+        and (same_vocabulary or not metric.definition.per_token)
+    ]
 
 
-def data_identity(conversations: Iterable[Conversation]) -> str:
-    """Hashes what is said and by whom."""
-    found = hashlib.sha256()
+def data_fingerprint(conversations: Iterable[Conversation]) -> str:
+    """Hashes the turns and their speakers."""
+    digest = hashlib.sha256()
     for conversation in conversations:
-        found.update(repr((conversation.turns, conversation.turn_speakers, conversation.pinned)).encode())
-    return found.hexdigest()[:16]
+        digest.update(repr((conversation.turns, conversation.turn_speakers, conversation.pinned)).encode())
+    return digest.hexdigest()[:16]
 
 
 def versions() -> dict[str, str]:
-    """Names the versions of what computes."""
+    """Returns the versions of the packages that compute."""
     return {name: version(name) for name in ("convmodel", "torch", "transformers", "tokenizers")}
-
-
-def estimates(figures: Iterable[Figure], seed: int) -> dict[str, Estimate]:
-    """Computes some figures with their intervals."""
-    return {figure.name: figure.estimate(seed) for figure in figures}
-
-
-def _described(model: Evaluated, seed: int) -> dict[str, Any]:
-    def numbers(figures: Iterable[Figure]) -> dict[str, Any]:
-        return {name: found.to_dict() for name, found in estimates(figures, seed).items()}
-
-    return {
-        "name": model.name,
-        "identity": model.identity,
-        "figures": numbers(model.figures),
-        "speakers": {name: numbers(figures) for name, figures in model.speakers.items()},
-        "turns": {name: numbers(figures) for name, figures in model.depths.items()},
-        "stops": None if model.stops is None else model.stops.tolist(),
-        "signatures": model.signatures,
-        "tokens_per_second": model.speed,
-        "contexts_left_out": len(model.asked) - len(model.exchanges),
-        "exchanges": [each.to_dict() for each in model.exchanges],
-        "copies": [
-            {"kind": copy.kind, "said": copy.said, "source": copy.source} for copy in model.copies if copy is not None
-        ],
-    }

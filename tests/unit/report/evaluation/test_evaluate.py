@@ -7,7 +7,8 @@ import pytest
 
 from convmodel import Conversation, ConversationModel
 from convmodel.errors import ContextTooLongError
-from convmodel.report.evaluation.evaluate import Settings, chosen_contexts, evaluate_model, identity_of
+from convmodel.report.evaluation.evaluate import choose_contexts, evaluate_model, identity_of
+from convmodel.report.evaluation.model_evaluation import Settings
 
 TALKS = [
     Conversation(["Hello", "How are you", "Good thank you"]),
@@ -26,17 +27,17 @@ def model(unigram_folder: Path) -> ConversationModel:
 
 def values(model: ConversationModel, settings: Settings) -> dict[str, float]:
     found = evaluate_model(model, "A", TALKS, settings, training=TALKS)
-    return {figure.name: figure.estimate().value for figure in found.figures}
+    return {metric.name: metric.estimate().value for metric in found.metrics}
 
 
 def test_likelihood_alone_unless_more_is_asked_for(model: ConversationModel) -> None:
     found = evaluate_model(model, "A", TALKS, Settings())
 
-    assert found.result == model.evaluate(TALKS)
-    assert {figure.name for figure in found.figures} == {
+    assert found.likelihood == model.evaluate(TALKS)
+    assert {metric.name for metric in found.metrics} == {
         "perplexity", "loss", "bits_per_byte", "token_accuracy", "stop_probability", "false_stop_rate", "ended_early"
     }  # fmt: skip
-    assert found.figures[0].estimate().value == pytest.approx(found.result.perplexity)
+    assert found.metrics[0].estimate().value == pytest.approx(found.likelihood.perplexity)
     assert (found.exchanges, found.copies, found.signatures) == ([], [], {})
 
 
@@ -65,24 +66,24 @@ def test_what_does_not_fit_is_left_out_of_all_parts_and_counted(model: Conversat
         evaluate_model(model, "A", talks, ALL, training=talks)
     found = evaluate_model(model, "A", talks, replace(ALL, on_error="skip"), training=TALKS)
 
-    assert found.result is not None
-    assert found.result.skipped == 1
-    assert found.asked == [1, 2, 3, 4]
+    assert found.likelihood is not None
+    assert found.likelihood.skipped == 1
+    assert found.requested == [1, 2, 3, 4]
     assert [each.number for each in found.exchanges] == [1, 3, 4]
-    rows = {figure.name: figure.measured.tolist() for figure in found.figures if figure.resampled}
+    rows = {metric.name: metric.is_measured.tolist() for metric in found.metrics if metric.definition.resampled}
     assert rows["mrr"] == rows["perplexity"] == rows["f1"] == [True, False, True, True]
     without = evaluate_model(model, "A", [TALKS[0], *TALKS[2:4]], ALL, training=TALKS)
-    ours, theirs = ({each.name: each.value for each in one.figures} for one in (found, without))
+    ours, theirs = ({each.name: each.value for each in one.metrics} for one in (found, without))
     assert ours["mrr"] == theirs["mrr"]
     assert ours["f1"] == theirs["f1"]
 
 
 def test_only_answered_conversations_are_chosen_and_no_more_than_asked_for() -> None:
-    assert chosen_contexts(TALKS, 10, seed=0) == [0, 2, 3]
-    chosen = [tuple(chosen_contexts(TALKS, 2, seed)) for seed in range(10)]
+    assert choose_contexts(TALKS, 10, seed=0) == [0, 2, 3]
+    chosen = [tuple(choose_contexts(TALKS, 2, seed)) for seed in range(10)]
     assert all(len(each) == 2 and list(each) == sorted(each) for each in chosen)
     assert len(set(chosen)) > 1
-    assert chosen_contexts(TALKS, 2, 1) == list(chosen[1])
+    assert choose_contexts(TALKS, 2, 1) == list(chosen[1])
 
 
 def test_a_vocabulary_is_known_by_its_tokens(model: ConversationModel, bytelevel_folder: Path) -> None:
