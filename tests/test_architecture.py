@@ -1,7 +1,8 @@
 """The shape of the code: layers, who may import and print what, sizes. Reads sources, runs none."""
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -49,16 +50,16 @@ ONLY_IN = {
     "uvicorn": {"server"},
 }
 
-each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-
 
 def top_name(path: Path) -> str:
     """The module or sub-package right under `convmodel` that a file belongs to."""
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def nodes(path: Path) -> Iterator[ast.AST]:
-    return ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+@cache
+def nodes(path: Path) -> list[ast.AST]:
+    """All nodes of a file, which is parsed once for all tests."""
+    return list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -94,19 +95,29 @@ def names(path: Path) -> set[str]:
     return found
 
 
-@each_file
-def test_imports_point_down(path: Path) -> None:
-    own = top_name(path)
-    assert own in RANKS, f"{own} has no layer yet: put it into LAYERS"
-    for module in imports(path):
-        root, _, rest = module.partition(".")
-        if root != "convmodel":
-            continue
-        target = rest.partition(".")[0]
-        assert target in RANKS, f"{module} has no layer, or is a public name: import from its own module"
-        assert target == own or RANKS[target] > RANKS[own] or own == "__main__", (
-            f"{own} imports {module}, which is not below it"
-        )
+def offenders(is_wrong: Callable[[Path], object]) -> list[str]:
+    """The files for which something is so."""
+    return [str(path.relative_to(PACKAGE)) for path in FILES if is_wrong(path)]
+
+
+def test_every_module_has_a_layer() -> None:
+    assert not offenders(lambda path: top_name(path) not in RANKS), "put them into LAYERS"
+
+
+def test_imports_point_down() -> None:
+    wrong = []
+    for path in FILES:
+        own = top_name(path)
+        for module in imports(path):
+            root, _, rest = module.partition(".")
+            if root != "convmodel":
+                continue
+            target = rest.partition(".")[0]
+            if target not in RANKS:
+                wrong.append(f"{path}: {module} has no layer, or is a public name: import from its own module")
+            elif not (target == own or RANKS[target] > RANKS[own] or own == "__main__"):
+                wrong.append(f"{path}: {own} imports {module}, which is not below it")
+    assert not wrong, "\n".join(wrong)
 
 
 def test_only_five_modules_are_loose() -> None:
@@ -126,32 +137,34 @@ def test_no_sub_folders_depend_on_each_other_in_a_circle() -> None:
     assert not {pair for pair in arrows if pair[::-1] in arrows}
 
 
-@each_file
-def test_third_party_packages_stay_in_their_layer(path: Path) -> None:
-    for module in imports(path):
-        layers = ONLY_IN.get(module.partition(".")[0], {top_name(path)})
-        assert top_name(path) in layers, f"only {' and '.join(sorted(layers))} import {module}"
+def test_third_party_packages_stay_in_their_layer() -> None:
+    wrong = [
+        f"{path} imports {module}, which only {' and '.join(sorted(layers))} may"
+        for path in FILES
+        for module in imports(path)
+        if top_name(path) not in (layers := ONLY_IN.get(module.partition(".")[0], {top_name(path)}))
+    ]
+    assert not wrong, "\n".join(wrong)
 
 
-@each_file
-def test_only_loading_knows_the_auto_classes(path: Path) -> None:
-    assert path.stem in ("loading",) or "AutoModelForCausalLM" not in names(path)
+def test_only_loading_knows_the_auto_classes() -> None:
+    assert offenders(lambda path: "AutoModelForCausalLM" in names(path)) == ["hf_model/loading.py"]
 
 
-@each_file
-def test_only_the_cli_prints(path: Path) -> None:
-    printed = {node.func.id for node in nodes(path) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
-    assert "print" not in printed, "results go through the consoles of cli/; everything else is logged"
+def test_only_the_cli_prints() -> None:
+    def prints(path: Path) -> bool:
+        calls = [node.func for node in nodes(path) if isinstance(node, ast.Call)]
+        return "print" in {function.id for function in calls if isinstance(function, ast.Name)}
+
+    assert not offenders(prints), "results go through the consoles of cli/; everything else is logged"
 
 
-@each_file
-def test_files_stay_small(path: Path) -> None:
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_LINES
+def test_files_stay_small() -> None:
+    assert not offenders(lambda path: len(path.read_text(encoding="utf-8").splitlines()) > MAX_LINES)
 
 
-@each_file
-def test_names_say_what_a_module_owns(path: Path) -> None:
-    assert path.stem not in {"utils", "util", "helpers", "common", "misc"}
+def test_names_say_what_a_module_owns() -> None:
+    assert not offenders(lambda path: path.stem in {"utils", "util", "helpers", "common", "misc"})
 
 
 def test_sub_packages_import_nothing_by_themselves() -> None:
