@@ -5,6 +5,7 @@ Owns: making, from a Hugging Face tokenizer, an encoder that has no added tokens
 
 import json
 import secrets
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from convmodel.errors import ModelLoadError
@@ -18,9 +19,10 @@ def text_encoder(hf_tokenizer: "PreTrainedTokenizerBase") -> "Tokenizer":
     """Makes an encoder of the same vocabulary in which added tokens do not exist.
 
     Hugging Face tokenizers split added tokens out of any text; the switch against it covers special tokens only and
-    is state shared by all users of the tokenizer. So this is a copy, made once, without added tokens and without the
-    tokens that a post-processor would put around a text. Their vocabulary entries get names that no text can spell,
-    because a Unigram model, or a BPE model that looks whole words up, would find them there too.
+    is state shared by all users of the tokenizer. So this is a copy, without added tokens and without the tokens that
+    a post-processor would put around a text. Models of the same vocabulary share it, so it must not be changed. Its
+    control tokens get names that no text can spell, because a Unigram model, or a BPE model that looks whole words
+    up, would find them there too.
 
     Raises:
         ModelLoadError: If the tokenizer is not backed by the `tokenizers` library.
@@ -33,16 +35,24 @@ def text_encoder(hf_tokenizer: "PreTrainedTokenizerBase") -> "Tokenizer":
             f"{type(hf_tokenizer).__name__} is not backed by the tokenizers library, which convmodel needs to keep "
             "text and control tokens apart: convert it to a tokenizer.json"
         )
-    state = json.loads(backend.to_str())
+    return _make_encoder(backend.to_str(), frozenset(hf_tokenizer.all_special_tokens), hf_tokenizer.unk_token_id)
+
+
+@lru_cache(maxsize=2)
+def _make_encoder(backend: str, special_tokens: frozenset[str], unknown_id: int | None) -> "Tokenizer":
+    """Makes the encoder from a serialised tokenizer; kept, since it takes half of the time of loading GPT-2."""
+    from tokenizers import Tokenizer
+
+    state = json.loads(backend)
     # Random, so that nobody can write a text that spells it.
     nonce = secrets.token_hex(16)
-    control = {token["content"] for token in state["added_tokens"]} | set(hf_tokenizer.all_special_tokens)
+    control = {token["content"] for token in state["added_tokens"]} | special_tokens
     hidden = {token: f"{nonce}-{number}" for number, token in enumerate(sorted(control)) if not is_text(token)}
     state.update(added_tokens=[], post_processor=None, truncation=None, padding=None)
     _rename(state["model"], hidden)
-    if "unk_id" in state["model"] and hf_tokenizer.unk_token_id is not None:
+    if "unk_id" in state["model"] and unknown_id is not None:
         # transformers' T5 class counts on an unknown id of 2, which in other vocabularies ends the text.
-        state["model"]["unk_id"] = hf_tokenizer.unk_token_id
+        state["model"]["unk_id"] = unknown_id
     return Tokenizer.from_str(json.dumps(state))
 
 

@@ -151,6 +151,13 @@ def test_truncation_padding_and_tokens_around_a_text_are_gone(family: Conversati
         assert encoder.encode(text).ids == family.encode(text)
 
 
+def test_the_same_vocabulary_is_prepared_once(bytelevel_folder: Path) -> None:
+    one, other, changed = (AutoTokenizer.from_pretrained(bytelevel_folder) for _ in range(3))
+    changed.add_tokens(["<new>"])
+    assert text_encoder(one) is text_encoder(other)
+    assert text_encoder(changed) is not text_encoder(one)
+
+
 def test_a_tokenizer_without_a_fast_backend_is_refused() -> None:
     with pytest.raises(ModelLoadError, match="object is not backed by the tokenizers library"):
         text_encoder(object())  # type: ignore[arg-type]
