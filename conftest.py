@@ -1,5 +1,6 @@
 """What every test lives with, doctests of `src` included: no network, and a home of its own."""
 
+import gc
 import importlib.util
 import os
 import shlex
@@ -15,6 +16,7 @@ from typing import Any
 
 import hypothesis
 import pytest
+from filelock import FileLock
 from sybil import Example, Sybil
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipParser
 from typer.testing import CliRunner
@@ -63,6 +65,13 @@ def pytest_configure() -> None:
     socket.getaddrinfo = getaddrinfo
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Keeps what is imported by now out of garbage collection, which each run of training asks for several times."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_unconfigure() -> None:
     _home.cleanup()
 
@@ -98,25 +107,43 @@ def _loopback(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def gpt2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """GPT-2's real tokenizer with a tiny GPT-2 of random weights. Read it, don't write to it."""
-    import tokenizers_zoo
+def make_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], Any]], Path]:
+    """Makes a folder once for all workers of a run, and returns it. Read such a folder, don't write to it."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent  # which the workers share
 
-    folder = tmp_path_factory.mktemp("named") / "gpt2"
-    tokenizers_zoo.save_gpt2(folder)
-    return folder
+    def make_once(name: str, make: Callable[[Path], Any]) -> Path:
+        folder, done = root / "shared" / name, root / f"{name}.done"
+        with FileLock(root / f"{name}.lock"):
+            if not done.exists():
+                folder.parent.mkdir(exist_ok=True)
+                make(folder)
+                done.touch()
+        return folder
+
+    return make_once
 
 
 @pytest.fixture(scope="session")
-def model_folder(gpt2_folder: Path) -> Path:
+def gpt2_folder(make_once: Callable[..., Path]) -> Path:
+    """GPT-2's real tokenizer with a tiny GPT-2 of random weights. Read it, don't write to it."""
+    import tokenizers_zoo
+
+    return make_once("gpt2", tokenizers_zoo.save_gpt2)
+
+
+@pytest.fixture(scope="session")
+def model_folder(gpt2_folder: Path, make_once: Callable[..., Path]) -> Path:
     """The tiny GPT-2, fine-tuned until it says what the pages of `docs/` show. Read it, don't write to it."""
     from convmodel import ConversationModel
 
-    folder = gpt2_folder.with_name("model")
-    model = ConversationModel.from_pretrained(gpt2_folder)
-    conversations = [["Hello", "How are you", "Good thank you", "Glad to hear it"], ["Hi", "Hi there", "What's new?"]]
-    model.fit(conversations, epochs=90, learning_rate=1e-2, batch_size=2, weight_decay=0.0, output_dir=str(folder))
-    return folder
+    def fit(folder: Path) -> None:
+        talks = [["Hello", "How are you", "Good thank you", "Glad to hear it"], ["Hi", "Hi there", "What's new?"]]
+        options = {"epochs": 90, "learning_rate": 1e-2, "batch_size": 2, "weight_decay": 0.0}
+        ConversationModel.from_pretrained(gpt2_folder).fit(talks, output_dir=str(folder), **options)
+
+    return make_once("model", fit)
 
 
 @pytest.fixture

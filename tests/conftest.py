@@ -1,6 +1,6 @@
-"""The models that tests share. Saved once a session: read them, and copy the folder before writing to it."""
+"""The models that tests share. Saved once a run: read them, and copy the folder before writing to it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,16 +16,12 @@ FAMILIES = ("gpt2", "bytelevel", "unigram", "smollm2")
 
 
 @pytest.fixture(scope="session")
-def zoo_folders(tmp_path_factory: pytest.TempPathFactory, gpt2_folder: Path) -> dict[str, Path]:
+def zoo_folders(make_once: Callable[..., Path], gpt2_folder: Path) -> dict[str, Path]:
     """A folder for each family of tokenizers, by the family's name."""
     import tokenizers_zoo  # here, because it imports torch, which most tests do without
 
-    root = tmp_path_factory.mktemp("zoo")
-    folders = {"gpt2": gpt2_folder}
-    for family in FAMILIES[1:]:
-        folders[family] = root / family
-        tokenizers_zoo.SAVE[family](folders[family])
-    return folders
+    others = {family: make_once(family, tokenizers_zoo.SAVE[family]) for family in FAMILIES[1:]}
+    return {"gpt2": gpt2_folder} | others
 
 
 @pytest.fixture(scope="session", params=FAMILIES)
