@@ -32,13 +32,14 @@ CHECKS = (
 FAST, THOROUGH = 6, 400  # examples of each route
 
 
-def document() -> dict[str, Any]:
+@pytest.fixture(scope="module")
+def document() -> Any:
+    """The document that the server has of itself."""
     app: Any = create_app(ModelRegistry(dict, ServerSettings())).app
-    found: dict[str, Any] = app.openapi()
-    return found
+    return schemathesis.openapi.from_dict(app.openapi())
 
 
-schema = schemathesis.openapi.from_dict(document())
+schema = schemathesis.pytest.from_fixture("document")  # read where the tests run, not where they are collected
 
 
 def check(server: Serving, case: schemathesis.Case) -> None:
@@ -55,6 +56,7 @@ def check(server: Serving, case: schemathesis.Case) -> None:
         assert answer.json()["error"].keys() == {"message", "type", "param", "code"}
 
 
+@pytest.mark.timeout(300)
 @schema.parametrize()
 @settings(max_examples=FAST, suppress_health_check=[*HealthCheck])
 def test_every_route_answers_as_documented(server: Serving, case: schemathesis.Case) -> None:
