@@ -4,12 +4,13 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import forking
+from forking import Process
 
 from fine_tuning import TALKS
 
@@ -18,28 +19,44 @@ STAGE = ".convmodel-*"
 
 
 class Command:
-    """`convmodel fit` with one output folder, in a process of its own that saves after every update."""
+    """`convmodel fit` with one output folder, in a process of its own that saves after every update.
+
+    Args:
+        data: The folder with the conversations, in which the command runs.
+        model: The model to start from; without it the command trains a new one.
+        output: The output folder.
+        options: More of the command line.
+        launcher: What starts the processes that train together, as an argument of `-m`.
+        fresh: Whether the process imports everything for itself, as it does for users; else it is forked.
+    """
 
     def __init__(
-        self, data: Path, model: Path | None, output: Path, options: str, *, launcher: list[str] | None = None
+        self,
+        data: Path,
+        model: Path | None,
+        output: Path,
+        options: str,
+        *,
+        launcher: list[str] | None = None,
+        fresh: bool = False,
     ) -> None:
         self.output = output
         options += " --learning-rate 1e-3 --dropout 0.1 --logging-steps 4 --save-minutes 1e-9"
         files = ["train.jsonl", "--valid", "valid.jsonl", "--output-dir", str(output), "--json"]
         files += ["--model", str(model)] if model else ["--from-scratch", "tiny"]
-        self._line = [sys.executable, "-m", *(launcher or []), "convmodel", "fit", *files, *options.split()]
+        self._line = ["-m", *(launcher or []), "convmodel", "fit", *files, *options.split()]
         self._data = data
+        self._fresh = fresh or launcher is not None
 
-    def start(self) -> subprocess.Popen[str]:
+    def start(self) -> Process:
         environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-        pipe = subprocess.PIPE
-        return subprocess.Popen(self._line, cwd=self._data, env=environment, stdout=pipe, stderr=pipe, text=True)
+        return forking.start(self._line, cwd=self._data, env=environment, fresh=self._fresh)
 
     def finish(self) -> dict[str, Any]:
         """Runs to the end; returns what was done."""
         return self.result(self.start())
 
-    def result(self, running: subprocess.Popen[str]) -> dict[str, Any]:
+    def result(self, running: Process) -> dict[str, Any]:
         """Waits for the end; returns what was done, but how long it took."""
         out, err = running.communicate(timeout=180)
         assert running.returncode == 0, err
@@ -59,7 +76,7 @@ class Command:
         """The update after which the newest checkpoint was made; 0 without one."""
         return max((int(path.name[11:]) for path in self.output.glob("checkpoint-*")), default=0)
 
-    def wait(self, running: subprocess.Popen[str], reached: Callable[[], Any]) -> None:
+    def wait(self, running: Process, reached: Callable[[], Any]) -> None:
         """Looks on until something is reached."""
         while running.poll() is None and not reached():
             time.sleep(0.001)
@@ -92,7 +109,7 @@ def kill_again_and_again(command: Command, kills: int, *, seed: int) -> int:
     for number in range(kills):
         running = command.start()
         if number < at_start:
-            time.sleep(chance.uniform(0.2, 3.5))
+            time.sleep(chance.uniform(0.05, 0.5))
         else:
             target = command.checkpoint() + chance.randint(1, 4)
             command.wait(running, lambda at_least=target: command.checkpoint() >= at_least)

@@ -2,48 +2,59 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import forking
 import pytest
 
 from fine_tuning import TALKS
 
 VALID = [["Good morning! Did you sleep well?", "Not really, the neighbours had a party."], ["Yes", "No"]]
 
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
+
 pytestmark = pytest.mark.timeout(300)
 
 
-def fit(folder: Path, model: Path, processes: int, *options: str) -> tuple[dict[str, Any], str]:
+def fit(
+    folder: Path, model: Path, processes: int, *options: str, by_torchrun: bool = False
+) -> tuple[dict[str, Any], str]:
     """Trains in as many processes; returns what was done, and what was said."""
     folder.mkdir()
     for name, talks in (("train", TALKS), ("valid", VALID)):
         lines = [json.dumps(talk, ensure_ascii=False) for talk in talks]
         (folder / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), "-m"]
-    command = [sys.executable, "-m", *(launcher if processes > 1 else []), "convmodel", "fit", "train.jsonl"]
+    command = ["-m", "convmodel", "fit", "train.jsonl"]
     command += ["--valid", "valid.jsonl", "--model", str(model), "--output-dir", "model", "--json", "--epochs", "3"]
     command += ["--learning-rate", "1e-3", "--logging-steps", "2", "--precision", "fp32", *options]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=250)
+    how: dict[str, Any] = {"cwd": folder, "env": environment, "timeout": 250}
+    if by_torchrun:
+        done = forking.run([*TORCHRUN, str(processes), *command], fresh=True, **how)
+    elif processes > 1:
+        done = forking.run_together(command, processes, **how)
+    else:
+        done = forking.run(command, **how)
     assert done.returncode == 0, done.stderr
     result: dict[str, Any] = json.loads(done.stdout)  # one process speaks for all
     return result, done.stderr
 
 
 @pytest.mark.parametrize(
-    ("batch", "options"),
+    ("batch", "by_torchrun", "options"),
     [
-        pytest.param(2, [], id="padded"),
-        pytest.param(2, ["--packing", "--max-length", "110"], id="packed"),
-        pytest.param(1, ["--gradient-accumulation-steps", "2"], id="accumulated"),
+        pytest.param(2, True, [], id="padded"),
+        pytest.param(2, False, ["--packing", "--max-length", "110"], id="packed"),
+        pytest.param(1, False, ["--gradient-accumulation-steps", "2"], id="accumulated"),
     ],
 )
-def test_two_processes_are_one(tmp_path: Path, unigram_folder: Path, batch: int, options: list[str]) -> None:
+def test_two_processes_are_one(
+    tmp_path: Path, unigram_folder: Path, batch: int, by_torchrun: bool, options: list[str]
+) -> None:
     one, _ = fit(tmp_path / "one", unigram_folder, 1, *options, "--batch-size", str(2 * batch))
-    two, said = fit(tmp_path / "two", unigram_folder, 2, *options, "--batch-size", str(batch))
+    options = [*options, "--batch-size", str(batch)]
+    two, said = fit(tmp_path / "two", unigram_folder, 2, *options, by_torchrun=by_torchrun)
 
     # An epoch's 11 windows make two updates of 4 and one of 3, in which the second process has less to do.
     for name in ("steps", "windows", "best_step"):
@@ -82,11 +93,10 @@ with open(f"found-{rank}.json", "w") as file:
 
 def test_all_processes_decide_by_the_first_ones_validation(tmp_path: Path, unigram_folder: Path) -> None:
     (tmp_path / "others.py").write_text(OTHERS, encoding="utf-8")
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
-    command = [*launcher, "others.py", str(unigram_folder)]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=250)
+    command = ["others.py", str(unigram_folder)]
+    done = forking.run_together(command, 2, cwd=tmp_path, env=environment, timeout=250)
 
     assert done.returncode == 0, done.stderr
     first, second = (json.loads((tmp_path / f"found-{rank}.json").read_text()) for rank in (0, 1))
@@ -96,4 +106,4 @@ def test_all_processes_decide_by_the_first_ones_validation(tmp_path: Path, unigr
 
 def test_a_process_that_fails_says_why_and_ends_all(tmp_path: Path, unigram_folder: Path) -> None:
     with pytest.raises(AssertionError, match=r"convmodel: max_length is 4096, but the model has 128 positions"):
-        fit(tmp_path / "two", unigram_folder, 2, "--max-length", "4096")
+        fit(tmp_path / "two", unigram_folder, 2, "--max-length", "4096", by_torchrun=True)

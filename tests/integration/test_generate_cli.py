@@ -3,12 +3,11 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import forking
 import pytest
 
 from convmodel import ConversationModel
@@ -22,33 +21,22 @@ pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture
-def start(reader_folder: Path) -> Callable[[str], "subprocess.Popen[str]"]:
+def start(reader_folder: Path) -> Callable[[str], forking.Process]:
     """Starts the command in a folder with many contexts; its output goes where it is told."""
     lines = [json.dumps([f"Hello, I am number {n}" + ", and so on" * (n * 7 % 9)]) for n in range(CONTEXTS)]
     lines[150] = "[]"
     (reader_folder / "contexts.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     options = ["--model", "model", "--max-new-tokens", "12", "--temperature", "2", "--seed", "3"]
 
-    def start(output: str) -> "subprocess.Popen[str]":
-        line = [
-            sys.executable,
-            "-m",
-            "convmodel",
-            "generate",
-            "--input",
-            "contexts.jsonl",
-            "--output",
-            output,
-            *options,
-        ]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        return subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    def start(output: str) -> forking.Process:
+        line = ["-m", "convmodel", "generate", "--input", "contexts.jsonl", "--output", output, *options]
+        return forking.start(line, env=os.environ | {"OMP_NUM_THREADS": "1"})
 
     return start
 
 
 def test_killed_again_and_again_it_writes_the_same_file(
-    start: Callable[[str], "subprocess.Popen[str]"], reader_folder: Path
+    start: Callable[[str], forking.Process], reader_folder: Path
 ) -> None:
     undisturbed = start("undisturbed.jsonl")
     out, err = undisturbed.communicate(timeout=200)

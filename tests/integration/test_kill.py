@@ -27,7 +27,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def whole(place: Path, unigram_folder: Path) -> tuple[dict[str, Any], Command]:
     """What the command does undisturbed, and itself with the folder that it writes."""
-    command = Command(place, unigram_folder, place / "whole", OPTIONS)
+    command = Command(place, unigram_folder, place / "whole", OPTIONS, fresh=True)
     return command.finish(), command
 
 
