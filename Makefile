@@ -3,9 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# A file is run by one worker, for what its tests share; in the order of `testpaths`, which begins with what takes long.
+PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format docs build smoke clean
+.PHONY: help setup demo test slow coverage check format docs build smoke clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -23,8 +25,14 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP) ## fine-tune the built-in model on real conversations, evaluate it, generate responses
 	@$(BIN)/convmodel demo
 
-test: $(STAMP) ## run the tests (ARGS="-k layout" selects some, ARGS="-m slow" the slow ones)
-	@$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+test: $(STAMP) ## run the quick tests (ARGS="-k layout" selects some)
+	@$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
+
+slow: $(STAMP) ## run the slow tests
+	@$(BIN)/python -m pytest $(PARALLEL) --dist worksteal -m slow $(ARGS)
+
+coverage: $(STAMP) ## run the quick tests and measure how much of the code they run
+	@$(BIN)/python -m pytest $(PARALLEL) --cov --cov-report=term:skip-covered $(ARGS)
 
 check: $(STAMP) ## lint, formatting, types, layers, generated pages
 	@$(BIN)/ruff check .

@@ -2,11 +2,10 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import forking
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -89,11 +88,12 @@ def fit(folder: Path, model: Path, processes: int, stop: int = 0, **options: Any
         (folder / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
     settings: dict[str, Any] = {"output_dir": "model", "epochs": 3, "learning_rate": 1e-3, "logging_steps": 2}
     settings |= {"precision": "fp32", "batch_size": 4 // processes} | options
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    command = [sys.executable, *(launcher if processes > 1 else [])]
-    command += ["script.py", str(model), json.dumps(settings), str(stop)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"} | (LAUNCHED if processes > 1 else {})
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=250)
+    command = ["script.py", str(model), json.dumps(settings), str(stop)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    if processes == 1:
+        done = forking.run(command, cwd=folder, env=environment, timeout=250)
+    else:
+        done = forking.run_together(command, processes, cwd=folder, env=environment | LAUNCHED, timeout=250)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads((folder / "found.json").read_text())
     return found
@@ -127,7 +127,7 @@ def assert_saved_and_in_hand(folder: Path, found: dict[str, Any]) -> None:
     ("family", "options"),
     [
         pytest.param("unigram_folder", {}, id="tied"),
-        pytest.param("bytelevel_folder", {}, id="untied"),
+        pytest.param("bytelevel_folder", {}, id="untied", marks=slow),
         pytest.param("unigram_folder", {"gradient_accumulation_steps": 2}, id="accumulated", marks=slow),
         pytest.param("unigram_folder", {"packing": True, "max_length": 110}, id="packed", marks=slow),
         pytest.param("unigram_folder", CLIPPED, id="clipped", marks=slow),
@@ -152,6 +152,7 @@ def test_the_best_model_is_kept_where_it_is_not_the_last(tmp_path: Path, unigram
     assert_saved_and_in_hand(tmp_path / "two", found)
 
 
+@slow
 def test_a_sharded_run_goes_on_as_if_it_had_not_stopped(tmp_path: Path, unigram_folder: Path) -> None:
     options = {"dropout": 0.1, "save_total_limit": 1}
     whole = fit(tmp_path / "whole", unigram_folder, 2, **options)

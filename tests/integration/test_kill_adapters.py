@@ -7,12 +7,12 @@ from killing import STAGE, Command, kill_again_and_again, make_data, require_sam
 
 OPTIONS = "--epochs 40 --batch-size 1 --gradient-accumulation-steps 2 --packing --max-length 110 --lora"
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def test_killed_at_a_dozen_moments_it_ends_as_if_undisturbed(tmp_path: Path, unigram_folder: Path) -> None:
     place = make_data(tmp_path)
-    undisturbed = Command(place, unigram_folder, place / "whole", OPTIONS)
+    undisturbed = Command(place, unigram_folder, place / "whole", OPTIONS, fresh=True)
     expected = undisturbed.finish()
     command = Command(place, unigram_folder, place / "killed", OPTIONS)
 

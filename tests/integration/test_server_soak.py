@@ -102,7 +102,7 @@ def test_memory_is_flat_for_a_moment(served_models: dict[str, ConversationModel]
     check(served_models, 1.5, 24 * MIB)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.timeout(0)
 def test_memory_is_flat_for_ten_minutes(served_models: dict[str, ConversationModel]) -> None:
     check(served_models, float(os.environ.get("CONVMODEL_SOAK_SECONDS", "600")), 16 * MIB)
