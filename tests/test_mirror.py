@@ -1,0 +1,134 @@
+"""Every module has its tests where CONTRIBUTING says: a mirror file in `tests/unit`, or one listed here."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+PACKAGE = TESTS.parent / "src/convmodel"
+
+CONSTANTS = {
+    "__main__.py",
+    "generation/defaults.py",
+    "hf_model/lora_options.py",
+}
+"""Modules without a function of their own."""
+
+ELSEWHERE = {
+    # The command line beside its commands.
+    "cli/data_options.py": ("integration/test_fit_shapes.py", "on-error"),
+    "cli/fit_options.py": ("integration/test_fit_cli.py", "--output-dir"),
+    # The server: asked over HTTP. The second is a path, or what the server is made with.
+    "server/api/chat_completions.py": ("integration/test_server_openai.py", "chat.completions"),
+    "server/api/completions.py": ("integration/test_server_openai.py", "completions.create"),
+    "server/api/openapi.py": ("integration/test_server_fuzzing.py", "openapi()"),
+    "server/api/requests.py": ("integration/test_server_errors.py", "/v1/chat/completions"),
+    "server/api/responses.py": ("integration/test_server_openai.py", "responses.create"),
+    "server/api/status.py": ("integration/test_server_middleware.py", "/ready"),
+    "server/api/tokenize.py": ("integration/test_server_texts.py", "/tokenize"),
+    "server/api/usage.py": ("integration/test_server_openai.py", "usage"),
+    "server/api/votes.py": ("integration/test_server_texts.py", "/votes"),
+    "server/api/web_page.py": ("e2e/test_page_safety.py", "web_page"),
+    "server/app.py": ("integration/test_server_middleware.py", "create_app"),
+    "server/middleware.py": ("integration/test_server_middleware.py", "/health"),
+    "server/ray_app.py": ("integration/test_server_ray.py", "convmodel.server.ray_app"),
+    "server/run.py": ("integration/test_server_ending.py", "handle_exit"),
+    "server/serving/scheduler.py": ("integration/test_server_load.py", "scheduler"),
+    "server/settings.py": ("integration/test_server_errors.py", "convmodel.server.settings"),
+    # What the readers of chat exports share: read through each of them.
+    "data/importing/exports/archive.py": ("unit/data/importing/test_pipeline.py", "zip"),
+    "data/importing/exports/dates.py": ("unit/data/importing/exports/test_whatsapp.py", "date"),
+    "data/importing/exports/formats.py": ("unit/data/importing/test_pipeline.py", "recognised"),
+    "data/importing/exports/json_fields.py": ("unit/data/importing/exports/test_json_exports.py", "json"),
+    "data/importing/exports/messages.py": ("unit/data/importing/exports/test_whatsapp.py", "Message"),
+    "data/importing/exports/text_lines.py": ("unit/data/importing/exports/test_json_exports.py", "text_lines"),
+    "data/importing/exports/whatsapp_notices.py": ("unit/data/importing/exports/test_whatsapp.py", "omitted"),
+    "data/importing/pii.py": ("unit/data/importing/test_redaction.py", "EMAIL"),
+    "data/reading/problems.py": ("unit/data/importing/exports/test_line.py", "Problems"),
+    "data/reading/times.py": ("unit/data/reading/test_shapes.py", "read_time"),
+    # Parts of one thing, which is tested as a whole: the engine, a report, the trainer.
+    "data/windows/encoding.py": ("unit/data/windows/test_store.py", "encode_windows"),
+    "errors.py": ("unit/server/test_errors.py", "ContextTooLongError"),
+    "evaluation/bleu_chrf.py": ("unit/evaluation/test_response_metrics.py", "overlap_figures"),
+    "evaluation/verbatim_copies.py": ("unit/evaluation/test_response_metrics.py", "find_copies"),
+    "evaluation/wilson.py": ("unit/evaluation/test_votes.py", "wilson"),
+    "generation/engine/batch.py": ("unit/generation/engine/test_engine.py", "rows"),
+    "generation/engine/forward.py": ("unit/generation/engine/test_engine.py", "HFForward"),
+    "generation/engine/kv_cache.py": ("unit/generation/engine/test_engine.py", "KVCache"),
+    "generation/engine/lean_gpt2.py": ("unit/generation/engine/test_engine.py", "LeanGPT2"),
+    "generation/engine/prefix_cache.py": ("unit/generation/engine/test_engine.py", "PrefixCache"),
+    "generation/engine/request.py": ("unit/generation/engine/test_engine.py", "Request"),
+    "generation/hf_generate.py": ("unit/generation/test_respond.py", "transformers"),
+    "generation/output.py": ("unit/generation/test_respond.py", "ConversationModelOutput"),
+    "generation/response_text.py": ("unit/generation/test_respond.py", "finish_reason"),
+    "generation/responses_file.py": ("unit/generation/test_batched.py", "write_responses"),
+    "hf_model/embedding.py": ("unit/test_model.py", "separator"),
+    "hf_model/eval_mode.py": ("unit/test_model.py", "training"),
+    "hf_model/fingerprint.py": ("unit/training/resume/test_run_identity.py", "fingerprint"),
+    "hf_model/generation_config.py": ("unit/hf_model/test_saving.py", "sampling"),
+    "hf_model/loading.py": ("unit/test_model.py", "from_pretrained"),
+    "hf_model/log_probs.py": ("unit/evaluation/test_likelihood.py", "log_probs"),
+    "layout/tokenizer_files.py": ("unit/files/test_hub.py", "load_tokenizer"),
+    "layout/windows.py": ("unit/layout/test_sequence.py", "make_windows"),
+    "report/curves_file.py": ("unit/report/test_curves.py", "write_curves"),
+    "report/evaluation/base_model.py": ("integration/test_evaluate_cli.py", "base"),
+    "report/evaluation/explanations.py": ("unit/report/evaluation/test_html_report.py", "GROUPS"),
+    "report/evaluation/files.py": ("unit/report/evaluation/test_html_report.py", "write_report"),
+    "report/evaluation/markdown_report.py": ("unit/report/evaluation/test_html_report.py", "update_model_card"),
+    "report/evaluation/plots.py": ("unit/report/evaluation/test_html_report.py", "speed_plot"),
+    "report/html.py": ("unit/report/test_doctor_page.py", "html"),
+    "report/run_comparison.py": ("unit/training/test_metrics_log.py", "run_comparison"),
+    "report/svg.py": ("unit/report/test_doctor_page.py", "svg"),
+    "training/arguments.py": ("integration/test_fit_options.py", "optim"),
+    "training/doctor/examination.py": ("integration/test_doctor_cli.py", "doctor"),
+    "training/doctor/repeats.py": ("unit/training/doctor/test_checks.py", "check_duplicates"),
+    "training/doctor/run_plan.py": ("unit/training/doctor/test_checks.py", "RunPlan"),
+    "training/doctor/statistics.py": ("unit/report/test_doctor_page.py", "Histogram"),
+    "training/fit.py": ("integration/test_training_equalities.py", ".fit("),
+    "training/fit_data.py": ("integration/test_packing.py", "require_packable"),
+    "training/metrics_reader.py": ("unit/training/test_metrics_log.py", "read_metrics"),
+    "training/resume/resumable_trainer.py": ("integration/test_resume.py", "checkpoint"),
+    "training/step/patches.py": ("unit/training/step/test_runtime.py", "patches"),
+    "training/trainer.py": ("integration/test_fit_options.py", "FitTrainer"),
+}
+"""For a module without a mirror: the file that tests it, and what that file says of it."""
+
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
+
+
+def name(path: Path) -> str:
+    return path.relative_to(PACKAGE).as_posix()
+
+
+def has_mirror(path: Path) -> bool:
+    """Whether a module has a file of its own in `tests/unit`, or, in `cli/`, in `tests/integration`."""
+    stem = path.stem.strip("_")
+    mirrors = [TESTS / "unit" / path.relative_to(PACKAGE).parent / f"test_{stem}.py"]
+    if path.parent == PACKAGE / "cli":
+        mirrors.append(TESTS / "integration" / f"test_{stem}_cli.py")
+    return any(mirror.exists() for mirror in mirrors)
+
+
+def test_every_module_has_tests() -> None:
+    missing = {name(path) for path in MODULES if not has_mirror(path)} - CONSTANTS - ELSEWHERE.keys()
+    assert not missing, "give them a mirror in tests/unit, or say in ELSEWHERE where they are tested"
+
+
+def test_the_lists_name_modules_that_exist() -> None:
+    assert CONSTANTS | ELSEWHERE.keys() <= {name(path) for path in MODULES}
+
+
+@pytest.mark.parametrize("module", sorted(CONSTANTS))
+def test_constants_have_no_behaviour(module: str) -> None:
+    tree = ast.parse((PACKAGE / module).read_text(encoding="utf-8"))
+    assert not [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+
+
+def test_what_has_no_mirror_is_tested_where_it_is_said() -> None:
+    wrong = []
+    for module, (test, word) in ELSEWHERE.items():
+        path = TESTS / test
+        if not path.exists() or word not in path.read_text(encoding="utf-8"):
+            wrong.append(f"{module}: {test} is missing or does not mention {word}")
+    assert not wrong, "\n".join(wrong)
