@@ -1,6 +1,6 @@
-"""Which conversations are fit for training, and why the others are not.
+"""Cleaning: which conversations are used for training, and why the others are not.
 
-Owns: the rules of cleaning, their order, and the account of what they left out. Changes nothing but what it masks.
+Owns: the rules, their order, and the counts of what they left out. Changes only what it masks.
 """
 
 from collections import Counter
@@ -15,20 +15,20 @@ from convmodel.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class CleaningRules:
-    """What a conversation must be to be kept. Pinned turns are context: they count as characters, not as turns.
+    """What a conversation must satisfy to be kept. Pinned turns are context: they count as characters, not as turns.
 
     Attributes:
-        min_turns: How many turns it has at least.
-        max_turns: How many it has at most; None for any number.
-        max_chars: How many characters all its turns have at most; None for any number.
-        min_speakers: How many people speak in it at least.
-        deduplicate: Whether one that repeats an earlier one is left out.
-        near_duplicates: The Jaccard similarity of word triples from which on it repeats an earlier one, from 0.5 to 1;
-            None to leave out exact duplicates alone.
-        redact: Whether personal data is masked.
+        min_turns: Minimum number of turns.
+        max_turns: Maximum number of turns; None for no limit.
+        max_chars: Maximum number of characters in all turns; None for no limit.
+        min_speakers: Minimum number of speakers.
+        deduplicate: Whether to leave out duplicates of earlier conversations.
+        near_duplicates: The Jaccard similarity of word triples from which on two conversations are duplicates, from 0.5
+            to 1; None to leave out exact duplicates only.
+        redact: Whether to mask personal data.
 
     Raises:
-        ConfigError: If a number makes no sense.
+        ConfigError: If a value is out of range.
 
     Example:
         >>> CleaningRules(max_turns=100).min_turns
@@ -49,7 +49,7 @@ class CleaningRules:
             if value is None and name.startswith("max"):
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ConfigError(f"{name} is {value!r}: it must be a whole number from 1 on")
+                raise ConfigError(f"{name} is {value!r}: it must be a positive integer")
         if self.max_turns is not None and self.max_turns < self.min_turns:
             raise ConfigError(
                 f"max_turns is {self.max_turns}, less than min_turns, which is {self.min_turns}: nothing would be left"
@@ -58,24 +58,23 @@ class CleaningRules:
 
 
 class Cleaner:
-    """Leaves out what the rules forbid, counts it by reason, and masks personal data if it is told to.
+    """Leaves out what the rules exclude, counts it by reason, and optionally masks personal data.
 
-    The rules are asked in this order: length, speakers, exact duplicates, near-duplicates; masks come last, so what
-    repeats what is judged by the original text, and once more, for exact repeats, by the masked one. Of those that
-    repeat each other the first is kept. It reads one conversation at a time and remembers what it has seen, so that
-    several files are cleaned by one cleaner.
+    The rules are applied in this order: length, speakers, exact duplicates, near-duplicates. Masking comes last, so
+    duplicates are found in the original text; exact ones once more in the masked text. Of duplicates the first is kept.
+    A cleaner reads one conversation at a time and remembers all it has seen, so use one for several files.
 
     Args:
-        rules: What to keep; by default as `CleaningRules` says.
-        people: Names that are masked in every conversation, whether their owners speak in it or not.
+        rules: What to keep; by default `CleaningRules()`.
+        people: Names to mask in every conversation, even if these people do not speak in it.
 
     Attributes:
-        rows_in: How many conversations were read.
-        rows_out: How many of them were kept.
-        dropped: How many were left out, by reason.
+        rows_in: Number of conversations read.
+        rows_out: Number of conversations kept.
+        dropped: Number of conversations left out, by reason.
 
     Raises:
-        MissingExtraError: If near-duplicates are to be left out, and datasketch is not installed.
+        MissingExtraError: If near-duplicates are left out, and datasketch is not installed.
 
     Example:
         >>> cleaner = Cleaner(CleaningRules(near_duplicates=None))
@@ -92,13 +91,13 @@ class Cleaner:
         self.rows_out = 0
         self.dropped: Counter[str] = Counter()
         self._duplicates = Duplicates(self.rules.near_duplicates) if self.rules.deduplicate else None
-        # Masks make equal what differed in a name or an address only.
+        # Masking makes equal what differed only in a name or an address.
         self._masked = Duplicates(None) if self.rules.deduplicate else None
         self._redactor = Redactor(people=people) if self.rules.redact else None
 
     @property
     def masked(self) -> Counter[str]:
-        """How many pieces of personal data were masked, by kind."""
+        """Number of masked pieces of personal data, by kind."""
         return self._redactor.counts if self._redactor else Counter()
 
     def clean(self, conversations: Iterable[Conversation]) -> Iterator[Conversation]:

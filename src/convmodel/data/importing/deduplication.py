@@ -1,10 +1,10 @@
-"""Which conversations say the same, word for word or nearly.
+"""Duplicates: conversations with the same text, exactly or nearly.
 
-Owns: how text is compared, the index of what was seen, and groups of near-duplicates.
+Owns: how text is compared, the index of conversations, and groups of near-duplicates.
 
-Two conversations are exact duplicates if their turns agree after Unicode, case and spaces are made alike; who says
-them does not matter. They are near-duplicates if the sets of their word triples have at least a given Jaccard
-similarity, |A & B| / |A | B|; pinned turns do not count there, since one system message may open every conversation.
+Two conversations are exact duplicates if their turns agree after Unicode, case and spaces are normalized; the speakers
+do not matter. They are near-duplicates if the sets of their word triples have at least a given Jaccard
+similarity, |A & B| / |A | B|. Pinned turns do not count, since all conversations may start with one system message.
 """
 
 import re
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 NEAR = 0.8
-"""The Jaccard similarity from which on conversations are near-duplicates, unless another is asked for."""
+"""The Jaccard similarity from which on conversations are near-duplicates, by default."""
 
 FEWEST_SHINGLES = 3
-"""Conversations with fewer word triples are too short to be nearly the same: they are the same, or not."""
+"""Conversations with fewer word triples are too short for near-duplicates."""
 
 _WORDS = 3  # words in a shingle
 
@@ -36,12 +36,12 @@ _WORDS = 3  # words in a shingle
 _WORD = re.compile(f"[{UNSPACED}]|[^\\W{UNSPACED}]+")
 
 _SKETCH = 64  # numbers in a MinHash
-_MISSED = 0.001  # how many pairs right at the threshold the index may miss
+_MISSED = 0.001  # share of pairs exactly at the threshold that the index may miss
 _ODD = 0x9E3779B97F4A7C15  # 2**64 / the golden ratio: spreads the bits of a product (Knuth, TAOCP vol. 3, 6.4)
 
 
 def normalized(turn: str) -> str:
-    """Returns a turn as it is compared: without differences of Unicode form, case and spaces.
+    """Normalizes the Unicode form, case and spaces of a turn, for comparison.
 
     Example:
         >>> normalized("  Good   MORNING ")
@@ -51,9 +51,9 @@ def normalized(turn: str) -> str:
 
 
 def shingles(conversation: Conversation) -> "NDArray[np.uint32]":
-    """Returns the word triples of what is said after the pinned turns, each as a number, sorted and each once.
+    """Returns the distinct word triples after the pinned turns, as sorted numbers.
 
-    Turns follow each other without a border, so it does not matter how the text is cut into turns.
+    Triples span turns, so it does not matter how the text is cut into turns.
 
     Example:
         >>> len(shingles(Conversation(["How are you?", "I am fine."])))
@@ -73,7 +73,7 @@ def _triples(turns: Sequence[str]) -> "NDArray[np.uint32]":
 
 
 def jaccard(some: "NDArray[np.uint32]", others: "NDArray[np.uint32]") -> float:
-    """Returns the Jaccard similarity of two sets of shingles: how much of all they hold is in both.
+    """Returns the Jaccard similarity of two sets of shingles: intersection over union.
 
     Example:
         >>> hello = shingles(Conversation(["Hello, how are you today?"]))
@@ -89,10 +89,10 @@ def jaccard(some: "NDArray[np.uint32]", others: "NDArray[np.uint32]") -> float:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A conversation of the index that another one repeats.
+    """A conversation of the index that another one duplicates.
 
     Attributes:
-        number: Which one, counted from 0 in the order they were added.
+        number: Its position in the order of adding, counted from 0.
         id: Its id, if it has one.
         similarity: The Jaccard similarity of the two; 1 for exact duplicates.
         exact: Whether they are exact duplicates.
@@ -105,16 +105,16 @@ class Match:
 
 
 class Duplicates:
-    """Conversations seen so far, and which of them another one repeats.
+    """An index of conversations that finds duplicates of another one.
 
     Near-duplicates are looked up by MinHash (Broder: On the resemblance and containment of documents, 1997) in bands
-    (Leskovec, Rajaraman, Ullman: Mining of Massive Datasets, 3.4), then compared shingle by shingle: what is found is
-    a near-duplicate for certain, and fewer than one in a thousand of those right at the threshold is not found. The
-    same conversations give the same matches in every run.
+    (Leskovec, Rajaraman, Ullman: Mining of Massive Datasets, 3.4), then compared exactly: every match is
+    a near-duplicate, and fewer than one in a thousand pairs exactly at the threshold are missed. The same conversations
+    give the same matches in every run.
 
     Args:
-        near: The Jaccard similarity from which on a conversation is a near-duplicate; None to look for exact
-            duplicates alone.
+        near: The Jaccard similarity from which on a conversation is a near-duplicate; None to find exact
+            duplicates only.
 
     Raises:
         ConfigError: If `near` is out of range.
@@ -136,22 +136,21 @@ class Duplicates:
             self._empty, self._index = _minhash(near)
 
     def add(self, conversation: Conversation) -> None:
-        """Takes note of a conversation."""
+        """Adds a conversation to the index."""
         self._add(conversation, self._fingerprint(conversation))
 
     def matches(self, conversation: Conversation) -> list[Match]:
-        """Returns which of the conversations this one repeats: exact first, then the most similar."""
+        """Returns the conversations that this one duplicates: exact matches first, then by similarity."""
         return self._matches(self._fingerprint(conversation))
 
     def seen(self, conversation: Conversation) -> Match | None:
-        """Returns the best match; takes note of the conversation if there is none.
+        """Returns the best match, or adds the conversation to the index if there is none.
 
-        A conversation that repeats another is not taken note of: what is compared with is what was kept.
+        Duplicates are not added: conversations are compared with what was kept.
         """
         fingerprint = self._fingerprint(conversation)
-        found = self._matches(fingerprint)
-        if found:
-            return found[0]
+        if matches := self._matches(fingerprint):
+            return matches[0]
         self._add(conversation, fingerprint)
         return None
 
@@ -160,17 +159,17 @@ class Duplicates:
         key = blake2b("\n".join(turns).encode(), digest_size=16).digest()
         if self.near is None:
             return _Fingerprint(key)
-        found = _triples(turns[conversation.pinned :])
-        if len(found) < FEWEST_SHINGLES:
+        triples = _triples(turns[conversation.pinned :])
+        if len(triples) < FEWEST_SHINGLES:
             return _Fingerprint(key)
         sketch = self._empty.copy()
-        sketch.update_batch(found.tolist())
-        return _Fingerprint(key, found, sketch)
+        sketch.update_batch(triples.tolist())
+        return _Fingerprint(key, triples, sketch)
 
     def _add(self, conversation: Conversation, fingerprint: "_Fingerprint") -> None:
         number = len(self._ids)
         self._ids.append(conversation.id)
-        # The first of equal ones stands for all: a thousand copies in one bucket would each be compared with each.
+        # Only the first of equal ones is indexed: a thousand copies in one bucket would be compared pairwise.
         if self._exact.setdefault(fingerprint.key, number) == number and fingerprint.shingles is not None:
             self._shingles[number] = fingerprint.shingles
             self._index.insert(number, fingerprint.sketch, check_duplication=False)
@@ -182,29 +181,29 @@ class Duplicates:
         return sorted(self._index.query(fingerprint.sketch)) if fingerprint.shingles is not None else []
 
     def _similarity(self, fingerprint: "_Fingerprint", number: int) -> float:
-        """The similarity to one of the candidates; 0 if it is below the threshold."""
+        """Returns the similarity to a candidate; 0 if it is below the threshold."""
         assert fingerprint.shingles is not None
         assert self.near is not None
         sizes = sorted((len(fingerprint.shingles), len(self._shingles[number])))
-        if sizes[0] < self.near * sizes[1]:  # even if the one holds all of the other
+        if sizes[0] < self.near * sizes[1]:  # even if one contains the other
             return 0.0
         similarity = jaccard(fingerprint.shingles, self._shingles[number])
         return similarity if similarity >= self.near else 0.0
 
     def _matches(self, fingerprint: "_Fingerprint") -> list[Match]:
         equal = self._equal(fingerprint)
-        found = [] if equal is None else [Match(equal, self._ids[equal], 1.0, exact=True)]
+        matches = [] if equal is None else [Match(equal, self._ids[equal], 1.0, exact=True)]
         for number in self._candidates(fingerprint):
             if number != equal and (similarity := self._similarity(fingerprint, number)):
-                found.append(Match(number, self._ids[number], similarity, exact=False))
-        return sorted(found, key=lambda match: (not match.exact, -match.similarity, match.number))
+                matches.append(Match(number, self._ids[number], similarity, exact=False))
+        return sorted(matches, key=lambda match: (not match.exact, -match.similarity, match.number))
 
 
 def groups(conversations: Iterable[Conversation], near: float | None = NEAR) -> list[list[int]]:
-    """Groups conversations that repeat each other, directly or through others; most groups are of one.
+    """Groups conversations that duplicate each other, directly or through others; most groups have one member.
 
     Returns:
-        The numbers of each group's conversations, counted from 0, in order.
+        The positions of each group's conversations, counted from 0, in order.
 
     Raises:
         ConfigError: If `near` is out of range.
@@ -231,25 +230,25 @@ def groups(conversations: Iterable[Conversation], near: float | None = NEAR) -> 
             leaders[number] = leader(equal)
         else:
             for other in duplicates._candidates(fingerprint):
-                ours, theirs = sorted((leader(number), leader(other)))
-                if ours != theirs and duplicates._similarity(fingerprint, other):
-                    leaders[theirs] = ours
+                first, second = sorted((leader(number), leader(other)))
+                if first != second and duplicates._similarity(fingerprint, other):
+                    leaders[second] = first
         duplicates._add(conversation, fingerprint)
-    found: defaultdict[int, list[int]] = defaultdict(list)
+    members: defaultdict[int, list[int]] = defaultdict(list)
     for number in range(len(leaders)):
-        found[leader(number)].append(number)
-    return list(found.values())
+        members[leader(number)].append(number)
+    return list(members.values())
 
 
 def checked_near(near: float | None, option: str = "near") -> float | None:
-    """Returns the threshold of near-duplicates as it is; the option's name is for the error.
+    """Checks a threshold of near-duplicates and returns it; `option` is its name in the error.
 
     Raises:
         ConfigError: If it is not None or a number from 0.5 to 1.
     """
     number = isinstance(near, int | float) and not isinstance(near, bool)
     if near is not None and not (number and 0.5 <= near <= 1):
-        raise ConfigError(f"{option} is {near!r}: it must be from 0.5 to 1, or None to look for exact duplicates alone")
+        raise ConfigError(f"{option} is {near!r}: it must be from 0.5 to 1, or None to find exact duplicates only")
     return near
 
 
@@ -261,9 +260,9 @@ class _Fingerprint:
 
 
 def _minhash(near: float) -> tuple[Any, Any]:
-    """An empty MinHash, and an index of them whose bands miss few pairs with that similarity.
+    """Returns an empty MinHash, and an index whose bands miss few pairs of the given similarity.
 
-    A pair of similarity s meets in none of b bands of r numbers with probability (1 - s**r)**b.
+    A pair of similarity s shares none of b bands of r numbers with probability (1 - s**r)**b.
     """
     try:
         from datasketch import MinHash, MinHashLSH

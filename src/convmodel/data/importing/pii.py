@@ -1,6 +1,6 @@
-"""What personal data looks like in a text.
+"""Patterns of personal data in text.
 
-Owns: the patterns, and the checks that tell a card from any number. Masks nothing itself.
+Owns: the patterns, and the checks that tell a payment card from other numbers. Masks nothing itself.
 """
 
 import re
@@ -14,9 +14,9 @@ class Rule:
     """One kind of personal data.
 
     Attributes:
-        name: What it is called: `url`, `email`, ...
-        pattern: What it may look like.
-        holds: How many of the found characters are such data; 0 if they are something else.
+        name: Its name: `url`, `email`, ...
+        pattern: The pattern of candidates.
+        holds: Returns how many characters of a candidate are personal data; 0 if it is something else.
     """
 
     name: str
@@ -25,14 +25,14 @@ class Rule:
 
 
 def _is_card(found: str) -> int:
-    """The check digit of payment cards (Luhn, US patent 2950048): the whole length if it is right, else 0."""
+    """Checks the check digit of payment cards (Luhn, US patent 2950048)."""
     digits = [int(character) for character in reversed(found) if character.isdigit()]
     doubled = [sum(divmod(2 * digit, 10)) for digit in digits[1::2]]
     return 0 if (sum(digits[::2]) + sum(doubled)) % 10 else len(found)
 
 
 def _is_iban(found: str) -> int:
-    """How much of the text is an IBAN by its check digits (ISO 13616: 97 leaves 1); words in capitals may follow."""
+    """Returns how much is an IBAN by its check digits (ISO 13616: modulo 97 is 1); words in capitals may follow."""
     for end in range(len(found), 14, -1):
         if found[end : end + 1].isalnum():
             continue
@@ -43,7 +43,7 @@ def _is_iban(found: str) -> int:
 
 
 def _is_ip(found: str) -> int:
-    """Whether it is an address, and not a time or C++; those of hosts begin with four hexadecimal digits."""
+    """Tells an IP address from a time or C++; IPv6 addresses of hosts start with four hexadecimal digits."""
     found = found[:-1] if found.endswith(":") and not found.endswith("::") else found
     try:
         ip_address(found)
@@ -101,4 +101,4 @@ RULES = (
     Rule("ip", re.compile(_IP, re.ASCII), _is_ip),
     Rule("phone", _PHONE, _is_phone),
 )
-"""All of them, in the order to mask them: what one has masked is out of reach of the next."""
+"""All rules, in the order of masking: what one rule masks, the next ones do not see."""

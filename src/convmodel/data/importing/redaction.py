@@ -1,6 +1,6 @@
-"""Personal data in conversations, masked.
+"""Masking of personal data in conversations.
 
-Owns: the masks, and the pseudonyms of speakers. What is looked for is in `personal`.
+Owns: the masks, and the pseudonyms of speakers. Knows no patterns (`pii.py`).
 """
 
 import re
@@ -16,7 +16,7 @@ from convmodel.data.writing_systems import HANGUL, UNSPACED
 from convmodel.errors import ConfigError
 
 ROLES = frozenset({*DEFAULT_SPEAKERS, *PINNED_ROLES})
-"""Speakers that are no persons: they keep their names."""
+"""Speakers that are roles, not persons: they keep their names."""
 
 _NUMBERED = re.compile(r"Speaker \d+")
 
@@ -24,28 +24,28 @@ _NUMBERED = re.compile(r"Speaker \d+")
 class Redactor:
     """Masks personal data in turns, and gives speakers pseudonyms.
 
-    Masked are web addresses, e-mail addresses, IBANs and payment cards (both by their check digits), IP addresses and
+    It masks web addresses, e-mail addresses, IBANs and payment cards (both by their check digits), IP addresses and
     phone numbers. A speaker has the same pseudonym in every conversation; mentions of the names are replaced too: the
     full name, and the first name if it has three letters, in any case. Names that are ordinary words (Will, Rose) are
     replaced only when capitalised.
 
-    This is a help, not anonymity. It cannot find: nicknames, family names alone, misspelt and inflected names, people
-    who are talked about but do not speak (give them as `people`), places, employers, birthdays and stories that tell
-    who somebody is; street addresses; passport, tax and insurance numbers; passwords; account names of networks;
+    This is not anonymisation. It cannot find: nicknames, family names alone, misspelt and inflected names, people
+    who are mentioned but do not speak (pass them as `people`), places, employers, birthdays and stories that identify
+    somebody; street addresses; passport, tax and insurance numbers; passwords; user names;
     addresses that are spelled out (`ann at example dot org`); domains without `www.`, `https://` or a path; phone
-    numbers that look like any number: no `+`, no leading 0, no groups as they are usual for phones; digits of other
-    scripts than 0 to 9. Ids of conversations stay as they are: a file's name may be in them. It also takes some words
-    and numbers for what they are not (Will at the beginning of a sentence). Read a sample before you publish anything.
+    numbers that look like other numbers: no `+`, no leading 0, no groups as they are usual for phones; digits of other
+    scripts than 0 to 9. Ids of conversations are kept: a file's name may be in them. It also masks some words and
+    numbers by mistake (Will at the start of a sentence). Read a sample before you publish anything.
 
     Args:
-        pseudonyms: Names to give, in this order; `Speaker 1`, `Speaker 2` and so on when they are used up.
-        people: Names that are masked in every conversation, whether their owners speak in it or not.
+        pseudonyms: Names to assign, in this order; then `Speaker 1`, `Speaker 2` and so on.
+        people: Names to mask in every conversation, even if these people do not speak in it.
 
     Attributes:
-        counts: How many pieces were masked: `url`, `email`, `iban`, `card`, `ip`, `phone`; `name` for mentions.
+        counts: Number of masked pieces: `url`, `email`, `iban`, `card`, `ip`, `phone`; `name` for mentions.
 
     Raises:
-        ConfigError: If a pseudonym is empty, there twice, or a role's or a numbered one.
+        ConfigError: If a pseudonym is empty, repeated, or the name of a role or a numbered speaker.
 
     Example:
         >>> redactor = Redactor()
@@ -58,11 +58,11 @@ class Redactor:
 
     def __init__(self, pseudonyms: Sequence[str] = (), people: Iterable[str] = ()) -> None:
         if not all(isinstance(name, str) and name.strip() for name in pseudonyms):
-            raise ConfigError("pseudonyms hold an empty name: leave it out")
+            raise ConfigError("pseudonyms contain an empty name: remove it")
         if len({_person(name) for name in pseudonyms}) < len(pseudonyms):
-            raise ConfigError("pseudonyms hold a name twice: two people would become one")
+            raise ConfigError("pseudonyms contain a name twice: two people would become one")
         if taken := [name for name in pseudonyms if name in ROLES or _NUMBERED.fullmatch(name)]:
-            raise ConfigError(f"pseudonyms hold {taken[0]!r}, which others may be called: choose another name")
+            raise ConfigError(f"pseudonyms contain {taken[0]!r}, which others may be named: choose another name")
         self.counts: Counter[str] = Counter()
         self._unused = list(reversed(pseudonyms))
         self._given: dict[str, str] = {}
@@ -72,7 +72,7 @@ class Redactor:
             self.pseudonym(name)
 
     def redact(self, conversation: Conversation) -> Conversation:
-        """Returns the conversation with masks and pseudonyms; it has as many turns, and none of them is empty."""
+        """Returns the conversation with masks and pseudonyms, and as many non-empty turns."""
         speakers = [self.pseudonym(name) for name in conversation.turn_speakers]
         mentions = self._mentions((*conversation.speaker_names, *self._people))
         turns = []
@@ -83,7 +83,7 @@ class Redactor:
         return replace(conversation, turns=turns, speakers=speakers)
 
     def pseudonym(self, name: str) -> str:
-        """Returns the pseudonym of a speaker; the same one for the same name, whatever its case and spaces.
+        """Returns the pseudonym of a speaker: the same for the same name, in any case and spacing.
 
         Example:
             >>> redactor = Redactor(["Robin"])
@@ -118,7 +118,7 @@ class Redactor:
 
         def rename(match: re.Match[str]) -> str:
             person = _person(match[0])
-            if person not in pseudonyms or (_WORD_TOO.fullmatch(person) and match[0].islower()):
+            if person not in pseudonyms or (_ALSO_A_WORD.fullmatch(person) and match[0].islower()):
                 return match[0]
             self.counts["name"] += 1
             return pseudonyms[person]
@@ -126,7 +126,7 @@ class Redactor:
         return pattern.sub(rename, turn)
 
     def _mentions(self, names: Iterable[str]) -> "_Mentions | None":
-        """What finds the names in a text, and whose they are; None if there is none to find."""
+        """Returns the pattern of the names in a text, and their pseudonyms; None if there are no names."""
         full = {name: self.pseudonym(name) for name in names if name not in ROLES}
         spellings: dict[str, str] = {}
         for name, pseudonym in full.items():
@@ -149,13 +149,13 @@ def _person(name: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
 
 
-# Speakers of exports whose names say nothing about them; replaced in the text, they would spoil it.
-_NO_NAME = re.compile(
+# Generic names of speakers in exports: replacing these words would damage the text.
+_GENERIC = re.compile(
     "i|me|you|we|self|human|bot|ai|agent|customer|client|guest|patient|doctor|unknown|anonymous|speaker"
 )
 
-# First names that are words too: in lower case they are taken for the word.
-_WORD_TOO = re.compile(
+# First names that are also words: in lower case they are not replaced.
+_ALSO_A_WORD = re.compile(
     "angel|april|art|august|autumn|bill|bob|chase|christian|dawn|dean|drew|faith|frank|gene|grace|grant|guy|hope|iris|"
     "ivy|jack|june|joy|lily|major|mark|max|may|melody|miles|norm|olive|pat|penny|ray|rich|rob|rose|ruby|sandy|sky|"
     "skip|star|sue|summer|violet|ward|will"
@@ -163,18 +163,18 @@ _WORD_TOO = re.compile(
 
 
 def _is_telling(person: str) -> bool:
-    """Whether a name is looked for: it has three letters, or two where a letter is a syllable or a word."""
+    """Tells whether to look for a name: it has three letters, or two where a letter is a syllable or a word."""
     fewest = 2 if re.search(f"[{UNSPACED}{HANGUL}]", person) else 3
-    return len(person) >= fewest and not _NO_NAME.fullmatch(person)
+    return len(person) >= fewest and not _GENERIC.fullmatch(person)
 
 
 def _spelled(name: str) -> set[str]:
-    """The forms of a name that are the same to a reader, and not to a pattern."""
+    """Returns the forms of a name that look the same to a reader, but not to a pattern."""
     return {unicodedata.normalize(form, spelled) for form in ("NFC", "NFD") for spelled in (name, name.casefold())}
 
 
 def _mention(name: str) -> str:
-    """What finds a name as a whole word; scripts without spaces have no borders of words to ask for."""
+    """Returns the pattern of a name as a whole word; scripts without spaces have no word boundaries."""
     spaced = r"\s+".join(map(re.escape, name.split()))
     start = "" if re.match(f"[{UNSPACED}]", name) else r"(?<![^\W_])"
     end = "" if re.search(f"[{UNSPACED}{HANGUL}]$", name) else r"(?![^\W_])"

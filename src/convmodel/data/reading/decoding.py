@@ -116,8 +116,19 @@ def read_json(path: Path) -> Any:
     Raises:
         ConversationError: If it cannot be read, or is not JSON; the message names line and column.
     """
-    try:
+    with locating_json_errors(path):
         return json.loads(read_text(path))
+
+
+@contextmanager
+def locating_json_errors(path: Path) -> Iterator[None]:
+    """Turns the errors of parsing a file's JSON into ours, with the place.
+
+    Raises:
+        ConversationError: If the block raises what a JSON parser raises.
+    """
+    try:
+        yield
     except json.JSONDecodeError as error:
         raise ConversationError(f"{path}:{error.lineno}:{error.colno}: not JSON ({error.msg})") from error
     except ConversationError:

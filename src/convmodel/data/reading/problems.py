@@ -1,6 +1,6 @@
-"""What is wrong with the input: an error at once, or counted and left out.
+"""Invalid data: raised as an error, or counted and left out.
 
-Owns: the two ways to treat bad data, and the account of what was skipped.
+Owns: the two ways to treat invalid data, and the record of what was skipped.
 """
 
 from typing import Literal, TypeAlias, get_args
@@ -8,21 +8,20 @@ from typing import Literal, TypeAlias, get_args
 from convmodel.errors import ConfigError, ConversationError
 
 OnError: TypeAlias = Literal["fail", "skip"]
-"""Whether bad data ends the reading, or is left out and counted."""
+"""Whether invalid data stops the reading, or is left out and counted."""
 
 SHOWN = 5
-"""How many messages are kept to show; all are counted."""
-
+"""Number of messages that are kept; all are counted."""
 
 LONGEST = 2000
-"""How many characters of a message are kept: it may quote the data."""
+"""Characters of a message that are kept: it may quote the data."""
 
 
 class Problems:
-    """Collects what is wrong with the data, or raises at the first.
+    """Collects what is wrong with the data, or raises the first problem.
 
     Attributes:
-        count: How many pieces of the data were left out.
+        count: Number of rows that were left out.
         messages: What was wrong with the first of them.
 
     Example:
@@ -40,10 +39,10 @@ class Problems:
         self.messages: list[str] = []
 
     def add(self, message: str, *, rows: int = 1) -> None:
-        """Takes note of rows of data that cannot be used together; the message begins with their place.
+        """Adds a problem that leaves out one or more rows; the message begins with their place.
 
         Raises:
-            ConversationError: If bad data is to end the reading.
+            ConversationError: If `on_error` is `fail`.
         """
         message = message[:LONGEST].encode(errors="backslashreplace").decode()
         if self.on_error == "fail":

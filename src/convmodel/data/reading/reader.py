@@ -1,6 +1,6 @@
 """Conversations from files and Python objects, each error with its place.
 
-Owns: the order of reading (rows, shapes, groups of rows), and its account: every row is used or reported.
+Owns: the steps of reading (rows, shapes, groups of rows), and that every row is either used or reported.
 """
 
 import hashlib
@@ -20,21 +20,21 @@ from convmodel.data.reading.shapes import AUTO, SHAPES, conversation_of_rows, co
 from convmodel.errors import ConfigError, ConversationError
 
 ConversationSource: TypeAlias = str | os.PathLike[str] | Iterable[ConversationLike | Mapping[str, Any]]
-"""A file, a folder, `-`, a dataset of the hub, or conversations as Python objects (a `datasets.Dataset` among them)."""
+"""A file, a folder, `-`, a data set on the Hub, or Python objects, such as a `datasets.Dataset`."""
 
 
 class ConversationReader:
-    """Conversations of one source, read anew whenever it is iterated over.
+    """Conversations of one source, read again in every iteration.
 
-    Nothing is kept in memory but the ids of conversations that are spread over rows.
+    Only the ids of conversations that span several rows are kept in memory.
 
     Attributes:
-        source: Where they come from.
-        rows: How many rows the last reading saw: lines of JSON, rows of a table, objects.
-        conversations: How many conversations it gave.
-        shapes: How many rows had which shape.
+        source: The source.
+        rows: Rows in the last iteration: lines of JSON, rows of a table, objects.
+        conversations: Conversations in the last iteration.
+        shapes: Number of rows by shape.
         problems: What was left out, and why.
-        complete: Whether the last reading came to the source's end.
+        complete: Whether the last iteration reached the end of the source.
 
     Example:
         >>> reader = ConversationReader([["Hi", "Hello"], {"prompt": "How are you?", "response": "Fine"}])
@@ -45,13 +45,13 @@ class ConversationReader:
     """
 
     def __init__(self, source: ConversationSource, *, shape: str = AUTO, on_error: OnError = "fail") -> None:
-        """Takes note of a source; reading begins with the iteration.
+        """Sets the source; reading starts with the iteration.
 
         Args:
             source: A file (JSONL, JSON, YAML, CSV, TSV or Parquet; gzip or zstd), a folder of such files, `-` for
-                standard input, a dataset of the hub, or Python objects.
-            shape: The shape of its rows, one of `SHAPES`; by default recognised.
-            on_error: Whether bad data ends the reading, or is left out and counted.
+                standard input, a data set on the Hub, or Python objects.
+            shape: The shape of its rows, one of `SHAPES`; detected by default.
+            on_error: Whether invalid data stops the reading, or is left out and counted.
 
         Raises:
             ConversationError: If the source is none of these.
@@ -62,13 +62,13 @@ class ConversationReader:
         if not isinstance(source, str | os.PathLike) and (
             not isinstance(source, Iterable) or isinstance(source, Mapping | Conversation)
         ):
-            cure = (
+            fix = (
                 f": choose one of its splits: {', '.join(source)}"
                 if type(source).__name__.endswith("DatasetDict")
                 else ""
             )
             kind = type(source).__name__
-            raise ConversationError(f"conversations are a file or a list of conversations, not {kind}{cure}")
+            raise ConversationError(f"conversations are a file or a list of conversations, not {kind}{fix}")
         self.source = source
         self._shape = shape
         self.problems = Problems(on_error)
@@ -79,53 +79,53 @@ class ConversationReader:
 
     @classmethod
     def of(cls, source: "ConversationSource | ConversationReader") -> "ConversationReader":
-        """Makes a reader of a source; returns one as it is."""
+        """Returns a reader of a source; a reader is returned unchanged."""
         return source if isinstance(source, ConversationReader) else cls(source)
 
     def __iter__(self) -> Iterator[Conversation]:
-        """Reads from the beginning.
+        """Reads from the start.
 
         Raises:
-            ConversationError: If there is nothing to read, no conversation, or one is malformed; the message begins
+            ConversationError: If there is nothing to read, no conversation, or a malformed one; the message begins
                 with the place.
         """
         self.problems = Problems(self.problems.on_error)
         self.rows, self.conversations, self.shapes, self.complete = 0, 0, Counter(), False
-        for rows, found in self._read():
-            if isinstance(found, Conversation):
+        for rows, result in self._read():
+            if isinstance(result, Conversation):
                 self.conversations += 1
-                yield found
+                yield result
             else:
-                self.problems.add(str(found), rows=rows)
+                self.problems.add(str(result), rows=rows)
         self.complete = True
         if not self.conversations:
             raise ConversationError(self._nothing())
 
     def with_errors(self) -> Iterator[Conversation | ConversationError]:
-        """Reads from the beginning; in the place of a conversation that is malformed stands what is wrong with it."""
+        """Reads from the start and yields the error in place of a malformed conversation."""
         self.rows, self.conversations, self.shapes, self.complete = 0, 0, Counter(), False
-        for _, found in self._read():
-            self.conversations += isinstance(found, Conversation)
-            yield found
+        for _, result in self._read():
+            self.conversations += isinstance(result, Conversation)
+            yield result
         self.complete = True
 
     def describe(self) -> str:
-        """Says what the last reading found, in a line."""
+        """Describes the last iteration in one line."""
         shapes = ", ".join(f"{number:,} {shape}" for shape, number in self.shapes.most_common())
         left_out = f"; {self.problems.count:,} rows left out" if self.problems.count else ""
         return f"{self.conversations:,} conversations ({shapes}){left_out}"
 
     def fingerprint(self) -> str | None:
-        """Hashes what is to be read, so that what was made of it can be used again; None for what cannot be hashed."""
+        """Hashes the files of the source, as a key for caches; None for a source that is not a file or folder."""
         if not isinstance(self.source, str | os.PathLike) or str(self.source) == STDIN:
             return None
         path = Path(self.source)
-        # Unlike Path's, these take any string; what is neither (a pipe) could not be read again.
+        # Unlike Path's, these accept any string; what is neither (a pipe) cannot be read twice.
         if not os.path.isfile(path) and not os.path.isdir(path):  # noqa: PTH112, PTH113
             return None
         digest = hashlib.blake2b(f"{self._shape} {self.problems.on_error}".encode(), digest_size=16)
         for file in data_files(path) if path.is_dir() else [path]:
-            # Conversations without an id are called by their place, so the name counts too.
+            # The name counts too: conversations without an id are named by their place.
             digest.update(f"{file}\0{file.stat().st_size}\0".encode())
             try:
                 with file.open("rb") as content:
@@ -135,20 +135,20 @@ class ConversationReader:
         return digest.hexdigest()
 
     def _read(self) -> Iterator[tuple[int, Conversation | ConversationError]]:
-        """Yields conversations, or what is wrong with some rows, and how many rows those are."""
+        """Yields conversations, and errors with the number of rows that they leave out."""
         seen: set[tuple[str, ...]] = set()
         for group, rows in groupby(self._rows(), key=self._group):
             if group is None:
                 for row in rows:
-                    yield from self._made(self._of_row, row)
+                    yield from self._converted(self._of_row, row)
                 continue
-            together = list(rows)
+            group_rows = list(rows)
             if group in seen:
                 name = group[-1][:40]
-                yield _bad(together, f"{name} goes on after other rows: sort the rows by conversation")
+                yield _invalid(group_rows, f"{name} continues after other rows: sort the rows by conversation")
                 continue
             seen.add(group)
-            yield from self._made(self._of_group, *together)
+            yield from self._converted(self._of_group, *group_rows)
 
     def _rows(self) -> Iterator[Row]:
         if isinstance(self.source, str | os.PathLike):
@@ -159,43 +159,43 @@ class ConversationReader:
             self.rows += 1
             yield row
 
-    def _made(
-        self, make: Callable[..., list[Conversation]], *rows: Row
+    def _converted(
+        self, convert: Callable[..., list[Conversation]], *rows: Row
     ) -> Iterator[tuple[int, Conversation | ConversationError]]:
         try:
-            yield from [(0, made) for made in make(*rows)]
+            yield from [(0, conversation) for conversation in convert(*rows)]
         except ConversationError as error:
-            yield _bad(rows, str(error))
+            yield _invalid(rows, str(error))
 
     def _of_row(self, row: Row) -> list[Conversation]:
         if row.error:
             raise ConversationError(row.error)
-        made = [_checked(one) for one in conversations_of(row.value, self._shape)]
-        self._note(row, 1)
-        place = row.place.encode(errors="backslashreplace").decode()  # the name of a file may be no Unicode
+        conversations = [_checked(one) for one in conversations_of(row.value, self._shape)]
+        self._count(row, 1)
+        place = row.place.encode(errors="backslashreplace").decode()  # the name of a file may not be Unicode
         names = (
             [place if row.name is None else row.name]
-            if len(made) == 1
-            else [f"{place}#{i}" for i in range(1, len(made) + 1)]
+            if len(conversations) == 1
+            else [f"{place}#{number}" for number in range(1, len(conversations) + 1)]
         )
         return [
             conversation if conversation.id is not None or not self._named else replace(conversation, id=name)
-            for name, conversation in zip(names, made, strict=True)
+            for name, conversation in zip(names, conversations, strict=True)
         ]
 
     def _of_group(self, *rows: Row) -> list[Conversation]:
         for row in rows:
             if self._shape not in (AUTO, shape_of(row.value, self._shape)):
-                conversations_of(row.value, self._shape)  # says what is wrong
-        made = _checked(conversation_of_rows([row.value for row in rows]))
-        self._note(rows[0], len(rows))
-        return [made]
+                conversations_of(row.value, self._shape)  # raises the error
+        conversation = _checked(conversation_of_rows([row.value for row in rows]))
+        self._count(rows[0], len(rows))
+        return [conversation]
 
-    def _note(self, row: Row, rows: int) -> None:
+    def _count(self, row: Row, rows: int) -> None:
         self.shapes[shape_of(row.value, self._shape) or ""] += rows
 
     def _group(self, row: Row) -> tuple[str, ...] | None:
-        """Names the conversation that a row is only a part of, and where: numbers begin anew in every file."""
+        """Returns the conversation that a row is one part of, with its file: ids restart in every file."""
         shape = shape_of(row.value, self._shape)
         if shape not in ("rows", "personachat") or not isinstance(row.value, Mapping):
             return None
@@ -204,7 +204,7 @@ class ConversationReader:
 
     @property
     def _named(self) -> bool:
-        """Whether a place is a name worth keeping; a caller's own objects have none but their number."""
+        """Whether places are useful as names; Python objects have only their number."""
         return isinstance(self.source, str | os.PathLike)
 
     def _nothing(self) -> str:
@@ -212,16 +212,16 @@ class ConversationReader:
             return f"all {self.problems.count:,} rows were left out, the first because of: {self.problems.messages[0]}"
         if not self._named:
             return "the list of conversations is empty"
-        return f"{self.source} holds no conversation: write one a line, each {SHAPES['turns']}, or {SHAPES['messages']}"
+        return f"{self.source} has no conversation: write one per line, each {SHAPES['turns']}, or {SHAPES['messages']}"
 
 
-def _bad(rows: Sequence[Row], reason: str) -> tuple[int, ConversationError]:
+def _invalid(rows: Sequence[Row], reason: str) -> tuple[int, ConversationError]:
     place = f"{rows[0].place}: " if rows[0].place else ""
     return len(rows), ConversationError(place + reason)
 
 
 def _checked(conversation: Conversation) -> Conversation:
-    """Refuses names that could not be written to a file; the turns have been checked."""
+    """Rejects names that could not be written to a file; turns are checked already."""
     for name in (conversation.id or "", *conversation.speaker_names):
         try:
             name.encode()
@@ -233,10 +233,10 @@ def _checked(conversation: Conversation) -> Conversation:
 def read_conversations(
     source: ConversationSource, *, shape: str = AUTO, on_error: OnError = "fail"
 ) -> list[Conversation]:
-    """Reads all conversations of a source into memory; takes what `ConversationReader` takes.
+    """Reads all conversations of a source into memory; sources are those of `ConversationReader`.
 
     Raises:
-        ConversationError: If there is nothing to read, no conversation, or one is malformed; the message begins with
+        ConversationError: If there is nothing to read, no conversation, or a malformed one; the message begins with
             `file:line:` (and the column, where the line is not JSON) or the conversation's number.
 
     Example:

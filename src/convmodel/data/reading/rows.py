@@ -1,6 +1,6 @@
-"""Rows of data from wherever it is kept: lines of JSON, items of JSON or YAML, rows of tables, objects in memory.
+"""Rows of data from files, folders and the Hub: lines of JSON, items of JSON or YAML, rows of tables.
 
-Owns: the kinds of sources, and the place of each row. What a row means is `shapes.py`'s.
+Owns: the kinds of sources, and the place of each row. Does not know what a row means (`shapes.py`).
 """
 
 import csv
@@ -8,6 +8,7 @@ import json
 import os
 import re
 from codecs import BOM_UTF8
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from io import BytesIO
@@ -15,7 +16,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from convmodel.data.reading.decoding import json_reason, open_bytes, read_text
+from convmodel.data.reading.decoding import json_reason, locating_json_errors, open_bytes, read_text
 from convmodel.data.reading.shapes import SHAPES, is_message, shape_of
 from convmodel.data.reading.yaml_items import yaml_items
 from convmodel.errors import ConversationError, MissingExtraError
@@ -23,14 +24,14 @@ from convmodel.errors import ConversationError, MissingExtraError
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One piece of data, still to be understood.
+    """One piece of data, not yet interpreted.
 
     Attributes:
-        place: Where it stands, for messages: `file:line`, `file: row 3`, `conversation 3`; empty if the error says it.
-        value: A JSON value, a row of a table by column, or an object of the caller's.
-        name: What the data itself calls it, where it does so outside the value.
-        error: Why it cannot be read, where it cannot; then there is no value.
-        file: Which file of a folder it is from: rows of two files are never of one conversation.
+        place: Its place, for messages: `file:line`, `file: row 3`, `conversation 3`; empty if the error contains it.
+        value: A JSON value, a row of a table by column, or a Python object.
+        name: Its name in the data, if that is outside the value.
+        error: Why it cannot be read; then there is no value.
+        file: The file of a folder that it is from: rows of two files never belong to one conversation.
     """
 
     place: str
@@ -40,8 +41,7 @@ class Row:
     file: str = ""
 
 
-JSON_LINES = frozenset({".jsonl", ".ndjson", ".json", ""})
-OTHERS = frozenset({".csv", ".tsv", ".parquet", ".yml", ".yaml"})
+DATA_SUFFIXES = frozenset({".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".yml", ".yaml"})
 COMPRESSED = frozenset({".gz", ".zst", ".zstd"})
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(:[\w.\[\]%-]+)?")
 _DELIMITERS = ",;\t|"
@@ -49,9 +49,9 @@ _BLANK = re.compile(r"[ \t\n\r]*")
 
 
 def file_rows(name: str | os.PathLike[str]) -> Iterator[Row]:
-    """Reads a file, a folder of files, standard input (`-`), or a dataset of the hub.
+    """Reads a file, a folder of files, standard input (`-`), or a data set on the Hub.
 
-    A dataset is called `owner/name`, which is its split `train`, or `owner/name:split`.
+    The name of a data set is `owner/name`, for its split `train`, or `owner/name:split`.
 
     Raises:
         ConversationError: If there is nothing of that name, or it cannot be read.
@@ -59,7 +59,7 @@ def file_rows(name: str | os.PathLike[str]) -> Iterator[Row]:
     path = Path(name)
     if not os.fspath(name):
         raise ConversationError("there is no file without a name")
-    if os.path.isdir(path):  # noqa: PTH112 - unlike Path's, it takes any string
+    if os.path.isdir(path):  # noqa: PTH112 - unlike Path's, it accepts any string
         files = data_files(path)
         for file in files:
             try:
@@ -79,26 +79,25 @@ def _is_hub_name(name: str) -> bool:
 
 
 def data_files(folder: Path) -> list[Path]:
-    """Lists the files of conversations in a folder and its folders, in order of their names.
+    """Lists the data files in a folder and its subfolders, sorted by name.
 
     Raises:
         ConversationError: If there is none.
     """
-    known = (JSON_LINES | OTHERS) - {""}
-    found = sorted(path for path in folder.rglob("*") if path.is_file() and is_data_file(path))
-    found = [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
-    if not found:
-        raise ConversationError(f"{folder} has no file of conversations: it takes {', '.join(sorted(known))}")
-    return found
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and is_data_file(path))
+    files = [path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+    if not files:
+        raise ConversationError(f"{folder} has no file of conversations: it takes {', '.join(sorted(DATA_SUFFIXES))}")
+    return files
 
 
 def is_data_file(path: Path) -> bool:
-    """Tells by its name whether a file may hold conversations."""
-    return _suffix(path) in (JSON_LINES | OTHERS) - {""}
+    """Tells from its name whether a file may hold conversations."""
+    return _suffix(path) in DATA_SUFFIXES
 
 
 def _suffix(path: Path) -> str:
-    """Returns what kind of file it is, whether compressed or not."""
+    """Returns the suffix in lower case, without that of a compression."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] in COMPRESSED:
         suffixes.pop()
@@ -119,7 +118,7 @@ def _one_file(path: Path) -> Iterator[Row]:
 
 
 def _starts_as_lines(path: Path) -> bool:
-    """Tells whether the first line is a whole JSON value and another follows: lines, whatever the file is called."""
+    """Tells whether the first line is a complete JSON value and another line follows, as in JSON Lines."""
     with open_bytes(path) as file:
         first = next((line for line in file if line.strip(b"\xef\xbb\xbf \t\r\n")), b"")
         more = any(line.strip() for line in file)
@@ -139,7 +138,7 @@ def _json_lines(path: Path) -> Iterator[Row]:
                 line = line.removeprefix(BOM_UTF8 if number == 1 else b"")
                 text = line.decode()
                 if text.strip():
-                    yield Row(place, _parse(text.rstrip()))
+                    yield Row(place, _DECODER.decode(text.rstrip()))
             except UnicodeDecodeError as error:
                 yield Row(f"{place}:{len(line[: error.start].decode()) + 1}", error="not UTF-8: save the file as UTF-8")
             except json.JSONDecodeError as error:
@@ -152,40 +151,34 @@ def _json_lines(path: Path) -> Iterator[Row]:
                 yield Row(place, error=json_reason(error))
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"the key {twice[:40]!r} stands twice in one object: rename one, or it would be lost")
-    return found
+def _without_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        [(repeated, _), *_] = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"the key {repeated[:40]!r} occurs twice in one object: rename one, or it would be lost")
+    return value
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_unique)
-_LENIENT = json.JSONDecoder(parse_int=len)  # finds the end of what the other refuses
+_DECODER = json.JSONDecoder(object_pairs_hook=_without_repeated_keys)
 
 
-def _parse(text: str) -> Any:
-    return _DECODER.decode(text)
+def _end_of_value(text: str, start: int) -> int:
+    """Returns where a JSON value ends that `_DECODER` refuses: one with a repeated key, or a very long number."""
+    # Python refuses to convert thousands of digits to an integer; the value is discarded, so any conversion will do.
+    return json.JSONDecoder(parse_int=len).raw_decode(text, start)[1]
 
 
 def _json_items(path: Path) -> Iterator[Row]:
     """Reads one JSON value: a list of conversations, one conversation, or conversations by name."""
     text = read_text(path)
     start = _BLANK.match(text).end()  # type: ignore[union-attr]
-    try:
+    with locating_json_errors(path):
         if text[start : start + 1] == "[":
             items = list(_items(path, text, start + 1))
             one = all(isinstance(item.value, str) for item in items) or all(is_message(item.value) for item in items)
             yield from [Row(f"{path}:1", [item.value for item in items])] if items and one else items
             return
-        value = _parse(text) if text.strip() else []
-    except json.JSONDecodeError as error:
-        raise ConversationError(f"{path}:{error.lineno}:{error.colno}: not JSON ({error.msg})") from error
-    except ConversationError:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise ConversationError(f"{path}: {json_reason(error)}") from error
+        value = _DECODER.decode(text) if text.strip() else []
     if (
         isinstance(value, Mapping)
         and shape_of(value) is None
@@ -198,7 +191,7 @@ def _json_items(path: Path) -> Iterator[Row]:
 
 
 def _by_name(place: str, name: str, value: Any) -> Iterator[Row]:
-    """Under a name may stand one conversation, or a list of them (`train`, `valid`)."""
+    """Yields what is under a name: one conversation, or a list of them (`train`, `valid`)."""
     if isinstance(value, list) and not all(isinstance(item, str) or is_message(item) for item in value):
         yield from (Row(f"{place}[{number}]", item) for number, item in enumerate(value))
     else:
@@ -206,7 +199,7 @@ def _by_name(place: str, name: str, value: Any) -> Iterator[Row]:
 
 
 def _items(path: Path, text: str, position: int) -> Iterator[Row]:
-    """Yields the items of a JSON list one by one, so that each has its line."""
+    """Yields the items of a JSON list one by one, each with its line."""
     line, counted = 1, 0
     expects_value = False
     while True:
@@ -222,7 +215,7 @@ def _items(path: Path, text: str, position: int) -> Iterator[Row]:
         except json.JSONDecodeError:
             raise
         except ValueError as error:
-            _, position = _LENIENT.raw_decode(text, position)
+            position = _end_of_value(text, position)
             yield Row(f"{path}:{line}", error=json_reason(error))
         except RecursionError as error:
             raise ConversationError(f"{path}:{line}: {json_reason(error)}") from error
@@ -237,7 +230,7 @@ def _items(path: Path, text: str, position: int) -> Iterator[Row]:
 
 
 def _csv_rows(path: Path, delimiter: str | None) -> Iterator[Row]:
-    """Reads a table with a header line. Every value stays the text it is: `NA` and `007` are things people say."""
+    """Reads a table with a header line. Every value stays text: people say `NA` and `007`."""
     csv.field_size_limit(2**31 - 1)  # the module's own limit is 128 KiB, less than a long message
     with open_bytes(path) as file:
         lines = (line.decode("utf-8-sig" if not n else "utf-8", "surrogateescape") for n, line in enumerate(file))
@@ -251,9 +244,9 @@ def _csv_rows(path: Path, delimiter: str | None) -> Iterator[Row]:
             place = f"{path}:{reader.line_num + blank + 1}"
             try:
                 values = next(reader, None)
-                reason = _why_no_text(values or [])
+                reason = _not_text(values or [])
             except csv.Error as error:
-                values, reason = [], f"no CSV ({error}): is a quotation mark open, or one too many?"
+                values, reason = [], f"not CSV ({error}): is a quotation mark open, or one too many?"
             if values is None:
                 return
             if columns is None:
@@ -267,15 +260,15 @@ def _csv_rows(path: Path, delimiter: str | None) -> Iterator[Row]:
 
 def _columns(place: str, header: list[str], reason: str | None) -> list[str]:
     columns = [name.strip().lower().replace(" ", "_") for name in header]
-    named = [name for name in columns if name]  # programs of tables leave empty ones at the end
+    named = [name for name in columns if name]  # spreadsheets leave empty ones at the end
     if len(set(named)) < len(named):
-        reason = f"a column stands twice: {', '.join(columns)[:200]}: rename one"
+        reason = f"a column occurs twice: {', '.join(columns)[:200]}: rename one"
     if reason:
         raise ConversationError(f"{place}: the header cannot be read: {reason}")
     return columns
 
 
-def _why_no_text(values: Iterable[str]) -> str | None:
+def _not_text(values: Iterable[str]) -> str | None:
     text = "".join(values)
     if "\0" in text:
         return "a null byte, which text does not have: save the file as UTF-8"
@@ -293,14 +286,14 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
     except ImportError as error:
         raise MissingExtraError("reading Parquet needs pyarrow: pip install 'convmodel[train]'") from error
     with open_bytes(path) as file:
-        packed = path.suffix.lower() in COMPRESSED  # then it cannot be read from its end, as Parquet is
-        source = BytesIO(file.read()) if packed else file
+        compressed = path.suffix.lower() in COMPRESSED  # Parquet is read from its end, which needs seeking
+        source = BytesIO(file.read()) if compressed else file
         number = 0
         try:
             table = ParquetFile(source)
             names = table.schema_arrow.names
             if len(set(names)) < len(names):
-                raise ConversationError(f"a column stands twice: {', '.join(names)[:200]}: rename one")
+                raise ConversationError(f"a column occurs twice: {', '.join(names)[:200]}: rename one")
             for batch in table.iter_batches(1024):
                 for number, value in enumerate(batch.to_pylist(), number + 1):  # noqa: B020
                     yield Row(f"{path}: row {number}", value)
@@ -317,7 +310,7 @@ def _hub_rows(name: str) -> Iterator[Row]:
             yield Row(f"{name}: row {number}", value)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise ConversationError(
-            f"there is no file {name}, and no such dataset could be loaded from the hub: {error}"
+            f"there is no file {name}, and no such data set could be loaded from the Hub: {error}"
         ) from error
 
 
@@ -325,6 +318,6 @@ def _datasets() -> Any:
     try:
         import datasets
     except ImportError as error:
-        raise MissingExtraError("reading from the hub needs datasets: pip install 'convmodel[train]'") from error
+        raise MissingExtraError("reading from the Hub needs datasets: pip install 'convmodel[train]'") from error
     datasets.disable_progress_bars()
     return datasets

@@ -1,7 +1,7 @@
-"""The shapes in which people keep conversations, and how each becomes one.
+"""The shapes of data that hold conversations, and how each is converted.
 
-Owns: the names of the shapes, their keys, and recognising them. Knows Python values only, no files. The keys of
-one message are `messages.py`'s.
+Owns: the names of the shapes, their keys, and how they are recognised. Knows Python values only, no files. The keys of
+one message are in `messages.py`.
 """
 
 import difflib
@@ -16,7 +16,7 @@ from convmodel.data.reading.times import read_time
 from convmodel.errors import ConversationError
 
 AUTO = "auto"
-"""The name that asks for the shape to be recognised."""
+"""The name of no shape in particular: it is detected."""
 
 SHAPES = {
     "turns": 'a list of strings, or {"turns": [...]} with "speakers", "pinned", "weights", "id" if you like',
@@ -27,7 +27,7 @@ SHAPES = {
     "pairs": '{"prompt": ..., "response": ...}, or instruction and output, or question and answer',
     "rows": '{"conversation_id": ..., "speaker": ..., "text": ...}, one message a row',
 }
-"""The recognised shapes: name and form, in the order in which they are tried."""
+"""The known shapes: name and form, in the order in which they are tried."""
 
 _GROUP = ("conversation_id", "dialog_id", "dialogue_id", "conv_id", "chat_id", "thread_id", "session_id")
 _FIELDS = ("speakers", "pinned", "started_at")
@@ -47,7 +47,7 @@ _TESTS: dict[str, Callable[[Mapping[str, Any]], bool]] = {
 
 
 def shape_of(value: Any, wanted: str = AUTO) -> str | None:
-    """Names the shape of a value, the wanted one where it has several; None where none is recognised.
+    """Returns the shape of a value, the requested one if several fit; None if none does.
 
     Example:
         >>> shape_of({"conversations": [{"from": "human", "value": "Hi"}]})
@@ -57,14 +57,16 @@ def shape_of(value: Any, wanted: str = AUTO) -> str | None:
 
 
 def _recognised(value: Any, wanted: str) -> tuple[str | None, Any]:
-    """Returns the shape, and the value without its nulls, unless it is recognised by them alone."""
+    """Returns the shape and the value, without its nulls unless only they determine the shape."""
     if not isinstance(value, Mapping):
         messages = isinstance(value, list | tuple) and value and all(isinstance(turn, Mapping) for turn in value)
         return ("messages" if messages and wanted != "turns" else "turns"), value
-    # A table gives every row all the columns: those without a value tell nothing.
+    # In a table every row has all columns; those without a value mean nothing.
     for part in ({key: item for key, item in value.items() if item is not None}, value):
         shapes = [name for name, test in _TESTS.items() if test(part)]
-        if "turns" in part and "turns" not in shapes:  # elsewhere a number of turns; a mistake if there is nothing else
+        if (
+            "turns" in part and "turns" not in shapes
+        ):  # other data has a number of turns there; on its own it is a mistake
             shapes.append("turns")
         if shapes:
             return (wanted if wanted in shapes else shapes[0]), part
@@ -77,56 +79,58 @@ def is_message(value: Any) -> bool:
 
 
 def group_key(value: Mapping[str, Any]) -> str | None:
-    """Names the key that tells which conversation a row belongs to."""
+    """Returns the key that holds the id of the conversation that a row belongs to."""
     return first_key(value, _GROUP)
 
 
 def conversations_of(value: Any, shape: str = AUTO) -> list[Conversation]:
-    """Makes the conversations of one value, of one of `SHAPES`; several only where the value holds a list of them.
+    """Converts a value of one of `SHAPES` to conversations; to several only if it holds a list of them.
 
     Raises:
-        ConversationError: If the value has not that shape, or its conversation cannot be.
+        ConversationError: If the value does not have the shape, or its conversation is invalid.
 
     Example:
         >>> conversations_of({"prompt": "Hi", "response": "Hello"})[0].turns
         ('Hi', 'Hello')
     """
-    found, value = _recognised(value, shape)
-    if found is None:
+    recognised, value = _recognised(value, shape)
+    if recognised is None:
         keys = ", ".join([str(key)[:40] for key in value][:8]) or "no keys"
         forms = "; or ".join(SHAPES.values())
         raise ConversationError(f"neither turns nor messages in an object with {keys}: a conversation is {forms}")
-    if shape not in (AUTO, found):
-        raise ConversationError(f"this is of the shape {found}, not {shape}: leave --format out, or correct the line")
+    if shape not in (AUTO, recognised):
+        raise ConversationError(
+            f"this is of the shape {recognised}, not {shape}: leave --format out, or correct the line"
+        )
     if not isinstance(value, Mapping):
         return [_of_list(value)]
-    if found == "rows":
+    if recognised == "rows":
         return [conversation_of_rows([value])]
     items = value.get("conversations")
     if (
-        found == "sharegpt"
+        recognised == "sharegpt"
         and isinstance(items, list | tuple)
         and all(isinstance(item, list | tuple) for item in items)
     ):
-        return [_of_list(item) for item in items]  # ShareGPT has the messages of one there, ChatterBot has several
-    made = {
+        return [_of_list(item) for item in items]  # in ShareGPT the messages of one conversation, in ChatterBot several
+    conversation = {
         "turns": _of_turns,
         "messages": _of_messages,
         "conversation": _of_conversation,
         "sharegpt": lambda value: _of_list(value["conversations"]),
         "pairs": _of_pair,
         "personachat": _of_persona,
-    }[found](value)
-    if found not in ("turns", "personachat"):
-        made = _with_system(made, value)
-    return [_named(made, value)]
+    }[recognised](value)
+    if recognised not in ("turns", "personachat"):
+        conversation = _with_system(conversation, value)
+    return [_named(conversation, value)]
 
 
 def conversation_of_rows(rows: Sequence[Mapping[str, Any]]) -> Conversation:
-    """Makes one conversation of the rows that share a conversation id.
+    """Converts the rows that share a conversation id to one conversation.
 
     Raises:
-        ConversationError: If it cannot be one.
+        ConversationError: If they do not form one.
 
     Example:
         >>> rows = [{"conv_id": 7, "speaker": "Ann", "text": "Hi"}, {"conv_id": 7, "speaker": "Bob", "text": "Hello"}]
@@ -136,23 +140,23 @@ def conversation_of_rows(rows: Sequence[Mapping[str, Any]]) -> Conversation:
     last = rows[-1]
     key = group_key(last)
     if shape_of(last) == "personachat":
-        made = _of_persona(last if "utterances" in last else _longest(rows))
+        conversation = _of_persona(last if "utterances" in last else _longest(rows))
     elif key is None or last[key] in (None, ""):
-        raise ConversationError(f"{key} is empty: say which conversation the row belongs to")
+        raise ConversationError(f"{key} is empty: write the id of the row's conversation")
     else:
-        made = conversation_of_messages(rows)
-    return replace(made, id=str(last[key])) if key and last[key] is not None else made
+        conversation = conversation_of_messages(rows)
+    return replace(conversation, id=str(last[key])) if key and last[key] is not None else conversation
 
 
 def _named(conversation: Conversation, value: Mapping[str, Any]) -> Conversation:
-    """Adds what any shape may carry: an id, and the time when it began."""
+    """Adds what any shape may have: an id and a start time."""
     if (name := first_key(value, ("id", *_GROUP))) and value[name] is not None:
         conversation = replace(conversation, id=str(value[name]))
     if value.get("started_at") is not None:
         time = read_time(value["started_at"])
         if time is None:
-            given = str(value["started_at"])[:40]
-            raise ConversationError(f"started_at is {given!r}: write a time such as 2024-01-31T21:41:00")
+            text = str(value["started_at"])[:40]
+            raise ConversationError(f"started_at is {text!r}: write a time such as 2024-01-31T21:41:00")
         conversation = replace(conversation, started_at=time)
     return conversation
 
@@ -165,8 +169,8 @@ def _of_list(value: Any) -> Conversation:
 
 def _of_turns(value: Mapping[str, Any]) -> Conversation:
     if "messages" in value:
-        raise ConversationError("both turns and messages: a conversation is given once")
-    _refuse_misspelt(value, (*_FIELDS, "weights"))
+        raise ConversationError("both turns and messages: keep one of them")
+    _reject_misspelt(value, (*_FIELDS, "weights"))
     pinned = value.get("pinned", 0)
     if not isinstance(pinned, int) or isinstance(pinned, bool):
         raise ConversationError(f"pinned is {pinned!r}, not a number of turns")
@@ -174,16 +178,16 @@ def _of_turns(value: Mapping[str, Any]) -> Conversation:
 
 
 def _of_messages(value: Mapping[str, Any]) -> Conversation:
-    _refuse_misspelt(value, _FIELDS)
+    _reject_misspelt(value, _FIELDS)
     if not isinstance(value["messages"], list | tuple):
         raise ConversationError("messages are not a list")
     return conversation_of_messages(value["messages"])
 
 
-def _refuse_misspelt(value: Mapping[str, Any], fields: tuple[str, ...]) -> None:
+def _reject_misspelt(value: Mapping[str, Any], fields: tuple[str, ...]) -> None:
     for key in value:
         if (meant := _meant(str(key), fields)) and meant not in value:
-            raise ConversationError(f"{key} is no field: write {meant}, if that is meant")
+            raise ConversationError(f"{key} is not a field: did you mean {meant}?")
 
 
 @lru_cache(maxsize=1024)  # the keys are the same in every row
@@ -194,12 +198,12 @@ def _meant(key: str, fields: tuple[str, ...]) -> str | None:
 
 def _of_conversation(value: Mapping[str, Any]) -> Conversation:
     turns = next(value[key] for key in _LISTS if isinstance(value.get(key), list | tuple))
-    made = Conversation(turns, value["speakers"]) if value.get("speakers") is not None else _of_list(turns)
-    return made if value.get("weights") is None else replace(made, weights=value["weights"])
+    conversation = Conversation(turns, value["speakers"]) if value.get("speakers") is not None else _of_list(turns)
+    return conversation if value.get("weights") is None else replace(conversation, weights=value["weights"])
 
 
 def _with_system(conversation: Conversation, value: Mapping[str, Any]) -> Conversation:
-    """Adds a system message that stands beside the messages, unless there is one among them."""
+    """Adds a system message from a field of its own, unless one is among the messages."""
     system = value.get("system") or value.get("system_prompt")
     if not isinstance(system, str) or not system.strip() or conversation.pinned:
         return conversation
@@ -233,7 +237,7 @@ def _of_pair(value: Mapping[str, Any]) -> Conversation:
 
 
 def _earlier(history: Any) -> list[dict[str, Any]]:
-    """Reads the turns before a pair, which some keep as a list of pairs."""
+    """Reads the turns before a pair, which some data has as a list of pairs."""
     if history is None:
         return []
     if not isinstance(history, list | tuple) or any(not isinstance(pair, list | tuple) for pair in history):
@@ -243,21 +247,21 @@ def _earlier(history: Any) -> list[dict[str, Any]]:
 
 
 def _of_persona(value: Mapping[str, Any]) -> Conversation:
-    """The persona is the last speaker's; the true response is the last candidate."""
+    """Reads PersonaChat: the persona is the last speaker's, the true response is the last candidate."""
     parts = value.get("utterances")
     if parts is not None and not (isinstance(parts, list | tuple) and parts):
-        raise ConversationError("utterances are no list of histories")
+        raise ConversationError("utterances are not a list of histories")
     last = parts[-1] if parts else value
     persona, history = value["personality"], _history(last)
     candidates = last.get("candidates") or []
     are_lists = isinstance(candidates, list | tuple) and isinstance(persona, list | tuple)
     if not are_lists or not all(isinstance(line, str) for line in persona):
         raise ConversationError("personality and candidates are not lists of strings")
-    said = [*history, *candidates[-1:]]
-    who = [DEFAULT_SPEAKERS[(len(said) - number) % 2] for number in range(len(said))]
+    turns = [*history, *candidates[-1:]]
+    speakers = [DEFAULT_SPEAKERS[(len(turns) - number) % 2] for number in range(len(turns))]
     if not any(line.strip() for line in persona):
-        return Conversation(said, who)
-    return Conversation(["\n".join(persona), *said], ["persona", *who], pinned=1)
+        return Conversation(turns, speakers)
+    return Conversation(["\n".join(persona), *turns], ["persona", *speakers], pinned=1)
 
 
 def _history(value: Any) -> list[Any]:
@@ -268,7 +272,7 @@ def _history(value: Any) -> list[Any]:
 
 
 def _longest(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Returns the row with the whole history; each of the others has a beginning of it."""
+    """Returns the row with the longest history; the other rows have a beginning of it."""
     longest = max(rows, key=lambda row: len(_history(row)))
     if any((part := _history(row)) != _history(longest)[: len(part)] for row in rows):
         raise ConversationError("its rows are not one conversation: each history must begin as the longest does")

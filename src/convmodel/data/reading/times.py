@@ -1,6 +1,6 @@
-"""Times as data writes them.
+"""Times in data.
 
-Owns: the forms of a time that are understood.
+Owns: the accepted forms of a time.
 """
 
 import re
@@ -11,7 +11,7 @@ _SINCE_1970 = re.compile(r"\d{9,10}(\.\d+)?|\d{12,13}")
 
 
 def read_time(value: Any) -> datetime | None:
-    """Reads a time: ISO 8601, or (milli)seconds since 1970, as text too; UTC without a zone. None if it is neither.
+    """Reads a time: ISO 8601, or (milli)seconds since 1970, as text too; UTC without a zone. None for anything else.
 
     Example:
         >>> read_time("2018-05-02T19:38:15Z")

@@ -1,4 +1,4 @@
-"""Conversations to files that training reads as they are.
+"""Conversations to JSON Lines files, which training reads.
 
 Owns: the written form of a conversation.
 """
@@ -12,7 +12,7 @@ from convmodel.files.json_lines import write_line
 
 
 def to_record(conversation: Conversation) -> dict[str, Any]:
-    """Writes a conversation as a JSON object, which `read_conversations` reads back as it was.
+    """Returns a conversation as a JSON object, which `read_conversations` reads back unchanged.
 
     Example:
         >>> to_record(Conversation(["Hi", "Hello"], id="talk-7"))
@@ -30,7 +30,7 @@ def to_record(conversation: Conversation) -> dict[str, Any]:
 
 
 def write_jsonl(path: Path, conversations: Iterable[Conversation]) -> int:
-    """Writes conversations, one a line, and returns how many there were."""
+    """Writes conversations, one per line, and returns their number."""
     number = 0
     with path.open("wb") as file:
         for conversation in conversations:

@@ -1,7 +1,7 @@
-"""YAML, the form of ChatterBot's corpora: `conversations:` and under it lists of turns.
+"""YAML, the format of ChatterBot's corpora: `conversations:` and under it lists of turns.
 
-Owns: finding the conversations of a YAML file, each with its line. Every scalar stays the text it is: `1963` and `yes`
-are things people say.
+Owns: finding the conversations of a YAML file, each with its line. Every scalar stays text: people say `1963` and
+`yes`.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ from convmodel.data.reading.decoding import read_text
 from convmodel.errors import ConversationError
 
 LISTS = ("conversations",)
-"""Keys under which a file has its conversations."""
+"""Keys that may hold a file's conversations."""
 
 
 def yaml_items(path: Path) -> list[tuple[int, Any]]:
@@ -23,7 +23,7 @@ def yaml_items(path: Path) -> list[tuple[int, Any]]:
         The line of each, and its value made of strings, lists and dictionaries.
 
     Raises:
-        ConversationError: If it is no YAML; the message names line and column.
+        ConversationError: If it is not YAML; the message names line and column.
     """
     text = read_text(path)
     try:
@@ -42,12 +42,12 @@ def yaml_items(path: Path) -> list[tuple[int, Any]]:
 
 
 class _Loader(yaml.BaseLoader):  # type: ignore[misc]
-    """Scalars are text; a key that stands twice is an error, as in JSON."""
+    """Scalars are text; a repeated key is an error, as in JSON."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         mapping: dict[Any, Any] = super().construct_mapping(node, deep=deep)
         if len(mapping) < len(node.value):
-            raise yaml.constructor.ConstructorError(problem="a key stands twice", problem_mark=node.start_mark)
+            raise yaml.constructor.ConstructorError(problem="a key occurs twice", problem_mark=node.start_mark)
         return mapping
 
 

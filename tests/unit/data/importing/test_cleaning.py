@@ -127,7 +127,7 @@ def test_conversations_are_read_one_at_a_time() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"min_turns": 0}, "min_turns is 0: it must be a whole number from 1 on"),
+        ({"min_turns": 0}, "min_turns is 0: it must be a positive integer"),
         ({"min_turns": None}, "min_turns is None: it must be"),
         ({"max_turns": 2.5}, "max_turns is 2.5: it must be"),
         ({"max_chars": -1}, "max_chars is -1: it must be"),

@@ -125,7 +125,7 @@ def test_one_file_without_conversations_does_not_end_an_import_that_skips(tmp_pa
     (inbox / "b.jsonl").write_text("broken\n" * 7)
     (inbox / "c.jsonl").write_text("".join(f'["{word}", "yes {word}"]\n' for word in WORDS))
 
-    with pytest.raises(ConversationError, match=r"a\.jsonl holds no conversation"):
+    with pytest.raises(ConversationError, match=r"a\.jsonl has no conversation"):
         import_conversations([inbox], tmp_path / "data")
     summary = import_conversations([inbox], tmp_path / "data", ImportOptions(on_error="skip"))
 

@@ -208,7 +208,7 @@ def test_all_but_turns_and_speakers_is_kept() -> None:
 
 @pytest.mark.parametrize("pseudonyms", [["Kim", "kim"], ["Kim", " "], ["user"], ["Speaker 2"]])
 def test_pseudonyms_are_checked(pseudonyms: list[str]) -> None:
-    with pytest.raises(ConfigError, match=r"^pseudonyms hold"):
+    with pytest.raises(ConfigError, match=r"^pseudonyms contain"):
         Redactor(pseudonyms)
 
 

@@ -85,7 +85,7 @@ def test_messages_in_a_row_become_one_turn_of_one_weight() -> None:
     made = conversation_of_messages([row, answer])
 
     assert (made.turns, made.weights) == (("Hi\nYou?", "Yes"), (0, 1))
-    with pytest.raises(ConversationError, match=r"message 2 is a list .* weigh 0, 1: give them one weight"):
+    with pytest.raises(ConversationError, match=r"message 2 is a list .* weights are 0, 1: give them the same weight"):
         conversation_of_messages([answer, [row[0], row[1] | {"weight": 1}]])
 
 
@@ -95,7 +95,7 @@ WRONG: list[tuple[Any, str]] = [
     ({"turns": ["Hi", "Yes"], "weights": [1, -1]}, "the weight of turn 2 is -1: write a number from 0 up"),
     ({"turns": ["Hi", "Yes"], "weights": [1, True]}, "the weight of turn 2 is True"),
     ({"turns": ["Hi", "Yes"], "weights": [None, 1]}, "the weight of turn 1 is None"),
-    ({"turns": ["Hi", "Yes"], "weight": [0, 1]}, "weight is no field: write weights"),
+    ({"turns": ["Hi", "Yes"], "weight": [0, 1]}, "weight is not a field: did you mean weights"),
     ({"dialog": ["Hi", "Yes"], "weights": [0]}, "weights must give one number a turn"),
     ({"messages": messages(weight="much")}, "the weight of turn 2 is 'much'"),
     ({"messages": messages(weight="inf")}, "the weight of turn 2 is inf"),

@@ -206,7 +206,7 @@ def test_deep_nesting_is_an_error_and_no_crash(write: Callable[[str], Path]) -> 
 def test_a_file_without_a_conversation_is_refused(write: Callable[[str], Path], content: str) -> None:
     path = write(content)
 
-    with pytest.raises(ConversationError, match=f"^{re.escape(str(path))} holds no conversation: write one a line"):
+    with pytest.raises(ConversationError, match=f"^{re.escape(str(path))} has no conversation: write one per line"):
         read_conversations(path)
 
 
@@ -266,7 +266,7 @@ def test_one_conversation_where_a_list_of_them_belongs_names_the_cure() -> None:
 
 
 def test_a_misspelt_key_is_not_silently_ignored() -> None:
-    with pytest.raises(ConversationError, match="write speakers"):
+    with pytest.raises(ConversationError, match="did you mean speakers"):
         read_conversations([{"turns": ["Hi", "Hello"], "speaker": ["Ann", "Bob"]}])
 
 

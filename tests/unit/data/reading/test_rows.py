@@ -94,10 +94,10 @@ def test_a_name_in_the_file_is_the_id(write: Write) -> None:
         ("nonsense", r":1:1: not JSON"),
         ("[\n" + "[" * 100_000, ":2: nested too deeply"),
         ('{"turns": ' + "9" * 5000 + "}", ": a number has thousands of digits"),
-        ('{"turns": ["Hi"], "turns": ["Yes"]}', ": the key 'turns' stands twice"),
-        ("", " holds no conversation"),
-        ("[]", " holds no conversation"),
-        ("{}", ":1: neither turns nor messages|holds no conversation"),
+        ('{"turns": ["Hi"], "turns": ["Yes"]}', ": the key 'turns' occurs twice"),
+        ("", " has no conversation"),
+        ("[]", " has no conversation"),
+        ("{}", ":1: neither turns nor messages|has no conversation"),
         ('{"version": 1}', ":1: neither turns nor messages in an object with version"),
         (b'[["caf\xe9"]]', ":1:7: not UTF-8"),
     ],
@@ -141,7 +141,7 @@ def test_tables_by_any_delimiter(write: Write, delimiter: str, end: str, mark: s
         (b"1,Ann,Hi,Ho", "3: 4 values, but"),
         (b"1,Ann,caf\xe9", "3: not UTF-8: save the file as UTF-8"),
         (b"1,Ann,\0", "3: a null byte"),
-        (b'1,Ann,"a"b', "3: no CSV"),
+        (b'1,Ann,"a"b', "3: not CSV"),
         (b"1,Ann,", "3: turn 1 is empty"),
     ],
 )
@@ -158,13 +158,13 @@ def test_a_bad_row_of_a_table_is_located_or_counted(write: Write, bad: bytes, me
 
 def test_an_open_quotation_mark_is_found_where_it_opens(write: Write) -> None:
     path = write("a.csv", 'chat_id,speaker,text\n0,Ann,Hi\n1,Ann,"Hi\n2,Bob,Yes\n')
-    with pytest.raises(ConversationError, match=r":3: no CSV .*is a quotation mark open"):
+    with pytest.raises(ConversationError, match=r":3: not CSV .*is a quotation mark open"):
         read_conversations(path)
 
 
 @pytest.mark.parametrize(
     ("header", "message"),
-    [(b"id,text,Text", "a column stands twice: id, text, text"), (b"caf\xe9", "not UTF-8"), (b"a\0b", "a null byte")],
+    [(b"id,text,Text", "a column occurs twice: id, text, text"), (b"caf\xe9", "not UTF-8"), (b"a\0b", "a null byte")],
 )
 def test_a_bad_header_is_an_error(write: Write, header: bytes, message: str) -> None:
     with pytest.raises(ConversationError, match=f":1: the header cannot be read: {message}"):
@@ -239,7 +239,7 @@ def test_datasets_are_read() -> None:
 
 @pytest.mark.parametrize("name", ["nobody/nothing", "nobody/nothing:test", "no.body/no-thing_2.0"])
 def test_a_dataset_of_the_hub_that_cannot_be_had_is_an_error(name: str) -> None:
-    with pytest.raises(ConversationError, match=f"there is no file {name}, and no such dataset could be loaded"):
+    with pytest.raises(ConversationError, match=f"there is no file {name}, and no such data set could be loaded"):
         read_conversations(name)
 
 
@@ -318,7 +318,7 @@ def test_large_conversations_are_read_fast(write: Write) -> None:
     table = "chat_id,speaker,text\n" + "".join(f"1,{'ab'[n % 2]},Hi\n" for n in range(20_000))
     assert len(read_conversations(write("many.csv", table))[0].turns) == 20_000
     keys = ",".join(f'"k{n}": 1' for n in range(50_000))
-    with pytest.raises(ConversationError, match="the key 'z' stands twice"):
+    with pytest.raises(ConversationError, match="the key 'z' occurs twice"):
         read_conversations(write("keys.jsonl", f'{{{keys}, "z": 1, "z": 2}}'))
     [long] = read_conversations(write("long.jsonl", b'["' + b"x" * 50_000_000 + b'"]'))
     assert len(long.turns[0]) == 50_000_000

@@ -196,7 +196,7 @@ def test_rows_become_one_conversation_by_their_id() -> None:
 
 def test_rows_that_are_not_together_are_reported() -> None:
     rows = [row(1, "Ann", "Hi"), row(2, "Ann", "Hi"), row(1, "Bob", "Yes"), row(1, "Bob", "Yes")]
-    with pytest.raises(ConversationError, match=r"^conversation 3: 1 goes on after other rows: sort the rows"):
+    with pytest.raises(ConversationError, match=r"^conversation 3: 1 continues after other rows: sort the rows"):
         read_conversations(rows)
 
     reader = ConversationReader(rows, on_error="skip")
@@ -217,11 +217,11 @@ BAD: list[tuple[Any, str]] = [
     ({"instruction": "Add.", "input": 5, "output": "5"}, "instruction and input: neither text"),
     ({"personality": ["x"], "history": ["Hi"], "candidates": 5}, "candidates are not lists"),
     ({"personality": [5], "history": ["Hi"]}, "personality and candidates are not lists of strings"),
-    ({"personality": ["x"], "utterances": []}, "utterances are no list of histories"),
+    ({"personality": ["x"], "utterances": []}, "utterances are not a list of histories"),
     ({"personality": ["x"], "utterances": ["Hi"]}, "the history is not a list"),
     ({"conversations": "Hi"}, "not one string"),
     ({"conversations": [["Hi"], "Yes"]}, "turn 1 is list"),
-    ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "message 1 holds more than text"),
+    ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "message 1 contains more than text"),
     ({"messages": [[{"sender": "a", "text": "Hi"}, {"sender": "a", "text": None}]]}, "turn 2 is NoneType"),
     ({"turns": ["Hi"], "speakers": ["\ud83c"]}, "holds half a surrogate pair"),
     ({"turns": ["Hi"], "id": "\ud83c"}, "holds half a surrogate pair"),

@@ -74,15 +74,15 @@ def test_a_folder_of_corpora_is_read_as_one(tmp_path: Path) -> None:
     [
         ("- [Hi, Yes", r":1:11: not YAML \(expected ',' or '\]', but got '<stream end>'\)"),
         ("- Hi\n\t- Yes", r":2:1: not YAML \(found character '\\t' that cannot start any token\)"),
-        ("- {turns: [Hi], turns: [Yes]}", r":1:3: not YAML \(a key stands twice\)"),
+        ("- {turns: [Hi], turns: [Yes]}", r":1:3: not YAML \(a key occurs twice\)"),
         ("- ? [Hi]\n  : Yes\n", r":1:5: not YAML \(found unhashable key\)"),
         ("- *nobody", r":1:3: not YAML \(found undefined alias 'nobody'\)"),
         ("--- [Hi]\n--- [Yes]\n", r":2:1: not YAML \(but found another document\)"),
         ("- [Hi, \x00]", r": not YAML \(unacceptable character #x0000"),
         ("[" * 5000, ": nested too deeply to be a conversation"),
         ("- [Hi, [Yes]]", ":1: "),
-        ("", " holds no conversation"),
-        ("conversations: []", " holds no conversation"),
+        ("", " has no conversation"),
+        ("conversations: []", " has no conversation"),
         ("categories: [greetings]", ":1: neither turns nor messages"),
     ],
 )
