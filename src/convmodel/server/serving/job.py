@@ -1,6 +1,6 @@
-"""One request in work, between the thread of the engine and the loop of the server.
+"""A request that is being answered, between the engine's thread and the server's event loop.
 
-Owns: what has come of it since it was last looked at, in order, and its times.
+Owns: delivering its new pieces of text in order, and its times.
 """
 
 import asyncio
@@ -16,15 +16,15 @@ from convmodel.server.errors import ApiError, api_error
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """What is new of one response.
+    """A new piece of one response.
 
     Attributes:
-        index: Which of the request's responses.
-        text: What to append; never half a character.
-        ids: The tokens that are new.
-        log_probabilities: What the model gave each of them, in nats.
-        alternatives: The likeliest tokens in the place of each, ids and nats, if they were asked for.
-        finish_reason: Why the response ended; None in all pieces but its last.
+        index: The index of the response among those of the request.
+        text: The text to append; never a part of a character.
+        ids: The new tokens.
+        log_probabilities: The log-probability of each token, in nats.
+        alternatives: The likeliest tokens at the position of each, as pairs of id and nats, if requested.
+        finish_reason: Why the response ended; None in all pieces but the last.
     """
 
     index: int
@@ -37,16 +37,16 @@ class Piece:
 
 @dataclass(eq=False)
 class Job:
-    """A request, the texts of its responses, and who waits for them.
+    """A request of the engine, the texts of its responses, and the queue to whoever waits for them.
 
     Attributes:
-        request: What the engine works at.
+        request: The engine's request.
         texts: The text of each response.
-        left_out: How many of the oldest turns its prompt leaves out.
-        cut: How many tokens were cut off the newest turn.
-        arrived: When it was submitted, as `time.monotonic` has it.
-        first_at: When its first token was seen.
-        ended_at: When its last response had ended.
+        left_out: How many of the oldest turns the prompt leaves out.
+        cut: How many tokens were cut from the newest turn.
+        arrived: When it was submitted, by `time.monotonic`.
+        first_at: When its first token was generated.
+        ended_at: When its last response ended.
     """
 
     request: Request
@@ -65,7 +65,7 @@ class Job:
 
     @property
     def begun_at(self) -> float | None:
-        """Since when its prompt is read; None while it waits."""
+        """When the engine began to read the prompt; None while the request waits."""
         return self.request.begun_at
 
     @property
@@ -75,28 +75,28 @@ class Job:
 
     @property
     def tokens_per_second(self) -> float | None:
-        """How quickly tokens came after the first; None of one token."""
+        """The speed after the first token; None for a single token."""
         if self.first_at is None or self.ended_at is None or self.ended_at <= self.first_at:
             return None
         after_first = self.completion_tokens - len(self.texts)
         return after_first / (self.ended_at - self.first_at) if after_first > 0 else None
 
     def cancel(self) -> None:
-        """Ends it: nobody waits for it any more."""
+        """Ends the request, because nobody waits for it any more."""
         self.request.cancelled = True
 
     async def next(self) -> Piece | None:
-        """Waits for what comes next; None after the last.
+        """Waits for the next piece; None after the last.
 
         Raises:
-            ApiError: What went wrong, as the client may know it.
+            ApiError: If the request failed.
         """
         news = await self._news.get()
         if isinstance(news, Exception):
             raise api_error(news) from news
         return news
 
-    # Called by the thread of the engine
+    # Called by the engine's thread.
 
     def look(self, now: float) -> list[Piece | Exception | None]:
         """Returns what is new since the last look; None where nothing more will come."""
@@ -122,17 +122,17 @@ class Job:
             self.ended_at = now
             news.append(None)
         elif self.request.cancelled:
-            news.append(ApiError(499, "the client has left"))
+            news.append(ApiError(499, "the client disconnected"))
         return news
 
     def tell(self, news: list[Piece | Exception | None]) -> None:
-        """Hands news to whoever waits; called on the loop."""
+        """Delivers new pieces to whoever waits; called on the event loop."""
         for each in news:
             self._news.put_nowait(each)
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
-        """The loop of whoever waits."""
+        """The event loop of whoever waits."""
         return self._loop
 
     def _piece(
@@ -147,10 +147,10 @@ class Job:
 async def pieces_of(
     jobs: Sequence[Job], *, ping_seconds: float | None = None
 ) -> AsyncIterator[tuple[int, Piece] | None]:
-    """Yields what comes of several jobs, each piece with the number of its response among all; None after silence.
+    """Yields the pieces of several jobs, each with the index of its response among all; None after silence.
 
     Raises:
-        ApiError: What went wrong with one of them.
+        ApiError: If one of the jobs failed.
     """
     firsts = [sum(len(job.texts) for job in jobs[:number]) for number in range(len(jobs))]
     waiting = {asyncio.ensure_future(job.next()): number for number, job in enumerate(jobs)}

@@ -24,7 +24,7 @@ _MAX_RETRY_AFTER = 60  # seconds
 _IDLE_SECONDS = 1.0  # how long the thread waits for new requests before it checks again
 
 Updates = list[Piece | Exception | None]
-"""What `Job.look` returns: new pieces, or an error, or None after the last piece."""
+"""New pieces of a job, then an error or, after the last piece, None."""
 
 
 class _FifoLock:
