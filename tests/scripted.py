@@ -45,7 +45,7 @@ def scripted(
     queue = [model.tokenizer.encode(reply) if isinstance(reply, str) else list(reply) for reply in replies]
     script, engine = Script(), model.engine
     row_scripts: dict[Row, list[int]] = {}
-    choose = engine._choose
+    choose = engine.runner.choose
     said, in_generate = 0, [[]]
 
     def say(logits: Any, number: int, words: list[int], position: int) -> None:
@@ -80,11 +80,11 @@ def scripted(
         return output
 
     handle = model.hf_model.register_forward_hook(speak, with_kwargs=True)
-    engine._choose = choose_scripted  # type: ignore[method-assign]
+    engine.runner.choose = choose_scripted  # type: ignore[method-assign]
     try:
         yield script
     finally:
-        engine._choose = choose  # type: ignore[method-assign]
+        engine.runner.choose = choose  # type: ignore[method-assign]
         handle.remove()
 
 

@@ -72,7 +72,7 @@ def test_killed_again_and_again_it_writes_the_same_file(
         ("Hello --input test.jsonl --output said.jsonl", "neither turns nor --json"),
         ("--input nowhere.jsonl --output said.jsonl", "nowhere.jsonl"),
         ("--input test.jsonl --output test.jsonl --overwrite", "test.jsonl holds the contexts"),
-        ("--input test.jsonl --output valid.jsonl", "valid.jsonl is there already"),
+        ("--input test.jsonl --output valid.jsonl", "valid.jsonl already exists"),
     ],
 )
 def test_mistakes_are_told(run: Run, capfd: pytest.CaptureFixture[str], arguments: str, word: str) -> None:

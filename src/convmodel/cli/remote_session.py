@@ -99,11 +99,11 @@ class RemoteSession(Session):
             raise ConfigError(f"{self._url} has {len(names)} models: name one with --model ({', '.join(names)})")
         return name or names[0]
 
-    def _begin(self, asked: Conversation) -> tuple[int, Iterator[Chunk]]:
+    def _begin(self, context: Conversation) -> tuple[int, Iterator[Chunk]]:
         body = {
             "model": self.model,
             "messages": [
-                {"role": who, "content": turn} for who, turn in zip(asked.turn_speakers, asked.turns, strict=True)
+                {"role": who, "content": turn} for who, turn in zip(context.turn_speakers, context.turns, strict=True)
             ],
             "stream": True,
             "stream_options": {"include_usage": True},

@@ -106,8 +106,8 @@ def _print_summary(result: SelfChat) -> None:
         notes.append(f"from turn {result.loop.first} on, {cycle} over and over")
     if result.ended_by == "empty":
         notes.append("ended by an empty response")
-    if result.said_before:
-        notes.append(f"{result.said_before} repeat an earlier turn of the same speaker")
+    if result.repeated:
+        notes.append(f"{result.repeated} repeat an earlier turn of the same speaker")
     if result.cut_off:
         notes.append(f"{result.cut_off} cut off at the maximum length")
     print_message(f"({'; '.join(notes)})", style="dim")

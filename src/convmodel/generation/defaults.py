@@ -1,6 +1,3 @@
-"""How a model talks unless it is told otherwise.
-
-Owns: the settings of conversations: the terminal's, the page's, those of models with themselves.
-"""
+"""Default sampling settings of conversations: in the terminal, on the chat page and in self-chat."""
 
 TEMPERATURE, TOP_P = 0.8, 0.95

@@ -1,6 +1,6 @@
-"""Token ids to text as they come: whole characters only, and nothing of a stop string.
+"""Token ids to text, incrementally: whole characters only, and nothing of a stop string.
 
-Owns: the one way in which generated ids become text; `generate` and `stream` both use it, so they agree.
+Owns: decoding in pieces whose join is the decoded whole.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -16,7 +16,7 @@ class Detokenizer:
     Attributes:
         ids: The ids so far.
         stopped: Whether a stop string has ended the text.
-        unsaid: How many characters at the end of what was read are held back, or no part of the text.
+        hidden: How many characters at the end of the decoded text are held back, or belong to a stop string.
 
     Example:
         >>> from convmodel import ConversationTokenizer
@@ -35,7 +35,7 @@ class Detokenizer:
         """
         self.ids: list[int] = []
         self.stopped = False
-        self.unsaid = 0
+        self.hidden = 0
         self._decode = decode
         self._stop_strings = [text for text in stop_strings if text]
         # Ids from `_base` on are decoded; their text up to `_shown` characters has been read.
@@ -44,7 +44,7 @@ class Detokenizer:
         self._held = ""
 
     def add(self, index: int) -> str:
-        """Takes one id and returns the text that is certain now, maybe none."""
+        """Takes one id and returns the text that has become certain, maybe none."""
         self.ids.append(index)
         return "" if self.stopped else self._release(self._read(), last=False)
 
@@ -53,12 +53,12 @@ class Detokenizer:
         return "" if self.stopped else self._release("", last=True)
 
     def _read(self) -> str:
-        """Decodes what is new and certain, in a window that restarts now and then so that long responses stay cheap."""
+        """Decodes what is new and certain, in a window that restarts now and then, so that the cost stays linear."""
         text = self._decode(self.ids[self._base :]).rstrip(REPLACEMENT)
         new = text[self._shown :]
         self._shown = max(self._shown, len(text))
         if new and len(self.ids) - self._base > _WINDOW:
-            # One id stays, whole in itself: a first id may lose its leading space, and half a character its other half.
+            # Restart at an id that is whole by itself: the first id may lose its leading space or half a character.
             overlap = self._decode(self.ids[-1:])
             if overlap and REPLACEMENT not in overlap:
                 self._base, self._shown = len(self.ids) - 1, len(overlap)
@@ -66,14 +66,14 @@ class Detokenizer:
 
     def _release(self, new: str, *, last: bool) -> str:
         text = self._held + new
-        found = [position for stop in self._stop_strings if (position := text.find(stop)) >= 0]
-        if found:
+        positions = [position for stop in self._stop_strings if (position := text.find(stop)) >= 0]
+        if positions:
             self.stopped = True
             self._held = ""
-            self.unsaid = len(text) - min(found)
-            return text[: min(found)]
+            self.hidden = len(text) - min(positions)
+            return text[: min(positions)]
         keep = 0 if last else self._possible_stop(text)
-        self.unsaid = keep
+        self.hidden = keep
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]
 

@@ -1,13 +1,13 @@
 """A prompt to responses on transformers' `generate`, for what the engine does not do: beams, assistants and the like.
 
-Owns: calling `generate`, telling why a response ended, and streaming with a clean stop.
+Owns: calling `generate`, and stopping it cleanly while it streams.
 """
 
 import queue
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,10 +15,11 @@ from transformers import LogitsProcessorList, StoppingCriteria, StoppingCriteria
 from transformers.generation import BaseStreamer
 
 from convmodel.errors import ConfigError
-from convmodel.generation.detokenizer import Detokenizer
-from convmodel.generation.engine.sampling import OWN, own_processors, with_defaults
+from convmodel.generation.engine.request import Request, Row
+from convmodel.generation.engine.sampling import OWN, Sampler, own_processors, with_defaults
 from convmodel.generation.options import GenerationOptions
-from convmodel.generation.output import Chunk, FinishReason, Response, speed
+from convmodel.generation.output import Response
+from convmodel.generation.response_text import join_chunks, read_chunks
 from convmodel.hf_model.eval_mode import evaluation_mode
 from convmodel.layout.sequence import Prompt
 from convmodel.layout.tokenizer import ConversationTokenizer
@@ -47,54 +48,52 @@ def generate(
             raise ConfigError(f"transformers' generate refuses these options: {error}") from error
     scores = getattr(raw, "sequences_scores", None)
     if not options.hf.get("output_scores"):
-        raw.scores = None  # asked for only to get the line above
-    responses = [
-        _response(
-            tokenizer,
-            sequence[len(prompt.input_ids) :],
-            options,
-            None if scores is None else scores[i].item(),
-        )
-        for i, sequence in enumerate(raw.sequences.tolist())
-    ]
+        raw.scores = None  # requested only to get the line above
+    rows = _request(prompt, options, rows=len(raw.sequences)).rows
+    for row, sequence in zip(rows, raw.sequences.tolist(), strict=True):
+        for index in sequence[len(prompt.input_ids) :]:
+            row.add(index)
+        row.finish_reason = row.finish_reason or "length"
+    one_step = (None for _ in range(1))
+    responses = join_chunks(rows, read_chunks(rows, one_step, tokenizer, options.stop_strings))
+    if scores is not None:
+        responses = [replace(response, score=score) for response, score in zip(responses, scores.tolist(), strict=True)]
     return responses, raw
 
 
-def stream(
+def follow(
     hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, prompt: Prompt, options: GenerationOptions
-) -> Iterator[Chunk]:
-    """Generates one response and yields its text as it comes; the texts join to what `generate` returns.
+) -> tuple[Request, Generator[None]]:
+    """Generates one response, token by token.
 
-    Closing the iterator early stops the generation after the token in work.
-
-    Raises:
-        ConfigError: If transformers refuses the options.
+    Returns:
+        A request with one row, and an iterator that yields after each of its tokens; closing it stops the generation
+        after the current token. The iterator raises ConfigError if transformers refuses the options.
     """
-    arguments = _arguments(hf_model, tokenizer, prompt, options)
-    work = _Work(hf_model, arguments, options.seed)
-    detokenizer = Detokenizer(tokenizer.decode, options.stop_strings)
-    finish_reason: FinishReason = "length"
-    said, began = 0, 0.0
-    work.start()
+    request = _request(prompt, options, rows=1)
+    thread = _GenerateThread(hf_model, _arguments(hf_model, tokenizer, prompt, options), options.seed)
+    return request, _steps(request.rows[0], thread)
+
+
+def _steps(row: Row, thread: "_GenerateThread") -> Generator[None]:
+    thread.start()
     try:
-        for index in work.ids():
-            began = began or time.perf_counter()
-            if index in options.stop_token_ids:
-                finish_reason = "stop"
-                break
-            if text := detokenizer.add(index):
-                yield Chunk(text, None, tuple(detokenizer.ids[said:]))
-                said = len(detokenizer.ids)
-            if detokenizer.stopped:
-                finish_reason = "stop"
-                break
+        for index in thread.ids():
+            row.add(index)
+            yield
+            if row.finish_reason is not None:
+                return
     finally:
-        work.stop()
-    yield Chunk(
-        detokenizer.finish(),
-        finish_reason,
-        tuple(detokenizer.ids[said:]),
-        tokens_per_second=speed(len(detokenizer.ids), time.perf_counter() - began),
+        thread.stop()
+    row.finish_reason = "length"
+    yield
+
+
+def _request(prompt: Prompt, options: GenerationOptions, *, rows: int) -> Request:
+    """Makes rows for what transformers generates; their samplers are not used."""
+    samplers = [Sampler({}, prompt.input_ids, [])] * rows
+    return Request(
+        prompt.input_ids, [], samplers, stop_ids=options.stop_token_ids, max_new_tokens=options.new_tokens(prompt)
     )
 
 
@@ -105,7 +104,7 @@ def _arguments(
     ids = torch.tensor([prompt.input_ids], device=device)
     hf = {name: value for name, value in options.hf.items() if name not in OWN}
     ours = own_processors(with_defaults(hf_model, options.hf), prompt.input_ids, [*options.stop_token_ids])
-    # What it would do with that option is done by ours.
+    # Our own processor takes the place of transformers' for this option.
     hf |= {"no_repeat_ngram_size": 0, "logits_processor": LogitsProcessorList([*ours, *hf.get("logits_processor", [])])}
     arguments = dict(hf, input_ids=ids, attention_mask=torch.ones_like(ids))
     if tokenizer.layout.use_token_types:
@@ -113,27 +112,10 @@ def _arguments(
         arguments["token_type_ids"] = torch.tensor([prompt.types], device=device)
     if options.hf.get("num_beams", 1) > 1:
         arguments["output_scores"] = True
-    if options.max_length is not None:
-        arguments["max_new_tokens"] = options.max_length - len(prompt.input_ids)
+    arguments["max_new_tokens"] = options.new_tokens(prompt)
     if options.stop_strings:
         arguments["tokenizer"] = tokenizer.hf_tokenizer
     return arguments
-
-
-def _response(
-    tokenizer: ConversationTokenizer, ids: list[int], options: GenerationOptions, score: float | None
-) -> Response:
-    """Cuts what follows the end of a response, and tells why it ended."""
-    end = next((i for i, index in enumerate(ids) if index in options.stop_token_ids), None)
-    finish_reason: FinishReason = "length" if end is None else "stop"
-    detokenizer = Detokenizer(tokenizer.decode, options.stop_strings)
-    pieces = []
-    for index in ids[:end]:
-        pieces.append(detokenizer.add(index))
-        if detokenizer.stopped:
-            finish_reason = "stop"
-            break
-    return Response("".join(pieces) + detokenizer.finish(), detokenizer.ids, finish_reason, score)
 
 
 _lock = threading.RLock()
@@ -141,9 +123,9 @@ _lock = threading.RLock()
 
 @contextmanager
 def _alone(hf_model: "PreTrainedModel", seed: int | None) -> Iterator[None]:
-    """Runs one generation at a time, in evaluation mode, with a random state of its own if it has a seed.
+    """Runs one generation at a time, in evaluation mode, with a random state of its own if there is a seed.
 
-    transformers draws from torch's global random state, so that two generations at once would disturb each other.
+    transformers samples from torch's global random state, so that two generations at once would disturb each other.
     """
     with _lock, evaluation_mode(hf_model):
         if seed is None:
@@ -154,8 +136,8 @@ def _alone(hf_model: "PreTrainedModel", seed: int | None) -> Iterator[None]:
             yield
 
 
-class _Work(BaseStreamer, StoppingCriteria):
-    """Runs `generate` in a thread, takes its tokens, and ends it when asked."""
+class _GenerateThread(BaseStreamer, StoppingCriteria):
+    """Runs `generate` in a thread, receives its tokens, and can stop it."""
 
     def __init__(self, hf_model: "PreTrainedModel", arguments: dict[str, Any], seed: int | None) -> None:
         self._queue: queue.SimpleQueue[int | Exception | None] = queue.SimpleQueue()

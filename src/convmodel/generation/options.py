@@ -14,6 +14,7 @@ from convmodel.errors import ConfigError
 from convmodel.generation.reranking import MMI_LAMBDA, RERANK
 from convmodel.hf_model.next_turn import NextTurnHead
 from convmodel.layout.architecture import positions
+from convmodel.layout.sequence import Prompt
 from convmodel.layout.tokenizer import ConversationTokenizer
 
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ MAX_NEW_TOKENS = 128
 OWN_OPTIONS = frozenset({"reply_as", "cut_long_turn", "seed", "rerank", "mmi_lambda"})
 
 _REFUSED = {
-    "custom_generate": "it runs code from the hub; convmodel runs none",
-    "trust_remote_code": "it runs code from the hub; convmodel runs none",
+    "custom_generate": "it runs code from the Hub; convmodel runs none",
+    "trust_remote_code": "it runs code from the Hub; convmodel runs none",
     "penalty_alpha": "contrastive search is remote code since transformers 5; use do_sample=True with top_p",
     "dola_layers": "DoLa is remote code since transformers 5; use do_sample=True with top_p",
     "constraints": "constrained beams are remote code since transformers 5; use prefix_allowed_tokens_fn",
@@ -43,17 +44,17 @@ _ASSISTED = frozenset({"assistant_model", "prompt_lookup_num_tokens", "assistant
 
 @dataclass(frozen=True, slots=True)
 class GenerationOptions:
-    """What one generation call asks for.
+    """The options of one generation call.
 
     Attributes:
-        hf: Options for transformers' `generate`, limits and stop ids included.
-        budget: The most tokens that the prompt may have; None where the model has no limit.
+        hf: Options of transformers' `generate`, limits and stop ids included.
+        budget: The largest number of prompt tokens; None if the model has no limit.
         reply_as: Who responds; None for the expected speaker.
         cut_long_turn: Whether a newest turn that is too long alone loses its beginning.
         seed: Seeds this call's sampling and leaves the global random state alone; None draws from that state.
-        rerank: What several responses are ordered by, one of `RERANK` or a trained head; None leaves them as they come.
-        mmi_lambda: The weight of a response's own probability where that is `mmi`.
-        max_length: The caller's bound on prompt and response together; None unless given.
+        rerank: What several responses are ordered by: one of `RERANK`, a trained head, or None to leave them unordered.
+        mmi_lambda: For `rerank="mmi"`, the weight of a response's probability without the context.
+        max_length: The caller's limit on prompt and response together; None unless given.
     """
 
     hf: dict[str, Any] = field(default_factory=dict)
@@ -76,6 +77,11 @@ class GenerationOptions:
         """Ids that end a response."""
         stop = self.hf["eos_token_id"]
         return frozenset([stop] if isinstance(stop, int) else stop)
+
+    def new_tokens(self, prompt: Prompt) -> int:
+        """Returns the largest number of tokens of a response to a prompt."""
+        limit: int = self.hf["max_new_tokens"]
+        return limit if self.max_length is None else self.max_length - len(prompt.input_ids)
 
 
 def read_options(
@@ -125,15 +131,15 @@ def read_options(
 
 
 def _check_values(options: Mapping[str, Any]) -> None:
-    """Checks the options whose values are used here.
+    """Checks the values of options that convmodel itself uses.
 
     Raises:
         ConfigError: If one makes no sense; the message names it.
     """
-    for name, (check, cure) in _VALUES.items():
+    for name, (check, requirement) in _VALUES.items():
         value = options.get(name)
         if value is not None and not check(value):
-            raise ConfigError(f"{name} is {value!r}: it must be {cure}")
+            raise ConfigError(f"{name} is {value!r}: it must be {requirement}")
 
 
 def _is_count(value: Any) -> bool:

@@ -17,10 +17,10 @@ class Chunk:
     Attributes:
         text: What to append; may be empty in the last chunk.
         finish_reason: Why the response ended; None in all chunks but the last.
-        token_ids: The tokens that were new, without the one that ended the response.
-        log_probabilities: What the model gave each of them, in nats, before any option changed it; empty where
-            transformers' `generate` chose them.
-        tokens_per_second: How quickly the response came, from its first token on; None in all chunks but the last.
+        token_ids: The new tokens, without the one that ended the response.
+        log_probabilities: The model's log-probability of each of them, in nats, before any option changed it; empty
+            if transformers' `generate` chose them.
+        tokens_per_second: Speed of the response after its first token; None in all chunks but the last.
     """
 
     text: str
@@ -28,11 +28,6 @@ class Chunk:
     token_ids: tuple[int, ...] = ()
     log_probabilities: tuple[float, ...] = ()
     tokens_per_second: float | None = None
-
-
-def speed(tokens: int, seconds: float) -> float | None:
-    """Returns the tokens a second of a response whose first token began the time; None of one token."""
-    return (tokens - 1) / seconds if tokens > 1 and seconds > 0 else None
 
 
 @dataclass(frozen=True, slots=True)

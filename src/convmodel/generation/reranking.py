@@ -1,11 +1,10 @@
-"""Which of several responses comes first, as the model that made them judges.
+"""The order of several responses, by the model that generated them.
 
 Owns: the scores by which responses are ordered.
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 from convmodel.generation.engine.request import Row
@@ -23,7 +22,7 @@ RERANK = ("likelihood", "mmi")
 """What responses may be ordered by."""
 
 MMI_LAMBDA = 0.5
-"""How much a response's probability without any context counts against it, unless the caller says otherwise."""
+"""Default weight of a response's probability without the context, which counts against it."""
 
 
 def response_scores(
@@ -35,27 +34,26 @@ def response_scores(
     *,
     mmi_lambda: float = MMI_LAMBDA,
 ) -> list[float]:
-    """Scores responses, in nats a token; the separator that closes one is a token of it, a stop string's is not.
+    """Scores responses, in nats per token; the separator that closes one counts as a token, a stop string's do not.
 
-    `likelihood` is ln p(response | context). `mmi` takes `mmi_lambda` times ln p(response) away, the response alone
-    being the beginning of a conversation, so that what could be said to anything comes later: Li et al. 2016, "A
+    `likelihood` is ln p(response | context). `mmi` subtracts `mmi_lambda` times ln p(response), the response being the
+    first turn of a conversation, so that responses that fit any context come later: Li et al. 2016, "A
     Diversity-Promoting Objective Function for Neural Conversation Models", arXiv:1510.03055, equation 9, without its
-    other weights for the first words. Both are divided by the number of tokens, as sums would favour short responses.
+    position weights. Both are divided by the number of tokens, since sums would favour short responses.
 
     Args:
-        rerank: One of `RERANK`, or a head that was trained for it.
+        rerank: One of `RERANK`, or a trained head.
         hf_model: The model.
         tokenizer: Its layout.
         rows: The responses as they were generated, with the log-probabilities of their tokens.
-        responses: The same as text.
+        responses: Their texts.
         mmi_lambda: The weight of ln p(response).
     """
-    ended = [row.end_log_probability for row in rows]
     ends = [
-        end if end is not None and len(response.ids) == len(row.tokens) else None
-        for row, response, end in zip(rows, responses, ended, strict=True)
+        row.end_log_probability if len(response.ids) == len(row.tokens) else None
+        for row, response in zip(rows, responses, strict=True)
     ]
-    given = [
+    conditional = [
         sum(row.log_probabilities[: len(response.ids)]) + (end or 0.0)
         for row, response, end in zip(rows, responses, ends, strict=True)
     ]
@@ -65,15 +63,18 @@ def response_scores(
             _alone(response.ids, tokenizer.sep_token_id, is_closed=end is not None)
             for response, end in zip(responses, ends, strict=True)
         ]
-        alone = log_probabilities(hf_model, tokenizer, windows)
+        unconditional = log_probabilities(hf_model, tokenizer, windows)
         if isinstance(rerank, NextTurnHead):
-            return [rerank.score(*each) for each in zip(given, alone, map(partial(max, 1), lengths), strict=True)]
-        given = [score - mmi_lambda * other for score, other in zip(given, alone, strict=True)]
-    return [score / max(1, length) for score, length in zip(given, lengths, strict=True)]
+            return [
+                rerank.score(score, other, max(1, length))
+                for score, other, length in zip(conditional, unconditional, lengths, strict=True)
+            ]
+        conditional = [score - mmi_lambda * other for score, other in zip(conditional, unconditional, strict=True)]
+    return [score / max(1, length) for score, length in zip(conditional, lengths, strict=True)]
 
 
 def _alone(ids: Sequence[int], separator: int, *, is_closed: bool) -> Window:
-    """Lays a response out as the first turn of a conversation."""
+    """Lays out a response as the first turn of a conversation."""
     turn = EncodedTurn(ids, 0, supervised=True)
     [window] = make_windows([turn], separator, 0, max_length=max(3, turn.cost + 1))
     return window if is_closed else replace(window, labels=[*window.labels[:-1], IGNORED])

@@ -1,4 +1,4 @@
-"""Models that talk to each other, or one model that takes all parts.
+"""A conversation between models, or of one model with itself.
 
 Owns: whose turn it is, when such a conversation ends, and what a loop is.
 """
@@ -12,7 +12,7 @@ from convmodel.errors import ConfigError
 from convmodel.generation.output import ConversationModelOutput
 
 LONGEST_LOOP = 6
-"""The most turns that are looked at as one round of a loop."""
+"""The longest loop that is detected, in turns."""
 
 
 class Responder(Protocol):
@@ -37,15 +37,15 @@ class Loop:
 
 @dataclass(frozen=True, slots=True)
 class SelfChat:
-    """What was said, and why it ended.
+    """The result of a self-chat.
 
     Attributes:
         conversation: All turns, the opening ones included.
         opening: How many turns were given.
-        ended_by: `turns` (as many as were asked for), `loop`, or `empty` (a response of blanks).
+        ended_by: `turns` (the requested number), `loop`, or `empty` (a response of blanks).
         loop: The loop, if there is one.
-        cut_off: How many responses ended at the longest length.
-        said_before: How many responses the same speaker had said before, word for word.
+        cut_off: How many responses ended at the token limit.
+        repeated: How many responses repeat an earlier turn of the same speaker word for word.
     """
 
     conversation: Conversation
@@ -53,11 +53,11 @@ class SelfChat:
     ended_by: str
     loop: Loop | None
     cut_off: int
-    said_before: int
+    repeated: int
 
 
 class SelfTalk:
-    """A conversation that models have among themselves: an iterator of turns, and then its account.
+    """A conversation between models: an iterator of turns, then its result.
 
     Example:
         >>> from convmodel import ConversationModel
@@ -84,9 +84,9 @@ class SelfTalk:
         Args:
             speakers: Who takes part, in their order, and the model that speaks for each; it may be the same.
             opening: The first turns, by these speakers.
-            turns: How many turns are added at most.
-            stop_at_loop: Whether it ends where it goes round in a circle.
-            seed: Makes sampling repeatable; each turn has the next one.
+            turns: The largest number of turns to add.
+            stop_at_loop: Whether it ends when it repeats itself.
+            seed: Makes sampling repeatable; each turn uses the next integer.
             **options: Options of `generate` for all turns.
 
         Raises:
@@ -100,11 +100,11 @@ class SelfTalk:
                 + ": name at least two speakers, those of the opening among them"
             )
         self._speakers = dict(speakers)
-        self._opening, self._now = opening, opening
+        self._opening, self._conversation = opening, opening
         self._turns, self._stop_at_loop, self._seed = turns, stop_at_loop, seed
         self._options = {"min_new_tokens": 1, "cut_long_turn": True} | options
         self._ended_by, self._loop = "turns", find_loop(opening.turns)
-        self._cut_off = self._said_before = 0
+        self._cut_off = self._repeated = 0
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         """Makes turn after turn and yields who says what.
@@ -114,27 +114,29 @@ class SelfTalk:
         """
         names = [*self._speakers]
         for number in range(self._turns):
-            last = self._now.turn_speakers[-1]
+            last = self._conversation.turn_speakers[-1]
             name = names[(names.index(last) + 1) % len(names)] if last in names else names[0]
             seeded = {} if self._seed is None else {"seed": self._seed + number}
-            output = self._speakers[name].generate(self._now, reply_as=name, **self._options, **seeded)
+            output = self._speakers[name].generate(self._conversation, reply_as=name, **self._options, **seeded)
             [text], [reason] = output.responses, output.finish_reasons
             if not text.strip():
                 self._ended_by = "empty"
                 return
             self._cut_off += reason == "length"
-            self._said_before += (name, text) in zip(self._now.turn_speakers, self._now.turns, strict=True)
-            self._now = self._now.with_turn(text, name)
+            self._repeated += (name, text) in zip(
+                self._conversation.turn_speakers, self._conversation.turns, strict=True
+            )
+            self._conversation = self._conversation.with_turn(text, name)
             yield name, text
-            self._loop = self._loop or find_loop(self._now.turns)
+            self._loop = self._loop or find_loop(self._conversation.turns)
             if self._loop and self._stop_at_loop:
                 self._ended_by = "loop"
                 return
 
     def result(self) -> SelfChat:
-        """Says what has become of it so far."""
+        """Returns the result so far."""
         opening = len(self._opening.turns)
-        return SelfChat(self._now, opening, self._ended_by, self._loop, self._cut_off, self._said_before)
+        return SelfChat(self._conversation, opening, self._ended_by, self._loop, self._cut_off, self._repeated)
 
 
 def opening_of(text: str, names: Sequence[str] = DEFAULT_SPEAKERS) -> Conversation:
@@ -143,21 +145,21 @@ def opening_of(text: str, names: Sequence[str] = DEFAULT_SPEAKERS) -> Conversati
 
 
 def find_loop(turns: Sequence[str]) -> Loop | None:
-    """Tells whether a conversation ends in a loop: its newest turns were said just so in the round before.
+    """Returns the loop that a conversation ends in: its newest turns repeat the turns before them.
 
-    A round is one to six turns; a single turn must be said three times in a row, since twice is "Bye" and "Bye".
-    Upper and lower case and blanks do not matter.
+    A loop is one to six turns long; a single turn must occur three times in a row, since "Bye", "Bye" is none. Case and
+    blanks are ignored.
 
     Example:
         >>> find_loop(["Hi", "You?", "Fine. You?", "Fine. You?", "fine. you?"])
         Loop(first=3, period=1)
         >>> find_loop(["Hi", "Bye", "Bye"])
     """
-    said = [" ".join(turn.lower().split()) for turn in turns]
+    normalized = [" ".join(turn.lower().split()) for turn in turns]
     for period in range(1, LONGEST_LOOP + 1):
         again = 0
-        while again + period < len(said) and said[-1 - again] == said[-1 - again - period]:
+        while again + period < len(normalized) and normalized[-1 - again] == normalized[-1 - again - period]:
             again += 1
         if again >= max(2, period):
-            return Loop(len(said) - again - period + 1, period)
+            return Loop(len(normalized) - again - period + 1, period)
     return None

@@ -1,6 +1,6 @@
 """A conversation with a model, turn by turn.
 
-Owns: the turns so far, and what `regenerate` and `undo` mean. Encoding is the tokenizer's, decoding generation's.
+Owns: the turns so far, and what `regenerate` and `undo` mean.
 """
 
 from abc import ABC, abstractmethod
@@ -18,20 +18,20 @@ from convmodel.layout.tokenizer import ConversationTokenizer
 
 
 class Session(ABC):
-    """Turns said so far, and something that responds to them.
+    """The turns so far, and something that responds to them.
 
     Attributes:
-        left_out: How many of the oldest turns the newest response could no longer see.
-        finish_reason: Why the newest response ended; None before any, or when it was interrupted.
+        left_out: How many of the oldest turns no longer fitted in the context of the newest response.
+        finish_reason: Why the newest response ended; None before the first, or if it was interrupted.
     """
 
     def __init__(self, start: Conversation | None, user: str, responder: str) -> None:
         """Opens a session.
 
         Args:
-            start: Turns before it.
-            user: Who speaks to it.
-            responder: Who responds.
+            start: The turns before it.
+            user: The name of the speaker on this side.
+            responder: The name of the speaker who responds.
         """
         self.left_out = 0
         self.finish_reason: FinishReason | None = None
@@ -41,8 +41,8 @@ class Session(ABC):
         self._user, self._responder = user, responder
 
     @abstractmethod
-    def _begin(self, asked: Conversation) -> tuple[int, Iterator[Chunk]]:
-        """Returns how many turns the response will not see, and the response; raises what is wrong with the turns."""
+    def _begin(self, context: Conversation) -> tuple[int, Iterator[Chunk]]:
+        """Starts a response; returns how many turns are left out of its context, and its chunks."""
 
     @property
     def conversation(self) -> Conversation | None:
@@ -51,11 +51,11 @@ class Session(ABC):
 
     @property
     def turns(self) -> list[str]:
-        """All turns so far, those that no longer fit in the context included."""
+        """All turns so far, including those that no longer fit in the context."""
         return list(self._conversation.turns) if self._conversation else []
 
     def respond(self, text: str) -> str:
-        """Takes the user's turn and returns the model's response; both become turns.
+        """Adds the user's turn and the model's response, which it returns.
 
         Raises:
             ConversationError: If the text is empty; the session is unchanged.
@@ -64,20 +64,20 @@ class Session(ABC):
         return "".join(self.stream(text))
 
     def stream(self, text: str) -> Iterator[str]:
-        """Takes the user's turn and yields the response as it comes, never half a character.
+        """Adds the user's turn and yields the response as it is generated, never half a character.
 
-        Closing the iterator early ends the response, and what was said of it becomes the turn. Raises what `respond`
+        Closing the iterator early ends the response, and the text so far becomes the turn. Raises what `respond`
         raises, at the call.
         """
         if self._conversation is None:
-            asked = Conversation([text], [self._user])
+            context = Conversation([text], [self._user])
         else:
-            asked = self._conversation.with_turn(text, self._user)
+            context = self._conversation.with_turn(text, self._user)
         self._attempts = 0
-        return self._stream(asked, unanswered=asked)
+        return self._stream(context, without_response=context)
 
     def regenerate(self) -> str:
-        """Replaces the newest response by another one, and returns it.
+        """Replaces the newest response with another, and returns it.
 
         Raises:
             ConversationError: If there is nothing to respond to.
@@ -85,43 +85,48 @@ class Session(ABC):
         return "".join(self.stream_again())
 
     def stream_again(self) -> Iterator[str]:
-        """Yields another response in place of the newest, which is kept until the new one says something.
+        """Yields another response in place of the newest, which is kept until the new one has text.
 
         Raises:
             ConversationError: If there is nothing to respond to.
         """
-        now = self._conversation
-        asked = _without_last(now, self._responder) if now and now != self._start else None
-        if asked is None:
+        current = self._conversation
+        context = _without_last(current, self._responder) if current and current != self._start else None
+        if context is None:
             raise ConversationError("there is no response to replace yet: say something first")
         self._attempts += 1
-        return self._stream(asked, unanswered=now)
+        return self._stream(context, without_response=current)
 
     def undo(self) -> str:
-        """Takes back the user's newest turn and the response to it, and returns what the user had said.
+        """Removes the user's newest turn and the response to it, and returns the text of that turn.
 
         Raises:
-            ConversationError: If the user has said nothing yet.
+            ConversationError: If there is no turn of the user.
         """
-        asked = _without_last(self._conversation, self._responder) if self._conversation else None
-        if asked is None or asked == self._start or self._conversation == self._start:
+        context = _without_last(self._conversation, self._responder) if self._conversation else None
+        if context is None or context == self._start or self._conversation == self._start:
             raise ConversationError("there is no turn to take back")
-        self._conversation = _without_last(asked, self._user)
+        self._conversation = _without_last(context, self._user)
         self.left_out, self.finish_reason = min(self.left_out, len(self.turns)), None
-        return asked.turns[-1]
+        return context.turns[-1]
 
     def reset(self) -> None:
-        """Goes back to the context that the session was opened with."""
+        """Restores the context that the session was opened with."""
         self._conversation = self._start
         self.left_out, self.finish_reason = 0, None
 
-    def _stream(self, asked: Conversation, *, unanswered: Conversation | None) -> Iterator[str]:
-        """Streams a response and makes a turn of it; the session stays `unanswered` where nothing was said."""
-        left_out, chunks = self._begin(asked)
-        return self._follow(asked, left_out, chunks, unanswered=unanswered)
+    def _stream(self, context: Conversation, *, without_response: Conversation | None) -> Iterator[str]:
+        """Streams a response and adds it as a turn.
+
+        Args:
+            context: What it responds to.
+            without_response: The conversation if the response has no text.
+        """
+        left_out, chunks = self._begin(context)  # raises at the call what is wrong with the turns
+        return self._follow(context, left_out, chunks, without_response=without_response)
 
     def _follow(
-        self, asked: Conversation, left_out: int, chunks: Iterator[Chunk], *, unanswered: Conversation | None
+        self, context: Conversation, left_out: int, chunks: Iterator[Chunk], *, without_response: Conversation | None
     ) -> Iterator[str]:
         before, text = self._conversation, ""
         self.left_out, self.finish_reason = left_out, None
@@ -132,20 +137,20 @@ class Session(ABC):
                 if chunk.text:
                     yield chunk.text
         except Exception:
-            unanswered = before
+            without_response = before
             raise
         finally:
-            self._conversation = asked.with_turn(text, self._responder) if text.strip() else unanswered
+            self._conversation = context.with_turn(text, self._responder) if text.strip() else without_response
 
 
 class ChatSession(Session):
-    """Turns said so far, and a model that responds to them.
+    """The turns so far, and a model that responds to them.
 
-    Whole oldest turns leave the context when it is full; they stay in `turns`.
+    When the context is full, the oldest whole turns are left out of it; they stay in `turns`.
 
     Attributes:
-        left_out: How many of the oldest turns the newest response could no longer see.
-        finish_reason: Why the newest response ended; None before any, or when it was interrupted.
+        left_out: How many of the oldest turns no longer fitted in the context of the newest response.
+        finish_reason: Why the newest response ended; None before the first, or if it was interrupted.
 
     Example:
         >>> from convmodel import ConversationModel
@@ -165,34 +170,34 @@ class ChatSession(Session):
         """Opens a session; `ConversationModel.session` is the usual way.
 
         Args:
-            engine: What generates its responses.
+            engine: Generates the responses.
             tokenizer: Its layout.
-            context: Turns before the session, maybe with a pinned system turn.
+            context: The turns before it, maybe with a pinned system turn.
             **generation_options: Options of `generate` for all responses of the session.
 
         Raises:
             ConfigError: If an option does not exist or makes no sense.
         """
-        # A response of no tokens is no turn, so the first token may not end it.
+        # A turn is never empty, so the first token must not end it.
         options = read_options(engine.hf_model, tokenizer, {"min_new_tokens": 1} | generation_options)
         empty = not isinstance(context, Conversation) and not context
         start = None if empty else Conversation.of(context)
-        user, responder = _who_is_who(start, options.reply_as)
+        user, responder = _speaker_names(start, options.reply_as)
         super().__init__(start, user, responder)
         self._engine = engine
         self._tokenizer = tokenizer
         self._options: GenerationOptions = replace(options, reply_as=responder)
 
-    def _begin(self, asked: Conversation) -> tuple[int, Iterator[Chunk]]:
+    def _begin(self, context: Conversation) -> tuple[int, Iterator[Chunk]]:
         options = self._options
-        prompt = make_prompt(self._tokenizer, asked, options)
+        prompt = make_prompt(self._tokenizer, context, options)
         if options.seed is not None:
             options = replace(options, seed=options.seed + self._attempts)
         return prompt.left_out, stream(self._engine, self._tokenizer, prompt, options)
 
 
-def _who_is_who(start: Conversation | None, reply_as: str | None) -> tuple[str, str]:
-    """Names the user and the responder; they keep their names for the whole session."""
+def _speaker_names(start: Conversation | None, reply_as: str | None) -> tuple[str, str]:
+    """Returns the names of the user and the responder, which stay the same for the whole session."""
     if start is None:
         user, responder = DEFAULT_SPEAKERS
     else:
@@ -204,7 +209,7 @@ def _who_is_who(start: Conversation | None, reply_as: str | None) -> tuple[str, 
 
 
 def _without_last(conversation: Conversation, speaker: str) -> Conversation | None:
-    """Returns the conversation without its newest turn if that is the speaker's; None if nothing is left."""
+    """Returns the conversation without its newest turn if it is the speaker's; None if nothing is left."""
     if conversation.turn_speakers[-1] != speaker:
         return conversation
     if len(conversation.turns) == 1:

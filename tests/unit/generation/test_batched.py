@@ -1,6 +1,7 @@
 """Many contexts at once: each response is what it is alone, in the order of the contexts, whatever goes wrong."""
 
 import json
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +13,9 @@ from scripted import enliven
 from convmodel import ConversationModel
 from convmodel.data.reading.reader import ConversationReader
 from convmodel.errors import ConfigError, ContextTooLongError, ConversationError, GenerationError, SaveError
-from convmodel.generation import bulk, responses_file
+from convmodel.generation import batched, responses_file
 from convmodel.generation.options import read_options
-from convmodel.generation.responses_file import Written, write_responses
+from convmodel.generation.responses_file import ResponsesSummary, write_responses
 
 draw = random.Random(0)
 CONTEXTS = [
@@ -31,8 +32,8 @@ def model(gpt2_folder: Path) -> ConversationModel:
 
 @pytest.fixture(autouse=True)
 def _few_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bulk, "TOGETHER", 4)
-    monkeypatch.setattr(responses_file, "TOGETHER", 4)
+    monkeypatch.setattr(batched, "CONTEXTS_AT_ONCE", 4)
+    monkeypatch.setattr(responses_file, "CONTEXTS_AT_ONCE", 4)
 
 
 @pytest.fixture
@@ -46,10 +47,10 @@ def contexts(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def write(model: ConversationModel, contexts: Path, tmp_path: Path) -> Callable[..., Written]:
+def write(model: ConversationModel, contexts: Path, tmp_path: Path) -> Callable[..., ResponsesSummary]:
     def write(
         *, overwrite: bool = False, source: Any = contexts, path: Path = tmp_path / "said.jsonl", **options: Any
-    ) -> Written:
+    ) -> ResponsesSummary:
         checked = read_options(model.hf_model, model.tokenizer, {"max_new_tokens": 6} | options)
         return write_responses(
             model.engine, model.tokenizer, ConversationReader(source), path, checked, overwrite=overwrite
@@ -125,7 +126,7 @@ def test_options_are_refused_before_anything_is_made(model: ConversationModel) -
 
 
 def test_a_line_for_each_context_in_their_order(
-    model: ConversationModel, write: Callable[..., Written], tmp_path: Path
+    model: ConversationModel, write: Callable[..., ResponsesSummary], tmp_path: Path
 ) -> None:
     done = write()
 
@@ -152,13 +153,13 @@ def test_a_line_for_each_context_in_their_order(
 @pytest.mark.parametrize("stop_after", range(13))
 @pytest.mark.parametrize("half", ["", '{"id": "tal'], ids=["whole", "half"])
 def test_stopped_anywhere_it_goes_on_to_the_same_file(
-    write: Callable[..., Written], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int, half: str
+    write: Callable[..., ResponsesSummary], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int, half: str
 ) -> None:
     said = tmp_path / "said.jsonl"
     write(path=tmp_path / "undisturbed.jsonl", do_sample=True, seed=1)
     expected = (tmp_path / "undisturbed.jsonl").read_bytes()
     kept = b"".join(expected.splitlines(keepends=True)[:stop_after]) + half.encode()
-    respond = bulk.respond_to_many
+    respond = batched.respond_to_many
 
     def stopped(*args: Any, **options: Any) -> Any:
         yield from ()
@@ -178,7 +179,7 @@ def test_stopped_anywhere_it_goes_on_to_the_same_file(
     assert (done.contexts, done.failed) == (12, 1)
 
 
-def test_what_is_there_is_not_replaced_unasked(write: Callable[..., Written], tmp_path: Path) -> None:
+def test_what_is_there_is_not_replaced_unasked(write: Callable[..., ResponsesSummary], tmp_path: Path) -> None:
     said = tmp_path / "said.jsonl"
     said.write_text("mine\n")
 
@@ -191,7 +192,7 @@ def test_what_is_there_is_not_replaced_unasked(write: Callable[..., Written], tm
 
 
 def test_the_beginning_of_something_else_is_refused_and_the_difference_told(
-    write: Callable[..., Written], contexts: Path, tmp_path: Path
+    write: Callable[..., ResponsesSummary], contexts: Path, tmp_path: Path
 ) -> None:
     write(max_new_tokens=5)
     said, note = tmp_path / "said.jsonl", tmp_path / "said.jsonl.unfinished"
@@ -210,7 +211,7 @@ def test_the_beginning_of_something_else_is_refused_and_the_difference_told(
     assert (note.read_bytes(), said.read_text()) == (before, '{"responses": []}\n')
 
 
-def test_two_processes_do_not_write_one_file(write: Callable[..., Written], tmp_path: Path) -> None:
+def test_two_processes_do_not_write_one_file(write: Callable[..., ResponsesSummary], tmp_path: Path) -> None:
     with (tmp_path / "said.jsonl").open("wb") as file:
         assert responses_file.lock(file.fileno())
         with pytest.raises(SaveError, match="another process"):
@@ -218,26 +219,26 @@ def test_two_processes_do_not_write_one_file(write: Callable[..., Written], tmp_
 
 
 def test_a_full_disk_is_said_and_what_is_finished_stays(
-    write: Callable[..., Written], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    write: Callable[..., ResponsesSummary], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(path=tmp_path / "undisturbed.jsonl")
-    to_disk, calls = responses_file._to_disk, []
+    fsync, calls = os.fsync, []
 
-    def full(file: Any) -> None:
+    def full(descriptor: int) -> None:
         calls.append(1)
         if len(calls) == 2:
             raise OSError(28, "No space left on device")
-        to_disk(file)
+        fsync(descriptor)
 
     with monkeypatch.context() as patch:
-        patch.setattr(responses_file, "_to_disk", full)
-        with pytest.raises(SaveError, match=r"No space left on device.*goes on"):
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(SaveError, match=r"No space left on device.*resumes"):
             write()
     assert write().kept >= 4
     assert (tmp_path / "said.jsonl").read_bytes() == (tmp_path / "undisturbed.jsonl").read_bytes()
 
 
-def test_the_file_of_contexts_is_never_replaced(write: Callable[..., Written], contexts: Path) -> None:
+def test_the_file_of_contexts_is_never_replaced(write: Callable[..., ResponsesSummary], contexts: Path) -> None:
     before = contexts.read_bytes()
 
     with pytest.raises(SaveError, match="holds the contexts"):
@@ -245,7 +246,7 @@ def test_the_file_of_contexts_is_never_replaced(write: Callable[..., Written], c
     assert contexts.read_bytes() == before
 
 
-def test_nothing_to_respond_to_is_an_error(write: Callable[..., Written], tmp_path: Path) -> None:
+def test_nothing_to_respond_to_is_an_error(write: Callable[..., ResponsesSummary], tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text("\n")
     with pytest.raises(ConversationError, match="no conversation"):
         write(source=tmp_path / "empty.jsonl")

@@ -73,7 +73,7 @@ def test_speakers_take_turns_and_each_model_says_its_own(gpt2: ConversationModel
     assert result.conversation == Conversation(
         ["zero", "one", "two", "three", "four"], ["Ann", "Bob", "Ann", "Bob", "Ann"]
     )
-    assert (result.opening, result.ended_by, result.loop, result.cut_off, result.said_before) == (
+    assert (result.opening, result.ended_by, result.loop, result.cut_off, result.repeated) == (
         1,
         "turns",
         None,
@@ -99,8 +99,8 @@ def test_a_loop_ends_it_or_is_told(gpt2: ConversationModel) -> None:
         talk = SelfTalk(speakers, opening_of("Hi"), turns=6, stop_at_loop=False)
         assert [text for _, text in talk] == replies
 
-    assert (stopped.result().ended_by, stopped.result().loop, stopped.result().said_before) == ("loop", Loop(2, 2), 2)
-    assert (talk.result().ended_by, talk.result().loop, talk.result().said_before) == ("turns", Loop(2, 2), 3)
+    assert (stopped.result().ended_by, stopped.result().loop, stopped.result().repeated) == ("loop", Loop(2, 2), 2)
+    assert (talk.result().ended_by, talk.result().loop, talk.result().repeated) == ("turns", Loop(2, 2), 3)
 
 
 def test_a_response_of_blanks_ends_it(gpt2: ConversationModel) -> None:

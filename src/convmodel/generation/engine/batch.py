@@ -1,32 +1,29 @@
-"""Responses that take their steps together: rows of one cache, padded on the left to the longest.
+"""Responses that decode together: rows of one cache, padded on the left to the longest.
 
-Owns: joining where it copies the least, and leaving. Which requests come together is the engine's.
+Owns: how rows join with the least copying, and how they leave. Which requests share a batch is the engine's decision.
 """
 
-from collections.abc import Callable, Sequence
-
-import torch
+from collections.abc import Sequence
 
 from convmodel.generation.engine.kv_cache import KVCache
-from convmodel.generation.engine.request import Request, Row
+from convmodel.generation.engine.prefill import Prompt
+from convmodel.generation.engine.request import Row
+from convmodel.generation.engine.runner import Runner
 
 _SLACK = 64
-"""Positions that no row uses, which are put up with before all rows are moved."""
-
-Read = Callable[[list[list[int]], list[list[int]], KVCache, list[bool]], torch.Tensor]
-"""Reads the next ids and types of each row of a cache, of which some are live; returns logits, (rows, vocabulary)."""
+"""Positions that no row uses any more and that are tolerated before all rows are moved."""
 
 
 class Batch:
-    """Rows that go on together; they join and leave between steps."""
+    """Rows that decode together; they join and leave between steps."""
 
     def __init__(self) -> None:
-        self._rows: list[Row | None] = []  # None where a row of the cache is of no more use
+        self._rows: list[Row | None] = []  # None where a row of the cache is unused
         self._cache: KVCache | None = None
 
     @property
     def rows(self) -> list[Row]:
-        """Those that go on."""
+        """The active responses."""
         return [row for row in self._rows if row]
 
     def padding(self, joining: Sequence[int] = ()) -> int:
@@ -34,50 +31,40 @@ class Batch:
         lengths = [*self._lengths(), *joining]
         return len(lengths) * max(lengths) - sum(lengths)
 
-    def join(self, joining: Sequence[tuple[Request, KVCache]]) -> None:
-        """Takes the rows of requests whose prompts have been read; where rows have ended, in their places.
+    def join(self, prompts: Sequence[Prompt]) -> None:
+        """Adds the responses to prompts that have been read, in the place of unused rows if they fit.
 
         Either all join or, if it raises, none.
         """
-        longest = max(cache.length for _, cache in joining)
-        free = [i for i, row in enumerate(self._rows) if row is None]
-        count = sum(len(request.rows) for request, _ in joining)
-        length = self._cache.length if self._cache else 0
-        if self._cache and count <= len(free) and 0 <= length - max(longest, *self._lengths(), 0) <= _SLACK:
-            rows = [*self._rows]
-            for request, cache in joining:
-                for row in request.rows:
-                    place = free.pop()
-                    self._cache.place(place, cache)
-                    rows[place] = row
-            self._rows = rows
+        rows = [row for prompt in prompts for row in prompt.request.rows]
+        caches = [prompt.cache for prompt in prompts for _ in prompt.request.rows]
+        unused = [i for i, row in enumerate(self._rows) if row is None]
+        longest = max([*self._lengths(), *(cache.length for cache in caches)])
+        if self._cache and len(rows) <= len(unused) and 0 <= self._cache.length - longest <= _SLACK:
+            filled = [*self._rows]
+            for row, cache in zip(rows, caches, strict=True):
+                place = unused.pop()
+                self._cache.place(place, cache)
+                filled[place] = row
+            self._rows = filled
             return
-        parts = [(cache, [0] * len(request.rows)) for request, cache in joining]
-        if self._cache and (live := self._live()):
-            parts.insert(0, (self._cache, live))
-        self._cache, self._rows = (
-            KVCache.merge(parts),
-            [*self.rows, *(row for request, _ in joining for row in request.rows)],
-        )
+        parts = [(prompt.cache, [0] * len(prompt.request.rows)) for prompt in prompts]
+        if self._cache and (active := self._active()):
+            parts.insert(0, (self._cache, active))
+        self._cache, self._rows = KVCache.merge(parts), [*self.rows, *rows]
 
-    def step(self, read: Read, choose: Callable[[list[Row], torch.Tensor], None]) -> None:
-        """Lets all go on by one token; an error ends all, an interruption none.
-
-        Args:
-            read: What computes the logits.
-            choose: What chooses the next token of each row.
-        """
+    def step(self, runner: Runner) -> None:
+        """Decodes one token of each response; an error ends all of them, an interruption none."""
         if self._cache is None:
             return
         before = self._cache.length
         try:
-            logits = read(
-                [[row.tokens[-1] if row else 0] for row in self._rows],
+            logits = runner.read(
+                [[row.tokens[-1]] if row else [] for row in self._rows],
                 [row.request.types[-1:] if row else [] for row in self._rows],
                 self._cache,
-                [row is not None for row in self._rows],
             )
-            choose(self.rows, logits[self._live()])
+            runner.choose(self.rows, logits[self._active()])
         except Exception as error:
             for row in self.rows:
                 row.request.error = error
@@ -86,25 +73,29 @@ class Batch:
             self._cache.keep(before)
             raise
 
-    def leave(self, remember: Callable[[Row, KVCache], None]) -> None:
-        """Lets go of rows that have ended; what one computed is handed to `remember`, if that is asked for."""
-        if self._cache is None:
-            return
+    def pop_done(self) -> list[tuple[Row, KVCache]]:
+        """Removes the responses that have ended.
+
+        Returns:
+            Those whose keys and values are worth keeping, with a cache of their own.
+        """
+        kept = []
         for number, row in enumerate(self._rows):
-            if row and not row.live:
+            if row and self._cache and not row.live:
                 self._rows[number] = None
                 if len(row.request.rows) == 1 and row.request.remember and row.request.error is None:
-                    remember(row, KVCache.merge([(self._cache, [number])]))
-        live = self._live()
-        if not live:
+                    kept.append((row, KVCache.merge([(self._cache, [number])])))
+        active = self._active()
+        if not active:
             self._rows, self._cache = [], None
-        elif len(live) <= len(self._rows) // 2:
-            self._cache = KVCache.merge([(self._cache, live)])
-            self._rows = [self._rows[i] for i in live]
+        elif self._cache and len(active) <= len(self._rows) // 2:
+            self._cache = KVCache.merge([(self._cache, active)])
+            self._rows = [self._rows[i] for i in active]
+        return kept
 
-    def _live(self) -> list[int]:
+    def _active(self) -> list[int]:
         return [i for i, row in enumerate(self._rows) if row]
 
     def _lengths(self) -> list[int]:
         cache = self._cache
-        return [] if cache is None else [cache.length - cache.starts[i] for i in self._live()]
+        return [] if cache is None else [cache.length - cache.starts[i] for i in self._active()]

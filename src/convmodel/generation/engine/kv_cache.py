@@ -1,7 +1,7 @@
-"""Keys and values of the tokens read so far, for one sequence or a batch of them that end at the same place.
+"""Keys and values of the tokens read so far, for one sequence or a batch of sequences that end at the same position.
 
-Owns: growing in place, forgetting, and sequences that join and leave a batch. A batch is padded on the left, where
-transformers' models expect it: relative positions stay right, sliding windows included.
+Owns: growing in place, truncating, and sequences that join and leave a batch. A batch is padded on the left, as
+transformers' models expect: relative positions stay right, sliding windows included.
 """
 
 from typing import TYPE_CHECKING, Any, cast
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 _SPARE = 64
-"""Positions of room that are added when a buffer is full."""
+"""Positions that are added when a buffer is full."""
 
 
 class _Layer(DynamicLayer):
     """One layer's keys and values, (rows, heads, positions, head size), in buffers with room to grow.
 
-    `DynamicLayer` makes a new tensor at each token, and so copies all that it holds.
+    `DynamicLayer` makes a new tensor for each token, and so copies everything it holds.
     """
 
     def __init__(self) -> None:
@@ -43,17 +43,17 @@ class _Layer(DynamicLayer):
 
     def _grow(self, key_states: torch.Tensor, value_states: torch.Tensor, end: int) -> None:
         size = max(end, self.room) if self.keys is None else end + _SPARE
-        grown = []
-        for old, like in ((self.keys, key_states), (self.values, value_states)):
-            new = like.new_empty((*like.shape[:2], size, like.shape[3]))
+        buffers = []
+        for old, states in ((self.keys, key_states), (self.values, value_states)):
+            new = states.new_empty((*states.shape[:2], size, states.shape[3]))
             if old is not None:
                 new[:, :, : self.length] = old[:, :, : self.length]
-            grown.append(new)
-        self.keys, self.values = grown
+            buffers.append(new)
+        self.keys, self.values = buffers
         self.is_initialized = True
 
     def fill(self, keys: torch.Tensor, values: torch.Tensor, length: int) -> None:
-        """Takes buffers whose first `length` positions are in use."""
+        """Takes over buffers whose first `length` positions are in use."""
         self.keys, self.values, self.length = keys, values, length
         self.is_initialized = True
 
@@ -63,10 +63,10 @@ class _Layer(DynamicLayer):
 
 
 class KVCache(Cache):
-    """What a model has computed for the tokens of one or several sequences, which it need not read again.
+    """The keys and values of one or several sequences.
 
     Attributes:
-        starts: For each row, the position at which its sequence begins; before it is padding.
+        starts: For each row, the position at which its sequence begins; what is before is padding.
     """
 
     layers: list[_Layer]  # type: ignore[assignment]
@@ -76,7 +76,7 @@ class KVCache(Cache):
 
         Args:
             layers: How many layers the model has.
-            room: Positions to make room for at first.
+            room: Positions that are allocated at first.
         """
         super().__init__(layers=[_Layer() for _ in range(layers)])
         for layer in self.layers:
@@ -90,16 +90,16 @@ class KVCache(Cache):
 
     @property
     def nbytes(self) -> int:
-        """Bytes that it holds."""
+        """Bytes that it takes."""
         return sum(part.nbytes for layer in self.layers for part in self._parts(layer))
 
     @property
     def position_bytes(self) -> int:
-        """Bytes for each position of each row."""
+        """Bytes per position of one row."""
         return sum(part[0, :, 0].nbytes for layer in self.layers for part in self._parts(layer))
 
     def mask(self, new: int) -> torch.Tensor | None:
-        """Makes the attention mask for some new tokens: (rows, positions), 0 at padding; None where there is none."""
+        """Makes the attention mask for some new tokens: (rows, positions), 0 at padding; None without padding."""
         if not any(self.starts):
             return None
         keys = self.layers[0].keys
@@ -109,30 +109,30 @@ class KVCache(Cache):
         return (positions >= starts[:, None]).long()
 
     def keep(self, length: int) -> None:
-        """Forgets all tokens after the first `length` positions, also where only some layers have read them."""
+        """Truncates to the first `length` positions, even if only some layers have read more."""
         for layer in self.layers:
             layer.length = min(layer.length, length)
 
     def copy(self, *, length: int | None = None, room: int = 0) -> "KVCache":
         """Copies a cache of one row, or its first `length` tokens."""
         copied = KVCache(len(self.layers), room=room)
-        for mine, its in zip(self.layers, copied.layers, strict=True):
-            keys, values = (part[:, :, : self.length if length is None else length] for part in self._parts(mine))
-            its.update(keys, values)
+        for source, target in zip(self.layers, copied.layers, strict=True):
+            keys, values = (part[:, :, : self.length if length is None else length] for part in self._parts(source))
+            target.update(keys, values)
         return copied
 
     def place(self, row: int, other: "KVCache") -> None:
-        """Puts a sequence that is no longer than this cache into the place of a row."""
+        """Puts a sequence, at most as long as this cache, into a row."""
         begin = self.length - other.length
-        for mine, its in zip(self.layers, other.layers, strict=True):
-            for to, of in zip(self._parts(mine), self._parts(its), strict=True):
-                to[row, :, :begin] = 0  # since a mask does not silence what is no number
-                to[row, :, begin : self.length] = of[0, :, : other.length]
+        for layer, other_layer in zip(self.layers, other.layers, strict=True):
+            for target, source in zip(self._parts(layer), self._parts(other_layer), strict=True):
+                target[row, :, :begin] = 0  # since a mask does not silence NaN
+                target[row, :, begin : self.length] = source[0, :, : other.length]
         self.starts[row] = begin
 
     @classmethod
     def merge(cls, parts: "list[tuple[KVCache, list[int]]]") -> "KVCache":
-        """Makes a batch of rows of some caches, padded on the left to the longest; what need not be copied is not."""
+        """Makes a batch of rows of some caches, padded on the left to the longest, copying only what it must."""
         (first, rows), *others = parts
         if not others and rows == [*range(len(first.starts))] and 0 in first.starts:
             return first
@@ -145,7 +145,7 @@ class KVCache(Cache):
             buffers: list[torch.Tensor] = []
             for part in range(2):
                 _, heads, _, size = pairs[0][part].shape
-                # Zeros, since a mask does not silence what is no number.
+                # Zeros, since a mask does not silence NaN.
                 buffer = pairs[0][part].new_zeros((len(merged.starts), heads, length + _SPARE, size))
                 row = 0
                 for (cache, rows), begin, pair in zip(parts, begins, pairs, strict=True):
@@ -162,6 +162,6 @@ class KVCache(Cache):
 
 
 def can_cache(config: "PretrainedConfig") -> bool:
-    """Tells whether a model keeps keys and values of tokens and nothing else (as state-space models would)."""
+    """Returns whether a model keeps keys and values and nothing else (state-space models keep something else)."""
     layers = DynamicCache(config=config).layers
     return bool(layers) and all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)

@@ -1,6 +1,6 @@
-"""GPT-2's forward pass with as few operations as it needs, over the weights of a Hugging Face model.
+"""GPT-2's forward pass with as few operations as possible, on the weights of a Hugging Face model.
 
-Owns: which models it is right for, and the pass itself. Weights are used where they are: nothing is copied.
+Owns: which models it supports, and the pass itself. Weights are used in place: nothing is copied.
 Radford et al. 2019, "Language Models are Unsupervised Multitask Learners"; the order of operations is transformers'.
 """
 
@@ -41,11 +41,11 @@ class LeanGPT2:
     """Computes the logits of a `GPT2LMHeadModel` in evaluation mode.
 
     Attributes:
-        layers: How many layers a cache for it has.
+        layers: How many layers its caches have.
     """
 
     def __init__(self, hf_model: Any) -> None:
-        """Looks the weights up once; `supports` tells whether the model is one for this class."""
+        """Looks up the weights once; the model must be one that `supports` accepts."""
         body = hf_model.transformer
         self.layers = len(body.h)
         self._heads = hf_model.config.n_head
@@ -75,16 +75,16 @@ class LeanGPT2:
         if types is not None:
             hidden = hidden + self._tokens(types)
         width = hidden.shape[-1]
-        hidden = hidden.view(rows * new, width)  # products of matrices are the quickest of two dimensions
+        hidden = hidden.view(rows * new, width)  # 2-D matrix products are the fastest
         shape = (rows, new, self._heads, width // self._heads)
         for block, layer in zip(self._blocks, cache.layers, strict=True):
             read = block.read(functional.layer_norm(hidden, *block.before_attention))
             query, key, value = (part.view(shape).transpose(1, 2) for part in read.split(width, dim=-1))
             keys, values = layer.update(key, value)
-            found = functional.scaled_dot_product_attention(
+            attended = functional.scaled_dot_product_attention(
                 query, keys, values, attn_mask=mask, is_causal=causal, scale=block.scaling
             )
-            hidden = hidden + block.write(found.transpose(1, 2).reshape(rows * new, width))
+            hidden = hidden + block.write(attended.transpose(1, 2).reshape(rows * new, width))
             inner = block.up(functional.layer_norm(hidden, *block.before_mlp))
             hidden = hidden + block.down(functional.gelu(inner, approximate="tanh"))
         last = hidden.view(rows, new, width)[:, -1]
@@ -92,7 +92,7 @@ class LeanGPT2:
 
     @staticmethod
     def _mask(cache: KVCache, new: int, device: torch.device) -> tuple[torch.Tensor | None, bool]:
-        """Tells where new tokens may look: as a mask, (rows, 1, new, positions), or simply at all before themselves."""
+        """Returns the attention mask, (rows, 1, new, positions), or None and whether attention is simply causal."""
         padding = cache.mask(new)
         if new > 1 and cache.length == 0 and padding is None:
             return None, True
@@ -105,22 +105,22 @@ class LeanGPT2:
 
 
 def supports(hf_model: "PreTrainedModel") -> bool:
-    """Tells whether `LeanGPT2` computes what the model's own forward pass does.
+    """Returns whether `LeanGPT2` computes what the model's own forward pass does.
 
-    It does not for subclasses, other activations, adapters, modules that were replaced or have hooks.
+    It does not for subclasses, other activations, adapters, replaced modules or modules with hooks.
     """
     if type(hf_model) is not GPT2LMHeadModel:
         return False
     config = hf_model.config
-    usual = config.activation_function in _GELU_TANH and not config.add_cross_attention
-    return usual and not config.reorder_and_upcast_attn and all(_is_plain(module) for module in hf_model.modules())
+    standard = config.activation_function in _GELU_TANH and not config.add_cross_attention
+    return standard and not config.reorder_and_upcast_attn and all(_is_plain(module) for module in hf_model.modules())
 
 
 def _is_plain(module: nn.Module) -> bool:
     hooked = module._forward_hooks or module._forward_pre_hooks or hasattr(module, "_hf_hook")
     home = type(module).__module__
-    known = home.startswith(("torch.nn.", "transformers.models.gpt2.", "transformers.activations"))
-    return (known or isinstance(module, Conv1D | Int8Linear | Int8Embedding)) and not hooked
+    original = home.startswith(("torch.nn.", "transformers.models.gpt2.", "transformers.activations"))
+    return (original or isinstance(module, Conv1D | Int8Linear | Int8Embedding)) and not hooked
 
 
 def _norm(module: Any) -> Norm:
@@ -130,9 +130,9 @@ def _norm(module: Any) -> Norm:
 def _product(module: Any) -> Product:
     if isinstance(module, Conv1D):
         conv_weight, conv_bias = module.weight, module.bias
-        return lambda given: torch.addmm(conv_bias, given, conv_weight)
+        return lambda hidden: torch.addmm(conv_bias, hidden, conv_weight)
     if type(module) is nn.Linear:
         weight, bias = module.weight, module.bias
-        return lambda given: functional.linear(given, weight, bias)
+        return lambda hidden: functional.linear(hidden, weight, bias)
     packed: Product = module.forward
     return packed

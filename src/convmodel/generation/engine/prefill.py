@@ -1,118 +1,112 @@
-"""Prompts that wait and prompts that are being read.
+"""Prompts that wait, and prompts that are being read.
 
-Owns: whose prompt is read next, in pieces, so that a long one keeps neither short ones nor responses in work waiting.
+Owns: which prompt is read next, in pieces, so that a long one delays neither short ones nor active responses.
 """
 
 import time
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from convmodel.generation.engine.kv_cache import KVCache
 from convmodel.generation.engine.prefix_cache import PrefixCache
-from convmodel.generation.engine.request import Request, Row
-
-if TYPE_CHECKING:
-    import torch
+from convmodel.generation.engine.request import Request
+from convmodel.generation.engine.runner import Runner
 
 ROOM = 256
-"""Positions that a response finds at first; it gets more where it needs them."""
-
-Read = Callable[[Request, KVCache, slice], "torch.Tensor"]
-"""Reads a piece of a request's prompt; returns the logits at its last token, (1, vocabulary)."""
+"""Positions reserved for a response at first; its cache grows when it needs more."""
 
 
-@dataclass(frozen=True, slots=True)
-class Steps:
-    """What reading prompts needs of the engine.
+@dataclass(slots=True, eq=False)
+class Prompt:
+    """A prompt that is being read, or has been read and waits to join a batch.
 
     Attributes:
-        layers: How many layers a cache has.
-        read: Computes.
-        has_room: Tells whether one more request may begin.
-        finish: Takes a request whose prompt has been read to its end, its cache, and the logits there.
+        request: Whose prompt it is.
+        cache: The keys and values of the tokens read so far.
+        ready: Whether all of it has been read and the first token of each response chosen.
     """
 
-    layers: int
-    read: Read
-    has_room: Callable[[Request], bool]
-    finish: Callable[[Request, KVCache, "torch.Tensor"], None]
+    request: Request
+    cache: KVCache
+    ready: bool = False
+
+    @property
+    def left(self) -> int:
+        """How many tokens have not been read."""
+        return len(self.request.ids) - self.cache.length
 
 
-class Prompts:
-    """Requests in the order in which they came, until their prompts have been read.
+class Prefill:
+    """Requests in the order of their arrival, until they join a batch.
 
     Attributes:
-        waiting: Those that have not begun.
-        reading: Those that have, with what has been read of them.
+        waiting: Requests that have not started.
+        prompts: The prompts of those that have.
     """
 
     def __init__(self, caches: PrefixCache) -> None:
         self.waiting: deque[Request] = deque()
-        self.reading: list[tuple[Request, KVCache]] = []
+        self.prompts: list[Prompt] = []
         self._caches = caches
-        self._oldest = False
+        self._oldest_next = False
 
     @property
-    def rows(self) -> list[Row]:
-        """The responses to those that have begun."""
-        return [row for request, _ in self.reading for row in request.rows]
+    def ready(self) -> list[Prompt]:
+        """Prompts that have been read and may join a batch."""
+        return [prompt for prompt in self.prompts if prompt.ready]
 
-    def read(self, most: int, steps: Steps) -> bool:
-        """Reads prompts, up to some number of tokens.
+    @property
+    def unread(self) -> list[Prompt]:
+        """Prompts that are being read."""
+        return [prompt for prompt in self.prompts if not prompt.ready]
+
+    def start_next(self, runner: Runner) -> None:
+        """Starts the request that has waited longest, with what the prefix cache has of its prompt."""
+        request, cache = self.waiting[0], None
+        if not request.done:
+            room = len(request.ids) + min(request.max_new_tokens, ROOM)
+            try:
+                cache = self._caches.take(request.ids, request.types, room=room) or runner.new_cache(room)
+                request.cached_tokens = cache.length
+            except Exception as error:
+                request.error = error
+        self.waiting.popleft()  # last, so that Ctrl-C loses no request of another thread
+        if cache is not None and request.error is None:
+            request.begun_at = time.monotonic()
+            self.prompts.append(Prompt(request, cache))
+
+    def read(self, runner: Runner, limit: int) -> int:
+        """Reads a piece of one prompt: of the oldest and of the one nearest to its end in turn, so that none starves.
+
+        Args:
+            runner: Runs the model.
+            limit: The largest number of tokens.
 
         Returns:
-            Whether there was anything to read.
+            How many tokens were read.
         """
-        left = most
-        while left > 0:
-            self._admit(steps)
-            if not self.reading:
-                break
-            request, cache = reading = self._pick()
-            before = cache.length
-            try:
-                logits = steps.read(request, cache, slice(before, before + left))
-                left -= cache.length - before
-                if cache.length == len(request.ids):
-                    steps.finish(request, cache, logits)
-                    self.reading.remove(reading)
-            except Exception as error:
-                self.reading.remove(reading)
-                request.error = error
-            except BaseException:  # Ctrl-C, maybe between two layers
-                cache.keep(before)
-                raise
-        return left < most
+        self._oldest_next = not self._oldest_next
+        prompt = self.unread[0] if self._oldest_next else min(self.unread, key=lambda prompt: prompt.left)
+        request, cache, before = prompt.request, prompt.cache, prompt.cache.length
+        piece = slice(before, before + limit)
+        try:
+            logits = runner.read([request.ids[piece]], [request.types[piece]], cache)
+            if not prompt.left:
+                runner.choose(request.rows, logits.expand(len(request.rows), -1))
+                prompt.ready = True
+        except Exception as error:
+            self.prompts.remove(prompt)
+            request.error = error
+        except BaseException:  # Ctrl-C, maybe between two layers
+            cache.keep(before)
+            raise
+        return cache.length - before
 
-    def leave(self, remember: Callable[[Request, KVCache], None]) -> None:
-        """Lets go of requests that are over; what was read of them is handed to `remember`."""
-        for request, cache in [each for each in self.reading if each[0].done]:
-            self.reading.remove((request, cache))
-            remember(request, cache)
-        for request in [each for each in self.waiting if each.done]:
-            self.waiting.remove(request)
-
-    def _pick(self) -> tuple[Request, KVCache]:
-        """Takes the oldest and the one with the least left in turn: neither long ones nor short ones starve."""
-        self._oldest = not self._oldest
-        least = min(self.reading, key=lambda each: len(each[0].ids) - each[1].length)
-        return self.reading[0] if self._oldest else least
-
-    def _admit(self, steps: Steps) -> None:
-        """Lets requests that wait begin, in order, as long as there is room."""
-        while self.waiting and steps.has_room(self.waiting[0]):
-            request, cache = self.waiting[0], None
-            if not request.done:
-                room = len(request.ids) + min(request.max_new_tokens, ROOM)
-                try:
-                    cache = self._caches.take(request.ids, request.types, room=room) or KVCache(steps.layers, room=room)
-                    request.cached_tokens = cache.length
-                except Exception as error:
-                    request.error = error
-            # Not before, so that Ctrl-C loses no request of another thread.
-            self.waiting.popleft()
-            if cache is not None and request.error is None:
-                request.begun_at = time.monotonic()
-                self.reading.append((request, cache))
+    def pop_done(self) -> list[Prompt]:
+        """Removes the requests that are done; returns those that had started."""
+        done = [prompt for prompt in self.prompts if prompt.request.done]
+        self.prompts = [prompt for prompt in self.prompts if not prompt.request.done]
+        for request in [*self.waiting]:  # a copy, since other threads add to it
+            if request.done:
+                self.waiting.remove(request)
+        return done

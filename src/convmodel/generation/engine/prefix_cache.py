@@ -1,6 +1,6 @@
-"""Caches of conversations that may go on, found again by their tokens.
+"""Caches of conversations that may continue, found by their tokens.
 
-Owns: the longest common prefix, and which caches are given up when they take too much memory.
+Owns: the longest common prefix, and which caches are dropped when they take too much memory.
 """
 
 from collections.abc import Sequence
@@ -9,14 +9,12 @@ from dataclasses import dataclass
 from convmodel.generation.engine.kv_cache import KVCache
 
 LEAST_BYTES = 64 * 2**20
-"""Memory that caches may always take."""
+"""Memory that cached conversations may always take, in bytes."""
 
 SHARE_OF_WEIGHTS = 0.25
-"""How much memory caches may take besides, as a share of the model's weights."""
+"""Memory that they may take, as a fraction of the model's weights."""
 
-_FEWEST = 4  # tokens in common that are worth a copy
-
-Key = tuple[list[int], list[int]]
+_SHORTEST = 4  # tokens in common that are worth a copy
 
 
 @dataclass(slots=True)
@@ -27,35 +25,35 @@ class _Entry:
 
 
 class PrefixCache:
-    """Caches by the ids and types of what they were computed from, the least recently used first to go."""
+    """Caches by the ids and types they were computed from; the least recently used is dropped first."""
 
     def __init__(self, limit: int) -> None:
-        """Makes room for some bytes; the newest cache stays though it may take more."""
+        """Limits the caches to some bytes; the newest stays even if it takes more."""
         self._limit = limit
         self._entries: list[_Entry] = []  # the most recently used last
 
     @property
     def nbytes(self) -> int:
-        """Bytes that all of them hold."""
+        """Bytes that all of them take."""
         return sum(entry.cache.nbytes for entry in self._entries)
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def take(self, ids: Sequence[int], types: Sequence[int], *, room: int = 0) -> KVCache | None:
-        """Returns a cache of the longest known beginning of a prompt, but at most of all its tokens but the last.
+        """Returns a cache of the longest known prefix of a prompt, at most of all its tokens but the last.
 
-        A cache that is used as a whole is given away; of one that others may need too, a copy is made.
+        A cache that is used as a whole is handed over; one of which only a prefix is used is copied.
 
         Args:
             ids: The prompt's token ids.
             types: Its token types; empty for a model without them.
             room: Positions that the cache will need.
         """
-        most = len(ids) - 1  # the last one must be read for its logits
-        best, common = None, _FEWEST - 1
+        longest = len(ids) - 1  # the last one must be read for its logits
+        best, common = None, _SHORTEST - 1
         for entry in self._entries:
-            shared = min(common_prefix(entry.ids, ids), most)
+            shared = min(common_prefix(entry.ids, ids), longest)
             if types and shared:
                 shared = min(shared, common_prefix(entry.types, types))
             if shared > common or (best is not None and shared == common and len(entry.ids) == common):
@@ -69,7 +67,7 @@ class PrefixCache:
         return best.cache.copy(length=common, room=room)
 
     def put(self, ids: Sequence[int], types: Sequence[int], cache: KVCache) -> None:
-        """Keeps the cache of one sequence; those of its beginnings go, since it has all that they have."""
+        """Keeps the cache of one sequence; caches of its prefixes are dropped, since it contains them."""
         length = cache.length
         ids, types = list(ids[:length]), list(types[:length])
         self._entries = [
@@ -82,19 +80,19 @@ class PrefixCache:
             del self._entries[0]
 
     def clear(self) -> None:
-        """Forgets all."""
+        """Drops all caches."""
         self._entries.clear()
 
 
 def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
-    """Counts the tokens with which both begin.
+    """Returns the length of the common prefix.
 
     Example:
         >>> common_prefix([5, 7, 5, 8], [5, 7, 5, 9, 5])
         3
     """
     low, high = 0, min(len(one), len(other))
-    while low < high:  # halving, since comparing slices is far quicker than comparing numbers one by one
+    while low < high:  # bisection, since comparing slices is far faster than comparing ids one by one
         middle = (low + high + 1) // 2
         if one[low:middle] == other[low:middle]:
             low = middle

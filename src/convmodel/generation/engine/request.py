@@ -1,4 +1,4 @@
-"""What is asked of the engine, and what has come of it so far.
+"""A request to the engine: a prompt, and the responses to it as far as they have been generated.
 
 Owns: when a response ends.
 """
@@ -14,17 +14,17 @@ from convmodel.generation.output import FinishReason
 
 @dataclass(slots=True, eq=False)
 class Row:
-    """One response in work.
+    """One response.
 
     Attributes:
         request: What it responds to.
-        sampler: How its tokens are chosen.
+        sampler: Chooses its tokens.
         tokens: Its token ids so far, without the one that ended it.
-        log_probabilities: What the model gave each of them, in nats.
-        alternatives: The likeliest tokens in the place of each of them, ids and nats, as many as were asked for.
-        finish_reason: Why it ended; None while it goes on.
+        log_probabilities: The model's log-probability of each of them, in nats; empty if transformers generated them.
+        alternatives: The most probable tokens at each position, ids and nats, as many as were requested.
+        finish_reason: Why it ended; None before.
         ended_by: The id that ended it, if one did.
-        end_log_probability: What the model gave that one, in nats.
+        end_log_probability: The log-probability of that one, in nats.
     """
 
     request: "Request"
@@ -38,7 +38,7 @@ class Row:
 
     @property
     def live(self) -> bool:
-        """Whether it goes on."""
+        """Whether it has not ended."""
         return self.finish_reason is None and not self.request.done
 
     @property
@@ -46,16 +46,19 @@ class Row:
         """Prompt and response so far, (1, tokens)."""
         return torch.tensor([self.request.ids + self.tokens])
 
-    def add(self, index: int, log_probability: float, alternatives: list[tuple[int, float]]) -> None:
-        """Takes the next token, unless a stop string has ended the response meanwhile."""
+    def add(
+        self, index: int, log_probability: float | None = None, alternatives: list[tuple[int, float]] | None = None
+    ) -> None:
+        """Takes the next token, unless the response has ended, maybe by a stop string."""
         if self.finish_reason is not None:
             return
         if index in self.request.stop_ids:
-            self.finish_reason, self.ended_by, self.end_log_probability = "stop", index, log_probability
+            self.ended_by, self.end_log_probability, self.finish_reason = index, log_probability, "stop"
             return
-        self.tokens.append(index)
-        self.log_probabilities.append(log_probability)
-        self.alternatives.append(alternatives)
+        if log_probability is not None:
+            self.log_probabilities.append(log_probability)
+            self.alternatives.append(alternatives or [])
+        self.tokens.append(index)  # last, since other threads read as far as there are tokens
         if len(self.tokens) == self.request.max_new_tokens:
             self.finish_reason = "length"
 
@@ -65,19 +68,18 @@ class Request:
 
     Attributes:
         ids: The prompt's token ids.
-        types: Its token types; empty for a model without them. Responses go on with the last one.
+        types: Its token types; empty for a model without them. Responses have the last one.
         stop_ids: Ids that end a response.
-        max_new_tokens: Its longest length; the id that ends it counts, too.
-        remember: Whether what was computed is kept for requests that begin the same.
-        patient: Whether its responses may stand still while the prompts of others are read, which is faster for all
-            together.
-        alternatives: How many of the likeliest tokens are noted at each token of a response; set it before it is added.
-        rows: The responses, one for each sampler.
-        begun_at: Since when its prompt is read, as `time.monotonic` has it; None before.
-        cached_tokens: How many tokens of the prompt had been computed before.
-        progress: How often something new has come.
-        error: What went wrong, if something did.
-        cancelled: Whether nobody waits for it any more.
+        max_new_tokens: The largest number of tokens of a response, the one that ends it included.
+        remember: Whether its keys and values are kept for requests with the same beginning.
+        patient: Whether its responses may pause while the prompts of others are read, which gives a higher throughput.
+        alternatives: How many of the most probable tokens are recorded at each position; set it before adding.
+        rows: The responses, one per sampler.
+        begun_at: When its prompt began to be read, in seconds of `time.monotonic`; None before.
+        cached_tokens: How many tokens of the prompt came from the prefix cache.
+        progress: How many times its responses have got new tokens.
+        error: What ended it, if an error did.
+        cancelled: Whether its caller no longer waits for it.
     """
 
     def __init__(
@@ -107,7 +109,7 @@ class Request:
 
     @property
     def done(self) -> bool:
-        """Whether nothing more will come."""
+        """Whether no further tokens will be generated."""
         return self.cancelled or self.error is not None or all(row.finish_reason for row in self.rows)
 
     def types_of(self, row: Row) -> list[int]:

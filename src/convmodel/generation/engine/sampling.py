@@ -1,6 +1,6 @@
-"""How the next token is chosen from the logits.
+"""From logits to the next token.
 
-Owns: which options the engine honours by itself, their logits processors in transformers' order, and drawing.
+Owns: which options the engine supports by itself, their logits processors in transformers' order, and sampling.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ _SAMPLED: dict[str, tuple[Any, type[LogitsProcessor]]] = {
     "epsilon_cutoff": (0.0, hf.EpsilonLogitsWarper),
     "eta_cutoff": (0.0, hf.EtaLogitsWarper),
 }
-"""What sampling draws from, in the order of transformers, with the value that changes nothing."""
+"""What changes the distribution that is sampled from, in transformers' order, with the value that has no effect."""
 
 OWN = frozenset({"presence_penalty", "frequency_penalty", "logit_bias", "no_repeat_context_ngram_size"})
 """Options that transformers' `generate` does not have."""
@@ -34,7 +34,7 @@ HONOURED = (
     | {"suppress_tokens", "begin_suppress_tokens", "min_new_tokens", "min_length", "prefix_allowed_tokens_fn"}
     | {"logits_processor", "renormalize_logits"}
 )
-"""Options that say how tokens are chosen; those not named here are for transformers' `generate`."""
+"""Options that the engine supports; with others transformers' `generate` is used."""
 
 _DEFAULT_TOP_K = 50  # of transformers' `generate`
 
@@ -43,7 +43,7 @@ class Sampler:
     """Chooses the tokens of one response.
 
     Attributes:
-        do_sample: Whether it draws; otherwise it takes the likeliest.
+        do_sample: Whether it samples; otherwise it takes the most probable token.
     """
 
     def __init__(
@@ -61,8 +61,8 @@ class Sampler:
             options: Options by name, those of `HONOURED`.
             prompt: The prompt's token ids.
             stop_ids: Ids that end the response.
-            seed: Seeds the drawing; without one, torch's random state does.
-            device: Where the logits will be.
+            seed: Seeds the sampling; by default torch's global random state does.
+            device: Device of the logits.
 
         Raises:
             ValueError, TypeError: If transformers refuses a value.
@@ -80,7 +80,7 @@ class Sampler:
 
     @property
     def is_plain(self) -> bool:
-        """Whether it takes the likeliest token and nothing changes the logits."""
+        """Whether it takes the most probable token of unchanged logits."""
         return not self.do_sample and not self._processors
 
     def choose(self, ids: torch.Tensor, logits: torch.Tensor) -> int:
@@ -88,104 +88,105 @@ class Sampler:
 
         Args:
             ids: Prompt and response so far, (1, tokens).
-            logits: What the model says of the next one, (1, vocabulary).
+            logits: The model's logits for the next one, (1, vocabulary).
         """
-        read: Any = ids.to(logits.device)
-        scores: Any = self._processors(read, logits.float())
+        device_ids: Any = ids.to(logits.device)
+        scores: Any = self._processors(device_ids, logits.float())
         if self.do_sample:
             return int(torch.multinomial(scores.softmax(-1), 1, generator=self._generator))
         return int(scores.argmax(-1))
 
 
 def with_defaults(hf_model: "PreTrainedModel", options: Mapping[str, Any]) -> dict[str, Any]:
-    """Adds what the model's own generation config and transformers say where the caller says nothing."""
+    """Adds the defaults of the model's generation config and of transformers to the caller's options."""
     config = hf_model.generation_config
     saved = {} if config is None else {name: getattr(config, name, None) for name in HONOURED}
-    known = {name: value for name, value in saved.items() if value is not None}
-    return {"top_k": _DEFAULT_TOP_K} | known | dict(options)
+    defaults = {name: value for name, value in saved.items() if value is not None}
+    return {"top_k": _DEFAULT_TOP_K} | defaults | dict(options)
 
 
 def make_processors(
     options: Mapping[str, Any], prompt: Sequence[int], stop_ids: Sequence[int], device: torch.device | str
 ) -> LogitsProcessorList:
-    """Makes what changes the logits before anything is drawn, in the order of transformers' `generate`."""
+    """Makes the processors that change the logits before sampling, in the order of transformers' `generate`."""
     begin, stops = len(prompt), torch.tensor(list(stop_ids), device=device)
-    made: list[LogitsProcessor] = []
+    processors: list[LogitsProcessor] = []
 
-    def add(name: str, kind: Any, *arguments: Any, nothing: Any = None) -> None:
+    def add(name: str, processor: Any, *arguments: Any, no_effect: Any = None) -> None:
         value = options.get(name)
-        if value is not None and value != nothing:
-            made.append(kind(value, *arguments))
+        if value is not None and value != no_effect:
+            processors.append(processor(value, *arguments))
 
     add("sequence_bias", hf.SequenceBiasLogitsProcessor)
-    add("repetition_penalty", hf.RepetitionPenaltyLogitsProcessor, nothing=1.0)
-    made += own_processors(options, prompt, stop_ids)
+    add("repetition_penalty", hf.RepetitionPenaltyLogitsProcessor, no_effect=1.0)
+    processors += own_processors(options, prompt, stop_ids)
     add("bad_words_ids", hf.NoBadWordsLogitsProcessor, stops)
     if options.get("min_length"):
-        made.append(hf.MinLengthLogitsProcessor(options["min_length"], stops, device=str(device)))
+        processors.append(hf.MinLengthLogitsProcessor(options["min_length"], stops, device=str(device)))
     if options.get("min_new_tokens"):
-        made.append(hf.MinNewTokensLengthLogitsProcessor(begin, options["min_new_tokens"], stops, device=str(device)))
+        processors.append(
+            hf.MinNewTokensLengthLogitsProcessor(begin, options["min_new_tokens"], stops, device=str(device))
+        )
     add("prefix_allowed_tokens_fn", hf.PrefixConstrainedLogitsProcessor, 1)
     if options.get("suppress_tokens") is not None:
-        made.append(hf.SuppressTokensLogitsProcessor(options["suppress_tokens"], device=str(device)))
+        processors.append(hf.SuppressTokensLogitsProcessor(options["suppress_tokens"], device=str(device)))
     if options.get("begin_suppress_tokens") is not None:
-        made.append(hf.SuppressTokensAtBeginLogitsProcessor(options["begin_suppress_tokens"], begin, str(device)))
-    return LogitsProcessorList([*made, *(options.get("logits_processor") or [])])
+        processors.append(hf.SuppressTokensAtBeginLogitsProcessor(options["begin_suppress_tokens"], begin, str(device)))
+    return LogitsProcessorList([*processors, *(options.get("logits_processor") or [])])
 
 
 def own_processors(options: Mapping[str, Any], prompt: Sequence[int], stop_ids: Sequence[int]) -> list[LogitsProcessor]:
-    """Makes the processors that transformers' `generate` does not make, or makes otherwise.
+    """Makes the processors that transformers' `generate` lacks, or has with another meaning.
 
-    Its `no_repeat_ngram_size` forbids what the context has, too, and so what the other speaker has just said; here that
-    is `no_repeat_context_ngram_size`.
+    Its `no_repeat_ngram_size` also forbids n-grams of the context, and so of the other speaker's turns; here that is
+    `no_repeat_context_ngram_size`.
     """
     begin = len(prompt)
-    made: list[LogitsProcessor] = []
+    processors: list[LogitsProcessor] = []
     if options.get("logit_bias"):
-        made.append(LogitBias(options["logit_bias"]))
+        processors.append(LogitBias(options["logit_bias"]))
     if options.get("presence_penalty"):
-        made.append(PresencePenalty(options["presence_penalty"], begin))
+        processors.append(PresencePenalty(options["presence_penalty"], begin))
     if options.get("frequency_penalty"):
-        made.append(FrequencyPenalty(options["frequency_penalty"], begin))
+        processors.append(FrequencyPenalty(options["frequency_penalty"], begin))
     if options.get("no_repeat_ngram_size"):
-        made.append(_InResponse(hf.NoRepeatNGramLogitsProcessor(options["no_repeat_ngram_size"]), begin))
+        processors.append(_InResponse(hf.NoRepeatNGramLogitsProcessor(options["no_repeat_ngram_size"]), begin))
     if options.get("no_repeat_context_ngram_size"):
-        made.append(NoRepeatContextNGram(options["no_repeat_context_ngram_size"], prompt, stop_ids))
-    return made
+        processors.append(NoRepeatContextNGram(options["no_repeat_context_ngram_size"], prompt, stop_ids))
+    return processors
 
 
 def _warpers(options: Mapping[str, Any]) -> list[LogitsProcessor]:
-    chosen = {name: options.get(name) for name in _SAMPLED}
     return [
-        kind(chosen[name])  # type: ignore[call-arg]
-        for name, (nothing, kind) in _SAMPLED.items()
-        if chosen[name] is not None and chosen[name] != nothing
+        warper(options[name])  # type: ignore[call-arg]
+        for name, (no_effect, warper) in _SAMPLED.items()
+        if options.get(name) is not None and options[name] != no_effect
     ]
 
 
 class _InResponse(LogitsProcessor):
-    """Shows a processor the response alone."""
+    """Applies a processor to the response alone."""
 
     def __init__(self, processor: LogitsProcessor, begin: int) -> None:
         self._processor = processor
         self._begin = begin
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
-        shown = input_ids[:, self._begin :]
-        return self._processor(shown, scores)
+        response_ids: Any = input_ids[:, self._begin :]
+        return self._processor(response_ids, scores)
 
 
 class NoRepeatContextNGram(LogitsProcessor):
-    """Forbids the response to repeat n-grams of the context's turns; that a turn ended somewhere is none of them."""
+    """Forbids the response to repeat n-grams of the context's turns; except across ends of turns."""
 
     def __init__(self, size: int, prompt: Sequence[int], stop_ids: Sequence[int]) -> None:
         self._size = size
         self._begin = len(prompt)
         self._forbidden: dict[tuple[int, ...], list[int]] = {}
         for end in range(size, len(prompt) + 1):
-            found = tuple(prompt[end - size : end])
-            if not {*found} & {*stop_ids}:
-                self._forbidden.setdefault(found[:-1], []).append(found[-1])
+            ngram = tuple(prompt[end - size : end])
+            if not {*ngram} & {*stop_ids}:
+                self._forbidden.setdefault(ngram[:-1], []).append(ngram[-1])
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
         """Returns the changed scores, (rows, vocabulary)."""
@@ -198,7 +199,7 @@ class NoRepeatContextNGram(LogitsProcessor):
 
 
 class LogitBias(LogitsProcessor):
-    """Adds a number to the logits of some tokens, as `logit_bias` of OpenAI's API."""
+    """Adds a number to the logits of some tokens: `logit_bias` of OpenAI's API."""
 
     def __init__(self, bias: Mapping[int, float]) -> None:
         self._ids = torch.tensor([int(index) for index in bias], dtype=torch.long)
@@ -210,7 +211,7 @@ class LogitBias(LogitsProcessor):
 
 
 class PresencePenalty(LogitsProcessor):
-    """Lowers the logits of all tokens that the response has, whatever their number, as OpenAI's API does."""
+    """Lowers the logits of all tokens that occur in the response: `presence_penalty` of OpenAI's API."""
 
     def __init__(self, penalty: float, begin: int) -> None:
         self._penalty = penalty
@@ -222,7 +223,7 @@ class PresencePenalty(LogitsProcessor):
 
 
 class FrequencyPenalty(LogitsProcessor):
-    """Lowers the logit of a token as often as the response has it, as OpenAI's API does."""
+    """Lowers the logit of a token once per occurrence in the response: `frequency_penalty` of OpenAI's API."""
 
     def __init__(self, penalty: float, begin: int) -> None:
         self._penalty = penalty

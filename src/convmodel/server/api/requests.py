@@ -14,7 +14,7 @@ from convmodel.conversation import PINNED_ROLES, Conversation
 from convmodel.generation.engine.request import Request
 from convmodel.generation.options import GenerationOptions, read_options
 from convmodel.generation.respond import make_prompt, make_request
-from convmodel.generation.response_text import RowText
+from convmodel.generation.response_text import ResponseText
 from convmodel.layout.architecture import positions
 from convmodel.layout.sequence import Prompt, begin_turn
 from convmodel.server.api.schemas import ChatRequest, CompletionRequest, Message
@@ -61,7 +61,8 @@ def _submit(
     served: ServedModel, prompt: Prompt, request: Request, options: GenerationOptions, *, alternatives: int
 ) -> Job:
     request.alternatives = alternatives
-    texts = [RowText(row, served.model.tokenizer, options.stop_strings, only_said=True) for row in request.rows]
+    tokenizer, stop_strings = served.model.tokenizer, options.stop_strings
+    texts = [ResponseText(row, tokenizer, stop_strings, hide_stop_tokens=True) for row in request.rows]
     job = Job(request, texts, left_out=prompt.left_out, cut=prompt.cut)
     served.scheduler.submit(job)
     return job

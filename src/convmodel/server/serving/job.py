@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
 from convmodel.generation.engine.request import Request
-from convmodel.generation.output import FinishReason
-from convmodel.generation.response_text import RowText
+from convmodel.generation.output import Chunk, FinishReason
+from convmodel.generation.response_text import ResponseText
 from convmodel.server.errors import ApiError, api_error
 
 
@@ -50,7 +50,7 @@ class Job:
     """
 
     request: Request
-    texts: list[RowText]
+    texts: list[ResponseText]
     left_out: int = 0
     cut: int = 0
     arrived: float = field(default_factory=time.monotonic)
@@ -61,7 +61,7 @@ class Job:
         self._loop = asyncio.get_running_loop()
         self._news: asyncio.Queue[Piece | Exception | None] = asyncio.Queue()
         self._open = set(range(len(self.texts)))
-        self._told = [0] * len(self.texts)
+        self._sent = [0] * len(self.texts)
 
     @property
     def begun_at(self) -> float | None:
@@ -71,7 +71,7 @@ class Job:
     @property
     def completion_tokens(self) -> int:
         """Tokens of all responses so far, without those that ended them."""
-        return sum(len(text.detokenizer.ids) for text in self.texts)
+        return sum(len(text.ids) for text in self.texts)
 
     @property
     def tokens_per_second(self) -> float | None:
@@ -98,24 +98,17 @@ class Job:
 
     # Called by the engine's thread.
 
-    def look(self, now: float) -> list[Piece | Exception | None]:
-        """Returns what is new since the last look; None where nothing more will come."""
+    def new_pieces(self, now: float) -> list[Piece | Exception | None]:
+        """Returns what is new since the last call: pieces, then an error or, after the last piece, None."""
         news: list[Piece | Exception | None] = []
         for index in sorted(self._open):
-            text = self.texts[index]
-            chunk = text.new()
+            chunk = self.texts[index].next()
             if self.request.rows[index].tokens and self.first_at is None:
                 self.first_at = now
-            if text.finish_reason is not None:
-                self._open.discard(index)
-                rest = text.finish()
-                ids, values = text.held()
-                news.append(
-                    self._piece(index, chunk.text + rest, chunk.token_ids + ids,
-                                chunk.log_probabilities + values, text.finish_reason)
-                )  # fmt: skip
-            elif chunk.text:
-                news.append(self._piece(index, chunk.text, chunk.token_ids, chunk.log_probabilities, None))
+            if chunk is not None:
+                news.append(self._piece(index, chunk))
+                if chunk.finish_reason is not None:
+                    self._open.discard(index)
         if self.request.error is not None:
             news.append(self.request.error)
         elif not self._open:
@@ -135,13 +128,11 @@ class Job:
         """The event loop of whoever waits."""
         return self._loop
 
-    def _piece(
-        self, index: int, text: str, ids: tuple[int, ...], values: tuple[float, ...], reason: FinishReason | None
-    ) -> Piece:
-        begin = self._told[index]
-        self._told[index] = end = begin + len(ids)
+    def _piece(self, index: int, chunk: Chunk) -> Piece:
+        begin = self._sent[index]
+        self._sent[index] = end = begin + len(chunk.token_ids)
         others = tuple(self.request.rows[index].alternatives[begin:end]) if self.request.alternatives else ()
-        return Piece(index, text, ids, values, others, reason)
+        return Piece(index, chunk.text, chunk.token_ids, chunk.log_probabilities, others, chunk.finish_reason)
 
 
 async def pieces_of(

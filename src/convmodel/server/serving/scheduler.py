@@ -173,7 +173,7 @@ class Scheduler:
         finished: set[Job] = set()
         for job in self._jobs:
             self._check_time(job, now)
-            if job_updates := job.look(now):
+            if job_updates := job.new_pieces(now):
                 updates[job.loop].append((job, job_updates))
             if job.request.done or job.ended_at is not None:
                 finished.add(job)

@@ -34,6 +34,7 @@ from convmodel.generation.engine.kv_cache import KVCache
 from convmodel.generation.engine.lean_gpt2 import LeanGPT2, supports
 from convmodel.generation.engine.prefix_cache import PrefixCache, common_prefix
 from convmodel.generation.engine.request import Request
+from convmodel.generation.engine.runner import Runner
 from convmodel.generation.engine.sampling import Sampler
 
 VOCABULARY = 97
@@ -131,13 +132,13 @@ def by_hf(
 def watch_passes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """Records the rows and the new tokens of each forward pass."""
     passes: list[tuple[int, int]] = []
-    run = Engine._run
+    read = Runner.read
 
-    def watched(self: Engine, ids: list[list[int]], *others: Any) -> torch.Tensor:
-        passes.append((len(ids), len(ids[0])))
-        return run(self, ids, *others)
+    def watched(self: Runner, ids: list[list[int]], *others: Any) -> torch.Tensor:
+        passes.append((len(ids), max(map(len, ids))))
+        return read(self, ids, *others)
 
-    monkeypatch.setattr(Engine, "_run", watched)
+    monkeypatch.setattr(Runner, "read", watched)
     return passes
 
 
@@ -560,7 +561,7 @@ def test_an_error_of_the_model_is_told_to_all_and_leaves_the_engine_as_new(hf_mo
     for each in following:
         next(each)
     handle = hf_model.register_forward_hook(lambda *_: (_ for _ in ()).throw(RuntimeError("out of memory")))
-    engine._forward = HFForward(hf_model)
+    engine.runner.forward = HFForward(hf_model)
     for each in following:
         with pytest.raises(RuntimeError, match="out of memory"):
             for _ in each:
@@ -683,12 +684,11 @@ def test_ctrl_c_before_its_turn_loses_no_request(gpt2: PreTrainedModel, monkeypa
 
     monkeypatch.setattr(engine.caches, "take", press)
     thread = threading.Thread(target=lambda: [*waiting])
-    engine._stepping = True  # so that the thread waits, and this one makes the steps
-    engine._leader = threading.get_ident()
+    engine._stepper = threading.get_ident()  # so that the thread waits, and this one makes the steps
     thread.start()
     while engine.load[1] < 1:
         pass
-    engine._stepping = False
+    engine._stepper = None
     with pytest.raises(KeyboardInterrupt):
         follow(engine, first)
     thread.join(30)

@@ -9,7 +9,7 @@ import pytest
 
 from convmodel.generation.engine.request import Request
 from convmodel.generation.engine.sampling import Sampler
-from convmodel.generation.response_text import RowText
+from convmodel.generation.response_text import ResponseText
 from convmodel.server.errors import ApiError
 from convmodel.server.serving.job import Job, Piece, pieces_of
 
@@ -20,7 +20,7 @@ STOP = 25
 def make_job(rows: int = 1, stop: tuple[str, ...] = (), alternatives: int = 0) -> Job:
     request = Request([1], [], [Sampler({}, [1], [STOP])] * rows, stop_ids=frozenset([STOP]), max_new_tokens=9)
     request.alternatives = alternatives
-    return Job(request, [RowText(row, TOKENIZER, stop, only_said=True) for row in request.rows])
+    return Job(request, [ResponseText(row, TOKENIZER, stop, hide_stop_tokens=True) for row in request.rows])
 
 
 def on_a_loop(test: Callable[[], Any]) -> None:

@@ -1,0 +1,104 @@
+"""One forward pass, and one choice of tokens.
+
+Owns: the tensors that a forward pass takes, and turning its logits into the next token of each row. Knows nothing about
+which requests share a pass.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from convmodel.generation.engine.forward import Forward, HFForward
+from convmodel.generation.engine.kv_cache import KVCache
+from convmodel.generation.engine.lean_gpt2 import LeanGPT2, supports
+from convmodel.generation.engine.request import Row
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class Runner:
+    """Runs a model on new tokens and chooses the tokens that follow.
+
+    Attributes:
+        forward: The forward pass.
+    """
+
+    def __init__(self, hf_model: "PreTrainedModel") -> None:
+        self._hf_model = hf_model
+        self.forward: Forward
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Takes up the model's current weights, which may have been replaced."""
+        self.forward = (LeanGPT2 if supports(self._hf_model) else HFForward)(self._hf_model)
+
+    def new_cache(self, room: int) -> KVCache:
+        """Makes an empty cache for one sequence, with room for some positions."""
+        return KVCache(self.forward.layers, room=room)
+
+    def read(self, ids: Sequence[Sequence[int]], types: Sequence[Sequence[int]], cache: KVCache) -> torch.Tensor:
+        """Runs the model on the next tokens of each row of a cache.
+
+        Args:
+            ids: Token ids, the same number for each row. Empty rows are unused; they read zeros at position 0, since
+                their own position may be past the model's last.
+            types: Token types; empty for a model without them.
+            cache: What was read before; it grows by these tokens.
+
+        Returns:
+            The logits after the last token of each row, (rows, vocabulary).
+
+        Raises:
+            RuntimeError: If the model does not keep keys and values in the cache.
+        """
+        new = max(map(len, ids))
+        end = cache.length + new
+        begins = [cache.length - start if row else None for row, start in zip(ids, cache.starts, strict=True)]
+        positions = [[0] * new if begin is None else [*range(begin, begin + new)] for begin in begins]
+        logits = self.forward(
+            self._tensor(ids, new),
+            self._tensor(types, new) if any(types) else None,
+            self._tensor(positions, new),
+            cache,
+        )
+        if cache.length != end:
+            raise RuntimeError("this model does not keep keys and values as others do: give use_cache=False")
+        return logits
+
+    def choose(self, rows: Sequence[Row], logits: torch.Tensor) -> None:
+        """Chooses the next token of each row; an error of a logits processor ends only its request.
+
+        Args:
+            rows: The responses.
+            logits: What the model gives for the next token of each, (rows, vocabulary).
+        """
+        logits = logits.float()
+        totals = logits.logsumexp(-1).tolist()
+        tokens: list[int] = logits.argmax(-1).tolist()
+        for number, row in enumerate(rows):
+            if not row.sampler.is_plain:
+                try:
+                    tokens[number] = row.sampler.choose(row.ids, logits[number : number + 1])
+                except Exception as error:
+                    row.request.error = error
+        scores = logits.gather(1, torch.tensor(tokens, device=logits.device)[:, None])[:, 0].tolist()
+        top = [_top(row.request.alternatives, row_logits) for row, row_logits in zip(rows, logits, strict=True)]
+        # All at once, so that Ctrl-C finds either none or all of them one token further.
+        for row, token, score, total, others in zip(rows, tokens, scores, totals, top, strict=True):
+            if row.request.error is None:
+                row.add(token, score - total, [(other, other_score - total) for other, other_score in others])
+        for request in dict.fromkeys(row.request for row in rows):
+            request.progress += 1
+
+    def _tensor(self, rows: Sequence[Sequence[int]], length: int) -> torch.Tensor:
+        return torch.tensor([row or [0] * length for row in rows], device=self._hf_model.device)
+
+
+def _top(count: int, logits: torch.Tensor) -> list[tuple[int, float]]:
+    """Returns the ids and logits of the most probable tokens."""
+    if not count:
+        return []
+    values, ids = logits.topk(count)
+    return [*zip(ids.tolist(), values.tolist(), strict=True)]
