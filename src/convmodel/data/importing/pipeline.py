@@ -1,6 +1,6 @@
 """Importing: from exports and data of any shape to clean, split conversations in files that training reads.
 
-Owns: the order of the steps, and the account of an import: whatever came in went out or is counted.
+Owns: the order of the steps, and the summary of an import: all input is either written or counted.
 """
 
 import itertools
@@ -33,13 +33,13 @@ class ImportOptions:
     """How to import.
 
     Attributes:
-        format: The export or shape of the data, one of `FORMATS` or `SHAPES`; by default recognised.
-        on_error: Whether bad data ends the import, or is left out and counted.
-        gap: The pause after which a new conversation begins; None to choose it from the data.
-        segmenting: The rest of how messages become conversations.
-        cleaning: What a conversation must be to be kept.
-        shares: How much goes to training, validation and test.
-        seed: What a random split begins with.
+        format: The export or shape of the data, one of `FORMATS` or `SHAPES`; detected by default.
+        on_error: Whether invalid data stops the import, or is left out and counted.
+        gap: The pause after which a new conversation starts; None to choose it from the data.
+        segmenting: How messages become conversations, apart from the gap.
+        cleaning: What a conversation must satisfy to be kept.
+        shares: Shares of training, validation and test.
+        seed: The seed of a random split.
         split_by: `time`, `random`, or `auto`.
     """
 
@@ -54,28 +54,28 @@ class ImportOptions:
 
     def __post_init__(self) -> None:
         if self.segmenting.merge_others and self.segmenting.me is None:
-            raise ConfigError("merge_others needs to know who is not another: give me too")
+            raise ConfigError("merge_others needs the speaker to learn: set me too")
         if self.format not in (AUTO, *FORMATS, *SHAPES):
             raise ConfigError(f"there is no format {self.format}; there are {AUTO}, {', '.join((*FORMATS, *SHAPES))}")
 
 
 @dataclass(slots=True)
 class ImportSummary:
-    """What came in, what was left out and why, and what went out.
+    """Counts of what was read, what was left out and why, and what was written.
 
     Attributes:
-        formats: How many files (or folders that are one export) had which format or shape.
+        formats: Files (or folders that are one export) by format or shape.
         entries: Messages of chat exports, and rows of other data.
-        dropped_entries: How many of them were left out, by reason.
-        problems: How many could not be read, and were left out.
+        dropped_entries: Entries that were left out, by reason.
+        problems: Entries that could not be read and were left out.
         first_problems: What was wrong with the first of them.
-        speakers: How many messages the people of chat exports wrote.
-        conversations: How many conversations were made.
-        dropped: How many of them were left out, by reason.
-        masked: How many pieces of personal data were masked, by kind.
-        written: How many conversations each file has.
-        turns: How many turns they have.
-        notes: What was found out on the way, for the user.
+        speakers: Messages in chat exports by speaker.
+        conversations: Conversations before cleaning.
+        dropped: Conversations that were left out, by reason.
+        masked: Masked pieces of personal data, by kind.
+        written: Conversations by file.
+        turns: Turns in all files.
+        notes: Notes for the user, such as the gap and the split that were chosen.
     """
 
     formats: Counter[str] = field(default_factory=Counter)
@@ -92,9 +92,9 @@ class ImportSummary:
     notes: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        """The summary as JSON holds it."""
-        found = {setting.name: getattr(self, setting.name) for setting in fields(self)}
-        return {name: dict(value) if isinstance(value, Counter) else value for name, value in found.items()}
+        """Returns the summary for JSON."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {name: dict(value) if isinstance(value, Counter) else value for name, value in values.items()}
 
 
 def import_conversations(
@@ -106,14 +106,13 @@ def import_conversations(
     """Reads chats and conversations, cleans and splits them, and writes `train`, `valid` and `test.jsonl`.
 
     Args:
-        sources: Files, folders, `-` for standard input, or datasets of the hub.
+        sources: Files, folders, `-` for standard input, or data sets on the Hub.
         output: The folder to write; files of those names in it are replaced, all or none.
-        options: How.
-        progress: Called now and then with the number of conversations that were cleaned so far.
+        options: The options; by default `ImportOptions()`.
+        progress: Called from time to time with the number of conversations cleaned so far.
 
     Raises:
-        ConversationError: If something cannot be read, nothing is left, or conversations of the training data came
-            back in another part.
+        ConversationError: If something cannot be read, nothing is left, or a part duplicates conversations of another.
         SaveError: If the folder cannot be written.
         MissingExtraError: If datasketch is not installed.
     """
@@ -124,9 +123,11 @@ def import_conversations(
     how = _segmenting(options, chats, summary)
     summary.speakers = speakers_of(chats)
     cleaner = Cleaner(options.cleaning, people=summary.speakers)
-    made = itertools.chain(segment(chats, how, summary.dropped) if chats else (), _with_me(others, how, summary))
+    conversations = itertools.chain(
+        segment(chats, how, summary.dropped) if chats else (), _with_me(others, how, summary)
+    )
     kept = []
-    for conversation in _named(cleaner.clean(made), options, summary):
+    for conversation in _named(cleaner.clean(conversations), options, summary):
         kept.append(conversation)
         if progress and not len(kept) % 100:
             progress(len(kept))
@@ -145,14 +146,14 @@ def import_conversations(
 
 
 def _near(options: ImportOptions) -> float | None:
-    """Repeats stay on one side of the split whether or not they are left out."""
+    """Returns the threshold for splitting: duplicates stay in one part even if they are kept."""
     return NEAR if options.cleaning.near_duplicates is None else options.cleaning.near_duplicates
 
 
 def _read(
     sources: Sequence[str | Path], options: ImportOptions, problems: Problems, summary: ImportSummary
 ) -> tuple[list[Chat], Iterator[Conversation]]:
-    """Reads all chats, since what parts them is chosen from all; other data is read when it is asked for."""
+    """Reads all chats, since the gap is chosen from all of them; other data is read lazily."""
     chats: list[Chat] = []
     readers: list[ConversationReader] = []
     for source in sources:
@@ -161,13 +162,13 @@ def _read(
                 shape = options.format if options.format in SHAPES else AUTO
                 readers.append(ConversationReader(path, shape=shape, on_error=options.on_error))
                 continue
-            found = list(format.read(Path(path), problems))
+            own = list(format.read(Path(path), problems))
             summary.formats[format.name] += 1
-            summary.entries += sum(chat.entries for chat in found)
-            for chat in found:
+            summary.entries += sum(chat.entries for chat in own)
+            for chat in own:
                 summary.dropped_entries += chat.dropped
                 summary.notes += [note for note in chat.notes if note not in summary.notes]
-            chats += found
+            chats += own
     summary.entries += problems.count
     return chats, itertools.chain.from_iterable(_rows(reader, problems, summary) for reader in readers)
 
@@ -188,7 +189,7 @@ def _rows(reader: ConversationReader, problems: Problems, summary: ImportSummary
 
 
 def _recognised(source: str | Path, name: str, summary: ImportSummary) -> Iterator[tuple[str | Path, Format | None]]:
-    """Finds out what a source is: one export, a folder of several, or data of another shape."""
+    """Detects what a source is: one export, a folder of several, or data of another shape."""
     path = Path(source)
     if name in FORMATS:
         inside = [] if FORMATS[name].matches(path) or not path.is_dir() else sorted(path.rglob("*"))
@@ -205,7 +206,7 @@ def _recognised(source: str | Path, name: str, summary: ImportSummary) -> Iterat
         yield path, format
     elif path.suffix and not is_data_file(path):
         raise ConversationError(
-            f"{path} is no chat export that is recognised ({', '.join(FORMATS)}), and no file of another shape, which "
+            f"{path} is not a known chat export ({', '.join(FORMATS)}) and not a file of another shape, which "
             "end in .jsonl, .csv and so on: look at its first lines, or name its format (--format)"
         )
     else:
@@ -213,7 +214,7 @@ def _recognised(source: str | Path, name: str, summary: ImportSummary) -> Iterat
 
 
 def _folder(folder: Path, summary: ImportSummary) -> Iterator[tuple[Path, Format | None]]:
-    """Looks through a folder and the folders in it; what it does not know it leaves alone and counts."""
+    """Yields the exports and data files in a folder and its subfolders; other files are ignored and counted."""
     taken: list[Path] = []
     unknown = 0
     for path in [folder, *sorted(folder.rglob("*"))]:
@@ -227,13 +228,13 @@ def _folder(folder: Path, summary: ImportSummary) -> Iterator[tuple[Path, Format
         else:
             unknown += path.is_file()
     if not taken:
-        data_files(folder)  # says what it takes
+        data_files(folder)  # raises the error
     if unknown:
-        summary.notes.append(f"{unknown:,} files in {folder} are of no known format and were left alone")
+        summary.notes.append(f"{unknown:,} files in {folder} have no known format and were ignored")
 
 
 def _whole(folder: Path) -> Format | None:
-    """Returns the format of a folder that is one export as a whole: nothing in it is of another kind."""
+    """Returns the format of a folder that is one export: everything in it is of one kind."""
     format = recognised(folder)
     for path in folder.rglob("*") if format else ():
         if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts):
@@ -248,12 +249,12 @@ def _segmenting(options: ImportOptions, chats: Sequence[Chat], summary: ImportSu
     if options.gap is not None or not timed:
         return replace(options.segmenting, gap=options.gap or options.segmenting.gap)
     gap, why = choose_gap(chats)
-    summary.notes.append(f"a new conversation begins after a pause of more than {show_gap(gap)}, {why}")
+    summary.notes.append(f"a new conversation starts after a pause of more than {show_gap(gap)}, {why}")
     return replace(options.segmenting, gap=gap)
 
 
 def _with_me(conversations: Iterable[Conversation], how: Segmenting, summary: ImportSummary) -> Iterator[Conversation]:
-    """Leaves out what holds nothing to learn: the speaker to learn says nothing in it."""
+    """Leaves out conversations in which the speaker to learn says nothing."""
     for conversation in conversations:
         if how.me is None or how.me in conversation.turn_speakers[conversation.pinned :]:
             yield rename(conversation, how)
@@ -266,7 +267,7 @@ def _named(
 ) -> Iterator[Conversation]:
     for number, conversation in enumerate(conversations, 1):
         summary.turns += len(conversation.turns) - conversation.pinned
-        # The place of a message names a file, which is often called after a person.
+        # An id contains the name of a file, which is often a person's name.
         yield replace(conversation, id=f"{number:06d}") if options.cleaning.redact else conversation
 
 

@@ -1,4 +1,4 @@
-"""From the messages of chats to conversations: where one ends, what is one turn, and who is who.
+"""From the messages of chats to conversations: where one ends, what is one turn, and who speaks.
 
 Owns: gaps, joined turns, and the names that speakers have in training. Knows no file format.
 """
@@ -15,12 +15,12 @@ from convmodel.data.importing.exports.messages import Chat, Message
 from convmodel.errors import ConfigError, ConversationError
 
 DEFAULT_GAP = timedelta(hours=1)
-"""The pause between conversations where there are too few pauses to tell from."""
+"""The pause between conversations if there are too few pauses to choose from."""
 
 ROUND_GAPS = tuple(
     timedelta(minutes=minutes) for minutes in (10, 15, 20, 30, 45, 60, 120, 180, 240, 360, 480, 720, 1440)
 )
-"""The pauses that are chosen from, since a reader remembers them."""
+"""The durations to which a chosen gap is rounded."""
 
 _ENOUGH = 50  # pauses, to tell two kinds apart
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -31,10 +31,10 @@ class Segmenting:
     """How messages become conversations.
 
     Attributes:
-        gap: The pause after which a new conversation begins.
-        me: The speaker to learn, who becomes `assistant`; None leaves all names as they are.
-        merge_others: Whether all others become `user`, for models that tell only two speakers apart.
-        keep_messages: Whether messages of one speaker in a row stay turns of their own.
+        gap: The pause after which a new conversation starts.
+        me: The speaker to learn, who becomes `assistant`; None keeps all names.
+        merge_others: Whether all others become `user`, for models with only two speakers.
+        keep_messages: Whether consecutive messages of one speaker stay separate turns.
     """
 
     gap: timedelta = DEFAULT_GAP
@@ -47,7 +47,7 @@ def parse_gap(text: str) -> timedelta:
     """Reads a duration such as `30m`, `1h` or `2d`.
 
     Raises:
-        ConfigError: If it is none.
+        ConfigError: If the text is not a duration.
 
     Example:
         >>> parse_gap("90m")
@@ -72,7 +72,7 @@ def show_gap(gap: timedelta) -> str:
 
 
 def choose_gap(chats: Iterable[Chat]) -> tuple[timedelta, str]:
-    """Chooses the pause that parts conversations from the pauses between messages.
+    """Chooses the gap between conversations from the pauses between messages.
 
     Pauses are of two kinds, within and between conversations. The threshold is Otsu's, which makes the variance
     between the two kinds largest (N. Otsu 1979, "A threshold selection method from gray-level histograms"), over the
@@ -90,7 +90,7 @@ def choose_gap(chats: Iterable[Chat]) -> tuple[timedelta, str]:
     )
     telling = sorted(math.log(pause) for pause in pauses if 60 <= pause <= 7 * 86400)
     if len(telling) < _ENOUGH:
-        return DEFAULT_GAP, f"since {len(telling)} pauses of a minute or more are too few to tell from"
+        return DEFAULT_GAP, f"since {len(telling)} pauses of a minute or more are too few to choose from"
     total, below, best, threshold = sum(telling), 0.0, -1.0, telling[0]
     for number, (pause, following) in enumerate(pairwise(telling), 1):
         below += pause
@@ -108,20 +108,20 @@ def speakers_of(chats: Iterable[Chat]) -> Counter[str]:
 
 
 def silent(me: str) -> str:
-    """Says why a conversation without the speaker to learn is left out."""
+    """Returns the reason for leaving out a conversation without the speaker to learn."""
     return f"{me} says nothing"
 
 
 def segment(chats: Sequence[Chat], how: Segmenting, dropped: Counter[str] | None = None) -> Iterator[Conversation]:
-    """Cuts chats into conversations, each called by the place of its first message.
+    """Cuts chats into conversations, whose ids are the places of their first messages.
 
     Args:
-        chats: What was said.
-        how: The gap, and the names that speakers get.
-        dropped: Counts the conversations that are left out, since the speaker to learn says nothing in them.
+        chats: The chats.
+        how: The gap, and the names of speakers.
+        dropped: Counts the conversations that are left out because the speaker to learn says nothing.
 
     Raises:
-        ConversationError: If the speaker to learn says nothing; the message lists who does.
+        ConversationError: If the speaker to learn never speaks; the message lists who does.
     """
     if how.me is not None and how.me not in (speakers := speakers_of(chats)):
         listed = ", ".join(f"{name} ({count:,})" for name, count in speakers.most_common(10))
@@ -145,7 +145,7 @@ def segment(chats: Sequence[Chat], how: Segmenting, dropped: Counter[str] | None
 
 
 def rename(conversation: Conversation, how: Segmenting) -> Conversation:
-    """Gives the speakers of a conversation that was one already the names they have in training."""
+    """Gives the speakers of a complete conversation their names in training."""
     free = dict.fromkeys(conversation.turn_speakers[conversation.pinned :])
     names = _names(free, how)
     who = [
@@ -157,7 +157,7 @@ def rename(conversation: Conversation, how: Segmenting) -> Conversation:
 
 
 def _names(speakers: dict[str, None], how: Segmenting) -> dict[str, str]:
-    """Names the speakers of a chat: who is to be learned is the assistant, one other alone is the user."""
+    """Names the speakers of a chat: the speaker to learn is the assistant, a single other one the user."""
     if how.me is None:
         return {name: name for name in speakers}
     user, assistant = DEFAULT_SPEAKERS

@@ -99,7 +99,7 @@ def test_every_source_is_recognised_and_added_up(tmp_path: Path) -> None:
     assert summary.conversations == 30 + 30 + 10 + 1
     assert summary.dropped == {"exact duplicate": 30}
     assert sum(summary.written.values()) == 41
-    assert f"1 files in {inbox} are of no known format and were left alone" in summary.notes
+    assert f"1 files in {inbox} have no known format and were ignored" in summary.notes
 
 
 def test_the_summary_adds_up(tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_too_few_conversations_for_the_parts_name_the_cure(tmp_path: Path) -> No
 def test_a_file_that_is_nothing_known_names_what_is(tmp_path: Path) -> None:
     (tmp_path / "diary.txt").write_text("Dear diary, it rained.")
 
-    with pytest.raises(ConversationError, match=r"diary.txt is no chat export that is recognised \(whatsapp, "):
+    with pytest.raises(ConversationError, match=r"diary.txt is not a known chat export \(whatsapp, "):
         import_conversations([tmp_path / "diary.txt"], tmp_path / "data")
 
 

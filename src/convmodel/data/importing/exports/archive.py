@@ -34,13 +34,6 @@ def json_files(path: Path) -> list[tuple[str, Path]]:
 
     Raises:
         ConversationError: If there is nothing at the path, or it is a damaged zip.
-
-    Example:
-        >>> import tempfile
-        >>> folder = Path(tempfile.mkdtemp())
-        >>> _ = (folder / "result.json").write_text("{}")
-        >>> [name for name, _ in json_files(folder)]
-        ['result.json']
     """
     try:
         if path.is_dir():
@@ -69,13 +62,6 @@ def export_files(path: Path, is_export: Callable[[Path], bool], wanted: str) -> 
 
     Raises:
         ConversationError: If there is none.
-
-    Example:
-        >>> import tempfile
-        >>> file = Path(tempfile.mkdtemp()) / "result.json"
-        >>> _ = file.write_text("{}")
-        >>> [name for name, _ in export_files(file.parent, lambda file: True, "export")]
-        ['result.json']
     """
     files = json_files(path)
     if not any(file == path for _, file in files):
@@ -90,13 +76,6 @@ def json_values(path: Path, files: list[tuple[str, Path]], problems: Problems) -
 
     Raises:
         ConversationError: If the path itself is a file that cannot be read, or problems are errors.
-
-    Example:
-        >>> import tempfile
-        >>> file = Path(tempfile.mkdtemp()) / "result.json"
-        >>> _ = file.write_text("{}")
-        >>> [value for _, _, value in json_values(file, [("result.json", file)], Problems())]
-        [{}]
     """
     for name, file in files:
         try:
@@ -114,13 +93,6 @@ def read_file(file: Path) -> Any:
 
     Raises:
         ConversationError: If it cannot be read, or is no JSON.
-
-    Example:
-        >>> import tempfile
-        >>> file = Path(tempfile.mkdtemp()) / "result.json"
-        >>> _ = file.write_text("{}")
-        >>> read_file(file)
-        {}
     """
     try:
         return read_json(file)

@@ -37,12 +37,7 @@ _CITATION = re.compile(
 
 
 def matches(path: Path) -> bool:
-    """Tells whether this is an export of ChatGPT or Claude: `conversations.json`, its folder, or the zip.
-
-    Example:
-        >>> matches(Path("no such file"))
-        False
-    """
+    """Tells whether this is an export of ChatGPT or Claude: `conversations.json`, its folder, or the zip."""
     return any(_is_export(file) for file in candidates(path, _FILE))
 
 

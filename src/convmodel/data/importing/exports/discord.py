@@ -33,12 +33,7 @@ _MENTION = re.compile(r"<@!?(\d+)>")
 
 
 def matches(path: Path) -> bool:
-    """Tells whether this is an export of DiscordChatExporter: one JSON file, or a folder of them.
-
-    Example:
-        >>> matches(Path("no such file"))
-        False
-    """
+    """Tells whether this is an export of DiscordChatExporter: one JSON file, or a folder of them."""
     return any(_is_export(file) for file in candidates(path))
 
 

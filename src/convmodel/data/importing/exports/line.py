@@ -58,12 +58,7 @@ class _Part:
 
 
 def matches(path: Path) -> bool:
-    """Tells whether a file begins as LINE's export of a chat: with its title, or with a day and entries below it.
-
-    Example:
-        >>> matches(Path("no such file.txt"))
-        False
-    """
+    """Tells whether a file begins as LINE's export of a chat: with its title, or with a day and entries below it."""
     lines = first_lines(path)
     titled = bool(lines and _TITLE.fullmatch(lines[0]))
     begun = titled or bool(lines and _day(lines[0], 1))

@@ -45,12 +45,7 @@ _NOTICE = re.compile(
 
 
 def matches(path: Path) -> bool:
-    """Tells whether this is an export of Messenger or Instagram: a file, the folder of a chat, or all of it.
-
-    Example:
-        >>> matches(Path("no such file"))
-        False
-    """
+    """Tells whether this is an export of Messenger or Instagram: a file, the folder of a chat, or all of it."""
     numbered = candidates(path, rf"(.*/)?{_NUMBERED.pattern}")
     return any(_is_export(file) for file in numbered or candidates(path))
 

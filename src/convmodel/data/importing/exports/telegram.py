@@ -52,12 +52,7 @@ _MEDIA = (
 
 
 def matches(path: Path) -> bool:
-    """Tells whether this is an export of Telegram Desktop: `result.json`, or its folder.
-
-    Example:
-        >>> matches(Path("no such file"))
-        False
-    """
+    """Tells whether this is an export of Telegram Desktop: `result.json`, or its folder."""
     return any(_is_export(file) for file in candidates(path, _RESULT))
 
 

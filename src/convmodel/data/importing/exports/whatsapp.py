@@ -45,12 +45,7 @@ _BROKEN = (BadZipFile, EOFError, NotImplementedError, RuntimeError, UnicodeDecod
 
 
 def matches(path: Path) -> bool:
-    """Tells whether a file begins as WhatsApp's export of a chat, or is a zip of one.
-
-    Example:
-        >>> matches(Path("no such file.txt"))
-        False
-    """
+    """Tells whether a file begins as WhatsApp's export of a chat, or is a zip of one."""
     lines = _zipped_lines(path) if _is_zip(path) else first_lines(path)
     return any(style.fullmatch(line) for line in lines[:10] for style in _STYLES)
 
