@@ -206,7 +206,7 @@ def test_a_folder_that_cannot_be_written_is_an_error_of_ours(tmp_path: Path) -> 
 def test_options_are_checked() -> None:
     with pytest.raises(ConfigError, match="there is no format icq; there are auto, whatsapp"):
         ImportOptions(format="icq")
-    with pytest.raises(ConfigError, match="merge_others needs to know"):
+    with pytest.raises(ConfigError, match="merge_others needs the speaker to learn"):
         ImportOptions(segmenting=Segmenting(merge_others=True))
 
 
