@@ -80,14 +80,14 @@ def _finite(value: Any) -> Any:
 
 
 def print_table(
-    columns: Sequence[str], rows: Sequence[Sequence[str]], *, to: Console | None = None, text: bool = False
+    columns: Sequence[str], rows: Sequence[Sequence[str | Text]], *, to: Console | None = None, text: bool = False
 ) -> None:
     """Prints a table of results: numbers aligned to the right, or, with `text`, wrapped text."""
-    table = Table(*columns[:1], box=None, pad_edge=False, header_style="bold", leading=int(text))
-    for name in columns[1:]:
-        table.add_column(name, justify="left" if text else "right")
+    table = Table(box=None, pad_edge=False, header_style="bold", leading=int(text))
+    for index, name in enumerate(columns):
+        table.add_column(Text(name), justify="right" if index and not text else "left", overflow="fold")
     for row in rows:
-        table.add_row(*map(Text, row) if text else row)
+        table.add_row(*(Text.assemble(cell) for cell in row))
     (to or Console(quiet=RANK > 0)).print(table)
 
 

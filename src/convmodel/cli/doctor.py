@@ -132,12 +132,8 @@ def _print(examination: "Examination", windows: "list[list[ShownToken]]", number
     }
     print_table(("", *SPREAD_NAMES), [(name, *spread_row(values)) for name, values in spread.items()], to=screen)
     screen.print()
-    table = Table("speaker", box=None, pad_edge=False, header_style="bold")
-    for name in ("turns", "tokens"):
-        table.add_column(name, justify="right")
-    for name, turns, tokens in statistics.by_speaker():
-        table.add_row(Text(visible_line(name)), f"{turns:,}", f"{tokens:,}")
-    screen.print(table)
+    speakers = [(visible_line(name), f"{turns:,}", f"{tokens:,}") for name, turns, tokens in statistics.by_speaker()]
+    print_table(("speaker", "turns", "tokens"), speakers, to=screen)
     screen.print()
     _print_checks(examination.checks, screen)
     if examination.estimate is not None:

@@ -27,7 +27,13 @@ TemperatureOption = Annotated[
 TopPOption = Annotated[
     float, Option(min=0.01, max=1.0, help="Sample from the most likely tokens with this total probability.")
 ]
-MaxNewTokensOption = Annotated[int | None, Option(min=1, help="Maximum length of a response in tokens.")]
+MaxNewTokensOption = Annotated[
+    int | None,
+    Option(
+        min=1,
+        help="Maximum length of a response in tokens. [default: 128, or a quarter of the model's positions if fewer]",
+    ),
+]
 JsonOption = Annotated[bool, Option("--json", help="Print the result as JSON.")]
 
 

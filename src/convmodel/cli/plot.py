@@ -3,21 +3,18 @@
 Owns: the printed comparison. The curves are `report.curves_file`'s. Does not import torch.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 from typer import Argument, Option
 
-from convmodel.cli.console import console, print_json, print_message
+from convmodel.cli.console import console, print_json, print_message, print_table
 from convmodel.cli.model_options import JsonOption
 from convmodel.errors import ConfigError, SaveError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from convmodel.training.metrics_reader import Metrics
 
 
@@ -75,16 +72,7 @@ def _print(runs: "Sequence[Metrics]") -> None:
     from convmodel.layout.token_view import visible_line
     from convmodel.report.run_comparison import differing_settings, run_metrics
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("", overflow="fold")
-    for run in runs:
-        table.add_column(Text(visible_line(run.name)), justify="right", overflow="fold")
-    for row in run_metrics(runs):
-        table.add_row(*row)
-    differing = differing_settings(runs)
-    if differing:
-        table.add_row()
-        table.add_row(Text("settings that differ", style="bold"))
-    for row in differing:
-        table.add_row(*(Text(cell) for cell in row))
-    Console().print(table)
+    rows: list[Sequence[str | Text]] = [*run_metrics(runs)]
+    if differing := differing_settings(runs):
+        rows += [(), (Text("settings that differ", style="bold"),), *differing]
+    print_table(("", *(visible_line(run.name) for run in runs)), rows)

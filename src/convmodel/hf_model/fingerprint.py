@@ -7,13 +7,6 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -58,6 +51,8 @@ def weights_version(hf_model: "PreTrainedModel") -> tuple[Any, ...]:
 
     torch counts the changes made to a tensor in place, but not those of fused optimizers, which change every number.
     """
+    import torch  # here, because commands that load no model read `differences` above
+
     weights = [*hf_model.parameters()]
     numbers = [
         weight.detach()[tuple(size // 2 for size in weight.shape)].float()
@@ -74,6 +69,8 @@ _PIECES = 16  # numbers of each weight that tell a base from another
 
 def base_fingerprint(hf_model: "PreTrainedModel") -> str:
     """Hashes the first numbers of each weight, in bfloat16, so that a model may be loaded in that or in float32."""
+    import torch
+
     found = hashlib.sha256()
     for name, weight in sorted(hf_model.named_parameters()):
         piece = weight.detach().flatten()[:_PIECES].to("cpu", torch.bfloat16)
