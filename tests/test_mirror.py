@@ -37,7 +37,6 @@ ELSEWHERE = {
     # What the readers of chat exports share: read through each of them.
     "data/importing/exports/archive.py": ("unit/data/importing/test_pipeline.py", "zip"),
     "data/importing/exports/dates.py": ("unit/data/importing/exports/test_whatsapp.py", "date"),
-    "data/importing/exports/formats.py": ("unit/data/importing/test_pipeline.py", "recognised"),
     "data/importing/exports/json_fields.py": ("unit/data/importing/exports/test_json_exports.py", "json"),
     "data/importing/exports/messages.py": ("unit/data/importing/exports/test_whatsapp.py", "Message"),
     "data/importing/exports/text_lines.py": ("unit/data/importing/exports/test_json_exports.py", "text_lines"),
@@ -48,15 +47,11 @@ ELSEWHERE = {
     # Parts of one thing, which is tested as a whole: the engine, a report, the trainer.
     "data/windows/encoding.py": ("unit/data/windows/test_store.py", "encode_windows"),
     "errors.py": ("unit/server/test_errors.py", "ContextTooLongError"),
-    "generation/engine/batch.py": ("unit/generation/engine/test_engine.py", "rows"),
     "generation/engine/forward.py": ("unit/generation/engine/test_engine.py", "HFForward"),
-    "generation/engine/kv_cache.py": ("unit/generation/engine/test_engine.py", "KVCache"),
     "generation/engine/lean_gpt2.py": ("unit/generation/engine/test_engine.py", "LeanGPT2"),
-    "generation/engine/prefix_cache.py": ("unit/generation/engine/test_engine.py", "PrefixCache"),
     "generation/engine/request.py": ("unit/generation/engine/test_engine.py", "Request"),
     "generation/hf_generate.py": ("unit/generation/test_respond.py", "transformers"),
     "generation/output.py": ("unit/generation/test_respond.py", "ConversationModelOutput"),
-    "generation/response_text.py": ("unit/generation/test_respond.py", "finish_reason"),
     "generation/responses_file.py": ("unit/generation/test_batched.py", "write_responses"),
     "hf_model/embedding.py": ("unit/test_model.py", "separator"),
     "hf_model/eval_mode.py": ("unit/test_model.py", "training"),
