@@ -56,7 +56,7 @@ def test_chat_survives_an_interrupted_response(
         finally:
             chunks.close()
 
-    chat._show(interrupted())
+    chat._print_response(interrupted())
 
     assert session.turns == ["Hello", "How"]
     assert "interrupted" in capfd.readouterr().err
