@@ -1,42 +1,41 @@
-"""Conversations: checked turns and who speaks them.
+"""Conversations: validated turns and their speakers.
 
-Owns: what a conversation is, its speakers' numbers, who speaks next, its turns' weights, and the border to
-role/content messages.
-Does not know tokens, files or models.
+Owns: what a conversation is, the order of its speakers, who speaks next, the weights of its turns, and conversion from
+and to role/content messages. Does not know tokens, files or models.
 """
 
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from itertools import accumulate
+from itertools import accumulate, takewhile
 from typing import Any, TypeAlias
 
 from convmodel.errors import ConversationError
 
 DEFAULT_SPEAKERS = ("user", "assistant")
-"""Who speaks in a plain list of strings, in turn; the roles of exported messages."""
+"""The alternating speakers of a plain list of strings."""
 
 PINNED_ROLES = frozenset({"system", "developer", "persona"})
-"""Roles whose leading messages stay in the context however long the conversation grows."""
+"""Roles whose leading messages always stay in the context."""
 
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """Ordered turns, the speaker of each, and how many leading turns are pinned.
+    """An ordered list of turns, with the speaker of each.
 
     Attributes:
-        turns: What is said, in order; at least one, none of them empty.
-        speakers: Who says it, one name a turn; left out, two speakers take turns.
-        pinned: How many leading turns (a system message, a persona) are context that is never left out and
-            never a target of training.
-        id: Where the conversation comes from, for messages about it; two that say the same are equal.
-        started_at: When it began, if that is known; it does not matter to equality either.
-        weights: How much each turn counts in training: 1 as usual, 0 not at all, any number from 0 up. Where all are 1
-            it is None, so that a conversation is equal to one without weights.
+        turns: The texts of the turns, in order; at least one, none empty.
+        speakers: The speaker's name for each turn; by default `user` and `assistant` alternate.
+        pinned: How many leading turns (a system message, a persona) always stay in the context and are never training
+            targets.
+        id: Where the conversation comes from, for messages; ignored by comparisons.
+        started_at: When the conversation began, if known; ignored by comparisons.
+        weights: The weight of each turn in training: 1 by default, 0 to leave it out. None if all are 1, so that the
+            conversation equals one without weights.
 
     Raises:
-        ConversationError: If there is no turn, a turn is empty or not a string, or the numbers do not match.
+        ConversationError: If there is no turn, a turn is empty or not a string, or the lengths do not match.
 
     Example:
         >>> conversation = Conversation(["Hello", "How are you"])
@@ -68,7 +67,7 @@ class Conversation:
 
     @classmethod
     def of(cls, value: "ConversationLike") -> "Conversation":
-        """Makes a conversation of a list of strings or of role/content messages; returns one as it is.
+        """Converts a list of strings or of role/content messages; returns a `Conversation` unchanged.
 
         Raises:
             ConversationError: If the value is neither, or is malformed.
@@ -91,12 +90,12 @@ class Conversation:
 
     @classmethod
     def from_messages(cls, messages: Sequence[Mapping[str, Any]], *, id: str | None = None) -> "Conversation":
-        """Reads messages of the form `{"role": ..., "content": ...}`; leading system messages are pinned.
+        """Converts messages of the form `{"role": ..., "content": ...}`; leading system messages are pinned.
 
-        A message may have a `weight`; one that has none, or null, weighs 1.
+        A message may have a `weight`; the default, also for null, is 1.
 
         Raises:
-            ConversationError: If a message lacks its role or content, or its weight is no number from 0 up.
+            ConversationError: If a message has no role or content, or its weight is not a number of at least 0.
 
         Example:
             >>> Conversation.from_messages([{"role": "user", "content": "Hi"}]).speakers
@@ -106,14 +105,12 @@ class Conversation:
             if not isinstance(message, Mapping) or not {"role", "content"} <= message.keys():
                 raise ConversationError(f"message {number} needs a role and a content")
         roles = [message["role"] for message in messages]
-        is_pinned = (isinstance(role, str) and role in PINNED_ROLES for role in roles)
-        pinned = next((i for i, found in enumerate(is_pinned) if not found), len(roles))
-        given = [message.get("weight") for message in messages]
-        weights = [1 if weight is None else weight for weight in given]
+        pinned = sum(1 for _ in takewhile(lambda role: isinstance(role, str) and role in PINNED_ROLES, roles))
+        weights = [1 if message.get("weight") is None else message["weight"] for message in messages]
         return cls([message["content"] for message in messages], roles, pinned=pinned, id=id, weights=weights)
 
     def to_messages(self) -> list[dict[str, Any]]:
-        """Writes the turns as messages of the form `{"role": ..., "content": ...}`, with a `weight` if they have any.
+        """Returns the turns as messages of the form `{"role": ..., "content": ...}`, with `weight` if any.
 
         Example:
             >>> Conversation(["Hi"]).to_messages()
@@ -128,7 +125,7 @@ class Conversation:
 
     @property
     def turn_speakers(self) -> tuple[str, ...]:
-        """The speaker of each turn."""
+        """The speaker of each turn, as a tuple."""
         return tuple(self.speakers or ())
 
     @property
@@ -138,7 +135,7 @@ class Conversation:
 
     @property
     def turn_weights(self) -> tuple[float, ...]:
-        """The weight of each turn, 1 where none are given.
+        """The weight of each turn; 1 by default.
 
         Example:
             >>> Conversation(["Hi", "Hello"]).turn_weights
@@ -147,10 +144,10 @@ class Conversation:
         return (1.0,) * len(self.turns) if self.weights is None else tuple(self.weights)
 
     def next_speaker(self) -> str:
-        """Names who is expected to respond: of the others who spoke, the one who spoke last.
+        """Returns the speaker who is expected to respond: the one of the other speakers who spoke last.
 
-        While only one has spoken, it is the first name that is free for a counterpart: `assistant`, or `user` when the
-        assistant opened. After pinned turns alone it is `user`; their speakers are not expected.
+        If only one has spoken, it is `assistant`, or `user` if the assistant opened. After pinned turns alone it is
+        `user`.
 
         Example:
             >>> Conversation(["Hi", "Hello", "Me too"], ["Ann", "Bob", "Cem"]).next_speaker()
@@ -164,9 +161,7 @@ class Conversation:
         return (others or free)[0]
 
     def with_turn(self, turn: str, speaker: str | None = None) -> "Conversation":
-        """Returns the conversation with one more turn, spoken by the expected speaker unless one is named.
-
-        The turn weighs 1.
+        """Returns the conversation with one more turn, of weight 1; the speaker is by default the expected one.
 
         Example:
             >>> Conversation(["Hi"]).with_turn("Hello").speakers
@@ -180,7 +175,7 @@ class Conversation:
         )
 
     def run_lengths(self) -> list[int]:
-        """Returns how many turns each speaker says in a row; pinned turns are a row of their own.
+        """Returns the lengths of runs of consecutive turns by one speaker; a run does not extend past pinned turns.
 
         Example:
             >>> Conversation(["Hi", "Anyone?", "Yes"], ["Ann", "Ann", "Bob"]).run_lengths()
@@ -195,13 +190,12 @@ class Conversation:
         return lengths
 
     def joined(self) -> "Conversation":
-        r"""Returns the conversation with consecutive turns of one speaker made one, joined by a newline.
+        r"""Returns the conversation with consecutive turns of one speaker joined by a newline.
 
-        Pinned turns are joined only with pinned turns. Others must have one weight to become one turn: a mean would
-        train what is to be left out, and leave out half of what is to be trained.
+        Pinned turns are joined only with pinned turns. Other turns must have equal weights to be joined.
 
         Raises:
-            ConversationError: If the weights of turns that become one differ.
+            ConversationError: If the weights of turns to be joined differ.
 
         Example:
             >>> Conversation(["Hi", "Anyone?", "Yes"], ["Ann", "Ann", "Bob"]).joined().turns
@@ -227,7 +221,7 @@ class Conversation:
 
 
 ConversationLike: TypeAlias = Conversation | Sequence[str] | Sequence[Mapping[str, Any]]
-"""What callers may pass for a conversation: one, a list of turns, or a list of role/content messages."""
+"""Accepted wherever a conversation is expected: a `Conversation`, a list of turns, or role/content messages."""
 
 
 def _checked_turns(turns: Sequence[str]) -> tuple[str, ...]:
@@ -240,14 +234,14 @@ def _checked_turns(turns: Sequence[str]) -> tuple[str, ...]:
             raise ConversationError(f"turn {number} is {type(turn).__name__}, not a string")
         if not turn.strip():
             raise ConversationError(f"turn {number} is empty: leave it out, or say something")
-        if not _is_unicode(turn):
-            raise ConversationError(f"turn {number} holds half a surrogate pair, which no encoding of text can hold")
+        if not _is_encodable(turn):
+            raise ConversationError(f"turn {number} holds half a surrogate pair, which no encoding can represent")
     return tuple(turns)
 
 
 def _checked_speakers(speakers: Sequence[str], turns: int) -> tuple[str, ...]:
     if isinstance(speakers, str) or not isinstance(speakers, Sequence) or len(speakers) != turns:
-        raise ConversationError(f"speakers must name one speaker a turn: {turns} turns, speakers {speakers!r}")
+        raise ConversationError(f"speakers must have one name per turn: {turns} turns, speakers {speakers!r}")
     for number, speaker in enumerate(speakers, 1):
         if not isinstance(speaker, str) or not speaker.strip():
             raise ConversationError(f"the speaker of turn {number} is {speaker!r}, not a name")
@@ -256,15 +250,15 @@ def _checked_speakers(speakers: Sequence[str], turns: int) -> tuple[str, ...]:
 
 def _checked_weights(weights: Sequence[float], turns: int) -> tuple[float, ...] | None:
     if not isinstance(weights, Sequence) or len(weights) != turns:
-        raise ConversationError(f"weights must give one number a turn: {turns} turns, weights {weights!r}")
+        raise ConversationError(f"weights must have one number per turn: {turns} turns, weights {weights!r}")
     for number, weight in enumerate(weights, 1):
         is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
-        if not is_number or not 0 <= weight <= sys.float_info.max:  # neither infinite nor no number
-            raise ConversationError(f"the weight of turn {number} is {weight!r}: write a number from 0 up")
+        if not is_number or not 0 <= weight <= sys.float_info.max:  # neither infinite nor NaN
+            raise ConversationError(f"the weight of turn {number} is {weight!r}: it must be a number of at least 0")
     return None if all(weight == 1 for weight in weights) else tuple(map(float, weights))
 
 
-def _is_unicode(text: str) -> bool:
+def _is_encodable(text: str) -> bool:
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -1,21 +1,11 @@
-"""The errors that convmodel raises on purpose.
+"""The errors that convmodel raises on purpose: `ConvModelError` and the classes below it.
 
-Owns: the error tree. Knows nothing of what raises them.
-
-    ConvModelError
-    ├── ConversationError      a conversation that cannot be: empty, not strings, a bad line of a file
-    ├── ContextTooLongError    a turn that the model's positions cannot hold
-    ├── ConfigError            an option with a wrong name or value
-    ├── ModelLoadError         a checkpoint that is missing, incomplete, or that this version cannot honour
-    ├── SaveError              a folder that cannot be written
-    ├── GenerationError        a response that could not be made, of many that could
-    ├── MissingExtraError      an optional package that is not installed
-    └── StoppedError           a run that a signal stopped
+Does not know which code raises them.
 """
 
 
 class ConvModelError(Exception):
-    """The root: `except ConvModelError` catches whatever convmodel raises on purpose."""
+    """The base class: `except ConvModelError` catches every error that convmodel raises on purpose."""
 
 
 class ConversationError(ConvModelError, ValueError):
@@ -26,7 +16,7 @@ class ContextTooLongError(ConvModelError, ValueError):
     """A turn does not fit in the model's positions, even after all older turns were left out.
 
     Attributes:
-        problem: What does not fit, without advice; callers other than Python's give advice of their own.
+        problem: What does not fit, without advice; the server and the command line add their own.
     """
 
     def __init__(self, problem: str, fix: str = "") -> None:
@@ -35,30 +25,30 @@ class ContextTooLongError(ConvModelError, ValueError):
 
 
 class ConfigError(ConvModelError, ValueError):
-    """An option does not exist or its value makes no sense; the message names it and the cure."""
+    """An option does not exist or its value is invalid; the message names the option and the fix."""
 
 
 class ModelLoadError(ConvModelError, OSError):
-    """A checkpoint is missing, incomplete, corrupted, or laid out in a way this version cannot honour."""
+    """A checkpoint is missing, incomplete, corrupted, or in a layout that this version does not support."""
 
 
 class SaveError(ConvModelError, OSError):
-    """A folder cannot be written; what was there before is untouched."""
+    """A folder cannot be written; its previous content is unchanged."""
 
 
 class GenerationError(ConvModelError, RuntimeError):
-    """The model, or a logits processor, failed at a response; its own error is the cause."""
+    """The model or a logits processor failed while generating; the original error is `__cause__`."""
 
 
 class MissingExtraError(ConvModelError, ImportError):
-    """An optional package is not installed; the message is the command that installs it."""
+    """An optional package is not installed; the message has the command that installs it."""
 
 
 class StoppedError(ConvModelError):
-    """A signal stopped a run of training; the message says where, and how to go on.
+    """A signal stopped a training run; the message says at which step, and how to resume.
 
     Attributes:
-        signal: Its number.
+        signal: The signal's number.
     """
 
     def __init__(self, message: str, signal: int) -> None:

@@ -48,7 +48,7 @@ def test_what_is_no_conversation_is_refused_by_name(value: Any, message: str) ->
     [
         ("Hello", None, 0, "turns are a list of strings, not str"),
         (["Hi", "Hello"], ["Ann"], 0, "2 turns, speakers"),
-        (["Hi", "Yes"], "AB", 0, "one speaker a turn"),
+        (["Hi", "Yes"], "AB", 0, "one name per turn"),
         (["Hi"], [""], 0, "speaker of turn 1"),
         (["Hi", "Hello"], ["Ann", 3], 0, "speaker of turn 2 is 3"),
         (["Hi"], None, 2, "pinned is 2, but there are 1 turns"),
@@ -173,10 +173,10 @@ def test_joined_makes_one_turn_of_consecutive_ones(
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        ([1], "one number a turn: 2 turns, weights .1.$"),
-        (0.5, "one number a turn: 2 turns, weights 0.5"),
-        ("ab", "weight of turn 1 is 'a': write a number from 0 up"),
-        ([1, -0.1], "weight of turn 2 is -0.1: write a number from 0 up"),
+        ([1], "one number per turn: 2 turns, weights .1.$"),
+        (0.5, "one number per turn: 2 turns, weights 0.5"),
+        ("ab", "weight of turn 1 is 'a': it must be a number of at least 0"),
+        ([1, -0.1], "weight of turn 2 is -0.1: it must be a number of at least 0"),
         ([True, 1], "weight of turn 1 is True"),
         ([1, None], "weight of turn 2 is None"),
         ([1, math.nan], "weight of turn 2 is nan"),

@@ -1,6 +1,7 @@
-"""What convmodel needs to know of a Hugging Face model's architecture.
+"""Facts about a Hugging Face model's architecture.
 
-Owns: which architectures embed token types, and how many positions a model has. Does not load models.
+Owns: which architectures embed token types, how many positions a model has, and how long windows may be. Does not
+load models.
 """
 
 from typing import Any
@@ -10,17 +11,17 @@ from convmodel.errors import ConfigError
 EMBEDS_TOKEN_TYPES = frozenset(
     {"gpt2", "gpt_bigcode", "gpt_neo", "gptj", "codegen", "openai-gpt", "ctrl"},
 )
-"""Model types that add the embedding of the token type to each token's own; for others `token_type_ids` is either
-unknown or means something else (images, in Gemma 3)."""
+"""Model types that add an embedding of the token type to each token's embedding; for others `token_type_ids` is
+unknown or has another meaning (images, in Gemma 3)."""
 
 
 def embeds_token_types(config: Any) -> bool:
-    """Tells whether the architecture of a `PretrainedConfig` takes the speaker's index at each position."""
+    """Returns whether the architecture of a `PretrainedConfig` takes the speaker's index at each position."""
     return getattr(config, "model_type", None) in EMBEDS_TOKEN_TYPES
 
 
 def positions(config: Any) -> int | None:
-    """Returns how many positions the model of a `PretrainedConfig` has; None where its config does not say."""
+    """Returns how many positions the model of a `PretrainedConfig` has; None if its config does not say."""
     config = config.get_text_config()
     for name in ("max_position_embeddings", "n_positions", "n_ctx"):
         value = getattr(config, name, None)
@@ -30,18 +31,17 @@ def positions(config: Any) -> int | None:
 
 
 LONGEST_WINDOW = 1024
-"""The longest window by default in tokens, where a model has more positions than that."""
-
+"""The default limit of a window in tokens, for models with at least as many positions."""
 
 SHORTEST_WINDOW = 4
-"""A separator, a token, and room for a second turn's two."""
+"""Two turns of a separator and one token each."""
 
 
 def window_length(config: Any, max_length: int | None = None) -> int:
-    """Returns the longest window for a model in tokens: what the caller says, or a default.
+    """Returns the limit of a window in tokens: `max_length`, or by default the model's positions, at most 1,024.
 
     Raises:
-        ConfigError: If the model has fewer positions than the caller says, or no turn fits.
+        ConfigError: If the model has fewer positions than `max_length`, or no turn fits.
     """
     limit = positions(config)
     if max_length is None:

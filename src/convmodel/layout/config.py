@@ -1,6 +1,6 @@
-"""The layout that travels with a checkpoint: `convmodel_config.json`.
+"""The token layout as saved with a checkpoint: `convmodel_config.json`.
 
-Owns: the file's name, its fields, its format number, and refusing what this version cannot honour.
+Owns: the file's name, its fields, its format number, and refusing a layout that this version does not support.
 """
 
 import json
@@ -20,15 +20,15 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class LayoutConfig:
-    """What a checkpoint says about its token layout and the data it was trained on.
+    """The token layout of a checkpoint, and facts about the data that it was trained on.
 
     Attributes:
-        separator_id: The separator's id, the one fact that must never change.
-        separator_token: How the separator is shown; only for people.
+        separator_id: The separator's token id.
+        separator_token: The separator as text; for display only.
         use_token_types: Whether each position carries its speaker's index.
-        speakers: Names of the speakers in the training data, in order; empty where every conversation has its own.
+        speakers: Names of the speakers in the training data, in order; empty if each conversation has its own.
         loss_on: Whose turns were supervised.
-        max_length: The longest training window in tokens; None before any training.
+        max_length: The limit of training windows in tokens; None before training.
     """
 
     separator_id: int
@@ -39,7 +39,7 @@ class LayoutConfig:
     max_length: int | None = None
 
     def to_json(self) -> str:
-        """Writes the file's text, with the format number and this library's version."""
+        """Returns the file's content, with the format number and this library's version."""
         content = {"format": FORMAT, "convmodel_version": version("convmodel"), **asdict(self)}
         return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
@@ -48,7 +48,7 @@ class LayoutConfig:
         """Reads the file.
 
         Raises:
-            ModelLoadError: If it is not JSON, of a newer format, or lacks or garbles a field.
+            ModelLoadError: If it is not valid JSON, of another format, or a field is missing or invalid.
         """
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
@@ -57,7 +57,7 @@ class LayoutConfig:
                 f"{path} cannot be read: {error}; copy it again from where the model was saved"
             ) from error
         if not isinstance(content, dict) or not _is_count(content.get("format")):
-            raise ModelLoadError(f"{path} has no format number, so it is not a file that convmodel wrote")
+            raise ModelLoadError(f"{path} has no format number, so convmodel did not write it")
         if content["format"] != FORMAT:
             raise ModelLoadError(
                 f"{path} has format {content['format']}, written by convmodel {content.get('convmodel_version')}; "
@@ -67,17 +67,17 @@ class LayoutConfig:
 
     @classmethod
     def _from_fields(cls, path: Path, content: dict[str, Any]) -> "LayoutConfig":
-        known = {field.name for field in fields(cls)}
-        unknown = content.keys() - known - {"format", "convmodel_version"}
+        names = {field.name for field in fields(cls)}
+        unknown = content.keys() - names - {"format", "convmodel_version"}
         if unknown:
             raise ModelLoadError(f"{path} has fields that this version does not know: {', '.join(sorted(unknown))}")
-        missing = known - content.keys()
+        missing = names - content.keys()
         if missing:
             raise ModelLoadError(f"{path} lacks {', '.join(sorted(missing))}")
         for name, check in _CHECKS.items():
             if not check(content.get(name)):
                 raise ModelLoadError(f"{path}: {name} is {content.get(name)!r}, which no layout can have")
-        values = {name: content[name] for name in known}
+        values = {name: content[name] for name in names}
         values["speakers"] = tuple(values["speakers"])
         if not isinstance(values["loss_on"], str):
             values["loss_on"] = tuple(values["loss_on"])

@@ -1,7 +1,7 @@
-"""The token layout: where separators, types and labels stand in a sequence of token ids.
+"""The token layout: the positions of separators, types and labels in a sequence of token ids.
 
 Owns: sequences, prompts, whose turns are supervised, and leaving out whole turns. Knows token ids only, no text and no
-model. `docs/token-layout.md` shows it position by position.
+model. `docs/token-layout.md` shows the layout position by position.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,7 +11,7 @@ from convmodel.conversation import Conversation
 from convmodel.errors import ConfigError, ContextTooLongError, ConversationError
 
 IGNORED = -100
-"""The label of a position that is not a target; the value that PyTorch's cross entropy leaves out."""
+"""The label of a position that is not a target, which PyTorch's cross entropy ignores by default."""
 
 LossOn = str | Sequence[str]
 """Whose turns are supervised: `all`, `responses`, `last`, a speaker's name, or several names."""
@@ -22,12 +22,12 @@ class EncodedTurn:
     """One turn as token ids, without its separator.
 
     Attributes:
-        ids: The text's tokens.
-        type: The speaker's index, which is the token type.
+        ids: The token ids of the text.
+        type: The speaker's index, used as token type.
         text_bytes: Length of the text in UTF-8 bytes.
         pinned: Whether the turn stays when older turns are left out.
-        supervised: Whether its tokens and the separator that closes it are targets.
-        weight: How much each of these targets counts in the loss.
+        supervised: Whether its tokens and its closing separator are targets.
+        weight: The weight of these targets in the loss.
     """
 
     ids: Sequence[int]
@@ -39,7 +39,7 @@ class EncodedTurn:
 
     @property
     def cost(self) -> int:
-        """Its length in a sequence: the separator that opens it and its tokens."""
+        """The turn's length in a sequence: its opening separator and its tokens."""
         return 1 + len(self.ids)
 
 
@@ -48,10 +48,10 @@ class Prompt:
     """The encoded context that a response continues.
 
     Attributes:
-        input_ids: Separator, turn, ..., separator; one id a position.
+        input_ids: Separator, turn, ..., separator; one id per position.
         types: The speaker's index at each position; the last one is the responder's.
         left_out: How many of the oldest turns were left out to make room.
-        cut: How many tokens were cut off the beginning of the newest turn.
+        cut: How many tokens were cut from the beginning of the newest turn.
     """
 
     input_ids: list[int]
@@ -65,15 +65,14 @@ class Window:
     """One training sequence: unsupervised context turns, then supervised turns.
 
     Attributes:
-        input_ids: One id a position.
+        input_ids: One id per position.
         types: The speaker's index at each position.
-        labels: The id where the position is a target, `IGNORED` elsewhere; not shifted.
+        labels: The position's id if it is a target, else -100; not shifted.
         text_bytes: UTF-8 bytes of the supervised turns' text.
-        cut: Targets of a turn longer than a whole window that this window had to leave out, its closing separator
-            included.
-        weights: How much each position counts in the loss: its turn's weight where it is a target, 0.0 elsewhere; None
-            where every target counts 1.
-        source: The conversation it comes from, for messages about it; it does not matter to equality.
+        cut: How many targets of a turn that is longer than a window were left out, including its closing separator.
+        weights: The weight of each position in the loss: its turn's weight if it is a target, else 0.0; None if every
+            target has weight 1.
+        source: The conversation's id, for messages; ignored by comparisons.
     """
 
     input_ids: list[int]
@@ -91,32 +90,30 @@ class Window:
 
 
 def supervised_turns(conversation: Conversation, loss_on: LossOn) -> list[bool]:
-    """Tells for each turn whether it is supervised; pinned turns and those of weight 0 never are.
+    """Returns for each turn whether it is supervised; pinned turns and turns of weight 0 never are.
 
     `responses` are the turns of every second speaker, in the order in which speakers appear after the pinned turns.
 
     Raises:
-        ConfigError: If `loss_on` is neither a known word nor names.
+        ConfigError: If `loss_on` is neither one of the keywords nor speakers' names.
 
     Example:
         >>> supervised_turns(Conversation(["Hi", "Hello", "Well?"]), "responses")
         [False, True, False]
     """
-    who, pinned = conversation.turn_speakers, conversation.pinned
-    free = range(pinned, len(who))
-    if loss_on == "all":
-        chosen = set(free)
-    elif loss_on == "last":
-        chosen = {len(who) - 1}
+    speakers, pinned = conversation.turn_speakers, conversation.pinned
+    first, names = pinned, set(speakers)
+    if loss_on == "last":
+        first = max(pinned, len(speakers) - 1)
     elif loss_on == "responses":
-        responders = list(dict.fromkeys(who[pinned:]))[1::2]
-        chosen = {i for i in free if who[i] in responders}
-    else:
-        names = [loss_on] if isinstance(loss_on, str) else loss_on
-        if not isinstance(names, Sequence) or not names or any(not _is_name(name) for name in names):
+        names = set(list(dict.fromkeys(speakers[pinned:]))[1::2])
+    elif loss_on != "all":
+        chosen = [loss_on] if isinstance(loss_on, str) else loss_on
+        if not isinstance(chosen, Sequence) or not chosen or not all(map(_is_name, chosen)):
             raise ConfigError(f"loss_on is {loss_on!r}: use all, responses, last, or speakers' names")
-        chosen = {i for i in free if who[i] in names}
-    return [i in chosen and i >= pinned and weight > 0 for i, weight in enumerate(conversation.turn_weights)]
+        names = set(chosen)
+    weights = conversation.turn_weights
+    return [i >= first and name in names and weights[i] > 0 for i, name in enumerate(speakers)]
 
 
 def _is_name(value: object) -> bool:
@@ -124,10 +121,10 @@ def _is_name(value: object) -> bool:
 
 
 def require_two_speakers(names: Sequence[str]) -> None:
-    """Checks that a model without token types can tell the speakers apart, which it does by turns alone.
+    """Checks the number of speakers for a model without token types, which distinguishes them by alternation alone.
 
     Raises:
-        ConversationError: If there are more than two.
+        ConversationError: If there are more than two speakers.
     """
     speakers = dict.fromkeys(names)
     if len(speakers) > 2:
@@ -140,14 +137,14 @@ def require_two_speakers(names: Sequence[str]) -> None:
 def encoded_turns(
     conversation: Conversation, ids: Iterable[Sequence[int]], supervised: Sequence[bool] | None = None
 ) -> list[EncodedTurn]:
-    """Joins a conversation's turns with their token ids, of which it takes as many as there are turns.
+    """Returns a conversation's turns with their token ids, taking as many from `ids` as there are turns.
 
-    Without `supervised` no turn is.
+    Without `supervised`, no turn is supervised.
     """
     index = {name: number for number, name in enumerate(conversation.speaker_names)}
     chosen = supervised or [False] * len(conversation.turns)
     weights = conversation.turn_weights
-    # The ids come last: `zip` asks for no more of them than there are turns.
+    # `ids` comes last, so that `zip` takes no more of them than there are turns.
     return [
         EncodedTurn(turn_ids, index[speaker], len(turn.encode()), i < conversation.pinned, chosen[i], weights[i])
         for i, (speaker, turn, turn_ids) in enumerate(
@@ -157,7 +154,7 @@ def encoded_turns(
 
 
 def lay_out(turns: Sequence[EncodedTurn], separator: int, closing_type: int) -> tuple[list[int], list[int]]:
-    """Lays turns out as ids and types: each turn after a separator of its own type, one more separator at the end.
+    """Returns ids and types: each turn after a separator of the same type, and one more separator at the end.
 
     Example:
         >>> lay_out([EncodedTurn([7], 0), EncodedTurn([8, 9], 1)], separator=5, closing_type=0)
@@ -172,15 +169,13 @@ def lay_out(turns: Sequence[EncodedTurn], separator: int, closing_type: int) -> 
 
 
 def begin_turn(ids: Sequence[int], separator: int) -> Prompt:
-    """Lays out a first turn that has not ended.
+    """Returns the prompt for continuing the text of a first turn.
 
     Example:
         >>> begin_turn([7, 8], separator=5)
         Prompt(input_ids=[5, 7, 8], types=[0, 0, 0], left_out=0, cut=0)
     """
-    turn = EncodedTurn(ids, 0)
-    laid_out, types = lay_out([turn], separator, 0)
-    return Prompt(laid_out[:-1], types[:-1])
+    return Prompt([separator, *ids], [0] * (1 + len(ids)))
 
 
 def build_prompt(
@@ -198,13 +193,13 @@ def build_prompt(
         turns: The context's turns; at least one.
         separator: The separator's id.
         responder: The responding speaker's index.
-        budget: How many tokens the prompt may have; None for any number.
-        spare: Whenever turns must go while a conversation grows, so many go that this share of the room becomes free.
-            Prompts of a conversation then begin alike for many turns, which a cache needs.
-        cut: Whether a newest turn that alone is too long loses its beginning; otherwise it is an error.
+        budget: The limit of the prompt in tokens; None for no limit.
+        spare: When turns must be left out, leave out enough to free this share of the budget. Then the prompts of a
+            growing conversation share a prefix for many turns, which a prefix cache needs.
+        cut: Whether to cut the beginning of a newest turn that alone is too long; otherwise it is an error.
 
     Raises:
-        ContextTooLongError: If the pinned turns and the newest turn alone are too long.
+        ContextTooLongError: If the pinned turns and the newest turn do not fit.
 
     Example:
         >>> build_prompt([EncodedTurn([7], 0), EncodedTurn([8, 9], 1)], 5, 0, budget=4).input_ids
@@ -235,13 +230,13 @@ def build_prompt(
 
 
 def _first_kept(costs: Sequence[int], room: int, spare: float) -> int:
-    """Tells which turn is the first in the prompt, when the conversation has grown to all of them turn by turn."""
+    """Returns the index of the first turn in the prompt, as if the conversation had grown turn by turn."""
     first = used = 0
     for newest, cost in enumerate(costs):
         used += cost
-        most = room if used <= room else room * (1 - spare)
-        # To make room to spare, the turn just before the newest does not go.
-        while (used > room and first < newest) or (used > most and first < newest - 1):
+        limit = room if used <= room else room * (1 - spare)
+        # The turn before the newest leaves only if it does not fit, not to free spare room.
+        while (used > room and first < newest) or (used > limit and first < newest - 1):
             used -= costs[first]
             first += 1
     return first

@@ -1,6 +1,6 @@
-"""Text to token ids and nothing else: no text can become a control token.
+"""Text to token ids, such that no text becomes a control token.
 
-Owns: making, from a Hugging Face tokenizer, an encoder that has no added tokens. Knows nothing of turns or layouts.
+Owns: making an encoder without added tokens from a Hugging Face tokenizer. Knows nothing about turns or layouts.
 """
 
 import json
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 def text_encoder(hf_tokenizer: "PreTrainedTokenizerBase") -> "Tokenizer":
-    """Makes an encoder of the same vocabulary in which added tokens do not exist.
+    """Returns an encoder with the same vocabulary but without added tokens.
 
-    Hugging Face tokenizers split added tokens out of any text; the switch against it covers special tokens only and
-    is state shared by all users of the tokenizer. So this is a copy, without added tokens and without the tokens that
-    a post-processor would put around a text. Models of the same vocabulary share it, so it must not be changed. Its
-    control tokens get names that no text can spell, because a Unigram model, or a BPE model that looks whole words
-    up, would find them there too.
+    Hugging Face tokenizers split added tokens out of any text. The option against it covers special tokens only and
+    is shared by all users of the tokenizer. Therefore this is a copy, without added tokens and without the
+    post-processor that would add tokens around a text. The vocabulary entries of added tokens get random names,
+    because a Unigram model, or a BPE model that looks up whole words, would still match them. Models with the same
+    vocabulary share the copy, so it must not be changed.
 
     Raises:
         ModelLoadError: If the tokenizer is not backed by the `tokenizers` library.
@@ -40,33 +40,33 @@ def text_encoder(hf_tokenizer: "PreTrainedTokenizerBase") -> "Tokenizer":
 
 @lru_cache(maxsize=2)
 def _make_encoder(backend: str, special_tokens: frozenset[str], unknown_id: int | None) -> "Tokenizer":
-    """Makes the encoder from a serialised tokenizer; kept, since it takes half of the time of loading GPT-2."""
+    """Makes the encoder from a serialized tokenizer; cached, because it takes half of the time of loading GPT-2."""
     from tokenizers import Tokenizer
 
     state = json.loads(backend)
-    # Random, so that nobody can write a text that spells it.
+    # Random, so that no text can contain it.
     nonce = secrets.token_hex(16)
     control = {token["content"] for token in state["added_tokens"]} | special_tokens
     hidden = {token: f"{nonce}-{number}" for number, token in enumerate(sorted(control)) if not is_text(token)}
     state.update(added_tokens=[], post_processor=None, truncation=None, padding=None)
     _rename(state["model"], hidden)
     if "unk_id" in state["model"] and unknown_id is not None:
-        # transformers' T5 class counts on an unknown id of 2, which in other vocabularies ends the text.
+        # transformers' T5 class assumes an unknown id of 2, which other vocabularies use for end-of-text.
         state["model"]["unk_id"] = unknown_id
     return Tokenizer.from_str(json.dumps(state))
 
 
 def is_text(token: str) -> bool:
-    """Tells whether a special or added token is ordinary text all the same: a single character.
+    """Returns whether a special or added token is ordinary text: a single character.
 
-    Nothing else in a byte-level vocabulary can spell it; hidden, it would vanish from every text. (A pad token of id 0
-    is `!` in GPT-2's vocabulary.)
+    A byte-level vocabulary has no other entry for it, so it must stay encodable. (A pad token of id 0 is `!` in GPT-2's
+    vocabulary.)
     """
     return len(token) == 1
 
 
 def _rename(model: dict[str, Any], hidden: dict[str, str]) -> None:
-    """Renames vocabulary entries in a model's serialised state; their ids stay."""
+    """Renames vocabulary entries in a model's serialized state; ids stay the same."""
     vocabulary = model["vocab"]
     if isinstance(vocabulary, dict):
         model["vocab"] = {hidden.get(piece, piece): index for piece, index in vocabulary.items()}

@@ -1,6 +1,6 @@
 """Conversations as the model sees them: token by token, window by window.
 
-Owns: what each token is called, so that nothing in it is invisible. Knows no colours and no screen.
+Owns: how each token is displayed, so that none of its characters is invisible. Knows no colours and no screen.
 """
 
 import unicodedata
@@ -14,19 +14,19 @@ from convmodel.layout.sequence import IGNORED, LossOn
 from convmodel.layout.tokenizer import REPLACEMENT, ConversationTokenizer
 
 _MARKS = {" ": "·", "\n": "↵", "\r": "␍", "\t": "⇥"}
-_SPACE_MARKS = "▁"  # how SentencePiece writes a space
+_SPACE_MARK = "▁"  # SentencePiece's space
 
 
 @dataclass(frozen=True, slots=True)
 class ShownToken:
-    """One position of a window, for people.
+    """One position of a window, for display.
 
     Attributes:
-        text: What it says, with spaces, line ends and lone bytes made visible.
+        text: The token's text, with spaces, line ends and lone bytes made visible.
         id: The token's id.
-        speaker: Whose turn it belongs to; for a separator, whose turn it opens.
+        speaker: The speaker of its turn; for a separator, of the turn that it opens.
         supervised: Whether it is a target of training.
-        is_separator: Whether it parts turns.
+        is_separator: Whether it is the separator.
     """
 
     text: str
@@ -42,18 +42,18 @@ def token_view(
     """Returns the tokens of a conversation's windows.
 
     Args:
-        tokenizer: Its layout.
-        conversation: What to show.
-        max_length: The longest window, in tokens.
+        tokenizer: The layout.
+        conversation: The conversation to show.
+        max_length: The limit of a window in tokens.
         loss_on: Whose turns are supervised.
 
     Returns:
-        No window where no turn is supervised.
+        One list per window; no window if no turn is supervised.
 
     Example:
         >>> tokenizer = ConversationTokenizer.from_pretrained("gpt2")
-        >>> talk = Conversation(["Hello", "How are"])
-        >>> [window] = token_view(tokenizer, talk, max_length=64, loss_on="responses")
+        >>> conversation = Conversation(["Hello", "How are"])
+        >>> [window] = token_view(tokenizer, conversation, max_length=64, loss_on="responses")
         >>> [(token.text, token.speaker, token.supervised) for token in window][3:]
         [('How', 'assistant', True), ('·are', 'assistant', True), ('<sep>', 'user', True)]
     """
@@ -75,7 +75,7 @@ def token_view(
 
 
 def token_text(tokenizer: ConversationTokenizer, index: int) -> str:
-    """Names one token: its text made visible, or its bytes where it is only a part of a character.
+    """Returns one token for display: its text made visible, or its bytes if it is only a part of a character.
 
     Example:
         >>> tokenizer = ConversationTokenizer.from_pretrained("gpt2")
@@ -85,18 +85,18 @@ def token_text(tokenizer: ConversationTokenizer, index: int) -> str:
     token = tokenizer.hf_tokenizer.convert_ids_to_tokens(index)
     if token is None:
         return f"⟨token {index}⟩"
-    found = _bytes_of(str(token))
+    content = _bytes_of(str(token))
     text = str(tokenizer.hf_tokenizer.decode([index], clean_up_tokenization_spaces=False))
-    if found is not None and REPLACEMENT in text:
-        whole = found.decode("utf-8", "backslashreplace")
-        return visible(whole) if "\\x" not in whole else _with_bytes(found)
-    if str(token).startswith(_SPACE_MARKS):  # decoded alone, it would lose its space
-        return visible(str(token).replace(_SPACE_MARKS, " "))
+    if content is not None and REPLACEMENT in text:
+        whole = content.decode("utf-8", "backslashreplace")
+        return visible(whole) if "\\x" not in whole else _with_bytes(content)
+    if str(token).startswith(_SPACE_MARK):  # decoding it alone would drop the space
+        return visible(str(token).replace(_SPACE_MARK, " "))
     return visible(text or str(token))
 
 
 def token_bytes(tokenizer: ConversationTokenizer, index: int) -> bytes:
-    r"""Returns the bytes of text that one token stands for.
+    r"""Returns the bytes of one token's text.
 
     Example:
         >>> tokenizer = ConversationTokenizer.from_pretrained("gpt2")
@@ -104,12 +104,12 @@ def token_bytes(tokenizer: ConversationTokenizer, index: int) -> bytes:
         [b' you', b' \xf0\x9f', b'\xa6', b'\x9c']
     """
     token = str(tokenizer.hf_tokenizer.convert_ids_to_tokens(index))
-    found = _bytes_of(token)
-    return found if found is not None else token.replace(_SPACE_MARKS, " ").encode()
+    content = _bytes_of(token)
+    return content if content is not None else token.replace(_SPACE_MARK, " ").encode()
 
 
 def visible(text: str) -> str:
-    r"""Replaces everything that would not be seen, or that would move what stands around it.
+    r"""Replaces all characters that are invisible or that reorder the text around them.
 
     Example:
         >>> visible("Hi\tyou\n\u202e")
@@ -119,7 +119,7 @@ def visible(text: str) -> str:
 
 
 def visible_line(text: str) -> str:
-    r"""Makes invisible characters of a sentence visible, but not its spaces.
+    r"""Replaces the same characters as `visible`, except spaces.
 
     Example:
         >>> visible_line("Ann\u202e said")
@@ -129,22 +129,20 @@ def visible_line(text: str) -> str:
 
 
 def _shown(character: str) -> str:
-    """Names controls, other separators, what joins or turns text, and lone surrogates and private characters."""
+    """Returns a printable character, or the code point of any other: controls, separators, surrogates, private use."""
     if unicodedata.category(character)[0] not in "CZ":
         return character
     return f"⟨U+{ord(character):04X}⟩"
 
 
-def _with_bytes(found: bytes) -> str:
-    """Shows what is text at the beginning as text, the rest as bytes."""
-    start = 0
-    while start < len(found) and found[start] < 0x80:
-        start += 1
-    return visible(found[:start].decode()) + f"⟨{found[start:].hex().upper()}⟩"
+def _with_bytes(content: bytes) -> str:
+    """Returns leading ASCII as text and the rest as bytes."""
+    start = next(i for i, byte in enumerate(content) if byte >= 0x80)
+    return visible(content[:start].decode()) + f"⟨{content[start:].hex().upper()}⟩"
 
 
 def _bytes_of(token: str) -> bytes | None:
-    """Returns the bytes that a token of a byte-level vocabulary stands for, or of a byte-fallback token like <0xE3>."""
+    """Returns the bytes of a token of a byte-level vocabulary, or of a byte-fallback token like <0xE3>; else None."""
     if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
         return bytes.fromhex(token[3:5])
     alphabet = _byte_alphabet()
@@ -155,7 +153,7 @@ def _bytes_of(token: str) -> bytes | None:
 def _byte_alphabet() -> dict[str, int]:
     """Maps the letters of byte-level vocabularies to bytes.
 
-    Bytes that are printable in Latin-1 stand for themselves; the others, in order, are the letters from U+0100 on
+    Bytes that are printable in Latin-1 are their own letter; the others, in order, are the letters from U+0100 on
     (Radford et al., "Language models are unsupervised multitask learners", 2019).
     """
     from tokenizers import pre_tokenizers

@@ -1,7 +1,7 @@
-"""Conversations to token ids and back: the layout, applied to text.
+"""Conversations to token ids and back: the layout applied to text.
 
-Owns: prompts and windows of real conversations, and the tokenizer's saved form. Where ids stand in a sequence is for
-`sequence.py` and `windows.py`. Knows nothing about weights.
+Owns: prompts and windows of conversations, and saving the tokenizer. `sequence` and `windows` own the positions of ids.
+Knows nothing about weights.
 """
 
 import copy
@@ -32,19 +32,19 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
-"""What decoding makes of bytes that are not a whole character."""
+"""Decoding's replacement for bytes that are not a whole character."""
 
-_AT_ONCE = 128  # turns; measured: more of them leave the processor's cache, fewer cost calls
+_ENCODING_BATCH = 128  # turns; measured: larger batches exceed the processor's cache, smaller ones cost calls
 
 
 class ConversationTokenizer:
     """Encodes conversations in the one layout that training, evaluation, chat and serving share.
 
     Attributes:
-        layout: What travels with a checkpoint: separator, token types, speakers.
+        layout: The part of the layout that is saved with a checkpoint: separator, token types, speakers.
         hf_tokenizer: The Hugging Face tokenizer, for decoding and saving; its `sep_token` has the separator's id.
         separator_added: Whether `<sep>` was added to the vocabulary here, so that the model needs a row for it.
-        layout_was_saved: Whether the layout came with a checkpoint, so that the model must fit it as it is.
+        layout_was_saved: Whether the layout came with a checkpoint, so that the model must match it.
 
     Example:
         >>> tokenizer = ConversationTokenizer.from_pretrained("gpt2")
@@ -59,15 +59,15 @@ class ConversationTokenizer:
         layout: LayoutConfig | None = None,
         use_token_types: bool = True,
     ) -> None:
-        """Takes over a Hugging Face tokenizer, whose separator and chat template it sets.
+        """Wraps a Hugging Face tokenizer and sets its separator and chat template.
 
         Args:
             hf_tokenizer: A tokenizer backed by the `tokenizers` library.
-            layout: What a checkpoint said; without it the separator is chosen here.
-            use_token_types: Whether encodings carry token types; only where no layout is given.
+            layout: A checkpoint's layout; by default the separator is chosen here.
+            use_token_types: Whether encodings have token types; ignored if a layout is given.
 
         Raises:
-            ModelLoadError: If the tokenizer cannot honour the layout.
+            ModelLoadError: If the tokenizer does not match the layout.
         """
         self.hf_tokenizer: Any = hf_tokenizer
         self.separator_added = False
@@ -95,13 +95,13 @@ class ConversationTokenizer:
         """Loads the tokenizer of a saved conversation model, or of any Hugging Face causal language model.
 
         Args:
-            name_or_path: A folder, a hub id, or `builtin:chitchat`.
-            use_token_types: Whether encodings carry token types; by default what the checkpoint says, else whether
-                its architecture embeds them, else yes.
+            name_or_path: A folder, a Hub id, or `builtin:chitchat`.
+            use_token_types: Whether encodings have token types; by default as saved with the checkpoint, else True if
+                the architecture embeds them or there is only a tokenizer.
             **hub_options: `revision`, `token`, `cache_dir`, `local_files_only` and the like.
 
         Raises:
-            ModelLoadError: If there is no tokenizer, or its layout cannot be honoured.
+            ModelLoadError: If there is no tokenizer, or this version does not support its layout.
         """
         name = os.fspath(name_or_path)
         hf_tokenizer, layout = load_tokenizer(name, hub_options)
@@ -117,7 +117,7 @@ class ConversationTokenizer:
 
     @property
     def sep_token(self) -> str:
-        """The separator as it is shown."""
+        """The separator as text, for display."""
         return self.layout.separator_token
 
     @property
@@ -127,9 +127,9 @@ class ConversationTokenizer:
 
     @property
     def pad_token_id(self) -> int:
-        """What fills the padding; it never matters, since padding is masked and never a label."""
+        """The id that fills padding, which is masked and never a label."""
         index = self.hf_tokenizer.pad_token_id
-        # Many a pad token was added to a tokenizer only, and has no row in the embedding.
+        # Some pad tokens were added to the tokenizer only and have no row in the embedding.
         return self.sep_token_id if index is None or index >= self.hf_tokenizer.vocab_size else int(index)
 
     @property
@@ -138,18 +138,18 @@ class ConversationTokenizer:
         return list(dict.fromkeys(i for i in (self.sep_token_id, self.hf_tokenizer.eos_token_id) if i is not None))
 
     def __len__(self) -> int:
-        """How many entries the vocabulary has, added tokens included."""
+        """Returns the number of vocabulary entries, including added tokens."""
         return len(self.hf_tokenizer)
 
     def __call__(self, context: ConversationLike, *, reply_as: str | None = None) -> dict[str, list[int]]:
-        """Encodes a context as the prompt that a response continues.
+        """Encodes a context as the prompt for a response.
 
         Args:
             context: The turns so far.
-            reply_as: Who responds; by default the expected speaker.
+            reply_as: The speaker of the response; by default the expected one.
 
         Returns:
-            Plain lists of one length: `input_ids`, `token_type_ids` where the model takes them, `attention_mask`.
+            Lists of equal length: `input_ids`, `token_type_ids` if the model takes them, `attention_mask`.
 
         Raises:
             ConversationError: If the context is malformed.
@@ -166,7 +166,7 @@ class ConversationTokenizer:
         return encoding | {"attention_mask": [1] * len(prompt.input_ids)}
 
     def encode(self, text: str) -> list[int]:
-        """Encodes one turn's text as ordinary tokens, whatever control tokens it spells.
+        """Encodes the text of a turn as ordinary tokens, even if it contains the text of control tokens.
 
         Example:
             >>> tokenizer = ConversationTokenizer.from_pretrained("gpt2")
@@ -176,7 +176,7 @@ class ConversationTokenizer:
         return list(self._encoder.encode(text, add_special_tokens=False).ids)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Decodes tokens to text, leaving special tokens out.
+        """Decodes tokens to text, without special tokens.
 
         Example:
             >>> tokenizer = ConversationTokenizer.from_pretrained("gpt2")
@@ -195,17 +195,17 @@ class ConversationTokenizer:
         cut_long_turn: bool = False,
         spare: float = 0.0,
     ) -> Prompt:
-        """Encodes a context for the responder, leaving out the oldest whole turns until it fits.
+        """Encodes a context as the prompt for a response, leaving out the oldest whole turns until it fits.
 
         Args:
             context: The turns so far.
-            reply_as: Who responds; by default the expected speaker.
-            budget: The most tokens that the prompt may have.
-            cut_long_turn: Whether a newest turn that alone is too long loses its beginning.
-            spare: Which share of the room becomes free whenever turns must go; see `build_prompt`.
+            reply_as: The speaker of the response; by default the expected one.
+            budget: The limit of the prompt in tokens; by default none.
+            cut_long_turn: Whether to cut the beginning of a newest turn that alone is too long.
+            spare: When turns must be left out, leave out enough to free this share of the budget.
 
         Raises:
-            ConversationError: If the context is malformed, or the responder cannot be told from who spoke last.
+            ConversationError: If the context is malformed, or `responder` raises it.
             ContextTooLongError: If the newest turn alone is too long and may not be cut.
 
         Example:
@@ -213,8 +213,8 @@ class ConversationTokenizer:
             >>> tokenizer.prompt(["Hello", "How are you"], budget=6).left_out
             1
         """
-        given = replace(Conversation.of(context), weights=None)  # they matter to training alone
-        conversation = self._arranged(given)
+        original = replace(Conversation.of(context), weights=None)  # weights are for training only
+        conversation = self._arranged(original)
         responder = self.responder(conversation, reply_as)
         names = list(dict.fromkeys((*conversation.speaker_names, responder)))
         turns = encoded_turns(conversation, self._encode_all(conversation.turns))
@@ -222,20 +222,20 @@ class ConversationTokenizer:
         prompt = build_prompt(turns, self.sep_token_id, index, budget=budget, cut=cut_long_turn, spare=spare)
         if self.layout.use_token_types:
             return prompt
-        joined = given.run_lengths()[conversation.pinned :]
+        joined = original.run_lengths()[conversation.pinned :]
         return replace(prompt, left_out=sum(joined[: prompt.left_out]))
 
     def responder(self, context: Conversation, reply_as: str | None = None) -> str:
-        """Names who responds to a context: the speaker asked for, or else the expected one.
+        """Returns the speaker of the response to a context: `reply_as`, or by default the expected one.
 
         Raises:
-            ConversationError: If that speaker spoke last and the model takes no token types: the response would
-                look like more of the same turn.
+            ConversationError: If the model takes no token types, and this speaker spoke last or is the third.
         """
         responder = reply_as or context.next_speaker()
-        if not self.layout.use_token_types:
-            require_two_speakers((*context.turn_speakers[context.pinned :], responder))
-        if not self.layout.use_token_types and responder == context.turn_speakers[-1]:
+        if self.layout.use_token_types:
+            return responder
+        require_two_speakers((*context.turn_speakers[context.pinned :], responder))
+        if responder == context.turn_speakers[-1]:
             raise ConversationError(
                 f"{responder!r} spoke last and is to respond, but this model cannot tell speakers apart: "
                 "add to the turn, or let another speaker respond"
@@ -254,16 +254,16 @@ class ConversationTokenizer:
 
         Args:
             conversation: The whole conversation.
-            max_length: The longest window, in tokens.
+            max_length: The limit of a window in tokens.
             loss_on: Whose turns are supervised: `all`, `responses` (every second speaker's), `last`, or names.
-            context_share: How much of a window its unsupervised context may take.
+            context_share: The share of a window that unsupervised context may take.
 
         Returns:
-            No window where no turn is supervised.
+            The windows; none if no turn is supervised.
 
         Raises:
             ConversationError: If the conversation is malformed.
-            ConfigError: If `loss_on` makes no sense.
+            ConfigError: If `loss_on` is invalid.
 
         Example:
             >>> tokenizer = ConversationTokenizer.from_pretrained("gpt2")
@@ -271,8 +271,8 @@ class ConversationTokenizer:
             >>> window.labels
             [-100, 15496, 50256, 2437, 389, 345, 50256]
         """
-        given = Conversation.of(conversation)
-        return self.windows_batch([given], max_length=max_length, loss_on=loss_on, context_share=context_share)[0]
+        one = [Conversation.of(conversation)]
+        return self.windows_batch(one, max_length=max_length, loss_on=loss_on, context_share=context_share)[0]
 
     def windows_batch(
         self,
@@ -282,26 +282,22 @@ class ConversationTokenizer:
         loss_on: LossOn = "all",
         context_share: float = CONTEXT_SHARE,
     ) -> list[list[Window]]:
-        """Does what `windows` does for many conversations, whose turns are encoded together, which is faster."""
+        """Returns the windows of each of many conversations; encoding their turns together is faster."""
         arranged = [self._arranged(conversation) for conversation in conversations]
         ids = iter(self._encode_all([turn for conversation in arranged for turn in conversation.turns]))
-        made = []
+        result = []
         for conversation in arranged:
             turns = encoded_turns(conversation, ids, supervised_turns(conversation, loss_on))
             names = [*conversation.speaker_names, responder := conversation.next_speaker()]
+            options: dict[str, Any] = {"max_length": max_length, "context_share": context_share}
             windows = make_windows(
-                turns,
-                self.sep_token_id,
-                names.index(responder),
-                max_length=max_length,
-                context_share=context_share,
-                text_bytes=lambda ids: len(self.decode(ids).rstrip(REPLACEMENT).encode()),
+                turns, self.sep_token_id, names.index(responder), text_bytes=self._text_bytes, **options
             )
-            made.append(list(windows))
-        return made
+            result.append(list(windows))
+        return result
 
     def with_layout(self, **changes: Any) -> "ConversationTokenizer":
-        """Returns a tokenizer that shares everything with this one but fields of the travelling layout."""
+        """Returns a tokenizer that shares everything with this one except the given fields of its layout."""
         changed = copy.copy(self)
         changed.layout = replace(self.layout, **changes)
         return changed
@@ -309,14 +305,20 @@ class ConversationTokenizer:
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Writes Hugging Face's tokenizer files, the chat template and the layout into a folder.
 
-        Plain `AutoTokenizer` loads them and gives the same ids.
+        Plain `AutoTokenizer` loads them and returns the same ids.
+
+        Raises:
+            SaveError: If the folder cannot be written.
         """
         with staged(folder) as stage:
             self.hf_tokenizer.save_pretrained(stage)
             (stage / FILE_NAME).write_text(self.layout.to_json(), encoding="utf-8")
 
+    def _text_bytes(self, ids: Sequence[int]) -> int:
+        return len(self.decode(ids).rstrip(REPLACEMENT).encode())
+
     def _arranged(self, conversation: Conversation) -> Conversation:
-        """Joins turns and checks speakers where the model cannot tell speakers apart."""
+        """Joins consecutive turns of a speaker and checks the speakers, for a model without token types."""
         if self.layout.use_token_types:
             return conversation
         require_two_speakers(conversation.turn_speakers[conversation.pinned :])
@@ -324,5 +326,5 @@ class ConversationTokenizer:
 
     def _encode_all(self, texts: Sequence[str]) -> list[list[int]]:
         encode = self._encoder.encode_batch_fast
-        batches = (texts[start : start + _AT_ONCE] for start in range(0, len(texts), _AT_ONCE))
+        batches = (texts[start : start + _ENCODING_BATCH] for start in range(0, len(texts), _ENCODING_BATCH))
         return [encoding.ids for batch in batches for encoding in encode(list(batch), add_special_tokens=False)]

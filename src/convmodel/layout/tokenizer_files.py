@@ -1,4 +1,4 @@
-"""A tokenizer and the layout saved beside it, loaded from a folder, from inside the package or from the Hub.
+"""Loading a tokenizer and the layout saved with it, from a folder, the package or the Hub.
 
 Owns: what is read to build a tokenizer: its files, the layout config, and whether the architecture embeds token types.
 """
@@ -24,36 +24,36 @@ if TYPE_CHECKING:
 
 
 def load_tokenizer(name: str, options: dict[str, Any]) -> "tuple[PreTrainedTokenizerBase, LayoutConfig | None]":
-    """Loads a Hugging Face tokenizer, and the layout saved beside it if there is one.
+    """Loads a Hugging Face tokenizer, and the layout saved with it, if any.
 
     Args:
-        name: A folder, a hub id or a model of the package.
+        name: A folder, a Hub id or a `builtin:` name.
         options: Some of `HUB_OPTIONS`.
 
     Raises:
-        ModelLoadError: If there is no tokenizer, or the layout is corrupted or of a newer format.
+        ModelLoadError: If there is no tokenizer, or the layout is invalid or of another format.
     """
     from transformers import AutoTokenizer
 
     name = resolve_builtin(name)
     if is_path(name) and not Path(name).is_dir():
-        raise ModelLoadError(f"there is no folder {name}: give a folder that holds a model, or a hub id")
+        raise ModelLoadError(f"there is no folder {name}: give a folder with a model, or a Hub id")
     try:
         saved = find_file(name, FILE_NAME, options)
         layout = LayoutConfig.read(saved) if saved else None
         hf_tokenizer = AutoTokenizer.from_pretrained(name, **options)
         if not hf_tokenizer.vocab_size:
-            # transformers makes an empty GPT-2 vocabulary where it finds no files.
+            # transformers returns an empty GPT-2 vocabulary if it finds no files.
             raise ValueError("there are no tokenizer files")
         return hf_tokenizer, layout
     except ModelLoadError:
         raise
-    except Exception as error:  # tokenizers raises no narrower one
+    except Exception as error:  # tokenizers raises bare exceptions
         raise load_error("tokenizer", name, error) from error
 
 
 def takes_token_types(name: str, options: dict[str, Any]) -> bool:
-    """Tells whether the architecture of a checkpoint embeds token types; yes where only a tokenizer is there."""
+    """Returns whether the architecture of a checkpoint embeds token types; True for a tokenizer without a model."""
     from transformers import AutoConfig
 
     try:

@@ -1,6 +1,6 @@
-"""A new vocabulary, learned from text.
+"""Training a new vocabulary on text.
 
-Owns: the kinds of tokenizers that convmodel trains: over bytes, so that nothing is unknown, with their own separator.
+Owns: the kinds of tokenizers that convmodel trains: byte-level, so that no text is unknown, with a separator token.
 """
 
 from collections.abc import Iterable
@@ -15,28 +15,28 @@ if TYPE_CHECKING:
 END_OF_TEXT = "<|endoftext|>"
 
 KINDS = ("bpe", "unigram")
-"""How pieces are chosen: by joining what often stands together, or by the likelihood of the text.
+"""Tokenizer algorithms: BPE merges frequent pairs, Unigram maximizes the likelihood of the text.
 
-Only bpe learns the same vocabulary from the same text every time; unigram's sums depend on their order.
+Only bpe is deterministic; unigram's floating-point sums depend on their order.
 """
 
 SMALLEST = 256 + 2
-"""Entries that every vocabulary has: the bytes, and the two control tokens."""
+"""Entries of every vocabulary: 256 bytes and two control tokens."""
 
 
 def train_vocabulary(texts: Iterable[str], vocab_size: int, kind: str = "bpe") -> "PreTrainedTokenizerFast":
-    """Learns a vocabulary over UTF-8 bytes, which writes any text of any script.
+    """Trains a byte-level vocabulary, which can encode any text in any script.
 
     BPE (Sennrich et al., 2016, https://arxiv.org/abs/1508.07909; over bytes as in GPT-2) or Unigram (Kudo, 2018,
     https://arxiv.org/abs/1804.10959).
 
     Args:
-        texts: What to learn from, such as the turns of a corpus; read once.
-        vocab_size: Entries, the 256 bytes and the two control tokens included; fewer where the text is too short.
-        kind: One of `KINDS`.
+        texts: The training text, such as the turns of a corpus; read once.
+        vocab_size: Number of entries, including 256 bytes and two control tokens; fewer if the text is too short.
+        kind: `bpe` or `unigram`.
 
     Raises:
-        ConfigError: If there is no such kind, or the size is too small for the kind.
+        ConfigError: If the kind does not exist, or `vocab_size` is too small for it.
 
     Example:
         >>> tokenizer = train_vocabulary(["low lower lowest", "new newer newest"], 262)

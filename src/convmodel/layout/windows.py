@@ -1,6 +1,6 @@
-"""Encoded conversations to windows: the sequences that are trained on.
+"""Encoded conversations to windows: the training sequences.
 
-Owns: where a long conversation is cut, how much context a window has, and labels.
+Owns: where a long conversation is split, how much context a window has, and labels.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +10,7 @@ from convmodel.errors import ContextTooLongError
 from convmodel.layout.sequence import IGNORED, EncodedTurn, Window, lay_out
 
 CONTEXT_SHARE = 0.5
-"""How much of a window its unsupervised context turns may take, as a share of the window's length."""
+"""The share of a window that unsupervised context turns may take."""
 
 
 def make_windows(
@@ -22,20 +22,20 @@ def make_windows(
     context_share: float = CONTEXT_SHARE,
     text_bytes: Callable[[Sequence[int]], int] = len,
 ) -> Iterator[Window]:
-    """Cuts an encoded conversation into windows in which every supervised turn is supervised exactly once.
+    """Splits an encoded conversation into windows such that every supervised turn is supervised exactly once.
 
-    A window holds the pinned turns, earlier turns as context, and then as many turns as fit. Context turns are whole:
-    the turn just before always comes along where both fit, further ones within `context_share`, and whatever room is
-    left at the end of the conversation goes to context too. A turn longer than a window keeps its beginning, and its
-    closing separator is no target, since the text does not end there.
+    A window has the pinned turns, earlier turns as context, and then as many turns as fit. Context turns are whole:
+    the previous turn is included if both fit, earlier ones within `context_share`, and room that is left
+    at the end of the conversation is filled with context, too. A turn that is longer than a window keeps its
+    beginning; its closing separator is not a target, because the text does not end there.
 
     Args:
         turns: The whole conversation.
         separator: The separator's id.
         closing_type: The type of the separator that ends the conversation.
-        max_length: The longest window, in tokens.
-        context_share: How much of a window its context may take, between 0 and 1.
-        text_bytes: Measures the text of some tokens in UTF-8 bytes; asked only about a turn that is cut.
+        max_length: The limit of a window in tokens.
+        context_share: The share of a window that context may take, between 0 and 1.
+        text_bytes: Returns the UTF-8 bytes of the text of some tokens; called only for a turn that is cut.
 
     Raises:
         ContextTooLongError: If the pinned turns leave no room for any other.
@@ -48,22 +48,21 @@ def make_windows(
             f"the pinned turns take {max_length - 1 - room} tokens of a window of {max_length}, which leaves no room "
             "for another turn: raise max_length"
         )
-    targets = (i for i, turn in enumerate(free) if turn.supervised)
     end = 0
-    for first in targets:
-        if first < end:
+    for first, turn in enumerate(free):
+        if first < end or not turn.supervised:
             continue
         start, end = _window_span(free, first, room, context_share)
-        span = [replace(turn, supervised=False) for turn in free[start:first]] + free[first:end]
+        span = [replace(context, supervised=False) for context in free[start:first]] + free[first:end]
         after = free[end].type if end < len(free) else closing_type
-        if free[first].cost > room:
+        if turn.cost > room:
             yield _cut_window([*pinned, *span], separator, room, text_bytes)
         else:
             yield _window([*pinned, *span], separator, after)
 
 
 def _window_span(turns: Sequence[EncodedTurn], first: int, room: int, share: float) -> tuple[int, int]:
-    """Chooses the turns of a window whose first supervised turn is given: [start, end)."""
+    """Chooses the turns of a window whose first supervised turn is given, as [start, end)."""
     start, used, context = first, min(turns[first].cost, room), 0
     while start > 0:
         cost = turns[start - 1].cost
@@ -99,15 +98,15 @@ def _window(turns: Sequence[EncodedTurn], separator: int, closing_type: int) -> 
 def _cut_window(
     turns: Sequence[EncodedTurn], separator: int, room: int, text_bytes: Callable[[Sequence[int]], int]
 ) -> Window:
-    """Lays out pinned turns and one turn too long for any window: its beginning, and no closing separator."""
+    """Lays out pinned turns and the beginning of a turn that is too long for a window, without closing separator."""
     long = turns[-1]
     kept = replace(long, ids=long.ids[:room], text_bytes=text_bytes(long.ids[:room]))
     whole = _window([*turns[:-1], kept], separator, long.type)
-    return Window(
-        whole.input_ids[:-1],
-        whole.types[:-1],
-        whole.labels[:-1],
-        whole.text_bytes,
+    return replace(
+        whole,
+        input_ids=whole.input_ids[:-1],
+        types=whole.types[:-1],
+        labels=whole.labels[:-1],
         cut=long.cost - len(kept.ids),
         weights=whole.weights and whole.weights[:-1],
     )

@@ -124,4 +124,4 @@ def test_a_tokenizer_that_no_template_can_follow_gets_none_and_a_warning(
     hf_tokenizer.add_tokens([" "])
     tokenizer = ConversationTokenizer(hf_tokenizer)
     assert tokenizer.hf_tokenizer.chat_template is None
-    assert "no chat template can give this tokenizer's layout" in caplog.text
+    assert "no chat template renders this tokenizer's layout" in caplog.text

@@ -90,13 +90,13 @@ def test_messages_in_a_row_become_one_turn_of_one_weight() -> None:
 
 
 WRONG: list[tuple[Any, str]] = [
-    ({"turns": ["Hi", "Yes"], "weights": [1]}, "weights must give one number a turn: 2 turns, weights [1]"),
-    ({"turns": ["Hi", "Yes"], "weights": 0.5}, "weights must give one number a turn: 2 turns, weights 0.5"),
-    ({"turns": ["Hi", "Yes"], "weights": [1, -1]}, "the weight of turn 2 is -1: write a number from 0 up"),
+    ({"turns": ["Hi", "Yes"], "weights": [1]}, "weights must have one number per turn: 2 turns, weights [1]"),
+    ({"turns": ["Hi", "Yes"], "weights": 0.5}, "weights must have one number per turn: 2 turns, weights 0.5"),
+    ({"turns": ["Hi", "Yes"], "weights": [1, -1]}, "the weight of turn 2 is -1: it must be a number of at least 0"),
     ({"turns": ["Hi", "Yes"], "weights": [1, True]}, "the weight of turn 2 is True"),
     ({"turns": ["Hi", "Yes"], "weights": [None, 1]}, "the weight of turn 1 is None"),
     ({"turns": ["Hi", "Yes"], "weight": [0, 1]}, "weight is not a field: did you mean weights"),
-    ({"dialog": ["Hi", "Yes"], "weights": [0]}, "weights must give one number a turn"),
+    ({"dialog": ["Hi", "Yes"], "weights": [0]}, "weights must have one number per turn"),
     ({"messages": messages(weight="much")}, "the weight of turn 2 is 'much'"),
     ({"messages": messages(weight="inf")}, "the weight of turn 2 is inf"),
     ({"messages": messages(weight=False)}, "the weight of turn 2 is False"),
