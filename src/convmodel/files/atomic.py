@@ -1,7 +1,7 @@
 """Folders on disk, written whole or not at all.
 
-Owns: staging files beside their place and moving them in when all are written and on the disk: file by file into a
-folder that holds others, or as a folder that appears and goes at once. Locks.
+Owns: staging files next to their destination and moving them there when all are written and synced: file by file into
+a folder that has other files, or as a folder that appears and disappears atomically. Locks.
 """
 
 import errno
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 def require_writable(folder: str | os.PathLike[str]) -> None:
-    """Checks, before work begins, that files can be written into a folder; makes the folder if it is missing.
+    """Checks, before work begins, that files can be written into a folder.
 
     Raises:
         SaveError: If they cannot.
@@ -39,12 +39,12 @@ _STAGE = ".convmodel-"
 
 @contextmanager
 def staged(folder: str | os.PathLike[str]) -> Iterator[Path]:
-    """Gives a folder to write into, and moves its files into place when the block ends well.
+    """Yields a folder to write into, and moves its files to the destination when the block succeeds.
 
-    A block that fails leaves the place as it was. Files already there stay, unless one of the same name replaces them.
+    A block that fails leaves the destination unchanged. Other files in it stay.
 
     Raises:
-        SaveError: If the place cannot be written.
+        SaveError: If the destination cannot be written.
 
     Example:
         >>> import tempfile
@@ -57,10 +57,10 @@ def staged(folder: str | os.PathLike[str]) -> Iterator[Path]:
     if not os.fspath(folder):
         raise SaveError("the folder to write has no name")
     place = Path(folder)
-    made = [path for path in (place, *place.parents) if not path.exists()]
+    created = [path for path in (place, *place.parents) if not path.exists()]
     stage = None
     try:
-        # Inside the place, so that moving a file in is a rename on one file system.
+        # Inside the destination, so that moving a file is a rename on one file system.
         stage = _make_stage(place)
         (stage / "new").mkdir()
         yield stage / "new"
@@ -74,20 +74,20 @@ def staged(folder: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         if stage is not None:
             shutil.rmtree(stage, ignore_errors=True)
-        for path in made:
-            with suppress(OSError):  # not empty, or another process was quicker
+        for path in created:
+            with suppress(OSError):  # not empty, or already removed by another process
                 path.rmdir()
 
 
 @contextmanager
 def staged_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
-    """Gives a folder to write into, which is renamed to its place when the block ends well.
+    """Yields a folder to write into, which is renamed to its destination when the block succeeds.
 
-    Unlike `staged`, there is never a moment at which the place holds a part of the files, even where the program is
-    killed or the power fails. What the place held before goes.
+    Unlike with `staged`, the destination never has only a part of the files, even if the process is killed or the
+    power fails. A folder that was there before is deleted.
 
     Raises:
-        SaveError: If the place cannot be written; it is as it was.
+        SaveError: If the destination cannot be written; it is unchanged.
 
     Example:
         >>> import tempfile
@@ -134,10 +134,10 @@ def replace_text(path: Path, text: str) -> None:
 
 
 def lock(descriptor: int) -> bool:
-    """Keeps other processes from locking an open file or folder, until it is closed or this process ends.
+    """Locks an open file or folder against other processes, until it is closed or this process ends.
 
     Returns:
-        Whether it is ours; also where the system or its disk has no locks.
+        False if another process has locked it; True also where the system or file system has no locks.
     """
     try:
         if fcntl is not None:
@@ -145,36 +145,36 @@ def lock(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     except OSError:
-        logger.debug("this file system has no locks")
+        logger.debug("the file system has no locks")
     return True
 
 
 def remove_folder(folder: Path) -> None:
-    """Removes a folder that `staged_folder` made; killed on the way, it leaves no half of it in its place."""
+    """Removes a folder written by `staged_folder`, so that a kill never leaves a part of it in its place."""
     stage = Path(tempfile.mkdtemp(prefix=_STAGE, dir=folder.parent))
     folder.rename(stage / "old")
     shutil.rmtree(stage, ignore_errors=True)
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Removes what processes that were killed while writing into a folder left there."""
+    """Removes the staging folders that killed processes left in a folder."""
     for path in folder.glob(f"{_STAGE}*"):
         shutil.rmtree(path, ignore_errors=True)
 
 
 def _make_stage(place: Path, tries: int = 4) -> Path:
-    """Makes a folder to stage in, in a place that is made if it is missing."""
+    """Creates a staging folder in `place`, which is created if missing."""
     try:
         place.mkdir(parents=True, exist_ok=True)
         return Path(tempfile.mkdtemp(prefix=_STAGE, dir=place))
-    except FileNotFoundError:  # another process, which had made the place too, has just removed it again
+    except FileNotFoundError:  # another process that had created the place has just removed it
         if tries == 1:
             raise
         return _make_stage(place, tries - 1)
 
 
 def _sync(folder: Path) -> None:
-    """Waits until a folder's files are on the disk: a rename may get there before what it renames."""
+    """Syncs a folder's files to disk: a rename may reach it before the renamed files do."""
     for path in (*folder.rglob("*"), folder):
         if path.is_dir():
             _sync_entry(path)
@@ -184,9 +184,9 @@ def _sync(folder: Path) -> None:
 
 
 def _sync_entry(folder: Path) -> None:
-    """Waits until a folder's list of names is on the disk."""
+    """Syncs a folder's list of names to disk."""
     if os.name == "nt":
-        return  # which cannot open folders, and needs no such thing
+        return  # Windows cannot open folders, and does not need to
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -195,7 +195,7 @@ def _sync_entry(folder: Path) -> None:
 
 
 def _move_in(stage: Path, place: Path) -> None:
-    """Moves the staged files to their place; if one cannot be moved, puts the old ones back."""
+    """Moves the staged files to their destination; if one cannot be moved, restores the old ones."""
     old = stage / "old"
     old.mkdir()
     paths = sorted((stage / "new").iterdir())
@@ -219,7 +219,7 @@ def _move_in(stage: Path, place: Path) -> None:
 
 
 def _link(source: Path, target: Path) -> None:
-    """Gives a file a second name, or makes a copy where the file system has no links."""
+    """Hard-links a file, or copies it where the file system has no links."""
     try:
         target.hardlink_to(source)
     except OSError:

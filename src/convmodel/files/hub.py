@@ -1,7 +1,7 @@
-"""From a model's name to its files: a folder, a model inside the package, or the Hub.
+"""From a model's name to its files: in a folder, inside the package, or on the Hub.
 
-Owns: telling a folder from a Hub id, the names of built-in models, the files of adapters, and translating Hugging
-Face's load errors. Knows nothing about tokenizers or layouts.
+Owns: distinguishing a folder from a Hub id, the names of built-in models, the files of adapters, and one-sentence
+messages for Hugging Face's load errors. Knows nothing about tokenizers or layouts.
 """
 
 import json
@@ -12,27 +12,15 @@ from typing import Any
 from convmodel.errors import ModelLoadError
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS, BASE_FILE = "adapter_config.json", "adapter_model.safetensors", "base_model.json"
-"""What peft calls the files of adapters, and ours beside them, which tells of which weights they are."""
+"""peft's files of adapters, and ours beside them, which identifies the weights that they were trained on."""
 
-HUB_OPTIONS = frozenset(
-    {
-        "revision",
-        "token",
-        "cache_dir",
-        "local_files_only",
-        "subfolder",
-        "trust_remote_code",
-        "force_download",
-        "gguf_file",
-    }
-)
+_ONE_FILE_OPTIONS = frozenset({"revision", "token", "cache_dir", "local_files_only", "subfolder", "force_download"})
+HUB_OPTIONS = _ONE_FILE_OPTIONS | {"trust_remote_code", "gguf_file"}
 """Arguments of Hugging Face's `from_pretrained` that say where files come from."""
-
-_NOT_FOR_ONE_FILE = frozenset({"trust_remote_code", "gguf_file"})
 
 
 def find_file(name: str, file: str, options: dict[str, Any]) -> Path | None:
-    """Finds one file of a model, downloading it if need be; None if the model has no such file.
+    """Returns the path of one file of a model, downloading it if necessary; None if the model has no such file.
 
     Args:
         name: A folder or a Hub id.
@@ -49,15 +37,14 @@ def find_file(name: str, file: str, options: dict[str, Any]) -> Path | None:
     if Path(name).is_dir():
         path = Path(name, options.get("subfolder") or "", file)
         return path if path.is_file() else None
-    plain = {key: value for key, value in options.items() if key not in _NOT_FOR_ONE_FILE}
     try:
-        return Path(hf_hub_download(name, file, **plain))
-    except EntryNotFoundError:  # also where there is no network and the file was never downloaded
+        return Path(hf_hub_download(name, file, **{key: options[key] for key in options.keys() & _ONE_FILE_OPTIONS}))
+    except EntryNotFoundError:  # also raised without a network if the file was never downloaded
         return None
 
 
 def adapter_folder(name: str, options: dict[str, Any]) -> Path | None:
-    """Finds the files of adapters in a folder or on the hub; None where there is a whole model."""
+    """Returns the folder with the files of adapters, downloaded if necessary; None for a whole model."""
     name = resolve_builtin(name)
     try:
         config = find_file(name, ADAPTER_CONFIG, options)
@@ -71,10 +58,10 @@ def adapter_folder(name: str, options: dict[str, Any]) -> Path | None:
 
 
 def adapter_base(folder: Path) -> str:
-    """Returns of which model some adapters are.
+    """Returns the name of the model that adapters were trained on.
 
     Raises:
-        ModelLoadError: If their file does not say.
+        ModelLoadError: If their configuration does not name it.
     """
     try:
         return str(json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"])
@@ -83,12 +70,12 @@ def adapter_base(folder: Path) -> str:
 
 
 def base_options(options: dict[str, Any]) -> dict[str, Any]:
-    """Returns the arguments for adapters without what says where these are, which their base is not."""
+    """Returns the options for the base of adapters: without the place of the adapters themselves."""
     return {name: value for name, value in options.items() if name not in ("revision", "subfolder")}
 
 
 def upload_folder(folder: str, repo_id: str, *, private: bool | None, token: str | None) -> str:
-    """Uploads a folder to a repository on the Hub, made if missing, and returns its address."""
+    """Uploads a folder to a repository on the Hub, created if missing, and returns its URL."""
     from huggingface_hub import HfApi
 
     api = HfApi(token=token)
@@ -98,30 +85,42 @@ def upload_folder(folder: str, repo_id: str, *, private: bool | None, token: str
 
 
 def load_error(what: str, name: str, error: Exception) -> ModelLoadError:
-    """Makes one sentence of what Hugging Face says when it cannot load."""
-    reason = str(error).strip().split("\n", 1)[0]
+    """Returns Hugging Face's load error as one sentence that names what could not be loaded."""
+    reason = _reason(error)
     if Path(name).is_dir():
         return ModelLoadError(f"the folder {name} holds no usable {what}: {reason}")
     return ModelLoadError(
-        f"there is no folder {name}, and the hub gave no {what} of that name ({reason}): "
+        f"there is no folder {name}, and the Hub returned no {what} of that name ({reason}): "
         "check the name; without a network, give a folder"
     )
 
 
+def _reason(error: Exception) -> str:
+    """Returns the first line of an error; the Hub's own begin with an HTTP status instead."""
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    if isinstance(error, GatedRepoError):
+        return "the repository is gated: request access on its page, then log in with `hf auth login`"
+    if isinstance(error, RepositoryNotFoundError):
+        return "no such repository, or a private one: log in with `hf auth login`"
+    if isinstance(error, RevisionNotFoundError):
+        return "the repository has no such revision"
+    return str(error).strip().split("\n", 1)[0]
+
+
 def is_path(name: str) -> bool:
-    """Tells a path from a hub id, which is `name` or `owner/name`."""
+    """Returns whether a name is a path; a Hub id is `name` or `owner/name`."""
     return Path(name).is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or "\\" in name
 
 
-PREFIX = "builtin:"
-
+_PREFIX = "builtin:"
 
 CHITCHAT = "builtin:chitchat"
-"""Small talk in English; `scripts/train_builtin.py` makes it."""
+"""English small talk, trained by `scripts/train_builtin.py`."""
 
 
 def resolve_builtin(name: str) -> str:
-    """Returns the folder of a model inside the package, and any other name as it is.
+    """Returns the folder of a `builtin:` model; returns any other name unchanged.
 
     Raises:
         ModelLoadError: If the package has no such model.
@@ -130,10 +129,10 @@ def resolve_builtin(name: str) -> str:
         >>> resolve_builtin("gpt2"), Path(resolve_builtin("builtin:chitchat")).name
         ('gpt2', 'chitchat')
     """
-    if not name.startswith(PREFIX):
+    if not name.startswith(_PREFIX):
         return name
-    inside = name.removeprefix(PREFIX)
+    inside = name.removeprefix(_PREFIX)
     folder = Path(str(files("convmodel"))) / "assets" / inside
     if Path(inside).name != inside or not (folder / "config.json").is_file():
-        raise ModelLoadError(f"there is no model {name} in the package: there is {CHITCHAT}")
+        raise ModelLoadError(f"the package has no model {name}: use {CHITCHAT}")
     return str(folder)

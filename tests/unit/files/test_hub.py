@@ -3,10 +3,13 @@
 import json
 import shutil
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
 from convmodel.errors import ConvModelError, ModelLoadError
+from convmodel.files.hub import CHITCHAT, adapter_folder, find_file, resolve_builtin
 from convmodel.layout.config import FILE_NAME, LayoutConfig
 from convmodel.layout.tokenizer import ConversationTokenizer
 from convmodel.layout.tokenizer_files import load_tokenizer, takes_token_types
@@ -66,7 +69,7 @@ def test_a_folder_comes_before_a_hub_id(folder: Path, monkeypatch: pytest.Monkey
     "name", ["/no/such/folder", "./missing", "../missing", "~/missing", "some/deep/folder", "C:\\models\\chat"]
 )
 def test_a_path_that_is_no_folder_is_named_without_asking_the_hub(name: str) -> None:
-    with pytest.raises(ModelLoadError, match=r"there is no folder .*: give a folder that holds a model, or a hub id"):
+    with pytest.raises(ModelLoadError, match=r"there is no folder .*: give a folder with a model, or a Hub id"):
         load_tokenizer(name, {})
 
 
@@ -79,8 +82,48 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["missing", "ann/missing"])
 def test_a_name_that_is_neither_folder_nor_on_the_hub_is_named(name: str) -> None:
-    with pytest.raises(ModelLoadError, match=f"there is no folder {name}, and the hub gave no tokenizer of that name"):
+    with pytest.raises(ModelLoadError, match=f"there is no folder {name}, and the Hub returned no tokenizer of"):
         load_tokenizer(name, {})
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        (GatedRepoError, "the repository is gated: request access on its page, then log in"),
+        (RepositoryNotFoundError, "no such repository, or a private one: log in"),
+        (RevisionNotFoundError, "the repository has no such revision"),
+    ],
+)
+def test_what_the_hub_refuses_is_named(
+    kind: type[HfHubHTTPError], reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object, **options: object) -> str:
+        raise kind("403 Client Error. (Request ID: 1)\n\nCannot access the repository", response=Mock())
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", refuse)
+    for load in (load_tokenizer, adapter_folder):
+        with pytest.raises(ModelLoadError, match=rf"there is no folder ann/chat, .* \({reason}.*\): check the name"):
+            load("ann/chat", {})
+
+
+def test_only_the_options_of_a_download_are_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(name: str, file: str, **options: object) -> str:
+        assert (name, file, options) == ("ann/chat", "config.json", {"revision": "v1", "token": "secret"})
+        return "there"
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    options = {"revision": "v1", "token": "secret", "trust_remote_code": False, "gguf_file": "model.gguf"}
+    assert find_file("ann/chat", "config.json", options) == Path("there")
+
+
+def test_a_built_in_name_is_resolved_everywhere() -> None:
+    folder = Path(resolve_builtin(CHITCHAT))
+    assert folder.name == "chitchat"
+    assert load_tokenizer(CHITCHAT, {})[1] == load_tokenizer(str(folder), {})[1]
+    assert takes_token_types(CHITCHAT, {})
+    assert adapter_folder(CHITCHAT, {}) is None
+    with pytest.raises(ModelLoadError, match=r"no model builtin:\.\./chitchat: use builtin:chitchat"):
+        load_tokenizer("builtin:../chitchat", {})
 
 
 @pytest.mark.parametrize("name", ["", "my model", "a//b", "-"])
