@@ -1,16 +1,20 @@
-"""What makes two models the same model, and telling in what two runs differ.
+"""Hashes of a model's weights, and the facts in which two runs differ.
 
-Owns: the hash of a model's weights, and the words about facts that differ.
+Owns: `model_fingerprint` (which model wrote a file), `base_fingerprint` (which base LoRA adapters belong to) and
+`weights_version` (whether weights changed in memory). All look at a few values of each weight. Functions import torch
+themselves, because commands that load no model compare runs too.
 """
 
 import hashlib
 import json
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel
 
-_PIECE = 16  # numbers of each weight that are compared
+_SAMPLES = 16  # values of each weight that are hashed
 
 
 def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
@@ -34,45 +38,58 @@ def _shown(facts: dict[str, Any], name: str) -> str:
 
 
 def model_fingerprint(hf_model: "PreTrainedModel") -> str:
-    """Hashes the architecture's settings and a few numbers of each weight."""
+    """Hashes the architecture's settings and a few values of each weight, in float32.
+
+    Run folders, next-turn heads, files of responses and reports store it.
+    """
     settings = hf_model.config.to_dict()
     for changing in ("_name_or_path", "transformers_version"):
         settings.pop(changing, None)
-    found = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
-    for name, weight in hf_model.named_parameters():
-        flat = weight.detach().flatten()
-        piece = flat[:: max(1, len(flat) // _PIECE)].float().cpu().numpy()
-        found.update(name.encode() + piece.tobytes())
-    return f"{hf_model.config.model_type} {found.hexdigest()[:12]}"
-
-
-def weights_version(hf_model: "PreTrainedModel") -> tuple[Any, ...]:
-    """Returns what differs after the weights were trained, loaded, moved or replaced.
-
-    torch counts the changes made to a tensor in place, but not those of fused optimizers, which change every number.
-    """
-    import torch  # here, because commands that load no model read `differences` above
-
-    weights = [*hf_model.parameters()]
-    numbers = [
-        weight.detach()[tuple(size // 2 for size in weight.shape)].float()
-        for weight in weights
-        if weight.numel() and weight.device.type != "meta"  # where weights are that accelerate keeps elsewhere
-    ]
-    devices = dict.fromkeys(number.device for number in numbers)
-    probes = [torch.stack([each for each in numbers if each.device == device]).tolist() for device in devices]
-    return tuple((id(weight), weight.data_ptr(), weight._version) for weight in weights), str(probes)
-
-
-_PIECES = 16  # numbers of each weight that tell a base from another
+    digest = _hash_weights(
+        hf_model.named_parameters(),
+        lambda values: values[:: max(1, len(values) // _SAMPLES)].float(),
+        prefix=json.dumps(settings, sort_keys=True, default=str),
+    )
+    return f"{hf_model.config.model_type} {digest[:12]}"
 
 
 def base_fingerprint(hf_model: "PreTrainedModel") -> str:
-    """Hashes the first numbers of each weight, in bfloat16, so that a model may be loaded in that or in float32."""
+    """Hashes the first values of each weight, in bfloat16: loaded in that or in float32, a base is the same.
+
+    Adapters store it.
+    """
     import torch
 
-    found = hashlib.sha256()
-    for name, weight in sorted(hf_model.named_parameters()):
-        piece = weight.detach().flatten()[:_PIECES].to("cpu", torch.bfloat16)
-        found.update(name.encode() + piece.view(torch.int16).numpy().tobytes())
-    return found.hexdigest()[:16]
+    weights = sorted(hf_model.named_parameters())
+    return _hash_weights(weights, lambda values: values[:_SAMPLES].to(torch.bfloat16))[:16]
+
+
+def _hash_weights(
+    weights: "Iterable[tuple[str, torch.Tensor]]", sample: "Callable[[torch.Tensor], torch.Tensor]", *, prefix: str = ""
+) -> str:
+    import torch
+
+    digest = hashlib.sha256(prefix.encode())
+    for name, weight in weights:
+        values = sample(weight.detach().flatten()).cpu().contiguous()
+        digest.update(name.encode() + values.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def weights_version(hf_model: "PreTrainedModel") -> tuple[Any, ...]:
+    """Returns a value that changes when weights are trained, loaded, moved or replaced; it is for this process alone.
+
+    torch counts changes made to a tensor in place, but not those of fused optimizers, which change every value.
+    Therefore one value of each weight is part of it.
+    """
+    import torch
+
+    weights = [*hf_model.parameters()]
+    values = [
+        weight.detach()[tuple(size // 2 for size in weight.shape)].float()
+        for weight in weights
+        if weight.numel() and weight.device.type != "meta"  # accelerate keeps these weights elsewhere
+    ]
+    devices = dict.fromkeys(value.device for value in values)
+    by_device = [torch.stack([value for value in values if value.device == device]).tolist() for device in devices]
+    return tuple((id(weight), weight.data_ptr(), weight._version) for weight in weights), str(by_device)

@@ -11,23 +11,23 @@ from convmodel.layout.tokenizer import ConversationTokenizer
 if TYPE_CHECKING:
     from transformers import GenerationConfig
 
-_SAID = ("do_sample", "repetition_penalty", "no_repeat_ngram_size")
+SAMPLING_OPTIONS = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
+"""Options that shape the distribution that sampling draws from, in the order in which transformers applies them."""
 
-
-_SAMPLED = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
+_KEPT = ("do_sample", "repetition_penalty", "no_repeat_ngram_size")
 
 
 def sampling_defaults(saved: "GenerationConfig | None", tokenizer: ConversationTokenizer) -> "GenerationConfig":
     """Makes the generation config of a conversation model from that of a checkpoint.
 
-    A checkpoint may say how to sample. How a response begins, ends and is searched for is the layout's and the
-    caller's: a saved `max_length`, `stop_strings` or `suppress_tokens` would make responses empty or endless.
+    Only its sampling options are kept. The layout and the caller decide how a response begins and ends, and how it is
+    searched for: a saved `max_length`, `stop_strings` or `suppress_tokens` would make responses empty or endless.
     """
     from transformers import GenerationConfig
 
-    kept = {name: getattr(saved, name, None) for name in _SAID if saved is not None}
+    kept = {name: getattr(saved, name, None) for name in _KEPT if saved is not None}
     if kept.get("do_sample"):
-        kept |= {name: getattr(saved, name, None) for name in _SAMPLED}
+        kept |= {name: getattr(saved, name, None) for name in SAMPLING_OPTIONS}
     stop = tokenizer.stop_token_ids
     return GenerationConfig(
         **{name: value for name, value in kept.items() if value is not None},

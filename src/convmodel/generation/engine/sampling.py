@@ -10,18 +10,21 @@ import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 from transformers.generation import logits_process as hf
 
+from convmodel.hf_model.generation_config import SAMPLING_OPTIONS
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_SAMPLED: dict[str, tuple[Any, type[LogitsProcessor]]] = {
-    "temperature": (1.0, hf.TemperatureLogitsWarper),
-    "top_k": (0, hf.TopKLogitsWarper),
-    "top_p": (1.0, hf.TopPLogitsWarper),
-    "min_p": (None, hf.MinPLogitsWarper),
-    "typical_p": (1.0, hf.TypicalLogitsWarper),
-    "epsilon_cutoff": (0.0, hf.EpsilonLogitsWarper),
-    "eta_cutoff": (0.0, hf.EtaLogitsWarper),
-}
+_WARPERS: tuple[tuple[Any, type[LogitsProcessor]], ...] = (
+    (1.0, hf.TemperatureLogitsWarper),
+    (0, hf.TopKLogitsWarper),
+    (1.0, hf.TopPLogitsWarper),
+    (None, hf.MinPLogitsWarper),
+    (1.0, hf.TypicalLogitsWarper),
+    (0.0, hf.EpsilonLogitsWarper),
+    (0.0, hf.EtaLogitsWarper),
+)
+_SAMPLED = dict(zip(SAMPLING_OPTIONS, _WARPERS, strict=True))
 """What changes the distribution that is sampled from, in transformers' order, with the value that has no effect."""
 
 OWN = frozenset({"presence_penalty", "frequency_penalty", "logit_bias", "no_repeat_context_ngram_size"})
