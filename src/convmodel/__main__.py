@@ -1,4 +1,4 @@
-"""`python -m convmodel`, which is also what `torchrun -m convmodel` starts."""
+"""`python -m convmodel`, also for `torchrun -m convmodel`."""
 
 from convmodel.cli.main import main
 

@@ -1,6 +1,6 @@
-"""The façade: one object that holds a model and its tokenizer, and delegates everything.
+"""The façade: one object with a model and its tokenizer that delegates everything.
 
-Owns: the public methods. Nothing is decided here.
+Owns: the public methods. Makes no decisions of its own.
 """
 
 import os
@@ -41,11 +41,11 @@ if TYPE_CHECKING:
 
 
 class ConversationModel:
-    """A causal language model that talks, in the one token layout it was trained with.
+    """A causal language model with the token layout that it was trained with.
 
     Attributes:
         hf_model: The Hugging Face model.
-        tokenizer: Its layout.
+        tokenizer: The tokenizer, which applies the layout.
 
     Example:
         >>> ConversationModel.from_pretrained("model").generate(["Hello", "How are you"])
@@ -53,10 +53,10 @@ class ConversationModel:
     """
 
     def __init__(self, hf_model: PreTrainedModel, tokenizer: ConversationTokenizer) -> None:
-        """Joins a model and a tokenizer; the embedding gets a row for the separator if it lacks one.
+        """Combines a model and a tokenizer; adds an embedding row for the separator if it has none.
 
         Raises:
-            ModelLoadError: If the two do not fit together.
+            ModelLoadError: If the two do not match.
         """
         self.hf_model = hf_model
         self.tokenizer = tokenizer
@@ -74,18 +74,18 @@ class ConversationModel:
         quantize: str | None = None,
         **options: Any,
     ) -> "ConversationModel":
-        """Loads a saved conversation model, or any Hugging Face causal language model to start from.
+        """Loads a saved conversation model, or any Hugging Face causal language model to fine-tune.
 
         Args:
-            name_or_path: A folder, a hub id, or `builtin:chitchat`.
-            device: Where to put the model; by default a GPU if there is one.
-            use_token_types: For a model that convmodel has not saved: whether to tell speakers apart by token types;
-                by default wherever the architecture embeds them.
-            quantize: `int8` packs the weights for inference on a CPU; such a model cannot learn or be saved.
+            name_or_path: A folder, a Hub id, or `builtin:chitchat`.
+            device: The device; by default a GPU if there is one.
+            use_token_types: For a model not saved by convmodel: whether to distinguish speakers by token types; by
+                default if the architecture embeds them.
+            quantize: `int8` packs the weights for inference on a CPU; such a model cannot be trained or saved.
             **options: `revision, token, cache_dir, local_files_only, dtype, device_map, attn_implementation`, ...
 
         Raises:
-            ModelLoadError: If there is no model, or its layout cannot be honoured.
+            ModelLoadError: If there is no model, or this version does not support its layout.
             ConfigError: If an option does not exist.
         """
         hf_model, tokenizer = load(os.fspath(name_or_path), options, device=device, use_token_types=use_token_types)
@@ -108,8 +108,8 @@ class ConversationModel:
 
         Args:
             config: The architecture, such as `GPT2Config(n_layer=4, n_embd=256, n_head=4)`.
-            tokenizer: Its vocabulary.
-            seed: Seeds the weights; the global random state stays unchanged.
+            tokenizer: The vocabulary, such as `train_vocabulary` returns.
+            seed: The seed of the weights; the global random state stays unchanged.
             device: As for `from_pretrained`.
 
         Raises:
@@ -128,17 +128,17 @@ class ConversationModel:
         seed: int = 42,
         device: str | torch.device | None = None,
     ) -> "ConversationModel":
-        """Makes an untrained GPT-2 for some conversations.
+        """Makes an untrained GPT-2 and trains its vocabulary.
 
         Args:
-            train: The conversations to learn from, as for `fit`.
-            shape: `tiny`, `small` or `base`.
-            tokenizer: Its vocabulary; by default a byte-level BPE is trained on the conversations.
-            seed: Seeds the weights.
+            train: The training conversations, as for `fit`.
+            shape: `tiny` (4 layers of 192), `small` (4 of 320) or `base` (12 of 768, as GPT-2 small).
+            tokenizer: The vocabulary; by default a byte-level BPE is trained on the conversations.
+            seed: The seed of the weights.
             device: As for `from_pretrained`.
 
         Raises:
-            ConfigError: If there is no such shape.
+            ConfigError: If the shape does not exist.
 
         Example:
             >>> conversations = [["Hello", "Hi, how are you?"], ["What's up", "Not much"]]
@@ -151,12 +151,12 @@ class ConversationModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """The device of the model."""
         return self.hf_model.device
 
     @property
     def engine(self) -> Engine:
-        """What generates for all callers, and remembers the conversations that it has read."""
+        """The engine that generates for all callers and caches the conversations that it has read."""
         if self._engine.hf_model is not self.hf_model:
             self._engine = Engine(self.hf_model)
         return self._engine
@@ -164,18 +164,18 @@ class ConversationModel:
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Writes the model into a folder: Hugging Face's files and `convmodel_config.json`.
 
-        Of a model with LoRA adapters these alone are written, with the name of their base.
+        Of a model with LoRA adapters, the adapters alone are written, with the name of their base.
 
         Raises:
-            SaveError: If the folder cannot be written; what it held is untouched.
-            ConfigError: If the model is quantised, or its adapters have no base model outside of `folder`.
+            SaveError: If the folder cannot be written; its previous content is unchanged.
+            ConfigError: If the model is quantized, or its adapters have no base model outside of `folder`.
         """
         save_model(self.hf_model, self.tokenizer, folder)
 
     def grow_vocabulary(self, texts: Iterable[str], entries: int) -> None:
         """Adds up to `entries` entries to the vocabulary, so that text like `texts` takes fewer tokens.
 
-        Text without a new entry keeps its ids. Train the model afterwards: the new rows begin as means of old ones.
+        Text without new entries keeps its ids. Train the model afterwards: new embedding rows are means of others.
 
         Raises:
             ConfigError: If `entries` is less than 1, or the vocabulary is not a byte-level BPE.
@@ -192,15 +192,15 @@ class ConversationModel:
         fit_embedding(self.hf_model, self.tokenizer)
 
     def merge_adapters(self) -> None:
-        """Adds LoRA adapters to the weights, so that the model is saved whole; without adapters it does nothing."""
+        """Merges LoRA adapters into the weights, so that the whole model is saved; does nothing without adapters."""
         if has_adapters(self.hf_model):
             remove_adapters(self.hf_model, merge=True)
             self.hf_model.name_or_path = ""
 
     def push_to_hub(self, repo_id: str, *, private: bool | None = None, token: str | None = None) -> str:
-        """Uploads the model to the Hub as `owner/name`, a repository that is made if missing; returns its address.
+        """Uploads the model to the Hub repository `owner/name`, created if missing, and returns its URL.
 
-        The access token is by default the one that `hf auth login` stored.
+        The access token is by default the one stored by `hf auth login`.
         """
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder)
@@ -215,18 +215,18 @@ class ConversationModel:
         callbacks: "Sequence[TrainerCallback]" = (),
         **options: Any,
     ) -> "FitResult":
-        """Fine-tunes the model in place and leaves the best weights in it, in evaluation mode.
+        """Fine-tunes the model in place; afterwards it has the best weights and is in evaluation mode.
 
         Args:
             train: Conversations, a file or folder of them, or a `ConversationReader`.
-            valid: Conversations to choose the best model by; without them the last one is kept.
+            valid: Validation data, to keep the best weights; without it the last ones are kept.
             config: All settings in one object.
             callbacks: `TrainerCallback`s of transformers.
             **options: Settings by name, as in `FitConfig`, instead of `config`.
 
         Raises:
             ConversationError: If the data is malformed; the message names the file and line.
-            ConfigError: If an option does not exist or makes no sense, or training diverges.
+            ConfigError: If an option does not exist or is invalid, or training diverges.
             SaveError: If `output_dir` cannot be written.
             StoppedError: If a signal stopped the run; with an `output_dir`, a checkpoint is saved first.
             MissingExtraError: If accelerate is not installed.
@@ -234,7 +234,7 @@ class ConversationModel:
         config = FitConfig.of(config, options)
         require_unquantized(self.hf_model, "trained")
         train, valid = ConversationReader.of(train), None if valid is None else ConversationReader.of(valid)
-        from convmodel.training.fit import fit  # loads accelerate, which answering does not need
+        from convmodel.training.fit import fit  # imports accelerate, which only training needs
 
         result, self.tokenizer = fit(self.hf_model, self.tokenizer, train, valid, config, callbacks)
         return result
@@ -251,13 +251,13 @@ class ConversationModel:
 
         Args:
             data: Conversations, a file or folder of them, or a `ConversationReader`.
-            batch_size: Windows at a time; it changes speed and memory, not the result.
-            max_length: The longest window; by default the one the model was trained with.
-            loss_on: Whose turns count; by default those the model was trained on.
+            batch_size: Windows per batch; it changes speed and memory, not the result.
+            max_length: The limit of a window in tokens; by default that of the training.
+            loss_on: Whose turns count; by default as in training.
 
         Raises:
             ConversationError: If the data is malformed, or has no supervised turn.
-            ConfigError: If an option makes no sense.
+            ConfigError: If an option is invalid.
         """
         reader = ConversationReader.of(data)
         return evaluate(
@@ -268,9 +268,9 @@ class ConversationModel:
         """Returns the log-probability of each response with its closing separator, in nats.
 
         Args:
-            context: The turns before.
-            responses: What might be said.
-            reply_as: Who says it; by default the expected speaker.
+            context: The turns so far.
+            responses: Candidates for the response.
+            reply_as: The speaker of the response; by default the expected one.
 
         Raises:
             ConversationError: If the context is malformed or a response is empty.
@@ -283,30 +283,30 @@ class ConversationModel:
 
         Args:
             context: The turns so far.
-            **options: Any option of transformers' `generate`, and `reply_as` (who responds), `seed` (for sampling),
-                `cut_long_turn` (whether a newest turn that is too long alone may lose its beginning).
+            **options: Any option of transformers' `generate`, and `reply_as` (the speaker of the response), `seed` (of
+                sampling), `cut_long_turn` (whether to cut the beginning of a newest turn that alone is too long).
 
         Raises:
             ConversationError: If the context is malformed.
             ContextTooLongError: If its newest turn alone is too long.
-            ConfigError: If an option does not exist, is refused or makes no sense.
+            ConfigError: If an option does not exist, is not supported or is invalid.
         """
         return respond(self.engine, self.tokenizer, context, read_options(self.hf_model, self.tokenizer, options))
 
     def generate_batch(
         self, contexts: Iterable[ConversationLike], *, return_errors: bool = False, **options: Any
     ) -> list[Result]:
-        """Generates responses to many contexts, which share steps: each is what `generate` returns, and much sooner.
+        """Generates responses to many contexts in batches; each result is what `generate` returns.
 
-        With a seed, each context has seeds of its own: of context n it is `seed + n * num_return_sequences`.
+        With a seed, context n has the seed `seed + n * num_return_sequences`.
 
         Args:
             contexts: The contexts, of any lengths.
-            return_errors: Whether what is wrong with a context stands in its place instead of being raised.
-            **options: Options of `generate`, for all of them.
+            return_errors: Whether to return an error in the place of its result instead of raising it.
+            **options: Options of `generate`, for all contexts.
 
         Raises:
-            GenerationError: If the model failed at a context. Otherwise what `generate` raises.
+            GenerationError: If the model failed for a context. Also raises what `generate` raises.
 
         Example:
             >>> model = ConversationModel.from_pretrained("model")
@@ -317,13 +317,13 @@ class ConversationModel:
         return respond_to_all(self.engine, self.tokenizer, contexts, checked, return_errors=return_errors)
 
     def stream(self, context: ConversationLike, **options: Any) -> Iterator[Chunk]:
-        """Generates one response and yields it in chunks, whose texts join to what `generate` returns.
+        """Generates one response and yields it in chunks, whose joined texts are what `generate` returns.
 
-        Takes the options of `generate`, and raises what it raises at the call. Closing the iterator ends the work.
+        Takes the options of `generate` and raises the same errors, when called. Closing the iterator stops generation.
         """
         checked = read_options(self.hf_model, self.tokenizer, options)
         return stream(self.engine, self.tokenizer, make_prompt(self.tokenizer, context, checked), checked)
 
     def session(self, context: ConversationLike = (), **generation_options: Any) -> ChatSession:
-        """Opens a conversation that remembers its turns, with options of `generate` for all its responses."""
+        """Opens a session, which keeps the turns of a conversation; the options apply to all its responses."""
         return ChatSession(self.engine, self.tokenizer, context, **generation_options)

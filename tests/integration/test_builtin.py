@@ -81,7 +81,7 @@ def test_what_it_has_not_read_is_listed_by_id() -> None:
 )
 @pytest.mark.parametrize("load", [ConversationModel.from_pretrained, ConversationTokenizer.from_pretrained])
 def test_no_such_model(load: Callable[[str], object], name: str) -> None:
-    with pytest.raises(ModelLoadError, match=f"there is no model {name} in the package: there is builtin:chitchat"):
+    with pytest.raises(ModelLoadError, match=f"the package has no model {name}: use builtin:chitchat"):
         load(name)
 
 

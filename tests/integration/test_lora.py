@@ -336,7 +336,7 @@ def test_files_that_are_not_whole_are_refused(load: Load, tmp_path: Path) -> Non
     saved.pop(next(name for name in saved if "lora_A" in name))
     save_file(saved, tmp_path / "adapter_model.safetensors")
 
-    with pytest.raises(ModelLoadError, match="does not hold the weights that its configuration describes"):
+    with pytest.raises(ModelLoadError, match="does not have the weights that its configuration describes"):
         ConversationModel.from_pretrained(tmp_path, device="cpu")
 
 

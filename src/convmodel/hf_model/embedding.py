@@ -1,4 +1,4 @@
-"""The embedding of a Hugging Face model, fitted to a tokenizer.
+"""The embedding of a Hugging Face model, resized for a tokenizer.
 
 Owns: the separator's row, and refusing a tokenizer that belongs to another model.
 """
@@ -21,13 +21,13 @@ logger = logging.getLogger(__name__)
 
 
 def fit_embedding(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer) -> None:
-    """Gives the separator a row in the embedding, with the end-of-text row's values, unless it has one.
+    """Adds an embedding row for the separator if it has none, initialized with the end-of-text row.
 
     Raises:
-        ModelLoadError: If a saved layout does not fit the weights, or the vocabulary does not.
+        ModelLoadError: If a saved layout or the vocabulary does not match the weights.
     """
     if tokenizer.layout.use_token_types and not embeds_token_types(hf_model.config):
-        raise ModelLoadError(f"{FILE_NAME} asks for token types, but {hf_model.config.model_type} takes none")
+        raise ModelLoadError(f"{FILE_NAME} requires token types, but {hf_model.config.model_type} takes none")
     embedding: Any = hf_model.get_input_embeddings()
     rows = embedding.weight.shape[0]
     separator, vocabulary = tokenizer.sep_token_id, tokenizer.hf_tokenizer.vocab_size
@@ -41,28 +41,28 @@ def fit_embedding(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer)
         return
     if missing:
         grow_embedding(hf_model, separator + 1)
-        logger.info("the embedding grew from %d to %d rows for the separator", rows, separator + 1)
+        logger.info("the embedding was resized from %d to %d rows for the separator", rows, separator + 1)
     end_of_text = tokenizer.hf_tokenizer.eos_token_id
     for index in range(min(rows, separator), separator + 1):
         set_row(hf_model, index, range(rows) if end_of_text is None else [end_of_text])
-    # Done once: joined with its model again, after training, the row must stay as it is.
+    # Only once: after training, the row must not be overwritten.
     tokenizer.separator_added = False
 
 
 def set_row(hf_model: "PreTrainedModel", index: int, sources: Sequence[int]) -> None:
-    """Gives an entry, in the embedding and in the head, the mean of others' values."""
+    """Sets a row of the embedding and of the head to the mean of other rows."""
     layers: list[Any] = [hf_model.get_input_embeddings(), hf_model.get_output_embeddings()]
     weights = [
         weight for layer in layers if layer is not None for weight in (layer.weight, getattr(layer, "bias", None))
     ]
     with torch.no_grad():
-        # Tied weights are one, and are set once.
+        # Tied weights are the same tensor and are set once.
         for values in {id(weight): weight for weight in weights if weight is not None}.values():
             values[index] = values[list(sources)].mean(dim=0)
 
 
 def grow_embedding(hf_model: "PreTrainedModel", rows: int) -> None:
-    """Gives the embedding at least so many rows; new ones have no values yet."""
+    """Resizes the embedding to at least `rows` rows; new rows are not initialized."""
     embedding: Any = hf_model.get_input_embeddings()
     if embedding.weight.shape[0] < rows:
         with torch.random.fork_rng(devices=[]):

@@ -1,6 +1,6 @@
-"""Running a Hugging Face model without training it.
+"""Evaluation mode of a Hugging Face model for the duration of a block.
 
-Owns: evaluation mode for the time of a call, and never leaving a model in another mode than it was found in.
+Owns: restoring the mode of each module afterwards.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def evaluation_mode(hf_model: "PreTrainedModel") -> Iterator[None]:
-    """Switches dropout off inside the block and restores the modes that it found, part by part."""
+    """Puts all modules into evaluation mode inside the block, and restores the mode of each."""
     training = [module for module in hf_model.modules() if module.training]
     for module in training:
         module.training = False

@@ -1,6 +1,6 @@
-"""New models, of random weights, over a vocabulary learned from the conversations that they are to learn.
+"""New models with random weights and a vocabulary trained on the training conversations.
 
-Owns: the shapes of new models, and how large a vocabulary suits how much text.
+Owns: the shapes of new models, and the vocabulary size for an amount of text.
 """
 
 from collections.abc import Sequence
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How large a new GPT-2 is, and what is known to train it well.
+    """The size of a new GPT-2, and settings that train it well.
 
     Attributes:
-        layers: Blocks of attention and feed-forward network.
-        width: Numbers in a hidden state.
-        heads: Attention heads a layer.
-        positions: Longest context with its response, in tokens.
-        vocabulary: Most entries of a vocabulary learned for it.
-        learning_rate: The peak that it learns well at.
-        batch_size: Rows of `positions` tokens an update.
+        layers: Transformer layers.
+        width: Size of a hidden state.
+        heads: Attention heads per layer.
+        positions: Limit of a context with its response, in tokens.
+        vocabulary: Limit of the size of its vocabulary.
+        learning_rate: Peak learning rate.
+        batch_size: Rows of `positions` tokens per step.
     """
 
     layers: int
@@ -40,7 +40,7 @@ class Shape:
 
     @property
     def parameters(self) -> int:
-        """Weights with the whole vocabulary: embeddings, and 12 width**2 + 13 width a layer (biases included)."""
+        """Parameters with a vocabulary of the largest size: embeddings, and 12 width**2 + 13 width per layer."""
         return (self.vocabulary + self.positions + 2) * self.width + self.layers * (12 * self.width + 13) * self.width
 
 
@@ -49,36 +49,34 @@ SHAPES = {
     "small": Shape(4, 320, 5, 512, 8000, 1e-3, 4),
     "base": Shape(12, 768, 12, 1024, 32000, 6e-4, 8),
 }
-"""tiny learns a few hundred conversations in minutes, small is that of `builtin:chitchat`, base is GPT-2 small's."""
+"""tiny trains on a few hundred conversations in minutes, small is `builtin:chitchat`'s, base is GPT-2 small's."""
 
-BYTES_AN_ENTRY = 300
-"""How much text there must be for each entry of a vocabulary, so that the rarest pieces are seen some times."""
+BYTES_PER_ENTRY = 300
+"""Bytes of text per vocabulary entry, so that the rarest entries occur several times."""
 
 FEWEST_ENTRIES = 512
 
-ENCODED = 2000
-"""Turns that are encoded to estimate how many tokens there are; all, if there are fewer than twice as many."""
+ENCODED_TURNS = 2000
+"""Turns that are encoded to estimate the number of tokens; all turns, if there are fewer than twice as many."""
 
 
 @dataclass(frozen=True, slots=True)
 class NewModel:
-    """An untrained model, and the size of the text that it will learn from.
+    """An untrained model, and the size of its training text.
 
     Attributes:
         hf_model: The model, with random weights.
         tokenizer: Its layout and vocabulary.
-        tokens: Tokens of the conversations, separators included, each once; estimated where there are many turns.
-        text_bytes: UTF-8 bytes of their turns.
+        tokens: Tokens of the conversations, including separators; estimated if there are many turns.
     """
 
     hf_model: "PreTrainedModel"
     tokenizer: ConversationTokenizer
     tokens: int
-    text_bytes: int
 
     @property
     def parameters(self) -> int:
-        """How many numbers the model has."""
+        """The number of parameters."""
         return self.hf_model.num_parameters()
 
 
@@ -89,52 +87,51 @@ def make_model(
     tokenizer: ConversationTokenizer | None = None,
     seed: int = 42,
 ) -> NewModel:
-    """Makes an untrained GPT-2 for some conversations, and its vocabulary unless there is one.
+    """Makes an untrained GPT-2 for some conversations, and its vocabulary unless one is given.
 
-    The same conversations and seed make the same model, whatever the machine.
+    The same conversations and seed make the same model on every machine.
 
     Args:
-        train: The conversations to learn from: objects, a file or folder, or a reader.
+        train: The training conversations: objects, a file or folder, or a reader.
         shape: One of `SHAPES`.
-        tokenizer: Its vocabulary; by default one is learned: byte-level BPE, with at most an entry for every
-            `BYTES_AN_ENTRY` bytes of text.
-        seed: Seeds the weights.
+        tokenizer: The vocabulary; by default a byte-level BPE is trained, with at most one entry per
+            `BYTES_PER_ENTRY` bytes of text.
+        seed: The seed of the weights.
 
     Raises:
-        ConfigError: If there is no such shape.
+        ConfigError: If the shape does not exist.
         ConversationError: If the data is malformed; the message names the file and line.
 
     Example:
         >>> new = make_model([["Hello", "Hi, how are you?"], ["What's up", "Not much"]], "tiny")
-        >>> new.hf_model.config.n_layer, len(new.tokenizer), new.text_bytes
-        (4, 284, 38)
+        >>> new.hf_model.config.n_layer, len(new.tokenizer), new.tokens
+        (4, 284, 16)
     """
-    from convmodel.hf_model.loading import make_weights  # loads torch, which the shapes alone do without
+    from convmodel.hf_model.loading import make_weights  # loads torch, which the shapes do not need
 
-    known = get_shape(shape)
+    size = get_shape(shape)
     turns = [turn for conversation in ConversationReader.of(train) for turn in conversation.turns]
-    text_bytes = sum(len(turn.encode()) for turn in turns)
     if tokenizer is None:
-        tokenizer = ConversationTokenizer(train_vocabulary(turns, vocabulary_size(known, text_bytes)))
-    hf_model, tokenizer = make_weights(gpt2_config(known, tokenizer), tokenizer, seed=seed)
-    return NewModel(hf_model, tokenizer, tokens=estimate_tokens(tokenizer, turns), text_bytes=text_bytes)
+        tokenizer = ConversationTokenizer(train_vocabulary(turns, vocabulary_size(size, _text_bytes(turns))))
+    hf_model, tokenizer = make_weights(gpt2_config(size, tokenizer), tokenizer, seed=seed)
+    return NewModel(hf_model, tokenizer, tokens=estimate_tokens(tokenizer, turns))
 
 
 def fit_settings(shape: str) -> dict[str, Any]:
-    """Returns the settings of a fit that suit a shape better than the defaults, which are for trained models.
+    """Returns settings of `fit` for a new model of a shape; the defaults are for pretrained models.
 
     Raises:
-        ConfigError: If there is no such shape.
+        ConfigError: If the shape does not exist.
     """
-    known = get_shape(shape)
-    return {"learning_rate": known.learning_rate, "batch_size": known.batch_size, "packing": True}
+    size = get_shape(shape)
+    return {"learning_rate": size.learning_rate, "batch_size": size.batch_size, "packing": True}
 
 
 def get_shape(name: str) -> Shape:
-    """Returns a shape by its name.
+    """Returns a shape by name.
 
     Raises:
-        ConfigError: If there is none of that name.
+        ConfigError: If it does not exist.
     """
     if name not in SHAPES:
         raise ConfigError(f"there is no shape {name!r}: it must be {', '.join(SHAPES)}")
@@ -142,28 +139,32 @@ def get_shape(name: str) -> Shape:
 
 
 def vocabulary_size(shape: Shape, text_bytes: int) -> int:
-    """Returns how many entries suit a shape and an amount of text."""
-    return min(shape.vocabulary, max(FEWEST_ENTRIES, text_bytes // BYTES_AN_ENTRY))
+    """Returns the number of vocabulary entries for a shape and an amount of text."""
+    return min(shape.vocabulary, max(FEWEST_ENTRIES, text_bytes // BYTES_PER_ENTRY))
 
 
 def gpt2_config(shape: Shape, tokenizer: ConversationTokenizer) -> "GPT2Config":
-    """Returns the architecture in transformers' words."""
+    """Returns the `GPT2Config` of a shape."""
     from transformers import GPT2Config
 
-    ends = tokenizer.hf_tokenizer.eos_token_id
+    end_of_text = tokenizer.hf_tokenizer.eos_token_id
     return GPT2Config(
         vocab_size=len(tokenizer),
         n_positions=shape.positions,
         n_embd=shape.width,
         n_layer=shape.layers,
         n_head=shape.heads,
-        bos_token_id=ends,
-        eos_token_id=ends,
+        bos_token_id=end_of_text,
+        eos_token_id=end_of_text,
     )
 
 
 def estimate_tokens(tokenizer: ConversationTokenizer, turns: Sequence[str]) -> int:
-    """Estimates how many tokens some turns are, a separator for each included, from `ENCODED` of them."""
-    some = turns[:: max(1, len(turns) // ENCODED)]
-    tokens_a_byte = sum(len(tokenizer.encode(turn)) for turn in some) / max(1, sum(len(turn.encode()) for turn in some))
-    return round(tokens_a_byte * sum(len(turn.encode()) for turn in turns)) + len(turns)
+    """Estimates the tokens of some turns, including their separators, by encoding `ENCODED_TURNS` of them."""
+    sample = turns[:: max(1, len(turns) // ENCODED_TURNS)]
+    tokens_per_byte = sum(len(tokenizer.encode(turn)) for turn in sample) / max(1, _text_bytes(sample))
+    return round(tokens_per_byte * _text_bytes(turns)) + len(turns)
+
+
+def _text_bytes(turns: Sequence[str]) -> int:
+    return sum(len(turn.encode()) for turn in turns)

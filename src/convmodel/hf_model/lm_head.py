@@ -1,7 +1,7 @@
 """A language model's head: from hidden states to logits.
 
-Owns: telling whether that is one matrix product, and computing with it in chunks, so that the logits of a batch
-(tokens x vocabulary, the largest tensor of all) are never held whole.
+Owns: detecting whether the head is one matrix product, and applying it in chunks, so that the logits of a batch
+(tokens x vocabulary, the largest tensor of all) are never in memory as a whole.
 """
 
 import logging
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LOGITS_AT_ONCE = 1 << 25
-"""Logits in one chunk: 128 MiB in float32. Larger chunks are hardly faster."""
+"""Logits per chunk: 128 MiB in float32. Larger chunks are hardly faster."""
 
-_TOLERANCE = 1e-3  # of the largest logit; a scale or a cap on the logits differs by far more
+_TOLERANCE = 1e-3  # relative to the largest logit; scaling or capping the logits differs far more
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """A model taken apart: its base computes hidden states, and one linear layer makes logits of them.
+    """A model split into its base, which computes hidden states, and a linear layer that computes logits.
 
     Attributes:
         base: The model without its head.
-        layer: The head: a linear layer, or peft's wrapper around one, where single rows of it are trained.
+        layer: The head: a linear layer, or peft's wrapper around one if single rows of it are trained.
     """
 
     base: nn.Module
@@ -40,17 +40,17 @@ class Head:
 
     @classmethod
     def of(cls, hf_model: "PreTrainedModel") -> "Head | None":
-        """Takes a model apart and compares a few of its logits with those of the parts.
+        """Splits a model and compares a few of its logits with those of the parts.
 
         Returns:
-            The parts; None where the head does more than a matrix product, as in Gemma 2, which caps its logits.
+            The parts; None if the head is more than a matrix product, as in Gemma 2, which caps its logits.
         """
         base, layer = hf_model.base_model, hf_model.get_output_embeddings()
         rows_adapter: Any = getattr(layer, "token_adapter", None)
-        # A subclass may compute something else, which these numbers need not show: LoRA begins as nothing.
+        # A subclass may compute something else that the comparison does not show: LoRA starts as zero.
         plain = type(layer if rows_adapter is None else rows_adapter.get_base_layer()) is nn.Linear
-        # A weight that is spread over processes is only whole inside the whole model's forward.
-        if base is hf_model or not plain or _is_spread(getattr(layer, "weight", None)):
+        # A sharded weight is only gathered inside the forward pass of the whole model.
+        if base is hf_model or not plain or _is_sharded(getattr(layer, "weight", None)):
             return None
         head = cls(base, layer)
         embedding: Any = hf_model.get_input_embeddings()
@@ -61,31 +61,31 @@ class Head:
                 whole = hf_model(input_ids=ids, use_cache=False).logits.float()
                 parts = torch.cat([*head.logits(head.hidden(input_ids=ids)[0])])
         except (AttributeError, RuntimeError, TypeError, ValueError) as error:
-            logger.debug("%s cannot be taken apart: %s", hf_model.config.model_type, error)
+            logger.debug("%s cannot be split: %s", hf_model.config.model_type, error)
             return None
-        apart = (whole[0] - parts).abs().max() <= _TOLERANCE * whole.abs().max()
-        return head if bool(apart) else None
+        equal = (whole[0] - parts).abs().max() <= _TOLERANCE * whole.abs().max()
+        return head if bool(equal) else None
 
     @property
     def weight(self) -> torch.Tensor:
-        """The matrix, of shape (vocabulary, width); with tied weights it is the embedding's too."""
+        """The matrix, of shape (vocabulary, width); with tied weights it is also the embedding's."""
         layer: Any = self.layer
         adapter = getattr(layer, "token_adapter", None)
-        found: torch.Tensor = layer.weight if adapter is None else adapter.get_merged_weights(adapter.active_adapters)
-        return found
+        weight: torch.Tensor = layer.weight if adapter is None else adapter.get_merged_weights(adapter.active_adapters)
+        return weight
 
     @property
     def bias(self) -> torch.Tensor | None:
-        """What is added to each logit, if anything is."""
+        """The bias, if any."""
         adapter: Any = getattr(self.layer, "token_adapter", None)
         layer: Any = self.layer if adapter is None else adapter.get_base_layer()
         bias: torch.Tensor | None = layer.bias
         return bias
 
     def hidden(self, **inputs: Any) -> torch.Tensor:
-        """Computes the hidden states that the head is applied to, of shape (batch, seq, width)."""
-        found: torch.Tensor = self.base(**inputs, use_cache=False).last_hidden_state
-        return found
+        """Returns the hidden states that the head is applied to, of shape (batch, seq, width)."""
+        states: torch.Tensor = self.base(**inputs, use_cache=False).last_hidden_state
+        return states
 
     def logits(self, hidden: torch.Tensor) -> Iterator[torch.Tensor]:
         """Yields logits in float32, chunk by chunk.
@@ -99,12 +99,12 @@ class Head:
 
 
 def chunk_size(weight: torch.Tensor) -> int:
-    """Returns how many tokens a chunk has, for a head's matrix of shape (vocabulary, width)."""
+    """Returns the number of tokens per chunk for a head of shape (vocabulary, width)."""
     return max(1, LOGITS_AT_ONCE // weight.shape[0])
 
 
-def _is_spread(weight: object) -> bool:
-    """Tells whether a weight is spread over processes; the import takes 0.4 s, which one process alone can save."""
+def _is_sharded(weight: object) -> bool:
+    """Returns whether a weight is sharded over processes; a single process skips the import, which takes 0.4 s."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return False
     from torch.distributed.tensor import DTensor

@@ -1,10 +1,9 @@
-"""Weights of a Hugging Face model, from a folder or the hub.
+"""Loading a Hugging Face model's weights from a folder or the Hub.
 
-Owns: loading them whole or not at all, adapters with their base, devices and dtypes, and making random ones.
+Owns: refusing incomplete weights, adapters and their base, devices and dtypes, and making models with random weights.
 """
 
 import os
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,24 +23,10 @@ MODEL_OPTIONS = HUB_OPTIONS | {"dtype", "device_map", "attn_implementation", "lo
 """Arguments of Hugging Face's `from_pretrained` that are passed on."""
 
 
-def check_options(options: Mapping[str, Any]) -> None:
-    """Refuses what `from_pretrained` does not know.
-
-    Raises:
-        ConfigError: If an option does not exist.
-    """
-    unknown = options.keys() - MODEL_OPTIONS
-    if unknown:
-        raise ConfigError(
-            f"from_pretrained has no option {', '.join(sorted(unknown))}; there are device, use_token_types, "
-            "quantize, " + ", ".join(sorted(MODEL_OPTIONS))
-        )
-
-
 def make_weights(
     config: PretrainedConfig, tokenizer: ConversationTokenizer | PreTrainedTokenizerBase, *, seed: int
 ) -> tuple[PreTrainedModel, ConversationTokenizer]:
-    """Makes a model with random weights, and its tokenizer with token types if the architecture embeds them."""
+    """Makes a model with random weights; the tokenizer uses token types if the architecture embeds them."""
     types = embeds_token_types(config)
     if not isinstance(tokenizer, ConversationTokenizer):
         tokenizer = ConversationTokenizer(tokenizer, use_token_types=types)
@@ -59,44 +44,48 @@ def load(
     """Loads a model and its layout and puts the model on a device.
 
     Args:
-        name: A folder, a Hub id or a model of the package.
+        name: A folder, a Hub id or a `builtin:` name.
         options: Some of `MODEL_OPTIONS`.
-        device: Where to put the model; by default a GPU if there is one. `device_map` takes precedence.
-        use_token_types: Whether to tell speakers apart by token types, for a model that convmodel has not saved.
+        device: The device; by default a GPU if there is one. `device_map` takes precedence.
+        use_token_types: Whether to distinguish speakers by token types, for a model not saved by convmodel.
 
     Raises:
         ConfigError: If an option does not exist.
         ModelLoadError: If there is no model.
     """
-    check_options(options)
-    hub_options = {name: value for name, value in options.items() if name in HUB_OPTIONS}
+    unknown = options.keys() - MODEL_OPTIONS
+    if unknown:
+        raise ConfigError(
+            f"from_pretrained has no option {', '.join(sorted(unknown))}; there are device, use_token_types, "
+            "quantize, " + ", ".join(sorted(MODEL_OPTIONS))
+        )
+    hub_options = _hub_options(options)
     tokenizer = ConversationTokenizer.from_pretrained(name, use_token_types=use_token_types, **hub_options)
     hf_model = load_weights(name, tokenizer, options)
     return (hf_model.eval() if options.get("device_map") else place(hf_model, device)), tokenizer
 
 
 def load_weights(name: str, tokenizer: ConversationTokenizer, options: dict[str, Any]) -> PreTrainedModel:
-    """Loads a model, or the base of saved adapters and these into it.
+    """Loads a model, or the base of saved adapters and then the adapters.
 
     Args:
-        name: A folder, a hub id or a model of the package.
-        tokenizer: Its layout.
+        name: A folder, a Hub id or a `builtin:` name.
+        tokenizer: The model's layout.
         options: Arguments of Hugging Face's `from_pretrained`.
 
     Raises:
         ModelLoadError: If there is no model, or weights are missing.
-        MissingExtraError: If there are adapters, and peft is not installed.
-        ConfigError: If there is no such dtype.
+        MissingExtraError: If there are adapters, but peft is not installed.
+        ConfigError: If the dtype does not exist.
     """
     _check_dtype(options.get("dtype"))
-    hub_options = {key: value for key, value in options.items() if key in HUB_OPTIONS}
-    adapters = adapter_folder(name, hub_options)
+    adapters = adapter_folder(name, _hub_options(options))
     if adapters is None:
         return _load(name, options)
     base = adapter_base(adapters)
     require_peft()
     hf_model = _load(base, base_options(options))
-    grow_embedding(hf_model, tokenizer.sep_token_id + 1)  # for a row that comes with the adapters
+    grow_embedding(hf_model, tokenizer.sep_token_id + 1)  # for a row that is saved with the adapters
     try:
         load_adapters(hf_model, adapters)
     except (OSError, KeyError, ValueError, SafetensorError) as error:
@@ -105,38 +94,43 @@ def load_weights(name: str, tokenizer: ConversationTokenizer, options: dict[str,
     return hf_model
 
 
+def _hub_options(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name in HUB_OPTIONS}
+
+
 def _load(name: str, options: dict[str, Any]) -> PreTrainedModel:
-    """Loads a model's weights, all of them."""
+    """Loads a whole model; missing weights are an error."""
     load: Any = AutoModelForCausalLM.from_pretrained
     try:
         hf_model, report = load(resolve_builtin(name), output_loading_info=True, **options)
-    except Exception as error:  # safetensors raises errors of its own
+    except Exception as error:  # safetensors raises its own errors
         raise load_error("weights", name, error) from error
     if report["missing_keys"]:
-        # transformers would go on with random numbers.
+        # transformers would continue with random weights.
         missing = ", ".join(sorted(report["missing_keys"])[:3])
         raise load_error("weights", name, ValueError(f"{len(report['missing_keys'])} are missing, {missing}, ..."))
-    # Adapters will name it, and may be loaded from anywhere.
+    # Adapters store this name, and may be loaded from another working directory.
     hf_model.name_or_path = str(Path(name).resolve()) if Path(name).is_dir() else name
     return _without_quantization(hf_model) if options.get("gguf_file") else hf_model
 
 
 def _without_quantization(hf_model: PreTrainedModel) -> PreTrainedModel:
-    """Copies a model read from a GGUF file, whose weights are floats though transformers calls it quantised.
+    """Copies a model read from a GGUF file: its weights are floats, but transformers marks it as quantized.
 
     Such a model can be neither saved nor trained.
     """
     settings = {name: value for name, value in hf_model.config.to_dict().items() if name != "quantization_config"}
-    fresh = AutoModelForCausalLM.from_config(type(hf_model.config).from_dict(settings), dtype=hf_model.dtype)
-    fresh.load_state_dict(hf_model.state_dict())
-    fresh.generation_config = hf_model.generation_config
-    copied: PreTrainedModel = fresh
+    copied: PreTrainedModel = AutoModelForCausalLM.from_config(
+        type(hf_model.config).from_dict(settings), dtype=hf_model.dtype
+    )
+    copied.load_state_dict(hf_model.state_dict())
+    copied.generation_config = hf_model.generation_config
     return copied
 
 
 def place(hf_model: PreTrainedModel, device: str | torch.device | None) -> PreTrainedModel:
-    """Puts a model on a device, by default a GPU if there is one, in evaluation mode."""
-    # Of several processes on one machine, each takes the GPU of its number; torchrun gives it.
+    """Moves a model to a device, by default a GPU if there is one, and puts it into evaluation mode."""
+    # Each process of a machine takes the GPU of its rank, which torchrun sets.
     gpu = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
     device = device or (gpu if torch.cuda.is_available() else "cpu")
     try:
@@ -149,4 +143,4 @@ def place(hf_model: PreTrainedModel, device: str | torch.device | None) -> PreTr
 
 def _check_dtype(dtype: Any) -> None:
     if isinstance(dtype, str) and dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
-        raise ConfigError(f"dtype is {dtype!r}: it must be auto, or a type of torch such as float32 or bfloat16")
+        raise ConfigError(f"dtype is {dtype!r}: it must be auto, or a torch dtype such as float32 or bfloat16")

@@ -1,6 +1,6 @@
-"""How probable a model finds tokens, given those before.
+"""Log-probabilities of tokens.
 
-Owns: ln p of each target of some windows, and of responses to a context. Knows no generation.
+Owns: ln p of each target of some windows, and of responses to a context. Does not generate.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 BATCH_SIZE = 8
-"""Windows computed together, unless the caller says otherwise."""
+"""The default number of windows per batch."""
 
 Measure: TypeAlias = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""Makes numbers of the logits of some targets and their labels."""
+"""Computes values from the logits of some targets and their labels."""
 
 
 def token_nats(
@@ -36,7 +36,7 @@ def token_nats(
     head: Head | None = None,
     side: str = "right",
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Computes -ln p of each supervised token; see `measure_targets`."""
+    """Returns -ln p of each supervised token; see `measure_targets`."""
     return measure_targets(hf_model, tokenizer, windows, _nats, head=head, side=side)
 
 
@@ -49,36 +49,35 @@ def measure_targets(
     head: Head | None = None,
     side: str = "right",
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Measures something of each supervised token.
+    """Applies a function to the logits of each supervised token.
 
     Args:
-        hf_model: A causal language model; its mode is left as it was found.
-        tokenizer: The layout the windows were made with.
+        hf_model: A causal language model; its mode stays unchanged.
+        tokenizer: The layout of the windows.
         windows: One batch.
-        measure: Makes numbers of the logits of some targets, of shape (targets, vocabulary), and their labels: of
-            shape (targets,) or (targets, numbers).
-        head: The model's parts: with them, logits are made for targets only, and never all at once.
-        side: Where the padding goes; it does not change the result.
+        measure: Called with logits of shape (targets, vocabulary) and their labels; returns values of shape
+            (targets,) or (targets, values).
+        head: The split model: with it, logits are computed for targets only, in chunks.
+        side: The padding side; it does not change the result.
 
     Returns:
-        Two tensors on the CPU: what was measured, of shape (batch, seq - 1) or (batch, seq - 1, numbers), in float64
-        and 0 where there is no target; and the labels it belongs to, of shape (batch, seq - 1).
+        Two tensors on the CPU: the values, of shape (batch, seq - 1) or (batch, seq - 1, values), in float64 and 0 at
+        positions without target; and the labels, of shape (batch, seq - 1).
     """
     batch = pad(windows, tokenizer.pad_token_id, use_token_types=tokenizer.layout.use_token_types, side=side)
     labels = batch.pop("labels")[:, 1:]
-    batch.pop("weights", None)  # they are for training; here every supervised token counts alike
+    batch.pop("weights", None)  # for training only; here every supervised token counts equally
     inputs = {name: tensor.to(hf_model.device) for name, tensor in batch.items()}
-    where = labels != IGNORED
-    targets = labels[where].to(hf_model.device)
-    found: list[torch.Tensor] = []
+    is_target = labels != IGNORED
+    targets = labels[is_target].to(hf_model.device)
+    parts: list[torch.Tensor] = []
     with evaluation_mode(hf_model), torch.inference_mode():
-        for logits in _logits_of_targets(hf_model, head, inputs, where.to(hf_model.device)):
-            begin = sum(map(len, found))
-            label = targets[begin : begin + len(logits)].to(logits.device)
-            found.append(measure(logits, label))
-    measured = torch.cat(found)
+        for logits in _target_logits(hf_model, head, inputs, is_target.to(hf_model.device)):
+            begin = sum(map(len, parts))
+            parts.append(measure(logits, targets[begin : begin + len(logits)].to(logits.device)))
+    measured = torch.cat(parts)
     values = torch.zeros(*labels.shape, *measured.shape[1:], dtype=torch.float64)
-    values[where] = measured.double().cpu()
+    values[is_target] = measured.double().cpu()
     return values, labels
 
 
@@ -86,16 +85,16 @@ def _nats(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return F.cross_entropy(logits, labels, reduction="none")
 
 
-def _logits_of_targets(
-    hf_model: "PreTrainedModel", head: Head | None, inputs: dict[str, torch.Tensor], where: torch.Tensor
+def _target_logits(
+    hf_model: "PreTrainedModel", head: Head | None, inputs: dict[str, torch.Tensor], is_target: torch.Tensor
 ) -> Iterator[torch.Tensor]:
     """Yields the logits of the positions before targets, in float32 and in parts."""
     if head is not None:
-        yield from head.logits(head.hidden(**inputs)[:, :-1][where])
+        yield from head.logits(head.hidden(**inputs)[:, :-1][is_target])
         return
-    # One row at a time: a whole batch in float32 beside its softmax would double the memory.
-    for row, chosen in zip(hf_model(**inputs, use_cache=False).logits[:, :-1], where, strict=True):
-        yield row[chosen].float()
+    # One row at a time: a whole batch in float32 and its softmax would double the memory.
+    for row, mask in zip(hf_model(**inputs, use_cache=False).logits[:, :-1], is_target, strict=True):
+        yield row[mask].float()
 
 
 def score_responses(
@@ -108,10 +107,10 @@ def score_responses(
     max_length: int | None = None,
     head: Head | None = None,
 ) -> list[float]:
-    """Returns ln p of each response and the separator that closes it, given the context, in nats.
+    """Returns ln p of each response and its closing separator, given the context, in nats.
 
-    Oldest whole turns of the context are left out where it is longer than `max_length` tokens; by default that is what
-    the model can read.
+    If the sequence is longer than `max_length` tokens, by default the model's positions, the oldest whole turns of the
+    context are left out.
 
     Raises:
         ConversationError: If a response is empty.
@@ -138,9 +137,9 @@ def log_probabilities(
     *,
     head: Head | None = None,
 ) -> list[float]:
-    """Returns ln p of all targets of each window, in nats; with the head, logits are made for targets only."""
-    found: list[float] = []
+    """Returns the sum of ln p over the targets of each window, in nats."""
+    totals: list[float] = []
     for start in range(0, len(windows), BATCH_SIZE):
         nats, _ = token_nats(hf_model, tokenizer, windows[start : start + BATCH_SIZE], head=head)
-        found += (-nats.sum(dim=1)).tolist()
-    return found
+        totals += (-nats.sum(dim=1)).tolist()
+    return totals

@@ -1,8 +1,8 @@
-"""LoRA: small trainable matrices beside frozen weights, in place, so that a model stays the object that it is.
+"""LoRA: small trainable matrices added to frozen weights, in place, so that the model stays the same object.
 
-Owns: which layers get adapters, the new separator's row, taking adapters off again, and their files.
+Owns: which layers get adapters, the new separator's row, merging and removing adapters, and their files.
 Hu et al. 2021, arXiv:2106.09685: a layer with the matrix W computes (W + (alpha / r) B A) x, where only A and B, of
-rank r, are learned, and B begins as zero.
+rank r, are trained, and B starts as zero.
 """
 
 import importlib.util
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from peft import LoraConfig
     from transformers import PreTrainedModel
 
-_FINGERPRINT = "base_fingerprint"  # an attribute of a model with adapters
-_NAME = "default"  # what peft calls a model's only adapters
+_FINGERPRINT = "base_fingerprint"  # an attribute set on a model with adapters
+_NAME = "default"  # peft's name of a model's only adapters
 _DEFAULTS: dict[str, Any] = {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"}
-_IN_FILE = "base_model.model."  # what peft puts before each name
+_IN_FILE = "base_model.model."  # peft's prefix of each name
 
 
 def require_peft() -> None:
-    """Checks that peft is there, which adapters need to be trained and to be loaded.
+    """Checks that peft is installed.
 
     Raises:
         MissingExtraError: If it is not.
@@ -42,29 +42,29 @@ def require_peft() -> None:
 
 
 def has_adapters(hf_model: "PreTrainedModel") -> bool:
-    """Tells whether a model has adapters that are not merged into its weights."""
+    """Returns whether a model has adapters that are not merged into its weights."""
     return bool(getattr(hf_model, "_hf_peft_config_loaded", False))
 
 
 def add_adapters(
     hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, options: Mapping[str, Any], *, seed: int = 0
 ) -> int:
-    """Puts adapters beside all linear layers but the head, and freezes everything else.
+    """Adds adapters to all linear layers except the head, and freezes all other weights.
 
-    Where the separator's row in the embedding was never trained, it is trained too, and no other row.
+    If the separator's embedding row is still untrained, it is trained as well, and no other row.
 
     Args:
         hf_model: The model.
         tokenizer: Its layout.
         options: Arguments of peft's `LoraConfig`; by default `r=16, lora_alpha=32` and no dropout.
-        seed: Seeds the adapters' first weights.
+        seed: The seed of the adapters' initial weights.
 
     Returns:
-        How many parameters are trained.
+        The number of trainable parameters.
 
     Raises:
         MissingExtraError: If peft is not installed.
-        ConfigError: If an option does not exist or does not fit the model.
+        ConfigError: If an option does not exist or does not match the model.
     """
     require_peft()
     config = _lora_config(hf_model, options)
@@ -76,40 +76,40 @@ def add_adapters(
 
 
 def train_adapters(hf_model: "PreTrainedModel") -> int:
-    """Freezes all but the adapters of a model that has some; returns how many parameters these have."""
+    """Freezes all weights except the adapters, and returns the number of trainable parameters."""
     for rows in _trained_rows(hf_model):
         if rows.merged:
             rows.unmerge()
     trained = 0
     for name, parameter in hf_model.named_parameters():
-        own = "lora_" in name or "trainable_tokens" in name
-        parameter.requires_grad_(own)
-        trained += parameter.numel() * own
+        is_adapter = _is_adapter(name)
+        parameter.requires_grad_(is_adapter)
+        trained += parameter.numel() * is_adapter
     return trained
 
 
 def merge_trained_rows(hf_model: "PreTrainedModel") -> None:
-    """Writes a trained row into its matrix, which peft would copy as a whole in each forward pass otherwise."""
+    """Merges trained rows into their matrix; otherwise peft copies the whole matrix in each forward pass."""
     for rows in _trained_rows(hf_model):
         if not rows.merged:
             rows.merge()
 
 
 def require_same_options(hf_model: "PreTrainedModel", options: Mapping[str, Any]) -> None:
-    """Checks that the adapters that a model has are those that are asked for.
+    """Checks that a model's adapters have the requested options.
 
     Raises:
         ConfigError: If an option differs.
     """
-    there = _config_of(hf_model).to_dict()
+    current = _peft_config(hf_model).to_dict()
     for name, value in options.items():
-        has, wanted = (sorted(each) if isinstance(each, set | list) else each for each in (there.get(name), value))
-        if has != wanted and (name, wanted) != ("target_modules", _DEFAULTS["target_modules"]):
-            raise ConfigError(f"lora's {name} is {value!r}, but the model's adapters have {has!r}: merge them first")
+        actual, wanted = (sorted(item) if isinstance(item, set | list) else item for item in (current.get(name), value))
+        if actual != wanted and (name, wanted) != ("target_modules", _DEFAULTS["target_modules"]):
+            raise ConfigError(f"lora's {name} is {value!r}, but the model's adapters have {actual!r}: merge them first")
 
 
 def _inject(hf_model: "PreTrainedModel", config: Any) -> None:
-    """Puts the layers that a peft config describes into a model, in float32; nothing stays of those that do not fit."""
+    """Adds the layers of a peft config to a model, in float32; if they do not match, the model stays unchanged."""
     base = base_fingerprint(hf_model)
     try:
         hf_model.add_adapter(config, _NAME)
@@ -120,18 +120,22 @@ def _inject(hf_model: "PreTrainedModel", config: Any) -> None:
         raise ConfigError(f"lora does not fit this model: {str(error).splitlines()[0]}") from error
     hf_model.__dict__[_FINGERPRINT] = base
     for name, parameter in hf_model.named_parameters():
-        if "lora_" in name or "trainable_tokens" in name:
-            parameter.data = parameter.data.float()  # the base may stay in half precision, what is learned may not
+        if _is_adapter(name):
+            parameter.data = parameter.data.float()  # the base may stay in half precision
 
 
-def _config_of(hf_model: "PreTrainedModel") -> Any:
+def _is_adapter(name: str) -> bool:
+    return "lora_" in name or "trainable_tokens" in name
+
+
+def _peft_config(hf_model: "PreTrainedModel") -> Any:
     return hf_model.peft_config[_NAME]
 
 
 def _trained_rows(hf_model: "PreTrainedModel") -> Iterator[Any]:
-    """Yields peft's layers that hold single rows, each once though a tied head has the embedding's too."""
-    found = (getattr(module, "token_adapter", None) for module in hf_model.modules())
-    yield from (rows for rows in found if rows is not None and rows.tied_adapter is None)
+    """Yields peft's layers of single rows, once each: a tied head shares the embedding's."""
+    layers = (getattr(module, "token_adapter", None) for module in hf_model.modules())
+    yield from (rows for rows in layers if rows is not None and rows.tied_adapter is None)
 
 
 def _lora_config(hf_model: "PreTrainedModel", options: Mapping[str, Any]) -> "LoraConfig":
@@ -140,18 +144,19 @@ def _lora_config(hf_model: "PreTrainedModel", options: Mapping[str, Any]) -> "Lo
     chosen = _DEFAULTS | dict(options)
     unknown = chosen.keys() - LORA_OPTIONS
     if unknown:
-        known = ", ".join(sorted(LORA_OPTIONS))
-        raise ConfigError(f"lora has no option {', '.join(sorted(unknown))}; there are {known}")
-    for name, at_least in (("r", 1), ("lora_alpha", 0), ("lora_dropout", 0)):
-        value = chosen.get(name, at_least)
-        if isinstance(value, bool) or not isinstance(value, int if name == "r" else int | float) or value < at_least:
-            raise ConfigError(f"lora's {name} is {value!r}: it must be a number of at least {at_least}")
+        raise ConfigError(
+            f"lora has no option {', '.join(sorted(unknown))}; there are {', '.join(sorted(LORA_OPTIONS))}"
+        )
+    for name, minimum in (("r", 1), ("lora_alpha", 0), ("lora_dropout", 0)):
+        value = chosen.get(name, minimum)
+        if isinstance(value, bool) or not isinstance(value, int if name == "r" else int | float) or value < minimum:
+            raise ConfigError(f"lora's {name} is {value!r}: it must be a number of at least {minimum}")
     transposed = any(isinstance(layer, Conv1D) for layer in hf_model.modules())  # as in GPT-2
     return LoraConfig(task_type="CAUSAL_LM", fan_in_fan_out=transposed, **chosen)
 
 
 def _new_rows(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer) -> dict[str, list[int]] | None:
-    """Names the row of a separator that still has the values that `fit_embedding` gave it."""
+    """Returns the separator's row by layer name, if it still has the values set by `fit_embedding`; else None."""
     separator, end = tokenizer.sep_token_id, tokenizer.hf_tokenizer.eos_token_id
     embedding: Any = hf_model.get_input_embeddings()
     rows = embedding.weight
@@ -166,18 +171,18 @@ def _new_rows(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer) -> 
 
 
 def remove_adapters(hf_model: "PreTrainedModel", *, merge: bool) -> None:
-    """Takes adapters off, so that the model is a plain one again, all of whose weights can be trained.
+    """Removes the adapters, so that the model is a plain one with trainable weights again.
 
     Args:
         hf_model: The model.
-        merge: Whether to add what they learned to the weights first.
+        merge: Whether to add the adapters to the weights first.
     """
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils.other import AuxiliaryTrainingWrapper
 
     if merge:
-        hf_model.float()  # half precision would lose a part of what was learned
-    train_adapters(hf_model)  # which takes a row out of its matrix
+        hf_model.float()  # half precision would round the update
+    train_adapters(hf_model)  # unmerges trained rows
     layers = [
         (name, layer)
         for name, layer in hf_model.named_modules()
@@ -198,12 +203,12 @@ def remove_adapters(hf_model: "PreTrainedModel", *, merge: bool) -> None:
 
 
 def require_base(hf_model: "PreTrainedModel", folder: str | os.PathLike[str], *, alone: bool = True) -> None:
-    """Checks that a folder may get adapters, and that these say of which model they are.
+    """Checks that adapters can be saved into a folder with the name of their base model.
 
     Args:
         hf_model: The model.
-        folder: Where they are going to be saved.
-        alone: Whether they stay alone, and are not merged in the end.
+        folder: Where the adapters will be saved.
+        alone: Whether they are saved alone, not merged.
 
     Raises:
         ConfigError: If the base has no name, because it was made or trained in memory, or it is in that folder.
@@ -219,31 +224,31 @@ def require_base(hf_model: "PreTrainedModel", folder: str | os.PathLike[str], *,
 
 
 def save_adapters(hf_model: "PreTrainedModel", folder: Path) -> None:
-    """Writes the adapters alone, in peft's form."""
+    """Writes the adapters alone, in peft's format."""
     from peft.utils.save_and_load import get_peft_model_state_dict
     from safetensors.torch import save_file
 
-    config = _config_of(hf_model)
+    config = _peft_config(hf_model)
     base = str(hf_model.name_or_path)
-    # A folder's place is given whole, since the model may be loaded from anywhere.
+    # An absolute path, because the adapters may be loaded from another working directory.
     config.base_model_name_or_path = str(Path(base).resolve()) if base and Path(base).is_dir() else base
     if isinstance(config.target_modules, set):
         config.target_modules = sorted(config.target_modules)
     config.save_pretrained(folder)
     base_file = {"base_model": config.base_model_name_or_path, "fingerprint": hf_model.__dict__.get(_FINGERPRINT)}
     (folder / BASE_FILE).write_text(json.dumps(base_file, indent=2), encoding="utf-8")
-    # Left to itself, peft asks the hub for the base's vocabulary, and saves the whole embedding if ours is larger.
-    own = get_peft_model_state_dict(hf_model, adapter_name=_NAME, save_embedding_layers=False)
-    named = {f"{_IN_FILE}{name}": value.detach().cpu().contiguous() for name, value in own.items()}
+    # By default peft requests the base's vocabulary size from the Hub, and saves the whole embedding if ours is larger.
+    state = get_peft_model_state_dict(hf_model, adapter_name=_NAME, save_embedding_layers=False)
+    named = {f"{_IN_FILE}{name}": value.detach().cpu().contiguous() for name, value in state.items()}
     save_file(named, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
     hf_model.generation_config.save_pretrained(folder)
 
 
 def load_adapters(hf_model: "PreTrainedModel", folder: Path) -> None:
-    """Puts saved adapters into the model that they belong to, in place; it gets them if it has none.
+    """Loads saved adapters into their base model, in place, adding the layers if it has none.
 
     Raises:
-        ModelLoadError: If the model is another, or the files are not whole.
+        ModelLoadError: If it is another model, or the files are incomplete.
     """
     from peft import PeftConfig
     from peft.utils.save_and_load import get_peft_model_state_dict, set_peft_model_state_dict
@@ -257,17 +262,17 @@ def load_adapters(hf_model: "PreTrainedModel", folder: Path) -> None:
     saved = {name.removeprefix(_IN_FILE): value for name, value in load_file(folder / ADAPTER_WEIGHTS).items()}
     wanted = get_peft_model_state_dict(hf_model, adapter_name=_NAME, save_embedding_layers=False)
     if {name: value.shape for name, value in saved.items()} != {name: value.shape for name, value in wanted.items()}:
-        raise ModelLoadError(f"{folder / ADAPTER_WEIGHTS} does not hold the weights that its configuration describes")
+        raise ModelLoadError(f"{folder / ADAPTER_WEIGHTS} does not have the weights that its configuration describes")
     set_peft_model_state_dict(hf_model, saved, adapter_name=_NAME)
 
 
 def _require_fingerprint(hf_model: "PreTrainedModel", path: Path) -> None:
-    """Checks that a base has the weights that the adapters were trained on; adapters of others do not say which."""
+    """Checks that a base has the weights that the adapters were trained on, if convmodel saved these."""
     if not path.exists() or hf_model.dtype == torch.float16:
         return
-    there = json.loads(path.read_text(encoding="utf-8"))
-    if there["fingerprint"] not in (None, base_fingerprint(hf_model)):
+    base = json.loads(path.read_text(encoding="utf-8"))
+    if base["fingerprint"] not in (None, base_fingerprint(hf_model)):
         raise ModelLoadError(
-            f"the base model {there['base_model']} is not the one that the adapters in {path.parent} were trained on: "
+            f"the base model {base['base_model']} is not the one that the adapters in {path.parent} were trained on: "
             "its weights differ"
         )

@@ -1,6 +1,6 @@
-"""A head that tells a conversation's next turn from turns that were said elsewhere.
+"""A head that distinguishes a conversation's next turn from random other turns.
 
-Owns: what it looks at, learning its few weights, how often it is right, and its file.
+Owns: its features, training its few weights, its accuracy (hits@1), and its file.
 """
 
 import json
@@ -28,39 +28,39 @@ if TYPE_CHECKING:
 FILE = "next_turn_head.json"
 
 NEGATIVES = 4
-"""How many turns of other conversations each next turn is told from, unless the caller says otherwise."""
+"""The default number of turns of other conversations that each next turn is compared with."""
 
 LONGEST = 256
-"""Tokens of context and turn that are looked at; every context is read once for each turn."""
+"""Limit of context and turn in tokens; every context is read once per turn."""
 
-_SAME = 1e-6
-_PENALTY = 1e-2  # on the squared weights, so that there is one best answer
+_MIN_DEVIATION = 1e-6
+_PENALTY = 1e-2  # on the squared weights, so that the minimum is unique
 
 
 @dataclass(frozen=True, slots=True)
 class NextTurnHead:
-    """Weights of what a model says of a response: how much likelier the context makes it, and so on.
+    """Weights of features of a response, such as how much the context raises its probability.
 
     Attributes:
         weights: One for each of `features`.
-        model: What it was trained on, as of `model_fingerprint`.
+        model: The `model_fingerprint` of the model that it was trained for.
     """
 
     weights: tuple[float, ...]
     model: str
 
     def score(self, given: float, alone: float, tokens: int) -> float:
-        """Scores a response; only differences between responses to one context mean something.
+        """Returns the score of a response, comparable between responses to one context only.
 
         Args:
             given: ln p(response | context), in nats.
             alone: ln p(response) as the beginning of a conversation.
-            tokens: How many tokens both are of.
+            tokens: The length of the response in tokens.
         """
         return sum(weight * part for weight, part in zip(self.weights, features(given, alone, tokens), strict=True))
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Writes the head beside the model that it belongs to.
+        """Writes the head into the folder of its model.
 
         Raises:
             SaveError: If the folder cannot be written.
@@ -73,11 +73,11 @@ class NextTurnHead:
         """Reads the head of a model.
 
         Raises:
-            ModelLoadError: If there is none, or it was trained on other weights.
+            ModelLoadError: If there is none, or it was trained for other weights.
         """
         try:
-            found = json.loads(Path(folder, FILE).read_text(encoding="utf-8"))
-            head = cls(tuple(map(float, found["weights"])), str(found["model"]))
+            content = json.loads(Path(folder, FILE).read_text(encoding="utf-8"))
+            head = cls(tuple(map(float, content["weights"])), str(content["model"]))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ModelLoadError(f"{folder} has no {FILE} that can be read: `convmodel next-turn` makes one") from error
         if head.model != model_fingerprint(hf_model):
@@ -89,14 +89,14 @@ class NextTurnHead:
 
 @dataclass(frozen=True, slots=True)
 class Hits:
-    """How often the real next turn came first.
+    """How often the real next turn is ranked first.
 
     Attributes:
-        head: Share of conversations whose next turn the head puts first (hits@1); a tie is a miss.
-        likelihood: The same by ln p(response | context) a token.
-        chance: What drawing lots would give.
-        conversations: How many there were.
-        left_out: Conversations of one turn, which have no next one.
+        head: Share of conversations whose next turn the head ranks first (hits@1); a tie is a miss.
+        likelihood: The same, ranked by ln p(response | context) per token.
+        chance: The same for a random choice.
+        conversations: The number of conversations.
+        left_out: Conversations of one turn, which have no next turn.
     """
 
     head: float
@@ -107,7 +107,7 @@ class Hits:
 
 
 def features(given: float, alone: float, tokens: int) -> tuple[float, ...]:
-    """Returns what the head weighs; the first is the pointwise mutual information of context and response, in nats.
+    """Returns the features; the first is the pointwise mutual information of context and response, in nats.
 
     Example:
         >>> [round(part, 2) for part in features(-6.0, -10.0, 4)]
@@ -126,29 +126,29 @@ def fit_next_turn_head(
     seed: int = 0,
     progress: Callable[[int], None] = lambda _: None,
 ) -> tuple[NextTurnHead, Hits]:
-    """Learns to tell each conversation's last turn from those of others; the model itself stays as it is.
+    """Trains a head to distinguish each conversation's last turn from those of others; the model stays unchanged.
 
-    It minimises the cross entropy of the softmax over the real turn and the others, which is convex: one answer,
-    whatever the order of the conversations and however many are computed at a time.
+    Minimizes the cross entropy of the softmax over the real turn and the others. It is convex, so the result does not
+    depend on the order of the conversations or on the batch size.
 
     Args:
         hf_model: The model.
         tokenizer: Its layout.
-        conversations: Of two turns at least; others are left out.
-        negatives: How many turns each is told from.
-        seed: Seeds the choice of these.
+        conversations: Conversations of at least two turns; others are left out.
+        negatives: How many other turns each last turn is compared with.
+        seed: The seed of their choice.
         progress: Called with the number of conversations done.
 
     Returns:
-        The head, and how often it is right on these very conversations.
+        The head, and its accuracy on these conversations.
 
     Raises:
         ConversationError: If there are too few conversations.
     """
     measured, left_out = measure_next_turns(hf_model, tokenizer, conversations, negatives, seed, progress)
-    table = [torch.tensor([features(*each) for each in row], dtype=torch.float64) for row in measured]
+    table = [torch.tensor([features(*turn) for turn in row], dtype=torch.float64) for row in measured]
     scale = torch.cat(table).std(dim=0)
-    scale[scale < _SAME] = torch.inf  # what is the same everywhere tells nothing
+    scale[scale < _MIN_DEVIATION] = torch.inf  # a constant feature carries no information
     scaled = [row / scale for row in table]
     weights = torch.zeros(len(scale), dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([weights], max_iter=1000, line_search_fn="strong_wolfe")
@@ -176,13 +176,13 @@ def next_turn_hits(
     seed: int = 0,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Hits:
-    """Tells how often a head puts the real last turn before those of other conversations; see `fit_next_turn_head`."""
+    """Returns how often a head ranks the real last turn first; see `fit_next_turn_head`."""
     measured, left_out = measure_next_turns(hf_model, tokenizer, conversations, negatives, seed, progress)
     return _hits(head, measured, left_out)
 
 
 Measured = list[list[tuple[float, float, int]]]
-"""For each conversation its last turn and then the others: ln p given the context and alone, and the tokens."""
+"""For each conversation, its last turn and then the others: ln p given the context, ln p alone, and tokens."""
 
 
 def measure_next_turns(
@@ -196,15 +196,15 @@ def measure_next_turns(
     """Measures each conversation's last turn and some of others; see `fit_next_turn_head`.
 
     Returns:
-        What was measured of those conversations that have a next turn, in their order; and how many have none.
+        The measurements of conversations that have a next turn, in order; and how many have none.
     """
-    every = list(conversations)
+    arranged = list(conversations)
     longest = min(LONGEST, window_length(hf_model.config, tokenizer.layout.max_length))
     measured, head = [], Head.of(hf_model)
-    # A model without token types gets what one speaker says in a row as one turn.
-    arranged = every if tokenizer.layout.use_token_types else [each.joined() for each in every]
-    usable = [each for each in arranged if has_next_turn(each)]
-    chosen = choose_negatives([each.turns[-1] for each in usable], negatives, seed)
+    if not tokenizer.layout.use_token_types:  # consecutive turns of one speaker are one turn
+        arranged = [conversation.joined() for conversation in arranged]
+    usable = [conversation for conversation in arranged if has_next_turn(conversation)]
+    chosen = choose_negatives([conversation.turns[-1] for conversation in usable], negatives, seed)
     for number, (conversation, others) in enumerate(zip(usable, chosen, strict=True)):
         before = before_last(conversation)
         turns = [_shortened(turn, tokenizer, longest // 2) for turn in (conversation.turns[-1], *others)]
@@ -215,11 +215,11 @@ def measure_next_turns(
         alone = log_probabilities(hf_model, tokenizer, windows, head=head)
         measured.append([*zip(given, alone, [window.supervised_tokens for window in windows], strict=True)])
         progress(number + 1)
-    return measured, len(every) - len(usable)
+    return measured, len(arranged) - len(usable)
 
 
 def has_next_turn(conversation: Conversation) -> bool:
-    """Tells whether there is a last turn and, but for pinned ones, a turn before it."""
+    """Returns whether there are at least two turns that are not pinned."""
     return len(conversation.turns) - conversation.pinned >= 2
 
 
@@ -228,18 +228,18 @@ def before_last(conversation: Conversation) -> Conversation:
     return replace(conversation, turns=conversation.turns[:-1], speakers=conversation.turn_speakers[:-1], weights=None)
 
 
-def _shortened(turn: str, tokenizer: ConversationTokenizer, most: int) -> str:
-    """Keeps the beginning of a turn that is too long for a window with its context."""
+def _shortened(turn: str, tokenizer: ConversationTokenizer, limit: int) -> str:
+    """Returns the beginning of a turn, of at most `limit` tokens."""
     ids = tokenizer.encode(turn)
-    return turn if len(ids) <= most else tokenizer.decode(ids[:most]).strip() or turn[:1]
+    return turn if len(ids) <= limit else tokenizer.decode(ids[:limit]).strip() or turn[:1]
 
 
 def choose_negatives(turns: Sequence[str], count: int, seed: int) -> list[list[str]]:
-    """Chooses for each turn others that say something else, none of them twice; the order of the turns does not matter.
+    """Chooses random other turns of different text for each turn, independent of the order of the turns.
 
     Raises:
-        ConfigError: If none are asked for.
-        ConversationError: If all turns say the same.
+        ConfigError: If `count` is less than 1.
+        ConversationError: If all turns have the same text.
 
     Example:
         >>> choose_negatives(["Bye", "bye ", "See you"], 2, seed=0)[0]
@@ -247,14 +247,14 @@ def choose_negatives(turns: Sequence[str], count: int, seed: int) -> list[list[s
     """
     if count < 1:
         raise ConfigError(f"negatives is {count}: it must be at least 1")
-    said = {" ".join(turn.casefold().split()): turn for turn in sorted(turns)}
-    if len(said) < 2:
+    by_text = {" ".join(turn.casefold().split()): turn for turn in sorted(turns)}
+    if len(by_text) < 2:
         raise ConversationError("telling next turns apart needs two conversations that end in different turns")
-    known, chosen = sorted(said), []
+    texts, chosen = sorted(by_text), []
     for turn in turns:
         own = " ".join(turn.casefold().split())
-        others = random.Random(f"{seed} {own}").sample(known, min(count + 1, len(known)))
-        chosen.append([said[other] for other in others if other != own][:count])
+        others = random.Random(f"{seed} {own}").sample(texts, min(count + 1, len(texts)))
+        chosen.append([by_text[other] for other in others if other != own][:count])
     return chosen
 
 

@@ -1,10 +1,10 @@
 """8-bit weights for inference on CPUs: a quarter of the memory, and about a quarter of the time per token.
 
-Owns: which weights are packed, how, and what can no longer be done with such a model. Each row of a weight and the
+Owns: which weights are quantized, how, and refusing to train or save such a model. Each row of a weight and the
 activations of each token are scaled to integers by their largest value (Dettmers et al. 2022, "LLM.int8()",
-arXiv:2208.07339, section 2: absmax, vector-wise). Activations have single large values, beside which the others would
-be lost; therefore the rounding error is a second row of integers. Products are sums of integers, which are exact: what
-else is in a batch changes no result.
+arXiv:2208.07339, section 2: absmax, vector-wise). Activations have outliers, which would round the other values to
+zero; therefore the rounding error is stored as a second row of integers. Integer sums are exact, so results do not
+depend on the rest of the batch.
 """
 
 import ctypes
@@ -26,38 +26,38 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 QUANTIZATIONS = ("int8",)
-"""What `from_pretrained(quantize=...)` knows."""
+"""Values of `from_pretrained(quantize=...)`."""
 
 logger = logging.getLogger(__name__)
 
-_LARGEST = 127  # of the integers that stand for weights
-_ROWS = 4096  # rows of a matrix that are scaled at a time, since that needs as much memory again
+_LARGEST = 127  # largest integer of a weight
+_ROWS = 4096  # rows of a matrix that are scaled at a time, because scaling needs a copy of them
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Activations:
-    """How activations are written as two integers each: `coarse * base + fine`.
+    """The representation of an activation by two integers: `coarse * base + fine`.
 
     Attributes:
-        largest: Of each integer.
-        zero: What is added to both, where they are unsigned.
-        dtype: Theirs.
+        largest: The largest value of each integer.
+        zero: The zero point, if the integers are unsigned.
+        dtype: The integers' type.
     """
 
     largest: int
     zero: int
     dtype: torch.dtype
-    # A number would be made a tensor at every call, which takes as long as the product of one row.
+    # A Python float would be converted to a tensor in each call, which takes as long as the product of one row.
     smallest_scale: torch.Tensor = field(default_factory=lambda: torch.tensor(1e-30))
 
     @property
     def base(self) -> int:
-        """What the coarse integer counts."""
+        """The step of the coarse integer."""
         return 2 * self.largest
 
     @property
     def steps(self) -> int:
-        """Into how many steps the largest activation of a token is divided."""
+        """The number of steps from zero to the largest activation of a token."""
         return self.largest * self.base
 
 
@@ -67,38 +67,38 @@ _SEVEN_BITS = _Activations(63, 64, torch.uint8)
 
 @functools.cache
 def activations() -> _Activations:
-    """Chooses integers whose products this processor adds up without overflow.
+    """Returns the widest representation whose products this processor sums without overflow.
 
-    Processors without VNNI (before AVX-512 VNNI or AVX-VNNI) add two products of 8 bits into 16 bits that saturate.
-    There unsigned integers of 7 bits are exact, and several times as fast. Measured by one product, not assumed.
+    Processors without VNNI (before AVX-512 VNNI or AVX-VNNI) add two 8-bit products into 16 bits that saturate. There,
+    unsigned 7-bit integers are exact, and several times as fast. Determined by a trial product.
     """
     weight = torch.full((32, 64), _LARGEST, dtype=torch.int8)
     scales, zeros = torch.ones(32), torch.zeros(32, dtype=torch.long)
     packed = torch.ops.onednn.qlinear_prepack(weight, None)
-    for rows in (2, 64):  # for which different kernels are taken
-        given = torch.full((rows, 64), _LARGEST, dtype=torch.int8)
-        if not (_multiply(given, 0, packed, scales, zeros) == 64 * _LARGEST**2).all():
+    for rows in (2, 64):  # computed by different kernels
+        values = torch.full((rows, 64), _LARGEST, dtype=torch.int8)
+        if not (_multiply(values, 0, packed, scales, zeros) == 64 * _LARGEST**2).all():
             return _SEVEN_BITS
     return _EIGHT_BITS
 
 
 @functools.cache
 def _operator() -> Any:
-    return torch.ops.onednn.qlinear_pointwise.default  # looking it up takes as long as the product of a row
+    return torch.ops.onednn.qlinear_pointwise.default  # the lookup takes as long as the product of a row
 
 
 def _multiply(
-    given: torch.Tensor, zero: int, packed: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor
+    values: torch.Tensor, zero: int, packed: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor
 ) -> torch.Tensor:
-    """Multiplies integers with packed weights: (rows, outputs) in float32."""
-    made: torch.Tensor = _operator()(
-        given, 1.0, zero, packed, scales, zeros, None, 1.0, 0, torch.float32, "none", [], ""
+    """Multiplies integers with packed weights; returns (rows, outputs) in float32."""
+    product: torch.Tensor = _operator()(
+        values, 1.0, zero, packed, scales, zeros, None, 1.0, 0, torch.float32, "none", [], ""
     )
-    return made
+    return product
 
 
 class Int8Linear(nn.Module):
-    """A linear layer whose weights are whole numbers, packed as the processor likes them.
+    """A linear layer with int8 weights in the packed format of the processor's kernels.
 
     Example:
         >>> weight = torch.tensor([[0.5, -1.0], [2.0, 0.0]])
@@ -108,10 +108,10 @@ class Int8Linear(nn.Module):
     """
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, *, release: bool = False) -> None:
-        """Packs weights, (outputs, inputs); `release` gives their memory back meanwhile."""
+        """Packs weights of shape (outputs, inputs); `release` frees their memory while packing."""
         super().__init__()
         self.out_features, self.in_features = weight.shape
-        rows, scales = absmax(weight.detach().float().contiguous(), release=release)  # packing reads them as they lie
+        rows, scales = absmax(weight.detach().float().contiguous(), release=release)  # packing ignores strides
         self._scales = scales[:, 0].contiguous()
         self._zeros = torch.zeros(self.out_features, dtype=torch.long)
         self._packed = torch.ops.onednn.qlinear_prepack(rows, None)
@@ -119,31 +119,31 @@ class Int8Linear(nn.Module):
         self._coarser = torch.tensor(1 / self._kind.base)
         self.bias = None if bias is None else nn.Parameter(bias.detach().float().clone(), requires_grad=False)
 
-    def forward(self, given: torch.Tensor) -> torch.Tensor:
-        """Multiplies; activations of any leading shape, scaled token by token."""
-        tokens = given if given.ndim == 2 else given.reshape(-1, self.in_features)
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        """Applies the layer to activations of shape (..., inputs), scaled per token."""
+        tokens = states if states.ndim == 2 else states.reshape(-1, self.in_features)
         tokens = tokens.float()
         kind = self._kind
         scales = torch.add(kind.smallest_scale, tokens.abs().amax(-1, keepdim=True), alpha=1 / kind.steps)
         whole = tokens.div(scales).round_()
         coarse = whole.mul(self._coarser).round_()
-        # The rounding error is a row of its own. Weights, which are what takes time, are read once for both.
+        # The rounding error is a separate row. Weights are read once for both, and reading them is what takes time.
         integers = torch.cat((coarse, whole.sub_(coarse, alpha=kind.base)))
         if kind.zero:
             integers.add_(kind.zero)
-        made = _multiply(integers.to(kind.dtype), kind.zero, self._packed, self._scales, self._zeros)
-        coarse, fine = made.view(2, -1, self.out_features).unbind()
+        product = _multiply(integers.to(kind.dtype), kind.zero, self._packed, self._scales, self._zeros)
+        coarse, fine = product.view(2, -1, self.out_features).unbind()
         total = fine.add_(coarse, alpha=kind.base)
         total = total.mul_(scales) if self.bias is None else torch.addcmul(self.bias, total, scales)
-        return (total if given.ndim == 2 else total.view(*given.shape[:-1], self.out_features)).to(given.dtype)
+        return (total if states.ndim == 2 else total.view(*states.shape[:-1], self.out_features)).to(states.dtype)
 
     def extra_repr(self) -> str:
-        """Says its size, as `torch.nn.Linear` does."""
+        """Returns the size, as `torch.nn.Linear` does."""
         return f"in_features={self.in_features}, out_features={self.out_features}"
 
 
 class Int8Embedding(nn.Module):
-    """An embedding whose rows are whole numbers with a scale each.
+    """An embedding with int8 rows and a scale per row.
 
     Example:
         >>> Int8Embedding(torch.tensor([[0.5, -1.0], [2.0, 0.0]]))(torch.tensor([1]))
@@ -151,42 +151,42 @@ class Int8Embedding(nn.Module):
     """
 
     def __init__(self, weight: torch.Tensor, *, release: bool = False) -> None:
-        """Packs rows, (tokens, width); `release` gives their memory back meanwhile."""
+        """Packs rows of shape (tokens, width); `release` frees their memory while packing."""
         super().__init__()
         self._rows, self._scales = absmax(weight.detach().float(), release=release)
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        """Looks rows up: (..., width)."""
+        """Returns the rows of ids, of shape (..., width)."""
         return self._rows[ids] * self._scales[ids]
 
 
 def absmax(values: torch.Tensor, *, release: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scales each row to whole numbers by its largest: (rows, columns) in int8, and (rows, 1) to multiply them with.
+    """Scales each row by its largest value: returns integers of shape (rows, columns), and scales of shape (rows, 1).
 
-    With `release`, the memory of the values goes back meanwhile.
+    With `release`, the memory of the values is freed meanwhile.
 
     Example:
         >>> absmax(torch.tensor([[0.0, 1.0, -2.0]]))
         (tensor([[   0,   64, -127]], dtype=torch.int8), tensor([[0.0157]]))
     """
-    numbers = torch.empty(values.shape, dtype=torch.int8)
+    integers = torch.empty(values.shape, dtype=torch.int8)
     scales = torch.empty(len(values), 1)
     for start in range(0, len(values), _ROWS):
         part = slice(start, start + _ROWS)
         torch.amax(values[part].abs(), -1, keepdim=True, out=scales[part])
         scales[part].div_(_LARGEST).clamp_min_(torch.finfo(torch.float32).tiny)
-        numbers[part] = (values[part] / scales[part]).round_()
+        integers[part] = (values[part] / scales[part]).round_()
         if release:
             _release(values[part])
-    return numbers, scales
+    return integers, scales
 
 
 def _release(values: torch.Tensor) -> None:
-    """Gives the pages of a tensor that nobody reads any more back to the system.
+    """Returns the memory pages of a tensor that is no longer used to the system.
 
-    transformers maps a file of weights, so that what was read of it stays in memory as long as any weight is left.
+    transformers maps the weights file, so all pages that were read stay in memory while any weight is in use.
     """
-    if sys.platform != "linux" or not values.is_contiguous():  # between whose rows others' may lie
+    if sys.platform != "linux" or not values.is_contiguous():  # other tensors may use memory between its rows
         return
     begin = -(-values.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
     length = (values.data_ptr() + values.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE - begin
@@ -195,16 +195,16 @@ def _release(values: torch.Tensor) -> None:
 
 
 def quantize_weights(hf_model: "PreTrainedModel", quantize: str) -> None:
-    """Packs a model's linear layers and its token embedding in place, one by one, so that memory never grows.
+    """Packs a model's linear layers and token embedding in place, one by one, so that memory does not grow.
 
-    The old weights are of no more use, also to those who hold them.
+    The original weights become invalid, also for other references to them.
 
     Args:
         hf_model: The model, on the CPU.
-        quantize: How; one of `QUANTIZATIONS`.
+        quantize: One of `QUANTIZATIONS`.
 
     Raises:
-        ConfigError: If there is no such way, or the model is elsewhere.
+        ConfigError: If `quantize` is none of these, or the model is on another device.
     """
     if quantize not in QUANTIZATIONS:
         raise ConfigError(f"quantize is {quantize!r}: there is {', '.join(QUANTIZATIONS)}")
@@ -215,7 +215,7 @@ def quantize_weights(hf_model: "PreTrainedModel", quantize: str) -> None:
     before = _nbytes(hf_model)
     embedding: Any = hf_model.get_input_embeddings()
     users = Counter(weight.data_ptr() for _, weight in hf_model.named_parameters(remove_duplicate=False))
-    # The embedding and the head, which may be its, come first: both are large, and there is little else yet.
+    # The embedding and the head, which may be tied, come first: both are large, and packing needs memory.
     names = sorted(
         (name for name, _ in hf_model.named_modules()), key=lambda name: -_size(hf_model.get_submodule(name))
     )
@@ -233,25 +233,25 @@ def quantize_weights(hf_model: "PreTrainedModel", quantize: str) -> None:
 
 
 def is_quantized(hf_model: "PreTrainedModel") -> bool:
-    """Tells whether weights were packed, so that a model can no longer learn or be saved."""
+    """Returns whether weights were packed, so that the model can no longer be trained or saved."""
     return any(isinstance(module, Int8Linear | Int8Embedding) for module in hf_model.modules())
 
 
 def require_unquantized(hf_model: "PreTrainedModel", what: str) -> None:
-    """Checks that a model has the weights that it was saved with.
+    """Checks that a model is not quantized.
 
     Raises:
-        ConfigError: If they were packed.
+        ConfigError: If it is.
     """
     if is_quantized(hf_model):
-        raise ConfigError(f"a quantised model cannot be {what}: load it without quantize")
+        raise ConfigError(f"a quantized model cannot be {what}: load it without quantize")
 
 
 def _packed(module: nn.Module, *, is_embedding: bool, release: bool) -> nn.Module | None:
-    """Packs a layer whose product is nothing but that; subclasses may compute something else."""
+    """Packs a linear layer or the embedding; not their subclasses, which may compute something else."""
     if type(module) is nn.Linear:
         return Int8Linear(module.weight, module.bias, release=release)
-    if isinstance(module, Conv1D):  # which keeps its weights the other way round
+    if isinstance(module, Conv1D):  # its weights are transposed
         packed = Int8Linear(module.weight.t(), module.bias)
         if release:
             _release(module.weight)

@@ -1,7 +1,7 @@
-"""A model and its tokenizer as one folder.
+"""Saving a model and its tokenizer into one folder.
 
-Owns: the saved form (Hugging Face's files, `convmodel_config.json`, chat template, generation config, model card),
-and writing it whole or not at all. No pickle.
+Owns: the saved files (Hugging Face's, `convmodel_config.json`, chat template, generation config, model card),
+written all or none. No pickle.
 """
 
 import os
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 
 def save_model(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, folder: str | os.PathLike[str]) -> None:
-    """Checks that a model can be saved as it is, and saves it; of a model with LoRA adapters these alone.
+    """Checks that a model can be saved, and saves it; of a model with LoRA adapters, the adapters alone.
 
     Raises:
-        SaveError: If the folder cannot be written; what it held is untouched.
-        ConfigError: If the model is quantised, or its adapters have no base model outside of `folder`.
+        SaveError: If the folder cannot be written; its previous content is unchanged.
+        ConfigError: If the model is quantized, or its adapters have no base model outside of `folder`.
     """
     require_unquantized(hf_model, "saved")
     if has_adapters(hf_model):
@@ -45,17 +45,17 @@ def save_checkpoint(
     facts: dict[str, Any] | None = None,
     weights: "dict[str, torch.Tensor] | None" = None,
 ) -> None:
-    """Writes a folder that plain `AutoModelForCausalLM` and `AutoTokenizer` load too.
+    """Writes a folder that plain `AutoModelForCausalLM` and `AutoTokenizer` can load.
 
     Args:
-        hf_model: The weights.
-        tokenizer: The layout they were trained with.
-        folder: Where to; made if missing. A model that it holds is replaced, other files stay.
-        facts: Lines for the model card, such as `{"Perplexity": "12.3"}`.
-        weights: The model's, gathered, where it is spread over processes.
+        hf_model: The model.
+        tokenizer: Its layout.
+        folder: The destination, created if missing. A model in it is replaced, other files stay.
+        facts: Rows for the model card, such as `{"Perplexity": "12.3"}`.
+        weights: The gathered weights of a model that is sharded over processes.
 
     Raises:
-        SaveError: If the folder cannot be written; what it held is untouched.
+        SaveError: If the folder cannot be written; its previous content is unchanged.
     """
     place = Path(folder)
     with staged(folder) as stage:
@@ -63,7 +63,7 @@ def save_checkpoint(
             _save_model(hf_model, tokenizer, stage, weights)
             tokenizer.save_pretrained(stage)
         except Exception as error:
-            # What safetensors and tokenizers raise on a full disk is no OSError, and tokenizers' is a bare Exception.
+            # On a full disk, safetensors raises its own error and tokenizers a bare Exception, neither an OSError.
             if isinstance(error, SafetensorError) or type(error) is Exception:
                 raise OSError(str(error)) from error
             raise
@@ -71,7 +71,7 @@ def save_checkpoint(
             (stage / "README.md").write_text(_model_card(hf_model, tokenizer, facts or {}), encoding="utf-8")
         new = {path.name for path in stage.iterdir()}
         stale = [path for path in place.iterdir() if _WEIGHTS.fullmatch(path.name) and path.name not in new]
-    # Shards of a model that was saved here before; left alone, they would be loaded instead of the new weights.
+    # Shards of a model saved here before would be loaded instead of the new weights.
     for path in stale:
         path.unlink(missing_ok=True)
 
@@ -80,11 +80,11 @@ _WEIGHTS = re.compile(
     r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?|config\.json|"
     + "|".join(map(re.escape, (ADAPTER_CONFIG, ADAPTER_WEIGHTS, BASE_FILE)))
 )
-"""What says which weights a folder holds, whole ones or adapters; other files in it are somebody's own."""
+"""Files that belong to a saved model or adapters; other files in the folder stay."""
 
 
 def _may_write_card(path: Path) -> bool:
-    """Tells whether there is no README, or one that an earlier save wrote."""
+    """Returns whether there is no README, or one written by an earlier save."""
     return not path.exists() or "\nSaved by convmodel " in path.read_text(encoding="utf-8", errors="replace")
 
 
@@ -94,16 +94,16 @@ def _save_model(
     folder: Path,
     weights: "dict[str, torch.Tensor] | None",
 ) -> None:
-    """Writes weights, config and generation config; the model in hand keeps its own."""
-    own = hf_model.generation_config
-    hf_model.generation_config = sampling_defaults(own, tokenizer)
+    """Writes weights, config and generation config; the model's own generation config stays unchanged."""
+    original = hf_model.generation_config
+    hf_model.generation_config = sampling_defaults(original, tokenizer)
     try:
         if has_adapters(hf_model):
             save_adapters(hf_model, folder)
         else:
             hf_model.save_pretrained(folder, state_dict=weights)
     finally:
-        hf_model.generation_config = own
+        hf_model.generation_config = original
 
 
 def _model_card(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, facts: dict[str, Any]) -> str:
@@ -155,4 +155,4 @@ _PLAIN = (
     "Plain transformers works too: `AutoTokenizer.apply_chat_template` renders the same token layout, without token "
     "types."
 )
-_WITH_BASE = "Only what was learned is here; the base model is loaded with it, and must be what it was."
+_WITH_BASE = "This folder has the adapters alone; the base model is loaded with them and must be unchanged."

@@ -1,6 +1,6 @@
-"""More entries for the vocabulary of a trained model, so that another language takes fewer tokens.
+"""Adding entries to the vocabulary of a pretrained model, so that another language takes fewer tokens.
 
-Owns: which entries, and the values their rows begin with. The old entries, their rows and their merges stay.
+Owns: choosing the entries, and initializing their rows. Existing entries, rows and merges stay unchanged.
 """
 
 import copy
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 FIRST_SYMBOL = 0xF0000
-"""Old entries are learned over as single characters of Unicode's two private planes."""
+"""For training, existing entries are mapped to characters of Unicode's two private planes, from here on."""
 
 SYMBOLS = 2 * 65534
 
-LEAST_OFTEN = 2
-"""How often a new entry must stand in the text."""
+MIN_FREQUENCY = 2
+"""How often a new entry must occur in the text."""
 
 
 def grow_vocabulary(
@@ -32,15 +32,15 @@ def grow_vocabulary(
 ) -> ConversationTokenizer:
     """Continues the BPE training of a model's vocabulary on other text.
 
-    New merges come after all old ones, so that a text without a new piece is encoded as before. The row of a new entry
-    begins as the mean of the rows of the pieces that stood in its place (Gee et al., 2022, Fast Vocabulary
+    New merges come after all existing ones, so text without new entries is encoded as before. The row of a new entry
+    is initialized as the mean of the rows of the tokens that it replaces (Gee et al., 2022, Fast Vocabulary
     Transfer, https://aclanthology.org/2022.emnlp-industry.41).
 
     Args:
-        hf_model: The model; its embedding grows in place.
-        tokenizer: Its layout, which stays as it is.
-        texts: What to learn entries from, such as the turns of a corpus.
-        entries: How many at most; fewer where no more pairs of pieces stand twice, or they make a piece that is there.
+        hf_model: The model; its embedding is resized in place.
+        tokenizer: Its tokenizer, which stays unchanged.
+        texts: The training text, such as the turns of a corpus.
+        entries: The maximum number; fewer if no more pairs occur twice, or a merge results in an existing entry.
 
     Returns:
         The tokenizer with the new entries.
@@ -55,16 +55,16 @@ def grow_vocabulary(
     merges = learn_merges(encoder, texts, entries)
     hf_tokenizer, new = with_merges(tokenizer.hf_tokenizer, merges)
     grow_embedding(hf_model, max(new, default=0) + 1)
-    for index, pieces in new.items():  # in the order in which they were learned: pieces come before what they make
+    for index, pieces in new.items():  # in training order: pieces come before their merges
         set_row(hf_model, index, pieces)
     return ConversationTokenizer(hf_tokenizer, layout=tokenizer.layout)
 
 
 def require_words_of_bpe(encoder: "Tokenizer") -> None:
-    """Checks that merges can be added to a vocabulary.
+    """Checks that a vocabulary is a byte-level BPE.
 
     Raises:
-        ConfigError: If it is of another kind.
+        ConfigError: If it is not.
     """
     state = json.loads(encoder.to_str())
     kind, model = state["model"]["type"], state["model"]
@@ -78,23 +78,23 @@ def require_words_of_bpe(encoder: "Tokenizer") -> None:
 
 
 def learn_merges(encoder: "Tokenizer", texts: Iterable[str], entries: int) -> list[tuple[str, str]]:
-    """Learns which pieces to join: BPE over the old entries instead of bytes.
+    """Trains merges: BPE over existing entries instead of bytes.
 
     Returns:
-        Pairs of pieces as the vocabulary spells them, the most frequent first.
+        Pairs of pieces as spelled in the vocabulary, the most frequent first.
     """
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     texts_in_words, pieces_of = _words(encoder, texts)
     vocabulary = encoder.get_vocab()
-    met = sorted({piece for pieces in pieces_of.values() for piece in pieces}, key=vocabulary.__getitem__)
-    symbols = {piece: _symbol(number) for number, piece in enumerate(met)}
+    used = sorted({piece for pieces in pieces_of.values() for piece in pieces}, key=vocabulary.__getitem__)
+    symbols = {piece: _symbol(number) for number, piece in enumerate(used)}
     spellings = {word: "".join(symbols[piece] for piece in pieces) for word, pieces in pieces_of.items()}
     spelled = {symbol: piece for piece, symbol in symbols.items()}
     learner = Tokenizer(models.BPE())
     learner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     trainer: Any = trainers.BpeTrainer(
-        vocab_size=len(symbols) + entries, min_frequency=LEAST_OFTEN, show_progress=False
+        vocab_size=len(symbols) + entries, min_frequency=MIN_FREQUENCY, show_progress=False
     )
     learner.train_from_iterator((" ".join(map(spellings.__getitem__, words)) for words in texts_in_words), trainer)
 
@@ -106,23 +106,23 @@ def learn_merges(encoder: "Tokenizer", texts: Iterable[str], entries: int) -> li
 
 
 def _words(encoder: "Tokenizer", texts: Iterable[str]) -> tuple[list[list[str]], dict[str, list[str]]]:
-    """Cuts texts into words, in which alone pieces are joined, and each different word into its pieces."""
+    """Splits texts into words, which merges never cross, and each distinct word into its pieces."""
     model, normalizer, pre_tokenizer = encoder.model, encoder.normalizer, encoder.pre_tokenizer
-    found: list[list[str]] = []
+    texts_in_words: list[list[str]] = []
     pieces: dict[str, list[str]] = {}
     for text in texts:
-        cut = pre_tokenizer.pre_tokenize_str(normalizer.normalize_str(text) if normalizer else text)
-        found.append([sys.intern(word) for word, _ in cut])
-        for word in found[-1]:
+        split = pre_tokenizer.pre_tokenize_str(normalizer.normalize_str(text) if normalizer else text)
+        texts_in_words.append([sys.intern(word) for word, _ in split])
+        for word in texts_in_words[-1]:
             if word not in pieces:
                 pieces[word] = [token.value for token in model.tokenize(word)]
-    return found, pieces
+    return texts_in_words, pieces
 
 
 def _symbol(number: int) -> str:
     if number >= SYMBOLS:
         raise ConfigError(f"the text has more than {SYMBOLS:,} different pieces: give less of it to --grow-vocabulary")
-    # The last two of each plane's 65,536 are no characters.
+    # The last two of each plane's 65,536 code points are not characters.
     plane, place = divmod(number, SYMBOLS // 2)
     return chr(FIRST_SYMBOL + plane * 0x10000 + place)
 
@@ -133,17 +133,17 @@ def with_merges(
     """Copies a tokenizer and adds merges.
 
     Returns:
-        The copy, and for each new entry the two that it joins.
+        The copy, and the two parts of each new entry.
     """
     from tokenizers import Tokenizer
 
     grown: Any = copy.deepcopy(hf_tokenizer)
     state = json.loads(grown.backend_tokenizer.to_str())
     vocabulary = state["model"]["vocab"]
-    # Added tokens beyond the vocabulary become part of it: it may have no holes.
+    # Added tokens past the vocabulary become part of it, because it may have no gaps.
     vocabulary.update({token["content"]: token["id"] for token in state["added_tokens"]})
     new: dict[int, tuple[int, int]] = {}
-    free = max(vocabulary.values()) + 1  # not the number of entries, for there may be holes
+    free = max(vocabulary.values()) + 1  # not the number of entries, because there may be gaps
     for first, second in merges:
         if first + second not in vocabulary:
             index = free

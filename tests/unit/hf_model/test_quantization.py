@@ -186,9 +186,9 @@ def test_it_is_measured_like_any_other(packed: ConversationModel, folder: Path) 
 
 
 def test_it_can_neither_be_saved_nor_trained(packed: ConversationModel, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="a quantised model cannot be saved: load it without quantize"):
+    with pytest.raises(ConfigError, match="a quantized model cannot be saved: load it without quantize"):
         packed.save_pretrained(tmp_path / "model")
-    with pytest.raises(ConfigError, match="a quantised model cannot be trained: load it without quantize"):
+    with pytest.raises(ConfigError, match="a quantized model cannot be trained: load it without quantize"):
         packed.fit([CONTEXT], max_steps=1)
     assert list(tmp_path.iterdir()) == []
 
