@@ -1,0 +1,30 @@
+"""The generation config of a conversation model: what is kept of a checkpoint's own."""
+
+from transformers import GenerationConfig
+
+from convmodel.hf_model.generation_config import SAMPLING_OPTIONS, sampling_defaults
+from convmodel.layout.tokenizer import ConversationTokenizer
+
+SAMPLED = {"temperature": 0.7, "top_k": 20, "top_p": 0.9, "min_p": 0.05}
+
+
+def test_a_checkpoint_without_a_config_gets_the_layouts_ids(gpt2_tokenizer: ConversationTokenizer) -> None:
+    config = sampling_defaults(None, gpt2_tokenizer)
+    assert config.eos_token_id == gpt2_tokenizer.sep_token_id
+    assert config.pad_token_id == gpt2_tokenizer.pad_token_id
+    assert not config.do_sample
+
+
+def test_sampling_options_are_kept_where_the_checkpoint_samples(gpt2_tokenizer: ConversationTokenizer) -> None:
+    assert set(SAMPLED) < set(SAMPLING_OPTIONS)
+    kept = sampling_defaults(GenerationConfig(do_sample=True, repetition_penalty=1.1, **SAMPLED), gpt2_tokenizer)
+    assert {name: getattr(kept, name) for name in SAMPLED} == SAMPLED
+    assert (kept.do_sample, kept.repetition_penalty) == (True, 1.1)
+
+    greedy = sampling_defaults(GenerationConfig(do_sample=False, repetition_penalty=1.1), gpt2_tokenizer)
+    assert (greedy.do_sample, greedy.repetition_penalty, greedy.top_p) == (False, 1.1, GenerationConfig().top_p)
+
+
+def test_nothing_that_ends_or_searches_a_response_is_kept(gpt2_tokenizer: ConversationTokenizer) -> None:
+    saved = GenerationConfig(max_length=5, num_beams=4, suppress_tokens=[1], stop_strings=["x"], eos_token_id=7)
+    assert sampling_defaults(saved, gpt2_tokenizer).to_dict() == sampling_defaults(None, gpt2_tokenizer).to_dict()
