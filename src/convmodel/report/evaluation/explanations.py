@@ -118,8 +118,9 @@ def summary(model: ModelEvaluation) -> list[str]:
     sentences = []
     if "perplexity" in values:
         sentences.append(
-            f"At each token it is as unsure as if {format_value(values['perplexity'], False)} were equally likely "
-            f"(its perplexity); a byte of text costs it {format_value(values['bits_per_byte'], False)} bits."
+            f"At each token it is as unsure as if {format_value(values['perplexity'], False)} tokens were "
+            f"equally likely (its perplexity); a byte of text costs it "
+            f"{format_value(values['bits_per_byte'], False)} bits."
         )
     if "hits_at_1" in values:
         sentences.append(f"It ranks the true next turn first in {values['hits_at_1']:.0%} of the conversations.")
