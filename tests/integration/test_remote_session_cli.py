@@ -108,7 +108,7 @@ def test_turns_that_fall_out_are_told(server: Serving) -> None:
 def test_models_and_keys_are_asked_for(server: Serving, served_models: dict[str, ConversationModel]) -> None:
     with pytest.raises(ConfigError, match=r"models: name one with --model \(.*tiny"):
         RemoteSession(server.url)
-    with pytest.raises(ModelLoadError, match="has no model gpt-5, but"):
+    with pytest.raises(ModelLoadError, match="has no model gpt-5: it has"):
         RemoteSession(server.url, model="gpt-5")
     with serving({"tiny": served_models["tiny"]}, api_keys=("secret",)) as locked:
         with pytest.raises(ConfigError, match=r"needs a key.*--api-key KEY"):
