@@ -10,13 +10,10 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from transformers import Trainer
 
 from convmodel import Conversation, ConversationModel
 from convmodel.errors import ConfigError
 from convmodel.training.metrics_reader import read_metrics
-from convmodel.training.resume.resumable_trainer import ResumableTrainer
-from convmodel.training.trainer import FitTrainer
 from fine_tuning import TALKS, Recorder, weights
 
 FAMILIES = ["unigram_folder", "bytelevel_folder"]
@@ -242,17 +239,6 @@ def test_validations_know_how_much_was_learned_before_them(load: Load, tmp_path:
     found = read_metrics(tmp_path)
 
     assert [point["tokens"] for point in found.validations] == [point["tokens"] for point in found.train]
-
-
-def test_the_methods_of_trainer_that_are_replaced_are_there() -> None:
-    """Private ones come and go; the oldest transformers of pyproject.toml has them all."""
-    own = {name for kind in (FitTrainer, ResumableTrainer) for name in vars(kind) if not name.startswith("__")}
-    new = {
-        *("fit", "finish", "restore_counts", "_collate", "_diverged"),
-        *("_first_chooses", "_write", "_state", "_gathered", "_own_part", "_stopped"),
-    }
-
-    assert sorted(name for name in own - new if not hasattr(Trainer, name)) == []
 
 
 def test_the_model_computes_as_ever_after_a_fit_and_after_one_that_failed(load: Load) -> None:

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 _SAMPLES = 16  # values of each weight that are hashed
 
 
-def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
+def differing_facts(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
     """Names each fact in which two runs differ.
 
     Example:
-        >>> differences({"seed": 1, "learning_rate": 0.001}, {"seed": 1, "learning_rate": 0.0005})
+        >>> differing_facts({"seed": 1, "learning_rate": 0.001}, {"seed": 1, "learning_rate": 0.0005})
         ['learning_rate: 0.001 there, 0.0005 here']
     """
     names = dict.fromkeys([*there, *here])

@@ -148,7 +148,6 @@ def fit(
         trainer = _trainer(hf_model, tokenizer, args, data, best, watching)
         with prepared(hf_model, config.dropout, config.gradient_checkpointing, config.torch_compile):
             train_loss = trainer.fit(config, run)
-            trainer.finish()
         if config.merge:
             best.merge(save=args.should_save)
         if run is not None and args.should_save:

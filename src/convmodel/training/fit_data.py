@@ -1,20 +1,22 @@
-"""What a run learns from: windows, their order, and whether the model can take them as they are laid out.
+"""The data of a run: windows, their order, their batches, and whether the model supports packing.
 
-Owns: making both sets of windows, the choice of the order, and the check that a model keeps packed windows apart.
+Owns: making both sets of windows and the batches of an epoch, the choice of the order, and the check that a model
+keeps packed windows apart.
 """
 
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.utils.data import DataLoader
 
 from convmodel.conversation import Conversation
-from convmodel.data.windows.collate import pack, pad
+from convmodel.data.windows.collate import WindowDataset, pack, pad
 from convmodel.data.windows.encoding import WindowSet
-from convmodel.data.windows.order import GroupedSampler, PackedSampler
+from convmodel.data.windows.order import GroupedSampler, PackedSampler, ShardedBatches
 from convmodel.data.windows.store import prepare_windows
 from convmodel.errors import ConfigError
 from convmodel.hf_model.eval_mode import evaluation_mode
@@ -24,7 +26,7 @@ from convmodel.layout.tokenizer import ConversationTokenizer
 from convmodel.training.config import FitConfig
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, TrainingArguments
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +39,8 @@ class FitData:
     """The data of one run.
 
     Attributes:
-        train: What to learn from.
-        valid: What to choose the best model by, if there is any.
+        train: The training windows.
+        valid: The validation windows, if any.
         order: The order of the training windows, or of rows of them.
         max_length: The longest window, in tokens.
     """
@@ -59,31 +61,79 @@ class FitData:
         *,
         processes: int = 1,
     ) -> "FitData":
-        """Encodes the conversations of a run, and says what of them is left out.
+        """Encodes the conversations of a run, and logs what is left out of them.
 
-        `processes` is how many train together, each with batches of its own.
+        Args:
+            hf_model: The model, which limits the length of windows.
+            tokenizer: Its layout.
+            train: The training conversations.
+            valid: The validation conversations, if any.
+            config: The settings.
+            processes: The number of processes, each with its own batches.
 
         Raises:
             ConversationError: If the data is malformed, or has no supervised turn.
         """
         max_length = window_length(hf_model.config, config.max_length)
         encode = partial(prepare_windows, tokenizer=tokenizer, max_length=max_length, loss_on=config.loss_on)
-        made = encode(train), None if valid is None else encode(valid)
-        for name, windows in zip(("training", "validation"), made, strict=True):
-            if windows and windows.summary.left_out():
-                logger.warning("%s data: %s", name, windows.summary.left_out())
-        return cls(*made, _order(config, made[0], max_length, processes), max_length)
+        windows, valid_windows = encode(train), None if valid is None else encode(valid)
+        for name, part in (("training", windows), ("validation", valid_windows)):
+            if part and part.summary.left_out():
+                logger.warning("%s data: %s", name, part.summary.left_out())
+        order: GroupedSampler | PackedSampler
+        if config.packing:
+            order = PackedSampler(windows.lengths, max_length, config.seed)
+        else:
+            per_update = config.batch_size * config.gradient_accumulation_steps * processes
+            order = GroupedSampler(windows.lengths, per_update, config.seed)
+        return cls(windows, valid_windows, order, max_length)
+
+    def loader(self, args: "TrainingArguments", tokenizer: ConversationTokenizer) -> DataLoader[Any]:
+        """Returns the training batches of this process; `set_epoch` chooses the epoch.
+
+        Beside the model's inputs a batch has its `windows`, and the number of its `tokens` without padding.
+        """
+        return _EpochLoader(
+            WindowDataset(self.train.windows),
+            batch_sampler=ShardedBatches(
+                self.order, args.per_device_train_batch_size, rank=args.process_index, world=args.world_size
+            ),
+            collate_fn=partial(self._collate, tokenizer),
+            pin_memory=args.dataloader_pin_memory,
+            generator=torch.Generator(),  # a loader draws a seed that it does not use; not from the run's generator
+        )
+
+    def _collate(self, tokenizer: ConversationTokenizer, rows: list[list[Window]]) -> dict[str, Any]:
+        types, pad_id = tokenizer.layout.use_token_types, tokenizer.pad_token_id
+        windows = [window for row in rows for window in row]
+        if isinstance(self.order, PackedSampler):
+            batch: dict[str, Any] = pack(rows, pad_id, use_token_types=types, multiple=_multiple(self.max_length))
+        else:
+            longest = max(len(window.input_ids) for window in windows)
+            batch = pad(windows, pad_id, use_token_types=types, multiple=_multiple(longest))
+        supervised = (window for window in windows if window.supervised_tokens)  # a blank row does not count
+        return batch | {"windows": windows, "tokens": sum(len(window.input_ids) for window in supervised)}
 
 
-def _order(config: FitConfig, train: WindowSet, max_length: int, processes: int) -> GroupedSampler | PackedSampler:
-    per_update = config.batch_size * config.gradient_accumulation_steps * processes
-    if not config.packing:
-        return GroupedSampler(train.lengths, per_update, config.seed)
-    return PackedSampler(train.lengths, max_length, config.seed)
+class _EpochLoader(DataLoader[Any]):
+    """A loader that passes the epoch on to the order of its batches, as `Trainer` expects."""
+
+    def set_epoch(self, epoch: int) -> None:
+        batches: Any = self.batch_sampler
+        batches.set_epoch(epoch)
+
+
+def _multiple(length: int) -> int:
+    """Returns the number to a multiple of which batches of about this length are padded.
+
+    oneDNN keeps what it compiles for each shape of a product: with few lengths there are few shapes, and memory stays
+    flat.
+    """
+    return 1 << max(0, length.bit_length() - 5)  # at most a sixteenth of the length
 
 
 def require_packable(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer) -> None:
-    """Computes two short windows packed and apart, and compares.
+    """Computes the logits of two short windows packed and apart, and compares them.
 
     Raises:
         ConfigError: If the model's architecture lets a window see the one before it.
@@ -95,8 +145,8 @@ def require_packable(hf_model: "PreTrainedModel", tokenizer: ConversationTokeniz
     def logits(batch: dict[str, torch.Tensor]) -> torch.Tensor:
         inputs = {name: tensor.to(hf_model.device) for name, tensor in batch.items() if name != "labels"}
         with evaluation_mode(hf_model), torch.inference_mode():
-            found: torch.Tensor = hf_model(**inputs, use_cache=False).logits.float()
-        return found
+            computed: torch.Tensor = hf_model(**inputs, use_cache=False).logits.float()
+        return computed
 
     try:
         # Two rows, since some attention recognises packing in batches of one row only.

@@ -1,6 +1,6 @@
-"""What a fine-tuning run shows while it works.
+"""What a fine-tuning run shows while it trains.
 
-Owns: a progress bar where a person looks on, log lines elsewhere.
+Owns: a progress bar in a terminal, log lines elsewhere, and the training speed. Does not know how metrics are computed.
 """
 
 import logging
@@ -16,7 +16,7 @@ from convmodel.training.units import duration
 
 logger = logging.getLogger(__name__)
 
-_PAUSE = 10.0  # seconds between log lines about training; a log that is kept is read later, not watched
+_LOG_SECONDS = 10.0  # between log lines about training
 
 
 class FitProgress(TrainerCallback):
@@ -24,14 +24,14 @@ class FitProgress(TrainerCallback):
 
     def __init__(self) -> None:
         self._bar: Any = None
-        self._seen: dict[str, str] = {}
+        self._shown: dict[str, str] = {}
         self._first_step = 0
         self._began = 0.0
-        self._said = -math.inf
-        self._unsaid: tuple[int, str] | None = None
+        self._logged_at = -math.inf
+        self._pending: tuple[int, str] | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Opens the bar, at the update from which a resumed run goes on."""
+        """Opens the bar, at the update from which a run resumes."""
         self._first_step, self._began = state.global_step, time.monotonic()
         if state.is_world_process_zero and sys.stderr.isatty():
             self._bar = tqdm(
@@ -44,54 +44,76 @@ class FitProgress(TrainerCallback):
             self._bar.update(state.global_step - self._bar.n)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        """Shows what was measured."""
+        """Shows the metrics in the bar, or logs them."""
         if not state.is_world_process_zero:
             return
         training, validation = _training(logs), _validation(logs)
         if self._bar is not None:
-            self._seen |= training | validation
-            self._bar.set_postfix_str(_sentence(self._seen))
+            self._shown |= training | validation
+            self._bar.set_postfix_str(_joined(self._shown))
             return
         if training:
-            self._unsaid = state.global_step, f"{_sentence(training)}{self._left(state)}"
+            self._pending = state.global_step, f"{_joined(training)}{self._left(state)}"
         if validation:
-            if self._unsaid is not None and self._unsaid[0] < state.global_step:
-                self._say(state)
-            known = f"{self._unsaid[1]}, " if self._unsaid is not None else ""
-            self._unsaid = state.global_step, f"{known}{_sentence(validation)}"
-        if validation or time.monotonic() - self._said >= _PAUSE:
-            self._say(state)
+            if self._pending is not None and self._pending[0] < state.global_step:
+                self._log(state)
+            loss = f"{self._pending[1]}, " if self._pending is not None else ""
+            self._pending = state.global_step, f"{loss}{_joined(validation)}"
+        if validation or time.monotonic() - self._logged_at >= _LOG_SECONDS:
+            self._log(state)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Closes the bar, or says what was measured last."""
+        """Closes the bar, or logs the last metrics."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
-        self._say(state)
+        self._log(state)
 
-    def _say(self, state: Any) -> None:
-        if self._unsaid is not None:
-            step, sentence = self._unsaid
-            logger.info("update %d of %d: %s", step, state.max_steps, sentence)
-            self._said, self._unsaid = time.monotonic(), None
+    def _log(self, state: Any) -> None:
+        if self._pending is not None:
+            step, metrics = self._pending
+            logger.info("update %d of %d: %s", step, state.max_steps, metrics)
+            self._logged_at, self._pending = time.monotonic(), None
 
     def _left(self, state: Any) -> str:
-        """Estimates from this process's own updates; a resumed run may be on another machine than it began on."""
+        """Estimates the time left from this process's own updates; a run may resume on another machine."""
         done, left = state.global_step - self._first_step, state.max_steps - state.global_step
         if done <= 0 or left <= 0:
             return ""
         return f", {duration((time.monotonic() - self._began) / done * left)} left"
 
 
+class Pace:
+    """Measures how many tokens per second are trained, without the time of validations."""
+
+    def __init__(self) -> None:
+        self.begin(0)
+
+    def begin(self, tokens: int) -> None:
+        """Starts the clock, with this many tokens already trained."""
+        self._tokens, self._at = tokens, time.perf_counter()
+
+    def pause(self, seconds: float) -> None:
+        """Leaves out the seconds that just passed."""
+        self._at += seconds
+
+    def since_last(self, tokens: int) -> float:
+        """Returns the tokens per second since the last call, given the number of tokens so far."""
+        now = time.perf_counter()
+        speed = (tokens - self._tokens) / max(now - self._at, 1e-9)
+        self._tokens, self._at = tokens, now
+        return speed
+
+
 def _training(logs: dict[str, Any]) -> dict[str, str]:
-    """Words for what a training log measured, by name; the last log of a run, an average of it, has none of these."""
+    """Formats the metrics of a training log by name; a run's last log, of its averages, has none of them."""
     shown = {}
     if "loss" in logs:
         shown["loss"] = f"loss {logs['loss']:.3f}"
         if math.isfinite(logs.get("perplexity", math.inf)):
             shown["perplexity"] = f"perplexity {_short(logs['perplexity'])}"
         if "tokens_per_second" in logs:
-            shown["speed"] = f"{logs['tokens_per_second']:,.0f} tokens a second"
+            shown["speed"] = f"{logs['tokens_per_second']:,.0f} tokens per second"
     return shown
 
 
@@ -101,8 +123,8 @@ def _validation(logs: dict[str, Any]) -> dict[str, str]:
     return {"validation": f"validation perplexity {_short(logs['eval_perplexity'])}"}
 
 
-def _sentence(words: dict[str, str]) -> str:
-    return ", ".join(words.values())
+def _joined(metrics: dict[str, str]) -> str:
+    return ", ".join(metrics.values())
 
 
 def _short(perplexity: float) -> str:

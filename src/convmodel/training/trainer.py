@@ -1,34 +1,46 @@
-"""transformers' `Trainer`, with convmodel's windows, loss and validation.
+"""transformers' `Trainer`, with convmodel's windows, loss, validation and checkpoints.
 
-Owns: what differs from `Trainer`, and nothing of what it already does (optimizer, schedule, devices, trackers).
+Owns: what differs from `Trainer`, and nothing that it already does (optimizer, schedule, devices, trackers).
 """
 
+import logging
 import math
+import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
-from transformers import TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 
-from convmodel.data.windows.collate import WindowDataset, pack, pad
-from convmodel.data.windows.order import PackedSampler, ShardedBatches
-from convmodel.errors import ConfigError
+from convmodel.data.windows.collate import WindowDataset
+from convmodel.errors import ConfigError, StoppedError
 from convmodel.evaluation.likelihood import evaluate_windows
-from convmodel.hf_model.log_probs import token_nats
+from convmodel.hf_model.saving import save_checkpoint
 from convmodel.layout.sequence import IGNORED, Window
 from convmodel.layout.tokenizer import ConversationTokenizer
 from convmodel.training.best import BestModel
+from convmodel.training.config import FitConfig
+from convmodel.training.divergence import divergence, sources_to_blame
 from convmodel.training.fit_data import FitData
-from convmodel.training.resume.resumable_trainer import ResumableTrainer
-from convmodel.training.sharding import is_sharded, reshard
+from convmodel.training.progress import Pace
+from convmodel.training.resume.eval_save_schedule import EvalSaveSchedule
+from convmodel.training.resume.run_folder import RunFolder
+from convmodel.training.resume.run_state import LossSums, RunState, choose_checkpoint
+from convmodel.training.resume.state_file import write_state
+from convmodel.training.sharding import reshard, restore_weights, settle_sharding, whole_weights
 from convmodel.training.step.forward import plain_forward
 
+logger = logging.getLogger(__name__)
 
-class FitTrainer(ResumableTrainer):
-    """A `Trainer` of windows: token-exact loss, exact validation, and the best model kept by `BestModel`.
+
+class FitTrainer(Trainer):
+    """A `Trainer` of windows: exact loss per token, exact validation, and runs that resume as if never stopped.
 
     The model must compute its loss itself: see `computing_loss`.
     """
@@ -43,16 +55,18 @@ class FitTrainer(ResumableTrainer):
         callbacks: Sequence[TrainerCallback],
     ) -> None:
         self._hf_model = hf_model
+        self._tokenizer = tokenizer
         self._data = data
-        self._tokens_before = 0
+        self._best = best
+        self._run_state = RunState(hf_model, best)
+        self._run: RunFolder | None = None
+        self._resume: bool | None = None
+        self._schedule: EvalSaveSchedule | None = None
         self._recent: list[tuple[torch.Tensor, list[Window]]] = []
         self._pace = Pace()
         super().__init__(
-            tokenizer=tokenizer,
-            best=best,
             model=hf_model,
             args=args,
-            data_collator=self._collate,
             train_dataset=WindowDataset(data.train.windows),
             eval_dataset=WindowDataset(data.valid.windows) if data.valid else None,
             callbacks=list(callbacks),
@@ -60,32 +74,85 @@ class FitTrainer(ResumableTrainer):
         # Makes `Trainer` leave the division by the weight of a whole update to `compute_loss`.
         self.model_accepts_loss_kwargs = True
 
-    def get_train_dataloader(self) -> DataLoader[Any]:
-        """Gives this process's share of the windows, in an order that depends on the seed and the epoch only."""
-        args = self.args
-        batches = ShardedBatches(
-            self._data.order, args.per_device_train_batch_size, rank=args.process_index, world=args.world_size
-        )
-        return _EpochLoader(
-            WindowDataset(self._data.train.windows),
-            batch_sampler=batches,
-            collate_fn=self._collate,
-            pin_memory=args.dataloader_pin_memory,
-            generator=torch.Generator(),  # a loader draws a number that it has no use for; not from the run's generator
-        )
+    @property
+    def seconds_before(self) -> float:
+        """How long the run took before this process resumed it."""
+        return self._run_state.seconds_before
 
-    def _collate(self, rows: list[list[Window]]) -> dict[str, Any]:
-        types, pad_id = self._tokenizer.layout.use_token_types, self._tokenizer.pad_token_id
-        windows = [window for row in rows for window in row]
-        if isinstance(self._data.order, PackedSampler):
-            batch: dict[str, Any] = pack(rows, pad_id, use_token_types=types, multiple=_multiple(self._data.max_length))
+    def fit(self, config: FitConfig, run: RunFolder | None) -> float:
+        """Trains from the beginning, or from the newest checkpoint of the same run, and keeps the best weights.
+
+        Args:
+            config: When to validate and to save.
+            run: Where checkpoints are; None to save none.
+
+        Returns:
+            The training loss, averaged over the run's updates.
+
+        Raises:
+            ConfigError: If the folder holds another run, or the model cannot be sharded as requested.
+            SaveError: If a checkpoint cannot be written.
+            StoppedError: If a signal stopped the run.
+        """
+        settle_sharding(self.accelerator, self._hf_model, config)
+        self._run, self._resume = run, config.resume
+        self._schedule = EvalSaveSchedule(config)
+        self.add_callback(self._schedule)
+        self.add_callback(_OnBegin(self._restore_counts))
+        checkpoint = choose_checkpoint(run, config.resume, self.args) if run else None
+        with self._schedule.handling_signals():
+            loss: float = self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None).training_loss
+        self._finish()
+        return loss
+
+    def _restore_counts(self) -> None:
+        """Restores the sums of losses, which `Trainer` has just set to zero, and begins to measure the speed."""
+        losses = self._run_state.begin(self)
+        if losses is not None:
+            self._tr_loss, self._total_loss_scalar, self._globalstep_last_logged = losses
+            self._initial_global_step = 0  # its losses are those of the whole run
+        self._pace.begin(self.state.num_input_tokens_seen)
+
+    def _finish(self) -> None:
+        """Validates the last update unless that is done, and restores the best weights."""
+        if self._data.valid is None:
+            if not all(parameter.isfinite().all() for parameter in self._hf_model.parameters()):
+                raise self._diverged("the loss is nan")
+            self._best.keep(None, self.state.global_step, save=self.args.should_save)
+            return
+        if not any("eval_loss" in log and log["step"] == self.state.global_step for log in self.state.log_history):
+            self.evaluate()
+        self._best.restore(self.state.global_step)
+
+    def _write_checkpoint(self, state: dict[str, Any], weights: dict[str, torch.Tensor] | None, folder: Path) -> None:
+        facts = {"Updates": f"{self.state.global_step:,}"}
+        save_checkpoint(self._hf_model, self._tokenizer, folder, facts=facts, weights=weights)
+        write_state(state, folder)
+        self.state.save_to_json(str(folder / TRAINER_STATE_NAME))
+
+    def _diverged(self, problem: str, windows: Sequence[Window] = ()) -> ConfigError:
+        step = self.state.global_step
+        if windows:  # those of the next update
+            problem, step = f"{problem} in {sources_to_blame(self._hf_model, self._tokenizer, windows)}", step + 1
+        return divergence(problem, step, self.args.learning_rate)
+
+    def _stopped(self, number: int) -> StoppedError:
+        step, name = self.state.global_step, signal.Signals(number).name
+        if self._run is None:
+            fix = "nothing is saved, since there is no output_dir: give one to be able to resume"
         else:
-            longest = max(len(window.input_ids) for window in windows)
-            batch = pad(windows, pad_id, use_token_types=types, multiple=_multiple(longest))
-        batch["windows"] = windows
-        learned = (window for window in windows if window.supervised_tokens)  # a blank row counts for nothing
-        batch["tokens"] = sum(len(window.input_ids) for window in learned)
-        return batch
+            way = "without --overwrite or --no-resume (resume=False)" if self._resume is False else "in the same way"
+            fix = f"the state is saved in {self._run.checkpoint(step)}: start the run again {way} to resume from there"
+        return StoppedError(f"{name} stopped the run after update {step} of {self.state.max_steps}; {fix}", number)
+
+    # Methods of `Trainer` that are overridden, read from transformers 5.23.0; 5.3.0, the oldest version that is
+    # supported, has the same signatures. Private ones may change in any release: tests/unit/training/test_trainer.py
+    # compares all signatures with those of the installed version. The private attributes `_tr_loss`,
+    # `_total_loss_scalar`, `_globalstep_last_logged` and `_initial_global_step` are used in this file only.
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Returns this process's share of the windows, in an order that depends on the seed and the epoch only."""
+        return self._data.loader(self.args, self._tokenizer)
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> torch.Tensor:
         """Sums the weights of an update's targets over its batches and all processes."""
@@ -109,7 +176,7 @@ class FitTrainer(ResumableTrainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """Computes the loss of one batch, as its share of the update's mean over supervised tokens."""
+        """Computes a batch's part of the update's mean loss per supervised token."""
         windows = inputs.pop("windows")
         # The weight is that of all processes, whose gradients are averaged.
         loss = model(**inputs, total_weight=float(num_items_in_batch or 0)) * self.accelerator.num_processes
@@ -117,10 +184,10 @@ class FitTrainer(ResumableTrainer):
         return loss
 
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
-        """Stops before an update that would make the weights no numbers any more.
+        """Stops before an update that would make the weights nan or infinite.
 
         Raises:
-            ConfigError: If a loss or the gradient's length is not finite.
+            ConfigError: If a loss or the gradient's norm is not finite.
         """
         recent, self._recent = self._recent, []
         for loss, windows in recent:
@@ -145,10 +212,10 @@ class FitTrainer(ResumableTrainer):
                 self._hf_model, self._tokenizer, self._data.valid, batch_size=self.args.eval_batch_size
             )
         reshard(self._hf_model)
-        if self.args.world_size > 1:  # all decide by the same numbers, to the last bit
-            numbers = torch.tensor([result.loss, result.perplexity, result.bits_per_byte], dtype=torch.float64)
-            torch.distributed.broadcast(numbers := numbers.to(self.args.device), src=0)
-            loss, perplexity, bits = numbers.tolist()
+        if self.args.world_size > 1:  # all processes decide by the same values, to the last bit
+            values = torch.tensor([result.loss, result.perplexity, result.bits_per_byte], dtype=torch.float64)
+            torch.distributed.broadcast(values := values.to(self.args.device), src=0)
+            loss, perplexity, bits = values.tolist()
             result = replace(result, loss=loss, perplexity=perplexity, bits_per_byte=bits)
         metrics = {
             f"{metric_key_prefix}_loss": result.loss,
@@ -164,26 +231,8 @@ class FitTrainer(ResumableTrainer):
         self._pace.pause(time.perf_counter() - begin)
         return metrics
 
-    def restore_counts(self) -> None:
-        """Begins to measure the pace, too."""
-        super().restore_counts()
-        self._pace.begin(self.state.num_input_tokens_seen)
-
-    def finish(self) -> None:
-        """Validates the last update unless that was done, and leaves the best weights in the model."""
-        if self._data.valid is None:
-            if not all(parameter.isfinite().all() for parameter in self._hf_model.parameters()):
-                raise self._diverged("the loss is nan")
-            self._best.keep(None, self.state.global_step, save=self.args.should_save)
-            return
-        if not any("eval_loss" in log and log["step"] == self.state.global_step for log in self.state.log_history):
-            self.evaluate()
-        self._best.restore(self.state.global_step)
-
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Passes measurements on, unless the loss is no number any more.
-
-        Training losses come with their perplexity, the tokens so far, and the speed since the last of them.
+        """Adds perplexity, tokens so far and speed to training losses, and passes all metrics on to `Trainer`.
 
         Raises:
             ConfigError: If the loss is not finite.
@@ -200,65 +249,67 @@ class FitTrainer(ResumableTrainer):
             }
         super().log(logs, start_time)
 
-    def _diverged(self, what: str, windows: Sequence[Window] = ()) -> ConfigError:
-        """Says where training diverged: before which update and, if some of its windows are to blame, in which."""
-        # A spread model computes only where all processes do, and the others may know of nothing.
-        examined = [] if is_sharded(self._hf_model) else windows
-        with plain_forward(self._hf_model):
-            alone = [token_nats(self._hf_model, self._tokenizer, [window])[0].sum() for window in examined]
-        blamed = [window for window, nats in zip(examined, alone, strict=True) if not nats.isfinite()] or windows
-        where = f" in {_names(blamed)}" if windows else ""
-        return ConfigError(
-            f"{what}{where} at update {self.state.global_step + bool(windows)}: training has diverged; "
-            f"lower learning_rate (now {self.args.learning_rate:g}) or raise warmup_steps"
-        )
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        """Saves a checkpoint; every process contributes its part, and the first one writes."""
+        if self._run is None or self._schedule is None:
+            return  # a callback requested it, but there is no folder
+        self.store_flos()
+        losses = LossSums(self._tr_loss, self._total_loss_scalar, self._globalstep_last_logged)
+        state, weights = self._run_state.collect(self, losses), whole_weights(self._hf_model)
+        if self.args.should_save:
+            write = partial(self._write_checkpoint, state, weights)
+            self._run.add(self.state.global_step, write, keep=self._schedule.keep)
+        self.accelerator.wait_for_everyone()
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        self._run_state.load(resume_from_checkpoint)
+        restore_weights(self._hf_model, resume_from_checkpoint)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Called when `Trainer` has made optimizer and schedule."""
+        if checkpoint is None:
+            return
+        self._run_state.restore_optimizer(self)
+        if self.args.should_save:
+            logger.info("resuming at update %d of %d from %s", self.state.global_step, self.state.max_steps, checkpoint)
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        self._run_state.restore_scaler(self)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        """Called right before the first update, when the first batch has been fetched."""
+        if checkpoint is not None:
+            self._run_state.restore_random_generators(self)
+
+    def _run_epoch(self, *args: Any, **options: Any) -> None:
+        """Skips the epoch if the checkpoint is from the end of a run; `Trainer` would do one more update."""
+        if self.state.global_step >= self.state.max_steps or self._best.exhausted:
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*args, **options)  # type: ignore[no-untyped-call]
+
+    def _maybe_log_save_evaluate(self, *args: Any, **options: Any) -> None:
+        """Ends a run that a signal stopped, after the logging, validation and saving that were due."""
+        super()._maybe_log_save_evaluate(*args, **options)
+        assert self._schedule is not None
+        if self._schedule.stopped_by:
+            # Progress bars and trackers end; the metrics of a whole run are not logged.
+            self.control = self.callback_handler.on_train_end(self.args, self.state, self.control)
+            raise self._stopped(self._schedule.stopped_by)
+
+    def _finalize_training(self, trial: Any, num_train_samples: int, start_time: float) -> Any:
+        """Reports loss and speed of the whole run, including what other processes did before this one resumed it."""
+        if self.args.world_size > 1:  # the losses since the last logged step
+            self._tr_loss = self.accelerator.reduce(self._tr_loss, reduction="mean")
+        begin = start_time - self.seconds_before
+        return super()._finalize_training(trial, num_train_samples, begin)  # type: ignore[no-untyped-call]
 
 
-class Pace:
-    """How quickly tokens are learned, validations left out."""
+class _OnBegin(TrainerCallback):
+    """Calls a function once `Trainer` has set its counts to zero."""
 
-    def __init__(self) -> None:
-        self._tokens = 0
-        self._at = time.perf_counter()
+    def __init__(self, action: Callable[[], None]) -> None:
+        self._action = action
 
-    def begin(self, tokens: int) -> None:
-        """Begins to count, with so many tokens already learned."""
-        self._tokens, self._at = tokens, time.perf_counter()
-
-    def pause(self, seconds: float) -> None:
-        """Leaves out the seconds that just passed."""
-        self._at += seconds
-
-    def since_last(self, tokens: int) -> float:
-        """Returns tokens a second since the last call, given how many there are now."""
-        now = time.perf_counter()
-        speed = (tokens - self._tokens) / max(now - self._at, 1e-9)
-        self._tokens, self._at = tokens, now
-        return speed
-
-
-class _EpochLoader(DataLoader[Any]):
-    """A loader that passes the epoch on to the order of its batches, as `Trainer` expects it of one."""
-
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch whose batches come next."""
-        batches: Any = self.batch_sampler
-        batches.set_epoch(epoch)
-
-
-def _multiple(length: int) -> int:
-    """Returns what batches of about this length are padded to a multiple of.
-
-    Few lengths are few shapes of products, of which oneDNN keeps what it has compiled: memory stays flat.
-    """
-    return 1 << max(0, length.bit_length() - 5)  # a sixteenth of it at most
-
-
-_NAMED = 3
-
-
-def _names(windows: Sequence[Window]) -> str:
-    """Names the conversations that windows come from."""
-    distinct = list(dict.fromkeys(window.source for window in windows))
-    more = f" and {len(distinct) - _NAMED} more" if len(distinct) > _NAMED else ""
-    return ", ".join(distinct[:_NAMED]) + more
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._action()

@@ -54,7 +54,7 @@ def test_a_line_says_all_of_it(clock: Clock, said: Callable[[], list[str]]) -> N
     progress.on_log(None, state(20), None, logs={"eval_loss": 7.1, "eval_perplexity": 1234.5})
 
     assert said() == [
-        "update 20 of 300: loss 3.412, perplexity 30.3, 512 tokens a second, 2.2 min left",
+        "update 20 of 300: loss 3.412, perplexity 30.3, 512 tokens per second, 2.2 min left",
         "update 20 of 300: validation perplexity 1,234",
     ]
 
@@ -143,7 +143,7 @@ def test_a_person_sees_a_bar(said: Callable[[], list[str]], monkeypatch: pytest.
     progress.on_train_end(None, state(201), None)
 
     assert "| 201/300 " in terminal.getvalue()
-    words = "loss 3.412, perplexity 30.3, 512 tokens a second, validation perplexity 25.1"
+    words = "loss 3.412, perplexity 30.3, 512 tokens per second, validation perplexity 25.1"
     assert words in terminal.getvalue()
     assert said() == []
 

@@ -1,6 +1,7 @@
 """When a run validates, saves and stops.
 
-Owns: the decision after each update, on which all processes agree; and what a signal does to a run.
+Owns: the decision after each update, on which all processes agree, and the handling of signals. Does not know what is
+saved.
 """
 
 import signal
@@ -17,13 +18,13 @@ from transformers import TrainerCallback
 from convmodel.training.config import FitConfig
 
 
-class Cadence(TrainerCallback):
-    """Validates and saves when it is time, whatever the logging does.
+class EvalSaveSchedule(TrainerCallback):
+    """Requests validations and checkpoints when they are due, independently of logging.
 
     Attributes:
-        keep: Whether the checkpoint that is due stays when the run has ended; one that only the clock or a signal makes
+        keep: Whether the next checkpoint stays when the run has ended; one that only the clock or a signal requested
             does not.
-        stopped_by: The signal that stops the run after this update; 0 while there is none.
+        stopped_by: The signal that stops the run after this update; 0 for none.
     """
 
     def __init__(self, config: FitConfig) -> None:
@@ -38,7 +39,7 @@ class Cadence(TrainerCallback):
         self._saved_at = time.monotonic()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Decides what follows this update; a validation comes before the checkpoint, which knows its result."""
+        """Decides what follows this update; a validation precedes the checkpoint, which holds its result."""
         step, config = state.global_step, self._config
         ends = step >= state.max_steps
         # `Trainer` counts batches: after an epoch's last one, `epoch` is a whole number.
@@ -46,32 +47,32 @@ class Cadence(TrainerCallback):
         control.should_evaluate |= due or ends
         late = bool(config.save_minutes) and time.monotonic() - self._saved_at >= config.save_minutes * 60
         late, self.stopped_by = self._agreed(args, late and not ends, self._received)
-        # What a callback asks for, here or when the validation or the epoch ends, is as much asked for.
-        asked = control.should_save or (bool(config.save_steps) and step % config.save_steps == 0)
-        unasked = bool(late or self.stopped_by)
-        self.keep = asked or not unasked
-        control.should_save |= config.output_dir is not None and (asked or unasked)
+        # A checkpoint that a callback requests, now or after the validation or the epoch, stays too.
+        requested = control.should_save or (bool(config.save_steps) and step % config.save_steps == 0)
+        temporary = bool(late or self.stopped_by)
+        self.keep = requested or not temporary
+        control.should_save |= config.output_dir is not None and (requested or temporary)
         control.should_training_stop |= bool(self.stopped_by)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Starts the clock anew; what is saved without another update was asked for."""
+        """Restarts the clock; a second checkpoint after the same update was requested by a callback, and stays."""
         self._saved_at = time.monotonic()
         self.keep = True
 
     def _agreed(self, args: Any, late: bool, received: int) -> tuple[bool, int]:
-        """Asks all processes: the first one's clock decides, and a signal to one is a signal to all."""
+        """Makes all processes decide alike: by the first one's clock, and by a signal to any of them."""
         if args.world_size == 1:
             return late, received
         both = torch.tensor([late and args.process_index == 0, received], device=args.device, dtype=torch.int64)
         torch.distributed.all_reduce(both, op=torch.distributed.ReduceOp.MAX)
-        late_there, received_there = both.tolist()
-        return bool(late_there), received_there
+        any_late, any_received = both.tolist()
+        return bool(any_late), any_received
 
     @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Lets SIGTERM and the first Ctrl-C stop the run after the update at hand; a second signal acts as ever."""
+    def handling_signals(self) -> Iterator[None]:
+        """Makes SIGTERM and the first Ctrl-C stop the run after the current update; a second one acts as before."""
         if threading.current_thread() is not threading.main_thread():
-            yield  # only the main thread may decide what signals do
+            yield  # only the main thread may set signal handlers
             return
         before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
@@ -84,7 +85,7 @@ class Cadence(TrainerCallback):
             restore()
 
         for number, handler in before.items():
-            # A program that ignores a signal, as one started with nohup or in the background may, goes on to do so.
+            # A signal that the program ignores, as under nohup or in the background, stays ignored.
             if handler != signal.SIG_IGN:
                 signal.signal(number, note)
         try:

@@ -1,6 +1,7 @@
-"""Telling a whole folder from a damaged one.
+"""Detecting damaged checkpoint folders.
 
-Owns: `manifest.json`, which lists a folder's files with their sizes and hashes. It is written last and read first.
+Owns: `manifest.json`, which lists a folder's files with their sizes and hashes. It is written last and read first. Does
+not know what the files are.
 """
 
 import hashlib
@@ -12,7 +13,7 @@ MANIFEST = "manifest.json"
 
 
 def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
-    """Lists the files of a folder, and says a few things about it that are wanted before its files are read.
+    """Lists the files of a folder, with a few facts that readers need before they open the files.
 
     Example:
         >>> import tempfile
@@ -23,7 +24,7 @@ def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
         ...     whole = damage(folder)
         ...     _ = (folder / "a.json").write_text("[]")
         ...     print(repr(whole), read_facts(folder), damage(folder))
-        '' {'step': 5} a.json is not as it was written
+        '' {'step': 5} a.json has another hash than when it was written
     """
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in _FOR_PEOPLE)
     files = {path.relative_to(folder).as_posix(): _describe(path) for path in paths}
@@ -31,20 +32,20 @@ def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
     (folder / MANIFEST).write_text(text, encoding="utf-8")
 
 
-_FOR_PEOPLE = {"README.md"}  # who may add a line
+_FOR_PEOPLE = {"README.md"}  # users may edit it
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
-    """Returns what the manifest says about its folder; nothing where there is no manifest that can be read."""
+    """Returns the facts in the manifest; an empty dictionary if there is no readable manifest."""
     facts: dict[str, Any] = _read(folder).get("facts", {})
     return facts
 
 
 def damage(folder: Path) -> str:
-    """Says what is wrong with a folder's files; an empty text if nothing is."""
+    """Describes what is wrong with a folder's files; returns an empty text if nothing is."""
     files = _read(folder).get("files")
     if not files:
-        return f"it has no {MANIFEST} that can be read"
+        return f"it has no readable {MANIFEST}"
     for name, described in files.items():
         path = folder / name
         if not path.is_file():
@@ -52,7 +53,7 @@ def damage(folder: Path) -> str:
         if path.stat().st_size != described["size"]:
             return f"{name} has {path.stat().st_size:,} bytes instead of {described['size']:,}"
         if _describe(path) != described:
-            return f"{name} is not as it was written"
+            return f"{name} has another hash than when it was written"
     return ""
 
 
@@ -63,7 +64,7 @@ def _describe(path: Path) -> dict[str, Any]:
 
 def _read(folder: Path) -> dict[str, Any]:
     try:
-        found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return manifest if isinstance(manifest, dict) else {}

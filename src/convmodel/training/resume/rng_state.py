@@ -1,6 +1,6 @@
 """The states of all random generators that training uses.
 
-Owns: them as tensors, which safetensors can hold and processes can exchange, and bringing them back.
+Owns: reading them as tensors, which safetensors can store and processes can exchange, and restoring them.
 """
 
 import random
@@ -14,8 +14,8 @@ def random_state(*, all_devices: bool) -> dict[str, torch.Tensor]:
     """Returns the states of Python's, numpy's and torch's global generators.
 
     Args:
-        all_devices: Whether this process uses every GPU that it sees; where each has a process, that would occupy
-            memory on the others'.
+        all_devices: Whether to include every visible GPU, rather than the current one; with a process for each GPU,
+            that would occupy memory on the others.
 
     Example:
         >>> state = random_state(all_devices=True)
@@ -39,16 +39,16 @@ def random_state(*, all_devices: bool) -> dict[str, torch.Tensor]:
 
 
 def restore_random_state(state: dict[str, torch.Tensor]) -> None:
-    """Puts the generators back into a state that `random_state` returned."""
+    """Restores the generators to a state that `random_state` returned."""
     gauss = float(state["python_gauss"])
     random.setstate((3, tuple(state["python"].tolist()), None if np.isnan(gauss) else gauss))
     *words, position, has_gauss = state["numpy"].tolist()
     np.random.set_state(("MT19937", np.array(words, np.uint32), position, has_gauss, float(state["numpy_gauss"])))
-    # Copied, since torch reads from the beginning of the storage, whatever part of it the tensor is.
+    # Copied, since torch reads from the start of the storage even if the tensor is a later part of it.
     torch.set_rng_state(state["torch"].cpu().clone())
     devices = [name for name in state if name.startswith("cuda_")]
     for name in devices if torch.cuda.is_available() else ():
-        # A process that restarts may be given another GPU; its own is the one that it uses.
+        # A restarted process may get another GPU: its single state is for the current one.
         device = int(name.removeprefix("cuda_")) if len(devices) > 1 else torch.cuda.current_device()
         torch.cuda.set_rng_state(state[name].cpu().clone(), device)
 

@@ -1,7 +1,7 @@
-"""What makes two runs of training the same run.
+"""The identity of a training run.
 
-Owns: the facts that must be equal for one to go on where the other stopped. Loads nothing heavy, since it only takes
-what others have made.
+Owns: the facts that must be equal for a run to resume from another's checkpoint. Does not know how they are compared,
+and imports nothing heavy.
 """
 
 import hashlib
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 WITHOUT_EFFECT = frozenset(
     {"output_dir", "report_to", "logging_steps", "save_steps", "save_minutes", "save_total_limit", "resume"}
 )
-"""Settings that change nothing of what is learned; all others must be the same."""
+"""Settings that do not change the trained weights; all others must be equal."""
 
-_WINDOWS = 1000  # of which the ids are compared; of all others only the lengths
+_WINDOWS = 1000  # whose ids are hashed; of the others only the lengths
 
 
 def run_identity(
@@ -32,17 +32,17 @@ def run_identity(
     *,
     processes: int = 1,
 ) -> dict[str, Any]:
-    """Describes a run before it begins: its settings, its data and the model it begins with.
+    """Describes a run before it begins: its settings, its data and its first weights.
 
     Args:
         hf_model: The model as it is before the first update.
-        train: What it learns from.
-        valid: What it is chosen by.
+        train: The training windows.
+        valid: The validation windows, if any.
         config: The settings.
-        processes: How many work together.
+        processes: The number of processes that train together.
 
     Returns:
-        Facts by name, of what JSON knows; equal for two runs that do the same.
+        Facts by name, as JSON values; equal for two runs that compute the same.
     """
     settings = {name: value for name, value in config.to_dict().items() if name not in WITHOUT_EFFECT}
     facts = settings | {
@@ -51,15 +51,15 @@ def run_identity(
         "validation data": None if valid is None else _windows(valid),
         "first weights": model_fingerprint(hf_model),
     }
-    same: dict[str, Any] = json.loads(json.dumps(facts))
-    return same
+    as_read: dict[str, Any] = json.loads(json.dumps(facts))  # tuples become lists
+    return as_read
 
 
 def _windows(data: "WindowSet") -> str:
-    """Counts windows, and hashes their lengths and the ids and labels of some, evenly spaced."""
+    """Counts windows, and hashes their lengths and the ids and labels of evenly spaced ones."""
     count = len(data.windows)
-    found = hashlib.sha256(data.lengths.astype("<i4").tobytes())
+    digest = hashlib.sha256(data.lengths.astype("<i4").tobytes())
     for index in range(0, count, -(-count // _WINDOWS) or 1):
         window = data.windows[index]
-        found.update(repr((list(window.input_ids), list(window.types), list(window.labels), window.weights)).encode())
-    return f"{count} windows {found.hexdigest()[:12]}"
+        digest.update(repr((list(window.input_ids), list(window.types), list(window.labels), window.weights)).encode())
+    return f"{count} windows {digest.hexdigest()[:12]}"

@@ -1,7 +1,7 @@
-"""What training has in memory, as two files.
+"""The state of training, in two files without pickle.
 
-Owns: nested dictionaries and lists as safetensors (their tensors) and JSON (everything else), without pickle; and an
-optimizer's state by its parameters' names, which is such a dictionary.
+Owns: storing nested dictionaries and lists as safetensors (their tensors) and JSON (everything else), and an
+optimizer's state by parameter name, which is such a dictionary. Does not know what else the state holds.
 """
 
 import json
@@ -18,9 +18,9 @@ _POINTER = "tensor:"
 
 
 def write_state(state: dict[str, Any], folder: Path) -> None:
-    """Writes a nested dictionary whose leaves are tensors or what JSON knows; tuples become lists.
+    """Writes a nested dictionary whose leaves are tensors or JSON values; tuples become lists.
 
-    Numbers come back bit for bit: Python writes the shortest text that reads as the same float.
+    Floats are read back bit for bit: Python writes the shortest text that parses to the same float.
 
     Example:
         >>> import tempfile
@@ -37,7 +37,7 @@ def write_state(state: dict[str, Any], folder: Path) -> None:
     (folder / REST).write_text(json.dumps(rest), encoding="utf-8")
     try:
         save_file(tensors, folder / TENSORS)
-    except SafetensorError as error:  # which is what it raises on a full disk
+    except SafetensorError as error:  # raised on a full disk
         raise OSError(str(error)) from error
 
 
@@ -70,7 +70,7 @@ def _with_tensors(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer, model: torch.nn.Module) -> dict[str, Any]:
-    """Returns an optimizer's state with its parameters' names in place of their numbers."""
+    """Returns an optimizer's state with parameters' names instead of their numbers."""
     names = _numbered_names(optimizer, model)
     state = optimizer.state_dict()
     groups = [group | {"params": [names[number] for number in group["params"]]} for group in state["param_groups"]]
@@ -78,7 +78,7 @@ def optimizer_state(optimizer: torch.optim.Optimizer, model: torch.nn.Module) ->
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, model: torch.nn.Module, state: dict[str, Any]) -> None:
-    """Puts back what `optimizer_state` returned, into an optimizer of the same parameters in any order."""
+    """Restores what `optimizer_state` returned, into an optimizer of the same parameters in any order."""
     names = _numbered_names(optimizer, model)
     saved = {name: group for group in state["param_groups"] for name in group["params"]}
     groups = [
@@ -90,7 +90,7 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, model: torch.nn.Modul
 
 
 def _numbered_names(optimizer: torch.optim.Optimizer, model: torch.nn.Module) -> dict[int, str]:
-    """Names the parameters by the numbers that `Optimizer.state_dict` gives them: their places over all groups."""
+    """Maps the numbers that `Optimizer.state_dict` gives parameters, their positions over all groups, to names."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     return {number: names[id(parameter)] for number, parameter in enumerate(parameters)}

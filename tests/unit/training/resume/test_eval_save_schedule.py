@@ -10,21 +10,21 @@ from typing import Any
 import pytest
 
 from convmodel.training.config import FitConfig
-from convmodel.training.resume.eval_save_schedule import Cadence
+from convmodel.training.resume.eval_save_schedule import EvalSaveSchedule
 
 ALONE = SimpleNamespace(world_size=1, process_index=0, device="cpu")
 
 
-def decide(cadence: Cadence, step: int, epoch: float, steps: int = 12) -> tuple[bool, bool, bool]:
+def decide(schedule: EvalSaveSchedule, step: int, epoch: float, steps: int = 12) -> tuple[bool, bool, bool]:
     """What follows an update: whether it validates, saves, and stops."""
     control = SimpleNamespace(should_evaluate=False, should_save=False, should_training_stop=False)
-    cadence.on_step_end(ALONE, SimpleNamespace(global_step=step, max_steps=steps, epoch=epoch), control)
+    schedule.on_step_end(ALONE, SimpleNamespace(global_step=step, max_steps=steps, epoch=epoch), control)
     return control.should_evaluate, control.should_save, control.should_training_stop
 
 
 def steps_that(what: int, **options: Any) -> list[int]:
-    cadence = Cadence(FitConfig(**options))
-    return [step for step in range(1, 12) if decide(cadence, step, step / 5, 11)[what]]
+    schedule = EvalSaveSchedule(FitConfig(**options))
+    return [step for step in range(1, 12) if decide(schedule, step, step / 5, 11)[what]]
 
 
 def test_validation_comes_at_the_end_of_an_epoch_and_of_the_run() -> None:
@@ -43,53 +43,53 @@ def test_checkpoints_are_counted_in_updates() -> None:
 def test_the_clock_makes_checkpoints_that_do_not_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    cadence = Cadence(FitConfig(save_minutes=2, save_steps=5, output_dir="out"))
+    schedule = EvalSaveSchedule(FitConfig(save_minutes=2, save_steps=5, output_dir="out"))
     saved = []
     for step in range(1, 12):
         now += 50
-        if decide(cadence, step, step / 20)[1]:
-            saved.append((step, cadence.keep))
-            cadence.on_save(None, None, None)
+        if decide(schedule, step, step / 20)[1]:
+            saved.append((step, schedule.keep))
+            schedule.on_save(None, None, None)
 
     assert saved == [(3, False), (5, True), (8, False), (10, True)]
 
 
 def test_a_checkpoint_that_a_callback_asks_for_stays() -> None:
-    cadence = Cadence(FitConfig(save_minutes=1e-9, output_dir="out"))
+    schedule = EvalSaveSchedule(FitConfig(save_minutes=1e-9, output_dir="out"))
 
-    decide(cadence, 1, 0.1)
-    by_the_clock = cadence.keep
-    cadence.on_save(None, None, None)
+    decide(schedule, 1, 0.1)
+    by_the_clock = schedule.keep
+    schedule.on_save(None, None, None)
     control = SimpleNamespace(should_evaluate=False, should_save=True, should_training_stop=False)
-    cadence.on_step_end(ALONE, SimpleNamespace(global_step=2, max_steps=12, epoch=0.2), control)
+    schedule.on_step_end(ALONE, SimpleNamespace(global_step=2, max_steps=12, epoch=0.2), control)
 
-    assert (by_the_clock, control.should_save, cadence.keep) == (False, True, True)
+    assert (by_the_clock, control.should_save, schedule.keep) == (False, True, True)
 
 
 def test_without_a_folder_nothing_is_saved(monkeypatch: pytest.MonkeyPatch) -> None:
-    cadence = Cadence(FitConfig(save_minutes=1e-9))
+    schedule = EvalSaveSchedule(FitConfig(save_minutes=1e-9))
 
-    assert decide(cadence, 1, 0.1) == (False, False, False)
+    assert decide(schedule, 1, 0.1) == (False, False, False)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_stops_after_the_update(number: int) -> None:
-    cadence = Cadence(FitConfig(output_dir="out", save_minutes=0))
+    schedule = EvalSaveSchedule(FitConfig(output_dir="out", save_minutes=0))
 
-    with cadence.listening():
-        before = decide(cadence, 1, 0.1)
+    with schedule.handling_signals():
+        before = decide(schedule, 1, 0.1)
         os.kill(os.getpid(), number)
-        after = decide(cadence, 2, 0.2)
+        after = decide(schedule, 2, 0.2)
 
     assert (before, after) == ((False, False, False), (False, True, True))
-    assert (cadence.stopped_by, cadence.keep) == (number, False)
+    assert (schedule.stopped_by, schedule.keep) == (number, False)
 
 
 def test_a_second_signal_acts_as_ever() -> None:
-    cadence = Cadence(FitConfig())
+    schedule = EvalSaveSchedule(FitConfig())
 
     def interrupt_twice() -> None:
-        with cadence.listening():
+        with schedule.handling_signals():
             os.kill(os.getpid(), signal.SIGINT)
             assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
             os.kill(os.getpid(), signal.SIGINT)
@@ -99,12 +99,12 @@ def test_a_second_signal_acts_as_ever() -> None:
 
 
 def test_a_signal_that_is_ignored_stays_ignored() -> None:
-    cadence = Cadence(FitConfig())
+    schedule = EvalSaveSchedule(FitConfig())
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with cadence.listening():
+        with schedule.handling_signals():
             os.kill(os.getpid(), signal.SIGINT)
-            assert decide(cadence, 1, 0.1)[2] is False
+            assert decide(schedule, 1, 0.1)[2] is False
         assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
@@ -114,7 +114,7 @@ def test_another_thread_leaves_signals_alone() -> None:
     seen: list[Any] = []
 
     def listen() -> None:
-        with Cadence(FitConfig()).listening():
+        with EvalSaveSchedule(FitConfig()).handling_signals():
             seen.append(signal.getsignal(signal.SIGTERM))
 
     thread = threading.Thread(target=listen)

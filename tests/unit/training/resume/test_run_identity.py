@@ -9,7 +9,7 @@ import torch
 
 from convmodel import Conversation, ConversationModel
 from convmodel.data.windows.encoding import WindowSet, encode_windows
-from convmodel.hf_model.fingerprint import differences
+from convmodel.hf_model.fingerprint import differing_facts
 from convmodel.training.config import FitConfig
 from convmodel.training.resume.run_identity import WITHOUT_EFFECT, run_identity
 from fine_tuning import TALKS
@@ -33,7 +33,7 @@ def identity(model: ConversationModel, talks: Any = TALKS, valid: Any = None, **
 def test_the_same_run_is_the_same(model: ConversationModel, unigram_folder: Path) -> None:
     again = ConversationModel.from_pretrained(unigram_folder, device="cpu")
 
-    assert differences(identity(model, valid=TALKS[:2]), identity(again, valid=TALKS[:2])) == []
+    assert differing_facts(identity(model, valid=TALKS[:2]), identity(again, valid=TALKS[:2])) == []
 
 
 def test_settings_that_change_nothing_may_differ(model: ConversationModel) -> None:
@@ -48,11 +48,11 @@ def test_settings_that_change_nothing_may_differ(model: ConversationModel) -> No
     }
 
     assert set(free) == WITHOUT_EFFECT
-    assert differences(identity(model), identity(model, **free)) == []
+    assert differing_facts(identity(model), identity(model, **free)) == []
 
 
 def test_each_other_setting_is_named_with_both_values(model: ConversationModel) -> None:
-    found = differences(
+    found = differing_facts(
         identity(model, learning_rate=1e-3, loss_on=["Ann"]), identity(model, learning_rate=5e-4, processes=2)
     )
 
@@ -64,7 +64,7 @@ def test_each_other_setting_is_named_with_both_values(model: ConversationModel) 
 
 
 def test_a_setting_that_the_other_version_did_not_have_is_named() -> None:
-    assert differences({"old": 1}, {"new": None}) == ["old: 1 there, nothing here", "new: nothing there, null here"]
+    assert differing_facts({"old": 1}, {"new": None}) == ["old: 1 there, nothing here", "new: nothing there, null here"]
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_a_setting_that_the_other_version_did_not_have_is_named() -> None:
     ids=["one less", "another order", "one letter", "validation"],
 )
 def test_other_data_is_named(model: ConversationModel, talks: Any, valid: Any, name: str) -> None:
-    [found] = differences(identity(model), identity(model, talks, valid))
+    [found] = differing_facts(identity(model), identity(model, talks, valid))
 
     assert found.startswith(f"{name}: ")
     assert " windows " in found
@@ -90,6 +90,6 @@ def test_other_first_weights_are_named(model: ConversationModel) -> None:
     with torch.no_grad():
         other.transformer.ln_f.bias += 1e-3
 
-    [found] = differences(before, run_identity(other, encode(model, TALKS), None, FitConfig()))
+    [found] = differing_facts(before, run_identity(other, encode(model, TALKS), None, FitConfig()))
 
     assert found.startswith("first weights: gpt2 ")

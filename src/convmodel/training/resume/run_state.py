@@ -1,0 +1,130 @@
+"""The state of a run beside its model: optimizer, schedule, random generators, loss sums, best validation.
+
+Owns: collecting that state from a `Trainer`, restoring it part by part, and choosing one checkpoint for all processes.
+Does not know when `Trainer` is ready for each part.
+"""
+
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+
+from convmodel.training.best import BestModel
+from convmodel.training.resume.rng_state import random_state, restore_random_state
+from convmodel.training.resume.run_folder import RunFolder
+from convmodel.training.resume.state_file import load_optimizer_state, optimizer_state, read_state
+from convmodel.training.sharding import spread_optimizer_state, whole
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, Trainer, TrainingArguments
+
+
+class LossSums(NamedTuple):
+    """The losses that a `Trainer` has added up.
+
+    Attributes:
+        pending: The sum since the last logged step, of this process.
+        logged: The sum up to the last logged step.
+        logged_at: The last logged step.
+    """
+
+    pending: torch.Tensor
+    logged: float
+    logged_at: int
+
+
+class RunState:
+    """Collects and restores the state of one run.
+
+    Attributes:
+        seconds_before: How long the run took before this process resumed it.
+    """
+
+    def __init__(self, hf_model: "PreTrainedModel", best: BestModel) -> None:
+        self.seconds_before = 0.0
+        self._hf_model = hf_model
+        self._best = best
+        self._began = time.time()
+        self._loaded: dict[str, Any] = {}
+
+    def collect(self, trainer: "Trainer", losses: LossSums) -> dict[str, Any]:
+        """Returns the state of all processes as nested dictionaries; each process must call it."""
+        assert trainer.optimizer is not None
+        assert trainer.lr_scheduler is not None
+        scaler = getattr(trainer.accelerator, "scaler", None)
+        of_process = random_state(all_devices=trainer.args.world_size == 1) | {"loss": losses.pending}
+        return {
+            "optimizer": whole(optimizer_state(trainer.optimizer, self._hf_model)),
+            "schedule": trainer.lr_scheduler.state_dict(),
+            "scaler": scaler.state_dict() if scaler is not None else None,
+            "processes": {name: _stacked(value, trainer) for name, value in of_process.items()},
+            "losses": {"total": losses.logged, "logged_at": losses.logged_at},
+            "best": self._best.to_dict(),
+            "seconds": self.seconds_before + time.time() - self._began,
+        }
+
+    def load(self, checkpoint: str) -> None:
+        """Reads the state from a checkpoint's folder; the methods below restore its parts."""
+        self._loaded = read_state(Path(checkpoint))
+
+    def restore_optimizer(self, trainer: "Trainer") -> None:
+        """Restores the optimizer and the learning rate schedule, which `Trainer` must have made."""
+        assert trainer.optimizer is not None
+        assert trainer.lr_scheduler is not None
+        state = spread_optimizer_state(self._loaded.pop("optimizer"), self._hf_model)
+        load_optimizer_state(trainer.optimizer, self._hf_model, state)
+        trainer.lr_scheduler.load_state_dict(self._loaded["schedule"])
+
+    def restore_scaler(self, trainer: "Trainer") -> None:
+        """Restores the scale of gradients in fp16."""
+        if self._loaded and self._loaded["scaler"]:
+            trainer.accelerator.scaler.load_state_dict(self._loaded["scaler"])
+
+    def restore_random_generators(self, trainer: "Trainer") -> None:
+        """Restores this process's random generators."""
+        restore_random_state(self._of_process(trainer))
+
+    def begin(self, trainer: "Trainer") -> LossSums | None:
+        """Starts the clock and restores the best validation; returns the losses so far of a resumed run."""
+        self._began = time.time()
+        if not self._loaded:
+            return None
+        self.seconds_before = self._loaded["seconds"]
+        self._best.load_dict(self._loaded["best"])
+        losses = self._loaded["losses"]
+        pending = self._of_process(trainer)["loss"].to(trainer.args.device)
+        return LossSums(pending, losses["total"], losses["logged_at"])
+
+    def _of_process(self, trainer: "Trainer") -> dict[str, torch.Tensor]:
+        """Returns this process's row of the tensors that were stacked over all processes."""
+        return {name: value[trainer.args.process_index] for name, value in self._loaded["processes"].items()}
+
+
+def _stacked(value: torch.Tensor, trainer: "Trainer") -> torch.Tensor:
+    """Stacks a tensor over all processes."""
+    if trainer.args.world_size == 1:
+        return value[None]
+    stacked: torch.Tensor = trainer.accelerator.gather(value[None].to(trainer.args.device))
+    return stacked
+
+
+def choose_checkpoint(run: RunFolder, resume: bool | None, args: "TrainingArguments") -> Path | None:
+    """Chooses the checkpoint to resume from on the first process, and sends it to the others; None to start a new run.
+
+    Raises:
+        ConfigError: If the folder holds another run, or none that can be resumed.
+        SaveError: If the folder cannot be written, or another process trains into it.
+    """
+    checkpoint = None
+    if args.should_save:
+        run.lock()  # before it is read: another process may be writing it
+        # A run that torchrun restarts resumes, even if its first start did not.
+        restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+        checkpoint = run.find(None if restarted and resume is False else resume)
+        run.begin(checkpoint)
+    step = torch.tensor(int(checkpoint.name.partition("-")[2]) if checkpoint else 0, device=args.device)
+    if args.world_size > 1:
+        torch.distributed.broadcast(step, src=0)
+    return run.checkpoint(int(step.item())) if step else None
