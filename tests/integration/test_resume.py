@@ -68,7 +68,9 @@ def fit(load: Load, folder: Path | None, *callbacks: TrainerCallback, **options:
 
 
 def stop(load: Load, folder: Path, step: int, **options: Any) -> None:
-    with pytest.raises(StoppedError, match=rf"SIGTERM stopped the run after update {step} of \d+; all is saved in"):
+    with pytest.raises(
+        StoppedError, match=rf"SIGTERM stopped the run after update {step} of \d+; the state is saved in"
+    ):
         fit(load, folder, Signalled(step), **options)
 
 
@@ -169,7 +171,7 @@ def test_a_run_that_crashed_goes_on_from_its_last_checkpoint(
     assert sorted(path.name for path in place.glob("checkpoint-*")) == ["checkpoint-6", "checkpoint-9"]
     found = fit(load, place, save_steps=3, **PLAIN)
 
-    assert f"going on from update 9 of 12 in {place / 'checkpoint-9'}" in caplog.text
+    assert f"resuming at update 9 of 12 from {place / 'checkpoint-9'}" in caplog.text
     require_same(expected, found, tmp_path)
 
 
@@ -267,7 +269,8 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(
 
     found = fit(load, tmp_path / "parts", **PLAIN)
 
-    assert "checkpoint-8 cannot be used and is passed over: training_state.safetensors is not as it" in caplog.text
+    reason = "which cannot be used: training_state.safetensors has another hash"
+    assert f"skipping {damaged.parent}, {reason}" in caplog.text
     require_same(expected, found, tmp_path)
 
 
@@ -280,7 +283,7 @@ def test_a_full_disk_leaves_the_earlier_checkpoint_to_go_on_from(
     before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
 
     with (
-        pytest.raises(SaveError, match=r"checkpoint-5 cannot be written: .*large.*go on from .*checkpoint-4$"),
+        pytest.raises(SaveError, match=r"checkpoint-5 cannot be written: .*large.*resume from .*checkpoint-4$"),
         no_file_larger_than(100_000),
     ):
         fit(load, place, save_minutes=1e-9, **PLAIN)
@@ -428,12 +431,16 @@ def test_a_run_that_torchrun_starts_again_goes_on_though_it_began_anew(
 
 
 def test_where_a_run_began_anew_the_same_options_would_do_so_again(load: Load, tmp_path: Path) -> None:
-    with pytest.raises(StoppedError, match=r"start it again without --overwrite or --no-resume \(resume=False\) to go"):
+    with pytest.raises(
+        StoppedError, match=r"start the run again without --overwrite or --no-resume \(resume=False\) to resume"
+    ):
         fit(load, tmp_path, Signalled(3), resume=False, **PLAIN)
 
 
 def test_ctrl_c_stops_after_the_update_at_hand(load: Load, tmp_path: Path) -> None:
-    with pytest.raises(StoppedError, match="SIGINT stopped the run after update 3 of 12; all is saved in") as caught:
+    with pytest.raises(
+        StoppedError, match="SIGINT stopped the run after update 3 of 12; the state is saved in"
+    ) as caught:
         fit(load, tmp_path, Signalled(3, signal.SIGINT), **PLAIN)
 
     assert caught.value.signal == signal.SIGINT

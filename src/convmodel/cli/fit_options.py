@@ -1,6 +1,6 @@
-"""Flags of `convmodel fit`, and of whatever looks at a run before it begins, made from `FitConfig`.
+"""Flags of `convmodel fit` and of the commands that examine a run before it begins, made from `FitConfig`.
 
-Owns: one flag a setting, and the order of precedence: flag, then `--config` file, then default.
+Owns: one flag per setting, and the order of precedence: flag, then `--config` file, then default.
 """
 
 import inspect
@@ -11,44 +11,35 @@ from typing import Annotated, Any
 
 import typer
 
-from convmodel.training.config import FitConfig
-
-_TYPES: dict[str, Any] = {
-    "int": int,
-    "float": float,
-    "str": str,
-    "LossOn": list[str],
-    "bool": bool,
-    "bool | dict[str, Any]": bool,
-}
+from convmodel.training.config import FitConfig, setting_types
 
 
 def with_fit_options(command: Callable[..., None], *, only: Collection[str] = ()) -> Callable[..., None]:
-    """Gives a command one flag for each field of `FitConfig`, and passes them on as its argument `settings`.
+    """Adds one flag to a command for each field of `FitConfig`, and passes the values as its argument `settings`.
 
-    `settings` holds only what the user gave, in a file or by a flag.
+    `settings` holds only what the user set, in a file or by a flag.
 
     Args:
-        command: It.
-        only: The fields that get a flag, where not all are of use; a file may have all of them.
+        command: The command.
+        only: The fields that get a flag; by default all. A file may have all of them.
     """
-    own = inspect.signature(command)
+    signature = inspect.signature(command)
     flagged = [setting for setting in fields(FitConfig) if not only or setting.name in only]
 
     def run(**arguments: Any) -> None:
         flags = {setting.name: arguments.pop(setting.name) for setting in flagged}
         config: Path | None = arguments.pop("config")
         settings = FitConfig.read_toml(config) if config else {}
-        given = {name: _plain(value) for name, value in flags.items() if value not in (None, [])}
-        # A flag can only say that a table is wanted, which the file may have.
-        settings |= {name: value for name, value in given.items() if not (value is True and settings.get(name))}
+        set_flags = {name: _plain(value) for name, value in flags.items() if value not in (None, [])}
+        # A flag can only switch on what the file may have a table for.
+        settings |= {name: value for name, value in set_flags.items() if not (value is True and settings.get(name))}
         command(**arguments, settings=settings)
 
-    parameters = [parameter for parameter in own.parameters.values() if parameter.name != "settings"]
+    parameters = [parameter for parameter in signature.parameters.values() if parameter.name != "settings"]
     file = typer.Option(help="A TOML file of the settings below, as `batch_size = 4`; flags win over it.")
     parameters.append(_keyword("config", Annotated[Path | None, file]))
     parameters += [_flag(setting) for setting in flagged]
-    run.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     run.__doc__ = command.__doc__
     run.__name__ = command.__name__
@@ -56,7 +47,8 @@ def with_fit_options(command: Callable[..., None], *, only: Collection[str] = ()
 
 
 def _flag(setting: Field[Any]) -> inspect.Parameter:
-    kind = _TYPES[str(setting.type).removesuffix(" | None")]
+    kinds = setting_types()[setting.name]
+    kind: Any = list[str] if list in kinds else kinds[0]
     default = setting.default
     shown = f" [default: {default}]"
     option = typer.Option(

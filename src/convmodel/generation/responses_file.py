@@ -21,7 +21,7 @@ from convmodel.files.json_lines import write_line
 from convmodel.generation.batched import CONTEXTS_AT_ONCE, Result, respond_to_many
 from convmodel.generation.engine.engine import Engine
 from convmodel.generation.options import OWN_OPTIONS, GenerationOptions
-from convmodel.hf_model.fingerprint import differences, model_fingerprint
+from convmodel.hf_model.fingerprint import differing_facts, model_fingerprint
 from convmodel.hf_model.quantization import is_quantized
 from convmodel.layout.tokenizer import ConversationTokenizer
 
@@ -182,7 +182,7 @@ def _require_same(path: Path, earlier: dict[str, Any] | None, facts: dict[str, A
         raise SaveError(f"{path} already exists: give another --output, or --overwrite to replace it")
     if facts["contexts"] is None:
         raise ConfigError(f"{path} is unfinished, and its contexts cannot be read again: --overwrite starts over")
-    if different := differences(earlier, facts):
+    if different := differing_facts(earlier, facts):
         raise ConfigError(f"{path} was started with other settings ({'; '.join(different)}): --overwrite starts over")
 
 

@@ -10,23 +10,17 @@ import json
 import math
 import os
 import tomllib
+from collections.abc import Sequence
 from dataclasses import Field, asdict, dataclass, field, fields
+from functools import cache
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from convmodel.errors import ConfigError
 from convmodel.hf_model.lora_options import LORA_OPTIONS
 from convmodel.layout.architecture import SHORTEST_WINDOW
 from convmodel.layout.sequence import LossOn
-
-_KINDS: dict[str, tuple[type, ...]] = {
-    "int": (int,),
-    "float": (float, int),
-    "str": (str,),
-    "LossOn": (str, list, tuple),
-    "bool": (bool,),
-    "bool | dict[str, Any]": (bool, dict),
-}
 
 
 def _option(
@@ -45,15 +39,15 @@ class FitConfig:
     """How to fine-tune; names are those of transformers' `TrainingArguments` where one exists.
 
     Raises:
-        ConfigError: If a value makes no sense; the message names the option and the cure.
+        ConfigError: If a value is invalid; the message names the option and the fix.
 
     Example:
         >>> FitConfig(epochs=1, seed=0).learning_rate
         5e-05
     """
 
-    epochs: float = _option(3.0, "Passes over the training data; parts of one are allowed.", above=0)
-    max_steps: int | None = _option(None, "Updates after which to stop, whatever the epochs.", at_least=1)
+    epochs: float = _option(3.0, "Passes over the training data; fractions are allowed.", above=0)
+    max_steps: int | None = _option(None, "Updates after which to stop, whatever epochs says.", at_least=1)
     batch_size: int = _option(8, "Windows in one forward pass.", at_least=1)
     gradient_accumulation_steps: int = _option(
         1,
@@ -64,65 +58,65 @@ class FitConfig:
     warmup_steps: int | None = _option(
         None, "Updates over which the learning rate rises; by default a twentieth of the run.", at_least=0
     )
-    weight_decay: float = _option(0.01, "AdamW's weight decay, on matrices only.", at_least=0)
+    weight_decay: float = _option(0.01, "AdamW's weight decay, for matrices only.", at_least=0)
     max_grad_norm: float = _option(
-        1.0, "Longest gradient; a longer one is scaled down to it. 0 switches that off.", at_least=0
+        1.0, "Largest norm of the gradient; larger ones are scaled down to it. 0 switches that off.", at_least=0
     )
     max_length: int | None = _option(
         None, "Longest window in tokens; by default the model's positions, at most 1,024.", at_least=SHORTEST_WINDOW
     )
     packing: bool = _option(
         False,
-        "Lay windows end to end in rows of max_length, so that hardly anything is padded; batch_size counts rows.",
+        "Lay windows end to end in rows of max_length, which avoids nearly all padding; batch_size counts rows.",
     )
     precision: str = _option(
         "auto",
-        "What matrix products are computed in: fp32, bf16, fp16 (on a GPU), or auto: bf16 where the processor has "
-        "units for it, else fp32. Weights stay fp32.",
+        "Precision of matrix products: fp32, bf16, fp16 (on a GPU), or auto: bf16 where the processor has units for "
+        "it, else fp32. Weights stay fp32.",
         choices=("auto", "fp32", "bf16", "fp16"),
     )
     optim: str = _option(
         "adamw",
-        "adamw, or adafactor, which keeps a row and a column of numbers a matrix where AdamW keeps two matrices.",
+        "adamw, or adafactor, which keeps a row and a column per matrix where AdamW keeps two matrices.",
         choices=("adamw", "adafactor"),
     )
     lora: bool | dict[str, Any] = _option(
         False,
-        "Train small matrices (LoRA) beside the weights, which stay as they are; in a file, a table of peft's "
-        "LoraConfig options. Wants a higher learning_rate, such as 2e-4.",
+        "Train small matrices (LoRA) and leave the weights as they are; in a file, a table of peft's LoraConfig "
+        "options. Needs a higher learning_rate, such as 2e-4.",
     )
-    merge: bool = _option(False, "With lora: add what was learned to the weights at the end, and save a whole model.")
+    merge: bool = _option(False, "With lora: merge the adapters into the weights at the end, and save a whole model.")
     dropout: float = _option(
         0.0,
-        "Rate of dropout, of everything but attention weights; 0 learns faster and, in a few epochs, better; 0.1 suits "
+        "Dropout rate, for everything but attention weights; 0 learns faster and, in a few epochs, better; 0.1 suits "
         "many epochs.",
         at_least=0,
     )
     gradient_checkpointing: bool = _option(
-        False, "Compute activations a second time instead of keeping them: a third slower, in far less memory."
+        False, "Recompute activations instead of keeping them: a third slower, in far less memory."
     )
     torch_compile: bool = _option(
-        False, "Compile the model first, which takes a minute or two; worth it on long runs with packing."
+        False, "Compile the model first, which takes a minute or two; pays off in long runs with packing."
     )
     loss_on: LossOn = _option(
-        "all", "Whose turns are learned: all, responses (every second speaker's), last, or a speaker's name."
+        "all", "Whose turns are supervised: all, responses (every second speaker's), last, or a speaker's name."
     )
-    seed: int = _option(42, "Seeds the order of the data and dropout; 0 is a seed like any other.", at_least=0)
+    seed: int = _option(42, "Seed of the data's order and of dropout.", at_least=0)
     output_dir: str | None = _option(
         None,
         "Folder for the best model, written whenever validation improves; in Python, without one, it stays in memory.",
     )
     eval_steps: int | None = _option(
-        None, "Updates between validations; by default once an epoch. The end always validates.", at_least=1
+        None, "Updates between validations; by default once per epoch. The run's end always validates.", at_least=1
     )
     save_steps: int | None = _option(
         None,
-        "Updates between checkpoints that stay: output_dir/checkpoint-STEP, models that load and runs that go on.",
+        "Updates between checkpoints that stay: output_dir/checkpoint-STEP, which can be loaded and resumed.",
         at_least=1,
     )
     save_minutes: float = _option(
         15.0,
-        "Minutes between checkpoints from which a run that was stopped goes on; removed when it ends. 0 makes none.",
+        "Minutes between checkpoints for resuming a stopped run; removed when it ends. 0 saves none.",
         at_least=0,
     )
     save_total_limit: int = _option(
@@ -130,13 +124,13 @@ class FitConfig:
     )
     resume: bool | None = _option(
         None,
-        "Go on with the run in output_dir (there must be one) or begin anew; by default go on with an unfinished one.",
+        "Resume the run in output_dir (there must be one) or start a new one; by default resume an unfinished one.",
     )
     logging_steps: int = _option(10, "Updates between reports of the training loss.", at_least=1)
     early_stopping_patience: int | None = _option(
-        None, "Validations without improvement after which to stop; by default the run goes on.", at_least=1
+        None, "Validations without improvement after which to stop; by default never.", at_least=1
     )
-    report_to: str = _option("none", "A tracker that transformers knows: tensorboard, trackio, wandb, mlflow, ...")
+    report_to: str = _option("none", "A tracker that transformers supports: tensorboard, trackio, wandb, mlflow, ...")
 
     def __post_init__(self) -> None:
         folder: object = self.output_dir
@@ -155,18 +149,18 @@ class FitConfig:
         if self.save_steps and not self.output_dir:
             raise ConfigError("save_steps needs a folder to save in: give output_dir too")
         if self.resume and not self.output_dir:
-            raise ConfigError("resume needs the folder of the run to go on with: give output_dir too")
+            raise ConfigError("resume needs the folder of the run to resume: give output_dir too")
 
     def _check(self, setting: Field[Any]) -> None:
-        """Checks one setting against its annotation and its bounds."""
+        """Checks one setting against its annotation, bounds and choices."""
         value = getattr(self, setting.name)
         if value is None and setting.default is None:
             return
-        kinds = _KINDS[str(setting.type).removesuffix(" | None")]
+        kinds = setting_types()[setting.name]
         at_least, above = setting.metadata["at_least"], setting.metadata["above"]
         if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-            wanted = " or ".join(kind.__name__ for kind in kinds)
-            raise ConfigError(f"{setting.name} is {value!r}: it must be of type {wanted}")
+            names = " or ".join(kind.__name__ for kind in kinds)
+            raise ConfigError(f"{setting.name} is {value!r}: it must be of type {names}")
         if (at_least is not None and not value >= at_least) or (above is not None and not value > above):
             bound = f"at least {at_least}" if above is None else f"more than {above}"
             raise ConfigError(f"{setting.name} is {value!r}: it must be {bound}")
@@ -182,7 +176,7 @@ class FitConfig:
 
     @classmethod
     def from_options(cls, options: dict[str, Any]) -> FitConfig:
-        """Makes a config of options by name.
+        """Makes a config from options by name.
 
         Raises:
             ConfigError: If an option does not exist; the message lists those that do.
@@ -190,12 +184,12 @@ class FitConfig:
         known = [setting.name for setting in fields(cls)]
         unknown = [name for name in options if name not in known]
         if unknown:
-            raise ConfigError(f"no training option is called {', '.join(unknown)}; there are {', '.join(known)}")
+            raise ConfigError(f"no training option is called {', '.join(unknown)}; the options are {', '.join(known)}")
         return cls(**options)
 
     @classmethod
     def of(cls, config: FitConfig | None, options: dict[str, Any]) -> FitConfig:
-        """Returns a config, or makes one of options by name.
+        """Returns the config, or makes one from options by name.
 
         Raises:
             ConfigError: If both are given, or an option does not exist.
@@ -209,7 +203,7 @@ class FitConfig:
         """Reads options from a TOML file, whose keys are the names of the settings.
 
         Raises:
-            ConfigError: If the file is missing or no TOML, or a key is no setting.
+            ConfigError: If the file is missing or not valid TOML, or a key is not a setting.
         """
         try:
             options = tomllib.loads(Path(path).read_text(encoding="utf-8"))
@@ -224,7 +218,7 @@ class FitConfig:
         return options
 
     def describe(self) -> str:
-        """The settings that differ from their defaults, in a line for people."""
+        """The settings that differ from their defaults, in one line."""
         changed = {
             setting.name: getattr(self, setting.name)
             for setting in fields(self)
@@ -233,10 +227,27 @@ class FitConfig:
         return ", ".join(f"{name}={json.dumps(value)}" for name, value in changed.items()) or "all defaults"
 
 
+@cache
+def setting_types() -> dict[str, tuple[type, ...]]:
+    """Returns the classes that the value of each setting may have, beside None, by its annotation in `FitConfig`.
+
+    Example:
+        >>> setting_types()["epochs"], setting_types()["max_steps"], setting_types()["loss_on"]
+        ((<class 'float'>, <class 'int'>), (<class 'int'>,), (<class 'str'>, <class 'list'>, <class 'tuple'>))
+    """
+    written = {float: (float, int), Sequence: (list, tuple)}  # what may be given for a float and for a sequence
+    types: dict[str, tuple[type, ...]] = {}
+    for name, hint in get_type_hints(FitConfig).items():
+        parts = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+        classes = [get_origin(part) or part for part in parts if part is not NoneType]
+        types[name] = tuple(kind for part in classes for kind in written.get(part, (part,)))
+    return types
+
+
 def _plain(options: Any) -> dict[str, Any]:
-    """Returns the options of a peft config that make adapters what they are, as JSON knows them."""
-    given = {name: value for name, value in options.to_dict().items() if name in LORA_OPTIONS}
+    """Returns the options of a peft config that define the adapters, as JSON values."""
+    options_set = {name: value for name, value in options.to_dict().items() if name in LORA_OPTIONS}
     defaults = type(options)().to_dict()
-    always = ("r", "lora_alpha")  # whose defaults are others here
-    kept = {name: value for name, value in given.items() if name in always or value != defaults.get(name)}
+    always = ("r", "lora_alpha")  # convmodel has other defaults for them
+    kept = {name: value for name, value in options_set.items() if name in always or value != defaults.get(name)}
     return {name: sorted(value) if isinstance(value, set) else value for name, value in kept.items()}

@@ -145,10 +145,9 @@ class FitTrainer(Trainer):
             fix = f"the state is saved in {self._run.checkpoint(step)}: start the run again {way} to resume from there"
         return StoppedError(f"{name} stopped the run after update {step} of {self.state.max_steps}; {fix}", number)
 
-    # Methods of `Trainer` that are overridden, read from transformers 5.23.0; 5.3.0, the oldest version that is
-    # supported, has the same signatures. Private ones may change in any release: tests/unit/training/test_trainer.py
-    # compares all signatures with those of the installed version. The private attributes `_tr_loss`,
-    # `_total_loss_scalar`, `_globalstep_last_logged` and `_initial_global_step` are used in this file only.
+    # Methods of `Trainer` that are overridden, read from transformers 5.23.0. Private ones may change in any version:
+    # tests/unit/training/test_trainer.py compares all signatures with those of the installed one. Its attributes
+    # `_tr_loss`, `_total_loss_scalar`, `_globalstep_last_logged` and `_initial_global_step` are used in this file only.
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Returns this process's share of the windows, in an order that depends on the seed and the epoch only."""

@@ -90,7 +90,7 @@ def test_save_steps_need_a_folder() -> None:
 
 
 def test_going_on_needs_a_folder() -> None:
-    with pytest.raises(ConfigError, match="resume needs the folder of the run to go on with: give output_dir too"):
+    with pytest.raises(ConfigError, match="resume needs the folder of the run to resume: give output_dir too"):
         FitConfig(resume=True)
 
 
@@ -130,7 +130,9 @@ def test_options_by_name_make_the_same_config() -> None:
 
 
 def test_an_unknown_option_is_named_and_the_known_ones_are_listed() -> None:
-    with pytest.raises(ConfigError, match=r"no training option is called lr, wamup_steps; there are epochs, .*, seed"):
+    with pytest.raises(
+        ConfigError, match=r"no training option is called lr, wamup_steps; the options are epochs, .*, seed"
+    ):
         FitConfig.from_options({"lr": 1e-4, "seed": 0, "wamup_steps": 5})
 
 

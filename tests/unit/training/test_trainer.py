@@ -9,11 +9,13 @@ from transformers import Trainer
 
 from convmodel.training.trainer import FitTrainer
 
-EVERY_EPOCH = (
+RUN_EPOCH = (
     "(self, model, epoch, train_dataloader, steps_in_epoch, num_update_steps_per_epoch, trial, ignore_keys_for_eval, "
     "start_time, resume_from_checkpoint, epochs_trained, steps_trained_in_current_epoch)"
 )
-AFTER_STEP = "(self, tr_loss, grad_norm, model, trial, epoch, ignore_keys_for_eval, start_time, learning_rate=None)"
+LOG_SAVE_EVALUATE = (
+    "(self, tr_loss, grad_norm, model, trial, epoch, ignore_keys_for_eval, start_time, learning_rate=None)"
+)
 OVERRIDDEN = {
     "get_train_dataloader": "(self)",
     "_get_num_items_in_batch": "(self, batch_samples, device)",
@@ -26,13 +28,19 @@ OVERRIDDEN = {
     "_load_optimizer_and_scheduler": "(self, checkpoint)",
     "_load_scaler": "(self, checkpoint)",
     "_load_rng_state": "(self, checkpoint)",
-    "_run_epoch": EVERY_EPOCH,
-    "_maybe_log_save_evaluate": AFTER_STEP,
+    "_run_epoch": RUN_EPOCH,
+    "_maybe_log_save_evaluate": LOG_SAVE_EVALUATE,
     "_finalize_training": "(self, trial, num_train_samples, start_time)",
 }
-"""Read from transformers 5.23.0, without annotations; 5.3.0 has the same."""
+"""Read from transformers 5.23.0, without annotations."""
 
-ATTRIBUTES = ("_tr_loss", "_total_loss_scalar", "_globalstep_last_logged", "model_accepts_loss_kwargs")
+ATTRIBUTES = (
+    "_tr_loss",
+    "_total_loss_scalar",
+    "_globalstep_last_logged",
+    "_initial_global_step",
+    "model_accepts_loss_kwargs",
+)
 """What `FitTrainer` sets or reads beside its own."""
 
 

@@ -79,8 +79,8 @@ class RunFolder:
         if newest is None and damaged:
             names = ", ".join(path.name for path in damaged)
             raise ConfigError(
-                f"all checkpoints of the run in {self._folder} are damaged ({names}): resume=False (--no-resume) starts a "
-                "new run and replaces them"
+                f"all checkpoints of the run in {self._folder} are damaged ({names}): resume=False (--no-resume) "
+                "starts a new run and replaces them"
             )
         return newest
 

@@ -39,7 +39,7 @@ def test_a_flipped_bit_is_noticed(folder: Path, place: int) -> None:
     content[place] ^= 1
     (folder / "model.safetensors").write_bytes(content)
 
-    assert damage(folder) == "model.safetensors is not as it was written"
+    assert damage(folder) == "model.safetensors has another hash than when it was written"
 
 
 def test_a_missing_file_is_named(folder: Path) -> None:
@@ -54,5 +54,5 @@ def test_without_a_manifest_a_folder_is_not_trusted(folder: Path, content: bytes
     if content is not None:
         (folder / MANIFEST).write_bytes(content)
 
-    assert damage(folder) == "it has no manifest.json that can be read"
+    assert damage(folder) == "it has no readable manifest.json"
     assert read_facts(folder) == {}

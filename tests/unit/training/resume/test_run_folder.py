@@ -70,7 +70,7 @@ def damage_by(kind: str, folder: Path) -> str:
         return "model.safetensors has 5 bytes instead of 7"
     if kind == "flipped":
         (folder / "model.safetensors").write_bytes(b"Weights")
-        return "model.safetensors is not as it was written"
+        return "model.safetensors has another hash than when it was written"
     if kind == "missing":
         (folder / "model.safetensors").unlink()
         return "model.safetensors is missing"
@@ -78,9 +78,9 @@ def damage_by(kind: str, folder: Path) -> str:
         facts = json.loads((folder / "manifest.json").read_text())
         facts["facts"]["run"] = "0"
         (folder / "manifest.json").write_text(json.dumps(facts))
-        return "it is another run's"
+        return "it belongs to another run"
     (folder / "manifest.json").unlink()
-    return "it has no manifest.json that can be read"
+    return "it has no readable manifest.json"
 
 
 @pytest.mark.parametrize("kind", ["cut", "flipped", "missing", "no manifest", "other"])
@@ -90,7 +90,7 @@ def test_what_is_damaged_is_named_and_passed_over(tmp_path: Path, kind: str, cap
 
     assert RunFolder(tmp_path, SAME).find(None) == tmp_path / "checkpoint-5"
 
-    assert caplog.messages == [f"{tmp_path}/checkpoint-10 cannot be used and is passed over: {wrong}"]
+    assert caplog.messages == [f"skipping {tmp_path}/checkpoint-10, which cannot be used: {wrong}"]
     assert (tmp_path / "checkpoint-10").exists()
 
 
@@ -171,7 +171,7 @@ def test_an_earlier_runs_checkpoints_go_when_the_new_one_has_something_to_show(
     run.finish()
 
     assert names(tmp_path) == ["checkpoint-7", "checkpoint-best", "run.json"]
-    assert caplog.messages == [f"removing {tmp_path}/checkpoint-5, which an earlier run left"]
+    assert caplog.messages == [f"removing {tmp_path}/checkpoint-5, which belongs to an earlier run"]
 
 
 def fill_up(folder: Path) -> None:
@@ -187,7 +187,7 @@ def test_a_full_disk_leaves_the_earlier_ones_and_names_the_last(tmp_path: Path) 
 
     assert str(caught.value) == (
         f"{tmp_path}/checkpoint-7 cannot be written: No space left on device; choose another folder; "
-        f"with that cured, the same options go on from {tmp_path}/checkpoint-6"
+        f"once that is fixed, the same options resume from {tmp_path}/checkpoint-6"
     )
     assert names(tmp_path) == ["checkpoint-5", "checkpoint-6", "run.json"]
 
@@ -243,7 +243,7 @@ def test_somebody_elses_checkpoint_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "checkpoint-5" / "optimizer.pt").write_bytes(b"theirs")
     run = begun(tmp_path, 4)
 
-    with pytest.raises(SaveError, match="checkpoint-5 is no checkpoint of convmodel's, and is not replaced"):
+    with pytest.raises(SaveError, match="checkpoint-5 was not saved by convmodel, and is not replaced"):
         run.add(5, write, keep=False)
 
     assert names(tmp_path / "checkpoint-5") == ["optimizer.pt"]
