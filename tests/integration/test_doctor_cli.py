@@ -116,7 +116,7 @@ def test_a_planted_fault_is_recognised(
     result = doctor("gpt2", write("bad.jsonl", *talks), "--json", "--no-estimate", *options)
 
     assert checks(result)[name]["status"] == status
-    assert checks(result)[name]["cure"]
+    assert checks(result)[name]["fix"]
     assert result.exit_code == (1 if "fail" in {check["status"] for check in checks(result).values()} else 0)
 
 

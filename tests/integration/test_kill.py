@@ -69,8 +69,8 @@ def test_stopped_by_signals_it_saves_exits_as_shells_expect_and_goes_on(
         step = command.checkpoint()
         assert (running.returncode, out) == (code, "")
         assert err.splitlines()[-1] == (
-            f"convmodel: {number.name} stopped the run after update {step} of {UPDATES}; the state is saved in "
-            f"{command.output}/checkpoint-{step}: start the run again in the same way to resume from there"
+            f"convmodel: {number.name} stopped the run after update {step} of {UPDATES}; its state is in "
+            f"{command.output}/checkpoint-{step}: start it again in the same way to resume from there"
         )
         assert damage(command.output / f"checkpoint-{step}") == ""
 

@@ -68,9 +68,7 @@ def fit(load: Load, folder: Path | None, *callbacks: TrainerCallback, **options:
 
 
 def stop(load: Load, folder: Path, step: int, **options: Any) -> None:
-    with pytest.raises(
-        StoppedError, match=rf"SIGTERM stopped the run after update {step} of \d+; the state is saved in"
-    ):
+    with pytest.raises(StoppedError, match=rf"SIGTERM stopped the run after update {step} of \d+; its state is in"):
         fit(load, folder, Signalled(step), **options)
 
 
@@ -432,15 +430,13 @@ def test_a_run_that_torchrun_starts_again_goes_on_though_it_began_anew(
 
 def test_where_a_run_began_anew_the_same_options_would_do_so_again(load: Load, tmp_path: Path) -> None:
     with pytest.raises(
-        StoppedError, match=r"start the run again without --overwrite or --no-resume \(resume=False\) to resume"
+        StoppedError, match=r"start it again without --overwrite or --no-resume \(resume=False\) to res"
     ):
         fit(load, tmp_path, Signalled(3), resume=False, **PLAIN)
 
 
 def test_ctrl_c_stops_after_the_update_at_hand(load: Load, tmp_path: Path) -> None:
-    with pytest.raises(
-        StoppedError, match="SIGINT stopped the run after update 3 of 12; the state is saved in"
-    ) as caught:
+    with pytest.raises(StoppedError, match="SIGINT stopped the run after update 3 of 12; its state is in") as caught:
         fit(load, tmp_path, Signalled(3, signal.SIGINT), **PLAIN)
 
     assert caught.value.signal == signal.SIGINT

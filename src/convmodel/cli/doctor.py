@@ -183,7 +183,7 @@ def _print_checks(checks: "Sequence[Check]", screen: Console) -> None:
     table.add_column("finding", overflow="fold")
     for check in checks:
         finding = Text(check.finding)
-        if check.cure:
-            finding.append(f"\n→ {check.cure}", style="dim")
+        if check.fix:
+            finding.append(f"\n→ {check.fix}", style="dim")
         table.add_row(Text(f"{MARKS[check.status]} {check.status}", _STATUS_STYLES[check.status]), check.name, finding)
     screen.print(table)

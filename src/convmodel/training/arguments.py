@@ -1,6 +1,7 @@
-"""A run's settings in the words of transformers' `Trainer`.
+"""A run's settings as arguments of transformers' `Trainer`.
 
-Owns: what each field of `FitConfig` becomes there, and what of `Trainer` is switched off because it is ours.
+Owns: the mapping from `FitConfig`, and which features of `Trainer` are off because convmodel replaces them. Does not
+know the data.
 """
 
 import logging
@@ -20,12 +21,12 @@ _OPTIMIZERS = {"adamw": "adamw_torch_fused", "adafactor": "adafactor"}
 
 
 def training_arguments(config: FitConfig, hf_model: "PreTrainedModel") -> TrainingArguments:
-    """Makes `Trainer`'s arguments; with several processes, this also joins them.
+    """Makes `Trainer`'s arguments; with several processes, this also joins their group.
 
-    What depends on the data, the warm-up, and the folder for trackers come later.
+    The caller sets the warm-up, which depends on the data, and the folder for trackers.
 
     Raises:
-        ConfigError: If the device cannot compute in the precision that was asked for.
+        ConfigError: If the device does not support the precision.
     """
     precision = choose_precision(config.precision, hf_model.device)
     args = TrainingArguments(
@@ -48,14 +49,14 @@ def training_arguments(config: FitConfig, hf_model: "PreTrainedModel") -> Traini
         seed=config.seed,
         disable_tqdm=True,
         remove_unused_columns=False,
-        ddp_find_unused_parameters=False,  # a search through every graph, for what is not there
+        ddp_find_unused_parameters=False,  # there are none, and the search takes time
         use_cpu=hf_model.device.type == "cpu",
         dataloader_pin_memory=hf_model.device.type == "cuda",
-        # `Trainer` writes this into the model's config, which is saved; it must stay what it was.
+        # `Trainer` writes this into the model's config, which is saved and must not change.
         use_cache=getattr(hf_model.config, "use_cache", False),
     )
     if args.n_gpu > 1:
-        args._n_gpu = 1  # many GPUs go through torchrun; `DataParallel` would average means
+        args._n_gpu = 1  # several GPUs need torchrun; `DataParallel` would average means
     if args.process_index == 0:
         logger.info("training in %s on %s", precision, hf_model.device.type)
     return args

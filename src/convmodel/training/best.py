@@ -1,6 +1,7 @@
 """The best model of a run.
 
-Owns: telling whether a validation is the best so far, keeping those weights, and bringing them back.
+Owns: deciding whether a validation is the best so far, keeping those weights, and restoring them. Does not know when a
+run validates.
 """
 
 import math
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 _ADAPTERS = "best-adapters"
 
 FINE_TUNED_FROM = "Fine-tuned from"
-"""The line of a model card that names the model of which a run made this one; evaluation compares with it."""
+"""The line of a model card that names the base model of a run; evaluation compares with it."""
 
 
 class BestModel:
@@ -33,7 +34,7 @@ class BestModel:
     Attributes:
         result: The best validation; None before the first.
         step: The update after which it was measured.
-        exhausted: Whether as many validations in a row as `patience` allows brought no improvement.
+        exhausted: Whether `patience` validations in a row brought no improvement.
     """
 
     def __init__(
@@ -45,35 +46,35 @@ class BestModel:
         patience: int | None = None,
         merges: bool = False,
     ) -> None:
-        """Begins with no best model.
+        """Starts without a best model.
 
         Args:
             hf_model: The model.
             tokenizer: Its layout.
-            folder: Where the best one is kept; None for memory.
-            patience: Validations without improvement after which it is exhausted.
-            merges: Whether adapters are merged in the end. Till then they are beside the place of the whole model, so
-                that a run killed in between finds them again.
+            folder: The folder for the best model; None for memory.
+            patience: Validations without improvement after which training is exhausted.
+            merges: Whether adapters are merged at the end. Until then they are kept in a folder beside the model, so
+                that a killed run finds them again.
         """
         self.result: EvaluationResult | None = None
         self.step = 0
         self.exhausted = False
         self._hf_model = hf_model
-        self._base = str(hf_model.name_or_path)  # of which nothing is known after the run
+        self._base = str(hf_model.name_or_path)  # changes during the run
         self._tokenizer = tokenizer
-        self._place = folder
+        self._final_folder = folder
         self._folder = str(Path(folder, _ADAPTERS)) if folder is not None and merges else folder
         self._patience = patience or math.inf
         self._worse = 0
         self._weights: dict[str, torch.Tensor] = {}
 
     def consider(self, result: EvaluationResult, step: int, *, save: bool) -> None:
-        """Keeps the model if the validation is better than all before.
+        """Keeps the model if the validation is better than all earlier ones.
 
         Args:
             result: The validation.
             step: The update after which it was measured.
-            save: Whether this process is the one that writes.
+            save: Whether this process writes files.
         """
         if self.result is None or result.loss < self.result.loss:
             self._worse = 0
@@ -93,14 +94,14 @@ class BestModel:
             self._save(self._folder, weights)
 
     def merge(self, *, save: bool) -> None:
-        """Adds adapters to the weights of the model in hand, and saves it whole."""
+        """Merges the adapters into the weights, and saves the whole model."""
         remove_adapters(self._hf_model, merge=True)
-        if self._place is not None and save:
-            self._save(self._place)
+        if self._final_folder is not None and save:
+            self._save(self._final_folder)
 
     def forget(self) -> None:
-        """Deletes what was only needed while the run was not finished."""
-        if self._place is not None and self._folder != self._place:
+        """Deletes the files that only an unfinished run needs."""
+        if self._final_folder is not None and self._folder != self._final_folder:
             shutil.rmtree(str(self._folder), ignore_errors=True)
 
     def _save(self, folder: str, weights: dict[str, torch.Tensor] | None = None) -> None:
@@ -112,11 +113,11 @@ class BestModel:
         save_checkpoint(self._hf_model, self._tokenizer, folder, facts=facts, weights=weights)
 
     def _trained(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Names what a run changes: of a model with adapters these alone."""
+        """Yields the parameters that a run changes: only the adapters, if there are any."""
         yield from ((name, value) for name, value in self._hf_model.named_parameters() if value.requires_grad)
 
     def to_dict(self) -> dict[str, Any]:
-        """What is known of the validations so far, for a checkpoint; the weights are in the folder."""
+        """Returns the state of the validations so far, for a checkpoint; the weights are in the folder."""
         return {
             "result": None if self.result is None else self.result.to_dict(),
             "step": self.step,
@@ -124,13 +125,13 @@ class BestModel:
             "exhausted": self.exhausted,
         }
 
-    def load_dict(self, known: dict[str, Any]) -> None:
-        """Takes over what `to_dict` returned."""
-        self.result = None if known["result"] is None else EvaluationResult(**known["result"])
-        self.step, self._worse, self.exhausted = known["step"], known["worse"], known["exhausted"]
+    def load_dict(self, state: dict[str, Any]) -> None:
+        """Restores what `to_dict` returned."""
+        self.result = None if state["result"] is None else EvaluationResult(**state["result"])
+        self.step, self._worse, self.exhausted = state["step"], state["worse"], state["exhausted"]
 
     def restore(self, step: int) -> None:
-        """Puts the kept weights back into the model, unless they are those of this, the last, update."""
+        """Restores the kept weights, unless they are those of this update, the last one."""
         if step == self.step:
             return
         if self._folder is not None:

@@ -1,6 +1,7 @@
 """One fine-tuning run, from conversations to the best model.
 
-Owns: the order of a run, keeping the best model, and what a run returns.
+Owns: the order of a run, preparing and restoring the model, and what a run returns. Does not know how an update is
+computed.
 """
 
 import importlib.util
@@ -60,21 +61,21 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class FitResult:
-    """What a fine-tuning run did.
+    """The result of a fine-tuning run.
 
     Attributes:
-        steps: Updates done.
+        steps: Updates.
         epochs: Passes over the training data.
         train_loss: Nats per supervised token, averaged over the run's updates.
-        validation: The best validation; None where no validation data was given.
+        validation: The best validation; None without validation data.
         best_step: The update after which the kept model was validated; the last one without validation.
         stopped_early: Whether `early_stopping_patience` ended the run.
         seconds: How long the run took.
-        tokens_per_second: Training tokens a second, context included and padding not, validation time included.
+        tokens_per_second: Training tokens per second, with context and without padding; validation time is included.
         windows: Training windows.
-        left_out: What of the training data could not be used, in a sentence; empty where all was.
-        output_dir: Where the model was saved; None if it was not.
-        history: What was logged, in order: losses, learning rates, validations.
+        left_out: The part of the training data that could not be used, in a sentence; empty if all was.
+        output_dir: The folder in which the model was saved; None if it was not.
+        history: The logged metrics, in order: losses, learning rates, validations.
     """
 
     steps: int
@@ -104,19 +105,19 @@ def fit(
     Args:
         hf_model: The model; weights in half precision become float32.
         tokenizer: Its layout.
-        train: What to learn from.
-        valid: What to choose the best model by; without it the last one is kept.
+        train: The training conversations.
+        valid: The validation conversations, which choose the best model; without them the last one is kept.
         config: The settings.
         callbacks: Further `TrainerCallback`s.
 
     Returns:
-        What was done, and the tokenizer with what now travels: `loss_on`, `max_length`, the speakers.
+        The result, and the tokenizer with the settings to save: `loss_on`, `max_length`, the speakers.
 
     Raises:
         MissingExtraError: If accelerate is not installed.
         SaveError: If `output_dir` cannot be written.
         ConfigError: If training diverges, the warm-up is longer than the run, or `output_dir` holds another run that
-            has not ended.
+            has not finished.
         StoppedError: If SIGTERM or Ctrl-C stopped the run.
     """
     _check(config, valid)
@@ -138,14 +139,14 @@ def fit(
         stack.enter_context(_own_random_state())
         if config.packing:
             require_packable(hf_model, tokenizer)
-        # Trackers write here; without a folder of the caller's they must not leave one behind.
+        # Trackers write here; without a folder of the caller's they must not leave any files.
         args.output_dir = scratch if config.report_to == "none" else config.output_dir or scratch
         best = BestModel(
             hf_model, tokenizer, config.output_dir, patience=config.early_stopping_patience, merges=config.merge
         )
         run = stack.enter_context(_run_folder(hf_model, data, config, args.world_size))
-        watching = [FitProgress(), *_metrics(hf_model, data, config, plan, args), *callbacks]
-        trainer = _trainer(hf_model, tokenizer, args, data, best, watching)
+        observers = [FitProgress(), *_metrics(hf_model, data, config, plan, args), *callbacks]
+        trainer = _trainer(hf_model, tokenizer, args, data, best, observers)
         with prepared(hf_model, config.dropout, config.gradient_checkpointing, config.torch_compile):
             train_loss = trainer.fit(config, run)
         if config.merge:
@@ -173,14 +174,14 @@ def fit(
 
 
 def _check(config: FitConfig, valid: Iterable[Conversation] | None) -> None:
-    """Ends a run before the work that could not be begun or saved."""
+    """Raises an error for settings that cannot work, before any work is done."""
     if importlib.util.find_spec("accelerate") is None:
         raise MissingExtraError("training needs accelerate: pip install 'convmodel[train]'")
     if config.report_to not in {"none", "all", *INTEGRATION_TO_CALLBACK}:
         trackers = ", ".join(sorted(INTEGRATION_TO_CALLBACK))
-        raise ConfigError(f"report_to is {config.report_to!r}: there are none, {trackers}")
+        raise ConfigError(f"report_to is {config.report_to!r}: it must be none, all, {trackers}")
     if valid is None and (config.eval_steps or config.early_stopping_patience):
-        raise ConfigError("eval_steps and early_stopping_patience need validation data: give valid too")
+        raise ConfigError("eval_steps and early_stopping_patience need validation data: pass valid too")
 
 
 def _trainer(
@@ -203,8 +204,8 @@ def _trainer(
 
 @contextmanager
 def _trainable(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, config: FitConfig) -> Iterator[None]:
-    """Makes a model's weights, or adapters beside them, ready to learn; an error takes new adapters off again."""
-    # Only as long as the model has them: one that is spread over processes has parts of them instead.
+    """Makes a model's weights or adapters trainable inside the block; an error removes new adapters again."""
+    # Weak references, since sharding replaces the parameters.
     flags = [(weakref.ref(parameter), parameter.requires_grad) for parameter in hf_model.parameters()]
     added = _make_trainable(hf_model, tokenizer, config)
     before = base_fingerprint(hf_model)
@@ -215,7 +216,7 @@ def _trainable(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, co
     except BaseException:
         if added and has_adapters(hf_model):
             remove_adapters(hf_model, merge=False)
-        elif is_sharded(hf_model) or base_fingerprint(hf_model) != before:  # it is no longer what it was loaded from
+        elif is_sharded(hf_model) or base_fingerprint(hf_model) != before:  # it differs from what it was loaded from
             hf_model.name_or_path = ""
         raise
     finally:
@@ -228,7 +229,7 @@ def _trainable(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, co
 
 
 def _make_trainable(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, config: FitConfig) -> bool:
-    """Makes the weights float32, or puts adapters beside them; tells whether it added any."""
+    """Makes the weights float32, or adds adapters; tells whether it added any."""
     if config.lora is not False:
         options = config.lora if isinstance(config.lora, dict) else {}
         if config.output_dir is not None:
@@ -236,16 +237,16 @@ def _make_trainable(hf_model: "PreTrainedModel", tokenizer: ConversationTokenize
         added = not has_adapters(hf_model)
         if added:
             trained = add_adapters(hf_model, tokenizer, options, seed=config.seed)
-        else:  # learning goes on with those
+        else:  # training continues with these
             require_same_options(hf_model, options)
             trained = train_adapters(hf_model)
         logger.info("training %s of %s parameters", f"{trained:,}", f"{hf_model.num_parameters():,}")
         return added
     if has_adapters(hf_model):
-        logger.info("the adapters are merged, since all weights are trained")
+        logger.info("merging the adapters, since all weights are trained")
         remove_adapters(hf_model, merge=True)
     if hf_model.dtype != torch.float32:
-        logger.info("weights become float32 for training (they were %s)", hf_model.dtype)
+        logger.info("converting weights from %s to float32 for training", hf_model.dtype)
         hf_model.float()
     return False
 
@@ -267,35 +268,35 @@ def _metrics(
 
 
 def _examine(checks: Sequence[Check]) -> None:
-    """Says what the quick checks found, and ends a run that would be of no use.
+    """Logs the findings of the quick checks.
 
     Raises:
-        ConfigError: If a check failed whose failure makes the run impossible or wrong.
+        ConfigError: If a check in `BLOCKING` failed.
     """
     for check in checks:
         if check.status == "fail" and check.name in BLOCKING:
-            raise ConfigError(f"{check.finding}: {check.cure}")
-        if check.status != "pass" and check.name not in ("supervised", "used", "cut"):  # said of each part already
-            logger.warning("%s: %s; %s", check.name, check.finding, check.cure)
+            raise ConfigError(f"{check.finding}: {check.fix}")
+        if check.status != "pass" and check.name not in ("supervised", "used", "cut"):  # logged for each part already
+            logger.warning("%s: %s; %s", check.name, check.finding, check.fix)
 
 
 @contextmanager
 def _run_folder(
     hf_model: "PreTrainedModel", data: FitData, config: FitConfig, processes: int
 ) -> Iterator[RunFolder | None]:
-    """Describes the run to the folder that its checkpoints go to, if there is one, and keeps others out of it."""
+    """Opens the folder of the run's checkpoints, if there is one, and unlocks it afterwards."""
     if config.output_dir is None:
         yield None
         return
     identity = run_identity(hf_model, data.train, data.valid, config, processes=processes)
-    identity["precision"] = choose_precision(config.precision, hf_model.device)  # what auto means may differ elsewhere
+    identity["precision"] = choose_precision(config.precision, hf_model.device)  # auto may differ on another machine
     with closing(RunFolder(config.output_dir, identity, limit=config.save_total_limit)) as run:
         yield run
 
 
 @contextmanager
 def _own_random_state() -> Iterator[None]:
-    """Lets `Trainer` seed the global random generators and restores them, so that callers keep theirs."""
+    """Restores the global random generators, which `Trainer` seeds, for the caller."""
     python, numpy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(range(torch.cuda.device_count())):
         try:

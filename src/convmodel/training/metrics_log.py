@@ -1,7 +1,7 @@
-"""The file in which a fit keeps what it measures, `metrics.jsonl` in the model's folder.
+"""Writing the metrics of a fit to `metrics.jsonl` in the model's folder.
 
 Owns: writing it, one line a measurement, so that a killed and resumed fit has the lines of an uninterrupted one.
-What a line says and how it is read is in `convmodel.training.metrics_reader`.
+The content of a line, and reading it, is in `convmodel.training.metrics_reader`.
 """
 
 import json
@@ -26,16 +26,16 @@ _JSON: dict[str, Any] = {"default": str, "ensure_ascii": True}  # settings may h
 
 
 class MetricsFile(TrainerCallback):
-    """Appends what `Trainer` logs to `metrics.jsonl`; on the world's first process only.
+    """Appends what `Trainer` logs to `metrics.jsonl`, on the first process only.
 
-    A fit that begins replaces the file; one whose state says that updates were done already continues it.
+    A new fit replaces the file; a resumed one, whose state has updates already, continues it.
 
     Args:
         folder: The model's folder; made if missing.
-        begin: What is known before the first update, for the file's first line.
+        begin: The facts of the file's first line, known before the first update.
 
     Raises:
-        SaveError: If the file cannot be written, at the event for which it should have been.
+        SaveError: If the file cannot be written, at the event that writes to it.
     """
 
     def __init__(self, folder: str | os.PathLike[str], begin: Mapping[str, Any]) -> None:
@@ -46,28 +46,28 @@ class MetricsFile(TrainerCallback):
         self._last = {"loss": -1, "eval_loss": -1}
 
     def continue_from(self, step: int) -> None:
-        """Goes on with the file of an earlier process, and cuts off what will be measured again.
+        """Continues the file of an earlier process, without the metrics that will be measured again.
 
-        `on_train_begin` calls it for a state with updates; calling it before that, on the first process, does as well.
+        `on_train_begin` calls it for a state with updates; it may also be called before, on the first process.
 
         Args:
-            step: The updates that the checkpoint has.
+            step: The number of updates in the checkpoint.
         """
-        found = [*read_lines(self._path, self._warn)] if self._path.exists() else []
-        kept = [(line, record) for line, record in found if "event" in record or record["step"] <= step]
+        all_lines = [*read_lines(self._path, self._warn)] if self._path.exists() else []
+        kept = [(line, record) for line, record in all_lines if "event" in record or record["step"] <= step]
         lines = [line for line, _ in kept]
         if not any(record.get("event") == "begin" for _, record in kept):
             lines.insert(0, self._first)
         points = [record for _, record in kept if "event" not in record]
         for kind in self._last:
             self._last[kind] = max((point["step"] for point in points if kind in point), default=-1)
-        # The seconds between the checkpoint and the kill are lost, as the updates are.
-        spent = max((point.get("seconds") or 0.0 for point in points), default=0.0)
-        self._started = time.perf_counter() - spent
+        # The seconds after the checkpoint are lost, as are its updates.
+        seconds = max((point.get("seconds") or 0.0 for point in points), default=0.0)
+        self._started = time.perf_counter() - seconds
         self._replace(lines)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Begins the file, or continues it."""
+        """Starts or continues the file."""
         if not state.is_world_process_zero or self._opened:
             return
         self._started = time.perf_counter()
@@ -77,7 +77,7 @@ class MetricsFile(TrainerCallback):
             self._replace([self._first])
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        """Writes what was measured; `Trainer`'s last words, which measure nothing new, are not."""
+        """Appends the metrics; `Trainer`'s last log, of averages, has no new ones."""
         if not state.is_world_process_zero:
             return
         for kind, names in (("loss", TRAINING), ("eval_loss", VALIDATION)):

@@ -1,6 +1,6 @@
-"""What a fit measured, as its `metrics.jsonl` has it.
+"""The metrics of a fit, from its `metrics.jsonl`.
 
-Owns: the form of that file, and reading it. Imports nothing heavy, so that `convmodel plot` is quick; the file is
+Owns: the format of that file, and reading it. Imports nothing heavy, so that `convmodel plot` is quick; the file is
 written by `convmodel.training.metrics_log`.
 """
 
@@ -15,27 +15,27 @@ from typing import Any, NoReturn
 from convmodel.errors import ConfigError
 
 METRICS_FILE = "metrics.jsonl"
-"""The name of the file in a model's folder."""
+"""Name of the file in a model's folder."""
 
 TRAINING = ("loss", "perplexity", "learning_rate", "grad_norm", "tokens", "tokens_per_second")
-"""What a line about training has beside `step`, `epoch`, `seconds` and `time`; transformers' names where it has one."""
+"""Keys of a line about training beside `step`, `epoch`, `seconds` and `time`; transformers' names where they exist."""
 
 VALIDATION = ("eval_loss", "eval_perplexity", "eval_bits_per_byte", "tokens")
-"""What a line about a validation has beside those."""
+"""Keys of a line about a validation beside those."""
 
 Point = dict[str, Any]
-"""A line: numbers by name, None where one was not finite."""
+"""A line: values by name, None for one that was not finite."""
 
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """The measurements of one fit.
+    """The metrics of one fit.
 
     Attributes:
-        name: What to call it: its folder's name, or the file's own if that is not the usual one.
+        name: The name of its folder, or of the file if that is not the usual one.
         train: The lines about training, in order.
         validations: The lines about validations, in order.
-        begin: What was known before the first update: `config`, `windows`, `steps`, `parameters` and more.
+        begin: The facts known before the first update: `config`, `windows`, `steps`, `parameters` and more.
 
     Example:
         >>> points = [{"step": 10, "eval_loss": 3.1}, {"step": 20, "eval_loss": 2.9}, {"step": 30, "eval_loss": 3.0}]
@@ -51,13 +51,13 @@ class Metrics:
     @property
     def best(self) -> Point | None:
         """The first validation with the lowest loss; None without any."""
-        found = [point for point in self.validations if is_finite(point["eval_loss"])]
-        return min(found, key=lambda point: float(point["eval_loss"]), default=None)
+        finite = [point for point in self.validations if is_finite(point["eval_loss"])]
+        return min(finite, key=lambda point: float(point["eval_loss"]), default=None)
 
     def summary(self) -> dict[str, Any]:
-        """The figures by which fits are compared; None where one was not measured.
+        """The metrics by which fits are compared; None for one that was not measured.
 
-        `tokens_per_second` is the median, which a pause or a busy minute leaves alone.
+        `tokens_per_second` is the median, which a pause does not change.
         """
         points = sorted([*self.train, *self.validations], key=lambda point: int(point["step"]))
         speeds = [point["tokens_per_second"] for point in self.train if is_finite(point.get("tokens_per_second"))]
@@ -77,7 +77,7 @@ class Metrics:
 
 
 def is_finite(value: Any) -> bool:
-    """Tells whether something is a number that can be drawn."""
+    """Tells whether a value is a finite number."""
     return isinstance(value, int | float) and math.isfinite(value)
 
 
@@ -86,13 +86,13 @@ def _last(points: Sequence[Point], name: str) -> Any:
 
 
 def read_metrics(path: str | Path) -> Metrics:
-    """Reads what a fit wrote; a last line that a killed fit left half written is passed over.
+    """Reads what a fit wrote; skips a half-written last line of a killed fit.
 
     Args:
         path: A model's folder, or the file itself.
 
     Raises:
-        ConfigError: If there is no such file, or a line of it makes no sense; the message names the line.
+        ConfigError: If there is no such file, or a line is invalid; the message names the line.
     """
     place = Path(path)
     file = place / METRICS_FILE if place.is_dir() else place
@@ -111,14 +111,14 @@ def read_metrics(path: str | Path) -> Metrics:
 
 
 def read_runs(paths: Sequence[str | Path]) -> list[Metrics]:
-    """Reads what several fits wrote; where folders of one name are given, the fits are called by their paths.
+    """Reads what several fits wrote; fits whose folders have the same name are called by their paths.
 
     Raises:
         ConfigError: If one cannot be read, or is given twice.
     """
-    twice = next((path for number, path in enumerate(paths) if path in paths[:number]), None)
-    if twice is not None:
-        raise ConfigError(f"{twice} is given twice: give each fit once")
+    repeated = next((path for number, path in enumerate(paths) if path in paths[:number]), None)
+    if repeated is not None:
+        raise ConfigError(f"{repeated} is given twice: give each fit once")
     runs = [read_metrics(path) for path in paths]
     names = [run.name for run in runs]
     return [
@@ -128,15 +128,15 @@ def read_runs(paths: Sequence[str | Path]) -> list[Metrics]:
 
 
 def _refuse(problem: str) -> NoReturn:
-    raise ConfigError(f"{problem}: mend or remove that line")
+    raise ConfigError(f"{problem}: correct or remove that line")
 
 
 def read_lines(file: Path, on_bad: Callable[[str], object]) -> Iterator[tuple[str, Point]]:
-    """Gives each line as it stands and what it says; a torn last line is left out.
+    """Yields each line as text and as a record; skips a half-written last line.
 
     Args:
         file: A metrics file.
-        on_bad: Called with what is wrong with a line, and where; if it returns, the line is left out.
+        on_bad: Called with the position of an invalid line and its problem; if it returns, the line is skipped.
 
     Raises:
         ConfigError: If the file cannot be read.
@@ -152,30 +152,30 @@ def read_lines(file: Path, on_bad: Callable[[str], object]) -> Iterator[tuple[st
             text = line.decode()
             record = _record(text)
         except ValueError as error:
-            if number < len(lines):  # the last one has no line end: its writer was stopped in the middle
+            if number < len(lines):  # the last one has no line end: its writer was stopped while writing
                 on_bad(f"{file}:{number}: {error}")
             continue
         yield text, record
 
 
 def _record(text: str) -> Point:
-    """Reads a line.
+    """Parses a line.
 
     Raises:
-        ValueError: If it is not a measurement.
+        ValueError: If it is not a valid record.
     """
-    # JSON has no infinity and no NaN, but some writers do.
+    # JSON has no infinity and no NaN, but some writers write them.
     record = json.loads(text, parse_constant=lambda name: None)
     if not isinstance(record, dict):
-        raise ValueError("it is no JSON object")
+        raise ValueError("it is not a JSON object")
     if "event" in record:
         return record
     if type(record.get("step")) is not int or record["step"] < 0:
-        raise ValueError(f"step is {record.get('step')!r}, which is no count of updates")
+        raise ValueError(f"step is {record.get('step')!r}, which is not a number of updates")
     if "loss" not in record and "eval_loss" not in record:
         raise ValueError("it has neither loss nor eval_loss")
     for name in (*TRAINING, *VALIDATION, "seconds"):
         value = record.get(name)
         if value is not None and type(value) not in (int, float):
-            raise ValueError(f"{name} is {value!r}, which is no number")
+            raise ValueError(f"{name} is {value!r}, which is not a number")
     return record

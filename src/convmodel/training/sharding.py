@@ -1,7 +1,7 @@
-"""Weights that are spread over processes, so that a model may be larger than a device (FSDP2).
+"""Models whose weights are sharded over processes (FSDP2), so that they may be larger than a device.
 
-Owns: which ways of spreading there are, and gathering what is spread into plain tensors and back. A model that is not
-spread passes through all of it as it is.
+Owns: which kinds of sharding are supported, and loading and gathering weights of a model, sharded or not. Does not know
+what they are for.
 """
 
 import atexit
@@ -22,57 +22,53 @@ from convmodel.hf_model.lora import has_adapters, load_adapters
 from convmodel.training.config import FitConfig
 
 if TYPE_CHECKING:
-    import torch
-    from transformers import PreTrainedModel
-
-if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
 def is_sharded(model: torch.nn.Module) -> bool:
-    """Tells whether a model is spread over processes, each of which holds a part of every weight."""
+    """Tells whether a model is sharded: each process holds a part of every weight."""
     return isinstance(model, FSDPModule)
 
 
 def settle_sharding(accelerator: Any, hf_model: "PreTrainedModel", config: FitConfig) -> None:
-    """Checks that a run can be spread in the way that the launcher asks for, if it asks; and settles its precision.
+    """Checks that the sharding that the launcher requests, if any, is supported, and sets its precision.
 
     Raises:
-        ConfigError: If it cannot.
+        ConfigError: If it is not supported.
     """
     if getattr(accelerator.state, "deepspeed_plugin", None) is not None:
         raise ConfigError(
-            "DeepSpeed is not supported: spread the model by accelerate launch --use_fsdp --fsdp_version 2"
+            "DeepSpeed is not supported: shard the model with accelerate launch --use_fsdp --fsdp_version 2"
         )
     plugin: Any = getattr(accelerator.state, "fsdp_plugin", None)
     if plugin is None:
         return
     reasons = {
-        "FSDP1 is not supported: give accelerate launch --fsdp_version 2": plugin.fsdp_version != 2,
-        "FSDP has nowhere to leave the model, whose parts are in all processes: give output_dir": not config.output_dir,
-        "FSDP of a model with adapters is not supported: leave lora out, or FSDP": has_adapters(hf_model),
-        "FSDP that keeps parameters on the CPU is not supported: leave --fsdp_offload_params out": isinstance(
+        "FSDP1 is not supported: pass --fsdp_version 2 to accelerate launch": plugin.fsdp_version != 2,
+        "FSDP needs a folder for the model, whose parts are in all processes: set output_dir": not config.output_dir,
+        "FSDP of a model with adapters is not supported: leave out lora or FSDP": has_adapters(hf_model),
+        "FSDP with parameters on the CPU is not supported: leave out --fsdp_offload_params": isinstance(
             plugin.cpu_offload, CPUOffloadPolicy
         ),
-        "FSDP's own activation checkpointing is not supported: give gradient_checkpointing": (
+        "FSDP's own activation checkpointing is not supported: set gradient_checkpointing": (
             plugin.activation_checkpointing
         ),
-        "FSDP does not go with adafactor: use adamw": config.optim == "adafactor",
-        "FSDP does not go with precision fp16: use bf16 or fp32": accelerator.mixed_precision == "fp16",
-        "FSDP does not go with torch_compile: leave one of them out": config.torch_compile,
+        "FSDP does not support adafactor: use adamw": config.optim == "adafactor",
+        "FSDP does not support precision fp16: use bf16 or fp32": accelerator.mixed_precision == "fp16",
+        "FSDP does not support torch_compile: leave one of them out": config.torch_compile,
     }
     for reason, applies in reasons.items():
         if applies:
             raise ConfigError(reason)
     if accelerator.mixed_precision == "bf16":
-        # accelerate's own would also add gradients up, and round losses, in bf16.
+        # accelerate's default would also sum gradients and round losses in bf16.
         plugin.mixed_precision_policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
 
 
 def whole(value: Any) -> Any:
-    """Gathers each spread tensor of nested dictionaries and lists on the first process's CPU; all must call it.
+    """Gathers each sharded tensor of nested dictionaries and lists on the first process's CPU; all must call it.
 
-    The others get empty tensors in their place. Everything else stays as it is.
+    The others get empty tensors instead. Everything else is returned unchanged.
 
     Example:
         >>> whole({"mean": torch.ones(2), "step": 3})
@@ -87,18 +83,18 @@ def whole(value: Any) -> Any:
 
 
 def whole_weights(hf_model: "PreTrainedModel") -> dict[str, torch.Tensor] | None:
-    """Gathers a spread model's weights as `whole` does, tied ones once; None of a model that has them at hand."""
+    """Gathers a sharded model's weights as `whole` does, tied ones once; returns None if the model is not sharded."""
     if not is_sharded(hf_model):
         return None
     reshard(hf_model)
     named = {name for name, _ in hf_model.named_parameters()}
-    again = {name for name, _ in hf_model.named_parameters(remove_duplicate=False)} - named
-    gathered: dict[str, torch.Tensor] = whole({k: v for k, v in hf_model.state_dict().items() if k not in again})
+    tied = {name for name, _ in hf_model.named_parameters(remove_duplicate=False)} - named
+    gathered: dict[str, torch.Tensor] = whole({k: v for k, v in hf_model.state_dict().items() if k not in tied})
     return gathered
 
 
 def put_weights(hf_model: "PreTrainedModel", weights: Mapping[str, torch.Tensor]) -> None:
-    """Puts whole weights into a model; into a spread one those of the first process."""
+    """Loads whole weights into a model; into a sharded one those of the first process."""
     if not is_sharded(hf_model):
         hf_model.load_state_dict(weights)
         return
@@ -108,46 +104,46 @@ def put_weights(hf_model: "PreTrainedModel", weights: Mapping[str, torch.Tensor]
 
 
 def spread_optimizer_state(state: dict[str, Any], model: torch.nn.Module) -> dict[str, Any]:
-    """Spreads what is of a parameter's shape, of an optimizer's state by names, as the parameter is."""
+    """Shards the tensors of an optimizer's state that have their parameter's shape, as the parameter is sharded."""
     parameters = dict(model.named_parameters())
 
-    def spread(name: str, value: Any) -> Any:
-        like = parameters[name]
-        if not (isinstance(like, DTensor) and isinstance(value, torch.Tensor) and value.shape == like.shape):
+    def sharded(name: str, value: Any) -> Any:
+        parameter = parameters[name]
+        if not (isinstance(parameter, DTensor) and isinstance(value, torch.Tensor) and value.shape == parameter.shape):
             return value
-        local = value.to(like.device)  # every process has read all of it
-        return distribute_tensor(local, like.device_mesh, like.placements, src_data_rank=None)
+        local = value.to(parameter.device)  # every process has read all of it
+        return distribute_tensor(local, parameter.device_mesh, parameter.placements, src_data_rank=None)
 
-    numbers = state["state"].items()
-    return state | {"state": {name: {k: spread(name, v) for k, v in values.items()} for name, values in numbers}}
+    moments = state["state"].items()
+    return state | {"state": {name: {k: sharded(name, v) for k, v in values.items()} for name, values in moments}}
 
 
 def exit_of_group() -> None:
-    """Ends this process at once if others train with it, and has no effect otherwise.
+    """Ends this process at once if it is one of several, and has no effect otherwise.
 
-    gloo's threads may outlive its group, and then abort an interpreter that shuts down (`terminate called without an
-    active exception`), so that a run that succeeded would look as if it had failed.
+    gloo's threads may outlive its group and abort the interpreter at shutdown (`terminate called without an active
+    exception`), so that a successful run would look like a failed one.
     """
     if not torch.distributed.is_initialized():
         return
     torch.distributed.barrier()
-    atexit._run_exitfuncs()  # what trackers and logging have to finish
+    atexit._run_exitfuncs()  # of trackers and logging
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
 
 
 def reshard(model: torch.nn.Module) -> None:
-    """Gives back the whole weights that a forward pass without a backward pass has left in a spread model."""
+    """Frees the whole weights that a forward pass without a backward pass leaves in a sharded model."""
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
 
 
 def restore_weights(hf_model: "PreTrainedModel", folder: str | os.PathLike[str]) -> None:
-    """Puts what `save_checkpoint` wrote back into the model in hand, whose parameters stay the same objects.
+    """Loads what `save_checkpoint` wrote into the model, whose parameters stay the same objects.
 
-    Of a model with adapters these alone were written, and these alone come back.
+    If the folder holds adapters, only these are loaded.
     """
     place = Path(folder)
     if (place / ADAPTER_WEIGHTS).exists():

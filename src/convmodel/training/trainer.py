@@ -142,7 +142,7 @@ class FitTrainer(Trainer):
             fix = "nothing is saved, since there is no output_dir: give one to be able to resume"
         else:
             way = "without --overwrite or --no-resume (resume=False)" if self._resume is False else "in the same way"
-            fix = f"the state is saved in {self._run.checkpoint(step)}: start the run again {way} to resume from there"
+            fix = f"its state is in {self._run.checkpoint(step)}: start it again {way} to resume from there"
         return StoppedError(f"{name} stopped the run after update {step} of {self.state.max_steps}; {fix}", number)
 
     # Methods of `Trainer` that are overridden, read from transformers 5.23.0. Private ones may change in any version:

@@ -1,11 +1,11 @@
-"""How counts, sizes and times are said to people.
+"""Counts, sizes and times in readable units.
 
-Owns: the units, and how many digits they get.
+Owns: the units and their digits. Does not know what is measured.
 """
 
 
 def size(number: int) -> str:
-    """Says how many bytes, for people.
+    """Formats a number of bytes.
 
     Example:
         >>> size(3 << 29), size(5 << 20)
@@ -15,7 +15,7 @@ def size(number: int) -> str:
 
 
 def millions(count: int) -> str:
-    """Says how many, for people.
+    """Formats a count.
 
     Example:
         >>> millions(7_656_320), millions(48_200)
@@ -25,7 +25,7 @@ def millions(count: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Says how long, for people.
+    """Formats a duration.
 
     Example:
         >>> duration(42.4), duration(150), duration(5400), duration(200000)

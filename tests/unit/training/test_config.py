@@ -130,9 +130,7 @@ def test_options_by_name_make_the_same_config() -> None:
 
 
 def test_an_unknown_option_is_named_and_the_known_ones_are_listed() -> None:
-    with pytest.raises(
-        ConfigError, match=r"no training option is called lr, wamup_steps; the options are epochs, .*, seed"
-    ):
+    with pytest.raises(ConfigError, match=r"no training option is called lr, wamup_steps; the options are epochs, .*"):
         FitConfig.from_options({"lr": 1e-4, "seed": 0, "wamup_steps": 5})
 
 

@@ -212,13 +212,13 @@ def test_reading_gives_the_lines_by_kind(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "wrong"),
     [
-        ("[1]", "it is no JSON object"),
+        ("[1]", "it is not a JSON object"),
         ("{", "Expecting property name"),
-        ('{"loss": 1.0}', "step is None, which is no count of updates"),
+        ('{"loss": 1.0}', "step is None, which is not a number of updates"),
         ('{"step": true, "loss": 1.0}', "step is True"),
         ('{"step": -1, "loss": 1.0}', "step is -1"),
         ('{"step": 1}', "it has neither loss nor eval_loss"),
-        ('{"step": 1, "loss": "low"}', "loss is 'low', which is no number"),
+        ('{"step": 1, "loss": "low"}', "loss is 'low', which is not a number"),
         ('{"step": 1, "loss": 1.0, "tokens": [1]}', "tokens is"),
     ],
 )
@@ -228,7 +228,7 @@ def test_a_bad_line_is_named(tmp_path: Path, line: str, wrong: str) -> None:
     with pytest.raises(ConfigError) as error:
         read_metrics(path)
     assert str(error.value).startswith(f"{path}:2: {wrong}")
-    assert str(error.value).endswith("mend or remove that line")
+    assert str(error.value).endswith("correct or remove that line")
 
 
 def test_missing_files_are_named(tmp_path: Path) -> None:

@@ -26,13 +26,13 @@ def settle(plugin: dict[str, Any], precision: str = "no", model: Any = MODEL, **
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"plugin": {"fsdp_version": 1}}, "FSDP1 is not supported: give accelerate launch --fsdp_version 2"),
-        ({"plugin": {"cpu_offload": CPUOffloadPolicy()}}, "keeps parameters on the CPU is not supported"),
+        ({"plugin": {"fsdp_version": 1}}, "FSDP1 is not supported: pass --fsdp_version 2 to accelerate launch"),
+        ({"plugin": {"cpu_offload": CPUOffloadPolicy()}}, "parameters on the CPU is not supported"),
         ({"plugin": {"activation_checkpointing": True}}, "own activation checkpointing .*: give gradient_checkpoint"),
-        ({"output_dir": None}, "nowhere to leave the model, .*: give output_dir"),
-        ({"optim": "adafactor"}, "does not go with adafactor: use adamw"),
-        ({"precision": "fp16"}, "does not go with precision fp16: use bf16 or fp32"),
-        ({"torch_compile": True}, "does not go with torch_compile"),
+        ({"output_dir": None}, "needs a folder for the model, .*: set output_dir"),
+        ({"optim": "adafactor"}, "does not support adafactor: use adamw"),
+        ({"precision": "fp16"}, "does not support precision fp16: use bf16 or fp32"),
+        ({"torch_compile": True}, "does not support torch_compile"),
         ({"model": SimpleNamespace(_hf_peft_config_loaded=True)}, "with adapters is not supported"),
     ],
 )
@@ -43,7 +43,7 @@ def test_what_is_not_supported_is_refused(given: dict[str, Any], message: str) -
 
 def test_deepspeed_is_refused() -> None:
     accelerator = SimpleNamespace(state=SimpleNamespace(deepspeed_plugin=object()))
-    with pytest.raises(ConfigError, match="DeepSpeed is not supported: spread the model by accelerate launch"):
+    with pytest.raises(ConfigError, match="DeepSpeed is not supported: shard the model with accelerate launch"):
         settle_sharding(accelerator, MODEL, FitConfig())
 
 

@@ -1,7 +1,7 @@
 """What can be wrong with a run before it begins.
 
-Owns: the quick checks of model, tokenizer, windows and settings, each with its threshold. Repeats, which need the
-conversations themselves, are `repeats.py`'s. Shows nothing.
+Owns: the quick checks of model, tokenizer, windows and settings, each with its threshold. Does not know conversations,
+whose repeats `repeats.py` checks, nor how findings are shown.
 """
 
 from collections import Counter
@@ -21,53 +21,53 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 SAMPLE = 1000
-"""Windows that are looked at: what is wrong with the layout is wrong in all of them."""
+"""Number of windows that are examined: a fault of the layout is in all of them."""
 
 TEXT_SAMPLE = 100
-"""Windows whose text is made anew, which takes longer."""
+"""Number of windows that are decoded, which takes longer."""
 
 CUT_FAIL = 0.2
-"""The share of tokens cut from turns too long for a window from which on most of what is long is never learned."""
+"""Share of tokens cut from turns too long for a window, above which most of the long turns are never learned."""
 
 TOKENS_PER_CHARACTER = 0.8
 """Measured with GPT-2's vocabulary: English 0.24, German and French 0.41, Vietnamese 0.79; but Russian 1.07,
-Japanese 1.39, Chinese 2.14, Korean 2.21, which it has no words for."""
+Japanese 1.39, Chinese 2.14, Korean 2.21, for which it has no words."""
 
 BYTES_PER_TOKEN = 2.5
-"""From here on, many tokens a character are no fault: a vocabulary of whole Chinese characters has 3 bytes a token,
-GPT-2's at most 2.2 in any language it has no words for."""
+"""Above this, many tokens per character are not a fault: a vocabulary of whole Chinese characters has 3 bytes per token,
+GPT-2's at most 2.2 in any language for which it has no words."""
 
 UNKNOWN_FAIL = 0.001
-"""The share of unknown tokens from which on text is lost that matters: one every few dozen turns."""
+"""Share of unknown tokens above which too much text is lost: one every few dozen turns."""
 
 ONE_SPEAKER = 0.9
-"""The share of supervised tokens from which on the others hardly count."""
+"""Share of supervised tokens above which the other speakers hardly count."""
 
 BLOCKING = frozenset({"vocabulary", "end of turn", "supervised", "updates", "length"})
-"""The checks whose failure makes a run impossible or wrong, rather than poor: `fit` does not begin then."""
+"""Checks whose failure makes a run impossible or wrong, rather than poor: `fit` does not begin then."""
 
 FEW_UPDATES = 20
 """Fewer updates than this hardly move a model, and the warm-up is over at once."""
 
-_RARE = "\U00013000"  # an Egyptian hieroglyph: what no vocabulary has
+_RARE = "\U00013000"  # an Egyptian hieroglyph, which no vocabulary has
 _SHOWN = 5  # speakers named in a finding
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What one check found.
+    """The result of one check.
 
     Attributes:
-        name: What was looked at.
-        status: Whether it is well, worth a thought, or makes the run useless.
-        finding: What was found, in a sentence with its numbers.
-        cure: What to do about it; empty where all is well.
+        name: What was checked.
+        status: `fail` if it makes the run useless.
+        finding: The finding, in a sentence with its values.
+        fix: What to do about it; empty if the check passed.
     """
 
     name: str
     status: Literal["pass", "warn", "fail"]
     finding: str
-    cure: str = ""
+    fix: str = ""
 
 
 def fast_checks(
@@ -78,15 +78,15 @@ def fast_checks(
     plan: RunPlan,
     speakers: Mapping[str, int] | None = None,
 ) -> list[Check]:
-    """Does the checks that look at a sample of windows only, so that every run can afford them.
+    """Runs the checks that need only a sample of windows, and are quick enough for every run.
 
     Args:
         hf_model: The model; it is not called.
         tokenizer: Its layout.
-        train: What is to be learned from.
-        valid: What the best model is to be chosen by, if there is anything.
-        plan: What the run is going to do.
-        speakers: Supervised tokens by speaker's name, where somebody counted; windows know no names.
+        train: The training windows.
+        valid: The validation windows, if any.
+        plan: The plan of the run.
+        speakers: Supervised tokens by speaker's name, if they are counted; windows have no names.
     """
     learned = sample(train.windows)
     windows = learned + (sample(valid.windows) if valid else [])
@@ -111,47 +111,47 @@ def fast_checks(
     ]
 
 
-def sample(windows: Sequence[Window], most: int = SAMPLE) -> list[Window]:
-    """Returns windows from all over the data, evenly spread; all where there are few.
+def sample(windows: Sequence[Window], limit: int = SAMPLE) -> list[Window]:
+    """Returns evenly spaced windows, or all of them if there are few.
 
     Example:
         >>> sample(range(10), 3)
         [0, 4, 9]
     """
-    chosen = np.linspace(0, len(windows) - 1, min(most, len(windows))).astype(int)
+    chosen = np.linspace(0, len(windows) - 1, min(limit, len(windows))).astype(int)
     return [windows[index] for index in chosen.tolist()]
 
 
 def check_separator(tokenizer: ConversationTokenizer) -> Check:
-    """Fails if some text becomes the separator: then a turn would end in its midst."""
+    """Fails if some text is encoded as the separator, which would end a turn in the middle."""
     index = tokenizer.sep_token_id
     text = str(tokenizer.hf_tokenizer.decode([index], skip_special_tokens=False))
     shown = f"the separator {tokenizer.sep_token} is token {index}"
     added = tokenizer.hf_tokenizer.added_tokens_decoder
     spelt = next((probe for probe in (text, _RARE) if index in tokenizer.encode(probe)), None)
     if spelt == text or (index not in added and index not in tokenizer.hf_tokenizer.all_special_ids):
-        finding = f"{shown}, which is the word {text!r} of the vocabulary: a turn that says it would end there"
+        finding = f"{shown}, which is the word {text!r} of the vocabulary: a turn that contains it would end there"
     elif spelt:
-        finding = f"{shown}, which unknown characters become too: a turn with one would end there"
+        finding = f"{shown}, which is also the unknown token: a turn with an unknown character would end there"
     else:
-        return Check("separator", "pass", f"{shown}, which no text can become")
-    cure = "start from a tokenizer that has a separator or can be given one, and train again"
-    return Check("separator", "fail", finding, cure)
+        return Check("separator", "pass", f"{shown}, which no text is encoded as")
+    fix = "start from a tokenizer that has a separator or can be given one, and train again"
+    return Check("separator", "fail", finding, fix)
 
 
 def check_vocabulary(rows: int, tokenizer: ConversationTokenizer, windows: Sequence[Window]) -> Check:
-    """Fails if the embedding lacks a row for some token that can occur."""
+    """Fails if the embedding lacks a row for a token that can occur."""
     largest = max((max(window.input_ids) for window in windows), default=0)
     vocabulary = int(tokenizer.hf_tokenizer.vocab_size)
-    cure = "take model and tokenizer from one place; they belong to different models"
+    fix = "load model and tokenizer from the same place; they belong to different models"
     if largest >= rows or tokenizer.sep_token_id >= rows:
         index = max(largest, tokenizer.sep_token_id)
-        return Check("vocabulary", "fail", f"token {index:,} occurs, but the embedding has {rows:,} rows", cure)
+        return Check("vocabulary", "fail", f"token {index:,} occurs, but the embedding has {rows:,} rows", fix)
     if vocabulary > rows:
-        return Check("vocabulary", "fail", f"{vocabulary:,} tokens, but the embedding has {rows:,} rows", cure)
+        return Check("vocabulary", "fail", f"{vocabulary:,} tokens, but the embedding has {rows:,} rows", fix)
     if len(tokenizer) > rows:
         finding = f"{len(tokenizer) - rows:,} added tokens have no row in the embedding of {rows:,}"
-        return Check("vocabulary", "warn", finding, "no text becomes them; do not use them in code of your own")
+        return Check("vocabulary", "warn", finding, "no text is encoded as them; do not use them in your own code")
     return Check("vocabulary", "pass", f"{len(tokenizer):,} tokens, and the embedding has {rows:,} rows")
 
 
@@ -167,78 +167,80 @@ def check_end_of_turn(windows: Sequence[Window], separator: int) -> Check:
             turns += sum(index == separator for index in window.input_ids[start:end]) + (not closed)
             is_cut = window.cut > 0 and end == len(window.input_ids)
             opened += not closed and not is_cut
-    cure = "make the windows anew with this version; a copy of them may be out of date or damaged"
+    fix = "encode the windows again with this version; the copy may be out of date or damaged"
     if wrong:
-        return Check("end of turn", "fail", f"{wrong:,} of {len(windows):,} windows have labels of other tokens", cure)
+        return Check("end of turn", "fail", f"{wrong:,} of {len(windows):,} windows have labels of other tokens", fix)
     if opened:
         finding = f"{opened:,} of {turns:,} supervised turns are not closed by a supervised separator"
-        return Check("end of turn", "fail", finding, cure)
+        return Check("end of turn", "fail", finding, fix)
     return Check("end of turn", "pass", f"{turns:,} supervised turns, each learned with its end unless it is cut")
 
 
 def check_supervised(windows: Sequence[Window], summary: EncodingSummary) -> Check:
-    """Fails if windows have no target, warns of conversations that have none."""
+    """Fails if windows have no target, warns if conversations have none."""
     # The first token of a window is never predicted.
     empty = sum(all(label == IGNORED for label in window.labels[1:]) for window in windows)
     if empty or not windows:
         finding = f"{empty:,} of {len(windows):,} windows have nothing to learn"
-        return Check("supervised", "fail", finding, "make the windows anew, or choose other turns (loss_on)")
+        return Check("supervised", "fail", finding, "encode the windows again, or choose other turns (loss_on)")
     if summary.unsupervised:
         finding = f"{summary.unsupervised:,} of {summary.conversations:,} conversations have no supervised turn"
-        return Check("supervised", "warn", finding, "they are not learned from: remove them, or choose loss_on=all")
+        return Check(
+            "supervised", "warn", finding, "the model does not learn from them: remove them, or choose loss_on=all"
+        )
     return Check("supervised", "pass", f"{summary.tokens:,} supervised tokens; every conversation has some")
 
 
 def check_used(summary: EncodingSummary) -> Check:
-    """Warns of rows and conversations that could not be used."""
+    """Warns if rows or conversations could not be used."""
     if summary.skipped:
         finding = f"{summary.skipped:,} rows or conversations are left out, the first because of: "
-        return Check("used", "warn", finding + summary.first_skipped, "mend them, or go on without them")
+        return Check("used", "warn", finding + summary.first_skipped, "correct them, or continue without them")
     return Check("used", "pass", f"all {summary.conversations:,} conversations are used")
 
 
 def check_cut(summary: EncodingSummary) -> Check:
-    """Warns, or fails where it is much, if turns are longer than a window."""
+    """Warns if turns are longer than a window, and fails if much of them is cut."""
     if not summary.cut:
         return Check("cut", "pass", "no turn is longer than a window")
     share = summary.cut / (summary.tokens + summary.cut)
     finding = f"{summary.cut:,} tokens ({share:.1%}) are cut from turns longer than a window"
-    cure = "raise max_length, or part long turns"
-    return Check("cut", "fail" if share > CUT_FAIL else "warn", finding, cure)
+    fix = "raise max_length, or split long turns"
+    return Check("cut", "fail" if share > CUT_FAIL else "warn", finding, fix)
 
 
 def check_text(windows: Sequence[Window], tokenizer: ConversationTokenizer) -> Check:
-    """Warns if the vocabulary has hardly any words of the text's language, which makes all slow and hard to learn."""
+    """Warns if the vocabulary has hardly any words of the text's language, which makes training slow and hard."""
     tokens = characters = size = 0
     for window in sample(windows, TEXT_SAMPLE):
         ids = [index for index in window.input_ids if index != tokenizer.sep_token_id]
         text = tokenizer.decode(ids)
         tokens, characters, size = tokens + len(ids), characters + len(text), size + len(text.encode())
     per_character, per_token = tokens / max(1, characters), size / max(1, tokens)
-    finding = f"{per_character:.2f} tokens a character, {per_token:.1f} bytes a token"
+    finding = f"{per_character:.2f} tokens per character, {per_token:.1f} bytes per token"
     if per_character > TOKENS_PER_CHARACTER and per_token < BYTES_PER_TOKEN:
-        cure = "choose a model whose vocabulary knows the language, or let a byte-level BPE grow: fit --grow-vocabulary"
-        return Check("text", "warn", f"{finding}: the vocabulary hardly knows this language", cure)
+        fix = "choose a model whose vocabulary covers the language, or extend a byte-level BPE: fit --grow-vocabulary"
+        return Check("text", "warn", f"{finding}: the vocabulary hardly covers this language", fix)
     return Check("text", "pass", finding)
 
 
 def check_unknown(windows: Sequence[Window], tokenizer: ConversationTokenizer) -> Check:
-    """Fails if more than a few tokens stand for text that the vocabulary does not have."""
+    """Fails if more than a few tokens are unknown."""
     unknown = tokenizer.hf_tokenizer.unk_token_id
     counts = Counter(index for window in windows for index in window.input_ids)
-    del counts[tokenizer.sep_token_id]  # where the separator is the unknown token too, `check_separator` judges
+    del counts[tokenizer.sep_token_id]  # if the separator is the unknown token, `check_separator` reports it
     share = (counts[unknown] if unknown is not None else 0) / max(1, counts.total())
     finding = f"{counts[unknown] if share else 0:,} of {counts.total():,} tokens are unknown"
     if not share:
         return Check("unknown", "pass", finding)
-    cure = "remove the characters that the vocabulary lacks, or choose a model whose vocabulary has them"
-    return Check("unknown", "fail" if share > UNKNOWN_FAIL else "warn", f"{finding} ({share:.2%})", cure)
+    fix = "remove the characters that the vocabulary lacks, or choose a model whose vocabulary has them"
+    return Check("unknown", "fail" if share > UNKNOWN_FAIL else "warn", f"{finding} ({share:.2%})", fix)
 
 
 def tokens_by_speaker(windows: Sequence[Window], separator: int) -> dict[str, int]:
-    """Counts the supervised tokens of each speaker, called by the order in which a conversation's speakers appear.
+    """Counts the supervised tokens of each speaker, numbered in the order in which they appear in a conversation.
 
-    A speaker who is heard, but not supervised, has 0.
+    A speaker who is never supervised has 0.
     """
     counts: Counter[int] = Counter()
     for window in windows:
@@ -250,24 +252,26 @@ def tokens_by_speaker(windows: Sequence[Window], separator: int) -> dict[str, in
 
 
 def check_speakers(tokens: Mapping[str, int], *, named: bool = True) -> Check:
-    """Warns if there is only one speaker, or one takes nearly all of what is learned.
+    """Warns if there is only one speaker, or one has nearly all supervised tokens.
 
     Args:
-        tokens: Supervised tokens of each speaker; 0 for one who is only heard.
-        named: Whether these are the speakers' own names.
+        tokens: Supervised tokens of each speaker; 0 for one who is never supervised.
+        named: Whether the keys are the speakers' own names.
     """
     learned = {name: count for name, count in tokens.items() if count}
     if len(tokens) == 1:
         finding = f"{next(iter(tokens))} is the only speaker"
-        return Check("speakers", "warn", finding, "check that speakers are named, or turns are in a list of their own")
+        return Check(
+            "speakers", "warn", finding, "check that turns name their speakers, or that each turn is an item of its own"
+        )
     shares = sorted(((count / sum(learned.values()), name) for name, count in learned.items()), reverse=True)
     listed = ", ".join(f"{name} {share:.0%}" for share, name in shares[:_SHOWN])
     more = f", {len(shares) - _SHOWN} more" if len(shares) > _SHOWN else ""
     finding = f"supervised tokens: {listed}{more}"
     if len(shares) > 1 and shares[0][0] > ONE_SPEAKER:
         chosen = f"loss_on={shares[0][1]!r}" if named else "that speaker's name for loss_on"
-        cure = f"choose {chosen} if only that speaker matters, or add turns of the others"
-        return Check("speakers", "warn", finding, cure)
+        fix = f"choose {chosen} if only that speaker matters, or add turns of the others"
+        return Check("speakers", "warn", finding, fix)
     return Check("speakers", "pass", finding)
 
 
@@ -275,9 +279,9 @@ def check_updates(plan: RunPlan) -> Check:
     """Fails if the warm-up is longer than the run, warns if the run is very short."""
     finding = f"{plan.steps:,} updates, {plan.warmup_steps:,} of them warm-up"
     if plan.warmup_steps >= plan.steps:
-        cure = "lower warmup_steps, or raise epochs or max_steps"
+        fix = "lower warmup_steps, or raise epochs or max_steps"
         finding = f"warmup_steps is {plan.warmup_steps:,}, but the run has {plan.steps:,} updates"
-        return Check("updates", "fail", f"{finding}: the learning rate would never peak", cure)
+        return Check("updates", "fail", f"{finding}: the learning rate would never peak", fix)
     if plan.steps < FEW_UPDATES:
         return Check("updates", "warn", f"{finding}: hardly enough to learn", "raise epochs, or lower batch_size")
     return Check("updates", "pass", finding)
@@ -287,9 +291,9 @@ def check_length(train: WindowSet, plan: RunPlan, limit: int | None) -> Check:
     """Fails if windows are longer than the plan or the model allows.
 
     Args:
-        train: What is to be learned from.
-        plan: What the run is going to do.
-        limit: How many positions the model has; None where nothing says.
+        train: The training windows.
+        plan: The plan of the run.
+        limit: The model's positions; None if unknown.
     """
     longest, median, total = int(train.lengths.max()), float(np.median(train.lengths)), int(train.lengths.sum())
     if limit is not None and max(longest, plan.max_length) > limit:
@@ -297,7 +301,7 @@ def check_length(train: WindowSet, plan: RunPlan, limit: int | None) -> Check:
         return Check("length", "fail", finding, f"lower max_length to {limit}")
     if longest > plan.max_length:
         finding = f"the longest window has {longest:,} tokens, more than max_length, which is {plan.max_length:,}"
-        return Check("length", "fail", finding, "make the windows anew")
+        return Check("length", "fail", finding, "encode the windows again")
     finding = (
         f"{len(train.lengths):,} windows, the median {median:,.0f} and the longest {longest:,} tokens long of "
         f"{plan.max_length:,}; {1 - train.tokens / total:.0%} of them context"
@@ -306,7 +310,7 @@ def check_length(train: WindowSet, plan: RunPlan, limit: int | None) -> Check:
 
 
 def _runs(window: Window) -> Iterator[tuple[int, int]]:
-    """Yields where supervised positions follow each other: [start, end)."""
+    """Yields the spans of consecutive supervised positions: [start, end)."""
     start = None
     for place, label in enumerate([*window.labels, IGNORED]):
         if label != IGNORED and start is None:

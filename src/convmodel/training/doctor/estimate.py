@@ -1,6 +1,7 @@
-"""What a run will take: time, measured on a few batches, and memory.
+"""Time and memory estimate of a run, measured on a few batches.
 
-Owns: the measurements and the sums made of them. Leaves the model as it was found.
+Owns: the measurements, and how a run's time and memory follow from them. Leaves the model unchanged, and does not know
+how the estimate is shown.
 """
 
 import os
@@ -30,29 +31,29 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 MEASURED = 3
-"""Batches that are timed: one from the long windows, one from the middle, one from the short ones."""
+"""Number of batches that are timed: one of long windows, one of middle ones, one of short ones."""
 
 PATIENCE = 20.0
-"""Seconds after which no further batch is timed."""
+"""Seconds after which no more batches are timed."""
 
 _FLOAT = 4  # bytes; weights, gradients and moments are float32
-_MOMENTS = 2  # AdamW keeps two numbers a weight
-_COPIES = 3  # of the logits that are held at once: themselves, their probabilities, and the gradient
+_MOMENTS = 2  # AdamW keeps two per weight
+_COPIES = 3  # of the logits in memory at once: themselves, their probabilities, and the gradient
 _PROBE = 1 << 20  # weights of the trial update
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a run will take.
+    """Time and memory of a run.
 
     Attributes:
         steps: Updates.
-        tokens: Tokens that will be learned from or read as context, over the whole run.
-        padded_tokens: The same with the padding, which takes time too.
-        seconds: How long the updates will take; validation and saving come on top.
-        memory_bytes: Weights, gradients, AdamW's moments and activations.
+        tokens: Tokens of the whole run, supervised or context.
+        padded_tokens: The same with padding, which takes time too.
+        seconds: Time of the updates, without validation and saving.
+        memory_bytes: Memory of weights, gradients, AdamW's moments and activations.
         activation_bytes: The activations' part of it.
-        available_bytes: What the device has for all of it; None where it does not tell.
+        available_bytes: Memory that the device has for the run; None if unknown.
     """
 
     steps: int
@@ -67,24 +68,24 @@ class Estimate:
 def estimate(
     hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, train: WindowSet, plan: RunPlan
 ) -> Estimate:
-    """Measures a few forward and backward passes on the model itself, and multiplies.
+    """Measures a few forward and backward passes of the model, and extrapolates to the run.
 
-    Time: batches from the long, the middle and the short windows give seconds a padded token, and a trial update of
-    other numbers gives AdamW's seconds a weight. The loss and the precision are those of training, while the dtype is
-    the model's as it is; training makes it float32. Dropout is off, so nothing random happens. Batches whose memory is
-    not there are timed one window at a time.
+    Time: batches of long, middle and short windows give the seconds per padded token, and a trial update of other
+    weights gives AdamW's seconds per weight. Loss and precision are those of training; the dtype is the model's, while
+    training makes it float32. Dropout is off, so nothing is random. Batches that do not fit into memory are timed one
+    window at a time.
 
     Memory: weights, gradients and AdamW's two moments (Loshchilov & Hutter, "Decoupled weight decay regularization",
-    2019) are counted, 4 bytes each, for what is trained. The activations are what autograd keeps of one window as long
-    as the longest, counted while it is computed, times the windows in a batch; the head's gradient and the chunk of
-    logits that are there at once come on top. What Python and the libraries take, and what an allocator rounds up, is
-    not in it. LoRA and adafactor, which need less, are not looked at.
+    2019) take 4 bytes each for every trained weight. The activations are what autograd keeps of one window of the
+    greatest length, counted while it is computed, times the windows in a batch, plus the head's gradient and one chunk
+    of logits. The memory of Python and the libraries, and an allocator's rounding, are not included. LoRA and
+    adafactor, which need less, are not taken into account.
 
     Args:
-        hf_model: The model; its weights, gradients and modes are left as they were found.
+        hf_model: The model; its weights, gradients and modes are left unchanged.
         tokenizer: Its layout.
-        train: What is to be learned from.
-        plan: What the run is going to do.
+        train: The training windows.
+        plan: The plan of the run.
     """
     rows = _rows(train, plan)
     lengths = np.array([sum(int(train.lengths[index]) for index in row) for row in rows])
@@ -102,29 +103,29 @@ def estimate(
     return Estimate(plan.steps, tokens, padded, seconds, memory, activations, available)
 
 
-def check_memory(found: Estimate, *, smaller: bool = False) -> Check:
+def check_memory(costs: Estimate, *, smaller: bool = False) -> Check:
     """Warns if the run needs more memory than the device has.
 
     Args:
-        found: What the run needs, and what there is.
-        smaller: Whether the settings ask for LoRA or another optimizer, which need less than is counted.
+        costs: The memory that the run needs and the device has.
+        smaller: Whether the settings select LoRA or another optimizer, which need less than the costs.
     """
-    needed = f"about {size(found.memory_bytes)} are needed, {size(found.activation_bytes)} of it for activations"
+    needed = f"about {size(costs.memory_bytes)} are needed, {size(costs.activation_bytes)} of it for activations"
     if smaller:
         needed += " (counted for AdamW on all weights; lora and adafactor take less)"
-    if found.available_bytes is None:
-        return Check("memory", "pass", f"{needed}; how much there is, this machine does not tell")
-    finding = f"{needed}; {size(found.available_bytes)} are available"
-    if found.memory_bytes > found.available_bytes:
-        cure = (
-            "lower batch_size and raise gradient_accumulation_steps alike, or lower max_length, or take a smaller model"
+    if costs.available_bytes is None:
+        return Check("memory", "pass", f"{needed}; the available memory is unknown")
+    finding = f"{needed}; {size(costs.available_bytes)} are available"
+    if costs.memory_bytes > costs.available_bytes:
+        fix = (
+            "lower batch_size and raise gradient_accumulation_steps alike, or lower max_length, or use a smaller model"
         )
-        return Check("memory", "warn", finding, cure)
+        return Check("memory", "warn", finding, fix)
     return Check("memory", "pass", finding)
 
 
 def available_bytes(hf_model: "PreTrainedModel") -> int | None:
-    """Returns the memory that is free on the model's device, and what the model's weights take of it already."""
+    """Returns the free memory of the model's device plus that of the model's weights; None if unknown."""
     own = sum(parameter.numel() * parameter.element_size() for parameter in hf_model.parameters())
     if hf_model.device.type == "cuda":
         return int(torch.cuda.mem_get_info(hf_model.device)[0]) + own
@@ -134,14 +135,14 @@ def available_bytes(hf_model: "PreTrainedModel") -> int | None:
         return free + own
     except (OSError, StopIteration):
         pass
-    try:  # all there is, where nothing says how much of it is free
+    try:  # the total, if the free part is unknown
         return int(os.sysconf("SC_PHYS_PAGES")) * int(os.sysconf("SC_PAGE_SIZE"))
     except (AttributeError, OSError, ValueError):
         return None
 
 
 def _rows(train: WindowSet, plan: RunPlan) -> list[tuple[int, ...]]:
-    """Returns the windows of each row of an epoch's batches, in order: one, or those that are packed together."""
+    """Returns the windows of each row of an epoch's batches, in order: one, or several that are packed together."""
     if plan.packing:
         return list(packed_order(train.lengths, plan.max_length, seed=0, epoch=0))
     per_update = plan.batch_size * plan.gradient_accumulation_steps
@@ -159,7 +160,7 @@ def _tokens(lengths: "np.ndarray[Any, Any]", plan: RunPlan) -> tuple[int, int]:
 
 
 def _state_bytes(hf_model: "PreTrainedModel") -> int:
-    """Counts weights, and for those that are trained their gradients and moments."""
+    """Counts all weights, and gradients and moments of the trained ones."""
     weights = sum(parameter.numel() for parameter in hf_model.parameters())
     trained = [parameter.numel() for parameter in hf_model.parameters() if parameter.requires_grad]
     return _FLOAT * (weights + (1 + _MOMENTS) * sum(trained))
@@ -167,7 +168,7 @@ def _state_bytes(hf_model: "PreTrainedModel") -> int:
 
 @contextmanager
 def _untouched(hf_model: "PreTrainedModel") -> Iterator[None]:
-    """Puts gradients aside and the model into training mode inside the block, and brings back what was there."""
+    """Removes gradients and sets training mode inside the block, and restores both afterwards."""
     gradients = [(parameter, parameter.grad) for parameter in hf_model.parameters()]
     modes = [(module, module.training) for module in hf_model.modules()]
     for parameter, _ in gradients:
@@ -194,7 +195,7 @@ def _batch(
 
 @contextmanager
 def _precise(hf_model: "PreTrainedModel", plan: RunPlan) -> Iterator[None]:
-    """Computes products inside the block in what training computes them in."""
+    """Computes products inside the block in the precision of training."""
     chosen = PRECISIONS[choose_precision(plan.precision, hf_model.device)]
     with torch.autocast(hf_model.device.type, chosen, enabled=chosen != torch.float32):
         yield
@@ -205,16 +206,16 @@ def _loss(hf_model: "PreTrainedModel", batch: dict[str, torch.Tensor]) -> torch.
     return loss
 
 
-def _activation_bytes(hf_model: "PreTrainedModel", batch: dict[str, torch.Tensor], together: int) -> int:
-    """Counts what autograd keeps of so many batches of one row, each storage once, without the weights.
+def _activation_bytes(hf_model: "PreTrainedModel", batch: dict[str, torch.Tensor], rows: int) -> int:
+    """Counts the bytes that autograd keeps of a batch of one row, times the rows; each storage once, without weights.
 
-    What has the size of a weight is one in another precision, or the gradient of the head's: there once whatever the
-    number of rows. It warms the device up too.
+    A tensor of a weight's shape is a copy in another precision, or the head's gradient: it is kept once, whatever the
+    number of rows. The call also warms the device up.
     """
     weights = {parameter.untyped_storage().data_ptr() for parameter in hf_model.parameters()}
     shapes = {parameter.shape for parameter in hf_model.parameters() if parameter.dim() > 1}
     shapes |= {shape[::-1] for shape in shapes}  # as products of half precision keep them
-    # Kept alive while counting: a storage that was freed could lend its address to another.
+    # Kept alive while counting: the address of a freed storage could be reused.
     kept: dict[int, tuple[torch.UntypedStorage, bool]] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -226,13 +227,13 @@ def _activation_bytes(hf_model: "PreTrainedModel", batch: dict[str, torch.Tensor
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         loss = _loss(hf_model, batch)
     once = sum(storage.nbytes() for storage, of_weight in kept.values() if of_weight)
-    each = sum(storage.nbytes() for storage, of_weight in kept.values() if not of_weight)
+    per_row = sum(storage.nbytes() for storage, of_weight in kept.values() if not of_weight)
     kept.clear()
     loss.backward()
     hf_model.zero_grad(set_to_none=True)
     embedding: Any = hf_model.get_input_embeddings()
-    logits = min(LOGITS_AT_ONCE, int(embedding.weight.shape[0]) * batch["input_ids"].numel() * together)
-    return once + each * together + _COPIES * _FLOAT * logits
+    logits = min(LOGITS_AT_ONCE, int(embedding.weight.shape[0]) * batch["input_ids"].numel() * rows)
+    return once + per_row * rows + _COPIES * _FLOAT * logits
 
 
 def _representative(train: WindowSet, rows: Sequence[tuple[int, ...]], together: int) -> list[list[list[Window]]]:
@@ -264,7 +265,7 @@ def _seconds_per_token(
 
 
 def _seconds_per_update(hf_model: "PreTrainedModel") -> float:
-    """Times AdamW on numbers of its own, and scales to the weights that are trained."""
+    """Times AdamW on a trial tensor, and scales to the trained weights."""
     trained = sum(parameter.numel() for parameter in hf_model.parameters() if parameter.requires_grad)
     trial = torch.zeros(min(_PROBE, max(1, trained)), device=hf_model.device, requires_grad=True)
     trial.grad = torch.ones_like(trial)
@@ -274,7 +275,7 @@ def _seconds_per_update(hf_model: "PreTrainedModel") -> float:
 
 
 def _timed(hf_model: "PreTrainedModel", work: Any) -> float:
-    """Returns the seconds that some work takes on the model's device, which may still be busy when the call returns."""
+    """Returns the seconds that work takes on the model's device, which may still be busy when the call returns."""
     wait: Any = torch.cuda.synchronize if hf_model.device.type == "cuda" else lambda: None
     wait()
     begin = time.perf_counter()

@@ -1,4 +1,4 @@
-"""All that the doctor does, in order.
+"""The doctor's examination of a run before it begins, in order.
 
 Owns: adding what could not be read to the summary, and which findings make a measurement pointless.
 """
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Conversations that were read, and what of them could not be.
+    """The conversations of one source, and what could not be read.
 
     Attributes:
-        conversations: All of them; comparing them takes more than one look.
+        conversations: All of them; comparing them takes more than one pass.
         problems: What was left out.
     """
 
@@ -60,13 +60,13 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """What the doctor found.
+    """The doctor's results.
 
     Attributes:
-        plan: What the run would do.
-        checks: What was looked at, and how it is.
-        statistics: What the training conversations are made of.
-        estimate: What the run would take; None if it was not measured.
+        plan: The plan of the run.
+        checks: The results of the checks.
+        statistics: The statistics of the training conversations.
+        estimate: Time and memory of the run; None if not measured.
     """
 
     plan: RunPlan
@@ -76,7 +76,7 @@ class Examination:
 
     @property
     def failed(self) -> bool:
-        """Whether something makes the run useless."""
+        """Whether a check failed."""
         return any(check.status == "fail" for check in self.checks)
 
 
@@ -89,32 +89,32 @@ def examine(
     *,
     measure: bool = True,
 ) -> Examination:
-    """Checks data, tokenizer, model and settings before a run, and measures what it will take.
+    """Checks data, tokenizer, model and settings before a run, and estimates its time and memory.
 
     Args:
-        hf_model: The model; left as it was found.
+        hf_model: The model; left unchanged.
         tokenizer: Its layout.
-        train: What is to be learned from.
-        valid: What the best model is to be chosen by, if there is anything.
+        train: The training conversations.
+        valid: The validation conversations, if any.
         settings: The fields of a `FitConfig` by name.
-        measure: Whether time and memory are measured, which takes a few forward and backward passes.
+        measure: Whether to estimate time and memory, which takes a few forward and backward passes.
 
     Raises:
         ConversationError: If a conversation cannot be laid out, or none has a supervised turn.
-        ConfigError: If a setting makes no sense.
+        ConfigError: If a setting is invalid.
     """
     max_length = window_length(hf_model.config, settings["max_length"])
     loss_on: LossOn = settings["loss_on"]
     windows = train.windows(tokenizer, max_length=max_length, loss_on=loss_on)
-    others = None if valid is None else valid.windows(tokenizer, max_length=max_length, loss_on=loss_on)
+    valid_windows = None if valid is None else valid.windows(tokenizer, max_length=max_length, loss_on=loss_on)
     packed = settings["packing"] and packed_order(windows.lengths, max_length, seed=settings["seed"], epoch=0)
     plan = RunPlan.of(settings, len(packed or windows.windows), max_length)
     statistics = Statistics.collect(train.conversations, tokenizer, loss_on=loss_on)
-    checks = fast_checks(hf_model, tokenizer, windows, others, plan, statistics.supervised())
+    checks = fast_checks(hf_model, tokenizer, windows, valid_windows, plan, statistics.supervised())
     # A model that lacks rows or positions cannot compute these windows at all.
     possible = not any(check.status == "fail" and check.name in ("vocabulary", "length") for check in checks)
     checks += repeat_checks(train.conversations, None if valid is None else valid.conversations)
-    found = estimate(hf_model, tokenizer, windows, plan) if measure and possible else None
-    if found is not None:
-        checks.append(check_memory(found, smaller=bool(settings["lora"]) or settings["optim"] != "adamw"))
-    return Examination(plan, checks, statistics, found)
+    costs = estimate(hf_model, tokenizer, windows, plan) if measure and possible else None
+    if costs is not None:
+        checks.append(check_memory(costs, smaller=bool(settings["lora"]) or settings["optim"] != "adamw"))
+    return Examination(plan, checks, statistics, costs)

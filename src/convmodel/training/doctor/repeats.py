@@ -1,6 +1,7 @@
 """Conversations that repeat each other: inside train, and between train and validation.
 
-Owns: the two checks that compare whole conversations, and so take longer than the others.
+Owns: the two checks that compare whole conversations, and so take longer than the others. Does not know how
+conversations are compared.
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ _SHOWN = 3
 
 
 def repeat_checks(train: Sequence[Conversation], valid: Sequence[Conversation] | None) -> list[Check]:
-    """Does both checks; where datasketch is not installed, for exact repeats alone.
+    """Runs both checks; without datasketch, for exact repeats only.
 
     Example:
         >>> [check.status for check in repeat_checks([Conversation(["Hi", "Hello"])], [Conversation(["hi", "hello"])])]
@@ -33,10 +34,10 @@ def repeat_checks(train: Sequence[Conversation], valid: Sequence[Conversation] |
 
 
 def check_duplicates(train: Sequence[Conversation], near: float | None = NEAR) -> Check:
-    """Warns if conversations of train repeat each other: they are learned by heart."""
-    known, exact, similar = Duplicates(near), 0, 0
+    """Warns if conversations of train repeat each other, since the model memorises them."""
+    duplicates, exact, similar = Duplicates(near), 0, 0
     for conversation in train:
-        match = known.seen(conversation)
+        match = duplicates.seen(conversation)
         exact += match is not None and match.exact
         similar += match is not None and not match.exact
     if not exact + similar:
@@ -45,11 +46,11 @@ def check_duplicates(train: Sequence[Conversation], near: float | None = NEAR) -
         f"{exact + similar:,} of {len(train):,} conversations repeat another: {exact:,} word for word, "
         f"{similar:,} nearly{_only_exact(near)}"
     )
-    return Check("duplicates", "warn", finding, "remove all but one of each, or the model learns them by heart")
+    return Check("duplicates", "warn", finding, "remove all but one of each, or the model memorises them")
 
 
 def check_leaks(train: Sequence[Conversation], valid: Sequence[Conversation], near: float | None = NEAR) -> Check:
-    """Fails if conversations of validation repeat some of train: then the best model is the one that recites."""
+    """Fails if validation repeats conversations of train: the best model would be the one that memorises them."""
     leaks = check_leakage(train, {"valid": valid}, near)
     if not leaks:
         finding = f"none of {len(valid):,} validation conversations repeats one of train{_only_exact(near)}"
@@ -61,4 +62,4 @@ def check_leaks(train: Sequence[Conversation], valid: Sequence[Conversation], ne
 
 
 def _only_exact(near: float | None) -> str:
-    return "" if near is not None else " (near ones were not looked for: pip install 'convmodel[train]')"
+    return "" if near is not None else " (near repeats were not checked: pip install 'convmodel[train]')"

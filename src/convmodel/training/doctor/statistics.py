@@ -1,6 +1,6 @@
-"""What conversations are made of: how many turns and tokens, and whose.
+"""Statistics of conversations: turns and tokens, by speaker.
 
-Owns: counting in one pass, in memory that does not grow with the data.
+Owns: counting in one pass, in memory that does not grow with the data. Does not know how they are shown.
 """
 
 from collections import Counter
@@ -13,20 +13,20 @@ from convmodel.layout.sequence import LossOn, supervised_turns
 from convmodel.layout.tokenizer import ConversationTokenizer
 
 TOP = 20
-"""Speakers that are named; the rest are counted together."""
+"""Number of speakers that are listed; the others are counted together."""
 
 OTHERS = "others"
-"""What the rest are called."""
+"""Name of the others."""
 
-_NAMES = 10_000  # speakers that are told apart while counting: group chats have hundreds, forums millions
+_NAMES = 10_000  # speakers that are counted separately: group chats have hundreds, forums millions
 
 
 @dataclass(slots=True)
 class Histogram:
-    """How often each whole number occurred; exact, and as large as there are different numbers.
+    """How often each integer occurred; exact, with one entry per distinct value.
 
     Attributes:
-        counts: How often each occurred.
+        counts: Occurrences of each value.
 
     Example:
         >>> histogram = Histogram(Counter([1, 2, 2, 9]))
@@ -38,37 +38,37 @@ class Histogram:
 
     @property
     def mean(self) -> float:
-        """The average; 0 of nothing."""
+        """The mean; 0 without values."""
         return sum(value * count for value, count in self.counts.items()) / max(1, self.counts.total())
 
     def percentile(self, percent: float) -> int:
-        """Returns the smallest number that so many percent do not exceed (the nearest rank); 0 of nothing."""
-        wanted, seen = self.counts.total() * percent / 100, 0
+        """Returns the percentile by the nearest-rank method; 0 without values."""
+        rank, seen = self.counts.total() * percent / 100, 0
         for value, count in sorted(self.counts.items()):
             seen += count
-            if seen >= wanted:
+            if seen >= rank:
                 return value
         return 0
 
     def to_dict(self) -> dict[str, float]:
-        """The numbers that describe it."""
+        """The mean and some percentiles, by name."""
         ranks = {"min": 0, "median": 50, "p90": 90, "p99": 99, "max": 100}
         return {"mean": self.mean} | {name: self.percentile(percent) for name, percent in ranks.items()}
 
 
 @dataclass(slots=True)
 class Statistics:
-    """Counts of some conversations.
+    """Counts of conversations, turns and tokens.
 
     Attributes:
-        conversations: How many there are.
-        turns: How many turns.
-        tokens: How many tokens of text, separators not counted.
-        turns_per_conversation: How long conversations are.
-        tokens_per_turn: How long turns are.
-        turns_by_speaker: Turns of each speaker; some of them together, where there are very many.
+        conversations: The number of conversations.
+        turns: The number of turns.
+        tokens: The number of tokens of text, without separators.
+        turns_per_conversation: The lengths of conversations.
+        tokens_per_turn: The lengths of turns.
+        turns_by_speaker: Turns of each speaker; beyond 10,000 speakers the others are counted together.
         tokens_by_speaker: Tokens of each speaker.
-        supervised_by_speaker: Supervised tokens of each speaker; 0 for one who is only heard.
+        supervised_by_speaker: Supervised tokens of each speaker; 0 for one who is never supervised.
     """
 
     conversations: int = 0
@@ -84,26 +84,26 @@ class Statistics:
     def collect(
         cls, conversations: Iterable[Conversation], tokenizer: ConversationTokenizer, *, loss_on: LossOn = "all"
     ) -> "Statistics":
-        """Counts conversations one by one; none is kept.
+        """Counts conversations one by one, without keeping them.
 
         Args:
-            conversations: What to count.
-            tokenizer: Makes tokens of the turns.
+            conversations: The conversations to count.
+            tokenizer: Encodes the turns.
             loss_on: Whose turns are supervised.
 
         Example:
             >>> tokenizer = ConversationTokenizer.from_pretrained("gpt2")
-            >>> found = Statistics.collect([Conversation(["Hello", "How are you"])], tokenizer)
-            >>> found.turns, found.tokens, dict(found.tokens_by_speaker)
+            >>> statistics = Statistics.collect([Conversation(["Hello", "How are you"])], tokenizer)
+            >>> statistics.turns, statistics.tokens, dict(statistics.tokens_by_speaker)
             (2, 4, {'user': 1, 'assistant': 3})
         """
-        found = cls()
+        statistics = cls()
         for conversation in conversations:
-            found._add(conversation, tokenizer, supervised_turns(conversation, loss_on))
-        return found
+            statistics._add(conversation, tokenizer, supervised_turns(conversation, loss_on))
+        return statistics
 
     def by_speaker(self) -> list[tuple[str, int, int]]:
-        """Returns name, turns and tokens of those who say most, and of all others together."""
+        """Returns name, turns and tokens of the speakers with most tokens, and of all others together."""
         named = [(name, self.turns_by_speaker[name]) for name, _ in self.tokens_by_speaker.most_common() if name]
         rows = [(name, turns, self.tokens_by_speaker[name]) for name, turns in named[:TOP]]
         turns = self.turns - sum(row[1] for row in rows)
@@ -111,11 +111,11 @@ class Statistics:
         return [*rows, (OTHERS, turns, tokens)] if turns else rows
 
     def supervised(self) -> dict[str, int]:
-        """Returns the supervised tokens of each speaker who is told apart, and of all others together."""
+        """Returns the supervised tokens of each speaker, and of those counted together as others."""
         return {name or OTHERS: tokens for name, tokens in self.supervised_by_speaker.items()}
 
     def to_dict(self) -> dict[str, Any]:
-        """The numbers, for machines."""
+        """The statistics as JSON values."""
         return {
             "conversations": self.conversations,
             "turns": self.turns,
@@ -131,8 +131,8 @@ class Statistics:
         self.turns_per_conversation.counts[len(conversation.turns)] += 1
         for speaker, turn, learned in zip(conversation.turn_speakers, conversation.turns, supervised, strict=True):
             tokens = len(tokenizer.encode(turn))
-            known = speaker in self.turns_by_speaker or len(self.turns_by_speaker) < _NAMES
-            name = speaker if known else ""  # no speaker is called so
+            is_counted = speaker in self.turns_by_speaker or len(self.turns_by_speaker) < _NAMES
+            name = speaker if is_counted else ""  # no speaker has an empty name
             self.tokens += tokens
             self.tokens_per_turn.counts[tokens] += 1
             self.turns_by_speaker[name] += 1

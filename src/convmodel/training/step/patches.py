@@ -1,6 +1,6 @@
-"""Context managers that change a model while it is trained and change it back afterwards.
+"""Context managers that change a model for training and restore it afterwards.
 
-Owns: fused activations, dropout, gradient checkpointing and compilation.
+Owns: fused activations, dropout, gradient checkpointing and compilation. Does not know the loss.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def fused_activations(model: nn.Module) -> Iterator[None]:
-    """Replaces GPT-2's GELU, eight operations in a row, by torch's one operation that computes the same.
+    """Replaces GPT-2's GELU, eight operations in a row, by the single operation of torch that computes the same.
 
     The tanh approximation of Hendrycks and Gimpel (2016), arXiv:1606.08415, in both cases.
     """
@@ -40,20 +40,20 @@ def fused_activations(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def dropout_of(model: nn.Module, rate: float) -> Iterator[None]:
-    """Sets the rate of all dropout inside the block: of layers, and of modules that keep a rate themselves.
+    """Sets the rate of all dropout inside the block: of layers, and of modules with a rate as an attribute.
 
-    Attention weights are never dropped: no fast attention on a CPU knows how, and a step would take twice as long.
+    Attention weights are never dropped: no fast attention on a CPU supports it, and a step would take twice as long.
     """
     before = [
         (module, name, value, 0.0 if _of_attention(path, name) else rate)
         for path, module in model.named_modules()
-        if "lora_" not in path  # LoRA's own, named lora_dropout, has a setting of its own
+        if "lora_" not in path  # LoRA's dropout, named lora_dropout, has its own option
         for name, value in vars(module).items()
         if isinstance(value, float) and (name.endswith("dropout") or (name == "p" and isinstance(module, nn.Dropout)))
     ]
     try:
-        for module, name, _, wanted in before:
-            setattr(module, name, wanted)
+        for module, name, _, value in before:
+            setattr(module, name, value)
         yield
     finally:
         for module, name, value, _ in before:
@@ -61,19 +61,21 @@ def dropout_of(model: nn.Module, rate: float) -> Iterator[None]:
 
 
 def _of_attention(path: str, name: str) -> bool:
-    """Tells whether a rate is that of attention weights: `attn_dropout.p`, `attention_dropout`, `self_attn.dropout`."""
+    """Tells whether a rate is for attention weights: `attn_dropout.p`, `attention_dropout`, `self_attn.dropout`."""
     return "att" in name or (name in ("p", "dropout") and "att" in path.rpartition(".")[2])
 
 
 @contextmanager
-def checkpointing(hf_model: "PreTrainedModel", wanted: bool) -> Iterator[None]:
-    """Computes activations a second time in the backward pass instead of keeping them, if that is wanted."""
-    if not wanted or any(getattr(module, "gradient_checkpointing", False) for module in hf_model.modules()):
+def checkpointing(hf_model: "PreTrainedModel", enabled: bool) -> Iterator[None]:
+    """Recomputes activations in the backward pass instead of keeping them, if enabled."""
+    if not enabled or any(getattr(module, "gradient_checkpointing", False) for module in hf_model.modules()):
         yield
         return
     if not hf_model.supports_gradient_checkpointing:
-        raise ConfigError(f"{hf_model.config.model_type} cannot checkpoint gradients: leave gradient_checkpointing out")
-    # What newer versions of transformers call them comes first.
+        raise ConfigError(
+            f"{hf_model.config.model_type} does not support gradient checkpointing: leave out gradient_checkpointing"
+        )
+    # The name in newer versions of transformers comes first.
     kind = "activation" if hasattr(hf_model, "activation_checkpointing_enable") else "gradient"
     getattr(hf_model, f"{kind}_checkpointing_enable")({"use_reentrant": False})
     try:
@@ -83,17 +85,17 @@ def checkpointing(hf_model: "PreTrainedModel", wanted: bool) -> Iterator[None]:
 
 
 @contextmanager
-def compiled(module: nn.Module, wanted: bool) -> Iterator[None]:
-    """Compiles what a module computes, if that is wanted."""
+def compiled(module: nn.Module, enabled: bool) -> Iterator[None]:
+    """Compiles a module, if enabled."""
     with own_attributes(module, "_compiled_call_impl"):
-        if wanted:
+        if enabled:
             module.compile()
         yield
 
 
 @contextmanager
 def own_attributes(module: nn.Module, *names: str) -> Iterator[None]:
-    """Puts back afterwards what a module itself, rather than its class, has under some names; often nothing."""
+    """Restores attributes of a module itself, rather than of its class, afterwards; those it lacked are removed."""
     before = {name: vars(module)[name] for name in names if name in vars(module)}
     try:
         yield

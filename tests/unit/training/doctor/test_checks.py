@@ -60,9 +60,9 @@ def window(*ids: int, learned: str = "", cut: int = 0) -> Window:
 def test_a_good_check_needs_no_cure_and_a_bad_one_has_one(gpt2_tokenizer: ConversationTokenizer) -> None:
     good, bad = check_cut(EncodingSummary(tokens=10)), check_cut(EncodingSummary(tokens=10, cut=1))
 
-    assert (good.status, good.cure) == ("pass", "")
+    assert (good.status, good.fix) == ("pass", "")
     assert bad.status == "warn"
-    assert bad.cure
+    assert bad.fix
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_a_separator_that_unknown_characters_become_fails(
     check = check_separator(gpt2_tokenizer)
 
     assert check.status == "fail"
-    assert "unknown characters become" in check.finding
+    assert "is also the unknown token" in check.finding
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_long_turns_are_found_in_real_windows(gpt2_tokenizer: ConversationTokeni
 def test_a_vocabulary_that_knows_the_language_passes(gpt2_tokenizer: ConversationTokenizer) -> None:
     check = check_text(encoded(gpt2_tokenizer, ENGLISH).windows, gpt2_tokenizer)
 
-    assert check == Check("text", "pass", "0.28 tokens a character, 3.5 bytes a token")
+    assert check == Check("text", "pass", "0.28 tokens per character, 3.5 bytes per token")
 
 
 @pytest.mark.parametrize(
@@ -232,7 +232,7 @@ def test_a_vocabulary_of_another_language_is_a_warning(gpt2_tokenizer: Conversat
     check = check_text(encoded(gpt2_tokenizer, talk).windows, gpt2_tokenizer)
 
     assert check.status == "warn"
-    assert "hardly knows this language" in check.finding
+    assert "hardly covers this language" in check.finding
 
 
 def test_a_vocabulary_of_whole_characters_is_no_fault(
@@ -242,7 +242,7 @@ def test_a_vocabulary_of_whole_characters_is_no_fault(
 
     check = check_text([window(9, 1, 2, 3)], gpt2_tokenizer)
 
-    assert check == Check("text", "pass", "1.00 tokens a character, 3.0 bytes a token")
+    assert check == Check("text", "pass", "1.00 tokens per character, 3.0 bytes per token")
 
 
 @pytest.mark.parametrize(

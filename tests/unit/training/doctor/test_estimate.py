@@ -242,7 +242,7 @@ def test_a_slow_model_is_timed_once(
     [
         (8 * GIB, "pass", "about 6.0 GiB are needed, 2.0 GiB of it for activations; 8.0 GiB are available"),
         (4 * GIB, "warn", "4.0 GiB are available"),
-        (None, "pass", "this machine does not tell"),
+        (None, "pass", "the available memory is unknown"),
     ],
 )
 def test_too_little_memory_is_a_warning(available: int | None, status: str, said: str) -> None:

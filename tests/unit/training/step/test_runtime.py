@@ -11,7 +11,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 from convmodel.errors import ConfigError
 from convmodel.training.step import runtime as machine
 from convmodel.training.step.patches import checkpointing, compiled, dropout_of, fused_activations
-from convmodel.training.step.runtime import choose_precision, computes_bf16, set_up
+from convmodel.training.step.runtime import choose_precision, computes_bf16, training_runtime
 
 CPU = torch.device("cpu")
 IDS = torch.arange(24).reshape(2, 12)
@@ -59,11 +59,11 @@ def test_threads_are_those_of_the_cores_that_may_be_used_and_come_back(monkeypat
     before = torch.get_num_threads()
     torch.set_num_threads(5)
     try:
-        with set_up(CPU):
+        with training_runtime(CPU):
             assert torch.get_num_threads() == 3
         assert torch.get_num_threads() == 5
         monkeypatch.setenv("OMP_NUM_THREADS", "5")
-        with set_up(CPU):
+        with training_runtime(CPU):
             assert torch.get_num_threads() == 5  # the user's word
     finally:
         torch.set_num_threads(before)
@@ -75,7 +75,7 @@ def test_memory_is_kept_inside_and_given_back_afterwards() -> None:
         return int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]) * 4096
 
     size = 400 << 20
-    with set_up(CPU):
+    with training_runtime(CPU):
         torch.ones(size // 4)
         kept = resident()
         torch.ones(size // 8)
@@ -93,11 +93,11 @@ def test_memory_is_left_to_a_user_who_has_decided(name: str, monkeypatch: pytest
     for each in machine._MEMORY_VARIABLES:
         monkeypatch.delenv(each, raising=False)
 
-    with set_up(CPU):
+    with training_runtime(CPU):
         pass
     assert told == [True, False]
     monkeypatch.setenv(name, "1")
-    with set_up(CPU):
+    with training_runtime(CPU):
         pass
     assert told == [True, False]
 
