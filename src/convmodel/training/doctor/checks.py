@@ -34,7 +34,7 @@ TOKENS_PER_CHARACTER = 0.8
 Japanese 1.39, Chinese 2.14, Korean 2.21, for which it has no words."""
 
 BYTES_PER_TOKEN = 2.5
-"""Above this, many tokens per character are not a fault: a vocabulary of whole Chinese characters has 3 bytes per token,
+"""Above this, many tokens per character are not a fault: a vocabulary of Chinese characters has 3 bytes per token,
 GPT-2's at most 2.2 in any language for which it has no words."""
 
 UNKNOWN_FAIL = 0.001
@@ -185,9 +185,7 @@ def check_supervised(windows: Sequence[Window], summary: EncodingSummary) -> Che
         return Check("supervised", "fail", finding, "encode the windows again, or choose other turns (loss_on)")
     if summary.unsupervised:
         finding = f"{summary.unsupervised:,} of {summary.conversations:,} conversations have no supervised turn"
-        return Check(
-            "supervised", "warn", finding, "the model does not learn from them: remove them, or choose loss_on=all"
-        )
+        return Check("supervised", "warn", finding, "nothing is learned from them: remove them, or choose loss_on=all")
     return Check("supervised", "pass", f"{summary.tokens:,} supervised tokens; every conversation has some")
 
 
@@ -262,7 +260,7 @@ def check_speakers(tokens: Mapping[str, int], *, named: bool = True) -> Check:
     if len(tokens) == 1:
         finding = f"{next(iter(tokens))} is the only speaker"
         return Check(
-            "speakers", "warn", finding, "check that turns name their speakers, or that each turn is an item of its own"
+            "speakers", "warn", finding, "check that speakers are named, and that each turn is a separate item"
         )
     shares = sorted(((count / sum(learned.values()), name) for name, count in learned.items()), reverse=True)
     listed = ", ".join(f"{name} {share:.0%}" for share, name in shares[:_SHOWN])
