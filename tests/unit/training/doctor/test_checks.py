@@ -9,9 +9,7 @@ import pytest
 
 from convmodel import Conversation, ConversationTokenizer
 from convmodel.data.windows.encoding import EncodingSummary, WindowSet, encode_windows
-from convmodel.errors import MissingExtraError
 from convmodel.layout.sequence import IGNORED, Window
-from convmodel.training.doctor import repeats
 from convmodel.training.doctor.checks import (
     Check,
     check_cut,
@@ -29,21 +27,11 @@ from convmodel.training.doctor.checks import (
     sample,
     tokens_by_speaker,
 )
-from convmodel.training.doctor.repeats import check_duplicates, check_leaks, repeat_checks
 from convmodel.training.doctor.run_plan import RunPlan
 
 ENGLISH = ["Hello, how are you today?", "I am fine, thank you. And you?", "Good morning! Did you sleep well?"]
 JAPANESE = ["こんにちは、今日の調子はどうですか。", "市場に行って母にりんごを買いました。"]
 PLAN = RunPlan(100, 5, 8, 1, 3.0, 64, "all")
-SETTINGS: dict[str, Any] = {
-    "batch_size": 8,
-    "gradient_accumulation_steps": 2,
-    "epochs": 2.5,
-    "max_steps": None,
-    "warmup_steps": None,
-    "loss_on": "all",
-    "packing": False,
-}
 
 
 def encoded(tokenizer: ConversationTokenizer, *talks: list[str], **options: Any) -> WindowSet:
@@ -63,18 +51,6 @@ def test_a_good_check_needs_no_cure_and_a_bad_one_has_one(gpt2_tokenizer: Conver
     assert (good.status, good.fix) == ("pass", "")
     assert bad.status == "warn"
     assert bad.fix
-
-
-@pytest.mark.parametrize(
-    ("changed", "steps", "warmup"),
-    [({}, 18, 0), ({"max_steps": 60}, 60, 3), ({"warmup_steps": 7}, 18, 7), ({"epochs": 0.1}, 1, 0)],
-    ids=str,
-)
-def test_a_plan_counts_updates_as_the_run_does(changed: dict[str, Any], steps: int, warmup: int) -> None:
-    plan = RunPlan.of(SETTINGS | changed, rows=100, max_length=64)  # 7 updates an epoch
-
-    assert (plan.steps, plan.warmup_steps) == (steps, warmup)
-    assert (plan.batch_size, plan.max_length, plan.loss_on) == (8, 64, "all")
 
 
 def test_every_family_has_a_good_separator(family: ConversationTokenizer) -> None:
@@ -383,44 +359,3 @@ def test_names_are_used_where_somebody_counted(tiny: Any, gpt2_tokenizer: Conver
     found = fast_checks(tiny, gpt2_tokenizer, train, None, PLAN, {"Ann": 99, "Bob": 1})
 
     assert next(check for check in found if check.name == "speakers").finding == "supervised tokens: Ann 99%, Bob 1%"
-
-
-TALK = "Did you see the match last night, the one with the late goal in extra time? It was quite something to watch."
-TALKS = [Conversation([TALK, f"Yes, number {i}"]) for i in ("one", "two")]
-OTHERS = [Conversation(["What shall we cook?", "Soup"]), Conversation(["Is it far from here?", "Ten minutes or so"])]
-
-
-def test_conversations_that_repeat_each_other_are_a_warning() -> None:
-    assert check_duplicates(OTHERS).status == "pass"
-    exact = check_duplicates([*OTHERS, OTHERS[0]])
-    near = check_duplicates([*OTHERS, *TALKS])
-
-    assert (exact.status, near.status) == ("warn", "warn")
-    assert "1 of 3 conversations repeat another: 1 word for word, 0 nearly" in exact.finding
-    assert "1 of 4 conversations repeat another: 0 word for word, 1 nearly" in near.finding
-
-
-def test_validation_that_repeats_training_fails() -> None:
-    assert check_leaks(TALKS, OTHERS).status == "pass"
-
-    check = check_leaks([*OTHERS, TALKS[0]], [OTHERS[1], TALKS[1]])
-
-    assert check.status == "fail"
-    assert check.finding.startswith("2 of 2 validation conversations repeat one of train: conversation 1 repeats ")
-
-
-def test_without_datasketch_exact_repeats_are_found_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = repeats.Duplicates
-
-    def refuse(near: float | None = None) -> Any:
-        if near is not None:
-            raise MissingExtraError("pip install 'convmodel[train]'")
-        return whole(near)
-
-    monkeypatch.setattr(repeats, "Duplicates", refuse)
-
-    inside, between = repeat_checks([*TALKS, *OTHERS], [OTHERS[0]])
-
-    assert inside.status == "pass"
-    assert inside.finding.endswith("pip install 'convmodel[train]')")
-    assert between.status == "fail"
