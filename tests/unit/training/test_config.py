@@ -156,7 +156,7 @@ def test_a_toml_file_has_the_names_of_the_settings(tmp_path: Path) -> None:
         (b"epochs = x", "cannot be read as TOML: .*line 1"),
         (b"epochs = 1\nepochs = 2", "cannot be read as TOML"),
         (b'output_dir = "caf\xe9"', "cannot be read as TOML"),
-        (b"lr = 1e-3", "no training option is called lr; there are epochs"),
+        (b"lr = 1e-3", "no training option is called lr; the options are epochs"),
         (b"[fit]\nepochs = 1", "no training option is called fit"),
         (b'epochs = "2"', "epochs is '2': it must be of type float or int"),
         (b"epochs = inf", "epochs is inf: it must be finite"),

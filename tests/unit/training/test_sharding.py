@@ -28,7 +28,7 @@ def settle(plugin: dict[str, Any], precision: str = "no", model: Any = MODEL, **
     [
         ({"plugin": {"fsdp_version": 1}}, "FSDP1 is not supported: pass --fsdp_version 2 to accelerate launch"),
         ({"plugin": {"cpu_offload": CPUOffloadPolicy()}}, "parameters on the CPU is not supported"),
-        ({"plugin": {"activation_checkpointing": True}}, "own activation checkpointing .*: give gradient_checkpoint"),
+        ({"plugin": {"activation_checkpointing": True}}, "own activation checkpointing .*: set gradient_checkpoint"),
         ({"output_dir": None}, "needs a folder for the model, .*: set output_dir"),
         ({"optim": "adafactor"}, "does not support adafactor: use adamw"),
         ({"precision": "fp16"}, "does not support precision fp16: use bf16 or fp32"),

@@ -73,7 +73,8 @@ class _HeadLoss(torch.autograd.Function):
     """Sums -w ln p, and computes the gradients in the forward pass, while each chunk's logits are in memory.
 
     d(-ln p_y)/d(logit_j) = p_j - [j = y]. Only the gradients by the hidden states, the head's matrix and its bias are
-    kept, and multiplied in the backward pass by the gradient of what follows.
+    kept, and multiplied in the backward pass by the gradient of what follows. `F.linear_cross_entropy` of torch 2.13
+    does the same, but without weights per target, and its loss and the head's gradient are in the input's precision.
     """
 
     @staticmethod
