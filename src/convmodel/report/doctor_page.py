@@ -64,7 +64,7 @@ def _checks(checks: Sequence[Check]) -> str:
     rows = "".join(
         f'<tr><td class="status {check.status}">{MARKS[check.status]} {check.status}</td>'
         f"<th>{to_html(check.name)}</th><td>{to_html(check.finding)}"
-        + (f'<div class="fix">→ {to_html(check.cure)}</div>' if check.cure else "")
+        + (f'<div class="fix">→ {to_html(check.fix)}</div>' if check.fix else "")
         + "</td></tr>\n"
         for check in checks
     )
