@@ -32,9 +32,10 @@ CHECKS = (
 FAST, THOROUGH = 6, 400  # examples of each route
 
 
-@pytest.fixture(scope="module")
-def document() -> Any:
-    """The document that the server has of itself."""
+@pytest.fixture
+def document(request: pytest.FixtureRequest) -> Any:
+    """The server's OpenAPI document."""
+    request.node._nodeid = request.node.nodeid  # schemathesis 4.32 reads this attribute, which pytest 9 no longer has
     app: Any = create_app(ModelRegistry(dict, ServerSettings())).app
     return schemathesis.openapi.from_dict(app.openapi())
 
