@@ -58,14 +58,11 @@ ELSEWHERE = {
     "report/evaluation/model_evaluation.py": ("unit/report/evaluation/test_results.py", "model_evaluation"),
     "training/arguments.py": ("integration/test_fit_options.py", "optim"),
     "training/doctor/examination.py": ("integration/test_doctor_cli.py", "doctor"),
-    "training/doctor/repeats.py": ("unit/training/doctor/test_checks.py", "check_duplicates"),
-    "training/doctor/run_plan.py": ("unit/training/doctor/test_checks.py", "RunPlan"),
+    "training/divergence.py": ("integration/test_training_equalities.py", "training has diverged"),
+    "training/resume/run_state.py": ("integration/test_resume.py", "checkpoint"),
     "training/fit.py": ("integration/test_training_equalities.py", ".fit("),
     "training/fit_data.py": ("integration/test_packing.py", "require_packable"),
     "training/metrics_reader.py": ("unit/training/test_metrics_log.py", "read_metrics"),
-    "training/resume/resumable_trainer.py": ("integration/test_resume.py", "checkpoint"),
-    "training/step/patches.py": ("unit/training/step/test_runtime.py", "patches"),
-    "training/trainer.py": ("integration/test_fit_options.py", "FitTrainer"),
 }
 """For a module without a mirror: the file that tests it, and what that file says of it."""
 
