@@ -47,23 +47,23 @@ def test_what_convmodel_gives_itself_is_no_option(tokenizer: ConversationTokeniz
 
 
 @pytest.mark.parametrize(
-    ("option", "cure"),
+    ("option", "fix"),
     [
         ({"penalty_alpha": 0.6, "top_k": 4}, "do_sample=True"),
         ({"dola_layers": "low"}, "do_sample=True"),
         ({"constraints": [object()]}, "prefix_allowed_tokens_fn"),
         ({"force_words_ids": [[5]]}, "prefix_allowed_tokens_fn"),
         ({"num_beam_groups": 2, "num_beams": 4}, "num_beams"),
-        ({"custom_generate": "someone/something"}, "runs code from the hub"),
-        ({"trust_remote_code": True}, "runs code from the hub"),
+        ({"custom_generate": "someone/something"}, "runs code from the Hub"),
+        ({"trust_remote_code": True}, "runs code from the Hub"),
         ({"streamer": object()}, "stream"),
         ({"inputs": [1]}, "context"),
         ({"generation_config": object()}, "options"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_refused_options_say_why(tokenizer: ConversationTokenizer, option: dict[str, Any], cure: str) -> None:
-    with pytest.raises(ConfigError, match=f"{next(iter(option))} is not an option.*{cure}"):
+def test_refused_options_say_why(tokenizer: ConversationTokenizer, option: dict[str, Any], fix: str) -> None:
+    with pytest.raises(ConfigError, match=f"{next(iter(option))} is not an option.*{fix}"):
         read(tokenizer, **option)
 
 

@@ -6,8 +6,7 @@ Owns: how rows join with the least copying, and how they leave. Which requests s
 from collections.abc import Sequence
 
 from convmodel.generation.engine.kv_cache import KVCache
-from convmodel.generation.engine.prefill import Prompt
-from convmodel.generation.engine.request import Row
+from convmodel.generation.engine.request import Request, Row
 from convmodel.generation.engine.runner import Runner
 
 _SLACK = 64
@@ -31,13 +30,13 @@ class Batch:
         lengths = [*self._lengths(), *joining]
         return len(lengths) * max(lengths) - sum(lengths)
 
-    def join(self, prompts: Sequence[Prompt]) -> None:
+    def join(self, prefilled: Sequence[tuple[Request, KVCache]]) -> None:
         """Adds the responses to prompts that have been read, in the place of unused rows if they fit.
 
         Either all join or, if it raises, none.
         """
-        rows = [row for prompt in prompts for row in prompt.request.rows]
-        caches = [prompt.cache for prompt in prompts for _ in prompt.request.rows]
+        rows = [row for request, _ in prefilled for row in request.rows]
+        caches = [cache for request, cache in prefilled for _ in request.rows]
         unused = [i for i, row in enumerate(self._rows) if row is None]
         longest = max([*self._lengths(), *(cache.length for cache in caches)])
         if self._cache and len(rows) <= len(unused) and 0 <= self._cache.length - longest <= _SLACK:
@@ -48,7 +47,7 @@ class Batch:
                 filled[place] = row
             self._rows = filled
             return
-        parts = [(prompt.cache, [0] * len(prompt.request.rows)) for prompt in prompts]
+        parts = [(cache, [0] * len(request.rows)) for request, cache in prefilled]
         if self._cache and (active := self._active()):
             parts.insert(0, (self._cache, active))
         self._cache, self._rows = KVCache.merge(parts), [*self.rows, *rows]

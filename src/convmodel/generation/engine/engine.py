@@ -15,7 +15,7 @@ import torch
 from convmodel.errors import ConfigError
 from convmodel.generation.engine.batch import Batch
 from convmodel.generation.engine.kv_cache import KVCache
-from convmodel.generation.engine.prefill import ROOM, Prefill, Prompt
+from convmodel.generation.engine.prefill import ROOM, Prefill
 from convmodel.generation.engine.prefix_cache import LEAST_BYTES, SHARE_OF_WEIGHTS, PrefixCache
 from convmodel.generation.engine.request import Request, Row
 from convmodel.generation.engine.runner import Runner
@@ -83,7 +83,8 @@ class Engine:
     @property
     def load(self) -> tuple[int, int]:
         """How many responses are active, and how many requests wait for their first token."""
-        return len(self._active()), len(self._prefill.waiting) + len(self._prefill.unread)
+        active = sum(bool(row.tokens) for row in self._rows())
+        return active, len(self._prefill.waiting) + len(self._prefill.unread)
 
     # Called by any thread
 
@@ -176,7 +177,7 @@ class Engine:
     def _step(self) -> None:
         """Reads a piece of prompts or decodes one token, in turn, so that neither delays the other for long."""
         self._release_done()
-        may_prefill = not self._prefilled or all(row.request.patient for row in self._active())
+        may_prefill = not self._prefilled or all(row.request.patient for row in self._rows() if row.tokens)
         self._prefilled = may_prefill and self._read_prompts()
         if not self._prefilled:
             self._join()
@@ -193,73 +194,73 @@ class Engine:
             if not self._prefill.unread:
                 break
             left -= self._prefill.read(self.runner, left)
-            if not self._position_bytes and self._prefill.prompts:
-                self._position_bytes = self._prefill.prompts[0].cache.position_bytes
+            for request in self._prefill.started[:1] if not self._position_bytes else ():
+                self._position_bytes = request.cache.position_bytes if request.cache else 0
         return left < _PIECE
 
     def _has_room(self, request: Request) -> bool:
         """Returns whether a request may start: the first always, others as long as rows and memory are left."""
-        rows = [row for started in self._started() for row in started.rows if row.live]
+        rows = self._rows()
         positions = sum(len(row.request.ids) + min(row.request.max_new_tokens, ROOM) for row in [*rows, *request.rows])
         limit = max(MIN_ACTIVE_BYTES, 2 * self._weight_bytes)
         fits = len(rows) + len(request.rows) <= self.max_rows
         return not rows or (fits and 0 < positions * self._position_bytes <= limit)
 
     def _join(self) -> None:
-        """Moves prompts that have been read into batches.
+        """Moves requests whose prompts have been read into batches.
 
         A batch of its own costs reading the weights once more per step, a batch of longer ones reading its padding.
         """
         joined = {row.request for batch in self._batches for row in batch.rows}  # if Ctrl-C came between the lines
-        plan: dict[Batch, list[Prompt]] = {batch: [] for batch in self._batches}
-        ready = self._prefill.ready
-        for prompt in sorted(ready, key=lambda prompt: -prompt.cache.length):
-            request = prompt.request
-            if request in joined:
-                continue
-            if request.remember and len(request.rows) > 1:
-                self.caches.put(request.ids, request.types, prompt.cache)
-            best, least = Batch(), self._weight_bytes / self._position_bytes
-            for batch, others in plan.items():
-                lengths = [other.cache.length for other in [*others, prompt] for _ in other.request.rows]
-                if (padding := batch.padding(lengths)) <= least:
-                    best, least = batch, padding
-            plan.setdefault(best, []).append(prompt)
-        for batch, prompts in plan.items():
+        plan: dict[Batch, list[tuple[Request, KVCache]]] = {batch: [] for batch in self._batches}
+        ready = [(request, request.cache) for request in self._prefill.started if request.prefilled and request.cache]
+        for request, cache in sorted(ready, key=lambda pair: -pair[1].length):
+            if request not in joined:
+                if request.remember and len(request.rows) > 1:
+                    self.caches.put(request.ids, request.types, cache)
+                plan.setdefault(self._best_batch(plan, request, cache), []).append((request, cache))
+        for batch, pairs in plan.items():
             try:
-                if prompts:
-                    batch.join(prompts)
+                if pairs:
+                    batch.join(pairs)
             except Exception as error:  # no memory for all of them
-                for prompt in prompts:
-                    prompt.request.error = error
+                for request, _ in pairs:
+                    request.error = error
         self._batches = [*plan]
-        self._prefill.prompts = [prompt for prompt in self._prefill.prompts if prompt not in ready]
+        self._prefill.started = self._prefill.unread
+        for request, _ in ready:
+            request.cache = None
         self._release_done()  # responses that ended with their first token
+
+    def _best_batch(self, plan: dict[Batch, list[tuple[Request, KVCache]]], request: Request, cache: KVCache) -> Batch:
+        """Returns the batch that a request joins with the least padding; a new one if that is too much."""
+        best, least = Batch(), self._weight_bytes / self._position_bytes
+        for batch, pairs in plan.items():
+            lengths = [own.length for other, own in [*pairs, (request, cache)] for _ in other.rows]
+            if (padding := batch.padding(lengths)) <= least:
+                best, least = batch, padding
+        return best
 
     # Leaving
 
     def _release_done(self) -> None:
         """Frees what finished requests hold, and keeps their caches for conversations that continue."""
-        for prompt in self._prefill.pop_done():
-            self._remember(prompt.request, prompt.request.ids, prompt.request.types, prompt.cache)
+        for request in self._prefill.pop_done():
+            if request.cache and request.remember and request.error is None:
+                self.caches.put(request.ids, request.types, request.cache)
         for batch in self._batches:
             for row, cache in batch.pop_done():
-                self._remember(row.request, row.request.ids + row.tokens, row.request.types_of(row), cache)
+                self.caches.put(row.request.ids + row.tokens, row.request.types_of(row), cache)
         self._batches = [batch for batch in self._batches if batch.rows]
-
-    def _remember(self, request: Request, ids: list[int], types: list[int], cache: KVCache) -> None:
-        if request.remember and request.error is None:
-            self.caches.put(ids, types, cache)
-
-    def _active(self) -> list[Row]:
-        """The responses that have their first token."""
-        waiting = [row for prompt in self._prefill.ready for row in prompt.request.rows]
-        return [row for batch in self._batches for row in batch.rows] + waiting
 
     def _started(self) -> list[Request]:
         """The requests whose prompts are being read or have been read."""
-        rows = [row for batch in self._batches for row in batch.rows]
-        return [*dict.fromkeys([*(prompt.request for prompt in self._prefill.prompts), *(row.request for row in rows)])]
+        in_batches = [row.request for batch in self._batches for row in batch.rows]
+        return [*dict.fromkeys([*self._prefill.started, *in_batches])]
 
     def _requests(self) -> list[Request]:
         return [*self._prefill.waiting, *self._started()]
+
+    def _rows(self) -> list[Row]:
+        """The responses to started requests that have not ended."""
+        return [row for request in self._started() for row in request.rows if row.live]

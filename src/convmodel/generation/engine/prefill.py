@@ -5,7 +5,6 @@ Owns: which prompt is read next, in pieces, so that a long one delays neither sh
 
 import time
 from collections import deque
-from dataclasses import dataclass
 
 from convmodel.generation.engine.kv_cache import KVCache
 from convmodel.generation.engine.prefix_cache import PrefixCache
@@ -16,97 +15,75 @@ ROOM = 256
 """Positions reserved for a response at first; its cache grows when it needs more."""
 
 
-@dataclass(slots=True, eq=False)
-class Prompt:
-    """A prompt that is being read, or has been read and waits to join a batch.
-
-    Attributes:
-        request: Whose prompt it is.
-        cache: The keys and values of the tokens read so far.
-        ready: Whether all of it has been read and the first token of each response chosen.
-    """
-
-    request: Request
-    cache: KVCache
-    ready: bool = False
-
-    @property
-    def left(self) -> int:
-        """How many tokens have not been read."""
-        return len(self.request.ids) - self.cache.length
-
-
 class Prefill:
     """Requests in the order of their arrival, until they join a batch.
 
     Attributes:
         waiting: Requests that have not started.
-        prompts: The prompts of those that have.
+        started: Requests whose prompts are being read or have been read.
     """
 
     def __init__(self, caches: PrefixCache) -> None:
         self.waiting: deque[Request] = deque()
-        self.prompts: list[Prompt] = []
+        self.started: list[Request] = []
         self._caches = caches
         self._oldest_next = False
 
     @property
-    def ready(self) -> list[Prompt]:
-        """Prompts that have been read and may join a batch."""
-        return [prompt for prompt in self.prompts if prompt.ready]
-
-    @property
-    def unread(self) -> list[Prompt]:
-        """Prompts that are being read."""
-        return [prompt for prompt in self.prompts if not prompt.ready]
+    def unread(self) -> list[Request]:
+        """Requests whose prompts are being read."""
+        return [request for request in self.started if not request.prefilled]
 
     def start_next(self, runner: Runner) -> None:
         """Starts the request that has waited longest, with what the prefix cache has of its prompt."""
-        request, cache = self.waiting[0], None
+        request = self.waiting[0]
         if not request.done:
             room = len(request.ids) + min(request.max_new_tokens, ROOM)
             try:
-                cache = self._caches.take(request.ids, request.types, room=room) or runner.new_cache(room)
-                request.cached_tokens = cache.length
+                found = self._caches.take(request.ids, request.types, room=room)
+                request.cache = found or KVCache(runner.forward.layers, room=room)
+                request.cached_tokens = request.cache.length
             except Exception as error:
                 request.error = error
         self.waiting.popleft()  # last, so that Ctrl-C loses no request of another thread
-        if cache is not None and request.error is None:
+        if not request.done:
             request.begun_at = time.monotonic()
-            self.prompts.append(Prompt(request, cache))
+            self.started.append(request)
 
     def read(self, runner: Runner, limit: int) -> int:
-        """Reads a piece of one prompt: of the oldest and of the one nearest to its end in turn, so that none starves.
+        """Reads at most `limit` tokens of one prompt; returns how many.
 
-        Args:
-            runner: Runs the model.
-            limit: The largest number of tokens.
-
-        Returns:
-            How many tokens were read.
+        The prompt is the oldest and the one nearest to its end in turn, so that neither long nor short ones starve.
         """
         self._oldest_next = not self._oldest_next
-        prompt = self.unread[0] if self._oldest_next else min(self.unread, key=lambda prompt: prompt.left)
-        request, cache, before = prompt.request, prompt.cache, prompt.cache.length
+        request = self.unread[0] if self._oldest_next else min(self.unread, key=_unread_tokens)
+        cache = request.cache
+        assert cache is not None
+        before = cache.length
         piece = slice(before, before + limit)
         try:
             logits = runner.read([request.ids[piece]], [request.types[piece]], cache)
-            if not prompt.left:
+            if not _unread_tokens(request):
                 runner.choose(request.rows, logits.expand(len(request.rows), -1))
-                prompt.ready = True
+                request.prefilled = True
         except Exception as error:
-            self.prompts.remove(prompt)
+            self.started.remove(request)
             request.error = error
         except BaseException:  # Ctrl-C, maybe between two layers
             cache.keep(before)
             raise
         return cache.length - before
 
-    def pop_done(self) -> list[Prompt]:
+    def pop_done(self) -> list[Request]:
         """Removes the requests that are done; returns those that had started."""
-        done = [prompt for prompt in self.prompts if prompt.request.done]
-        self.prompts = [prompt for prompt in self.prompts if not prompt.request.done]
+        done = [request for request in self.started if request.done]
+        self.started = [request for request in self.started if not request.done]
         for request in [*self.waiting]:  # a copy, since other threads add to it
             if request.done:
                 self.waiting.remove(request)
         return done
+
+
+def _unread_tokens(request: Request) -> int:
+    assert request.cache is not None
+    return len(request.ids) - request.cache.length

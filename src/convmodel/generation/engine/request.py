@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from convmodel.generation.engine.kv_cache import KVCache
 from convmodel.generation.engine.sampling import Sampler
 from convmodel.generation.output import FinishReason
 
@@ -75,6 +76,8 @@ class Request:
         patient: Whether its responses may pause while the prompts of others are read, which gives a higher throughput.
         alternatives: How many of the most probable tokens are recorded at each position; set it before adding.
         rows: The responses, one per sampler.
+        cache: The keys and values of its prompt, until its responses join a batch.
+        prefilled: Whether all of its prompt has been read and the first token of each response chosen.
         begun_at: When its prompt began to be read, in seconds of `time.monotonic`; None before.
         cached_tokens: How many tokens of the prompt came from the prefix cache.
         progress: How many times its responses have got new tokens.
@@ -101,6 +104,8 @@ class Request:
         self.patient = patient
         self.alternatives = 0
         self.rows = [Row(self, sampler) for sampler in samplers]
+        self.cache: KVCache | None = None
+        self.prefilled = False
         self.begun_at: float | None = None
         self.cached_tokens = 0
         self.progress = 0

@@ -34,10 +34,6 @@ class Runner:
         """Takes up the model's current weights, which may have been replaced."""
         self.forward = (LeanGPT2 if supports(self._hf_model) else HFForward)(self._hf_model)
 
-    def new_cache(self, room: int) -> KVCache:
-        """Makes an empty cache for one sequence, with room for some positions."""
-        return KVCache(self.forward.layers, room=room)
-
     def read(self, ids: Sequence[Sequence[int]], types: Sequence[Sequence[int]], cache: KVCache) -> torch.Tensor:
         """Runs the model on the next tokens of each row of a cache.
 
@@ -68,11 +64,9 @@ class Runner:
         return logits
 
     def choose(self, rows: Sequence[Row], logits: torch.Tensor) -> None:
-        """Chooses the next token of each row; an error of a logits processor ends only its request.
+        """Chooses the next token of each row from logits, (rows, vocabulary).
 
-        Args:
-            rows: The responses.
-            logits: What the model gives for the next token of each, (rows, vocabulary).
+        An error of a logits processor ends only its request.
         """
         logits = logits.float()
         totals = logits.logsumexp(-1).tolist()
@@ -84,21 +78,14 @@ class Runner:
                 except Exception as error:
                     row.request.error = error
         scores = logits.gather(1, torch.tensor(tokens, device=logits.device)[:, None])[:, 0].tolist()
-        top = [_top(row.request.alternatives, row_logits) for row, row_logits in zip(rows, logits, strict=True)]
+        top = [row_logits.topk(row.request.alternatives) for row, row_logits in zip(rows, logits, strict=True)]
+        others = [[*zip(best.indices.tolist(), best.values.tolist(), strict=True)] for best in top]
         # All at once, so that Ctrl-C finds either none or all of them one token further.
-        for row, token, score, total, others in zip(rows, tokens, scores, totals, top, strict=True):
+        for row, token, score, total, best in zip(rows, tokens, scores, totals, others, strict=True):
             if row.request.error is None:
-                row.add(token, score - total, [(other, other_score - total) for other, other_score in others])
+                row.add(token, score - total, [(other, other_score - total) for other, other_score in best])
         for request in dict.fromkeys(row.request for row in rows):
             request.progress += 1
 
     def _tensor(self, rows: Sequence[Sequence[int]], length: int) -> torch.Tensor:
         return torch.tensor([row or [0] * length for row in rows], device=self._hf_model.device)
-
-
-def _top(count: int, logits: torch.Tensor) -> list[tuple[int, float]]:
-    """Returns the ids and logits of the most probable tokens."""
-    if not count:
-        return []
-    values, ids = logits.topk(count)
-    return [*zip(ids.tolist(), values.tolist(), strict=True)]

@@ -7,7 +7,6 @@ import torch
 
 from convmodel.generation.engine.batch import Batch
 from convmodel.generation.engine.kv_cache import KVCache
-from convmodel.generation.engine.prefill import Prompt
 from convmodel.generation.engine.request import Request, Row
 from convmodel.generation.engine.runner import Runner
 from convmodel.generation.engine.sampling import Sampler
@@ -33,14 +32,17 @@ class Counter(Runner):
             row.add(len(row.tokens), 0.0)
 
 
-def prompt_of(length: int, *, new: int = 9, rows: int = 1) -> Prompt:
+Prefilled = tuple[Request, KVCache]
+
+
+def prompt_of(length: int, *, new: int = 9, rows: int = 1) -> Prefilled:
     samplers = [Sampler({}, [], [])] * rows
     request = Request([7] * length, [], samplers, stop_ids=frozenset([4]), max_new_tokens=new)
     cache = KVCache(1)
     cache.layers[0].update(torch.zeros(1, 1, length, 1), torch.zeros(1, 1, length, 1))
     for row in request.rows:
         row.add(0, 0.0)
-    return Prompt(request, cache, ready=True)
+    return request, cache
 
 
 def test_rows_decode_together_until_each_ends() -> None:
@@ -51,7 +53,7 @@ def test_rows_decode_together_until_each_ends() -> None:
     for _ in range(6):
         batch.step(runner)
         kept += batch.pop_done()
-    assert [prompt.request.rows[0].tokens for prompt in prompts] == [[0, 1, 2, 3], [0, 1, 2]]
+    assert [request.rows[0].tokens for request, _ in prompts] == [[0, 1, 2, 3], [0, 1, 2]]
     assert [row.finish_reason for row, _ in kept] == ["length", "stop"]
     assert [cache.length for _, cache in kept] == [3 + 2, 5 + 4]
     assert runner.rows == [2, 2, 1, 1]
@@ -67,7 +69,7 @@ def test_a_late_prompt_takes_the_place_of_a_row_that_ended() -> None:
     batch.join([late])
     batch.step(runner)
     assert runner.rows == [3, 3]
-    assert late.request.rows[0].tokens == [0, 1]
+    assert late[0].rows[0].tokens == [0, 1]
 
 
 def test_padding_counts_positions_up_to_the_longest() -> None:
@@ -78,17 +80,17 @@ def test_padding_counts_positions_up_to_the_longest() -> None:
 
 
 def test_an_error_ends_all_rows_and_an_interruption_none() -> None:
-    batch, runner, prompt = Batch(), Counter(), prompt_of(5)
-    batch.join([prompt])
+    batch, runner, (request, cache) = Batch(), Counter(), prompt_of(5)
+    batch.join([(request, cache)])
     runner.error = KeyboardInterrupt()
     with pytest.raises(KeyboardInterrupt):
         batch.step(runner)
     runner.error = None
     batch.step(runner)
-    assert prompt.request.rows[0].tokens == [0, 1]
+    assert request.rows[0].tokens == [0, 1]
     runner.error = RuntimeError("no memory")
     batch.step(runner)
-    assert isinstance(prompt.request.error, RuntimeError)
+    assert isinstance(request.error, RuntimeError)
     assert batch.rows == []
 
 

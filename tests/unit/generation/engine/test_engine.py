@@ -309,7 +309,7 @@ def test_short_and_long_responses_have_batches_of_their_own(
 
 
 def test_what_does_not_fit_in_memory_waits(gpt2: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module, "LEAST_IN_WORK", 0)
+    monkeypatch.setattr(engine_module, "MIN_ACTIVE_BYTES", 0)
     weights = sum(weight.nbytes for weight in gpt2.parameters())
     room = 2 * weights // (3 * 2 * 32 * 4)  # positions: 3 layers, keys and values of 32 numbers
     prompts = [[n, *range(2, 90)] for n in range(2, 40)]

@@ -58,7 +58,7 @@ def test_positions_continue_those_of_each_row_and_unused_rows_read_zeros(runner:
 
 def test_a_model_without_types_gets_none(runner: Runner) -> None:
     runner.forward = recorder = Recorder()
-    runner.read([[7, 8]], [[]], runner.new_cache(room=2))
+    runner.read([[7, 8]], [[]], KVCache(1))
     assert recorder.inputs == [[[[7, 8]], None, [[0, 1]]]]
 
 
