@@ -25,7 +25,7 @@ from convmodel.data.reading.writing import to_record
 from convmodel.errors import ConfigError
 from convmodel.files.json_lines import append_line, require_appendable
 from convmodel.generation.defaults import TEMPERATURE, TOP_P
-from convmodel.generation.self_chat import SelfChat, SelfTalk, opening_of
+from convmodel.generation.self_chat import SelfChat, opening_of
 
 
 def command(
@@ -78,12 +78,12 @@ def command(
     for number, context in enumerate(_openings(opening, data, format, names, limit)):
         if seed is not None:
             options["seed"] = seed + number * turns
-        talk = SelfTalk(cast, context, turns=turns, stop_at_loop=not through_loops, **options)
+        talk = SelfChat(cast, context, turns=turns, stop_at_loop=not through_loops, **options)
         if number:
             print_result("")
         for name, text in chain(zip(context.turn_speakers, context.turns, strict=True), talk):
             print_result(f"{name}: {text}")
-        results.append(talk.result())
+        results.append(talk)
         _print_summary(results[-1])
         if output is not None:
             append_line(output, to_record(results[-1].conversation), fix="choose another --output")

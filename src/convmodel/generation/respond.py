@@ -119,15 +119,7 @@ def make_request(
     remember: bool = True,
     patient: bool = False,
 ) -> Request:
-    """Makes the engine's request for a prompt, with one row per response.
-
-    Args:
-        hf_model: The model.
-        tokenizer: Its layout.
-        prompt: The encoded context.
-        options: How to generate.
-        remember: As in `Request`.
-        patient: As in `Request`.
+    """Makes the engine's request for a prompt, with one row per response; see `Request` for the two flags.
 
     Raises:
         ConfigError: If transformers refuses the options.

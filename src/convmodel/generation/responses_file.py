@@ -26,7 +26,7 @@ from convmodel.hf_model.quantization import is_quantized
 from convmodel.layout.tokenizer import ConversationTokenizer
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ResponsesSummary:
     """The result of `write_responses`.
 
@@ -39,12 +39,19 @@ class ResponsesSummary:
         response_tokens: How many tokens this call generated.
     """
 
-    contexts: int
-    failed: int
-    first_error: str | None
-    kept: int
-    prompt_tokens: int
-    response_tokens: int
+    contexts: int = 0
+    failed: int = 0
+    first_error: str | None = None
+    kept: int = 0
+    prompt_tokens: int = 0
+    response_tokens: int = 0
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Counts a line."""
+        self.contexts += 1
+        if "error" in record:
+            self.failed += 1
+            self.first_error = self.first_error or record["error"]
 
 
 def write_responses(
@@ -82,7 +89,7 @@ def write_responses(
     if is_file and Path(path).exists() and Path(path).samefile(str(source)):
         raise SaveError(f"{path} holds the contexts: give another --output")
     facts = _facts(engine, contexts, options)
-    lines, prompt_tokens, response_tokens = _Lines(), 0, 0
+    summary = ResponsesSummary()
     ids: deque[str | None] = deque()
 
     def with_ids_noted() -> Iterator[Conversation | ConversationError]:
@@ -96,33 +103,19 @@ def write_responses(
         raise ConversationError(f"{contexts.source} holds no conversation to respond to")
     with _opened(Path(path), facts, overwrite=overwrite) as file:
         for line in _whole_groups(file):
-            lines.add(json.loads(line))
+            summary.add(json.loads(line))
         remaining = chain(first, unread)
-        kept = sum(1 for _ in islice(remaining, lines.count))
-        for _ in range(kept):
+        summary.kept = sum(1 for _ in islice(remaining, summary.contexts))
+        for _ in range(summary.kept):
             ids.popleft()
-        progress(kept)
-        for result in respond_to_many(engine, tokenizer, remaining, options, first=kept, progress=progress):
+        progress(summary.kept)
+        for result in respond_to_many(engine, tokenizer, remaining, options, first=summary.kept, progress=progress):
             record = _record(ids.popleft(), result)
-            lines.add(record)
-            prompt_tokens += record.get("prompt_tokens", 0)
-            response_tokens += sum(record.get("response_tokens", ()))
-            write_line(file, record, sync=lines.count % CONTEXTS_AT_ONCE == 0)
-    return ResponsesSummary(lines.count, lines.failed, lines.first_error, kept, prompt_tokens, response_tokens)
-
-
-class _Lines:
-    """Counts the lines of a file, and those with an error."""
-
-    def __init__(self) -> None:
-        self.count = self.failed = 0
-        self.first_error: str | None = None
-
-    def add(self, record: dict[str, Any]) -> None:
-        self.count += 1
-        if "error" in record:
-            self.failed += 1
-            self.first_error = self.first_error or record["error"]
+            summary.add(record)
+            summary.prompt_tokens += record.get("prompt_tokens", 0)
+            summary.response_tokens += sum(record.get("response_tokens", ()))
+            write_line(file, record, sync=summary.contexts % CONTEXTS_AT_ONCE == 0)
+    return summary
 
 
 def _record(name: str | None, result: Result) -> dict[str, Any]:

@@ -35,37 +35,24 @@ class Loop:
     period: int
 
 
-@dataclass(frozen=True, slots=True)
 class SelfChat:
-    """The result of a self-chat.
+    """A conversation between models: an iterator of turns, and what it has come to so far.
 
     Attributes:
         conversation: All turns, the opening ones included.
         opening: How many turns were given.
         ended_by: `turns` (the requested number), `loop`, or `empty` (a response of blanks).
-        loop: The loop, if there is one.
+        loop: The loop that it ends in, if any.
         cut_off: How many responses ended at the token limit.
         repeated: How many responses repeat an earlier turn of the same speaker word for word.
-    """
-
-    conversation: Conversation
-    opening: int
-    ended_by: str
-    loop: Loop | None
-    cut_off: int
-    repeated: int
-
-
-class SelfTalk:
-    """A conversation between models: an iterator of turns, then its result.
 
     Example:
         >>> from convmodel import ConversationModel
         >>> model = ConversationModel.from_pretrained("model")
-        >>> talk = SelfTalk({"user": model, "assistant": model}, Conversation(["Hello", "How are you"]), turns=2)
-        >>> list(talk)
+        >>> chat = SelfChat({"user": model, "assistant": model}, Conversation(["Hello", "How are you"]), turns=2)
+        >>> list(chat)
         [('user', 'Good thank you'), ('assistant', 'Glad to hear it')]
-        >>> talk.result().ended_by
+        >>> chat.ended_by
         'turns'
     """
 
@@ -100,11 +87,11 @@ class SelfTalk:
                 + ": name at least two speakers, those of the opening among them"
             )
         self._speakers = dict(speakers)
-        self._opening, self._conversation = opening, opening
+        self.conversation, self.opening = opening, len(opening.turns)
         self._turns, self._stop_at_loop, self._seed = turns, stop_at_loop, seed
         self._options = {"min_new_tokens": 1, "cut_long_turn": True} | options
-        self._ended_by, self._loop = "turns", find_loop(opening.turns)
-        self._cut_off = self._repeated = 0
+        self.ended_by, self.loop = "turns", find_loop(opening.turns)
+        self.cut_off = self.repeated = 0
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         """Makes turn after turn and yields who says what.
@@ -114,29 +101,22 @@ class SelfTalk:
         """
         names = [*self._speakers]
         for number in range(self._turns):
-            last = self._conversation.turn_speakers[-1]
+            last = self.conversation.turn_speakers[-1]
             name = names[(names.index(last) + 1) % len(names)] if last in names else names[0]
             seeded = {} if self._seed is None else {"seed": self._seed + number}
-            output = self._speakers[name].generate(self._conversation, reply_as=name, **self._options, **seeded)
+            output = self._speakers[name].generate(self.conversation, reply_as=name, **self._options, **seeded)
             [text], [reason] = output.responses, output.finish_reasons
             if not text.strip():
-                self._ended_by = "empty"
+                self.ended_by = "empty"
                 return
-            self._cut_off += reason == "length"
-            self._repeated += (name, text) in zip(
-                self._conversation.turn_speakers, self._conversation.turns, strict=True
-            )
-            self._conversation = self._conversation.with_turn(text, name)
+            self.cut_off += reason == "length"
+            self.repeated += (name, text) in zip(self.conversation.turn_speakers, self.conversation.turns, strict=True)
+            self.conversation = self.conversation.with_turn(text, name)
             yield name, text
-            self._loop = self._loop or find_loop(self._conversation.turns)
-            if self._loop and self._stop_at_loop:
-                self._ended_by = "loop"
+            self.loop = self.loop or find_loop(self.conversation.turns)
+            if self.loop and self._stop_at_loop:
+                self.ended_by = "loop"
                 return
-
-    def result(self) -> SelfChat:
-        """Returns the result so far."""
-        opening = len(self._opening.turns)
-        return SelfChat(self._conversation, opening, self._ended_by, self._loop, self._cut_off, self._repeated)
 
 
 def opening_of(text: str, names: Sequence[str] = DEFAULT_SPEAKERS) -> Conversation:

@@ -18,21 +18,10 @@ from convmodel.layout.tokenizer import ConversationTokenizer
 
 
 class Session(ABC):
-    """The turns so far, and something that responds to them.
-
-    Attributes:
-        left_out: How many of the oldest turns no longer fitted in the context of the newest response.
-        finish_reason: Why the newest response ended; None before the first, or if it was interrupted.
-    """
+    """The turns so far, and something that responds to them; see `ChatSession`."""
 
     def __init__(self, start: Conversation | None, user: str, responder: str) -> None:
-        """Opens a session.
-
-        Args:
-            start: The turns before it.
-            user: The name of the speaker on this side.
-            responder: The name of the speaker who responds.
-        """
+        """Opens a session after some turns, between two speakers by their names."""
         self.left_out = 0
         self.finish_reason: FinishReason | None = None
         # With a seed, another response to the same turn needs another seed.

@@ -10,7 +10,7 @@ from scripted import enliven, scripted
 
 from convmodel import Conversation, ConversationModel
 from convmodel.errors import ConfigError
-from convmodel.generation.self_chat import LONGEST_LOOP, Loop, SelfTalk, find_loop, opening_of
+from convmodel.generation.self_chat import LONGEST_LOOP, Loop, SelfChat, find_loop, opening_of
 
 
 @pytest.fixture(scope="module")
@@ -65,11 +65,11 @@ def test_whatever_is_said_twice_in_a_row_is_a_loop(before: list[str], around: li
 
 def test_speakers_take_turns_and_each_model_says_its_own(gpt2: ConversationModel, llama: ConversationModel) -> None:
     with scripted(gpt2, "one", "three"), scripted(llama, "two", "four"):
-        talk = SelfTalk({"Ann": llama, "Bob": gpt2}, opening_of("zero", ["Ann"]), turns=4)
+        talk = SelfChat({"Ann": llama, "Bob": gpt2}, opening_of("zero", ["Ann"]), turns=4)
         said = list(talk)
 
     assert said == [("Bob", "one"), ("Ann", "two"), ("Bob", "three"), ("Ann", "four")]
-    result = talk.result()
+    result = talk
     assert result.conversation == Conversation(
         ["zero", "one", "two", "three", "four"], ["Ann", "Bob", "Ann", "Bob", "Ann"]
     )
@@ -84,7 +84,7 @@ def test_speakers_take_turns_and_each_model_says_its_own(gpt2: ConversationModel
 
 def test_three_speakers_go_round(gpt2: ConversationModel) -> None:
     with scripted(gpt2, "one", "two", "three", "four"):
-        talk = SelfTalk(dict.fromkeys(["Ann", "Bob", "Cem"], gpt2), opening_of("Hi", ["Bob"]), turns=4)
+        talk = SelfChat(dict.fromkeys(["Ann", "Bob", "Cem"], gpt2), opening_of("Hi", ["Bob"]), turns=4)
 
         assert [name for name, _ in talk] == ["Cem", "Ann", "Bob", "Cem"]
 
@@ -93,22 +93,22 @@ def test_a_loop_ends_it_or_is_told(gpt2: ConversationModel) -> None:
     speakers = {"user": gpt2, "assistant": gpt2}
     replies = ["Fine", "You?", "Fine", "You?", "Fine", "Bye"]
     with scripted(gpt2, *replies):
-        stopped = SelfTalk(speakers, opening_of("Hi"), turns=6)
+        stopped = SelfChat(speakers, opening_of("Hi"), turns=6)
         assert [text for _, text in stopped] == ["Fine", "You?", "Fine", "You?"]
     with scripted(gpt2, *replies):
-        talk = SelfTalk(speakers, opening_of("Hi"), turns=6, stop_at_loop=False)
+        talk = SelfChat(speakers, opening_of("Hi"), turns=6, stop_at_loop=False)
         assert [text for _, text in talk] == replies
 
-    assert (stopped.result().ended_by, stopped.result().loop, stopped.result().repeated) == ("loop", Loop(2, 2), 2)
-    assert (talk.result().ended_by, talk.result().loop, talk.result().repeated) == ("turns", Loop(2, 2), 3)
+    assert (stopped.ended_by, stopped.loop, stopped.repeated) == ("loop", Loop(2, 2), 2)
+    assert (talk.ended_by, talk.loop, talk.repeated) == ("turns", Loop(2, 2), 3)
 
 
 def test_a_response_of_blanks_ends_it(gpt2: ConversationModel) -> None:
     with scripted(gpt2, "Fine", "  "):
-        talk = SelfTalk({"user": gpt2, "assistant": gpt2}, opening_of("Hi"), turns=6)
+        talk = SelfChat({"user": gpt2, "assistant": gpt2}, opening_of("Hi"), turns=6)
         assert len(list(talk)) == 1
 
-    assert talk.result().ended_by == "empty"
+    assert talk.ended_by == "empty"
 
 
 def test_a_seed_makes_it_repeatable_and_every_turn_another(gpt2: ConversationModel) -> None:
@@ -116,7 +116,7 @@ def test_a_seed_makes_it_repeatable_and_every_turn_another(gpt2: ConversationMod
         speakers = {"user": gpt2, "assistant": gpt2}
         return [
             text
-            for _, text in SelfTalk(speakers, opening_of("Hi"), turns=6, seed=seed, do_sample=True, max_new_tokens=5)
+            for _, text in SelfChat(speakers, opening_of("Hi"), turns=6, seed=seed, do_sample=True, max_new_tokens=5)
         ]
 
     assert say(1) == say(1) != say(2)
@@ -126,19 +126,18 @@ def test_a_seed_makes_it_repeatable_and_every_turn_another(gpt2: ConversationMod
 def test_a_long_talk_goes_on_when_the_context_is_full(gpt2_folder: Path) -> None:
     model = ConversationModel.from_pretrained(gpt2_folder, device="cpu")
     enliven(model.hf_model, 10.0)
-    talk = SelfTalk(
+    talk = SelfChat(
         {"user": model, "assistant": model}, opening_of("Hi"), turns=60, max_new_tokens=12, stop_at_loop=False
     )
 
     assert len(list(talk)) == 60
     assert (
-        sum(len(model.tokenizer.encode(turn)) for turn in talk.result().conversation.turns)
-        > model.hf_model.config.n_positions
+        sum(len(model.tokenizer.encode(turn)) for turn in talk.conversation.turns) > model.hf_model.config.n_positions
     )
-    assert talk.result().cut_off > 0
+    assert talk.cut_off > 0
 
 
 @pytest.mark.parametrize("speakers", [[], ["Ann"], ["Ann", "Bob"]])
 def test_strangers_and_single_speakers_are_refused(gpt2: ConversationModel, speakers: list[str]) -> None:
     with pytest.raises(ConfigError, match="cannot go on"):
-        SelfTalk(dict.fromkeys(speakers, gpt2), opening_of("Hi", ["Cem" if len(speakers) > 1 else "Ann"]))
+        SelfChat(dict.fromkeys(speakers, gpt2), opening_of("Hi", ["Cem" if len(speakers) > 1 else "Ann"]))

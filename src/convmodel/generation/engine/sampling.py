@@ -58,14 +58,7 @@ class Sampler:
         seed: int | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
-        """Reads the options of one request.
-
-        Args:
-            options: Options by name, those of `HONOURED`.
-            prompt: The prompt's token ids.
-            stop_ids: Ids that end the response.
-            seed: Seeds the sampling; by default torch's global random state does.
-            device: Device of the logits.
+        """Reads the options of one request, those of `HONOURED`; without a seed, torch's global random state is used.
 
         Raises:
             ValueError, TypeError: If transformers refuses a value.
@@ -148,10 +141,9 @@ def own_processors(options: Mapping[str, Any], prompt: Sequence[int], stop_ids: 
     processors: list[LogitsProcessor] = []
     if options.get("logit_bias"):
         processors.append(LogitBias(options["logit_bias"]))
-    if options.get("presence_penalty"):
-        processors.append(PresencePenalty(options["presence_penalty"], begin))
-    if options.get("frequency_penalty"):
-        processors.append(FrequencyPenalty(options["frequency_penalty"], begin))
+    presence, frequency = options.get("presence_penalty") or 0.0, options.get("frequency_penalty") or 0.0
+    if presence or frequency:
+        processors.append(OccurrencePenalty(presence, frequency, begin))
     if options.get("no_repeat_ngram_size"):
         processors.append(_InResponse(hf.NoRepeatNGramLogitsProcessor(options["no_repeat_ngram_size"]), begin))
     if options.get("no_repeat_context_ngram_size"):
@@ -213,29 +205,17 @@ class LogitBias(LogitsProcessor):
         return scores.index_add(1, self._ids.to(scores.device), self._bias.to(scores).expand(len(scores), -1))
 
 
-class PresencePenalty(LogitsProcessor):
-    """Lowers the logits of all tokens that occur in the response: `presence_penalty` of OpenAI's API."""
+class OccurrencePenalty(LogitsProcessor):
+    """Lowers the logits of tokens that occur in the response, as OpenAI's API does.
 
-    def __init__(self, penalty: float, begin: int) -> None:
-        self._penalty = penalty
-        self._begin = begin
+    `presence` is subtracted once, `frequency` once per occurrence.
+    """
 
-    def __call__(self, input_ids: Any, scores: Any) -> Any:
-        """Returns the changed scores, (rows, vocabulary)."""
-        return scores - self._penalty * _counts(input_ids[:, self._begin :], scores).clamp(max=1)
-
-
-class FrequencyPenalty(LogitsProcessor):
-    """Lowers the logit of a token once per occurrence in the response: `frequency_penalty` of OpenAI's API."""
-
-    def __init__(self, penalty: float, begin: int) -> None:
-        self._penalty = penalty
-        self._begin = begin
+    def __init__(self, presence: float, frequency: float, begin: int) -> None:
+        self._presence, self._frequency, self._begin = presence, frequency, begin
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
         """Returns the changed scores, (rows, vocabulary)."""
-        return scores - self._penalty * _counts(input_ids[:, self._begin :], scores)
-
-
-def _counts(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-    return torch.zeros_like(scores).scatter_add_(1, ids, torch.ones_like(ids, dtype=scores.dtype))
+        ids = input_ids[:, self._begin :]
+        counts = torch.zeros_like(scores).scatter_add_(1, ids, torch.ones_like(ids, dtype=scores.dtype))
+        return scores - self._presence * counts.clamp(max=1) - self._frequency * counts

@@ -25,7 +25,7 @@ from convmodel.evaluation.metric import Metric, Ratio, Topic
 from convmodel.evaluation.response_metrics import Exchange, response_metrics
 from convmodel.evaluation.turn_statistics import Calibration, measure_turns
 from convmodel.evaluation.verbatim_copies import REFERENCE_COPIES, Copy, copy_metrics, find_copies
-from convmodel.generation.self_chat import SelfTalk, opening_of
+from convmodel.generation.self_chat import SelfChat, opening_of
 from convmodel.hf_model.fingerprint import model_fingerprint
 from convmodel.hf_model.next_turn import before_last, has_next_turn
 from convmodel.layout.architecture import window_length
@@ -218,7 +218,7 @@ def _loops(model: ConversationModel, conversations: Sequence[Conversation], sett
     for number, index in enumerate(chosen):
         conversation = conversations[index]
         first = conversation.turns[conversation.pinned if conversation.pinned < len(conversation.turns) else 0]
-        talk = SelfTalk(
+        talk = SelfChat(
             dict.fromkeys(DEFAULT_SPEAKERS, model),
             opening_of(first),
             turns=SELF_CHAT_TURNS,
@@ -227,5 +227,5 @@ def _loops(model: ConversationModel, conversations: Sequence[Conversation], sett
         )
         for _ in talk:
             pass
-        is_loop.append([talk.result().loop is not None])
+        is_loop.append([talk.loop is not None])
     return LOOPS.measure(is_loop)
