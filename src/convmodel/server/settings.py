@@ -27,36 +27,19 @@ LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """The settings of one server.
+    """The settings of one server."""
 
-    Attributes:
-        api_keys: A request must carry one of these keys; if empty, no key is needed.
-        hosts: Allowed names in the Host header, without the port; `*` allows any.
-        max_queue: How many requests may wait per model; more are refused with 429.
-        wait_seconds: How long a request may wait before its prompt is read.
-        run_seconds: How long generating a response may take after that.
-        drain_seconds: How long running requests may continue after the server was asked to stop.
-        head_seconds: How long a connection may stay open without a complete request head.
-        body_seconds: How long a client may take to send its body.
-        stall_seconds: How long a client may leave a stream unread.
-        ping_seconds: After how much silence a stream sends a comment, to keep the connection open.
-        system_messages: Whether models that were trained without system messages accept them.
-        cache_bytes: Memory for each model's cached conversations; None for the engine's default.
-        feedback: The file to append feedback to; None to refuse feedback.
-        votes: The file to append votes to; None to keep votes in memory only.
-    """
-
-    api_keys: tuple[str, ...] = ()
-    hosts: tuple[str, ...] = LOOPBACK
-    max_queue: int = 64
-    wait_seconds: float = 60.0
-    run_seconds: float = 600.0
-    drain_seconds: float = 30.0
-    head_seconds: float = 30.0
-    body_seconds: float = 20.0
-    stall_seconds: float = 60.0
-    ping_seconds: float = 15.0
-    system_messages: bool = False
-    cache_bytes: int | None = None
-    feedback: Path | None = None
-    votes: Path | None = None
+    api_keys: tuple[str, ...] = ()  # a request must carry one of them; if empty, no key is needed
+    hosts: tuple[str, ...] = LOOPBACK  # allowed names in the Host header, without the port; `*` allows any
+    max_queue: int = 64  # how many requests may wait per model; more are refused with 429
+    wait_seconds: float = 60.0  # how long a request may wait before its prompt is read
+    run_seconds: float = 600.0  # how long generating a response may take after that
+    drain_seconds: float = 30.0  # how long running requests may continue after the server was asked to stop
+    head_seconds: float = 30.0  # how long a connection may stay open without a complete request head
+    body_seconds: float = 20.0  # how long a client may take to send its body
+    stall_seconds: float = 60.0  # how long a client may leave a stream unread
+    ping_seconds: float = 15.0  # after how much silence a stream sends a comment, to keep the connection open
+    system_messages: bool = False  # whether models that were trained without system messages accept them
+    cache_bytes: int | None = None  # memory for each model's cached conversations; None for the engine's default
+    feedback: Path | None = None  # the file to append feedback to; None to refuse feedback
+    votes: Path | None = None  # the file to append votes to; None to keep votes in memory only

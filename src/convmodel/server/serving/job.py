@@ -16,50 +16,35 @@ from convmodel.server.errors import ApiError, api_error
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A new piece of one response.
+    """A new piece of one response."""
 
-    Attributes:
-        index: The index of the response among those of the request.
-        text: The text to append; never a part of a character.
-        ids: The new tokens.
-        log_probabilities: The log-probability of each token, in nats.
-        alternatives: The likeliest tokens at the position of each, as pairs of id and nats, if requested.
-        finish_reason: Why the response ended; None in all pieces but the last.
-    """
-
-    index: int
-    text: str
+    index: int  # of the response among those of the request
+    text: str  # what to append; never a part of a character
     ids: tuple[int, ...] = ()
-    log_probabilities: tuple[float, ...] = ()
-    alternatives: tuple[list[tuple[int, float]], ...] = ()
-    finish_reason: FinishReason | None = None
+    log_probabilities: tuple[float, ...] = ()  # of each token, in nats
+    alternatives: tuple[list[tuple[int, float]], ...] = ()  # the likeliest tokens at each position, if requested
+    finish_reason: FinishReason | None = None  # None in all pieces but the last
+
+
+Updates = list[Piece | Exception | None]
+"""New pieces of a job, then an error or, after the last piece, None."""
 
 
 @dataclass(eq=False)
 class Job:
-    """A request of the engine, the texts of its responses, and the queue to whoever waits for them.
-
-    Attributes:
-        request: The engine's request.
-        texts: The text of each response.
-        left_out: How many of the oldest turns the prompt leaves out.
-        cut: How many tokens were cut from the newest turn.
-        arrived: When it was submitted, by `time.monotonic`.
-        first_at: When its first token was generated.
-        ended_at: When its last response ended.
-    """
+    """A request of the engine, the texts of its responses, and the queue to whoever waits for them."""
 
     request: Request
     texts: list[ResponseText]
-    left_out: int = 0
-    cut: int = 0
+    left_out: int = 0  # how many of the oldest turns the prompt leaves out
+    cut: int = 0  # how many tokens were cut from the newest turn
     arrived: float = field(default_factory=time.monotonic)
-    first_at: float | None = None
-    ended_at: float | None = None
+    first_at: float | None = None  # when its first token was generated, by the same clock
+    ended_at: float | None = None  # when its last response ended
 
     def __post_init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._news: asyncio.Queue[Piece | Exception | None] = asyncio.Queue()
+        self.loop = asyncio.get_running_loop()
+        self._updates: asyncio.Queue[Piece | Exception | None] = asyncio.Queue()
         self._open = set(range(len(self.texts)))
         self._sent = [0] * len(self.texts)
 
@@ -86,47 +71,36 @@ class Job:
         self.request.cancelled = True
 
     async def next(self) -> Piece | None:
-        """Waits for the next piece; None after the last.
+        """Waits for the next piece; None after the last. Raises an `ApiError` if the request failed."""
+        update = await self._updates.get()
+        if isinstance(update, Exception):
+            raise api_error(update) from update
+        return update
 
-        Raises:
-            ApiError: If the request failed.
-        """
-        news = await self._news.get()
-        if isinstance(news, Exception):
-            raise api_error(news) from news
-        return news
+    def deliver(self, updates: Updates) -> None:
+        """Passes updates to whoever waits; called on the event loop."""
+        for update in updates:
+            self._updates.put_nowait(update)
 
-    # Called by the engine's thread.
-
-    def new_pieces(self, now: float) -> list[Piece | Exception | None]:
-        """Returns what is new since the last call: pieces, then an error or, after the last piece, None."""
-        news: list[Piece | Exception | None] = []
+    def new_updates(self, now: float) -> Updates:
+        """Returns the updates since the last call; called by the engine's thread."""
+        updates: Updates = []
         for index in sorted(self._open):
             chunk = self.texts[index].next()
             if self.request.rows[index].tokens and self.first_at is None:
                 self.first_at = now
             if chunk is not None:
-                news.append(self._piece(index, chunk))
+                updates.append(self._piece(index, chunk))
                 if chunk.finish_reason is not None:
                     self._open.discard(index)
         if self.request.error is not None:
-            news.append(self.request.error)
+            updates.append(self.request.error)
         elif not self._open:
             self.ended_at = now
-            news.append(None)
+            updates.append(None)
         elif self.request.cancelled:
-            news.append(ApiError(499, "the client disconnected"))
-        return news
-
-    def tell(self, news: list[Piece | Exception | None]) -> None:
-        """Delivers new pieces to whoever waits; called on the event loop."""
-        for each in news:
-            self._news.put_nowait(each)
-
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop:
-        """The event loop of whoever waits."""
-        return self._loop
+            updates.append(ApiError(499, "the client disconnected"))
+        return updates
 
     def _piece(self, index: int, chunk: Chunk) -> Piece:
         begin = self._sent[index]
@@ -138,11 +112,7 @@ class Job:
 async def pieces_of(
     jobs: Sequence[Job], *, ping_seconds: float | None = None
 ) -> AsyncIterator[tuple[int, Piece] | None]:
-    """Yields the pieces of several jobs, each with the index of its response among all; None after silence.
-
-    Raises:
-        ApiError: If one of the jobs failed.
-    """
+    """Yields the pieces of several jobs, each with the index of its response among all; None after silence."""
     firsts = [sum(len(job.texts) for job in jobs[:number]) for number in range(len(jobs))]
     waiting = {asyncio.ensure_future(job.next()): number for number, job in enumerate(jobs)}
     try:

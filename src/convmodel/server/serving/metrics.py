@@ -3,16 +3,19 @@
 Owns: the names of the metrics. None of them contains text of a conversation.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from convmodel.server.serving.job import Job
 
-MEDIA_TYPE = CONTENT_TYPE_LATEST
-
+_GAUGES = {
+    "waiting_requests": "Requests whose prompts have not been read yet.",
+    "running_requests": "Requests that are being answered.",
+    "cache_bytes": "Memory of cached conversations.",
+    "cache_entries": "Cached conversations.",
+}
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 
@@ -21,7 +24,10 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        self._gauges: dict[str, Gauge] = {}
+        self._gauges = {
+            name: Gauge(f"convmodel_{name}", description, ["model"], registry=self._registry)
+            for name, description in _GAUGES.items()
+        }
         counter = partial(Counter, namespace="convmodel", registry=self._registry)
         self.requests = counter("http_requests", "Answered requests.", ["route", "status"])
         self.refused = counter("refused_requests", "Requests refused because the queue was full.", ["model"])
@@ -31,14 +37,9 @@ class Metrics:
         self._queued = seconds("queue_seconds", "How long requests waited.", ["model"])
         self._first_token = seconds("first_token_seconds", "From a request's arrival to its first token.", ["model"])
 
-    def add_gauges(self, model: str, gauges: Mapping[str, tuple[str, Callable[[], float]]]) -> None:
-        """Adds gauges of a model: a description by name, and a function that returns the current value."""
-        for name, (description, value) in gauges.items():
-            gauge = self._gauges.get(name)
-            if gauge is None:
-                gauge = Gauge(f"convmodel_{name}", description, ["model"], registry=self._registry)
-                self._gauges[name] = gauge
-            gauge.labels(model).set_function(value)
+    def set_gauge(self, name: str, model: str, value: Callable[[], float]) -> None:
+        """Makes a gauge of a model report what a function returns."""
+        self._gauges[name].labels(model).set_function(value)
 
     def record_generation(self, model: str, job: Job, outcome: str) -> None:
         """Counts a generation that has finished."""

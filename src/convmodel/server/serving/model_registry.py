@@ -29,34 +29,17 @@ Loader = Callable[[], Mapping[str, ConversationModel]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ServedModel:
-    """A loaded model and its scheduler.
+    """A loaded model and its scheduler."""
 
-    Attributes:
-        id: The name that clients use.
-        model: The model.
-        scheduler: Generates with it for all requests.
-        takes_system: Whether it accepts system messages.
-        created: When it was loaded, in seconds since 1970.
-    """
-
-    id: str
+    id: str  # the name that clients use
     model: ConversationModel
     scheduler: Scheduler
-    takes_system: bool
-    created: int
+    takes_system: bool  # whether it accepts system messages
+    created: int  # when it was loaded, in seconds since 1970
 
 
 class ModelRegistry:
-    """The models of one server by their ids, the server's state, and its stores of feedback and votes.
-
-    Attributes:
-        settings: The server's settings.
-        metrics: The server's metrics.
-        feedback: The file of feedback; None if feedback is not saved.
-        votes: The votes for responses.
-        state: `loading`, `ready`, `draining` (shutting down), or `failed` if loading did not succeed.
-        error: Why loading failed.
-    """
+    """The models of one server by their ids, the server's state, and its stores of feedback and votes."""
 
     def __init__(self, load: Loader, settings: ServerSettings) -> None:
         self.settings = settings
@@ -64,7 +47,7 @@ class ModelRegistry:
         self.feedback = None if settings.feedback is None else FeedbackStore(settings.feedback)
         self.votes = VoteStore(settings.votes)
         self.state: Literal["loading", "ready", "draining", "failed"] = "loading"
-        self.error: Exception | None = None
+        self.error: Exception | None = None  # why loading failed
         self._load = load
         self._models: dict[str, ServedModel] = {}
 
@@ -84,49 +67,33 @@ class ModelRegistry:
 
     def _serve(self, name: str, model: ConversationModel) -> ServedModel:
         if not can_be_cached(model.hf_model):
-            raise ModelLoadError(
-                f"{name} has no key-value cache that prompts can share, so requests cannot be batched: chat with it by "
-                "`convmodel chat`"
-            )
+            problem = f"{name} has no key-value cache that prompts can share, so requests cannot be batched"
+            raise ModelLoadError(f"{problem}: chat with it by `convmodel chat`")
         settings = self.settings
         engine = Engine(model.hf_model, cache_bytes=settings.cache_bytes)
         scheduler = Scheduler(engine, settings, self.metrics, name)
-        self.metrics.add_gauges(
-            name,
-            {
-                "waiting_requests": ("Requests whose prompts have not been read yet.", lambda: scheduler.waiting),
-                "running_requests": ("Requests that are being answered.", lambda: scheduler.running),
-                "cache_bytes": ("Memory of cached conversations.", lambda: engine.caches.nbytes),
-                "cache_entries": ("Cached conversations.", lambda: len(engine.caches)),
-            },
-        )
+        self.metrics.set_gauge("waiting_requests", name, lambda: scheduler.waiting)
+        self.metrics.set_gauge("running_requests", name, lambda: scheduler.running)
+        self.metrics.set_gauge("cache_bytes", name, lambda: engine.caches.nbytes)
+        self.metrics.set_gauge("cache_entries", name, lambda: len(engine.caches))
         speakers = set(model.tokenizer.layout.speakers)
         takes_system = settings.system_messages or bool(PINNED_ROLES & speakers)
         return ServedModel(name, model, scheduler, takes_system, int(time.time()))
 
     @property
     def models(self) -> list[ServedModel]:
-        """All models, in the order in which they were named.
-
-        Raises:
-            ApiError: 503 while they are being loaded.
-        """
+        """All models, in the order in which they were named; raises an `ApiError` while they are being loaded."""
         # A server that is asked to stop while it loads is `draining` without models.
         if self.state in ("loading", "failed") or not self._models:
             raise unavailable("the model is being loaded: try again in a moment", "loading", 2)
         return [*self._models.values()]
 
     def get(self, name: str) -> ServedModel:
-        """Returns a model by its id.
-
-        Raises:
-            ApiError: 404 if there is no such model, 503 while they are being loaded.
-        """
+        """Returns a model by its id; raises an `ApiError` if there is none, or while the models are being loaded."""
         models = {served.id: served for served in self.models}
         if name not in models:
-            raise ApiError(
-                404, f"there is no model {name}, only {', '.join(models)}", param="model", code="model_not_found"
-            )
+            message = f"there is no model {name}, only {', '.join(models)}"
+            raise ApiError(404, message, param="model", code="model_not_found")
         return models[name]
 
     def describe(self, served: ServedModel) -> dict[str, Any]:
@@ -154,7 +121,7 @@ class ModelRegistry:
         """Refuses new requests from now on."""
         self.state = "draining"
         for served in self._models.values():
-            served.scheduler.drain()
+            served.scheduler.draining = True
 
     async def wait_until_drained(self) -> None:
         """Waits until all requests are answered, or were ended after `drain_seconds`."""

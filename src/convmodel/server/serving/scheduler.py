@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 from convmodel.generation.engine.engine import Engine
 from convmodel.server.errors import ApiError, unavailable
-from convmodel.server.serving.job import Job, Piece
+from convmodel.server.serving.job import Job, Updates
 from convmodel.server.serving.metrics import Metrics
 from convmodel.server.settings import ServerSettings
 
@@ -22,9 +22,6 @@ logger = logging.getLogger(__name__)
 
 _MAX_RETRY_AFTER = 60  # seconds
 _IDLE_SECONDS = 1.0  # how long the thread waits for new requests before it checks again
-
-Updates = list[Piece | Exception | None]
-"""New pieces of a job, then an error or, after the last piece, None."""
 
 
 class _FifoLock:
@@ -52,16 +49,11 @@ _COMPUTE_LOCK = _FifoLock()
 
 
 class Scheduler:
-    """Takes requests from the server's event loop and gives them to an engine in a thread of its own.
-
-    Attributes:
-        engine: The engine that generates.
-        draining: Whether new requests are refused.
-    """
+    """Takes requests from the server's event loop and gives them to an engine in a thread of its own."""
 
     def __init__(self, engine: Engine, settings: ServerSettings, metrics: Metrics, name: str) -> None:
         self.engine = engine
-        self.draining = False
+        self.draining = False  # whether new requests are refused
         self._settings = settings
         self._metrics = metrics
         self._name = name
@@ -89,23 +81,15 @@ class Scheduler:
 
     @contextmanager
     def reserve(self) -> Generator[None]:
-        """Reserves a place in the queue while a request is prepared.
-
-        Raises:
-            ApiError: 503 if the server is shutting down, 429 if the queue is full.
-        """
+        """Reserves a place in the queue while a request is prepared; refuses if it is full or the server stops."""
         if self.draining:
             raise unavailable("the server is shutting down: try again, and another one may answer", "draining", 1)
         if (waiting := self.waiting) >= self._settings.max_queue:
             self._metrics.refused.labels(self._name).inc()
             seconds = min(_MAX_RETRY_AFTER, max(1, math.ceil(self._mean_seconds * waiting / self.engine.max_rows)))
-            raise ApiError(
-                429,
-                f"{waiting} requests are waiting already: try again in {seconds} s",
-                type="rate_limit_error",
-                code="queue_full",
-                headers={"Retry-After": str(seconds)},
-            )
+            message = f"{waiting} requests are waiting already: try again in {seconds} s"
+            headers = {"Retry-After": str(seconds)}
+            raise ApiError(429, message, type="rate_limit_error", code="queue_full", headers=headers)
         self._reserved += 1
         try:
             yield
@@ -117,10 +101,6 @@ class Scheduler:
         with self._changed:
             self._new.append(job)
             self._changed.notify()
-
-    def drain(self) -> None:
-        """Refuses new requests; the others continue."""
-        self.draining = True
 
     async def wait_until_drained(self, seconds: float) -> None:
         """Waits until all requests are answered, and ends those that take longer than some seconds."""
@@ -173,7 +153,7 @@ class Scheduler:
         finished: set[Job] = set()
         for job in self._jobs:
             self._check_time(job, now)
-            if job_updates := job.new_pieces(now):
+            if job_updates := job.new_updates(now):
                 updates[job.loop].append((job, job_updates))
             if job.request.done or job.ended_at is not None:
                 finished.add(job)
@@ -194,16 +174,11 @@ class Scheduler:
         if request.done:
             return
         if job.begun_at is None and now - job.arrived > settings.wait_seconds:
-            request.error = unavailable(
-                f"the request waited in the queue for {settings.wait_seconds:g} s: try again later", "waited", 5
-            )
+            message = f"the request waited in the queue for {settings.wait_seconds:g} s: try again later"
+            request.error = unavailable(message, "waited", 5)
         elif job.begun_at is not None and now - job.begun_at > settings.run_seconds:
-            request.error = ApiError(
-                504,
-                f"the response took more than {settings.run_seconds:g} s: ask for fewer tokens",
-                type="server_error",
-                code="run_limit",
-            )
+            message = f"the response took more than {settings.run_seconds:g} s: ask for fewer tokens"
+            request.error = ApiError(504, message, type="server_error", code="run_limit")
 
     def _record(self, job: Job) -> None:
         """Counts and logs the outcome of a finished job."""
@@ -218,4 +193,4 @@ class Scheduler:
 
 def _deliver(updates: list[tuple[Job, Updates]]) -> None:
     for job, job_updates in updates:
-        job.tell(job_updates)
+        job.deliver(job_updates)

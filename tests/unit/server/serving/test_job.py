@@ -39,10 +39,10 @@ def test_pieces_have_each_token_once_and_the_last_has_a_reason() -> None:
     def test() -> None:
         job = make_job(alternatives=1)
         say(job, 0, 0, 1)
-        assert job.new_pieces(1.0) == [Piece(0, "ab", (0, 1), (-0.0, -1.0), ([(0, -0.0)], [(1, -1.0)]))]
-        assert job.new_pieces(2.0) == []
+        assert job.new_updates(1.0) == [Piece(0, "ab", (0, 1), (-0.0, -1.0), ([(0, -0.0)], [(1, -1.0)]))]
+        assert job.new_updates(2.0) == []
         say(job, 0, 2, STOP)
-        assert job.new_pieces(3.0) == [Piece(0, "c", (2,), (-2.0,), ([(2, -2.0)],), "stop"), None]
+        assert job.new_updates(3.0) == [Piece(0, "c", (2,), (-2.0,), ([(2, -2.0)],), "stop"), None]
         assert (job.first_at, job.ended_at, job.completion_tokens) == (1.0, 3.0, 3)
         assert job.tokens_per_second == 1.0
 
@@ -53,14 +53,14 @@ def test_what_could_begin_a_stop_string_comes_later_with_its_tokens() -> None:
     def test() -> None:
         job = make_job(stop=("bc",))
         say(job, 0, 0, 1)
-        assert job.new_pieces(1.0) == [Piece(0, "a", (0,), (-0.0,))]
+        assert job.new_updates(1.0) == [Piece(0, "a", (0,), (-0.0,))]
         say(job, 0, 3)
-        assert job.new_pieces(2.0) == [Piece(0, "bd", (1, 3), (-1.0, -3.0))]
+        assert job.new_updates(2.0) == [Piece(0, "bd", (1, 3), (-1.0, -3.0))]
         say(job, 0, 0, 1)
-        assert job.new_pieces(3.0) == [Piece(0, "a", (0,), (-0.0,))]
+        assert job.new_updates(3.0) == [Piece(0, "a", (0,), (-0.0,))]
         say(job, 0, 2, 4)
         # The tokens of the stop string are no part of it either.
-        assert job.new_pieces(4.0) == [Piece(0, "", (), (), (), "stop"), None]
+        assert job.new_updates(4.0) == [Piece(0, "", (), (), (), "stop"), None]
         assert job.request.done
 
     on_a_loop(test)
@@ -70,7 +70,7 @@ def test_what_was_held_back_is_said_at_the_end() -> None:
     def test() -> None:
         job = make_job(stop=("bc",))
         say(job, 0, 0, 1, STOP)
-        assert job.new_pieces(1.0) == [Piece(0, "ab", (0, 1), (-0.0, -1.0), (), "stop"), None]
+        assert job.new_updates(1.0) == [Piece(0, "ab", (0, 1), (-0.0, -1.0), (), "stop"), None]
 
     on_a_loop(test)
 
@@ -79,9 +79,9 @@ def test_the_end_comes_when_all_responses_have_ended() -> None:
     def test() -> None:
         job = make_job(2)
         say(job, 1, STOP)
-        assert job.new_pieces(1.0) == [Piece(1, "", (), (), (), "stop")]
+        assert job.new_updates(1.0) == [Piece(1, "", (), (), (), "stop")]
         say(job, 0, *[7] * 9)
-        assert job.new_pieces(2.0) == [Piece(0, "h" * 9, (7,) * 9, (-7.0,) * 9, (), "length"), None]
+        assert job.new_updates(2.0) == [Piece(0, "h" * 9, (7,) * 9, (-7.0,) * 9, (), "length"), None]
 
     on_a_loop(test)
 
@@ -94,7 +94,7 @@ def test_nobody_waits_for_what_will_not_come(cancelled: bool) -> None:
             job.cancel()
         else:
             job.request.error = RuntimeError("a secret")
-        job.tell(job.new_pieces(1.0))
+        job.deliver(job.new_updates(1.0))
         with pytest.raises(ApiError) as caught:
             async with asyncio.timeout(1):
                 await job.next()
@@ -115,7 +115,7 @@ def test_pieces_of_several_jobs_are_numbered_and_silence_is_told() -> None:
                 for job in jobs:
                     for row in range(len(job.texts)):
                         say(job, row, row, STOP)
-                    job.tell(job.new_pieces(1.0))
+                    job.deliver(job.new_updates(1.0))
             else:
                 found.append((news[0], news[1].text))
         assert silences == 1

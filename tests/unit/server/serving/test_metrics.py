@@ -37,8 +37,8 @@ def test_a_request_that_only_waited_has_no_times() -> None:
 
 def test_gauges_of_two_models_share_a_name_and_follow_their_values() -> None:
     metrics, waiting = Metrics(), [1, 2]
-    metrics.add_gauges("a", {"waiting_requests": ("Waiting.", lambda: waiting[0])})
-    metrics.add_gauges("b", {"waiting_requests": ("Waiting.", lambda: waiting[1])})
+    metrics.set_gauge("waiting_requests", "a", lambda: waiting[0])
+    metrics.set_gauge("waiting_requests", "b", lambda: waiting[1])
     waiting[1] = 5
     text = metrics.render().decode()
     assert 'convmodel_waiting_requests{model="a"} 1.0' in text

@@ -15,7 +15,6 @@ from convmodel.server.settings import ServerSettings
 def registry(monkeypatch: pytest.MonkeyPatch) -> ModelRegistry:
     def serve(self: ModelRegistry, name: str, model: Any) -> ServedModel:
         scheduler: Any = SimpleNamespace(draining=False)
-        scheduler.drain = lambda: setattr(scheduler, "draining", True)
         return ServedModel(name, model, scheduler, takes_system=False, created=0)
 
     monkeypatch.setattr(ModelRegistry, "_serve", serve)

@@ -41,7 +41,7 @@ def test_a_request_that_cannot_be_prepared_gives_its_place_back(scheduler: Sched
 
 
 def test_a_draining_scheduler_refuses_new_requests(scheduler: Scheduler) -> None:
-    scheduler.drain()
+    scheduler.draining = True
     with pytest.raises(ApiError) as caught, scheduler.reserve():
         pass
     assert caught.value.status == 503
