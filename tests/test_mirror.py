@@ -20,9 +20,7 @@ ELSEWHERE = {
     "cli/data_options.py": ("integration/test_fit_shapes.py", "on-error"),
     "cli/fit_options.py": ("integration/test_fit_cli.py", "--output-dir"),
     # The server: asked over HTTP. The second is a path, or what the server is made with.
-    "server/api/chat_completions.py": ("integration/test_server_openai.py", "chat.completions"),
     "server/api/completions.py": ("integration/test_server_openai.py", "completions.create"),
-    "server/api/openapi.py": ("integration/test_server_fuzzing.py", "openapi()"),
     "server/api/requests.py": ("integration/test_server_errors.py", "/v1/chat/completions"),
     "server/api/responses.py": ("integration/test_server_openai.py", "responses.create"),
     "server/api/status.py": ("integration/test_server_middleware.py", "/ready"),

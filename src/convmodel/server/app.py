@@ -6,28 +6,20 @@ Owns: nothing but putting these together.
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from convmodel.errors import ConvModelError
-from convmodel.server.api import chat_completions, completions, feedback, responses, status, tokenize, votes, web_page
+from convmodel.server.api import completions, feedback, responses, status, tokenize, votes, web_page
 from convmodel.server.errors import ApiError, handle_error
 from convmodel.server.middleware import RequestMiddleware
 from convmodel.server.serving.model_registry import ModelRegistry
 
 
 def create_app(registry: ModelRegistry) -> RequestMiddleware:
-    """Returns the application that serves the models of a registry; it starts and closes the registry.
-
-    Example:
-        >>> from convmodel import ConversationModel
-        >>> from convmodel.server.settings import ServerSettings
-        >>> model = ConversationModel.from_pretrained("builtin:chitchat")
-        >>> app = create_app(ModelRegistry(lambda: {"chitchat": model}, ServerSettings()))
-    """
+    """Returns the application that serves the models of a registry; it starts and closes the registry."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -45,24 +37,12 @@ def create_app(registry: ModelRegistry) -> RequestMiddleware:
         lifespan=lifespan,
     )
     app.state.registry = registry
-    for module in (chat_completions, completions, responses, tokenize, feedback, votes, status, web_page):
+    for module in (completions, responses, tokenize, feedback, votes, status, web_page):
         app.include_router(module.router)
     for error in (RequestValidationError, HTTPException, ApiError, ConvModelError, Exception):
         app.add_exception_handler(error, handle_error)
     if registry.settings.api_keys:
-        _require_key_in_openapi(app)
-    return RequestMiddleware(app, registry.settings, registry.metrics)
-
-
-def _require_key_in_openapi(app: FastAPI) -> None:
-    """Declares in the OpenAPI document that requests need a key."""
-    openapi = app.openapi
-
-    def openapi_with_key() -> dict[str, Any]:
-        document = openapi()
-        components: dict[str, Any] = document.setdefault("components", {})
-        components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        document = app.openapi()  # FastAPI keeps it
+        document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         document["security"] = [{"key": []}]
-        return document
-
-    app.openapi = openapi_with_key  # type: ignore[method-assign]
+    return RequestMiddleware(app, registry.settings, registry.metrics)

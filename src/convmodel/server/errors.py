@@ -1,6 +1,6 @@
 """Errors in the form of OpenAI's API.
 
-Owns: the error envelope, and the HTTP status of each of convmodel's own errors.
+Owns: the error envelope, the statuses that any route may return, and that of each of convmodel's own errors.
 """
 
 import json
@@ -34,13 +34,30 @@ class ErrorEnvelope(BaseModel):
     error: ErrorDetails
 
 
-class ApiError(Exception):
-    """An error as a client receives it.
+_STATUSES = {
+    400: "the request is invalid or not supported; `param` names the field",
+    401: "the key is missing or wrong",
+    403: "the Host header is not a name of this server",
+    404: "there is no such model or path",
+    408: "the body did not arrive in time",
+    413: "the body is too long",
+    415: "the Content-Type is not application/json",
+    422: "never used; malformed requests are answered with 400",
+    429: "too many requests are waiting; see Retry-After",
+    431: "the headers are too many or too long",
+    500: "the model failed",
+    503: "the server is loading the model, or shutting down",
+    504: "the response took too long",
+}
 
-    Attributes:
-        status: The HTTP status.
-        headers: Additional response headers.
-    """
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorEnvelope, "description": description} for status, description in _STATUSES.items()
+}
+"""The errors of a route, for the OpenAPI document."""
+
+
+class ApiError(Exception):
+    """An error as a client receives it: an HTTP status, additional headers, and the fields of the envelope."""
 
     def __init__(
         self,
@@ -59,12 +76,7 @@ class ApiError(Exception):
 
     @property
     def envelope(self) -> dict[str, Any]:
-        """The response body.
-
-        Example:
-            >>> ApiError(404, "there is no model gpt-5", param="model").envelope["error"]["param"]
-            'model'
-        """
+        """The response body."""
         return {"error": self._details}
 
     def response(self) -> Response:

@@ -9,13 +9,7 @@ import time
 
 
 class JsonFormatter(logging.Formatter):
-    """Formats each record as one JSON object; `extra={"fields": {...}}` adds fields.
-
-    Example:
-        >>> record = logging.LogRecord("convmodel.server", logging.INFO, "", 0, "ready", None, None)
-        >>> json.loads(JsonFormatter().format(record))["message"]
-        'ready'
-    """
+    """Formats each record as one JSON object; `extra={"fields": {...}}` adds fields."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Returns the line."""

@@ -89,9 +89,8 @@ class RequestMiddleware:
         hosts = self._settings.hosts
         if "*" not in hosts and _host_name(headers.get("host", "")) not in hosts:
             # Prevents DNS rebinding: a page of another site whose name points here must not read this server.
-            raise ApiError(
-                403, "the Host header is not a name of this server: start it with --allowed-host NAME", code="host"
-            )
+            message = "the Host header is not a name of this server: start it with --allowed-host NAME"
+            raise ApiError(403, message, code="host")
         if scope["path"] not in PUBLIC and not scope["path"].startswith(PUBLIC_FOLDER):
             self._check_key(headers)
         if scope["method"] in ("POST", "PUT", "PATCH"):
@@ -107,13 +106,9 @@ class RequestMiddleware:
         key = credentials.strip().encode() if scheme.lower() == "bearer" else b""
         # Compare with all keys, so that the time reveals nothing.
         if sum(hmac.compare_digest(key, allowed) for allowed in self._keys) == 0:
-            raise ApiError(
-                401,
-                "this server needs a key: send it as `Authorization: Bearer KEY`",
-                type="authentication_error",
-                code="invalid_api_key",
-                headers={"WWW-Authenticate": "Bearer"},
-            )
+            message = "this server needs a key: send it as `Authorization: Bearer KEY`"
+            challenge = {"WWW-Authenticate": "Bearer"}
+            raise ApiError(401, message, type="authentication_error", code="invalid_api_key", headers=challenge)
 
     async def _read_body(self, headers: Headers, receive: Receive) -> bytes:
         """Reads the whole body, within limits of size and time."""
@@ -158,14 +153,10 @@ def _host_name(host: str) -> str:
 
 def _replay(body: bytes, receive: Receive) -> Receive:
     """Returns a `receive` that first returns a body that was already read."""
-    replayed = False
+    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def receive_again() -> Message:
-        nonlocal replayed
-        if replayed:
-            return await receive()
-        replayed = True
-        return {"type": "http.request", "body": body, "more_body": False}
+        return messages.pop() if messages else await receive()
 
     return receive_again
 

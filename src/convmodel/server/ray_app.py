@@ -20,33 +20,20 @@ from convmodel.server.settings import KEY_VARIABLE, LOOPBACK, ServerSettings
 
 
 class RayArguments(BaseModel):
-    """The arguments of `serve run`, as `name=value`, or under `args` in a configuration file.
-
-    Attributes:
-        model: A folder that all machines can read, a Hub id, or `builtin:chitchat`.
-        name: The model's id for clients.
-        min_replicas: The smallest number of replicas.
-        max_replicas: The largest number of replicas.
-        cpus: Cores per replica.
-        gpus: GPUs per replica.
-        quantize: `int8`, on CPUs.
-        hosts: Allowed names in the Host header, separated by commas; `*` for any, if there is a key.
-        system_messages: Whether a model that was trained without system messages accepts them.
-        cache_memory: MiB per replica for cached conversations; by default a quarter of the weights.
-    """
+    """The arguments of `serve run`, as `name=value`, or under `args` in a configuration file."""
 
     model_config = ConfigDict(extra="forbid")
 
-    model: str
-    name: str = "model"
+    model: str  # a folder that all machines can read, a Hub id, or `builtin:chitchat`
+    name: str = "model"  # the model's id for clients
     min_replicas: int = Field(1, ge=0)
     max_replicas: int = Field(2, ge=1)
-    cpus: float = Field(1.0, gt=0)
-    gpus: float = Field(0.0, ge=0)
-    quantize: str | None = None
-    hosts: str = ",".join(LOOPBACK)
-    system_messages: bool = False
-    cache_memory: int | None = Field(None, ge=1)
+    cpus: float = Field(1.0, gt=0)  # cores per replica
+    gpus: float = Field(0.0, ge=0)  # GPUs per replica
+    quantize: str | None = None  # `int8`, on CPUs
+    hosts: str = ",".join(LOOPBACK)  # allowed names in the Host header, with commas; `*` for any, if there is a key
+    system_messages: bool = False  # whether a model that was trained without system messages accepts them
+    cache_memory: int | None = Field(None, ge=1)  # MiB per replica; by default a quarter of the weights
 
 
 def build(arguments: RayArguments) -> serve.Application:
@@ -55,9 +42,8 @@ def build(arguments: RayArguments) -> serve.Application:
     A replica takes as many requests as fit in one batch, and as many again that wait; more wait at the proxy, and
     beyond that they are refused with 429, as by a single server. `CONVMODEL_API_KEY` is the key, if one is needed.
     """
-    keys = tuple(filter(None, [os.environ.get(KEY_VARIABLE)]))
     settings = ServerSettings(
-        api_keys=keys,
+        api_keys=tuple(filter(None, [os.environ.get(KEY_VARIABLE)])),
         hosts=tuple(host.strip() for host in arguments.hosts.split(",")),
         max_queue=MAX_ROWS,
         system_messages=arguments.system_messages,

@@ -26,11 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Opens the socket that a server listens at.
-
-    Raises:
-        ConfigError: If the address is taken, or not an address of this machine.
-    """
+    """Opens the socket that a server listens at."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # With the protocol given explicitly, asyncio disables Nagle's algorithm. Otherwise a response whose head and
     # body are written separately would wait 40 ms for an acknowledgement.
@@ -45,11 +41,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def run(registry: ModelRegistry, sock: socket.socket) -> None:
-    """Serves until a signal arrives, and then until all running requests are answered.
-
-    Raises:
-        Exception: The error that loading the models raised.
-    """
+    """Serves until a signal, then until all running requests are answered; raises what loading the models raised."""
     asyncio.run(make_server(registry).serve([sock]))
     if registry.error is not None:
         raise registry.error
@@ -77,18 +69,14 @@ class _Protocol(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answers a request that is not valid HTTP or whose head is too long, and closes the connection."""
-        too_long = getattr(sys.exception(), "error_status_hint", 400) == 431
-        error = (
-            ApiError(431, "the headers are too long") if too_long else ApiError(400, "this is not a valid HTTP request")
-        )
+        error = ApiError(400, "this is not a valid HTTP request")
+        if getattr(sys.exception(), "error_status_hint", 400) == 431:
+            error = ApiError(431, "the headers are too long")
         body = json.dumps(error.envelope).encode()
         headers = {"Content-Type": "application/json", "Content-Length": str(len(body)), "Connection": "close"}
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):  # otherwise a response was begun already
-            for event in (
-                h11.Response(status_code=error.status, headers=[*headers.items()]),
-                h11.Data(data=body),
-                h11.EndOfMessage(),
-            ):
+            head = h11.Response(status_code=error.status, headers=[*headers.items()])
+            for event in (head, h11.Data(data=body), h11.EndOfMessage()):
                 self.transport.write(self.conn.send(event) or b"")
         self.transport.close()
 
@@ -113,9 +101,8 @@ class _Server(uvicorn.Server):
             return
         self._stopping = True
         self._registry.drain()
-        logger.info(
-            "shutting down: new requests are refused; %s again aborts the running ones", signal.Signals(sig).name
-        )
+        name = signal.Signals(sig).name
+        logger.info("shutting down: new requests are refused; %s again aborts the running ones", name)
 
     async def on_tick(self, counter: int) -> bool:
         """Checks ten times per second whether to stop."""

@@ -1,28 +1,39 @@
-"""`POST /v1/completions`: continues a turn that a text begins.
+"""`POST /v1/chat/completions` and `POST /v1/completions`.
 
-Owns: the format of its responses and chunks.
+Owns: the format of their responses, and the order of their chunks.
 """
 
+import time
+import uuid
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from convmodel.server.api.openapi import ERRORS, streamed
-from convmodel.server.api.requests import Registry, submit_completion
-from convmodel.server.api.schemas import CompletionRequest
-from convmodel.server.api.streaming import DONE, ResponseWriter, event, respond, response_head
-from convmodel.server.api.usage import completion_logprobs, usage
+from convmodel.server.api.requests import Registry, submit_chat, submit_completion
+from convmodel.server.api.schemas import ChatRequest, CompletionRequest
+from convmodel.server.api.streaming import DONE, ResponseWriter, event, respond, streamed
+from convmodel.server.api.usage import chat_logprobs, completion_logprobs, usage
+from convmodel.server.errors import ERRORS
 from convmodel.server.serving.job import Job, Piece
 from convmodel.server.serving.model_registry import ServedModel
 
 router = APIRouter()
 
 
+@router.post("/v1/chat/completions", responses=ERRORS | streamed("chat.completion"), response_model=None)
+async def chat_completions(body: ChatRequest, request: Request, registry: Registry) -> Response:
+    """Responds to a conversation."""
+    served = registry.get(body.model)
+    jobs = [await submit_chat(served, body)]
+    return await respond(_ChatWriter(served, body, jobs), jobs, request, registry.settings, stream=body.stream)
+
+
 @router.post("/v1/completions", responses=ERRORS | streamed("text_completion"), response_model=None)
 async def completions(body: CompletionRequest, request: Request, registry: Registry) -> Response:
-    """Continues one text, or several."""
+    """Continues a turn that a text begins, or several."""
     served = registry.get(body.model)
     jobs: list[Job] = []
     try:
@@ -35,21 +46,81 @@ async def completions(body: CompletionRequest, request: Request, registry: Regis
     return await respond(_CompletionWriter(served, body, jobs), jobs, request, registry.settings, stream=body.stream)
 
 
-class _CompletionWriter(ResponseWriter):
-    def __init__(self, served: ServedModel, body: CompletionRequest, jobs: Sequence[Job]) -> None:
+class _ChoicesWriter(ResponseWriter):
+    """The envelope that both formats share: choices, and token counts at the end."""
+
+    id_prefix: str
+    name: str
+    chunk_name: str
+
+    def __init__(self, served: ServedModel, body: ChatRequest | CompletionRequest, jobs: Sequence[Job]) -> None:
         self._tokenizer = served.model.tokenizer
-        self._body = body
+        self._include_usage = body.include_usage
         self._jobs = jobs
-        self._head = response_head("cmpl", served.id) | {"object": "text_completion"}
+        self._head = {"id": f"{self.id_prefix}-{uuid.uuid4().hex}", "created": int(time.time()), "model": served.id}
+
+    @abstractmethod
+    def choice(self, index: int, pieces: Sequence[Piece]) -> dict[str, Any]:
+        """Returns a whole choice."""
+
+    def whole(self, responses: Sequence[Sequence[Piece]]) -> dict[str, Any]:
+        choices = [self.choice(index, pieces) for index, pieces in enumerate(responses)]
+        return {**self._head, "object": self.name, "choices": choices, "usage": usage(self._jobs)}
+
+    def end(self) -> Iterator[bytes]:
+        if self._include_usage:
+            yield event({**self._head, "object": self.chunk_name, "choices": [], "usage": usage(self._jobs)})
+        yield DONE
+
+    def _chunk(self, choice: dict[str, Any]) -> bytes:
+        no_usage = {"usage": None} if self._include_usage else {}
+        return event({**self._head, "object": self.chunk_name, "choices": [choice], **no_usage})
+
+
+class _ChatWriter(_ChoicesWriter):
+    id_prefix, name, chunk_name = "chatcmpl", "chat.completion", "chat.completion.chunk"
+
+    def __init__(self, served: ServedModel, body: ChatRequest, jobs: Sequence[Job]) -> None:
+        super().__init__(served, body, jobs)
+        self._body = body
+
+    def choice(self, index: int, pieces: Sequence[Piece]) -> dict[str, Any]:
+        text = "".join(piece.text for piece in pieces)
+        return {
+            "index": index,
+            "message": {"role": "assistant", "content": text, "refusal": None},
+            "logprobs": self._logprobs(pieces),
+            "finish_reason": pieces[-1].finish_reason,
+        }
+
+    def start(self) -> Iterator[bytes]:
+        for index in range(self._body.n):
+            yield self._delta(index, {"role": "assistant", "content": "", "refusal": None})
+
+    def piece(self, index: int, piece: Piece) -> Iterator[bytes]:
+        if piece.text or (self._body.logprobs and piece.ids):
+            yield self._delta(index, {"content": piece.text}, logprobs=self._logprobs([piece]))
+        if piece.finish_reason:
+            yield self._delta(index, {}, piece.finish_reason)
+
+    def _delta(self, index: int, delta: dict[str, Any], reason: str | None = None, logprobs: Any = None) -> bytes:
+        return self._chunk({"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason})
+
+    def _logprobs(self, pieces: Sequence[Piece]) -> dict[str, Any] | None:
+        return chat_logprobs(self._tokenizer, pieces) if self._body.logprobs else None
+
+
+class _CompletionWriter(_ChoicesWriter):
+    id_prefix, name, chunk_name = "cmpl", "text_completion", "text_completion"
+
+    def __init__(self, served: ServedModel, body: CompletionRequest, jobs: Sequence[Job]) -> None:
+        super().__init__(served, body, jobs)
+        self._body = body
         self._echoes = [text if body.echo else "" for text in body.prompts for _ in range(body.n)]
         self._offsets = [len(echo) for echo in self._echoes]  # where the text of each choice's next token begins
 
-    def whole(self, responses: Sequence[Sequence[Piece]]) -> dict[str, Any]:
-        choices = [
-            self._choice(index, "".join([echo, *(piece.text for piece in pieces)]), pieces)
-            for index, (echo, pieces) in enumerate(zip(self._echoes, responses, strict=True))
-        ]
-        return {**self._head, "choices": choices, "usage": usage(self._jobs)}
+    def choice(self, index: int, pieces: Sequence[Piece]) -> dict[str, Any]:
+        return self._choice(index, self._echoes[index] + "".join(piece.text for piece in pieces), pieces)
 
     def start(self) -> Iterator[bytes]:
         if self._body.echo:
@@ -58,14 +129,6 @@ class _CompletionWriter(ResponseWriter):
 
     def piece(self, index: int, piece: Piece) -> Iterator[bytes]:
         yield self._chunk(self._choice(index, piece.text, [piece]))
-
-    def end(self) -> Iterator[bytes]:
-        if self._body.include_usage:
-            yield event({**self._head, "choices": [], "usage": usage(self._jobs)})
-        yield DONE
-
-    def _chunk(self, choice: dict[str, Any]) -> bytes:
-        return event({**self._head, "choices": [choice], **({"usage": None} if self._body.include_usage else {})})
 
     def _choice(self, index: int, text: str, pieces: Sequence[Piece]) -> dict[str, Any]:
         logprobs = None

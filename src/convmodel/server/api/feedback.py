@@ -10,10 +10,9 @@ import anyio
 from fastapi import APIRouter
 from pydantic import Field, StringConstraints, model_validator
 
-from convmodel.server.api.openapi import ERRORS
 from convmodel.server.api.requests import Registry, read_conversation
 from convmodel.server.api.schemas import Message, Strict, Text
-from convmodel.server.errors import ApiError
+from convmodel.server.errors import ERRORS, ApiError
 from convmodel.server.settings import MAX_BODY, MAX_MESSAGES
 
 router = APIRouter()
@@ -51,19 +50,7 @@ async def feedback(body: FeedbackRequest, registry: Registry) -> dict[str, Any]:
 
 
 def feedback_record(body: FeedbackRequest) -> dict[str, Any]:
-    """Returns a line of training data.
-
-    A good response is a target of training (weight 1). A disliked one and the context are not (weight 0).
-
-    Example:
-        >>> body = FeedbackRequest(
-        ...     model="m",
-        ...     messages=[Message(role="user", content="Hi"), Message(role="assistant", content="Go away")],
-        ...     should_have_said="Hello!",
-        ... )
-        >>> [(message["content"], message["weight"]) for message in feedback_record(body)["messages"]]
-        [('Hi', 0), ('Hello!', 1)]
-    """
+    """Returns a line of training data, in which a good response has weight 1; a bad one and the context have 0."""
     *context, judged = body.messages
     is_good = body.should_have_said is not None or body.rating == "up"
     messages = [_record(message, message.text, 0) for message in context]

@@ -3,7 +3,8 @@
 Owns: the meaning of roles, names and system messages, and how long a response may be.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Annotated, Any
 
 import anyio
@@ -34,87 +35,62 @@ async def _registry(request: HttpRequest) -> ModelRegistry:
 Registry = Annotated[ModelRegistry, Depends(_registry)]
 """A parameter of this type receives the server's model registry."""
 
+_Prepared = tuple[Prompt, Request, GenerationOptions]
+
 
 async def submit_chat(served: ServedModel, body: ChatRequest) -> Job:
-    """Submits a request of `/v1/chat/completions`.
-
-    Raises:
-        ApiError: If it is invalid, or too many requests wait.
-    """
-    with served.scheduler.reserve():
-        prepared = await anyio.to_thread.run_sync(_chat, served, body, limiter=ENCODING)
-        return _submit(served, *prepared, alternatives=body.top_logprobs)
+    """Submits a request of `/v1/chat/completions`; raises an `ApiError` if it is invalid or the queue is full."""
+    return await _submit(served, body.top_logprobs, partial(_chat, served, body))
 
 
 async def submit_completion(served: ServedModel, body: CompletionRequest, text: str) -> Job:
-    """Submits one prompt of `/v1/completions`.
+    """Submits one prompt of `/v1/completions`; raises an `ApiError` if it is invalid or the queue is full."""
+    return await _submit(served, body.logprobs or 0, partial(_completion, served, body, text))
 
-    Raises:
-        ApiError: If it is invalid, or too many requests wait.
-    """
+
+async def _submit(served: ServedModel, alternatives: int, prepare: Callable[[], _Prepared]) -> Job:
+    tokenizer = served.model.tokenizer
     with served.scheduler.reserve():
-        prepared = await anyio.to_thread.run_sync(_completion, served, body, text, limiter=ENCODING)
-        return _submit(served, *prepared, alternatives=body.logprobs or 0)
-
-
-def _submit(
-    served: ServedModel, prompt: Prompt, request: Request, options: GenerationOptions, *, alternatives: int
-) -> Job:
-    request.alternatives = alternatives
-    tokenizer, stop_strings = served.model.tokenizer, options.stop_strings
-    texts = [ResponseText(row, tokenizer, stop_strings, hide_stop_tokens=True) for row in request.rows]
-    job = Job(request, texts, left_out=prompt.left_out, cut=prompt.cut)
-    served.scheduler.submit(job)
+        prompt, request, options = await anyio.to_thread.run_sync(prepare, limiter=ENCODING)
+        request.alternatives = alternatives
+        texts = [ResponseText(row, tokenizer, options.stop_strings, hide_stop_tokens=True) for row in request.rows]
+        job = Job(request, texts, left_out=prompt.left_out, cut=prompt.cut)
+        served.scheduler.submit(job)
     return job
 
 
 def read_conversation(served: ServedModel, messages: Sequence[Message]) -> Conversation:
-    """Returns the conversation of some messages; a message's speaker is its name, or else its role.
-
-    Raises:
-        ApiError: If there are system messages but the model was trained without, or not at the beginning.
-        ConversationError: If a message is empty.
-    """
+    """Returns the conversation of some messages; a message's speaker is its name, or else its role."""
     is_system = [message.role in PINNED_ROLES for message in messages]
     pinned = is_system.index(False) if False in is_system else len(messages)
     if any(is_system) and not served.takes_system:
-        raise ApiError(
-            400,
+        message = (
             f"{served.id} was trained without system messages and would read one as an ordinary turn: leave it out, or "
-            "start the server with --system-messages",
-            param="messages",
-            code="system_message",
+            "start the server with --system-messages"
         )
+        raise ApiError(400, message, param="messages", code="system_message")
     if any(is_system[pinned:]):
         raise ApiError(400, "system messages must come before all others", param="messages", code="system_message")
-    return Conversation(
-        [message.text for message in messages], [message.name or message.role for message in messages], pinned=pinned
-    )
+    speakers = [message.name or message.role for message in messages]
+    return Conversation([message.text for message in messages], speakers, pinned=pinned)
 
 
 def make_options(served: ServedModel, new_tokens: int | None, name: str, **options: Any) -> GenerationOptions:
-    """Returns the options of `generate`; `name` is the request's parameter for the number of new tokens.
-
-    Raises:
-        ApiError: If there is no room for so many tokens.
-        ConfigError: If an option is invalid.
-    """
+    """Returns the options of `generate`; `name` is the request's parameter for the number of new tokens."""
     limit = positions(served.model.hf_model.config)
     if new_tokens is not None and limit is not None and new_tokens > limit - _SHORTEST_PROMPT:
-        raise ApiError(
-            400,
+        message = (
             f"{name} is {new_tokens}: {served.id} has {limit} positions for the context and the response together, so "
-            f"it can be {limit - _SHORTEST_PROMPT} at most",
-            param=name,
-            code="context_length_exceeded",
+            f"it can be {limit - _SHORTEST_PROMPT} at most"
         )
+        raise ApiError(400, message, param=name, code="context_length_exceeded")
     return read_options(served.model.hf_model, served.model.tokenizer, options | {"max_new_tokens": new_tokens})
 
 
 _SHORTEST_PROMPT = 3  # a separator, a token, a separator
 
 
-def _chat(served: ServedModel, body: ChatRequest) -> tuple[Prompt, Request, GenerationOptions]:
+def _chat(served: ServedModel, body: ChatRequest) -> _Prepared:
     model, conversation = served.model, read_conversation(served, body.messages)
     if body.max_tokens and body.max_completion_tokens and body.max_tokens != body.max_completion_tokens:
         raise ApiError(400, "max_tokens is the older name of max_completion_tokens: give one", param="max_tokens")
@@ -125,16 +101,12 @@ def _chat(served: ServedModel, body: ChatRequest) -> tuple[Prompt, Request, Gene
     return prompt, make_request(model.hf_model, model.tokenizer, prompt, options), options
 
 
-def _completion(served: ServedModel, body: CompletionRequest, text: str) -> tuple[Prompt, Request, GenerationOptions]:
+def _completion(served: ServedModel, body: CompletionRequest, text: str) -> _Prepared:
     model = served.model
     options = make_options(served, body.max_tokens, "max_tokens", **body.options)
     prompt = begin_turn(model.tokenizer.encode(text), model.tokenizer.sep_token_id)
     if options.budget is not None and len(prompt.input_ids) > options.budget:
-        raise ApiError(
-            400,
-            f"the prompt has {len(prompt.input_ids)} tokens, and only {options.budget} fit beside "
-            f"{body.max_tokens} new ones",
-            param="prompt",
-            code="context_length_exceeded",
-        )
+        fits = f"only {options.budget} fit beside {body.max_tokens} new ones"
+        message = f"the prompt has {len(prompt.input_ids)} tokens, and {fits}"
+        raise ApiError(400, message, param="prompt", code="context_length_exceeded")
     return prompt, make_request(model.hf_model, model.tokenizer, prompt, options), options

@@ -13,11 +13,11 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from convmodel.generation.output import FinishReason
-from convmodel.server.api.openapi import ERRORS, streamed
 from convmodel.server.api.requests import Registry, submit_chat
 from convmodel.server.api.schemas import ResponsesRequest
-from convmodel.server.api.streaming import ResponseWriter, event, respond
+from convmodel.server.api.streaming import ResponseWriter, event, respond, streamed
 from convmodel.server.api.usage import usage
+from convmodel.server.errors import ERRORS
 from convmodel.server.serving.job import Job, Piece
 
 router = APIRouter()
@@ -104,13 +104,7 @@ class _ResponsesWriter(ResponseWriter):
         return event({"type": name, "sequence_number": next(self._numbers), **content}, name)
 
     def _item(self, text: str, status: str) -> dict[str, Any]:
-        return {
-            "id": self._item_id,
-            "type": "message",
-            "status": status,
-            "role": "assistant",
-            "content": [_part(text)],
-        }
+        return {"id": self._item_id, "type": "message", "status": status, "role": "assistant", "content": [_part(text)]}
 
     def _usage(self) -> dict[str, Any]:
         counts = usage([self._job])

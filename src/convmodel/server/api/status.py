@@ -6,11 +6,11 @@ Owns: `/health`, `/ready`, `/metrics` and `/v1/models`.
 from typing import Any
 
 from fastapi import APIRouter
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import JSONResponse, Response
 
-from convmodel.server.api.openapi import ERRORS
 from convmodel.server.api.requests import Registry
-from convmodel.server.serving.metrics import MEDIA_TYPE
+from convmodel.server.errors import ERRORS
 
 router = APIRouter()
 
@@ -30,7 +30,7 @@ async def ready(registry: Registry) -> Response:
 @router.get("/metrics", responses={401: ERRORS[401]}, response_class=Response)
 async def metrics(registry: Registry) -> Response:
     """Returns the server's metrics in the text format of Prometheus."""
-    return Response(registry.metrics.render(), media_type=MEDIA_TYPE)
+    return Response(registry.metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/v1/models", responses=ERRORS)

@@ -7,8 +7,6 @@ giving up on clients that do not read. It does not know the format of any API: a
 import asyncio
 import json
 import logging
-import time
-import uuid
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
@@ -28,19 +26,18 @@ PING = b": ping\n\n"
 
 
 def event(content: Any, name: str | None = None) -> bytes:
-    r"""Returns one server-sent event, as the HTML standard defines it (section 9.2).
-
-    Example:
-        >>> event({"text": "Hi"})
-        b'data: {"text":"Hi"}\n\n'
-    """
+    """Returns one server-sent event, as the HTML standard defines it (section 9.2)."""
     head = f"event: {name}\n" if name else ""
     return f"{head}data: {json.dumps(content, ensure_ascii=False, separators=(',', ':'))}\n\n".encode()
 
 
-def response_head(prefix: str, model_id: str) -> dict[str, Any]:
-    """Returns the fields that the whole response and all chunks of its stream share."""
-    return {"id": f"{prefix}-{uuid.uuid4().hex}", "created": int(time.time()), "model": model_id}
+def streamed(name: str) -> dict[int | str, dict[str, Any]]:
+    """Describes a response that is one object or a stream of its chunks, for the OpenAPI document."""
+    content = {
+        "application/json": {"schema": {"type": "object", "description": name}},
+        "text/event-stream": {},  # OpenAPI 3.1 cannot describe single events: a schema would apply to the whole body
+    }
+    return {200: {"description": f"the response; with `stream`, events with chunks of {name}", "content": content}}
 
 
 class ResponseWriter(ABC):
@@ -70,11 +67,7 @@ class ResponseWriter(ABC):
 async def respond(
     writer: ResponseWriter, jobs: Sequence[Job], request: Request, settings: ServerSettings, *, stream: bool
 ) -> Response:
-    """Returns the response to some jobs: whole, once they have finished, or as a stream.
-
-    Raises:
-        ApiError: If a job failed before a whole response was there, or with 499 if the client has disconnected.
-    """
+    """Returns the response to some jobs: whole, once they have finished, or as a stream."""
     if stream:
         return EventStream(writer, jobs, settings)
     responses: list[list[Piece]] = [[] for job in jobs for _ in job.texts]
@@ -139,11 +132,7 @@ class EventStream(Response):
 
 
 async def _run_until_disconnect(task: "asyncio.Future[None]", jobs: Sequence[Job], receive: Receive) -> bool:
-    """Waits for a task, or until the client disconnects; then cancels the task and all unfinished jobs.
-
-    Returns:
-        Whether the task finished.
-    """
+    """Waits for a task, or until the client disconnects and it is cancelled; returns whether the task finished."""
     disconnect = asyncio.ensure_future(_wait_for_disconnect(receive))
     try:
         await asyncio.wait({task, disconnect}, return_when=asyncio.FIRST_COMPLETED)

@@ -16,9 +16,9 @@ from convmodel.generation.respond import make_prompt
 from convmodel.layout.architecture import positions
 from convmodel.layout.sequence import Prompt
 from convmodel.layout.token_view import token_text
-from convmodel.server.api.openapi import ERRORS
 from convmodel.server.api.requests import ENCODING, Registry, make_options, read_conversation
 from convmodel.server.api.schemas import Messages, Name, NewTokens, Strict, Text
+from convmodel.server.errors import ERRORS
 from convmodel.server.serving.model_registry import ServedModel
 
 router = APIRouter()

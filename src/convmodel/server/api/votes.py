@@ -3,6 +3,7 @@
 Owns: the format of the request and of the result.
 """
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 from math import isfinite
 from typing import Annotated, Any, Self, TypeAlias
@@ -12,9 +13,9 @@ from fastapi import APIRouter
 from pydantic import Field, StringConstraints, model_validator
 
 from convmodel.evaluation.votes import Vote, count_wins
-from convmodel.server.api.openapi import ERRORS
 from convmodel.server.api.requests import Registry
 from convmodel.server.api.schemas import Strict, Text
+from convmodel.server.errors import ERRORS
 from convmodel.server.settings import MAX_MESSAGES
 
 router = APIRouter()
@@ -45,12 +46,6 @@ async def votes(body: VoteRequest, registry: Registry) -> dict[str, Any]:
     at = datetime.now(UTC).isoformat(timespec="seconds")
     vote = Vote(body.context, body.models, body.responses, body.winner, at)
     all_votes = await anyio.to_thread.run_sync(registry.votes.add, vote)
-    wins = count_wins(all_votes, *body.models)
-    rates = {"rate": wins.rate, "low": wins.low, "high": wins.high}
-    return {
-        "object": "votes",
-        "models": body.models,
-        "wins": wins.wins,
-        "losses": wins.losses,
-        "neither": wins.neither,
-    } | {name: rate if isfinite(rate) else None for name, rate in rates.items()}
+    wins = asdict(count_wins(all_votes, *body.models))
+    finite = {name: value if isfinite(value) else None for name, value in wins.items()}
+    return {"object": "votes", "models": body.models, **finite}

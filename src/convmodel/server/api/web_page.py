@@ -9,8 +9,7 @@ from pathlib import PurePath
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from convmodel.server.api.openapi import ERRORS
-from convmodel.server.errors import ApiError
+from convmodel.server.errors import ERRORS, ApiError
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
