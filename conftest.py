@@ -196,7 +196,7 @@ def _doctest_folder(request: pytest.FixtureRequest) -> None:
 
 
 def _run_shell(example: Example) -> str | None:
-    """Runs a `sh` block of a page line by line; of `make` only that the target exists, as it would run this test."""
+    """Runs a `sh` block of a page line by line; long training stops early, and of `make` only the target is checked."""
     from convmodel.cli.main import app
 
     for line in example.parsed.splitlines():
@@ -206,6 +206,8 @@ def _run_shell(example: Example) -> str | None:
                 ["make", "-n", "-C", str(Path(__file__).parent), *arguments], check=True, capture_output=True
             )
         elif program == "convmodel":
+            if arguments[:1] == ["fit"] and "--epochs" in arguments:
+                arguments += ["--max-steps", "3"]
             result = CliRunner().invoke(app, arguments, input="Hello\n/quit\n", catch_exceptions=False)
             if result.exit_code:
                 return f"{line}: exit code {result.exit_code}\n{result.output}"

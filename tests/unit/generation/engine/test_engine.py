@@ -43,7 +43,7 @@ SHAPE = {
     "vocab_size": VOCABULARY,
     "hidden_size": 32,
     "intermediate_size": 64,
-    "num_hidden_layers": 3,
+    "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "max_position_embeddings": 256,
@@ -53,7 +53,7 @@ SHAPE = {
 }
 CONFIGS: dict[str, Callable[[], Any]] = {
     "gpt2": lambda: GPT2Config(
-        vocab_size=VOCABULARY, n_embd=32, n_layer=3, n_head=4, n_positions=256, bos_token_id=1, eos_token_id=STOP
+        vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=256, bos_token_id=1, eos_token_id=STOP
     ),
     "llama": lambda: LlamaConfig(**SHAPE),
     "mistral": lambda: MistralConfig(**SHAPE, sliding_window=8),
@@ -182,7 +182,7 @@ def test_the_lean_forward_pass_is_that_of_transformers(gpt2: PreTrainedModel, at
     hf_model = copy.deepcopy(gpt2)
     hf_model.set_attn_implementation(attention)
     assert supports(hf_model)
-    lean, usual = KVCache(3), KVCache(3)
+    lean, usual = KVCache(2), KVCache(2)
     for begin, end in ((0, 40), (40, 41), (41, 60), (60, 61)):
         ids = torch.arange(begin, end)[None] % VOCABULARY
         given = torch.ones_like(ids) if types else None
@@ -311,7 +311,7 @@ def test_short_and_long_responses_have_batches_of_their_own(
 def test_what_does_not_fit_in_memory_waits(gpt2: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_module, "MIN_ACTIVE_BYTES", 0)
     weights = sum(weight.nbytes for weight in gpt2.parameters())
-    room = 2 * weights // (3 * 2 * 32 * 4)  # positions: 3 layers, keys and values of 32 numbers
+    room = 2 * weights // (2 * 2 * 32 * 4)  # positions: 2 layers, keys and values of 32 numbers
     prompts = [[n, *range(2, 90)] for n in range(2, 40)]
     engine, requests = Engine(gpt2), [ask(gpt2, prompt) for prompt in prompts]
     most = 0
@@ -470,7 +470,7 @@ def test_training_changes_what_is_said(gpt2: PreTrainedModel) -> None:
 
 
 def test_the_least_recently_used_goes_first(gpt2: PreTrainedModel) -> None:
-    engine = Engine(gpt2, cache_bytes=3 * 110 * 3 * 2 * 32 * 4)  # three prompts of about 100 tokens
+    engine = Engine(gpt2, cache_bytes=3 * 110 * 2 * 2 * 32 * 4)  # three prompts of about 100 tokens
     prompts = [[number, *PROMPTS[4]] for number in range(4)]
     for prompt in prompts[:3]:
         follow(engine, ask(gpt2, prompt, new=2))
@@ -480,7 +480,7 @@ def test_the_least_recently_used_goes_first(gpt2: PreTrainedModel) -> None:
     for request in again:
         follow(engine, request)
     assert [request.cached_tokens for request in again] == [88, 88]
-    assert engine.caches.nbytes <= 3 * 110 * 3 * 2 * 32 * 4
+    assert engine.caches.nbytes <= 3 * 110 * 2 * 2 * 32 * 4
     lost = ask(gpt2, prompts[1], new=1)
     follow(engine, lost)
     assert lost.cached_tokens == 0
@@ -727,7 +727,7 @@ def test_room_for_a_long_response_is_taken_when_it_is_needed(gpt2: PreTrainedMod
     following = engine.follow(request)
     next(following)
     following.close()
-    assert engine.caches.nbytes <= (30 + 256) * 3 * 2 * 32 * 4
+    assert engine.caches.nbytes <= (30 + 256) * 2 * 2 * 32 * 4
 
 
 def test_the_lean_pass_makes_its_mask_where_the_model_is() -> None:
