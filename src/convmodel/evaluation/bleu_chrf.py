@@ -12,30 +12,19 @@ from convmodel.errors import MissingExtraError
 from convmodel.evaluation.metric import Definition, Formula, Metric, Sums, Topic
 from convmodel.evaluation.word_split import bleu_tokenizer
 
-BLEU = Definition(
-    name="bleu",
-    label="BLEU",
-    topic=Topic.RESPONSES,
-    explanation="runs of words in common with what people said, from 0 to 100",
-    better="higher",
-)
-CHRF = Definition(
-    name="chrf",
-    label="chrF",
-    topic=Topic.RESPONSES,
-    explanation="runs of characters in common with what people said, from 0 to 100",
-    better="higher",
-)
+# fmt: off
+BLEU = Definition(name="bleu", label="BLEU", topic=Topic.RESPONSES, better="higher",
+    explanation="runs of words in common with what people said, from 0 to 100")
+CHRF = Definition(name="chrf", label="chrF", topic=Topic.RESPONSES, better="higher",
+    explanation="runs of characters in common with what people said, from 0 to 100")
+# fmt: on
 
 
 def overlap_metrics(responses: Sequence[str], references: Sequence[str]) -> tuple[list[Metric], dict[str, str]]:
-    """Measures BLEU and chrF of responses, each with one reference.
+    """Measures BLEU and chrF of responses, each with one reference, and returns the signature of each by its name.
 
-    Sources: K. Papineni et al., BLEU (2002); M. Popovic, chrF (2015); M. Post, A Call for Clarity in Reporting BLEU
-    Scores (2018), for signatures.
-
-    Returns:
-        The metrics, from 0 to 100; and the signature of each, which names the settings that make values comparable.
+    A signature has the settings that make values comparable. Sources: K. Papineni et al., BLEU (2002); M. Popovic, chrF
+    (2015); M. Post, A Call for Clarity in Reporting BLEU Scores (2018).
 
     Raises:
         MissingExtraError: If sacrebleu is not installed.

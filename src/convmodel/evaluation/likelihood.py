@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+_LARGEST_EXPONENT = 700.0
+
+
 @dataclass(frozen=True, slots=True)
 class EvaluationResult:
     """A model's likelihood of conversations.
@@ -68,16 +71,7 @@ def evaluate(
     max_length: int | None = None,
     loss_on: LossOn | None = None,
 ) -> EvaluationResult:
-    """Measures a model on conversations, with the window length and the targets that it was trained with.
-
-    Args:
-        hf_model: A causal language model.
-        tokenizer: Its layout.
-        data: The conversations.
-        batch_size: Windows at a time; it changes memory and speed, not the result.
-        max_length: The longest window in tokens; by default the one that the model was trained with.
-        loss_on: Whose turns are targets; by default those that the model was trained on.
-    """
+    """Measures a model on conversations, by default with the window length and the targets of its training."""
     layout = tokenizer.layout
     windows = prepare_windows(
         data,
@@ -96,14 +90,9 @@ def evaluate_windows(
     batch_size: int = BATCH_SIZE,
     progress: Callable[[int], None] | None = None,
 ) -> EvaluationResult:
-    """Measures a model on encoded conversations.
+    """Measures a model on encoded conversations; calls `progress` after each batch with its number of windows.
 
-    Args:
-        hf_model: A causal language model; its mode does not change.
-        tokenizer: The layout that the windows were encoded with.
-        data: The windows.
-        batch_size: Windows at a time; it changes memory and speed, not the result.
-        progress: Called after each batch with the number of windows in it.
+    The batch size changes memory and speed, not the result. The model's mode does not change.
     """
     if batch_size < 1:
         raise ConfigError(f"batch_size is {batch_size}: it must be at least 1")
@@ -143,6 +132,3 @@ def _result(
         cut=summary.cut,
         skipped=summary.skipped,
     )
-
-
-_LARGEST_EXPONENT = 700.0

@@ -5,7 +5,8 @@ Owns: what each of these metrics is. `docs/evaluation.md` has the formulas and t
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
+from itertools import chain
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -18,106 +19,52 @@ from convmodel.layout.tokenizer import ConversationTokenizer
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+Key = TypeVar("Key", str, int)
+
 DEEPEST = 12
 """Turns with higher numbers are shown together, since few conversations have them."""
 
+# fmt: off
 LIKELIHOOD: tuple[Ratio[TurnStatistics], ...] = (
-    Ratio(
-        name="perplexity",
-        label="perplexity",
-        topic=Topic.PREDICTION,
+    Ratio(name="perplexity", label="perplexity", topic=Topic.PREDICTION, better="lower", per_token=True,
         explanation="among how many equally likely tokens it would be as unsure; lower is better, and only models of "
         "one vocabulary compare",
-        better="lower",
-        per_token=True,
-        above=lambda turn: turn.nats,
-        below=lambda turn: turn.tokens,
-        transform=np.exp,
-    ),
-    Ratio(
-        name="loss",
-        label="loss, nats per token",
-        topic=Topic.PREDICTION,  # without an explanation, because perplexity says the same
-        better="lower",
-        per_token=True,
-        above=lambda turn: turn.nats,
-        below=lambda turn: turn.tokens,
-    ),
-    Ratio(
-        name="bits_per_byte",
-        label="bits per byte",
-        topic=Topic.PREDICTION,
+        above=lambda turn: turn.nats, below=lambda turn: turn.tokens, transform=np.exp),
+    # Without an explanation, because perplexity says the same.
+    Ratio(name="loss", label="loss, nats per token", topic=Topic.PREDICTION, better="lower", per_token=True,
+        above=lambda turn: turn.nats, below=lambda turn: turn.tokens),
+    Ratio(name="bits_per_byte", label="bits per byte", topic=Topic.PREDICTION, better="lower",
         explanation="how many bits it needs to encode a byte of text; lower is better, and any two models compare",
-        better="lower",
-        above=lambda turn: turn.text_nats / math.log(2),
-        below=lambda turn: turn.text_bytes,
-    ),
-    Ratio(
-        name="token_accuracy",
-        label="token accuracy",
-        topic=Topic.PREDICTION,
-        explanation="how often the token that it finds likeliest is the right one",
-        better="higher",
-        percent=True,
-        per_token=True,
-        above=lambda turn: turn.correct,
-        below=lambda turn: turn.tokens,
-    ),
-    Ratio(
-        name="stop_probability",
-        label="p(end) where turns end",
-        topic=Topic.TURN_ENDS,
+        above=lambda turn: turn.text_nats / math.log(2), below=lambda turn: turn.text_bytes),
+    Ratio(name="token_accuracy", label="token accuracy", topic=Topic.PREDICTION, better="higher", percent=True,
+        explanation="how often the token that it finds likeliest is the right one", per_token=True,
+        above=lambda turn: turn.correct, below=lambda turn: turn.tokens),
+    Ratio(name="stop_probability", label="p(end) where turns end", topic=Topic.TURN_ENDS, better="higher", percent=True,
         explanation="how sure it is of the end where people ended their turns; higher is better",
-        better="higher",
-        percent=True,
-        above=lambda turn: turn.stop,
-        below=lambda turn: turn.closed,
-    ),
-    Ratio(
-        name="false_stop_rate",
-        label="p(end) inside turns",
-        topic=Topic.TURN_ENDS,
-        explanation="how sure it is of an end, at each token, where people continued; lower is better",
-        better="lower",
-        percent=True,
-        per_token=True,
-        above=lambda turn: turn.false_stop,
-        below=lambda turn: turn.text_tokens,
-    ),
-    Ratio(
-        name="ended_early",
-        label="turns that would end early",
-        topic=Topic.TURN_ENDS,
+        above=lambda turn: turn.stop, below=lambda turn: turn.closed),
+    Ratio(name="false_stop_rate", label="p(end) inside turns", topic=Topic.TURN_ENDS, better="lower", percent=True,
+        explanation="how sure it is of an end, at each token, where people continued; lower is better", per_token=True,
+        above=lambda turn: turn.false_stop, below=lambda turn: turn.text_tokens),
+    Ratio(name="ended_early", label="turns that would end early", topic=Topic.TURN_ENDS, better="lower", percent=True,
         explanation="how many turns it would have ended too early, drawing at random; lower is better",
-        better="lower",
-        percent=True,
-        above=lambda turn: turn.ended_early,
-    ),
+        above=lambda turn: turn.ended_early),
 )
+# fmt: on
 
 
 def _hits(count: int, explanation: str, prefix: str = "", suffix: str = "") -> Ratio[int]:
     return Ratio(
-        name=f"{prefix}hits_at_{count}",
-        label=f"next turn hits@{count}{suffix}",
-        topic=Topic.NEXT_TURNS,
-        explanation=explanation,
-        better="higher",
-        percent=True,
-        above=lambda rank: rank <= count,
-    )
+        name=f"{prefix}hits_at_{count}", label=f"next turn hits@{count}{suffix}", topic=Topic.NEXT_TURNS,
+        explanation=explanation, better="higher", percent=True, above=lambda rank: rank <= count,
+    )  # fmt: skip
 
 
 def _mrr(explanation: str, prefix: str = "", suffix: str = "") -> Ratio[int]:
     """Declares the mean reciprocal rank. Source: E. Voorhees, The TREC-8 Question Answering Track (1999)."""
     return Ratio(
-        name=f"{prefix}mrr",
-        label=f"next turn MRR{suffix}",
-        topic=Topic.NEXT_TURNS,
-        explanation=explanation,
-        better="higher",
-        above=lambda rank: 1 / rank,
-    )
+        name=f"{prefix}mrr", label=f"next turn MRR{suffix}", topic=Topic.NEXT_TURNS, explanation=explanation,
+        better="higher", above=lambda rank: 1 / rank,
+    )  # fmt: skip
 
 
 _GAIN = ("gain_", " (context's gain)")
@@ -144,23 +91,25 @@ def likelihood_metrics(conversations: Iterable[Sequence[TurnStatistics]]) -> lis
 
 def metrics_by_speaker(conversations: Sequence[ConversationStatistics]) -> dict[str, list[Metric]]:
     """Measures the turns of each speaker, in the order in which they first speak."""
-    speakers = dict.fromkeys(turn.speaker for conversation in conversations for turn in conversation.turns)
-    return {
-        speaker: likelihood_metrics([turn for turn in each.turns if turn.speaker == speaker] for each in conversations)
-        for speaker in speakers
-    }
+    return _by(lambda turn: turn.speaker, conversations)
 
 
 def metrics_by_depth(
     conversations: Sequence[ConversationStatistics], deepest: int = DEEPEST
 ) -> dict[str, list[Metric]]:
     """Measures the first turns, the second ones, ...; those after the deepest together, such as `13+`."""
-    depths = sorted({min(turn.number, deepest + 1) for each in conversations for turn in each.turns})
+    metrics = _by(lambda turn: min(turn.number, deepest + 1), conversations)
+    return {f"{depth}+" if depth > deepest else f"{depth}": metrics[depth] for depth in sorted(metrics)}
+
+
+def _by(
+    key: Callable[[TurnStatistics], Key], conversations: Sequence[ConversationStatistics]
+) -> dict[Key, list[Metric]]:
+    """Measures the turns of each key, in the order in which the keys first occur."""
+    all_turns = [conversation.turns for conversation in conversations]
     return {
-        f"{depth}+" if depth > deepest else f"{depth}": likelihood_metrics(
-            [turn for turn in each.turns if min(turn.number, deepest + 1) == depth] for each in conversations
-        )
-        for depth in depths
+        value: likelihood_metrics([turn for turn in turns if key(turn) == value] for turns in all_turns)
+        for value in dict.fromkeys(map(key, chain.from_iterable(all_turns)))
     }
 
 
@@ -171,40 +120,34 @@ def next_turn_metrics(
     *,
     distractors: int,
     seed: int = 0,
-    progress: Callable[[int], None] = lambda _: None,
 ) -> list[Metric]:
     """Measures how well a model tells each conversation's last turn from those of other conversations.
 
     Candidates are ranked by ln p(turn | context) per token, and by how much the context adds: ln p(turn | context)
     - ln p(turn). A tie counts against the model.
 
-    Args:
-        hf_model: The model.
-        tokenizer: Its layout.
-        conversations: Those of one turn have no next turn and do not count.
-        distractors: How many turns of others; fewer where there are not so many. None equals the true turn.
-        seed: Seeds their choice, which does not depend on the order of the conversations.
-        progress: Called with the number of conversations done.
+    Conversations of one turn do not count. The distractors are turns of other conversations, fewer where there are not
+    so many; their choice does not depend on the order of the conversations.
 
     Raises:
         ConfigError: If there are no distractors.
         ConversationError: If all conversations end alike.
     """
-    candidates, _ = measure_next_turns(hf_model, tokenizer, conversations, distractors, seed, progress)
+    candidates, _ = measure_next_turns(hf_model, tokenizer, conversations, distractors, seed)
     rows = iter(candidates)
     by_token: list[list[int]] = []  # ranks: one for each conversation that has a next turn
     by_gain: list[list[int]] = []
     for conversation in conversations:
         joined = conversation if tokenizer.layout.use_token_types else conversation.joined()
         row = next(rows) if has_next_turn(joined) else []
-        by_token.append(_rank([given / tokens for given, _, tokens in row]))
-        by_gain.append(_rank([given - alone for given, alone, _ in row]))
-    most = max(map(len, candidates))
+        by_token.append(_rank([with_context / tokens for with_context, _, tokens in row]))
+        by_gain.append(_rank([with_context - alone for with_context, alone, _ in row]))
+    largest = max(map(len, candidates))
     return [
         definition.measure(ranks)
         for ranks, definitions in ((by_token, RANKED_BY_TOKEN), (by_gain, RANKED_BY_GAIN))
         for count, definition in definitions.items()
-        if count < most
+        if count < largest
     ]
 
 

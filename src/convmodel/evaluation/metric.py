@@ -43,13 +43,10 @@ class Topic(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A value with the interval that 95 % of the resamples lie in.
+    """A value with the interval that 95 % of the resamples lie in, and the number of conversations that it rests on.
 
-    Attributes:
-        value: Over all conversations; NaN where nothing was measured.
-        low: The lower end; NaN where there are fewer than two conversations, or the metric has no interval.
-        high: The upper end.
-        conversations: How many it rests on.
+    The value is NaN where nothing was measured; the interval, where there are fewer than two conversations, or the
+    metric has none.
     """
 
     value: float
@@ -66,37 +63,26 @@ class Estimate:
 class Definition:
     """What a metric is: all that a report needs to show and compare its values.
 
-    Attributes:
-        name: Its key in JSON.
-        label: Its name for readers, with the unit if it has one.
-        topic: The section of a report that shows it.
-        explanation: What it means, for somebody who reads it for the first time. Without one, it is not part of reports
-            and verdicts, but of JSON and of the terminal's table.
-        better: Whether a lower or a higher value is better; `neither` where it only describes, and is not compared.
-        percent: Whether its values are shares, shown in percent.
-        per_token: Whether its values depend on the vocabulary, so that only models of the same one are compared.
-        resampled: Whether it has an interval. A count of distinct things has none: whatever is drawn twice is not
-            distinct, so each resample is too low.
+    A metric without an explanation is not part of reports and verdicts, but of JSON and of the terminal's table. A
+    count of distinct things is not resampled: what is drawn twice is not distinct, so each resample would be too low.
     """
 
-    name: str
-    label: str
+    name: str  # its key in JSON
+    label: str  # its name for readers, with the unit if it has one
     topic: Topic
-    explanation: str = ""
-    better: Literal["lower", "higher", "neither"] = "neither"
-    percent: bool = False
-    per_token: bool = False
-    resampled: bool = True
+    explanation: str = ""  # what it means, for somebody who reads it for the first time
+    better: Literal["lower", "higher", "neither"] = "neither"  # neither: it only describes, and is not compared
+    percent: bool = False  # whether its values are shares, shown in percent
+    per_token: bool = False  # whether its values depend on the vocabulary: only models of the same one are compared
+    resampled: bool = True  # whether it has an interval
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ratio(Definition, Generic[Item]):
     """A metric that is one sum over items divided by another, such as a loss.
 
-    Attributes:
-        above: What an item adds to the numerator.
-        below: What it adds to the denominator; by default 1, which makes the metric a mean.
-        transform: Applied to the ratio.
+    `above` and `below` are what an item adds to the numerator and to the denominator, by default 1, which makes the
+    metric a mean. `transform` is applied to the ratio.
 
     Example:
         >>> loss = Ratio[tuple[float, int]](name="loss", label="nats per token", topic=Topic.PREDICTION,
@@ -111,10 +97,10 @@ class Ratio(Definition, Generic[Item]):
 
     def measure(self, conversations: Iterable[Iterable[Item]]) -> "Metric":
         """Sums up the items of each conversation."""
-        rows = [
-            (math.fsum(map(self.above, items)), math.fsum(map(self.below, items))) for items in map(list, conversations)
+        sums = [
+            [math.fsum(map(part, items)) for part in (self.above, self.below)] for items in map(list, conversations)
         ]
-        return Metric(self, np.array(rows, np.float64).reshape(-1, 2), self._formula)
+        return Metric(self, np.array(sums, np.float64).reshape(-1, 2), self._formula)
 
     def _formula(self, sums: Sums) -> Sums:
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
@@ -123,12 +109,9 @@ class Ratio(Definition, Generic[Item]):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Metric:
-    """A metric of one model: its definition, and the sums that it is made of.
+    """A metric of one model: its definition, and the sums that its formula makes values of.
 
-    Attributes:
-        definition: What it is.
-        rows: The sums, of shape (conversations, columns); a row of zeros is a conversation without anything to count.
-        formula: Makes values of sums.
+    The rows have the shape (conversations, columns); one of zeros is a conversation without anything to count.
     """
 
     definition: Definition
@@ -180,13 +163,8 @@ Verdict: TypeAlias = Literal["better", "worse", "different", "none"]
 class Difference:
     """How much a metric of one model differs from that of another, on conversations that both were measured on.
 
-    Attributes:
-        definition: The metric.
-        first: The first model's value.
-        second: The second model's value.
-        difference: The second less the first, with its interval.
-        verdict: `better` or `worse` (the second model, where the interval leaves 0 out), `none`, or `different` where
-            neither direction is better.
+    The difference is the second value less the first. Where its interval leaves 0 out, the verdict on the second model
+    is `better` or `worse`, or `different` where neither direction is better; else it is `none`.
     """
 
     definition: Definition
@@ -226,15 +204,13 @@ def compare_metrics(first: Metric, second: Metric, seed: int = 0) -> Difference:
     if first.name != second.name or len(first.rows) != len(second.rows):
         raise ConfigError(f"{first.name} and {second.name} are not metrics of the same conversations")
     both = first.is_measured & second.is_measured
-    rows, other_rows = first.rows[both], second.rows[both]
-    columns = rows.shape[1]
+    rows, columns = np.concatenate([first.rows, second.rows], axis=1)[both], first.rows.shape[1]
     low, high = _NO_INTERVAL
     if first.definition.resampled and second.definition.resampled:
         low, high = _percentiles(
-            second.formula(sums[:, columns:]) - first.formula(sums[:, :columns])
-            for sums in _resampled(np.concatenate([rows, other_rows], axis=1), seed)
+            second.formula(sums[:, columns:]) - first.formula(sums[:, :columns]) for sums in _resampled(rows, seed)
         )
-    values = _value(first, rows), _value(second, other_rows)
+    values = _value(first, rows[:, :columns]), _value(second, rows[:, columns:])
     estimate = Estimate(values[1] - values[0], low, high, int(both.sum()))
     return Difference(first.definition, *values, estimate, _verdict(estimate, first.definition.better))
 

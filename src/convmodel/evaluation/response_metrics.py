@@ -6,8 +6,7 @@ copies of the training data in `verbatim_copies`. `docs/evaluation.md` has the f
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from convmodel.conversation import Conversation
 from convmodel.evaluation.metric import Metric, Ratio, Topic
@@ -24,13 +23,7 @@ REPEATED = 3
 class Exchange:
     """A context, what followed it in the data, and what a model responds.
 
-    Attributes:
-        number: Which conversation it is from, counted from 1.
-        context: The turns before.
-        reference: The turn that followed.
-        response: The model's.
-        finish_reason: Why the response ended: `stop` or `length`.
-        tokens: The length of the response.
+    `number` is the conversation's, from 1; `finish_reason` is `stop` or `length`, `tokens` the response's length.
     """
 
     number: int
@@ -40,36 +33,23 @@ class Exchange:
     finish_reason: str = "stop"
     tokens: int = 0
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the fields as JSON has them."""
-        return asdict(self) | {"context": list(self.context.turns)}
-
 
 @dataclass(frozen=True, slots=True)
 class _SplitExchange:
-    """An exchange as words.
-
-    Attributes:
-        exchange: The exchange.
-        response: The words of the response.
-        reference: The words of the reference.
-        context: The words of each turn of the context.
-        new_runs: For each length of `DISTINCT`, how many runs no earlier response has.
-    """
+    """An exchange as words."""
 
     exchange: Exchange
     response: list[str]
     reference: list[str]
-    context: list[list[str]]
-    new_runs: dict[int, int]
+    context: list[list[str]]  # one list per turn
+    new_runs: dict[int, int]  # for each length of `DISTINCT`, how many runs no earlier response has
 
-    def repeated_runs(self) -> int:
-        runs = ngrams(self.response, REPEATED)
-        return len(runs) - len(set(runs))
+    def runs(self, length: int = REPEATED) -> list[tuple[str, ...]]:
+        return ngrams(self.response, length)
 
     def runs_from_context(self) -> int:
         context_runs = {run for turn in self.context for run in ngrams(turn, REPEATED)}
-        return sum(run in context_runs for run in ngrams(self.response, REPEATED))
+        return sum(run in context_runs for run in self.runs())
 
 
 def _distinct(length: int, explanation: str) -> Ratio[_SplitExchange]:
@@ -78,88 +58,43 @@ def _distinct(length: int, explanation: str) -> Ratio[_SplitExchange]:
     Source: J. Li et al., A Diversity-Promoting Objective Function for Neural Conversation Models (2016), section 5.1.
     """
     return Ratio(
-        name=f"distinct_{length}",
-        label=f"distinct-{length}",
-        topic=Topic.RESPONSES,
-        explanation=explanation,
-        better="higher",
-        percent=True,
-        resampled=False,
-        above=lambda exchange: exchange.new_runs[length],
-        below=lambda exchange: len(ngrams(exchange.response, length)),
-    )
+        name=f"distinct_{length}", label=f"distinct-{length}", topic=Topic.RESPONSES, explanation=explanation,
+        better="higher", percent=True, resampled=False, above=lambda exchange: exchange.new_runs[length],
+        below=lambda exchange: len(exchange.runs(length)),
+    )  # fmt: skip
 
 
+# fmt: off
 RESPONSES: tuple[Ratio[_SplitExchange], ...] = (
-    Ratio(
-        name="f1",
-        label="words shared with the reference (F1)",
-        topic=Topic.RESPONSES,
+    Ratio(name="f1", label="words shared with the reference (F1)", topic=Topic.RESPONSES, better="higher", percent=True,
         explanation="words that a response has in common with what people said; there are many good responses, so even "
         "people score low",
-        better="higher",
-        percent=True,
-        above=lambda exchange: unigram_f1(exchange.response, exchange.reference),
-    ),
+        above=lambda exchange: unigram_f1(exchange.response, exchange.reference)),
     _distinct(1, "how many of all its words are different ones; dull models use the same words again and again"),
     _distinct(2, "the same for pairs of words"),
     _distinct(3, "the same for three words in a row"),
-    Ratio(  # source: S. Welleck et al., Neural Text Generation with Unlikelihood Training (2020), equation 10
-        name="repeats_itself",
-        label="repetition within a response",
-        topic=Topic.RESPONSES,
-        explanation="three words in a row that the same response had before",
-        better="lower",
-        percent=True,
-        above=lambda exchange: exchange.repeated_runs(),
-        below=lambda exchange: len(ngrams(exchange.response, REPEATED)),
-    ),
-    Ratio(
-        name="repeats_context",
-        label="repetition of the context",
-        topic=Topic.RESPONSES,
-        explanation="three words in a row that the conversation had before",
-        better="lower",
-        percent=True,
-        above=lambda exchange: exchange.runs_from_context(),
-        below=lambda exchange: len(ngrams(exchange.response, REPEATED)),
-    ),
-    Ratio(
-        name="said_before",
-        label="whole turns said again",
-        topic=Topic.RESPONSES,
+    # Source: S. Welleck et al., Neural Text Generation with Unlikelihood Training (2020), equation 10.
+    Ratio(name="repeats_itself", label="repetition within a response", topic=Topic.RESPONSES, better="lower",
+        explanation="three words in a row that the same response had before", percent=True,
+        above=lambda exchange: len(exchange.runs()) - len(set(exchange.runs())),
+        below=lambda exchange: len(exchange.runs())),
+    Ratio(name="repeats_context", label="repetition of the context", topic=Topic.RESPONSES, better="lower",
+        explanation="three words in a row that the conversation had before", percent=True,
+        above=lambda exchange: exchange.runs_from_context(), below=lambda exchange: len(exchange.runs())),
+    Ratio(name="said_before", label="repeated turns", topic=Topic.RESPONSES, better="lower", percent=True,
         explanation="responses that repeat a turn of the conversation, word for word",
-        better="lower",
-        percent=True,
-        above=lambda exchange: bool(exchange.response) and exchange.response in exchange.context,
-    ),
-    Ratio(
-        name="length",
-        label="length / reference",
-        topic=Topic.RESPONSES,
+        above=lambda exchange: bool(exchange.response) and exchange.response in exchange.context),
+    Ratio(name="length", label="length / reference", topic=Topic.RESPONSES,
         explanation="how long its responses are, compared with those of people; 1 is as long",
-        above=lambda exchange: len(exchange.response),
-        below=lambda exchange: len(exchange.reference),
-    ),
-    Ratio(
-        name="runaway",
-        label="cut off at the limit",
-        topic=Topic.RESPONSES,
+        above=lambda exchange: len(exchange.response), below=lambda exchange: len(exchange.reference)),
+    Ratio(name="runaway", label="cut off at the limit", topic=Topic.RESPONSES, better="lower", percent=True,
         explanation="responses that it did not end by itself",
-        better="lower",
-        percent=True,
-        above=lambda exchange: exchange.exchange.finish_reason == "length",
-    ),
-    Ratio(
-        name="empty",
-        label="empty",
-        topic=Topic.RESPONSES,
+        above=lambda exchange: exchange.exchange.finish_reason == "length"),
+    Ratio(name="empty", label="empty", topic=Topic.RESPONSES, better="lower", percent=True,
         explanation="responses without any text",
-        better="lower",
-        percent=True,
-        above=lambda exchange: not exchange.exchange.response.strip(),
-    ),
+        above=lambda exchange: not exchange.exchange.response.strip()),
 )
+# fmt: on
 
 
 def response_metrics(exchanges: Sequence[Exchange]) -> list[Metric]:
@@ -172,12 +107,11 @@ def _split(exchanges: Sequence[Exchange]) -> list[_SplitExchange]:
     split = []
     known: dict[int, set[tuple[str, ...]]] = {length: set() for length in DISTINCT}
     for exchange in exchanges:
-        response = words(exchange.response)
-        new_runs = {}
-        for length in DISTINCT:
-            new = {*ngrams(response, length)} - known[length]
-            new_runs[length] = len(new)
-            known[length] |= new
+        response, new_runs = words(exchange.response), {}
+        for length, known_runs in known.items():
+            before = len(known_runs)
+            known_runs.update(ngrams(response, length))
+            new_runs[length] = len(known_runs) - before
         context = [words(turn) for turn in exchange.context.turns]
         split.append(_SplitExchange(exchange, response, words(exchange.reference), context, new_runs))
     return split

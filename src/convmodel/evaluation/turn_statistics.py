@@ -34,34 +34,19 @@ Array: TypeAlias = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class TurnStatistics:
-    """Sums over the targets of one supervised turn.
+    """Sums over the targets of one supervised turn."""
 
-    Attributes:
-        number: Its place in the conversation, from 1; pinned turns do not count.
-        speaker: Its speaker.
-        text_bytes: UTF-8 bytes of its text.
-        tokens: Its targets: its tokens and, unless the turn was cut, the separator that closes it.
-        nats: The sum of their -ln p.
-        text_nats: The same without the separator.
-        correct: How many targets the model finds likelier than any other token.
-        closed: 1 if its end is a target, else 0.
-        stop: p(separator) at the end; 0 if that is not a target.
-        false_stop: The sum of p(separator) at all its other targets, where the turn continues.
-        ended_early: The probability that a separator drawn at one of these would have ended it before its end:
-            1 - the product of 1 - p(separator).
-    """
-
-    number: int
+    number: int  # its place in the conversation, from 1; pinned turns do not count
     speaker: str
-    text_bytes: int
-    tokens: float
-    nats: float
-    text_nats: float
-    correct: float
-    closed: float
-    stop: float
-    false_stop: float
-    ended_early: float
+    text_bytes: int  # UTF-8 bytes of its text
+    tokens: float  # its targets: its tokens and, unless the turn was cut, the separator that closes it
+    nats: float  # the sum of their -ln p
+    text_nats: float  # the same without the separator
+    correct: float  # how many targets the model finds likelier than any other token
+    closed: float  # 1 if its end is a target, else 0
+    stop: float  # p(separator) at the end; 0 if that is not a target
+    false_stop: float  # the sum of p(separator) at all its other targets, where the turn continues
+    ended_early: float  # the probability that sampling ends it at one of these: 1 - the product of 1 - p(separator)
 
     @property
     def text_tokens(self) -> float:
@@ -69,55 +54,27 @@ class TurnStatistics:
         return self.tokens - self.closed
 
 
-def _zeros() -> Array:
-    return np.zeros(BINS)
+CALIBRATION = ("targets", "probability", "ends")
+"""The rows of a calibration: how many targets are in each tenth of p(separator), the sum of their p(separator), and how
+many of them are separators. Calibrations of parts add up to that of the whole."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Calibration:
-    """How sure a model is of ends, and how often it is right: a value for each tenth of p(separator).
-
-    Attributes:
-        targets: How many targets are in each tenth.
-        probability: The sum of their p(separator).
-        ends: How many of them are separators.
-    """
-
-    targets: Array = field(default_factory=_zeros)
-    probability: Array = field(default_factory=_zeros)
-    ends: Array = field(default_factory=_zeros)
-
-    @classmethod
-    def of(cls, stop: Array, is_end: npt.NDArray[np.bool_]) -> "Calibration":
-        """Sorts targets by p(separator)."""
-        tenth = np.minimum((stop * BINS).astype(int), BINS - 1)
-
-        def per_tenth(values: Array) -> Array:
-            return np.bincount(tenth, weights=values, minlength=BINS).astype(np.float64)
-
-        return cls(per_tenth(np.ones_like(stop)), per_tenth(stop), per_tenth(is_end.astype(np.float64)))
-
-    def __add__(self, other: "Calibration") -> "Calibration":
-        return Calibration(self.targets + other.targets, self.probability + other.probability, self.ends + other.ends)
-
-    def to_dict(self) -> dict[str, list[float]]:
-        """Returns the fields as JSON has them."""
-        return {"targets": self.targets.tolist(), "probability": self.probability.tolist(), "ends": self.ends.tolist()}
+def calibrate(stop: Array, is_end: npt.NDArray[np.bool_]) -> Array:
+    """Sorts targets by p(separator), and returns their calibration, of shape (3, `BINS`)."""
+    tenth = np.minimum((stop * BINS).astype(int), BINS - 1)
+    return np.stack([np.bincount(tenth, values, BINS) for values in (np.ones_like(stop), stop, is_end)])
 
 
 @dataclass(slots=True, eq=False)
 class ConversationStatistics:
-    """What was measured of one conversation.
+    """What was measured of one conversation, in the form that the model reads.
 
-    Attributes:
-        conversation: The conversation, in the form that the model reads.
-        turns: Its supervised turns; none if it has none or could not be used.
-        calibration: How sure the model is of ends.
+    It has no turns if none is supervised, or if it could not be used.
     """
 
     conversation: Conversation
     turns: list[TurnStatistics] = field(default_factory=list)
-    calibration: Calibration = field(default_factory=Calibration)
+    calibration: Array = field(default_factory=lambda: np.zeros((len(CALIBRATION), BINS)))
 
     @property
     def nats(self) -> float:
@@ -132,13 +89,7 @@ class ConversationStatistics:
 
 @dataclass(frozen=True, slots=True)
 class CorpusStatistics:
-    """What was measured of all conversations, in their order.
-
-    Attributes:
-        conversations: An entry for every conversation.
-        summary: What was left out.
-        windows: How many windows the conversations make.
-    """
+    """What was measured of all conversations, in their order, what was left out, and how many windows they make."""
 
     conversations: list[ConversationStatistics]
     summary: EncodingSummary
@@ -157,14 +108,8 @@ def measure_turns(
 ) -> CorpusStatistics:
     """Measures a model on each turn of each conversation.
 
-    Args:
-        hf_model: A causal language model; its mode does not change.
-        tokenizer: Its layout.
-        conversations: Read once, and only some are in memory at a time.
-        max_length: The longest window.
-        loss_on: Whose turns are supervised.
-        batch_size: Windows at a time; it changes memory and speed, not the result.
-        on_error: Whether a conversation that cannot be laid out is an error, or left out and counted.
+    The conversations are read once, and only some are in memory at a time. With `on_error`, one that cannot be laid out
+    is an error, or left out and counted.
 
     Raises:
         ConfigError: If `batch_size` is less than 1.
@@ -194,17 +139,11 @@ def measure_turns(
 
 
 class _TargetStatistics(NamedTuple):
-    """What is measured of targets, in tensors or arrays of shape (targets,).
+    """What is measured of targets, in tensors or arrays of shape (targets,)."""
 
-    Attributes:
-        nats: -ln p of each target.
-        correct: 1 if it is the likeliest token, else 0.
-        stop: p(separator) in its place.
-    """
-
-    nats: Any
-    correct: Any
-    stop: Any
+    nats: Any  # -ln p of each target
+    correct: Any  # 1 if it is the likeliest token, else 0
+    stop: Any  # p(separator) in its place
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -287,4 +226,4 @@ def _add(job: _Job, targets: _TargetStatistics, is_end: npt.NDArray[np.bool_]) -
                 **{name: float(column[place]) for name, column in columns.items()},
             )
         )
-    job.statistics.calibration += Calibration.of(targets.stop, is_end)
+    job.statistics.calibration += calibrate(targets.stop, is_end)

@@ -4,8 +4,8 @@ Owns: what a copy is, and finding copies in one pass over training data of any s
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from convmodel.conversation import Conversation
 from convmodel.evaluation.metric import Metric, Ratio, Topic
@@ -23,17 +23,11 @@ LONG_CHARACTERS = 20
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """What a response has from the training data.
-
-    Attributes:
-        kind: `whole` where it equals a training turn, `part` where they share a long run of words.
-        response: The response.
-        source: The first such training turn.
-    """
+    """A response that equals a training turn (`whole`) or shares a long run of words with it (`part`)."""
 
     kind: Literal["whole", "part"]
     response: str
-    source: str
+    source: str  # the first such training turn
 
 
 def find_copies(responses: Sequence[str], training: Iterable[Conversation]) -> list[Copy | None]:
@@ -74,35 +68,26 @@ def _long_runs(response: Sequence[str]) -> list[tuple[str, ...]]:
     return ngrams(response, LONG_CHARACTERS if is_unspaced(response) else LONG)
 
 
-def _declare(prefix: str, texts: str, whole: str, any_kind: str, **options: Any) -> tuple[Ratio[Copy | None], ...]:
-    options |= {"topic": Topic.COPIES, "percent": True}
-    return (
-        Ratio(
-            name=f"{prefix}copied_whole",
-            label=f"{texts} copied whole",
-            explanation=whole,
-            above=lambda copy: copy is not None and copy.kind == "whole",
-            **options,
-        ),
-        Ratio(
-            name=f"{prefix}copied",
-            label=f"{texts} copied at least in part",
-            explanation=any_kind,
-            above=lambda copy: copy is not None,
-            **options,
-        ),
-    )
-
-
-RESPONSE_COPIES = _declare(
-    "",
-    "responses",
-    "responses that equal a turn of the training data, word for word",
-    "these, and responses with a long run of words from it",
-    better="lower",
+# fmt: off
+RESPONSE_COPIES: tuple[Ratio[Copy | None], ...] = (
+    Ratio(name="copied_whole", label="responses copied whole", topic=Topic.COPIES, better="lower", percent=True,
+        explanation="responses that equal a turn of the training data, word for word",
+        above=lambda copy: copy is not None and copy.kind == "whole"),
+    Ratio(name="copied", label="responses copied at least in part", topic=Topic.COPIES, better="lower", percent=True,
+        explanation="these, and responses with a long run of words from it", above=lambda copy: copy is not None),
 )
+# fmt: on
 
-REFERENCE_COPIES = _declare("references_", "references", *["the same of what people said, for comparison"] * 2)
+REFERENCE_COPIES = tuple(
+    replace(
+        definition,
+        name=f"references_{definition.name}",
+        label=definition.label.replace("responses", "references"),
+        explanation="the same of what people said, for comparison",
+        better="neither",
+    )
+    for definition in RESPONSE_COPIES
+)
 """The same of the data, which no model can make better or worse."""
 
 

@@ -17,50 +17,29 @@ from convmodel.files.json_lines import append_line
 
 @dataclass(frozen=True, slots=True)
 class Vote:
-    """Which of two responses somebody prefers.
-
-    Attributes:
-        context: The turns before.
-        models: The names of the two models.
-        responses: The response of each model.
-        winner: The name of the better model; None for neither.
-        at: The time of the vote in UTC; empty if unknown.
-    """
+    """Which of two responses somebody prefers."""
 
     context: Sequence[str]
     models: Sequence[str]
     responses: Sequence[str]
-    winner: str | None
-    at: str = ""
+    winner: str | None  # the name of the better model; None for neither
+    at: str = ""  # the time in UTC; empty if unknown
 
 
 @dataclass(frozen=True, slots=True)
 class Wins:
-    """How often the second of two models won.
-
-    Attributes:
-        wins: Votes for the second model.
-        losses: Votes for the first.
-        neither: Votes for neither.
-        rate: wins / (wins + losses); NaN without any.
-        low: The lower end of the rate's 95 % interval.
-        high: The upper end.
-    """
+    """How often the second of two models won, with the 95 % interval of the rate."""
 
     wins: int
     losses: int
     neither: int
-    rate: float
+    rate: float  # wins / (wins + losses); NaN without any
     low: float
     high: float
 
 
 def add_vote(path: str | os.PathLike[str], vote: Vote) -> None:
-    """Appends a vote to a file.
-
-    Raises:
-        SaveError: If the file cannot be written.
-    """
+    """Appends a vote to a file."""
     append_line(path, asdict(vote), fix="choose another --votes")
 
 

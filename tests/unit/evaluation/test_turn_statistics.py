@@ -13,10 +13,10 @@ from convmodel import Conversation, ConversationModel
 from convmodel.errors import ConfigError, ConversationError
 from convmodel.evaluation.likelihood import likelihood_of
 from convmodel.evaluation.turn_statistics import (
-    Calibration,
     ConversationStatistics,
     CorpusStatistics,
     TurnStatistics,
+    calibrate,
     measure_turns,
 )
 
@@ -106,8 +106,7 @@ def test_they_add_up_to_what_evaluate_says(model: ConversationModel) -> None:
 def test_the_batch_size_does_not_matter(model: ConversationModel, options: dict[str, int]) -> None:
     for one, other in zip(measure(model, **options).conversations, measure(model).conversations, strict=True):
         assert_same(one.turns, other.turns)
-        for name, values in one.calibration.to_dict().items():
-            assert values == pytest.approx(other.calibration.to_dict()[name], rel=1e-5)
+        assert one.calibration == pytest.approx(other.calibration, rel=1e-5)
 
 
 def test_the_order_does_not_matter(model: ConversationModel) -> None:
@@ -143,8 +142,8 @@ def test_a_turn_that_was_cut_has_no_end(model: ConversationModel) -> None:
     assert (turn.tokens, turn.closed, turn.stop) == (127, False, 0.0)
     assert turn.text_nats == turn.nats
     assert 0 < turn.text_bytes < 60 * 21
-    assert found.calibration.targets.sum() == 127
-    assert found.calibration.ends.sum() == 0
+    targets, _, ends = found.calibration
+    assert (targets.sum(), ends.sum()) == (127, 0)
 
 
 def test_pinned_turns_do_not_count_as_turns() -> None:
@@ -173,10 +172,10 @@ def test_turns_of_one_speaker_in_a_row_are_one_where_there_are_no_types(byteleve
 def test_the_tenths_hold_every_target_once(model: ConversationModel) -> None:
     for conversation in measure(model).conversations:
         turns = conversation.turns
-        calibration = conversation.calibration
-        assert calibration.targets.sum() == sum(turn.tokens for turn in turns)
-        assert calibration.ends.sum() == len(turns)
-        assert calibration.probability.sum() == pytest.approx(sum(turn.stop + turn.false_stop for turn in turns))
+        targets, probability, ends = conversation.calibration
+        assert targets.sum() == sum(turn.tokens for turn in turns)
+        assert ends.sum() == len(turns)
+        assert probability.sum() == pytest.approx(sum(turn.stop + turn.false_stop for turn in turns))
 
 
 def test_a_certain_end_is_in_the_last_tenth(model: ConversationModel) -> None:
@@ -189,8 +188,7 @@ def test_a_certain_end_is_in_the_last_tenth(model: ConversationModel) -> None:
 
     hook.remove()
     tokens = sum(turn.tokens for turn in found.turns)
-    last = {name: values[-1] for name, values in found.calibration.to_dict().items()}
-    assert last == {"targets": tokens, "probability": tokens, "ends": 2}
+    assert found.calibration[:, -1].tolist() == [tokens, tokens, 2]
     assert [turn.ended_early for turn in found.turns] == [1.0, 1.0]
     assert [turn.stop for turn in found.turns] == [1.0, 1.0]
     assert sum(turn.correct for turn in found.turns) == 2
@@ -217,9 +215,9 @@ def test_what_makes_no_sense_is_refused(
 
 
 def test_calibration_sorts_targets_by_tenths_and_adds_up() -> None:
-    first = Calibration.of(np.array([0.05, 0.19, 0.11, 1.0]), np.array([False, True, False, True]))
-    both = first + Calibration.of(np.array([0.5]), np.array([False]))
+    first = calibrate(np.array([0.05, 0.19, 0.11, 1.0]), np.array([False, True, False, True]))
+    targets, probability, ends = first + calibrate(np.array([0.5]), np.array([False]))
 
-    assert both.targets.tolist() == [1, 2, 0, 0, 0, 1, 0, 0, 0, 1]
-    assert both.probability.tolist() == pytest.approx([0.05, 0.3, 0, 0, 0, 0.5, 0, 0, 0, 1])
-    assert both.ends.tolist() == [0, 1, 0, 0, 0, 0, 0, 0, 0, 1]
+    assert targets.tolist() == [1, 2, 0, 0, 0, 1, 0, 0, 0, 1]
+    assert probability.tolist() == pytest.approx([0.05, 0.3, 0, 0, 0, 0.5, 0, 0, 0, 1])
+    assert ends.tolist() == [0, 1, 0, 0, 0, 0, 0, 0, 0, 1]

@@ -23,7 +23,7 @@ from convmodel.evaluation.likelihood_metrics import (
 )
 from convmodel.evaluation.metric import Metric, Ratio, Topic
 from convmodel.evaluation.response_metrics import Exchange, response_metrics
-from convmodel.evaluation.turn_statistics import Calibration, measure_turns
+from convmodel.evaluation.turn_statistics import measure_turns
 from convmodel.evaluation.verbatim_copies import REFERENCE_COPIES, Copy, copy_metrics, find_copies
 from convmodel.generation.self_chat import SelfChat, opening_of
 from convmodel.hf_model.fingerprint import model_fingerprint
@@ -36,14 +36,9 @@ SELF_CHAT_TURNS = 12
 """How many turns are added to a conversation's first one when a model chats with itself."""
 
 LOOPS: Ratio[bool] = Ratio(
-    name="loops",
-    label="chats with itself that loop",
-    topic=Topic.RESPONSES,
-    explanation="conversations with itself that repeat the same turns over and over",
-    better="lower",
-    percent=True,
-    above=lambda is_loop: is_loop,
-)
+    name="loops", label="self-chats that loop", topic=Topic.RESPONSES, better="lower", percent=True,
+    explanation="conversations with itself that repeat the same turns over and over", above=lambda is_loop: is_loop,
+)  # fmt: skip
 
 
 def evaluate_model(
@@ -55,15 +50,9 @@ def evaluate_model(
     training: Iterable[Conversation] | None = None,
     progress: Callable[[str], None] = lambda step: None,
 ) -> ModelEvaluation:
-    """Measures everything that the settings request.
+    """Measures everything that the settings request, and looks for copies if there is training data.
 
-    Args:
-        model: The model.
-        name: The name of the model in the report.
-        conversations: The conversations to measure it on.
-        settings: What to measure.
-        training: Its training data, to look for copies.
-        progress: Called with a description of each step before it begins.
+    `progress` is called with a description of each step before it begins.
 
     Raises:
         ConversationError: If the data does not suit the model, or has no supervised turn.
@@ -118,7 +107,7 @@ def _likelihood(
         likelihood=likelihood_of(statistics),
         speakers=metrics_by_speaker(measured),
         depths=metrics_by_depth(measured),
-        calibration=sum((conversation.calibration for conversation in measured), Calibration()),
+        calibration=np.sum([conversation.calibration for conversation in measured], axis=0),
         losses=np.array([(conversation.nats, conversation.tokens) for conversation in measured], np.float64),
         speed={"read": statistics.summary.tokens / seconds},
     )
@@ -126,16 +115,14 @@ def _likelihood(
 
 def identity_of(model: ConversationModel) -> dict[str, Any]:
     """Describes the model by its weights, size and vocabulary, which distinguish it from others."""
-    config = model.hf_model.config
+    layout, hf_tokenizer = model.tokenizer.layout, model.tokenizer.hf_tokenizer
     return {
         "weights": model_fingerprint(model.hf_model),
         "parameters": model.hf_model.num_parameters(),
-        "vocabulary": len(model.tokenizer.hf_tokenizer),
-        "tokenizer": hashlib.sha256(
-            repr(sorted(model.tokenizer.hf_tokenizer.get_vocab().items())).encode()
-        ).hexdigest()[:12],
-        "max_length": window_length(config, model.tokenizer.layout.max_length),
-        "loss_on": model.tokenizer.layout.loss_on,
+        "vocabulary": len(hf_tokenizer),
+        "tokenizer": hashlib.sha256(repr(sorted(hf_tokenizer.get_vocab().items())).encode()).hexdigest()[:12],
+        "max_length": window_length(model.hf_model.config, layout.max_length),
+        "loss_on": layout.loss_on,
     }
 
 
@@ -160,11 +147,7 @@ def _usable(evaluation: ModelEvaluation, settings: Settings) -> list[int]:
 def generate_exchanges(
     model: ConversationModel, conversations: Sequence[Conversation], chosen: Sequence[int], settings: Settings
 ) -> tuple[list[Exchange], float]:
-    """Generates the last turn of the chosen conversations.
-
-    Returns:
-        The exchanges, and how many tokens per second were generated.
-    """
+    """Generates the last turn of the chosen conversations; also returns how many tokens per second were generated."""
     contexts = [before_last(conversations[index]) for index in chosen]
     seed = {"seed": settings.seed} if settings.generation.get("do_sample") else {}
     begin = time.perf_counter()
@@ -191,7 +174,8 @@ def with_responses(
     """Adds the metrics of responses, and of copies if there is training data."""
     if not exchanges:
         return evaluation
-    responses, references = zip(*((each.response, each.reference) for each in exchanges), strict=True)
+    responses = [exchange.response for exchange in exchanges]
+    references = [exchange.reference for exchange in exchanges]
     overlap, signatures = overlap_metrics(responses, references)
     metrics = [*overlap, *response_metrics(exchanges)]
     copies: list[Copy | None] = []

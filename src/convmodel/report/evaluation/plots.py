@@ -51,9 +51,8 @@ def stop_plot(models: Sequence[ModelEvaluation]) -> str:
     axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=":")
     for index, model in enumerate(models):
         if (calibration := model.calibration) is not None:
-            counted = calibration.targets > 0
-            targets = calibration.targets[counted]
-            axes.plot(calibration.probability[counted] / targets, calibration.ends[counted] / targets, **_style(index))
+            targets, probability, ends = calibration[:, calibration[0] > 0]
+            axes.plot(probability / targets, ends / targets, **_style(index))
     axes.set_xlabel("how sure the model is of an end")
     axes.set_ylabel("how often it is one")
     _legend(axes, models)

@@ -6,7 +6,7 @@ Owns: which are compared with which, the sentence about a comparison, and the fo
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -26,13 +26,7 @@ SHOWN_RESPONSES = 20
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """How a model differs from another.
-
-    Attributes:
-        first: The one that it is compared with.
-        second: The model.
-        differences: Of each metric that both have.
-    """
+    """How a model, the second, differs from another in each metric that both have."""
 
     first: str
     second: str
@@ -70,25 +64,15 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EvaluationReport:
-    """Everything that was measured of some models on some conversations.
+    """Everything that was measured of some models on some conversations."""
 
-    Attributes:
-        models: The models, and then the baselines.
-        comparisons: How they differ.
-        data: The name, size and hash of the data.
-        settings: What was measured.
-        conversations: The data.
-        created_at: The time in UTC.
-        own: How many of the first models are not baselines.
-    """
-
-    models: list[ModelEvaluation]
+    models: list[ModelEvaluation]  # and then the baselines
     comparisons: list[Comparison]
-    data: dict[str, Any]
+    data: dict[str, Any]  # its name, size and hash
     settings: Settings
     conversations: Sequence[Conversation] = field(repr=False, default=())
-    created_at: str = ""
-    own: int = 1
+    created_at: str = ""  # in UTC
+    own: int = 1  # how many of the first models are not baselines
 
     def to_dict(self) -> dict[str, Any]:
         """Returns all of it as JSON has it."""
@@ -96,7 +80,7 @@ class EvaluationReport:
             "created_at": self.created_at,
             "versions": versions(),
             "data": self.data,
-            "settings": self.settings.to_dict(),
+            "settings": asdict(self.settings),
             "models": [model.to_dict(self.settings.seed) for model in self.models],
             "comparisons": [comparison.to_dict() for comparison in self.comparisons],
         }
@@ -107,17 +91,13 @@ class EvaluationReport:
         facts |= {f"data: {name}": value for name, value in self.data.items()}
         for model in self.models:
             facts |= {f"{model.name}: {name}": value for name, value in (model.identity | model.signatures).items()}
-        facts |= {f"setting: {name}": value for name, value in self.settings.to_dict().items()} | versions()
+        facts |= {f"setting: {name}": value for name, value in asdict(self.settings).items()} | versions()
         return [
             (name, value if isinstance(value, str) else json.dumps(value, default=str)) for name, value in facts.items()
         ]
 
     def responses(self) -> tuple[list[str], list[tuple[Conversation, list[str]]]]:
-        """Returns some responses side by side.
-
-        Returns:
-            The names of the models that have any; and for each context the reference and the response of each model.
-        """
+        """Returns the names of the models that responded, and for some contexts the reference and their responses."""
         models = [model for model in self.models if model.exchanges]
         by_number = [{exchange.number: exchange.response for exchange in model.exchanges} for model in models]
         rows = [
@@ -139,16 +119,7 @@ def make_report(
     base: ModelEvaluation | None = None,
     nearest: ModelEvaluation | None = None,
 ) -> EvaluationReport:
-    """Compares models with the first of them, and all with the baselines.
-
-    Args:
-        models: At least one.
-        conversations: The data.
-        settings: What was measured.
-        data: The name of the data.
-        base: The models before fine-tuning.
-        nearest: The retrieval baseline; see `nearest_context`.
-    """
+    """Compares models with the first of them, and all with the baselines: the base model and `nearest_context`."""
     baselines = [baseline for baseline in (base, nearest) if baseline is not None]
     pairs = [(models[0], other) for other in models[1:]]
     pairs += [(baseline, model) for baseline in baselines for model in models]
@@ -159,11 +130,7 @@ def make_report(
 
 
 def nearest_context(evaluation: ModelEvaluation, training: Iterable[Conversation]) -> ModelEvaluation:
-    """Evaluates the retrieval baseline on the contexts of a model's exchanges.
-
-    Raises:
-        MissingExtraError: If bm25s is not installed.
-    """
+    """Evaluates the retrieval baseline on the contexts of a model's exchanges."""
     nearest = NearestContext(training)
     exchanges = [
         replace(exchange, response=nearest.respond(exchange.context), finish_reason="stop", tokens=0)

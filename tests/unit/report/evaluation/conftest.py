@@ -10,7 +10,7 @@ from convmodel.evaluation.likelihood import EvaluationResult
 from convmodel.evaluation.likelihood_metrics import LIKELIHOOD
 from convmodel.evaluation.metric import Metric, Ratio
 from convmodel.evaluation.response_metrics import Exchange
-from convmodel.evaluation.turn_statistics import Calibration, TurnStatistics
+from convmodel.evaluation.turn_statistics import TurnStatistics, calibrate
 from convmodel.evaluation.verbatim_copies import Copy
 from convmodel.report.evaluation.evaluate import with_responses
 from convmodel.report.evaluation.model_evaluation import ModelEvaluation, Settings
@@ -50,7 +50,7 @@ def evaluated() -> Evaluate:
             EvaluationResult(loss, np.exp(loss), loss, 100, 100, 8, 8),
             speakers={"ann": metrics, "bob": metrics},
             depths={"1": metrics, "2+": metrics},
-            calibration=Calibration.of(np.array([0.1] * 4 + [0.9] * 2), np.array([False] * 4 + [True] * 2)),
+            calibration=calibrate(np.array([0.1] * 4 + [0.9] * 2), np.array([False] * 4 + [True] * 2)),
             losses=np.array([(loss + 0.1 * index, 1.0) for index in range(8)]),
             speed={"read": 100.0, "generated": 10.0},
         )
