@@ -1,36 +1,86 @@
-"""The JSON files of an export, wherever it lies: one file, a folder, or a zip.
+"""Exports of JSON files: one file, a folder, or a zip.
 
-Owns: finding these files, reading them, and the look at their beginning that tells formats apart.
+Owns: finding and reading these files, and the outline of their start that identifies a format.
 """
 
 import os
 import re
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeAlias, cast
+from typing import Any, NamedTuple, TypeAlias, cast
 
-from convmodel.data.importing.exports.text_lines import START
-from convmodel.data.reading.decoding import STDIN, open_bytes, read_json
+from convmodel.data.importing.exports.messages import Chat
+from convmodel.data.importing.exports.text_lines import start_of
+from convmodel.data.reading.decoding import read_json
 from convmodel.data.reading.problems import Problems
 from convmodel.errors import ConversationError
 
 Outline: TypeAlias = list[set[str]]
-"""The keys of a JSON file's beginning, by how many brackets are open around them."""
+"""The keys at the start of a JSON file, by nesting depth."""
 
 LEVELS = 8
-"""How many levels of brackets an outline tells apart."""
+"""Levels of nesting in an outline."""
 
 LOOKED_AT = 8
-"""How many files of a folder are opened to tell its format."""
+"""Number of files of a folder that are opened to detect its format."""
+
+ANY_NAME = r".*\.json"
 
 _TOKEN = re.compile(r'"((?:[^"\\]|\\.)*)"(\s*:)?|[\[\]{}]', re.DOTALL)
 
 
+class JsonFile(NamedTuple):
+    """A file of an export, with its name inside the export and the parsed value."""
+
+    name: str
+    path: Path
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class JsonExport:
+    """A format of JSON files: how it is recognised, and how its chats are read.
+
+    Attributes:
+        is_export: Tells from a file's outline whether it has the format.
+        wanted: The expected file and how to get it, for the error.
+        chats: Reads the chats of the export's files.
+        names: Regular expressions of files' names inside a folder or zip, for detection; the first with a match counts.
+        order: The sort key of a file, by its name.
+    """
+
+    is_export: Callable[[Outline], bool]
+    wanted: str
+    chats: Callable[[Iterator[JsonFile], Problems], Iterator[Chat]]
+    names: tuple[str, ...] = (ANY_NAME,)
+    order: Callable[[str], Any] = str
+
+    def matches(self, path: Path) -> bool:
+        """Tells whether a file, folder or zip is an export of this format."""
+        files = next(filter(None, (candidates(path, name) for name in self.names)), [])
+        return any(self.is_export(outline(file)) for file in files)
+
+    def read(self, path: Path, problems: Problems) -> Iterator[Chat]:
+        """Reads the chats of a file, or of all files of this format in a folder or zip.
+
+        Raises:
+            ConversationError: If there is no such file, it cannot be read, or it is malformed and problems are errors.
+        """
+        files = json_files(path)
+        if not any(file == path for _, file in files):
+            files = [(name, file) for name, file in files if self.is_export(outline(file))]
+        if not files:
+            raise ConversationError(f"{path}: there is no {self.wanted}")
+        files.sort(key=lambda file: self.order(file[0]))
+        yield from self.chats(json_values(path, files, problems), problems)
+
+
 def json_files(path: Path) -> list[tuple[str, Path]]:
-    """Finds the JSON files of an export, in order of their names; each with its name inside the export.
+    """Finds the JSON files of an export, sorted by name; each with its name inside the export.
 
     Raises:
         ConversationError: If there is nothing at the path, or it is a damaged zip.
@@ -43,7 +93,7 @@ def json_files(path: Path) -> list[tuple[str, Path]]:
         if not zipfile.is_zipfile(path):
             return [(path.name, path)]
         archive = zipfile.ZipFile(path)
-        # A path inside a zip opens and prints like any other, and that is all that reading asks of it.
+        # A path inside a zip opens and prints like any other, which is all that reading needs.
         inside = ((name, cast(Path, zipfile.Path(archive, name))) for name in sorted(archive.namelist()))
         return [(name, file) for name, file in inside if _is_wanted(name)]
     except (OSError, ValueError, zipfile.BadZipFile) as error:
@@ -52,76 +102,28 @@ def json_files(path: Path) -> list[tuple[str, Path]]:
         raise ConversationError(f"{str(path)[:200]} cannot be opened: copy the export again ({error})") from error
 
 
-def export_files(path: Path, is_export: Callable[[Path], bool], wanted: str) -> list[tuple[str, Path]]:
-    """Finds the files of one format: the one that the path names, or those of a folder or zip that look like it.
-
-    Args:
-        path: The export.
-        is_export: Tells whether a file is of the format.
-        wanted: What there should be, and how to get it.
-
-    Raises:
-        ConversationError: If there is none.
-    """
-    files = json_files(path)
-    if not any(file == path for _, file in files):
-        files = [(name, file) for name, file in files if is_export(file)]
-    if not files:
-        raise ConversationError(f"{path}: there is no {wanted}")
-    return files
-
-
-def json_values(path: Path, files: list[tuple[str, Path]], problems: Problems) -> Iterator[tuple[str, Path, Any]]:
-    """Reads files of an export one by one; a bad one among several is a problem, the only one an error.
-
-    Raises:
-        ConversationError: If the path itself is a file that cannot be read, or problems are errors.
-    """
+def json_values(path: Path, files: list[tuple[str, Path]], problems: Problems) -> Iterator[JsonFile]:
+    """Reads files of an export one by one; a bad file is a problem, or an error if it is the path itself."""
     for name, file in files:
         try:
-            value = read_file(file)
+            yield JsonFile(name, file, _read(file))
         except ConversationError as error:
             if file == path:
                 raise
             problems.add(str(error))
-            continue
-        yield name, file, value
 
 
-def read_file(file: Path) -> Any:
-    """Reads one JSON file of an export, packed or not.
-
-    Raises:
-        ConversationError: If it cannot be read, or is no JSON.
-    """
-    try:
-        return read_json(file)
-    except ConversationError:
-        raise
-    except (ValueError, RuntimeError, NotImplementedError, zipfile.BadZipFile) as error:
-        raise ConversationError(f"{file}: cannot be read: copy the export again ({error})") from error
-
-
-def candidates(path: Path, name: str = r".*\.json") -> list[Path]:
-    """Names the first files of an export that are worth a look; none where it cannot be read.
-
-    Args:
-        path: A file, which is worth a look whatever its name; a folder; or a zip.
-        name: The regular expression that the names inside a folder or zip match as a whole.
-
-    Example:
-        >>> candidates(Path("no such file"))
-        []
-    """
+def candidates(path: Path, name: str = ANY_NAME) -> list[Path]:
+    """Returns the first files of an export that may have a format: the path itself, or those inside of that name."""
     try:
         files = json_files(path)
-    except Exception:  # looking at a file that is no export must never fail, whatever is the matter with it
+    except Exception:  # detection must never fail, whatever is wrong with the file
         return []
     return list(islice((file for inside, file in files if file == path or re.fullmatch(name, inside)), LOOKED_AT))
 
 
 def outline(file: Path) -> Outline:
-    """Collects the keys in a JSON file's beginning; none where it cannot be read, or holds one value a line.
+    """Collects the keys at the start of a JSON file; none if it cannot be read, or has one value per line.
 
     Example:
         >>> import tempfile
@@ -130,10 +132,10 @@ def outline(file: Path) -> Outline:
         >>> outline(file)[1], sorted(outline(file)[3])
         ({'messages'}, ['date', 'text'])
     """
-    return _keys(_head(file))
+    return _keys(start_of(file))
 
 
-@lru_cache(maxsize=1)  # every format looks at a file before the next one is looked at
+@lru_cache(maxsize=1)  # all formats look at one file before the next
 def _keys(text: str) -> Outline:
     keys: Outline = [set() for _ in range(LEVELS)]
     depth = 0
@@ -149,15 +151,13 @@ def _keys(text: str) -> Outline:
     return keys
 
 
-def _head(file: Path) -> str:
-    if str(file) == STDIN:  # what is looked at there could not be read again
-        return ""
+def _read(file: Path) -> Any:
     try:
-        with open_bytes(file) as opened:
-            data = opened.read(START)
-    except Exception:  # as above
-        return ""
-    return data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig", errors="ignore")
+        return read_json(file)
+    except ConversationError:
+        raise
+    except (ValueError, RuntimeError, NotImplementedError, zipfile.BadZipFile) as error:
+        raise ConversationError(f"{file}: cannot be read: copy the export again ({error})") from error
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, Path]]:

@@ -5,14 +5,11 @@ Owns: the syntax of both exports.
 
 import re
 from collections.abc import Iterator
-from datetime import datetime
-from pathlib import Path
 from typing import Any
 
-from convmodel.data.importing.exports.archive import candidates, export_files, json_values, outline
+from convmodel.data.importing.exports.archive import JsonExport, JsonFile, Outline
 from convmodel.data.importing.exports.json_fields import (
     Entry,
-    Found,
     a_list,
     a_string,
     add_entries,
@@ -27,36 +24,22 @@ from convmodel.data.importing.exports.messages import Chat, Message
 from convmodel.data.reading.problems import Problems
 from convmodel.errors import ConversationError
 
-_FILE = r"(.*/)?conversations[^/]*\.json"
 _TEXT_TYPES = {"text", "multimodal_text"}
 _CLAUDE_SPEAKERS = {"human": "user", "assistant": "assistant"}
-# Where a source was shown: private-use characters around its number, or lenticular brackets in older exports.
+# Sources that were shown: private-use characters around their numbers, or lenticular brackets in older exports.
 _CITATION = re.compile(
     "\ue200(?:file|nav)?(?:cite|list)\ue202[^\ue201]*\ue201|\u3010\\d+(?::\\d+)?\u2020[^\u3011]*\u3011"
 )
 
 
-def matches(path: Path) -> bool:
-    """Tells whether this is an export of ChatGPT or Claude: `conversations.json`, its folder, or the zip."""
-    return any(_is_export(file) for file in candidates(path, _FILE))
+def _is_export(keys: Outline) -> bool:
+    is_chatgpt = "mapping" in keys[2] and {"message", "parent"} <= keys[4]
+    return is_chatgpt or {"uuid", "chat_messages"} <= keys[2]
 
 
-def read(path: Path, problems: Problems) -> Iterator[Chat]:
-    """Reads the conversations of an export; of answers asked for again, the ones that are shown.
-
-    Raises:
-        ConversationError: If the file cannot be read, or something in it is wrong and problems are errors.
-
-    Example:
-        >>> import json, tempfile
-        >>> file = Path(tempfile.mkdtemp()) / "conversations.json"
-        >>> message = {"sender": "human", "text": "Hi", "created_at": "2024-05-01T12:30:00Z"}
-        >>> _ = file.write_text(json.dumps([{"uuid": "1", "name": "Hi", "chat_messages": [message]}]))
-        >>> [(message.speaker, message.text) for chat in read(file, Problems()) for message in chat.messages]
-        [('user', 'Hi')]
-    """
-    files = export_files(path, _is_export, "conversations.json of ChatGPT or Claude: give the export as it was sent")
-    for _, file, value in json_values(path, files, problems):
+def _chats(files: Iterator[JsonFile], problems: Problems) -> Iterator[Chat]:
+    """Reads the conversations of the files; of regenerated answers, only the ones that are shown."""
+    for _, file, value in files:
         if not isinstance(value, list):
             problems.add(f"{file}: {type(value).__name__} instead of a list of conversations: export it again")
             continue
@@ -70,10 +53,13 @@ def read(path: Path, problems: Problems) -> Iterator[Chat]:
                 problems.add(f"{place}: neither a mapping nor chat_messages: export it again, or skip bad data")
 
 
-def _is_export(file: Path) -> bool:
-    keys = outline(file)
-    is_chatgpt = "mapping" in keys[2] and {"message", "parent"} <= keys[4]
-    return is_chatgpt or {"uuid", "chat_messages"} <= keys[2]
+EXPORT = JsonExport(
+    _is_export,
+    "conversations.json of ChatGPT or Claude: give the export as it was sent",
+    _chats,
+    names=(r"(.*/)?conversations[^/]*\.json",),
+)
+matches, read = EXPORT.matches, EXPORT.read
 
 
 def _chatgpt_chat(conversation: dict[str, Any], place: str, problems: Problems) -> Chat:
@@ -85,12 +71,12 @@ def _chatgpt_chat(conversation: dict[str, Any], place: str, problems: Problems) 
     entries = [(places[key], nodes[key]) for key in order if not _is_root(nodes[key])]
     is_shown = {places[key] for key in shown}
     chat = Chat(name_or(conversation, "title", place), parted=False)
-    add_entries(chat, entries, problems, lambda node, at: _chatgpt_found(node, at, at in is_shown))
+    add_entries(chat, entries, problems, lambda node, at: _chatgpt_message(node, at, at in is_shown))
     return chat
 
 
 def _shown(nodes: dict[str, Any], last: Any) -> list[str]:
-    """Returns the branch that is shown; it is followed from its last node up, or from the last of all."""
+    """Returns the nodes of the branch that is shown, which ends at `last`, or at the last node of all."""
     key = last if isinstance(last, str) and last in nodes else next(reversed(nodes), None)
     branch: dict[str, None] = {}
     while isinstance(key, str) and key in nodes and key not in branch:
@@ -103,7 +89,7 @@ def _is_root(node: Any) -> bool:
     return isinstance(node, dict) and node.get("message") is None
 
 
-def _chatgpt_found(node: Entry, place: str, is_shown: bool) -> Found:
+def _chatgpt_message(node: Entry, place: str, is_shown: bool) -> Message | str:
     entry = an_object(node["message"])
     content = an_object(entry.get("content"))
     role = a_string(an_object(entry.get("author")), "role")
@@ -111,13 +97,16 @@ def _chatgpt_found(node: Entry, place: str, is_shown: bool) -> Found:
     metadata = an_object(entry.get("metadata") or {})
     if not role or not kind:
         raise ConversationError("there is no author's role" if not role else "there is no content_type")
-    time = None if entry.get("create_time") is None else _unix(entry["create_time"])
+    created = entry.get("create_time")
+    if isinstance(created, str):
+        raise ConversationError("create_time is text, not a number")
+    time = None if created is None else unix_time(created, "create_time")
     text = _text(content) if kind in _TEXT_TYPES else ""
     if not is_shown:
         return "other branch"
     if role not in ("user", "assistant") or metadata.get("is_visually_hidden_from_conversation") is True:
         return "system message"
-    # What the assistant writes to one of its tools is not said to the user.
+    # Messages to one of the assistant's tools are not shown to the user.
     if kind not in _TEXT_TYPES or entry.get("recipient") not in (None, "all"):
         return "other content"
     if not text:
@@ -126,17 +115,11 @@ def _chatgpt_found(node: Entry, place: str, is_shown: bool) -> Found:
     return Message(role, text, time, place)
 
 
-def _unix(value: Any) -> datetime:
-    if isinstance(value, str):
-        raise ConversationError("create_time is text, not a number")
-    return unix_time(value, "create_time")
-
-
 def _text(content: Entry) -> str:
     texts = []
     for part in a_list(content, "parts"):
         if isinstance(part, dict) and part.get("content_type") == "audio_transcription":
-            texts.append(a_string(part, "text"))  # what was said aloud
+            texts.append(a_string(part, "text"))  # of speech
         elif not isinstance(part, dict):
             texts.append(checked_text(part, "a part").strip())
     return _CITATION.sub("", "\n".join(filter(None, texts))).strip()
@@ -144,11 +127,11 @@ def _text(content: Entry) -> str:
 
 def _claude_chat(conversation: dict[str, Any], place: str, problems: Problems) -> Chat:
     chat = Chat(name_or(conversation, "name", place), parted=False)
-    add_list(chat, conversation, "chat_messages", place, problems, _claude_found)
+    add_list(chat, conversation, "chat_messages", place, problems, _claude_message)
     return chat
 
 
-def _claude_found(entry: Entry, place: str) -> Found:
+def _claude_message(entry: Entry, place: str) -> Message | str:
     sender = a_string(entry, "sender")
     if sender not in _CLAUDE_SPEAKERS:
         raise ConversationError(f"sender is {sender[:40]!r}, neither human nor assistant")

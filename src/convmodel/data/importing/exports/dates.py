@@ -1,6 +1,6 @@
-"""Dates and times as people write them: which number is the day, and what the clock says.
+"""Dates and times as people write them: day, month and year in any order, and a clock of 12 or 24 hours.
 
-Owns: telling day, month and year apart over a whole file, and the 12-hour clock. Knows no file format.
+Owns: finding the order of day, month and year in a whole file, and the 12-hour clock. Knows no file format.
 """
 
 import re
@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
 
-from convmodel.data.reading.problems import Problems
 from convmodel.errors import ConversationError
 
 DATE = r"(?P<date>(?:\d{4}|\d{1,2})(?P<mark>[/.\-])\s?\d{1,2}(?P=mark)\s?(?:\d{4}|\d{1,2}))\.?"
@@ -25,19 +24,19 @@ CLOCK = (
 """A time of day of 12 or 24 hours, as part of a regular expression that ignores case."""
 
 _ORDERS = {"dmy": "day/month/year", "mdy": "month/day/year", "ymd": "year/month/day"}
-_RIVALS = {"dmy": {"mdy"}, "mdy": {"dmy"}, "ymd": {"dmy", "mdy"}}  # what each may be mistaken for
+_RIVALS = {"dmy": {"mdy"}, "mdy": {"dmy"}, "ymd": {"dmy", "mdy"}}  # orders that look alike
 
 
 @dataclass(frozen=True, slots=True)
 class WrittenDate:
-    """A date and time as a file has them, before it is known which number is the day.
+    """A date and time of a file, before it is known which number is the day.
 
     Attributes:
         text: The date as written: three numbers, with marks between them.
-        line: The line it is written on.
-        clock: Hour, minute and second of 24 hours.
-        halved: Whether the file said before or after noon.
-        weekday: The day of the week, Monday as 0, if the file tells it.
+        line: Its line in the file.
+        clock: Hour (of 24), minute and second.
+        halved: Whether the file has AM or PM.
+        weekday: The day of the week, Monday as 0, if the file has it.
     """
 
     text: str
@@ -47,25 +46,16 @@ class WrittenDate:
     weekday: int | None = None
 
     def at(self, order: str) -> datetime:
-        """Returns the moment, when the numbers are read in an order such as `dmy`.
+        """Returns the date and time, with the numbers read in an order such as `dmy`.
 
         Raises:
             ValueError: If there is no such date, or no such time.
-
-        Example:
-            >>> WrittenDate("31/12/21", 1, (21, 41, 0)).at("dmy").isoformat()
-            '2021-12-31T21:41:00'
         """
         day, month, year = self._numbers(order)
         return datetime(year if year > 99 else year + 2000, month, day, *self.clock)
 
     def fits(self, order: str) -> bool:
-        """Tells whether the numbers may be in this order.
-
-        Example:
-            >>> WrittenDate("12/31/21", 1).fits("dmy"), WrittenDate("31/02/21", 1).fits("dmy")
-            (False, True)
-        """
+        """Tells whether the numbers may be in this order: 31 February fits `dmy` as a wrong date, 12/31 does not."""
         day, month, _ = self._numbers(order)
         if not (1 <= month <= 12 and 1 <= day <= 31):
             return False
@@ -73,7 +63,7 @@ class WrittenDate:
             return True
         try:
             return self.at(order).weekday() == self.weekday
-        except ValueError:  # a wrong date, which says nothing of the order
+        except ValueError:  # a wrong date, which may have any order
             return True
 
     def _numbers(self, order: str) -> tuple[int, int, int]:
@@ -95,11 +85,11 @@ def clock_of(match: re.Match[str]) -> tuple[int, int, int]:
 
 
 def date_order(dates: Sequence[WrittenDate], file: str) -> tuple[str, str]:
-    """Finds the order of the numbers in all dates of a file, and says for the user how it was found.
+    """Finds the order of the numbers in all dates of a file, with a note for the user on how it was found.
 
-    A number that can be no month or no day decides, or a weekday. If none does, it is the order in which the dates
-    least often step back in time; then, in dates with dots, one where the month is not first; then the one in which the
-    dates lie closest together. If nothing tells, the month comes first where the clock has 12 hours, otherwise the day.
+    A weekday, or a number that cannot be a month or a day, decides. Otherwise it is the order in which the dates least
+    often step back in time; among equals, in dates with dots, one where the month is not first; then the one with the
+    shortest span of time. If all are equal, the month comes first with a clock of 12 hours, otherwise the day.
 
     Raises:
         ConversationError: If no order fits all dates.
@@ -109,7 +99,7 @@ def date_order(dates: Sequence[WrittenDate], file: str) -> tuple[str, str]:
         ('mdy', 'dates read as month/day/year, as line 2 shows (1/13/2021)')
     """
     dates = [written for written in dates if any(map(written.fits, _ORDERS))]  # the others are wrong in any order
-    firsts = ((order, next((each for each in dates if not each.fits(order)), None)) for order in _ORDERS)
+    firsts = ((order, next((date for date in dates if not date.fits(order)), None)) for order in _ORDERS)
     misfits = {order: misfit for order, misfit in firsts if misfit}
     left = [order for order in _ORDERS if order not in misfits]
     if not left:
@@ -125,24 +115,6 @@ def date_order(dates: Sequence[WrittenDate], file: str) -> tuple[str, str]:
         left = [order for order in left if order not in ruled_out]
     *_, why = (reason for order, reason in ruled_out.items() if order in _RIVALS[left[0]])
     return left[0], f"dates read as {_ORDERS[left[0]]}, {why}"
-
-
-def moment(written: WrittenDate, order: str, place: str, problems: Problems) -> datetime | None:
-    """Reads a date and time whose order is known; None if there is no such date, which is a problem.
-
-    Raises:
-        ConversationError: If there is no such date, and bad data is to end the reading.
-
-    Example:
-        >>> moment(WrittenDate("31/02/2021", 7), "dmy", "chat.txt:7", Problems("skip")) is None
-        True
-    """
-    try:
-        return written.at(order)
-    except ValueError as error:
-        clock = ":".join(f"{number:02}" for number in written.clock)
-        problems.add(f"{place}: there is no {written.text} {clock} ({error}): correct it, or remove the message")
-        return None
 
 
 def _steps_back(dates: Sequence[WrittenDate], order: str) -> float:

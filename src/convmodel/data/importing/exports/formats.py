@@ -1,6 +1,6 @@
 """The chat exports that are recognised, by name.
 
-Owns: the list of formats. What each looks like is in a module of its own.
+Owns: the list of formats. Each format has a module of its own.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,14 +14,7 @@ from convmodel.data.reading.problems import Problems
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """One program's chat export.
-
-    Attributes:
-        name: What `--format` calls it.
-        what: What to export, for help texts.
-        matches: Tells whether a file or folder is one, from its beginning.
-        read: Reads its chats.
-    """
+    """One program's chat export: its name for `--format`, and what to export, for help texts."""
 
     name: str
     what: str
@@ -43,7 +36,7 @@ FORMATS = {
         ),
         ("line", "the text that LINE sends", line),
         ("chatgpt", "`conversations.json` of ChatGPT's or Claude's data export", chatgpt),
-        # The last, since the text of others may look like it.
+        # Last, since other formats' text may look like it.
         ("plain", "any text with `Name: text` lines", plain),
     )
 }
@@ -51,5 +44,5 @@ FORMATS = {
 
 
 def recognised(path: Path) -> Format | None:
-    """Returns the format of a file or folder; None if it is no chat export that is known."""
+    """Returns the format of a file or folder; None if it is not a known chat export."""
     return next((format for format in FORMATS.values() if format.matches(path)), None)

@@ -1,6 +1,6 @@
-"""Fields of a JSON export's entries, checked: text, times, names; and entries as messages of a chat.
+"""Validated fields of the entries in a JSON export (text, times, names), and entries as messages of a chat.
 
-Owns: what a field must be, and the account of entries that are not. Knows no format.
+Owns: the checks of fields, and the reports of malformed entries. Knows no format.
 """
 
 from collections.abc import Callable, Iterable
@@ -14,30 +14,19 @@ from convmodel.errors import ConversationError
 Entry: TypeAlias = dict[str, Any]
 """One message as the export writes it."""
 
-Found: TypeAlias = Message | str
-"""What an entry turned out to be: a message, or why it is left out."""
+EntryReader: TypeAlias = Callable[[Entry, str], Message | str]
+"""Reads an entry at a place as a message, or returns why it is left out; raises if it is malformed."""
 
 YEARS = range(1990, 2100)
-"""When messages may have been sent; other times are mistakes."""
+"""Plausible years of messages; other times are errors."""
 
-CURE = "mend or remove it, or skip bad data"
+FIX = "fix or remove it, or skip bad data"
 
 _EPOCH = datetime(1970, 1, 1)
 
 
-def add_entries(
-    chat: Chat, entries: Iterable[tuple[str, Any]], problems: Problems, read_entry: Callable[[Entry, str], Found]
-) -> None:
-    """Adds every entry to a chat, as a message or as one left out; malformed ones go to the problems.
-
-    Args:
-        chat: What they are added to.
-        entries: The entries, each with its place.
-        problems: What takes note of malformed entries.
-        read_entry: Makes an entry at a place a message, or tells why it is left out; raises if it is malformed.
-
-    Raises:
-        ConversationError: If an entry is malformed, and problems are errors.
+def add_entries(chat: Chat, entries: Iterable[tuple[str, Any]], problems: Problems, read_entry: EntryReader) -> None:
+    """Adds every entry, given with its place, to a chat, as a message or as one left out; or reports it as malformed.
 
     Example:
         >>> chat = Chat("Ann")
@@ -47,62 +36,39 @@ def add_entries(
     """
     for place, entry in entries:
         try:
-            found = read_entry(an_object(entry), place)
+            result = read_entry(an_object(entry), place)
         except ConversationError as error:
-            problems.add(f"{place}: {error}: {CURE}")
+            problems.add(f"{place}: {error}: {FIX}")
         else:
-            if isinstance(found, str):
-                chat.dropped[found] += 1
+            if isinstance(result, str):
+                chat.dropped[result] += 1
             else:
-                chat.messages.append(found)
+                chat.messages.append(result)
 
 
-def add_list(
-    chat: Chat, value: Any, key: str, place: str, problems: Problems, read_entry: Callable[[Entry, str], Found]
-) -> None:
-    """Adds the list of entries in a field of an export's object to a chat.
-
-    Raises:
-        ConversationError: If there is no such list or an entry is malformed, and problems are errors.
-    """
+def add_list(chat: Chat, value: Any, key: str, place: str, problems: Problems, read_entry: EntryReader) -> None:
+    """Adds the entries of the list in a field of an export's object to a chat."""
     add_entries(chat, placed(place, list_in(value, key, place, problems)), problems, read_entry)
 
 
 def placed(file: object, entries: Iterable[Any]) -> list[tuple[str, Any]]:
-    """Gives each entry of a file its place.
-
-    Example:
-        >>> placed("a.json", ["Hi"])
-        [('a.json: message 1', 'Hi')]
-    """
+    """Pairs each entry with its place: `file: message 1`, `file: message 2`, ..."""
     return [(f"{file}: message {number}", entry) for number, entry in enumerate(entries, 1)]
 
 
 def sort_by_time(chat: Chat) -> None:
-    """Puts the messages of a chat in order of time; of equal times, in the order that the rest suggests.
-
-    Example:
-        >>> sent = [Message("Ann", "Bye", datetime(2024, 5, 2), ""), Message("Bob", "Hi", datetime(2024, 5, 1), "")]
-        >>> chat = Chat("Us", sent)
-        >>> sort_by_time(chat)
-        >>> [message.text for message in chat.messages]
-        ['Hi', 'Bye']
-    """
+    """Sorts the messages of a chat by time; equal times keep their order, or the reverse in a reversed export."""
     messages = chat.messages
     if messages and _time(messages[0]) > _time(messages[-1]):
-        messages.reverse()  # the export is written from the last message to the first
+        messages.reverse()  # the export starts with the last message
     messages.sort(key=_time)
 
 
 def an_object(value: Any) -> Entry:
-    """Returns the value, which must be a JSON object.
+    """Returns a value that must be a JSON object.
 
     Raises:
         ConversationError: If it is not.
-
-    Example:
-        >>> an_object({})
-        {}
     """
     if not isinstance(value, dict):
         raise ConversationError(f"{type(value).__name__} instead of an object")
@@ -110,14 +76,10 @@ def an_object(value: Any) -> Entry:
 
 
 def a_list(entry: Entry, key: str) -> list[Any]:
-    """Returns a field that must be a list; missing, it is empty.
+    """Returns a field that must be a list; empty if it is missing.
 
     Raises:
         ConversationError: If it is something else.
-
-    Example:
-        >>> a_list({"files": None}, "files")
-        []
     """
     value = entry.get(key)
     if value is None:
@@ -128,73 +90,52 @@ def a_list(entry: Entry, key: str) -> list[Any]:
 
 
 def list_in(value: Any, key: str, place: str, problems: Problems) -> list[Any]:
-    """Returns the list in a field of what should be an object; an empty one, and a problem, if it is not that.
-
-    Raises:
-        ConversationError: If it is not that, and problems are errors.
-
-    Example:
-        >>> list_in({"messages": ["Hi"]}, "messages", "a.json", Problems())
-        ['Hi']
-    """
+    """Returns the list in a field of what should be an object; empty, and a problem, if there is none."""
     try:
         return a_list(an_object(value), key)
     except ConversationError as error:
-        problems.add(f"{place}: {error}: {CURE}")
+        problems.add(f"{place}: {error}: {FIX}")
         return []
 
 
 def a_string(entry: Entry, key: str) -> str:
-    r"""Returns a field that must be text, without white space around it; missing, it is empty.
+    """Returns a field that must be text, stripped; empty if it is missing.
 
     Raises:
-        ConversationError: If it is something else, or no encoding of text can hold it.
-
-    Example:
-        >>> a_string({"text": "Hi\n"}, "text")
-        'Hi'
+        ConversationError: If it is something else, or cannot be encoded.
     """
     value = entry.get(key)
     return "" if value is None else checked_text(value, key).strip()
 
 
 def checked_text(value: Any, what: str) -> str:
-    """Returns a value that must be text, as it is.
+    """Returns a value that must be text, unchanged.
 
     Raises:
-        ConversationError: If it is no text, or holds half a surrogate pair.
-
-    Example:
-        >>> checked_text("Hi ", "text")
-        'Hi '
+        ConversationError: If it is not text, or contains half a surrogate pair.
     """
     if not isinstance(value, str):
         raise ConversationError(f"{what} is {type(value).__name__}, not text")
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        raise ConversationError(f"{what} holds half a surrogate pair, which no encoding can hold") from error
+        raise ConversationError(f"{what} holds half a surrogate pair, which cannot be encoded") from error
     return value
 
 
-def name_or(entry: Any, key: str, otherwise: str) -> str:
-    """Returns the name in a field, or another name where it has none that can be shown.
-
-    Example:
-        >>> name_or({"name": None}, "name", "chat 3")
-        'chat 3'
-    """
+def name_or(entry: Any, key: str, default: str) -> str:
+    """Returns the name in a field, or a default if it has no valid one."""
     try:
-        return a_string(an_object(entry), key) or otherwise
+        return a_string(an_object(entry), key) or default
     except ConversationError:
-        return otherwise
+        return default
 
 
 def unix_time(value: Any, what: str, unit: float = 1.0) -> datetime:
-    """Reads seconds since 1970, or another unit of time, as UTC without the zone.
+    """Reads a number of units (in seconds) since 1970, as UTC without the zone.
 
     Raises:
-        ConversationError: If it is no number, or far from the years in which there were messages.
+        ConversationError: If it is not a number, or outside `YEARS`.
 
     Example:
         >>> unix_time("1700000000", "date")
@@ -205,15 +146,15 @@ def unix_time(value: Any, what: str, unit: float = 1.0) -> datetime:
             raise TypeError
         time = _EPOCH + timedelta(seconds=float(value) * unit)
     except (TypeError, ValueError, OverflowError) as error:
-        raise _no_time(value, what) from error
-    return _checked(time, value, what)
+        raise _not_a_time(value, what) from error
+    return _plausible(time, value, what)
 
 
 def iso_time(value: Any, what: str) -> datetime:
-    """Reads a time as ISO 8601 writes it: UTC where it names its zone, otherwise as written.
+    """Reads an ISO 8601 time: as UTC if it has a zone, otherwise as written.
 
     Raises:
-        ConversationError: If it is no time, or far from the years in which there were messages.
+        ConversationError: If it is not a time, or outside `YEARS`.
 
     Example:
         >>> iso_time("2024-05-01T12:30:00+02:00", "timestamp")
@@ -224,12 +165,12 @@ def iso_time(value: Any, what: str) -> datetime:
         if time.tzinfo is not None:
             time = time.astimezone(UTC).replace(tzinfo=None)
     except (TypeError, ValueError, OverflowError) as error:
-        raise _no_time(value, what) from error
-    return _checked(time, value, what)
+        raise _not_a_time(value, what) from error
+    return _plausible(time, value, what)
 
 
 class Speakers:
-    """Names people so that two of them never share a name, and that each has one.
+    """Gives every person one name that nobody else has.
 
     Example:
         >>> speakers = Speakers()
@@ -241,7 +182,7 @@ class Speakers:
         self._names: dict[tuple[bool, str], str] = {}
 
     def name(self, number: str, name: str) -> str:
-        """Returns the name for the person that the export knows by a number; without one, by the name."""
+        """Returns the name of the person with a number in the export; without one, people are known by their name."""
         person = (bool(number), number or name)
         if person not in self._names:
             taken = set(self._names.values())
@@ -254,11 +195,11 @@ def _time(message: Message) -> datetime:
     return message.time or _EPOCH
 
 
-def _checked(time: datetime, value: Any, what: str) -> datetime:
+def _plausible(time: datetime, value: Any, what: str) -> datetime:
     if time.year not in YEARS:
-        raise _no_time(value, what)
+        raise _not_a_time(value, what)
     return time
 
 
-def _no_time(value: Any, what: str) -> ConversationError:
-    return ConversationError(f"there is no {what}" if value is None else f"{what} {str(value)[:40]!r} is no time")
+def _not_a_time(value: Any, what: str) -> ConversationError:
+    return ConversationError(f"there is no {what}" if value is None else f"{what} {str(value)[:40]!r} is not a time")

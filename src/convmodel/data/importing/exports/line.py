@@ -1,7 +1,7 @@
 """LINE's exported chats: a title, a line for each day, and `21:41<tab>Ann<tab>text` below it.
 
-Owns: the lines of such a file, in English, Japanese and the other languages that share its layout. The order of day and
-month is found in `dates`.
+Owns: the lines of such a file, in English, Japanese and other languages with this layout. `dates` finds the order of
+day and month.
 """
 
 import re
@@ -9,14 +9,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from convmodel.data.importing.exports.dates import CLOCK, DATE, WrittenDate, clock_of, moment
-from convmodel.data.importing.exports.messages import Chat, Message
-from convmodel.data.importing.exports.text_lines import DatedEntry, add_unrecognised, first_lines, order_of_dates
+from convmodel.data.importing.exports.dates import CLOCK, DATE, WrittenDate, clock_of
+from convmodel.data.importing.exports.messages import Chat
+from convmodel.data.importing.exports.text_lines import (
+    DatedEntry,
+    add_dated,
+    add_unrecognised,
+    first_lines,
+    order_of_dates,
+)
 from convmodel.data.reading.decoding import read_text
 from convmodel.data.reading.problems import Problems
 
 FORMS = "a day such as `2021/12/31(Fri)` and below it lines of `21:41<tab>Ann<tab>text`"
-"""The lines that are understood, for messages."""
+"""The expected lines, for error messages."""
 
 _TITLE = re.compile(r"\ufeff?\[LINE\]\s?(?P<title>.+)")
 _WITH = re.compile(
@@ -58,60 +64,49 @@ class _Part:
 
 
 def matches(path: Path) -> bool:
-    """Tells whether a file begins as LINE's export of a chat: with its title, or with a day and entries below it."""
+    """Tells whether a file begins as LINE's export of a chat: with its title or a day, and entries below it."""
     lines = first_lines(path)
-    titled = bool(lines and _TITLE.fullmatch(lines[0]))
-    begun = titled or bool(lines and _day(lines[0], 1))
-    return begun and any(_ENTRY.fullmatch(line) for line in lines[:20])
+    has_start = bool(lines and (_TITLE.fullmatch(lines[0]) or _day(lines[0], 1)))
+    return has_start and any(_ENTRY.fullmatch(line) for line in lines[:20])
 
 
 def read(path: Path, problems: Problems) -> Iterator[Chat]:
-    r"""Reads the chats of an export: one, or one for each title in the file.
+    """Reads the chats of an export: one, or one per title in the file.
 
     Raises:
-        ConversationError: If the file cannot be read, or has a bad line and `problems` does not skip them.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     path = Path(folder, "chat.txt")
-        ...     _ = path.write_text("[LINE] Chat history with Ann\n\n2021/12/31(Fri)\n21:41\tAnn\tHi\n")
-        ...     [chat] = read(path, Problems())
-        >>> chat.name, chat.messages[0].text, chat.messages[0].time.isoformat()
-        ('Ann', 'Hi', '2021-12-31T21:41:00')
+        ConversationError: If the file cannot be read, or has a bad line and problems are errors.
     """
     lines = read_text(path).split("\n")
     if not any(map(_ENTRY.fullmatch, lines)):
         add_unrecognised(problems, str(path), lines, f"no message of LINE, which needs {FORMS}")
         return
     parts = [part for part in _parts(lines, path, problems) if part.entries]
-    found = order_of_dates([entry for part in parts for entry in part.entries], str(path), problems)
-    if not found:
+    order_and_note = order_of_dates([entry for part in parts for entry in part.entries], str(path), problems)
+    if not order_and_note:
         return
-    order, note = found
+    order, note = order_and_note
     for part in parts:
         part.chat.notes.append(note)
-        for entry in part.entries:
-            _add(part.chat, entry, order, path, problems)
+        add_dated(part.chat, part.entries, order, str(path), problems, _speaker_and_text)
         yield part.chat
 
 
 def _parts(lines: Sequence[str], path: Path, problems: Problems) -> Iterator[_Part]:
     part, day = _Part(Chat(path.stem)), None
     for number, line in enumerate(lines, 1):
-        # Files that were put into one have a title in the middle; a message that only looks like one has no `Saved on`.
+        # Concatenated exports have titles in the middle; a message that looks like a title has no `Saved on` below it.
         if (title := _TITLE.fullmatch(line)) and (
             day is None or any(map(_SAVED.fullmatch, lines[number : number + 1]))
         ):
             yield part
             part, day = _Part(Chat(_chat_name(title["title"]))), None
-        elif found := _day(line, number):
-            day = found
+        elif new_day := _day(line, number):
+            day = new_day
         elif (match := _ENTRY.fullmatch(line)) and day:
             date = replace(day, clock=clock_of(match), halved=bool(match["before"] or match["after"]))
             part.entries.append(DatedEntry(date, number, [match["rest"]]))
         elif match:
-            problems.add(f"{path}:{number}: no day stands above this message: begin with {FORMS}")
+            problems.add(f"{path}:{number}: there is no day above this message: begin with {FORMS}")
         elif part.entries:
             part.entries[-1].lines.append(line)
         elif line.strip() and not _SAVED.fullmatch(line):
@@ -126,27 +121,20 @@ def _day(line: str, number: int) -> WrittenDate | None:
     word = (match["first"] or match["inside"] or match["last"] or "").casefold()
     word = re.sub("^(?:星期|週|周)", "", word)
     weekday = _WEEKDAYS.get(word[:3], _WEEKDAYS.get(word[:1]))
-    # A date alone, or with some other word, may be a line of a message.
+    # A date alone, or with another word, may be a line of a message.
     return WrittenDate(match["date"], number, weekday=weekday) if weekday is not None or match["inside"] else None
 
 
-def _add(chat: Chat, entry: DatedEntry, order: str, path: Path, problems: Problems) -> None:
-    place = f"{path}:{entry.line}"
-    time = moment(entry.date, order, place, problems)
-    if not time:
-        return
-    speaker, _, text = "\n".join(entry.lines).partition("\t")
+def _speaker_and_text(entry: str) -> tuple[str, str] | str:
+    speaker, _, text = entry.partition("\t")
     speaker, text = speaker.strip(), _unquoted(text.strip())
-    if not text or not speaker or _NOTICE.fullmatch(text):  # LINE's own words stand where a name does
-        chat.dropped["system message"] += 1
-    elif _MEDIA.fullmatch(text):
-        chat.dropped["media"] += 1
-    else:
-        chat.messages.append(Message(speaker, text, time, place))
+    if not text or not speaker or _NOTICE.fullmatch(text):  # LINE writes its own text in place of a name
+        return "system message"
+    return "media" if _MEDIA.fullmatch(text) else (speaker, text)
 
 
 def _unquoted(text: str) -> str:
-    """Takes away the quotation marks that LINE puts around a text of several lines."""
+    """Removes the quotation marks that LINE puts around a text of several lines."""
     if "\n" in text and len(text) > 2 and text[0] == text[-1] == '"':
         return text[1:-1].replace('""', '"').strip()
     return text

@@ -10,14 +10,10 @@ from datetime import datetime
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message of a chat.
+    """One message of a chat; its text is never empty, and without the marks of the export.
 
-    Attributes:
-        speaker: Who wrote it, as the export names them.
-        text: What it says; never empty, without the export's own marks.
-        time: When it was sent: UTC where the export tells the zone, otherwise as written; always without a time zone.
-            None where the export has no times.
-        place: Where it stands, as `file:line` or `file: message 12`.
+    The time has no zone: it is UTC if the export has a zone, otherwise as written, and None if it has no times. The
+    place is `file:line` or `file: message 12`.
     """
 
     speaker: str
@@ -28,15 +24,11 @@ class Message:
 
 @dataclass(slots=True)
 class Chat:
-    """One chat of an export, in order of time.
-
-    Every entry of the export is either a message here or counted in `dropped`.
+    """One chat of an export, sorted by time: every entry is either a message here or counted in `dropped`.
 
     Attributes:
-        name: The chat's name, for messages about it.
-        messages: What was said.
-        dropped: How many entries were left out, by reason (`system message`, `media`, `deleted message`, ...).
-        notes: What was found out about the file, for the user: how its dates were read and why.
+        dropped: Number of entries left out, by reason (`system message`, `media`, `deleted message`, ...).
+        notes: Notes about the file for the user: how its dates were read and why.
         parted: Whether a long pause in it begins a new conversation.
     """
 
@@ -48,5 +40,5 @@ class Chat:
 
     @property
     def entries(self) -> int:
-        """How many entries the export had."""
+        """Number of entries in the export."""
         return len(self.messages) + self.dropped.total()

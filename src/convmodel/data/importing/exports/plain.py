@@ -1,6 +1,6 @@
 """Plain transcripts: `Name: text`, without times.
 
-Owns: which words before a colon are names, and where one chat of a file ends and the next begins.
+Owns: which words before a colon are names, and where one chat of a file ends and the next starts.
 """
 
 import re
@@ -14,10 +14,10 @@ from convmodel.data.reading.decoding import read_text
 from convmodel.data.reading.problems import Problems
 
 SUFFIXES = frozenset({"", ".log", ".md", ".text", ".txt"})
-"""The ends of file names among which a transcript is looked for."""
+"""Suffixes of files that may be transcripts."""
 
 LONG = 20
-"""From so many lines of the form `Name: text` on, a name must open more than one of them."""
+"""With so many lines of the form `Name: text` or more, a name must begin more than one of them."""
 
 # No sentence punctuation; a dot only after up to three letters, as in `Dr. Ann B.`
 _OPENING = re.compile(
@@ -29,34 +29,25 @@ _SEPARATOR = re.compile(r"\s*(?:-{3,}|\*{3,}|={3,})\s*")
 
 
 def matches(path: Path) -> bool:
-    """Tells whether at least half of the first lines are `Name: text`, and two names open more than one of them."""
+    """Tells whether at least half of the first lines are `Name: text`, and two names begin more than one of them."""
     lines = first_lines(path) if path.suffix.casefold() in SUFFIXES else []
     openings = [opening[0] for line in lines if (opening := _opening(line))]
     recurring = [name for name, count in Counter(openings).items() if count > 1]
     dated = sum(bool(_DATED.search(name)) for name in openings)
-    if 2 * dated > len(openings):  # an export whose dates are written as no reader here knows
+    if 2 * dated > len(openings):  # an export with unknown dates
         return False
     return 2 * len(openings) >= len(lines) and len(recurring) >= 2
 
 
 def read(path: Path, problems: Problems) -> Iterator[Chat]:
-    r"""Reads the chats of a transcript: a line of `---`, `***` or `===` begins the next one.
+    """Reads the chats of a transcript: a line of `---`, `***` or `===` separates them.
 
-    A name that opens only one line is taken for the beginning of a sentence, and its line continues the message before
-    it, if the file has many lines of the form `Name: text`, or the name is several words of which the first or the last
-    is in lower case (`Two things were odd: ...`). The notes of each chat tell the names.
+    A name that begins only one line is treated as text, and its line continues the message before it, if the file has
+    many lines of the form `Name: text`, or the name is several words of which the first or the last is in lower case
+    (`Two things were odd: ...`). The notes of each chat list the names.
 
     Raises:
-        ConversationError: If the file cannot be read, or has a bad line and `problems` does not skip them.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     path = Path(folder, "talk.txt")
-        ...     _ = path.write_text("Ann: Hi\nthere\nBob: Hello\n---\nAnn: Bye")
-        ...     first, second = read(path, Problems())
-        >>> [message.text for message in first.messages], second.name
-        (['Hi\nthere', 'Hello'], 'talk#2')
+        ConversationError: If the file cannot be read, or has a bad line and problems are errors.
     """
     lines = read_text(path).split("\n")
     names, notes = _names(lines)
@@ -74,22 +65,22 @@ def read(path: Path, problems: Problems) -> Iterator[Chat]:
 
 
 def _opening(line: str) -> tuple[str, str] | None:
-    """Splits a line into a name and what follows its colon, if it begins with what may be a name."""
+    """Splits a line into a name and the text after its colon; None if it does not begin with a name."""
     match = _OPENING.fullmatch(line)
     if not match:
         return None
-    name = match["name"].strip("* ")  # so Markdown makes a name bold
+    name = match["name"].strip("* ")  # bold in Markdown
     return (name, match["text"]) if any(map(str.isalnum, name)) else None
 
 
 def _is_like_a_sentence(name: str) -> bool:
-    """Tells `Two things were odd` and `but remember` from `Ann Lee`, and from a nickname such as `ann`."""
+    """Distinguishes `Two things were odd` and `but remember` from `Ann Lee`, and from a nickname such as `ann`."""
     words = name.split()
     return len(words) > 1 and (words[0][0].islower() or words[-1][0].islower())
 
 
 def _names(lines: Sequence[str]) -> tuple[set[str], list[str]]:
-    """Finds who speaks in the whole file, and tells it for the user."""
+    """Finds the speakers of the whole file, with notes for the user."""
     places = defaultdict(list)
     for number, line in enumerate(lines, 1):
         if opening := _opening(line):
@@ -123,10 +114,10 @@ def _chat(lines: Sequence[str], start: int, names: set[str], path: Path, problem
         elif entries:
             entries[-1][2].append(line)
         elif line.strip():
-            problems.add(f"{path}:{number}: nobody says this: begin the line with `Name: `, or remove it")
+            problems.add(f"{path}:{number}: no name before this text: begin the line with `Name: `, or remove it")
     chat = Chat(path.stem)
-    for speaker, number, said in entries:
-        text = "\n".join(said).strip()
+    for speaker, number, text_lines in entries:
+        text = "\n".join(text_lines).strip()
         if text:
             chat.messages.append(Message(speaker, text, None, f"{path}:{number}"))
         else:

@@ -12,9 +12,8 @@ from typing import Any
 
 from convmodel.data.importing.exports.archive import candidates, json_files, json_values, outline
 from convmodel.data.importing.exports.json_fields import (
-    CURE,
+    FIX,
     Entry,
-    Found,
     Speakers,
     a_list,
     a_string,
@@ -33,64 +32,54 @@ LISTS = ("channels.json", "groups.json", "mpims.json", "dms.json")
 """The files that list the chats."""
 
 _DAY = r"(.*/)?[^/]+/\d{4}-\d\d-\d\d\.json"
-_SAID = {"", "me_message", "thread_broadcast", "reply_broadcast", "file_share"}
+_SPOKEN = {"", "me_message", "thread_broadcast", "reply_broadcast", "file_share"}
 _OTHER_KINDS = {"bot_message": "bot message", "slackbot_response": "bot message", "tombstone": "deleted message"}
 _MARK = re.compile(r"<([^<>\s|][^<>\n|]*)(?:\|([^<>\n]*))?>")
 
 
 def matches(path: Path) -> bool:
     """Tells whether this is the export of a Slack workspace: the zip, or its folder."""
-    listed = candidates(path, rf"(.*/)?({'|'.join(map(re.escape, (USERS, *LISTS)))})")
-    is_export = any(file != path for file in listed)
+    lists = candidates(path, rf"(.*/)?({'|'.join(map(re.escape, (USERS, *LISTS)))})")
+    is_export = any(file != path for file in lists)
     return is_export and any({"ts", "type"} <= outline(file)[2] for file in candidates(path, _DAY))
 
 
 def read(path: Path, problems: Problems) -> Iterator[Chat]:
-    """Reads the chats of an export; each thread is a chat of its own, the message that it answers first.
+    """Reads the chats of an export; each thread is a chat of its own, which starts with the message it replies to.
 
     Raises:
-        ConversationError: If it is no export, or something in it is wrong and problems are errors.
-
-    Example:
-        >>> import json, tempfile
-        >>> folder = Path(tempfile.mkdtemp())
-        >>> (folder / "general").mkdir()
-        >>> _ = (folder / "users.json").write_text('[{"id": "U1", "name": "ann"}]')
-        >>> message = {"type": "message", "user": "U1", "text": "Hi", "ts": "1700000000.000100"}
-        >>> _ = (folder / "general" / "2023-11-14.json").write_text(json.dumps([message]))
-        >>> [message.speaker for chat in read(folder, Problems()) for message in chat.messages]
-        ['ann']
+        ConversationError: If it is not an export, or something in it is malformed and problems are errors.
     """
     files = json_files(path)
     days = [(name, file) for name, file in files if file != path and re.fullmatch(_DAY, name)]
     if not days:
         raise ConversationError(f"{path}: no messages of a Slack workspace: give the zip or the folder of its export")
     workspace = _Workspace(path, files, problems)
-    for folder, parts in groupby(json_values(path, days, problems), key=lambda found: PurePosixPath(found[0]).parent):
+    for folder, parts in groupby(json_values(path, days, problems), key=lambda file: PurePosixPath(file.name).parent):
         entries: list[tuple[str, Any]] = []
         for _, file, value in parts:
             if isinstance(value, list):
                 entries += placed(file, value)
             else:
-                problems.add(f"{file}: {type(value).__name__} instead of a list of messages: {CURE}")
+                problems.add(f"{file}: {type(value).__name__} instead of a list of messages: {FIX}")
         yield from _chats(workspace.chat_name(folder.name), entries, workspace, problems)
 
 
 class _Workspace:
-    """Who the people of a workspace are, and which chats they have."""
+    """The people of a workspace and their chats."""
 
     def __init__(self, path: Path, files: list[tuple[str, Path]], problems: Problems) -> None:
-        listed = [(name, file) for name, file in files if PurePosixPath(name).name in (USERS, *LISTS)]
+        lists = [(name, file) for name, file in files if PurePosixPath(name).name in (USERS, *LISTS)]
         self.people: dict[str, str] = {}
         self.bots: set[str] = set()
         self.channels: dict[str, str] = {}
         self._members: dict[str, list[str]] = {}
         self._speakers = Speakers()
-        for name, file, value in json_values(path, listed, problems):
+        for name, file, value in json_values(path, lists, problems):
             for index, entry in enumerate(value if isinstance(value, list) else [value], 1):
                 number = name_or(entry, "id", "")
                 if not number:
-                    problems.add(f"{file}: entry {index}: there is no id: {CURE}")
+                    problems.add(f"{file}: entry {index}: there is no id: {FIX}")
                 elif PurePosixPath(name).name == USERS:
                     self._add_person(number, entry)
                 else:
@@ -106,7 +95,7 @@ class _Workspace:
         members = entry.get("members")
         if name:
             self.channels[number] = name
-        # The folder of a direct message is called by its number, that of a group by the name that Slack gave it.
+        # The folder of a direct message is named by its number, that of a group by the name that Slack gave it.
         if isinstance(members, list) and (not name or name.startswith("mpdm-")):
             self._members[name or number] = [member for member in members if isinstance(member, str)]
 
@@ -121,7 +110,7 @@ class _Workspace:
         number = a_string(entry, "user")
         if not number:
             raise ConversationError("there is no user")
-        # People of other workspaces are not in the list, but may be described beside their message.
+        # People of other workspaces are not in the list, but their profile may be in the message.
         name = self.people.get(number) or _person(entry.get("user_profile")) or number
         return self._speakers.name(number, name)
 
@@ -142,15 +131,15 @@ class _Workspace:
 
 
 def _person(entry: Any) -> str:
-    """Returns the name that others see, as far as it is known."""
+    """Returns the name that others see; empty if there is none."""
     profile = entry.get("profile") if isinstance(entry, dict) else None
-    found = (name_or(at, key, "") for key in ("display_name", "real_name", "name") for at in (profile, entry))
-    return next(filter(None, found), "")
+    names = (name_or(at, key, "") for key in ("display_name", "real_name", "name") for at in (profile, entry))
+    return next(filter(None, names), "")
 
 
 def _chats(name: str, entries: list[tuple[str, Any]], workspace: _Workspace, problems: Problems) -> Iterator[Chat]:
-    """Makes the chat of a channel and those of its threads of the channel's entries."""
-    answered = {
+    """Splits the entries of a channel into the chat of the channel and those of its threads."""
+    parents = {
         entry["thread_ts"]
         for _, entry in entries
         if isinstance(entry, dict) and _thread(entry) and entry["thread_ts"] != entry.get("ts")
@@ -158,11 +147,11 @@ def _chats(name: str, entries: list[tuple[str, Any]], workspace: _Workspace, pro
     threads: dict[str, list[tuple[str, Any]]] = {"": []}
     for place, entry in entries:
         thread = _thread(entry) if isinstance(entry, dict) else ""
-        threads.setdefault(thread if thread in answered else "", []).append((place, entry))
+        threads.setdefault(thread if thread in parents else "", []).append((place, entry))
     seen: set[str] = set()
-    for thread, own in threads.items():
+    for thread, thread_entries in threads.items():
         chat = Chat(f"{name}, thread {thread}" if thread else name, parted=not thread)
-        add_entries(chat, own, problems, lambda entry, place: _found(entry, place, workspace, seen))
+        add_entries(chat, thread_entries, problems, lambda entry, place: _message(entry, place, workspace, seen))
         sort_by_time(chat)
         if chat.entries:
             yield chat
@@ -173,21 +162,21 @@ def _thread(entry: Entry) -> str:
     return thread if isinstance(thread, str) else ""
 
 
-def _found(entry: Entry, place: str, workspace: _Workspace, seen: set[str]) -> Found:
+def _message(entry: Entry, place: str, workspace: _Workspace, seen: set[str]) -> Message | str:
     number = a_string(entry, "ts")
     time = unix_time(number or None, "ts")
     kind, subtype = a_string(entry, "type"), a_string(entry, "subtype")
-    is_said = kind in ("", "message") and subtype in _SAID
+    is_spoken = kind in ("", "message") and subtype in _SPOKEN
     user = a_string(entry, "user")
     text = workspace.text(entry)
     is_media = bool(a_list(entry, "files") or a_list(entry, "attachments") or subtype == "file_share")
-    # Nobody but a program lacks an entry among the people and has a number as a bot.
+    # Only a program has a bot's number and no entry among the people.
     is_bot = user in workspace.bots or (a_string(entry, "bot_id") and user not in workspace.people)
-    speaker = "" if is_bot or not is_said else workspace.speaker(entry)
-    if number in seen:  # an answer that is shown in the channel too may be there twice
+    speaker = "" if is_bot or not is_spoken else workspace.speaker(entry)
+    if number in seen:  # a reply that is also sent to the channel may occur twice
         return "repeated message"
     seen.add(number)
-    if not is_said:
+    if not is_spoken:
         return _OTHER_KINDS.get(subtype, "system message")
     if is_bot:
         return "bot message"

@@ -8,10 +8,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from convmodel.data.importing.exports.archive import candidates, export_files, json_values, outline
+from convmodel.data.importing.exports.archive import JsonExport, JsonFile, Outline
 from convmodel.data.importing.exports.json_fields import (
     Entry,
-    Found,
     Speakers,
     a_string,
     add_entries,
@@ -28,11 +27,9 @@ from convmodel.data.reading.problems import Problems
 from convmodel.errors import ConversationError
 
 DELETED = "Deleted account"
-"""Who speaks where the export has neither a name nor an id."""
+"""The speaker where the export has neither a name nor an id."""
 
-LOCAL_TIME = "the times have no zone: they are taken as they are written"
-
-_RESULT = r"(.*/)?result\.json"
+LOCAL_TIME = "the times have no zone: they are kept as written"
 
 _MEDIA = (
     "photo",
@@ -51,43 +48,29 @@ _MEDIA = (
 )
 
 
-def matches(path: Path) -> bool:
-    """Tells whether this is an export of Telegram Desktop: `result.json`, or its folder."""
-    return any(_is_export(file) for file in candidates(path, _RESULT))
-
-
-def read(path: Path, problems: Problems) -> Iterator[Chat]:
-    """Reads the chats of an export, those of an account one after the other.
-
-    Raises:
-        ConversationError: If the file cannot be read, or something in it is wrong and problems are errors.
-
-    Example:
-        >>> import json, tempfile
-        >>> file = Path(tempfile.mkdtemp()) / "result.json"
-        >>> message = {"id": 1, "type": "message", "date_unixtime": "1700000000", "from": "Ann", "text": "Hi"}
-        >>> chat = {"name": "Ann", "type": "personal_chat", "id": 7, "messages": [message]}
-        >>> _ = file.write_text(json.dumps(chat))
-        >>> [message.text for chat in read(file, Problems()) for message in chat.messages]
-        ['Hi']
-    """
-    files = export_files(path, _is_export, "result.json of Telegram: export the chat as JSON")
-    speakers = Speakers()
-    for _, file, value in json_values(path, files, problems):
-        for place, chat in _chats(value, file, problems):
-            yield _chat(chat, place, problems, speakers)
-
-
-def _is_export(file: Path) -> bool:
-    keys = outline(file)
+def _is_export(keys: Outline) -> bool:
     one_chat = {"type", "id", "messages"} <= keys[1] and {"id", "type", "date", "text"} <= keys[3]
     some_chats = bool({"chats", "left_chats"} & keys[1]) and "list" in keys[2]
-    # The contacts stand before the chats, and there may be thousands.
+    # The contacts come before the chats, and there may be thousands.
     account = {"about", "personal_information"} <= keys[1]
     return one_chat or some_chats or account
 
 
-def _chats(value: Any, file: Path, problems: Problems) -> Iterator[tuple[str, Any]]:
+def _chats(files: Iterator[JsonFile], problems: Problems) -> Iterator[Chat]:
+    speakers = Speakers()
+    for _, file, value in files:
+        for place, chat in _parts(value, file, problems):
+            yield _chat(chat, place, problems, speakers)
+
+
+EXPORT = JsonExport(
+    _is_export, "result.json of Telegram: export the chat as JSON", _chats, names=(r"(.*/)?result\.json",)
+)
+matches, read = EXPORT.matches, EXPORT.read
+
+
+def _parts(value: Any, file: Path, problems: Problems) -> Iterator[tuple[str, Any]]:
+    """Yields the chats of one file, each with its place."""
     if not isinstance(value, dict) or not {"messages", "chats", "left_chats"} & value.keys():
         problems.add(f"{file}: neither messages nor chats: export from Telegram Desktop as JSON")
         return
@@ -96,7 +79,7 @@ def _chats(value: Any, file: Path, problems: Problems) -> Iterator[tuple[str, An
     for key in ("chats", "left_chats"):
         if key in value:
             chats = list_in(value[key], "list", f"{file}: {key}", problems)
-            # The key tells the chats of both lists apart: `result.json: left_chats 2: message 7`.
+            # The key distinguishes the chats of both lists: `result.json: left_chats 2: message 7`.
             yield from ((f"{file}: {key} {number}", chat) for number, chat in enumerate(chats, 1))
 
 
@@ -104,14 +87,14 @@ def _chat(value: Any, place: str, problems: Problems, speakers: Speakers) -> Cha
     entries = placed(place, list_in(value, "messages", place, problems))
     kind = name_or(value, "type", "chat").replace("_", " ")
     chat = Chat(name_or(value, "name", kind))
-    add_entries(chat, entries, problems, lambda entry, place: _found(entry, place, speakers))
+    add_entries(chat, entries, problems, lambda entry, place: _message(entry, place, speakers))
     sort_by_time(chat)
     if any(isinstance(entry, dict) and "date_unixtime" not in entry for _, entry in entries):
         chat.notes.append(LOCAL_TIME)
     return chat
 
 
-def _found(entry: Entry, place: str, speakers: Speakers) -> Found:
+def _message(entry: Entry, place: str, speakers: Speakers) -> Message | str:
     time = _time(entry)
     kind = a_string(entry, "type")
     if not kind:

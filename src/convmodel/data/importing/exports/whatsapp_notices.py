@@ -1,11 +1,11 @@
-"""What WhatsApp writes into an exported chat by itself, in some languages of the phone.
+"""The text that WhatsApp itself writes into an exported chat, in some languages.
 
-Owns: the words for media that were left out, deleted and edited messages, calls and polls. Knows no lines or dates.
+Owns: the words for omitted media, deleted and edited messages, calls and polls. Knows no lines or dates.
 """
 
 import re
 
-_MARK = "\u200e"  # an iPhone puts it before whatever is WhatsApp's own wording
+_MARK = "\u200e"  # on an iPhone, it comes before WhatsApp's own text
 _MARKS = re.compile("[\u200e\u202a-\u202e\u2066-\u2069\ufeff]")  # the others enclose phone numbers and mentions
 
 _KINDS = (
@@ -24,11 +24,11 @@ _FILE_ATTACHED = (
 )
 
 _IN_BRACKETS = rf"<(?:[^<>\n]{{1,40}}\s(?:{_OMITTED})|(?:{_ATTACHED})\s?:\s[^<>\n]+)>"
-# Android puts this in the place of any medium, in the phone's language and in brackets that nobody types.
+# Android writes this in place of any medium, in the phone's language and in brackets that nobody types.
 _PLACEHOLDER = r"(?:<[^<>\n]{2,40}>|\u2039[^\u2039\u203a\n]{2,40}\u203a|null)\s*\Z"
 _IN_WORDS = rf"(?:{_KINDS})\s(?:{_OMITTED})"
 _FILE = rf"[^\n]+\.\w{{2,5}}\s\((?:{_FILE_ATTACHED})\)"
-# A caption may follow the medium, or stand before it when the medium has WhatsApp's mark.
+# A caption may follow the medium, or precede it if the medium has WhatsApp's mark.
 _MEDIUM = re.compile(
     rf"\A{_MARK}*(?:{_PLACEHOLDER}|{_IN_BRACKETS}\s*|(?:{_IN_WORDS}|{_FILE})[ .]*(?:\n|\Z))"
     rf"|{_MARK}(?:{_IN_BRACKETS}|{_IN_WORDS})",
@@ -68,33 +68,28 @@ _NOTICE = re.compile(
 )
 
 
-def what_is_said(text: str) -> tuple[str, str]:
-    r"""Returns what a person says in a message, or the reason why it is nothing: one of the two is empty.
+def message_text(text: str) -> tuple[str, str]:
+    r"""Returns the text of a message and "", or "" and the reason to leave it out.
 
     Example:
-        >>> what_is_said("IMG-1.jpg (file attached)\nOur new door <This message was edited>")
+        >>> message_text("IMG-1.jpg (file attached)\nOur new door <This message was edited>")
         ('Our new door', '')
-        >>> what_is_said("<Media omitted>")
+        >>> message_text("<Media omitted>")
         ('', 'media')
     """
-    said, media = _MEDIUM.subn("", _EDITED.sub("", text))
-    bare = without_marks(said)
+    rest, media = _MEDIUM.subn("", _EDITED.sub("", text))
+    bare = without_marks(rest)
     if media:
         return ("", "media") if not bare or _DOCUMENT.fullmatch(bare) else (bare, "")
     if _PLACE.fullmatch(bare):
         return "", "media"
     if _DELETED.fullmatch(bare):
         return "", "deleted message"
-    if said.startswith(_MARK) or _POLL.match(bare) or _NOTICE.fullmatch(bare):
+    if rest.startswith(_MARK) or _POLL.match(bare) or _NOTICE.fullmatch(bare):
         return "", "system message"
     return (bare, "") if bare else ("", "empty message")
 
 
 def without_marks(text: str) -> str:
-    r"""Takes away the invisible marks that WhatsApp puts around its own words, phone numbers and mentions.
-
-    Example:
-        >>> without_marks("\u200e@\u2068Ann\u2069 ")
-        '@Ann'
-    """
+    """Removes the invisible marks that WhatsApp puts around its own text, phone numbers and mentions."""
     return _MARKS.sub("", text).strip()

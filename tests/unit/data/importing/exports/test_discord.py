@@ -71,8 +71,8 @@ def test_a_damaged_file_of_a_folder_is_a_problem(tmp_path: Path) -> None:
     ("change", "wrong"),
     [
         ({"timestamp": None}, "there is no timestamp"),
-        ({"timestamp": 5}, "timestamp '5' is no time"),
-        ({"timestamp": "0001-01-01T00:00:00+14:00"}, "timestamp '0001-01-01T00:00:00+14:00' is no time"),
+        ({"timestamp": 5}, "timestamp '5' is not a time"),
+        ({"timestamp": "0001-01-01T00:00:00+14:00"}, "timestamp '0001-01-01T00:00:00+14:00' is not a time"),
         ({"type": 0}, "type is int, not text"),
         ({"author": None}, "NoneType instead of an object"),
         ({"author": {"id": "7"}}, "the author has no name"),

@@ -178,7 +178,7 @@ def test_each_title_begins_a_chat(write: Callable[..., Path]) -> None:
     [
         (["2021/02/31(Fri)", "21:41\tAnn\tHi"], 2, "there is no 2021/02/31 21:41:00"),
         (["2021/12/31(Fri)", "25:41\tAnn\tHi"], 2, "there is no 2021/12/31 25:41:00"),
-        (["21:41\tAnn\tHi"], 1, "no day stands above this message"),
+        (["21:41\tAnn\tHi"], 1, "there is no day above this message"),
         (["hello"], 1, "text before the first message"),
     ],
 )

@@ -121,8 +121,8 @@ def test_any_text_is_repaired(tmp_path_factory: pytest.TempPathFactory, text: st
     ("change", "wrong"),
     [
         ({"timestamp_ms": None}, "there is no timestamp_ms"),
-        ({"timestamp_ms": "soon"}, "timestamp_ms 'soon' is no time"),
-        ({"timestamp_ms": 1714557600}, "timestamp_ms '1714557600' is no time"),  # seconds, not milliseconds
+        ({"timestamp_ms": "soon"}, "timestamp_ms 'soon' is not a time"),
+        ({"timestamp_ms": 1714557600}, "timestamp_ms '1714557600' is not a time"),  # seconds, not milliseconds
         ({"sender_name": None}, "sender_name is NoneType, not text"),
         ({"content": 5}, "content is int, not text"),
         ({"content": "\ud800"}, "content holds half a surrogate pair"),

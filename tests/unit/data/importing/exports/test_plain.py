@@ -150,10 +150,10 @@ def test_lines_before_any_name_are_problems(write: Callable[..., Path]) -> None:
 
     assert [chat.entries for chat in plain.read(path, problems)] == [1, 1]
     assert problems.messages == [
-        f"{path}:1: nobody says this: begin the line with `Name: `, or remove it",
-        f"{path}:5: nobody says this: begin the line with `Name: `, or remove it",
+        f"{path}:1: no name before this text: begin the line with `Name: `, or remove it",
+        f"{path}:5: no name before this text: begin the line with `Name: `, or remove it",
     ]
-    with pytest.raises(ConversationError, match=f"^{re.escape(str(path))}:1: nobody says this"):
+    with pytest.raises(ConversationError, match=f"^{re.escape(str(path))}:1: no name before this text"):
         said(path)
 
 

@@ -107,7 +107,7 @@ def test_a_program_that_posts_for_a_person_is_the_person(tmp_path: Path) -> None
     [
         ({"ts": None}, "there is no ts"),
         ({"ts": 1.5}, "ts is float, not text"),
-        ({"ts": "nan"}, "ts 'nan' is no time"),
+        ({"ts": "nan"}, "ts 'nan' is not a time"),
         ({"user": None}, "there is no user"),
         ({"text": {}}, "text is dict, not text"),
         ({"text": "\ud800"}, "text holds half a surrogate pair"),

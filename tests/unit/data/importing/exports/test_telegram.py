@@ -79,12 +79,12 @@ def test_a_folder_and_a_zip_are_read_like_their_file(tmp_path: Path) -> None:
     ("change", "wrong"),
     [
         ({"date_unixtime": None}, "there is no date"),
-        ({"date_unixtime": "noon"}, "date_unixtime 'noon' is no time"),
-        ({"date_unixtime": 1e300}, "date_unixtime '1e+300' is no time"),
-        ({"date_unixtime": float("nan")}, "date_unixtime 'nan' is no time"),
-        ({"date_unixtime": True}, "date_unixtime 'True' is no time"),
-        ({"date_unixtime": "0"}, "date_unixtime '0' is no time"),
-        ({"date_unixtime": None, "date": "2024-13-01T00:00:00"}, "date '2024-13-01T00:00:00' is no time"),
+        ({"date_unixtime": "noon"}, "date_unixtime 'noon' is not a time"),
+        ({"date_unixtime": 1e300}, "date_unixtime '1e+300' is not a time"),
+        ({"date_unixtime": float("nan")}, "date_unixtime 'nan' is not a time"),
+        ({"date_unixtime": True}, "date_unixtime 'True' is not a time"),
+        ({"date_unixtime": "0"}, "date_unixtime '0' is not a time"),
+        ({"date_unixtime": None, "date": "2024-13-01T00:00:00"}, "date '2024-13-01T00:00:00' is not a time"),
         ({"type": None}, "there is no type"),
         ({"text": 5}, "text is int, not text"),
         ({"text": ["a", 5]}, "text is int, not text"),
@@ -102,7 +102,7 @@ def test_malformed_messages_are_problems(tmp_path: Path, change: dict[str, Any],
     assert chat.entries == len(chat.messages) == 1
     assert problems.count == 2
     assert problems.messages[0].startswith(f"{tmp_path / 'result.json'}: message 1: {wrong}")
-    assert problems.messages[1].startswith(f"{tmp_path / 'result.json'}: message 3: str instead of an object: mend")
+    assert problems.messages[1].startswith(f"{tmp_path / 'result.json'}: message 3: str instead of an object: fix")
     with pytest.raises(ConversationError, match="message 1: "):
         read_messages(tmp_path, {**GOOD, **change})
 
