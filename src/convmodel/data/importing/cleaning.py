@@ -18,21 +18,13 @@ class CleaningRules:
     """What a conversation must satisfy to be kept. Pinned turns are context: they count as characters, not as turns.
 
     Attributes:
-        min_turns: Minimum number of turns.
-        max_turns: Maximum number of turns; None for no limit.
         max_chars: Maximum number of characters in all turns; None for no limit.
-        min_speakers: Minimum number of speakers.
-        deduplicate: Whether to leave out duplicates of earlier conversations.
         near_duplicates: The Jaccard similarity of word triples from which on two conversations are duplicates, from 0.5
             to 1; None to leave out exact duplicates only.
         redact: Whether to mask personal data.
 
     Raises:
         ConfigError: If a value is out of range.
-
-    Example:
-        >>> CleaningRules(max_turns=100).min_turns
-        2
     """
 
     min_turns: int = 2
@@ -64,17 +56,8 @@ class Cleaner:
     duplicates are found in the original text; exact ones once more in the masked text. Of duplicates the first is kept.
     A cleaner reads one conversation at a time and remembers all it has seen, so use one for several files.
 
-    Args:
-        rules: What to keep; by default `CleaningRules()`.
-        people: Names to mask in every conversation, even if these people do not speak in it.
-
-    Attributes:
-        rows_in: Number of conversations read.
-        rows_out: Number of conversations kept.
-        dropped: Number of conversations left out, by reason.
-
-    Raises:
-        MissingExtraError: If near-duplicates are left out, and datasketch is not installed.
+    `people` are names to mask in every conversation, even if these people do not speak in it. `rows_in` counts the
+    conversations read, and `dropped` those left out, by reason.
 
     Example:
         >>> cleaner = Cleaner(CleaningRules(near_duplicates=None))
@@ -88,7 +71,6 @@ class Cleaner:
     def __init__(self, rules: CleaningRules | None = None, *, people: Iterable[str] = ()) -> None:
         self.rules = rules or CleaningRules()
         self.rows_in = 0
-        self.rows_out = 0
         self.dropped: Counter[str] = Counter()
         self._duplicates = Duplicates(self.rules.near_duplicates) if self.rules.deduplicate else None
         # Masking makes equal what differed only in a name or an address.
@@ -112,7 +94,6 @@ class Cleaner:
             if self._redactor and self._masked and self._masked.seen(masked):
                 self.dropped["exact duplicate once masked"] += 1
                 continue
-            self.rows_out += 1
             yield masked
 
     def _unfit(self, conversation: Conversation) -> str | None:

@@ -41,24 +41,12 @@ _ODD = 0x9E3779B97F4A7C15  # 2**64 / the golden ratio: spreads the bits of a pro
 
 
 def normalized(turn: str) -> str:
-    """Normalizes the Unicode form, case and spaces of a turn, for comparison.
-
-    Example:
-        >>> normalized("  Good   MORNING ")
-        'good morning'
-    """
+    """Normalizes the Unicode form, case and spaces of a turn, for comparison."""
     return " ".join(unicodedata.normalize("NFKC", turn).casefold().split())
 
 
 def shingles(conversation: Conversation) -> "NDArray[np.uint32]":
-    """Returns the distinct word triples after the pinned turns, as sorted numbers.
-
-    Triples span turns, so it does not matter how the text is cut into turns.
-
-    Example:
-        >>> len(shingles(Conversation(["How are you?", "I am fine."])))
-        4
-    """
+    """Returns the distinct word triples after the pinned turns, as sorted numbers; triples span turns."""
     return _triples([normalized(turn) for turn in conversation.turns[conversation.pinned :]])
 
 
@@ -73,13 +61,7 @@ def _triples(turns: Sequence[str]) -> "NDArray[np.uint32]":
 
 
 def jaccard(some: "NDArray[np.uint32]", others: "NDArray[np.uint32]") -> float:
-    """Returns the Jaccard similarity of two sets of shingles: intersection over union.
-
-    Example:
-        >>> hello = shingles(Conversation(["Hello, how are you today?"]))
-        >>> jaccard(hello, hello)
-        1.0
-    """
+    """Returns the Jaccard similarity of two sets of shingles: intersection over union."""
     import numpy as np
 
     shared = len(np.intersect1d(some, others, assume_unique=True))
@@ -89,16 +71,9 @@ def jaccard(some: "NDArray[np.uint32]", others: "NDArray[np.uint32]") -> float:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A conversation of the index that another one duplicates.
+    """A conversation of the index that another one duplicates, and their Jaccard similarity."""
 
-    Attributes:
-        number: Its position in the order of adding, counted from 0.
-        id: Its id, if it has one.
-        similarity: The Jaccard similarity of the two; 1 for exact duplicates.
-        exact: Whether they are exact duplicates.
-    """
-
-    number: int
+    number: int  # position in the order of adding, from 0
     id: str | None
     similarity: float
     exact: bool
@@ -112,9 +87,7 @@ class Duplicates:
     a near-duplicate, and fewer than one in a thousand pairs exactly at the threshold are missed. The same conversations
     give the same matches in every run.
 
-    Args:
-        near: The Jaccard similarity from which on a conversation is a near-duplicate; None to find exact
-            duplicates only.
+    `near` is the similarity from which on a conversation is a near-duplicate; None to find exact duplicates only.
 
     Raises:
         ConfigError: If `near` is out of range.
@@ -174,9 +147,6 @@ class Duplicates:
             self._shingles[number] = fingerprint.shingles
             self._index.insert(number, fingerprint.sketch, check_duplication=False)
 
-    def _equal(self, fingerprint: "_Fingerprint") -> int | None:
-        return self._exact.get(fingerprint.key)
-
     def _candidates(self, fingerprint: "_Fingerprint") -> list[int]:
         return sorted(self._index.query(fingerprint.sketch)) if fingerprint.shingles is not None else []
 
@@ -191,7 +161,7 @@ class Duplicates:
         return similarity if similarity >= self.near else 0.0
 
     def _matches(self, fingerprint: "_Fingerprint") -> list[Match]:
-        equal = self._equal(fingerprint)
+        equal = self._exact.get(fingerprint.key)
         matches = [] if equal is None else [Match(equal, self._ids[equal], 1.0, exact=True)]
         for number in self._candidates(fingerprint):
             if number != equal and (similarity := self._similarity(fingerprint, number)):
@@ -200,14 +170,7 @@ class Duplicates:
 
 
 def groups(conversations: Iterable[Conversation], near: float | None = NEAR) -> list[list[int]]:
-    """Groups conversations that duplicate each other, directly or through others; most groups have one member.
-
-    Returns:
-        The positions of each group's conversations, counted from 0, in order.
-
-    Raises:
-        ConfigError: If `near` is out of range.
-        MissingExtraError: If datasketch is not installed, and `near` is not None.
+    """Returns the positions of conversations that duplicate each other, directly or through others, as groups.
 
     Example:
         >>> groups([Conversation(["Hi"]), Conversation(["Hello"]), Conversation(["hi"])], near=None)
@@ -225,7 +188,7 @@ def groups(conversations: Iterable[Conversation], near: float | None = NEAR) -> 
     for number, conversation in enumerate(conversations):
         leaders.append(number)
         fingerprint = duplicates._fingerprint(conversation)
-        equal = duplicates._equal(fingerprint)
+        equal = duplicates._exact.get(fingerprint.key)
         if equal is not None:
             leaders[number] = leader(equal)
         else:
@@ -246,8 +209,8 @@ def checked_near(near: float | None, option: str = "near") -> float | None:
     Raises:
         ConfigError: If it is not None or a number from 0.5 to 1.
     """
-    number = isinstance(near, int | float) and not isinstance(near, bool)
-    if near is not None and not (number and 0.5 <= near <= 1):
+    is_number = isinstance(near, int | float) and not isinstance(near, bool)
+    if near is not None and not (is_number and 0.5 <= near <= 1):
         raise ConfigError(f"{option} is {near!r}: it must be from 0.5 to 1, or None to find exact duplicates only")
     return near
 

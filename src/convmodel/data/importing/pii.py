@@ -11,50 +11,45 @@ from ipaddress import ip_address
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One kind of personal data.
-
-    Attributes:
-        name: Its name: `url`, `email`, ...
-        pattern: The pattern of candidates.
-        holds: Returns how many characters of a candidate are personal data; 0 if it is something else.
-    """
+    """One kind of personal data: `url`, `email`, ..."""
 
     name: str
-    pattern: re.Pattern[str]
+    pattern: re.Pattern[str]  # of candidates
     holds: Callable[[str], int] = len
+    """Returns how many characters of a candidate are personal data; 0 if it is something else."""
 
 
-def _is_card(found: str) -> int:
+def _is_card(candidate: str) -> int:
     """Checks the check digit of payment cards (Luhn, US patent 2950048)."""
-    digits = [int(character) for character in reversed(found) if character.isdigit()]
+    digits = [int(character) for character in reversed(candidate) if character.isdigit()]
     doubled = [sum(divmod(2 * digit, 10)) for digit in digits[1::2]]
-    return 0 if (sum(digits[::2]) + sum(doubled)) % 10 else len(found)
+    return 0 if (sum(digits[::2]) + sum(doubled)) % 10 else len(candidate)
 
 
-def _is_iban(found: str) -> int:
+def _is_iban(candidate: str) -> int:
     """Returns how much is an IBAN by its check digits (ISO 13616: modulo 97 is 1); words in capitals may follow."""
-    for end in range(len(found), 14, -1):
-        if found[end : end + 1].isalnum():
+    for end in range(len(candidate), 14, -1):
+        if candidate[end : end + 1].isalnum():
             continue
-        compact = re.sub(r"[ -]", "", found[:end]).upper()
+        compact = re.sub(r"[ -]", "", candidate[:end]).upper()
         if int("".join(str(int(character, 36)) for character in compact[4:] + compact[:4])) % 97 == 1:
-            return len(found[:end].rstrip(" -"))
+            return len(candidate[:end].rstrip(" -"))
     return 0
 
 
-def _is_ip(found: str) -> int:
+def _is_ip(candidate: str) -> int:
     """Tells an IP address from a time or C++; IPv6 addresses of hosts start with four hexadecimal digits."""
-    found = found[:-1] if found.endswith(":") and not found.endswith("::") else found
+    candidate = candidate[:-1] if candidate.endswith(":") and not candidate.endswith("::") else candidate
     try:
-        ip_address(found)
+        ip_address(candidate)
     except ValueError:
         return 0
-    written = "." in found or (len(found.split(":")[0]) == 4 and any(map(str.isdigit, found)))
-    return len(found) if written else 0
+    written = "." in candidate or (len(candidate.split(":")[0]) == 4 and any(map(str.isdigit, candidate)))
+    return len(candidate) if written else 0
 
 
-def _is_phone(found: str) -> int:
-    return 0 if _NUMBERS.fullmatch(found) else len(found)
+def _is_phone(candidate: str) -> int:
+    return 0 if _NUMBERS.fullmatch(candidate) else len(candidate)
 
 
 _LETTER = "A-Za-z\u00c0-\u024f\u0370-\u04ff"  # Latin, Greek, Cyrillic; others may touch an address without a space

@@ -37,12 +37,8 @@ class Redactor:
     scripts than 0 to 9. Ids of conversations are kept: a file's name may be in them. It also masks some words and
     numbers by mistake (Will at the start of a sentence). Read a sample before you publish anything.
 
-    Args:
-        pseudonyms: Names to assign, in this order; then `Speaker 1`, `Speaker 2` and so on.
-        people: Names to mask in every conversation, even if these people do not speak in it.
-
-    Attributes:
-        counts: Number of masked pieces: `url`, `email`, `iban`, `card`, `ip`, `phone`; `name` for mentions.
+    `pseudonyms` are assigned in this order; then `Speaker 1`, `Speaker 2` and so on. `counts` has the number of masked
+    pieces: `url`, `email`, `iban`, `card`, `ip`, `phone`; `name` for mentions.
 
     Raises:
         ConfigError: If a pseudonym is empty, repeated, or the name of a role or a numbered speaker.
@@ -65,7 +61,7 @@ class Redactor:
             raise ConfigError(f"pseudonyms contain {taken[0]!r}, which others may be named: choose another name")
         self.counts: Counter[str] = Counter()
         self._unused = list(reversed(pseudonyms))
-        self._given: dict[str, str] = {}
+        self._assigned: dict[str, str] = {}
         self._numbered = 0
         self._people = tuple(dict.fromkeys(people))
         for name in self._people:
@@ -83,23 +79,17 @@ class Redactor:
         return replace(conversation, turns=turns, speakers=speakers)
 
     def pseudonym(self, name: str) -> str:
-        """Returns the pseudonym of a speaker: the same for the same name, in any case and spacing.
-
-        Example:
-            >>> redactor = Redactor(["Robin"])
-            >>> [redactor.pseudonym(name) for name in ("Ann Lee", "user", "ann lee", "Bob")]
-            ['Robin', 'user', 'Robin', 'Speaker 1']
-        """
+        """Returns the pseudonym of a speaker: the same for the same name, in any case and spacing."""
         if name in ROLES:
             return name
         person = _person(name)
-        if person not in self._given:
+        if person not in self._assigned:
             if self._unused:
-                self._given[person] = self._unused.pop()
+                self._assigned[person] = self._unused.pop()
             else:
                 self._numbered += 1
-                self._given[person] = f"Speaker {self._numbered}"
-        return self._given[person]
+                self._assigned[person] = f"Speaker {self._numbered}"
+        return self._assigned[person]
 
     def _masked(self, turn: str, rule: Rule) -> str:
         def mask(match: re.Match[str]) -> str:
@@ -132,14 +122,14 @@ class Redactor:
         for name, pseudonym in full.items():
             spellings.setdefault(name.split()[0].strip(".,;:!?()\"'"), pseudonym)
         spellings |= full
-        spellings = {name: pseudonym for name, pseudonym in spellings.items() if _is_telling(_person(name))}
+        spellings = {name: pseudonym for name, pseudonym in spellings.items() if _is_distinctive(_person(name))}
         if not spellings:
             return None
         variants = {form for name in spellings for form in _spelled(name)}
         longest_first = sorted(variants, key=lambda name: (-len(name), name))
         masks = "|".join(rule.name for rule in RULES)
         pattern = "|".join([rf"\[(?:{masks})\]", *map(_mention, longest_first)])
-        return re.compile(pattern, re.IGNORECASE), {_person(name): given for name, given in spellings.items()}
+        return re.compile(pattern, re.IGNORECASE), {_person(name): pseudonym for name, pseudonym in spellings.items()}
 
 
 _Mentions: TypeAlias = tuple[re.Pattern[str], dict[str, str]]
@@ -162,7 +152,7 @@ _ALSO_A_WORD = re.compile(
 )
 
 
-def _is_telling(person: str) -> bool:
+def _is_distinctive(person: str) -> bool:
     """Tells whether to look for a name: it has three letters, or two where a letter is a syllable or a word."""
     fewest = 2 if re.search(f"[{UNSPACED}{HANGUL}]", person) else 3
     return len(person) >= fewest and not _GENERIC.fullmatch(person)

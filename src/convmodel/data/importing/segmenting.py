@@ -31,7 +31,6 @@ class Segmenting:
     """How messages become conversations.
 
     Attributes:
-        gap: The pause after which a new conversation starts.
         me: The speaker to learn, who becomes `assistant`; None keeps all names.
         merge_others: Whether all others become `user`, for models with only two speakers.
         keep_messages: Whether consecutive messages of one speaker stay separate turns.
@@ -48,10 +47,6 @@ def parse_gap(text: str) -> timedelta:
 
     Raises:
         ConfigError: If the text is not a duration.
-
-    Example:
-        >>> parse_gap("90m")
-        datetime.timedelta(seconds=5400)
     """
     number, unit = text[:-1], text[-1:].lower()
     if not (number.isascii() and number.isdigit() and int(number) and unit in _UNITS and len(number) < 7):
@@ -60,26 +55,18 @@ def parse_gap(text: str) -> timedelta:
 
 
 def show_gap(gap: timedelta) -> str:
-    """Writes a duration as `parse_gap` reads it.
-
-    Example:
-        >>> show_gap(timedelta(hours=2))
-        '2h'
-    """
+    """Writes a duration as `parse_gap` reads it: `2h`."""
     seconds = round(gap.total_seconds())
     unit = next(size for size in (86400, 3600, 60, 1) if seconds % size == 0)
     return f"{seconds // unit}{ {86400: 'd', 3600: 'h', 60: 'm', 1: 's'}[unit] }"
 
 
 def choose_gap(chats: Iterable[Chat]) -> tuple[timedelta, str]:
-    """Chooses the gap between conversations from the pauses between messages.
+    """Chooses the gap between conversations from the pauses between messages, with the reason.
 
     Pauses are of two kinds, within and between conversations. The threshold is Otsu's, which makes the variance
     between the two kinds largest (N. Otsu 1979, "A threshold selection method from gray-level histograms"), over the
     logarithm of pauses from 1 minute to 7 days, rounded to a usual duration.
-
-    Returns:
-        The pause, and why it was chosen.
     """
     pauses = (
         (later.time - earlier.time).total_seconds()
@@ -88,13 +75,13 @@ def choose_gap(chats: Iterable[Chat]) -> tuple[timedelta, str]:
         for earlier, later in pairwise(chat.messages)
         if earlier.time and later.time
     )
-    telling = sorted(math.log(pause) for pause in pauses if 60 <= pause <= 7 * 86400)
-    if len(telling) < _ENOUGH:
-        return DEFAULT_GAP, f"since {len(telling)} pauses of a minute or more are too few to choose from"
-    total, below, best, threshold = sum(telling), 0.0, -1.0, telling[0]
-    for number, (pause, following) in enumerate(pairwise(telling), 1):
+    logs = sorted(math.log(pause) for pause in pauses if 60 <= pause <= 7 * 86400)
+    if len(logs) < _ENOUGH:
+        return DEFAULT_GAP, f"since {len(logs)} pauses of a minute or more are too few to choose from"
+    total, below, best, threshold = sum(logs), 0.0, -1.0, logs[0]
+    for number, (pause, following) in enumerate(pairwise(logs), 1):
         below += pause
-        rest = len(telling) - number
+        rest = len(logs) - number
         variance = number * rest * (below / number - (total - below) / rest) ** 2
         if variance > best:
             best, threshold = variance, (pause + following) / 2
@@ -112,13 +99,10 @@ def silent(me: str) -> str:
     return f"{me} says nothing"
 
 
-def segment(chats: Sequence[Chat], how: Segmenting, dropped: Counter[str] | None = None) -> Iterator[Conversation]:
+def segment(chats: Sequence[Chat], how: Segmenting, dropped: Counter[str]) -> Iterator[Conversation]:
     """Cuts chats into conversations, whose ids are the places of their first messages.
 
-    Args:
-        chats: The chats.
-        how: The gap, and the names of speakers.
-        dropped: Counts the conversations that are left out because the speaker to learn says nothing.
+    Conversations without a turn of the speaker to learn are left out, and counted in `dropped`.
 
     Raises:
         ConversationError: If the speaker to learn never speaks; the message lists who does.
@@ -132,8 +116,7 @@ def segment(chats: Sequence[Chat], how: Segmenting, dropped: Counter[str] | None
         names = _names({message.speaker: None for message in chat.messages}, how)
         for part in _parts(chat.messages, how.gap) if chat.parted else [chat.messages]:
             if how.me is not None and all(message.speaker != how.me for message in part):
-                if dropped is not None:
-                    dropped[silent(how.me)] += 1
+                dropped[silent(how.me)] += 1
                 continue
             conversation = Conversation(
                 [message.text for message in part],
@@ -146,13 +129,9 @@ def segment(chats: Sequence[Chat], how: Segmenting, dropped: Counter[str] | None
 
 def rename(conversation: Conversation, how: Segmenting) -> Conversation:
     """Gives the speakers of a complete conversation their names in training."""
-    free = dict.fromkeys(conversation.turn_speakers[conversation.pinned :])
-    names = _names(free, how)
-    who = [
-        *conversation.turn_speakers[: conversation.pinned],
-        *(names[name] for name in conversation.turn_speakers[conversation.pinned :]),
-    ]
-    renamed = replace(conversation, speakers=who)
+    pinned, speakers = conversation.pinned, conversation.turn_speakers
+    names = _names(dict.fromkeys(speakers[pinned:]), how)
+    renamed = replace(conversation, speakers=[*speakers[:pinned], *(names[name] for name in speakers[pinned:])])
     return renamed if how.keep_messages else renamed.joined()
 
 
@@ -163,7 +142,7 @@ def _names(speakers: dict[str, None], how: Segmenting) -> dict[str, str]:
     user, assistant = DEFAULT_SPEAKERS
     others = [name for name in speakers if name != how.me]
     to_user = how.merge_others or len(others) == 1
-    # Somebody else of that name must not become one with the speaker to learn.
+    # Somebody else of that name must not be confused with the speaker to learn.
     named = {name: f"{name} (2)" if name == assistant else name for name in others}
     return {name: user if to_user else named[name] for name in others} | {how.me: assistant}
 

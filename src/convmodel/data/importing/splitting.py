@@ -1,7 +1,6 @@
-"""Conversations for training, validation and test, with nothing said twice on two sides.
+"""Conversations for training, validation and test, without duplicates across them.
 
-Owns: how the parts are chosen, and the check that they have nothing in common, whoever chose them: it looks each
-conversation up in train, and knows nothing of groups.
+Owns: how the parts are chosen, and a check for duplicates between parts, however they were chosen.
 """
 
 import math
@@ -20,28 +19,21 @@ PARTS = ("train", "valid", "test")
 """The names of the parts, in order of time."""
 
 SHARES = (0.9, 0.05, 0.05)
-"""How much each part gets, unless told otherwise."""
+"""The default shares of the parts."""
 
 SHOWN = 5
-"""How many pairs an error names; it counts all."""
+"""Number of pairs that an error lists; all are counted."""
 
 Shares: TypeAlias = Mapping[str, float] | Sequence[float]
-"""How much of the conversations each part gets: three numbers, or numbers by name, that sum to 1."""
+"""The share of each part: three numbers, or numbers by name, that sum to 1."""
 
 SplitBy: TypeAlias = Literal["auto", "time", "random"]
-"""What decides where a conversation goes; `auto` is the time if every conversation has one."""
+"""What decides the part of a conversation; `auto` is time if every conversation has one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Conversations in three parts, each in the order they came in.
-
-    Attributes:
-        train: What the model is trained on.
-        valid: What choices about the training are made on.
-        test: What the model is judged on, once.
-        method: How they were split, as a sentence for the user.
-    """
+    """Conversations in three parts, each in input order; `method` describes for the user how they were split."""
 
     train: list[Conversation]
     valid: list[Conversation]
@@ -51,13 +43,10 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class Leak:
-    """A conversation of another part that repeats one of train.
+    """A conversation of another part that duplicates one of train.
 
-    Attributes:
-        part: The other part's name.
-        id: The conversation's id; `conversation 3` if it has none.
-        train_id: The id of the one in train that is most like it; `conversation 3` if it has none.
-        similarity: The Jaccard similarity of their word triples; 1 for exact duplicates.
+    A conversation without an id is named by its position, `conversation 3`. The similarity is the Jaccard similarity
+    of word triples, 1 for exact duplicates.
     """
 
     part: str
@@ -76,20 +65,19 @@ def split(
 ) -> Split:
     """Splits conversations into parts for training, validation and test.
 
-    Conversations that repeat each other, exactly or nearly, go to one part as a whole. By time, the oldest are trained
-    on and the newest are tested on, and a group of repeats goes where its oldest member belongs: so every conversation
-    of the test is newer than where the test begins, and what training sees of later times had been said before.
+    Conversations that duplicate each other go to the same part. By time, the oldest go to train and the newest to test,
+    and a group of duplicates goes where its oldest member belongs: every conversation in test is newer than the start
+    of the test period, and later conversations in train only repeat earlier text.
 
     Args:
-        conversations: What to split.
-        shares: How much of it is for training, validation and test.
-        seed: What chance begins with; the same seed gives the same parts.
-        by: `time`, `random`, or `auto`: by time if every conversation has `started_at`. A time without a zone is taken
-            for UTC.
-        near: The Jaccard similarity from which on conversations repeat each other; None for exact repeats alone.
+        conversations: The conversations; a time without a zone is read as UTC.
+        shares: The shares of training, validation and test.
+        seed: The random seed; the same seed gives the same parts.
+        by: `time`, `random`, or `auto`: by time if every conversation has `started_at`.
+        near: The Jaccard similarity from which on conversations are duplicates; None for exact duplicates only.
 
     Raises:
-        ConfigError: If the shares do not sum to 1, or another option makes no sense.
+        ConfigError: If the shares do not sum to 1, or another option is invalid.
         ConversationError: If there are too few conversations for the parts, or some have no time and `by` is `time`.
         MissingExtraError: If datasketch is not installed, and `near` is not None.
 
@@ -99,55 +87,48 @@ def split(
         >>> len(parts.train), len(parts.valid), len(parts.test), parts.method
         (8, 1, 1, 'at random with seed 42')
     """
-    wanted = _checked_shares(shares)
+    parsed_shares = _checked_shares(shares)
     if by not in get_args(SplitBy):
         raise ConfigError(f"by is {by!r}: it must be auto, time or random")
     undated = sum(conversation.started_at is None for conversation in conversations)
     if by == "time" and undated:
         raise ConversationError(
-            f"{undated} of {len(conversations)} conversations do not tell when they began: split by random, "
-            "or give them started_at"
+            f"{undated} of {len(conversations)} conversations have no start time: split by random, or add started_at"
         )
-    together = groups(conversations, near)
-    _require_enough(together, len(conversations), wanted)
+    duplicates = groups(conversations, near)
+    _require_enough(duplicates, len(conversations), parsed_shares)
     if by == "random" or undated:
-        numbers, method = _at_random(together, wanted, seed), f"at random with seed {seed}"
+        numbers, method = _at_random(duplicates, parsed_shares, seed), f"at random with seed {seed}"
         if by == "auto" and undated < len(conversations):
-            method += f", since {undated} of {len(conversations)} do not tell when they began"
+            method += f", since {undated} of {len(conversations)} have no start time"
     else:
-        numbers = _by_time(together, wanted, [_moment(conversation) for conversation in conversations])
-        begins = {
-            name: min(_moment(conversations[number]) for number in part).date()
+        numbers = _by_time(duplicates, parsed_shares, [_time(conversation) for conversation in conversations])
+        starts = {
+            name: min(_time(conversations[number]) for number in part).date()
             for name, part in zip(PARTS, numbers, strict=True)
             if part and name != "train"
         }
-        method = "by time: " + (", ".join(f"{name} begins {day}" for name, day in begins.items()) or "all is for train")
+        method = "by time: " + (", ".join(f"{name} begins {day}" for name, day in starts.items()) or "all is for train")
     train, valid, test = ([conversations[number] for number in sorted(part)] for part in numbers)
     return Split(train, valid, test, method)
 
 
 def check_leakage(
-    train: Sequence[Conversation],
-    others: Mapping[str, Sequence[Conversation]],
-    near: float | None = NEAR,
+    train: Sequence[Conversation], others: Mapping[str, Sequence[Conversation]], near: float | None = NEAR
 ) -> list[Leak]:
-    """Returns the conversations of the other parts that repeat one of train, exactly or nearly.
-
-    Raises:
-        ConfigError: If `near` is out of range.
-        MissingExtraError: If datasketch is not installed, and `near` is not None.
+    """Returns the conversations of the other parts that duplicate one of train, exactly or nearly.
 
     Example:
         >>> check_leakage([Conversation(["Hi", "Hello"])], {"test": [Conversation(["hi", "hello"])]}, near=None)
         [Leak(part='test', id='conversation 1', train_id='conversation 1', similarity=1.0)]
     """
-    known = Duplicates(near)
+    index = Duplicates(near)
     for conversation in train:
-        known.add(conversation)
+        index.add(conversation)
     leaks = []
     for part, conversations in others.items():
         for number, conversation in enumerate(conversations):
-            for match in known.matches(conversation)[:1]:
+            for match in index.matches(conversation)[:1]:
                 names = _name(conversation.id, number), _name(match.id, match.number)
                 leaks.append(Leak(part, *names, match.similarity))
     return leaks
@@ -160,15 +141,10 @@ def require_no_leakage(
     *,
     name: str = "train",
 ) -> None:
-    """Makes sure that nothing in the other parts repeats train, or whatever part it is by name.
+    """Checks that no conversation of the other parts duplicates one of train, or of the part called `name`.
 
     Raises:
-        ConversationError: If something does; the message counts it and names the first pairs.
-        ConfigError: If `near` is out of range.
-        MissingExtraError: If datasketch is not installed, and `near` is not None.
-
-    Example:
-        >>> require_no_leakage([Conversation(["Hi", "Hello"])], {"test": [Conversation(["Hi", "Bye"])]}, near=None)
+        ConversationError: If one does; the message has their number and the first pairs.
     """
     leaks = check_leakage(train, others, near)
     if not leaks:
@@ -204,22 +180,22 @@ def _checked_shares(shares: Shares) -> tuple[float, ...]:
     return tuple(shares)
 
 
-def _require_enough(together: list[list[int]], count: int, shares: tuple[float, ...]) -> None:
+def _require_enough(duplicates: list[list[int]], count: int, shares: tuple[float, ...]) -> None:
     needed = sum(share > 0 for share in shares)
-    if len(together) < needed:
-        apart = f", {len(together)} if those that repeat each other are one" if len(together) < count else ""
+    if len(duplicates) < needed:
+        apart = f", {len(duplicates)} if those that repeat each other are one" if len(duplicates) < count else ""
         raise ConversationError(
             f"{count} conversations{apart}: too few for {needed} parts; add conversations, "
             "or set the share of valid or test to 0, as in --split 1,0,0"
         )
 
 
-def _at_random(together: list[list[int]], shares: tuple[float, ...], seed: int) -> list[list[int]]:
-    """Deals the groups out, the largest first, each to the part that lacks most; large ones fit only into train."""
-    order = list(together)
+def _at_random(duplicates: list[list[int]], shares: tuple[float, ...], seed: int) -> list[list[int]]:
+    """Assigns the groups, the largest first, each to the part that lacks most; large ones fit only into train."""
+    order = list(duplicates)
     random.Random(seed).shuffle(order)
     order.sort(key=len, reverse=True)
-    lacking = _sizes(sum(map(len, together)), shares)
+    lacking = _sizes(sum(map(len, duplicates)), shares)
     parts: list[list[int]] = [[] for _ in shares]
     for index, group in enumerate(order):
         empty = [part for part, share in enumerate(shares) if share and not parts[part]]
@@ -231,7 +207,7 @@ def _at_random(together: list[list[int]], shares: tuple[float, ...], seed: int) 
 
 
 def _sizes(count: int, shares: tuple[float, ...]) -> list[int]:
-    """Whole numbers nearest to the shares (by largest remainders), at least one where there is a share."""
+    """Rounds the shares to whole numbers (by largest remainders), at least one for each share above 0."""
     sizes = [max(1, math.floor(count * share + 1e-9)) if share else 0 for share in shares]
     while sum(sizes) != count:
         step = 1 if sum(sizes) < count else -1
@@ -241,10 +217,10 @@ def _sizes(count: int, shares: tuple[float, ...]) -> list[int]:
     return sizes
 
 
-def _by_time(together: list[list[int]], shares: tuple[float, ...], moments: list[datetime]) -> list[list[int]]:
-    """Cuts the groups, in order of their oldest members, where the sizes come nearest to the shares."""
-    order = sorted(together, key=lambda group: min((moments[number], number) for number in group))
-    sizes = _sizes(len(moments), shares)
+def _by_time(duplicates: list[list[int]], shares: tuple[float, ...], times: list[datetime]) -> list[list[int]]:
+    """Cuts the groups, in order of their oldest members, where the sizes are nearest to the shares."""
+    order = sorted(duplicates, key=lambda group: min((times[number], number) for number in group))
+    sizes = _sizes(len(times), shares)
     before = [0, *accumulate(map(len, order))]
     cuts = [0]
     for part in range(len(shares) - 1):
@@ -260,7 +236,7 @@ def _by_time(together: list[list[int]], shares: tuple[float, ...], moments: list
     return [[number for group in order[start:end] for number in group] for start, end in pairwise(cuts)]
 
 
-def _moment(conversation: Conversation) -> datetime:
+def _time(conversation: Conversation) -> datetime:
     started = conversation.started_at
     assert started is not None
     return started if started.tzinfo else started.replace(tzinfo=UTC)

@@ -38,7 +38,7 @@ TALK = chat(("Ann", "Hi", 0), ("Ann", "There?", 1), ("Bob", "Yes", 2), ("Bob", "
 
 
 def test_a_pause_longer_than_the_gap_begins_a_conversation() -> None:
-    first, second = segment([TALK], Segmenting(gap=timedelta(hours=1)))
+    first, second = segment([TALK], Segmenting(gap=timedelta(hours=1)), Counter())
 
     assert first == Conversation(["Hi\nThere?", "Yes"], ["Ann", "Bob"])
     assert second == Conversation(["Morning!", "Hello"], ["Bob", "Ann"])
@@ -47,14 +47,14 @@ def test_a_pause_longer_than_the_gap_begins_a_conversation() -> None:
 
 
 def test_a_pause_as_long_as_the_gap_does_not() -> None:
-    assert len(list(segment([TALK], Segmenting(gap=timedelta(minutes=598))))) == 1
-    assert len(list(segment([TALK], Segmenting(gap=timedelta(minutes=597))))) == 2
+    assert len(list(segment([TALK], Segmenting(gap=timedelta(minutes=598)), Counter()))) == 1
+    assert len(list(segment([TALK], Segmenting(gap=timedelta(minutes=597)), Counter()))) == 2
 
 
 def test_a_chat_that_is_one_conversation_is_not_parted() -> None:
     whole = Chat("chat", TALK.messages, parted=False)
 
-    [conversation] = segment([whole], Segmenting(gap=timedelta(minutes=1)))
+    [conversation] = segment([whole], Segmenting(gap=timedelta(minutes=1)), Counter())
 
     assert len(conversation.turns) == 4 - 1  # Bob's turns around the pause are one
 
@@ -62,18 +62,18 @@ def test_a_chat_that_is_one_conversation_is_not_parted() -> None:
 def test_messages_without_times_are_one_conversation() -> None:
     plain = Chat("chat", [Message("Ann", "Hi", None, "x:1"), Message("Bob", "Yes", None, "x:2")])
 
-    assert list(segment([plain], Segmenting())) == [Conversation(["Hi", "Yes"], ["Ann", "Bob"])]
-    assert list(segment([Chat("empty")], Segmenting())) == []
+    assert list(segment([plain], Segmenting(), Counter())) == [Conversation(["Hi", "Yes"], ["Ann", "Bob"])]
+    assert list(segment([Chat("empty")], Segmenting(), Counter())) == []
 
 
 def test_messages_may_stay_turns_of_their_own() -> None:
-    first, _ = segment([TALK], Segmenting(keep_messages=True))
+    first, _ = segment([TALK], Segmenting(keep_messages=True), Counter())
 
     assert first == Conversation(["Hi", "There?", "Yes"], ["Ann", "Ann", "Bob"])
 
 
 def test_me_becomes_the_assistant_and_one_other_the_user() -> None:
-    first, second = segment([TALK], Segmenting(me="Bob"))
+    first, second = segment([TALK], Segmenting(me="Bob"), Counter())
 
     assert (first.turn_speakers, second.turn_speakers) == (("user", "assistant"), ("assistant", "user"))
 
@@ -82,20 +82,20 @@ GROUP = chat(("Ann", "Hi", 0), ("Cem", "Hi both", 1), ("Bob", "Yes", 2), ("Ann",
 
 
 def test_a_group_keeps_its_names_beside_the_assistant() -> None:
-    [conversation] = segment([GROUP], Segmenting(me="Bob"))
+    [conversation] = segment([GROUP], Segmenting(me="Bob"), Counter())
 
     assert conversation.turn_speakers == ("Ann", "Cem", "assistant", "Ann")
 
 
 def test_the_others_of_a_group_may_be_merged() -> None:
-    [conversation] = segment([GROUP], Segmenting(me="Bob", merge_others=True))
+    [conversation] = segment([GROUP], Segmenting(me="Bob", merge_others=True), Counter())
 
     assert conversation == Conversation(["Hi\nHi both", "Yes", "Good"], ["user", "assistant", "user"])
 
 
 def test_somebody_who_says_nothing_is_named_with_those_who_do() -> None:
     with pytest.raises(ConversationError, match=r"nobody is called 'Zoe'; there are Ann \(3\), Bob \(2\)"):
-        list(segment([TALK], Segmenting(me="Zoe")))
+        list(segment([TALK], Segmenting(me="Zoe"), Counter()))
 
 
 def test_conversations_that_were_ones_already_are_renamed_too() -> None:
@@ -180,7 +180,7 @@ def test_pauses_in_chats_that_are_one_conversation_do_not_count() -> None:
 def test_a_message_without_a_time_does_not_hide_a_pause() -> None:
     messages = [TALK.messages[0], Message("Bob", "Well", None, "chat.txt:9"), TALK.messages[3]]
 
-    assert len(list(segment([Chat("chat", messages)], Segmenting()))) == 2
+    assert len(list(segment([Chat("chat", messages)], Segmenting(), Counter()))) == 2
 
 
 def test_parts_without_me_are_counted() -> None:

@@ -88,9 +88,9 @@ def test_a_late_repeat_goes_where_the_oldest_of_its_group_is() -> None:
 def test_without_all_times_it_is_by_chance() -> None:
     talks = [talk(number, day=number or None) for number in range(10)]
 
-    assert split(talks).method == "at random with seed 42, since 1 of 10 do not tell when they began"
+    assert split(talks).method == "at random with seed 42, since 1 of 10 have no start time"
     assert split(talks[1:], by="random", seed=3).method == "at random with seed 3"
-    with pytest.raises(ConversationError, match=r"^1 of 10 conversations do not tell .*: split by random"):
+    with pytest.raises(ConversationError, match=r"^1 of 10 conversations have no start time: split by random"):
         split(talks, by="time")
 
 
