@@ -63,7 +63,7 @@ def test_fits_are_compared_in_a_page(run: Run, capfd: pytest.CaptureFixture[str]
     out, _ = capfd.readouterr()
     assert out.splitlines()[0].split() == ["small", "large"]
     assert rows(out)["best validation loss"] == ["3.000", "2.000"]
-    assert rows(out)["its perplexity"] == ["7.39", "7.39"]
+    assert rows(out)["best validation perplexity"] == ["7.39", "7.39"]
     assert rows(out)["learning_rate"] == ["0.0001", "5e-05"]
     assert "output_dir" not in out
     page = Path("new/curves.html").read_text(encoding="utf-8")

@@ -12,7 +12,7 @@ import numpy as np
 
 from convmodel.conversation import Conversation
 from convmodel.evaluation.metric import Metric, Ratio, Topic
-from convmodel.evaluation.turn_statistics import ConversationStatistics, TurnStatistics
+from convmodel.evaluation.turn_statistics import TurnStatistics
 from convmodel.hf_model.next_turn import has_next_turn, measure_next_turns
 from convmodel.layout.tokenizer import ConversationTokenizer
 
@@ -44,7 +44,7 @@ LIKELIHOOD: tuple[Ratio[TurnStatistics], ...] = (
         above=lambda turn: turn.stop, below=lambda turn: turn.closed),
     Ratio(name="false_stop_rate", label="p(end) inside turns", topic=Topic.TURN_ENDS, better="lower", percent=True,
         explanation="how sure it is of an end, at each token, where people continued; lower is better", per_token=True,
-        above=lambda turn: turn.false_stop, below=lambda turn: turn.text_tokens),
+        above=lambda turn: turn.false_stop, below=lambda turn: turn.tokens - turn.closed),
     Ratio(name="ended_early", label="turns that would end early", topic=Topic.TURN_ENDS, better="lower", percent=True,
         explanation="how many turns it would have ended too early, drawing at random; lower is better",
         above=lambda turn: turn.ended_early),
@@ -89,13 +89,13 @@ def likelihood_metrics(conversations: Iterable[Sequence[TurnStatistics]]) -> lis
     return [definition.measure(turns) for definition in LIKELIHOOD]
 
 
-def metrics_by_speaker(conversations: Sequence[ConversationStatistics]) -> dict[str, list[Metric]]:
+def metrics_by_speaker(conversations: Sequence[Sequence[TurnStatistics]]) -> dict[str, list[Metric]]:
     """Measures the turns of each speaker, in the order in which they first speak."""
     return _by(lambda turn: turn.speaker, conversations)
 
 
 def metrics_by_depth(
-    conversations: Sequence[ConversationStatistics], deepest: int = DEEPEST
+    conversations: Sequence[Sequence[TurnStatistics]], deepest: int = DEEPEST
 ) -> dict[str, list[Metric]]:
     """Measures the first turns, the second ones, ...; those after the deepest together, such as `13+`."""
     metrics = _by(lambda turn: min(turn.number, deepest + 1), conversations)
@@ -103,13 +103,12 @@ def metrics_by_depth(
 
 
 def _by(
-    key: Callable[[TurnStatistics], Key], conversations: Sequence[ConversationStatistics]
+    key: Callable[[TurnStatistics], Key], conversations: Sequence[Sequence[TurnStatistics]]
 ) -> dict[Key, list[Metric]]:
     """Measures the turns of each key, in the order in which the keys first occur."""
-    all_turns = [conversation.turns for conversation in conversations]
     return {
-        value: likelihood_metrics([turn for turn in turns if key(turn) == value] for turns in all_turns)
-        for value in dict.fromkeys(map(key, chain.from_iterable(all_turns)))
+        value: likelihood_metrics([turn for turn in turns if key(turn) == value] for turns in conversations)
+        for value in dict.fromkeys(map(key, chain.from_iterable(conversations)))
     }
 
 

@@ -141,9 +141,7 @@ class Metric:
         R. Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
         """
         rows, value = self.rows[self.is_measured], self.value
-        low, high = _NO_INTERVAL
-        if self.definition.resampled:
-            low, high = _percentiles(self.formula(sums) for sums in _resampled(rows, seed))
+        low, high = _bootstrap(self.formula, rows, seed) if self.definition.resampled else _NO_INTERVAL
         if self.definition.percent and low == high == value and value in (0, 1):
             # All conversations are alike, and so is every draw; that 0 of 20 are empty does not mean that none will be.
             low, high = wilson(round(value * len(rows)), len(rows))
@@ -205,11 +203,12 @@ def compare_metrics(first: Metric, second: Metric, seed: int = 0) -> Difference:
         raise ConfigError(f"{first.name} and {second.name} are not metrics of the same conversations")
     both = first.is_measured & second.is_measured
     rows, columns = np.concatenate([first.rows, second.rows], axis=1)[both], first.rows.shape[1]
-    low, high = _NO_INTERVAL
-    if first.definition.resampled and second.definition.resampled:
-        low, high = _percentiles(
-            second.formula(sums[:, columns:]) - first.formula(sums[:, :columns]) for sums in _resampled(rows, seed)
-        )
+
+    def difference(sums: Sums) -> Sums:
+        return second.formula(sums[..., columns:]) - first.formula(sums[..., :columns])
+
+    has_interval = first.definition.resampled and second.definition.resampled
+    low, high = _bootstrap(difference, rows, seed) if has_interval else _NO_INTERVAL
     values = _value(first, rows[:, :columns]), _value(second, rows[:, columns:])
     estimate = Estimate(values[1] - values[0], low, high, int(both.sum()))
     return Difference(first.definition, *values, estimate, _verdict(estimate, first.definition.better))
@@ -229,21 +228,20 @@ def _value(metric: Metric, rows: Sums) -> float:
     return float(metric.formula(sums)) if len(rows) else math.nan
 
 
-def _resampled(rows: Sums, seed: int) -> Iterable[Sums]:
-    """Yields the sums of conversations drawn with replacement, some resamples at a time."""
-    count = len(rows)
+def _bootstrap(formula: Formula, rows: Sums, seed: int) -> tuple[float, float]:
+    """Returns the interval of a formula over conversations drawn with replacement, some resamples at a time."""
+    count, values = len(rows), []
     if count < 2:
-        return
+        return _NO_INTERVAL
     generator = np.random.default_rng(seed)
     at_once = max(1, _DRAWS_IN_MEMORY // count)
     for start in range(0, RESAMPLES, at_once):
         size = min(at_once, RESAMPLES - start)
-        yield generator.multinomial(count, np.full(count, 1 / count), size=size).astype(np.float64) @ rows
-
-
-def _percentiles(resamples: Iterable[Sums]) -> tuple[float, float]:
-    values = [some[~np.isnan(some)] for some in resamples]
-    if not sum(map(len, values)):
+        draws = generator.multinomial(count, np.full(count, 1 / count), size=size)
+        values.append(formula(draws.astype(np.float64) @ rows))
+    measured = np.concatenate(values)
+    measured = measured[~np.isnan(measured)]
+    if not len(measured):
         return _NO_INTERVAL
-    low, high = np.percentile(np.concatenate(values), [2.5, 97.5], method="inverted_cdf")  # which allows infinities
+    low, high = np.percentile(measured, [2.5, 97.5], method="inverted_cdf")  # which allows infinities
     return float(low), float(high)

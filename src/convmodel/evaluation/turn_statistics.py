@@ -48,11 +48,6 @@ class TurnStatistics:
     false_stop: float  # the sum of p(separator) at all its other targets, where the turn continues
     ended_early: float  # the probability that sampling ends it at one of these: 1 - the product of 1 - p(separator)
 
-    @property
-    def text_tokens(self) -> float:
-        """Its targets without the separator."""
-        return self.tokens - self.closed
-
 
 CALIBRATION = ("targets", "probability", "ends")
 """The rows of a calibration: how many targets are in each tenth of p(separator), the sum of their p(separator), and how
@@ -75,16 +70,6 @@ class ConversationStatistics:
     conversation: Conversation
     turns: list[TurnStatistics] = field(default_factory=list)
     calibration: Array = field(default_factory=lambda: np.zeros((len(CALIBRATION), BINS)))
-
-    @property
-    def nats(self) -> float:
-        """The sum over all its targets."""
-        return sum(turn.nats for turn in self.turns)
-
-    @property
-    def tokens(self) -> float:
-        """How many targets it has."""
-        return sum(turn.tokens for turn in self.turns)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from convmodel.errors import ConfigError, MissingExtraError
 from convmodel.layout.token_view import visible_line
+from convmodel.report.svg import line_end, style_axes
 from convmodel.training.metrics_reader import Metrics, Point, is_finite
 
 if TYPE_CHECKING:
@@ -33,12 +34,8 @@ def smoothed(values: Sequence[float], smooth: float | None = None) -> list[float
     """Averages exponentially, with the bias of the first values corrected.
 
     m[t] = smooth m[t-1] + (1 - smooth) x[t] with m[0] = 0, divided by 1 - smooth^t, as Adam does with its moments
-    (Kingma and Ba 2015, https://arxiv.org/abs/1412.6980, section 3).
-
-    Args:
-        values: The values, in order.
-        smooth: The weight of the previous mean in each mean: from 0, which changes nothing, to below 1. By default
-            it averages over two and a half values, or half a percent of many.
+    (Kingma and Ba 2015, https://arxiv.org/abs/1412.6980, section 3). The weight `smooth` is from 0, which changes
+    nothing, to below 1; by default it averages over two and a half values, or half a percent of many.
 
     Example:
         >>> smoothed([4.0, 1.0], 0.5)  # (0.5 * 0.5 * 4 + 0.5 * 1) / (1 - 0.5 * 0.5)
@@ -62,14 +59,9 @@ def draw_curves(
     title: str | None = None,
     size: tuple[float, float] = SIZE,
 ) -> "Figure":
-    """Draws the training loss, as measured and smoothed, the validations, and the learning rate below.
+    """Draws the training loss, as measured and `smoothed`, the validations, and the learning rate below.
 
-    Args:
-        runs: The fits, a colour each.
-        by: The horizontal axis: steps, or training tokens.
-        smooth: How strongly the training loss is smoothed; see `smoothed`.
-        title: The heading.
-        size: Width and height in inches.
+    The fits have a colour each, the horizontal axis is steps or training tokens, and the size is in inches.
 
     Raises:
         MissingExtraError: If matplotlib is not installed.
@@ -146,15 +138,9 @@ def _dress(figure: Any, loss: Any, rate: Any, by: By) -> None:
     from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator
 
     for axes in (loss, rate):
-        axes.patch.set_alpha(0)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.spines[["left", "bottom"]].set_color(INK)
-        axes.tick_params(colors=INK)
+        style_axes(axes, INK)
         axes.grid(axis="y", color=INK, alpha=0.12, linewidth=0.6)
         axes.set_axisbelow(True)
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.label.set_color(INK)
-            axis.get_offset_text().set_color(INK)
     loss.set_ylabel("loss, nats per token")
     rate.set_ylabel("learning\nrate")
     rate.set_xlabel({"steps": "steps", "tokens": "training tokens"}[by])
@@ -191,7 +177,6 @@ def _legend(figure: Any, runs: Sequence[Metrics], styles: Sequence[tuple[str, An
 
 
 def _named(run: Metrics) -> str:
-    name = visible_line(run.name)
-    name = name if len(name) <= _LONGEST_NAME else "…" + name[1 - _LONGEST_NAME :]
+    name = line_end(run.name, _LONGEST_NAME)
     perplexity = (run.best or {}).get("eval_perplexity")
     return name if perplexity is None else f"{name} (best perplexity {perplexity:,.2f})"

@@ -35,35 +35,27 @@ _STYLE = f"""
 
 
 def write_curves(path: str | os.PathLike[str], runs: Sequence[Metrics], title: str | None = None, **drawn: Any) -> None:
-    """Writes the curves of fits; an earlier file is replaced.
+    """Writes the curves of fits as .png, or as .html with the metrics and the settings that differ.
 
-    Args:
-        path: A file that ends in .png, or in .html for a page with the metrics and the settings that differ.
-        runs: The fits.
-        title: The heading; by default a page has the fits' names.
-        drawn: Further arguments of `draw_curves`.
+    An earlier file is replaced. A page's title is by default the fits' names; `drawn` are arguments of `draw_curves`.
 
     Raises:
         ConfigError: If the file has another suffix, or nothing was measured yet.
         MissingExtraError: If matplotlib is not installed.
         SaveError: If the file cannot be written.
     """
-    place = Path(path)
-    require_suffix(place)
-    if place.suffix.lower() == ".png":
+    path = Path(path)
+    require_suffix(path)
+    if path.suffix.lower() == ".png":
         content = _picture(runs, title, drawn)
     else:
         content = _report(runs, title or ", ".join(run.name for run in runs), drawn).encode()
-    with staged(place.parent) as stage:
-        (stage / place.name).write_bytes(content)
+    with staged(path.parent) as stage:
+        (stage / path.name).write_bytes(content)
 
 
 def require_suffix(path: Path) -> None:
-    """Checks that a file has one of `SUFFIXES`.
-
-    Raises:
-        ConfigError: If it has not.
-    """
+    """Raises ConfigError if a file has none of `SUFFIXES`."""
     if path.suffix.lower() not in SUFFIXES:
         raise ConfigError(f"{path} is not a name for curves: end it in {' or '.join(SUFFIXES)}")
 

@@ -39,15 +39,7 @@ def write_doctor_page(
     windows: Sequence[Sequence[ShownToken]],
     estimate: Estimate | None = None,
 ) -> None:
-    """Writes the page, whole or not at all.
-
-    Args:
-        path: The file; an earlier one is replaced.
-        title: The name of the data.
-        checks: The results of the checks.
-        statistics: The statistics of the data.
-        windows: One conversation as tokens.
-        estimate: The time and memory of the run, if they were measured.
+    """Writes the page, whole or not at all; the windows are those of one conversation.
 
     Raises:
         MissingExtraError: If matplotlib is not installed.

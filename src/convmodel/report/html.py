@@ -56,13 +56,7 @@ def to_html(text: str) -> Html:
 
 
 def page(title: str, parts: Iterable[str], style: str = "") -> str:
-    """Returns a page that needs nothing else, readable on light and dark screens and on phones.
-
-    Args:
-        title: Its heading.
-        parts: Its HTML, in order.
-        style: CSS in addition to that of every page.
-    """
+    """Returns a page of some HTML, readable on light and dark screens and on phones; `style` is added to its CSS."""
     body = "\n".join(parts)
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -81,12 +75,9 @@ def page(title: str, parts: Iterable[str], style: str = "") -> str:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "numbers") -> Html:
-    """Returns a table whose first column names the rows; a heading row without text is left out.
+    """Returns a table of text or `Html` whose first column names the rows; a heading row without text is left out.
 
-    Args:
-        columns: The heading of each column.
-        rows: The cells of each row, text or `Html`.
-        kind: CSS classes: `numbers` aligns the cells to the right, `checks` breaks long ones.
+    The CSS class `numbers` aligns the cells to the right, `checks` breaks long ones.
     """
     head = "".join(f"<th>{to_html(name)}</th>" for name in columns)
     thead = f"<thead><tr>{head}</tr></thead>" if any(columns) else ""
@@ -98,11 +89,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "nu
 
 
 def plots(drawings: Mapping[str, str]) -> Html:
-    """Returns pictures side by side.
-
-    Args:
-        drawings: SVG, by caption.
-    """
+    """Returns pictures, as SVG by caption, side by side."""
     figures = "\n".join(
         f"<figure><figcaption>{to_html(caption)}</figcaption>{svg}</figure>" for caption, svg in drawings.items()
     )

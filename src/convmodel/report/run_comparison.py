@@ -15,9 +15,9 @@ _METRICS = {
     "tokens per second": ("tokens_per_second", ",.0f"),
     "training loss, last": ("train_loss", ".3f"),
     "best validation loss": ("eval_loss", ".3f"),
-    "its perplexity": ("eval_perplexity", ",.2f"),
-    "its bits per byte": ("eval_bits_per_byte", ".3f"),
-    "after step": ("best_step", ",.0f"),
+    "best validation perplexity": ("eval_perplexity", ",.2f"),
+    "best validation bits per byte": ("eval_bits_per_byte", ".3f"),
+    "best step": ("best_step", ",.0f"),
 }  # the label, the key in `Metrics.summary`, and the number's format
 _ABSENT = "-"
 _FACTS = ("windows", "steps", "parameters", "precision", "version")  # of a fit's first line, compared like its settings

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from convmodel.errors import MissingExtraError
+from convmodel.layout.token_view import visible_line
 from convmodel.training.doctor.statistics import Histogram
 
 INK, FILL = "#010203", "#010204"
@@ -21,16 +22,9 @@ _LONGEST_NAME = 18
 
 
 def histogram(values: Histogram, name: str, label: str, counted: str) -> str:
-    """Draws how often each value occurs, as SVG.
+    """Draws how often each value occurs, as SVG; the largest hundredth of the values share the last bar.
 
-    Args:
-        values: The counts; the largest hundredth of the values share the last bar.
-        name: The prefix of the picture's ids within the page.
-        label: The label of the values.
-        counted: The label of the counts.
-
-    Raises:
-        MissingExtraError: If matplotlib is not installed.
+    `name` is the prefix of the picture's ids within the page, `label` that of the values, `counted` that of the counts.
     """
     figure, axes = new_figure()
     last = max(1, values.percentile(99))
@@ -39,10 +33,7 @@ def histogram(values: Histogram, name: str, label: str, counted: str) -> str:
     for value, count in values.counts.items():
         heights[min(value, last) // width] += count
     starts = [number * width for number in range(len(heights))]
-    if width == 1:
-        axes.bar(starts, heights, width=0.9, color=FILL)
-    else:
-        axes.bar(starts, heights, width=0.9 * width, align="edge", color=FILL)
+    axes.bar(starts, heights, width=0.9 * width, align="center" if width == 1 else "edge", color=FILL)
     axes.set_xlabel(label + (" (last bar: this or more)" if values.percentile(100) > last else ""))
     axes.set_ylabel(counted)
     _whole_numbers(axes.xaxis, axes.yaxis)
@@ -50,11 +41,7 @@ def histogram(values: Histogram, name: str, label: str, counted: str) -> str:
 
 
 def bars(rows: Sequence[tuple[str, int]], name: str, label: str) -> str:
-    """Draws a bar for each name, as SVG.
-
-    Raises:
-        MissingExtraError: If matplotlib is not installed.
-    """
+    """Draws a bar for each name, as SVG."""
     figure, axes = new_figure(max(_SIZE[1], 0.6 + 0.22 * len(rows)))
     places = range(len(rows))
     axes.barh(places, [value for _, value in rows], height=0.75, color=FILL)
@@ -79,13 +66,25 @@ def new_figure(height: float = _SIZE[1]) -> tuple[Any, Any]:
     figure = Figure(figsize=(_SIZE[0], height), layout="constrained")
     figure.patch.set_alpha(0)
     axes = figure.subplots()
+    style_axes(axes, INK)
+    return figure, axes
+
+
+def style_axes(axes: Any, ink: str) -> None:
+    """Leaves the left and the lower line only, and draws these and the text in one colour."""
     axes.patch.set_alpha(0)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(INK)
-    axes.tick_params(colors=INK)
-    axes.xaxis.label.set_color(INK)
-    axes.yaxis.label.set_color(INK)
-    return figure, axes
+    axes.spines[["left", "bottom"]].set_color(ink)
+    axes.tick_params(colors=ink)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.label.set_color(ink)
+        axis.get_offset_text().set_color(ink)
+
+
+def line_end(text: str, limit: int) -> str:
+    """Returns a text on one line, of a long one only the end, which distinguishes names of folders."""
+    line = visible_line(text)
+    return line if len(line) <= limit else "…" + line[1 - limit :]
 
 
 def _whole_numbers(*axes: Any, limit: int = 5) -> None:

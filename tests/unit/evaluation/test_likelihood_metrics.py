@@ -10,7 +10,7 @@ from convmodel import Conversation, ConversationModel
 from convmodel.errors import ConfigError
 from convmodel.evaluation import likelihood_metrics as metrics
 from convmodel.evaluation.metric import Metric, compare_metrics
-from convmodel.evaluation.turn_statistics import ConversationStatistics, TurnStatistics, measure_turns
+from convmodel.evaluation.turn_statistics import TurnStatistics, measure_turns
 
 
 def turn(number: int, speaker: str, **sums: float) -> TurnStatistics:
@@ -20,11 +20,9 @@ def turn(number: int, speaker: str, **sums: float) -> TurnStatistics:
 
 
 TALKS = [
-    ConversationStatistics(
-        Conversation(["a", "b"]), [turn(1, "ann"), turn(2, "bob", nats=4.0, text_nats=2.0, correct=3)]
-    ),
-    ConversationStatistics(Conversation(["a"]), [turn(1, "ann", closed=False, stop=0.0, text_nats=8.0, tokens=3)]),
-    ConversationStatistics(Conversation(["a"]), []),
+    [turn(1, "ann"), turn(2, "bob", nats=4.0, text_nats=2.0, correct=3)],
+    [turn(1, "ann", closed=False, stop=0.0, text_nats=8.0, tokens=3)],
+    [],
 ]
 
 
@@ -33,7 +31,7 @@ def values(found: list[Metric]) -> dict[str, float]:
 
 
 def test_all_turns() -> None:
-    found = values(metrics.likelihood_metrics([talk.turns for talk in TALKS]))
+    found = values(metrics.likelihood_metrics(TALKS))
 
     assert found == pytest.approx(
         {
@@ -49,9 +47,7 @@ def test_all_turns() -> None:
 
 
 def test_a_conversation_without_turns_counts_for_nothing() -> None:
-    assert [
-        metric.estimate().conversations for metric in metrics.likelihood_metrics([talk.turns for talk in TALKS])
-    ] == [2, 2, 2, 2, 1, 2, 2]
+    assert [metric.estimate().conversations for metric in metrics.likelihood_metrics(TALKS)] == [2, 2, 2, 2, 1, 2, 2]
 
 
 def test_each_speaker() -> None:
@@ -61,7 +57,7 @@ def test_each_speaker() -> None:
 
 
 def test_each_depth_and_the_deepest_together() -> None:
-    deep = [ConversationStatistics(Conversation(["a"]), [turn(number, "ann", nats=number) for number in range(1, 6)])]
+    deep = [[turn(number, "ann", nats=number) for number in range(1, 6)]]
 
     found = metrics.metrics_by_depth(deep, deepest=3)
 

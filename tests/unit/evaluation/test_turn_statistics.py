@@ -13,7 +13,6 @@ from convmodel import Conversation, ConversationModel
 from convmodel.errors import ConfigError, ConversationError
 from convmodel.evaluation.likelihood import likelihood_of
 from convmodel.evaluation.turn_statistics import (
-    ConversationStatistics,
     CorpusStatistics,
     TurnStatistics,
     calibrate,
@@ -144,13 +143,6 @@ def test_a_turn_that_was_cut_has_no_end(model: ConversationModel) -> None:
     assert 0 < turn.text_bytes < 60 * 21
     targets, _, ends = found.calibration
     assert (targets.sum(), ends.sum()) == (127, 0)
-
-
-def test_pinned_turns_do_not_count_as_turns() -> None:
-    talk = Conversation(["Be kind.", "Hi", "Hello"], ["system", "user", "assistant"], pinned=1)
-    sums = ConversationStatistics(talk)
-
-    assert (sums.nats, sums.tokens) == (0, 0)
 
 
 def test_pinned_turns_shift_the_numbers(model: ConversationModel) -> None:

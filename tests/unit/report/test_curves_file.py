@@ -52,7 +52,7 @@ def test_a_page_has_curves_figures_and_the_settings_that_differ(tmp_path: Path) 
 
     assert (found.elements["svg"], found.elements["script"], found.elements["table"]) == (2, 0, 2)
     assert found.text.count("loss, nats per token") == 2  # on a wide screen, on a narrow one
-    assert re.search(r"its perplexity\s*20\.09\s*7\.39", found.text)
+    assert re.search(r"best validation perplexity\s*20\.09\s*7\.39", found.text)
     assert re.search(r"Settings that differ\s*a\s*b\s*learning_rate\s*0\.0003\s*0\.0002", found.text)
     alone = Page(page(tmp_path / "a.html", [fit("a")], title="One"))
     assert alone.elements["table"] == 1

@@ -23,9 +23,9 @@ def test_fits_have_their_metrics_side_by_side() -> None:
         ["tokens per second", "200", "-"],
         ["training loss, last", "2.000", "-"],
         ["best validation loss", "2.750", "-"],
-        ["its perplexity", "15.64", "-"],
-        ["its bits per byte", "1.250", "-"],
-        ["after step", "15", "-"],
+        ["best validation perplexity", "15.64", "-"],
+        ["best validation bits per byte", "1.250", "-"],
+        ["best step", "15", "-"],
     ]
     assert runs[0].summary()["seconds"] == 60.0
 

@@ -99,16 +99,18 @@ def _likelihood(
         on_error=settings.on_error,
     )
     seconds = time.perf_counter() - begin
-    measured = statistics.conversations
+    turns = [conversation.turns for conversation in statistics.conversations]
     return ModelEvaluation(
         name=name,
         identity=identity_of(model),
-        metrics=likelihood_metrics(conversation.turns for conversation in measured),
+        metrics=likelihood_metrics(turns),
         likelihood=likelihood_of(statistics),
-        speakers=metrics_by_speaker(measured),
-        depths=metrics_by_depth(measured),
-        calibration=np.sum([conversation.calibration for conversation in measured], axis=0),
-        losses=np.array([(conversation.nats, conversation.tokens) for conversation in measured], np.float64),
+        speakers=metrics_by_speaker(turns),
+        depths=metrics_by_depth(turns),
+        calibration=np.sum([conversation.calibration for conversation in statistics.conversations], axis=0),
+        losses=np.array(
+            [[sum(turn.nats for turn in some), sum(turn.tokens for turn in some)] for some in turns], float
+        ),
         speed={"read": statistics.summary.tokens / seconds},
     )
 

@@ -45,7 +45,7 @@ def format_value(value: float, percent: bool) -> str:
     """Writes a value with as many digits as are meaningful; shares in percent, without the sign.
 
     Example:
-        >>> [format_value(*each) for each in ((1234.56, False), (0.12345, False), (0.12345, True), (math.nan, False))]
+        >>> [format_value(*value) for value in ((1234.56, False), (0.12345, False), (0.12345, True), (math.nan, False))]
         ['1,234.6', '0.123', '12.3', 'none']
     """
     if math.isnan(value):
@@ -58,13 +58,7 @@ def format_value(value: float, percent: bool) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """The metrics of one topic, for those models that have any of them.
-
-    Attributes:
-        topic: The heading.
-        names: The models.
-        rows: Each metric, with a cell for each model.
-    """
+    """The metrics of one topic, with a cell for each model that has any of them."""
 
     topic: Topic
     names: list[str]

@@ -71,7 +71,7 @@ def _summary(report: EvaluationReport) -> str:
         "have been trained on. Each value has the interval in which it would most likely (95 %) lie on other "
         "conversations of the same kind. Of twenty differences between models, one may show by chance."
     )
-    paragraphs = [f"<p>{to_html(each)}</p>" for each in summaries(report.models[: report.own])]
+    paragraphs = [f"<p>{to_html(text)}</p>" for text in summaries(report.models[: report.own])]
     paragraphs += [f'<p class="verdict">{to_html(comparison.verdict())}</p>' for comparison in report.comparisons]
     return "\n".join([*paragraphs, f'<p class="about">{to_html(about)}</p>'])
 
@@ -118,7 +118,7 @@ def _comparison(comparison: Comparison) -> str:
     def row(difference: Difference) -> list[str]:
         percent, estimate = difference.definition.percent, difference.difference
         values = (difference.first, difference.second, estimate.value, estimate.low, estimate.high)
-        first, second, value, low, high = (format_value(each, percent) for each in values)
+        first, second, value, low, high = (format_value(value, percent) for value in values)
         words = {"none": "no difference", "better": "✓ better", "worse": "✗ worse"}
         verdict = words.get(difference.verdict, difference.verdict)
         return [difference.definition.label + ", %" * percent, first, second, value, f"{low} to {high}", verdict]
@@ -169,12 +169,9 @@ def _responses(report: EvaluationReport) -> str:
         return ""
     parts = [_heading("Responses")]
     for context, (reference, *texts) in rows:
-        turns = [
-            _turn(context.turn_speakers[-1], context.turns[-1]),
-            _turn("what people said", reference, " other"),
-            *(_turn(name, text, " model") for name, text in zip(names, texts, strict=True)),
-        ]
-        parts.append(f'<div class="exchange">{"".join(turns)}</div>')
+        turns = _turn(context.turn_speakers[-1], context.turns[-1]) + _turn("what people said", reference, " other")
+        turns += "".join(_turn(name, text, " model") for name, text in zip(names, texts, strict=True))
+        parts.append(f'<div class="exchange">{turns}</div>')
     return "\n".join(parts)
 
 

@@ -36,10 +36,7 @@ def report_markdown(report: EvaluationReport) -> str:
 
 
 def card_section(report: EvaluationReport) -> str:
-    """Writes the section of a model card about the first model of a report.
-
-    Intervals hold 95 % of the resamples.
-    """
+    """Writes the section of a model card about the first model of a report."""
     data = report.data
     about = f"On {data['conversations']:,} conversations (sha256 of them: `{data['sha256']}`), intervals of 95 %."
     rows = [
@@ -47,7 +44,7 @@ def card_section(report: EvaluationReport) -> str:
         for section in sections(report.models[:1], report.settings.seed)
         for definition, cells in section.rows
     ]
-    verdicts = [each.verdict() for each in report.comparisons if each.second == report.models[0].name]
+    verdicts = [comparison.verdict() for comparison in report.comparisons if comparison.second == report.models[0].name]
     return "\n\n".join([_BEGIN, "## Evaluation", about, _table(["metric", "value"], rows), *verdicts, _END]) + "\n"
 
 

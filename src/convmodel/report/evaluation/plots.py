@@ -13,7 +13,7 @@ import numpy as np
 from convmodel.evaluation.word_split import words
 from convmodel.layout.token_view import visible_line
 from convmodel.report.evaluation.model_evaluation import ModelEvaluation
-from convmodel.report.svg import FILL, INK, bars, new_figure, to_svg
+from convmodel.report.svg import FILL, INK, bars, line_end, new_figure, to_svg
 
 _COLOURS = (FILL, "#e69f00", "#009e73", "#cc79a7", "#56b4e9")  # Okabe and Ito's, readable on light and dark
 _MARKERS = ("o", "s", "^", "D", "v")
@@ -30,7 +30,7 @@ def depth_plot(models: Sequence[ModelEvaluation], seed: int) -> str:
     for index, model in enumerate(models):
         estimates = [model.depths[name][0].estimate(seed) for name in names if name in model.depths]
         places = [names.index(name) + 0.12 * index for name in model.depths]
-        values, low, high = np.array([(each.value, each.low, each.high) for each in estimates]).T
+        values, low, high = np.array([(estimate.value, estimate.low, estimate.high) for estimate in estimates]).T
         spread = np.nan_to_num([values - low, high - values])
         axes.errorbar(places, values, yerr=np.maximum(spread, 0), **_style(index))
     axes.set_xticks(range(len(names)), names)
@@ -97,7 +97,7 @@ def _legend(axes: Any, models: Sequence[ModelEvaluation]) -> None:
     if len(models) < 2:
         return
     for index, model in enumerate(models):
-        axes.plot([], [], **_style(index), label=_short(model.name))
+        axes.plot([], [], **_style(index), label=line_end(model.name, 24))
     legend = axes.legend(frameon=False, fontsize="small", labelcolor=INK)
     for text in legend.get_texts():
         text.set_parse_math(False)  # a folder's name may have dollars
@@ -106,10 +106,4 @@ def _legend(axes: Any, models: Sequence[ModelEvaluation]) -> None:
 def _end(name: str) -> str:
     """Returns the last part of a name, which distinguishes models, cut to the room beside a bar."""
     line = visible_line(name).rstrip("/")
-    last = re.split("[/:]", line)[-1] or line
-    return last if len(last) <= _ROOM else "…" + last[1 - _ROOM :]
-
-
-def _short(name: str) -> str:
-    line = visible_line(name)
-    return line if len(line) <= 24 else "…" + line[-23:]
+    return line_end(re.split("[/:]", line)[-1] or line, _ROOM)

@@ -21,3 +21,6 @@ def test_json_is_all_of_it(report: EvaluationReport, tmp_path: Path) -> None:
 
     text = (tmp_path / "report.json").read_text(encoding="utf-8")
     assert json.loads(text) == json.loads(json.dumps(report.to_dict()))
+    calibration = json.loads(text)["models"][0]["calibration"]
+    assert calibration.keys() == {"targets", "probability", "ends"}
+    assert calibration["targets"] == [0, 4, 0, 0, 0, 0, 0, 0, 0, 2]
