@@ -2,11 +2,11 @@
 
     python benchmarks/builtin.py WORK [--pretrained FOLDER] [--data test.jsonl]
 
-WORK is the folder of `scripts/train_builtin.py`, which has the conversations that were learned and those that were not.
-All models are evaluated on the same text. Perplexity is per token of a model's vocabulary; bits per byte compare all.
-The n-gram models see a conversation as the tokens of `builtin:chitchat`, its separators among them, and know those that
-were learned: unigram by counting, 5-gram by interpolated Kneser-Ney smoothing with one discount an order (Chen and
-Goodman, 1999, https://doi.org/10.1006/csla.1999.0128).
+WORK is the folder of `scripts/train_builtin.py`, which has the training data and the held-out conversations. All models
+are evaluated on the same text. Perplexity is per token of a model's vocabulary; bits per byte compare all. The n-gram
+models read a conversation as the tokens of `builtin:chitchat`, separators included, and have the same training data:
+unigram by counting, 5-gram by interpolated Kneser-Ney smoothing with one discount per order (Chen and Goodman, 1999,
+https://doi.org/10.1006/csla.1999.0128).
 """
 
 import argparse
@@ -27,24 +27,24 @@ Gram = tuple[int, ...]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
-    parser.add_argument("--pretrained", action="append", default=[], help="a model to measure as it is")
-    parser.add_argument("--data", type=Path, help="conversations to measure on; WORK's test set if left out")
+    parser.add_argument("--pretrained", action="append", default=[], help="a model to evaluate without fine-tuning")
+    parser.add_argument("--data", type=Path, help="conversations to evaluate on; by default WORK's test set")
     options = parser.parse_args()
     test = read_conversations(options.data or options.work / "masked/test/train.jsonl")
     train = read_conversations(options.work / "masked/train/train.jsonl")
     model = ConversationModel.from_pretrained(CHITCHAT)
-    learned = [encode(conversation, model.tokenizer) for conversation in train]
-    seen = [encode(conversation, model.tokenizer) for conversation in test]
+    train_tokens = [encode(conversation, model.tokenizer) for conversation in train]
+    test_tokens = [encode(conversation, model.tokenizer) for conversation in test]
     text_bytes = sum(len(turn.encode()) for conversation in test for turn in conversation.turns)
     print(f"{len(test)} conversations, {text_bytes:,} bytes of text")
     for order in (1, 5):
-        nats = KneserNey(learned, order, len(model.tokenizer)).nats(seen)
+        nats = KneserNey(train_tokens, order, len(model.tokenizer)).nats(test_tokens)
         separator = model.tokenizer.sep_token_id
-        of_text = math.fsum(nat for nat, token in zip(nats, targets(seen), strict=True) if token != separator)
+        of_text = math.fsum(nat for nat, token in zip(nats, targets(test_tokens), strict=True) if token != separator)
         report(f"{order}-gram", math.fsum(nats) / len(nats), of_text / math.log(2) / text_bytes)
     for name in [CHITCHAT, *options.pretrained]:
-        measured = ConversationModel.from_pretrained(name).evaluate(test)
-        report(Path(name).name, measured.loss, measured.bits_per_byte)
+        result = ConversationModel.from_pretrained(name).evaluate(test)
+        report(Path(name).name, result.loss, result.bits_per_byte)
 
 
 def report(name: str, loss: float, bits_per_byte: float) -> None:
@@ -52,7 +52,7 @@ def report(name: str, loss: float, bits_per_byte: float) -> None:
 
 
 def encode(conversation: Conversation, tokenizer: ConversationTokenizer) -> list[int]:
-    """Writes a conversation as it is learned: a separator, then each turn with one behind it."""
+    """Encodes a conversation as for training: a separator, then each turn with one after it."""
     separator = tokenizer.sep_token_id
     return [separator, *(index for turn in conversation.turns for index in (*tokenizer.encode(turn), separator))]
 
@@ -62,14 +62,14 @@ def targets(sequences: Iterable[Sequence[int]]) -> list[int]:
 
 
 class KneserNey:
-    """Interpolated Kneser-Ney: the longest history counts its words, shorter ones what different words stood before."""
+    """Interpolated Kneser-Ney: the longest history counts tokens, shorter ones the different tokens before it."""
 
     def __init__(self, sequences: list[list[int]], order: int, vocabulary: int) -> None:
         self._order, self._vocabulary = order, vocabulary
         self._counts: list[Counter[Gram]] = [Counter() for _ in range(order)]
         for sequence in sequences:
             for end in range(1, len(sequence)):
-                # At the beginning the longest history that there is stands for the longest of all.
+                # At the beginning of a sequence, the longest available history takes the place of a full one.
                 length = min(order, end + 1)
                 self._counts[length - 1][tuple(sequence[end + 1 - length : end + 1])] += 1
         for longer, shorter in zip(self._counts[:0:-1], self._counts[-2::-1], strict=True):
@@ -86,7 +86,7 @@ class KneserNey:
         self._check()
 
     def probability(self, history: Gram, token: int) -> float:
-        """The probability of a token after a history."""
+        """Returns the probability of a token after a history."""
         result = 1.0 / self._vocabulary
         for level in range(min(self._order, len(history) + 1)):
             context = history[len(history) - level :]
@@ -98,7 +98,7 @@ class KneserNey:
         return result
 
     def nats(self, sequences: list[list[int]]) -> list[float]:
-        """What each token costs but the first of a sequence."""
+        """Returns -ln p of each token except the first of a sequence."""
         before = self._order - 1
         return [
             -math.log(self.probability(tuple(sequence[max(0, end - before) : end]), sequence[end]))
@@ -107,9 +107,9 @@ class KneserNey:
         ]
 
     def _check(self) -> None:
-        """Probabilities after some histories, known and unknown, must add up to 1."""
-        known = [gram[:-1] for gram in list(self._counts[-1])[:3]]
-        for history in [*known, (-1,) * (self._order - 1)]:
+        """Checks that the probabilities after some histories, known and unknown, add up to 1."""
+        histories = [gram[:-1] for gram in list(self._counts[-1])[:3]]
+        for history in [*histories, (-1,) * (self._order - 1)]:
             total = math.fsum(self.probability(history, token) for token in range(self._vocabulary))
             if abs(total - 1) > 1e-9:
                 raise ArithmeticError(f"probabilities after {history} add up to {total}")

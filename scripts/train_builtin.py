@@ -1,13 +1,13 @@
-"""Makes the model inside the package, `builtin:chitchat`, from nothing, with convmodel's own commands.
+"""Trains the model inside the package, `builtin:chitchat`, from scratch, with convmodel's own commands.
 
     python scripts/train_builtin.py WORK                   # downloads the conversations with pip
     python scripts/train_builtin.py WORK --chitchat PATH   # the package's wheel, or dataset.json of an unpacked one
-    python scripts/train_builtin.py WORK --keep            # all but putting the result into the package
+    python scripts/train_builtin.py WORK --keep            # leaves the package as it is
 
 import -> leave out what is held out -> import again, masking personal data -> tokenizer train -> fit --from-scratch ->
-to half precision -> evaluate -> generate -> pack. WORK is a folder for what is between; stopped at any moment, the same
-command goes on. On 2 cores with bf16 units it takes one to two hours; the seed is pinned, so that the same machine
-makes the same weights again.
+to half precision -> evaluate -> generate -> pack. WORK is a folder for intermediate files; interrupted at any moment,
+the same command resumes. On 2 cores with bf16 units it takes one to two hours; the seed is pinned, so that the same
+machine trains the same weights again.
 """
 
 import argparse
@@ -44,12 +44,12 @@ OPENINGS = (
     ["Where are you from?"],
     ["What is the capital of France?"],
 )
-"""Contexts of the model card's examples: chosen before there was a model, and shown with whatever came."""
+"""Contexts of the model card's examples: chosen before training, and shown with the first response."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("work", type=Path, help="folder for what is between; made if missing")
+    parser.add_argument("work", type=Path, help="folder for intermediate files; created if missing")
     parser.add_argument("--chitchat", type=Path, help="the wheel or dataset.json; downloaded if left out")
     parser.add_argument("--keep", action="store_true", help="leave the package as it is")
     arguments = parser.parse_args()
@@ -72,7 +72,7 @@ def main() -> None:
 
 
 def once(folder: Path, step: Callable[[Path], None], *, resumes: bool = False) -> None:
-    """Does a step that was not done to its end before; a folder appears under its name only when it is whole."""
+    """Runs a step that was not completed before; a folder gets its name only when it is complete."""
     if folder.exists():
         return
     print(f"== {folder.name}", flush=True)
@@ -84,12 +84,12 @@ def once(folder: Path, step: Callable[[Path], None], *, resumes: bool = False) -
 
 
 def convmodel(*arguments: object) -> None:
-    """Gives one of our commands."""
+    """Runs a command of convmodel."""
     subprocess.run([sys.executable, "-m", "convmodel", *map(str, arguments)], check=True)
 
 
-def asked(*arguments: object) -> dict[str, Any]:
-    """Gives one of our commands and returns what it says as JSON."""
+def json_of(*arguments: object) -> dict[str, Any]:
+    """Runs a command of convmodel and returns its JSON."""
     command = [sys.executable, "-m", "convmodel", *map(str, arguments), "--json"]
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
 
@@ -133,7 +133,7 @@ def learn_vocabulary(masked: Path, folder: Path) -> None:
 
 def fit(work: Path, folder: Path) -> None:
     if (folder / "model.safetensors").is_file() and not is_unfinished(str(folder)):
-        return  # it ended, and was stopped before it got its name
+        return  # training ended, but the folder was not yet renamed
     settings = (part for name, value in SETTINGS.items() for part in (f"--{name}", value))
     convmodel(
         *("fit", work / "masked/train/train.jsonl", "--valid", work / "masked/valid/train.jsonl"),
@@ -155,24 +155,24 @@ def halve(fitted: Path, folder: Path) -> None:
 
 
 def measure(work: Path, folder: Path) -> None:
-    """Measures what is shipped, and lets it answer."""
+    """Evaluates the weights in half precision, and generates the examples."""
     folder.mkdir()
     results = {
-        "valid": asked("evaluate", work / "half", "--data", work / "masked/valid/train.jsonl"),
-        "test": asked("evaluate", work / "half", "--data", work / "masked/test/train.jsonl"),
-        "sample": asked("evaluate", work / "half", "--data", SAMPLE / "test.jsonl"),
+        "valid": json_of("evaluate", work / "half", "--data", work / "masked/valid/train.jsonl"),
+        "test": json_of("evaluate", work / "half", "--data", work / "masked/test/train.jsonl"),
+        "sample": json_of("evaluate", work / "half", "--data", SAMPLE / "test.jsonl"),
     }
     (folder / "results.json").write_text(json.dumps(results, indent=2), encoding="utf-8")
-    drawn = ("--temperature", 0.7, "--top-p", 0.9, "--max-new-tokens", 40)
+    sampling = ("--temperature", 0.7, "--top-p", 0.9, "--max-new-tokens", 40)
     answers = [
-        asked("generate", *context, "--model", work / "half", "--seed", seed, *drawn)["responses"][0]
+        json_of("generate", *context, "--model", work / "half", "--seed", seed, *sampling)["responses"][0]
         for seed, context in enumerate(OPENINGS)
     ]
     (folder / "answers.json").write_text(json.dumps(answers, ensure_ascii=False, indent=2), encoding="utf-8")
 
 
 def pack(work: Path) -> None:
-    """Puts the model into the package, with its licence, its log, what it was not trained on, and its card."""
+    """Puts the model into the package, with its licence, its log, the ids of held-out conversations, and its card."""
     if ASSET.exists():
         shutil.rmtree(ASSET)
     shutil.copytree(work / "half", ASSET)
@@ -190,12 +190,12 @@ def pack(work: Path) -> None:
 
 
 def thinned(lines: Iterable[str]) -> list[str]:
-    """Keeps the validations and every twentieth report of the training loss."""
+    """Keeps the validations and every twentieth training loss."""
     return [line for number, line in enumerate(lines) if "eval_loss" in line or number % 20 == 0]
 
 
 def card(work: Path) -> str:
-    """Writes the model card: what was measured, and what the model said, as it came."""
+    """Writes the model card, with the results and the examples as they are."""
     results = json.loads((work / "results/results.json").read_text(encoding="utf-8"))
     answers = json.loads((work / "results/answers.json").read_text(encoding="utf-8"))
     layout = json.loads((work / "half/config.json").read_text(encoding="utf-8"))
@@ -231,13 +231,13 @@ def card(work: Path) -> str:
 def masks(masked: Path) -> str:
     """Counts what was masked in all splits."""
     text = "".join(path.read_text(encoding="utf-8") for path in masked.rglob("*.jsonl"))
-    found = Counter(re.findall(r"\[(URL|EMAIL|IP|PHONE|CARD|IBAN)\]", text))
-    return ", ".join(f"{count} `[{name}]`" for name, count in found.most_common())
+    counts = Counter(re.findall(r"\[(URL|EMAIL|IP|PHONE|CARD|IBAN)\]", text))
+    return ", ".join(f"{count} `[{name}]`" for name, count in counts.most_common())
 
 
 def example(context: list[str], answer: str) -> str:
-    said = " / ".join(" ".join(turn.split()) for turn in context)
-    return f"- {said} → **{' / '.join(answer.strip().splitlines())}**"
+    turns = " / ".join(" ".join(turn.split()) for turn in context)
+    return f"- {turns} → **{' / '.join(answer.strip().splitlines())}**"
 
 
 CARD = """\
@@ -251,37 +251,37 @@ tags: [convmodel, conversational]
 
 # builtin:chitchat
 
-A small model for small talk in English, so that convmodel can answer before anything is downloaded: a GPT-2 of
+A small model for small talk in English, so that convmodel can respond before anything is downloaded: a GPT-2 of
 {layers} layers, width {width}, {heads} heads and {positions} positions ({parameters:.1f} M parameters) with its own
-byte-level BPE vocabulary of {vocabulary:,} entries. Made from nothing by `scripts/train_builtin.py`; the weights are
-stored in half precision and loaded as float32.
+byte-level BPE vocabulary of {vocabulary:,} entries. Trained from scratch by `scripts/train_builtin.py`; the weights
+are stored in half precision and loaded as float32.
 
 ## Data
 
 `{requirement}` (MIT licence, in `LICENSE`): conversations between two people, typed in 2018 for the Chit-Chat
-Challenge of the Perception, Control & Cognition lab at Brigham Young University. `convmodel import` left out what has
-fewer than two turns, an empty turn, or repeats another; {train:,} conversations were learned from. Held out, by id in
-`held_out.json`: 200 for validation and the newest 200 for testing, split by time, and the conversations that the
-sample of this package holds out.
+Challenge of the Perception, Control & Cognition lab at Brigham Young University. `convmodel import` left out
+duplicates and conversations with an empty turn or fewer than two turns; {train:,} conversations are the training data.
+Held out, by id in `held_out.json`: 200 for validation and the newest 200 for testing, split by time, and the
+conversations that the sample of this package holds out.
 
 `--redact` masked what looks like personal data: {masks}. **What remains**: first names, places, opinions,
-and now and then swearing and coarse talk, as the writers typed it. The model can say such things too.
+and now and then swearing and coarse talk, as the writers typed it. The model can generate such text too.
 
 ## Method
 
-`convmodel fit --from-scratch {shape} {settings}`; the rest is what the shape says: learning rate 1e-3 with a linear
-decay, 4 packed rows of 512 tokens an update, AdamW. The weights are those of the best validation. The log is
-`metrics.jsonl`: all validations, and every twentieth report of the training loss.
+`convmodel fit --from-scratch {shape} {settings}`; the rest are the shape's defaults:
+AdamW, learning rate 1e-3 with linear decay, 4 packed rows of 512 tokens per step. The weights are those of the best
+validation. `metrics.jsonl` is the log, with all validations and every twentieth training loss.
 
-| epoch | update | validation perplexity | bits a byte |
+| epoch | step | validation perplexity | bits per byte |
 |---|---|---|---|
 {curve}
 
-## Measured
+## Results
 
-As shipped, in half precision. Perplexity is per token of this vocabulary; bits a byte compares with any model.
+Of the weights in half precision. Perplexity is per token of this vocabulary; bits per byte compare with any model.
 
-| conversations never seen | number | tokens | perplexity | bits a byte |
+| held-out conversations | number | tokens | perplexity | bits per byte |
 |---|---|---|---|---|
 {measured}
 
@@ -289,14 +289,14 @@ As shipped, in half precision. Perplexity is per token of this vocabulary; bits 
 
 ## Use
 
-To try convmodel, to test it, and to start a fine-tuning from on a laptop. It knows how small talk sounds and hardly
-what it means: it makes up facts about itself and the world, forgets, and contradicts itself. It is not for advice of
-any kind, nor for people who have not been told that a program answers.
+To try convmodel, to test it, and to fine-tune on a laptop. It imitates how small talk sounds and hardly what it means:
+it makes up facts about itself and the world, forgets, and contradicts itself. It is not for advice of any kind, nor for
+people who do not know that they chat with a program.
 
-## What it says
+## Examples
 
-Contexts that were chosen before there was a model, with what came at temperature 0.7, top-p 0.9 and the seeds 0, 1, 2,
-... (turns of a context are separated by slashes, lines of a turn too):
+Contexts chosen before training, each with the first response at temperature 0.7 and top-p 0.9; the seeds are 0, 1, 2,
+... Slashes separate the turns of a context and the lines of a response.
 
 {examples}
 """
