@@ -56,8 +56,6 @@ ELSEWHERE = {
     "report/evaluation/model_evaluation.py": ("unit/report/evaluation/test_results.py", "model_evaluation"),
     "training/arguments.py": ("integration/test_fit_options.py", "optim"),
     "training/doctor/examination.py": ("integration/test_doctor_cli.py", "doctor"),
-    "training/divergence.py": ("integration/test_training_equalities.py", "training has diverged"),
-    "training/resume/run_state.py": ("integration/test_resume.py", "checkpoint"),
     "training/fit.py": ("integration/test_training_equalities.py", ".fit("),
     "training/fit_data.py": ("integration/test_packing.py", "require_packable"),
     "training/metrics_reader.py": ("unit/training/test_metrics_log.py", "read_metrics"),

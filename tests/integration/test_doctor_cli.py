@@ -76,7 +76,7 @@ def test_machines_get_one_object(doctor: Doctor) -> None:
     assert found["estimate"]["steps"] == 40
     assert found["statistics"]["conversations"] == 4
     assert {check["status"] for check in found["checks"]} == {"pass"}
-    assert checks(result)["updates"]["finding"] == "40 updates, 3 of them warm-up"
+    assert checks(result)["steps"]["finding"] == "40 steps, 3 of them warm-up"
 
 
 def test_defaults_are_those_of_fit(doctor: Doctor) -> None:
@@ -85,7 +85,7 @@ def test_defaults_are_those_of_fit(doctor: Doctor) -> None:
     config = FitConfig()
     windows = int(next(check for check in found["checks"] if check["name"] == "length")["finding"].split()[0])
     steps = -(-windows // config.batch_size) * int(config.epochs)
-    assert next(c for c in found["checks"] if c["name"] == "updates")["finding"].startswith(f"{steps} updates")
+    assert next(c for c in found["checks"] if c["name"] == "steps")["finding"].startswith(f"{steps} steps")
     assert found["estimate"] is None
     shown = doctor("--help", environment={"COLUMNS": "200", "TERM": "dumb"}).stdout
     assert f"[default: {config.batch_size}]" in shown
@@ -100,8 +100,8 @@ FAULTS: list[tuple[str, list[Any], list[str], str]] = [
     ("speakers", [{"turns": ["Dear diary", "I am back"], "speakers": ["Ann", "Ann"]}], [], "warn"),
     ("supervised", [["Hi", "Hello"], ["Anybody?"]], ["--loss-on", "responses"], "warn"),
     ("used", [["Hi", "Hello"], ["Hi", ""]], ["--on-error", "skip"], "warn"),
-    ("updates", [["Hi", "Hello"]], ["--warmup-steps", "50"], "fail"),
-    ("updates", [["Hi", "Hello"]], [], "warn"),
+    ("steps", [["Hi", "Hello"]], ["--warmup-steps", "50"], "fail"),
+    ("steps", [["Hi", "Hello"]], [], "warn"),
     ("duplicates", [["Hi", "Hello"], ["hi", "hello"]], [], "warn"),
     ("leakage", [["Hi", "Hello"]], ["--valid", "same.jsonl"], "fail"),
 ]
@@ -124,7 +124,7 @@ def test_a_fault_is_shown_with_its_cure(doctor: Doctor) -> None:
     result = doctor("gpt2", "train.jsonl", "--max-steps", "10", "--warmup-steps", "10", "--no-estimate")
 
     assert result.exit_code == 1
-    assert "✗ fail  updates" in result.stdout
+    assert "✗ fail  steps" in result.stdout
     assert "→ lower warmup_steps" in result.stdout
 
 

@@ -86,7 +86,7 @@ def test_a_stopped_run_goes_on_with_the_same_command(
 
     assert run(*stopped) == 0
 
-    assert "resuming at update 1 of 3 from new/checkpoint-1" in caplog.messages
+    assert "resuming at step 1 of 3 from new/checkpoint-1" in caplog.messages
     assert Path("new/model.safetensors").exists()
     assert run(*stopped) == 1
     assert "new already holds a model" in capfd.readouterr().err

@@ -158,7 +158,7 @@ def test_a_sharded_run_goes_on_as_if_it_had_not_stopped(tmp_path: Path, unigram_
     whole = fit(tmp_path / "whole", unigram_folder, 2, **options)
 
     stopped = fit(tmp_path / "halves", unigram_folder, 2, stop=5, **options)
-    assert stopped["error"].startswith("StoppedError: SIGTERM stopped the run after update 5 of 9; its state is in")
+    assert stopped["error"].startswith("StoppedError: SIGTERM stopped the run after step 5 of 9; its state is in")
     state = load_file(tmp_path / "halves" / "model" / "checkpoint-5" / "training_state.safetensors")
     weight = load_file(tmp_path / "halves" / "model" / "checkpoint-5" / "model.safetensors")["transformer.wte.weight"]
     assert state["/optimizer/state/transformer.wte.weight/exp_avg"].shape == weight.shape

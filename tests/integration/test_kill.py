@@ -13,8 +13,8 @@ from killing import STAGE, Command, kill_again_and_again, make_data, require_sam
 
 from convmodel.training.resume.manifest import damage
 
-UPDATES = 120
-OPTIONS = f"--epochs {UPDATES // 6} --batch-size 2"
+STEPS = 120
+OPTIONS = f"--epochs {STEPS // 6} --batch-size 2"
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -39,7 +39,7 @@ def test_killed_at_a_dozen_moments_it_ends_as_if_undisturbed(
     while_saving = kill_again_and_again(command, 12, seed=5)
 
     assert while_saving >= 3
-    assert 10 < command.checkpoint() < UPDATES
+    assert 10 < command.checkpoint() < STEPS
     require_same(command.finish(), command, whole)
     assert not list(command.output.glob(STAGE))
     assert not list(command.output.glob("checkpoint-*"))
@@ -69,7 +69,7 @@ def test_stopped_by_signals_it_saves_exits_as_shells_expect_and_goes_on(
         step = command.checkpoint()
         assert (running.returncode, out) == (code, "")
         assert err.splitlines()[-1] == (
-            f"convmodel: {number.name} stopped the run after update {step} of {UPDATES}; its state is in "
+            f"convmodel: {number.name} stopped the run after step {step} of {STEPS}; its state is in "
             f"{command.output}/checkpoint-{step}: start it again in the same way to resume from there"
         )
         assert damage(command.output / f"checkpoint-{step}") == ""

@@ -68,7 +68,7 @@ def fit(load: Load, folder: Path | None, *callbacks: TrainerCallback, **options:
 
 
 def stop(load: Load, folder: Path, step: int, **options: Any) -> None:
-    with pytest.raises(StoppedError, match=rf"SIGTERM stopped the run after update {step} of \d+; its state is in"):
+    with pytest.raises(StoppedError, match=rf"SIGTERM stopped the run after step {step} of \d+; its state is in"):
         fit(load, folder, Signalled(step), **options)
 
 
@@ -169,7 +169,7 @@ def test_a_run_that_crashed_goes_on_from_its_last_checkpoint(
     assert sorted(path.name for path in place.glob("checkpoint-*")) == ["checkpoint-6", "checkpoint-9"]
     found = fit(load, place, save_steps=3, **PLAIN)
 
-    assert f"resuming at update 9 of 12 from {place / 'checkpoint-9'}" in caplog.text
+    assert f"resuming at step 9 of 12 from {place / 'checkpoint-9'}" in caplog.text
     require_same(expected, found, tmp_path)
 
 
@@ -436,7 +436,7 @@ def test_where_a_run_began_anew_the_same_options_would_do_so_again(load: Load, t
 
 
 def test_ctrl_c_stops_after_the_update_at_hand(load: Load, tmp_path: Path) -> None:
-    with pytest.raises(StoppedError, match="SIGINT stopped the run after update 3 of 12; its state is in") as caught:
+    with pytest.raises(StoppedError, match="SIGINT stopped the run after step 3 of 12; its state is in") as caught:
         fit(load, tmp_path, Signalled(3, signal.SIGINT), **PLAIN)
 
     assert caught.value.signal == signal.SIGINT

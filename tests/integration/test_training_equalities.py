@@ -527,7 +527,7 @@ def test_a_run_reports_its_size(load: Callable[..., ConversationModel]) -> None:
 
 def test_a_warm_up_as_long_as_the_run_is_refused(load: Callable[..., ConversationModel]) -> None:
     for warmup in (3, 4):
-        with pytest.raises(ConfigError, match=f"warmup_steps is {warmup}, but the run has 3 updates"):
+        with pytest.raises(ConfigError, match=f"warmup_steps is {warmup}, but the run has 3 steps"):
             load().fit(TALKS, max_steps=3, warmup_steps=warmup)
 
 
@@ -566,9 +566,7 @@ def test_weights_that_are_no_numbers_are_an_error(load: Callable[..., Conversati
     with torch.no_grad():
         model.hf_model.transformer.ln_f.weight[0] = float("inf")
 
-    with pytest.raises(
-        ConfigError, match=r"the loss is nan in conversation \d+, .* at update 1: training has diverged"
-    ):
+    with pytest.raises(ConfigError, match=r"the loss is nan in conversation \d+, .* at step 1: training has diverged"):
         model.fit(TALKS, max_steps=1, batch_size=4)
 
 

@@ -88,7 +88,7 @@ def _examine(
     from convmodel.layout.token_view import token_view
     from convmodel.training.doctor.examination import Part, examine
 
-    parts = [Part.read(reader) for reader in readers]
+    parts = [Part(list(reader), reader.problems) for reader in readers]
     conversations = parts[0].conversations
     if number > len(conversations):
         raise ConfigError(f"conversation is {number}, but there are only {len(conversations):,}")

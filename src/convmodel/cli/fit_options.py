@@ -1,4 +1,4 @@
-"""Flags of `convmodel fit` and of the commands that examine a run before it begins, made from `FitConfig`.
+"""Command-line flags for the settings of a run, made from the fields of `FitConfig`.
 
 Owns: one flag per setting, and the order of precedence: flag, then `--config` file, then default.
 """
@@ -31,12 +31,12 @@ def with_fit_options(command: Callable[..., None], *, only: Collection[str] = ()
         config: Path | None = arguments.pop("config")
         settings = FitConfig.read_toml(config) if config else {}
         set_flags = {name: _plain(value) for name, value in flags.items() if value not in (None, [])}
-        # A flag can only switch on what the file may have a table for.
+        # A flag only switches on; a table in the file stays.
         settings |= {name: value for name, value in set_flags.items() if not (value is True and settings.get(name))}
         command(**arguments, settings=settings)
 
     parameters = [parameter for parameter in signature.parameters.values() if parameter.name != "settings"]
-    file = typer.Option(help="A TOML file of the settings below, as `batch_size = 4`; flags win over it.")
+    file = typer.Option(help="A TOML file of the settings below, such as `batch_size = 4`; flags take precedence.")
     parameters.append(_keyword("config", Annotated[Path | None, file]))
     parameters += [_flag(setting) for setting in flagged]
     run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]

@@ -24,9 +24,6 @@ def training_arguments(config: FitConfig, hf_model: "PreTrainedModel") -> Traini
     """Makes `Trainer`'s arguments; with several processes, this also joins their group.
 
     The caller sets the warm-up, which depends on the data, and the folder for trackers.
-
-    Raises:
-        ConfigError: If the device does not support the precision.
     """
     precision = choose_precision(config.precision, hf_model.device)
     args = TrainingArguments(

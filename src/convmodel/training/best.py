@@ -31,10 +31,9 @@ FINE_TUNED_FROM = "Fine-tuned from"
 class BestModel:
     """Keeps the weights of the lowest validation loss: in a folder, or in memory without one.
 
-    Attributes:
-        result: The best validation; None before the first.
-        step: The update after which it was measured.
-        exhausted: Whether `patience` validations in a row brought no improvement.
+    `result` is the best validation and `step` the step after which it was measured; `exhausted` tells whether
+    `patience` validations in a row brought no improvement. Adapters to be merged at the end are kept in a folder beside
+    the model until then, so that a killed run finds them again.
     """
 
     def __init__(
@@ -46,16 +45,6 @@ class BestModel:
         patience: int | None = None,
         merges: bool = False,
     ) -> None:
-        """Starts without a best model.
-
-        Args:
-            hf_model: The model.
-            tokenizer: Its layout.
-            folder: The folder for the best model; None for memory.
-            patience: Validations without improvement after which training is exhausted.
-            merges: Whether adapters are merged at the end. Until then they are kept in a folder beside the model, so
-                that a killed run finds them again.
-        """
         self.result: EvaluationResult | None = None
         self.step = 0
         self.exhausted = False
@@ -69,13 +58,7 @@ class BestModel:
         self._weights: dict[str, torch.Tensor] = {}
 
     def consider(self, result: EvaluationResult, step: int, *, save: bool) -> None:
-        """Keeps the model if the validation is better than all earlier ones.
-
-        Args:
-            result: The validation.
-            step: The update after which it was measured.
-            save: Whether this process writes files.
-        """
+        """Keeps the model if the validation is better than all earlier ones; `save`: this process writes files."""
         if self.result is None or result.loss < self.result.loss:
             self._worse = 0
             self.keep(result, step, save=save)
@@ -106,7 +89,7 @@ class BestModel:
 
     def _save(self, folder: str, weights: dict[str, torch.Tensor] | None = None) -> None:
         facts = {FINE_TUNED_FROM: f"`{self._base}`"} if self._base else {}
-        facts["Updates"] = f"{self.step:,}"
+        facts["Steps"] = f"{self.step:,}"
         if self.result is not None:
             facts["Validation perplexity"] = f"{self.result.perplexity:.2f} per token of this vocabulary"
             facts["Validation bits per byte"] = f"{self.result.bits_per_byte:.3f}"
@@ -131,7 +114,7 @@ class BestModel:
         self.step, self._worse, self.exhausted = state["step"], state["worse"], state["exhausted"]
 
     def restore(self, step: int) -> None:
-        """Restores the kept weights, unless they are those of this update, the last one."""
+        """Restores the kept weights, unless they are those of this step, the last one."""
         if step == self.step:
             return
         if self._folder is not None:

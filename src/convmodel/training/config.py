@@ -47,27 +47,27 @@ class FitConfig:
     """
 
     epochs: float = _option(3.0, "Passes over the training data; fractions are allowed.", above=0)
-    max_steps: int | None = _option(None, "Updates after which to stop, whatever epochs says.", at_least=1)
+    max_steps: int | None = _option(None, "Steps after which to stop; overrides epochs.", at_least=1)
     batch_size: int = _option(8, "Windows in one forward pass.", at_least=1)
     gradient_accumulation_steps: int = _option(
         1,
-        "Forward passes summed into one update; 8 x 1 and 1 x 8 train alike, 1 x 8 in less memory.",
+        "Forward passes per step; 8 x 1 and 1 x 8 train alike, 1 x 8 in less memory.",
         at_least=1,
     )
     learning_rate: float = _option(5e-5, "Peak learning rate; 5e-5 suits fine-tuning, 1e-3 a small new model.", above=0)
     warmup_steps: int | None = _option(
-        None, "Updates over which the learning rate rises; by default a twentieth of the run.", at_least=0
+        None, "Steps over which the learning rate rises; by default a twentieth of the run.", at_least=0
     )
     weight_decay: float = _option(0.01, "AdamW's weight decay, for matrices only.", at_least=0)
     max_grad_norm: float = _option(
-        1.0, "Largest norm of the gradient; larger ones are scaled down to it. 0 switches that off.", at_least=0
+        1.0, "Maximum gradient norm; larger gradients are scaled down to it. 0 disables this.", at_least=0
     )
     max_length: int | None = _option(
         None, "Longest window in tokens; by default the model's positions, at most 1,024.", at_least=SHORTEST_WINDOW
     )
     packing: bool = _option(
         False,
-        "Lay windows end to end in rows of max_length, which avoids nearly all padding; batch_size counts rows.",
+        "Concatenate windows into rows of max_length, which avoids nearly all padding; batch_size counts rows.",
     )
     precision: str = _option(
         "auto",
@@ -77,19 +77,18 @@ class FitConfig:
     )
     optim: str = _option(
         "adamw",
-        "adamw, or adafactor, which keeps a row and a column per matrix where AdamW keeps two matrices.",
+        "adamw, or adafactor, which needs less memory: it keeps no first moments, and the second ones factored.",
         choices=("adamw", "adafactor"),
     )
     lora: bool | dict[str, Any] = _option(
         False,
         "Train small matrices (LoRA) and leave the weights as they are; in a file, a table of peft's LoraConfig "
-        "options. Needs a higher learning_rate, such as 2e-4.",
+        "options. Use a higher learning_rate, such as 2e-4.",
     )
     merge: bool = _option(False, "With lora: merge the adapters into the weights at the end, and save a whole model.")
     dropout: float = _option(
         0.0,
-        "Dropout rate, for everything but attention weights; 0 learns faster and, in a few epochs, better; 0.1 suits "
-        "many epochs.",
+        "Dropout rate, except for attention weights; 0 learns faster, and better in few epochs; 0.1 suits many epochs.",
         at_least=0,
     )
     gradient_checkpointing: bool = _option(
@@ -107,16 +106,16 @@ class FitConfig:
         "Folder for the best model, written whenever validation improves; in Python, without one, it stays in memory.",
     )
     eval_steps: int | None = _option(
-        None, "Updates between validations; by default once per epoch. The run's end always validates.", at_least=1
+        None, "Steps between validations; by default once per epoch. The run's end always validates.", at_least=1
     )
     save_steps: int | None = _option(
         None,
-        "Updates between checkpoints that stay: output_dir/checkpoint-STEP, which can be loaded and resumed.",
+        "Steps between checkpoints that stay: output_dir/checkpoint-STEP, which can be loaded and resumed.",
         at_least=1,
     )
     save_minutes: float = _option(
         15.0,
-        "Minutes between checkpoints for resuming a stopped run; removed when it ends. 0 saves none.",
+        "Minutes between checkpoints for resuming a stopped run, which are removed when it ends. 0 saves none.",
         at_least=0,
     )
     save_total_limit: int = _option(
@@ -124,9 +123,9 @@ class FitConfig:
     )
     resume: bool | None = _option(
         None,
-        "Resume the run in output_dir (there must be one) or start a new one; by default resume an unfinished one.",
+        "Resume the unfinished run in output_dir, which must exist, or start over; by default resume it if it exists.",
     )
-    logging_steps: int = _option(10, "Updates between reports of the training loss.", at_least=1)
+    logging_steps: int = _option(10, "Steps between reports of the training loss.", at_least=1)
     early_stopping_patience: int | None = _option(
         None, "Validations without improvement after which to stop; by default never.", at_least=1
     )

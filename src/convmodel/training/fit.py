@@ -1,6 +1,6 @@
 """One fine-tuning run, from conversations to the best model.
 
-Owns: the order of a run, preparing and restoring the model, and what a run returns. Does not know how an update is
+Owns: the order of a run, preparing and restoring the model, and what a run returns. Does not know how a step is
 computed.
 """
 
@@ -64,11 +64,11 @@ class FitResult:
     """The result of a fine-tuning run.
 
     Attributes:
-        steps: Updates.
+        steps: Steps of the optimizer.
         epochs: Passes over the training data.
-        train_loss: Nats per supervised token, averaged over the run's updates.
+        train_loss: Nats per supervised token, averaged over the run's steps.
         validation: The best validation; None without validation data.
-        best_step: The update after which the kept model was validated; the last one without validation.
+        best_step: The step after which the kept model was validated; the last one without validation.
         stopped_early: Whether `early_stopping_patience` ended the run.
         seconds: How long the run took.
         tokens_per_second: Training tokens per second, with context and without padding; validation time is included.
@@ -102,16 +102,8 @@ def fit(
 ) -> tuple[FitResult, ConversationTokenizer]:
     """Fine-tunes a model in place and leaves the best weights in it, in evaluation mode.
 
-    Args:
-        hf_model: The model; weights in half precision become float32.
-        tokenizer: Its layout.
-        train: The training conversations.
-        valid: The validation conversations, which choose the best model; without them the last one is kept.
-        config: The settings.
-        callbacks: Further `TrainerCallback`s.
-
-    Returns:
-        The result, and the tokenizer with the settings to save: `loss_on`, `max_length`, the speakers.
+    Weights in half precision become float32. The validation chooses the best model; without it the last one is kept.
+    Also returns the tokenizer with the settings to save: `loss_on`, `max_length`, the speakers.
 
     Raises:
         MissingExtraError: If accelerate is not installed.

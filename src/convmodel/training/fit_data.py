@@ -36,14 +36,7 @@ _COARSE = 0.05  # in half precision
 
 @dataclass(frozen=True, slots=True)
 class FitData:
-    """The data of one run.
-
-    Attributes:
-        train: The training windows.
-        valid: The validation windows, if any.
-        order: The order of the training windows, or of rows of them.
-        max_length: The longest window, in tokens.
-    """
+    """The data of one run; `order` is that of the training windows, or of rows of packed ones."""
 
     train: WindowSet
     valid: WindowSet | None
@@ -63,14 +56,6 @@ class FitData:
     ) -> "FitData":
         """Encodes the conversations of a run, and logs what is left out of them.
 
-        Args:
-            hf_model: The model, which limits the length of windows.
-            tokenizer: Its layout.
-            train: The training conversations.
-            valid: The validation conversations, if any.
-            config: The settings.
-            processes: The number of processes, each with its own batches.
-
         Raises:
             ConversationError: If the data is malformed, or has no supervised turn.
         """
@@ -84,8 +69,8 @@ class FitData:
         if config.packing:
             order = PackedSampler(windows.lengths, max_length, config.seed)
         else:
-            per_update = config.batch_size * config.gradient_accumulation_steps * processes
-            order = GroupedSampler(windows.lengths, per_update, config.seed)
+            per_step = config.batch_size * config.gradient_accumulation_steps * processes
+            order = GroupedSampler(windows.lengths, per_step, config.seed)
         return cls(windows, valid_windows, order, max_length)
 
     def loader(self, args: "TrainingArguments", tokenizer: ConversationTokenizer) -> DataLoader[Any]:

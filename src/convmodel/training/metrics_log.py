@@ -1,6 +1,6 @@
 """Writing the metrics of a fit to `metrics.jsonl` in the model's folder.
 
-Owns: writing it, one line a measurement, so that a killed and resumed fit has the lines of an uninterrupted one.
+Owns: writing it, one line per measurement, so that a killed and resumed fit has the lines of an uninterrupted one.
 The content of a line, and reading it, is in `convmodel.training.metrics_reader`.
 """
 
@@ -28,14 +28,8 @@ _JSON: dict[str, Any] = {"default": str, "ensure_ascii": True}  # settings may h
 class MetricsFile(TrainerCallback):
     """Appends what `Trainer` logs to `metrics.jsonl`, on the first process only.
 
-    A new fit replaces the file; a resumed one, whose state has updates already, continues it.
-
-    Args:
-        folder: The model's folder; made if missing.
-        begin: The facts of the file's first line, known before the first update.
-
-    Raises:
-        SaveError: If the file cannot be written, at the event that writes to it.
+    A new fit replaces the file; a resumed one continues it. `begin` is the content of the file's first line. The event
+    that cannot be written raises `SaveError`.
     """
 
     def __init__(self, folder: str | os.PathLike[str], begin: Mapping[str, Any]) -> None:
@@ -46,12 +40,9 @@ class MetricsFile(TrainerCallback):
         self._last = {"loss": -1, "eval_loss": -1}
 
     def continue_from(self, step: int) -> None:
-        """Continues the file of an earlier process, without the metrics that will be measured again.
+        """Continues the file of an earlier process after a checkpoint of this step.
 
-        `on_train_begin` calls it for a state with updates; it may also be called before, on the first process.
-
-        Args:
-            step: The number of updates in the checkpoint.
+        Removes the metrics that will be measured again. `on_train_begin` calls it; an earlier call is allowed too.
         """
         all_lines = [*read_lines(self._path, self._warn)] if self._path.exists() else []
         kept = [(line, record) for line, record in all_lines if "event" in record or record["step"] <= step]
@@ -61,7 +52,7 @@ class MetricsFile(TrainerCallback):
         points = [record for _, record in kept if "event" not in record]
         for kind in self._last:
             self._last[kind] = max((point["step"] for point in points if kind in point), default=-1)
-        # The seconds after the checkpoint are lost, as are its updates.
+        # The seconds after the checkpoint are lost, as are its steps.
         seconds = max((point.get("seconds") or 0.0 for point in points), default=0.0)
         self._started = time.perf_counter() - seconds
         self._replace(lines)

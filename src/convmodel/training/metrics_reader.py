@@ -29,24 +29,12 @@ Point = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """The metrics of one fit.
+    """The metrics of one fit, in order."""
 
-    Attributes:
-        name: The name of its folder, or of the file if that is not the usual one.
-        train: The lines about training, in order.
-        validations: The lines about validations, in order.
-        begin: The facts known before the first update: `config`, `windows`, `steps`, `parameters` and more.
-
-    Example:
-        >>> points = [{"step": 10, "eval_loss": 3.1}, {"step": 20, "eval_loss": 2.9}, {"step": 30, "eval_loss": 3.0}]
-        >>> Metrics("model", [], points).best
-        {'step': 20, 'eval_loss': 2.9}
-    """
-
-    name: str
+    name: str  # of its folder, or of the file if that is not the usual one
     train: Sequence[Point]
     validations: Sequence[Point]
-    begin: dict[str, Any] = field(default_factory=dict)
+    begin: dict[str, Any] = field(default_factory=dict)  # `config`, `windows`, `steps`, `parameters` and more
 
     @property
     def best(self) -> Point | None:
@@ -86,10 +74,7 @@ def _last(points: Sequence[Point], name: str) -> Any:
 
 
 def read_metrics(path: str | Path) -> Metrics:
-    """Reads what a fit wrote; skips a half-written last line of a killed fit.
-
-    Args:
-        path: A model's folder, or the file itself.
+    """Reads what a fit wrote, from a model's folder or the file itself.
 
     Raises:
         ConfigError: If there is no such file, or a line is invalid; the message names the line.
@@ -132,14 +117,9 @@ def _refuse(problem: str) -> NoReturn:
 
 
 def read_lines(file: Path, on_bad: Callable[[str], object]) -> Iterator[tuple[str, Point]]:
-    """Yields each line as text and as a record; skips a half-written last line.
+    """Yields each line as text and as a record; skips the half-written last line of a killed fit.
 
-    Args:
-        file: A metrics file.
-        on_bad: Called with the position of an invalid line and its problem; if it returns, the line is skipped.
-
-    Raises:
-        ConfigError: If the file cannot be read.
+    `on_bad` gets the position and the problem of any other invalid line, which is skipped if it returns.
     """
     try:
         lines = file.read_bytes().split(b"\n")
@@ -159,19 +139,15 @@ def read_lines(file: Path, on_bad: Callable[[str], object]) -> Iterator[tuple[st
 
 
 def _record(text: str) -> Point:
-    """Parses a line.
-
-    Raises:
-        ValueError: If it is not a valid record.
-    """
-    # JSON has no infinity and no NaN, but some writers write them.
+    """Parses a line, or raises a `ValueError`."""
+    # JSON has no infinity and no nan, but some writers write them.
     record = json.loads(text, parse_constant=lambda name: None)
     if not isinstance(record, dict):
         raise ValueError("it is not a JSON object")
     if "event" in record:
         return record
     if type(record.get("step")) is not int or record["step"] < 0:
-        raise ValueError(f"step is {record.get('step')!r}, which is not a number of updates")
+        raise ValueError(f"step is {record.get('step')!r}, which is not a number of steps")
     if "loss" not in record and "eval_loss" not in record:
         raise ValueError("it has neither loss nor eval_loss")
     for name in (*TRAINING, *VALIDATION, "seconds"):

@@ -20,7 +20,7 @@ _LOG_SECONDS = 10.0  # between log lines about training
 
 
 class FitProgress(TrainerCallback):
-    """Shows updates, loss, perplexity, speed, validations and the time left, on standard error."""
+    """Shows steps, loss, perplexity, speed, validations and the time left, on standard error."""
 
     def __init__(self) -> None:
         self._bar: Any = None
@@ -31,11 +31,11 @@ class FitProgress(TrainerCallback):
         self._pending: tuple[int, str] | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Opens the bar, at the update from which a run resumes."""
+        """Opens the bar, at the step from which a run resumes."""
         self._first_step, self._began = state.global_step, time.monotonic()
         if state.is_world_process_zero and sys.stderr.isatty():
             self._bar = tqdm(
-                total=state.max_steps, initial=state.global_step, desc="fit", unit="update", dynamic_ncols=True
+                total=state.max_steps, initial=state.global_step, desc="fit", unit="step", dynamic_ncols=True
             )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -72,11 +72,11 @@ class FitProgress(TrainerCallback):
     def _log(self, state: Any) -> None:
         if self._pending is not None:
             step, metrics = self._pending
-            logger.info("update %d of %d: %s", step, state.max_steps, metrics)
+            logger.info("step %d of %d: %s", step, state.max_steps, metrics)
             self._logged_at, self._pending = time.monotonic(), None
 
     def _left(self, state: Any) -> str:
-        """Estimates the time left from this process's own updates; a run may resume on another machine."""
+        """Estimates the time left from this process's own steps; a run may resume on another machine."""
         done, left = state.global_step - self._first_step, state.max_steps - state.global_step
         if done <= 0 or left <= 0:
             return ""
@@ -90,7 +90,7 @@ class Pace:
         self.begin(0)
 
     def begin(self, tokens: int) -> None:
-        """Starts the clock, with this many tokens already trained."""
+        """Starts the clock, after this many tokens."""
         self._tokens, self._at = tokens, time.perf_counter()
 
     def pause(self, seconds: float) -> None:

@@ -7,7 +7,6 @@ what they are for.
 import atexit
 import os
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,11 +30,7 @@ def is_sharded(model: torch.nn.Module) -> bool:
 
 
 def settle_sharding(accelerator: Any, hf_model: "PreTrainedModel", config: FitConfig) -> None:
-    """Checks that the sharding that the launcher requests, if any, is supported, and sets its precision.
-
-    Raises:
-        ConfigError: If it is not supported.
-    """
+    """Checks that the sharding that the launcher requests, if any, is supported, and sets its precision."""
     if getattr(accelerator.state, "deepspeed_plugin", None) is not None:
         raise ConfigError(
             "DeepSpeed is not supported: shard the model with accelerate launch --use_fsdp --fsdp_version 2"
@@ -69,10 +64,6 @@ def whole(value: Any) -> Any:
     """Gathers each sharded tensor of nested dictionaries and lists on the first process's CPU; all must call it.
 
     The others get empty tensors instead. Everything else is returned unchanged.
-
-    Example:
-        >>> whole({"mean": torch.ones(2), "step": 3})
-        {'mean': tensor([1., 1.]), 'step': 3}
     """
     if isinstance(value, DTensor):
         gathered = value.full_tensor()
@@ -91,16 +82,6 @@ def whole_weights(hf_model: "PreTrainedModel") -> dict[str, torch.Tensor] | None
     tied = {name for name, _ in hf_model.named_parameters(remove_duplicate=False)} - named
     gathered: dict[str, torch.Tensor] = whole({k: v for k, v in hf_model.state_dict().items() if k not in tied})
     return gathered
-
-
-def put_weights(hf_model: "PreTrainedModel", weights: Mapping[str, torch.Tensor]) -> None:
-    """Loads whole weights into a model; into a sharded one those of the first process."""
-    if not is_sharded(hf_model):
-        hf_model.load_state_dict(weights)
-        return
-    reshard(hf_model)
-    options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
-    set_model_state_dict(hf_model, dict(weights) if torch.distributed.get_rank() == 0 else {}, options=options)
 
 
 def spread_optimizer_state(state: dict[str, Any], model: torch.nn.Module) -> dict[str, Any]:
@@ -149,5 +130,10 @@ def restore_weights(hf_model: "PreTrainedModel", folder: str | os.PathLike[str])
     if (place / ADAPTER_WEIGHTS).exists():
         load_adapters(hf_model, place)
         return
-    saved = type(hf_model).from_pretrained(place, dtype=hf_model.dtype)
-    put_weights(hf_model, saved.state_dict())
+    weights = type(hf_model).from_pretrained(place, dtype=hf_model.dtype).state_dict()
+    if not is_sharded(hf_model):
+        hf_model.load_state_dict(weights)
+        return
+    reshard(hf_model)
+    options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+    set_model_state_dict(hf_model, weights if torch.distributed.get_rank() == 0 else {}, options=options)

@@ -21,22 +21,24 @@ from transformers.trainer import TRAINER_STATE_NAME
 from convmodel.data.windows.collate import WindowDataset
 from convmodel.errors import ConfigError, StoppedError
 from convmodel.evaluation.likelihood import evaluate_windows
+from convmodel.hf_model.log_probs import token_nats
 from convmodel.hf_model.saving import save_checkpoint
 from convmodel.layout.sequence import IGNORED, Window
 from convmodel.layout.tokenizer import ConversationTokenizer
 from convmodel.training.best import BestModel
 from convmodel.training.config import FitConfig
-from convmodel.training.divergence import divergence, sources_to_blame
 from convmodel.training.fit_data import FitData
 from convmodel.training.progress import Pace
 from convmodel.training.resume.eval_save_schedule import EvalSaveSchedule
 from convmodel.training.resume.run_folder import RunFolder
-from convmodel.training.resume.run_state import LossSums, RunState, choose_checkpoint
+from convmodel.training.resume.run_state import RunState, choose_checkpoint
 from convmodel.training.resume.state_file import write_state
-from convmodel.training.sharding import reshard, restore_weights, settle_sharding, whole_weights
+from convmodel.training.sharding import is_sharded, reshard, restore_weights, settle_sharding, whole_weights
 from convmodel.training.step.forward import plain_forward
 
 logger = logging.getLogger(__name__)
+
+_NAMED = 3  # conversations in a message
 
 
 class FitTrainer(Trainer):
@@ -71,7 +73,7 @@ class FitTrainer(Trainer):
             eval_dataset=WindowDataset(data.valid.windows) if data.valid else None,
             callbacks=list(callbacks),
         )
-        # Makes `Trainer` leave the division by the weight of a whole update to `compute_loss`.
+        # Makes `Trainer` leave the division by the weight of a whole step to `compute_loss`.
         self.model_accepts_loss_kwargs = True
 
     @property
@@ -82,16 +84,9 @@ class FitTrainer(Trainer):
     def fit(self, config: FitConfig, run: RunFolder | None) -> float:
         """Trains from the beginning, or from the newest checkpoint of the same run, and keeps the best weights.
 
-        Args:
-            config: When to validate and to save.
-            run: Where checkpoints are; None to save none.
-
-        Returns:
-            The training loss, averaged over the run's updates.
+        Saves no checkpoints without a folder for them. Returns the training loss, averaged over the run's steps.
 
         Raises:
-            ConfigError: If the folder holds another run, or the model cannot be sharded as requested.
-            SaveError: If a checkpoint cannot be written.
             StoppedError: If a signal stopped the run.
         """
         settle_sharding(self.accelerator, self._hf_model, config)
@@ -114,7 +109,7 @@ class FitTrainer(Trainer):
         self._pace.begin(self.state.num_input_tokens_seen)
 
     def _finish(self) -> None:
-        """Validates the last update unless that is done, and restores the best weights."""
+        """Validates after the last step unless that is done, and restores the best weights."""
         if self._data.valid is None:
             if not all(parameter.isfinite().all() for parameter in self._hf_model.parameters()):
                 raise self._diverged("the loss is nan")
@@ -125,16 +120,28 @@ class FitTrainer(Trainer):
         self._best.restore(self.state.global_step)
 
     def _write_checkpoint(self, state: dict[str, Any], weights: dict[str, torch.Tensor] | None, folder: Path) -> None:
-        facts = {"Updates": f"{self.state.global_step:,}"}
+        facts = {"Steps": f"{self.state.global_step:,}"}
         save_checkpoint(self._hf_model, self._tokenizer, folder, facts=facts, weights=weights)
         write_state(state, folder)
         self.state.save_to_json(str(folder / TRAINER_STATE_NAME))
 
     def _diverged(self, problem: str, windows: Sequence[Window] = ()) -> ConfigError:
         step = self.state.global_step
-        if windows:  # those of the next update
-            problem, step = f"{problem} in {sources_to_blame(self._hf_model, self._tokenizer, windows)}", step + 1
-        return divergence(problem, step, self.args.learning_rate)
+        if windows:  # those of the next step
+            problem, step = f"{problem} in {self._sources_to_blame(windows)}", step + 1
+        fix = f"lower learning_rate (now {self.args.learning_rate:g}) or raise warmup_steps"
+        return ConfigError(f"{problem} at step {step}: training has diverged; {fix}")
+
+    def _sources_to_blame(self, windows: Sequence[Window]) -> str:
+        """Names the conversations of windows whose loss is not finite, or of all if each alone has a finite one."""
+        # A sharded model computes only when all processes call it, and the others may have no problem.
+        examined = [] if is_sharded(self._hf_model) else windows
+        with plain_forward(self._hf_model):
+            losses = [token_nats(self._hf_model, self._tokenizer, [window])[0].sum() for window in examined]
+        blamed = [window for window, loss in zip(examined, losses, strict=True) if not loss.isfinite()] or windows
+        sources = list(dict.fromkeys(window.source for window in blamed))
+        more = f" and {len(sources) - _NAMED} more" if len(sources) > _NAMED else ""
+        return ", ".join(sources[:_NAMED]) + more
 
     def _stopped(self, number: int) -> StoppedError:
         step, name = self.state.global_step, signal.Signals(number).name
@@ -143,7 +150,7 @@ class FitTrainer(Trainer):
         else:
             way = "without --overwrite or --no-resume (resume=False)" if self._resume is False else "in the same way"
             fix = f"its state is in {self._run.checkpoint(step)}: start it again {way} to resume from there"
-        return StoppedError(f"{name} stopped the run after update {step} of {self.state.max_steps}; {fix}", number)
+        return StoppedError(f"{name} stopped the run after step {step} of {self.state.max_steps}; {fix}", number)
 
     # Methods of `Trainer` that are overridden, read from transformers 5.23.0. Private ones may change in any version:
     # tests/unit/training/test_trainer.py compares all signatures with those of the installed one. Its attributes
@@ -154,7 +161,7 @@ class FitTrainer(Trainer):
         return self._data.loader(self.args, self._tokenizer)
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> torch.Tensor:
-        """Sums the weights of an update's targets over its batches and all processes."""
+        """Sums the weights of a step's targets over its batches and all processes."""
         total = torch.zeros((), dtype=torch.float64)
         tokens = 0
         for batch in batch_samples:
@@ -175,7 +182,7 @@ class FitTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """Computes a batch's part of the update's mean loss per supervised token."""
+        """Computes a batch's part of the step's mean loss per supervised token."""
         windows = inputs.pop("windows")
         # The weight is that of all processes, whose gradients are averaged.
         loss = model(**inputs, total_weight=float(num_items_in_batch or 0)) * self.accelerator.num_processes
@@ -183,18 +190,14 @@ class FitTrainer(Trainer):
         return loss
 
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
-        """Stops before an update that would make the weights nan or infinite.
-
-        Raises:
-            ConfigError: If a loss or the gradient's norm is not finite.
-        """
+        """Raises an error before a step that would make the weights nan or infinite."""
         recent, self._recent = self._recent, []
         for loss, windows in recent:
             if not loss.isfinite():
                 self._hf_model.zero_grad(set_to_none=True)
                 raise self._diverged(f"the loss is {loss.item()}", windows)
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)  # type: ignore[no-untyped-call]
-        if norm is not None and not math.isfinite(norm) and not self.args.fp16:  # fp16 skips such updates by itself
+        if norm is not None and not math.isfinite(norm) and not self.args.fp16:  # fp16 skips such steps by itself
             self._hf_model.zero_grad(set_to_none=True)
             raise self._diverged("the gradient is not finite", [window for _, windows in recent for window in windows])
         return norm
@@ -231,11 +234,7 @@ class FitTrainer(Trainer):
         return metrics
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds perplexity, tokens so far and speed to training losses, and passes all metrics on to `Trainer`.
-
-        Raises:
-            ConfigError: If the loss is not finite.
-        """
+        """Adds perplexity, tokens so far and speed to training losses, and passes all metrics on to `Trainer`."""
         for name in ("loss", "eval_loss", "train_loss"):
             if not math.isfinite(logs.get(name, 0.0)):
                 raise self._diverged(f"the loss is {logs[name]}")
@@ -253,7 +252,7 @@ class FitTrainer(Trainer):
         if self._run is None or self._schedule is None:
             return  # a callback requested it, but there is no folder
         self.store_flos()
-        losses = LossSums(self._tr_loss, self._total_loss_scalar, self._globalstep_last_logged)
+        losses = self._tr_loss, self._total_loss_scalar, self._globalstep_last_logged
         state, weights = self._run_state.collect(self, losses), whole_weights(self._hf_model)
         if self.args.should_save:
             write = partial(self._write_checkpoint, state, weights)
@@ -270,18 +269,18 @@ class FitTrainer(Trainer):
             return
         self._run_state.restore_optimizer(self)
         if self.args.should_save:
-            logger.info("resuming at update %d of %d from %s", self.state.global_step, self.state.max_steps, checkpoint)
+            logger.info("resuming at step %d of %d from %s", self.state.global_step, self.state.max_steps, checkpoint)
 
     def _load_scaler(self, checkpoint: str | None) -> None:
         self._run_state.restore_scaler(self)
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
-        """Called right before the first update, when the first batch has been fetched."""
+        """Called right before the first step, when the first batch has been fetched."""
         if checkpoint is not None:
             self._run_state.restore_random_generators(self)
 
     def _run_epoch(self, *args: Any, **options: Any) -> None:
-        """Skips the epoch if the checkpoint is from the end of a run; `Trainer` would do one more update."""
+        """Skips the epoch if the checkpoint is from the end of a run; `Trainer` would do one more step."""
         if self.state.global_step >= self.state.max_steps or self._best.exhausted:
             self.control.should_training_stop = True
             return

@@ -229,11 +229,11 @@ def test_files_that_are_not_the_models_stay(unigram_folder: Path, tmp_path: Path
 
 def test_a_card_that_an_earlier_save_wrote_is_replaced(unigram_folder: Path, tmp_path: Path) -> None:
     model = load(unigram_folder)
-    save_checkpoint(model.hf_model, model.tokenizer, tmp_path, facts={"Updates": "1"})
+    save_checkpoint(model.hf_model, model.tokenizer, tmp_path, facts={"Steps": "1"})
 
-    save_checkpoint(model.hf_model, model.tokenizer, tmp_path, facts={"Updates": "2"})
+    save_checkpoint(model.hf_model, model.tokenizer, tmp_path, facts={"Steps": "2"})
 
-    assert "| Updates | 2 |" in (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "| Steps | 2 |" in (tmp_path / "README.md").read_text(encoding="utf-8")
 
 
 def test_a_place_without_a_name_is_refused(

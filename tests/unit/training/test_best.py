@@ -67,7 +67,7 @@ def test_a_folder_holds_the_best_model_at_every_moment(model: ConversationModel,
         assert weights_are(ConversationModel.from_pretrained(tmp_path, device="cpu").hf_model, expected)
 
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
-    assert "| Updates | 4 |" in card
+    assert "| Steps | 4 |" in card
     assert "| Validation perplexity | 8.50 per token of this vocabulary |" in card
     assert "| Validation bits per byte | 1.250 |" in card
 
@@ -111,7 +111,7 @@ def test_without_validation_the_last_model_is_kept(model: ConversationModel, tmp
 
     assert (best.result, best.step) == (None, 7)
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
-    assert "| Updates | 7 |" in card
+    assert "| Steps | 7 |" in card
     assert "perplexity" not in card
 
 

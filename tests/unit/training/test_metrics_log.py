@@ -214,7 +214,7 @@ def test_reading_gives_the_lines_by_kind(tmp_path: Path) -> None:
     [
         ("[1]", "it is not a JSON object"),
         ("{", "Expecting property name"),
-        ('{"loss": 1.0}', "step is None, which is not a number of updates"),
+        ('{"loss": 1.0}', "step is None, which is not a number of steps"),
         ('{"step": true, "loss": 1.0}', "step is True"),
         ('{"step": -1, "loss": 1.0}', "step is -1"),
         ('{"step": 1}', "it has neither loss nor eval_loss"),

@@ -54,8 +54,8 @@ def test_a_line_says_all_of_it(clock: Clock, said: Callable[[], list[str]]) -> N
     progress.on_log(None, state(20), None, logs={"eval_loss": 7.1, "eval_perplexity": 1234.5})
 
     assert said() == [
-        "update 20 of 300: loss 3.412, perplexity 30.3, 512 tokens per second, 2.2 min left",
-        "update 20 of 300: validation perplexity 1,234",
+        "step 20 of 300: loss 3.412, perplexity 30.3, 512 tokens per second, 2.2 min left",
+        "step 20 of 300: validation perplexity 1,234",
     ]
 
 
@@ -72,11 +72,11 @@ def test_lines_come_every_ten_seconds_and_at_the_end(clock: Clock, said: Callabl
     progress.on_train_end(None, state(9, most=9), None)
 
     assert said() == [
-        "update 1 of 9: loss 1.000, 32 s left",
-        "update 4 of 9: loss 1.000, 20 s left",
-        "update 5 of 9: loss 1.000, 16 s left, validation perplexity 2.8",
-        "update 8 of 9: loss 1.000, 4 s left",
-        "update 9 of 9: loss 1.000",
+        "step 1 of 9: loss 1.000, 32 s left",
+        "step 4 of 9: loss 1.000, 20 s left",
+        "step 5 of 9: loss 1.000, 16 s left, validation perplexity 2.8",
+        "step 8 of 9: loss 1.000, 4 s left",
+        "step 9 of 9: loss 1.000",
     ]
 
 
@@ -92,9 +92,9 @@ def test_a_validation_between_two_logs_takes_no_loss_of_another_update(
     progress.on_train_end(None, state(25), None)
 
     assert said() == [
-        "update 10 of 300: loss 1.000, 29 s left",
-        "update 20 of 300: loss 1.000, 28 s left",
-        "update 25 of 300: validation perplexity 2.8",
+        "step 10 of 300: loss 1.000, 29 s left",
+        "step 20 of 300: loss 1.000, 28 s left",
+        "step 25 of 300: validation perplexity 2.8",
     ]
 
 
@@ -104,7 +104,7 @@ def test_the_end_says_nothing_twice(clock: Clock, said: Callable[[], list[str]])
     progress.on_log(None, state(300), None, logs={"loss": 1.0})
     progress.on_train_end(None, state(300), None)
 
-    assert said() == ["update 300 of 300: loss 1.000"]
+    assert said() == ["step 300 of 300: loss 1.000"]
 
 
 def test_a_resumed_run_judges_by_its_own_speed(clock: Clock, said: Callable[[], list[str]]) -> None:
@@ -113,7 +113,7 @@ def test_a_resumed_run_judges_by_its_own_speed(clock: Clock, said: Callable[[], 
     clock.now += 60
     progress.on_log(None, state(210), None, logs={"loss": 1.0, "perplexity": float("inf")})
 
-    assert said() == ["update 210 of 300: loss 1.000, 9.0 min left"]
+    assert said() == ["step 210 of 300: loss 1.000, 9.0 min left"]
 
 
 def test_other_processes_are_silent(
@@ -148,4 +148,4 @@ def test_a_person_sees_a_bar(said: Callable[[], list[str]], monkeypatch: pytest.
     assert said() == []
 
     progress.on_log(None, state(201), None, logs={"eval_perplexity": 24.0})  # the last validation, after the bar
-    assert said() == ["update 201 of 300: validation perplexity 24.0"]
+    assert said() == ["step 201 of 300: validation perplexity 24.0"]

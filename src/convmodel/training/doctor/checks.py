@@ -7,6 +7,7 @@ whose repeats `repeats.py` checks, nor how findings are shown.
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -43,11 +44,11 @@ UNKNOWN_FAIL = 0.001
 ONE_SPEAKER = 0.9
 """Share of supervised tokens above which the other speakers hardly count."""
 
-BLOCKING = frozenset({"vocabulary", "end of turn", "supervised", "updates", "length"})
+BLOCKING = frozenset({"vocabulary", "end of turn", "supervised", "steps", "length"})
 """Checks whose failure makes a run impossible or wrong, rather than poor: `fit` does not begin then."""
 
-FEW_UPDATES = 20
-"""Fewer updates than this hardly move a model, and the warm-up is over at once."""
+FEW_STEPS = 20
+"""Fewer steps than this hardly move a model, and the warm-up is over at once."""
 
 _RARE = "\U00013000"  # an Egyptian hieroglyph, which no vocabulary has
 _SHOWN = 5  # speakers named in a finding
@@ -55,19 +56,12 @@ _SHOWN = 5  # speakers named in a finding
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """The result of one check.
-
-    Attributes:
-        name: What was checked.
-        status: `fail` if it makes the run useless.
-        finding: The finding, in a sentence with its values.
-        fix: What to do about it; empty if the check passed.
-    """
+    """The result of one check, `name`, with a sentence and its values; a failed one makes the run useless."""
 
     name: str
     status: Literal["pass", "warn", "fail"]
     finding: str
-    fix: str = ""
+    fix: str = ""  # empty if the check passed
 
 
 def fast_checks(
@@ -78,15 +72,9 @@ def fast_checks(
     plan: RunPlan,
     speakers: Mapping[str, int] | None = None,
 ) -> list[Check]:
-    """Runs the checks that need only a sample of windows, and are quick enough for every run.
+    """Runs the checks that need only a sample of windows and do not call the model: quick enough for every run.
 
-    Args:
-        hf_model: The model; it is not called.
-        tokenizer: Its layout.
-        train: The training windows.
-        valid: The validation windows, if any.
-        plan: The plan of the run.
-        speakers: Supervised tokens by speaker's name, if they are counted; windows have no names.
+    Windows have no speakers' names: pass the supervised tokens by name as `speakers` if they are counted.
     """
     learned = sample(train.windows)
     windows = learned + (sample(valid.windows) if valid else [])
@@ -95,10 +83,9 @@ def fast_checks(
         if part is not None:
             summary.add(part.summary)
     embedding: Any = hf_model.get_input_embeddings()
-    rows = int(embedding.weight.shape[0])
     return [
         check_separator(tokenizer),
-        check_vocabulary(rows, tokenizer, windows),
+        check_vocabulary(int(embedding.weight.shape[0]), tokenizer, windows),
         check_end_of_turn(windows, tokenizer.sep_token_id),
         check_supervised(windows, summary),
         check_used(summary),
@@ -106,18 +93,13 @@ def fast_checks(
         check_text(learned, tokenizer),
         check_unknown(learned, tokenizer),
         check_speakers(speakers or tokens_by_speaker(learned, tokenizer.sep_token_id), named=speakers is not None),
-        check_updates(plan),
+        check_steps(plan),
         check_length(train, plan, positions(hf_model.config)),
     ]
 
 
 def sample(windows: Sequence[Window], limit: int = SAMPLE) -> list[Window]:
-    """Returns evenly spaced windows, or all of them if there are few.
-
-    Example:
-        >>> sample(range(10), 3)
-        [0, 4, 9]
-    """
+    """Returns evenly spaced windows, or all of them if there are few."""
     chosen = np.linspace(0, len(windows) - 1, min(limit, len(windows))).astype(int)
     return [windows[index] for index in chosen.tolist()]
 
@@ -159,9 +141,8 @@ def check_end_of_turn(windows: Sequence[Window], separator: int) -> Check:
     """Fails if a supervised turn is not closed by a supervised separator: the model would never learn to stop."""
     turns = opened = wrong = 0
     for window in windows:
-        wrong += any(
-            label not in (IGNORED, index) for label, index in zip(window.labels, window.input_ids, strict=True)
-        )
+        pairs = zip(window.labels, window.input_ids, strict=True)
+        wrong += any(label not in (IGNORED, index) for label, index in pairs)
         for start, end in _runs(window):
             closed = window.input_ids[end - 1] == separator
             turns += sum(index == separator for index in window.input_ids[start:end]) + (not closed)
@@ -236,32 +217,22 @@ def check_unknown(windows: Sequence[Window], tokenizer: ConversationTokenizer) -
 
 
 def tokens_by_speaker(windows: Sequence[Window], separator: int) -> dict[str, int]:
-    """Counts the supervised tokens of each speaker, numbered in the order in which they appear in a conversation.
-
-    A speaker who is never supervised has 0.
-    """
+    """Counts the supervised tokens of each speaker, maybe 0, numbered in the order of a conversation's turns."""
     counts: Counter[int] = Counter()
     for window in windows:
-        places = zip(window.input_ids, window.types, window.labels, strict=True)
-        for index, kind, label in places:
+        for index, speaker, label in zip(window.input_ids, window.types, window.labels, strict=True):
             if index != separator:
-                counts[kind] += label != IGNORED
-    return {f"speaker {kind + 1}": count for kind, count in sorted(counts.items())}
+                counts[speaker] += label != IGNORED
+    return {f"speaker {speaker + 1}": count for speaker, count in sorted(counts.items())}
 
 
 def check_speakers(tokens: Mapping[str, int], *, named: bool = True) -> Check:
-    """Warns if there is only one speaker, or one has nearly all supervised tokens.
-
-    Args:
-        tokens: Supervised tokens of each speaker; 0 for one who is never supervised.
-        named: Whether the keys are the speakers' own names.
-    """
+    """Warns if there is only one speaker, or one has nearly all supervised tokens; `named`: the keys are real names."""
     learned = {name: count for name, count in tokens.items() if count}
     if len(tokens) == 1:
         finding = f"{next(iter(tokens))} is the only speaker"
-        return Check(
-            "speakers", "warn", finding, "check that speakers are named, and that each turn is a separate item"
-        )
+        fix = "check that speakers are named, and that each turn is a separate item"
+        return Check("speakers", "warn", finding, fix)
     shares = sorted(((count / sum(learned.values()), name) for name, count in learned.items()), reverse=True)
     listed = ", ".join(f"{name} {share:.0%}" for share, name in shares[:_SHOWN])
     more = f", {len(shares) - _SHOWN} more" if len(shares) > _SHOWN else ""
@@ -273,26 +244,20 @@ def check_speakers(tokens: Mapping[str, int], *, named: bool = True) -> Check:
     return Check("speakers", "pass", finding)
 
 
-def check_updates(plan: RunPlan) -> Check:
+def check_steps(plan: RunPlan) -> Check:
     """Fails if the warm-up is longer than the run, warns if the run is very short."""
-    finding = f"{plan.steps:,} updates, {plan.warmup_steps:,} of them warm-up"
+    finding = f"{plan.steps:,} steps, {plan.warmup_steps:,} of them warm-up"
     if plan.warmup_steps >= plan.steps:
         fix = "lower warmup_steps, or raise epochs or max_steps"
-        finding = f"warmup_steps is {plan.warmup_steps:,}, but the run has {plan.steps:,} updates"
-        return Check("updates", "fail", f"{finding}: the learning rate would never peak", fix)
-    if plan.steps < FEW_UPDATES:
-        return Check("updates", "warn", f"{finding}: hardly enough to learn", "raise epochs, or lower batch_size")
-    return Check("updates", "pass", finding)
+        finding = f"warmup_steps is {plan.warmup_steps:,}, but the run has {plan.steps:,} steps"
+        return Check("steps", "fail", f"{finding}: the learning rate would never peak", fix)
+    if plan.steps < FEW_STEPS:
+        return Check("steps", "warn", f"{finding}: hardly enough to learn", "raise epochs, or lower batch_size")
+    return Check("steps", "pass", finding)
 
 
 def check_length(train: WindowSet, plan: RunPlan, limit: int | None) -> Check:
-    """Fails if windows are longer than the plan or the model allows.
-
-    Args:
-        train: The training windows.
-        plan: The plan of the run.
-        limit: The model's positions; None if unknown.
-    """
+    """Fails if windows are longer than the plan or the model's positions, `limit`, allow."""
     longest, median, total = int(train.lengths.max()), float(np.median(train.lengths)), int(train.lengths.sum())
     if limit is not None and max(longest, plan.max_length) > limit:
         finding = f"windows of up to {max(longest, plan.max_length):,} tokens, but the model has {limit:,} positions"
@@ -309,10 +274,7 @@ def check_length(train: WindowSet, plan: RunPlan, limit: int | None) -> Check:
 
 def _runs(window: Window) -> Iterator[tuple[int, int]]:
     """Yields the spans of consecutive supervised positions: [start, end)."""
-    start = None
-    for place, label in enumerate([*window.labels, IGNORED]):
-        if label != IGNORED and start is None:
-            start = place
-        elif label == IGNORED and start is not None:
-            yield start, place
-            start = None
+    for supervised, group in groupby(range(len(window.labels)), lambda place: window.labels[place] != IGNORED):
+        if supervised:
+            places = list(group)
+            yield places[0], places[-1] + 1

@@ -39,38 +39,28 @@ PATIENCE = 20.0
 _FLOAT = 4  # bytes; weights, gradients and moments are float32
 _MOMENTS = 2  # AdamW keeps two per weight
 _COPIES = 3  # of the logits in memory at once: themselves, their probabilities, and the gradient
-_PROBE = 1 << 20  # weights of the trial update
+_PROBE = 1 << 20  # weights of the trial step
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Time and memory of a run.
-
-    Attributes:
-        steps: Updates.
-        tokens: Tokens of the whole run, supervised or context.
-        padded_tokens: The same with padding, which takes time too.
-        seconds: Time of the updates, without validation and saving.
-        memory_bytes: Memory of weights, gradients, AdamW's moments and activations.
-        activation_bytes: The activations' part of it.
-        available_bytes: Memory that the device has for the run; None if unknown.
-    """
+    """Time and memory of a run."""
 
     steps: int
-    tokens: int
-    padded_tokens: int
-    seconds: float
-    memory_bytes: int
+    tokens: int  # of the whole run, supervised or context
+    padded_tokens: int  # the same with padding, which takes time too
+    seconds: float  # of the steps, without validation and saving
+    memory_bytes: int  # of weights, gradients, AdamW's moments and activations
     activation_bytes: int
-    available_bytes: int | None
+    available_bytes: int | None  # what the device has for the run; None if unknown
 
 
 def estimate(
     hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, train: WindowSet, plan: RunPlan
 ) -> Estimate:
-    """Measures a few forward and backward passes of the model, and extrapolates to the run.
+    """Measures a few forward and backward passes of the model, which is left unchanged, and extrapolates to the run.
 
-    Time: batches of long, middle and short windows give the seconds per padded token, and a trial update of other
+    Time: batches of long, middle and short windows give the seconds per padded token, and a trial step on other
     weights gives AdamW's seconds per weight. Loss and precision are those of training; the dtype is the model's, while
     training makes it float32. Dropout is off, so nothing is random. Batches that do not fit into memory are timed one
     window at a time.
@@ -80,18 +70,14 @@ def estimate(
     greatest length, counted while it is computed, times the windows in a batch, plus the head's gradient and one chunk
     of logits. The memory of Python and the libraries, and an allocator's rounding, are not included. LoRA and
     adafactor, which need less, are not taken into account.
-
-    Args:
-        hf_model: The model; its weights, gradients and modes are left unchanged.
-        tokenizer: Its layout.
-        train: The training windows.
-        plan: The plan of the run.
     """
     rows = _rows(train, plan)
     lengths = np.array([sum(int(train.lengths[index]) for index in row) for row in rows])
     tokens, padded = _tokens(lengths, plan)
     longest_first = [rows[index] for index in np.argsort(-lengths, kind="stable")]
-    with _untouched(hf_model), prepared(hf_model, 0.0, plan.gradient_checkpointing), _precise(hf_model, plan):
+    dtype = PRECISIONS[choose_precision(plan.precision, hf_model.device)]
+    precise = torch.autocast(hf_model.device.type, dtype, enabled=dtype != torch.float32)
+    with _untouched(hf_model), prepared(hf_model, 0.0, plan.gradient_checkpointing), precise:
         longest = _batch(hf_model, tokenizer, _representative(train, longest_first[:1], 1)[0], packed=plan.packing)
         activations = _activation_bytes(hf_model, longest, plan.batch_size)
         memory = _state_bytes(hf_model) + activations
@@ -99,17 +85,12 @@ def estimate(
         together = plan.batch_size if available is None or memory < available else 1
         timed = _representative(train, longest_first, together)
         per_token = _seconds_per_token(hf_model, tokenizer, timed, packed=plan.packing)
-        seconds = per_token * padded + plan.steps * _seconds_per_update(hf_model)
+        seconds = per_token * padded + plan.steps * _seconds_per_step(hf_model)
     return Estimate(plan.steps, tokens, padded, seconds, memory, activations, available)
 
 
 def check_memory(costs: Estimate, *, smaller: bool = False) -> Check:
-    """Warns if the run needs more memory than the device has.
-
-    Args:
-        costs: The memory that the run needs and the device has.
-        smaller: Whether the settings select LoRA or another optimizer, which need less than the costs.
-    """
+    """Warns if the run needs more memory than the device has; `smaller`: LoRA or adafactor will need less."""
     needed = f"about {size(costs.memory_bytes)} are needed, {size(costs.activation_bytes)} of it for activations"
     if smaller:
         needed += " (counted for AdamW on all weights; lora and adafactor take less)"
@@ -117,9 +98,7 @@ def check_memory(costs: Estimate, *, smaller: bool = False) -> Check:
         return Check("memory", "pass", f"{needed}; the available memory is unknown")
     finding = f"{needed}; {size(costs.available_bytes)} are available"
     if costs.memory_bytes > costs.available_bytes:
-        fix = (
-            "lower batch_size and raise gradient_accumulation_steps alike, or lower max_length, or use a smaller model"
-        )
+        fix = "lower batch_size and raise gradient_accumulation_steps alike, lower max_length, or use a smaller model"
         return Check("memory", "warn", finding, fix)
     return Check("memory", "pass", finding)
 
@@ -145,25 +124,23 @@ def _rows(train: WindowSet, plan: RunPlan) -> list[tuple[int, ...]]:
     """Returns the windows of each row of an epoch's batches, in order: one, or several that are packed together."""
     if plan.packing:
         return list(packed_order(train.lengths, plan.max_length, seed=0, epoch=0))
-    per_update = plan.batch_size * plan.gradient_accumulation_steps
-    return [(index,) for index in grouped_order(train.lengths, per_update, seed=0, epoch=0).tolist()]
+    per_step = plan.batch_size * plan.gradient_accumulation_steps
+    return [(index,) for index in grouped_order(train.lengths, per_step, seed=0, epoch=0).tolist()]
 
 
 def _tokens(lengths: "np.ndarray[Any, Any]", plan: RunPlan) -> tuple[int, int]:
     """Counts the run's tokens without and with padding, from the lengths of the first epoch's rows in their order."""
-    per_update = plan.batch_size * plan.gradient_accumulation_steps
+    per_step = plan.batch_size * plan.gradient_accumulation_steps
     starts = np.arange(0, len(lengths), plan.batch_size)
     sizes = np.diff([*starts, len(lengths)])
     padded = int((np.maximum.reduceat(lengths, starts) * sizes).sum())
-    passes = plan.steps / -(-len(lengths) // per_update)
+    passes = plan.steps / -(-len(lengths) // per_step)
     return round(int(lengths.sum()) * passes), round(padded * passes)
 
 
 def _state_bytes(hf_model: "PreTrainedModel") -> int:
-    """Counts all weights, and gradients and moments of the trained ones."""
-    weights = sum(parameter.numel() for parameter in hf_model.parameters())
-    trained = [parameter.numel() for parameter in hf_model.parameters() if parameter.requires_grad]
-    return _FLOAT * (weights + (1 + _MOMENTS) * sum(trained))
+    """Counts the bytes of all weights, and of gradients and moments of the trained ones."""
+    return _FLOAT * (hf_model.num_parameters() + (1 + _MOMENTS) * hf_model.num_parameters(only_trainable=True))
 
 
 @contextmanager
@@ -193,19 +170,6 @@ def _batch(
     return {name: tensor.to(hf_model.device) for name, tensor in batch.items()}
 
 
-@contextmanager
-def _precise(hf_model: "PreTrainedModel", plan: RunPlan) -> Iterator[None]:
-    """Computes products inside the block in the precision of training."""
-    chosen = PRECISIONS[choose_precision(plan.precision, hf_model.device)]
-    with torch.autocast(hf_model.device.type, chosen, enabled=chosen != torch.float32):
-        yield
-
-
-def _loss(hf_model: "PreTrainedModel", batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    loss: torch.Tensor = hf_model(**batch, total_weight=1.0)
-    return loss
-
-
 def _activation_bytes(hf_model: "PreTrainedModel", batch: dict[str, torch.Tensor], rows: int) -> int:
     """Counts the bytes that autograd keeps of a batch of one row, times the rows; each storage once, without weights.
 
@@ -225,7 +189,7 @@ def _activation_bytes(hf_model: "PreTrainedModel", batch: dict[str, torch.Tensor
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss = _loss(hf_model, batch)
+        loss: torch.Tensor = hf_model(**batch, total_weight=1.0)
     once = sum(storage.nbytes() for storage, of_weight in kept.values() if of_weight)
     per_row = sum(storage.nbytes() for storage, of_weight in kept.values() if not of_weight)
     kept.clear()
@@ -256,7 +220,7 @@ def _seconds_per_token(
     tokens, spent = 0, 0.0
     for rows in batches:
         batch = _batch(hf_model, tokenizer, rows, packed=packed)
-        spent += _timed(hf_model, lambda batch=batch: _loss(hf_model, batch).backward())
+        spent += _timed(hf_model, lambda batch=batch: hf_model(**batch, total_weight=1.0).backward())
         hf_model.zero_grad(set_to_none=True)
         tokens += batch["input_ids"].numel()
         if spent > PATIENCE:
@@ -264,9 +228,9 @@ def _seconds_per_token(
     return spent / tokens
 
 
-def _seconds_per_update(hf_model: "PreTrainedModel") -> float:
+def _seconds_per_step(hf_model: "PreTrainedModel") -> float:
     """Times AdamW on a trial tensor, and scales to the trained weights."""
-    trained = sum(parameter.numel() for parameter in hf_model.parameters() if parameter.requires_grad)
+    trained = hf_model.num_parameters(only_trainable=True)
     trial = torch.zeros(min(_PROBE, max(1, trained)), device=hf_model.device, requires_grad=True)
     trial.grad = torch.ones_like(trial)
     optimizer = torch.optim.AdamW([trial])

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from convmodel.conversation import Conversation
 from convmodel.data.reading.problems import Problems
-from convmodel.data.reading.reader import ConversationReader
 from convmodel.data.windows.encoding import WindowSet, encode_windows
 from convmodel.data.windows.order import packed_order
 from convmodel.layout.architecture import window_length
@@ -27,52 +26,29 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The conversations of one source, and what could not be read.
-
-    Attributes:
-        conversations: All of them; comparing them takes more than one pass.
-        problems: What was left out.
-    """
+    """All conversations of one source, since comparing them takes more than one pass, and what could not be read."""
 
     conversations: list[Conversation]
     problems: Problems
 
-    @classmethod
-    def read(cls, reader: ConversationReader) -> "Part":
-        """Reads all conversations of a source.
-
-        Raises:
-            ConversationError: If there is none, or one is malformed.
-        """
-        return cls(list(reader), reader.problems)
-
-    def windows(self, tokenizer: ConversationTokenizer, *, max_length: int, loss_on: LossOn) -> WindowSet:
-        """Encodes them, with a summary that includes what could not be read.
-
-        Raises:
-            ConversationError: If one cannot be laid out, or none has a supervised turn.
-        """
+    def windows(self, tokenizer: ConversationTokenizer, max_length: int, loss_on: LossOn) -> WindowSet:
+        """Encodes them, with a summary that includes what could not be read."""
         on_error = self.problems.on_error
-        made = encode_windows(self.conversations, tokenizer, max_length=max_length, loss_on=loss_on, on_error=on_error)
-        made.summary.add_problems(self.problems)
-        return made
+        windows = encode_windows(
+            self.conversations, tokenizer, max_length=max_length, loss_on=loss_on, on_error=on_error
+        )
+        windows.summary.add_problems(self.problems)
+        return windows
 
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """The doctor's results.
-
-    Attributes:
-        plan: The plan of the run.
-        checks: The results of the checks.
-        statistics: The statistics of the training conversations.
-        estimate: Time and memory of the run; None if not measured.
-    """
+    """The doctor's results; the statistics are those of the training conversations."""
 
     plan: RunPlan
     checks: list[Check]
     statistics: Statistics
-    estimate: Estimate | None
+    estimate: Estimate | None  # None if not measured
 
     @property
     def failed(self) -> bool:
@@ -89,24 +65,14 @@ def examine(
     *,
     measure: bool = True,
 ) -> Examination:
-    """Checks data, tokenizer, model and settings before a run, and estimates its time and memory.
+    """Checks data, tokenizer, model and settings, the fields of a `FitConfig` by name, before a run.
 
-    Args:
-        hf_model: The model; left unchanged.
-        tokenizer: Its layout.
-        train: The training conversations.
-        valid: The validation conversations, if any.
-        settings: The fields of a `FitConfig` by name.
-        measure: Whether to estimate time and memory, which takes a few forward and backward passes.
-
-    Raises:
-        ConversationError: If a conversation cannot be laid out, or none has a supervised turn.
-        ConfigError: If a setting is invalid.
+    With `measure` it also estimates time and memory, which takes a few forward and backward passes.
     """
     max_length = window_length(hf_model.config, settings["max_length"])
     loss_on: LossOn = settings["loss_on"]
-    windows = train.windows(tokenizer, max_length=max_length, loss_on=loss_on)
-    valid_windows = None if valid is None else valid.windows(tokenizer, max_length=max_length, loss_on=loss_on)
+    windows = train.windows(tokenizer, max_length, loss_on)
+    valid_windows = None if valid is None else valid.windows(tokenizer, max_length, loss_on)
     packed = settings["packing"] and packed_order(windows.lengths, max_length, seed=settings["seed"], epoch=0)
     plan = RunPlan.of(settings, len(packed or windows.windows), max_length)
     statistics = Statistics.collect(train.conversations, tokenizer, loss_on=loss_on)

@@ -16,12 +16,7 @@ _SHOWN = 3
 
 
 def repeat_checks(train: Sequence[Conversation], valid: Sequence[Conversation] | None) -> list[Check]:
-    """Runs both checks; without datasketch, for exact repeats only.
-
-    Example:
-        >>> [check.status for check in repeat_checks([Conversation(["Hi", "Hello"])], [Conversation(["hi", "hello"])])]
-        ['pass', 'fail']
-    """
+    """Runs both checks; without datasketch, for exact repeats only."""
     near: float | None = NEAR
     try:
         Duplicates(near)

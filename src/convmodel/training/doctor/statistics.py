@@ -23,16 +23,7 @@ _NAMES = 10_000  # speakers that are counted separately: group chats have hundre
 
 @dataclass(slots=True)
 class Histogram:
-    """How often each integer occurred; exact, with one entry per distinct value.
-
-    Attributes:
-        counts: Occurrences of each value.
-
-    Example:
-        >>> histogram = Histogram(Counter([1, 2, 2, 9]))
-        >>> histogram.mean, histogram.percentile(50), histogram.percentile(100)
-        (3.5, 2, 9)
-    """
+    """How often each integer occurred; exact, with one entry per distinct value."""
 
     counts: Counter[int] = field(default_factory=Counter)
 
@@ -58,17 +49,9 @@ class Histogram:
 
 @dataclass(slots=True)
 class Statistics:
-    """Counts of conversations, turns and tokens.
+    """Counts of conversations, turns and tokens of text, without separators.
 
-    Attributes:
-        conversations: The number of conversations.
-        turns: The number of turns.
-        tokens: The number of tokens of text, without separators.
-        turns_per_conversation: The lengths of conversations.
-        tokens_per_turn: The lengths of turns.
-        turns_by_speaker: Turns of each speaker; beyond 10,000 speakers the others are counted together.
-        tokens_by_speaker: Tokens of each speaker.
-        supervised_by_speaker: Supervised tokens of each speaker; 0 for one who is never supervised.
+    Beyond 10,000 speakers the others are counted together, with an empty name. A speaker who is never supervised has 0.
     """
 
     conversations: int = 0
@@ -84,19 +67,7 @@ class Statistics:
     def collect(
         cls, conversations: Iterable[Conversation], tokenizer: ConversationTokenizer, *, loss_on: LossOn = "all"
     ) -> "Statistics":
-        """Counts conversations one by one, without keeping them.
-
-        Args:
-            conversations: The conversations to count.
-            tokenizer: Encodes the turns.
-            loss_on: Whose turns are supervised.
-
-        Example:
-            >>> tokenizer = ConversationTokenizer.from_pretrained("gpt2")
-            >>> statistics = Statistics.collect([Conversation(["Hello", "How are you"])], tokenizer)
-            >>> statistics.turns, statistics.tokens, dict(statistics.tokens_by_speaker)
-            (2, 4, {'user': 1, 'assistant': 3})
-        """
+        """Counts conversations one by one, without keeping them."""
         statistics = cls()
         for conversation in conversations:
             statistics._add(conversation, tokenizer, supervised_turns(conversation, loss_on))

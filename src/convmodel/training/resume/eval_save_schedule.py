@@ -1,6 +1,6 @@
 """When a run validates, saves and stops.
 
-Owns: the decision after each update, on which all processes agree, and the handling of signals. Does not know what is
+Owns: the decision after each step, on which all processes agree, and the handling of signals. Does not know what is
 saved.
 """
 
@@ -19,17 +19,11 @@ from convmodel.training.config import FitConfig
 
 
 class EvalSaveSchedule(TrainerCallback):
-    """Requests validations and checkpoints when they are due, independently of logging.
-
-    Attributes:
-        keep: Whether the next checkpoint stays when the run has ended; one that only the clock or a signal requested
-            does not.
-        stopped_by: The signal that stops the run after this update; 0 for none.
-    """
+    """Requests validations and checkpoints when they are due, independently of logging."""
 
     def __init__(self, config: FitConfig) -> None:
-        self.keep = True
-        self.stopped_by = 0
+        self.keep = True  # whether the next checkpoint stays: not if only the clock or a signal requested it
+        self.stopped_by = 0  # the signal that stops the run after this step
         self._config = config
         self._saved_at = time.monotonic()
         self._received = 0
@@ -39,7 +33,7 @@ class EvalSaveSchedule(TrainerCallback):
         self._saved_at = time.monotonic()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Decides what follows this update; a validation precedes the checkpoint, which holds its result."""
+        """Decides what follows this step; a validation precedes the checkpoint, which holds its result."""
         step, config = state.global_step, self._config
         ends = step >= state.max_steps
         # `Trainer` counts batches: after an epoch's last one, `epoch` is a whole number.
@@ -55,7 +49,7 @@ class EvalSaveSchedule(TrainerCallback):
         control.should_training_stop |= bool(self.stopped_by)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Restarts the clock; a second checkpoint after the same update was requested by a callback, and stays."""
+        """Restarts the clock; a second checkpoint after the same step was requested by a callback, and stays."""
         self._saved_at = time.monotonic()
         self.keep = True
 
@@ -70,7 +64,7 @@ class EvalSaveSchedule(TrainerCallback):
 
     @contextmanager
     def handling_signals(self) -> Iterator[None]:
-        """Makes SIGTERM and the first Ctrl-C stop the run after the current update; a second one acts as before."""
+        """Makes SIGTERM and the first Ctrl-C stop the run after the current step; a second one acts as before."""
         if threading.current_thread() is not threading.main_thread():
             yield  # only the main thread may set signal handlers
             return

@@ -11,28 +11,15 @@ from typing import Any
 
 MANIFEST = "manifest.json"
 
+_FOR_PEOPLE = {"README.md"}  # users may edit it
+
 
 def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
-    """Lists the files of a folder, with a few facts that readers need before they open the files.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as name:
-        ...     folder = Path(name)
-        ...     _ = (folder / "a.json").write_text("{}")
-        ...     write_manifest(folder, {"step": 5})
-        ...     whole = damage(folder)
-        ...     _ = (folder / "a.json").write_text("[]")
-        ...     print(repr(whole), read_facts(folder), damage(folder))
-        '' {'step': 5} a.json has another hash than when it was written
-    """
+    """Lists the files of a folder, with a few facts that readers need before they open the files."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in _FOR_PEOPLE)
     files = {path.relative_to(folder).as_posix(): _describe(path) for path in paths}
     text = json.dumps({"format": 1, "facts": facts, "files": files}, indent=1)
     (folder / MANIFEST).write_text(text, encoding="utf-8")
-
-
-_FOR_PEOPLE = {"README.md"}  # users may edit it
 
 
 def read_facts(folder: Path) -> dict[str, Any]:

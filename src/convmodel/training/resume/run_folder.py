@@ -30,13 +30,7 @@ def is_unfinished(folder: str | os.PathLike[str]) -> bool:
 
 
 class RunFolder:
-    """One run's folder.
-
-    Args:
-        folder: Its path.
-        identity: The facts that identify the run, from `run_identity`.
-        limit: The number of checkpoints that stay; older ones are removed. 0 keeps all.
-    """
+    """One run's folder, where the newest `limit` checkpoints stay, or all if it is 0."""
 
     def __init__(self, folder: str | os.PathLike[str], identity: dict[str, Any], *, limit: int = 0) -> None:
         self._folder = Path(folder)
@@ -46,17 +40,10 @@ class RunFolder:
         self._locked: int | None = None
 
     def find(self, resume: bool | None) -> Path | None:
-        """Returns the checkpoint to resume from: the newest that is intact. Changes nothing.
+        """Returns the newest intact checkpoint, to resume from, or None to start a new run. Changes nothing.
 
         Args:
             resume: True requires an unfinished run, False ignores one; None resumes one if it exists.
-
-        Returns:
-            The checkpoint's folder; None to start a new run.
-
-        Raises:
-            ConfigError: If the unfinished run is another one, all its checkpoints are damaged, or none exists although
-                it is required.
         """
         if resume is False:
             return None
@@ -88,9 +75,6 @@ class RunFolder:
         """Takes over the folder, to resume from a checkpoint or to start a new run.
 
         The files of an earlier run stay until this one saves its first checkpoint or finishes.
-
-        Raises:
-            SaveError: If the folder cannot be written, or another process trains into it.
         """
         with suppress(OSError):  # writing into it raises the error for the user
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -109,11 +93,7 @@ class RunFolder:
             self._locked = None
 
     def lock(self) -> None:
-        """Locks the folder, if it exists, until `close` or the end of this process, however it ends.
-
-        Raises:
-            SaveError: If another process trains into it.
-        """
+        """Locks the folder, if it exists, until `close` or the end of this process, however it ends."""
         if os.name == "nt" or self._locked is not None or not self._folder.is_dir():
             return  # Windows cannot open folders
         self._locked = os.open(self._folder, os.O_RDONLY)
@@ -122,19 +102,13 @@ class RunFolder:
             raise SaveError(f"another process is training into {self._folder}: wait for it, or end it")
 
     def checkpoint(self, step: int) -> Path:
-        """Returns the folder of the checkpoint after this update."""
+        """Returns the folder of the checkpoint after this step."""
         return self._folder / f"checkpoint-{step}"
 
     def add(self, step: int, write: Callable[[Path], None], *, keep: bool) -> None:
         """Saves a checkpoint, whole or not at all, and then removes those beyond the limit.
 
-        Args:
-            step: The update after which it is saved.
-            write: Writes its files into the folder that is passed to it.
-            keep: Whether it stays when the run has finished; else it serves only to resume from.
-
-        Raises:
-            SaveError: If it cannot be written; earlier ones are unchanged.
+        `write` writes its files into a folder. Without `keep` it is removed when the run has finished.
         """
         place = self.checkpoint(step)
         if place.exists() and not _is_ours(place):
@@ -154,11 +128,7 @@ class RunFolder:
             remove_folder(old)
 
     def finish(self) -> None:
-        """Marks the run as finished, and removes the checkpoints that served only to resume from.
-
-        Raises:
-            SaveError: If the folder cannot be written.
-        """
+        """Marks the run as finished, and removes the checkpoints that served only to resume from."""
         self._write(finished=True)
         self._remove_earlier()
         for path in self._checkpoints(self._id):

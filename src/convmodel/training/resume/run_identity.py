@@ -25,25 +25,9 @@ _WINDOWS = 1000  # whose ids are hashed; of the others only the lengths
 
 
 def run_identity(
-    hf_model: "PreTrainedModel",
-    train: "WindowSet",
-    valid: "WindowSet | None",
-    config: FitConfig,
-    *,
-    processes: int = 1,
+    hf_model: "PreTrainedModel", train: "WindowSet", valid: "WindowSet | None", config: FitConfig, *, processes: int = 1
 ) -> dict[str, Any]:
-    """Describes a run before it begins: its settings, its data and its first weights.
-
-    Args:
-        hf_model: The model as it is before the first update.
-        train: The training windows.
-        valid: The validation windows, if any.
-        config: The settings.
-        processes: The number of processes that train together.
-
-    Returns:
-        Facts by name, as JSON values; equal for two runs that compute the same.
-    """
+    """Describes a run before its first step, in JSON values: equal for two runs that compute the same."""
     settings = {name: value for name, value in config.to_dict().items() if name not in WITHOUT_EFFECT}
     facts = settings | {
         "processes": processes,

@@ -5,14 +5,15 @@ Does not know when `Trainer` is ready for each part.
 """
 
 import os
+import random
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import torch
 
 from convmodel.training.best import BestModel
-from convmodel.training.resume.rng_state import random_state, restore_random_state
 from convmodel.training.resume.run_folder import RunFolder
 from convmodel.training.resume.state_file import load_optimizer_state, optimizer_state, read_state
 from convmodel.training.sharding import spread_optimizer_state, whole
@@ -21,29 +22,15 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, Trainer, TrainingArguments
 
 
-class LossSums(NamedTuple):
-    """The losses that a `Trainer` has added up.
-
-    Attributes:
-        pending: The sum since the last logged step, of this process.
-        logged: The sum up to the last logged step.
-        logged_at: The last logged step.
-    """
-
-    pending: torch.Tensor
-    logged: float
-    logged_at: int
+LossSums = tuple[torch.Tensor, float, int]
+"""A `Trainer`'s losses: this process's sum since the last logged step, the sum up to it, and that step."""
 
 
 class RunState:
-    """Collects and restores the state of one run.
-
-    Attributes:
-        seconds_before: How long the run took before this process resumed it.
-    """
+    """Collects and restores the state of one run."""
 
     def __init__(self, hf_model: "PreTrainedModel", best: BestModel) -> None:
-        self.seconds_before = 0.0
+        self.seconds_before = 0.0  # how long the run took before this process resumed it
         self._hf_model = hf_model
         self._best = best
         self._began = time.time()
@@ -53,14 +40,15 @@ class RunState:
         """Returns the state of all processes as nested dictionaries; each process must call it."""
         assert trainer.optimizer is not None
         assert trainer.lr_scheduler is not None
+        pending, logged, logged_at = losses
         scaler = getattr(trainer.accelerator, "scaler", None)
-        of_process = random_state(all_devices=trainer.args.world_size == 1) | {"loss": losses.pending}
+        of_process = random_state(all_devices=trainer.args.world_size == 1) | {"loss": pending}
         return {
             "optimizer": whole(optimizer_state(trainer.optimizer, self._hf_model)),
             "schedule": trainer.lr_scheduler.state_dict(),
             "scaler": scaler.state_dict() if scaler is not None else None,
             "processes": {name: _stacked(value, trainer) for name, value in of_process.items()},
-            "losses": {"total": losses.logged, "logged_at": losses.logged_at},
+            "losses": {"total": logged, "logged_at": logged_at},
             "best": self._best.to_dict(),
             "seconds": self.seconds_before + time.time() - self._began,
         }
@@ -95,7 +83,7 @@ class RunState:
         self._best.load_dict(self._loaded["best"])
         losses = self._loaded["losses"]
         pending = self._of_process(trainer)["loss"].to(trainer.args.device)
-        return LossSums(pending, losses["total"], losses["logged_at"])
+        return (pending, losses["total"], losses["logged_at"])
 
     def _of_process(self, trainer: "Trainer") -> dict[str, torch.Tensor]:
         """Returns this process's row of the tensors that were stacked over all processes."""
@@ -111,12 +99,7 @@ def _stacked(value: torch.Tensor, trainer: "Trainer") -> torch.Tensor:
 
 
 def choose_checkpoint(run: RunFolder, resume: bool | None, args: "TrainingArguments") -> Path | None:
-    """Chooses the checkpoint to resume from on the first process, and sends it to the others; None to start a new run.
-
-    Raises:
-        ConfigError: If the folder holds another run, or none that can be resumed.
-        SaveError: If the folder cannot be written, or another process trains into it.
-    """
+    """Chooses the checkpoint to resume from on the first process and sends it to the others; None starts a new run."""
     checkpoint = None
     if args.should_save:
         run.lock()  # before it is read: another process may be writing it
@@ -128,3 +111,38 @@ def choose_checkpoint(run: RunFolder, resume: bool | None, args: "TrainingArgume
     if args.world_size > 1:
         torch.distributed.broadcast(step, src=0)
     return run.checkpoint(int(step.item())) if step else None
+
+
+def random_state(*, all_devices: bool) -> dict[str, torch.Tensor]:
+    """Returns the states of Python's, numpy's and torch's global generators, as tensors.
+
+    Includes the current GPU, or every visible one: with a process per GPU that would occupy memory on the others.
+    """
+    _, keys, gauss = random.getstate()
+    _, words, position, has_gauss, cached = cast("tuple[str, np.ndarray, int, int, float]", np.random.get_state())
+    state = {
+        "python": torch.tensor(keys, dtype=torch.int64),
+        "python_gauss": torch.tensor(float("nan") if gauss is None else gauss, dtype=torch.float64),
+        "numpy": torch.tensor([*words.tolist(), position, has_gauss], dtype=torch.int64),
+        "numpy_gauss": torch.tensor(cached, dtype=torch.float64),
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available():
+        devices = range(torch.cuda.device_count()) if all_devices else [torch.cuda.current_device()]
+        state |= {f"cuda_{device}": torch.cuda.get_rng_state(device) for device in devices}
+    return state
+
+
+def restore_random_state(state: dict[str, torch.Tensor]) -> None:
+    """Restores the generators to a state that `random_state` returned."""
+    gauss = float(state["python_gauss"])
+    random.setstate((3, tuple(state["python"].tolist()), None if np.isnan(gauss) else gauss))
+    *words, position, has_gauss = state["numpy"].tolist()
+    np.random.set_state(("MT19937", np.array(words, np.uint32), position, has_gauss, float(state["numpy_gauss"])))
+    # Copied, since torch reads from the start of the storage even if the tensor is a later part of it.
+    torch.set_rng_state(state["torch"].cpu().clone())
+    devices = [name for name in state if name.startswith("cuda_")]
+    for name in devices if torch.cuda.is_available() else ():
+        # A restarted process may get another GPU: its single state is for the current one.
+        device = int(name.removeprefix("cuda_")) if len(devices) > 1 else torch.cuda.current_device()
+        torch.cuda.set_rng_state(state[name].cpu().clone(), device)

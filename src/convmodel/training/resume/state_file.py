@@ -21,16 +21,6 @@ def write_state(state: dict[str, Any], folder: Path) -> None:
     """Writes a nested dictionary whose leaves are tensors or JSON values; tuples become lists.
 
     Floats are read back bit for bit: Python writes the shortest text that parses to the same float.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     write_state({"a": {"step": 3, "mean": torch.ones(2)}, "rate": [0.1]}, Path(folder))
-        ...     print(read_state(Path(folder)))
-        {'a': {'step': 3, 'mean': tensor([1., 1.])}, 'rate': [0.1]}
-
-    Raises:
-        OSError: If they cannot be written.
     """
     tensors: dict[str, torch.Tensor] = {}
     rest = _without_tensors(state, "", tensors)

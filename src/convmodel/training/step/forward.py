@@ -30,11 +30,7 @@ def prepared(
 ) -> Iterator[None]:
     """Sets a model and this process up for training inside the block, and restores both afterwards.
 
-    Args:
-        hf_model: The model; inside, `hf_model(**batch, total_weight=...)` returns the loss.
-        dropout: The dropout rate.
-        gradient_checkpointing: Whether activations are recomputed rather than kept.
-        torch_compile: Whether to compile the model.
+    Inside, `hf_model(**batch, total_weight=...)` returns the loss.
     """
     head = Head.of(hf_model)
     if head is None:
@@ -56,11 +52,7 @@ def prepared(
 def computing_loss(hf_model: "PreTrainedModel", head: Head | None) -> Iterator[None]:
     """Makes a model accept `labels`, `total_weight` and optional `weights`, and return the loss, inside the block.
 
-    Called without `total_weight`, it returns its usual output.
-
-    Args:
-        hf_model: The model.
-        head: Its head, for a loss in chunks; None to compute all logits at once.
+    Called without `total_weight`, it returns its usual output. Without a head, all logits are computed at once.
     """
     original = hf_model.forward
 

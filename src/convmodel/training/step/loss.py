@@ -1,6 +1,6 @@
 """The training loss.
 
-Owns: its one formula, a weighted sum over supervised tokens divided by their weight over a whole update; from logits,
+Owns: its one formula, a weighted sum over supervised tokens divided by their weight over a whole step; from logits,
 or from hidden states in chunks.
 """
 
@@ -20,25 +20,17 @@ def supervised_loss(
     total_weight: torch.Tensor | float,
     weights: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Sums -w ln p over a batch's supervised tokens and divides by the sum of w over the whole update.
+    """Sums -w ln p over a batch's supervised tokens and divides by the sum of w over the whole step, in nats.
 
-    With means of batches, averaged over an update, a token of a short batch would weigh more than one of a long batch;
-    with one divisor for the update, 8 x 1 and 1 x 8 windows train alike.
+    With means of batches, averaged over a step, a token of a short batch would weigh more than one of a long batch;
+    with one divisor for the step, 8 x 1 and 1 x 8 windows train alike.
 
     Args:
         logits: Shape (batch, seq, vocab).
         labels: Shape (batch, seq), not shifted; `IGNORED` where there is no target.
-        total_weight: The weight of all targets in the update, over all batches and processes: their count, where each
+        total_weight: The weight of all targets in the step, over all batches and processes: their count, where each
             weighs 1. 0 counts as 1, so that a batch without targets gives 0 rather than nan.
         weights: Shape (batch, seq): each target's weight; without them each weighs 1.
-
-    Returns:
-        A scalar in nats; summed over an update's batches it is the mean per supervised token.
-
-    Example:
-        >>> labels = torch.tensor([[IGNORED, 1, 2]])
-        >>> round(supervised_loss(torch.zeros(1, 3, 4), labels, 2).item(), 4)  # ln 4
-        1.3863
     """
     nats = F.cross_entropy(
         logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=IGNORED, reduction="none"

@@ -23,22 +23,7 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 
 
 def choose_precision(precision: str, device: torch.device) -> str:
-    """Chooses the precision of matrix products.
-
-    Args:
-        precision: `auto`, or one of `PRECISIONS`.
-        device: The model's device.
-
-    Returns:
-        The requested precision; for `auto`, bf16 if the device has units for it, else fp32.
-
-    Raises:
-        ConfigError: If the device does not support the precision.
-
-    Example:
-        >>> choose_precision("fp32", torch.device("cpu"))
-        'fp32'
-    """
+    """Returns the requested one of `PRECISIONS`; for `auto`, bf16 if the device has units for it, else fp32."""
     if precision == "auto":
         return "bf16" if computes_bf16(device) else "fp32"
     if precision == "fp16" and device.type == "cpu":
@@ -84,7 +69,7 @@ def _keep_freed_memory(keep: bool) -> bool:
     """Makes glibc keep large freed blocks, or return each to the kernel at once, its default; tells whether it could.
 
     A new block costs a page fault and a cleared page for every 4 KiB that is written, and training on a CPU frees and
-    allocates gigabytes in every update.
+    allocates gigabytes in every step.
     """
     if platform.libc_ver()[0] != "glibc":
         return False

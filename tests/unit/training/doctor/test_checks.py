@@ -17,10 +17,10 @@ from convmodel.training.doctor.checks import (
     check_length,
     check_separator,
     check_speakers,
+    check_steps,
     check_supervised,
     check_text,
     check_unknown,
-    check_updates,
     check_used,
     check_vocabulary,
     fast_checks,
@@ -275,15 +275,15 @@ def test_windows_tell_who_says_how_much(gpt2_tokenizer: ConversationTokenizer) -
 @pytest.mark.parametrize(
     ("steps", "warmup", "status", "said"),
     [
-        (100, 5, "pass", "100 updates, 5 of them warm-up"),
-        (20, 1, "pass", "20 updates"),
+        (100, 5, "pass", "100 steps, 5 of them warm-up"),
+        (20, 1, "pass", "20 steps"),
         (19, 0, "warn", "hardly enough to learn"),
-        (100, 100, "fail", "warmup_steps is 100, but the run has 100 updates: the learning rate would never peak"),
+        (100, 100, "fail", "warmup_steps is 100, but the run has 100 steps: the learning rate would never peak"),
         (10, 12, "fail", "never peak"),
     ],
 )
 def test_the_run_is_long_enough(steps: int, warmup: int, status: str, said: str) -> None:
-    check = check_updates(replace(PLAN, steps=steps, warmup_steps=warmup))
+    check = check_steps(replace(PLAN, steps=steps, warmup_steps=warmup))
 
     assert check.status == status
     assert said in check.finding

@@ -164,7 +164,7 @@ def test_the_model_is_left_as_it_was_found_after_an_error_too(
         raise MemoryError
 
     model.train()
-    monkeypatch.setattr(module, "_seconds_per_update", refuse)
+    monkeypatch.setattr(module, "_seconds_per_step", refuse)
 
     with pytest.raises(MemoryError):
         estimate(model, gpt2_tokenizer, train, PLAN)
@@ -206,7 +206,7 @@ def test_time_grows_with_the_run(
     model: Any, gpt2_tokenizer: ConversationTokenizer, train: WindowSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_seconds_per_token", lambda *arguments, **options: 0.5)
-    monkeypatch.setattr(module, "_seconds_per_update", lambda hf_model: 0.1)
+    monkeypatch.setattr(module, "_seconds_per_step", lambda hf_model: 0.1)
 
     found = estimate(model, gpt2_tokenizer, train, PLAN)
 

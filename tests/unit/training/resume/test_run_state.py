@@ -1,4 +1,4 @@
-"""Random numbers go on where they were."""
+"""Random generators continue where they were."""
 
 import random
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from convmodel.training.resume.rng_state import random_state, restore_random_state
+from convmodel.training.resume.run_state import random_state, restore_random_state
 
 
 def draw() -> list[float]:
