@@ -93,8 +93,7 @@ def measure_turns(
 ) -> CorpusStatistics:
     """Measures a model on each turn of each conversation.
 
-    The conversations are read once, and only some are in memory at a time. With `on_error`, one that cannot be laid out
-    is an error, or left out and counted.
+    The conversations are read once. `on_error` is for one that cannot be laid out: an error, or left out and counted.
 
     Raises:
         ConfigError: If `batch_size` is less than 1.
@@ -104,10 +103,10 @@ def measure_turns(
     if batch_size < 1:
         raise ConfigError(f"batch_size is {batch_size}: it must be at least 1")
     head, summary, statistics, windows = Head.of(hf_model), EncodingSummary(), [], 0
-    rest, first = iter(conversations), 1
-    while chunk := list(islice(rest, CHUNK)):
+    numbered = enumerate(conversations, 1)
+    while chunk := list(islice(numbered, CHUNK)):
         jobs: list[_Job] = []
-        for number, conversation in enumerate(chunk, first):
+        for number, conversation in chunk:
             encoded = encode_chunk(
                 (number, [conversation]), tokenizer=tokenizer, max_length=max_length, loss_on=loss_on, on_error=on_error
             )
@@ -118,7 +117,6 @@ def measure_turns(
             jobs += _jobs(statistics[-1], encoded.windows, supervised, tokenizer.sep_token_id)
         _measure(hf_model, tokenizer, jobs, head, batch_size)
         windows += len(jobs)
-        first += len(chunk)
     require_windows(summary, loss_on)
     return CorpusStatistics(statistics, summary, windows)
 

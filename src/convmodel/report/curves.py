@@ -78,7 +78,7 @@ def draw_curves(
     styles = [(COLOURS[n % len(COLOURS)], _DASHES[n // len(COLOURS) % len(_DASHES)]) for n in range(len(runs))]
     for run, style in zip(runs, styles, strict=True):
         _draw((loss, rate), run, style, by, smooth)
-    _dress(figure, loss, rate, by)
+    _style_panels(figure, loss, rate, by)
     if title:
         figure.suptitle(visible_line(title), color=INK, fontsize="large", parse_math=False, wrap=True)
     _legend(figure, runs, styles)
@@ -94,8 +94,8 @@ def _draw(panels: tuple[Any, Any], run: Metrics, style: tuple[str, str], by: By,
     loss.plot(*_thinned(steps, losses), color=colour, linewidth=0.8, alpha=0.35)
     loss.plot(*_thinned(steps, smoothed(losses, smooth)), color=colour, linestyle=dash, linewidth=1.8)
     validations = _line(run.validations, "eval_loss", place)
-    shown = max(1, len(validations[0]) // _MARKERS)
-    loss.plot(*validations, color=colour, linestyle=dash, markevery=shown, **_VALIDATION)
+    marked = max(1, len(validations[0]) // _MARKERS)
+    loss.plot(*validations, color=colour, linestyle=dash, markevery=marked, **_VALIDATION)
     rate.plot(*_thinned(*_line(run.train, "learning_rate", place)), color=colour, linestyle=dash, linewidth=1.2)
     if run.best is not None:
         loss.plot(place(run.best), float(run.best["eval_loss"]), color=colour, **_BEST)
@@ -134,7 +134,7 @@ def _thinned(xs: list[float], ys: list[float]) -> tuple[list[float], list[float]
     return [xs[index] for index in kept], [ys[index] for index in kept]
 
 
-def _dress(figure: Any, loss: Any, rate: Any, by: By) -> None:
+def _style_panels(figure: Any, loss: Any, rate: Any, by: By) -> None:
     from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator
 
     for axes in (loss, rate):
@@ -157,14 +157,14 @@ def _legend(figure: Any, runs: Sequence[Metrics], styles: Sequence[tuple[str, An
     """Names the colours and the kinds of lines below the curves, where it hides none."""
     from matplotlib.lines import Line2D
 
-    only = styles[0][0] if len(runs) == 1 else INK
+    ink = styles[0][0] if len(runs) == 1 else INK
     keys = [Line2D([], [], color=colour, linestyle=dash, linewidth=2.5) for colour, dash in styles]
-    names = [_named(run) for run in runs]
+    names = [_legend_name(run) for run in runs]
     if any(run.train for run in runs):
-        keys += [Line2D([], [], color=only, linewidth=0.8, alpha=0.4), Line2D([], [], color=only, linewidth=1.8)]
+        keys += [Line2D([], [], color=ink, linewidth=0.8, alpha=0.4), Line2D([], [], color=ink, linewidth=1.8)]
         names += ["training", "training, smoothed"]
     if any(run.validations for run in runs):
-        keys += [Line2D([], [], color=only, **_VALIDATION), Line2D([], [], color=only, linestyle="", **_BEST)]
+        keys += [Line2D([], [], color=ink, **_VALIDATION), Line2D([], [], color=ink, linestyle="", **_BEST)]
         names += ["validation", "best validation"]
     columns = max(1, int(figure.get_figwidth() // (0.9 + 0.075 * max(map(len, names)))))
     legend = figure.legend(
@@ -176,7 +176,7 @@ def _legend(figure: Any, runs: Sequence[Metrics], styles: Sequence[tuple[str, An
         text.set_text(name)
 
 
-def _named(run: Metrics) -> str:
+def _legend_name(run: Metrics) -> str:
     name = line_end(run.name, _LONGEST_NAME)
     perplexity = (run.best or {}).get("eval_perplexity")
     return name if perplexity is None else f"{name} (best perplexity {perplexity:,.2f})"

@@ -34,10 +34,12 @@ _STYLE = f"""
 """
 
 
-def write_curves(path: str | os.PathLike[str], runs: Sequence[Metrics], title: str | None = None, **drawn: Any) -> None:
+def write_curves(
+    path: str | os.PathLike[str], runs: Sequence[Metrics], title: str | None = None, **options: Any
+) -> None:
     """Writes the curves of fits as .png, or as .html with the metrics and the settings that differ.
 
-    An earlier file is replaced. A page's title is by default the fits' names; `drawn` are arguments of `draw_curves`.
+    An earlier file is replaced. A page's title is by default the fits' names; `options` are those of `draw_curves`.
 
     Raises:
         ConfigError: If the file has another suffix, or nothing was measured yet.
@@ -47,9 +49,9 @@ def write_curves(path: str | os.PathLike[str], runs: Sequence[Metrics], title: s
     path = Path(path)
     require_suffix(path)
     if path.suffix.lower() == ".png":
-        content = _picture(runs, title, drawn)
+        content = _picture(runs, title, options)
     else:
-        content = _report(runs, title or ", ".join(run.name for run in runs), drawn).encode()
+        content = _report(runs, title or ", ".join(run.name for run in runs), options).encode()
     with staged(path.parent) as stage:
         (stage / path.name).write_bytes(content)
 
@@ -60,18 +62,18 @@ def require_suffix(path: Path) -> None:
         raise ConfigError(f"{path} is not a name for curves: end it in {' or '.join(SUFFIXES)}")
 
 
-def _picture(runs: Sequence[Metrics], title: str | None, drawn: dict[str, Any]) -> bytes:
+def _picture(runs: Sequence[Metrics], title: str | None, options: dict[str, Any]) -> bytes:
     file = io.BytesIO()
-    figure = draw_curves(runs, title=title, **drawn)
+    figure = draw_curves(runs, title=title, **options)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # a name may have letters that matplotlib's font lacks
         figure.savefig(file, format="png", dpi=_DOTS_PER_INCH)
     return file.getvalue()
 
 
-def _report(runs: Sequence[Metrics], title: str, drawn: dict[str, Any]) -> str:
+def _report(runs: Sequence[Metrics], title: str, options: dict[str, Any]) -> str:
     parts = [
-        f'<figure class="{name}">{_inline(runs, name, size, drawn)}</figure>'
+        f'<figure class="{name}">{_inline(runs, name, size, options)}</figure>'
         for name, size in (("wide", SIZE), ("narrow", _NARROW))
     ]
     columns = ["", *(run.name for run in runs)]
@@ -81,9 +83,9 @@ def _report(runs: Sequence[Metrics], title: str, drawn: dict[str, Any]) -> str:
     return page(title, parts, _STYLE)
 
 
-def _inline(runs: Sequence[Metrics], name: str, size: tuple[float, float], drawn: dict[str, Any]) -> str:
+def _inline(runs: Sequence[Metrics], name: str, size: tuple[float, float], options: dict[str, Any]) -> str:
     """Draws for a page, whose style sets the colours."""
-    figure = draw_curves(runs, size=size, **drawn)
+    figure = draw_curves(runs, size=size, **options)
     figure.patch.set_alpha(0)
     svg = to_svg(figure, name, "loss and validation curves")
     for number, colour in enumerate(COLOURS):

@@ -204,14 +204,14 @@ def _loops(model: ConversationModel, conversations: Sequence[Conversation], sett
     for number, index in enumerate(chosen):
         conversation = conversations[index]
         first = conversation.turns[conversation.pinned if conversation.pinned < len(conversation.turns) else 0]
-        talk = SelfChat(
+        chat = SelfChat(
             dict.fromkeys(DEFAULT_SPEAKERS, model),
             opening_of(first),
             turns=SELF_CHAT_TURNS,
             seed=settings.seed + number * SELF_CHAT_TURNS,
             **settings.generation,
         )
-        for _ in talk:
+        for _ in chat:
             pass
-        is_loop.append([talk.loop is not None])
+        is_loop.append([chat.loop is not None])
     return LOOPS.measure(is_loop)

@@ -18,7 +18,6 @@ EXTREMES = 3
 """How many of the best and of the worst predicted conversations a report shows."""
 
 _LONGEST = 600  # characters of a turn that are shown
-_LARGEST_EXPONENT = 700
 
 _STYLE = """
 .why { color: var(--soft); font-weight: 400; font-size: .85rem; max-width: 34rem; }
@@ -135,15 +134,15 @@ def _extremes(report: EvaluationReport) -> str:
     losses = report.models[0].losses
     if losses is None or not len(report.conversations):
         return ""
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         per_token = losses[:, 0] / losses[:, 1]
+        perplexities = np.exp(per_token)
     order = [int(index) for index in np.argsort(per_token) if np.isfinite(per_token[index])]
     parts = []
     for heading, indices in (("Predicted best", order[:EXTREMES]), ("Predicted worst", order[::-1][:EXTREMES])):
         parts.append(_heading(heading))
         for index in indices:
-            perplexity = format_value(float(np.exp(min(per_token[index], _LARGEST_EXPONENT))), False)
-            summary = f"conversation {index + 1}, perplexity {perplexity}"
+            summary = f"conversation {index + 1}, perplexity {format_value(perplexities[index], False)}"
             turns = _turns(report.conversations[index])
             parts.append(f"<details><summary>{summary}</summary>{turns}</details>")
     return "\n".join(parts)
