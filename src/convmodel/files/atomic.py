@@ -24,17 +24,13 @@ except ImportError:  # Windows
 logger = logging.getLogger(__name__)
 
 
-def require_writable(folder: str | os.PathLike[str]) -> None:
-    """Checks, before work begins, that files can be written into a folder.
+_STAGE = ".convmodel-"
 
-    Raises:
-        SaveError: If they cannot.
-    """
+
+def require_writable(folder: str | os.PathLike[str]) -> None:
+    """Checks, before work begins, that files can be written into a folder; raises `SaveError` if they cannot."""
     with staged(folder):
         pass
-
-
-_STAGE = ".convmodel-"
 
 
 @contextmanager
@@ -58,22 +54,14 @@ def staged(folder: str | os.PathLike[str]) -> Iterator[Path]:
         raise SaveError("the folder to write has no name")
     place = Path(folder)
     created = [path for path in (place, *place.parents) if not path.exists()]
-    stage = None
     try:
         # Inside the destination, so that moving a file is a rename on one file system.
-        stage = _make_stage(place)
-        (stage / "new").mkdir()
-        yield stage / "new"
-        _sync(stage / "new")
-        _move_in(stage, place)
-        _sync_entry(place)
-    except SaveError:
-        raise
-    except OSError as error:
-        raise SaveError(f"{place} cannot be written: {error.strerror or error}; choose another folder") from error
+        with _stage(place, inside=place) as stage:
+            yield stage / "new"
+            _sync(stage / "new")
+            _move_in(stage, place)
+            _sync_entry(place)
     finally:
-        if stage is not None:
-            shutil.rmtree(stage, ignore_errors=True)
         for path in created:
             with suppress(OSError):  # not empty, or already removed by another process
                 path.rmdir()
@@ -98,17 +86,24 @@ def staged_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
         ['checkpoint-1']
     """
     place = Path(folder)
-    stage = None
-    try:
-        stage = _make_stage(place.parent)
-        (stage / "new").mkdir()
+    with _stage(place, inside=place.parent) as stage:
         yield stage / "new"
         _sync(stage / "new")
         if place.exists():
             place.rename(stage / "old")
         (stage / "new").rename(place)
         _sync_entry(place.parent)
-    except SaveError as error:
+
+
+@contextmanager
+def _stage(place: Path, *, inside: Path) -> Iterator[Path]:
+    """Yields a staging folder with an empty folder `new`; errors in the block become `SaveError`s about `place`."""
+    stage = None
+    try:
+        stage = _make_stage(inside)
+        (stage / "new").mkdir()
+        yield stage
+    except SaveError as error:  # of a file that was saved into the staging folder
         raise SaveError(str(error).replace(str(stage and stage / "new"), str(place))) from error
     except OSError as error:
         raise SaveError(f"{place} cannot be written: {error.strerror or error}; choose another folder") from error
@@ -136,8 +131,7 @@ def replace_text(path: Path, text: str) -> None:
 def lock(descriptor: int) -> bool:
     """Locks an open file or folder against other processes, until it is closed or this process ends.
 
-    Returns:
-        False if another process has locked it; True also where the system or file system has no locks.
+    False if another process has locked it; True also where the system or file system has no locks.
     """
     try:
         if fcntl is not None:

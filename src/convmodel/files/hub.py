@@ -22,10 +22,7 @@ HUB_OPTIONS = _ONE_FILE_OPTIONS | {"trust_remote_code", "gguf_file"}
 def find_file(name: str, file: str, options: dict[str, Any]) -> Path | None:
     """Returns the path of one file of a model, downloading it if necessary; None if the model has no such file.
 
-    Args:
-        name: A folder or a Hub id.
-        file: The file's name.
-        options: Some of `HUB_OPTIONS`.
+    The name is a folder or a Hub id; the options are some of `HUB_OPTIONS`.
 
     Raises:
         OSError: If the Hub cannot be reached or has no such model.
@@ -58,11 +55,7 @@ def adapter_folder(name: str, options: dict[str, Any]) -> Path | None:
 
 
 def adapter_base(folder: Path) -> str:
-    """Returns the name of the model that adapters were trained on.
-
-    Raises:
-        ModelLoadError: If their configuration does not name it.
-    """
+    """Returns the name of the model that adapters were trained on, from their configuration."""
     try:
         return str(json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"])
     except (OSError, ValueError, KeyError) as error:
@@ -113,8 +106,6 @@ def is_path(name: str) -> bool:
     return Path(name).is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or "\\" in name
 
 
-_PREFIX = "builtin:"
-
 CHITCHAT = "builtin:chitchat"
 """English small talk, trained by `scripts/train_builtin.py`."""
 
@@ -129,9 +120,9 @@ def resolve_builtin(name: str) -> str:
         >>> resolve_builtin("gpt2"), Path(resolve_builtin("builtin:chitchat")).name
         ('gpt2', 'chitchat')
     """
-    if not name.startswith(_PREFIX):
+    inside = name.removeprefix("builtin:")
+    if inside == name:
         return name
-    inside = name.removeprefix(_PREFIX)
     folder = Path(str(files("convmodel"))) / "assets" / inside
     if Path(inside).name != inside or not (folder / "config.json").is_file():
         raise ModelLoadError(f"the package has no model {name}: use {CHITCHAT}")

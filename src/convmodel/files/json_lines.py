@@ -13,16 +13,7 @@ from convmodel.errors import SaveError
 
 
 def to_line(record: Any, **options: Any) -> bytes:
-    r"""Encodes a record as one line of UTF-8, its newline included.
-
-    Args:
-        record: Anything that `json.dumps` accepts.
-        **options: Passed to `json.dumps`; by default, other characters than ASCII stay readable.
-
-    Example:
-        >>> to_line({"turns": ["Hi", "Hello"]})
-        b'{"turns": ["Hi", "Hello"]}\n'
-    """
+    """Encodes a record as one line of UTF-8, with its newline; the options are those of `json.dumps`."""
     return (json.dumps(record, **{"ensure_ascii": False} | options) + "\n").encode()
 
 
@@ -35,11 +26,7 @@ def write_line(file: BinaryIO, record: Any, *, sync: bool = False) -> None:
 
 
 def require_appendable(path: str | os.PathLike[str], *, fix: str = "choose another file") -> None:
-    """Checks, before work begins, that a file can be appended to; creates it if it is missing.
-
-    Raises:
-        SaveError: If it cannot.
-    """
+    """Raises a `SaveError`, before work begins, if a file cannot be appended to; creates it if it is missing."""
     _append(path, b"", fix)
 
 
@@ -49,14 +36,8 @@ def append_line(path: str | os.PathLike[str], record: Any, *, fix: str = "choose
     A line that does not fit on the disk is removed again. A last line without a newline, which a killed process or an
     editor left, stays as it is: the record goes on a line of its own, and readers report or skip the torn one.
 
-    Args:
-        path: The file.
-        record: Anything that `json.dumps` accepts.
-        fix: What the user can do if the file cannot be written; the end of the error message.
-        **options: See `to_line`.
-
     Raises:
-        SaveError: If the file cannot be written.
+        SaveError: If the file cannot be written; the message ends with `fix`.
     """
     line = to_line(record, **options)
     if _is_torn(Path(path)):
