@@ -16,7 +16,7 @@ from convmodel.data.windows.store import prepare_windows
 from convmodel.errors import ConfigError
 from convmodel.evaluation.turn_statistics import CorpusStatistics
 from convmodel.hf_model.lm_head import Head
-from convmodel.hf_model.log_probs import BATCH_SIZE, token_nats
+from convmodel.hf_model.log_probs import BATCH_SIZE, measure_targets
 from convmodel.layout.architecture import window_length
 from convmodel.layout.sequence import LossOn
 from convmodel.layout.tokenizer import ConversationTokenizer
@@ -100,7 +100,7 @@ def evaluate_windows(
     all_nats: list[float] = []
     text_nats: list[float] = []
     for windows in by_length(data.windows, batch_size, data.lengths):
-        nats, labels = token_nats(hf_model, tokenizer, windows, head=head)
+        nats, labels = measure_targets(hf_model, tokenizer, windows, head=head)
         all_nats += nats.sum(dim=1).tolist()
         text_nats += nats.masked_fill(labels == separator, 0.0).sum(dim=1).tolist()
         if progress:

@@ -28,43 +28,29 @@ Measure: TypeAlias = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """Computes values from the logits of some targets and their labels."""
 
 
-def token_nats(
-    hf_model: "PreTrainedModel",
-    tokenizer: ConversationTokenizer,
-    windows: Sequence[Window],
-    *,
-    head: Head | None = None,
-    side: str = "right",
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns -ln p of each supervised token; see `measure_targets`."""
-    return measure_targets(hf_model, tokenizer, windows, _nats, head=head, side=side)
+def nats(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Returns -ln p of each label."""
+    return F.cross_entropy(logits, labels, reduction="none")
 
 
 def measure_targets(
     hf_model: "PreTrainedModel",
     tokenizer: ConversationTokenizer,
     windows: Sequence[Window],
-    measure: Measure,
+    measure: Measure = nats,
     *,
     head: Head | None = None,
-    side: str = "right",
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Applies a function to the logits of each supervised token.
+    """Applies a function to the logits of each supervised token of a batch of windows; by default, returns -ln p.
 
-    Args:
-        hf_model: A causal language model; its mode stays unchanged.
-        tokenizer: The layout of the windows.
-        windows: One batch.
-        measure: Called with logits of shape (targets, vocabulary) and their labels; returns values of shape
-            (targets,) or (targets, values).
-        head: The split model: with it, logits are computed for targets only, in chunks.
-        side: The padding side; it does not change the result.
+    `measure` returns values of shape (targets,) or (targets, values) for logits of shape (targets, vocabulary) and
+    labels. With a `head`, logits are computed for targets only, in chunks.
 
     Returns:
         Two tensors on the CPU: the values, of shape (batch, seq - 1) or (batch, seq - 1, values), in float64 and 0 at
         positions without target; and the labels, of shape (batch, seq - 1).
     """
-    batch = pad(windows, tokenizer.pad_token_id, use_token_types=tokenizer.layout.use_token_types, side=side)
+    batch = pad(windows, tokenizer.pad_token_id, use_token_types=tokenizer.layout.use_token_types)
     labels = batch.pop("labels")[:, 1:]
     batch.pop("weights", None)  # for training only; here every supervised token counts equally
     inputs = {name: tensor.to(hf_model.device) for name, tensor in batch.items()}
@@ -79,10 +65,6 @@ def measure_targets(
     values = torch.zeros(*labels.shape, *measured.shape[1:], dtype=torch.float64)
     values[is_target] = measured.double().cpu()
     return values, labels
-
-
-def _nats(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    return F.cross_entropy(logits, labels, reduction="none")
 
 
 def _target_logits(
@@ -111,10 +93,6 @@ def score_responses(
 
     If the sequence is longer than `max_length` tokens, by default the model's positions, the oldest whole turns of the
     context are left out.
-
-    Raises:
-        ConversationError: If a response is empty.
-        ContextTooLongError: If a response alone is too long.
     """
     if isinstance(responses, str):
         raise ConversationError("responses are a list of responses, not one string")
@@ -127,19 +105,15 @@ def score_responses(
         if window.cut:
             raise ContextTooLongError(f"response {number} is {window.cut} tokens longer than {max_length} positions")
         windows.append(window)
-    return log_probabilities(hf_model, tokenizer, windows, head=head)
+    return log_probabilities(hf_model, tokenizer, windows, head)
 
 
 def log_probabilities(
-    hf_model: "PreTrainedModel",
-    tokenizer: ConversationTokenizer,
-    windows: Sequence[Window],
-    *,
-    head: Head | None = None,
+    hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, windows: Sequence[Window], head: Head | None = None
 ) -> list[float]:
     """Returns the sum of ln p over the targets of each window, in nats."""
     totals: list[float] = []
     for start in range(0, len(windows), BATCH_SIZE):
-        nats, _ = token_nats(hf_model, tokenizer, windows[start : start + BATCH_SIZE], head=head)
-        totals += (-nats.sum(dim=1)).tolist()
+        losses, _ = measure_targets(hf_model, tokenizer, windows[start : start + BATCH_SIZE], head=head)
+        totals += (-losses.sum(dim=1)).tolist()
     return totals

@@ -21,7 +21,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from convmodel.data.windows.collate import WindowDataset
 from convmodel.errors import ConfigError, StoppedError
 from convmodel.evaluation.likelihood import evaluate_windows
-from convmodel.hf_model.log_probs import token_nats
+from convmodel.hf_model.log_probs import measure_targets
 from convmodel.hf_model.saving import save_checkpoint
 from convmodel.layout.sequence import IGNORED, Window
 from convmodel.layout.tokenizer import ConversationTokenizer
@@ -137,7 +137,7 @@ class FitTrainer(Trainer):
         # A sharded model computes only when all processes call it, and the others may have no problem.
         examined = [] if is_sharded(self._hf_model) else windows
         with plain_forward(self._hf_model):
-            losses = [token_nats(self._hf_model, self._tokenizer, [window])[0].sum() for window in examined]
+            losses = [measure_targets(self._hf_model, self._tokenizer, [window])[0].sum() for window in examined]
         blamed = [window for window, loss in zip(examined, losses, strict=True) if not loss.isfinite()] or windows
         sources = list(dict.fromkeys(window.source for window in blamed))
         more = f" and {len(sources) - _NAMED} more" if len(sources) > _NAMED else ""

@@ -12,7 +12,7 @@ from convmodel import Conversation, ConversationModel
 from convmodel.data.windows.encoding import encode_windows
 from convmodel.errors import ConfigError, ContextTooLongError, ConversationError
 from convmodel.evaluation.likelihood import evaluate_windows
-from convmodel.hf_model.log_probs import token_nats
+from convmodel.hf_model.log_probs import measure_targets
 
 TALKS = [
     ["Good morning! Did you sleep well?", "Not really, the neighbours had a party.", "Oh"],
@@ -159,16 +159,16 @@ def test_the_order_does_not_matter(model: ConversationModel) -> None:
     assert model.evaluate(TALKS[::-1]).to_dict() == pytest.approx(model.evaluate(TALKS).to_dict(), rel=1e-6)
 
 
-def test_the_padding_side_does_not_matter(model: ConversationModel) -> None:
+def test_padding_does_not_matter(model: ConversationModel) -> None:
     windows = encode_windows(map(Conversation.of, TALKS), model.tokenizer, max_length=128, loss_on="all").windows
 
-    right, right_labels = token_nats(model.hf_model, model.tokenizer, windows, side="right")
-    left, left_labels = token_nats(model.hf_model, model.tokenizer, windows, side="left")
+    together, labels = measure_targets(model.hf_model, model.tokenizer, windows)
+    alone = [measure_targets(model.hf_model, model.tokenizer, [window])[0] for window in windows]
 
-    torch.testing.assert_close(left.sum(dim=1), right.sum(dim=1), rtol=1e-6, atol=1e-6)
-    assert right.dtype == left.dtype == torch.float64
-    assert (right[right_labels == -100] == 0).all()
-    assert (left[left_labels == -100] == 0).all()
+    expected = torch.stack([nats.sum() for nats in alone])
+    torch.testing.assert_close(together.sum(dim=1), expected, rtol=1e-6, atol=1e-6)
+    assert together.dtype == torch.float64
+    assert (together[labels == -100] == 0).all()
 
 
 def test_every_token_counts_once_however_short_the_windows(model: ConversationModel) -> None:
