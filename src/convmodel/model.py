@@ -6,7 +6,7 @@ Owns: the public methods. Makes no decisions of its own.
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -139,12 +139,6 @@ class ConversationModel:
 
         Raises:
             ConfigError: If the shape does not exist.
-
-        Example:
-            >>> conversations = [["Hello", "Hi, how are you?"], ["What's up", "Not much"]]
-            >>> model = ConversationModel.from_scratch(conversations, "tiny")
-            >>> model.hf_model.config.n_layer, len(model.tokenizer)
-            (4, 284)
         """
         new = make_model(train, shape, tokenizer=tokenizer, seed=seed)
         return cls(place(new.hf_model, device), new.tokenizer)
@@ -181,9 +175,7 @@ class ConversationModel:
             ConfigError: If `entries` is less than 1, or the vocabulary is not a byte-level BPE.
 
         Example:
-            >>> model = ConversationModel.from_pretrained("gpt2")
-            >>> len(model.tokenizer.encode("おはよう"))
-            6
+            >>> model = ConversationModel.from_pretrained("gpt2")  # takes 6 tokens for おはよう
             >>> model.grow_vocabulary(["おはよう、元気", "おはよう"], 5)
             >>> len(model.tokenizer.encode("おはよう")), model.tokenizer.encode("Hello")
             (1, [15496])
@@ -293,9 +285,19 @@ class ConversationModel:
         """
         return respond(self.engine, self.tokenizer, context, read_options(self.hf_model, self.tokenizer, options))
 
+    @overload
+    def generate_batch(
+        self, contexts: Iterable[ConversationLike], *, return_errors: Literal[False] = False, **options: Any
+    ) -> list[ConversationModelOutput]: ...
+
+    @overload
+    def generate_batch(
+        self, contexts: Iterable[ConversationLike], *, return_errors: Literal[True], **options: Any
+    ) -> list[Result]: ...
+
     def generate_batch(
         self, contexts: Iterable[ConversationLike], *, return_errors: bool = False, **options: Any
-    ) -> list[Result]:
+    ) -> list[ConversationModelOutput] | list[Result]:
         """Generates responses to many contexts in batches; each result is what `generate` returns.
 
         With a seed, context n has the seed `seed + n * num_return_sequences`.
@@ -307,11 +309,6 @@ class ConversationModel:
 
         Raises:
             GenerationError: If the model failed for a context. Also raises what `generate` raises.
-
-        Example:
-            >>> model = ConversationModel.from_pretrained("model")
-            >>> [output.responses for output in model.generate_batch([["Hello", "How are you"]])]
-            [['Good thank you']]
         """
         checked = read_options(self.hf_model, self.tokenizer, options)
         return respond_to_all(self.engine, self.tokenizer, contexts, checked, return_errors=return_errors)
