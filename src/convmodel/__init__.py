@@ -7,31 +7,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from convmodel.conversation import Conversation
-    from convmodel.data.reading.reader import ConversationReader
-    from convmodel.errors import ConvModelError
-    from convmodel.evaluation.likelihood import EvaluationResult
-    from convmodel.generation.output import ConversationModelOutput
-    from convmodel.generation.session import ChatSession
-    from convmodel.layout.tokenizer import ConversationTokenizer
-    from convmodel.layout.vocabulary import train_vocabulary
-    from convmodel.model import ConversationModel
-    from convmodel.training.config import FitConfig
-    from convmodel.training.fit import FitResult
-
-__all__ = [
-    "ChatSession",
-    "ConvModelError",
-    "Conversation",
-    "ConversationModel",
-    "ConversationModelOutput",
-    "ConversationReader",
-    "ConversationTokenizer",
-    "EvaluationResult",
-    "FitConfig",
-    "FitResult",
-    "train_vocabulary",
-]
+    from convmodel.conversation import Conversation as Conversation
+    from convmodel.data.reading.reader import ConversationReader as ConversationReader
+    from convmodel.errors import ConvModelError as ConvModelError
+    from convmodel.evaluation.likelihood import EvaluationResult as EvaluationResult
+    from convmodel.generation.output import ConversationModelOutput as ConversationModelOutput
+    from convmodel.generation.session import ChatSession as ChatSession
+    from convmodel.layout.tokenizer import ConversationTokenizer as ConversationTokenizer
+    from convmodel.layout.vocabulary import train_vocabulary as train_vocabulary
+    from convmodel.model import ConversationModel as ConversationModel
+    from convmodel.training.config import FitConfig as FitConfig
+    from convmodel.training.fit import FitResult as FitResult
 
 _MODULES = {
     "ChatSession": "generation.session",
@@ -46,6 +32,7 @@ _MODULES = {
     "FitResult": "training.fit",
     "train_vocabulary": "layout.vocabulary",
 }
+__all__ = list(_MODULES)
 
 
 def __getattr__(name: str) -> Any:

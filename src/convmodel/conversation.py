@@ -135,12 +135,7 @@ class Conversation:
 
     @property
     def turn_weights(self) -> tuple[float, ...]:
-        """The weight of each turn; 1 by default.
-
-        Example:
-            >>> Conversation(["Hi", "Hello"]).turn_weights
-            (1.0, 1.0)
-        """
+        """The weight of each turn; 1 by default."""
         return (1.0,) * len(self.turns) if self.weights is None else tuple(self.weights)
 
     def next_speaker(self) -> str:
@@ -234,8 +229,11 @@ def _checked_turns(turns: Sequence[str]) -> tuple[str, ...]:
             raise ConversationError(f"turn {number} is {type(turn).__name__}, not a string")
         if not turn.strip():
             raise ConversationError(f"turn {number} is empty: leave it out, or say something")
-        if not _is_encodable(turn):
-            raise ConversationError(f"turn {number} holds half a surrogate pair, which no encoding can represent")
+        try:
+            turn.encode()
+        except UnicodeEncodeError as error:
+            problem = f"turn {number} holds half a surrogate pair, which no encoding can represent"
+            raise ConversationError(problem) from error
     return tuple(turns)
 
 
@@ -256,11 +254,3 @@ def _checked_weights(weights: Sequence[float], turns: int) -> tuple[float, ...] 
         if not is_number or not 0 <= weight <= sys.float_info.max:  # neither infinite nor NaN
             raise ConversationError(f"the weight of turn {number} is {weight!r}: it must be a number of at least 0")
     return None if all(weight == 1 for weight in weights) else tuple(map(float, weights))
-
-
-def _is_encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -94,11 +94,12 @@ def _make_model(
         vocabulary = ConversationTokenizer.from_pretrained(tokenizer) if tokenizer else None
         new = make_model(train, shape, tokenizer=vocabulary, seed=config.seed)
         model = ConversationModel(place(new.hf_model, None), new.tokenizer)
+    parameters = new.hf_model.num_parameters()
     print_message(
-        f"a new GPT-2: {millions(new.parameters)} parameters, a vocabulary of {len(new.tokenizer):,} entries; "
+        f"a new GPT-2: {millions(parameters)} parameters, a vocabulary of {len(new.tokenizer):,} entries; "
         f"about {millions(new.tokens)} training tokens"
     )
-    if new.parameters > new.tokens:
+    if parameters > new.tokens:
         fixes = [] if validated else ["--valid, which keeps the checkpoint that is best on held-out conversations"]
         fixes += [] if config.dropout else ["--dropout 0.1"]
         fixes += ["a smaller size"] if shape != next(iter(SHAPES)) else []

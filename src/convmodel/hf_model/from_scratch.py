@@ -18,25 +18,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """The size of a new GPT-2, and settings that train it well.
-
-    Attributes:
-        layers: Transformer layers.
-        width: Size of a hidden state.
-        heads: Attention heads per layer.
-        positions: Limit of a context with its response, in tokens.
-        vocabulary: Limit of the size of its vocabulary.
-        learning_rate: Peak learning rate.
-        batch_size: Rows of `positions` tokens per step.
-    """
+    """The size of a new GPT-2, and settings that train it well."""
 
     layers: int
-    width: int
-    heads: int
-    positions: int
-    vocabulary: int
-    learning_rate: float
-    batch_size: int
+    width: int  # of a hidden state
+    heads: int  # per layer
+    positions: int  # limit of a context with its response, in tokens
+    vocabulary: int  # largest size
+    learning_rate: float  # peak
+    batch_size: int  # rows of `positions` tokens per step
 
     @property
     def parameters(self) -> int:
@@ -62,22 +52,11 @@ ENCODED_TURNS = 2000
 
 @dataclass(frozen=True, slots=True)
 class NewModel:
-    """An untrained model, and the size of its training text.
-
-    Attributes:
-        hf_model: The model, with random weights.
-        tokenizer: Its layout and vocabulary.
-        tokens: Tokens of the conversations, including separators; estimated if there are many turns.
-    """
+    """An untrained model with random weights, and the size of its training text."""
 
     hf_model: "PreTrainedModel"
     tokenizer: ConversationTokenizer
-    tokens: int
-
-    @property
-    def parameters(self) -> int:
-        """The number of parameters."""
-        return self.hf_model.num_parameters()
+    tokens: int  # including separators; estimated if there are many turns
 
 
 def make_model(
@@ -87,25 +66,10 @@ def make_model(
     tokenizer: ConversationTokenizer | None = None,
     seed: int = 42,
 ) -> NewModel:
-    """Makes an untrained GPT-2 for some conversations, and its vocabulary unless one is given.
+    """Makes an untrained GPT-2 of one of `SHAPES` for some conversations, and its vocabulary unless one is given.
 
-    The same conversations and seed make the same model on every machine.
-
-    Args:
-        train: The training conversations: objects, a file or folder, or a reader.
-        shape: One of `SHAPES`.
-        tokenizer: The vocabulary; by default a byte-level BPE is trained, with at most one entry per
-            `BYTES_PER_ENTRY` bytes of text.
-        seed: The seed of the weights.
-
-    Raises:
-        ConfigError: If the shape does not exist.
-        ConversationError: If the data is malformed; the message names the file and line.
-
-    Example:
-        >>> new = make_model([["Hello", "Hi, how are you?"], ["What's up", "Not much"]], "tiny")
-        >>> new.hf_model.config.n_layer, len(new.tokenizer), new.tokens
-        (4, 284, 16)
+    The vocabulary is a byte-level BPE with at most one entry per `BYTES_PER_ENTRY` bytes of text. The same
+    conversations and seed make the same model on every machine.
     """
     from convmodel.hf_model.loading import make_weights  # loads torch, which the shapes do not need
 
@@ -118,28 +82,20 @@ def make_model(
 
 
 def fit_settings(shape: str) -> dict[str, Any]:
-    """Returns settings of `fit` for a new model of a shape; the defaults are for pretrained models.
-
-    Raises:
-        ConfigError: If the shape does not exist.
-    """
+    """Returns settings of `fit` for a new model of a shape; the defaults are for pretrained models."""
     size = get_shape(shape)
     return {"learning_rate": size.learning_rate, "batch_size": size.batch_size, "packing": True}
 
 
 def get_shape(name: str) -> Shape:
-    """Returns a shape by name.
-
-    Raises:
-        ConfigError: If it does not exist.
-    """
+    """Returns a shape by name; raises a `ConfigError` if it does not exist."""
     if name not in SHAPES:
         raise ConfigError(f"there is no shape {name!r}: it must be {', '.join(SHAPES)}")
     return SHAPES[name]
 
 
 def vocabulary_size(shape: Shape, text_bytes: int) -> int:
-    """Returns the number of vocabulary entries for a shape and an amount of text."""
+    """Returns the vocabulary size for a shape and an amount of text."""
     return min(shape.vocabulary, max(FEWEST_ENTRIES, text_bytes // BYTES_PER_ENTRY))
 
 

@@ -28,22 +28,16 @@ _TOLERANCE = 1e-3  # relative to the largest logit; scaling or capping the logit
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """A model split into its base, which computes hidden states, and a linear layer that computes logits.
-
-    Attributes:
-        base: The model without its head.
-        layer: The head: a linear layer, or peft's wrapper around one if single rows of it are trained.
-    """
+    """A model split into its base, which computes hidden states, and a linear layer that computes logits."""
 
     base: nn.Module
-    layer: nn.Module
+    layer: nn.Module  # linear, or peft's wrapper around a linear layer if single rows of it are trained
 
     @classmethod
     def of(cls, hf_model: "PreTrainedModel") -> "Head | None":
         """Splits a model and compares a few of its logits with those of the parts.
 
-        Returns:
-            The parts; None if the head is more than a matrix product, as in Gemma 2, which caps its logits.
+        None if the head is more than a matrix product, as in Gemma 2, which caps its logits.
         """
         base, layer = hf_model.base_model, hf_model.get_output_embeddings()
         rows_adapter: Any = getattr(layer, "token_adapter", None)
@@ -88,11 +82,7 @@ class Head:
         return states
 
     def logits(self, hidden: torch.Tensor) -> Iterator[torch.Tensor]:
-        """Yields logits in float32, chunk by chunk.
-
-        Args:
-            hidden: Shape (tokens, width).
-        """
+        """Yields the logits of hidden states of shape (tokens, width) in float32, chunk by chunk."""
         weight, bias = self.weight, self.bias
         for part in hidden.to(weight.device, weight.dtype).split(chunk_size(weight)):
             yield F.linear(part, weight, bias).float()

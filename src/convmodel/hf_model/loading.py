@@ -41,47 +41,27 @@ def make_weights(
 def load(
     name: str, options: dict[str, Any], *, device: str | torch.device | None, use_token_types: bool | None
 ) -> tuple[PreTrainedModel, ConversationTokenizer]:
-    """Loads a model and its layout and puts the model on a device.
-
-    Args:
-        name: A folder, a Hub id or a `builtin:` name.
-        options: Some of `MODEL_OPTIONS`.
-        device: The device; by default a GPU if there is one. `device_map` takes precedence.
-        use_token_types: Whether to distinguish speakers by token types, for a model not saved by convmodel.
-
-    Raises:
-        ConfigError: If an option does not exist.
-        ModelLoadError: If there is no model.
-    """
+    """Loads a model and its layout and puts the model on a device, unless `options` have a `device_map`."""
     unknown = options.keys() - MODEL_OPTIONS
     if unknown:
         raise ConfigError(
             f"from_pretrained has no option {', '.join(sorted(unknown))}; there are device, use_token_types, "
             "quantize, " + ", ".join(sorted(MODEL_OPTIONS))
         )
-    hub_options = _hub_options(options)
+    dtype = options.get("dtype")
+    if isinstance(dtype, str) and dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
+        raise ConfigError(f"dtype is {dtype!r}: it must be auto, or a torch dtype such as float32 or bfloat16")
+    hub_options = {option: value for option, value in options.items() if option in HUB_OPTIONS}
     tokenizer = ConversationTokenizer.from_pretrained(name, use_token_types=use_token_types, **hub_options)
-    hf_model = load_weights(name, tokenizer, options)
+    adapters = adapter_folder(name, hub_options)
+    hf_model = _load(name, options) if adapters is None else _load_adapted(name, adapters, tokenizer, options)
     return (hf_model.eval() if options.get("device_map") else place(hf_model, device)), tokenizer
 
 
-def load_weights(name: str, tokenizer: ConversationTokenizer, options: dict[str, Any]) -> PreTrainedModel:
-    """Loads a model, or the base of saved adapters and then the adapters.
-
-    Args:
-        name: A folder, a Hub id or a `builtin:` name.
-        tokenizer: The model's layout.
-        options: Arguments of Hugging Face's `from_pretrained`.
-
-    Raises:
-        ModelLoadError: If there is no model, or weights are missing.
-        MissingExtraError: If there are adapters, but peft is not installed.
-        ConfigError: If the dtype does not exist.
-    """
-    _check_dtype(options.get("dtype"))
-    adapters = adapter_folder(name, _hub_options(options))
-    if adapters is None:
-        return _load(name, options)
+def _load_adapted(
+    name: str, adapters: Path, tokenizer: ConversationTokenizer, options: dict[str, Any]
+) -> PreTrainedModel:
+    """Loads the base of saved adapters, and then the adapters."""
     base = adapter_base(adapters)
     require_peft()
     hf_model = _load(base, base_options(options))
@@ -92,10 +72,6 @@ def load_weights(name: str, tokenizer: ConversationTokenizer, options: dict[str,
         raise load_error("adapters", name, error) from error
     merge_trained_rows(hf_model)
     return hf_model
-
-
-def _hub_options(options: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if name in HUB_OPTIONS}
 
 
 def _load(name: str, options: dict[str, Any]) -> PreTrainedModel:
@@ -139,8 +115,3 @@ def place(hf_model: PreTrainedModel, device: str | torch.device | None) -> PreTr
         raise ConfigError(f"device is {device!r}, which cannot be used: {str(error).splitlines()[0]}") from error
     hf_model.eval()
     return hf_model
-
-
-def _check_dtype(dtype: Any) -> None:
-    if isinstance(dtype, str) and dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
-        raise ConfigError(f"dtype is {dtype!r}: it must be auto, or a torch dtype such as float32 or bfloat16")

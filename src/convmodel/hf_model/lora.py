@@ -32,11 +32,7 @@ _IN_FILE = "base_model.model."  # peft's prefix of each name
 
 
 def require_peft() -> None:
-    """Checks that peft is installed.
-
-    Raises:
-        MissingExtraError: If it is not.
-    """
+    """Raises a `MissingExtraError` unless peft is installed."""
     if importlib.util.find_spec("peft") is None:
         raise MissingExtraError("LoRA adapters need peft: pip install 'convmodel[train]'")
 
@@ -51,16 +47,8 @@ def add_adapters(
 ) -> int:
     """Adds adapters to all linear layers except the head, and freezes all other weights.
 
-    If the separator's embedding row is still untrained, it is trained as well, and no other row.
-
-    Args:
-        hf_model: The model.
-        tokenizer: Its layout.
-        options: Arguments of peft's `LoraConfig`; by default `r=16, lora_alpha=32` and no dropout.
-        seed: The seed of the adapters' initial weights.
-
-    Returns:
-        The number of trainable parameters.
+    If the separator's embedding row is still untrained, it is trained as well, and no other row. The options are
+    arguments of peft's `LoraConfig`. Returns the number of trainable parameters.
 
     Raises:
         MissingExtraError: If peft is not installed.
@@ -80,12 +68,9 @@ def train_adapters(hf_model: "PreTrainedModel") -> int:
     for rows in _trained_rows(hf_model):
         if rows.merged:
             rows.unmerge()
-    trained = 0
     for name, parameter in hf_model.named_parameters():
-        is_adapter = _is_adapter(name)
-        parameter.requires_grad_(is_adapter)
-        trained += parameter.numel() * is_adapter
-    return trained
+        parameter.requires_grad_(_is_adapter(name))
+    return sum(parameter.numel() for parameter in hf_model.parameters() if parameter.requires_grad)
 
 
 def merge_trained_rows(hf_model: "PreTrainedModel") -> None:
@@ -96,12 +81,9 @@ def merge_trained_rows(hf_model: "PreTrainedModel") -> None:
 
 
 def require_same_options(hf_model: "PreTrainedModel", options: Mapping[str, Any]) -> None:
-    """Checks that a model's adapters have the requested options.
-
-    Raises:
-        ConfigError: If an option differs.
-    """
-    current = _peft_config(hf_model).to_dict()
+    """Raises a `ConfigError` if the options of a model's adapters differ from the requested ones."""
+    config: Any = hf_model.peft_config[_NAME]
+    current = config.to_dict()
     for name, value in options.items():
         actual, wanted = (sorted(item) if isinstance(item, set | list) else item for item in (current.get(name), value))
         if actual != wanted and (name, wanted) != ("target_modules", _DEFAULTS["target_modules"]):
@@ -126,10 +108,6 @@ def _inject(hf_model: "PreTrainedModel", config: Any) -> None:
 
 def _is_adapter(name: str) -> bool:
     return "lora_" in name or "trainable_tokens" in name
-
-
-def _peft_config(hf_model: "PreTrainedModel") -> Any:
-    return hf_model.peft_config[_NAME]
 
 
 def _trained_rows(hf_model: "PreTrainedModel") -> Iterator[Any]:
@@ -162,21 +140,14 @@ def _new_rows(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer) -> 
     rows = embedding.weight
     if separator == end or not torch.allclose(rows[separator], rows[:separator].mean(0) if end is None else rows[end]):
         return None
-    layers = [embedding]
     head: Any = hf_model.get_output_embeddings()
-    if head is not None and head.weight is not embedding.weight:  # peft ties it to the embedding otherwise
-        layers.append(head)
-    names = {module: name for name, module in hf_model.named_modules()}
-    return {names[layer]: [separator] for layer in layers}
+    tied = head is None or head.weight is embedding.weight  # peft ties it to the embedding
+    layers = [embedding] if tied else [embedding, head]
+    return {name: [separator] for name, module in hf_model.named_modules() if module in layers}
 
 
 def remove_adapters(hf_model: "PreTrainedModel", *, merge: bool) -> None:
-    """Removes the adapters, so that the model is a plain one with trainable weights again.
-
-    Args:
-        hf_model: The model.
-        merge: Whether to add the adapters to the weights first.
-    """
+    """Removes the adapters, after adding them to the weights if `merge`; the model is plain and trainable again."""
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils.other import AuxiliaryTrainingWrapper
 
@@ -203,12 +174,7 @@ def remove_adapters(hf_model: "PreTrainedModel", *, merge: bool) -> None:
 
 
 def require_base(hf_model: "PreTrainedModel", folder: str | os.PathLike[str], *, alone: bool = True) -> None:
-    """Checks that adapters can be saved into a folder with the name of their base model.
-
-    Args:
-        hf_model: The model.
-        folder: Where the adapters will be saved.
-        alone: Whether they are saved alone, not merged.
+    """Checks that adapters can be saved into a folder: `alone`, with the name of their base model, or merged.
 
     Raises:
         ConfigError: If the base has no name, because it was made or trained in memory, or it is in that folder.
@@ -228,7 +194,7 @@ def save_adapters(hf_model: "PreTrainedModel", folder: Path) -> None:
     from peft.utils.save_and_load import get_peft_model_state_dict
     from safetensors.torch import save_file
 
-    config = _peft_config(hf_model)
+    config: Any = hf_model.peft_config[_NAME]
     base = str(hf_model.name_or_path)
     # An absolute path, because the adapters may be loaded from another working directory.
     config.base_model_name_or_path = str(Path(base).resolve()) if base and Path(base).is_dir() else base

@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -39,32 +39,17 @@ _PENALTY = 1e-2  # on the squared weights, so that the minimum is unique
 
 @dataclass(frozen=True, slots=True)
 class NextTurnHead:
-    """Weights of features of a response, such as how much the context raises its probability.
+    """Weights of features of a response, such as how much the context raises its probability."""
 
-    Attributes:
-        weights: One for each of `features`.
-        model: The `model_fingerprint` of the model that it was trained for.
-    """
-
-    weights: tuple[float, ...]
-    model: str
+    weights: tuple[float, ...]  # one for each of `features`
+    model: str  # the fingerprint of the model that it was trained for
 
     def score(self, given: float, alone: float, tokens: int) -> float:
-        """Returns the score of a response, comparable between responses to one context only.
-
-        Args:
-            given: ln p(response | context), in nats.
-            alone: ln p(response) as the beginning of a conversation.
-            tokens: The length of the response in tokens.
-        """
+        """Returns the score of a response, comparable between responses to one context only; see `features`."""
         return sum(weight * part for weight, part in zip(self.weights, features(given, alone, tokens), strict=True))
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Writes the head into the folder of its model.
-
-        Raises:
-            SaveError: If the folder cannot be written.
-        """
+        """Writes the head into the folder of its model."""
         with staged(folder) as stage:
             (stage / FILE).write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
 
@@ -89,25 +74,19 @@ class NextTurnHead:
 
 @dataclass(frozen=True, slots=True)
 class Hits:
-    """How often the real next turn is ranked first.
+    """The share of conversations whose real next turn is ranked first (hits@1); a tie is a miss."""
 
-    Attributes:
-        head: Share of conversations whose next turn the head ranks first (hits@1); a tie is a miss.
-        likelihood: The same, ranked by ln p(response | context) per token.
-        chance: The same for a random choice.
-        conversations: The number of conversations.
-        left_out: Conversations of one turn, which have no next turn.
-    """
-
-    head: float
-    likelihood: float
-    chance: float
+    head: float  # by the head
+    likelihood: float  # by ln p(response | context) per token
+    chance: float  # by a random choice
     conversations: int
-    left_out: int
+    left_out: int  # of one turn, which have no next turn
 
 
 def features(given: float, alone: float, tokens: int) -> tuple[float, ...]:
-    """Returns the features; the first is the pointwise mutual information of context and response, in nats.
+    """Returns the features of a response; the first is its pointwise mutual information with the context, in nats.
+
+    `given` is ln p(response | context), `alone` is ln p(response) as the beginning of a conversation.
 
     Example:
         >>> [round(part, 2) for part in features(-6.0, -10.0, 4)]
@@ -118,34 +97,15 @@ def features(given: float, alone: float, tokens: int) -> tuple[float, ...]:
 
 
 def fit_next_turn_head(
-    hf_model: "PreTrainedModel",
-    tokenizer: ConversationTokenizer,
-    conversations: Iterable[Conversation],
-    *,
-    negatives: int = NEGATIVES,
-    seed: int = 0,
-    progress: Callable[[int], None] = lambda _: None,
+    hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, conversations: Iterable[Conversation], **options: Any
 ) -> tuple[NextTurnHead, Hits]:
     """Trains a head to distinguish each conversation's last turn from those of others; the model stays unchanged.
 
     Minimizes the cross entropy of the softmax over the real turn and the others. It is convex, so the result does not
-    depend on the order of the conversations or on the batch size.
-
-    Args:
-        hf_model: The model.
-        tokenizer: Its layout.
-        conversations: Conversations of at least two turns; others are left out.
-        negatives: How many other turns each last turn is compared with.
-        seed: The seed of their choice.
-        progress: Called with the number of conversations done.
-
-    Returns:
-        The head, and its accuracy on these conversations.
-
-    Raises:
-        ConversationError: If there are too few conversations.
+    depend on the order of the conversations or on the batch size. Returns the head and its accuracy on these
+    conversations; the options and errors are those of `measure_next_turns`.
     """
-    measured, left_out = measure_next_turns(hf_model, tokenizer, conversations, negatives, seed, progress)
+    measured, left_out = measure_next_turns(hf_model, tokenizer, conversations, **options)
     table = [torch.tensor([features(*turn) for turn in row], dtype=torch.float64) for row in measured]
     scale = torch.cat(table).std(dim=0)
     scale[scale < _MIN_DEVIATION] = torch.inf  # a constant feature carries no information
@@ -171,14 +131,10 @@ def next_turn_hits(
     hf_model: "PreTrainedModel",
     tokenizer: ConversationTokenizer,
     conversations: Iterable[Conversation],
-    *,
-    negatives: int = NEGATIVES,
-    seed: int = 0,
-    progress: Callable[[int], None] = lambda _: None,
+    **options: Any,
 ) -> Hits:
-    """Returns how often a head ranks the real last turn first; see `fit_next_turn_head`."""
-    measured, left_out = measure_next_turns(hf_model, tokenizer, conversations, negatives, seed, progress)
-    return _hits(head, measured, left_out)
+    """Returns how often a head ranks the real last turn first; the options are those of `measure_next_turns`."""
+    return _hits(head, *measure_next_turns(hf_model, tokenizer, conversations, **options))
 
 
 Measured = list[list[tuple[float, float, int]]]
@@ -189,14 +145,18 @@ def measure_next_turns(
     hf_model: "PreTrainedModel",
     tokenizer: ConversationTokenizer,
     conversations: Iterable[Conversation],
-    negatives: int,
-    seed: int,
+    negatives: int = NEGATIVES,
+    seed: int = 0,
     progress: Callable[[int], None] = lambda _: None,
 ) -> tuple[Measured, int]:
-    """Measures each conversation's last turn and some of others; see `fit_next_turn_head`.
+    """Measures each conversation's last turn and `negatives` others; `progress` gets the number of conversations done.
 
     Returns:
         The measurements of conversations that have a next turn, in order; and how many have none.
+
+    Raises:
+        ConfigError: If `negatives` is less than 1.
+        ConversationError: If all conversations end in the same text.
     """
     arranged = list(conversations)
     longest = min(LONGEST, window_length(hf_model.config, tokenizer.layout.max_length))
@@ -212,7 +172,7 @@ def measure_next_turns(
             hf_model, tokenizer, before, turns, reply_as=conversation.turn_speakers[-1], max_length=longest, head=head
         )
         windows = [window for turn in turns for window in tokenizer.windows([turn], max_length=longest, loss_on="last")]
-        alone = log_probabilities(hf_model, tokenizer, windows, head=head)
+        alone = log_probabilities(hf_model, tokenizer, windows, head)
         measured.append([*zip(given, alone, [window.supervised_tokens for window in windows], strict=True)])
         progress(number + 1)
     return measured, len(arranged) - len(usable)
@@ -236,10 +196,6 @@ def _shortened(turn: str, tokenizer: ConversationTokenizer, limit: int) -> str:
 
 def choose_negatives(turns: Sequence[str], count: int, seed: int) -> list[list[str]]:
     """Chooses random other turns of different text for each turn, independent of the order of the turns.
-
-    Raises:
-        ConfigError: If `count` is less than 1.
-        ConversationError: If all turns have the same text.
 
     Example:
         >>> choose_negatives(["Bye", "bye ", "See you"], 2, seed=0)[0]

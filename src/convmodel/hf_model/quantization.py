@@ -36,16 +36,10 @@ _ROWS = 4096  # rows of a matrix that are scaled at a time, because scaling need
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Activations:
-    """The representation of an activation by two integers: `coarse * base + fine`.
+    """The representation of an activation by two integers: `coarse * base + fine`."""
 
-    Attributes:
-        largest: The largest value of each integer.
-        zero: The zero point, if the integers are unsigned.
-        dtype: The integers' type.
-    """
-
-    largest: int
-    zero: int
+    largest: int  # of each integer
+    zero: int  # the zero point, if the integers are unsigned
     dtype: torch.dtype
     # A Python float would be converted to a tensor in each call, which takes as long as the product of one row.
     smallest_scale: torch.Tensor = field(default_factory=lambda: torch.tensor(1e-30))
@@ -54,11 +48,6 @@ class _Activations:
     def base(self) -> int:
         """The step of the coarse integer."""
         return 2 * self.largest
-
-    @property
-    def steps(self) -> int:
-        """The number of steps from zero to the largest activation of a token."""
-        return self.largest * self.base
 
 
 _EIGHT_BITS = _Activations(127, 0, torch.int8)
@@ -124,7 +113,8 @@ class Int8Linear(nn.Module):
         tokens = states if states.ndim == 2 else states.reshape(-1, self.in_features)
         tokens = tokens.float()
         kind = self._kind
-        scales = torch.add(kind.smallest_scale, tokens.abs().amax(-1, keepdim=True), alpha=1 / kind.steps)
+        largest = tokens.abs().amax(-1, keepdim=True)
+        scales = torch.add(kind.smallest_scale, largest, alpha=1 / (kind.largest * kind.base))
         whole = tokens.div(scales).round_()
         coarse = whole.mul(self._coarser).round_()
         # The rounding error is a separate row. Weights are read once for both, and reading them is what takes time.
@@ -199,12 +189,8 @@ def quantize_weights(hf_model: "PreTrainedModel", quantize: str) -> None:
 
     The original weights become invalid, also for other references to them.
 
-    Args:
-        hf_model: The model, on the CPU.
-        quantize: One of `QUANTIZATIONS`.
-
     Raises:
-        ConfigError: If `quantize` is none of these, or the model is on another device.
+        ConfigError: If `quantize` is not in `QUANTIZATIONS`, or the model is not on the CPU.
     """
     if quantize not in QUANTIZATIONS:
         raise ConfigError(f"quantize is {quantize!r}: there is {', '.join(QUANTIZATIONS)}")
@@ -215,18 +201,15 @@ def quantize_weights(hf_model: "PreTrainedModel", quantize: str) -> None:
     before = _nbytes(hf_model)
     embedding: Any = hf_model.get_input_embeddings()
     users = Counter(weight.data_ptr() for _, weight in hf_model.named_parameters(remove_duplicate=False))
+    weights = ((name, getattr(module, "weight", None)) for name, module in hf_model.named_modules())
+    sizes = {name: weight.nbytes for name, weight in weights if weight is not None}
     # The embedding and the head, which may be tied, come first: both are large, and packing needs memory.
-    names = sorted(
-        (name for name, _ in hf_model.named_modules()), key=lambda name: -_size(hf_model.get_submodule(name))
-    )
-    for name in names:
+    for name in sorted(sizes, key=lambda name: -sizes[name]):
         module: Any = hf_model.get_submodule(name)
-        weight = getattr(module, "weight", None)
-        if weight is None:
-            continue
-        packed = _packed(module, is_embedding=module is embedding, release=users[weight.data_ptr()] == 1)
+        address = module.weight.data_ptr()
+        packed = _packed(module, is_embedding=module is embedding, release=users[address] == 1)
         if packed is not None:
-            users[weight.data_ptr()] -= 1
+            users[address] -= 1
             hf_model.set_submodule(name, packed.eval())
     left = _nbytes(hf_model)
     logger.info("packed %.0f of %.0f MiB of weights as %s", (before - left) / 2**20, before / 2**20, quantize)
@@ -238,11 +221,7 @@ def is_quantized(hf_model: "PreTrainedModel") -> bool:
 
 
 def require_unquantized(hf_model: "PreTrainedModel", what: str) -> None:
-    """Checks that a model is not quantized.
-
-    Raises:
-        ConfigError: If it is.
-    """
+    """Raises a `ConfigError` for a quantized model."""
     if is_quantized(hf_model):
         raise ConfigError(f"a quantized model cannot be {what}: load it without quantize")
 
@@ -259,11 +238,6 @@ def _packed(module: nn.Module, *, is_embedding: bool, release: bool) -> nn.Modul
     if is_embedding and type(module) is nn.Embedding:
         return Int8Embedding(module.weight, release=release)
     return None
-
-
-def _size(module: nn.Module) -> int:
-    weight = getattr(module, "weight", None)
-    return 0 if weight is None else int(weight.nbytes)
 
 
 def _nbytes(hf_model: "PreTrainedModel") -> int:

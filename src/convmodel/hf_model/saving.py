@@ -25,12 +25,7 @@ if TYPE_CHECKING:
 
 
 def save_model(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, folder: str | os.PathLike[str]) -> None:
-    """Checks that a model can be saved, and saves it; of a model with LoRA adapters, the adapters alone.
-
-    Raises:
-        SaveError: If the folder cannot be written; its previous content is unchanged.
-        ConfigError: If the model is quantized, or its adapters have no base model outside of `folder`.
-    """
+    """Checks that a model can be saved, and saves it; of a model with LoRA adapters, the adapters alone."""
     require_unquantized(hf_model, "saved")
     if has_adapters(hf_model):
         require_base(hf_model, folder)
@@ -47,12 +42,8 @@ def save_checkpoint(
 ) -> None:
     """Writes a folder that plain `AutoModelForCausalLM` and `AutoTokenizer` can load.
 
-    Args:
-        hf_model: The model.
-        tokenizer: Its layout.
-        folder: The destination, created if missing. A model in it is replaced, other files stay.
-        facts: Rows for the model card, such as `{"Perplexity": "12.3"}`.
-        weights: The gathered weights of a model that is sharded over processes.
+    A model in it is replaced, other files stay. `facts` are rows for the model card, such as `{"Perplexity": "12.3"}`;
+    `weights` are the gathered weights of a model that is sharded over processes.
 
     Raises:
         SaveError: If the folder cannot be written; its previous content is unchanged.
@@ -67,7 +58,9 @@ def save_checkpoint(
             if isinstance(error, SafetensorError) or type(error) is Exception:
                 raise OSError(str(error)) from error
             raise
-        if _may_write_card(place / "README.md"):
+        card = place / "README.md"
+        # A card of an earlier save is replaced, any other README stays.
+        if not card.exists() or "\nSaved by convmodel " in card.read_text(encoding="utf-8", errors="replace"):
             (stage / "README.md").write_text(_model_card(hf_model, tokenizer, facts or {}), encoding="utf-8")
         new = {path.name for path in stage.iterdir()}
         stale = [path for path in place.iterdir() if _WEIGHTS.fullmatch(path.name) and path.name not in new]
@@ -81,11 +74,6 @@ _WEIGHTS = re.compile(
     + "|".join(map(re.escape, (ADAPTER_CONFIG, ADAPTER_WEIGHTS, BASE_FILE)))
 )
 """Files that belong to a saved model or adapters; other files in the folder stay."""
-
-
-def _may_write_card(path: Path) -> bool:
-    """Returns whether there is no README, or one written by an earlier save."""
-    return not path.exists() or "\nSaved by convmodel " in path.read_text(encoding="utf-8", errors="replace")
 
 
 def _save_model(
@@ -109,19 +97,15 @@ def _save_model(
 def _model_card(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, facts: dict[str, Any]) -> str:
     layout = tokenizer.layout
     adapters = has_adapters(hf_model)
-    base = {"LoRA adapters of": hf_model.name_or_path} if adapters else {}
     count = sum(parameter.numel() for parameter in hf_model.parameters())
-    rows = (
-        {
-            "Architecture": f"{hf_model.config.model_type}, {count:,} parameters",
-            "Separator": f"`{layout.separator_token}`, id {layout.separator_id}",
-            "Token types": "the speaker's index" if layout.use_token_types else "none",
-            "Supervised turns": layout.loss_on if isinstance(layout.loss_on, str) else ", ".join(layout.loss_on),
-            "Longest window": f"{layout.max_length:,} tokens" if layout.max_length else "not trained with convmodel",
-        }
-        | base
-        | facts
-    )
+    rows = {
+        "Architecture": f"{hf_model.config.model_type}, {count:,} parameters",
+        "Separator": f"`{layout.separator_token}`, id {layout.separator_id}",
+        "Token types": "the speaker's index" if layout.use_token_types else "none",
+        "Supervised turns": layout.loss_on if isinstance(layout.loss_on, str) else ", ".join(layout.loss_on),
+        "Longest window": f"{layout.max_length:,} tokens" if layout.max_length else "not trained with convmodel",
+    }
+    rows |= ({"LoRA adapters of": hf_model.name_or_path} if adapters else {}) | facts
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     library, plain = ("peft", _WITH_BASE) if adapters else ("transformers", _PLAIN)
     return _CARD.format(version=version("convmodel"), table=table, library=library, plain=plain)

@@ -36,17 +36,8 @@ def grow_vocabulary(
     is initialized as the mean of the rows of the tokens that it replaces (Gee et al., 2022, Fast Vocabulary
     Transfer, https://aclanthology.org/2022.emnlp-industry.41).
 
-    Args:
-        hf_model: The model; its embedding is resized in place.
-        tokenizer: Its tokenizer, which stays unchanged.
-        texts: The training text, such as the turns of a corpus.
-        entries: The maximum number; fewer if no more pairs occur twice, or a merge results in an existing entry.
-
-    Returns:
-        The tokenizer with the new entries.
-
-    Raises:
-        ConfigError: If `entries` is less than 1, or the vocabulary is not a byte-level BPE.
+    The embedding is resized in place; the tokenizer stays unchanged, and one with the new entries is returned. These
+    are fewer than `entries` if no more pairs occur twice, or a merge results in an existing entry.
     """
     if entries < 1:
         raise ConfigError(f"entries is {entries}: it must be at least 1")
@@ -61,11 +52,7 @@ def grow_vocabulary(
 
 
 def require_words_of_bpe(encoder: "Tokenizer") -> None:
-    """Checks that a vocabulary is a byte-level BPE.
-
-    Raises:
-        ConfigError: If it is not.
-    """
+    """Raises a `ConfigError` unless a vocabulary is a byte-level BPE."""
     state = json.loads(encoder.to_str())
     kind, model = state["model"]["type"], state["model"]
     others = [model.get(name) for name in ("continuing_subword_prefix", "end_of_word_suffix", "byte_fallback")]
@@ -78,11 +65,7 @@ def require_words_of_bpe(encoder: "Tokenizer") -> None:
 
 
 def learn_merges(encoder: "Tokenizer", texts: Iterable[str], entries: int) -> list[tuple[str, str]]:
-    """Trains merges: BPE over existing entries instead of bytes.
-
-    Returns:
-        Pairs of pieces as spelled in the vocabulary, the most frequent first.
-    """
+    """Trains BPE over existing entries instead of bytes; returns pairs of entries, the most frequent first."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     texts_in_words, pieces_of = _words(encoder, texts)
@@ -130,11 +113,7 @@ def _symbol(number: int) -> str:
 def with_merges(
     hf_tokenizer: "PreTrainedTokenizerBase", merges: list[tuple[str, str]]
 ) -> "tuple[PreTrainedTokenizerBase, dict[int, tuple[int, int]]]":
-    """Copies a tokenizer and adds merges.
-
-    Returns:
-        The copy, and the two parts of each new entry.
-    """
+    """Returns a copy of a tokenizer with more merges, and the two parts of each new entry."""
     from tokenizers import Tokenizer
 
     grown: Any = copy.deepcopy(hf_tokenizer)
@@ -146,10 +125,9 @@ def with_merges(
     free = max(vocabulary.values()) + 1  # not the number of entries, because there may be gaps
     for first, second in merges:
         if first + second not in vocabulary:
-            index = free
+            vocabulary[first + second] = free
+            new[free] = (vocabulary[first], vocabulary[second])
             free += 1
-            vocabulary[first + second] = index
-            new[index] = (vocabulary[first], vocabulary[second])
         state["model"]["merges"].append([first, second])
     grown._tokenizer = Tokenizer.from_str(json.dumps(state))
     return grown, new

@@ -44,14 +44,9 @@ def chat_template(
 ) -> str | None:
     """Returns a chat template that renders the layout for role/content messages; None if no template can.
 
-    A tokenizer that adds a space mark only at the beginning of a text (Metaspace with `prepend_scheme="first"`) needs
-    a space before each turn, because the layout encodes each turn on its own.
-
-    Args:
-        hf_tokenizer: The tokenizer that will have the template.
-        messages: Messages to try templates on.
-        ids: The layout's ids of these messages.
-        joins: Whether consecutive turns of one speaker are joined.
+    Templates are tried on `messages`, whose ids in the layout are `ids`; `joins`: whether consecutive turns of one
+    speaker are joined. A tokenizer that adds a space mark only at the beginning of a text (Metaspace with
+    `prepend_scheme="first"`) needs a space before each turn, because the layout encodes each turn on its own.
     """
     for prefix in ("", " "):
         template = _template(prefix, joins=joins)

@@ -19,23 +19,14 @@ LossOn = str | Sequence[str]
 
 @dataclass(frozen=True, slots=True)
 class EncodedTurn:
-    """One turn as token ids, without its separator.
-
-    Attributes:
-        ids: The token ids of the text.
-        type: The speaker's index, used as token type.
-        text_bytes: Length of the text in UTF-8 bytes.
-        pinned: Whether the turn stays when older turns are left out.
-        supervised: Whether its tokens and its closing separator are targets.
-        weight: The weight of these targets in the loss.
-    """
+    """One turn as token ids, without its separator."""
 
     ids: Sequence[int]
-    type: int
-    text_bytes: int = 0
-    pinned: bool = False
-    supervised: bool = False
-    weight: float = 1.0
+    type: int  # the speaker's index
+    text_bytes: int = 0  # of the text in UTF-8
+    pinned: bool = False  # whether it stays when older turns are left out
+    supervised: bool = False  # whether its tokens and its closing separator are targets
+    weight: float = 1.0  # of these targets in the loss
 
     @property
     def cost(self) -> int:
@@ -109,23 +100,30 @@ def supervised_turns(conversation: Conversation, loss_on: LossOn) -> list[bool]:
         names = set(list(dict.fromkeys(speakers[pinned:]))[1::2])
     elif loss_on != "all":
         chosen = [loss_on] if isinstance(loss_on, str) else loss_on
-        if not isinstance(chosen, Sequence) or not chosen or not all(map(_is_name, chosen)):
+        if not isinstance(chosen, Sequence) or not chosen or not all(isinstance(n, str) and n.strip() for n in chosen):
             raise ConfigError(f"loss_on is {loss_on!r}: use all, responses, last, or speakers' names")
         names = set(chosen)
     weights = conversation.turn_weights
     return [i >= first and name in names and weights[i] > 0 for i, name in enumerate(speakers)]
 
 
-def _is_name(value: object) -> bool:
-    return isinstance(value, str) and bool(value.strip())
+def joined_for_two(conversation: Conversation) -> Conversation:
+    """Joins consecutive turns of a speaker, for a model without token types, which tells two apart by alternation."""
+    _require_two(conversation.turn_speakers[conversation.pinned :])
+    return conversation.joined()
 
 
-def require_two_speakers(names: Sequence[str]) -> None:
-    """Checks the number of speakers for a model without token types, which distinguishes them by alternation alone.
+def require_alternation(context: Conversation, responder: str) -> None:
+    """Raises a `ConversationError` if a model without token types cannot tell who responds."""
+    _require_two((*context.turn_speakers[context.pinned :], responder))
+    if responder == context.turn_speakers[-1]:
+        raise ConversationError(
+            f"{responder!r} spoke last and is to respond, but this model cannot tell speakers apart: "
+            "add to the turn, or let another speaker respond"
+        )
 
-    Raises:
-        ConversationError: If there are more than two speakers.
-    """
+
+def _require_two(names: Sequence[str]) -> None:
     speakers = dict.fromkeys(names)
     if len(speakers) > 2:
         raise ConversationError(
@@ -137,19 +135,15 @@ def require_two_speakers(names: Sequence[str]) -> None:
 def encoded_turns(
     conversation: Conversation, ids: Iterable[Sequence[int]], supervised: Sequence[bool] | None = None
 ) -> list[EncodedTurn]:
-    """Returns a conversation's turns with their token ids, taking as many from `ids` as there are turns.
-
-    Without `supervised`, no turn is supervised.
-    """
+    """Returns a conversation's turns with their token ids, taking as many from `ids` as there are turns."""
     index = {name: number for number, name in enumerate(conversation.speaker_names)}
     chosen = supervised or [False] * len(conversation.turns)
     weights = conversation.turn_weights
     # `ids` comes last, so that `zip` takes no more of them than there are turns.
+    turns = zip(conversation.turn_speakers, conversation.turns, ids, strict=False)
     return [
         EncodedTurn(turn_ids, index[speaker], len(turn.encode()), i < conversation.pinned, chosen[i], weights[i])
-        for i, (speaker, turn, turn_ids) in enumerate(
-            zip(conversation.turn_speakers, conversation.turns, ids, strict=False)
-        )
+        for i, (speaker, turn, turn_ids) in enumerate(turns)
     ]
 
 
@@ -169,12 +163,7 @@ def lay_out(turns: Sequence[EncodedTurn], separator: int, closing_type: int) -> 
 
 
 def begin_turn(ids: Sequence[int], separator: int) -> Prompt:
-    """Returns the prompt for continuing the text of a first turn.
-
-    Example:
-        >>> begin_turn([7, 8], separator=5)
-        Prompt(input_ids=[5, 7, 8], types=[0, 0, 0], left_out=0, cut=0)
-    """
+    """Returns the prompt for continuing the text of a first turn."""
     return Prompt([separator, *ids], [0] * (1 + len(ids)))
 
 
@@ -194,9 +183,9 @@ def build_prompt(
         separator: The separator's id.
         responder: The responding speaker's index.
         budget: The limit of the prompt in tokens; None for no limit.
+        cut: Whether to cut the beginning of a newest turn that alone is too long; otherwise it is an error.
         spare: When turns must be left out, leave out enough to free this share of the budget. Then the prompts of a
             growing conversation share a prefix for many turns, which a prefix cache needs.
-        cut: Whether to cut the beginning of a newest turn that alone is too long; otherwise it is an error.
 
     Raises:
         ContextTooLongError: If the pinned turns and the newest turn do not fit.
@@ -205,15 +194,13 @@ def build_prompt(
         >>> build_prompt([EncodedTurn([7], 0), EncodedTurn([8, 9], 1)], 5, 0, budget=4).input_ids
         [5, 8, 9, 5]
     """
-    kept = list(turns)
-    over = 0
+    kept, cut_tokens = list(turns), 0
     if budget is not None:
-        pinned_cost = sum(turn.cost for turn in turns if turn.pinned)
+        pinned_turns = [turn for turn in turns if turn.pinned]
         free = [turn for turn in turns if not turn.pinned]
-        first = _first_kept([turn.cost for turn in free], budget - 1 - pinned_cost, spare)
-        kept = [turn for turn in turns if turn.pinned] + free[first:]
-        over = 1 + sum(turn.cost for turn in kept) - budget
-    cut_tokens = max(0, over)
+        room = budget - 1 - sum(turn.cost for turn in pinned_turns)
+        kept = pinned_turns + free[_first_kept([turn.cost for turn in free], room, spare) :]
+        cut_tokens = max(0, 1 + sum(turn.cost for turn in kept) - budget)
     if cut_tokens:
         if not cut or cut_tokens >= len(kept[-1].ids):
             pinned = sum(turn.cost for turn in kept[:-1])

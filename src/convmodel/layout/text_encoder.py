@@ -5,6 +5,7 @@ Owns: making an encoder without added tokens from a Hugging Face tokenizer. Know
 
 import json
 import secrets
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ from convmodel.errors import ModelLoadError
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
+
+_BATCH = 128  # texts; measured: larger batches exceed the processor's cache, smaller ones cost calls
 
 
 def text_encoder(hf_tokenizer: "PreTrainedTokenizerBase") -> "Tokenizer":
@@ -36,6 +39,12 @@ def text_encoder(hf_tokenizer: "PreTrainedTokenizerBase") -> "Tokenizer":
             "text and control tokens apart: convert it to a tokenizer.json"
         )
     return _make_encoder(backend.to_str(), frozenset(hf_tokenizer.all_special_tokens), hf_tokenizer.unk_token_id)
+
+
+def encode_all(encoder: "Tokenizer", texts: Sequence[str]) -> list[list[int]]:
+    """Returns the ids of each text."""
+    batches = (texts[start : start + _BATCH] for start in range(0, len(texts), _BATCH))
+    return [text.ids for batch in batches for text in encoder.encode_batch_fast([*batch], add_special_tokens=False)]
 
 
 @lru_cache(maxsize=2)

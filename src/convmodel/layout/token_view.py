@@ -19,19 +19,11 @@ _SPACE_MARK = "▁"  # SentencePiece's space
 
 @dataclass(frozen=True, slots=True)
 class ShownToken:
-    """One position of a window, for display.
+    """One position of a window, for display."""
 
-    Attributes:
-        text: The token's text, with spaces, line ends and lone bytes made visible.
-        id: The token's id.
-        speaker: The speaker of its turn; for a separator, of the turn that it opens.
-        supervised: Whether it is a target of training.
-        is_separator: Whether it is the separator.
-    """
-
-    text: str
+    text: str  # with spaces, line ends and lone bytes made visible
     id: int
-    speaker: str
+    speaker: str  # of its turn; for a separator, of the turn that it opens
     supervised: bool
     is_separator: bool
 
@@ -39,16 +31,7 @@ class ShownToken:
 def token_view(
     tokenizer: ConversationTokenizer, conversation: Conversation, *, max_length: int, loss_on: LossOn
 ) -> list[list[ShownToken]]:
-    """Returns the tokens of a conversation's windows.
-
-    Args:
-        tokenizer: The layout.
-        conversation: The conversation to show.
-        max_length: The limit of a window in tokens.
-        loss_on: Whose turns are supervised.
-
-    Returns:
-        One list per window; no window if no turn is supervised.
+    """Returns the tokens of each window of a conversation; no window if no turn is supervised.
 
     Example:
         >>> tokenizer = ConversationTokenizer.from_pretrained("gpt2")
@@ -89,20 +72,17 @@ def token_text(tokenizer: ConversationTokenizer, index: int) -> str:
     text = str(tokenizer.hf_tokenizer.decode([index], clean_up_tokenization_spaces=False))
     if content is not None and REPLACEMENT in text:
         whole = content.decode("utf-8", "backslashreplace")
-        return visible(whole) if "\\x" not in whole else _with_bytes(content)
+        if "\\x" not in whole:
+            return visible(whole)
+        start = next(i for i, byte in enumerate(content) if byte >= 0x80)  # leading ASCII is text
+        return visible(content[:start].decode()) + f"⟨{content[start:].hex().upper()}⟩"
     if str(token).startswith(_SPACE_MARK):  # decoding it alone would drop the space
         return visible(str(token).replace(_SPACE_MARK, " "))
     return visible(text or str(token))
 
 
 def token_bytes(tokenizer: ConversationTokenizer, index: int) -> bytes:
-    r"""Returns the bytes of one token's text.
-
-    Example:
-        >>> tokenizer = ConversationTokenizer.from_pretrained("gpt2")
-        >>> [token_bytes(tokenizer, index) for index in tokenizer.encode(" you 🦜")]
-        [b' you', b' \xf0\x9f', b'\xa6', b'\x9c']
-    """
+    """Returns the bytes of one token's text."""
     token = str(tokenizer.hf_tokenizer.convert_ids_to_tokens(index))
     content = _bytes_of(token)
     return content if content is not None else token.replace(_SPACE_MARK, " ").encode()
@@ -119,12 +99,7 @@ def visible(text: str) -> str:
 
 
 def visible_line(text: str) -> str:
-    r"""Replaces the same characters as `visible`, except spaces.
-
-    Example:
-        >>> visible_line("Ann\u202e said")
-        'Ann⟨U+202E⟩ said'
-    """
+    """Replaces the same characters as `visible`, except spaces."""
     return " ".join(visible(word) for word in text.split(" "))
 
 
@@ -133,12 +108,6 @@ def _shown(character: str) -> str:
     if unicodedata.category(character)[0] not in "CZ":
         return character
     return f"⟨U+{ord(character):04X}⟩"
-
-
-def _with_bytes(content: bytes) -> str:
-    """Returns leading ASCII as text and the rest as bytes."""
-    start = next(i for i, byte in enumerate(content) if byte >= 0x80)
-    return visible(content[:start].decode()) + f"⟨{content[start:].hex().upper()}⟩"
 
 
 def _bytes_of(token: str) -> bytes | None:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from convmodel.conversation import Conversation, ConversationLike
-from convmodel.errors import ConversationError, ModelLoadError
+from convmodel.errors import ModelLoadError
 from convmodel.files.atomic import staged
 from convmodel.layout.config import FILE_NAME, LayoutConfig
 from convmodel.layout.separator import PROBE, chat_template, choose_separator
@@ -21,10 +21,11 @@ from convmodel.layout.sequence import (
     Window,
     build_prompt,
     encoded_turns,
-    require_two_speakers,
+    joined_for_two,
+    require_alternation,
     supervised_turns,
 )
-from convmodel.layout.text_encoder import is_text, text_encoder
+from convmodel.layout.text_encoder import encode_all, is_text, text_encoder
 from convmodel.layout.tokenizer_files import load_tokenizer, takes_token_types
 from convmodel.layout.windows import CONTEXT_SHARE, make_windows
 
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 """Decoding's replacement for bytes that are not a whole character."""
-
-_ENCODING_BATCH = 128  # turns; measured: larger batches exceed the processor's cache, smaller ones cost calls
 
 
 class ConversationTokenizer:
@@ -69,9 +68,7 @@ class ConversationTokenizer:
         Raises:
             ModelLoadError: If the tokenizer does not match the layout.
         """
-        self.hf_tokenizer: Any = hf_tokenizer
-        self.separator_added = False
-        self.layout_was_saved = layout is not None
+        self.layout_was_saved, self.separator_added = layout is not None, False
         if layout is None:
             token, index, self.separator_added = choose_separator(hf_tokenizer)
             layout = LayoutConfig(index, token, use_token_types)
@@ -80,6 +77,7 @@ class ConversationTokenizer:
                 f"{FILE_NAME} says that the separator is {layout.separator_id}, but the tokenizer beside it says "
                 f"{hf_tokenizer.sep_token_id}: one of the two files was replaced; copy both from one saved model"
             )
+        self.hf_tokenizer: Any = hf_tokenizer
         self.layout: LayoutConfig = layout
         self._encoder = text_encoder(hf_tokenizer)
         special = zip(hf_tokenizer.all_special_ids, hf_tokenizer.all_special_tokens, strict=True)
@@ -106,9 +104,8 @@ class ConversationTokenizer:
         name = os.fspath(name_or_path)
         hf_tokenizer, layout = load_tokenizer(name, hub_options)
         if layout is None:
-            if use_token_types is None:
-                use_token_types = takes_token_types(name, hub_options)
-            return cls(hf_tokenizer, use_token_types=use_token_types)
+            types = takes_token_types(name, hub_options) if use_token_types is None else use_token_types
+            return cls(hf_tokenizer, use_token_types=types)
         if use_token_types not in (None, layout.use_token_types):
             raise ModelLoadError(
                 f"{name} was trained with use_token_types={layout.use_token_types}: leave the argument out"
@@ -160,29 +157,21 @@ class ConversationTokenizer:
             {'input_ids': [50256, 15496, 50256], 'token_type_ids': [0, 0, 1], 'attention_mask': [1, 1, 1]}
         """
         prompt = self.prompt(context, reply_as=reply_as)
-        encoding = {"input_ids": prompt.input_ids}
-        if self.layout.use_token_types:
-            encoding["token_type_ids"] = prompt.types
-        return encoding | {"attention_mask": [1] * len(prompt.input_ids)}
+        types = {"token_type_ids": prompt.types} if self.layout.use_token_types else {}
+        return {"input_ids": prompt.input_ids} | types | {"attention_mask": [1] * len(prompt.input_ids)}
 
     def encode(self, text: str) -> list[int]:
         """Encodes the text of a turn as ordinary tokens, even if it contains the text of control tokens.
 
         Example:
             >>> tokenizer = ConversationTokenizer.from_pretrained("gpt2")
-            >>> tokenizer.encode("How are you")
-            [2437, 389, 345]
+            >>> tokenizer.encode("How are you"), tokenizer.decode([2437, 389, 345])
+            ([2437, 389, 345], 'How are you')
         """
         return list(self._encoder.encode(text, add_special_tokens=False).ids)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Decodes tokens to text, without special tokens.
-
-        Example:
-            >>> tokenizer = ConversationTokenizer.from_pretrained("gpt2")
-            >>> tokenizer.decode([10248, 5875, 345])
-            'Good thank you'
-        """
+        """Decodes tokens to text, without special tokens."""
         text = [index for index in ids if index not in self._control_ids]
         return str(self.hf_tokenizer.decode(text, clean_up_tokenization_spaces=False))
 
@@ -215,11 +204,10 @@ class ConversationTokenizer:
         """
         original = replace(Conversation.of(context), weights=None)  # weights are for training only
         conversation = self._arranged(original)
-        responder = self.responder(conversation, reply_as)
-        names = list(dict.fromkeys((*conversation.speaker_names, responder)))
-        turns = encoded_turns(conversation, self._encode_all(conversation.turns))
-        index = names.index(responder)
-        prompt = build_prompt(turns, self.sep_token_id, index, budget=budget, cut=cut_long_turn, spare=spare)
+        types = [*conversation.speaker_names, responder := self.responder(conversation, reply_as)]
+        turns = encoded_turns(conversation, encode_all(self._encoder, conversation.turns))
+        options: dict[str, Any] = {"budget": budget, "cut": cut_long_turn, "spare": spare}
+        prompt = build_prompt(turns, self.sep_token_id, types.index(responder), **options)
         if self.layout.use_token_types:
             return prompt
         joined = original.run_lengths()[conversation.pinned :]
@@ -232,14 +220,8 @@ class ConversationTokenizer:
             ConversationError: If the model takes no token types, and this speaker spoke last or is the third.
         """
         responder = reply_as or context.next_speaker()
-        if self.layout.use_token_types:
-            return responder
-        require_two_speakers((*context.turn_speakers[context.pinned :], responder))
-        if responder == context.turn_speakers[-1]:
-            raise ConversationError(
-                f"{responder!r} spoke last and is to respond, but this model cannot tell speakers apart: "
-                "add to the turn, or let another speaker respond"
-            )
+        if not self.layout.use_token_types:
+            require_alternation(context, responder)
         return responder
 
     def windows(
@@ -271,8 +253,8 @@ class ConversationTokenizer:
             >>> window.labels
             [-100, 15496, 50256, 2437, 389, 345, 50256]
         """
-        one = [Conversation.of(conversation)]
-        return self.windows_batch(one, max_length=max_length, loss_on=loss_on, context_share=context_share)[0]
+        options: dict[str, Any] = {"max_length": max_length, "loss_on": loss_on, "context_share": context_share}
+        return self.windows_batch([Conversation.of(conversation)], **options)[0]
 
     def windows_batch(
         self,
@@ -283,17 +265,18 @@ class ConversationTokenizer:
         context_share: float = CONTEXT_SHARE,
     ) -> list[list[Window]]:
         """Returns the windows of each of many conversations; encoding their turns together is faster."""
+        options: dict[str, Any] = {
+            "max_length": max_length,
+            "context_share": context_share,
+            "text_bytes": lambda ids: len(self.decode(ids).rstrip(REPLACEMENT).encode()),
+        }
         arranged = [self._arranged(conversation) for conversation in conversations]
-        ids = iter(self._encode_all([turn for conversation in arranged for turn in conversation.turns]))
+        ids = iter(encode_all(self._encoder, [turn for conversation in arranged for turn in conversation.turns]))
         result = []
         for conversation in arranged:
             turns = encoded_turns(conversation, ids, supervised_turns(conversation, loss_on))
-            names = [*conversation.speaker_names, responder := conversation.next_speaker()]
-            options: dict[str, Any] = {"max_length": max_length, "context_share": context_share}
-            windows = make_windows(
-                turns, self.sep_token_id, names.index(responder), text_bytes=self._text_bytes, **options
-            )
-            result.append(list(windows))
+            types = [*conversation.speaker_names, responder := conversation.next_speaker()]
+            result.append([*make_windows(turns, self.sep_token_id, types.index(responder), **options)])
         return result
 
     def with_layout(self, **changes: Any) -> "ConversationTokenizer":
@@ -303,9 +286,7 @@ class ConversationTokenizer:
         return changed
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Writes Hugging Face's tokenizer files, the chat template and the layout into a folder.
-
-        Plain `AutoTokenizer` loads them and returns the same ids.
+        """Writes Hugging Face's files, which plain `AutoTokenizer` loads with the same ids, and the layout.
 
         Raises:
             SaveError: If the folder cannot be written.
@@ -314,17 +295,5 @@ class ConversationTokenizer:
             self.hf_tokenizer.save_pretrained(stage)
             (stage / FILE_NAME).write_text(self.layout.to_json(), encoding="utf-8")
 
-    def _text_bytes(self, ids: Sequence[int]) -> int:
-        return len(self.decode(ids).rstrip(REPLACEMENT).encode())
-
     def _arranged(self, conversation: Conversation) -> Conversation:
-        """Joins consecutive turns of a speaker and checks the speakers, for a model without token types."""
-        if self.layout.use_token_types:
-            return conversation
-        require_two_speakers(conversation.turn_speakers[conversation.pinned :])
-        return conversation.joined()
-
-    def _encode_all(self, texts: Sequence[str]) -> list[list[int]]:
-        encode = self._encoder.encode_batch_fast
-        batches = (texts[start : start + _ENCODING_BATCH] for start in range(0, len(texts), _ENCODING_BATCH))
-        return [encoding.ids for batch in batches for encoding in encode(list(batch), add_special_tokens=False)]
+        return conversation if self.layout.use_token_types else joined_for_two(conversation)

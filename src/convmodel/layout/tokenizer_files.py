@@ -24,11 +24,7 @@ if TYPE_CHECKING:
 
 
 def load_tokenizer(name: str, options: dict[str, Any]) -> "tuple[PreTrainedTokenizerBase, LayoutConfig | None]":
-    """Loads a Hugging Face tokenizer, and the layout saved with it, if any.
-
-    Args:
-        name: A folder, a Hub id or a `builtin:` name.
-        options: Some of `HUB_OPTIONS`.
+    """Loads a Hugging Face tokenizer, and the layout saved with it, if any; the options are some of `HUB_OPTIONS`.
 
     Raises:
         ModelLoadError: If there is no tokenizer, or the layout is invalid or of another format.

@@ -27,15 +27,8 @@ def make_windows(
     A window has the pinned turns, earlier turns as context, and then as many turns as fit. Context turns are whole:
     the previous turn is included if both fit, earlier ones within `context_share`, and room that is left
     at the end of the conversation is filled with context, too. A turn that is longer than a window keeps its
-    beginning; its closing separator is not a target, because the text does not end there.
-
-    Args:
-        turns: The whole conversation.
-        separator: The separator's id.
-        closing_type: The type of the separator that ends the conversation.
-        max_length: The limit of a window in tokens.
-        context_share: The share of a window that context may take, between 0 and 1.
-        text_bytes: Returns the UTF-8 bytes of the text of some tokens; called only for a turn that is cut.
+    beginning; its closing separator is not a target, because the text does not end there. `closing_type` is the type
+    of the separator that ends the conversation; `text_bytes` counts the UTF-8 bytes of tokens of a turn that is cut.
 
     Raises:
         ContextTooLongError: If the pinned turns leave no room for any other.
@@ -101,12 +94,7 @@ def _cut_window(
     """Lays out pinned turns and the beginning of a turn that is too long for a window, without closing separator."""
     long = turns[-1]
     kept = replace(long, ids=long.ids[:room], text_bytes=text_bytes(long.ids[:room]))
-    whole = _window([*turns[:-1], kept], separator, long.type)
-    return replace(
-        whole,
-        input_ids=whole.input_ids[:-1],
-        types=whole.types[:-1],
-        labels=whole.labels[:-1],
-        cut=long.cost - len(kept.ids),
-        weights=whole.weights and whole.weights[:-1],
-    )
+    window = _window([*turns[:-1], kept], separator, long.type)
+    for values in (window.input_ids, window.types, window.labels, window.weights or [0.0]):
+        values.pop()
+    return replace(window, cut=long.cost - len(kept.ids))
