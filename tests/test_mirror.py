@@ -41,7 +41,6 @@ ELSEWHERE = {
     "data/importing/exports/whatsapp_notices.py": ("unit/data/importing/exports/test_whatsapp.py", "omitted"),
     "data/importing/pii.py": ("unit/data/importing/test_redaction.py", "EMAIL"),
     "data/reading/problems.py": ("unit/data/importing/exports/test_line.py", "Problems"),
-    "data/reading/times.py": ("unit/data/reading/test_shapes.py", "read_time"),
     # Parts of one thing, which is tested as a whole: the engine, a report, the trainer.
     "data/windows/encoding.py": ("unit/data/windows/test_store.py", "encode_windows"),
     "errors.py": ("unit/server/test_errors.py", "ContextTooLongError"),

@@ -34,13 +34,9 @@ class ImportOptions:
 
     Attributes:
         format: The export or shape of the data, one of `FORMATS` or `SHAPES`; detected by default.
-        on_error: Whether invalid data stops the import, or is left out and counted.
         gap: The pause after which a new conversation starts; None to choose it from the data.
         segmenting: How messages become conversations, apart from the gap.
-        cleaning: What a conversation must satisfy to be kept.
-        shares: Shares of training, validation and test.
         seed: The seed of a random split.
-        split_by: `time`, `random`, or `auto`.
     """
 
     format: str = AUTO
@@ -68,10 +64,8 @@ class ImportSummary:
         entries: Messages of chat exports, and rows of other data.
         dropped_entries: Entries that were left out, by reason.
         problems: Entries that could not be read and were left out.
-        first_problems: What was wrong with the first of them.
         speakers: Messages in chat exports by speaker.
         conversations: Conversations before cleaning.
-        dropped: Conversations that were left out, by reason.
         masked: Masked pieces of personal data, by kind.
         written: Conversations by file.
         turns: Turns in all files.
@@ -162,13 +156,13 @@ def _read(
                 shape = options.format if options.format in SHAPES else AUTO
                 readers.append(ConversationReader(path, shape=shape, on_error=options.on_error))
                 continue
-            own = list(format.read(Path(path), problems))
+            new_chats = list(format.read(Path(path), problems))
             summary.formats[format.name] += 1
-            summary.entries += sum(chat.entries for chat in own)
-            for chat in own:
+            summary.entries += sum(chat.entries for chat in new_chats)
+            for chat in new_chats:
                 summary.dropped_entries += chat.dropped
                 summary.notes += [note for note in chat.notes if note not in summary.notes]
-            chats += own
+            chats += new_chats
     summary.entries += problems.count
     return chats, itertools.chain.from_iterable(_rows(reader, problems, summary) for reader in readers)
 
@@ -193,10 +187,10 @@ def _recognised(source: str | Path, name: str, summary: ImportSummary) -> Iterat
     path = Path(source)
     if name in FORMATS:
         inside = [] if FORMATS[name].matches(path) or not path.is_dir() else sorted(path.rglob("*"))
-        found = [file for file in inside if FORMATS[name].matches(file)]
-        if path.is_dir() and inside and not found:
+        exports = [file for file in inside if FORMATS[name].matches(file)]
+        if path.is_dir() and inside and not exports:
             raise ConversationError(f"{path} holds no export of the format {name}")
-        for file in found or [path]:
+        for file in exports or [path]:
             yield file, FORMATS[name]
     elif name in SHAPES or str(source) == STDIN or not path.exists():
         yield source, None

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TypeAlias
 
 from convmodel.conversation import DEFAULT_SPEAKERS, PINNED_ROLES, Conversation
+from convmodel.data.importing.deduplication import normalized
 from convmodel.data.importing.pii import RULES, Rule
 from convmodel.data.writing_systems import HANGUL, UNSPACED
 from convmodel.errors import ConfigError
@@ -55,7 +56,7 @@ class Redactor:
     def __init__(self, pseudonyms: Sequence[str] = (), people: Iterable[str] = ()) -> None:
         if not all(isinstance(name, str) and name.strip() for name in pseudonyms):
             raise ConfigError("pseudonyms contain an empty name: remove it")
-        if len({_person(name) for name in pseudonyms}) < len(pseudonyms):
+        if len({normalized(name) for name in pseudonyms}) < len(pseudonyms):
             raise ConfigError("pseudonyms contain a name twice: two people would become one")
         if taken := [name for name in pseudonyms if name in ROLES or _NUMBERED.fullmatch(name)]:
             raise ConfigError(f"pseudonyms contain {taken[0]!r}, which others may be named: choose another name")
@@ -82,7 +83,7 @@ class Redactor:
         """Returns the pseudonym of a speaker: the same for the same name, in any case and spacing."""
         if name in ROLES:
             return name
-        person = _person(name)
+        person = normalized(name)
         if person not in self._assigned:
             if self._unused:
                 self._assigned[person] = self._unused.pop()
@@ -107,7 +108,7 @@ class Redactor:
         pattern, pseudonyms = mentions
 
         def rename(match: re.Match[str]) -> str:
-            person = _person(match[0])
+            person = normalized(match[0])
             if person not in pseudonyms or (_ALSO_A_WORD.fullmatch(person) and match[0].islower()):
                 return match[0]
             self.counts["name"] += 1
@@ -122,21 +123,19 @@ class Redactor:
         for name, pseudonym in full.items():
             spellings.setdefault(name.split()[0].strip(".,;:!?()\"'"), pseudonym)
         spellings |= full
-        spellings = {name: pseudonym for name, pseudonym in spellings.items() if _is_distinctive(_person(name))}
+        spellings = {name: pseudonym for name, pseudonym in spellings.items() if _is_distinctive(normalized(name))}
         if not spellings:
             return None
         variants = {form for name in spellings for form in _spelled(name)}
         longest_first = sorted(variants, key=lambda name: (-len(name), name))
         masks = "|".join(rule.name for rule in RULES)
         pattern = "|".join([rf"\[(?:{masks})\]", *map(_mention, longest_first)])
-        return re.compile(pattern, re.IGNORECASE), {_person(name): pseudonym for name, pseudonym in spellings.items()}
+        return re.compile(pattern, re.IGNORECASE), {
+            normalized(name): pseudonym for name, pseudonym in spellings.items()
+        }
 
 
 _Mentions: TypeAlias = tuple[re.Pattern[str], dict[str, str]]
-
-
-def _person(name: str) -> str:
-    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
 
 
 # Generic names of speakers in exports: replacing these words would damage the text.

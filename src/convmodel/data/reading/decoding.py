@@ -138,12 +138,7 @@ def locating_json_errors(path: Path) -> Iterator[None]:
 
 
 def json_reason(error: ValueError | RecursionError) -> str:
-    """Explains why JSON cannot be read, and what to do, where the parser's own message does not.
-
-    Example:
-        >>> json_reason(RecursionError())
-        'nested too deeply to be a conversation'
-    """
+    """Explains why JSON cannot be read, and what to do, where the parser's own message does not."""
     if isinstance(error, RecursionError):
         return "nested too deeply to be a conversation"
     if "int_max_str_digits" in str(error):

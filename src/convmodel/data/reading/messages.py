@@ -1,14 +1,16 @@
 """Lists of messages to conversations, whatever their keys are called.
 
-Owns: the accepted names of a message's keys, roles and weights. Does not know which values hold messages (`shapes.py`).
+Owns: the accepted names of a message's keys, roles and weights, and the forms of a time. Does not know which values hold
+messages (`shapes.py`).
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 from convmodel.conversation import Conversation
-from convmodel.data.reading.times import read_time
 from convmodel.errors import ConversationError
 
 ROLES = dict.fromkeys(("assistant", "gpt", "chatgpt", "bot", "model"), "assistant")
@@ -20,6 +22,7 @@ _TEXT = ("content", "value", "text", "message", "body", "utterance")
 _TIME = ("timestamp", "time", "date", "created_at")
 _WEIGHT = ("weight", "train", "training")  # OpenAI's fine-tuning has the first, Axolotl the others
 _CELLS = {"": None, "true": True, "false": False}  # in tables of text
+_SINCE_1970 = re.compile(r"\d{9,10}(\.\d+)?|\d{12,13}")
 
 
 def first_key(value: Mapping[str, Any], keys: Sequence[str]) -> str | None:
@@ -114,3 +117,26 @@ def _joined(parts: Sequence[Mapping[str, Any]], number: int) -> dict[str, Any]:
             "give them the same weight"
         )
     return {**parts[0], "content": "\n".join(part["content"] for part in parts)}
+
+
+def read_time(value: Any) -> datetime | None:
+    """Reads a time: ISO 8601, or (milli)seconds since 1970, as text too; UTC without a zone. None for anything else.
+
+    Example:
+        >>> read_time("2018-05-02T19:38:15Z")
+        datetime.datetime(2018, 5, 2, 19, 38, 15)
+    """
+    try:
+        if isinstance(value, str) and _SINCE_1970.fullmatch(value.strip()):
+            value = float(value)
+        if isinstance(value, datetime):
+            time = value
+        elif isinstance(value, str):
+            time = datetime.fromisoformat(value.strip())
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            time = datetime.fromtimestamp(value / 1000 if abs(value) > 1e11 else value, UTC)
+        else:
+            return None
+        return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
+    except (ValueError, OverflowError, OSError):
+        return None

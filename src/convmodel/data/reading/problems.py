@@ -20,15 +20,7 @@ LONGEST = 2000
 class Problems:
     """Collects what is wrong with the data, or raises the first problem.
 
-    Attributes:
-        count: Number of rows that were left out.
-        messages: What was wrong with the first of them.
-
-    Example:
-        >>> problems = Problems("skip")
-        >>> problems.add("chat.txt:3: no speaker")
-        >>> problems.count
-        1
+    `count` is the number of rows that were left out, and `messages` what was wrong with the first of them.
     """
 
     def __init__(self, on_error: OnError = "fail") -> None:

@@ -24,21 +24,16 @@ from convmodel.errors import ConversationError, MissingExtraError
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One piece of data, not yet interpreted.
+    """One piece of data, not yet interpreted: a JSON value, a row of a table by column, or a Python object.
 
-    Attributes:
-        place: Its place, for messages: `file:line`, `file: row 3`, `conversation 3`; empty if the error contains it.
-        value: A JSON value, a row of a table by column, or a Python object.
-        name: Its name in the data, if that is outside the value.
-        error: Why it cannot be read; then there is no value.
-        file: The file of a folder that it is from: rows of two files never belong to one conversation.
+    The place is `file:line`, `file: row 3` or `conversation 3`, and empty if the error contains it.
     """
 
     place: str
     value: Any = None
-    name: str | None = None
-    error: str | None = None
-    file: str = ""
+    name: str | None = None  # in the data, if that is outside the value
+    error: str | None = None  # why it cannot be read; then there is no value
+    file: str = ""  # of a folder: rows of two files never belong to one conversation
 
 
 DATA_SUFFIXES = frozenset({".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".yml", ".yaml"})
@@ -162,12 +157,6 @@ def _without_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _DECODER = json.JSONDecoder(object_pairs_hook=_without_repeated_keys)
 
 
-def _end_of_value(text: str, start: int) -> int:
-    """Returns where a JSON value ends that `_DECODER` refuses: one with a repeated key, or a very long number."""
-    # Python refuses to convert thousands of digits to an integer; the value is discarded, so any conversion will do.
-    return json.JSONDecoder(parse_int=len).raw_decode(text, start)[1]
-
-
 def _json_items(path: Path) -> Iterator[Row]:
     """Reads one JSON value: a list of conversations, one conversation, or conversations by name."""
     text = read_text(path)
@@ -214,8 +203,8 @@ def _items(path: Path, text: str, position: int) -> Iterator[Row]:
             value, position = _DECODER.raw_decode(text, position)
         except json.JSONDecodeError:
             raise
-        except ValueError as error:
-            position = _end_of_value(text, position)
+        except ValueError as error:  # a repeated key, or thousands of digits, which Python does not convert to an int
+            position = json.JSONDecoder(parse_int=len).raw_decode(text, position)[1]
             yield Row(f"{path}:{line}", error=json_reason(error))
         except RecursionError as error:
             raise ConversationError(f"{path}:{line}: {json_reason(error)}") from error
@@ -302,7 +291,11 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
 
 
 def _hub_rows(name: str) -> Iterator[Row]:
-    datasets = _datasets()
+    try:
+        import datasets
+    except ImportError as error:
+        raise MissingExtraError("reading from the Hub needs datasets: pip install 'convmodel[train]'") from error
+    datasets.disable_progress_bars()
     dataset, _, split = name.partition(":")
     try:
         rows = datasets.load_dataset(dataset, split=split or "train", streaming=True)
@@ -312,12 +305,3 @@ def _hub_rows(name: str) -> Iterator[Row]:
         raise ConversationError(
             f"there is no file {name}, and no such data set could be loaded from the Hub: {error}"
         ) from error
-
-
-def _datasets() -> Any:
-    try:
-        import datasets
-    except ImportError as error:
-        raise MissingExtraError("reading from the Hub needs datasets: pip install 'convmodel[train]'") from error
-    datasets.disable_progress_bars()
-    return datasets

@@ -11,8 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from convmodel.conversation import DEFAULT_SPEAKERS, Conversation
-from convmodel.data.reading.messages import conversation_of_messages, first_key, has_message
-from convmodel.data.reading.times import read_time
+from convmodel.data.reading.messages import conversation_of_messages, first_key, has_message, read_time
 from convmodel.errors import ConversationError
 
 AUTO = "auto"
@@ -41,18 +40,13 @@ _TESTS: dict[str, Callable[[Mapping[str, Any]], bool]] = {
     "personachat": lambda value: "personality" in value and ("history" in value or "utterances" in value),
     "sharegpt": lambda value: "conversations" in value,
     "conversation": lambda value: any(isinstance(value.get(key), list | tuple) for key in _LISTS),
-    "pairs": lambda value: any(asked in value and answered in value for asked, answered in _PAIRS),
+    "pairs": lambda value: any(prompt in value and response in value for prompt, response in _PAIRS),
     "rows": lambda value: group_key(value) is not None and has_message(value),
 }
 
 
 def shape_of(value: Any, wanted: str = AUTO) -> str | None:
-    """Returns the shape of a value, the requested one if several fit; None if none does.
-
-    Example:
-        >>> shape_of({"conversations": [{"from": "human", "value": "Hi"}]})
-        'sharegpt'
-    """
+    """Returns the shape of a value, the requested one if several fit; None if none does."""
     return _recognised(value, wanted)[0]
 
 
@@ -64,9 +58,8 @@ def _recognised(value: Any, wanted: str) -> tuple[str | None, Any]:
     # In a table every row has all columns; those without a value mean nothing.
     for part in ({key: item for key, item in value.items() if item is not None}, value):
         shapes = [name for name, test in _TESTS.items() if test(part)]
-        if (
-            "turns" in part and "turns" not in shapes
-        ):  # other data has a number of turns there; on its own it is a mistake
+        # Other data has a number of turns there; on its own it is a mistake.
+        if "turns" in part and "turns" not in shapes:
             shapes.append("turns")
         if shapes:
             return (wanted if wanted in shapes else shapes[0]), part
@@ -106,13 +99,10 @@ def conversations_of(value: Any, shape: str = AUTO) -> list[Conversation]:
         return [_of_list(value)]
     if recognised == "rows":
         return [conversation_of_rows([value])]
-    items = value.get("conversations")
-    if (
-        recognised == "sharegpt"
-        and isinstance(items, list | tuple)
-        and all(isinstance(item, list | tuple) for item in items)
-    ):
-        return [_of_list(item) for item in items]  # in ShareGPT the messages of one conversation, in ChatterBot several
+    items = value.get("conversations") if recognised == "sharegpt" else None
+    # In ShareGPT these are the messages of one conversation, in ChatterBot several conversations.
+    if isinstance(items, list | tuple) and all(isinstance(item, list | tuple) for item in items):
+        return [_of_list(item) for item in items]
     conversation = {
         "turns": _of_turns,
         "messages": _of_messages,

@@ -12,15 +12,9 @@ import yaml
 from convmodel.data.reading.decoding import read_text
 from convmodel.errors import ConversationError
 
-LISTS = ("conversations",)
-"""Keys that may hold a file's conversations."""
-
 
 def yaml_items(path: Path) -> list[tuple[int, Any]]:
-    """Reads the conversations of a file: its list, the list under a key of `LISTS`, or else the file as one.
-
-    Returns:
-        The line of each, and its value made of strings, lists and dictionaries.
+    """Reads the conversations of a file, each with its line: its list, its `conversations`, or the file as one.
 
     Raises:
         ConversationError: If it is not YAML; the message names line and column.
@@ -56,7 +50,7 @@ def _items_of(node: yaml.Node | None) -> list[yaml.Node]:
         return []
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
-            if key.value in LISTS and isinstance(value, yaml.SequenceNode):
+            if key.value == "conversations" and isinstance(value, yaml.SequenceNode):
                 return list(value.value)
     if isinstance(node, yaml.SequenceNode) and not all(isinstance(item, yaml.ScalarNode) for item in node.value):
         return list(node.value)

@@ -16,14 +16,9 @@ from convmodel.layout.sequence import IGNORED, Window
 def pad(
     windows: Sequence[Window], pad_id: int, *, use_token_types: bool, side: str = "right", multiple: int = 1
 ) -> dict[str, torch.Tensor]:
-    """Pads windows to the length of the longest.
+    """Pads at least one window to the length of the longest, rounded up to a multiple of `multiple`.
 
-    Args:
-        windows: At least one; lengths may differ.
-        pad_id: Fills `input_ids`; it is masked, and its label is `IGNORED`.
-        use_token_types: Whether the batch carries `token_type_ids`.
-        side: `right` or `left`; padding on the left adds `position_ids`, since models would count the padding.
-        multiple: The padded length is rounded up to a multiple of this.
+    Padding is masked, and its label is `IGNORED`. On the left it needs `position_ids`, since models would count it.
 
     Returns:
         Tensors of shape (batch, seq), dtype int64: `input_ids`, `attention_mask`, `labels`, and optionally
@@ -65,15 +60,8 @@ def pack(
     Positions restart in each window, and there is no attention mask: that is how transformers recognises windows that
     must not attend to each other. A window's first token is never a target, so none is predicted from another window.
 
-    Args:
-        rows: At least one row of at least one window.
-        pad_id: Fills `input_ids` at the end; its label is `IGNORED`.
-        use_token_types: Whether the batch carries `token_type_ids`.
-        multiple: The padded length is rounded up to a multiple of this.
-
     Returns:
-        Tensors of shape (rows, seq), dtype int64: `input_ids`, `position_ids`, `labels`, maybe `token_type_ids`;
-        and `weights`, float32, if a window has any: 0 where there is no target.
+        As `pad`, of shape (rows, seq), with `position_ids` in place of `attention_mask`.
 
     Example:
         >>> pack([[Window([5, 7], [0, 0], [-100, 7]), Window([5], [0], [-100])]], 0, use_token_types=False)

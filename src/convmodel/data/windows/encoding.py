@@ -27,7 +27,6 @@ class EncodingSummary:
     """Counts of what was encoded and what was left out.
 
     Attributes:
-        conversations: Number of conversations.
         unsupervised: Conversations without a supervised turn, and so without a window.
         skipped: Rows or conversations that were invalid and left out.
         cut: Tokens left out of turns longer than a window.
@@ -79,16 +78,10 @@ class EncodingSummary:
 
 @dataclass(frozen=True, slots=True)
 class WindowSet:
-    """Encoded conversations and their summary.
-
-    Attributes:
-        windows: The training sequences, in the order of their conversations; in memory, or read from disk one by one.
-        lengths: The length of each window, in tokens.
-        summary: Counts over the conversations.
-    """
+    """Encoded conversations, in memory or read from disk one by one, and their summary."""
 
     windows: Sequence[Window]
-    lengths: npt.NDArray[np.int32]
+    lengths: npt.NDArray[np.int32]  # of each window, in tokens
     summary: EncodingSummary
 
     @property

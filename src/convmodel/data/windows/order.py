@@ -29,17 +29,10 @@ _SPARE = 500  # one more row per so many: packings of other epochs differ by a r
 
 
 def grouped_order(lengths: Lengths, group: int, *, seed: int, epoch: int) -> npt.NDArray[np.int64]:
-    """Shuffles windows, then sorts within groups of many batches, so that a batch holds windows of similar length.
+    """Shuffles windows, then sorts within groups of many batches, so that a step's windows have similar lengths.
 
-    Args:
-        lengths: The windows' lengths, in tokens.
-        group: Windows per step; lengths vary between steps and hardly within one.
-        seed: The run's seed.
-        epoch: Counted from 0.
-
-    Returns:
-        Each window's index, once. Groups of batches go from long to short windows, and the longest of all comes first,
-        so that a run that does not fit in memory fails at once.
+    `group` is the number of windows per step. Groups of batches go from long to short windows, and the longest of all
+    comes first, so that a run that does not fit in memory fails at once.
 
     Example:
         >>> sorted(grouped_order(np.array([3, 1, 2], np.int32), 2, seed=0, epoch=0).tolist())
@@ -59,15 +52,10 @@ def grouped_order(lengths: Lengths, group: int, *, seed: int, epoch: int) -> npt
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Rows of windows, as two arrays: a million tuples would take more memory than the windows.
+    """Rows of windows, as two arrays: a million tuples would take more memory than the windows."""
 
-    Attributes:
-        indices: The windows' indices, row after row.
-        ends: Where each row ends among them.
-    """
-
-    indices: Lengths
-    ends: Lengths
+    indices: Lengths  # of windows, row after row
+    ends: Lengths  # where each row ends among them
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -79,12 +67,7 @@ class Rows:
             start = end
 
     def split(self, count: int) -> "Rows":
-        """Returns the same windows in at least `count` rows, by splitting the first rows.
-
-        Example:
-            >>> list(Rows(np.array([7, 8, 9], np.int32), np.array([2, 3], np.int32)).split(3))
-            [(7,), (8,), (9,)]
-        """
+        """Returns the same windows in at least `count` rows, by splitting the first rows."""
         missing = count - len(self)
         if missing <= 0:
             return self
@@ -95,16 +78,7 @@ class Rows:
 
     def shuffled(self, random: np.random.Generator) -> "Rows":
         """Returns the rows in random order."""
-        return self.reordered(random.permutation(np.arange(len(self), dtype=np.int32)))
-
-    def reordered(self, order: Lengths) -> "Rows":
-        """Returns the rows in another order.
-
-        Example:
-            >>> rows = Rows(np.array([7, 8, 9], np.int32), np.array([2, 3], np.int32))
-            >>> list(rows), list(rows.reordered(np.array([1, 0], np.int32)))
-            ([(7, 8), (9,)], [(9,), (7, 8)])
-        """
+        order = random.permutation(np.arange(len(self), dtype=np.int32))
         sizes = np.diff(self.ends, prepend=np.int32(0))
         new_row = np.repeat(np.argsort(order), sizes)  # of each window
         return Rows(self.indices[np.argsort(new_row, kind="stable")], np.cumsum(sizes[order], dtype=np.int32))
@@ -117,15 +91,6 @@ def packed_order(lengths: Lengths, max_length: int, *, seed: int, epoch: int) ->
     (best-fit decreasing; Johnson et al. 1974, "Worst-case performance bounds for simple one-dimensional packing
     algorithms").
 
-    Args:
-        lengths: The windows' lengths, in tokens.
-        max_length: The length of a row.
-        seed: The run's seed.
-        epoch: Counted from 0.
-
-    Returns:
-        Rows of windows' indices; each window is in exactly one row.
-
     Raises:
         ConfigError: If a window is longer than a row.
 
@@ -137,7 +102,8 @@ def packed_order(lengths: Lengths, max_length: int, *, seed: int, epoch: int) ->
         raise ConfigError(f"a window of {int(lengths.max())} tokens does not fit in a row of {max_length}")
     random = np.random.default_rng([seed, epoch])
     order = random.permutation(np.arange(len(lengths), dtype=np.int32))
-    waiting = map(int, sort_keys(lengths[order], order))
+    # Keys sort by length, then by index: plain integers compare faster than tuples.
+    waiting = map(int, (lengths[order].astype(np.int64) << _INDEX_BITS) | order)
     buffer: list[int] = []  # sorted
     packed, ends = array("q"), array("i")
     while True:
@@ -151,35 +117,25 @@ def packed_order(lengths: Lengths, max_length: int, *, seed: int, epoch: int) ->
             packed.append(key)
             room -= key >> _INDEX_BITS
         ends.append(len(packed))
-    return Rows(key_indices(np.asarray(packed)), np.asarray(ends)).shuffled(random)
+    indices = (np.asarray(packed) & ((1 << _INDEX_BITS) - 1)).astype(np.int32)
+    return Rows(indices, np.asarray(ends)).shuffled(random)
 
 
-def sort_keys(lengths: Lengths, indices: Lengths) -> npt.NDArray[np.int64]:
-    """Returns numbers that sort by length, then by index: plain integers compare faster than tuples.
+class _EpochSampler:
+    """A sampler with another order in each epoch."""
 
-    Example:
-        >>> keys = sort_keys(np.array([6, 4, 6], np.int32), np.array([0, 1, 2], np.int32))
-        >>> key_indices(np.sort(keys)).tolist()
-        [1, 0, 2]
-    """
-    return (lengths.astype(np.int64) << _INDEX_BITS) | indices
-
-
-def key_indices(keys: npt.NDArray[np.int64]) -> Lengths:
-    """Returns the indices in some sort keys."""
-    return (keys & ((1 << _INDEX_BITS) - 1)).astype(np.int32)
-
-
-class GroupedSampler(torch.utils.data.Sampler[int]):
-    """Windows in `grouped_order`, another one each epoch."""
-
-    def __init__(self, lengths: Lengths, group: int, seed: int) -> None:
-        self._lengths, self._group, self._seed = lengths, group, seed
-        self._epoch = 0
+    _epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Sets the epoch of the next iteration."""
         self._epoch = epoch
+
+
+class GroupedSampler(_EpochSampler, torch.utils.data.Sampler[int]):
+    """Windows in `grouped_order`, another one each epoch."""
+
+    def __init__(self, lengths: Lengths, group: int, seed: int) -> None:
+        self._lengths, self._group, self._seed = lengths, group, seed
 
     def __len__(self) -> int:
         return len(self._lengths)
@@ -188,18 +144,13 @@ class GroupedSampler(torch.utils.data.Sampler[int]):
         yield from grouped_order(self._lengths, self._group, seed=self._seed, epoch=self._epoch).tolist()
 
 
-class PackedSampler(torch.utils.data.Sampler[tuple[int, ...]]):
+class PackedSampler(_EpochSampler, torch.utils.data.Sampler[tuple[int, ...]]):
     """Rows in `packed_order`, another one each epoch, and equally many: `Trainer` counts its steps in advance."""
 
     def __init__(self, lengths: Lengths, max_length: int, seed: int) -> None:
         self._lengths, self._max_length, self._seed = lengths, max_length, seed
-        self._epoch = 0
         self._first = self._packed(0)
         self._rows = min(len(self._first) + len(self._first) // _SPARE, len(lengths))
-
-    def set_epoch(self, epoch: int) -> None:
-        """Sets the epoch of the next iteration."""
-        self._epoch = epoch
 
     def __len__(self) -> int:
         return self._rows
@@ -216,11 +167,7 @@ class PackedSampler(torch.utils.data.Sampler[tuple[int, ...]]):
 
 @dataclass(frozen=True, slots=True)
 class Blank:
-    """A row without targets, for a process that runs out of rows before the others do.
-
-    Attributes:
-        row: The index of a window, or the indices of a packed row.
-    """
+    """A row without targets (a window, or the windows of a packed row), for a process that runs out of rows first."""
 
     row: int | tuple[int, ...]
 

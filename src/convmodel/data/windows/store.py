@@ -63,19 +63,12 @@ _IDLE_LINES = re.compile(rb'^[ \t]*(?:#.*|r?"""(?>[\s\S]*?"""))?[ \t]*\n', re.MU
 
 
 class StoredWindows(Sequence[Window]):
-    """Windows in an Arrow file, read on access.
+    """Windows in an Arrow file, read on access; `datasets.Dataset.from_file` reads it too.
 
-    Attributes:
-        lengths: The length of each, in tokens.
+    The folder of a temporary file is deleted when the windows are no longer used. `lengths` are in tokens.
     """
 
     def __init__(self, path: Path, *, temporary: bool = False) -> None:
-        """Opens a file.
-
-        Args:
-            path: The file; `datasets.Dataset.from_file` reads it too.
-            temporary: Whether to delete its folder when the windows are no longer used.
-        """
         pa = _pyarrow()
         if temporary:
             weakref.finalize(self, shutil.rmtree, path.parent, ignore_errors=True)
@@ -89,7 +82,6 @@ class StoredWindows(Sequence[Window]):
         self._release()
 
     def __len__(self) -> int:
-        """Returns the number of windows."""
         return len(self.lengths)
 
     @overload
@@ -97,7 +89,6 @@ class StoredWindows(Sequence[Window]):
     @overload
     def __getitem__(self, index: slice) -> list[Window]: ...
     def __getitem__(self, index: int | slice) -> Window | list[Window]:
-        """Reads one window, or a slice of them."""
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         if not -len(self) <= index < len(self):

@@ -33,12 +33,7 @@ _work: Callable[[Any], Any] | None = None
 def in_processes(work: Callable[[T], R], items: Iterable[T], processes: int | None = None) -> Iterator[R]:
     """Applies a function to each item and yields the results in order; in several processes if there are many items.
 
-    Only a bounded number of items is in progress, so memory does not grow with their number.
-
-    Args:
-        work: The function; items and results are sent between processes.
-        items: The items.
-        processes: Number of processes; by default one per core.
+    There is one process per core by default. A bounded number of items is in progress, so memory does not grow.
     """
     remaining = iter(items)
     for item in islice(remaining, IN_THIS_PROCESS):
