@@ -107,14 +107,14 @@ def measure_turns(
     while chunk := list(islice(numbered, CHUNK)):
         jobs: list[_Job] = []
         for number, conversation in chunk:
-            encoded = encode_chunk(
+            encoded, chunk_summary = encode_chunk(
                 (number, [conversation]), tokenizer=tokenizer, max_length=max_length, loss_on=loss_on, on_error=on_error
             )
-            summary.add(encoded.summary)
-            joined = conversation if tokenizer.layout.use_token_types or not encoded.windows else conversation.joined()
+            summary.add(chunk_summary)
+            joined = conversation if tokenizer.layout.use_token_types or not encoded else conversation.joined()
             statistics.append(ConversationStatistics(joined))
             supervised = supervised_turns(joined, loss_on)
-            jobs += _jobs(statistics[-1], encoded.windows, supervised, tokenizer.sep_token_id)
+            jobs += _jobs(statistics[-1], encoded, supervised, tokenizer.sep_token_id)
         _measure(hf_model, tokenizer, jobs, head, batch_size)
         windows += len(jobs)
     require_windows(summary, loss_on)

@@ -58,14 +58,6 @@ class Cleaner:
 
     `people` are names to mask in every conversation, even if these people do not speak in it. `rows_in` counts the
     conversations read, and `dropped` those left out, by reason.
-
-    Example:
-        >>> cleaner = Cleaner(CleaningRules(near_duplicates=None))
-        >>> kept = cleaner.clean([Conversation(["Hi"]), Conversation(["Hi", "Yes"]), Conversation(["hi", "yes"])])
-        >>> [conversation.turns for conversation in kept]
-        [('Hi', 'Yes')]
-        >>> dict(cleaner.dropped)
-        {'fewer than 2 turns': 1, 'exact duplicate': 1}
     """
 
     def __init__(self, rules: CleaningRules | None = None, *, people: Iterable[str] = ()) -> None:

@@ -92,12 +92,6 @@ class Duplicates:
     Raises:
         ConfigError: If `near` is out of range.
         MissingExtraError: If datasketch is not installed, and `near` is not None.
-
-    Example:
-        >>> duplicates = Duplicates(near=None)
-        >>> duplicates.add(Conversation(["Hi", "Hello"], id="first"))
-        >>> [match.id for match in duplicates.matches(Conversation(["hi", "HELLO"]))]
-        ['first']
     """
 
     def __init__(self, near: float | None = NEAR) -> None:

@@ -116,12 +116,7 @@ def split(
 def check_leakage(
     train: Sequence[Conversation], others: Mapping[str, Sequence[Conversation]], near: float | None = NEAR
 ) -> list[Leak]:
-    """Returns the conversations of the other parts that duplicate one of train, exactly or nearly.
-
-    Example:
-        >>> check_leakage([Conversation(["Hi", "Hello"])], {"test": [Conversation(["hi", "hello"])]}, near=None)
-        [Leak(part='test', id='conversation 1', train_id='conversation 1', similarity=1.0)]
-    """
+    """Returns the conversations of the other parts that duplicate one of train, exactly or nearly."""
     index = Duplicates(near)
     for conversation in train:
         index.add(conversation)

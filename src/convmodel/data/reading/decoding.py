@@ -122,11 +122,7 @@ def read_json(path: Path) -> Any:
 
 @contextmanager
 def locating_json_errors(path: Path) -> Iterator[None]:
-    """Turns the errors of parsing a file's JSON into ours, with the place.
-
-    Raises:
-        ConversationError: If the block raises what a JSON parser raises.
-    """
+    """Turns the errors of parsing a file's JSON into `ConversationError`, with the place."""
     try:
         yield
     except json.JSONDecodeError as error:

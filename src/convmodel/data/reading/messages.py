@@ -1,7 +1,7 @@
 """Lists of messages to conversations, whatever their keys are called.
 
-Owns: the accepted names of a message's keys, roles and weights, and the forms of a time. Does not know which values hold
-messages (`shapes.py`).
+Owns: the accepted names of a message's keys, roles and weights, and the forms of a time. Does not know which values
+hold messages (`shapes.py`).
 """
 
 import re
@@ -44,11 +44,6 @@ def conversation_of_messages(messages: Sequence[Any]) -> Conversation:
 
     Raises:
         ConversationError: If they do not form a conversation.
-
-    Example:
-        >>> messages = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Go away", "weight": 0}]
-        >>> conversation_of_messages(messages).weights
-        (1.0, 0.0)
     """
     plain: list[dict[str, Any]] = []
     for number, message in enumerate(messages, 1):

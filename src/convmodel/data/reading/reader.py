@@ -62,12 +62,8 @@ class ConversationReader:
         if not isinstance(source, str | os.PathLike) and (
             not isinstance(source, Iterable) or isinstance(source, Mapping | Conversation)
         ):
-            fix = (
-                f": choose one of its splits: {', '.join(source)}"
-                if type(source).__name__.endswith("DatasetDict")
-                else ""
-            )
             kind = type(source).__name__
+            fix = f": choose one of its splits: {', '.join(source)}" if kind.endswith("DatasetDict") else ""
             raise ConversationError(f"conversations are a file or a list of conversations, not {kind}{fix}")
         self.source = source
         self._shape = shape
@@ -90,24 +86,17 @@ class ConversationReader:
                 with the place.
         """
         self.problems = Problems(self.problems.on_error)
-        self.rows, self.conversations, self.shapes, self.complete = 0, 0, Counter(), False
-        for rows, result in self._read():
+        for rows, result in self._results():
             if isinstance(result, Conversation):
-                self.conversations += 1
                 yield result
             else:
                 self.problems.add(str(result), rows=rows)
-        self.complete = True
         if not self.conversations:
             raise ConversationError(self._nothing())
 
     def with_errors(self) -> Iterator[Conversation | ConversationError]:
         """Reads from the start and yields the error in place of a malformed conversation."""
-        self.rows, self.conversations, self.shapes, self.complete = 0, 0, Counter(), False
-        for _, result in self._read():
-            self.conversations += isinstance(result, Conversation)
-            yield result
-        self.complete = True
+        yield from (result for _, result in self._results())
 
     def describe(self) -> str:
         """Describes the last iteration in one line."""
@@ -134,8 +123,15 @@ class ConversationReader:
                 raise ConversationError(f"{file} cannot be read: {error.strerror or error}") from error
         return digest.hexdigest()
 
+    def _results(self) -> Iterator[tuple[int, Conversation | ConversationError]]:
+        """Yields conversations, and errors with the number of rows that they leave out; counts both."""
+        self.rows, self.conversations, self.shapes, self.complete = 0, 0, Counter(), False
+        for rows, result in self._read():
+            self.conversations += isinstance(result, Conversation)
+            yield rows, result
+        self.complete = True
+
     def _read(self) -> Iterator[tuple[int, Conversation | ConversationError]]:
-        """Yields conversations, and errors with the number of rows that they leave out."""
         seen: set[tuple[str, ...]] = set()
         for group, rows in groupby(self._rows(), key=self._group):
             if group is None:
@@ -173,11 +169,9 @@ class ConversationReader:
         conversations = [_checked(one) for one in conversations_of(row.value, self._shape)]
         self._count(row, 1)
         place = row.place.encode(errors="backslashreplace").decode()  # the name of a file may not be Unicode
-        names = (
-            [place if row.name is None else row.name]
-            if len(conversations) == 1
-            else [f"{place}#{number}" for number in range(1, len(conversations) + 1)]
-        )
+        names = [f"{place}#{number}" for number in range(1, len(conversations) + 1)]
+        if len(conversations) == 1:
+            names = [place if row.name is None else row.name]
         return [
             conversation if conversation.id is not None or not self._named else replace(conversation, id=name)
             for name, conversation in zip(names, conversations, strict=True)

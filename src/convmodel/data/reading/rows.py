@@ -168,12 +168,9 @@ def _json_items(path: Path) -> Iterator[Row]:
             yield from [Row(f"{path}:1", [item.value for item in items])] if items and one else items
             return
         value = _DECODER.decode(text) if text.strip() else []
-    if (
-        isinstance(value, Mapping)
-        and shape_of(value) is None
-        and all(isinstance(item, Mapping | list) for item in value.values())
-    ):
-        for name, item in value.items():
+    named = value if isinstance(value, Mapping) and shape_of(value) is None else {}
+    if named and all(isinstance(item, Mapping | list) for item in named.values()):
+        for name, item in named.items():
             yield from _by_name(f"{path}: {name}", name, item)
     elif value != []:
         yield Row(f"{path}:1", value)

@@ -81,10 +81,6 @@ def conversations_of(value: Any, shape: str = AUTO) -> list[Conversation]:
 
     Raises:
         ConversationError: If the value does not have the shape, or its conversation is invalid.
-
-    Example:
-        >>> conversations_of({"prompt": "Hi", "response": "Hello"})[0].turns
-        ('Hi', 'Hello')
     """
     recognised, value = _recognised(value, shape)
     if recognised is None:
@@ -121,11 +117,6 @@ def conversation_of_rows(rows: Sequence[Mapping[str, Any]]) -> Conversation:
 
     Raises:
         ConversationError: If they do not form one.
-
-    Example:
-        >>> rows = [{"conv_id": 7, "speaker": "Ann", "text": "Hi"}, {"conv_id": 7, "speaker": "Bob", "text": "Hello"}]
-        >>> conversation_of_rows(rows).turn_speakers
-        ('Ann', 'Bob')
     """
     last = rows[-1]
     key = group_key(last)

@@ -12,12 +12,7 @@ from convmodel.files.json_lines import write_line
 
 
 def to_record(conversation: Conversation) -> dict[str, Any]:
-    """Returns a conversation as a JSON object, which `read_conversations` reads back unchanged.
-
-    Example:
-        >>> to_record(Conversation(["Hi", "Hello"], id="talk-7"))
-        {'id': 'talk-7', 'turns': ['Hi', 'Hello'], 'speakers': ['user', 'assistant']}
-    """
+    """Returns a conversation as a JSON object, which `read_conversations` reads back unchanged."""
     record: dict[str, Any] = {} if conversation.id is None else {"id": conversation.id}
     record |= {"turns": list(conversation.turns), "speakers": list(conversation.turn_speakers)}
     if conversation.pinned:

@@ -62,10 +62,6 @@ def pack(
 
     Returns:
         As `pad`, of shape (rows, seq), with `position_ids` in place of `attention_mask`.
-
-    Example:
-        >>> pack([[Window([5, 7], [0, 0], [-100, 7]), Window([5], [0], [-100])]], 0, use_token_types=False)
-        {'input_ids': tensor([[5, 7, 5]]), 'labels': tensor([[-100,    7, -100]]), 'position_ids': tensor([[0, 1, 0]])}
     """
     joined = [
         Window(

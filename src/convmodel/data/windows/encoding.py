@@ -90,14 +90,6 @@ class WindowSet:
         return self.summary.tokens
 
 
-@dataclass(frozen=True, slots=True)
-class EncodedChunk:
-    """The windows of some consecutive conversations and their summary."""
-
-    windows: list[Window]
-    summary: EncodingSummary
-
-
 def encode_windows(
     conversations: Iterable[Conversation],
     tokenizer: ConversationTokenizer,
@@ -115,9 +107,9 @@ def encode_windows(
     windows: list[Window] = []
     summary = EncodingSummary()
     encode = partial(encode_chunk, tokenizer=tokenizer, max_length=max_length, loss_on=loss_on, on_error=on_error)
-    for chunk in map(encode, chunks(conversations)):
-        windows += chunk.windows
-        summary.add(chunk.summary)
+    for chunk, chunk_summary in map(encode, chunks(conversations)):
+        windows += chunk
+        summary.add(chunk_summary)
     require_windows(summary, loss_on)
     return WindowSet(windows, np.array([len(window.input_ids) for window in windows], np.int32), summary)
 
@@ -134,6 +126,8 @@ def require_windows(summary: EncodingSummary, loss_on: LossOn) -> None:
             f"none of {summary.conversations} conversations has a turn that loss_on={loss_on!r} supervises{skipped}"
         )
 
+
+EncodedChunk = tuple[list[Window], EncodingSummary]
 
 Numbered = tuple[int, Sequence[Conversation]]
 """Consecutive conversations, and the number of the first, counted from 1."""
@@ -159,7 +153,7 @@ def encode_chunk(
 
     Raises:
         ConversationError: If one cannot be laid out and `on_error` is `fail`; the message names it.
-        ContextTooLongError: Likewise, if its pinned turns leave no room in a window.
+        ContextTooLongError: If its pinned turns leave no room in a window and `on_error` is `fail`.
     """
     first, conversations = numbered
     options: dict[str, Any] = {"max_length": max_length, "loss_on": loss_on}
@@ -191,4 +185,4 @@ def encode_chunk(
     summary.add_problems(problems)
     for conversation in conversations:
         summary.add_speakers(conversation.speaker_names)
-    return EncodedChunk(windows, summary)
+    return windows, summary

@@ -33,10 +33,6 @@ def grouped_order(lengths: Lengths, group: int, *, seed: int, epoch: int) -> npt
 
     `group` is the number of windows per step. Groups of batches go from long to short windows, and the longest of all
     comes first, so that a run that does not fit in memory fails at once.
-
-    Example:
-        >>> sorted(grouped_order(np.array([3, 1, 2], np.int32), 2, seed=0, epoch=0).tolist())
-        [0, 1, 2]
     """
     random = np.random.default_rng([seed, epoch])
     order = random.permutation(len(lengths))
@@ -93,10 +89,6 @@ def packed_order(lengths: Lengths, max_length: int, *, seed: int, epoch: int) ->
 
     Raises:
         ConfigError: If a window is longer than a row.
-
-    Example:
-        >>> sorted(sorted(row) for row in packed_order(np.array([6, 4, 3, 7], np.int32), 10, seed=0, epoch=0))
-        [[0, 1], [2, 3]]
     """
     if len(lengths) and int(lengths.max()) > max_length:
         raise ConfigError(f"a window of {int(lengths.max())} tokens does not fit in a row of {max_length}")

@@ -258,8 +258,7 @@ def _arrow_chunk(
 ) -> tuple[Any, EncodingSummary]:
     """Encodes a chunk as columns, which are sent between processes faster than objects."""
     pa = _pyarrow()
-    chunk = encode(numbered)
-    windows = chunk.windows
+    windows, summary = encode(numbered)
     offsets = pa.array(np.cumsum([0, *(len(window.input_ids) for window in windows)]), pa.int32())
 
     def column(rows: Iterable[Sequence[int]], kind: str) -> Any:
@@ -274,7 +273,7 @@ def _arrow_chunk(
         pa.array([window.weights for window in windows], pa.list_(pa.float64())),
         pa.array([window.source for window in windows], pa.string()),
     ]
-    return pa.record_batch(columns, schema=schema), chunk.summary
+    return pa.record_batch(columns, schema=schema), summary
 
 
 def _open(folder: Path, loss_on: LossOn, *, temporary: bool = False) -> WindowSet:

@@ -42,7 +42,7 @@ def in_processes(work: Callable[[T], R], items: Iterable[T], processes: int | No
     if following is None:
         return
     remaining = chain([following], remaining)
-    count = processes or _cores()
+    count = processes or (len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1)
     if count == 1:
         yield from map(work, remaining)
         return
@@ -68,10 +68,6 @@ def _submit(pool: ProcessPoolExecutor, item: Any) -> Future[Any]:
         # Python 3.12 warns of threads beside a fork; the new process calls nothing that uses them.
         warnings.simplefilter("ignore", DeprecationWarning)
         return pool.submit(_run, item)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1
 
 
 def _start_worker(work: Callable[[Any], Any]) -> None:

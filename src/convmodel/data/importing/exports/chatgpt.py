@@ -48,7 +48,9 @@ def _chats(files: Iterator[JsonFile], problems: Problems) -> Iterator[Chat]:
             if isinstance(conversation, dict) and isinstance(conversation.get("mapping"), dict):
                 yield _chatgpt_chat(conversation, place, problems)
             elif isinstance(conversation, dict) and "chat_messages" in conversation:
-                yield _claude_chat(conversation, place, problems)
+                chat = Chat(name_or(conversation, "name", place), parted=False)
+                add_list(chat, conversation, "chat_messages", place, problems, _claude_message)
+                yield chat
             else:
                 problems.add(f"{place}: neither a mapping nor chat_messages: export it again, or skip bad data")
 
@@ -67,8 +69,9 @@ def _chatgpt_chat(conversation: dict[str, Any], place: str, problems: Problems) 
     shown = _shown(nodes, conversation.get("current_node"))
     places = {key: f"{place}: message {number}" for number, key in enumerate(nodes, 1)}
     order = dict.fromkeys([*shown, *nodes])
-    # The root of a conversation holds no message.
-    entries = [(places[key], nodes[key]) for key in order if not _is_root(nodes[key])]
+    # The root of a conversation has no message.
+    without_message = {key for key, node in nodes.items() if isinstance(node, dict) and node.get("message") is None}
+    entries = [(places[key], nodes[key]) for key in order if key not in without_message]
     is_shown = {places[key] for key in shown}
     chat = Chat(name_or(conversation, "title", place), parted=False)
     add_entries(chat, entries, problems, lambda node, at: _chatgpt_message(node, at, at in is_shown))
@@ -83,10 +86,6 @@ def _shown(nodes: dict[str, Any], last: Any) -> list[str]:
         branch[key] = None
         key = nodes[key].get("parent") if isinstance(nodes[key], dict) else None
     return list(reversed(branch))
-
-
-def _is_root(node: Any) -> bool:
-    return isinstance(node, dict) and node.get("message") is None
 
 
 def _chatgpt_message(node: Entry, place: str, is_shown: bool) -> Message | str:
@@ -123,12 +122,6 @@ def _text(content: Entry) -> str:
         elif not isinstance(part, dict):
             texts.append(checked_text(part, "a part").strip())
     return _CITATION.sub("", "\n".join(filter(None, texts))).strip()
-
-
-def _claude_chat(conversation: dict[str, Any], place: str, problems: Problems) -> Chat:
-    chat = Chat(name_or(conversation, "name", place), parted=False)
-    add_list(chat, conversation, "chat_messages", place, problems, _claude_message)
-    return chat
 
 
 def _claude_message(entry: Entry, place: str) -> Message | str:

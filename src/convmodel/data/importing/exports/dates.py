@@ -72,12 +72,7 @@ class WrittenDate:
 
 
 def clock_of(match: re.Match[str]) -> tuple[int, int, int]:
-    """Returns hour (of 24), minute and second of a match of `CLOCK`; they may still be impossible, as 25:00 is.
-
-    Example:
-        >>> clock_of(re.fullmatch(CLOCK, "9:41 p. m."))
-        (21, 41, 0)
-    """
+    """Returns hour (of 24), minute and second of a match of `CLOCK`; they may still be impossible, as 25:00 is."""
     hour, half = int(match["hour"]), (match["before"] or match["after"] or "").casefold()
     if half and hour <= 12:  # some phones write 21:41 PM
         hour = hour % 12 + (12 if half.startswith(_AFTER_NOON) else 0)

@@ -36,7 +36,7 @@ def _is_export(keys: Outline) -> bool:
 def _chats(files: Iterator[JsonFile], problems: Problems) -> Iterator[Chat]:
     """Reads the channels; files that hold parts of one channel become one chat."""
     speakers = Speakers()
-    for _, parts in groupby(files, key=_channel):
+    for _, parts in groupby(files, key=lambda file: _name_in(file, "channel", "id", str(file.path))):
         yield _chat(list(parts), problems, speakers)
 
 
@@ -44,23 +44,13 @@ EXPORT = JsonExport(_is_export, "JSON file of DiscordChatExporter: export the ch
 matches, read = EXPORT.matches, EXPORT.read
 
 
-def _channel(file: JsonFile) -> str:
-    """Returns the id of a file's channel: an export in parts has one file for each."""
-    channel = file.value.get("channel") if isinstance(file.value, dict) else None
-    return name_or(channel, "id", str(file.path))
-
-
-def _name(file: JsonFile) -> str:
-    names = (
-        [name_or(file.value.get(key), "name", "") for key in ("guild", "channel")]
-        if isinstance(file.value, dict)
-        else []
-    )
-    return " / ".join(filter(None, names)) or file.path.name
+def _name_in(file: JsonFile, key: str, name: str, default: str) -> str:
+    return name_or(file.value.get(key) if isinstance(file.value, dict) else None, name, default)
 
 
 def _chat(parts: list[JsonFile], problems: Problems, speakers: Speakers) -> Chat:
-    chat = Chat(_name(parts[0]))
+    names = [_name_in(parts[0], key, "name", "") for key in ("guild", "channel")]
+    chat = Chat(" / ".join(filter(None, names)) or parts[0].path.name)
     seen: set[str] = set()
     for _, file, value in parts:
         add_list(

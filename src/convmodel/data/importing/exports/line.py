@@ -6,17 +6,17 @@ day and month.
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 from convmodel.data.importing.exports.dates import CLOCK, DATE, WrittenDate, clock_of
 from convmodel.data.importing.exports.messages import Chat
 from convmodel.data.importing.exports.text_lines import (
+    DatedChat,
     DatedEntry,
-    add_dated,
     add_unrecognised,
     first_lines,
-    order_of_dates,
+    read_dated,
 )
 from convmodel.data.reading.decoding import read_text
 from convmodel.data.reading.problems import Problems
@@ -55,14 +55,6 @@ _NOTICE = re.compile(
 )
 
 
-@dataclass(slots=True)
-class _Part:
-    """One chat of a file, before the order of day and month is known."""
-
-    chat: Chat
-    entries: list[DatedEntry] = field(default_factory=list)
-
-
 def matches(path: Path) -> bool:
     """Tells whether a file begins as LINE's export of a chat: with its title or a day, and entries below it."""
     lines = first_lines(path)
@@ -81,25 +73,18 @@ def read(path: Path, problems: Problems) -> Iterator[Chat]:
         add_unrecognised(problems, str(path), lines, f"no message of LINE, which needs {FORMS}")
         return
     parts = [part for part in _parts(lines, path, problems) if part.entries]
-    order_and_note = order_of_dates([entry for part in parts for entry in part.entries], str(path), problems)
-    if not order_and_note:
-        return
-    order, note = order_and_note
-    for part in parts:
-        part.chat.notes.append(note)
-        add_dated(part.chat, part.entries, order, str(path), problems, _speaker_and_text)
-        yield part.chat
+    yield from read_dated(parts, str(path), problems, _speaker_and_text)
 
 
-def _parts(lines: Sequence[str], path: Path, problems: Problems) -> Iterator[_Part]:
-    part, day = _Part(Chat(path.stem)), None
+def _parts(lines: Sequence[str], path: Path, problems: Problems) -> Iterator[DatedChat]:
+    part, day = DatedChat(Chat(path.stem)), None
     for number, line in enumerate(lines, 1):
         # Concatenated exports have titles in the middle; a message that looks like a title has no `Saved on` below it.
         if (title := _TITLE.fullmatch(line)) and (
             day is None or any(map(_SAVED.fullmatch, lines[number : number + 1]))
         ):
             yield part
-            part, day = _Part(Chat(_chat_name(title["title"]))), None
+            part, day = DatedChat(Chat(_chat_name(title["title"]))), None
         elif new_day := _day(line, number):
             day = new_day
         elif (match := _ENTRY.fullmatch(line)) and day:

@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 
 from convmodel.data.importing.exports.archive import ANY_NAME, JsonExport, JsonFile, Outline
 from convmodel.data.importing.exports.json_fields import (
+    DELETED,
     Entry,
     a_string,
     add_list,
@@ -20,9 +21,6 @@ from convmodel.data.importing.exports.json_fields import (
 )
 from convmodel.data.importing.exports.messages import Chat, Message
 from convmodel.data.reading.problems import Problems
-
-DELETED = "Deleted account"
-"""The speaker where the export has no name."""
 
 _NUMBERED = re.compile(r"message_(\d+)\.json")
 _MEDIA = ("photos", "videos", "audio_files", "gifs", "files", "sticker", "share", "media")

@@ -4,12 +4,12 @@ Owns: the syntax of `result.json`.
 """
 
 from collections.abc import Iterator
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from convmodel.data.importing.exports.archive import JsonExport, JsonFile, Outline
 from convmodel.data.importing.exports.json_fields import (
+    DELETED,
     Entry,
     Speakers,
     a_string,
@@ -25,9 +25,6 @@ from convmodel.data.importing.exports.json_fields import (
 from convmodel.data.importing.exports.messages import Chat, Message
 from convmodel.data.reading.problems import Problems
 from convmodel.errors import ConversationError
-
-DELETED = "Deleted account"
-"""The speaker where the export has neither a name nor an id."""
 
 LOCAL_TIME = "the times have no zone: they are kept as written"
 
@@ -95,7 +92,8 @@ def _chat(value: Any, place: str, problems: Problems, speakers: Speakers) -> Cha
 
 
 def _message(entry: Entry, place: str, speakers: Speakers) -> Message | str:
-    time = _time(entry)
+    seconds = entry.get("date_unixtime")
+    time = iso_time(entry.get("date"), "date") if seconds is None else unix_time(seconds, "date_unixtime")
     kind = a_string(entry, "type")
     if not kind:
         raise ConversationError("there is no type")
@@ -107,12 +105,6 @@ def _message(entry: Entry, place: str, speakers: Speakers) -> Message | str:
     sender = entry.get("from_id")
     key = str(sender) if isinstance(sender, int) else a_string(entry, "from_id")  # older exports write a number
     return Message(speakers.name(key, a_string(entry, "from") or key or DELETED), text, time, place)
-
-
-def _time(entry: Entry) -> datetime:
-    if entry.get("date_unixtime") is not None:
-        return unix_time(entry["date_unixtime"], "date_unixtime")
-    return iso_time(entry.get("date"), "date")
 
 
 def _text(entry: Entry) -> str:

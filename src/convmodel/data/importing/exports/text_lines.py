@@ -3,8 +3,8 @@
 Owns: reading the start of a file without ever failing, and what all text exports share. Knows no format.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
@@ -17,7 +17,7 @@ from convmodel.errors import ConversationError
 START = 64 * 1024
 """Bytes from the start of a file by which formats are recognised."""
 
-TextReader: TypeAlias = Callable[[str], tuple[str, str] | str]
+EntryReader: TypeAlias = Callable[[str], tuple[str, str] | str]
 """Splits an entry into speaker and text, or returns why it is left out."""
 
 
@@ -30,13 +30,16 @@ class DatedEntry:
     lines: list[str]
 
 
-def start_of(path: Path) -> str:
-    r"""Reads the start of a file as text, without an incomplete last character; empty if it is unreadable or not text.
+@dataclass(slots=True)
+class DatedChat:
+    """A chat of a file, and its entries before the order of day, month and year is known."""
 
-    Example:
-        >>> start_of(Path("no such file.txt"))
-        ''
-    """
+    chat: Chat
+    entries: list[DatedEntry] = field(default_factory=list)
+
+
+def start_of(path: Path) -> str:
+    """Reads the start of a file, without an incomplete last character; empty if it is unreadable or not text."""
     if str(path) == STDIN:  # what is read here would be missing later
         return ""
     try:
@@ -61,29 +64,33 @@ def add_unrecognised(problems: Problems, file: str, lines: Sequence[str], reason
     problems.add(f"{file}:1: {reason}; it begins with {first[:80]!r}")
 
 
-def order_of_dates(entries: Sequence[DatedEntry], file: str, problems: Problems) -> tuple[str, str] | None:
-    """Finds the order of day, month and year by `date_order`; None, and a problem, if no order fits all entries."""
+def read_dated(chats: Sequence[DatedChat], file: str, problems: Problems, read_entry: EntryReader) -> Iterator[Chat]:
+    """Adds the entries of a file's chats to them, after finding the order of day, month and year in all of them.
+
+    If no order fits all entries there is no chat, and a problem; an impossible date is a problem, too.
+    """
+    entries = [entry for chat in chats for entry in chat.entries]
     try:
-        return date_order([entry.date for entry in entries], file)
+        order, note = date_order([entry.date for entry in entries], file)
     except ConversationError as error:
         problems.add(str(error), rows=len(entries))
-        return None
+        return
+    for dated in chats:
+        dated.chat.notes.append(note)
+        for entry in dated.entries:
+            _add(dated.chat, entry, order, f"{file}:{entry.line}", problems, read_entry)
+        yield dated.chat
 
 
-def add_dated(
-    chat: Chat, entries: Iterable[DatedEntry], order: str, file: str, problems: Problems, read_text: TextReader
-) -> None:
-    """Adds entries, whose order of day, month and year is known, to a chat; an impossible date is a problem."""
-    for entry in entries:
-        place = f"{file}:{entry.line}"
-        try:
-            time = entry.date.at(order)
-        except ValueError as error:
-            clock = ":".join(f"{number:02}" for number in entry.date.clock)
-            problems.add(f"{place}: there is no {entry.date.text} {clock} ({error}): correct it, or remove the message")
-            continue
-        result = read_text("\n".join(entry.lines))
-        if isinstance(result, str):
-            chat.dropped[result] += 1
-        else:
-            chat.messages.append(Message(*result, time, place))
+def _add(chat: Chat, entry: DatedEntry, order: str, place: str, problems: Problems, read_entry: EntryReader) -> None:
+    try:
+        time = entry.date.at(order)
+    except ValueError as error:
+        clock = ":".join(f"{number:02}" for number in entry.date.clock)
+        problems.add(f"{place}: there is no {entry.date.text} {clock} ({error}): correct it, or remove the message")
+        return
+    result = read_entry("\n".join(entry.lines))
+    if isinstance(result, str):
+        chat.dropped[result] += 1
+    else:
+        chat.messages.append(Message(*result, time, place))

@@ -17,11 +17,11 @@ from zipfile import Path as ZipMember
 from convmodel.data.importing.exports.dates import CLOCK, DATE, WrittenDate, clock_of
 from convmodel.data.importing.exports.messages import Chat
 from convmodel.data.importing.exports.text_lines import (
+    DatedChat,
     DatedEntry,
-    add_dated,
     add_unrecognised,
     first_lines,
-    order_of_dates,
+    read_dated,
 )
 from convmodel.data.importing.exports.whatsapp_notices import message_text, without_marks
 from convmodel.data.reading.decoding import read_text
@@ -64,13 +64,8 @@ def read(path: Path, problems: Problems) -> Iterator[Chat]:
     if not entries:
         add_unrecognised(problems, file, lines, f"no line is a message of WhatsApp, such as {FORMS}")
         return
-    order_and_note = order_of_dates(entries, file, problems)
-    if not order_and_note:
-        return
-    order, note = order_and_note
-    chat = Chat(_chat_name(Path(file)), notes=[note])
-    add_dated(chat, entries, order, file, problems, _speaker_and_text)
-    yield chat
+    chat = DatedChat(Chat(_chat_name(Path(file))), entries)
+    yield from read_dated([chat], file, problems, _speaker_and_text)
 
 
 def _entries(lines: Sequence[str], file: str, problems: Problems) -> Iterator[DatedEntry]:
