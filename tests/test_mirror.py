@@ -17,7 +17,6 @@ CONSTANTS = {
 
 ELSEWHERE = {
     # The command line beside its commands.
-    "cli/data_options.py": ("integration/test_fit_shapes.py", "on-error"),
     "cli/fit_options.py": ("integration/test_fit_cli.py", "--output-dir"),
     # The server: asked over HTTP. The second is a path, or what the server is made with.
     "server/api/completions.py": ("integration/test_server_openai.py", "completions.create"),

@@ -10,17 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
+from convmodel.cli import flags
 from convmodel.cli.console import console, load_model, print_message
-from convmodel.cli.model_options import (
-    GreedyOption,
-    MaxNewTokensOption,
-    ModelOption,
-    QuantizeOption,
-    TemperatureOption,
-    TopPOption,
-    default_model,
-    sampling_options,
-)
 from convmodel.data.reading.writing import to_record
 from convmodel.errors import ConfigError, ConvModelError
 from convmodel.files.json_lines import append_line
@@ -28,7 +19,6 @@ from convmodel.generation.defaults import TEMPERATURE, TOP_P
 from convmodel.server.settings import KEY_VARIABLE
 
 if TYPE_CHECKING:
-    from convmodel.cli.remote_session import RemoteSession
     from convmodel.generation.session import Session
 
 HELP = """\
@@ -42,13 +32,13 @@ HELP = """\
 
 def command(
     *,
-    model: ModelOption = None,
-    greedy: GreedyOption = False,
-    temperature: TemperatureOption = TEMPERATURE,
-    top_p: TopPOption = TOP_P,
-    max_new_tokens: MaxNewTokensOption = None,
+    model: flags.Model = None,
+    greedy: flags.Greedy = False,
+    temperature: flags.Temperature = TEMPERATURE,
+    top_p: flags.TopP = TOP_P,
+    max_new_tokens: flags.MaxNewTokens = None,
     system: Annotated[str | None, Option(help="System message: a first turn that always stays in the context.")] = None,
-    quantize: QuantizeOption = None,
+    quantize: flags.Quantize = None,
     url: Annotated[
         str | None,
         Option(help="Chat with the model of a server with OpenAI's API instead, such as http://127.0.0.1:8000."),
@@ -68,24 +58,20 @@ def command(
         parameters = {"temperature": 0.0} if greedy else {"temperature": temperature, "top_p": top_p}
         if max_new_tokens is not None:
             parameters["max_completion_tokens"] = max_new_tokens
-        with _connect(url, model, api_key, system, parameters) as remote:
+        from convmodel.cli.remote_session import RemoteSession
+
+        remote = RemoteSession(url, model=model, api_key=api_key, system=system, on_wait=_print_wait, **parameters)
+        with remote:
             _start(remote, remote.model)
         return
-    name = model or default_model()
-    options = sampling_options(greedy=greedy, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens)
+    name = model or flags.default_model()
+    options = flags.sampling_options(greedy=greedy, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens)
     context = [{"role": "system", "content": system}] if system else ()
     _start(load_model(name, quantize=quantize).session(context, **options), name)
 
 
-def _connect(
-    url: str, model: str | None, api_key: str | None, system: str | None, parameters: dict[str, float]
-) -> "RemoteSession":
-    from convmodel.cli.remote_session import RemoteSession
-
-    def on_wait(seconds: float) -> None:
-        print_message(f"the server is busy: retrying in {seconds:.0f} s", style="dim")
-
-    return RemoteSession(url, model=model, api_key=api_key, system=system, on_wait=on_wait, **parameters)
+def _print_wait(seconds: float) -> None:
+    print_message(f"the server is busy: retrying in {seconds:.0f} s", style="dim")
 
 
 def _start(session: "Session", name: str) -> None:

@@ -6,24 +6,14 @@ Owns: the dialogue with the judge. The file of votes and their count are `evalua
 import random
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Annotated
 
 from typer import Argument, Option
 
+from convmodel.cli import flags
 from convmodel.cli.console import console, load_model, print_json, print_message, print_result
-from convmodel.cli.data_options import DataOption, FormatOption, OnErrorOption, open_reader
-from convmodel.cli.model_options import (
-    MODEL_HELP,
-    GreedyOption,
-    JsonOption,
-    MaxNewTokensOption,
-    QuantizeOption,
-    TemperatureOption,
-    TopPOption,
-    sampling_options,
-)
 from convmodel.conversation import Conversation
 from convmodel.data.reading.shapes import AUTO
 from convmodel.errors import ConfigError
@@ -34,21 +24,21 @@ _SHOWN_TURNS = 6
 
 
 def command(
-    first: Annotated[str, Argument(help=MODEL_HELP, metavar="MODEL")],
+    first: Annotated[str, Argument(help=flags.MODEL_HELP, metavar="MODEL")],
     second: Annotated[str, Argument(help="The model to compare it with.", metavar="MODEL")],
     *,
-    data: DataOption,
-    format: FormatOption = AUTO,
-    on_error: OnErrorOption = "fail",
+    data: flags.Data,
+    format: flags.Format = AUTO,
+    on_error: flags.OnError = "fail",
     number: Annotated[int, Option("--number", "-n", min=1, help="Number of contexts to judge.")] = 20,
     votes: Annotated[str, Option(help="JSONL file to append the votes to.")] = "votes.jsonl",
-    greedy: GreedyOption = False,
-    temperature: TemperatureOption = TEMPERATURE,
-    top_p: TopPOption = TOP_P,
-    max_new_tokens: MaxNewTokensOption = None,
+    greedy: flags.Greedy = False,
+    temperature: flags.Temperature = TEMPERATURE,
+    top_p: flags.TopP = TOP_P,
+    max_new_tokens: flags.MaxNewTokens = None,
     seed: Annotated[int, Option(min=0, help="Seed of the choice of contexts, their sides, and sampling.")] = 0,
-    quantize: QuantizeOption = None,
-    as_json: JsonOption = False,
+    quantize: flags.Quantize = None,
+    as_json: flags.Json = False,
 ) -> None:
     """Compare two models blind: see their responses side by side without names, and vote for the better one.
 
@@ -62,14 +52,9 @@ def command(
     if first == second:
         raise ConfigError(f"{first} cannot be compared against itself: give two models")
     earlier = read_votes(votes)
-    pairs = _generate_pairs(
-        (first, second),
-        [*open_reader(data, format, on_error)],
-        number,
-        seed,
-        quantize=quantize,
-        options=sampling_options(greedy=greedy, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens),
-    )
+    options = flags.sampling_options(greedy=greedy, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens)
+    conversations = [*flags.open_reader(data, format, on_error)]
+    pairs = _generate_pairs((first, second), conversations, number, seed, quantize=quantize, options=options)
     judged = {_key(vote) for vote in earlier}
     new = _collect_votes([pair for pair in pairs if _key(pair) not in judged], votes, random.Random(seed))
     wins = count_wins([*earlier, *new], first, second)
@@ -115,34 +100,30 @@ def _collect_votes(pairs: Sequence[Vote], path: str, rng: random.Random) -> list
     votes: list[Vote] = []
     for number, pair in enumerate(pairs, 1):
         sides = rng.sample((0, 1), 2)
-        if pair.responses[0] == pair.responses[1]:
-            answer: str | None = "0"
-        else:
+        answer = "0"
+        if pair.responses[0] != pair.responses[1]:
             console.rule(f"{number} of {len(pairs)}")
             for turn in pair.context[-_SHOWN_TURNS:]:
                 print_message(f"  {turn}")
             for choice, side in enumerate(sides, 1):
                 print_message(f"{choice}: {pair.responses[side]}", style="bold")
             answer = _read_answer()
-        if answer is None:
+        if answer == "q":
             break
         winner = None if answer == "0" else pair.models[sides[int(answer) - 1]]
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        votes.append(Vote(pair.context, pair.models, pair.responses, winner, now))
+        votes.append(replace(pair, winner=winner, at=datetime.now(UTC).isoformat(timespec="seconds")))
         add_vote(path, votes[-1])
     return votes
 
 
-def _read_answer() -> str | None:
-    """Reads 0, 1 or 2; returns None for q or the end of the input."""
+def _read_answer() -> str:
+    """Reads 0, 1, 2 or q; the end of the input counts as q."""
     while True:
         console.print("[dim]which is better? 1, 2, 0 neither, q quit[/dim] ", end="")
         line = sys.stdin.readline()
         answer = line.strip().lower()
-        if not line or answer == "q":
-            return None
-        if answer in ("0", "1", "2"):
-            return answer
+        if not line or answer in ("0", "1", "2", "q"):
+            return answer or "q"
 
 
 def _summary(wins: Wins, first: str, second: str) -> str:

@@ -71,12 +71,8 @@ def print_result(text: str) -> None:
 
 def print_json(result: Mapping[str, Any]) -> None:
     """Writes a result to standard output as one line of JSON."""
-    print_result(json.dumps({name: _finite(value) for name, value in result.items()}, ensure_ascii=False))
-
-
-def _finite(value: Any) -> Any:
-    """Replaces infinity and NaN, which JSON does not have."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    no_json = {name for name, value in result.items() if isinstance(value, float) and not math.isfinite(value)}
+    print_result(json.dumps({**result, **dict.fromkeys(no_json)}, ensure_ascii=False))
 
 
 def print_table(
@@ -106,16 +102,9 @@ def check_output_dir(
     content: str = "a model",
     files: Sequence[str] = MODEL_FILES,
 ) -> None:
-    """Checks that saving to a folder replaces nothing that the user wants to keep.
+    """Checks that saving replaces nothing that the user wants to keep: only such content, and only with `overwrite`.
 
-    Args:
-        folder: The output folder.
-        overwrite: Whether a folder with the same kind of content may be replaced.
-        content: What is saved, for the error message.
-        files: A folder with one of these files holds that kind of content.
-
-    Raises:
-        SaveError: If the folder holds such content and `overwrite` is false, or holds anything else.
+    A folder with one of the `files` holds such `content`.
     """
     path = Path(folder)
     if path.exists() and not path.is_dir():
@@ -128,21 +117,13 @@ def check_output_dir(
 
 
 def check_output_file(path: Path) -> None:
-    """Checks that a file can be written, before the work that fills it.
-
-    Raises:
-        SaveError: If the path is a folder, or its folder does not exist.
-    """
+    """Checks that a file can be written, before the work that fills it."""
     if path.is_dir() or not path.parent.is_dir():
         raise SaveError(f"{path} cannot be written: give a file in a folder that exists")
 
 
 def load_model(name: str, **options: Any) -> "ConversationModel":
-    """Loads a model behind a status line, without transformers' own messages and progress bars.
-
-    Raises:
-        ModelLoadError: If there is no such model.
-    """
+    """Loads a model behind a status line, without transformers' own messages and progress bars."""
     if name == DEFAULT_MODEL and not Path(name).exists():
         raise ModelLoadError(f"there is no folder {name} yet: `convmodel fit` writes one; {CHITCHAT} needs none")
     with console.status(f"loading {name} ..."):

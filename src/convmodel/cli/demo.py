@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
+from convmodel.cli import flags
 from convmodel.cli.console import check_output_dir, load_model, print_json, print_message, print_table, program
-from convmodel.cli.model_options import JsonOption
 from convmodel.files.hub import CHITCHAT
 from convmodel.training.config import FitConfig
 from convmodel.training.units import duration, millions
@@ -20,15 +20,10 @@ if TYPE_CHECKING:
     from convmodel.evaluation.likelihood import EvaluationResult
     from convmodel.model import ConversationModel
 
-DEMO_MODEL = Path("demo-model")
-"""The default output folder; another demo replaces it."""
-
+DEMO_MODEL = Path("demo-model")  # the default output folder; another demo replaces it
 SETTINGS: dict[str, Any] = {"learning_rate": 1e-3, "batch_size": 16, "dropout": 0.1}
-EXAMPLES = 3
-"""Number of held-out contexts to respond to before and after."""
-
-MAX_CHARS = 100
-"""Maximum length of such a context."""
+EXAMPLES = 3  # number of held-out contexts to respond to before and after
+MAX_CHARS = 100  # maximum length of such a context
 
 
 def command(
@@ -39,7 +34,7 @@ def command(
     overwrite: Annotated[bool, Option("--overwrite", help="Replace a model in an --output-dir that you give.")] = False,
     epochs: Annotated[float, Option(help="Number of passes over the training conversations.")] = 3.0,
     seed: Annotated[int, Option(help="Seed of data order, dropout, and sampling.")] = 42,
-    as_json: JsonOption = False,
+    as_json: flags.Json = False,
 ) -> None:
     """Fine-tune the built-in model on dialogues of Shakespeare's comedies, and compare it before and after.
 
@@ -66,15 +61,8 @@ def command(
         for context, old, new in zip(contexts, old_responses, new_responses, strict=True)
     ]
     if as_json:
-        print_json(
-            {
-                "before": before.to_dict(),
-                "after": after.to_dict(),
-                "seconds": result.seconds,
-                "responses": examples,
-                "output_dir": str(output_dir),
-            }
-        )
+        metrics = {"before": before.to_dict(), "after": after.to_dict(), "seconds": result.seconds}
+        print_json({**metrics, "responses": examples, "output_dir": str(output_dir)})
         return
     _print_metrics(before, after, result.seconds)
     print_table(("held-out context", "before", "after"), [list(row.values()) for row in examples], text=True)

@@ -14,10 +14,9 @@ from rich.table import Table
 from rich.text import Text
 from typer import Argument, Option
 
+from convmodel.cli import flags
 from convmodel.cli.console import check_output_file, console, load_model, print_json, print_message, print_table
-from convmodel.cli.data_options import SOURCE_HELP, FormatOption, OnErrorOption, ValidOption, open_reader
 from convmodel.cli.fit_options import with_fit_options
-from convmodel.cli.model_options import MODEL_HELP, JsonOption
 from convmodel.data.reading.shapes import AUTO
 from convmodel.errors import ConfigError
 from convmodel.training.config import FitConfig
@@ -38,15 +37,15 @@ _MAX_TOKENS = 400  # in a terminal; the report shows all
 
 
 def _doctor(
-    model: Annotated[str, Argument(help=MODEL_HELP, metavar="MODEL")],
-    data: Annotated[str, Argument(help=f"Training conversations: {SOURCE_HELP}.", metavar="DATA")],
+    model: Annotated[str, Argument(help=flags.MODEL_HELP, metavar="MODEL")],
+    data: Annotated[str, Argument(help=f"Training conversations: {flags.SOURCE_HELP}.", metavar="DATA")],
     *,
-    valid: ValidOption = None,
-    format: FormatOption = AUTO,
-    on_error: OnErrorOption = "fail",
+    valid: flags.Valid = None,
+    format: flags.Format = AUTO,
+    on_error: flags.OnError = "fail",
     conversation: Annotated[int, Option(min=1, help="Number of the conversation to show as tokens, from 1.")] = 1,
     report: Annotated[Path | None, Option(help="HTML file for the whole report, with all tokens and plots.")] = None,
-    as_json: JsonOption = False,
+    as_json: flags.Json = False,
     no_estimate: Annotated[bool, Option("--no-estimate", help="Skip the time and memory estimate.")] = False,
     settings: dict[str, Any],
 ) -> None:
@@ -60,7 +59,7 @@ def _doctor(
     config = FitConfig.from_options(settings)
     if report is not None:
         check_output_file(report)
-    readers = [open_reader(source, format, on_error) for source in (data, valid) if source is not None]
+    readers = [flags.open_reader(source, format, on_error) for source in (data, valid) if source is not None]
     examination, windows = _examine(model, readers, config, number=conversation, measure=not no_estimate)
     if report is not None:
         _write(report, f"{data}, to fine-tune {model}", examination, windows)

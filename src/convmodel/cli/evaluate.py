@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
+from convmodel.cli import flags
 from convmodel.cli.console import (
     check_output_file,
     console,
@@ -16,17 +17,6 @@ from convmodel.cli.console import (
     print_message,
     print_result,
     print_table,
-)
-from convmodel.cli.data_options import DataOption, FormatOption, OnErrorOption, open_reader
-from convmodel.cli.model_options import (
-    MODEL_HELP,
-    GreedyOption,
-    JsonOption,
-    MaxNewTokensOption,
-    QuantizeOption,
-    TemperatureOption,
-    TopPOption,
-    sampling_options,
 )
 from convmodel.data.reading.reader import ConversationReader
 from convmodel.data.reading.shapes import AUTO
@@ -42,12 +32,17 @@ if TYPE_CHECKING:
 _DEFAULTS = {"responses": 100, "distractors": 9, "self_chats": 20}
 
 
+def _count(name: str, what: str, with_flags: str = "--report") -> Any:
+    """Returns the option of a number that is 0 by default, and more with some flags."""
+    return Option(min=0, help=f"Number of {what} [default: 0, with {with_flags} {_DEFAULTS[name]}]")
+
+
 def command(
-    models: Annotated[list[str], Argument(help=f"{MODEL_HELP} Several models are compared.", metavar="MODEL")],
+    models: Annotated[list[str], Argument(help=f"{flags.MODEL_HELP} Several models are compared.", metavar="MODEL")],
     *,
-    data: DataOption,
-    format: FormatOption = AUTO,
-    on_error: OnErrorOption = "fail",
+    data: flags.Data,
+    format: flags.Format = AUTO,
+    on_error: flags.OnError = "fail",
     train: Annotated[
         str | None,
         Option(help="Training data: finds copies of it in the responses, and adds a nearest-context baseline."),
@@ -64,32 +59,20 @@ def command(
     ] = False,
     responses: Annotated[
         int | None,
-        Option(
-            min=0,
-            help="Number of contexts to generate responses to, for the metrics of generated text. [default: 0, with "
-            f"--report or --train {_DEFAULTS['responses']}]",
+        _count(
+            "responses",
+            "contexts to generate responses to, for the metrics of generated text.",
+            with_flags="--report or --train",
         ),
     ] = None,
     distractors: Annotated[
-        int | None,
-        Option(
-            min=0,
-            help="Number of wrong turns that each true next turn is ranked against. [default: 0, with --report "
-            f"{_DEFAULTS['distractors']}]",
-        ),
+        int | None, _count("distractors", "wrong turns that each true next turn is ranked against.")
     ] = None,
-    self_chats: Annotated[
-        int | None,
-        Option(
-            min=0,
-            help="Number of conversations that the model has with itself. [default: 0, with --report "
-            f"{_DEFAULTS['self_chats']}]",
-        ),
-    ] = None,
-    greedy: GreedyOption = False,
-    temperature: TemperatureOption = TEMPERATURE,
-    top_p: TopPOption = TOP_P,
-    max_new_tokens: MaxNewTokensOption = None,
+    self_chats: Annotated[int | None, _count("self_chats", "conversations that the model has with itself.")] = None,
+    greedy: flags.Greedy = False,
+    temperature: flags.Temperature = TEMPERATURE,
+    top_p: flags.TopP = TOP_P,
+    max_new_tokens: flags.MaxNewTokens = None,
     seed: Annotated[int, Option(min=0, help="Seed of resampling, distractors, and sampling.")] = 0,
     batch_size: Annotated[int, Option(min=1, help="Windows per forward pass; changes the speed, not the result.")] = 8,
     max_length: Annotated[
@@ -99,8 +82,8 @@ def command(
         str | None,
         Option(help="Turns to measure: all, responses, last, or a speaker's name; by default as in training."),
     ] = None,
-    quantize: QuantizeOption = None,
-    as_json: JsonOption = False,
+    quantize: flags.Quantize = None,
+    as_json: flags.Json = False,
 ) -> None:
     """Evaluate models on held-out conversations: how well they predict them, and how they respond.
 
@@ -111,7 +94,10 @@ def command(
     Each metric comes with a 95 % bootstrap confidence interval over the conversations. Perplexity is per token and
     compares only models with the same vocabulary; bits per byte compares any two models.
     """
-    _check_reports(report or [])
+    for path in report or []:
+        if path.suffix not in (".html", ".md", ".json"):
+            raise ConfigError(f"--report {path}: its name must end with .html, .md or .json")
+        check_output_file(path)
     if train is not None and responses == 0:
         raise ConfigError("--train finds copies in responses, but --responses is 0: leave out one of them")
     if card and not Path(models[0], "README.md").is_file():
@@ -120,7 +106,7 @@ def command(
     defaults = _DEFAULTS if report else {"responses": _DEFAULTS["responses"]} if train else {}
     report_card = _evaluate(
         models,
-        data=open_reader(data, format, on_error),
+        data=flags.open_reader(data, format, on_error),
         train=train,
         base=base,
         find_base=bool(report),
@@ -131,14 +117,18 @@ def command(
             "loss_on": loss_on,
             "seed": seed,
             "on_error": on_error,
-            "generation": sampling_options(
+            "generation": flags.sampling_options(
                 greedy=greedy, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens
             ),
         }
         | {name: defaults.get(name, 0) if count is None else count for name, count in counts.items()},
     )
     for path in report or []:
-        _write(path, report_card)
+        from convmodel.report.evaluation.files import write_evaluation_report
+
+        with console.status(f"writing {path} ..."):
+            write_evaluation_report(path, report_card)
+        print_message(f"wrote the report to {path}")
     if card:
         from convmodel.report.evaluation.markdown_report import update_model_card
 
@@ -148,13 +138,6 @@ def command(
         print_json((likelihood.to_dict() if likelihood and len(models) == 1 else {}) | report_card.to_dict())
     else:
         _print(report_card)
-
-
-def _check_reports(reports: list[Path]) -> None:
-    for path in reports:
-        if path.suffix not in (".html", ".md", ".json"):
-            raise ConfigError(f"--report {path}: its name must end with .html, .md or .json")
-        check_output_file(path)
 
 
 def _evaluate(
@@ -216,25 +199,18 @@ def _measure_recorded_base(models: list[str], measure: "Callable[[str], ModelEva
         return None
 
 
-def _write(path: Path, card: "EvaluationReport") -> None:
-    from convmodel.report.evaluation.files import write_evaluation_report
-
-    with console.status(f"writing {path} ..."):
-        write_evaluation_report(path, card)
-    print_message(f"wrote the report to {path}")
-
-
 def _print(card: "EvaluationReport") -> None:
     """Prints a table with a row per metric and a column per model, and a verdict per comparison."""
     from convmodel.report.evaluation.explanations import Cell
 
+    models, seed = card.models, card.settings.seed
     columns = [
-        {each.name: Cell.of(each.estimate(card.settings.seed), each.definition.percent).text for each in model.metrics}
-        for model in card.models
+        {metric.name: Cell.of(metric.estimate(seed), metric.definition.percent).text for metric in model.metrics}
+        for model in models
     ]
-    labels = {metric.name: metric.definition.label for model in card.models for metric in model.metrics}
+    labels = {metric.name: metric.definition.label for model in models for metric in model.metrics}
     rows = [(label, *(column.get(name, "") for column in columns)) for name, label in labels.items()]
-    results = [each.likelihood for each in card.models]
+    results = [model.likelihood for model in models]
     fields = {
         "supervised tokens": "tokens",
         "conversations": "conversations",
@@ -247,9 +223,9 @@ def _print(card: "EvaluationReport") -> None:
             rows.append((label, *("" if count is None else f"{count:,}" for count in counts)))
     if skipped := card.data["skipped"] + max((result.skipped for result in results if result), default=0):
         rows.append(("skipped rows", *(f"{skipped:,}" for _ in results)))
-    left_out = [len(each.requested) - len(each.exchanges) for each in card.models]
+    left_out = [len(model.requested) - len(model.exchanges) for model in models]
     if any(left_out):
         rows.append(("contexts without a response", *(f"{count:,}" for count in left_out)))
-    print_table(("", *(each.name for each in card.models)), rows)
+    print_table(("", *(model.name for model in models)), rows)
     for comparison in card.comparisons:
         print_result("\n" + comparison.verdict())

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
+from convmodel.cli import flags
 from convmodel.cli.console import DEFAULT_MODEL, check_output_dir, print_json, print_message, print_table, program
-from convmodel.cli.data_options import SOURCE_HELP, FormatOption, OnErrorOption, ValidOption, open_reader
 from convmodel.cli.fit_options import with_fit_options
-from convmodel.cli.model_options import MODEL_HELP, JsonOption
 from convmodel.cli.starting_point import BASE_MODEL, StartingPoint
 from convmodel.data.reading.shapes import AUTO
 from convmodel.errors import ConfigError
@@ -28,13 +27,13 @@ _SHAPES_HELP = ", ".join(f"{name} ({millions(shape.parameters)} parameters)" for
 
 
 def _fit(
-    train: Annotated[str, Argument(help=f"Training conversations: {SOURCE_HELP}.", metavar="TRAIN")],
+    train: Annotated[str, Argument(help=f"Training conversations: {flags.SOURCE_HELP}.", metavar="TRAIN")],
     *,
-    valid: ValidOption = None,
-    format: FormatOption = AUTO,
-    on_error: OnErrorOption = "fail",
+    valid: flags.Valid = None,
+    format: flags.Format = AUTO,
+    on_error: flags.OnError = "fail",
     model: Annotated[
-        str | None, Option("--model", "-m", help=f"Model to fine-tune. {MODEL_HELP} [default: {BASE_MODEL}]")
+        str | None, Option("--model", "-m", help=f"Model to fine-tune. {flags.MODEL_HELP} [default: {BASE_MODEL}]")
     ] = None,
     from_scratch: Annotated[
         str | None, Option(help=f"Train a new model of this size instead: {_SHAPES_HELP}.", metavar="SHAPE")
@@ -58,7 +57,7 @@ def _fit(
     overwrite: Annotated[
         bool, Option("--overwrite", help="Start from the beginning, and replace a model in the output folder.")
     ] = False,
-    as_json: JsonOption = False,
+    as_json: flags.Json = False,
     settings: dict[str, Any],
 ) -> None:
     """Fine-tune a model on your conversations and save the best checkpoint.
@@ -84,8 +83,8 @@ def _fit(
     output_dir = str(config.output_dir)
     if not is_unfinished(output_dir):
         check_output_dir(output_dir, overwrite=overwrite)
-    train_reader = open_reader(train, format, on_error)
-    valid_reader = None if valid is None else open_reader(valid, format, on_error)
+    train_reader = flags.open_reader(train, format, on_error)
+    valid_reader = None if valid is None else flags.open_reader(valid, format, on_error)
     conversation_model = start.load(train_reader, config, validated=valid is not None)
     print_message(f"{start.describe()} on {train}: {config.describe()}")
     result = conversation_model.fit(train_reader, valid_reader, config=config)

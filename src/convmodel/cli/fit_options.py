@@ -17,11 +17,8 @@ from convmodel.training.config import FitConfig, setting_types
 def with_fit_options(command: Callable[..., None], *, only: Collection[str] = ()) -> Callable[..., None]:
     """Adds one flag to a command for each field of `FitConfig`, and passes the values as its argument `settings`.
 
-    `settings` holds only what the user set, in a file or by a flag.
-
-    Args:
-        command: The command.
-        only: The fields that get a flag; by default all. A file may have all of them.
+    `settings` holds only what the user set, in a file or by a flag. With `only`, other fields have no flag, but a file
+    may have them.
     """
     signature = inspect.signature(command)
     flagged = [setting for setting in fields(FitConfig) if not only or setting.name in only]
@@ -49,13 +46,8 @@ def with_fit_options(command: Callable[..., None], *, only: Collection[str] = ()
 def _flag(setting: Field[Any]) -> inspect.Parameter:
     kinds = setting_types()[setting.name]
     kind: Any = list[str] if list in kinds else kinds[0]
-    default = setting.default
-    shown = f" [default: {default}]"
-    option = typer.Option(
-        help=setting.metadata["help"] + (shown if default is not None else ""),
-        show_default=False,
-        rich_help_panel="Settings",
-    )
+    default = "" if setting.default is None else f" [default: {setting.default}]"
+    option = typer.Option(help=setting.metadata["help"] + default, show_default=False, rich_help_panel="Settings")
     return _keyword(setting.name, Annotated[kind | None, option])
 
 

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 from typer import Argument, Option
 
+from convmodel.cli import flags
 from convmodel.cli.console import console, load_model, print_json, print_message, print_result
-from convmodel.cli.data_options import SOURCE_HELP, FormatOption
-from convmodel.cli.model_options import JsonOption, MaxNewTokensOption, ModelOption, QuantizeOption, default_model
 from convmodel.conversation import Conversation
 from convmodel.data.reading.reader import ConversationReader
 from convmodel.data.reading.shapes import AUTO
@@ -28,12 +27,12 @@ def command(
         list[str] | None, Argument(help="The context: the turns so far, oldest first.", metavar="TURN")
     ] = None,
     *,
-    input: Annotated[str | None, Option("--input", "-i", help=f"Contexts to respond to: {SOURCE_HELP}.")] = None,
+    input: Annotated[str | None, Option("--input", "-i", help=f"Contexts to respond to: {flags.SOURCE_HELP}.")] = None,
     output: Annotated[str | None, Option("--output", help="JSONL file for the responses to --input.")] = None,
     overwrite: Annotated[bool, Option("--overwrite", help="Replace an existing --output file.")] = False,
-    format: FormatOption = AUTO,
-    model: ModelOption = None,
-    max_new_tokens: MaxNewTokensOption = None,
+    format: flags.Format = AUTO,
+    model: flags.Model = None,
+    max_new_tokens: flags.MaxNewTokens = None,
     do_sample: Annotated[
         bool, Option("--do-sample", help="Sample instead of taking the most likely token at each step.")
     ] = False,
@@ -61,12 +60,12 @@ def command(
             "--input name their speakers."
         ),
     ] = None,
-    quantize: QuantizeOption = None,
+    quantize: flags.Quantize = None,
     option: Annotated[
         list[str] | None,
         Option("--option", "-o", help="Any option of transformers' `generate`, as NAME=VALUE; may be repeated."),
     ] = None,
-    as_json: JsonOption = False,
+    as_json: flags.Json = False,
 ) -> None:
     """Generate a response to a conversation, or to every conversation of a file.
 
@@ -77,7 +76,7 @@ def command(
     The contexts of a file are processed in batches, several times as fast as one by one. If the run was stopped or
     killed, the same command resumes it. A context that cannot be used gets a line with its error.
     """
-    flags = {
+    values = {
         "max_new_tokens": max_new_tokens,
         "do_sample": do_sample or temperature is not None or top_p is not None or None,
         "temperature": temperature,
@@ -87,16 +86,16 @@ def command(
         "reply_as": reply_as,
         "rerank": rerank,
     }
-    options = {name: value for name, value in flags.items() if value is not None} | _parse_options(option or [])
+    options = {name: value for name, value in values.items() if value is not None} | _parse_options(option or [])
     if input is not None:
         if context or as_json or output is None:
             raise ConfigError("--input takes --output, and neither turns nor --json")
         reader = ConversationReader(input, shape=format)
-        _generate_file(*_load(model or default_model(), quantize, options), reader, output, overwrite=overwrite)
+        _generate_file(*_load(model or flags.default_model(), quantize, options), reader, output, overwrite=overwrite)
         return
     if not context or output is not None:
         raise ConfigError('give turns, such as: convmodel generate "Hello"; or --input FILE with --output FILE')
-    conversation_model, options = _load(model or default_model(), quantize, options)
+    conversation_model, options = _load(model or flags.default_model(), quantize, options)
     speakers = Conversation(context).speaker_names
     if reply_as is not None and len(speakers) > 1 and reply_as not in speakers:
         print_message(

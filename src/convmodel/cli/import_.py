@@ -3,15 +3,15 @@
 Owns: the printed summary. The import itself is `data.importing.pipeline`'s.
 """
 
+from functools import partial
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
+from convmodel.cli import flags
 from convmodel.cli.console import console, print_json, print_message, print_table, program
-from convmodel.cli.data_options import OnErrorOption
-from convmodel.cli.model_options import JsonOption
 from convmodel.data.importing.cleaning import CleaningRules
 from convmodel.data.importing.deduplication import NEAR
 from convmodel.data.importing.exports.formats import FORMATS
@@ -22,7 +22,8 @@ from convmodel.errors import ConfigError, SaveError
 if TYPE_CHECKING:
     from convmodel.data.importing.pipeline import ImportSummary
 
-_CLEANING, _SPLITTING = "Cleaning", "Splitting"
+_cleaning = partial(Option, rich_help_panel="Cleaning")
+_splitting = partial(Option, rich_help_panel="Splitting")
 _RULES = CleaningRules()
 
 
@@ -66,52 +67,41 @@ def command(
             "--keep-messages", help="Keep consecutive messages of a speaker as separate turns instead of joining them."
         ),
     ] = False,
-    min_turns: Annotated[
-        int, Option(help="Minimum number of turns in a conversation.", rich_help_panel=_CLEANING)
-    ] = _RULES.min_turns,
-    max_turns: Annotated[
-        int | None, Option(help="Maximum number of turns in a conversation.", rich_help_panel=_CLEANING)
-    ] = None,
-    max_chars: Annotated[
-        int | None, Option(help="Maximum number of characters in a conversation.", rich_help_panel=_CLEANING)
-    ] = None,
-    min_speakers: Annotated[
-        int, Option(help="Minimum number of speakers in a conversation.", rich_help_panel=_CLEANING)
-    ] = _RULES.min_speakers,
+    min_turns: Annotated[int, _cleaning(help="Minimum number of turns in a conversation.")] = _RULES.min_turns,
+    max_turns: Annotated[int | None, _cleaning(help="Maximum number of turns in a conversation.")] = None,
+    max_chars: Annotated[int | None, _cleaning(help="Maximum number of characters in a conversation.")] = None,
+    min_speakers: Annotated[int, _cleaning(help="Minimum number of speakers in a conversation.")] = _RULES.min_speakers,
     near: Annotated[
         float,
-        Option(
+        _cleaning(
             help="Drop a conversation whose similarity to an earlier one (Jaccard, of word triples) is at least this; "
-            "0.5 to 1.",
-            rich_help_panel=_CLEANING,
+            "0.5 to 1."
         ),
     ] = NEAR,
     keep_duplicates: Annotated[
-        bool, Option("--keep-duplicates", help="Keep duplicates and near-duplicates.", rich_help_panel=_CLEANING)
+        bool, _cleaning("--keep-duplicates", help="Keep duplicates and near-duplicates.")
     ] = False,
     redact: Annotated[
         bool,
-        Option(
+        _cleaning(
             "--redact",
             help="Mask URLs, email and IP addresses, phone, card and account numbers; replace speakers' names with "
             "pseudonyms.",
-            rich_help_panel=_CLEANING,
         ),
     ] = False,
     shares: Annotated[
-        str, Option("--split", help="Fractions for train, valid and test.", metavar="A,B,C", rich_help_panel=_SPLITTING)
+        str, _splitting("--split", help="Fractions for train, valid and test.", metavar="A,B,C")
     ] = ",".join(map(str, SHARES)),
     split_by: Annotated[
         str,
-        Option(
-            help="How to split: time (newest conversations to test), random, or auto: by time if the data has times.",
-            rich_help_panel=_SPLITTING,
+        _splitting(
+            help="How to split: time (newest conversations to test), random, or auto: by time if the data has times."
         ),
     ] = "auto",
-    seed: Annotated[int, Option(help="Seed of a random split.", rich_help_panel=_SPLITTING)] = 42,
-    on_error: OnErrorOption = "fail",
+    seed: Annotated[int, _splitting(help="Seed of a random split.")] = 42,
+    on_error: flags.OnError = "fail",
     overwrite: Annotated[bool, Option("--overwrite", help="Replace an earlier import in the folder.")] = False,
-    as_json: JsonOption = False,
+    as_json: flags.Json = False,
 ) -> None:
     """Convert chat exports, or conversations in other formats, to clean training files.
 
@@ -153,10 +143,10 @@ def command(
         return
     _print(summary)
     train, valid = quote(str(Path(output, "train.jsonl"))), Path(output, "valid.jsonl")
-    flags = f" --valid {quote(str(valid))}" if valid.name in summary.written else ""
-    flags += " --loss-on assistant" if me else ""
+    valid_flag = f" --valid {quote(str(valid))}" if valid.name in summary.written else ""
+    loss_flag = " --loss-on assistant" if me else ""
     print_message(f"Check it:     {program()} doctor gpt2 {train}", style="dim")
-    print_message(f"Train on it:  {program()} fit {train}{flags}", style="dim")
+    print_message(f"Train on it:  {program()} fit {train}{valid_flag}{loss_flag}", style="dim")
 
 
 def _parse_shares(text: str) -> tuple[float, ...]:

@@ -26,15 +26,15 @@ from convmodel.cli import (
     plot,
     selfchat,
     serve,
-    tokenizer,
 )
 from convmodel.cli.console import RANK, console
+from convmodel.cli.tokenizer import app as tokenizer_app
 from convmodel.errors import ConvModelError, StoppedError
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 for module in (import_, doctor, fit, plot, evaluate, compare, generate, next_turn, chat, serve, selfchat, demo):
     app.command(module.__name__.rpartition(".")[2].rstrip("_").replace("_", "-"))(module.command)
-app.add_typer(tokenizer.app, name="tokenizer")
+app.add_typer(tokenizer_app, name="tokenizer")
 
 
 def _show_version(wanted: bool) -> None:
@@ -102,6 +102,5 @@ def _report(error: Exception) -> None:
         message = f"{type(error).__name__}: {message} (probably a bug in convmodel; --debug shows the traceback)"
     where = f" in process {RANK}" if RANK else ""
     # Not `console`, which is quiet in all processes but one: any of them may fail.
-    Console(stderr=True).print(
-        f"convmodel{where}: {message}", style="red", markup=False, highlight=False, soft_wrap=True
-    )
+    text = f"convmodel{where}: {message}"
+    Console(stderr=True).print(text, style="red", markup=False, highlight=False, soft_wrap=True)

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
+from convmodel.cli import flags
 from convmodel.cli.console import load_model, print_json, print_table, progress_bar
-from convmodel.cli.data_options import SOURCE_HELP, FormatOption, OnErrorOption, open_reader
-from convmodel.cli.model_options import JsonOption
 from convmodel.data.reading.shapes import AUTO
 from convmodel.errors import ConfigError
 
@@ -18,18 +17,20 @@ if TYPE_CHECKING:
 
 def command(
     model: Annotated[str, Argument(help="Folder of a model; the head is saved there.", metavar="MODEL")],
-    train: Annotated[str, Argument(help=f"Training conversations, a few hundred: {SOURCE_HELP}.", metavar="TRAIN")],
+    train: Annotated[
+        str, Argument(help=f"Training conversations, a few hundred: {flags.SOURCE_HELP}.", metavar="TRAIN")
+    ],
     *,
     valid: Annotated[str | None, Option(help="Validation conversations, to measure the head on.")] = None,
-    format: FormatOption = AUTO,
-    on_error: OnErrorOption = "fail",
+    format: flags.Format = AUTO,
+    on_error: flags.OnError = "fail",
     limit: Annotated[int, Option(min=2, help="Maximum number of conversations to use from each source.")] = 300,
     negatives: Annotated[
         int, Option(min=1, help="Number of wrong turns that each true next turn is ranked against in training.")
     ] = 4,
     valid_negatives: Annotated[int, Option(min=1, help="The same for --valid.")] = 9,
     seed: Annotated[int, Option(help="Seed of the choice of wrong turns.")] = 0,
-    as_json: JsonOption = False,
+    as_json: flags.Json = False,
 ) -> None:
     """Train a head that ranks a conversation's true next turn above random other turns, for `--rerank next-turn`.
 
@@ -44,7 +45,7 @@ def command(
     if not Path(model).is_dir():
         raise ConfigError(f"{model} is not a folder: save the model in one first, since the head is saved there")
     sources = {"train": train} | ({} if valid is None else {"valid": valid})
-    conversations = {name: [*open_reader(source, format, on_error)][:limit] for name, source in sources.items()}
+    conversations = {name: [*flags.open_reader(source, format, on_error)][:limit] for name, source in sources.items()}
     loaded = load_model(model)
     hf_model, tokenizer = loaded.hf_model, loaded.tokenizer
     with progress_bar(f"training on {train}", len(conversations["train"])) as progress:
@@ -54,14 +55,9 @@ def command(
     hits = {"train": train_hits}
     if valid is not None:
         with progress_bar(f"measuring on {valid}", len(conversations["valid"])) as progress:
+            held_out = conversations["valid"]
             hits["valid"] = next_turn_hits(
-                head,
-                hf_model,
-                tokenizer,
-                conversations["valid"],
-                negatives=valid_negatives,
-                seed=seed,
-                progress=progress,
+                head, hf_model, tokenizer, held_out, negatives=valid_negatives, seed=seed, progress=progress
             )
     head.save(model)
     if as_json:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 from rich.text import Text
 from typer import Argument, Option
 
+from convmodel.cli import flags
 from convmodel.cli.console import console, print_json, print_message, print_table
-from convmodel.cli.model_options import JsonOption
 from convmodel.errors import ConfigError, SaveError
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def command(
         ),
     ] = None,
     title: Annotated[str | None, Option(help="Title of the plot.")] = None,
-    as_json: JsonOption = False,
+    as_json: flags.Json = False,
 ) -> None:
     """Plot training loss, validation loss and learning rate of one or more runs, and compare their metrics.
 

@@ -23,11 +23,7 @@ _ATTEMPTS = 5
 
 
 class RemoteSession(Session):
-    """The turns so far, and a server that responds to them; a context manager, which closes the connection.
-
-    Attributes:
-        model: The model's name on the server.
-    """
+    """The turns so far, and a server that responds to them; a context manager, which closes the connection."""
 
     def __init__(
         self,
@@ -39,19 +35,10 @@ class RemoteSession(Session):
         on_wait: Callable[[float], None] = lambda _: None,
         **options: Any,
     ) -> None:
-        """Connects to the server and chooses its model.
+        """Connects to a server, at an address with or without `/v1`; `model` is optional if it has only one.
 
-        Args:
-            url: The server's address, with or without `/v1`.
-            model: The model's name; optional if the server has only one.
-            api_key: An API key, if the server requires one.
-            system: A system message.
-            on_wait: Called with the seconds until the next retry when the server is busy.
-            **options: Parameters of every request, such as `temperature`.
-
-        Raises:
-            ModelLoadError: If the server does not answer, or has no such model.
-            ConfigError: If the server has several models and none is named, or rejects the key.
+        `on_wait` is called with the seconds until the next retry when the server is busy. The `options` are parameters
+        of every request, such as `temperature`.
         """
         import httpx2
 
@@ -67,17 +54,13 @@ class RemoteSession(Session):
         try:
             self.model = self._choose_model(model)
         except BaseException:
-            self.close()
+            self._client.close()
             raise
 
     def __enter__(self) -> "RemoteSession":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Closes the connection."""
         self._client.close()
 
     def _choose_model(self, name: str | None) -> str:
@@ -102,9 +85,7 @@ class RemoteSession(Session):
     def _begin(self, context: Conversation) -> tuple[int, Iterator[Chunk]]:
         body = {
             "model": self.model,
-            "messages": [
-                {"role": who, "content": turn} for who, turn in zip(context.turn_speakers, context.turns, strict=True)
-            ],
+            "messages": context.to_messages(),
             "stream": True,
             "stream_options": {"include_usage": True},
             **self._options,

@@ -8,16 +8,8 @@ from typing import Annotated
 
 from typer import Argument, Option
 
+from convmodel.cli import flags
 from convmodel.cli.console import load_model, print_message, print_result
-from convmodel.cli.data_options import SOURCE_HELP, FormatOption
-from convmodel.cli.model_options import (
-    GreedyOption,
-    MaxNewTokensOption,
-    QuantizeOption,
-    TemperatureOption,
-    TopPOption,
-    sampling_options,
-)
 from convmodel.conversation import DEFAULT_SPEAKERS, Conversation
 from convmodel.data.reading.reader import ConversationReader
 from convmodel.data.reading.shapes import AUTO
@@ -38,15 +30,15 @@ def command(
     ] = ",".join(DEFAULT_SPEAKERS),
     opening: Annotated[str, Option(help="First turn of the conversation, by the first speaker.")] = "Hello",
     data: Annotated[
-        str | None, Option(help=f"Conversations whose first turns are used instead of --opening: {SOURCE_HELP}.")
+        str | None, Option(help=f"Conversations whose first turns are used instead of --opening: {flags.SOURCE_HELP}.")
     ] = None,
-    format: FormatOption = AUTO,
+    format: flags.Format = AUTO,
     limit: Annotated[int, Option(min=1, help="Maximum number of conversations to use from --data.")] = 10,
     turns: Annotated[int, Option(min=1, help="Maximum number of turns to generate.")] = 20,
-    greedy: GreedyOption = False,
-    temperature: TemperatureOption = TEMPERATURE,
-    top_p: TopPOption = TOP_P,
-    max_new_tokens: MaxNewTokensOption = None,
+    greedy: flags.Greedy = False,
+    temperature: flags.Temperature = TEMPERATURE,
+    top_p: flags.TopP = TOP_P,
+    max_new_tokens: flags.MaxNewTokens = None,
     seed: Annotated[int | None, Option(help="Seed of sampling, for repeatable results.")] = None,
     through_loops: Annotated[
         bool, Option("--through-loops", help="Continue when a conversation repeats itself, instead of stopping.")
@@ -54,7 +46,7 @@ def command(
     output: Annotated[
         str | None, Option("--output", help="JSONL file to append the conversations to; `convmodel fit` reads it.")
     ] = None,
-    quantize: QuantizeOption = None,
+    quantize: flags.Quantize = None,
 ) -> None:
     """Have a model chat with itself or with another model, and report when they repeat themselves.
 
@@ -73,7 +65,7 @@ def command(
         require_appendable(output, fix="choose another --output")  # before the models are asked
     loaded = {name: load_model(name, quantize=quantize) for name in dict.fromkeys(models)}
     cast = dict(zip(names, [loaded[name] for name in models] * (len(names) if len(models) == 1 else 1), strict=True))
-    options = sampling_options(greedy=greedy, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens)
+    options = flags.sampling_options(greedy=greedy, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens)
     results = []
     for number, context in enumerate(_openings(opening, data, format, names, limit)):
         if seed is not None:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
+from convmodel.cli import flags
 from convmodel.cli.console import DEFAULT_MODEL, load_model, print_message
-from convmodel.cli.model_options import QuantizeOption, default_model
 from convmodel.errors import ConfigError, MissingExtraError
 from convmodel.files.hub import CHITCHAT
 from convmodel.files.json_lines import require_appendable
@@ -72,7 +72,7 @@ def command(
     votes: Annotated[
         Path | None, Option(help="JSONL file for votes between two models' responses on the chat page.")
     ] = None,
-    quantize: QuantizeOption = None,
+    quantize: flags.Quantize = None,
 ) -> None:
     """Serve models: a chat page at /, and OpenAI's API under /v1.
 
@@ -106,10 +106,9 @@ def command(
         feedback=feedback,
         votes=votes,
     )
-    for place in (feedback, votes):
-        if place is not None:
-            require_appendable(place)
-    sources = _name_models(models or [default_model()])
+    for path in filter(None, (feedback, votes)):
+        require_appendable(path)
+    sources = _name_models(models or [flags.default_model()])
     listener = listen(host, port)
 
     def load() -> "Mapping[str, ConversationModel]":
@@ -124,11 +123,7 @@ def command(
 
 
 def _collect_keys(flags: Sequence[str], file: Path | None) -> tuple[str, ...]:
-    """Collects the API keys of the flags, the environment and the file.
-
-    Raises:
-        ConfigError: If the file cannot be read, or an HTTP header cannot carry a key.
-    """
+    """Collects the API keys of the flags, the environment and the file; an HTTP header must be able to carry them."""
     keys = [*flags, *filter(None, [os.environ.get(KEY_VARIABLE)])]
     if file is not None:
         try:
@@ -144,11 +139,7 @@ def _collect_keys(flags: Sequence[str], file: Path | None) -> tuple[str, ...]:
 
 
 def _check_hosts(host: str, allowed: Sequence[str], *, has_keys: bool, insecure: bool) -> list[str]:
-    """Checks that the server is not open to other machines by accident, and returns further valid Host headers.
-
-    Raises:
-        ConfigError: If other machines could send requests without a key.
-    """
+    """Checks that the server is not open to other machines by accident, and returns further valid Host headers."""
     try:
         is_loopback = ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -156,19 +147,14 @@ def _check_hosts(host: str, allowed: Sequence[str], *, has_keys: bool, insecure:
     if is_loopback:
         return list(allowed)
     if not (has_keys or insecure):
-        raise ConfigError(
-            f"{host} can be reached by other machines: give --api-key KEY, or --insecure-no-auth to allow everybody"
-        )
+        fix = "give --api-key KEY, or --insecure-no-auth to allow everybody"
+        raise ConfigError(f"{host} can be reached by other machines: {fix}")
     # A page of another site can send requests to this server (DNS rebinding), but it does not know a key.
     return list(allowed) or (["*"] if has_keys else [])
 
 
 def _name_models(models: Sequence[str]) -> dict[str, str]:
-    """Returns the source of each model by the name that clients use.
-
-    Raises:
-        ConfigError: If two have the same name.
-    """
+    """Returns the source of each model by the name that clients use."""
     sources: dict[str, str] = {}
     for model in models:
         name, equals, source = model.partition("=")

@@ -21,26 +21,15 @@ BASE_MODEL = "gpt2"
 
 @dataclass(frozen=True, slots=True)
 class StartingPoint:
-    """The options of `fit` that choose the model to train.
+    """The options of `fit` that choose the model to train."""
 
-    Attributes:
-        model: A pretrained model, if one was named.
-        from_scratch: The size of a new model.
-        tokenizer: The folder with a new model's tokenizer.
-        grow_vocabulary: The number of entries to add to a pretrained model's vocabulary.
-    """
-
-    model: str | None
-    from_scratch: str | None
-    tokenizer: str | None
-    grow_vocabulary: int | None
+    model: str | None  # a pretrained model
+    from_scratch: str | None  # the size of a new one
+    tokenizer: str | None  # the folder with a new model's tokenizer
+    grow_vocabulary: int | None  # how many entries to add to a pretrained model's vocabulary
 
     def check(self, train: str) -> None:
-        """Checks that the options can be combined.
-
-        Raises:
-            ConfigError: If they cannot.
-        """
+        """Checks that the options can be combined."""
         if self.tokenizer is not None and self.from_scratch is None:
             raise ConfigError("--tokenizer is the tokenizer of a new model: give --from-scratch too")
         if self.from_scratch is not None and self.model is not None:
@@ -52,11 +41,7 @@ class StartingPoint:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The defaults that suit a new model, where they differ from those of `FitConfig`.
-
-        Raises:
-            ConfigError: If there is no such size.
-        """
+        """The defaults that suit a new model, where they differ from those of `FitConfig`."""
         return fit_settings(self.from_scratch) if self.from_scratch is not None else {}
 
     def describe(self) -> str:
@@ -66,11 +51,7 @@ class StartingPoint:
         return f"fine-tuning {self.model or BASE_MODEL}"
 
     def load(self, train: ConversationReader, config: FitConfig, *, validated: bool) -> "ConversationModel":
-        """Loads the model or makes a new one.
-
-        Raises:
-            ConvModelError: If there is no such model, or the data is malformed.
-        """
+        """Loads the model or makes a new one."""
         if self.from_scratch is not None:
             return _make_model(train, self.from_scratch, self.tokenizer, config, validated)
         if self.grow_vocabulary is None:

@@ -4,11 +4,12 @@ Owns: what is printed of a new vocabulary. The training itself is `layout.vocabu
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer import Argument, Option
 
+from convmodel.cli import flags
 from convmodel.cli.console import (
     check_output_dir,
     console,
@@ -18,15 +19,10 @@ from convmodel.cli.console import (
     program,
     silence_transformers,
 )
-from convmodel.cli.data_options import SOURCE_HELP, FormatOption, OnErrorOption, open_reader
-from convmodel.cli.model_options import JsonOption
 from convmodel.data.reading.shapes import AUTO
 from convmodel.errors import SaveError
 from convmodel.hf_model.from_scratch import SHAPES, estimate_tokens, vocabulary_size
 from convmodel.layout.vocabulary import KINDS, train_vocabulary
-
-if TYPE_CHECKING:
-    from convmodel.layout.tokenizer import ConversationTokenizer
 
 _EXAMPLES = 3  # turns shown as tokens
 
@@ -40,7 +36,7 @@ def group() -> None:
 
 @app.command("train")
 def train(
-    data: Annotated[str, Argument(help=f"Conversations: {SOURCE_HELP}.", metavar="DATA")],
+    data: Annotated[str, Argument(help=f"Conversations: {flags.SOURCE_HELP}.", metavar="DATA")],
     *,
     vocab_size: Annotated[
         int | None,
@@ -51,9 +47,9 @@ def train(
     ] = KINDS[0],
     output_dir: Annotated[str, Option(help="Folder to save the tokenizer in.")] = "tokenizer",
     overwrite: Annotated[bool, Option("--overwrite", help="Replace a tokenizer in the output folder.")] = False,
-    format: FormatOption = AUTO,
-    on_error: OnErrorOption = "fail",
-    as_json: JsonOption = False,
+    format: flags.Format = AUTO,
+    on_error: flags.OnError = "fail",
+    as_json: flags.Json = False,
 ) -> None:
     """Train a tokenizer on conversations in any language.
 
@@ -69,19 +65,19 @@ def train(
         silence_transformers()
         from convmodel.layout.tokenizer import ConversationTokenizer
 
-        reader = open_reader(data, format, on_error)
+        reader = flags.open_reader(data, format, on_error)
         turns = [turn for conversation in reader for turn in conversation.turns]
         text_bytes = sum(len(turn.encode()) for turn in turns)
         entries = vocabulary_size(SHAPES["small"], text_bytes) if vocab_size is None else vocab_size
         tokenizer = ConversationTokenizer(train_vocabulary(turns, entries, kind))
         tokenizer.save_pretrained(output_dir)
-        tokens = estimate_tokens(tokenizer, turns) - len(turns)
+        text_tokens = estimate_tokens(tokenizer, turns) - len(turns)
     result = {
         "entries": len(tokenizer),
         "kind": kind,
         "turns": len(turns),
         "text_bytes": text_bytes,
-        "bytes_per_token": text_bytes / max(1, tokens),
+        "bytes_per_token": text_bytes / max(1, text_tokens),
         "skipped": reader.problems.count,
         "output_dir": output_dir,
     }
@@ -90,18 +86,13 @@ def train(
         return
     _print(result, len(tokenizer) < entries)
     for turn in turns[:_EXAMPLES]:
-        console.print(
-            f"  {_split_tokens(tokenizer, turn)}", markup=False, highlight=False, overflow="ellipsis", no_wrap=True
-        )
+        tokens = "|".join(tokenizer.decode([token_id]) for token_id in tokenizer.encode(turn)).replace("\n", "\\n")
+        console.print(f"  {tokens}", markup=False, highlight=False, overflow="ellipsis", no_wrap=True)
     print_message(f"Train a model with it:  {program()} fit {data} --from-scratch small --tokenizer {output_dir}")
 
 
 def check_tokenizer_dir(folder: str, *, overwrite: bool) -> None:
-    """Checks that saving replaces at most a tokenizer, and not a model, whose folder has the same files and more.
-
-    Raises:
-        SaveError: If it would replace something else.
-    """
+    """Checks that saving replaces at most a tokenizer, and not a model, whose folder has the same files and more."""
     if (Path(folder) / "config.json").exists():
         raise SaveError(f"{folder} holds a model: give another --output-dir")
     check_output_dir(folder, overwrite=overwrite, content="a tokenizer", files=["tokenizer.json"])
@@ -116,8 +107,3 @@ def _print(result: dict[str, Any], text_is_short: bool) -> None:
     if result["skipped"]:
         rows.append(("skipped rows", f"{result['skipped']:,}"))
     print_table(("", str(result["output_dir"])), rows)
-
-
-def _split_tokens(tokenizer: "ConversationTokenizer", turn: str) -> str:
-    """Returns a turn with bars between its tokens."""
-    return "|".join(tokenizer.decode([index]) for index in tokenizer.encode(turn)).replace("\n", "\\n")

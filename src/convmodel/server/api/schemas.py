@@ -104,11 +104,7 @@ Messages: TypeAlias = Annotated[list[Message], Field(min_length=1, max_length=MA
 
 
 class StreamOptions(Strict):
-    """Options of a stream.
-
-    Attributes:
-        include_usage: Whether the last chunk counts tokens.
-    """
+    """Options of a stream: whether the last chunk counts tokens."""
 
     include_usage: bool = False
 
@@ -279,9 +275,8 @@ class ResponsesRequest(Generation):
 
     def as_chat(self) -> ChatRequest:
         """Returns the same request in the form of chat completions."""
-        messages = [Message(role="user", content=self.input)] if isinstance(self.input, str) else [
-            Message(role=message.role, content=message.text, name=message.name) for message in self.input
-        ]  # fmt: skip
+        turns = [Message(role="user", content=self.input)] if isinstance(self.input, str) else self.input
+        messages = [Message(role=message.role, content=message.text, name=message.name) for message in turns]
         if self.instructions:
             messages.insert(0, Message(role="system", content=self.instructions))
         return ChatRequest(

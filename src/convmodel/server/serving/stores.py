@@ -23,11 +23,7 @@ class FeedbackStore:
         self._lock = threading.Lock()
 
     def add(self, record: Mapping[str, Any]) -> None:
-        """Appends one record.
-
-        Raises:
-            SaveError: If the file cannot be written.
-        """
+        """Appends one record."""
         with self._lock:
             append_line(self._path, record, fix="choose another --feedback")
 
@@ -41,11 +37,7 @@ class VoteStore:
         self._votes: list[Vote] = []
 
     def add(self, vote: Vote) -> list[Vote]:
-        """Adds a vote, and returns all votes.
-
-        Raises:
-            SaveError: If the file cannot be read or written.
-        """
+        """Adds a vote, and returns all votes."""
         with self._lock:
             if self._path is not None:
                 self._votes = self._votes or self._read(self._path)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from convmodel.cli.console import MODEL_FILES
-from convmodel.cli.model_options import default_model, sampling_options
+from convmodel.cli.flags import default_model, sampling_options
 
 
 def test_the_default_model_is_the_one_that_fit_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,57 @@
+"""Flags that several commands have.
+
+Owns: their names and help texts, and what their values mean: a reader, the default model, the options of sampling.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from typer import Option
+
+from convmodel.cli.console import DEFAULT_MODEL, MODEL_FILES
+from convmodel.data.reading.reader import ConversationReader
+from convmodel.data.reading.shapes import SHAPES
+from convmodel.files.hub import CHITCHAT
+
+SOURCE_HELP = "a file, a folder, - for standard input, or owner/name of a dataset on the Hub"
+MODEL_HELP = f"A model: a folder, a model id on the Hub, or {CHITCHAT}."
+_FORMAT_HELP = f"Format of the data: auto (recognize it) or one of {', '.join(SHAPES)}; see docs/data.md."
+_DEFAULT_HELP = f"[default: the folder {DEFAULT_MODEL} if it exists, else {CHITCHAT}]"
+_LENGTH_HELP = "Maximum length of a response in tokens. [default: 128, or a quarter of the model's positions if fewer]"
+
+Data = Annotated[str, Option(help=f"Conversations: {SOURCE_HELP}.")]
+Valid = Annotated[str | None, Option(help="Validation conversations, which select the best checkpoint.")]
+Format = Annotated[str, Option("--format", help=_FORMAT_HELP)]
+OnError = Annotated[
+    str, Option("--on-error", help="What to do with invalid rows: fail at the first one, or skip and count them.")
+]
+Model = Annotated[str | None, Option("--model", "-m", help=f"{MODEL_HELP} {_DEFAULT_HELP}")]
+Quantize = Annotated[
+    str | None,
+    Option(help="int8: quantize the weights, for less than half the memory and about half the time, on CPUs."),
+]
+Greedy = Annotated[bool, Option("--greedy", help="Take the most likely token at each step instead of sampling.")]
+Temperature = Annotated[
+    float, Option(min=0.01, help="Sampling temperature: above 1 more varied, below 1 more predictable.")
+]
+TopP = Annotated[
+    float, Option(min=0.01, max=1.0, help="Sample from the most likely tokens with this total probability.")
+]
+MaxNewTokens = Annotated[int | None, Option(min=1, help=_LENGTH_HELP)]
+Json = Annotated[bool, Option("--json", help="Print the result as JSON.")]
+
+
+def open_reader(source: str, format: str, on_error: str) -> ConversationReader:
+    """Returns a reader of a data source with the values of `--format` and `--on-error`, which it checks."""
+    return ConversationReader(source, shape=format, on_error=on_error)  # type: ignore[arg-type]
+
+
+def default_model() -> str:
+    """Returns the model that `fit` saved in the current folder, or the built-in one if there is none."""
+    return DEFAULT_MODEL if any((Path(DEFAULT_MODEL) / file).is_file() for file in MODEL_FILES) else CHITCHAT
+
+
+def sampling_options(*, greedy: bool, temperature: float, top_p: float, max_new_tokens: int | None) -> dict[str, Any]:
+    """Returns the options of `ConversationModel.generate` for these flags."""
+    sampling = {} if greedy else {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
+    return sampling if max_new_tokens is None else sampling | {"max_new_tokens": max_new_tokens}
