@@ -24,12 +24,10 @@ ELSEWHERE = {
     "server/api/responses.py": ("integration/test_server_openai.py", "responses.create"),
     "server/api/status.py": ("integration/test_server_middleware.py", "/ready"),
     "server/api/tokenize.py": ("integration/test_server_texts.py", "/tokenize"),
-    "server/api/votes.py": ("integration/test_server_texts.py", "/votes"),
     "server/api/web_page.py": ("e2e/test_page_safety.py", "web_page"),
     "server/app.py": ("integration/test_server_middleware.py", "create_app"),
     "server/middleware.py": ("integration/test_server_middleware.py", "/health"),
     "server/ray_app.py": ("integration/test_server_ray.py", "convmodel.server.ray_app"),
-    "server/run.py": ("integration/test_server_ending.py", "handle_exit"),
     "server/settings.py": ("integration/test_server_errors.py", "convmodel.server.settings"),
     # What the readers of chat exports share: read through each of them.
     "data/importing/exports/archive.py": ("unit/data/importing/test_pipeline.py", "zip"),

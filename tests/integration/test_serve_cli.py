@@ -75,7 +75,7 @@ def test_what_is_wrong_with_the_command_is_told_in_one_line(
     arguments: list[str],
     message: str,
 ) -> None:
-    monkeypatch.setattr("convmodel.server.logs.use_json_logs", lambda: None)  # pytest's handlers stay as they are
+    monkeypatch.setattr("convmodel.server.run.use_json_logs", lambda: None)  # pytest's handlers stay as they are
     Path("empty").touch()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])

@@ -62,7 +62,18 @@ def _doctor(
     readers = [flags.open_reader(source, format, on_error) for source in (data, valid) if source is not None]
     examination, windows = _examine(model, readers, config, number=conversation, measure=not no_estimate)
     if report is not None:
-        _write(report, f"{data}, to fine-tune {model}", examination, windows)
+        from convmodel.report.doctor_page import write_doctor_page
+
+        with console.status(f"writing {report} ..."):
+            write_doctor_page(
+                report,
+                title=f"{data}, to fine-tune {model}",
+                checks=examination.checks,
+                statistics=examination.statistics,
+                windows=windows,
+                estimate=examination.estimate,
+            )
+        print_message(f"wrote the report to {report}")
     if as_json:
         print_json(
             {
@@ -99,21 +110,6 @@ def _examine(
             loaded.tokenizer, conversations[number - 1], max_length=examination.plan.max_length, loss_on=config.loss_on
         )
     return examination, windows
-
-
-def _write(path: Path, title: str, examination: "Examination", windows: "list[list[ShownToken]]") -> None:
-    from convmodel.report.doctor_page import write_doctor_page
-
-    with console.status(f"writing {path} ..."):
-        write_doctor_page(
-            path,
-            title=title,
-            checks=examination.checks,
-            statistics=examination.statistics,
-            windows=windows,
-            estimate=examination.estimate,
-        )
-    print_message(f"wrote the report to {path}")
 
 
 def _print(examination: "Examination", windows: "list[list[ShownToken]]", number: int) -> None:

@@ -24,8 +24,6 @@ from convmodel.errors import ConfigError, ModelLoadError, SaveError
 from convmodel.generation.defaults import TEMPERATURE, TOP_P
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from convmodel.report.evaluation.model_evaluation import ModelEvaluation
     from convmodel.report.evaluation.results import EvaluationReport
 
@@ -104,6 +102,9 @@ def command(
         raise SaveError(f"--card finds no README.md in {models[0]}: give a folder that has a model card first")
     counts = {"responses": responses, "distractors": distractors, "self_chats": self_chats}
     defaults = _DEFAULTS if report else {"responses": _DEFAULTS["responses"]} if train else {}
+    settings = {"batch_size": batch_size, "max_length": max_length, "loss_on": loss_on, "seed": seed}
+    settings |= {name: defaults.get(name, 0) if count is None else count for name, count in counts.items()}
+    options = flags.sampling_options(greedy=greedy, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens)
     report_card = _evaluate(
         models,
         data=flags.open_reader(data, format, on_error),
@@ -111,17 +112,7 @@ def command(
         base=base,
         find_base=bool(report),
         quantize=quantize,
-        settings={
-            "batch_size": batch_size,
-            "max_length": max_length,
-            "loss_on": loss_on,
-            "seed": seed,
-            "on_error": on_error,
-            "generation": flags.sampling_options(
-                greedy=greedy, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens
-            ),
-        }
-        | {name: defaults.get(name, 0) if count is None else count for name, count in counts.items()},
+        settings={**settings, "on_error": on_error, "generation": options},
     )
     for path in report or []:
         from convmodel.report.evaluation.files import write_evaluation_report
@@ -155,6 +146,7 @@ def _evaluate(
     training = None if train is None else ConversationReader(train, on_error=settings["on_error"])
     if training is not None:
         next(iter(training))  # reports an unreadable file before anything is measured
+    from convmodel.report.evaluation.base_model import recorded_base
     from convmodel.report.evaluation.evaluate import evaluate_model
     from convmodel.report.evaluation.model_evaluation import Settings
     from convmodel.report.evaluation.results import data_fingerprint, make_report, nearest_context
@@ -175,28 +167,18 @@ def _evaluate(
 
     measured = [measure(name) for name in dict.fromkeys(models)]
     before = None if base is None else measure(base)
-    if base is None and find_base:
-        before = _measure_recorded_base(models, measure)
+    recorded = recorded_base(models[0]) if base is None and find_base else None
+    if recorded is not None and recorded not in models:
+        try:
+            before = measure(recorded)
+        except ModelLoadError as error:
+            print_message(f"not compared with the base model: {error}")
     with console.status("comparing ..."):
         nearest = nearest_context(measured[0], training) if training is not None and options.responses else None
         facts: dict[str, Any] = {"name": str(data.source), "skipped": data.problems.count}
         if training is not None:
             facts |= {"training": str(training.source), "training_sha256": data_fingerprint(training)}
         return make_report(measured, conversations, options, data=facts, base=before, nearest=nearest)
-
-
-def _measure_recorded_base(models: list[str], measure: "Callable[[str], ModelEvaluation]") -> "ModelEvaluation | None":
-    """Measures the base model that the first model's card names, if it can still be loaded."""
-    from convmodel.report.evaluation.base_model import recorded_base
-
-    name = recorded_base(models[0])
-    if name is None or name in models:
-        return None
-    try:
-        return measure(name)
-    except ModelLoadError as error:
-        print_message(f"not compared with the base model: {error}")
-        return None
 
 
 def _print(card: "EvaluationReport") -> None:

@@ -7,16 +7,15 @@ import json
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import httpx2
 
 from convmodel.conversation import DEFAULT_SPEAKERS, Conversation
 from convmodel.errors import ConfigError, ConvModelError, GenerationError, ModelLoadError
 from convmodel.generation.output import Chunk
 from convmodel.generation.session import Session
 from convmodel.server.settings import SESSION_HEADER
-
-if TYPE_CHECKING:
-    import httpx2
 
 _TIMEOUT = 60.0  # seconds to wait for the server's next bytes, and the longest wait before a retry
 _ATTEMPTS = 5
@@ -40,8 +39,6 @@ class RemoteSession(Session):
         `on_wait` is called with the seconds until the next retry when the server is busy. The `options` are parameters
         of every request, such as `temperature`.
         """
-        import httpx2
-
         start = Conversation([system], ["system"], pinned=1) if system else None
         super().__init__(start, *DEFAULT_SPEAKERS)
         self._options = options
@@ -64,8 +61,6 @@ class RemoteSession(Session):
         self._client.close()
 
     def _choose_model(self, name: str | None) -> str:
-        import httpx2
-
         try:
             response = self._client.get("/v1/models")
         except (httpx2.TransportError, httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
@@ -94,8 +89,6 @@ class RemoteSession(Session):
 
     def _chunks(self, body: dict[str, Any]) -> Iterator[Chunk]:
         """Streams the response; retries while the server is busy."""
-        import httpx2
-
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 with self._client.stream("POST", "/v1/chat/completions", json=body) as response:
@@ -111,7 +104,7 @@ class RemoteSession(Session):
             self._on_wait(seconds)
             time.sleep(seconds)
 
-    def _read_events(self, response: "httpx2.Response") -> Iterator[Chunk]:
+    def _read_events(self, response: httpx2.Response) -> Iterator[Chunk]:
         ended = False
         for line in response.iter_lines():
             data = line.removeprefix("data:").strip()
@@ -133,7 +126,7 @@ class RemoteSession(Session):
         if not ended:
             raise GenerationError(f"{self._url} broke off the stream: the text so far is kept; /retry tries again")
 
-    def _error(self, response: "httpx2.Response") -> ConvModelError:
+    def _error(self, response: httpx2.Response) -> ConvModelError:
         try:
             message = response.json()["error"]["message"]
         except (ValueError, KeyError, TypeError):
@@ -145,7 +138,7 @@ class RemoteSession(Session):
         return GenerationError(f"{self._url} refuses: {message}")
 
 
-def _retry_after(response: "httpx2.Response") -> float:
+def _retry_after(response: httpx2.Response) -> float:
     try:
         return min(_TIMEOUT, max(0.1, float(response.headers.get("retry-after", 1))))
     except ValueError:

@@ -84,12 +84,11 @@ def command(
     server finishes the running responses, then exits. See `docs/serving.md`.
     """
     try:
-        from convmodel.server.run import listen, run
+        from convmodel.server.run import listen, run, use_json_logs
         from convmodel.server.serving.model_registry import ModelRegistry
         from convmodel.server.settings import ServerSettings
     except ImportError as error:
         raise MissingExtraError(f"serving needs {error.name}: pip install 'convmodel[serve]'") from error
-    from convmodel.server.logs import use_json_logs
     from convmodel.server.middleware import host_names
 
     keys = _collect_keys(api_key or [], api_key_file)

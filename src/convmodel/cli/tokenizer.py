@@ -4,7 +4,7 @@ Owns: what is printed of a new vocabulary. The training itself is `layout.vocabu
 """
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from typer import Argument, Option
@@ -84,7 +84,15 @@ def train(
     if as_json:
         print_json(result)
         return
-    _print(result, len(tokenizer) < entries)
+    note = ", all that this text yields" if len(tokenizer) < entries else ""
+    rows = [
+        ("entries", f"{len(tokenizer):,}{note}"),
+        ("bytes per token", f"{result['bytes_per_token']:.2f}"),
+        ("training turns", f"{len(turns):,}"),
+    ]
+    if reader.problems.count:
+        rows.append(("skipped rows", f"{reader.problems.count:,}"))
+    print_table(("", output_dir), rows)
     for turn in turns[:_EXAMPLES]:
         tokens = "|".join(tokenizer.decode([token_id]) for token_id in tokenizer.encode(turn)).replace("\n", "\\n")
         console.print(f"  {tokens}", markup=False, highlight=False, overflow="ellipsis", no_wrap=True)
@@ -96,14 +104,3 @@ def check_tokenizer_dir(folder: str, *, overwrite: bool) -> None:
     if (Path(folder) / "config.json").exists():
         raise SaveError(f"{folder} holds a model: give another --output-dir")
     check_output_dir(folder, overwrite=overwrite, content="a tokenizer", files=["tokenizer.json"])
-
-
-def _print(result: dict[str, Any], text_is_short: bool) -> None:
-    rows = [
-        ("entries", f"{result['entries']:,}" + (", all that this text yields" if text_is_short else "")),
-        ("bytes per token", f"{result['bytes_per_token']:.2f}"),
-        ("training turns", f"{result['turns']:,}"),
-    ]
-    if result["skipped"]:
-        rows.append(("skipped rows", f"{result['skipped']:,}"))
-    print_table(("", str(result["output_dir"])), rows)

@@ -1,6 +1,7 @@
-"""Runs the server: listening, and shutting down.
+"""Runs the server: listening, logs, and shutting down.
 
-Owns: what a signal does: new requests are refused, running ones are finished, then the server stops.
+Owns: what a signal does: new requests are refused, running ones are finished, then the server stops. The format of the
+logs: JSON, one object per line, without text of conversations.
 """
 
 import asyncio
@@ -23,6 +24,28 @@ from convmodel.server.errors import ApiError
 from convmodel.server.serving.model_registry import ModelRegistry
 
 logger = logging.getLogger(__name__)
+
+
+class JsonFormatter(logging.Formatter):
+    """Formats each record as one JSON object; `extra={"fields": {...}}` adds fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Returns the line."""
+        fields = {
+            "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created)),
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            fields["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(fields, ensure_ascii=False)
+
+
+def use_json_logs() -> None:
+    """Makes all handlers of the root logger write JSON."""
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(JsonFormatter())
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -76,12 +76,7 @@ def _token(tokenizer: ConversationTokenizer, token_id: int, value: float) -> dic
 
 
 def _text(content: bytes) -> str:
-    r"""Decodes a token's bytes; a part of a character is written as OpenAI's API does.
-
-    Example:
-        >>> [_text(content) for content in (b"Hi", b"\xf0\x9f")]
-        ['Hi', 'bytes:\\xf0\\x9f']
-    """
+    """Decodes a token's bytes; a part of a character is written as OpenAI's API does."""
     try:
         return content.decode()
     except UnicodeDecodeError:

@@ -24,8 +24,6 @@ from convmodel.server.serving.scheduler import Scheduler
 from convmodel.server.serving.stores import FeedbackStore, VoteStore
 from convmodel.server.settings import ServerSettings
 
-Loader = Callable[[], Mapping[str, ConversationModel]]
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ServedModel:
@@ -41,7 +39,7 @@ class ServedModel:
 class ModelRegistry:
     """The models of one server by their ids, the server's state, and its stores of feedback and votes."""
 
-    def __init__(self, load: Loader, settings: ServerSettings) -> None:
+    def __init__(self, load: Callable[[], Mapping[str, ConversationModel]], settings: ServerSettings) -> None:
         self.settings = settings
         self.metrics = Metrics()
         self.feedback = None if settings.feedback is None else FeedbackStore(settings.feedback)

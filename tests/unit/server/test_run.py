@@ -1,4 +1,4 @@
-"""A log record is one line of JSON."""
+"""The server's log: a record is one line of JSON."""
 
 import json
 import logging
@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from convmodel.server.logs import JsonFormatter, use_json_logs
+from convmodel.server.run import JsonFormatter, use_json_logs
 
 
 def test_fields_and_tracebacks_are_part_of_the_object() -> None:
