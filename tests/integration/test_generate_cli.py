@@ -11,11 +11,11 @@ import forking
 import pytest
 
 from convmodel import ConversationModel
-from convmodel.generation.batched import TOGETHER
+from convmodel.generation.batched import CONTEXTS_AT_ONCE
 
 Run = Callable[..., int]
 
-CONTEXTS = 4 * TOGETHER + 7
+CONTEXTS = 4 * CONTEXTS_AT_ONCE + 7
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -54,7 +54,7 @@ def test_killed_again_and_again_it_writes_the_same_file(
         running.send_signal(signal.SIGKILL)
         running.communicate()
         assert running.returncode == -signal.SIGKILL
-    assert TOGETHER <= len(said.read_bytes().splitlines()) < CONTEXTS
+    assert CONTEXTS_AT_ONCE <= len(said.read_bytes().splitlines()) < CONTEXTS
     last = start("said.jsonl")
     _, err = last.communicate(timeout=200)
 

@@ -62,22 +62,16 @@ def command(
 
         remote = RemoteSession(url, model=model, api_key=api_key, system=system, on_wait=_print_wait, **parameters)
         with remote:
-            _start(remote, remote.model)
+            Chat(remote).run(remote.model)
         return
     name = model or flags.default_model()
     options = flags.sampling_options(greedy=greedy, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens)
     context = [{"role": "system", "content": system}] if system else ()
-    _start(load_model(name, quantize=quantize).session(context, **options), name)
+    Chat(load_model(name, quantize=quantize).session(context, **options)).run(name)
 
 
 def _print_wait(seconds: float) -> None:
     print_message(f"the server is busy: retrying in {seconds:.0f} s", style="dim")
-
-
-def _start(session: "Session", name: str) -> None:
-    if sys.stdin.isatty():
-        print_message(f"Chatting with {name}. Type /help for the commands, Ctrl+D to quit.")
-    Chat(session).run()
 
 
 class Chat:
@@ -87,8 +81,10 @@ class Chat:
         self.session = session
         self._interactive = sys.stdin.isatty()
 
-    def run(self) -> None:
-        """Reads and responds until the end of the input or /quit."""
+    def run(self, name: str) -> None:
+        """Greets with the model's name, then reads and responds until the end of the input or /quit."""
+        if self._interactive:
+            print_message(f"Chatting with {name}. Type /help for the commands, Ctrl+D to quit.")
         while (line := self._read()) is not None:
             if not line:
                 continue

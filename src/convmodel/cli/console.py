@@ -42,11 +42,8 @@ RANK = _rank()
 console = Console(stderr=True, quiet=RANK > 0)
 """Standard error: progress, messages and errors."""
 
-DEFAULT_MODEL = "model"
-"""The folder that `fit` writes by default, and that other commands read by default if it exists."""
-
-MODEL_FILES = ("config.json", ADAPTER_CONFIG, RUN)
-"""A folder with one of these files holds a model; a folder that happens to be called `model` need not."""
+DEFAULT_MODEL = "model"  # the folder that `fit` writes by default, and that other commands read if it exists
+MODEL_FILES = ("config.json", ADAPTER_CONFIG, RUN)  # one of these is in a folder with a model
 
 
 def program() -> str:

@@ -62,44 +62,44 @@ def command(
     if len(models) not in (1, len(names)):
         raise ConfigError(f"{len(models)} models for {len(names)} speakers ({speakers}): give one, or one per speaker")
     if output is not None:
-        require_appendable(output, fix="choose another --output")  # before the models are asked
+        require_appendable(output, fix="choose another --output")  # before the models are loaded
     loaded = {name: load_model(name, quantize=quantize) for name in dict.fromkeys(models)}
     cast = dict(zip(names, [loaded[name] for name in models] * (len(names) if len(models) == 1 else 1), strict=True))
     options = flags.sampling_options(greedy=greedy, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens)
-    results = []
+    chats: list[SelfChat] = []
     for number, context in enumerate(_openings(opening, data, format, names, limit)):
         if seed is not None:
             options["seed"] = seed + number * turns
-        talk = SelfChat(cast, context, turns=turns, stop_at_loop=not through_loops, **options)
+        chat = SelfChat(cast, context, turns=turns, stop_at_loop=not through_loops, **options)
         if number:
             print_result("")
-        for name, text in chain(zip(context.turn_speakers, context.turns, strict=True), talk):
+        for name, text in chain(zip(context.turn_speakers, context.turns, strict=True), chat):
             print_result(f"{name}: {text}")
-        results.append(talk)
-        _print_summary(results[-1])
+        chats.append(chat)
+        _print_summary(chat)
         if output is not None:
-            append_line(output, to_record(results[-1].conversation), fix="choose another --output")
-    if len(results) > 1:
-        loops = sum(result.loop is not None for result in results)
-        print_message(f"{loops} of {len(results)} conversations repeat themselves")
+            append_line(output, to_record(chat.conversation), fix="choose another --output")
+    if len(chats) > 1:
+        loops = sum(chat.loop is not None for chat in chats)
+        print_message(f"{loops} of {len(chats)} conversations repeat themselves")
 
 
-def _openings(opening: str, data: str | None, shape: str, names: list[str], limit: int) -> "list[Conversation]":
+def _openings(opening: str, data: str | None, shape: str, names: list[str], limit: int) -> list[Conversation]:
     if data is None:
         return [opening_of(opening, names)]
     reader = ConversationReader(data, shape=shape)
     return [opening_of(conversation.turns[conversation.pinned], names) for conversation in islice(reader, limit)]
 
 
-def _print_summary(result: SelfChat) -> None:
-    notes = [f"{len(result.conversation.turns) - result.opening} turns"]
-    if result.loop:
-        cycle = "the same turn" if result.loop.period == 1 else f"the same {result.loop.period} turns"
-        notes.append(f"from turn {result.loop.first} on, {cycle} over and over")
-    if result.ended_by == "empty":
+def _print_summary(chat: SelfChat) -> None:
+    notes = [f"{len(chat.conversation.turns) - chat.opening} turns"]
+    if chat.loop:
+        cycle = "the same turn" if chat.loop.period == 1 else f"the same {chat.loop.period} turns"
+        notes.append(f"from turn {chat.loop.first} on, {cycle} over and over")
+    if chat.ended_by == "empty":
         notes.append("ended by an empty response")
-    if result.repeated:
-        notes.append(f"{result.repeated} repeat an earlier turn of the same speaker")
-    if result.cut_off:
-        notes.append(f"{result.cut_off} cut off at the maximum length")
+    if chat.repeated:
+        notes.append(f"{chat.repeated} repeat an earlier turn of the same speaker")
+    if chat.cut_off:
+        notes.append(f"{chat.cut_off} cut off at the maximum length")
     print_message(f"({'; '.join(notes)})", style="dim")

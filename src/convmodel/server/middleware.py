@@ -91,7 +91,7 @@ class RequestMiddleware:
             # Prevents DNS rebinding: a page of another site whose name points here must not read this server.
             message = "the Host header is not a name of this server: start it with --allowed-host NAME"
             raise ApiError(403, message, code="host")
-        if scope["path"] not in PUBLIC and not scope["path"].startswith(PUBLIC_FOLDER):
+        if self._keys and scope["path"] not in PUBLIC and not scope["path"].startswith(PUBLIC_FOLDER):
             self._check_key(headers)
         if scope["method"] in ("POST", "PUT", "PATCH"):
             media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -100,8 +100,6 @@ class RequestMiddleware:
                 raise ApiError(415, "the Content-Type must be application/json")
 
     def _check_key(self, headers: Headers) -> None:
-        if not self._keys:
-            return
         scheme, _, credentials = headers.get("authorization", "").partition(" ")
         key = credentials.strip().encode() if scheme.lower() == "bearer" else b""
         # Compare with all keys, so that the time reveals nothing.

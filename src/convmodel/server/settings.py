@@ -15,14 +15,11 @@ MAX_BIASES = 1024  # entries of `logit_bias`
 MAX_ALTERNATIVES = 20  # `top_logprobs`, as in OpenAI's API
 MAX_NEW_TOKENS = 2**20  # largest `max_completion_tokens`; in practice the model's positions are the limit
 
-KEY_VARIABLE = "CONVMODEL_API_KEY"
-"""The environment variable with an API key, for the server and for its clients."""
+KEY_VARIABLE = "CONVMODEL_API_KEY"  # the environment variable with an API key, for the server and its clients
+LOOPBACK = ("localhost", "127.0.0.1", "[::1]")  # names of this machine in a Host header
 
 SESSION_HEADER = "X-Session-Id"
 """Behind a load balancer, requests with the same value go to the server that has the conversation cached."""
-
-LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
-"""Names of this machine in a Host header."""
 
 
 @dataclass(frozen=True, slots=True)
