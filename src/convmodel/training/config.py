@@ -180,10 +180,10 @@ class FitConfig:
         Raises:
             ConfigError: If an option does not exist; the message lists those that do.
         """
-        known = [setting.name for setting in fields(cls)]
-        unknown = [name for name in options if name not in known]
+        names = [setting.name for setting in fields(cls)]
+        unknown = [name for name in options if name not in names]
         if unknown:
-            raise ConfigError(f"no training option is called {', '.join(unknown)}; the options are {', '.join(known)}")
+            raise ConfigError(f"no training option is called {', '.join(unknown)}; the options are {', '.join(names)}")
         return cls(**options)
 
     @classmethod
@@ -234,12 +234,12 @@ def setting_types() -> dict[str, tuple[type, ...]]:
         >>> setting_types()["epochs"], setting_types()["max_steps"], setting_types()["loss_on"]
         ((<class 'float'>, <class 'int'>), (<class 'int'>,), (<class 'str'>, <class 'list'>, <class 'tuple'>))
     """
-    written = {float: (float, int), Sequence: (list, tuple)}  # what may be given for a float and for a sequence
+    accepted = {float: (float, int), Sequence: (list, tuple)}  # other annotations accept their own class only
     types: dict[str, tuple[type, ...]] = {}
     for name, hint in get_type_hints(FitConfig).items():
         parts = get_args(hint) if isinstance(hint, UnionType) else (hint,)
         classes = [get_origin(part) or part for part in parts if part is not NoneType]
-        types[name] = tuple(kind for part in classes for kind in written.get(part, (part,)))
+        types[name] = tuple(kind for part in classes for kind in accepted.get(part, (part,)))
     return types
 
 

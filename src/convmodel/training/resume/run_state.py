@@ -83,7 +83,7 @@ class RunState:
         self._best.load_dict(self._loaded["best"])
         losses = self._loaded["losses"]
         pending = self._of_process(trainer)["loss"].to(trainer.args.device)
-        return (pending, losses["total"], losses["logged_at"])
+        return pending, losses["total"], losses["logged_at"]
 
     def _of_process(self, trainer: "Trainer") -> dict[str, torch.Tensor]:
         """Returns this process's row of the tensors that were stacked over all processes."""

@@ -37,7 +37,7 @@ def supervised_loss(
     )
     if weights is not None:
         nats = nats * weights[:, 1:].flatten()
-    return nats.sum() / _divisor(total_weight)
+    return nats.sum() / (float(total_weight) or 1.0)
 
 
 def head_loss(
@@ -58,7 +58,7 @@ def head_loss(
     chosen_weights = None if weights is None else weights[:, 1:].flatten()[rows]
     summed: Callable[..., torch.Tensor] = _HeadLoss.apply
     loss = summed(chosen, head.weight, head.bias, targets[rows], chosen_weights)
-    return loss / _divisor(total_weight)
+    return loss / (float(total_weight) or 1.0)
 
 
 class _HeadLoss(torch.autograd.Function):
@@ -150,7 +150,3 @@ def _by_logits(
         gradient.mul_(weights[:, None])
         nats = nats * weights[:, None]
     return gradient, nats.sum(dtype=torch.float64)
-
-
-def _divisor(total_weight: torch.Tensor | float) -> float:
-    return float(total_weight) or 1.0
