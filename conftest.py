@@ -39,8 +39,8 @@ for name in ("HF_TOKEN", "HF_HUB_CACHE", "TRANSFORMERS_CACHE"):
 hypothesis.settings.register_profile("convmodel", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("convmodel")
 
-collect_ignore = [] if importlib.util.find_spec("ray") else ["src/convmodel/server/ray_app.py"]
-"""Modules that need a package which is not of the development environment: Ray is larger than all of it."""
+collect_ignore = ["tests/data", *([] if importlib.util.find_spec("ray") else ["src/convmodel/server/ray_app.py"])]
+"""Data, and modules that need a package which is not of the development environment: Ray is larger than all of it."""
 
 _loopback_allowed = False
 

@@ -18,7 +18,7 @@ from convmodel.server.api import web_page as page_module
 pytestmark = pytest.mark.loopback
 
 EVIL = '<img src=x onerror="window.evil=1"><script>window.evil=1</script>"\'><svg onload=window.evil=1>'
-STATIC = Path(page_module.__file__).parent / "static"
+STATIC = Path(page_module.__file__).parents[1] / "static"
 
 
 def test_texts_are_text_everywhere(page: Page, saying: Callable[..., Any], tmp_path: Path) -> None:

@@ -220,7 +220,7 @@ def test_a_saved_layout_whose_separator_has_no_row_is_refused(
 def test_token_types_for_an_architecture_that_takes_none_are_refused(bytelevel_folder: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(bytelevel_folder, tmp_path / "typed"))
     ConversationTokenizer.from_pretrained(folder, use_token_types=True).save_pretrained(folder)
-    with pytest.raises(ModelLoadError, match="asks for token types, but llama takes none"):
+    with pytest.raises(ModelLoadError, match="requires token types, but llama takes none"):
         ConversationModel.from_pretrained(folder, device="cpu")
 
 
