@@ -13,16 +13,14 @@ from convmodel.data.windows.order import Blank
 from convmodel.layout.sequence import IGNORED, Window
 
 
-def pad(
-    windows: Sequence[Window], pad_id: int, *, use_token_types: bool, side: str = "right", multiple: int = 1
-) -> dict[str, torch.Tensor]:
+def pad(windows: Sequence[Window], pad_id: int, *, use_token_types: bool, multiple: int = 1) -> dict[str, torch.Tensor]:
     """Pads at least one window to the length of the longest, rounded up to a multiple of `multiple`.
 
-    Padding is masked, and its label is `IGNORED`. On the left it needs `position_ids`, since models would count it.
+    Padding is on the right and masked, and its label is `IGNORED`.
 
     Returns:
         Tensors of shape (batch, seq), dtype int64: `input_ids`, `attention_mask`, `labels`, and optionally
-        `token_type_ids` and `position_ids`; and `weights`, float32, if a window has any: 0 where there is no target.
+        `token_type_ids`; and `weights`, float32, if a window has any: 0 where there is no target.
 
     Example:
         >>> pad([Window([5, 7], [0, 0], [-100, 7]), Window([5], [0], [-100])], 0, use_token_types=False)["input_ids"]
@@ -34,8 +32,7 @@ def pad(
     def fill(rows: Iterable[Sequence[float]], value: int, dtype: torch.dtype = torch.int64) -> torch.Tensor:
         tensor = torch.full((len(windows), longest), value, dtype=dtype)
         for row, ids in enumerate(rows):
-            place = slice(0, len(ids)) if side == "right" else slice(longest - len(ids), longest)
-            tensor[row, place] = torch.tensor(ids, dtype=dtype)
+            tensor[row, : len(ids)] = torch.tensor(ids, dtype=dtype)
         return tensor
 
     batch = {
@@ -47,8 +44,6 @@ def pad(
         batch["token_type_ids"] = fill((window.types for window in windows), 0)
     if any(window.weights for window in windows):
         batch["weights"] = fill(map(_weights, windows), 0, torch.float32)
-    if side == "left":
-        batch["position_ids"] = fill((range(len(window.input_ids)) for window in windows), 0)
     return batch
 
 

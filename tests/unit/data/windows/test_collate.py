@@ -18,7 +18,7 @@ def windows_of_lengths(*lengths: int) -> list[Window]:
     return [Window([number] * length, [0] * length, [IGNORED] * length) for number, length in enumerate(lengths)]
 
 
-def test_padding_on_the_right_is_masked_and_never_a_label() -> None:
+def test_padding_is_masked_and_never_a_label() -> None:
     batch = pad([LONG, SHORT], pad_id=3, use_token_types=True)
 
     assert {name: tensor.tolist() for name, tensor in batch.items()} == {
@@ -28,18 +28,6 @@ def test_padding_on_the_right_is_masked_and_never_a_label() -> None:
         "token_type_ids": [[0, 0, 0, 1], [1, 1, 0, 0]],
     }
     assert all(tensor.dtype == torch.int64 for tensor in batch.values())
-
-
-def test_padding_on_the_left_brings_positions_along() -> None:
-    batch = pad([LONG, SHORT], pad_id=3, use_token_types=True, side="left")
-
-    assert {name: tensor.tolist() for name, tensor in batch.items()} == {
-        "input_ids": [[5, 7, 8, 5], [3, 3, 5, 9]],
-        "attention_mask": [[1, 1, 1, 1], [0, 0, 1, 1]],
-        "labels": [[-100, 7, 8, 5], [-100, -100, -100, 9]],
-        "token_type_ids": [[0, 0, 0, 1], [0, 0, 1, 1]],
-        "position_ids": [[0, 1, 2, 3], [0, 0, 0, 1]],
-    }
 
 
 def test_a_model_without_token_types_is_given_none() -> None:
@@ -52,18 +40,15 @@ def test_a_label_that_equals_the_padding_stays_a_target() -> None:
     assert batch["labels"].tolist() == [[-100, 7, 8, 5], [-100, 9, -100, -100]]
 
 
-@pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("folder", ["unigram_folder", "bytelevel_folder"])
-def test_what_fills_the_padding_and_where_does_not_change_the_logits(
-    folder: str, side: str, request: pytest.FixtureRequest
-) -> None:
+def test_what_fills_the_padding_does_not_change_the_logits(folder: str, request: pytest.FixtureRequest) -> None:
     model = ConversationModel.from_pretrained(request.getfixturevalue(folder), device="cpu")
     types = model.tokenizer.layout.use_token_types
     conversations = [["Good morning!"], ["Did you sleep well?", "Not really, the neighbours had a party.", "Oh"]]
     windows = encode_windows(map(Conversation.of, conversations), model.tokenizer, max_length=64, loss_on="all").windows
 
     def logits(batch: list[Window], pad_id: int) -> list[torch.Tensor]:
-        inputs = pad(batch, pad_id, use_token_types=types, side=side)
+        inputs = pad(batch, pad_id, use_token_types=types)
         inputs.pop("labels")
         with torch.no_grad():
             rows = model.hf_model(**inputs, use_cache=False).logits
@@ -163,15 +148,13 @@ def test_a_dataset_gives_its_windows_by_index() -> None:
 WEIGHTED = Window([5, 6, 5, 7], [0, 0, 1, 1], [IGNORED, 6, 5, 7], weights=[0.0, 0.5, 0.5, 3.0])
 
 
-@pytest.mark.parametrize("side", ["right", "left"])
-def test_weights_come_along_if_a_window_has_any(side: str) -> None:
-    batch = pad([SHORT, WEIGHTED], pad_id=3, use_token_types=True, side=side)
+def test_weights_come_along_if_a_window_has_any() -> None:
+    batch = pad([SHORT, WEIGHTED], pad_id=3, use_token_types=True)
 
     assert batch["weights"].dtype == torch.float32
-    row = [0, 1, 0, 0] if side == "right" else [0, 0, 0, 1]
-    assert batch["weights"].tolist() == [row, [0, 0.5, 0.5, 3]]
+    assert batch["weights"].tolist() == [[0, 1, 0, 0], [0, 0.5, 0.5, 3]]
     assert ((batch["weights"] > 0) == (batch["labels"] != IGNORED)).all()
-    assert "weights" not in pad([SHORT, LONG], pad_id=3, use_token_types=True, side=side)
+    assert "weights" not in pad([SHORT, LONG], pad_id=3, use_token_types=True)
 
 
 def test_packed_windows_keep_their_weights() -> None:
