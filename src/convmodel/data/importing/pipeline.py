@@ -21,7 +21,7 @@ from convmodel.data.importing.splitting import PARTS, SHARES, Shares, Split, Spl
 from convmodel.data.reading.decoding import STDIN
 from convmodel.data.reading.problems import SHOWN, OnError, Problems
 from convmodel.data.reading.reader import ConversationReader
-from convmodel.data.reading.rows import data_files, is_data_file
+from convmodel.data.reading.rows import data_files, is_data_file, visible_paths
 from convmodel.data.reading.shapes import AUTO, SHAPES
 from convmodel.data.reading.writing import write_jsonl
 from convmodel.errors import ConfigError, ConversationError
@@ -117,9 +117,8 @@ def import_conversations(
     how = _segmenting(options, chats, summary)
     summary.speakers = speakers_of(chats)
     cleaner = Cleaner(options.cleaning, people=summary.speakers)
-    conversations = itertools.chain(
-        segment(chats, how, summary.dropped) if chats else (), _with_me(others, how, summary)
-    )
+    segments = segment(chats, how, summary.dropped) if chats else ()
+    conversations = itertools.chain(segments, _with_me(others, how, summary))
     kept = []
     for conversation in _named(cleaner.clean(conversations), options, summary):
         kept.append(conversation)
@@ -211,9 +210,8 @@ def _folder(folder: Path, summary: ImportSummary) -> Iterator[tuple[Path, Format
     """Yields the exports and data files in a folder and its subfolders; other files are ignored and counted."""
     taken: list[Path] = []
     unknown = 0
-    for path in [folder, *sorted(folder.rglob("*"))]:
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if hidden or any(path.is_relative_to(other) for other in taken):
+    for path in [folder, *visible_paths(folder)]:
+        if any(path.is_relative_to(other) for other in taken):
             continue
         format = _whole(path) if path.is_dir() else recognised(path)
         if format or is_data_file(path):
@@ -230,10 +228,10 @@ def _folder(folder: Path, summary: ImportSummary) -> Iterator[tuple[Path, Format
 def _whole(folder: Path) -> Format | None:
     """Returns the format of a folder that is one export: everything in it is of one kind."""
     format = recognised(folder)
-    for path in folder.rglob("*") if format else ():
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts):
-            own = recognised(path)
-            if own not in (None, format) or (own is None and is_data_file(path) and ".json" not in path.suffixes):
+    for path in visible_paths(folder) if format else ():
+        if path.is_file():
+            other = recognised(path)
+            if other not in (None, format) or (other is None and is_data_file(path) and ".json" not in path.suffixes):
                 return None
     return format
 

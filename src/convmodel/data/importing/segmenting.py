@@ -1,4 +1,4 @@
-"""From the messages of chats to conversations: where one ends, what is one turn, and who speaks.
+"""Chats to conversations: where one ends, which messages are one turn, and who speaks.
 
 Owns: gaps, joined turns, and the names that speakers have in training. Knows no file format.
 """

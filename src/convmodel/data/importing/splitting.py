@@ -80,12 +80,6 @@ def split(
         ConfigError: If the shares do not sum to 1, or another option is invalid.
         ConversationError: If there are too few conversations for the parts, or some have no time and `by` is `time`.
         MissingExtraError: If datasketch is not installed, and `near` is not None.
-
-    Example:
-        >>> talks = [Conversation([f"Hello {number}"]) for number in range(10)]
-        >>> parts = split(talks, (0.8, 0.1, 0.1), near=None)
-        >>> len(parts.train), len(parts.valid), len(parts.test), parts.method
-        (8, 1, 1, 'at random with seed 42')
     """
     parsed_shares = _checked_shares(shares)
     if by not in get_args(SplitBy):

@@ -115,12 +115,7 @@ def _joined(parts: Sequence[Mapping[str, Any]], number: int) -> dict[str, Any]:
 
 
 def read_time(value: Any) -> datetime | None:
-    """Reads a time: ISO 8601, or (milli)seconds since 1970, as text too; UTC without a zone. None for anything else.
-
-    Example:
-        >>> read_time("2018-05-02T19:38:15Z")
-        datetime.datetime(2018, 5, 2, 19, 38, 15)
-    """
+    """Reads a time: ISO 8601, or (milli)seconds since 1970, as text too; UTC without a zone. None for anything else."""
     try:
         if isinstance(value, str) and _SINCE_1970.fullmatch(value.strip()):
             value = float(value)

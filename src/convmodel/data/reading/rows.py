@@ -79,11 +79,16 @@ def data_files(folder: Path) -> list[Path]:
     Raises:
         ConversationError: If there is none.
     """
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and is_data_file(path))
-    files = [path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+    files = [path for path in visible_paths(folder) if path.is_file() and is_data_file(path)]
     if not files:
         raise ConversationError(f"{folder} has no file of conversations: it takes {', '.join(sorted(DATA_SUFFIXES))}")
     return files
+
+
+def visible_paths(folder: Path) -> list[Path]:
+    """Lists everything below a folder, sorted, without hidden files and folders (`.git`)."""
+    paths = sorted(folder.rglob("*"))
+    return [path for path in paths if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
 
 
 def is_data_file(path: Path) -> bool:

@@ -128,6 +128,7 @@ def require_windows(summary: EncodingSummary, loss_on: LossOn) -> None:
 
 
 EncodedChunk = tuple[list[Window], EncodingSummary]
+"""The windows of consecutive conversations, and their summary."""
 
 Numbered = tuple[int, Sequence[Conversation]]
 """Consecutive conversations, and the number of the first, counted from 1."""
@@ -172,12 +173,11 @@ def encode_chunk(
                 problems.add(message)
                 windows_of.append([])
     sources = [conversation.id or f"conversation {number}" for number, conversation in enumerate(conversations, first)]
-    windows = [
-        replace(window, source=source) for source, own in zip(sources, windows_of, strict=True) for window in own
-    ]
+    sourced = zip(sources, windows_of, strict=True)
+    windows = [replace(window, source=source) for source, encoded in sourced for window in encoded]
     summary = EncodingSummary(
         conversations=len(conversations),
-        unsupervised=sum(not own for own in windows_of) - problems.count,
+        unsupervised=sum(not encoded for encoded in windows_of) - problems.count,
         cut=sum(window.cut for window in windows),
         tokens=sum(window.supervised_tokens for window in windows),
         text_bytes=sum(window.text_bytes for window in windows),

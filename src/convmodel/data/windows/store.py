@@ -197,9 +197,9 @@ def prepare_windows(
 
 def cache_folder() -> Path:
     """Returns the folder for files that can be made again: `CONVMODEL_CACHE`, or one in the user's cache folder."""
-    own = os.environ.get("CONVMODEL_CACHE")
-    base = os.environ.get("XDG_CACHE_HOME")
-    return Path(own) if own else (Path(base) if base else Path.home() / ".cache") / "convmodel"
+    if folder := os.environ.get("CONVMODEL_CACHE"):
+        return Path(folder)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "convmodel"
 
 
 def _key(fingerprint: str, tokenizer: ConversationTokenizer, options: dict[str, Any]) -> str:

@@ -80,9 +80,8 @@ def _parts(lines: Sequence[str], path: Path, problems: Problems) -> Iterator[Dat
     part, day = DatedChat(Chat(path.stem)), None
     for number, line in enumerate(lines, 1):
         # Concatenated exports have titles in the middle; a message that looks like a title has no `Saved on` below it.
-        if (title := _TITLE.fullmatch(line)) and (
-            day is None or any(map(_SAVED.fullmatch, lines[number : number + 1]))
-        ):
+        title = _TITLE.fullmatch(line)
+        if title and (day is None or any(map(_SAVED.fullmatch, lines[number : number + 1]))):
             yield part
             part, day = DatedChat(Chat(_chat_name(title["title"]))), None
         elif new_day := _day(line, number):

@@ -69,7 +69,7 @@ def read(path: Path, problems: Problems) -> Iterator[Chat]:
 
 
 def _entries(lines: Sequence[str], file: str, problems: Problems) -> Iterator[DatedEntry]:
-    # A message may hold lines pasted from another export; only those in the file's own style begin an entry.
+    # A message may hold lines pasted from another export; only lines in the style of the first begin an entry.
     first = next((match for line in lines for style in _STYLES if (match := style.fullmatch(line))), None)
     if not first:
         return
