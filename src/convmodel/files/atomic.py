@@ -24,7 +24,7 @@ except ImportError:  # Windows
 logger = logging.getLogger(__name__)
 
 
-_STAGE = ".convmodel-"
+_PREFIX = ".convmodel-"  # of the names of staging folders
 
 
 def require_writable(folder: str | os.PathLike[str]) -> None:
@@ -145,14 +145,14 @@ def lock(descriptor: int) -> bool:
 
 def remove_folder(folder: Path) -> None:
     """Removes a folder written by `staged_folder`, so that a kill never leaves a part of it in its place."""
-    stage = Path(tempfile.mkdtemp(prefix=_STAGE, dir=folder.parent))
+    stage = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=folder.parent))
     folder.rename(stage / "old")
     shutil.rmtree(stage, ignore_errors=True)
 
 
 def remove_leftovers(folder: Path) -> None:
     """Removes the staging folders that killed processes left in a folder."""
-    for path in folder.glob(f"{_STAGE}*"):
+    for path in folder.glob(f"{_PREFIX}*"):
         shutil.rmtree(path, ignore_errors=True)
 
 
@@ -160,7 +160,7 @@ def _make_stage(place: Path, tries: int = 4) -> Path:
     """Creates a staging folder in `place`, which is created if missing."""
     try:
         place.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix=_STAGE, dir=place))
+        return Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))
     except FileNotFoundError:  # another process that had created the place has just removed it
         if tries == 1:
             raise
