@@ -13,6 +13,7 @@ from convmodel.data.windows.encoding import encode_windows
 from convmodel.errors import ConfigError, ContextTooLongError, ConversationError
 from convmodel.evaluation.likelihood import evaluate_windows
 from convmodel.hf_model.log_probs import measure_targets
+from convmodel.layout.sequence import IGNORED
 
 TALKS = [
     ["Good morning! Did you sleep well?", "Not really, the neighbours had a party.", "Oh"],
@@ -169,6 +170,29 @@ def test_padding_does_not_matter(model: ConversationModel) -> None:
     torch.testing.assert_close(together.sum(dim=1), expected, rtol=1e-6, atol=1e-6)
     assert together.dtype == torch.float64
     assert (together[labels == -100] == 0).all()
+
+
+def test_the_padding_side_does_not_matter(model: ConversationModel) -> None:
+    """Ours is on the right; models are also given windows padded on the left, with their positions."""
+    windows = encode_windows(map(Conversation.of, TALKS), model.tokenizer, max_length=128, loss_on="all").windows
+    right, _ = measure_targets(model.hf_model, model.tokenizer, windows)
+    longest = max(len(window.input_ids) for window in windows)
+
+    def on_the_left(part: str, value: int) -> torch.Tensor:
+        rows = [list(getattr(window, part)) for window in windows]
+        return torch.tensor([[value] * (longest - len(row)) + row for row in rows])
+
+    mask = torch.tensor([[i >= longest - len(window.input_ids) for i in range(longest)] for window in windows]).long()
+    inputs = {"input_ids": on_the_left("input_ids", 0), "attention_mask": mask}
+    inputs |= {"position_ids": (mask.cumsum(-1) - 1).clamp(min=0)}
+    if model.tokenizer.layout.use_token_types:
+        inputs["token_type_ids"] = on_the_left("types", 0)
+    with torch.no_grad():
+        logits = model.hf_model.eval()(**inputs).logits[:, :-1].double()
+    labels = on_the_left("labels", IGNORED)[:, 1:]
+    left = torch.nn.functional.cross_entropy(logits.transpose(1, 2), labels, reduction="none", ignore_index=IGNORED)
+
+    torch.testing.assert_close(left.sum(dim=1), right.sum(dim=1), rtol=1e-6, atol=1e-5)
 
 
 def test_every_token_counts_once_however_short_the_windows(model: ConversationModel) -> None:
