@@ -15,6 +15,7 @@ from transformers import AutoTokenizer, GPT2Config, LlamaConfig
 from convmodel import ConversationModel, ConversationTokenizer, FitConfig
 from convmodel.errors import ConfigError, ConversationError, ConvModelError, ModelLoadError, SaveError
 from convmodel.generation.output import ConversationModelOutput
+from convmodel.hf_model import loading
 
 TURNS = ["Hello, how are you today?", "I am fine, thank you."]
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
@@ -51,6 +52,22 @@ def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 
 # Loading
+
+
+@pytest.mark.parametrize(("device_map", "placed"), [(None, True), (0, False), ("auto", False)])
+def test_a_device_map_decides_alone(
+    unigram_folder: Path, monkeypatch: pytest.MonkeyPatch, device_map: Any, placed: bool
+) -> None:
+    """The device map 0 is the first GPU, which this machine may not have."""
+    asked: list[object] = []
+    hf_model = load(unigram_folder).hf_model
+    monkeypatch.setattr(loading, "_load", lambda name, options: hf_model.train())
+    monkeypatch.setattr(loading, "place", lambda hf_model, device: asked.append(device) or hf_model.eval())
+
+    model = load(unigram_folder, device_map=device_map)
+
+    assert asked == ["cpu"] * placed
+    assert not model.hf_model.training
 
 
 def test_a_plain_checkpoint_works_with_defaults(zoo: Path) -> None:

@@ -55,7 +55,8 @@ def load(
     tokenizer = ConversationTokenizer.from_pretrained(name, use_token_types=use_token_types, **hub_options)
     adapters = adapter_folder(name, hub_options)
     hf_model = _load(name, options) if adapters is None else _load_adapted(name, adapters, tokenizer, options)
-    return (hf_model.eval() if options.get("device_map") else place(hf_model, device)), tokenizer
+    # Not by its truth: the device map 0 is the first GPU.
+    return (place(hf_model, device) if options.get("device_map") is None else hf_model.eval()), tokenizer
 
 
 def _load_adapted(
