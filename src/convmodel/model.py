@@ -182,6 +182,7 @@ class ConversationModel:
         """
         self.tokenizer = grow_vocabulary(self.hf_model, self.tokenizer, texts, entries)
         fit_embedding(self.hf_model, self.tokenizer)
+        self.hf_model.generation_config = sampling_defaults(self.hf_model.generation_config, self.tokenizer)
 
     def merge_adapters(self) -> None:
         """Merges LoRA adapters into the weights, so that the whole model is saved; does nothing without adapters."""

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 from tokenizers import Tokenizer, models
-from transformers import PhiConfig, PreTrainedTokenizerFast
+from transformers import GPT2Config, PhiConfig, PreTrainedTokenizerFast
 
-from convmodel import ConversationModel
+from convmodel import ConversationModel, ConversationTokenizer
 from convmodel.data.reading.reader import read_conversations
 from convmodel.errors import ConfigError
 from convmodel.layout.vocabulary import train_vocabulary
@@ -106,6 +106,17 @@ def test_it_grows_the_same_every_time_and_can_grow_again(load: Load, turns: list
     states = [model.tokenizer.hf_tokenizer.backend_tokenizer.to_str() for model in (first, again)]
     assert states[0] == states[1]
     assert [twice.tokenizer.encode(turn) for turn in turns] == [first.tokenizer.encode(turn) for turn in turns]
+
+
+def test_padding_follows_the_new_vocabulary() -> None:
+    tokenizer = ConversationTokenizer(train_vocabulary(["hello you fine"] * 3, 290))
+    tokenizer.hf_tokenizer.add_special_tokens({"pad_token": "<pad>"})  # of the tokenizer alone, until it grows
+    size = {"vocab_size": len(tokenizer), "n_embd": 8, "n_layer": 1, "n_head": 1}
+    model = ConversationModel.from_config(GPT2Config(**size), tokenizer)
+
+    grow_vocabulary(model, ["hello you fine"] * 3, 5)
+
+    assert model.hf_model.generation_config.pad_token_id == model.tokenizer.pad_token_id
 
 
 def test_pairs_that_stand_once_make_no_entry(gpt2_folder: Path) -> None:
