@@ -115,17 +115,23 @@ def _stage(place: Path, *, inside: Path) -> Iterator[Path]:
 def replace_text(path: Path, text: str) -> None:
     """Writes a text file in an existing folder, so that it is never there by half; an earlier one is replaced.
 
+    A device or a pipe, such as `/dev/null`, is written to and stays.
+
     Raises:
         SaveError: If the file cannot be written.
     """
     part = path.parent / f".{path.name}.{secrets.token_hex(4)}"
     try:
+        if path.exists() and not path.is_file():
+            path.write_text(text, encoding="utf-8")
+            return
         part.write_text(text, encoding="utf-8")
         part.replace(path)
     except OSError as error:
         raise SaveError(f"{path} cannot be written: {error.strerror or error}; choose another file") from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # the first error is the one to report
+            part.unlink()
 
 
 def lock(descriptor: int) -> bool:

@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 
 from convmodel.errors import SaveError
-from convmodel.files.atomic import remove_folder, remove_leftovers, require_writable, staged, staged_folder
+from convmodel.files.atomic import (
+    remove_folder,
+    remove_leftovers,
+    replace_text,
+    require_writable,
+    staged,
+    staged_folder,
+)
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -269,3 +276,39 @@ def test_only_leftovers_are_removed(tmp_path: Path) -> None:
     remove_leftovers(tmp_path)
 
     assert contents(tmp_path) == {"mine/a": "1"}
+
+
+# One text file
+
+
+def test_a_text_file_is_replaced_and_nothing_else_is_left(tmp_path: Path) -> None:
+    (tmp_path / "report.html").write_text("old")
+
+    replace_text(tmp_path / "report.html", "new")
+
+    assert contents(tmp_path) == {"report.html": "new"}
+
+
+@pytest.mark.parametrize("name", ["x" * 250, "missing/report.html", "file/report.html", "folder"])
+def test_a_text_file_that_cannot_be_written_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+
+    with pytest.raises(SaveError, match=f"{name} cannot be written: .*; choose another file"):
+        replace_text(tmp_path / name, "new")
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        replace_text(pipe, "new")
+        assert os.read(reader, 10) == b"new"
+    finally:
+        os.close(reader)
+
+    assert pipe.is_fifo()
