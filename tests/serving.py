@@ -211,7 +211,10 @@ def serving_loaded(load: Callable[[], Mapping[str, ConversationModel]], **settin
     finally:
         server.should_exit = True
         thread.join(PATIENCE)
-        assert not thread.is_alive()
+        work = [served.scheduler.engine.load for served in registry.models] if registry.state == "ready" else []
+        assert not thread.is_alive(), (
+            f"{registry.state}, {work}, {server.server_state.connections}, {asyncio.all_tasks(loops[0])}"
+        )
 
 
 @dataclass

@@ -83,7 +83,7 @@ class Engine:
     @property
     def load(self) -> tuple[int, int]:
         """How many responses are active, and how many requests wait for their first token."""
-        active = sum(bool(row.tokens) for row in self._rows())
+        active = sum(row.request.prefilled for row in self._rows())
         return active, len(self._prefill.waiting) + len(self._prefill.unread)
 
     # Called by any thread
@@ -177,7 +177,7 @@ class Engine:
     def _step(self) -> None:
         """Reads a piece of prompts or decodes one token, in turn, so that neither delays the other for long."""
         self._release_done()
-        may_prefill = not self._prefilled or all(row.request.patient for row in self._rows() if row.tokens)
+        may_prefill = not self._prefilled or all(row.request.patient for row in self._rows() if row.request.prefilled)
         self._prefilled = may_prefill and self._read_prompts()
         if not self._prefilled:
             self._join()
@@ -253,14 +253,10 @@ class Engine:
                 self.caches.put(row.request.ids + row.tokens, row.request.types_of(row), cache)
         self._batches = [batch for batch in self._batches if batch.rows]
 
-    def _started(self) -> list[Request]:
-        """The requests whose prompts are being read or have been read."""
-        in_batches = [row.request for batch in self._batches for row in batch.rows]
-        return [*dict.fromkeys([*self._prefill.started, *in_batches])]
-
     def _requests(self) -> list[Request]:
-        return [*self._prefill.waiting, *self._started()]
+        return [*self._prefill.waiting, *dict.fromkeys(row.request for row in self._rows())]
 
     def _rows(self) -> list[Row]:
-        """The responses to started requests that have not ended."""
-        return [row for request in self._started() for row in request.rows if row.live]
+        """The responses to started requests that take up room: those that ended too, until they are released."""
+        in_prefill = [row for request in self._prefill.started for row in request.rows]
+        return in_prefill + [row for batch in self._batches for row in batch.rows]
