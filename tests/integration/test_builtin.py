@@ -97,6 +97,7 @@ def test_adapters_learned_on_it_name_it_and_load_anywhere(tmp_path: Path, monkey
     assert model.score(["Hello"], ["Hi"]) != ConversationModel.from_pretrained(CHITCHAT).score(["Hello"], ["Hi"])
 
 
+@pytest.mark.slow
 def test_it_learns_another_script_without_unknowns(tmp_path: Path) -> None:
     model = ConversationModel.from_pretrained(CHITCHAT)
     conversations = read_conversations(JAPANESE)
@@ -111,6 +112,7 @@ def test_it_learns_another_script_without_unknowns(tmp_path: Path) -> None:
     assert again.tokenizer.hf_tokenizer.get_vocab() == model.tokenizer.hf_tokenizer.get_vocab()
 
 
+@pytest.mark.slow
 def test_with_a_vocabulary_that_grew_it_learns_another_script_faster(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
