@@ -1,6 +1,6 @@
-"""Responses to many contexts, which share steps.
+"""Batch generation: responses to many contexts.
 
-Owns: how many contexts are processed together, and their order. What shares a step changes no response.
+Owns: how many contexts are processed together, and their order. Batching does not change any response.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,7 +23,7 @@ CONTEXTS_AT_ONCE = 128
 """How many contexts are in memory at the same time, sorted by length."""
 
 Result: TypeAlias = ConversationModelOutput | ConvModelError
-"""The responses to a context, or what is wrong with it."""
+"""The responses to a context, or the error."""
 
 
 def respond_to_many(
@@ -38,12 +38,12 @@ def respond_to_many(
     """Generates responses to many contexts and yields them in the contexts' order.
 
     Args:
-        engine: Generates them.
-        tokenizer: The layout.
-        contexts: The contexts; in place of one that could not be read its error, which is passed on.
-        options: For all of them; with a seed, each context has seeds of its own, made of this one and its number.
-        first: The number of the first context, if earlier ones have been processed before.
-        progress: Called with the number of contexts that are finished.
+        engine: The engine of the model.
+        tokenizer: The tokenizer of the model.
+        contexts: The contexts; an error in place of a context that could not be read is yielded as its result.
+        options: Options for all contexts. With a seed, context number n uses `seed + n * num_return_sequences`.
+        first: The number of the first context, if earlier ones were processed in another call.
+        progress: Called with the number of finished contexts.
     """
     numbered = enumerate(contexts, first)
     while group := [*islice(numbered, CONTEXTS_AT_ONCE)]:
@@ -82,31 +82,31 @@ def _respond_to_group(
             if isinstance(context, ConvModelError):
                 raise context
             conversation = Conversation.of(context)
-            own_options = replace(options, seed=_seed(options, number))
-            prompts.append((number, conversation, make_prompt(tokenizer, conversation, options), own_options))
+            context_options = replace(options, seed=_seed(options, number))
+            prompts.append((number, conversation, make_prompt(tokenizer, conversation, options), context_options))
         except ConvModelError as error:
             results[number] = error
-    # Rows of similar length waste the least; the longest first, so that a lack of memory shows early.
+    # Prompts of similar length need the least padding; the longest first, so that a lack of memory shows early.
     prompts.sort(key=lambda prompt: -len(prompt[2].input_ids))
     if is_for_engine(engine.hf_model, options):
-        before = start + len(results)
-        _respond_together(engine, tokenizer, prompts, results, lambda done: progress(before + done))
+        invalid = start + len(results)
+        _respond_in_batch(engine, tokenizer, prompts, results, lambda done: progress(invalid + done))
     else:
-        for number, conversation, _, own_options in prompts:
-            results[number] = _respond_alone(engine, tokenizer, conversation, own_options)
+        for number, conversation, _, context_options in prompts:
+            results[number] = _respond_to_one(engine, tokenizer, conversation, context_options)
             progress(start + len(results))
     progress(start + len(group))
     return [results[number] for number, _ in group]
 
 
-def _respond_together(
+def _respond_in_batch(
     engine: Engine,
     tokenizer: ConversationTokenizer,
     prompts: Sequence[tuple[int, Conversation, Prompt, GenerationOptions]],
     results: dict[int, Result],
     progress: Callable[[int], None],
 ) -> None:
-    """Adds the results of prompts that the engine processes together."""
+    """Adds the results of prompts that the engine processes in one batch."""
     requests = [
         make_request(engine.hf_model, tokenizer, prompt, options, remember=False, patient=True)
         for _, _, prompt, options in prompts
@@ -114,29 +114,29 @@ def _respond_together(
     rows = [row for request in requests for row in request.rows]
     stop_strings = prompts[0][3].stop_strings if prompts else []
 
-    def counted() -> Iterator[tuple[Row, Chunk]]:
+    def with_progress() -> Iterator[tuple[Row, Chunk]]:
         for row, chunk in read_chunks(rows, engine.follow_all(requests), tokenizer, stop_strings):
             yield row, chunk
             if chunk.finish_reason is not None:
                 progress(sum(request.done for request in requests))
 
-    responses = iter(join_chunks(rows, counted()))
+    responses = iter(join_chunks(rows, with_progress()))
     for (number, conversation, prompt, options), request in zip(prompts, requests, strict=True):
-        own = [*islice(responses, len(request.rows))]
+        candidates = [*islice(responses, len(request.rows))]
         if request.error:
             results[number] = _error(request.error)
         else:
-            _, own = ranked(engine, tokenizer, request, own, options)
-            results[number] = make_output(conversation, prompt, own)
+            _, candidates = ranked(engine, tokenizer, request, candidates, options)
+            results[number] = make_output(conversation, prompt, candidates)
 
 
-def _respond_alone(
+def _respond_to_one(
     engine: Engine, tokenizer: ConversationTokenizer, conversation: Conversation, options: GenerationOptions
 ) -> Result:
     try:
         return respond(engine, tokenizer, conversation, options)
     except ConvModelError:
-        raise  # options that are refused for one are refused for all
+        raise  # invalid options are invalid for every context
     except Exception as error:
         return _error(error)
 
@@ -148,5 +148,5 @@ def _error(error: Exception) -> ConvModelError:
 
 
 def _seed(options: GenerationOptions, number: int) -> int | None:
-    """Returns the seed of a context; each of its responses has one of its own."""
+    """Returns the seed of a context's first response; each further response uses the next seed."""
     return None if options.seed is None else options.seed + number * options.hf.get("num_return_sequences", 1)

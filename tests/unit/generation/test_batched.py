@@ -73,7 +73,7 @@ def write(model: ConversationModel, contexts: Path, tmp_path: Path) -> Callable[
     ],
     ids=lambda options: " ".join(options) or "greedy",
 )
-def test_many_are_as_one_by_one(model: ConversationModel, options: dict[str, Any]) -> None:
+def test_batched_equals_one_by_one(model: ConversationModel, options: dict[str, Any]) -> None:
     outputs = model.generate_batch(CONTEXTS, max_new_tokens=12, **options)
 
     for number, (context, output) in enumerate(zip(CONTEXTS, outputs, strict=True)):

@@ -10,7 +10,7 @@ from convmodel.generation.engine.request import Request, Row
 from convmodel.generation.engine.runner import Runner
 
 _SLACK = 64
-"""Positions that no row uses any more and that are tolerated before all rows are moved."""
+"""Leading positions that no row uses any more, up to which new rows are placed without moving the others."""
 
 
 class Batch:
@@ -26,12 +26,12 @@ class Batch:
         return [row for row in self._rows if row]
 
     def padding(self, joining: Sequence[int] = ()) -> int:
-        """Counts the positions that would be padding if sequences of some lengths joined."""
+        """Returns how many positions would be padding if sequences of these lengths joined."""
         lengths = [*self._lengths(), *joining]
         return len(lengths) * max(lengths) - sum(lengths)
 
     def join(self, prefilled: Sequence[tuple[Request, KVCache]]) -> None:
-        """Adds the responses to prompts that have been read, in the place of unused rows if they fit.
+        """Adds the responses to processed prompts, in unused rows if they fit.
 
         Either all join or, if it raises, none.
         """
@@ -53,10 +53,10 @@ class Batch:
         self._cache, self._rows = KVCache.merge(parts), [*self.rows, *rows]
 
     def step(self, runner: Runner) -> None:
-        """Decodes one token of each response; an error ends all of them, an interruption none."""
+        """Decodes one token of each response; an error ends all responses, Ctrl-C none."""
         if self._cache is None:
             return
-        before = self._cache.length
+        length = self._cache.length
         try:
             logits = runner.read(
                 [[row.tokens[-1]] if row else [] for row in self._rows],
@@ -69,14 +69,14 @@ class Batch:
                 row.request.error = error
             self._rows, self._cache = [], None
         except BaseException:
-            self._cache.keep(before)
+            self._cache.keep(length)
             raise
 
     def pop_done(self) -> list[tuple[Row, KVCache]]:
         """Removes the responses that have ended.
 
         Returns:
-            Those whose keys and values are worth keeping, with a cache of their own.
+            Those whose keys and values the prefix cache should keep, each with a cache of one row.
         """
         kept = []
         for number, row in enumerate(self._rows):

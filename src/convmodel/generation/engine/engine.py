@@ -1,8 +1,8 @@
-"""Continuous batching: prompts are read piece by piece, and all active responses decode one token per step.
+"""Continuous batching: prompts are prefilled in chunks, and all active responses decode one token per step.
 
 Owns: which requests share a step, joining and leaving between steps, cancellation, and the prefix cache. Knows token
-ids only: no text, no turns. It has no thread of its own: whoever waits for a token makes the next step, for all. Yu et
-al. 2022, "Orca: A Distributed Serving System for Transformer-Based Generative Models", section 3.1.
+ids only: no text, no turns. It has no thread of its own: a thread that waits for a token runs the next step for all
+requests. Yu et al. 2022, "Orca: A Distributed Serving System for Transformer-Based Generative Models", section 3.1.
 """
 
 import copy
@@ -28,9 +28,9 @@ MAX_ROWS = 32
 """How many responses are generated together; further requests wait."""
 
 MIN_ACTIVE_BYTES = 2**30
-"""Memory that the caches of active requests may always take, in bytes; that of the first may take more."""
+"""Memory that the KV caches of active requests may take in any case, in bytes; a single request may take more."""
 
-_PIECE = 512  # prompt tokens that are read before active responses decode their next token
+_CHUNK = 512  # prompt tokens that are prefilled before active responses decode their next token
 
 
 class Engine:
@@ -38,7 +38,7 @@ class Engine:
 
     Attributes:
         hf_model: The model.
-        caches: Keys and values of earlier requests.
+        caches: KV caches of earlier requests.
         max_rows: How many responses are generated together.
         runner: Runs the model and chooses tokens.
 
@@ -62,7 +62,8 @@ class Engine:
         Args:
             hf_model: The model.
             max_rows: How many responses are generated together.
-            cache_bytes: Memory for caches of earlier requests; by default a quarter of the weights', at least 64 MiB.
+            cache_bytes: Memory for KV caches of earlier requests; by default a quarter of the weights' size, at least
+                64 MiB.
         """
         self.hf_model, self.max_rows, self._cache_bytes = hf_model, max_rows, cache_bytes
         self._weight_bytes = sum(weight.nbytes for weight in hf_model.parameters())
@@ -71,11 +72,11 @@ class Engine:
         self.runner = Runner(hf_model)
         self._prefill = Prefill(self.caches)
         self._batches: list[Batch] = []
-        self._position_bytes = 0  # of one position of one row; unknown until a first prompt has been read
+        self._position_bytes = 0  # of one position of one row; 0 until the first prompt has been processed
         self._version: Any = None
         self._changed = threading.Condition()
-        self._stepper: int | None = None  # the thread that is making a step
-        self._prefilled = False  # whether the newest step read prompts
+        self._stepper: int | None = None  # the thread that is running a step
+        self._prefilled = False  # whether the latest step processed prompts
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Engine":
         return Engine(copy.deepcopy(self.hf_model, memo), max_rows=self.max_rows, cache_bytes=self._cache_bytes)
@@ -89,10 +90,10 @@ class Engine:
     # Called by any thread
 
     def add(self, requests: Sequence[Request]) -> None:
-        """Adds requests, which advance with every step, whichever thread makes it."""
+        """Adds requests, which advance with every step, whichever thread runs it."""
         version = weights_version(self.hf_model)
         with self._changed:
-            if version != self._version:  # what was computed with other weights is of no use
+            if version != self._version:  # keys and values of other weights are invalid
                 self._version = version
                 self.caches.clear()
                 for request in self._requests():
@@ -101,7 +102,7 @@ class Engine:
             self._prefill.waiting.extend(requests)
 
     def step(self) -> bool:
-        """Makes one step for all requests; for a thread that does nothing else and follows none of them.
+        """Runs one step for all requests; for a dedicated thread that does not follow any of them.
 
         Returns:
             Whether any request is left.
@@ -115,7 +116,7 @@ class Engine:
         Closing the iterator cancels the request.
 
         Raises:
-            Exception: What a logits processor or the model raised.
+            Exception: If a logits processor or the model raised it.
         """
         yield from self.follow_all([request])
         if request.error is not None:
@@ -124,7 +125,7 @@ class Engine:
     def follow_all(self, requests: Sequence[Request]) -> Generator[None]:
         """Adds requests, and yields whenever any of their responses has new tokens.
 
-        Closing the iterator cancels them. An error of one stays in its `error`, and the others continue.
+        Closing the iterator cancels them. If a request fails, its `error` is set, and the others continue.
         """
 
         def progress() -> int:
@@ -147,18 +148,18 @@ class Engine:
             self.settle()
 
     def settle(self) -> None:
-        """Frees what finished requests hold, unless a step is being made, which does so itself."""
+        """Frees the memory of finished requests, unless a step is running, which does so at its end."""
         with self._changed:
             if self._stepper is None:
                 self._release_done()
 
-    def _step_unless(self, needless: Callable[[], bool]) -> None:
-        """Makes a step as soon as no other thread makes one, unless it has become needless by then."""
+    def _step_unless(self, skip: Callable[[], bool]) -> None:
+        """Runs a step as soon as no other thread runs one, unless `skip` returns True by then."""
         with self._changed:
             if self._stepper == threading.get_ident():
-                raise ConfigError("a logits processor or a hook must not generate with the model that it works for")
-            self._changed.wait_for(lambda: self._stepper is None or needless())
-            if needless():
+                raise ConfigError("a logits processor or a hook must not generate with the same model")
+            self._changed.wait_for(lambda: self._stepper is None or skip())
+            if skip():
                 return
             self._stepper = threading.get_ident()
         try:
@@ -175,31 +176,31 @@ class Engine:
 
     @torch.inference_mode()
     def _step(self) -> None:
-        """Reads a piece of prompts or decodes one token, in turn, so that neither delays the other for long."""
+        """Prefills a chunk or decodes one token, alternately, so that neither delays the other for long."""
         self._release_done()
         may_prefill = not self._prefilled or all(row.request.patient for row in self._rows() if row.request.prefilled)
-        self._prefilled = may_prefill and self._read_prompts()
+        self._prefilled = may_prefill and self._prefill_chunk()
         if not self._prefilled:
             self._join()
             for batch in self._batches:
                 batch.step(self.runner)
             self._release_done()
 
-    def _read_prompts(self) -> bool:
-        """Reads up to `_PIECE` tokens of prompts; returns whether there were any."""
-        left = _PIECE
-        while left > 0:
+    def _prefill_chunk(self) -> bool:
+        """Processes up to `_CHUNK` prompt tokens; returns whether there were any."""
+        remaining = _CHUNK
+        while remaining > 0:
             while self._prefill.waiting and self._has_room(self._prefill.waiting[0]):
                 self._prefill.start_next(self.runner)
             if not self._prefill.unread:
                 break
-            left -= self._prefill.read(self.runner, left)
+            remaining -= self._prefill.read(self.runner, remaining)
             for request in self._prefill.started[:1] if not self._position_bytes else ():
                 self._position_bytes = request.cache.position_bytes if request.cache else 0
-        return left < _PIECE
+        return remaining < _CHUNK
 
     def _has_room(self, request: Request) -> bool:
-        """Returns whether a request may start: the first always, others as long as rows and memory are left."""
+        """Returns whether a request may start: always if none is active, otherwise if rows and memory suffice."""
         rows = self._rows()
         positions = sum(len(row.request.ids) + min(row.request.max_new_tokens, ROOM) for row in [*rows, *request.rows])
         limit = max(MIN_ACTIVE_BYTES, 2 * self._weight_bytes)
@@ -207,11 +208,11 @@ class Engine:
         return not rows or (fits and 0 < positions * self._position_bytes <= limit)
 
     def _join(self) -> None:
-        """Moves requests whose prompts have been read into batches.
+        """Moves requests whose prompts have been processed into batches.
 
-        A batch of its own costs reading the weights once more per step, a batch of longer ones reading its padding.
+        Each batch loads the weights once per step, and a shorter sequence in it loads padding, too.
         """
-        joined = {row.request for batch in self._batches for row in batch.rows}  # if Ctrl-C came between the lines
+        joined = {row.request for batch in self._batches for row in batch.rows}  # if Ctrl-C interrupted a call
         plan: dict[Batch, list[tuple[Request, KVCache]]] = {batch: [] for batch in self._batches}
         ready = [(request, request.cache) for request in self._prefill.started if request.prefilled and request.cache]
         for request, cache in sorted(ready, key=lambda pair: -pair[1].length):
@@ -223,7 +224,7 @@ class Engine:
             try:
                 if pairs:
                     batch.join(pairs)
-            except Exception as error:  # no memory for all of them
+            except Exception as error:  # out of memory
                 for request, _ in pairs:
                     request.error = error
         self._batches = [*plan]
@@ -236,7 +237,7 @@ class Engine:
         """Returns the batch that a request joins with the least padding; a new one if that is too much."""
         best, least = Batch(), self._weight_bytes / self._position_bytes
         for batch, pairs in plan.items():
-            lengths = [own.length for other, own in [*pairs, (request, cache)] for _ in other.rows]
+            lengths = [joining.length for owner, joining in [*pairs, (request, cache)] for _ in owner.rows]
             if (padding := batch.padding(lengths)) <= least:
                 best, least = batch, padding
         return best
@@ -244,7 +245,7 @@ class Engine:
     # Leaving
 
     def _release_done(self) -> None:
-        """Frees what finished requests hold, and keeps their caches for conversations that continue."""
+        """Frees the memory of finished requests, and keeps their KV caches for conversations that continue."""
         for request in self._prefill.pop_done():
             if request.cache and request.remember and request.error is None:
                 self.caches.put(request.ids, request.types, request.cache)

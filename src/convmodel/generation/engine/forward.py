@@ -1,4 +1,4 @@
-"""The forward pass: logits after some new tokens, given the cache of those before.
+"""The forward pass: logits after some new tokens, given the cache of the earlier ones.
 
 Owns: calling any Hugging Face causal language model, and which models keep a cache that the engine can use.
 """
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 class Forward(Protocol):
-    """Computes logits, and appends the keys and values of what it reads to the cache.
+    """Computes logits, and appends the keys and values of the new tokens to the cache.
 
     Attributes:
-        layers: How many layers its caches have.
+        layers: How many layers a cache needs.
     """
 
     layers: int
@@ -27,16 +27,16 @@ class Forward(Protocol):
     def __call__(
         self, ids: torch.Tensor, types: torch.Tensor | None, positions: torch.Tensor, cache: KVCache
     ) -> torch.Tensor:
-        """Reads new tokens, the same number in each row.
+        """Processes new tokens, the same number in each row.
 
         Args:
             ids: New token ids, (rows, tokens).
-            types: Their token types, of the same shape; None for a model without them.
-            positions: Their positions in their sequences, of the same shape.
-            cache: The keys and values of the tokens before; it grows by these.
+            types: Token types, of the same shape; None for a model without them.
+            positions: Positions in the sequences, of the same shape.
+            cache: Keys and values of the earlier tokens; those of the new tokens are appended.
 
         Returns:
-            The logits after the last of them, (rows, vocabulary).
+            The logits after the last token of each row, (rows, vocabulary).
         """
 
 
@@ -51,7 +51,7 @@ class HFForward:
     def __call__(
         self, ids: torch.Tensor, types: torch.Tensor | None, positions: torch.Tensor, cache: KVCache
     ) -> torch.Tensor:
-        """Reads new tokens; see `Forward`."""
+        """Processes new tokens; see `Forward`."""
         arguments: dict[str, Any] = {"attention_mask": cache.mask(ids.shape[1]), "logits_to_keep": 1}
         arguments |= {"position_ids": positions, "token_type_ids": types}
         arguments = {k: value for k, value in arguments.items() if k in self._parameters and value is not None}
@@ -62,10 +62,10 @@ class HFForward:
 
 
 def can_be_cached(hf_model: "PreTrainedModel") -> bool:
-    """Returns whether a model keeps keys and values and nothing else, and the same ones whatever follows.
+    """Returns whether the state of a model is only keys and values, and later tokens do not change them.
 
-    State-space models keep something else, some old models take no cache, and with some rotary embeddings (longrope,
-    dynamic) a long sequence needs other keys than a short one has kept.
+    State-space models also have a recurrent state, some old models take no cache, and some rotary embeddings (longrope,
+    dynamic) change the keys of earlier positions when a sequence becomes long.
     """
     config = hf_model.config.get_text_config(decoder=True)
     rotary = str(getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None))

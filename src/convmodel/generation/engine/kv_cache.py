@@ -1,7 +1,7 @@
-"""Keys and values of the tokens read so far, for one sequence or a batch of sequences that end at the same position.
+"""Keys and values of the tokens processed so far, of one sequence or of a batch that is padded on the left.
 
-Owns: growing in place, truncating, and sequences that join and leave a batch. A batch is padded on the left, as
-transformers' models expect: relative positions stay right, sliding windows included.
+Owns: growing in place, truncating, and sequences that join and leave a batch. All sequences of a batch end at the same
+position, as transformers' models expect: relative positions, sliding windows included, stay correct.
 """
 
 from typing import TYPE_CHECKING, Any, cast
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 _SPARE = 64
-"""Positions that are added when a buffer is full."""
+"""Positions that are added to a full buffer."""
 
 
 class _Layer(DynamicLayer):
     """One layer's keys and values, (rows, heads, positions, head size), in buffers with room to grow.
 
-    `DynamicLayer` makes a new tensor for each token, and so copies everything it holds.
+    `DynamicLayer` allocates a new tensor for each token and copies all earlier keys and values into it.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class _Layer(DynamicLayer):
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Appends, and returns all keys and values."""
+        """Appends new keys and values, and returns all."""
         end = self.length + key_states.shape[2]
         if self.keys is None or end > self.keys.shape[2]:
             self._grow(key_states, value_states, end)
@@ -45,15 +45,15 @@ class _Layer(DynamicLayer):
         size = max(end, self.room) if self.keys is None else end + _SPARE
         buffers = []
         for old, states in ((self.keys, key_states), (self.values, value_states)):
-            new = states.new_empty((*states.shape[:2], size, states.shape[3]))
+            buffer = states.new_empty((*states.shape[:2], size, states.shape[3]))
             if old is not None:
-                new[:, :, : self.length] = old[:, :, : self.length]
-            buffers.append(new)
+                buffer[:, :, : self.length] = old[:, :, : self.length]
+            buffers.append(buffer)
         self.keys, self.values = buffers
         self.is_initialized = True
 
     def fill(self, keys: torch.Tensor, values: torch.Tensor, length: int) -> None:
-        """Takes over buffers whose first `length` positions are in use."""
+        """Uses the given buffers, whose first `length` positions are in use."""
         self.keys, self.values, self.length = keys, values, length
         self.is_initialized = True
 
@@ -66,7 +66,7 @@ class KVCache(Cache):
     """The keys and values of one or several sequences.
 
     Attributes:
-        starts: For each row, the position at which its sequence begins; what is before is padding.
+        starts: For each row, the position at which the sequence begins; earlier positions are padding.
     """
 
     layers: list[_Layer]  # type: ignore[assignment]
@@ -90,7 +90,7 @@ class KVCache(Cache):
 
     @property
     def nbytes(self) -> int:
-        """Bytes that it takes."""
+        """Size in bytes."""
         return sum(part.nbytes for layer in self.layers for part in self._parts(layer))
 
     @property
@@ -99,7 +99,7 @@ class KVCache(Cache):
         return sum(part[0, :, 0].nbytes for layer in self.layers for part in self._parts(layer))
 
     def mask(self, new: int) -> torch.Tensor | None:
-        """Makes the attention mask for some new tokens: (rows, positions), 0 at padding; None without padding."""
+        """Returns the attention mask for `new` more tokens: (rows, positions), 0 at padding; None without padding."""
         if not any(self.starts):
             return None
         keys = self.layers[0].keys
@@ -109,7 +109,7 @@ class KVCache(Cache):
         return (positions >= starts[:, None]).long()
 
     def keep(self, length: int) -> None:
-        """Truncates to the first `length` positions, even if only some layers have read more."""
+        """Truncates to the first `length` positions, also if an interruption left only some layers longer."""
         for layer in self.layers:
             layer.length = min(layer.length, length)
 
@@ -126,13 +126,13 @@ class KVCache(Cache):
         begin = self.length - other.length
         for layer, other_layer in zip(self.layers, other.layers, strict=True):
             for target, source in zip(self._parts(layer), self._parts(other_layer), strict=True):
-                target[row, :, :begin] = 0  # since a mask does not silence NaN
+                target[row, :, :begin] = 0  # since 0 * NaN is NaN, also at masked positions
                 target[row, :, begin : self.length] = source[0, :, : other.length]
         self.starts[row] = begin
 
     @classmethod
     def merge(cls, parts: "list[tuple[KVCache, list[int]]]") -> "KVCache":
-        """Makes a batch of rows of some caches, padded on the left to the longest, copying only what it must."""
+        """Makes a batch of rows of some caches, padded on the left to the longest; copies only if necessary."""
         (first, rows), *others = parts
         if not others and rows == [*range(len(first.starts))] and 0 in first.starts:
             return first
@@ -145,7 +145,7 @@ class KVCache(Cache):
             buffers: list[torch.Tensor] = []
             for part in range(2):
                 _, heads, _, size = pairs[0][part].shape
-                # Zeros, since a mask does not silence NaN.
+                # Zeros, since 0 * NaN is NaN, also at masked positions.
                 buffer = pairs[0][part].new_zeros((len(merged.starts), heads, length + _SPARE, size))
                 row = 0
                 for (cache, rows), begin, pair in zip(parts, begins, pairs, strict=True):
@@ -162,6 +162,6 @@ class KVCache(Cache):
 
 
 def can_cache(config: "PretrainedConfig") -> bool:
-    """Returns whether a model keeps keys and values and nothing else (state-space models keep something else)."""
+    """Returns whether the state of a model is only keys and values (state-space models have a recurrent state)."""
     layers = DynamicCache(config=config).layers
     return bool(layers) and all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)

@@ -41,7 +41,7 @@ class LeanGPT2:
     """Computes the logits of a `GPT2LMHeadModel` in evaluation mode.
 
     Attributes:
-        layers: How many layers its caches have.
+        layers: How many layers a cache needs.
     """
 
     def __init__(self, hf_model: Any) -> None:
@@ -68,7 +68,7 @@ class LeanGPT2:
     def __call__(
         self, ids: torch.Tensor, types: torch.Tensor | None, positions: torch.Tensor, cache: KVCache
     ) -> torch.Tensor:
-        """Reads new tokens; see `convmodel.generation.engine.forward.Forward`."""
+        """Processes new tokens; see `convmodel.generation.engine.forward.Forward`."""
         rows, new = ids.shape
         mask, causal = self._mask(cache, new, ids.device)
         hidden = self._tokens(ids) + self._positions(positions)

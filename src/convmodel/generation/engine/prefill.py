@@ -1,6 +1,6 @@
-"""Prompts that wait, and prompts that are being read.
+"""Chunked prefill: prompts that wait, and prompts that are being processed.
 
-Owns: which prompt is read next, in pieces, so that a long one delays neither short ones nor active responses.
+Owns: which prompt is processed next, in chunks, so that a long one delays neither short ones nor active responses.
 """
 
 import time
@@ -12,7 +12,7 @@ from convmodel.generation.engine.request import Request
 from convmodel.generation.engine.runner import Runner
 
 ROOM = 256
-"""Positions reserved for a response at first; its cache grows when it needs more."""
+"""Positions reserved for a response at first; the KV cache grows when it needs more."""
 
 
 class Prefill:
@@ -20,7 +20,7 @@ class Prefill:
 
     Attributes:
         waiting: Requests that have not started.
-        started: Requests whose prompts are being read or have been read.
+        started: Requests whose prefill has begun, until they join a batch.
     """
 
     def __init__(self, caches: PrefixCache) -> None:
@@ -31,38 +31,39 @@ class Prefill:
 
     @property
     def unread(self) -> list[Request]:
-        """Requests whose prompts are being read."""
+        """Started requests whose prompts have not been processed completely."""
         return [request for request in self.started if not request.prefilled]
 
     def start_next(self, runner: Runner) -> None:
-        """Starts the request that has waited longest, with what the prefix cache has of its prompt."""
+        """Starts the request that has waited longest, with the longest cached prefix of its prompt."""
         request = self.waiting[0]
         if not request.done:
             room = len(request.ids) + min(request.max_new_tokens, ROOM)
             try:
-                found = self._caches.take(request.ids, request.types, room=room)
-                request.cache = found or KVCache(runner.forward.layers, room=room)
+                cached = self._caches.take(request.ids, request.types, room=room)
+                request.cache = cached or KVCache(runner.forward.layers, room=room)
                 request.cached_tokens = request.cache.length
             except Exception as error:
                 request.error = error
-        self.waiting.popleft()  # last, so that Ctrl-C loses no request of another thread
+        self.waiting.popleft()  # last, so that Ctrl-C does not lose a request of another thread
         if not request.done:
             request.begun_at = time.monotonic()
             self.started.append(request)
 
     def read(self, runner: Runner, limit: int) -> int:
-        """Reads at most `limit` tokens of one prompt; returns how many.
+        """Processes at most `limit` tokens of one prompt; returns how many.
 
-        The prompt is the oldest and the one nearest to its end in turn, so that neither long nor short ones starve.
+        The oldest prompt and the one with the fewest tokens left take turns, so that neither long nor short prompts
+        starve.
         """
         self._oldest_next = not self._oldest_next
         request = self.unread[0] if self._oldest_next else min(self.unread, key=_unread_tokens)
         cache = request.cache
         assert cache is not None
-        before = cache.length
-        piece = slice(before, before + limit)
+        begin = cache.length
+        chunk = slice(begin, begin + limit)
         try:
-            logits = runner.read([request.ids[piece]], [request.types[piece]], cache)
+            logits = runner.read([request.ids[chunk]], [request.types[chunk]], cache)
             if not _unread_tokens(request):
                 runner.choose(request.rows, logits.expand(len(request.rows), -1))
                 request.prefilled = True
@@ -70,9 +71,9 @@ class Prefill:
             self.started.remove(request)
             request.error = error
         except BaseException:  # Ctrl-C, maybe between two layers
-            cache.keep(before)
+            cache.keep(begin)
             raise
-        return cache.length - before
+        return cache.length - begin
 
     def pop_done(self) -> list[Request]:
         """Removes the requests that are done; returns those that had started."""

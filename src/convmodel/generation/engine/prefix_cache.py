@@ -1,4 +1,4 @@
-"""Caches of conversations that may continue, found by their tokens.
+"""KV caches of conversations that may continue, looked up by their tokens.
 
 Owns: the longest common prefix, and which caches are dropped when they take too much memory.
 """
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from convmodel.generation.engine.kv_cache import KVCache
 
 LEAST_BYTES = 64 * 2**20
-"""Memory that cached conversations may always take, in bytes."""
+"""Memory that cached conversations may take in any case, in bytes."""
 
 SHARE_OF_WEIGHTS = 0.25
-"""Memory that they may take, as a fraction of the model's weights."""
+"""Memory that cached conversations may take, as a fraction of the model's weights."""
 
-_SHORTEST = 4  # tokens in common that are worth a copy
+_MIN_PREFIX = 4  # common tokens from which a copy pays off
 
 
 @dataclass(slots=True)
@@ -28,13 +28,13 @@ class PrefixCache:
     """Caches by the ids and types they were computed from; the least recently used is dropped first."""
 
     def __init__(self, limit: int) -> None:
-        """Limits the caches to some bytes; the newest stays even if it takes more."""
+        """Limits the caches to `limit` bytes; the newest stays even if it takes more."""
         self._limit = limit
         self._entries: list[_Entry] = []  # the most recently used last
 
     @property
     def nbytes(self) -> int:
-        """Bytes that all of them take."""
+        """Size of all caches in bytes."""
         return sum(entry.cache.nbytes for entry in self._entries)
 
     def __len__(self) -> int:
@@ -50,8 +50,8 @@ class PrefixCache:
             types: Its token types; empty for a model without them.
             room: Positions that the cache will need.
         """
-        longest = len(ids) - 1  # the last one must be read for its logits
-        best, common = None, _SHORTEST - 1
+        longest = len(ids) - 1  # the last token must be processed for its logits
+        best, common = None, _MIN_PREFIX - 1
         for entry in self._entries:
             shared = min(common_prefix(entry.ids, ids), longest)
             if types and shared:

@@ -1,4 +1,4 @@
-"""A request to the engine: a prompt, and the responses to it as far as they have been generated.
+"""A request to the engine: a prompt, and the responses to it so far.
 
 Owns: when a response ends.
 """
@@ -18,14 +18,15 @@ class Row:
     """One response.
 
     Attributes:
-        request: What it responds to.
-        sampler: Chooses its tokens.
-        tokens: Its token ids so far, without the one that ended it.
-        log_probabilities: The model's log-probability of each of them, in nats; empty if transformers generated them.
-        alternatives: The most probable tokens at each position, ids and nats, as many as were requested.
-        finish_reason: Why it ended; None before.
-        ended_by: The id that ended it, if one did.
-        end_log_probability: The log-probability of that one, in nats.
+        request: The request with the prompt.
+        sampler: Chooses the tokens.
+        tokens: The token ids so far, without the stop token.
+        log_probabilities: The model's log-probability of each token, in nats; empty if transformers generated them.
+        alternatives: The most probable tokens at each position, as ids and log-probabilities in nats;
+            `request.alternatives` per position.
+        finish_reason: Why the response ended; None while it is active.
+        ended_by: The id of the stop token, if one ended the response.
+        end_log_probability: The log-probability of the stop token, in nats.
     """
 
     request: "Request"
@@ -39,18 +40,18 @@ class Row:
 
     @property
     def live(self) -> bool:
-        """Whether it has not ended."""
+        """Whether the response has not ended."""
         return self.finish_reason is None and not self.request.done
 
     @property
     def ids(self) -> torch.Tensor:
-        """Prompt and response so far, (1, tokens)."""
+        """The ids of the prompt and the response so far, (1, tokens)."""
         return torch.tensor([self.request.ids + self.tokens])
 
     def add(
         self, index: int, log_probability: float | None = None, alternatives: list[tuple[int, float]] | None = None
     ) -> None:
-        """Takes the next token, unless the response has ended, maybe by a stop string."""
+        """Appends the next token, unless the response has ended, for example by a stop string."""
         if self.finish_reason is not None:
             return
         if index in self.request.stop_ids:
@@ -59,7 +60,7 @@ class Row:
         if log_probability is not None:
             self.log_probabilities.append(log_probability)
             self.alternatives.append(alternatives or [])
-        self.tokens.append(index)  # last, since other threads read as far as there are tokens
+        self.tokens.append(index)  # last, since other threads read the lists above up to the length of this one
         if len(self.tokens) == self.request.max_new_tokens:
             self.finish_reason = "length"
 
@@ -69,20 +70,20 @@ class Request:
 
     Attributes:
         ids: The prompt's token ids.
-        types: Its token types; empty for a model without them. Responses have the last one.
+        types: The prompt's token types; empty for a model without them. Response tokens have the type of the last one.
         stop_ids: Ids that end a response.
-        max_new_tokens: The largest number of tokens of a response, the one that ends it included.
-        remember: Whether its keys and values are kept for requests with the same beginning.
-        patient: Whether its responses may pause while the prompts of others are read, which gives a higher throughput.
-        alternatives: How many of the most probable tokens are recorded at each position; set it before adding.
+        max_new_tokens: The maximum number of tokens of a response, the stop token included.
+        remember: Whether the keys and values are kept for requests with the same beginning.
+        patient: Whether the responses may pause during the prefill of other requests, for a higher throughput.
+        alternatives: How many of the most probable tokens are recorded at each position; set before `Engine.add`.
         rows: The responses, one per sampler.
-        cache: The keys and values of its prompt, until its responses join a batch.
-        prefilled: Whether all of its prompt has been read and the first token of each response chosen.
-        begun_at: When its prompt began to be read, in seconds of `time.monotonic`; None before.
+        cache: The keys and values of the prompt, until the responses join a batch.
+        prefilled: Whether the prompt has been processed and the first token of each response chosen.
+        begun_at: When the prefill began, in seconds of `time.monotonic`; None before.
         cached_tokens: How many tokens of the prompt came from the prefix cache.
-        progress: How many times its responses have got new tokens.
-        error: What ended it, if an error did.
-        cancelled: Whether its caller no longer waits for it.
+        progress: How many steps have added tokens to the responses.
+        error: The exception that ended the request, if any.
+        cancelled: Whether the caller no longer waits for the request.
     """
 
     def __init__(
@@ -118,5 +119,5 @@ class Request:
         return self.cancelled or self.error is not None or all(row.finish_reason for row in self.rows)
 
     def types_of(self, row: Row) -> list[int]:
-        """Returns the types of the prompt and of a response so far."""
+        """Returns the token types of the prompt and of a response so far."""
         return self.types + self.types[-1:] * len(row.tokens)

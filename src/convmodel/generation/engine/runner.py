@@ -1,4 +1,4 @@
-"""One forward pass, and one choice of tokens.
+"""One forward pass, and the next token of each row.
 
 Owns: the tensors that a forward pass takes, and turning its logits into the next token of each row. Knows nothing about
 which requests share a pass.
@@ -31,23 +31,23 @@ class Runner:
         self.refresh()
 
     def refresh(self) -> None:
-        """Takes up the model's current weights, which may have been replaced."""
+        """Rebuilds the forward pass with the model's current weights, which may have been replaced."""
         self.forward = (LeanGPT2 if supports(self._hf_model) else HFForward)(self._hf_model)
 
     def read(self, ids: Sequence[Sequence[int]], types: Sequence[Sequence[int]], cache: KVCache) -> torch.Tensor:
         """Runs the model on the next tokens of each row of a cache.
 
         Args:
-            ids: Token ids, the same number for each row. Empty rows are unused; they read zeros at position 0, since
-                their own position may be past the model's last.
+            ids: Token ids, the same number for each row. Empty rows are unused: they get zeros at position 0,
+                since the cache's next position may be past the model's last.
             types: Token types; empty for a model without them.
-            cache: What was read before; it grows by these tokens.
+            cache: Keys and values of the earlier tokens; those of the new tokens are appended.
 
         Returns:
             The logits after the last token of each row, (rows, vocabulary).
 
         Raises:
-            RuntimeError: If the model does not keep keys and values in the cache.
+            RuntimeError: If the model does not append to the cache.
         """
         new = max(map(len, ids))
         end = cache.length + new
@@ -60,7 +60,7 @@ class Runner:
             cache,
         )
         if cache.length != end:
-            raise RuntimeError("this model does not keep keys and values as others do: give use_cache=False")
+            raise RuntimeError("this model does not append keys and values to the cache: pass use_cache=False")
         return logits
 
     def choose(self, rows: Sequence[Row], logits: torch.Tensor) -> None:
@@ -79,11 +79,11 @@ class Runner:
                     row.request.error = error
         scores = logits.gather(1, torch.tensor(tokens, device=logits.device)[:, None])[:, 0].tolist()
         top = [row_logits.topk(row.request.alternatives) for row, row_logits in zip(rows, logits, strict=True)]
-        others = [[*zip(best.indices.tolist(), best.values.tolist(), strict=True)] for best in top]
-        # All at once, so that Ctrl-C finds either none or all of them one token further.
-        for row, token, score, total, best in zip(rows, tokens, scores, totals, others, strict=True):
+        alternatives = [[*zip(best.indices.tolist(), best.values.tolist(), strict=True)] for best in top]
+        # Without other work in between, so that Ctrl-C leaves either all rows or none with the new token.
+        for row, token, score, total, best in zip(rows, tokens, scores, totals, alternatives, strict=True):
             if row.request.error is None:
-                row.add(token, score - total, [(other, other_score - total) for other, other_score in best])
+                row.add(token, score - total, [(index, value - total) for index, value in best])
         for request in dict.fromkeys(row.request for row in rows):
             request.progress += 1
 

@@ -145,7 +145,7 @@ def watch_passes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 # Equal to transformers' `generate`.
 
 
-def test_greedy_is_that_of_transformers(hf_model: PreTrainedModel) -> None:
+def test_greedy_equals_transformers(hf_model: PreTrainedModel) -> None:
     expected = [by_hf(hf_model, prompt, new=40) for prompt in PROMPTS]
     assert [follow(Engine(hf_model), ask(hf_model, prompt, new=40))[0] for prompt in PROMPTS] == expected
     assert len({index for said in expected for index in said}) > 15
@@ -178,7 +178,7 @@ def test_every_way_to_choose_is_that_of_transformers(
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("types", [True, False])
-def test_the_lean_forward_pass_is_that_of_transformers(gpt2: PreTrainedModel, attention: str, types: bool) -> None:
+def test_lean_forward_pass_equals_transformers(gpt2: PreTrainedModel, attention: str, types: bool) -> None:
     hf_model = copy.deepcopy(gpt2)
     hf_model.set_attn_implementation(attention)
     assert supports(hf_model)
@@ -225,7 +225,7 @@ def test_other_scalings_of_attention_are_right_in_the_lean_pass() -> None:
 # What shares steps does not matter.
 
 
-def test_together_is_alone(hf_model: PreTrainedModel) -> None:
+def test_batched_equals_alone(hf_model: PreTrainedModel) -> None:
     alone = [follow(Engine(hf_model), ask(hf_model, prompt, new=10 + 5 * n))[0] for n, prompt in enumerate(PROMPTS)]
     requests = [ask(hf_model, prompt, new=10 + 5 * n) for n, prompt in enumerate(PROMPTS)]
     assert together(Engine(hf_model), requests) == alone
@@ -328,7 +328,7 @@ def test_a_long_prompt_is_read_in_pieces_while_others_go_on(
     hf_model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = [follow(Engine(hf_model), ask(hf_model, prompt))[0] for prompt in (PROMPTS[0], PROMPTS[4])]
-    monkeypatch.setattr(engine_module, "_PIECE", 16)
+    monkeypatch.setattr(engine_module, "_CHUNK", 16)
     engine, first = Engine(hf_model), ask(hf_model, PROMPTS[0])
     following = engine.follow(first)
     next(following)
@@ -366,7 +366,7 @@ def test_callers_in_many_threads_share_steps(gpt2: PreTrainedModel, monkeypatch:
 # What is remembered does not matter.
 
 
-def test_cached_is_uncached_over_ten_turns(hf_model: PreTrainedModel) -> None:
+def test_cached_equals_uncached_over_ten_turns(hf_model: PreTrainedModel) -> None:
     engine, context, types, read = Engine(hf_model), [5, 6, 7], [0, 0, 1], 0
     for turn in range(10):
         request, alone = (ask(hf_model, context, new=8) for _ in range(2))
@@ -702,7 +702,7 @@ def test_a_processor_that_asks_the_same_model_is_refused(gpt2: PreTrainedModel) 
         follow(engine, ask(gpt2, PROMPTS[0]))
         return scores
 
-    with pytest.raises(ConfigError, match="must not generate with the model that it works for"):
+    with pytest.raises(ConfigError, match="must not generate with the same model"):
         follow(engine, ask(gpt2, PROMPTS[2], logits_processor=[ask_again]))
     assert follow(engine, ask(gpt2, PROMPTS[2])) == [by_hf(gpt2, PROMPTS[2])]
 
