@@ -32,14 +32,14 @@ def test_two_models_are_compared_and_json_has_it_all(run: Run, capfd: pytest.Cap
         ("the nearest training context", "model"),
         ("the nearest training context", "gpt2"),
     ]
-    assert found["comparisons"][0]["verdict"].startswith("gpt2 against model: ")
+    assert found["comparisons"][0]["verdict"].startswith("gpt2 compared with model: ")
     assert {"bleu", "hits_at_1", "copied"} <= found["models"][0]["metrics"].keys()
 
 
 def test_a_model_against_itself_does_not_differ(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
     assert run("evaluate", "model", "--base", "model", "--data", "test.jsonl") == 0
 
-    assert "model against model: no difference shows." in capfd.readouterr().out
+    assert "model compared with model: no significant difference." in capfd.readouterr().out
 
 
 def test_reports_have_the_model_before_fine_tuning_beside(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
@@ -56,8 +56,8 @@ def test_reports_have_the_model_before_fine_tuning_beside(run: Run, capfd: pytes
     assert training in Path("report.html").read_text(encoding="utf-8")
     assert [each["name"] for each in found["models"]] == ["new", base, "the nearest training context"]
     assert (found["comparisons"][0]["first"], found["comparisons"][0]["second"]) == (base, "new")
-    assert "How good is new?" in Path("report.html").read_text(encoding="utf-8")
-    assert "# How good is new?" in Path("report.md").read_text(encoding="utf-8")
+    assert "Evaluation of new" in Path("report.html").read_text(encoding="utf-8")
+    assert "# Evaluation of new" in Path("report.md").read_text(encoding="utf-8")
     card = Path("new/README.md").read_text(encoding="utf-8")
     assert f"| Fine-tuned from | `{base}` |" in card
     assert "## Evaluation" in card

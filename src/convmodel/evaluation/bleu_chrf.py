@@ -14,9 +14,9 @@ from convmodel.evaluation.word_split import bleu_tokenizer
 
 # fmt: off
 BLEU = Definition(name="bleu", label="BLEU", topic=Topic.RESPONSES, better="higher",
-    explanation="runs of words in common with what people said, from 0 to 100")
+    explanation="word n-grams in common with the references, from 0 to 100")
 CHRF = Definition(name="chrf", label="chrF", topic=Topic.RESPONSES, better="higher",
-    explanation="runs of characters in common with what people said, from 0 to 100")
+    explanation="character n-grams in common with the references, from 0 to 100")
 # fmt: on
 
 

@@ -1,6 +1,6 @@
-"""Metrics of likelihood: how well a model predicts turns, knows where they end, and tells them from others.
+"""Metrics of likelihood: prediction of turns and of their ends, and ranking of next turns.
 
-Owns: what each of these metrics is. `docs/evaluation.md` has the formulas and their sources.
+Owns: the definitions of these metrics. `docs/evaluation.md` has the formulas and their sources.
 """
 
 import math
@@ -27,26 +27,26 @@ DEEPEST = 12
 # fmt: off
 LIKELIHOOD: tuple[Ratio[TurnStatistics], ...] = (
     Ratio(name="perplexity", label="perplexity", topic=Topic.PREDICTION, better="lower", per_token=True,
-        explanation="among how many equally likely tokens it would be as unsure; lower is better, and only models of "
-        "one vocabulary compare",
+        explanation="as uncertain as a uniform choice among this many tokens; lower is better; comparable only between "
+        "models with the same vocabulary",
         above=lambda turn: turn.nats, below=lambda turn: turn.tokens, transform=np.exp),
-    # Without an explanation, because perplexity says the same.
+    # Without an explanation, because perplexity is equivalent.
     Ratio(name="loss", label="loss, nats per token", topic=Topic.PREDICTION, better="lower", per_token=True,
         above=lambda turn: turn.nats, below=lambda turn: turn.tokens),
     Ratio(name="bits_per_byte", label="bits per byte", topic=Topic.PREDICTION, better="lower",
-        explanation="how many bits it needs to encode a byte of text; lower is better, and any two models compare",
+        explanation="bits to encode a byte of text; lower is better; comparable between any two models",
         above=lambda turn: turn.text_nats / math.log(2), below=lambda turn: turn.text_bytes),
     Ratio(name="token_accuracy", label="token accuracy", topic=Topic.PREDICTION, better="higher", percent=True,
-        explanation="how often the token that it finds likeliest is the right one", per_token=True,
+        explanation="how often the most probable token is the correct one", per_token=True,
         above=lambda turn: turn.correct, below=lambda turn: turn.tokens),
     Ratio(name="stop_probability", label="p(end) where turns end", topic=Topic.TURN_ENDS, better="higher", percent=True,
-        explanation="how sure it is of the end where people ended their turns; higher is better",
+        explanation="mean probability of the end of the turn where the reference ends; higher is better",
         above=lambda turn: turn.stop, below=lambda turn: turn.closed),
     Ratio(name="false_stop_rate", label="p(end) inside turns", topic=Topic.TURN_ENDS, better="lower", percent=True,
-        explanation="how sure it is of an end, at each token, where people continued; lower is better", per_token=True,
+        explanation="mean probability of the end of the turn before its end; lower is better", per_token=True,
         above=lambda turn: turn.false_stop, below=lambda turn: turn.tokens - turn.closed),
     Ratio(name="ended_early", label="turns that would end early", topic=Topic.TURN_ENDS, better="lower", percent=True,
-        explanation="how many turns it would have ended too early, drawing at random; lower is better",
+        explanation="turns that sampling would end too early; lower is better",
         above=lambda turn: turn.ended_early),
 )
 # fmt: on
@@ -70,8 +70,8 @@ def _mrr(explanation: str, prefix: str = "", suffix: str = "") -> Ratio[int]:
 _GAIN = ("gain_", " (context's gain)")
 
 RANKED_BY_TOKEN = {
-    1: _hits(1, "how often it finds the true next turn likelier, per token, than turns of other conversations"),
-    5: _hits(5, "how often the true next turn is among its first five"),
+    1: _hits(1, "how often the true next turn is likelier, per token, than turns of other conversations"),
+    5: _hits(5, "how often the true next turn is among the first five"),
     0: _mrr("1 / the rank of the true next turn, on average; 1 is best"),
 }
 """Metrics of the true turn's rank, by the number of candidates that they need more than."""
@@ -120,7 +120,7 @@ def next_turn_metrics(
     distractors: int,
     seed: int = 0,
 ) -> list[Metric]:
-    """Measures how well a model tells each conversation's last turn from those of other conversations.
+    """Measures how well a model ranks each conversation's last turn among those of other conversations.
 
     Candidates are ranked by ln p(turn | context) per token, and by how much the context adds: ln p(turn | context)
     - ln p(turn). A tie counts against the model.

@@ -1,4 +1,4 @@
-"""Metrics: what they are, how sure their values are, and how they differ between two models.
+"""Metrics: their definitions, confidence intervals, and differences between two models.
 
 Owns: the declaration of a metric, metrics as formulas over sums per conversation, and the bootstrap over conversations.
 Knows no model and no text.
@@ -25,7 +25,7 @@ Formula: TypeAlias = Callable[[Sums], Sums]
 """Makes values, of shape (...), of sums, of shape (..., columns)."""
 
 RESAMPLES = 1000
-"""How often conversations are drawn; the 2.5 % and 97.5 % percentiles then rest on 25 draws each."""
+"""The number of bootstrap resamples; 25 of them lie outside the interval on either side."""
 
 _DRAWS_IN_MEMORY = 1 << 22
 _NO_INTERVAL = (math.nan, math.nan)
@@ -34,11 +34,11 @@ _NO_INTERVAL = (math.nan, math.nan)
 class Topic(StrEnum):
     """The sections of a report, in its order."""
 
-    PREDICTION = "How well it predicts what people say"
-    TURN_ENDS = "Whether it knows where a turn ends"
-    NEXT_TURNS = "Whether it knows which turn fits"
-    RESPONSES = "What its responses are like"
-    COPIES = "Whether it copies its training data"
+    PREDICTION = "Prediction of the reference turns"
+    TURN_ENDS = "Prediction of turn ends"
+    NEXT_TURNS = "Ranking of next turns"
+    RESPONSES = "Generated responses"
+    COPIES = "Copies of training data"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +67,12 @@ class Definition:
     count of distinct things is not resampled: what is drawn twice is not distinct, so each resample would be too low.
     """
 
-    name: str  # its key in JSON
-    label: str  # its name for readers, with the unit if it has one
+    name: str  # the key in JSON
+    label: str  # the name in reports, with the unit if there is one
     topic: Topic
-    explanation: str = ""  # what it means, for somebody who reads it for the first time
-    better: Literal["lower", "higher", "neither"] = "neither"  # neither: it only describes, and is not compared
-    percent: bool = False  # whether its values are shares, shown in percent
+    explanation: str = ""  # for readers who do not know the metric
+    better: Literal["lower", "higher", "neither"] = "neither"  # neither: only descriptive, not compared
+    percent: bool = False  # whether the values are fractions, shown in percent
     per_token: bool = False  # whether its values depend on the vocabulary: only models of the same one are compared
     resampled: bool = True  # whether it has an interval
 

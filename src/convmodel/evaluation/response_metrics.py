@@ -1,4 +1,4 @@
-"""Metrics of generated responses: closeness to what people said, variety, repetition, length, empty ones.
+"""Metrics of generated responses: similarity to the references, variety, repetition, length, empty ones.
 
 Owns: what each of these metrics is. Knows nothing of where responses come from. BLEU and chrF are in `bleu_chrf`,
 copies of the training data in `verbatim_copies`. `docs/evaluation.md` has the formulas and their sources.
@@ -67,28 +67,28 @@ def _distinct(length: int, explanation: str) -> Ratio[_SplitExchange]:
 # fmt: off
 RESPONSES: tuple[Ratio[_SplitExchange], ...] = (
     Ratio(name="f1", label="words shared with the reference (F1)", topic=Topic.RESPONSES, better="higher", percent=True,
-        explanation="words that a response has in common with what people said; there are many good responses, so even "
+        explanation="words that a response has in common with the reference; there are many good responses, so even "
         "people score low",
         above=lambda exchange: unigram_f1(exchange.response, exchange.reference)),
-    _distinct(1, "how many of all its words are different ones; dull models use the same words again and again"),
-    _distinct(2, "the same for pairs of words"),
-    _distinct(3, "the same for three words in a row"),
+    _distinct(1, "distinct words, divided by all words of the responses; low if the same words are repeated"),
+    _distinct(2, "the same for word bigrams"),
+    _distinct(3, "the same for word trigrams"),
     # Source: S. Welleck et al., Neural Text Generation with Unlikelihood Training (2020), equation 10.
     Ratio(name="repeats_itself", label="repetition within a response", topic=Topic.RESPONSES, better="lower",
-        explanation="three words in a row that the same response had before", percent=True,
+        explanation="word trigrams that occur earlier in the same response", percent=True,
         above=lambda exchange: len(exchange.runs()) - len(set(exchange.runs())),
         below=lambda exchange: len(exchange.runs())),
     Ratio(name="repeats_context", label="repetition of the context", topic=Topic.RESPONSES, better="lower",
-        explanation="three words in a row that the conversation had before", percent=True,
+        explanation="word trigrams that occur in the context", percent=True,
         above=lambda exchange: exchange.runs_from_context(), below=lambda exchange: len(exchange.runs())),
     Ratio(name="said_before", label="repeated turns", topic=Topic.RESPONSES, better="lower", percent=True,
-        explanation="responses that repeat a turn of the conversation, word for word",
+        explanation="responses that equal a turn of the context",
         above=lambda exchange: bool(exchange.response) and exchange.response in exchange.context),
     Ratio(name="length", label="length / reference", topic=Topic.RESPONSES,
-        explanation="how long its responses are, compared with those of people; 1 is as long",
+        explanation="words of the responses, divided by words of the references",
         above=lambda exchange: len(exchange.response), below=lambda exchange: len(exchange.reference)),
     Ratio(name="runaway", label="cut off at the limit", topic=Topic.RESPONSES, better="lower", percent=True,
-        explanation="responses that it did not end by itself",
+        explanation="responses that reached the maximum length",
         above=lambda exchange: exchange.exchange.finish_reason == "length"),
     Ratio(name="empty", label="empty", topic=Topic.RESPONSES, better="lower", percent=True,
         explanation="responses without any text",

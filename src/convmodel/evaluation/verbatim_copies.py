@@ -12,7 +12,7 @@ from convmodel.evaluation.metric import Metric, Ratio, Topic
 from convmodel.evaluation.word_split import is_unspaced, ngrams, words
 
 SHORTEST = 5
-"""Responses of fewer words are not copies: everybody says `yes, I do`. Of Japanese and Chinese as many characters."""
+"""Responses of fewer words, such as `yes, I do`, are not copies; in Japanese and Chinese, of fewer characters."""
 
 LONG = 8
 """A run of so many words that a training turn has too is a copied part."""
@@ -71,10 +71,11 @@ def _long_runs(response: Sequence[str]) -> list[tuple[str, ...]]:
 # fmt: off
 RESPONSE_COPIES: tuple[Ratio[Copy | None], ...] = (
     Ratio(name="copied_whole", label="responses copied whole", topic=Topic.COPIES, better="lower", percent=True,
-        explanation="responses that equal a turn of the training data, word for word",
+        explanation="responses that equal a turn of the training data",
         above=lambda copy: copy is not None and copy.kind == "whole"),
     Ratio(name="copied", label="responses copied at least in part", topic=Topic.COPIES, better="lower", percent=True,
-        explanation="these, and responses with a long run of words from it", above=lambda copy: copy is not None),
+        explanation="the same, and responses that share a long run of words with the training data",
+        above=lambda copy: copy is not None),
 )
 # fmt: on
 
@@ -83,7 +84,7 @@ REFERENCE_COPIES = tuple(
         definition,
         name=f"references_{definition.name}",
         label=definition.label.replace("responses", "references"),
-        explanation="the same of what people said, for comparison",
+        explanation="the same for the references, for comparison",
         better="neither",
     )
     for definition in RESPONSE_COPIES

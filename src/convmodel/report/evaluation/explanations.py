@@ -1,6 +1,6 @@
-"""Values and metrics as people read them.
+"""Text of evaluation reports.
 
-Owns: how a value and its interval are written, which metrics stand in which section, and the sentences at the top of a
+Owns: how a value and its interval are written, which metrics are in which section, and the sentences at the top of a
 report.
 """
 
@@ -95,7 +95,7 @@ def sections(models: Iterable[ModelEvaluation], seed: int) -> list[Section]:
 def title(models: Sequence[ModelEvaluation]) -> str:
     """Returns the heading of a report on some models."""
     first, *others = [visible_line(model.name) for model in models]
-    return f"{first} compared with {', '.join(others)}" if others else f"How good is {first}?"
+    return f"{first} compared with {', '.join(others)}" if others else f"Evaluation of {first}"
 
 
 def summaries(models: Iterable[ModelEvaluation]) -> list[str]:
@@ -107,25 +107,25 @@ def summaries(models: Iterable[ModelEvaluation]) -> list[str]:
 
 
 def summary(model: ModelEvaluation) -> list[str]:
-    """Describes a model in a few sentences, for somebody who knows none of the metrics."""
+    """Summarizes an evaluation in a few sentences, for readers who do not know the metrics."""
     values = {metric.name: metric.value for metric in model.metrics}
     sentences = []
     if "perplexity" in values:
         sentences.append(
-            f"At each token it is as unsure as if {format_value(values['perplexity'], False)} tokens were "
-            f"equally likely (its perplexity); a byte of text costs it "
-            f"{format_value(values['bits_per_byte'], False)} bits."
+            f"The perplexity is {format_value(values['perplexity'], False)}: the next token is as uncertain as a "
+            f"uniform choice among that many. The model needs {format_value(values['bits_per_byte'], False)} bits "
+            "per byte of text."
         )
     if "hits_at_1" in values:
-        sentences.append(f"It ranks the true next turn first in {values['hits_at_1']:.0%} of the conversations.")
+        sentences.append(f"The true next turn is ranked first in {values['hits_at_1']:.0%} of the conversations.")
     if "runaway" in values:
         sentences.append(
-            f"{values['runaway']:.0%} of its responses did not end by themselves, {values['empty']:.0%} were empty, "
-            f"and they are {format_value(values['length'], False)} times as long as those of people."
+            f"{values['runaway']:.0%} of the responses reached the maximum length, {values['empty']:.0%} are empty, "
+            f"and they are {format_value(values['length'], False)} times as long as the references."
         )
     if "copied" in values:
         sentences.append(
-            f"{values['copied']:.0%} of its responses are copied from the training data, at least in part; of what "
-            f"people said here {values['references_copied']:.0%} are."
+            f"{values['copied']:.0%} of the responses are copied from the training data, at least in part; of the "
+            f"references {values['references_copied']:.0%}."
         )
     return sentences

@@ -1,6 +1,6 @@
-"""The evaluation report as one page that needs nothing else: no script, no other file, no network.
+"""The evaluation report as one self-contained HTML page, without scripts, other files or network access.
 
-Owns: the page. What it shows is measured, compared and put into words by other modules.
+Owns: the page. Other modules measure, compare and write the sentences.
 """
 
 from html import escape
@@ -15,13 +15,13 @@ from convmodel.report.evaluation.results import SHOWN_RESPONSES, Comparison, Eva
 from convmodel.report.html import Html, page, plots, table, to_html
 
 EXTREMES = 3
-"""How many of the best and of the worst predicted conversations a report shows."""
+"""How many of the best and of the worst predicted conversations the report shows."""
 
-_LONGEST = 600  # characters of a turn that are shown
+_MAX_CHARS = 600  # of a turn that are shown
 
 _STYLE = """
-.why { color: var(--soft); font-weight: 400; font-size: .85rem; max-width: 34rem; }
-.values td { white-space: normal; min-width: 6.5rem; } .values td .why { white-space: nowrap; }
+.explanation { color: var(--soft); font-weight: 400; font-size: .85rem; max-width: 34rem; }
+.values td { white-space: normal; min-width: 6.5rem; } .values td .explanation { white-space: nowrap; }
 .values thead th { min-width: 7rem; overflow-wrap: anywhere; }
 .verdict { border-left: 4px solid var(--bar); padding-left: .8rem; }
 .exchange { border-top: 1px solid var(--line); padding: .6rem 0; }
@@ -50,7 +50,7 @@ def report_page(report: EvaluationReport) -> str:
         _extremes(report),
         _responses(report),
         _copies(report),
-        _heading("To repeat this"),
+        _heading("Reproducibility"),
         table(["", ""], [(name, Html(f"<code>{to_html(value)}</code>")) for name, value in report.facts()], "checks"),
     ]
     return page(title(report.models[: report.own]), parts, _STYLE)
@@ -60,15 +60,15 @@ def _heading(text: str) -> str:
     return f"<h2>{to_html(text)}</h2>"
 
 
-def _why(text: str) -> str:
-    return f'<div class="why">{to_html(text)}</div>'
+def _explanation(text: str) -> str:
+    return f'<div class="explanation">{to_html(text)}</div>'
 
 
 def _summary(report: EvaluationReport) -> str:
     about = (
         f"Measured on {report.data['conversations']:,} conversations of {report.data['name']}, which no model should "
-        "have been trained on. Each value has the interval in which it would most likely (95 %) lie on other "
-        "conversations of the same kind. Of twenty differences between models, one may show by chance."
+        "have been trained on. Each value has a 95 % bootstrap confidence interval over the conversations. Between "
+        "equally good models about one of twenty metrics differs by chance."
     )
     paragraphs = [f"<p>{to_html(text)}</p>" for text in summaries(report.models[: report.own])]
     paragraphs += [f'<p class="verdict">{to_html(comparison.verdict())}</p>' for comparison in report.comparisons]
@@ -79,20 +79,20 @@ def _plots(report: EvaluationReport) -> str:
     measured = [model for model in report.models if model.likelihood is not None]
     responding = [model for model in report.models if model.exchanges]
     drawings = {
-        "How unsure it is, turn by turn": depth_plot(measured, report.settings.seed),
-        "Does it know where turns end?": stop_plot(measured),
+        "Perplexity by turn": depth_plot(measured, report.settings.seed),
+        "Calibration of turn ends": stop_plot(measured),
         "Tokens per second": speed_plot(measured),
     }
     if responding:
-        drawings["How long responses are"] = length_plot(responding)
+        drawings["Response lengths"] = length_plot(responding)
     return plots(drawings)
 
 
 def _section(section: Section) -> str:
     rows = [
         [
-            Html(f"{to_html(definition.label)}{_why(definition.explanation)}"),
-            *(Html(f"{to_html(cell.value)}{_why(cell.interval)}") for cell in cells),
+            Html(f"{to_html(definition.label)}{_explanation(definition.explanation)}"),
+            *(Html(f"{to_html(cell.value)}{_explanation(cell.interval)}") for cell in cells),
         ]
         for definition, cells in section.rows
     ]
@@ -110,7 +110,7 @@ def _speakers(report: EvaluationReport) -> str:
         [name, *(Cell.of(metric.estimate(seed), metric.definition.percent).value for metric in metrics)]
         for name, metrics in by_speaker.items()
     ]
-    return f"{_heading('How well it predicts each speaker')}\n{table(['speaker', *labels], rows)}"
+    return f"{_heading('Prediction by speaker')}\n{table(['speaker', *labels], rows)}"
 
 
 def _comparison(comparison: Comparison) -> str:
@@ -118,13 +118,13 @@ def _comparison(comparison: Comparison) -> str:
         percent, estimate = difference.definition.percent, difference.difference
         values = (difference.first, difference.second, estimate.value, estimate.low, estimate.high)
         first, second, value, low, high = (format_value(value, percent) for value in values)
-        words = {"none": "no difference", "better": "✓ better", "worse": "✗ worse"}
-        verdict = words.get(difference.verdict, difference.verdict)
+        labels = {"none": "no difference", "better": "✓ better", "worse": "✗ worse"}
+        verdict = labels.get(difference.verdict, difference.verdict)
         return [difference.definition.label + ", %" * percent, first, second, value, f"{low} to {high}", verdict]
 
     columns = ["", comparison.first, comparison.second, "difference", "interval", ""]
     return (
-        f"{_heading(f'{comparison.second} against {comparison.first}')}\n"
+        f"{_heading(f'{comparison.second} compared with {comparison.first}')}\n"
         f"{table(columns, map(row, comparison.differences))}"
     )
 
@@ -139,7 +139,10 @@ def _extremes(report: EvaluationReport) -> str:
         perplexities = np.exp(per_token)
     order = [int(index) for index in np.argsort(per_token) if np.isfinite(per_token[index])]
     parts = []
-    for heading, indices in (("Predicted best", order[:EXTREMES]), ("Predicted worst", order[::-1][:EXTREMES])):
+    for heading, indices in (
+        ("Best predicted conversations", order[:EXTREMES]),
+        ("Worst predicted conversations", order[::-1][:EXTREMES]),
+    ):
         parts.append(_heading(heading))
         for index in indices:
             summary = f"conversation {index + 1}, perplexity {format_value(perplexities[index], False)}"
@@ -157,18 +160,18 @@ def _turns(conversation: Conversation) -> str:
 
 
 def _turn(speaker: str, text: str, kind: str = "") -> str:
-    cut = text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+    cut = text if len(text) <= _MAX_CHARS else text[: _MAX_CHARS - 1] + "…"
     return f'<div class="turn{kind}"><span class="who">{to_html(speaker)}</span>{escape(cut)}</div>'
 
 
 def _responses(report: EvaluationReport) -> str:
-    """Shows the newest turn of some contexts, what people said, and the response of each model."""
+    """Shows the newest turn of some contexts, the reference, and the response of each model."""
     names, rows = report.responses()
     if not rows:
         return ""
     parts = [_heading("Responses")]
     for context, (reference, *texts) in rows:
-        turns = _turn(context.turn_speakers[-1], context.turns[-1]) + _turn("what people said", reference, " other")
+        turns = _turn(context.turn_speakers[-1], context.turns[-1]) + _turn("reference", reference, " other")
         turns += "".join(_turn(name, text, " model") for name, text in zip(names, texts, strict=True))
         parts.append(f'<div class="exchange">{turns}</div>')
     return "\n".join(parts)

@@ -18,7 +18,7 @@ _SECTION = re.compile(re.escape(_BEGIN) + ".*?" + re.escape(_END) + "\n?", re.DO
 
 
 def report_markdown(report: EvaluationReport) -> str:
-    """Writes a report as Markdown, without pictures."""
+    """Writes a report as Markdown, without plots."""
     own = report.models[: report.own]
     verdicts = [comparison.verdict() for comparison in report.comparisons]
     parts = [f"# {_escape(title(own))}", *map(_escape, [*summaries(own), *verdicts])]
@@ -31,14 +31,14 @@ def report_markdown(report: EvaluationReport) -> str:
     names, responses = report.responses()
     if responses:
         rows = [[context.turns[-1], *texts] for context, texts in responses]
-        parts += ["## Responses", _table(["context", "what people said", *names], rows)]
-    return "\n\n".join([*parts, "## To repeat this", _table(["", ""], report.facts())]) + "\n"
+        parts += ["## Responses", _table(["context", "reference", *names], rows)]
+    return "\n\n".join([*parts, "## Reproducibility", _table(["", ""], report.facts())]) + "\n"
 
 
 def card_section(report: EvaluationReport) -> str:
     """Writes the section of a model card about the first model of a report."""
     data = report.data
-    about = f"On {data['conversations']:,} conversations (sha256 of them: `{data['sha256']}`), intervals of 95 %."
+    about = f"On {data['conversations']:,} conversations (sha256 `{data['sha256']}`), with 95 % confidence intervals."
     rows = [
         (definition.label, cells[0].text)
         for section in sections(report.models[:1], report.settings.seed)

@@ -19,7 +19,7 @@ _COLOURS = (FILL, "#e69f00", "#009e73", "#cc79a7", "#56b4e9")  # Okabe and Ito's
 _MARKERS = ("o", "s", "^", "D", "v")
 _STEPS = 12  # bars of lengths
 _ROOM = 11  # characters of a model's name beside a bar
-_FAR_APART = 10  # times the lowest perplexity; beyond that, lower ones are told apart on a logarithmic axis only
+_FAR_APART = 10  # times the lowest perplexity; beyond that, a logarithmic axis is needed to distinguish the lower ones
 _LINE: dict[str, Any] = {"markersize": 4, "linewidth": 1}
 
 
@@ -46,24 +46,24 @@ def depth_plot(models: Sequence[ModelEvaluation], seed: int) -> str:
 
 
 def stop_plot(models: Sequence[ModelEvaluation]) -> str:
-    """Draws how often turns end, by how sure a model is that they do; a model on the diagonal is right."""
+    """Draws the frequency of turn ends by p(end); a calibrated model is on the diagonal."""
     figure, axes = new_figure()
     axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=":")
     for index, model in enumerate(models):
         if (calibration := model.calibration) is not None:
             targets, probability, ends = calibration[:, calibration[0] > 0]
             axes.plot(probability / targets, ends / targets, **_style(index))
-    axes.set_xlabel("how sure the model is of an end")
-    axes.set_ylabel("how often it is one")
+    axes.set_xlabel("p(end)")
+    axes.set_ylabel("frequency of ends")
     _legend(axes, models)
     return to_svg(figure, "stops", "calibration of ends")
 
 
 def length_plot(models: Sequence[ModelEvaluation]) -> str:
-    """Draws how many responses have how many words, with those of people for comparison."""
+    """Draws the number of responses by their words, with the references for comparison."""
     figure, axes = new_figure()
-    people = [len(words(exchange.reference)) for exchange in models[0].exchanges]
-    lines = [(people, {"color": INK, "linestyle": ":"})]
+    references = [len(words(exchange.reference)) for exchange in models[0].exchanges]
+    lines = [(references, {"color": INK, "linestyle": ":"})]
     for index, model in enumerate(models):
         lines.append(([len(words(exchange.response)) for exchange in model.exchanges], _style(index)))
     longest = int(np.percentile([length for lengths, _ in lines for length in lengths], 98)) + 1
@@ -72,7 +72,7 @@ def length_plot(models: Sequence[ModelEvaluation]) -> str:
     for lengths, style in lines:
         counts = Counter(min(length, longest) // width for length in lengths)
         axes.plot([number * width for number in bins], [counts[number] for number in bins], **style)
-    axes.set_xlabel("words in a response (dotted: people)")
+    axes.set_xlabel("words in a response (dotted: references)")
     axes.set_ylabel("responses")
     axes.set_ylim(bottom=0)
     _legend(axes, models)
@@ -81,9 +81,9 @@ def length_plot(models: Sequence[ModelEvaluation]) -> str:
 
 def speed_plot(models: Sequence[ModelEvaluation]) -> str:
     """Draws the tokens per second of each model."""
-    verbs = {"read": "reads", "generated": "writes"}
+    texts = {"read": "input", "generated": "output"}
     rows = [
-        (f"{_end(model.name)} {verbs[name]}", round(speed)) for model in models for name, speed in model.speed.items()
+        (f"{_end(model.name)} {texts[name]}", round(speed)) for model in models for name, speed in model.speed.items()
     ]
     return bars(rows, "speed", "tokens per second")
 

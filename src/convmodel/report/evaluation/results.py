@@ -33,7 +33,7 @@ class Comparison:
     differences: list[Difference]
 
     def verdict(self) -> str:
-        """Returns a sentence on what the second is better, on what worse, and on what no difference shows.
+        """Returns a sentence: on which metrics the second is better, worse, or not significantly different.
 
         Example:
             >>> Comparison("A", "B", []).verdict()
@@ -47,10 +47,10 @@ class Comparison:
                 labels[difference.verdict].append(difference.definition.label)
         parts = [f"{verdict} on: {', '.join(labels[verdict])}" for verdict in ("better", "worse") if labels[verdict]]
         if not parts:
-            parts = ["no difference shows"]
+            parts = ["no significant difference"]
         elif labels["none"]:
             parts.append(f"no difference on: {', '.join(labels['none'])}")
-        return f"{self.second} against {self.first}: {'; '.join(parts)}."
+        return f"{self.second} compared with {self.first}: {'; '.join(parts)}."
 
     def to_dict(self) -> dict[str, Any]:
         """Returns it as JSON has it."""

@@ -37,8 +37,8 @@ def test_metrics_stand_in_sections_and_models_only_where_they_have_any(evaluated
 def test_the_summary_is_sentences_of_values(evaluated: Evaluate) -> None:
     text = " ".join(summary(evaluated("A")))
 
-    assert f"as if {np.exp(2.35):.2f} tokens were equally likely" in text
-    assert "0% of its responses did not end by themselves, 0% were empty" in text
+    assert f"The perplexity is {np.exp(2.35):.2f}:" in text
+    assert "0% of the responses reached the maximum length, 0% are empty" in text
 
 
 def test_what_was_not_measured_is_not_a_percentage() -> None:

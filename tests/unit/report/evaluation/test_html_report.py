@@ -11,7 +11,7 @@ from convmodel.report.evaluation.results import EvaluationReport
 
 def test_the_heading_names_the_models(report: EvaluationReport) -> None:
     assert title(report.models) == "new <b> compared with old"
-    assert title(report.models[1:]) == "How good is old?"
+    assert title(report.models[1:]) == "Evaluation of old"
     assert "new &lt;b&gt; compared with old" in report_page(report).partition("<p>")[0]
 
 
@@ -30,7 +30,7 @@ def test_the_page_needs_nothing_else_and_escapes_what_users_wrote(report: Evalua
 
 
 def test_the_best_and_the_worst_conversations_are_shown(report: EvaluationReport) -> None:
-    best, worst = report_page(report).split("Predicted worst")
+    best, worst = report_page(report).split("Worst predicted conversations")
 
     assert re.findall(r"conversation (\d), perplexity", best) == ["1", "2", "3"]
     assert re.findall(r"conversation (\d), perplexity", worst) == ["8", "7", "6"]
@@ -40,7 +40,7 @@ def test_the_best_and_the_worst_conversations_are_shown(report: EvaluationReport
 def test_the_verdict_stands_at_the_top(report: EvaluationReport) -> None:
     top = report_page(report).split("<svg")[0]
 
-    assert "old against new &lt;b&gt;: worse on: perplexity, bits per byte" in top
+    assert "old compared with new &lt;b&gt;: worse on: perplexity, bits per byte" in top
 
 
 def test_the_page_is_well_formed(report: EvaluationReport) -> None:

@@ -17,7 +17,7 @@ def test_markdown_keeps_text_in_its_cells(report: EvaluationReport) -> None:
     assert "<script" not in text
     assert all(re.sub(r"\\.", "", line).count("|") in (3, 5) for line in tables)
     assert re.search(
-        r"^\| perplexity \| 10\.49 \([\d.]+ to [\d.]+\) \| 28\.50 \([\d.]+ to [\d.]+\) \| among", text, re.MULTILINE
+        r"^\| perplexity \| 10\.49 \([\d.]+ to [\d.]+\) \| 28\.50 \([\d.]+ to [\d.]+\) \| as", text, re.MULTILINE
     )
 
 

@@ -12,5 +12,5 @@ def test_models_are_told_apart_beside_bars(evaluated: Callable[..., ModelEvaluat
         replace(evaluated(name), speed={"read": 10.0}) for name in ("builtin:chitchat", "runs/of/a-model-with-a-name")
     ]
     drawn = speed_plot(models)
-    assert "chitchat reads" in drawn
-    assert "…ith-a-name reads" in drawn
+    assert "chitchat input" in drawn
+    assert "…ith-a-name input" in drawn

@@ -53,14 +53,14 @@ def compare(first: ModelEvaluation, second: ModelEvaluation) -> Comparison:
 def test_the_verdict_names_what_is_better_worse_and_the_same() -> None:
     found = compare(evaluated("A"), evaluated("B", loss=-0.5, hits=-0.25))
 
-    assert found.verdict() == "B against A: better on: perplexity, bits per byte; worse on: hits@1."
+    assert found.verdict() == "B compared with A: better on: perplexity, bits per byte; worse on: hits@1."
     assert compare(evaluated("A"), evaluated("B", hits=0.25)).verdict() == (
-        "B against A: better on: hits@1; no difference on: perplexity, bits per byte."
+        "B compared with A: better on: hits@1; no difference on: perplexity, bits per byte."
     )
 
 
 def test_a_model_does_not_differ_from_itself() -> None:
-    assert compare(evaluated("A"), evaluated("A")).verdict() == "A against A: no difference shows."
+    assert compare(evaluated("A"), evaluated("A")).verdict() == "A compared with A: no significant difference."
 
 
 def test_metrics_per_token_are_compared_only_within_one_vocabulary() -> None:
@@ -87,7 +87,7 @@ def test_models_are_compared_with_the_first_and_with_the_baselines() -> None:
         ("A", "B"), ("A", "C"), ("base", "A"), ("base", "B"), ("base", "C")
     ]  # fmt: skip
     assert [each.name for each in report.models] == ["A", "B", "C", "base"]
-    assert report.comparisons[2].verdict().startswith("A against base: better on: perplexity, bits per byte")
+    assert report.comparisons[2].verdict().startswith("A compared with base: better on: perplexity, bits per byte")
 
 
 def test_nearest_context_parrots_and_is_caught() -> None:
