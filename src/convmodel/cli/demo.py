@@ -36,10 +36,10 @@ def command(
     seed: Annotated[int, Option(help="Seed of data order, dropout, and sampling.")] = 42,
     as_json: flags.Json = False,
 ) -> None:
-    """Fine-tune the built-in model on dialogues of Shakespeare's comedies, and compare it before and after.
+    """Fine-tune the built-in model on dialogues from Shakespeare's comedies, and evaluate it before and after.
 
     Takes about a minute on two CPU cores and needs no network. The built-in model was trained on present-day small
-    talk; the fine-tuned model, which is saved in `demo-model`, talks like Shakespeare's characters.
+    talk; the fine-tuned model, which is saved in `demo-model`, writes like Shakespeare's characters.
     """
     check_output_dir(output_dir, overwrite=overwrite or output_dir == DEMO_MODEL)
     config = FitConfig.from_options(

@@ -31,12 +31,15 @@ _DEFAULTS = {"responses": 100, "distractors": 9, "self_chats": 20}
 
 
 def _count(name: str, what: str, with_flags: str = "--report") -> Any:
-    """Returns the option of a number that is 0 by default, and more with some flags."""
-    return Option(min=0, help=f"Number of {what} [default: 0, with {with_flags} {_DEFAULTS[name]}]")
+    """Returns an option for a number whose default is 0, or higher with other flags."""
+    return Option(min=0, help=f"Number of {what} [default: 0; {_DEFAULTS[name]} with {with_flags}]")
 
 
 def command(
-    models: Annotated[list[str], Argument(help=f"{flags.MODEL_HELP} Several models are compared.", metavar="MODEL")],
+    models: Annotated[
+        list[str],
+        Argument(help=f"Model, or models to compare: {flags.MODEL_SOURCES}.", metavar="MODEL"),
+    ],
     *,
     data: flags.Data,
     format: flags.Format = AUTO,

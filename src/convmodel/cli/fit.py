@@ -33,7 +33,7 @@ def _fit(
     format: flags.Format = AUTO,
     on_error: flags.OnError = "fail",
     model: Annotated[
-        str | None, Option("--model", "-m", help=f"Model to fine-tune. {flags.MODEL_HELP} [default: {BASE_MODEL}]")
+        str | None, Option("--model", "-m", help=f"Model to fine-tune: {flags.MODEL_SOURCES}. [default: {BASE_MODEL}]")
     ] = None,
     from_scratch: Annotated[
         str | None, Option(help=f"Train a new model of this size instead: {_SHAPES_HELP}.", metavar="SHAPE")

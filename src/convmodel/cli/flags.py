@@ -14,7 +14,8 @@ from convmodel.data.reading.shapes import SHAPES
 from convmodel.files.hub import CHITCHAT
 
 SOURCE_HELP = "a file, a folder, - for standard input, or owner/name of a dataset on the Hub"
-MODEL_HELP = f"A model: a folder, a model id on the Hub, or {CHITCHAT}."
+MODEL_SOURCES = f"a folder, a model id on the Hub, or {CHITCHAT}"
+MODEL_HELP = f"Model: {MODEL_SOURCES}."
 _FORMAT_HELP = f"Format of the data: auto (recognize it) or one of {', '.join(SHAPES)}; see docs/data.md."
 _DEFAULT_HELP = f"[default: the folder {DEFAULT_MODEL} if it exists, else {CHITCHAT}]"
 _LENGTH_HELP = "Maximum length of a response in tokens. [default: 128, or a quarter of the model's positions if fewer]"

@@ -1,6 +1,6 @@
 """`convmodel import`: converts chat exports, and data of any format, to clean, split training files.
 
-Owns: the printed summary. The import itself is `data.importing.pipeline`'s.
+Owns: the printed summary. `data.importing.pipeline` does the import.
 """
 
 from functools import partial
@@ -47,8 +47,8 @@ def command(
     me: Annotated[
         str | None,
         Option(
-            help="Name of the speaker that the model learns to respond as: becomes `assistant`. Conversations without "
-            "this speaker are dropped."
+            help="Name of the speaker whose turns the model learns to write; renamed to `assistant`. Conversations "
+            "without this speaker are dropped."
         ),
     ] = None,
     merge_others: Annotated[
@@ -59,7 +59,7 @@ def command(
     ] = False,
     gap: Annotated[
         str | None,
-        Option(help="Silence after which a new conversation begins: 30m, 1h, 2d. By default chosen from the data."),
+        Option(help="Pause after which a new conversation begins: 30m, 1h, 2d; by default estimated from the data."),
     ] = None,
     keep_messages: Annotated[
         bool,
@@ -74,8 +74,8 @@ def command(
     near: Annotated[
         float,
         _cleaning(
-            help="Drop a conversation whose similarity to an earlier one (Jaccard, of word triples) is at least this; "
-            "0.5 to 1."
+            help="Drop near-duplicates: conversations whose Jaccard similarity of word trigrams to an earlier one is "
+            "at least this, from 0.5 to 1."
         ),
     ] = NEAR,
     keep_duplicates: Annotated[

@@ -50,13 +50,13 @@ def options(
     ] = False,
     debug: Annotated[bool, Option("--debug", help="Show tracebacks of errors, warnings, and debug messages.")] = False,
 ) -> None:
-    """Fine-tune, evaluate, chat with and serve conversation models that you own.
+    """Fine-tune, evaluate, chat with and serve conversation models.
 
     **Start here**
 
     `convmodel chat` chats with a small model that comes with the package.
 
-    `convmodel demo` fine-tunes that model on other dialogues and compares before and after, in about a minute.
+    `convmodel demo` fine-tunes that model on other dialogues and evaluates it before and after, in about a minute.
 
     `convmodel import "WhatsApp Chat with Bob.txt" --me Ann` converts your chats to training data.
 
@@ -64,7 +64,7 @@ def options(
 
     `convmodel chat --model model` chats with the result.
 
-    `convmodel serve model` serves it: a web page to chat on, and an API for OpenAI clients.
+    `convmodel serve model` serves it: a chat page, and an API for OpenAI clients.
 
     `convmodel COMMAND --help` explains a command. Results go to standard output, everything else to standard error.
     """

@@ -42,8 +42,8 @@ def command(
 
     `convmodel plot model` plots one run; it may still be training.
 
-    `convmodel plot small large --by tokens -o curves.html` plots two runs over training tokens, a fair x axis for
-    different batch sizes.
+    `convmodel plot small large --by tokens -o curves.html` plots two runs over training tokens, which makes
+    runs with different batch sizes comparable.
 
     Look at the validation loss, the line with markers: while it falls, more training helps; where it rises, the model
     memorizes its data. The ring marks the best checkpoint, which was kept. A page also lists the settings that differ.

@@ -40,7 +40,7 @@ def train(
     *,
     vocab_size: Annotated[
         int | None,
-        Option(min=1, help="Number of entries; by default what suits the small model size and this much text."),
+        Option(min=1, help="Number of entries; by default chosen for the small model size and the amount of text."),
     ] = None,
     kind: Annotated[
         str, Option(help="Algorithm: bpe (byte-pair encoding) or unigram (Unigram language model).")
@@ -58,7 +58,7 @@ def train(
     `convmodel fit chats.jsonl --from-scratch small --tokenizer tokenizer`
 
     The tokenizer is byte-level: it encodes any text in any script. A larger vocabulary encodes text in fewer tokens but
-    makes the model larger, and models learn rare entries badly; a good start is an entry per few hundred bytes of text.
+    makes the model larger, and rare entries are learned poorly; start with one entry per few hundred bytes of text.
     """
     check_tokenizer_dir(output_dir, overwrite=overwrite)
     with console.status(f"training a vocabulary on {data} ..."):

@@ -51,7 +51,7 @@ class FitConfig:
     batch_size: int = _option(8, "Windows in one forward pass.", at_least=1)
     gradient_accumulation_steps: int = _option(
         1,
-        "Forward passes per step; 8 x 1 and 1 x 8 train alike, 1 x 8 in less memory.",
+        "Forward passes per step; batch_size 1 with 8 passes gives the same step as batch_size 8, in less memory.",
         at_least=1,
     )
     learning_rate: float = _option(5e-5, "Peak learning rate; 5e-5 suits fine-tuning, 1e-3 a small new model.", above=0)
@@ -77,7 +77,7 @@ class FitConfig:
     )
     optim: str = _option(
         "adamw",
-        "adamw, or adafactor, which needs less memory: it keeps no first moments, and the second ones factored.",
+        "adamw, or adafactor, which needs less memory: no first moments, and factored second moments.",
         choices=("adamw", "adafactor"),
     )
     lora: bool | dict[str, Any] = _option(
@@ -88,14 +88,15 @@ class FitConfig:
     merge: bool = _option(False, "With lora: merge the adapters into the weights at the end, and save a whole model.")
     dropout: float = _option(
         0.0,
-        "Dropout rate, except for attention weights; 0 learns faster, and better in few epochs; 0.1 suits many epochs.",
+        "Dropout rate, except for attention weights; 0 trains faster, and suits few epochs; 0.1 suits many epochs.",
         at_least=0,
     )
     gradient_checkpointing: bool = _option(
         False, "Recompute activations instead of keeping them: a third slower, in far less memory."
     )
     torch_compile: bool = _option(
-        False, "Compile the model first, which takes a minute or two; pays off in long runs with packing."
+        False,
+        "Compile the model in the first step, for 20 seconds or more; pays off in long runs with packing.",
     )
     loss_on: LossOn = _option(
         "all", "Whose turns are supervised: all, responses (every second speaker's), last, or a speaker's name."
@@ -106,20 +107,20 @@ class FitConfig:
         "Folder for the best model, written whenever validation improves; in Python, without one, it stays in memory.",
     )
     eval_steps: int | None = _option(
-        None, "Steps between validations; by default once per epoch. The run's end always validates.", at_least=1
+        None, "Steps between validations; by default once per epoch. The end of a run is always validated.", at_least=1
     )
     save_steps: int | None = _option(
         None,
-        "Steps between checkpoints that stay: output_dir/checkpoint-STEP, which can be loaded and resumed.",
+        "Steps between checkpoints that are kept after the run: output_dir/checkpoint-STEP, to load or resume from.",
         at_least=1,
     )
     save_minutes: float = _option(
         15.0,
-        "Minutes between checkpoints for resuming a stopped run, which are removed when it ends. 0 saves none.",
+        "Minutes between checkpoints for resuming a stopped run, removed at the end of the run. 0 saves none.",
         at_least=0,
     )
     save_total_limit: int = _option(
-        2, "Checkpoints that stay at once; older ones are removed. 0 keeps all.", at_least=0
+        2, "Maximum number of checkpoints of save_steps; older ones are removed. 0 keeps all.", at_least=0
     )
     resume: bool | None = _option(
         None,

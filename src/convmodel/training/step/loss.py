@@ -23,7 +23,7 @@ def supervised_loss(
     """Sums -w ln p over a batch's supervised tokens and divides by the sum of w over the whole step, in nats.
 
     With means of batches, averaged over a step, a token of a short batch would weigh more than one of a long batch;
-    with one divisor for the step, 8 x 1 and 1 x 8 windows train alike.
+    with one divisor for the step, a batch of 8 and 8 batches of 1 give the same step.
 
     Args:
         logits: Shape (batch, seq, vocab).
