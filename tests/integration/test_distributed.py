@@ -49,7 +49,7 @@ def fit(
         pytest.param(1, False, ["--gradient-accumulation-steps", "2"], id="accumulated"),
     ],
 )
-def test_two_processes_are_one(
+def test_two_processes_equal_one(
     tmp_path: Path, unigram_folder: Path, batch: int, by_torchrun: bool, options: list[str]
 ) -> None:
     one, _ = fit(tmp_path / "one", unigram_folder, 1, *options, "--batch-size", str(2 * batch))

@@ -40,7 +40,7 @@ def test_the_first_token_of_a_window_is_never_a_target() -> None:
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("folder", ["unigram_folder", "bytelevel_folder", "smollm2_folder"])
-def test_packed_is_one_by_one_in_loss_and_gradients(
+def test_packed_equals_unpacked_in_loss_and_gradients(
     folder: str, attention: str, request: pytest.FixtureRequest
 ) -> None:
     path = request.getfixturevalue(folder)

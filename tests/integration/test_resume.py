@@ -124,7 +124,7 @@ def require_same(one: tuple[FitResult, Any], other: tuple[FitResult, Any], tmp_p
         pytest.param(MERGED, 5, id="LoRA"),
     ],
 )
-def test_stopped_and_resumed_is_uninterrupted(
+def test_resumed_equals_uninterrupted(
     load: Load, whole: Callable[..., Any], tmp_path: Path, options: dict[str, Any], step: int
 ) -> None:
     expected = whole(**options)

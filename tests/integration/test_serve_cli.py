@@ -55,7 +55,7 @@ def test_the_program_logs_json_without_texts_and_ends_well(tmp_path: Path) -> No
     [
         (["--host", "0.0.0.0"], "0.0.0.0 can be reached by other machines: give --api-key"),
         (["--host", "::"], ":: can be reached by other machines"),
-        (["--host", "192.0.2.7", "--api-key", "key"], "cannot listen at 192.0.2.7:"),
+        (["--host", "192.0.2.7", "--api-key", "key"], "cannot listen on 192.0.2.7:"),
         (["builtin:chitchat", "builtin:chitchat"], "two models are called chitchat: write NAME=MODEL"),
         (["a=model", "a=gpt2"], "two models are called a"),
         (["no-such-folder"], "no-such-folder"),

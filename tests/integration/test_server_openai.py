@@ -55,7 +55,7 @@ def streamed(client: openai.OpenAI, **options: Any) -> tuple[list[str], list[Any
 
 @pytest.mark.parametrize("name", ["tiny", "plain"])
 @pytest.mark.parametrize("seed", [0, 1, 12345])
-def test_whole_streamed_and_pythons_responses_are_one(
+def test_server_responses_equal_python(
     client: openai.OpenAI, served_models: dict[str, ConversationModel], name: str, seed: int
 ) -> None:
     expected = by_python(served_models[name], seed=seed, max_new_tokens=24, num_return_sequences=2, top_p=0.9)

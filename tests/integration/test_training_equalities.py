@@ -49,7 +49,7 @@ def nats_by_hand(model: ConversationModel, talks: list[list[str]]) -> tuple[floa
 
 
 @pytest.mark.parametrize("folder", FAMILIES)
-def test_batch_8_by_1_trains_as_batch_1_by_8(load: Callable[..., ConversationModel], folder: str) -> None:
+def test_batch_8_by_1_equals_batch_1_by_8(load: Callable[..., ConversationModel], folder: str) -> None:
     one, other = load(folder), load(folder)
     first, second = Recorder(), Recorder()
     # Weight decay and Adam's normalisation would hide a wrong scale; the gradients show it.

@@ -151,7 +151,7 @@ def test_greedy_is_what_one_writes_by_hand(model: ConversationModel, turns: int)
     assert response_ids(model, context, max_new_tokens=12) == by_hand
 
 
-def test_cached_is_uncached_over_ten_turns(model: ConversationModel) -> None:
+def test_cached_equals_uncached_over_ten_turns(model: ConversationModel) -> None:
     turns: list[str] = []
     for number in range(10):
         turns.append(f"Well {number}")
@@ -162,7 +162,7 @@ def test_cached_is_uncached_over_ten_turns(model: ConversationModel) -> None:
 
 
 @pytest.mark.parametrize("context", [["Hi"], CONTEXT, TEN_TURNS[:3]], ids=["one", "two", "three"])
-def test_streamed_is_generated(model: ConversationModel, context: list[str]) -> None:
+def test_streamed_equals_generated(model: ConversationModel, context: list[str]) -> None:
     output = model.generate(context, max_new_tokens=25)
     chunks = list(model.stream(context, max_new_tokens=25))
     assert "".join(chunk.text for chunk in chunks) == output.responses[0]
@@ -171,7 +171,7 @@ def test_streamed_is_generated(model: ConversationModel, context: list[str]) -> 
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_streamed_is_generated_when_sampling_with_a_seed(model: ConversationModel, seed: int) -> None:
+def test_streamed_equals_generated_when_sampling_with_a_seed(model: ConversationModel, seed: int) -> None:
     options = {"do_sample": True, "top_p": 0.9, "temperature": 2.0, "max_new_tokens": 20, "seed": seed}
     assert streamed(model, CONTEXT, **options) == model.generate(CONTEXT, **options).responses[0]
 

@@ -80,7 +80,7 @@ def test_the_limit_is_told_as_the_finish_reason(model: ConversationModel) -> Non
     assert session.finish_reason == "length"
 
 
-def test_a_session_is_generating_on_all_its_turns(model: ConversationModel) -> None:
+def test_session_equals_generate_on_all_turns(model: ConversationModel) -> None:
     session = model.session(max_new_tokens=12)
     for text in SAID:
         before = [*session.turns, text]
