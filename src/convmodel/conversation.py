@@ -29,9 +29,9 @@ class Conversation:
         speakers: The speaker's name for each turn; by default `user` and `assistant` alternate.
         pinned: How many leading turns (a system message, a persona) always stay in the context and are never training
             targets.
-        id: Where the conversation comes from, for messages; ignored by comparisons.
+        id: Where the conversation comes from, for error messages; ignored by comparisons.
         started_at: When the conversation began, if known; ignored by comparisons.
-        weights: The weight of each turn in training: 1 by default, 0 to leave it out. None if all are 1, so that the
+        weights: The weight of each turn in the loss: 1 by default, 0 to exclude it. None if all are 1, so that the
             conversation equals one without weights.
 
     Raises:
@@ -83,7 +83,7 @@ class Conversation:
                 f"a conversation is a list of turns, not one string: write [{value[:40]!r}] instead of {value[:40]!r}"
             )
         if not isinstance(value, Sequence):
-            raise ConversationError(f"a conversation is a list of turns, not {type(value).__name__}")
+            raise ConversationError(f"a conversation must be a list of turns, not {type(value).__name__}")
         if value and all(isinstance(turn, Mapping) for turn in value):
             return cls.from_messages(value)  # type: ignore[arg-type]
         return cls(value)  # type: ignore[arg-type]
@@ -139,10 +139,10 @@ class Conversation:
         return (1.0,) * len(self.turns) if self.weights is None else tuple(self.weights)
 
     def next_speaker(self) -> str:
-        """Returns the speaker who is expected to respond: the one of the other speakers who spoke last.
+        """Returns the expected next speaker: the latest speaker other than that of the last turn.
 
-        If only one has spoken, it is `assistant`, or `user` if the assistant opened. After pinned turns alone it is
-        `user`.
+        If there is only one speaker so far, it is `assistant`, or `user` if that speaker is the assistant. If all turns
+        are pinned, it is `user`.
 
         Example:
             >>> Conversation(["Hi", "Hello", "Me too"], ["Ann", "Bob", "Cem"]).next_speaker()
@@ -151,12 +151,12 @@ class Conversation:
         spoken = self.turn_speakers[self.pinned :]
         if not spoken:
             return DEFAULT_SPEAKERS[0]
-        free = [name for name in reversed(DEFAULT_SPEAKERS) if name not in spoken]
+        unused = [name for name in reversed(DEFAULT_SPEAKERS) if name not in spoken]
         others = [name for name in reversed(spoken) if name != spoken[-1]]
-        return (others or free)[0]
+        return (others or unused)[0]
 
     def with_turn(self, turn: str, speaker: str | None = None) -> "Conversation":
-        """Returns the conversation with one more turn, of weight 1; the speaker is by default the expected one.
+        """Returns the conversation with one more turn, of weight 1; by default its speaker is `next_speaker()`.
 
         Example:
             >>> Conversation(["Hi"]).with_turn("Hello").speakers
@@ -170,7 +170,7 @@ class Conversation:
         )
 
     def run_lengths(self) -> list[int]:
-        """Returns the lengths of runs of consecutive turns by one speaker; a run does not extend past pinned turns.
+        """Returns the lengths of runs of consecutive turns by one speaker; pinned and other turns form separate runs.
 
         Example:
             >>> Conversation(["Hi", "Anyone?", "Yes"], ["Ann", "Ann", "Bob"]).run_lengths()
@@ -203,8 +203,8 @@ class Conversation:
             if start >= self.pinned and len(set(weights[start:end])) > 1:
                 listed = ", ".join(f"{weight:g}" for weight in weights[start:end])
                 raise ConversationError(
-                    f"turns {start + 1} to {end} are by {self.turn_speakers[start]!r} in a row and become one, "
-                    f"but they weigh {listed}: give them one weight"
+                    f"turns {start + 1} to {end}, all by {self.turn_speakers[start]!r}, are joined, "
+                    f"but their weights differ ({listed}): give them the same weight"
                 )
         return replace(
             self,
@@ -221,18 +221,18 @@ ConversationLike: TypeAlias = Conversation | Sequence[str] | Sequence[Mapping[st
 
 def _checked_turns(turns: Sequence[str]) -> tuple[str, ...]:
     if isinstance(turns, str) or not isinstance(turns, Sequence):
-        raise ConversationError(f"turns are a list of strings, not {type(turns).__name__}")
+        raise ConversationError(f"turns must be a list of strings, not {type(turns).__name__}")
     if not turns:
         raise ConversationError("the conversation is empty: it needs at least one turn")
     for number, turn in enumerate(turns, 1):
         if not isinstance(turn, str):
             raise ConversationError(f"turn {number} is {type(turn).__name__}, not a string")
         if not turn.strip():
-            raise ConversationError(f"turn {number} is empty: leave it out, or say something")
+            raise ConversationError(f"turn {number} is empty: remove it, or give it a text")
         try:
             turn.encode()
         except UnicodeEncodeError as error:
-            problem = f"turn {number} holds half a surrogate pair, which no encoding can represent"
+            problem = f"turn {number} contains half a surrogate pair, which cannot be encoded"
             raise ConversationError(problem) from error
     return tuple(turns)
 

@@ -28,7 +28,7 @@ LONE_SURROGATE = "\ud83c"
         (["Hi", 7], "turn 2 is int, not a string"),
         ([["Hi", "Hello"]], "turn 1 is list, not a string"),
         (b"Hi", "turn 1 is int, not a string"),
-        (["Hi", f"half a pizza {LONE_SURROGATE}"], "turn 2 holds half a surrogate pair"),
+        (["Hi", f"half a pizza {LONE_SURROGATE}"], "turn 2 contains half a surrogate pair"),
         ([{"role": "user", "content": "Hi"}, "Hello"], "turn 1 is dict, not a string"),
         ([{"role": "user"}], "message 1 needs a role and a content"),
         ([{"role": "user", "content": "Hi"}, {"content": "Hi"}], "message 2 needs a role and a content"),
@@ -46,7 +46,7 @@ def test_what_is_no_conversation_is_refused_by_name(value: Any, message: str) ->
 @pytest.mark.parametrize(
     ("turns", "speakers", "pinned", "message"),
     [
-        ("Hello", None, 0, "turns are a list of strings, not str"),
+        ("Hello", None, 0, "turns must be a list of strings, not str"),
         (["Hi", "Hello"], ["Ann"], 0, "2 turns, speakers"),
         (["Hi", "Yes"], "AB", 0, "one name per turn"),
         (["Hi"], [""], 0, "speaker of turn 1"),
@@ -222,5 +222,5 @@ def test_turns_that_are_not_joined_and_pinned_ones_may_weigh_what_they_like(pinn
 
 
 def test_turns_of_different_weights_do_not_become_one() -> None:
-    with pytest.raises(ConversationError, match=r"turns 2 to 4 .* by 'Bob' .* weigh 1, 1, 0.5: give them one weight"):
+    with pytest.raises(ConversationError, match=r"turns 2 to 4, all by 'Bob', .* weights differ \(1, 1, 0.5\): give"):
         Conversation(list("abcd"), ["Ann", "Bob", "Bob", "Bob"], weights=[0, 1, 1, 0.5]).joined()

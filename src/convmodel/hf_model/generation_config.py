@@ -1,7 +1,7 @@
 """The generation config that a conversation model is saved with.
 
-Owns: which settings of a checkpoint's own `generation_config.json` are kept: how to sample, nothing that ends a
-response.
+Owns: which settings of a checkpoint's `generation_config.json` are kept: sampling options are, settings that end a
+response are not.
 """
 
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from transformers import GenerationConfig
 
 SAMPLING_OPTIONS = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
-"""Options that shape the distribution that sampling draws from, in the order in which transformers applies them."""
+"""Options that change the distribution to sample from, in the order in which transformers applies them."""
 
 _KEPT = ("do_sample", "repetition_penalty", "no_repeat_ngram_size")
 
@@ -20,8 +20,8 @@ _KEPT = ("do_sample", "repetition_penalty", "no_repeat_ngram_size")
 def sampling_defaults(saved: "GenerationConfig | None", tokenizer: ConversationTokenizer) -> "GenerationConfig":
     """Makes the generation config of a conversation model from that of a checkpoint.
 
-    Only its sampling options are kept. The layout and the caller decide how a response begins and ends, and how it is
-    searched for: a saved `max_length`, `stop_strings` or `suppress_tokens` would make responses empty or endless.
+    Only the sampling options are kept. The token layout and the caller decide how a response begins and ends, and the
+    decoding strategy: a saved `max_length`, `stop_strings` or `suppress_tokens` would make responses empty or endless.
     """
     from transformers import GenerationConfig
 

@@ -11,8 +11,8 @@ from convmodel.errors import ConfigError
 EMBEDS_TOKEN_TYPES = frozenset(
     {"gpt2", "gpt_bigcode", "gpt_neo", "gptj", "codegen", "openai-gpt", "ctrl"},
 )
-"""Model types that add an embedding of the token type to each token's embedding; for others `token_type_ids` is
-unknown or has another meaning (images, in Gemma 3)."""
+"""Model types that add an embedding of the token type to each token's embedding; others have no
+`token_type_ids`, or use it for something else (Gemma 3, for images)."""
 
 
 def embeds_token_types(config: Any) -> bool:
@@ -21,7 +21,7 @@ def embeds_token_types(config: Any) -> bool:
 
 
 def positions(config: Any) -> int | None:
-    """Returns how many positions the model of a `PretrainedConfig` has; None if its config does not say."""
+    """Returns how many positions the model of a `PretrainedConfig` has; None if the config has no such value."""
     config = config.get_text_config()
     for name in ("max_position_embeddings", "n_positions", "n_ctx"):
         value = getattr(config, name, None)
@@ -31,17 +31,17 @@ def positions(config: Any) -> int | None:
 
 
 LONGEST_WINDOW = 1024
-"""The default limit of a window in tokens, for models with at least as many positions."""
+"""The default maximum length of a window in tokens, for models with at least as many positions."""
 
 SHORTEST_WINDOW = 4
-"""Two turns of a separator and one token each."""
+"""The minimum of `max_length` in tokens: two turns, of a separator and one token each."""
 
 
 def window_length(config: Any, max_length: int | None = None) -> int:
-    """Returns the limit of a window in tokens: `max_length`, or by default the model's positions, at most 1,024.
+    """Returns the maximum window length in tokens: `max_length`, or by default the model's positions, at most 1,024.
 
     Raises:
-        ConfigError: If the model has fewer positions than `max_length`, or no turn fits.
+        ConfigError: If the model has fewer positions than `max_length`, or it is less than `SHORTEST_WINDOW`.
     """
     limit = positions(config)
     if max_length is None:
@@ -49,5 +49,5 @@ def window_length(config: Any, max_length: int | None = None) -> int:
     if max_length < SHORTEST_WINDOW:
         raise ConfigError(f"max_length is {max_length}: it must be at least {SHORTEST_WINDOW} tokens")
     if limit is not None and max_length > limit:
-        raise ConfigError(f"max_length is {max_length}, but the model has {limit} positions: lower it")
+        raise ConfigError(f"max_length is {max_length}, but the model has {limit} positions: lower max_length")
     return max_length

@@ -1,6 +1,6 @@
-"""Encoded conversations to windows: the training sequences.
+"""Splits encoded conversations into windows, the training sequences.
 
-Owns: where a long conversation is split, how much context a window has, and labels.
+Owns: where a long conversation is split, how much context a window has, and the labels.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +10,7 @@ from convmodel.errors import ContextTooLongError
 from convmodel.layout.sequence import IGNORED, EncodedTurn, Window, lay_out
 
 CONTEXT_SHARE = 0.5
-"""The share of a window that unsupervised context turns may take."""
+"""The fraction of a window that unsupervised context turns may take."""
 
 
 def make_windows(
@@ -24,11 +24,18 @@ def make_windows(
 ) -> Iterator[Window]:
     """Splits an encoded conversation into windows such that every supervised turn is supervised exactly once.
 
-    A window has the pinned turns, earlier turns as context, and then as many turns as fit. Context turns are whole:
-    the previous turn is included if both fit, earlier ones within `context_share`, and room that is left
-    at the end of the conversation is filled with context, too. A turn that is longer than a window keeps its
-    beginning; its closing separator is not a target, because the text does not end there. `closing_type` is the type
-    of the separator that ends the conversation; `text_bytes` counts the UTF-8 bytes of tokens of a turn that is cut.
+    A window has the pinned turns, earlier turns as context, and then as many turns as fit. Context turns are never cut.
+    The turn before the first supervised one is included if both fit, still earlier ones up to `context_share` of the
+    window; at the end of the conversation they also fill the room that is left. Of a turn that is longer than a window
+    only the beginning is kept, without a closing separator, because the text does not end there.
+
+    Args:
+        turns: The turns of one conversation.
+        separator: The id of the separator.
+        closing_type: The token type of the separator that ends the conversation.
+        max_length: The maximum length of a window in tokens.
+        context_share: The fraction of a window that unsupervised context turns may take.
+        text_bytes: Counts the UTF-8 bytes of tokens, for a turn that is cut.
 
     Raises:
         ContextTooLongError: If the pinned turns leave no room for any other.
@@ -47,15 +54,15 @@ def make_windows(
             continue
         start, end = _window_span(free, first, room, context_share)
         span = [replace(context, supervised=False) for context in free[start:first]] + free[first:end]
-        after = free[end].type if end < len(free) else closing_type
+        next_type = free[end].type if end < len(free) else closing_type
         if turn.cost > room:
             yield _cut_window([*pinned, *span], separator, room, text_bytes)
         else:
-            yield _window([*pinned, *span], separator, after)
+            yield _window([*pinned, *span], separator, next_type)
 
 
 def _window_span(turns: Sequence[EncodedTurn], first: int, room: int, share: float) -> tuple[int, int]:
-    """Chooses the turns of a window whose first supervised turn is given, as [start, end)."""
+    """Returns the turns of the window whose first supervised turn is `first`, as a range [start, end)."""
     start, used, context = first, min(turns[first].cost, room), 0
     while start > 0:
         cost = turns[start - 1].cost
@@ -92,9 +99,9 @@ def _cut_window(
     turns: Sequence[EncodedTurn], separator: int, room: int, text_bytes: Callable[[Sequence[int]], int]
 ) -> Window:
     """Lays out pinned turns and the beginning of a turn that is too long for a window, without closing separator."""
-    long = turns[-1]
-    kept = replace(long, ids=long.ids[:room], text_bytes=text_bytes(long.ids[:room]))
-    window = _window([*turns[:-1], kept], separator, long.type)
+    whole = turns[-1]
+    cut = replace(whole, ids=whole.ids[:room], text_bytes=text_bytes(whole.ids[:room]))
+    window = _window([*turns[:-1], cut], separator, whole.type)
     for values in (window.input_ids, window.types, window.labels, window.weights or [0.0]):
         values.pop()
-    return replace(window, cut=long.cost - len(kept.ids))
+    return replace(window, cut=whole.cost - len(cut.ids))

@@ -1,7 +1,7 @@
 """Runs the server: listening, logs, and shutting down.
 
-Owns: what a signal does: new requests are refused, running ones are finished, then the server stops. The format of the
-logs: JSON, one object per line, without text of conversations.
+Owns: the reaction to signals (new requests are refused, running ones are finished, then the server stops), and the
+format of the logs: one JSON object per line, without text of conversations.
 """
 
 import asyncio
@@ -49,7 +49,7 @@ def use_json_logs() -> None:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Opens the socket that a server listens at."""
+    """Opens the socket that a server listens on."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # With the protocol given explicitly, asyncio disables Nagle's algorithm. Otherwise a response whose head and
     # body are written separately would wait 40 ms for an acknowledgement.
@@ -59,12 +59,12 @@ def listen(host: str, port: int) -> socket.socket:
         sock.bind((host, port))
     except OSError as error:
         sock.close()
-        raise ConfigError(f"cannot listen at {host}:{port}: {error.strerror}; give another --port or --host") from error
+        raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}; give another --port or --host") from error
     return sock
 
 
 def run(registry: ModelRegistry, sock: socket.socket) -> None:
-    """Serves until a signal, then until all running requests are answered; raises what loading the models raised."""
+    """Serves until a signal, then finishes all running requests; raises the error of loading the models, if any."""
     asyncio.run(make_server(registry).serve([sock]))
     if registry.error is not None:
         raise registry.error
@@ -88,16 +88,16 @@ def make_server(registry: ModelRegistry) -> uvicorn.Server:
 
 
 class _Protocol(H11Protocol):
-    """HTTP/1.1 with errors in the form of all others."""
+    """HTTP/1.1 whose parse errors have the JSON envelope of all other errors."""
 
     def send_400_response(self, msg: str) -> None:
         """Answers a request that is not valid HTTP or whose head is too long, and closes the connection."""
-        error = ApiError(400, "this is not a valid HTTP request")
+        error = ApiError(400, "the request is not valid HTTP")
         if getattr(sys.exception(), "error_status_hint", 400) == 431:
             error = ApiError(431, "the headers are too long")
         body = json.dumps(error.envelope).encode()
         headers = {"Content-Type": "application/json", "Content-Length": str(len(body)), "Connection": "close"}
-        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):  # otherwise a response was begun already
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):  # otherwise a response has begun already
             head = h11.Response(status_code=error.status, headers=[*headers.items()])
             for event in (head, h11.Data(data=body), h11.EndOfMessage()):
                 self.transport.write(self.conn.send(event) or b"")
@@ -115,7 +115,7 @@ class _Server(uvicorn.Server):
         self._registry = registry
         self._stopping = False
         self._draining: asyncio.Future[None] | None = None
-        self._idle: dict[Any, tuple[Any, float]] = {}  # each idle connection's last request, and since when
+        self._idle: dict[Any, tuple[Any, float]] = {}  # per idle connection: last request, time since when
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begins to shut down; a second signal stops the server at once."""
@@ -125,7 +125,7 @@ class _Server(uvicorn.Server):
         self._stopping = True
         self._registry.drain()
         name = signal.Signals(sig).name
-        logger.info("shutting down: new requests are refused; %s again aborts the running ones", name)
+        logger.info("shutting down: new requests are refused; send %s again to abort running ones", name)
 
     async def on_tick(self, counter: int) -> bool:
         """Checks ten times per second whether to stop."""
@@ -140,15 +140,15 @@ class _Server(uvicorn.Server):
     def _close_idle(self, now: float) -> None:
         """Closes connections that send no request, or do not read the end of their response.
 
-        uvicorn keeps them open without limit while a head is half sent or a last byte unread.
+        uvicorn keeps them open indefinitely while a request head is incomplete or the end of a response is unread.
         """
         limit = self._registry.settings.head_seconds
-        before, self._idle = self._idle, {}
+        previous, self._idle = self._idle, {}
         for connection in list(self.server_state.connections):
             request = getattr(connection, "cycle", None)
             if not (request is None or request.response_complete or connection.transport.is_closing()):
                 continue
-            last_request, since = before.get(connection, (request, now))
+            last_request, since = previous.get(connection, (request, now))
             since = since if last_request is request else now
             self._idle[connection] = (request, since)
             if now - since > 2 * limit:

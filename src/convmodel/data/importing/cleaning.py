@@ -19,7 +19,7 @@ class CleaningRules:
 
     Attributes:
         max_chars: Maximum number of characters in all turns; None for no limit.
-        near_duplicates: The Jaccard similarity of word triples from which on two conversations are duplicates, from 0.5
+        near_duplicates: The Jaccard similarity of word trigrams from which two conversations are duplicates, from 0.5
             to 1; None to leave out exact duplicates only.
         redact: Whether to mask personal data.
 

@@ -3,7 +3,7 @@
 Owns: how text is compared, the index of conversations, and groups of near-duplicates.
 
 Two conversations are exact duplicates if their turns agree after Unicode, case and spaces are normalized; the speakers
-do not matter. They are near-duplicates if the sets of their word triples have at least a given Jaccard
+do not matter. They are near-duplicates if the sets of their word trigrams have at least a given Jaccard
 similarity, |A & B| / |A | B|. Pinned turns do not count, since all conversations may start with one system message.
 """
 
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 NEAR = 0.8
-"""The Jaccard similarity from which on conversations are near-duplicates, by default."""
+"""The default Jaccard similarity from which conversations are near-duplicates."""
 
 FEWEST_SHINGLES = 3
-"""Conversations with fewer word triples are too short for near-duplicates."""
+"""Conversations with fewer distinct word trigrams are compared exactly only."""
 
-_WORDS = 3  # words in a shingle
+_SHINGLE_WORDS = 3
 
 # In scripts without spaces each character is a word.
 _WORD = re.compile(f"[{UNSPACED}]|[^\\W{UNSPACED}]+")
 
-_SKETCH = 64  # numbers in a MinHash
-_MISSED = 0.001  # share of pairs exactly at the threshold that the index may miss
-_ODD = 0x9E3779B97F4A7C15  # 2**64 / the golden ratio: spreads the bits of a product (Knuth, TAOCP vol. 3, 6.4)
+_PERMUTATIONS = 64  # hash values in a MinHash
+_MISS_RATE = 0.001  # fraction of pairs exactly at the threshold that the index may miss
+_MULTIPLIER = 0x9E3779B97F4A7C15  # 2**64 / the golden ratio: spreads the bits of a product (Knuth, TAOCP vol. 3, 6.4)
 
 
 def normalized(turn: str) -> str:
@@ -46,32 +46,32 @@ def normalized(turn: str) -> str:
 
 
 def shingles(conversation: Conversation) -> "NDArray[np.uint32]":
-    """Returns the distinct word triples after the pinned turns, as sorted numbers; triples span turns."""
-    return _triples([normalized(turn) for turn in conversation.turns[conversation.pinned :]])
+    """Returns the hashes of the distinct word trigrams after the pinned turns, sorted; trigrams span turns."""
+    return _trigrams([normalized(turn) for turn in conversation.turns[conversation.pinned :]])
 
 
-def _triples(turns: Sequence[str]) -> "NDArray[np.uint32]":
+def _trigrams(turns: Sequence[str]) -> "NDArray[np.uint32]":
     import numpy as np
 
     words = np.array([crc32(word.encode()) for word in _WORD.findall("\n".join(turns))], dtype=np.uint64)
-    triples = np.zeros(max(0, len(words) - _WORDS + 1), dtype=np.uint64)
-    for start in range(_WORDS):
-        triples = (triples + words[start : start + len(triples)]) * np.uint64(_ODD)
-    return np.unique((triples >> np.uint64(32)).astype(np.uint32))
+    trigrams = np.zeros(max(0, len(words) - _SHINGLE_WORDS + 1), dtype=np.uint64)
+    for start in range(_SHINGLE_WORDS):
+        trigrams = (trigrams + words[start : start + len(trigrams)]) * np.uint64(_MULTIPLIER)
+    return np.unique((trigrams >> np.uint64(32)).astype(np.uint32))
 
 
-def jaccard(some: "NDArray[np.uint32]", others: "NDArray[np.uint32]") -> float:
+def jaccard(first: "NDArray[np.uint32]", second: "NDArray[np.uint32]") -> float:
     """Returns the Jaccard similarity of two sets of shingles: intersection over union."""
     import numpy as np
 
-    shared = len(np.intersect1d(some, others, assume_unique=True))
-    union = len(some) + len(others) - shared
+    shared = len(np.intersect1d(first, second, assume_unique=True))
+    union = len(first) + len(second) - shared
     return shared / union if union else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A conversation of the index that another one duplicates, and their Jaccard similarity."""
+    """A conversation in the index that the compared one duplicates, and their Jaccard similarity."""
 
     number: int  # position in the order of adding, from 0
     id: str | None
@@ -80,14 +80,14 @@ class Match:
 
 
 class Duplicates:
-    """An index of conversations that finds duplicates of another one.
+    """An index of conversations that finds the duplicates of a given one.
 
     Near-duplicates are looked up by MinHash (Broder: On the resemblance and containment of documents, 1997) in bands
     (Leskovec, Rajaraman, Ullman: Mining of Massive Datasets, 3.4), then compared exactly: every match is
     a near-duplicate, and fewer than one in a thousand pairs exactly at the threshold are missed. The same conversations
     give the same matches in every run.
 
-    `near` is the similarity from which on a conversation is a near-duplicate; None to find exact duplicates only.
+    `near` is the similarity from which a conversation is a near-duplicate; None to find exact duplicates only.
 
     Raises:
         ConfigError: If `near` is out of range.
@@ -100,7 +100,7 @@ class Duplicates:
         self._exact: dict[bytes, int] = {}
         self._shingles: dict[int, NDArray[np.uint32]] = {}
         if near is not None:
-            self._empty, self._index = _minhash(near)
+            self._empty_minhash, self._index = _minhash(near)
 
     def add(self, conversation: Conversation) -> None:
         """Adds a conversation to the index."""
@@ -113,7 +113,7 @@ class Duplicates:
     def seen(self, conversation: Conversation) -> Match | None:
         """Returns the best match, or adds the conversation to the index if there is none.
 
-        Duplicates are not added: conversations are compared with what was kept.
+        Duplicates are not added, so later conversations are compared only with those that were kept.
         """
         fingerprint = self._fingerprint(conversation)
         if matches := self._matches(fingerprint):
@@ -126,23 +126,23 @@ class Duplicates:
         key = blake2b("\n".join(turns).encode(), digest_size=16).digest()
         if self.near is None:
             return _Fingerprint(key)
-        triples = _triples(turns[conversation.pinned :])
-        if len(triples) < FEWEST_SHINGLES:
+        trigrams = _trigrams(turns[conversation.pinned :])
+        if len(trigrams) < FEWEST_SHINGLES:
             return _Fingerprint(key)
-        sketch = self._empty.copy()
-        sketch.update_batch(triples.tolist())
-        return _Fingerprint(key, triples, sketch)
+        minhash = self._empty_minhash.copy()
+        minhash.update_batch(trigrams.tolist())
+        return _Fingerprint(key, trigrams, minhash)
 
     def _add(self, conversation: Conversation, fingerprint: "_Fingerprint") -> None:
         number = len(self._ids)
         self._ids.append(conversation.id)
-        # Only the first of equal ones is indexed: a thousand copies in one bucket would be compared pairwise.
+        # Of exact duplicates only the first is indexed: a thousand copies in one bucket would be compared pairwise.
         if self._exact.setdefault(fingerprint.key, number) == number and fingerprint.shingles is not None:
             self._shingles[number] = fingerprint.shingles
-            self._index.insert(number, fingerprint.sketch, check_duplication=False)
+            self._index.insert(number, fingerprint.minhash, check_duplication=False)
 
     def _candidates(self, fingerprint: "_Fingerprint") -> list[int]:
-        return sorted(self._index.query(fingerprint.sketch)) if fingerprint.shingles is not None else []
+        return sorted(self._index.query(fingerprint.minhash)) if fingerprint.shingles is not None else []
 
     def _similarity(self, fingerprint: "_Fingerprint", number: int) -> float:
         """Returns the similarity to a candidate; 0 if it is below the threshold."""
@@ -171,29 +171,29 @@ def groups(conversations: Iterable[Conversation], near: float | None = NEAR) -> 
         [[0, 2], [1]]
     """
     duplicates = Duplicates(near)
-    leaders: list[int] = []
+    parents: list[int] = []  # a disjoint-set forest
 
-    def leader(number: int) -> int:
-        while leaders[number] != number:
-            leaders[number] = leaders[leaders[number]]
-            number = leaders[number]
+    def root(number: int) -> int:
+        while parents[number] != number:
+            parents[number] = parents[parents[number]]
+            number = parents[number]
         return number
 
     for number, conversation in enumerate(conversations):
-        leaders.append(number)
+        parents.append(number)
         fingerprint = duplicates._fingerprint(conversation)
         equal = duplicates._exact.get(fingerprint.key)
         if equal is not None:
-            leaders[number] = leader(equal)
+            parents[number] = root(equal)
         else:
             for other in duplicates._candidates(fingerprint):
-                first, second = sorted((leader(number), leader(other)))
+                first, second = sorted((root(number), root(other)))
                 if first != second and duplicates._similarity(fingerprint, other):
-                    leaders[second] = first
+                    parents[second] = first
         duplicates._add(conversation, fingerprint)
     members: defaultdict[int, list[int]] = defaultdict(list)
-    for number in range(len(leaders)):
-        members[leader(number)].append(number)
+    for number in range(len(parents)):
+        members[root(number)].append(number)
     return list(members.values())
 
 
@@ -201,7 +201,7 @@ def checked_near(near: float | None, option: str = "near") -> float | None:
     """Checks a threshold of near-duplicates and returns it; `option` is its name in the error.
 
     Raises:
-        ConfigError: If it is not None or a number from 0.5 to 1.
+        ConfigError: If it is neither None nor a number from 0.5 to 1.
     """
     is_number = isinstance(near, int | float) and not isinstance(near, bool)
     if near is not None and not (is_number and 0.5 <= near <= 1):
@@ -213,18 +213,18 @@ def checked_near(near: float | None, option: str = "near") -> float | None:
 class _Fingerprint:
     key: bytes
     shingles: "NDArray[np.uint32] | None" = None
-    sketch: Any = None
+    minhash: Any = None
 
 
 def _minhash(near: float) -> tuple[Any, Any]:
-    """Returns an empty MinHash, and an index whose bands miss few pairs of the given similarity.
+    """Returns an empty MinHash, and an index whose bands miss at most `_MISS_RATE` of pairs of the given similarity.
 
-    A pair of similarity s shares none of b bands of r numbers with probability (1 - s**r)**b.
+    A pair of similarity s shares none of b bands of r hash values with probability (1 - s**r)**b.
     """
     try:
         from datasketch import MinHash, MinHashLSH
     except ImportError as error:
         raise MissingExtraError("finding near-duplicates needs datasketch: pip install 'convmodel[train]'") from error
-    rows = max(r for r in range(1, _SKETCH // 4) if (1 - near**r) ** (_SKETCH // r) <= _MISSED)
-    empty = MinHash(num_perm=_SKETCH, seed=1, hashfunc=int, scheme="affine32")
-    return empty, MinHashLSH(num_perm=_SKETCH, params=(_SKETCH // rows, rows))
+    rows = max(r for r in range(1, _PERMUTATIONS // 4) if (1 - near**r) ** (_PERMUTATIONS // r) <= _MISS_RATE)
+    empty = MinHash(num_perm=_PERMUTATIONS, seed=1, hashfunc=int, scheme="affine32")
+    return empty, MinHashLSH(num_perm=_PERMUTATIONS, params=(_PERMUTATIONS // rows, rows))

@@ -46,7 +46,7 @@ class Leak:
     """A conversation of another part that duplicates one of train.
 
     A conversation without an id is named by its position, `conversation 3`. The similarity is the Jaccard similarity
-    of word triples, 1 for exact duplicates.
+    of word trigrams, 1 for exact duplicates.
     """
 
     part: str

@@ -220,7 +220,7 @@ def _checked(conversation: Conversation) -> Conversation:
         try:
             name.encode()
         except UnicodeEncodeError as error:
-            raise ConversationError(f"the name {name!r} holds half a surrogate pair: write another") from error
+            raise ConversationError(f"the name {name!r} contains half a surrogate pair: write another") from error
     return conversation
 
 

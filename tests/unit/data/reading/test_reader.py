@@ -142,8 +142,8 @@ WRONG: list[tuple[Any, str]] = [
     ({}, "neither turns nor messages in an object with no keys"),
     ({"text": "Hi", "label": 1}, "neither turns nor messages in an object with text, label"),
     ({"turns": []}, "empty"),
-    ({"turns": "Hello"}, "turns are a list of strings, not str"),
-    ({"turns": None}, "turns are a list of strings, not NoneType"),
+    ({"turns": "Hello"}, "turns must be a list of strings, not str"),
+    ({"turns": None}, "turns must be a list of strings, not NoneType"),
     ({"turns": ["Hi", ""]}, "turn 2 is empty"),
     ({"turns": ["Hi", 7]}, "turn 2 is int, not a string"),
     ({"turns": [["Hi"]]}, "turn 1 is list, not a string"),
@@ -163,7 +163,7 @@ WRONG: list[tuple[Any, str]] = [
     ({"messages": [{"role": "user", "content": None}]}, "turn 1 is NoneType, not a string"),
     ({"messages": [{"role": 5, "content": "Hi"}]}, "the speaker of turn 1 is 5"),
     ({"messages": [{"role": ["user"], "content": "Hi"}]}, "the speaker of turn 1 is ['user']"),
-    (["Hi", "half a pizza \ud83c"], "turn 2 holds half a surrogate pair"),
+    (["Hi", "half a pizza \ud83c"], "turn 2 contains half a surrogate pair"),
 ]
 
 

@@ -223,8 +223,8 @@ BAD: list[tuple[Any, str]] = [
     ({"conversations": [["Hi"], "Yes"]}, "turn 1 is list"),
     ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "message 1 contains more than text"),
     ({"messages": [[{"sender": "a", "text": "Hi"}, {"sender": "a", "text": None}]]}, "turn 2 is NoneType"),
-    ({"turns": ["Hi"], "speakers": ["\ud83c"]}, "holds half a surrogate pair"),
-    ({"turns": ["Hi"], "id": "\ud83c"}, "holds half a surrogate pair"),
+    ({"turns": ["Hi"], "speakers": ["\ud83c"]}, "contains half a surrogate pair"),
+    ({"turns": ["Hi"], "id": "\ud83c"}, "contains half a surrogate pair"),
 ]
 
 

@@ -115,7 +115,7 @@ def checked_text(value: Any, what: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        raise ConversationError(f"{what} holds half a surrogate pair, which cannot be encoded") from error
+        raise ConversationError(f"{what} contains half a surrogate pair, which cannot be encoded") from error
     return value
 
 

@@ -101,7 +101,7 @@ def test_a_message_may_have_no_time(tmp_path: Path) -> None:
         (node("Hi", create_time="1700000000"), "create_time is text, not a number"),
         (node("Hi", metadata=5), "int instead of an object"),
         (node(None), "a part is NoneType, not text"),
-        (node("\ud800"), "a part holds half a surrogate pair"),
+        (node("\ud800"), "a part contains half a surrogate pair"),
     ],
 )
 def test_malformed_messages_are_problems(tmp_path: Path, bad: Any, wrong: str) -> None:

@@ -77,7 +77,7 @@ def test_a_damaged_file_of_a_folder_is_a_problem(tmp_path: Path) -> None:
         ({"author": None}, "NoneType instead of an object"),
         ({"author": {"id": "7"}}, "the author has no name"),
         ({"content": ["Hi"]}, "content is list, not text"),
-        ({"content": "\udc00"}, "content holds half a surrogate pair"),
+        ({"content": "\udc00"}, "content contains half a surrogate pair"),
         ({"mentions": {}}, "mentions is dict, not a list"),
     ],
 )

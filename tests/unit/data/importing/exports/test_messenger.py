@@ -125,7 +125,7 @@ def test_any_text_is_repaired(tmp_path_factory: pytest.TempPathFactory, text: st
         ({"timestamp_ms": 1714557600}, "timestamp_ms '1714557600' is not a time"),  # seconds, not milliseconds
         ({"sender_name": None}, "sender_name is NoneType, not text"),
         ({"content": 5}, "content is int, not text"),
-        ({"content": "\ud800"}, "content holds half a surrogate pair"),
+        ({"content": "\ud800"}, "content contains half a surrogate pair"),
     ],
 )
 def test_malformed_messages_are_problems(tmp_path: Path, change: dict[str, Any], wrong: str) -> None:

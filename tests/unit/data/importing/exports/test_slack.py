@@ -110,7 +110,7 @@ def test_a_program_that_posts_for_a_person_is_the_person(tmp_path: Path) -> None
         ({"ts": "nan"}, "ts 'nan' is not a time"),
         ({"user": None}, "there is no user"),
         ({"text": {}}, "text is dict, not text"),
-        ({"text": "\ud800"}, "text holds half a surrogate pair"),
+        ({"text": "\ud800"}, "text contains half a surrogate pair"),
         ({"subtype": []}, "subtype is list, not text"),
         ({"files": "a"}, "files is str, not a list"),
     ],

@@ -89,8 +89,8 @@ def test_a_folder_and_a_zip_are_read_like_their_file(tmp_path: Path) -> None:
         ({"text": 5}, "text is int, not text"),
         ({"text": ["a", 5]}, "text is int, not text"),
         ({"text": [{"type": "link"}]}, "text is NoneType, not text"),
-        ({"text": "\ud83d"}, "text holds half a surrogate pair"),
-        ({"from": "\ud83d"}, "from holds half a surrogate pair"),
+        ({"text": "\ud83d"}, "text contains half a surrogate pair"),
+        ({"from": "\ud83d"}, "from contains half a surrogate pair"),
         ({"from": None, "from_id": {}}, "from_id is dict, not text"),
     ],
 )
