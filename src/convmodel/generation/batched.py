@@ -3,7 +3,7 @@
 Owns: how many contexts are processed together, and their order. Batching does not change any response.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import TypeAlias
@@ -114,7 +114,7 @@ def _respond_in_batch(
     rows = [row for request in requests for row in request.rows]
     stop_strings = prompts[0][3].stop_strings if prompts else []
 
-    def with_progress() -> Iterator[tuple[Row, Chunk]]:
+    def with_progress() -> Generator[tuple[Row, Chunk]]:
         for row, chunk in read_chunks(rows, engine.follow_all(requests), tokenizer, stop_strings):
             yield row, chunk
             if chunk.finish_reason is not None:

@@ -5,7 +5,7 @@ chunks together. Knows nothing about how the tokens are generated.
 """
 
 import time
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 
 from convmodel.generation.detokenizer import Detokenizer
@@ -103,11 +103,12 @@ def read_chunks(
                     yield text.row, chunk
 
 
-def join_chunks(rows: Sequence[Row], chunks: Iterable[tuple[Row, Chunk]]) -> list[Response]:
-    """Puts the chunks of several responses together, in the order of their rows."""
+def join_chunks(rows: Sequence[Row], chunks: Generator[tuple[Row, Chunk]]) -> list[Response]:
+    """Puts the chunks of several responses together, in the order of their rows; closes `chunks`."""
     parts: dict[Row, list[Chunk]] = {row: [] for row in rows}
-    for row, chunk in chunks:
-        parts[row].append(chunk)
+    with closing(chunks):  # else a traceback of Ctrl-C would keep it, and so the generation, alive
+        for row, chunk in chunks:
+            parts[row].append(chunk)
     return [
         Response(
             text="".join(chunk.text for chunk in own),

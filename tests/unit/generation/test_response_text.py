@@ -114,3 +114,18 @@ def test_responses_are_joined_in_the_order_of_their_rows(tokenizer: Conversation
         ("How are", "length"),
     ]
     assert [response.ids for response in responses] == [one, other]
+
+
+def test_ctrl_c_while_chunks_are_joined_closes_the_generation(tokenizer: ConversationTokenizer, row: Row) -> None:
+    closed = []
+
+    def until_closed() -> Generator[None]:
+        try:
+            yield from steps(row, tokenizer.encode(TEXT))
+        finally:
+            closed.append(True)
+
+    chunks = read_chunks([row], until_closed(), tokenizer, [])
+    with pytest.raises(KeyError):  # stands for an error between two chunks
+        join_chunks([], chunks)
+    assert closed

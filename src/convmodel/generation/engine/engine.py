@@ -134,9 +134,9 @@ class Engine:
         def is_new() -> bool:
             return progress() > seen
 
-        self.add(requests)
-        seen = progress()
+        seen = progress()  # before they are added, since another thread may advance them at once
         try:
+            self.add(requests)
             while is_new() or not all(request.done for request in requests):
                 while not is_new():
                     self._step_unless(is_new)
@@ -155,22 +155,24 @@ class Engine:
 
     def _step_unless(self, skip: Callable[[], bool]) -> None:
         """Runs a step as soon as no other thread runs one, unless `skip` returns True by then."""
-        with self._changed:
-            if self._stepper == threading.get_ident():
-                raise ConfigError("a logits processor or a hook must not generate with the same model")
-            self._changed.wait_for(lambda: self._stepper is None or skip())
-            if skip():
-                return
-            self._stepper = threading.get_ident()
+        thread = threading.get_ident()
+        if self._stepper == thread:
+            raise ConfigError("a logits processor or a hook must not generate with the same model")
         try:
+            with self._changed:
+                self._changed.wait_for(lambda: self._stepper is None or skip())
+                if skip():
+                    return
+                self._stepper = thread
             self._step()
         finally:
-            with self._changed:
-                try:
-                    self._release_done()  # requests may have been cancelled meanwhile
-                finally:
-                    self._stepper = None
-                    self._changed.notify_all()
+            if self._stepper == thread:
+                with self._changed:
+                    try:
+                        self._release_done()  # requests may have been cancelled meanwhile
+                    finally:
+                        self._stepper = None
+                        self._changed.notify_all()
 
     # One step
 
@@ -190,8 +192,9 @@ class Engine:
         """Processes up to `_CHUNK` prompt tokens; returns whether there were any."""
         remaining = _CHUNK
         while remaining > 0:
-            while self._prefill.waiting and self._has_room(self._prefill.waiting[0]):
-                self._prefill.start_next(self.runner)
+            with self._changed:  # since `add` may clear the prefix cache
+                while self._prefill.waiting and self._has_room(self._prefill.waiting[0]):
+                    self._prefill.start_next(self.runner)
             if not self._prefill.unread:
                 break
             remaining -= self._prefill.read(self.runner, remaining)
@@ -217,8 +220,9 @@ class Engine:
         ready = [(request, request.cache) for request in self._prefill.started if request.prefilled and request.cache]
         for request, cache in sorted(ready, key=lambda pair: -pair[1].length):
             if request not in joined:
-                if request.remember and len(request.rows) > 1:
-                    self.caches.put(request.ids, request.types, cache)
+                with self._changed:  # since `add` may clear the prefix cache
+                    if request.remember and len(request.rows) > 1:
+                        self.caches.put(request.ids, request.types, cache)
                 plan.setdefault(self._best_batch(plan, request, cache), []).append((request, cache))
         for batch, pairs in plan.items():
             try:
@@ -235,7 +239,7 @@ class Engine:
 
     def _best_batch(self, plan: dict[Batch, list[tuple[Request, KVCache]]], request: Request, cache: KVCache) -> Batch:
         """Returns the batch that a request joins with the least padding; a new one if that is too much."""
-        best, least = Batch(), self._weight_bytes / self._position_bytes
+        best, least = Batch(), self._weight_bytes / cache.position_bytes
         for batch, pairs in plan.items():
             lengths = [joining.length for owner, joining in [*pairs, (request, cache)] for _ in owner.rows]
             if (padding := batch.padding(lengths)) <= least:
@@ -246,13 +250,15 @@ class Engine:
 
     def _release_done(self) -> None:
         """Frees the memory of finished requests, and keeps their KV caches for conversations that continue."""
-        for request in self._prefill.pop_done():
-            if request.cache and request.remember and request.error is None:
-                self.caches.put(request.ids, request.types, request.cache)
-        for batch in self._batches:
-            for row, cache in batch.pop_done():
-                self.caches.put(row.request.ids + row.tokens, row.request.types_of(row), cache)
-        self._batches = [batch for batch in self._batches if batch.rows]
+        with self._changed:  # since `add` may clear the prefix cache
+            for request in self._prefill.pop_done():
+                cache, request.cache = request.cache, None
+                if cache and request.remember and request.error is None:
+                    self.caches.put(request.ids, request.types, cache)
+            for batch in self._batches:
+                for row, cache in batch.pop_done():
+                    self.caches.put(row.request.ids + row.tokens, row.request.types_of(row), cache)
+            self._batches = [batch for batch in self._batches if batch.rows]
 
     def _requests(self) -> list[Request]:
         return [*self._prefill.waiting, *dict.fromkeys(row.request for row in self._rows())]

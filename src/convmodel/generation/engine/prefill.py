@@ -65,11 +65,13 @@ class Prefill:
         try:
             logits = runner.read([request.ids[chunk]], [request.types[chunk]], cache)
             if not _unread_tokens(request):
-                runner.choose(request.rows, logits.expand(len(request.rows), -1))
+                # Without rows that had their first token when Ctrl-C came.
+                if rows := [row for row in request.rows if row.live and not row.tokens]:
+                    runner.choose(rows, logits.expand(len(rows), -1))
                 request.prefilled = True
         except Exception as error:
             self.started.remove(request)
-            request.error = error
+            request.cache, request.error = None, error
         except BaseException:  # Ctrl-C, maybe between two layers
             cache.keep(begin)
             raise

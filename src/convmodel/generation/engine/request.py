@@ -58,8 +58,9 @@ class Row:
             self.ended_by, self.end_log_probability, self.finish_reason = index, log_probability, "stop"
             return
         if log_probability is not None:
-            self.log_probabilities.append(log_probability)
-            self.alternatives.append(alternatives or [])
+            end = len(self.tokens)  # both are as long, unless Ctrl-C came between these lines
+            self.log_probabilities[end:] = [log_probability]
+            self.alternatives[end:] = [alternatives or []]
         self.tokens.append(index)  # last, since other threads read the lists above up to the length of this one
         if len(self.tokens) == self.request.max_new_tokens:
             self.finish_reason = "length"

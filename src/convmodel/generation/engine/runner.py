@@ -78,10 +78,9 @@ class Runner:
                 except Exception as error:
                     row.request.error = error
         scores = logits.gather(1, torch.tensor(tokens, device=logits.device)[:, None])[:, 0].tolist()
-        top = [row_logits.topk(row.request.alternatives) for row, row_logits in zip(rows, logits, strict=True)]
-        alternatives = [[*zip(best.indices.tolist(), best.values.tolist(), strict=True)] for best in top]
+        top = [_likeliest(row_logits, row.request.alternatives) for row, row_logits in zip(rows, logits, strict=True)]
         # Without other work in between, so that Ctrl-C leaves either all rows or none with the new token.
-        for row, token, score, total, best in zip(rows, tokens, scores, totals, alternatives, strict=True):
+        for row, token, score, total, best in zip(rows, tokens, scores, totals, top, strict=True):
             if row.request.error is None:
                 row.add(token, score - total, [(index, value - total) for index, value in best])
         for request in dict.fromkeys(row.request for row in rows):
@@ -89,3 +88,11 @@ class Runner:
 
     def _tensor(self, rows: Sequence[Sequence[int]], length: int) -> torch.Tensor:
         return torch.tensor([row or [0] * length for row in rows], device=self._hf_model.device)
+
+
+def _likeliest(logits: torch.Tensor, count: int) -> list[tuple[int, float]]:
+    """Returns the ids and logits of the likeliest tokens."""
+    if not count:  # the usual case, in which even `topk` of nothing would cost more than all else here
+        return []
+    values, ids = logits.topk(count)
+    return [*zip(ids.tolist(), values.tolist(), strict=True)]

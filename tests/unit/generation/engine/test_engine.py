@@ -771,3 +771,118 @@ def test_a_cache_is_given_away_only_if_all_of_it_is_used() -> None:
     assert caches.take([0, 1, 2, 9, 9], []) is None  # too few to be worth it
     assert caches.take([*range(8), 9], []) is cache
     assert len(caches) == 0
+
+
+def test_a_request_that_ended_with_its_first_token_holds_no_cache(gpt2: PreTrainedModel) -> None:
+    engine, requests = Engine(gpt2), [ask(gpt2, prompt, new=1) for prompt in PROMPTS]
+    requests[0].remember = False
+    together(engine, requests)
+    assert [request.cache for request in requests] == [None] * len(requests)
+
+
+def test_a_request_that_another_thread_finishes_at_once_is_noticed(
+    gpt2: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, request = Engine(gpt2), ask(gpt2, PROMPTS[0], new=1)
+    add = engine.add
+
+    def add_and_finish(requests: Sequence[Request]) -> None:
+        add(requests)
+        while engine.step():
+            pass
+
+    monkeypatch.setattr(engine, "add", add_and_finish)
+    assert len([*engine.follow(request)]) == 1
+
+
+@pytest.mark.parametrize("where", ["added", "stepper"])
+def test_ctrl_c_right_after_a_lock_is_released_locks_nobody_out(
+    gpt2: PreTrainedModel, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, request = Engine(gpt2), ask(gpt2, PROMPTS[0])
+
+    class Pressed(threading.Condition):
+        pressed = False
+
+        def __exit__(self, *error: Any) -> None:
+            super().__exit__(*error)
+            stepping = engine._stepper is not None
+            if not self.pressed and stepping == (where == "stepper"):
+                self.pressed = True
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(engine, "_changed", Pressed())
+    with pytest.raises(KeyboardInterrupt):
+        follow(engine, request)
+    assert request.cancelled
+    assert engine.load == (0, 0)
+    assert follow(engine, ask(gpt2, PROMPTS[2])) == [by_hf(gpt2, PROMPTS[2])]
+
+
+def test_ctrl_c_after_a_first_token_was_chosen_changes_no_other_response(
+    gpt2: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, other = Engine(gpt2), ask(gpt2, PROMPTS[2])
+    engine.add([other])
+    choose = engine.runner.choose
+
+    def press(*args: Any) -> None:
+        choose(*args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(engine.runner, "choose", press)
+    with pytest.raises(KeyboardInterrupt):
+        engine.step()
+    monkeypatch.undo()
+    while engine.step():
+        pass
+    assert other.rows[0].tokens == by_hf(gpt2, PROMPTS[2])
+
+
+def test_ctrl_c_after_the_first_prompt_was_read_ends_no_other_request(
+    gpt2: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, other = Engine(gpt2), ask(gpt2, PROMPTS[2])
+    engine.add([other])
+    read = engine._prefill.read
+
+    def press(*args: Any) -> int:
+        read(*args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(engine._prefill, "read", press)
+    with pytest.raises(KeyboardInterrupt):
+        engine.step()
+    monkeypatch.undo()
+    while engine.step():
+        pass
+    assert other.rows[0].tokens == by_hf(gpt2, PROMPTS[2])
+
+
+def test_a_cache_that_is_being_kept_while_the_weights_change_is_dropped(
+    gpt2: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hf_model = copy.deepcopy(gpt2)
+    engine, put = Engine(hf_model), PrefixCache.put
+    later = ask(hf_model, PROMPTS[0], new=1)
+
+    def change_weights() -> None:
+        with torch.no_grad():
+            hf_model.transformer.wte.weight.mul_(-1.0)
+        engine.add([later])
+
+    thread = threading.Thread(target=change_weights)
+
+    def slow_put(caches: PrefixCache, *args: Any) -> None:
+        if not thread.ident:
+            thread.start()
+            thread.join(0.5)  # waits for this one, and clears the caches after it
+        put(caches, *args)
+
+    monkeypatch.setattr(PrefixCache, "put", slow_put)
+    follow(engine, ask(hf_model, PROMPTS[2], new=3))
+    thread.join(30)
+    monkeypatch.undo()
+    again = ask(hf_model, PROMPTS[2])
+    assert follow(engine, again) == [by_hf(hf_model, PROMPTS[2])]
+    assert again.cached_tokens == 0

@@ -97,3 +97,11 @@ def test_an_error_of_a_processor_ends_only_its_request(runner: Runner) -> None:
     runner.choose([*bad.rows, *good.rows], torch.tensor([[0.0, 1.0, 0.0, 0.0, 0.0]] * 2))
     assert isinstance(bad.error, ValueError)
     assert (bad.rows[0].tokens, good.rows[0].tokens, good.error) == ([], [1], None)
+
+
+def test_no_likeliest_tokens_are_looked_for_unless_asked(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.Tensor, "topk", None)
+    request = request_of()
+    runner.choose(request.rows, torch.tensor([[0.0, 2.0, 1.0]]))
+    assert request.rows[0].tokens == [1]
+    assert request.rows[0].alternatives == [[]]
