@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from convmodel.server.api.requests import Registry, submit_chat, submit_completion
 from convmodel.server.api.schemas import ChatRequest, CompletionRequest
-from convmodel.server.api.streaming import DONE, ResponseWriter, event, respond, streamed
+from convmodel.server.api.streaming import DONE, ResponseWriter, event, send_responses, streamed
 from convmodel.server.api.usage import chat_logprobs, completion_logprobs, usage
 from convmodel.server.errors import ERRORS
 from convmodel.server.serving.job import Job, Piece
@@ -28,7 +28,7 @@ async def chat_completions(body: ChatRequest, request: Request, registry: Regist
     """Responds to a conversation."""
     served = registry.get(body.model)
     jobs = [await submit_chat(served, body)]
-    return await respond(_ChatWriter(served, body, jobs), jobs, request, registry.settings, stream=body.stream)
+    return await send_responses(_ChatWriter(served, body, jobs), jobs, request, registry.settings, stream=body.stream)
 
 
 @router.post("/v1/completions", responses=ERRORS | streamed("text_completion"), response_model=None)
@@ -43,7 +43,9 @@ async def completions(body: CompletionRequest, request: Request, registry: Regis
         for job in jobs:
             job.cancel()
         raise
-    return await respond(_CompletionWriter(served, body, jobs), jobs, request, registry.settings, stream=body.stream)
+    return await send_responses(
+        _CompletionWriter(served, body, jobs), jobs, request, registry.settings, stream=body.stream
+    )
 
 
 class _ChoicesWriter(ResponseWriter):

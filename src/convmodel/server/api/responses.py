@@ -15,7 +15,7 @@ from starlette.responses import Response
 from convmodel.generation.output import FinishReason
 from convmodel.server.api.requests import Registry, submit_chat
 from convmodel.server.api.schemas import ResponsesRequest
-from convmodel.server.api.streaming import ResponseWriter, event, respond, streamed
+from convmodel.server.api.streaming import ResponseWriter, event, send_responses, streamed
 from convmodel.server.api.usage import usage
 from convmodel.server.errors import ERRORS
 from convmodel.server.serving.job import Job, Piece
@@ -27,7 +27,7 @@ router = APIRouter()
 async def responses(body: ResponsesRequest, request: Request, registry: Registry) -> Response:
     """Responds to a text or a conversation."""
     job = await submit_chat(registry.get(body.model), body.as_chat())
-    return await respond(_ResponsesWriter(body, job), [job], request, registry.settings, stream=body.stream)
+    return await send_responses(_ResponsesWriter(body, job), [job], request, registry.settings, stream=body.stream)
 
 
 class _ResponsesWriter(ResponseWriter):

@@ -64,7 +64,7 @@ class ResponseWriter(ABC):
         return event(envelope)
 
 
-async def respond(
+async def send_responses(
     writer: ResponseWriter, jobs: Sequence[Job], request: Request, settings: ServerSettings, *, stream: bool
 ) -> Response:
     """Returns the response to some jobs: whole, once they have finished, or as a stream."""

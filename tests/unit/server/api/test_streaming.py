@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from convmodel.server.api.streaming import PING, EventStream, ResponseWriter, event, respond
+from convmodel.server.api.streaming import PING, EventStream, ResponseWriter, event, send_responses
 from convmodel.server.errors import ApiError
 from convmodel.server.serving.job import Piece
 from convmodel.server.settings import ServerSettings
@@ -132,7 +132,7 @@ def test_a_whole_response_waits_for_all_jobs() -> None:
     async def test() -> None:
         jobs: Any = [FakeJob(Piece(0, "a"), Piece(0, "b"), None), FakeJob(Piece(0, "c"), None)]
         request: Any = type("Request", (), {"receive": staticmethod(connected)})
-        response = await respond(Writer(), jobs, request, ServerSettings(), stream=False)
+        response = await send_responses(Writer(), jobs, request, ServerSettings(), stream=False)
         assert json.loads(bytes(response.body)) == {"texts": ["ab", "c"]}
 
     asyncio.run(test())
@@ -143,7 +143,7 @@ def test_a_client_that_leaves_before_the_end_is_499() -> None:
         job: Any = FakeJob(Piece(0, "a"))
         request: Any = type("Request", (), {"receive": staticmethod(disconnected)})
         with pytest.raises(ApiError) as caught:
-            await respond(Writer(), [job], request, ServerSettings(), stream=False)
+            await send_responses(Writer(), [job], request, ServerSettings(), stream=False)
         assert caught.value.status == 499
         assert job.cancelled
 
