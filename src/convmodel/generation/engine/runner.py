@@ -92,7 +92,7 @@ class Runner:
 
 def _likeliest(logits: torch.Tensor, count: int) -> list[tuple[int, float]]:
     """Returns the ids and logits of the likeliest tokens."""
-    if not count:  # the usual case, in which even `topk` of nothing would cost more than all else here
+    if not count:  # the usual case: `topk` with k=0 takes time in every step
         return []
     values, ids = logits.topk(count)
     return [*zip(ids.tolist(), values.tolist(), strict=True)]
