@@ -138,7 +138,8 @@ def test_sharded_is_whole(tmp_path: Path, request: pytest.FixtureRequest, family
     one, two = fit(tmp_path / "one", model, 1, **options), fit(tmp_path / "two", model, 2, **options)
 
     assert_same_history(two, one, rel=1e-4)
-    assert_same_weights(tmp_path / "two", tmp_path / "one", 2e-5)
+    # Adam divides gradients by their size, so that the rounding of the smallest ones shows: 2.1e-5 on some processors.
+    assert_same_weights(tmp_path / "two", tmp_path / "one", 5e-5)
     config = [json.loads((tmp_path / name / "model" / "config.json").read_text()) for name in ("one", "two")]
     assert config[0] == config[1]
     assert_saved_and_in_hand(tmp_path / "two", two)
