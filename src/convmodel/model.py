@@ -193,7 +193,8 @@ class ConversationModel:
     def push_to_hub(self, repo_id: str, *, private: bool | None = None, token: str | None = None) -> str:
         """Uploads the model to the Hub repository `owner/name`, created if missing, and returns its URL.
 
-        The access token is by default the one stored by `hf auth login`.
+        A new repository is `private` by default if the owner's settings say so. The access token is by default the one
+        stored by `hf auth login`.
         """
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder)
