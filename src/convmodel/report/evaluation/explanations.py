@@ -30,7 +30,7 @@ class Cell:
             >>> Cell.of(Estimate(12.345, math.nan, math.nan, 1), percent=False).text
             '12.35'
         """
-        value = format_value(estimate.value, percent) + " %" * (percent and not math.isnan(estimate.value))
+        value = with_unit(estimate.value, percent)
         if math.isnan(estimate.low):
             return cls(value)
         return cls(value, f"{format_value(estimate.low, percent)} to {format_value(estimate.high, percent)}")
@@ -54,6 +54,16 @@ def format_value(value: float, percent: bool) -> str:
         return f"{100 * value:.1f}"
     size = abs(value)
     return f"{value:,.1f}" if size >= 100 else f"{value:.2f}" if size >= 10 else f"{value:.3f}"
+
+
+def with_unit(value: float, percent: bool) -> str:
+    """Writes a value as `format_value` does, and a share with its sign.
+
+    Example:
+        >>> with_unit(0.12345, True), with_unit(math.nan, True)
+        ('12.3 %', 'none')
+    """
+    return format_value(value, percent) + " %" * (percent and not math.isnan(value))
 
 
 @dataclass(frozen=True, slots=True)

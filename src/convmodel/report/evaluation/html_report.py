@@ -9,7 +9,7 @@ import numpy as np
 
 from convmodel.conversation import Conversation
 from convmodel.evaluation.metric import Difference
-from convmodel.report.evaluation.explanations import Cell, Section, format_value, sections, summaries, title
+from convmodel.report.evaluation.explanations import Section, format_value, sections, summaries, title, with_unit
 from convmodel.report.evaluation.plots import depth_plot, length_plot, speed_plot, stop_plot
 from convmodel.report.evaluation.results import SHOWN_RESPONSES, Comparison, EvaluationReport
 from convmodel.report.html import Html, page, plots, table, to_html
@@ -100,14 +100,15 @@ def _section(section: Section) -> str:
 
 
 def _speakers(report: EvaluationReport) -> str:
-    speakers, seed = report.models[0].speakers, report.settings.seed
+    speakers = report.models[0].speakers
     if len(speakers) < 2:
         return ""
     shown = ("perplexity", "bits_per_byte", "token_accuracy", "stop_probability")
     by_speaker = {name: [metric for metric in metrics if metric.name in shown] for name, metrics in speakers.items()}
     labels = [metric.definition.label for metric in next(iter(by_speaker.values()))]
     rows = [
-        [name, *(Cell.of(metric.estimate(seed), metric.definition.percent).value for metric in metrics)]
+        # Without intervals, which take seconds each on many conversations.
+        [name, *(with_unit(metric.value, metric.definition.percent) for metric in metrics)]
         for name, metrics in by_speaker.items()
     ]
     return f"{_heading('Prediction by speaker')}\n{table(['speaker', *labels], rows)}"

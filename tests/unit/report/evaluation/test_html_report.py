@@ -1,9 +1,13 @@
 """The page: what a newcomer reads, and that nothing of the user's becomes part of the page."""
 
 import re
+from dataclasses import replace
 
+import numpy as np
+import pytest
 from html_page import Page
 
+from convmodel.evaluation.metric import Metric
 from convmodel.report.evaluation.explanations import title
 from convmodel.report.evaluation.html_report import EXTREMES, report_page
 from convmodel.report.evaluation.results import EvaluationReport
@@ -41,6 +45,22 @@ def test_the_verdict_stands_at_the_top(report: EvaluationReport) -> None:
     top = report_page(report).split("<svg")[0]
 
     assert "old compared with new &lt;b&gt;: worse on: perplexity, bits per byte" in top
+
+
+def test_the_table_of_speakers_draws_no_resamples(report: EvaluationReport, monkeypatch: pytest.MonkeyPatch) -> None:
+    accuracy = next(metric for metric in report.models[0].metrics if metric.name == "token_accuracy")
+    nothing = replace(accuracy, rows=np.zeros_like(accuracy.rows))
+    report.models[0].speakers.update(ann=[replace(accuracy)], bob=[nothing])
+    resampled: list[Metric] = []
+    estimate = Metric.estimate
+    monkeypatch.setattr(Metric, "estimate", lambda self, seed: (resampled.append(self), estimate(self, seed))[1])
+
+    page = report_page(report)
+
+    assert "<tr><th>ann</th><td>25.0 %</td></tr>" in page
+    assert "<tr><th>bob</th><td>none</td></tr>" in page
+    assert resampled
+    assert not any(metric is each for metric in resampled for each in (report.models[0].speakers["ann"][0], nothing))
 
 
 def test_the_page_is_well_formed(report: EvaluationReport) -> None:
