@@ -79,9 +79,12 @@ def _zstd(raw: IO[bytes]) -> Iterator[IO[bytes]]:
             from backports import zstd
     except ImportError as error:
         raise MissingExtraError("reading zstd needs backports.zstd: pip install 'convmodel[train]'") from error
+    largest_window = zstd.DecompressionParameter.window_log_max
+    # By default, files of `zstd --long=31` are refused.
+    options: dict[int, int] = {largest_window: largest_window.bounds()[1]}
     try:
         # Buffered: the decompressor's own `readline` takes four times as long.
-        with io.BufferedReader(cast(Any, zstd.ZstdFile(raw))) as decompressed:
+        with io.BufferedReader(cast(Any, zstd.ZstdFile(raw, options=options))) as decompressed:
             yield decompressed
     except zstd.ZstdError as error:
         raise EOFError(str(error)) from error

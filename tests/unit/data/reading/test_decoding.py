@@ -1,8 +1,10 @@
 """Files: bytes packed or not, from disk, a zip or standard input; what is damaged is an error of ours."""
 
 import gzip
+import importlib
 import io
 import json
+import sys
 import zipfile
 from contextlib import suppress
 from pathlib import Path
@@ -69,6 +71,16 @@ def test_frames_of_zstd_are_read_one_after_another_and_a_truncated_last_one_is_a
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(ConversationError, match=r"talks\.jsonl\.zst: the compressed file is truncated or damaged"):
         read_conversations(path)
+
+
+def test_zstd_with_the_largest_window_is_read(tmp_path: Path) -> None:
+    module = importlib.import_module("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
+    window = module.CompressionParameter.window_log
+    compressor = module.ZstdCompressor(options={window: window.bounds()[1]})
+    path = tmp_path / "talks.jsonl.zst"
+    path.write_bytes(compressor.compress(LINES) + compressor.flush())
+
+    assert read_conversations(path) == TALK
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, zstd])
