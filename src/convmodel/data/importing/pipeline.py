@@ -16,6 +16,7 @@ from convmodel.data.importing.cleaning import Cleaner, CleaningRules
 from convmodel.data.importing.deduplication import NEAR
 from convmodel.data.importing.exports.formats import FORMATS, Format, recognised
 from convmodel.data.importing.exports.messages import Chat
+from convmodel.data.importing.exports.text_lines import first_bytes
 from convmodel.data.importing.segmenting import Segmenting, choose_gap, rename, segment, show_gap, silent, speakers_of
 from convmodel.data.importing.splitting import PARTS, SHARES, Shares, Split, SplitBy, require_no_leakage, split
 from convmodel.data.reading.decoding import STDIN
@@ -198,6 +199,7 @@ def _recognised(source: str | Path, name: str, summary: ImportSummary) -> Iterat
     elif format := recognised(path):
         yield path, format
     elif path.suffix and not is_data_file(path):
+        first_bytes(path)  # raises if the file was not recognised because it cannot be read
         raise ConversationError(
             f"{path} is not a known chat export ({', '.join(FORMATS)}) and not a file of another shape, which "
             "end in .jsonl, .csv and so on: look at its first lines, or name its format (--format)"

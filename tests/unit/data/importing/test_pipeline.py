@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import os
+import threading
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -194,6 +196,26 @@ def test_a_file_that_is_nothing_known_names_what_is(tmp_path: Path) -> None:
 
     with pytest.raises(ConversationError, match=r"diary.txt is not a known chat export \(whatsapp, "):
         import_conversations([tmp_path / "diary.txt"], tmp_path / "data")
+
+
+def test_a_pipe_is_read_from_its_beginning(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    lines = "".join(f'["Did you see the {a} and the {b}?", "The {b}, yes"]\n' for a in WORDS for b in WORDS)
+    writer = threading.Thread(target=pipe.write_text, args=(lines,), daemon=True)
+    writer.start()
+
+    summary = import_conversations([pipe], tmp_path / "data", ImportOptions(cleaning=CleaningRules(deduplicate=False)))
+
+    assert summary.entries == sum(summary.written.values()) == 100
+
+
+def test_a_file_that_cannot_be_read_is_not_called_unknown(tmp_path: Path) -> None:
+    chat = tmp_path / "chat.txt.gz"
+    chat.write_bytes(gzip.compress(whatsapp(tmp_path).read_bytes())[:-20])
+
+    with pytest.raises(ConversationError, match=r"chat\.txt\.gz: the compressed file is truncated or damaged"):
+        import_conversations([chat], tmp_path / "data")
 
 
 def test_a_folder_that_cannot_be_written_is_an_error_of_ours(tmp_path: Path) -> None:

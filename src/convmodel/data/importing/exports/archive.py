@@ -96,7 +96,7 @@ def json_files(path: Path) -> list[tuple[str, Path]]:
         # A path inside a zip opens and prints like any other, which is all that reading needs.
         inside = ((name, cast(Path, zipfile.Path(archive, name))) for name in sorted(archive.namelist()))
         return [(name, file) for name, file in inside if _is_wanted(name)]
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
         if isinstance(error, ConversationError):
             raise
         raise ConversationError(f"{str(path)[:200]} cannot be opened: copy the export again ({error})") from error

@@ -38,14 +38,24 @@ class DatedChat:
     entries: list[DatedEntry] = field(default_factory=list)
 
 
+def first_bytes(path: Path) -> bytes:
+    """Reads the bytes by which formats are recognised.
+
+    Raises:
+        ConversationError: If the file cannot be read or decompressed.
+        MissingExtraError: If it is zstd, and backports.zstd is not installed.
+    """
+    with open_bytes(path) as file:
+        return file.read(START)
+
+
 def start_of(path: Path) -> str:
     """Reads the start of a file, without an incomplete last character; empty if it is unreadable or not text."""
-    if str(path) == STDIN:  # what is read here would be missing later
-        return ""
     try:
-        with open_bytes(path) as file:
-            data = file.read(START)
-    except Exception:  # detection must never fail, whatever is wrong with the file
+        if str(path) == STDIN or not path.is_file():  # what is read of a pipe would be missing later
+            return ""
+        data = first_bytes(path)
+    except Exception:  # detection must never fail: zip files raise many kinds of errors if they are damaged
         return ""
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         return data.decode("utf-16", errors="ignore")

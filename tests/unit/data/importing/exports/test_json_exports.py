@@ -92,6 +92,18 @@ def test_what_cannot_be_read_is_no_export(tmp_path: Path) -> None:
         assert found_by(path) == []
 
 
+def test_a_zip_of_an_unknown_version_is_an_error_of_ours(tmp_path: Path) -> None:
+    path = tmp_path / "export.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("result.json", "{}")
+    data = bytearray(path.read_bytes())
+    data[data.index(b"PK\x01\x02") + 6] = 255  # the version that is needed to unpack
+    path.write_bytes(data)
+
+    with pytest.raises(ConversationError, match=r"export\.zip cannot be opened: copy the export again"):
+        list(telegram.read(path, Problems()))
+
+
 @pytest.mark.parametrize(("name", "reader"), SINGLE[:-1], ids=[name for name, _ in SINGLE[:-1]])
 def test_an_export_without_its_end_is_known(tmp_path: Path, name: str, reader: ModuleType) -> None:
     path = FIXTURES / name
