@@ -45,7 +45,7 @@ class MissingExtraError(ConvModelError, ImportError):
 
 
 class StoppedError(ConvModelError):
-    """A signal stopped a training run; the message says at which step, and how to resume.
+    """A signal stopped a training run; the message gives the step, and how to resume.
 
     Attributes:
         signal: The signal's number.

@@ -104,7 +104,7 @@ class ConversationModel:
         seed: int = 0,
         device: str | torch.device | None = None,
     ) -> "ConversationModel":
-        """Makes a model of any architecture with random weights, to train from scratch.
+        """Creates a model of any architecture with random weights, to train from scratch.
 
         Args:
             config: The architecture, such as `GPT2Config(n_layer=4, n_embd=256, n_head=4)`.
@@ -128,7 +128,7 @@ class ConversationModel:
         seed: int = 42,
         device: str | torch.device | None = None,
     ) -> "ConversationModel":
-        """Makes an untrained GPT-2 and trains its vocabulary.
+        """Creates an untrained GPT-2 and trains its vocabulary.
 
         Args:
             train: The training conversations, as for `fit`.

@@ -73,7 +73,7 @@ def test_a_turn_that_is_too_long_is_told_so(server: Serving) -> None:
     ):
         assert (answer.status, answer.error["code"]) == (400, "context_length_exceeded")
         assert answer.error["param"] == "messages"
-        assert answer.error["message"].endswith("shorten it, or ask for fewer new tokens")
+        assert answer.error["message"].endswith("shorten it, or request fewer new tokens")
 
 
 @pytest.mark.parametrize("name", ["tiny", "plain"])

@@ -191,7 +191,9 @@ def test_a_tokenizer_of_another_model_beside_a_saved_layout_is_refused(saved: Pa
     for name in TOKENIZER_FILES:
         shutil.copy(bytelevel_folder / name, saved)
 
-    with pytest.raises(ModelLoadError, match="the separator is 4, but the tokenizer beside it says None: one of the"):
+    with pytest.raises(
+        ModelLoadError, match="the separator 4, but the tokenizer in the same folder has None: one of the"
+    ):
         load(saved)
 
 

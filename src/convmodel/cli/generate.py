@@ -100,7 +100,7 @@ def command(
     if reply_as is not None and len(speakers) > 1 and reply_as not in speakers:
         print_message(
             f"{reply_as} has not spoken yet: the turns are by {' and '.join(speakers)}, so the response is by a third "
-            "speaker, which the model may not know",
+            "speaker, which may not occur in the training data",
             style="yellow",
         )
     result = conversation_model.generate(context, **options)

@@ -1,6 +1,6 @@
 """`convmodel selfchat`: models that chat with each other or with themselves.
 
-Owns: what is printed of such a conversation. The conversation itself is `generation.self_chat`'s.
+Owns: the printed conversation. `generation.self_chat` generates it.
 """
 
 from itertools import chain, islice

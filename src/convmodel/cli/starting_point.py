@@ -64,7 +64,7 @@ class StartingPoint:
 def _make_model(
     train: ConversationReader, shape: str, tokenizer: str | None, config: FitConfig, validated: bool
 ) -> "ConversationModel":
-    """Makes a model with random weights, reports its size, and warns if it is too large for the data."""
+    """Creates a model with random weights, reports its size, and warns if it is too large for the data."""
     with console.status("training a vocabulary ..."):
         silence_transformers()
         from convmodel.hf_model.from_scratch import make_model

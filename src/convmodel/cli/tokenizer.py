@@ -1,6 +1,6 @@
 """`convmodel tokenizer`: trains vocabularies.
 
-Owns: what is printed of a new vocabulary. The training itself is `layout.vocabulary`'s.
+Owns: the printed summary. `layout.vocabulary` does the training.
 """
 
 from pathlib import Path

@@ -1,6 +1,6 @@
 """Ranges of characters by writing system, each as part of a regular expression's character class.
 
-Owns: which scripts put no spaces between words. Knows nothing of what is counted, compared or masked in them.
+Owns: which scripts have no spaces between words. Does not know what is counted, compared or masked in them.
 """
 
 KANA = "\u3040-\u30ff\u31f0-\u31ff"

@@ -1,7 +1,7 @@
 """The likelihood of conversations under a model.
 
 Owns: loss, perplexity and bits per byte, each a ratio of two sums, so that batch size, padding and order do not
-matter. Takes a Hugging Face model and windows; knows no generation.
+matter. Takes a Hugging Face model and windows; does not know generation.
 """
 
 import math

@@ -130,7 +130,7 @@ def next_turn_metrics(
 
     Raises:
         ConfigError: If there are no distractors.
-        ConversationError: If all conversations end alike.
+        ConversationError: If all conversations have the same last turn.
     """
     candidates, _ = measure_next_turns(hf_model, tokenizer, conversations, distractors, seed)
     rows = iter(candidates)

@@ -22,7 +22,7 @@ Sums: TypeAlias = npt.NDArray[np.float64]
 """One row per conversation, or per resample of them; the columns are what a metric's formula needs."""
 
 Formula: TypeAlias = Callable[[Sums], Sums]
-"""Makes values, of shape (...), of sums, of shape (..., columns)."""
+"""Computes values, of shape (...), from sums, of shape (..., columns)."""
 
 RESAMPLES = 1000
 """The number of bootstrap resamples; 25 of them lie outside the interval on either side."""
@@ -61,7 +61,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Definition:
-    """What a metric is: all that a report needs to show and compare its values.
+    """The definition of a metric: all that a report needs to show and compare its values.
 
     A metric without an explanation is not part of reports and verdicts, but of JSON and of the terminal's table. A
     count of distinct things is not resampled: what is drawn twice is not distinct, so each resample would be too low.
@@ -159,7 +159,7 @@ Verdict: TypeAlias = Literal["better", "worse", "different", "none"]
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """How much a metric of one model differs from that of another, on conversations that both were measured on.
+    """The difference of a metric between two models, on conversations that both were measured on.
 
     The difference is the second value less the first. Where its interval leaves 0 out, the verdict on the second model
     is `better` or `worse`, or `different` where neither direction is better; else it is `none`.

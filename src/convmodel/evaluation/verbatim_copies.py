@@ -15,7 +15,7 @@ SHORTEST = 5
 """Responses of fewer words, such as `yes, I do`, are not copies; in Japanese and Chinese, of fewer characters."""
 
 LONG = 8
-"""A run of so many words that a training turn has too is a copied part."""
+"""The number of consecutive words in common with a training turn that count as a copied part."""
 
 LONG_CHARACTERS = 20
 """The same for Japanese and Chinese, in characters."""

@@ -17,7 +17,7 @@ from convmodel.files.json_lines import append_line
 
 @dataclass(frozen=True, slots=True)
 class Vote:
-    """Which of two responses somebody prefers."""
+    """A preference for one of two responses, or neither."""
 
     context: Sequence[str]
     models: Sequence[str]
@@ -28,7 +28,7 @@ class Vote:
 
 @dataclass(frozen=True, slots=True)
 class Wins:
-    """How often the second of two models won, with the 95 % interval of the rate."""
+    """The win rate of the second of two models, with its 95 % interval."""
 
     wins: int
     losses: int

@@ -16,7 +16,7 @@ ADAPTER_CONFIG, ADAPTER_WEIGHTS, BASE_FILE = "adapter_config.json", "adapter_mod
 
 _ONE_FILE_OPTIONS = frozenset({"revision", "token", "cache_dir", "local_files_only", "subfolder", "force_download"})
 HUB_OPTIONS = _ONE_FILE_OPTIONS | {"trust_remote_code", "gguf_file"}
-"""Arguments of Hugging Face's `from_pretrained` that say where files come from."""
+"""Arguments of Hugging Face's `from_pretrained` that select where files come from."""
 
 
 def find_file(name: str, file: str, options: dict[str, Any]) -> Path | None:

@@ -34,7 +34,7 @@ def append_line(path: str | os.PathLike[str], record: Any, *, fix: str = "choose
     """Appends a record to a file, which is created if it is missing and closed again.
 
     A line that does not fit on the disk is removed again. A last line without a newline, which a killed process or an
-    editor left, stays as it is: the record goes on a line of its own, and readers report or skip the torn one.
+    editor left, stays as it is: the record is written on a new line, and readers report or skip the torn one.
 
     Raises:
         SaveError: If the file cannot be written; the message ends with `fix`.

@@ -44,7 +44,7 @@ class Detokenizer:
         self._held = ""
 
     def add(self, index: int) -> str:
-        """Takes one id and returns the text that has become certain, maybe none."""
+        """Adds one id and returns the text that later ids can no longer change, possibly none."""
         self.ids.append(index)
         return "" if self.stopped else self._release(self._read(), last=False)
 

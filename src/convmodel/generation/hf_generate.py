@@ -90,7 +90,7 @@ def _steps(row: Row, thread: "_GenerateThread") -> Generator[None]:
 
 
 def _request(prompt: Prompt, options: GenerationOptions, *, rows: int) -> Request:
-    """Makes rows for what transformers generates; their samplers are not used."""
+    """Creates rows for what transformers generates; their samplers are not used."""
     samplers = [Sampler({}, prompt.input_ids, [])] * rows
     return Request(
         prompt.input_ids, [], samplers, stop_ids=options.stop_token_ids, max_new_tokens=options.new_tokens(prompt)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 MAX_NEW_TOKENS = 128
-"""The longest response in tokens, unless the caller or the model's positions say otherwise."""
+"""The default maximum length of a response in tokens, for models with enough positions."""
 
 OWN_OPTIONS = frozenset({"reply_as", "cut_long_turn", "seed", "rerank", "mmi_lambda"})
 
@@ -126,15 +126,15 @@ def read_options(
         )
     hf.setdefault("eos_token_id", tokenizer.stop_token_ids)
     hf.setdefault("pad_token_id", tokenizer.pad_token_id)
-    own = {name: options[name] for name in OWN_OPTIONS if options.get(name) is not None}
-    return GenerationOptions(hf=hf, budget=budget, max_length=min(bounds) if max_length else None, **own)
+    own_options = {name: options[name] for name in OWN_OPTIONS if options.get(name) is not None}
+    return GenerationOptions(hf=hf, budget=budget, max_length=min(bounds) if max_length else None, **own_options)
 
 
 def _check_values(options: Mapping[str, Any]) -> None:
     """Checks the values of options that convmodel itself uses.
 
     Raises:
-        ConfigError: If one makes no sense; the message names it.
+        ConfigError: If a value is invalid; the message names the option.
     """
     for name, (check, requirement) in _VALUES.items():
         value = options.get(name)

@@ -1,4 +1,4 @@
-"""What generation returns.
+"""The results of generation.
 
 Owns: the result of `generate` and the chunks of `stream`.
 """
@@ -35,10 +35,10 @@ class Response:
     """One generated response.
 
     Attributes:
-        text: What the responder says.
-        ids: Its tokens, without the one that ended it.
-        finish_reason: Why it ended.
-        score: What it was ranked by, in nats a token, or the beam's score as transformers computes it; else None.
+        text: The response.
+        ids: The token ids, without the stop token.
+        finish_reason: Why the response ended.
+        score: The score it was ranked by, in nats per token, or the beam score of transformers; else None.
     """
 
     text: str
@@ -53,15 +53,15 @@ class ConversationModelOutput:
 
     Attributes:
         responses: The texts, `num_return_sequences` of them.
-        context: The turns they respond to.
-        finish_reasons: Why each ended: `stop` or `length`.
-        response_tokens: Length of each in tokens, without the one that ended it.
+        context: The turns before the responses.
+        finish_reasons: Why each response ended: `stop` or `length`.
+        response_tokens: Length of each response in tokens, without the stop token.
         prompt_tokens: Length of the prompt in tokens.
         left_out: How many of the oldest turns were left out of the prompt to make room.
-        cut: How many tokens of the newest turn were cut off its beginning, where the caller allowed that.
-        scores: What the responses are ordered by, where they are: with `rerank` nats a token, with beams transformers'
-            score.
-        raw: What transformers' `generate` returned: token ids, and scores or attentions where asked for.
+        cut: How many tokens were cut from the beginning of the newest turn, if the caller allowed it.
+        scores: The scores by which the responses are sorted, if they are: nats per token with `rerank`, beam
+            scores of transformers with beams.
+        raw: What transformers' `generate` returned: token ids, and scores or attentions if requested.
 
     Example:
         >>> ConversationModelOutput(responses=["Good thank you"], context=["Hello", "How are you"])
@@ -79,6 +79,6 @@ class ConversationModelOutput:
     raw: Any = field(default=None, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON has them, without `raw` and what there is none of."""
+        """Returns the fields for JSON, without `raw` and fields that are None."""
         fields = asdict(replace(self, raw=None))
         return {name: value for name, value in fields.items() if value is not None}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 RERANK = ("likelihood", "mmi")
-"""What responses may be ordered by."""
+"""The values of the option `rerank`."""
 
 MMI_LAMBDA = 0.5
 """Default weight of a response's probability without the context, which counts against it."""

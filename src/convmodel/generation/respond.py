@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 SPARE = 0.25
-"""Which part of a full context is freed when its oldest turns leave, so that they need not leave at every turn."""
+"""The fraction of a full context that is freed when the oldest turns are left out, so that this is rarely necessary."""
 
 _LENGTH_AND_END = frozenset({"max_new_tokens", "eos_token_id", "pad_token_id", "stop_strings"})
 
@@ -66,7 +66,7 @@ def stream(
     Closing the iterator early stops the generation after the current token.
 
     Raises:
-        ConfigError: If transformers refuses the options, or they ask for beams or several responses.
+        ConfigError: If transformers refuses the options, or they request beams or several responses.
     """
     if options.rerank or options.hf.get("num_beams", 1) > 1 or options.hf.get("num_return_sequences", 1) > 1:
         raise ConfigError("only one response without beams can be streamed: call generate() instead")
@@ -119,7 +119,7 @@ def make_request(
     remember: bool = True,
     patient: bool = False,
 ) -> Request:
-    """Makes the engine's request for a prompt, with one row per response; see `Request` for the two flags.
+    """Creates the engine's request for a prompt, with one row per response; see `Request` for the two flags.
 
     Raises:
         ConfigError: If transformers refuses the options.
@@ -170,7 +170,7 @@ def ranked(
 def make_output(
     conversation: Conversation, prompt: Prompt, responses: Sequence[Response], raw: Any = None
 ) -> ConversationModelOutput:
-    """Makes the result of `generate` from the responses to a context."""
+    """Creates the result of `generate` from the responses to a context."""
     scores = [response.score for response in responses if response.score is not None]
     return ConversationModelOutput(
         responses=[response.text for response in responses],

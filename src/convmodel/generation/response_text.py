@@ -111,9 +111,9 @@ def join_chunks(rows: Sequence[Row], chunks: Generator[tuple[Row, Chunk]]) -> li
             parts[row].append(chunk)
     return [
         Response(
-            text="".join(chunk.text for chunk in own),
-            ids=[index for chunk in own for index in chunk.token_ids],
-            finish_reason=(own[-1].finish_reason if own else None) or "length",
+            text="".join(chunk.text for chunk in row_chunks),
+            ids=[index for chunk in row_chunks for index in chunk.token_ids],
+            finish_reason=(row_chunks[-1].finish_reason if row_chunks else None) or "length",
         )
-        for own in parts.values()
+        for row_chunks in parts.values()
     ]

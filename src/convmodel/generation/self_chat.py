@@ -16,7 +16,7 @@ LONGEST_LOOP = 6
 
 
 class Responder(Protocol):
-    """What takes part in a self-chat; `ConversationModel` does."""
+    """The model interface that a self-chat needs; `ConversationModel` has it."""
 
     def generate(self, context: Conversation, **options: Any) -> ConversationModelOutput:
         """Generates a response to a context."""
@@ -69,7 +69,7 @@ class SelfChat:
         """Prepares the conversation; iterating over it makes the turns.
 
         Args:
-            speakers: Who takes part, in their order, and the model that speaks for each; it may be the same.
+            speakers: The speakers, in their order, and the model that responds as each; models may repeat.
             opening: The first turns, by these speakers.
             turns: The largest number of turns to add.
             stop_at_loop: Whether it ends when it repeats itself.
@@ -77,12 +77,12 @@ class SelfChat:
             **options: Options of `generate` for all turns.
 
         Raises:
-            ConfigError: If fewer than two speakers take part, or another one opens.
+            ConfigError: If there are fewer than two speakers, or the opening has another one.
         """
         strangers = set(opening.turn_speakers[opening.pinned :]) - set(speakers)
         if len(speakers) < 2 or strangers:
             raise ConfigError(
-                f"a conversation of {', '.join(speakers) or 'nobody'} cannot go on"
+                f"a conversation of {', '.join(speakers) or 'nobody'} cannot continue"
                 + (f" after {', '.join(sorted(strangers))} spoke" if strangers else "")
                 + ": name at least two speakers, those of the opening among them"
             )
@@ -94,7 +94,7 @@ class SelfChat:
         self.cut_off = self.repeated = 0
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
-        """Makes turn after turn and yields who says what.
+        """Generates turn after turn and yields each with its speaker.
 
         Raises:
             ConfigError: If an option does not exist or makes no sense.
@@ -120,15 +120,15 @@ class SelfChat:
 
 
 def opening_of(text: str, names: Sequence[str] = DEFAULT_SPEAKERS) -> Conversation:
-    """Makes a conversation that the first of some speakers opens."""
+    """Creates a conversation that the first of some speakers opens."""
     return Conversation([text], [names[0]])
 
 
 def find_loop(turns: Sequence[str]) -> Loop | None:
     """Returns the loop that a conversation ends in: its newest turns repeat the turns before them.
 
-    A loop is one to six turns long; a single turn must occur three times in a row, since "Bye", "Bye" is none. Case and
-    blanks are ignored.
+    A loop is one to six turns long; a single turn must occur three times in a row, since "Bye", "Bye" is not a loop.
+    Case and blanks are ignored.
 
     Example:
         >>> find_loop(["Hi", "You?", "Fine. You?", "Fine. You?", "fine. you?"])

@@ -82,7 +82,7 @@ class Session(ABC):
         current = self._conversation
         context = _without_last(current, self._responder) if current and current != self._start else None
         if context is None:
-            raise ConversationError("there is no response to replace yet: say something first")
+            raise ConversationError("there is no response to replace yet: send a turn first")
         self._attempts += 1
         return self._stream(context, without_response=current)
 

@@ -66,7 +66,7 @@ def make_model(
     tokenizer: ConversationTokenizer | None = None,
     seed: int = 42,
 ) -> NewModel:
-    """Makes an untrained GPT-2 of one of `SHAPES` for some conversations, and its vocabulary unless one is given.
+    """Creates an untrained GPT-2 of one of `SHAPES` for some conversations, and its vocabulary unless one is given.
 
     The vocabulary is a byte-level BPE with at most one entry per `BYTES_PER_ENTRY` bytes of text. The same
     conversations and seed make the same model on every machine.

@@ -18,7 +18,7 @@ _KEPT = ("do_sample", "repetition_penalty", "no_repeat_ngram_size")
 
 
 def sampling_defaults(saved: "GenerationConfig | None", tokenizer: ConversationTokenizer) -> "GenerationConfig":
-    """Makes the generation config of a conversation model from that of a checkpoint.
+    """Creates the generation config of a conversation model from that of a checkpoint.
 
     Only the sampling options are kept. The token layout and the caller decide how a response begins and ends, and the
     decoding strategy: a saved `max_length`, `stop_strings` or `suppress_tokens` would make responses empty or endless.

@@ -52,12 +52,12 @@ class Head:
         ids = torch.tensor([[(7 * number) % rows for number in range(9)]], device=hf_model.device)
         try:
             with evaluation_mode(hf_model), torch.inference_mode():
-                whole = hf_model(input_ids=ids, use_cache=False).logits.float()
-                parts = torch.cat([*head.logits(head.hidden(input_ids=ids)[0])])
+                expected = hf_model(input_ids=ids, use_cache=False).logits.float()
+                actual = torch.cat([*head.logits(head.hidden(input_ids=ids)[0])])
         except (AttributeError, RuntimeError, TypeError, ValueError) as error:
             logger.debug("%s cannot be split: %s", hf_model.config.model_type, error)
             return None
-        equal = (whole[0] - parts).abs().max() <= _TOLERANCE * whole.abs().max()
+        equal = (expected[0] - actual).abs().max() <= _TOLERANCE * expected.abs().max()
         return head if bool(equal) else None
 
     @property

@@ -26,7 +26,7 @@ MODEL_OPTIONS = HUB_OPTIONS | {"dtype", "device_map", "attn_implementation", "lo
 def make_weights(
     config: PretrainedConfig, tokenizer: ConversationTokenizer | PreTrainedTokenizerBase, *, seed: int
 ) -> tuple[PreTrainedModel, ConversationTokenizer]:
-    """Makes a model with random weights; the tokenizer uses token types if the architecture embeds them."""
+    """Creates a model with random weights; the tokenizer uses token types if the architecture embeds them."""
     types = embeds_token_types(config)
     if not isinstance(tokenizer, ConversationTokenizer):
         tokenizer = ConversationTokenizer(tokenizer, use_token_types=types)

@@ -1,6 +1,6 @@
 """A head that distinguishes a conversation's next turn from random other turns.
 
-Owns: its features, training its few weights, its accuracy (hits@1), and its file.
+Owns: the features of the head, the training of the few weights, the accuracy (hits@1), and the file.
 """
 
 import json
@@ -205,12 +205,12 @@ def choose_negatives(turns: Sequence[str], count: int, seed: int) -> list[list[s
         raise ConfigError(f"negatives is {count}: it must be at least 1")
     by_text = {" ".join(turn.casefold().split()): turn for turn in sorted(turns)}
     if len(by_text) < 2:
-        raise ConversationError("telling next turns apart needs two conversations that end in different turns")
+        raise ConversationError("ranking next turns needs at least two conversations with different last turns")
     texts, chosen = sorted(by_text), []
     for turn in turns:
-        own = " ".join(turn.casefold().split())
-        others = random.Random(f"{seed} {own}").sample(texts, min(count + 1, len(texts)))
-        chosen.append([by_text[other] for other in others if other != own][:count])
+        normalized = " ".join(turn.casefold().split())
+        sampled = random.Random(f"{seed} {normalized}").sample(texts, min(count + 1, len(texts)))
+        chosen.append([by_text[text] for text in sampled if text != normalized][:count])
     return chosen
 
 

@@ -115,10 +115,10 @@ class Int8Linear(nn.Module):
         kind = self._kind
         largest = tokens.abs().amax(-1, keepdim=True)
         scales = torch.add(kind.smallest_scale, largest, alpha=1 / (kind.largest * kind.base))
-        whole = tokens.div(scales).round_()
-        coarse = whole.mul(self._coarser).round_()
-        # The rounding error is a separate row. Weights are read once for both, and reading them is what takes time.
-        integers = torch.cat((coarse, whole.sub_(coarse, alpha=kind.base)))
+        rounded = tokens.div(scales).round_()
+        coarse = rounded.mul(self._coarser).round_()
+        # The rounding error is a separate row. Weights are loaded once for both rows; loading them dominates the time.
+        integers = torch.cat((coarse, rounded.sub_(coarse, alpha=kind.base)))
         if kind.zero:
             integers.add_(kind.zero)
         product = _multiply(integers.to(kind.dtype), kind.zero, self._packed, self._scales, self._zeros)

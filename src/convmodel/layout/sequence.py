@@ -108,17 +108,17 @@ def supervised_turns(conversation: Conversation, loss_on: LossOn) -> list[bool]:
 
 
 def joined_for_two(conversation: Conversation) -> Conversation:
-    """Joins consecutive turns of a speaker, for a model without token types, which tells two apart by alternation."""
+    """Joins consecutive turns of a speaker, for a model without token types, which relies on alternating turns."""
     _require_two(conversation.turn_speakers[conversation.pinned :])
     return conversation.joined()
 
 
 def require_alternation(context: Conversation, responder: str) -> None:
-    """Raises a `ConversationError` if a model without token types cannot tell who responds."""
+    """Raises a `ConversationError` if a model without token types cannot represent who responds."""
     _require_two((*context.turn_speakers[context.pinned :], responder))
     if responder == context.turn_speakers[-1]:
         raise ConversationError(
-            f"{responder!r} spoke last and is to respond, but this model cannot tell speakers apart: "
+            f"{responder!r} spoke last and is to respond, but this model does not distinguish speakers: "
             "add to the turn, or let another speaker respond"
         )
 
@@ -127,8 +127,8 @@ def _require_two(names: Sequence[str]) -> None:
     speakers = dict.fromkeys(names)
     if len(speakers) > 2:
         raise ConversationError(
-            f"{len(speakers)} speakers ({', '.join(speakers)}), but this model takes no token types, so it can "
-            "tell only two apart, by turns: use an architecture with token types (GPT-2), or merge speakers"
+            f"{len(speakers)} speakers ({', '.join(speakers)}), but this model has no token types, so it supports "
+            "only two speakers who alternate: use an architecture with token types (GPT-2), or merge speakers"
         )
 
 
@@ -204,12 +204,12 @@ def build_prompt(
     if cut_tokens:
         if not cut or cut_tokens >= len(kept[-1].ids):
             pinned = sum(turn.cost for turn in kept[:-1])
-            others = f" beside {pinned} of pinned turns" if pinned else ""
+            pinned_part = f" with {pinned} tokens of pinned turns" if pinned else ""
             or_cut = "" if cut else ", or cut its beginning (cut_long_turn=True)"
             raise ContextTooLongError(
                 f"the newest turn has {len(kept[-1].ids)} tokens, {cut_tokens} more than fit in a prompt of "
-                f"{budget}{others}",
-                f"shorten it, ask for fewer new tokens{or_cut}",
+                f"{budget}{pinned_part}",
+                f"shorten it, request fewer new tokens{or_cut}",
             )
         kept[-1] = replace(kept[-1], ids=kept[-1].ids[cut_tokens:])
     ids, types = lay_out(kept, separator, responder)

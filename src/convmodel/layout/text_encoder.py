@@ -49,7 +49,7 @@ def encode_all(encoder: "Tokenizer", texts: Sequence[str]) -> list[list[int]]:
 
 @lru_cache(maxsize=2)
 def _make_encoder(backend: str, special_tokens: frozenset[str], unknown_id: int | None) -> "Tokenizer":
-    """Makes the encoder from a serialized tokenizer; cached, because it takes half of the time of loading GPT-2."""
+    """Creates the encoder from a serialized tokenizer; cached, because it takes half of the time of loading GPT-2."""
     from tokenizers import Tokenizer
 
     state = json.loads(backend)

@@ -128,6 +128,6 @@ def _byte_alphabet() -> dict[str, int]:
     from tokenizers import pre_tokenizers
 
     letters: Sequence[Any] = sorted(pre_tokenizers.ByteLevel.alphabet())
-    own = {letter: ord(letter) for letter in letters if ord(letter) < 256}
-    others = (byte for byte in range(256) if byte not in own.values())
-    return own | dict(zip(letters[len(own) :], others, strict=True))
+    latin_1 = {letter: ord(letter) for letter in letters if ord(letter) < 256}
+    remaining = (byte for byte in range(256) if byte not in latin_1.values())
+    return latin_1 | dict(zip(letters[len(latin_1) :], remaining, strict=True))

@@ -74,7 +74,7 @@ class ConversationTokenizer:
             layout = LayoutConfig(index, token, use_token_types)
         elif hf_tokenizer.sep_token_id != layout.separator_id:
             raise ModelLoadError(
-                f"{FILE_NAME} says that the separator is {layout.separator_id}, but the tokenizer beside it says "
+                f"{FILE_NAME} has the separator {layout.separator_id}, but the tokenizer in the same folder has "
                 f"{hf_tokenizer.sep_token_id}: one of the two files was replaced; copy both from one saved model"
             )
         self.hf_tokenizer: Any = hf_tokenizer

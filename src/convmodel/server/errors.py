@@ -86,7 +86,7 @@ class ApiError(Exception):
 
 
 def unavailable(message: str, code: str, seconds: int) -> ApiError:
-    """Returns a 503 that asks the client to retry after some seconds."""
+    """Returns a 503 that tells the client to retry after some seconds."""
     return ApiError(503, message, type="server_error", code=code, headers={"Retry-After": str(seconds)})
 
 
@@ -96,7 +96,7 @@ def api_error(error: Exception) -> ApiError:
         return error
     if isinstance(error, ContextTooLongError):
         # The error's own advice names options of the Python API.
-        message = f"{error.problem}: shorten it, or ask for fewer new tokens"
+        message = f"{error.problem}: shorten it, or request fewer new tokens"
         return ApiError(400, message, param="messages", code="context_length_exceeded")
     if isinstance(error, ConversationError):
         return ApiError(400, str(error), param="messages")

@@ -31,7 +31,7 @@ class ServerSettings:
     max_queue: int = 64  # how many requests may wait per model; more are refused with 429
     wait_seconds: float = 60.0  # how long a request may wait before its prompt is read
     run_seconds: float = 600.0  # how long generating a response may take after that
-    drain_seconds: float = 30.0  # how long running requests may continue after the server was asked to stop
+    drain_seconds: float = 30.0  # how long running requests may continue after SIGTERM
     head_seconds: float = 30.0  # how long a connection may stay open without a complete request head
     body_seconds: float = 20.0  # how long a client may take to send its body
     stall_seconds: float = 60.0  # how long a client may leave a stream unread

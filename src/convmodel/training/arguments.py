@@ -21,7 +21,7 @@ _OPTIMIZERS = {"adamw": "adamw_torch_fused", "adafactor": "adafactor"}
 
 
 def training_arguments(config: FitConfig, hf_model: "PreTrainedModel") -> TrainingArguments:
-    """Makes `Trainer`'s arguments; with several processes, this also joins their group.
+    """Creates `Trainer`'s arguments; with several processes, this also joins their group.
 
     The caller sets the warm-up, which depends on the data, and the folder for trackers.
     """

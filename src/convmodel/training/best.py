@@ -31,7 +31,7 @@ FINE_TUNED_FROM = "Fine-tuned from"
 class BestModel:
     """Keeps the weights of the lowest validation loss: in a folder, or in memory without one.
 
-    `result` is the best validation and `step` the step after which it was measured; `exhausted` tells whether
+    `result` is the best validation and `step` the step after which it was measured; `exhausted` is whether
     `patience` validations in a row brought no improvement. Adapters to be merged at the end are kept in a folder beside
     the model until then, so that a killed run finds them again.
     """

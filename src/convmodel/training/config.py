@@ -176,7 +176,7 @@ class FitConfig:
 
     @classmethod
     def from_options(cls, options: dict[str, Any]) -> FitConfig:
-        """Makes a config from options by name.
+        """Creates a config from options by name.
 
         Raises:
             ConfigError: If an option does not exist; the message lists those that do.

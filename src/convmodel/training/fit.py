@@ -221,7 +221,7 @@ def _trainable(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, co
 
 
 def _make_trainable(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, config: FitConfig) -> bool:
-    """Makes the weights float32, or adds adapters; tells whether it added any."""
+    """Makes the weights float32, or adds adapters; returns whether it added any."""
     if config.lora is not False:
         options = config.lora if isinstance(config.lora, dict) else {}
         if config.output_dir is not None:

@@ -92,6 +92,6 @@ class MetricsFile(TrainerCallback):
 
 
 def _number(value: Any) -> int | float | None:
-    """Makes a plain number of one; JSON has no infinity and no NaN."""
+    """Converts a number to a Python number; JSON has no infinity and no NaN."""
     number: int | float = value.item() if hasattr(value, "item") else value
     return number if number is not None and math.isfinite(number) else None

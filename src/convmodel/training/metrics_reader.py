@@ -65,7 +65,7 @@ class Metrics:
 
 
 def is_finite(value: Any) -> bool:
-    """Tells whether a value is a finite number."""
+    """Returns whether a value is a finite number."""
     return isinstance(value, int | float) and math.isfinite(value)
 
 

@@ -1,4 +1,4 @@
-"""What a fine-tuning run shows while it trains.
+"""The progress display of a fine-tuning run.
 
 Owns: a progress bar in a terminal, log lines elsewhere, and the training speed. Does not know how metrics are computed.
 """
@@ -94,7 +94,7 @@ class Pace:
         self._tokens, self._at = tokens, time.perf_counter()
 
     def pause(self, seconds: float) -> None:
-        """Leaves out the seconds that just passed."""
+        """Excludes the seconds since the last update."""
         self._at += seconds
 
     def since_last(self, tokens: int) -> float:

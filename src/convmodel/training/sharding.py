@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def is_sharded(model: torch.nn.Module) -> bool:
-    """Tells whether a model is sharded: each process holds a part of every weight."""
+    """Returns whether a model is sharded: each process holds a part of every weight."""
     return isinstance(model, FSDPModule)
 
 

@@ -139,5 +139,5 @@ def test_a_long_talk_goes_on_when_the_context_is_full(gpt2_folder: Path) -> None
 
 @pytest.mark.parametrize("speakers", [[], ["Ann"], ["Ann", "Bob"]])
 def test_strangers_and_single_speakers_are_refused(gpt2: ConversationModel, speakers: list[str]) -> None:
-    with pytest.raises(ConfigError, match="cannot go on"):
+    with pytest.raises(ConfigError, match="cannot continue"):
         SelfChat(dict.fromkeys(speakers, gpt2), opening_of("Hi", ["Cem" if len(speakers) > 1 else "Ann"]))

@@ -180,7 +180,7 @@ def test_without_types_two_speakers_may_be_anyone(bytelevel_tokenizer: Conversat
 
 def test_without_types_three_speakers_are_an_error_that_says_so(bytelevel_tokenizer: ConversationTokenizer) -> None:
     three = Conversation(["a", "b", "c"], ["Ann", "Bob", "Cem"])
-    message = r"3 speakers \(Ann, Bob, Cem\), but this model takes no token types"
+    message = r"3 speakers \(Ann, Bob, Cem\), but this model has no token types"
     with pytest.raises(ConversationError, match=message):
         bytelevel_tokenizer(three)
     with pytest.raises(ConversationError, match=message):
@@ -375,14 +375,14 @@ def test_token_types_cannot_be_chosen_against_a_saved_layout(saved: Path) -> Non
 
 def test_a_separator_that_the_tokenizer_does_not_have_is_refused(saved: Path) -> None:
     change(saved / FILE_NAME, separator_id=402)
-    with pytest.raises(ModelLoadError, match="separator is 402, but the tokenizer beside it says 403"):
+    with pytest.raises(ModelLoadError, match="separator 402, but the tokenizer in the same folder has 403"):
         ConversationTokenizer.from_pretrained(saved)
 
 
 def test_a_tokenizer_that_lost_its_separator_is_refused(saved: Path, bytelevel_folder: Path) -> None:
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (saved / name).write_bytes((bytelevel_folder / name).read_bytes())
-    with pytest.raises(ModelLoadError, match="separator is 403, but the tokenizer beside it says None"):
+    with pytest.raises(ModelLoadError, match="separator 403, but the tokenizer in the same folder has None"):
         ConversationTokenizer.from_pretrained(saved)
 
 

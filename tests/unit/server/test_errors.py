@@ -16,7 +16,7 @@ def details(error: Exception) -> tuple[int, dict[str, Any]]:
 def test_a_context_that_is_too_long_gets_advice_for_clients() -> None:
     status, error = details(ContextTooLongError("the newest turn; it has 9 tokens", "or set cut_long_turn=True"))
     assert (status, error["param"], error["code"]) == (400, "messages", "context_length_exceeded")
-    assert error["message"] == "the newest turn; it has 9 tokens: shorten it, or ask for fewer new tokens"
+    assert error["message"] == "the newest turn; it has 9 tokens: shorten it, or request fewer new tokens"
 
 
 def test_errors_of_the_request_are_400() -> None:

@@ -1,6 +1,6 @@
 """Patterns of personal data in text.
 
-Owns: the patterns, and the checks that tell a payment card from other numbers. Masks nothing itself.
+Owns: the patterns, and the checks that distinguish a payment card from other numbers. Masks nothing itself.
 """
 
 import re
@@ -38,7 +38,7 @@ def _is_iban(candidate: str) -> int:
 
 
 def _is_ip(candidate: str) -> int:
-    """Tells an IP address from a time or C++; IPv6 addresses of hosts start with four hexadecimal digits."""
+    """Distinguishes an IP address from a time or C++; IPv6 addresses of hosts start with four hexadecimal digits."""
     candidate = candidate[:-1] if candidate.endswith(":") and not candidate.endswith("::") else candidate
     try:
         ip_address(candidate)
@@ -96,4 +96,4 @@ RULES = (
     Rule("ip", re.compile(_IP, re.ASCII), _is_ip),
     Rule("phone", _PHONE, _is_phone),
 )
-"""All rules, in the order of masking: what one rule masks, the next ones do not see."""
+"""All rules, in the order of masking: later rules do not match text that an earlier rule has masked."""

@@ -248,7 +248,7 @@ def _segmenting(options: ImportOptions, chats: Sequence[Chat], summary: ImportSu
 
 
 def _with_me(conversations: Iterable[Conversation], how: Segmenting, summary: ImportSummary) -> Iterator[Conversation]:
-    """Leaves out conversations in which the speaker to learn says nothing."""
+    """Leaves out conversations without turns of the speaker to learn."""
     for conversation in conversations:
         if how.me is None or how.me in conversation.turn_speakers[conversation.pinned :]:
             yield rename(conversation, how)

@@ -152,7 +152,7 @@ _ALSO_A_WORD = re.compile(
 
 
 def _is_distinctive(person: str) -> bool:
-    """Tells whether to look for a name: it has three letters, or two where a letter is a syllable or a word."""
+    """Returns whether to look for a name: it has three letters, or two where a letter is a syllable or a word."""
     fewest = 2 if re.search(f"[{UNSPACED}{HANGUL}]", person) else 3
     return len(person) >= fewest and not _GENERIC.fullmatch(person)
 

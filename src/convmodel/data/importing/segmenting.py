@@ -22,7 +22,7 @@ ROUND_GAPS = tuple(
 )
 """The durations to which a chosen gap is rounded."""
 
-_ENOUGH = 50  # pauses, to tell two kinds apart
+_MIN_PAUSES = 50  # needed to estimate the threshold
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -76,7 +76,7 @@ def choose_gap(chats: Iterable[Chat]) -> tuple[timedelta, str]:
         if earlier.time and later.time
     )
     logs = sorted(math.log(pause) for pause in pauses if 60 <= pause <= 7 * 86400)
-    if len(logs) < _ENOUGH:
+    if len(logs) < _MIN_PAUSES:
         return DEFAULT_GAP, f"since {len(logs)} pauses of a minute or more are too few to choose from"
     total, below, best, threshold = sum(logs), 0.0, -1.0, logs[0]
     for number, (pause, following) in enumerate(pairwise(logs), 1):
@@ -96,7 +96,7 @@ def speakers_of(chats: Iterable[Chat]) -> Counter[str]:
 
 def silent(me: str) -> str:
     """Returns the reason for leaving out a conversation without the speaker to learn."""
-    return f"{me} says nothing"
+    return f"{me} has no turn"
 
 
 def segment(chats: Sequence[Chat], how: Segmenting, dropped: Counter[str]) -> Iterator[Conversation]:

@@ -32,7 +32,7 @@ def first_key(value: Mapping[str, Any], keys: Sequence[str]) -> str | None:
 
 
 def has_message(value: Mapping[str, Any]) -> bool:
-    """Tells whether an object has a speaker and a text."""
+    """Returns whether an object has a speaker and a text."""
     return first_key(value, _SPEAKER) is not None and first_key(value, _TEXT) is not None
 
 

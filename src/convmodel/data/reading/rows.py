@@ -92,7 +92,7 @@ def visible_paths(folder: Path) -> list[Path]:
 
 
 def is_data_file(path: Path) -> bool:
-    """Tells from its name whether a file may hold conversations."""
+    """Returns whether a file may contain conversations, by its name."""
     return _suffix(path) in DATA_SUFFIXES
 
 
@@ -118,7 +118,7 @@ def _one_file(path: Path) -> Iterator[Row]:
 
 
 def _starts_as_lines(path: Path) -> bool:
-    """Tells whether the first line is a complete JSON value and another line follows, as in JSON Lines."""
+    """Returns whether the first line is a complete JSON value and another line follows, as in JSON Lines."""
     with open_bytes(path) as file:
         first = next((line for line in file if line.strip(b"\xef\xbb\xbf \t\r\n")), b"")
         more = any(line.strip() for line in file)
@@ -221,7 +221,7 @@ def _items(path: Path, text: str, position: int) -> Iterator[Row]:
 
 
 def _csv_rows(path: Path, delimiter: str | None) -> Iterator[Row]:
-    """Reads a table with a header line. Every value stays text: people say `NA` and `007`."""
+    """Reads a table with a header line. Every value stays text: `NA` and `007` may be turns."""
     csv.field_size_limit(2**31 - 1)  # the module's own limit is 128 KiB, less than a long message
     with open_bytes(path) as file:
         lines = (line.decode("utf-8-sig" if not n else "utf-8", "surrogateescape") for n, line in enumerate(file))

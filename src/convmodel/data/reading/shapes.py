@@ -67,7 +67,7 @@ def _recognised(value: Any, wanted: str) -> tuple[str | None, Any]:
 
 
 def is_message(value: Any) -> bool:
-    """Tells whether a value is one message of a conversation, rather than a conversation."""
+    """Returns whether a value is one message of a conversation, rather than a conversation."""
     return isinstance(value, Mapping) and shape_of(value) is None and has_message(value)
 
 

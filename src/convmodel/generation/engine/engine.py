@@ -57,7 +57,7 @@ class Engine:
     def __init__(
         self, hf_model: "PreTrainedModel", *, max_rows: int = MAX_ROWS, cache_bytes: int | None = None
     ) -> None:
-        """Makes an idle engine.
+        """Creates an idle engine.
 
         Args:
             hf_model: The model.

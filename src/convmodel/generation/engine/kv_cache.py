@@ -72,7 +72,7 @@ class KVCache(Cache):
     layers: list[_Layer]  # type: ignore[assignment]
 
     def __init__(self, layers: int, *, room: int = 0) -> None:
-        """Makes an empty cache of one row.
+        """Creates an empty cache of one row.
 
         Args:
             layers: How many layers the model has.
@@ -132,7 +132,7 @@ class KVCache(Cache):
 
     @classmethod
     def merge(cls, parts: "list[tuple[KVCache, list[int]]]") -> "KVCache":
-        """Makes a batch of rows of some caches, padded on the left to the longest; copies only if necessary."""
+        """Creates a batch of rows of some caches, padded on the left to the longest; copies only if necessary."""
         (first, rows), *others = parts
         if not others and rows == [*range(len(first.starts))] and 0 in first.starts:
             return first

@@ -25,7 +25,7 @@ _WARPERS: tuple[tuple[Any, type[LogitsProcessor]], ...] = (
     (0.0, hf.EtaLogitsWarper),
 )
 _SAMPLED = dict(zip(SAMPLING_OPTIONS, _WARPERS, strict=True))
-"""What changes the distribution that is sampled from, in transformers' order, with the value that has no effect."""
+"""Options that change the distribution to sample from, in transformers' order, with the value that has no effect."""
 
 OWN = frozenset({"presence_penalty", "frequency_penalty", "logit_bias", "no_repeat_context_ngram_size"})
 """Options that transformers' `generate` does not have."""
@@ -104,7 +104,7 @@ def with_defaults(hf_model: "PreTrainedModel", options: Mapping[str, Any]) -> di
 def make_processors(
     options: Mapping[str, Any], prompt: Sequence[int], stop_ids: Sequence[int], device: torch.device | str
 ) -> LogitsProcessorList:
-    """Makes the processors that change the logits before sampling, in the order of transformers' `generate`."""
+    """Creates the processors that change the logits before sampling, in the order of transformers' `generate`."""
     begin, stops = len(prompt), torch.tensor(list(stop_ids), device=device)
     processors: list[LogitsProcessor] = []
 
@@ -132,7 +132,7 @@ def make_processors(
 
 
 def own_processors(options: Mapping[str, Any], prompt: Sequence[int], stop_ids: Sequence[int]) -> list[LogitsProcessor]:
-    """Makes the processors that transformers' `generate` lacks, or has with another meaning.
+    """Creates the processors that transformers' `generate` lacks, or has with another meaning.
 
     Its `no_repeat_ngram_size` also forbids n-grams of the context, and so of the other speaker's turns; here that is
     `no_repeat_context_ngram_size`.

@@ -33,7 +33,7 @@ from convmodel.model import ConversationModel
 from convmodel.report.evaluation.model_evaluation import ModelEvaluation, Settings
 
 SELF_CHAT_TURNS = 12
-"""How many turns are added to a conversation's first one when a model chats with itself."""
+"""The number of turns that a self-chat adds to the first turn."""
 
 LOOPS: Ratio[bool] = Ratio(
     name="loops", label="self-chats that loop", topic=Topic.RESPONSES, better="lower", percent=True,
@@ -109,7 +109,7 @@ def _likelihood(
         depths=metrics_by_depth(turns),
         calibration=np.sum([conversation.calibration for conversation in statistics.conversations], axis=0),
         losses=np.array(
-            [[sum(turn.nats for turn in some), sum(turn.tokens for turn in some)] for some in turns], float
+            [[sum(turn.nats for turn in part), sum(turn.tokens for turn in part)] for part in turns], float
         ),
         speed={"read": statistics.summary.tokens / seconds},
     )

@@ -37,7 +37,7 @@ class Cell:
 
     @property
     def text(self) -> str:
-        """Both in one."""
+        """The value, followed by the interval in parentheses."""
         return f"{self.value} ({self.interval})" if self.interval else self.value
 
 

@@ -21,7 +21,7 @@ FORMS = {".html": report_page, ".md": report_markdown, ".json": _json}
 
 
 def write_evaluation_report(path: Path, report: EvaluationReport) -> None:
-    """Writes a report, whole or not at all, as its suffix says: `.html`, `.md` or `.json`.
+    """Writes a report, atomically, in the format of its suffix: `.html`, `.md` or `.json`.
 
     Raises:
         MissingExtraError: If it has pictures and matplotlib is not installed.

@@ -19,9 +19,9 @@ _SECTION = re.compile(re.escape(_BEGIN) + ".*?" + re.escape(_END) + "\n?", re.DO
 
 def report_markdown(report: EvaluationReport) -> str:
     """Writes a report as Markdown, without plots."""
-    own = report.models[: report.own]
+    models = report.models[: report.own]
     verdicts = [comparison.verdict() for comparison in report.comparisons]
-    parts = [f"# {_escape(title(own))}", *map(_escape, [*summaries(own), *verdicts])]
+    parts = [f"# {_escape(title(models))}", *map(_escape, [*summaries(models), *verdicts])]
     for section in sections(report.models, report.settings.seed):
         rows = [
             [definition.label, *(cell.text for cell in cells), definition.explanation]

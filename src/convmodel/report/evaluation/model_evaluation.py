@@ -19,7 +19,7 @@ from convmodel.layout.sequence import LossOn
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What is measured, and how; the same settings, data and weights give the same result.
+    """Settings of an evaluation; the same settings, data and weights give the same result.
 
     `max_length` and `loss_on` are by default those of training. A count of 0 skips its part.
     """
@@ -37,7 +37,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ModelEvaluation:
-    """What was measured of one model, or of a baseline.
+    """The evaluation of one model, or of a baseline.
 
     Exchanges lack contexts that do not fit, which `on_error` may leave out. Each has an entry in `copies`, which is
     empty without training data.

@@ -26,7 +26,7 @@ SHOWN_RESPONSES = 20
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """How a model, the second, differs from another in each metric that both have."""
+    """The difference of a second model from a first in each metric that both have."""
 
     first: str
     second: str
@@ -142,11 +142,11 @@ def nearest_context(evaluation: ModelEvaluation, training: Iterable[Conversation
 def compare_models(first: ModelEvaluation, second: ModelEvaluation, seed: int) -> list[Difference]:
     """Compares each metric that both have; metrics per token only if both models have the same vocabulary."""
     same_vocabulary = first.identity.get("tokenizer") == second.identity.get("tokenizer")
-    others = {metric.name: metric for metric in second.metrics}
+    second_metrics = {metric.name: metric for metric in second.metrics}
     return [
-        compare_metrics(metric, others[metric.name], seed)
+        compare_metrics(metric, second_metrics[metric.name], seed)
         for metric in first.metrics
-        if metric.name in others
+        if metric.name in second_metrics
         and metric.definition.better != "neither"
         and metric.definition.resampled
         and (same_vocabulary or not metric.definition.per_token)

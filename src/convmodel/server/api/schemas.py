@@ -110,7 +110,7 @@ class StreamOptions(Strict):
 
 
 class Generation(Strict):
-    """What all three APIs have: the model, how tokens are drawn, and whether to stream.
+    """The fields of all three APIs: the model, sampling options, and whether to stream.
 
     Attributes:
         model: The id of a model in `/v1/models`.

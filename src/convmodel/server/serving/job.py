@@ -32,7 +32,7 @@ Updates = list[Piece | Exception | None]
 
 @dataclass(eq=False)
 class Job:
-    """A request of the engine, the texts of its responses, and the queue to whoever waits for them."""
+    """A request of the engine, the texts of its responses, and the queue of the route that waits for them."""
 
     request: Request
     texts: list[ResponseText]
@@ -67,7 +67,7 @@ class Job:
         return after_first / (self.ended_at - self.first_at) if after_first > 0 else None
 
     def cancel(self) -> None:
-        """Ends the request, because nobody waits for it any more."""
+        """Ends the request, because no client waits for it any more."""
         self.request.cancelled = True
 
     async def next(self) -> Piece | None:
@@ -78,7 +78,7 @@ class Job:
         return update
 
     def deliver(self, updates: Updates) -> None:
-        """Passes updates to whoever waits; called on the event loop."""
+        """Passes updates to the waiting route; called on the event loop."""
         for update in updates:
             self._updates.put_nowait(update)
 
@@ -105,8 +105,8 @@ class Job:
     def _piece(self, index: int, chunk: Chunk) -> Piece:
         begin = self._sent[index]
         self._sent[index] = end = begin + len(chunk.token_ids)
-        others = tuple(self.request.rows[index].alternatives[begin:end]) if self.request.alternatives else ()
-        return Piece(index, chunk.text, chunk.token_ids, chunk.log_probabilities, others, chunk.finish_reason)
+        alternatives = tuple(self.request.rows[index].alternatives[begin:end]) if self.request.alternatives else ()
+        return Piece(index, chunk.text, chunk.token_ids, chunk.log_probabilities, alternatives, chunk.finish_reason)
 
 
 async def pieces_of(

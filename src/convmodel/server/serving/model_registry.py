@@ -81,7 +81,7 @@ class ModelRegistry:
     @property
     def models(self) -> list[ServedModel]:
         """All models, in the order in which they were named; raises an `ApiError` while they are being loaded."""
-        # A server that is asked to stop while it loads is `draining` without models.
+        # A server that is stopped while it loads is `draining` without models.
         if self.state in ("loading", "failed") or not self._models:
             raise unavailable("the model is being loaded: try again in a moment", "loading", 2)
         return [*self._models.values()]

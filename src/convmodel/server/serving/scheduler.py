@@ -25,7 +25,7 @@ _IDLE_SECONDS = 1.0  # how long the thread waits for new requests before it chec
 
 
 class _FifoLock:
-    """A lock that threads acquire in the order in which they asked for it.
+    """A lock that threads acquire in the order in which they requested it.
 
     Two models that compute at the same time on the same cores slow each other down more than tenfold.
     """
@@ -49,7 +49,7 @@ _COMPUTE_LOCK = _FifoLock()
 
 
 class Scheduler:
-    """Takes requests from the server's event loop and gives them to an engine in a thread of its own."""
+    """Takes requests from the server's event loop and gives them to an engine in a separate thread."""
 
     def __init__(self, engine: Engine, settings: ServerSettings, metrics: Metrics, name: str) -> None:
         self.engine = engine
@@ -68,14 +68,14 @@ class Scheduler:
 
     @property
     def waiting(self) -> int:
-        """How many requests wait for their prompts to be read."""
+        """How many requests wait for the end of their prefill."""
         with self._changed:
             waiting = sum(job.begun_at is None and not job.request.done for job in (*self._jobs, *self._new))
             return waiting + self._reserved
 
     @property
     def running(self) -> int:
-        """How many requests are being answered."""
+        """How many requests are being processed."""
         with self._changed:
             return sum(job.begun_at is not None and not job.request.done for job in self._jobs)
 
@@ -177,7 +177,7 @@ class Scheduler:
             message = f"the request waited in the queue for {settings.wait_seconds:g} s: try again later"
             request.error = unavailable(message, "waited", 5)
         elif job.begun_at is not None and now - job.begun_at > settings.run_seconds:
-            message = f"the response took more than {settings.run_seconds:g} s: ask for fewer tokens"
+            message = f"the response took more than {settings.run_seconds:g} s: request fewer tokens"
             request.error = ApiError(504, message, type="server_error", code="run_limit")
 
     def _record(self, job: Job) -> None:

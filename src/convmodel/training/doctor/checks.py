@@ -1,4 +1,4 @@
-"""What can be wrong with a run before it begins.
+"""Checks for problems of a run before it begins.
 
 Owns: the quick checks of model, tokenizer, windows and settings, each with its threshold. Does not know conversations,
 whose repeats `repeats.py` checks, nor how findings are shown.
@@ -166,7 +166,7 @@ def check_supervised(windows: Sequence[Window], summary: EncodingSummary) -> Che
         return Check("supervised", "fail", finding, "encode the windows again, or choose other turns (loss_on)")
     if summary.unsupervised:
         finding = f"{summary.unsupervised:,} of {summary.conversations:,} conversations have no supervised turn"
-        return Check("supervised", "warn", finding, "nothing is learned from them: remove them, or choose loss_on=all")
+        return Check("supervised", "warn", finding, "they are not trained on: remove them, or choose loss_on=all")
     return Check("supervised", "pass", f"{summary.tokens:,} supervised tokens; every conversation has some")
 
 

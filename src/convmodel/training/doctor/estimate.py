@@ -105,13 +105,13 @@ def check_memory(costs: Estimate, *, smaller: bool = False) -> Check:
 
 def available_bytes(hf_model: "PreTrainedModel") -> int | None:
     """Returns the free memory of the model's device plus that of the model's weights; None if unknown."""
-    own = sum(parameter.numel() * parameter.element_size() for parameter in hf_model.parameters())
+    weight_bytes = sum(parameter.numel() * parameter.element_size() for parameter in hf_model.parameters())
     if hf_model.device.type == "cuda":
-        return int(torch.cuda.mem_get_info(hf_model.device)[0]) + own
+        return int(torch.cuda.mem_get_info(hf_model.device)[0]) + weight_bytes
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-        return free + own
+        return free + weight_bytes
     except (OSError, StopIteration):
         pass
     try:  # the total, if the free part is unknown

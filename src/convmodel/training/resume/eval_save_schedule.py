@@ -54,7 +54,7 @@ class EvalSaveSchedule(TrainerCallback):
         self.keep = True
 
     def _agreed(self, args: Any, late: bool, received: int) -> tuple[bool, int]:
-        """Makes all processes decide alike: by the first one's clock, and by a signal to any of them."""
+        """Synchronizes the decision over all processes: the clock of the first one, and a signal to any of them."""
         if args.world_size == 1:
             return late, received
         both = torch.tensor([late and args.process_index == 0, received], device=args.device, dtype=torch.int64)
@@ -64,7 +64,7 @@ class EvalSaveSchedule(TrainerCallback):
 
     @contextmanager
     def handling_signals(self) -> Iterator[None]:
-        """Makes SIGTERM and the first Ctrl-C stop the run after the current step; a second one acts as before."""
+        """Makes SIGTERM and the first Ctrl-C stop the run after the current step; a second one has its usual effect."""
         if threading.current_thread() is not threading.main_thread():
             yield  # only the main thread may set signal handlers
             return

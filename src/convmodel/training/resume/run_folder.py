@@ -25,7 +25,7 @@ RUN = "run.json"
 
 
 def is_unfinished(folder: str | os.PathLike[str]) -> bool:
-    """Tells whether a folder holds a run that has begun and not finished."""
+    """Returns whether a folder holds a run that has begun and not finished."""
     return _read(Path(folder)).get("finished") is False
 
 

@@ -77,7 +77,7 @@ def computing_loss(hf_model: "PreTrainedModel", head: Head | None) -> Iterator[N
 
 @contextmanager
 def plain_forward(hf_model: "PreTrainedModel") -> Iterator[None]:
-    """Makes a model in training compute as outside of it: uncompiled, in the precision of its weights."""
+    """Uses the original forward of a model in training inside the block: uncompiled and without autocast."""
     with own_attributes(hf_model, "forward"), torch.compiler.set_stance("force_eager"):
         if _UNWRAPPED in vars(hf_model):
             hf_model.forward = vars(hf_model)[_UNWRAPPED]

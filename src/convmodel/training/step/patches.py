@@ -61,7 +61,7 @@ def dropout_of(model: nn.Module, rate: float) -> Iterator[None]:
 
 
 def _of_attention(path: str, name: str) -> bool:
-    """Tells whether a rate is for attention weights: `attn_dropout.p`, `attention_dropout`, `self_attn.dropout`."""
+    """Returns whether a rate is for attention weights: `attn_dropout.p`, `attention_dropout`, `self_attn.dropout`."""
     return "att" in name or (name in ("p", "dropout") and "att" in path.rpartition(".")[2])
 
 

@@ -32,7 +32,7 @@ def choose_precision(precision: str, device: torch.device) -> str:
 
 
 def computes_bf16(device: torch.device) -> bool:
-    """Tells whether a device has units for products in bfloat16; without them these are slower than in float32."""
+    """Returns whether a device has units for products in bfloat16; without them these are slower than in float32."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type != "cpu":
@@ -66,7 +66,7 @@ _MEMORY_VARIABLES = (
 
 
 def _keep_freed_memory(keep: bool) -> bool:
-    """Makes glibc keep large freed blocks, or return each to the kernel at once, its default; tells whether it could.
+    """Makes glibc keep large freed blocks, or return each to the kernel at once, its default; returns whether it could.
 
     A new block costs a page fault and a cleared page for every 4 KiB that is written, and training on a CPU frees and
     allocates gigabytes in every step.

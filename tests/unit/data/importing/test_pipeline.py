@@ -152,7 +152,7 @@ def test_conversations_without_me_are_left_out_and_counted(tmp_path: Path) -> No
 
     summary = import_conversations([path], tmp_path / "data", ImportOptions(segmenting=Segmenting(me="Bob")))
 
-    assert summary.dropped == {"Bob says nothing": 1}
+    assert summary.dropped == {"Bob has no turn": 1}
     assert summary.conversations == 11
 
 
@@ -304,7 +304,7 @@ def test_nobody_of_the_name_is_no_import(tmp_path: Path) -> None:
     path = tmp_path / "talks.jsonl"
     path.write_text('{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"}]}\n' * 2)
 
-    with pytest.raises(ConversationError, match=r"none of 2 conversations is left \(2 Nobody says nothing\)"):
+    with pytest.raises(ConversationError, match=r"none of 2 conversations is left \(2 Nobody has no turn\)"):
         import_conversations([path], tmp_path / "data", ImportOptions(segmenting=Segmenting(me="Nobody")))
 
 

@@ -190,4 +190,4 @@ def test_parts_without_me_are_counted() -> None:
     [conversation] = segment([talk], Segmenting(me="Bob"), dropped)
 
     assert conversation.turn_speakers == ("user", "assistant")
-    assert dropped == {"Bob says nothing": 1}
+    assert dropped == {"Bob has no turn": 1}

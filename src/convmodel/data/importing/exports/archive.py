@@ -60,7 +60,7 @@ class JsonExport:
     order: Callable[[str], Any] = str
 
     def matches(self, path: Path) -> bool:
-        """Tells whether a file, folder or zip is an export of this format."""
+        """Returns whether a file, folder or zip is an export of this format."""
         files = next(filter(None, (candidates(path, name) for name in self.names)), [])
         return any(self.is_export(outline(file)) for file in files)
 

@@ -55,7 +55,7 @@ class WrittenDate:
         return datetime(year if year > 99 else year + 2000, month, day, *self.clock)
 
     def fits(self, order: str) -> bool:
-        """Tells whether the numbers may be in this order: 31 February fits `dmy` as a wrong date, 12/31 does not."""
+        """Returns whether the numbers may be in this order: 31 February fits `dmy` as a wrong date, 12/31 does not."""
         day, month, _ = self._numbers(order)
         if not (1 <= month <= 12 and 1 <= day <= 31):
             return False
@@ -134,7 +134,7 @@ _TESTS: tuple[tuple[Callable[[Sequence[WrittenDate], str], float], str], ...] = 
     (_steps_back, "the order in which the fewest messages step back in time"),
     (_dots_before_day, "as dates with dots are"),
     (_span, "the order in which the messages lie closest together"),
-    (_unlikeliness, "a guess from the kind of clock, as no line tells day and month apart"),
+    (_unlikeliness, "a guess from the kind of clock, as every date is ambiguous"),
 )
 
 

@@ -56,7 +56,7 @@ _NOTICE = re.compile(
 
 
 def matches(path: Path) -> bool:
-    """Tells whether a file begins as LINE's export of a chat: with its title or a day, and entries below it."""
+    """Returns whether a file begins as LINE's export of a chat: with its title or a day, and entries below it."""
     lines = first_lines(path)
     has_start = bool(lines and (_TITLE.fullmatch(lines[0]) or _day(lines[0], 1)))
     return has_start and any(_ENTRY.fullmatch(line) for line in lines[:20])

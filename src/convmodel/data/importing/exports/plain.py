@@ -29,7 +29,7 @@ _SEPARATOR = re.compile(r"\s*(?:-{3,}|\*{3,}|={3,})\s*")
 
 
 def matches(path: Path) -> bool:
-    """Tells whether at least half of the first lines are `Name: text`, and two names begin more than one of them."""
+    """Returns whether at least half of the first lines are `Name: text`, and two names begin more than one of them."""
     lines = first_lines(path) if path.suffix.casefold() in SUFFIXES else []
     openings = [opening[0] for line in lines if (opening := _opening(line))]
     recurring = [name for name, count in Counter(openings).items() if count > 1]

@@ -38,7 +38,7 @@ _MARK = re.compile(r"<([^<>\s|][^<>\n|]*)(?:\|([^<>\n]*))?>")
 
 
 def matches(path: Path) -> bool:
-    """Tells whether this is the export of a Slack workspace: the zip, or its folder."""
+    """Returns whether this is the export of a Slack workspace: the zip, or its folder."""
     lists = candidates(path, rf"(.*/)?({'|'.join(map(re.escape, (USERS, *LISTS)))})")
     is_export = any(file != path for file in lists)
     return is_export and any({"ts", "type"} <= outline(file)[2] for file in candidates(path, _DAY))

@@ -45,7 +45,7 @@ _BROKEN = (BadZipFile, EOFError, NotImplementedError, RuntimeError, UnicodeDecod
 
 
 def matches(path: Path) -> bool:
-    """Tells whether a file begins as WhatsApp's export of a chat, or is a zip of one."""
+    """Returns whether a file begins as WhatsApp's export of a chat, or is a zip of one."""
     lines: list[str] = []
     with suppress(ConversationError, OSError), _chat_file(path) as file:
         lines = first_lines(file)
