@@ -27,8 +27,7 @@ class Runner:
 
     def __init__(self, hf_model: "PreTrainedModel") -> None:
         self._hf_model = hf_model
-        self.forward: Forward
-        self.refresh()
+        self.forward: Forward  # set by `refresh`: models that are only trained need not be supported
 
     def refresh(self) -> None:
         """Rebuilds the forward pass with the model's current weights, which may have been replaced."""

@@ -28,6 +28,7 @@ from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from convmodel.errors import ConfigError
 from convmodel.generation.engine import engine as engine_module
+from convmodel.generation.engine import runner as runner_module
 from convmodel.generation.engine.engine import Engine
 from convmodel.generation.engine.forward import HFForward, can_be_cached
 from convmodel.generation.engine.kv_cache import KVCache
@@ -886,3 +887,12 @@ def test_a_cache_that_is_being_kept_while_the_weights_change_is_dropped(
     again = ask(hf_model, PROMPTS[2])
     assert follow(engine, again) == [by_hf(hf_model, PROMPTS[2])]
     assert again.cached_tokens == 0
+
+
+def test_an_engine_that_never_generates_takes_any_model(gpt2: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as one whose config does not say how many layers it has; it can still be trained."""
+    monkeypatch.setattr(runner_module, "supports", lambda _: False)
+    monkeypatch.setattr(runner_module, "HFForward", lambda hf_model: hf_model.config.n_head_layers)
+    engine = Engine(gpt2)
+    with pytest.raises(AttributeError, match="n_head_layers"):
+        follow(engine, ask(gpt2, PROMPTS[0]))

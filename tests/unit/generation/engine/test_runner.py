@@ -31,7 +31,9 @@ class Recorder:
 @pytest.fixture
 def runner() -> Runner:
     config = GPT2Config(vocab_size=5, n_embd=4, n_layer=1, n_head=1, n_positions=16, bos_token_id=0, eos_token_id=0)
-    return Runner(GPT2LMHeadModel(config).eval())
+    runner = Runner(GPT2LMHeadModel(config).eval())
+    runner.refresh()
+    return runner
 
 
 def request_of(*, alternatives: int = 0, **options: Any) -> Request:
