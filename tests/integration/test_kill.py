@@ -31,6 +31,7 @@ def whole(place: Path, unigram_folder: Path) -> tuple[dict[str, Any], Command]:
     return command.finish(), command
 
 
+@pytest.mark.slow
 def test_killed_at_a_dozen_moments_equals_uninterrupted(
     place: Path, unigram_folder: Path, whole: tuple[dict[str, Any], Command]
 ) -> None:
