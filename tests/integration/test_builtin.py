@@ -55,6 +55,7 @@ def test_plain_transformers_loads_it(chitchat: ConversationModel) -> None:
     assert all(map(torch.equal, plain.parameters(), chitchat.hf_model.parameters()))
 
 
+@pytest.mark.slow
 def test_the_card_says_what_is_measured(chitchat: ConversationModel) -> None:
     card = (FOLDER / "README.md").read_text(encoding="utf-8")
     [row] = re.findall(r"^\| sample \| (\d+) \| ([\d,]+) \| ([\d.]+) \| ([\d.]+) \|$", card, re.MULTILINE)
