@@ -50,6 +50,8 @@ class Command:
 
     def start(self) -> Process:
         environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+        # With one store for all starts, restarted workers may read the addresses of the ones before (pytorch#135712).
+        environment["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
         return forking.start(self._line, cwd=self._data, env=environment, fresh=self._fresh)
 
     def finish(self) -> dict[str, Any]:
