@@ -31,6 +31,7 @@ ELSEWHERE = {
     "server/settings.py": ("integration/test_server_errors.py", "convmodel.server.settings"),
     # What the readers of chat exports share: read through each of them.
     "data/importing/exports/archive.py": ("unit/data/importing/test_pipeline.py", "zip"),
+    "data/importing/exports/branches.py": ("unit/data/importing/exports/test_chatgpt.py", "branch"),
     "data/importing/exports/dates.py": ("unit/data/importing/exports/test_whatsapp.py", "date"),
     "data/importing/exports/json_fields.py": ("unit/data/importing/exports/test_json_exports.py", "json"),
     "data/importing/exports/messages.py": ("unit/data/importing/exports/test_whatsapp.py", "Message"),

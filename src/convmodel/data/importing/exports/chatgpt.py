@@ -1,6 +1,6 @@
 """Conversations with an assistant, as ChatGPT and Claude export them: `conversations.json`.
 
-Owns: the syntax of both exports.
+Owns: the syntax of ChatGPT's export, and which conversations are whose. Claude's syntax is in `claude`.
 """
 
 import re
@@ -8,15 +8,15 @@ from collections.abc import Iterator
 from typing import Any
 
 from convmodel.data.importing.exports.archive import JsonExport, JsonFile, Outline
+from convmodel.data.importing.exports.branches import shown_branch, shown_first
+from convmodel.data.importing.exports.claude import claude_chat
 from convmodel.data.importing.exports.json_fields import (
     Entry,
     a_list,
     a_string,
     add_entries,
-    add_list,
     an_object,
     checked_text,
-    iso_time,
     name_or,
     unix_time,
 )
@@ -25,7 +25,6 @@ from convmodel.data.reading.problems import Problems
 from convmodel.errors import ConversationError
 
 _TEXT_TYPES = {"text", "multimodal_text"}
-_CLAUDE_SPEAKERS = {"human": "user", "assistant": "assistant"}
 # Sources that were shown: private-use characters around their numbers, or lenticular brackets in older exports.
 _CITATION = re.compile(
     "\ue200(?:file|nav)?(?:cite|list)\ue202[^\ue201]*\ue201|\u3010\\d+(?::\\d+)?\u2020[^\u3011]*\u3011"
@@ -48,9 +47,7 @@ def _chats(files: Iterator[JsonFile], problems: Problems) -> Iterator[Chat]:
             if isinstance(conversation, dict) and isinstance(conversation.get("mapping"), dict):
                 yield _chatgpt_chat(conversation, place, problems)
             elif isinstance(conversation, dict) and "chat_messages" in conversation:
-                chat = Chat(name_or(conversation, "name", place), parted=False)
-                add_list(chat, conversation, "chat_messages", place, problems, _claude_message)
-                yield chat
+                yield claude_chat(conversation, place, problems)
             else:
                 problems.add(f"{place}: neither a mapping nor chat_messages: export it again, or skip bad data")
 
@@ -66,26 +63,16 @@ matches, read = EXPORT.matches, EXPORT.read
 
 def _chatgpt_chat(conversation: dict[str, Any], place: str, problems: Problems) -> Chat:
     nodes: dict[str, Any] = conversation["mapping"]
-    shown = _shown(nodes, conversation.get("current_node"))
+    parents = {key: node.get("parent") if isinstance(node, dict) else None for key, node in nodes.items()}
+    shown = shown_branch(parents, conversation.get("current_node"))
     places = {key: f"{place}: message {number}" for number, key in enumerate(nodes, 1)}
-    order = dict.fromkeys([*shown, *nodes])
     # The root of a conversation has no message.
     without_message = {key for key, node in nodes.items() if isinstance(node, dict) and node.get("message") is None}
-    entries = [(places[key], nodes[key]) for key in order if key not in without_message]
+    entries = [(places[key], nodes[key]) for key in shown_first(shown, nodes) if key not in without_message]
     is_shown = {places[key] for key in shown}
     chat = Chat(name_or(conversation, "title", place), parted=False)
     add_entries(chat, entries, problems, lambda node, at: _chatgpt_message(node, at, at in is_shown))
     return chat
-
-
-def _shown(nodes: dict[str, Any], last: Any) -> list[str]:
-    """Returns the nodes of the branch that is shown, which ends at `last`, or at the last node of all."""
-    key = last if isinstance(last, str) and last in nodes else next(reversed(nodes), None)
-    branch: dict[str, None] = {}
-    while isinstance(key, str) and key in nodes and key not in branch:
-        branch[key] = None
-        key = nodes[key].get("parent") if isinstance(nodes[key], dict) else None
-    return list(reversed(branch))
 
 
 def _chatgpt_message(node: Entry, place: str, is_shown: bool) -> Message | str:
@@ -122,14 +109,3 @@ def _text(content: Entry) -> str:
         elif not isinstance(part, dict):
             texts.append(checked_text(part, "a part").strip())
     return _CITATION.sub("", "\n".join(filter(None, texts))).strip()
-
-
-def _claude_message(entry: Entry, place: str) -> Message | str:
-    sender = a_string(entry, "sender")
-    if sender not in _CLAUDE_SPEAKERS:
-        raise ConversationError(f"sender is {sender[:40]!r}, neither human nor assistant")
-    time = iso_time(entry.get("created_at"), "created_at")
-    text = a_string(entry, "text")
-    if not text:
-        return "media" if a_list(entry, "files") or a_list(entry, "attachments") else "empty message"
-    return Message(_CLAUDE_SPEAKERS[sender], text, time, place)
