@@ -5,9 +5,10 @@ not know what the files are.
 """
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
+
+from convmodel.files.checked_json import checked_text, read_checked
 
 MANIFEST = "manifest.json"
 
@@ -18,22 +19,22 @@ def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
     """Lists the files of a folder, with a few facts that readers need before they open the files."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in _FOR_PEOPLE)
     files = {path.relative_to(folder).as_posix(): _describe(path) for path in paths}
-    text = json.dumps({"format": 1, "facts": facts, "files": files}, indent=1)
-    (folder / MANIFEST).write_text(text, encoding="utf-8")
+    text = checked_text({"format": 1, "facts": facts, "files": files})
+    (folder / MANIFEST).write_bytes(text.encode())
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
-    """Returns the facts in the manifest; an empty dictionary if there is no readable manifest."""
-    facts: dict[str, Any] = _read(folder).get("facts", {})
+    """Returns the facts in the manifest; an empty dictionary if there is no intact manifest."""
+    facts: dict[str, Any] = (read_checked(folder / MANIFEST) or {}).get("facts", {})
     return facts
 
 
 def damage(folder: Path) -> str:
     """Describes what is wrong with a folder's files; returns an empty text if nothing is."""
-    files = _read(folder).get("files")
-    if not files:
+    manifest = read_checked(folder / MANIFEST)
+    if not manifest or not manifest.get("files"):
         return f"it has no readable {MANIFEST}"
-    for name, described in files.items():
+    for name, described in manifest["files"].items():
         path = folder / name
         if not path.is_file():
             return f"{name} is missing"
@@ -47,11 +48,3 @@ def damage(folder: Path) -> str:
 def _describe(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         return {"size": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-
-
-def _read(folder: Path) -> dict[str, Any]:
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return manifest if isinstance(manifest, dict) else {}

@@ -4,7 +4,6 @@ Owns: `run.json`, the names of checkpoints, which of them stay, and which one a 
 checkpoint holds, and imports nothing heavy, since the command line uses it too.
 """
 
-import json
 import logging
 import os
 import re
@@ -16,7 +15,9 @@ from typing import Any
 
 from convmodel.errors import ConfigError, SaveError
 from convmodel.files.atomic import lock, remove_folder, remove_leftovers, staged, staged_folder
+from convmodel.files.checked_json import checked_text, read_checked
 from convmodel.hf_model.fingerprint import differing_facts
+from convmodel.layout.config import FILE_NAME
 from convmodel.training.resume.manifest import MANIFEST, damage, read_facts, write_manifest
 
 logger = logging.getLogger(__name__)
@@ -25,8 +26,9 @@ RUN = "run.json"
 
 
 def is_unfinished(folder: str | os.PathLike[str]) -> bool:
-    """Returns whether a folder holds a run that has begun and not finished."""
-    return _read(Path(folder)).get("finished") is False
+    """Returns whether a folder holds a run that has begun and, as far as its files tell, not finished."""
+    facts = _read(Path(folder))
+    return facts is not None and not facts["finished"]
 
 
 class RunFolder:
@@ -37,6 +39,7 @@ class RunFolder:
         self._identity = identity
         self._limit = limit
         self._id = ""
+        self._earlier: set[Path] = set()  # checkpoints that were there when a new run began
         self._locked: int | None = None
 
     def find(self, resume: bool | None) -> Path | None:
@@ -48,26 +51,34 @@ class RunFolder:
         if resume is False:
             return None
         facts = _read(self._folder)
-        if facts.get("finished") is not False:
+        has_model = any(self._folder.glob("*.safetensors"))
+        if facts is None and has_model and (self._folder / RUN).exists():
+            raise ConfigError(
+                f"{self._folder / RUN} is damaged, and there is no intact checkpoint, so it is unknown which run wrote "
+                "the model there: give another output_dir (--output-dir), or resume=False (--no-resume) to replace it"
+            )
+        if facts is None or facts["finished"]:
             if resume:
                 raise ConfigError(f"{self._folder} holds no unfinished run: leave resume out to start one")
             return None
-        run = facts.get("run", "")
+        run = facts["run"]
+        if read_checked(self._folder / RUN) is None:
+            logger.warning("%s is damaged or missing: its run is known from the checkpoints", self._folder / RUN)
         newest = self._newest(run)
-        changed = differing_facts(facts.get("identity", {}), self._identity)
-        if changed and (resume or newest or any(self._folder.glob("*.safetensors"))):
-            raise ConfigError(
-                f"{self._folder} holds an unfinished run that differs ({'; '.join(changed)}): give the same options to "
-                "resume it, another output_dir (--output-dir), or resume=False (--no-resume) to start a new one; a "
-                "model that was trained after loading must be loaded again"
-            )
         # A checkpoint whose manifest cannot be read may belong to this run.
         damaged = [path for path in self._checkpoints() if _is_ours(path) and read_facts(path).get("run", run) == run]
         if newest is None and damaged:
             names = ", ".join(path.name for path in damaged)
             raise ConfigError(
                 f"all checkpoints of the run in {self._folder} are damaged ({names}): resume=False (--no-resume) "
-                "starts a new run and replaces them"
+                "starts a new run and replaces them; another output_dir (--output-dir) keeps them"
+            )
+        changed = differing_facts(facts["identity"], self._identity)
+        if changed and (resume or newest or has_model):
+            raise ConfigError(
+                f"{self._folder} holds an unfinished run that differs ({'; '.join(changed)}): give the same options to "
+                "resume it, another output_dir (--output-dir), or resume=False (--no-resume) to start a new one; a "
+                "model that was trained after loading must be loaded again"
             )
         return newest
 
@@ -80,10 +91,11 @@ class RunFolder:
             self._folder.mkdir(parents=True, exist_ok=True)
         self.lock()
         remove_leftovers(self._folder)
-        if checkpoint is not None:
+        if checkpoint is None:
+            self._id = secrets.token_hex(8)
+            self._earlier = {path for path in self._checkpoints() if _is_ours(path)}
+        else:
             self._id = read_facts(checkpoint)["run"]
-            return
-        self._id = secrets.token_hex(8)
         self._write(finished=False)
 
     def close(self) -> None:
@@ -116,11 +128,12 @@ class RunFolder:
         try:
             with staged_folder(place) as stage:
                 write(stage)
-                write_manifest(stage, {"run": self._id, "step": step, "keep": keep})
+                write_manifest(stage, {"run": self._id, "step": step, "keep": keep, "identity": self._identity})
         except SaveError as error:
             earlier = self._checkpoints(self._id)
             fix = f"; once that is fixed, the same options resume from {earlier[-1]}" if earlier else ""
             raise SaveError(f"{error}{fix}") from error
+        self._earlier.discard(place)
         self._remove_earlier()
         # Later ones are damaged, since the run resumed before them: they do not count against the limit.
         intact = [path for path in self._checkpoints(self._id) if _step(path) <= step]
@@ -131,14 +144,17 @@ class RunFolder:
         """Marks the run as finished, and removes the checkpoints that served only to resume from."""
         self._write(finished=True)
         self._remove_earlier()
-        for path in self._checkpoints(self._id):
-            if not read_facts(path)["keep"]:
+        for path in self._checkpoints():
+            facts = read_facts(path)
+            if not facts and _is_ours(path):
+                logger.warning("%s is damaged and no longer needed: remove it", path)
+            elif facts.get("run") == self._id and not facts["keep"]:
                 remove_folder(path)
 
     def _remove_earlier(self) -> None:
-        """Removes the checkpoints of earlier runs; a folder that is not convmodel's stays."""
+        """Removes the checkpoints of earlier runs; one that is not convmodel's, or that may be of this run, stays."""
         for old in self._checkpoints():
-            if _is_ours(old) and read_facts(old).get("run") != self._id:
+            if old in self._earlier or read_facts(old).get("run", self._id) != self._id:
                 logger.info("removing %s, which belongs to an earlier run", old)
                 remove_folder(old)
 
@@ -152,15 +168,13 @@ class RunFolder:
 
     def _checkpoints(self, run: str = "") -> list[Path]:
         """Lists the folders with names of checkpoints, by step; only those of one run if it is passed."""
-        paths = [path for path in self._folder.glob("checkpoint-*") if _NAME.fullmatch(path.name) and path.is_dir()]
-        if run:
-            paths = [path for path in paths if read_facts(path).get("run") == run]
-        return sorted(paths, key=_step)
+        paths = _checkpoints(self._folder)
+        return [path for path in paths if read_facts(path).get("run") == run] if run else paths
 
     def _write(self, *, finished: bool) -> None:
         facts = {"format": 1, "run": self._id, "finished": finished, "identity": self._identity}
         with staged(self._folder) as stage:
-            (stage / RUN).write_text(json.dumps(facts, indent=1), encoding="utf-8")
+            (stage / RUN).write_bytes(checked_text(facts).encode())
 
 
 _NAME = re.compile(r"checkpoint-(\d+)")
@@ -170,13 +184,22 @@ def _step(checkpoint: Path) -> int:
     return int(checkpoint.name.partition("-")[2])
 
 
+def _checkpoints(folder: Path) -> list[Path]:
+    """Lists the folders with names of checkpoints, by step."""
+    paths = [path for path in folder.glob("checkpoint-*") if _NAME.fullmatch(path.name) and path.is_dir()]
+    return sorted(paths, key=_step)
+
+
 def _is_ours(checkpoint: Path) -> bool:
-    return (checkpoint / MANIFEST).exists()  # transformers' `Trainer` writes no manifest
+    """Returns whether convmodel saved a checkpoint, even if its manifest is lost; `Trainer` writes neither file."""
+    return (checkpoint / MANIFEST).exists() or (checkpoint / FILE_NAME).exists()
 
 
-def _read(folder: Path) -> dict[str, Any]:
-    try:
-        facts = json.loads((folder / RUN).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return facts if isinstance(facts, dict) else {}
+def _read(folder: Path) -> dict[str, Any] | None:
+    """Returns the facts in `run.json`, or what checkpoints tell of them if it is damaged or lost; None without any."""
+    facts = read_checked(folder / RUN)
+    if facts is not None:
+        return facts
+    checkpoints = [path for path in reversed(_checkpoints(folder)) if _is_ours(path)]
+    known = next(filter(None, map(read_facts, checkpoints)), {"run": "", "identity": {}})
+    return known | {"finished": False} if checkpoints else None

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from convmodel.errors import ConfigError, SaveError
+from convmodel.training.resume.manifest import read_facts, write_manifest
 from convmodel.training.resume.run_folder import RunFolder, is_unfinished
 
 SAME = {"learning_rate": 0.001, "seed": 1}
@@ -75,9 +76,7 @@ def damage_by(kind: str, folder: Path) -> str:
         (folder / "model.safetensors").unlink()
         return "model.safetensors is missing"
     if kind == "other":
-        facts = json.loads((folder / "manifest.json").read_text())
-        facts["facts"]["run"] = "0"
-        (folder / "manifest.json").write_text(json.dumps(facts))
+        write_manifest(folder, read_facts(folder) | {"run": "0"})
         return "it belongs to another run"
     (folder / "manifest.json").unlink()
     return "it has no readable manifest.json"
@@ -92,6 +91,99 @@ def test_what_is_damaged_is_named_and_passed_over(tmp_path: Path, kind: str, cap
 
     assert caplog.messages == [f"skipping {tmp_path}/checkpoint-10, which cannot be used: {wrong}"]
     assert (tmp_path / "checkpoint-10").exists()
+
+
+def damaged_versions(good: bytes) -> list[bytes | None]:
+    """Returns a file with one bit of each byte flipped, cut, emptied, of another JSON type, and removed."""
+    flipped = [good[:place] + bytes([byte ^ 1 << place % 8]) + good[place + 1 :] for place, byte in enumerate(good)]
+    return [*flipped, *(good[:length] for length in range(0, len(good), 7)), b"[]", b"3", b"{}", b"\xff", None]
+
+
+def put(path: Path, content: bytes | None) -> None:
+    path.unlink() if content is None else path.write_bytes(content)
+
+
+def test_any_damage_to_a_manifest_is_named_and_nothing_is_removed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    begun(tmp_path, 5, 10)
+    manifest = tmp_path / "checkpoint-10" / "manifest.json"
+    good = manifest.read_bytes()
+
+    for bad in damaged_versions(good):
+        put(manifest, bad)
+        caplog.clear()
+        assert RunFolder(tmp_path, SAME).find(None) == tmp_path / "checkpoint-5", bad
+        assert caplog.messages == [
+            f"skipping {tmp_path}/checkpoint-10, which cannot be used: it has no readable manifest.json"
+        ]
+
+    again = RunFolder(tmp_path, SAME)
+    again.begin(again.find(None))
+    again.add(6, write, keep=False)
+    assert names(tmp_path) == ["checkpoint-10", "checkpoint-5", "checkpoint-6", "run.json"]
+
+
+@pytest.mark.parametrize("resume", [None, True])
+def test_any_damage_to_the_note_of_a_run_loses_none_of_its_checkpoints(
+    tmp_path: Path, resume: bool | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    begun(tmp_path, 5, 10)
+    note = tmp_path / "run.json"
+    good = note.read_bytes()
+
+    for bad in damaged_versions(good):
+        put(note, bad)
+        caplog.clear()
+        assert is_unfinished(tmp_path)
+        assert RunFolder(tmp_path, SAME).find(resume) == tmp_path / "checkpoint-10", bad
+        assert caplog.messages == [f"{note} is damaged or missing: its run is known from the checkpoints"]
+
+    with pytest.raises(ConfigError, match="differs"):
+        RunFolder(tmp_path, SAME | {"seed": 2}).find(resume)
+    again = RunFolder(tmp_path, SAME)
+    again.begin(again.find(resume))
+    again.add(15, write, keep=False)
+    assert names(tmp_path) == ["checkpoint-10", "checkpoint-15", "checkpoint-5", "run.json"]
+    assert note.read_bytes() == good
+
+
+def test_a_checkpoint_that_lost_its_manifest_does_not_stop_the_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    begun(tmp_path, 5, 10, 20)
+    for step in (10, 20):
+        (tmp_path / f"checkpoint-{step}" / "manifest.json").unlink()
+        (tmp_path / f"checkpoint-{step}" / "convmodel_config.json").write_text("{}")
+    again = RunFolder(tmp_path, SAME)
+    again.begin(again.find(None))
+
+    again.add(10, write, keep=True)
+    again.finish()
+
+    assert names(tmp_path) == ["checkpoint-10", "checkpoint-20", "run.json"]
+    assert caplog.messages[-1] == f"{tmp_path}/checkpoint-20 is damaged and no longer needed: remove it"
+
+
+def test_where_everything_is_damaged_nothing_is_removed(tmp_path: Path) -> None:
+    begun(tmp_path, 5)
+    (tmp_path / "run.json").write_bytes(b"{")
+    (tmp_path / "checkpoint-5" / "manifest.json").write_bytes(b"{")
+
+    assert is_unfinished(tmp_path)
+    for resume in (None, True):
+        with pytest.raises(ConfigError, match=r"damaged \(checkpoint-5\): resume=False .* another output_dir"):
+            RunFolder(tmp_path, SAME).find(resume)
+
+
+def test_a_model_of_an_unknown_run_is_not_replaced_unasked(tmp_path: Path) -> None:
+    begun(tmp_path)
+    write(tmp_path)
+    (tmp_path / "run.json").write_bytes(b"{")
+
+    with pytest.raises(ConfigError, match=r"run\.json is damaged, .* give another output_dir"):
+        RunFolder(tmp_path, SAME).find(None)
+    assert RunFolder(tmp_path, SAME).find(False) is None
 
 
 def test_damaged_checkpoints_do_not_push_out_good_ones(tmp_path: Path) -> None:
