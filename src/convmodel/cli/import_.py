@@ -161,6 +161,7 @@ def _print(summary: "ImportSummary") -> None:
     rows = [(f"{name} (files or rows)", f"{count:,}") for name, count in summary.formats.most_common()]
     rows.append(("messages and rows read", f"{summary.entries:,}"))
     rows += [(f"  dropped: {reason}", f"{count:,}") for reason, count in summary.dropped_entries.most_common()]
+    rows += [(f"  left out of messages: {kind}", f"{count:,}") for kind, count in summary.dropped_parts.most_common()]
     if summary.problems:
         rows.append(("  dropped: could not be read", f"{summary.problems:,}"))
     rows.append(("conversations", f"{summary.conversations:,}"))

@@ -64,6 +64,7 @@ class ImportSummary:
         formats: Files (or folders that are one export) by format or shape.
         entries: Messages of chat exports, and rows of other data.
         dropped_entries: Entries that were left out, by reason.
+        dropped_parts: Parts that were left out of messages, by kind.
         problems: Entries that could not be read and were left out.
         speakers: Messages in chat exports by speaker.
         conversations: Conversations before cleaning.
@@ -76,6 +77,7 @@ class ImportSummary:
     formats: Counter[str] = field(default_factory=Counter)
     entries: int = 0
     dropped_entries: Counter[str] = field(default_factory=Counter)
+    dropped_parts: Counter[str] = field(default_factory=Counter)
     problems: int = 0
     first_problems: list[str] = field(default_factory=list)
     speakers: Counter[str] = field(default_factory=Counter)
@@ -161,6 +163,7 @@ def _read(
             summary.entries += sum(chat.entries for chat in new_chats)
             for chat in new_chats:
                 summary.dropped_entries += chat.dropped
+                summary.dropped_parts.update(part for message in chat.messages for part in message.without)
                 summary.notes += [note for note in chat.notes if note not in summary.notes]
             chats += new_chats
     summary.entries += problems.count

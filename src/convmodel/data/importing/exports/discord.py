@@ -9,6 +9,7 @@ from itertools import groupby
 
 from convmodel.data.importing.exports.archive import JsonExport, JsonFile, Outline
 from convmodel.data.importing.exports.json_fields import (
+    QUOTE,
     Entry,
     Speakers,
     a_list,
@@ -18,6 +19,7 @@ from convmodel.data.importing.exports.json_fields import (
     iso_time,
     name_or,
     sort_by_time,
+    unquoted,
 )
 from convmodel.data.importing.exports.messages import Chat, Message
 from convmodel.data.reading.problems import Problems
@@ -72,15 +74,22 @@ def _message(entry: Entry, place: str, speakers: Speakers, seen: set[str]) -> Me
     name = a_string(author, "nickname") or a_string(author, "name")
     if not name:
         raise ConversationError("the author has no name")
-    text = _text(entry)
+    text, without = unquoted(_text(entry))
     seen.add(number)
     if kind not in _SPOKEN:
         return "system message"
-    if author.get("isBot") is True:
+    if author.get("isBot") is True or entry.get("interaction"):
         return "bot message"
+    if _is_forwarded(entry):
+        return "forwarded message"
     if not text:
-        return "media" if any(entry.get(key) for key in _MEDIA) else "empty message"
-    return Message(speakers.name(a_string(author, "id"), name), text, time, place)
+        return "media" if any(entry.get(key) for key in _MEDIA) else QUOTE if without else "empty message"
+    return Message(speakers.name(a_string(author, "id"), name), text, time, place, without)
+
+
+def _is_forwarded(entry: Entry) -> bool:
+    reference = entry.get("reference")
+    return bool(entry.get("forwardedMessage")) or (isinstance(reference, dict) and reference.get("type") == "Forward")
 
 
 def _text(entry: Entry) -> str:

@@ -3,6 +3,7 @@
 Owns: the checks of fields, and the reports of malformed entries. Knows no format.
 """
 
+import re
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
@@ -20,12 +21,16 @@ EntryReader: TypeAlias = Callable[[Entry, str], Message | str]
 YEARS = range(1990, 2100)
 """Plausible years of messages; other times are errors."""
 
+QUOTE = "quote"
+"""The name of a part of a message that is somebody else's words."""
+
 DELETED = "Deleted account"
 """The speaker where the export has neither a name nor an id."""
 
 FIX = "fix or remove it, or skip bad data"
 
 _EPOCH = datetime(1970, 1, 1)
+_QUOTED = re.compile(r"^(?:>>> [\s\S]*|> .*\n?)", re.MULTILINE)
 
 
 def add_entries(chat: Chat, entries: Iterable[tuple[str, Any]], problems: Problems, read_entry: EntryReader) -> None:
@@ -117,6 +122,18 @@ def checked_text(value: Any, what: str) -> str:
     except UnicodeEncodeError as error:
         raise ConversationError(f"{what} contains half a surrogate pair, which cannot be encoded") from error
     return value
+
+
+def unquoted(text: str) -> tuple[str, tuple[str, ...]]:
+    r"""Returns a text without the lines that quote somebody else (`> `), and what was left out: `QUOTE`, or nothing.
+
+    Example:
+        >>> unquoted("> At six?\nYes")
+        ('Yes', ('quote',))
+    """
+    if ">" not in text or not _QUOTED.search(text):
+        return text, ()
+    return _QUOTED.sub("", text).strip(), (QUOTE,)
 
 
 def name_or(entry: Any, key: str, default: str) -> str:

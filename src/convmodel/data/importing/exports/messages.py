@@ -13,13 +13,15 @@ class Message:
     """One message of a chat; its text is never empty, and without the marks of the export.
 
     The time has no zone: it is UTC if the export has a zone, otherwise as written, and None if it has no times. The
-    place is `file:line` or `file: message 12`.
+    place is `file:line` or `file: message 12`. `without` names the kinds of parts that were left out of the text, such
+    as a quote.
     """
 
     speaker: str
     text: str
     time: datetime | None
     place: str
+    without: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)

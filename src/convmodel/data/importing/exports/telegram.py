@@ -10,6 +10,7 @@ from typing import Any
 from convmodel.data.importing.exports.archive import JsonExport, JsonFile, Outline
 from convmodel.data.importing.exports.json_fields import (
     DELETED,
+    QUOTE,
     Entry,
     Speakers,
     a_string,
@@ -43,6 +44,10 @@ _MEDIA = (
     "giveaway_results",
     "paid_stars_amount",
 )
+
+# Telegram writes null where it does not know whose words they were.
+_FORWARDED = ("forwarded_from", "forwarded_from_id", "saved_from")
+_BY_BOT = ("via_bot", "inline_bot_buttons")
 
 
 def _is_export(keys: Outline) -> bool:
@@ -99,19 +104,33 @@ def _message(entry: Entry, place: str, speakers: Speakers) -> Message | str:
         raise ConversationError("there is no type")
     if kind != "message":
         return "system message"
-    text = _text(entry)
+    text, without = _text(entry)
+    if any(key in entry for key in _FORWARDED):
+        return "forwarded message"
+    if any(entry.get(key) for key in _BY_BOT):
+        return "bot message"
     if not text:
-        return "media" if any(entry.get(key) for key in _MEDIA) else "empty message"
+        return "media" if any(entry.get(key) for key in _MEDIA) else QUOTE if without else "empty message"
     sender = entry.get("from_id")
     key = str(sender) if isinstance(sender, int) else a_string(entry, "from_id")  # older exports write a number
-    return Message(speakers.name(key, a_string(entry, "from") or key or DELETED), text, time, place)
+    name = a_string(entry, "from") or key or DELETED
+    return Message(speakers.name(key, name), text, time, place, without)
 
 
-def _text(entry: Entry) -> str:
-    """Returns the text of a message, a string, or a list of strings and marked parts such as links."""
+def _text(entry: Entry) -> tuple[str, tuple[str, ...]]:
+    """Returns the text of a message, a string, or a list of strings and marked parts such as links.
+
+    Quotes are not a part of it; the second value tells whether there were any.
+    """
     value = entry.get("text")
     if not isinstance(value, list):
-        return a_string(entry, "text")
-    parts = (part.get("text") if isinstance(part, dict) else part for part in value)
+        return a_string(entry, "text"), ()
+    own = [part for part in value if not _is_quote(part)]
+    parts = (part.get("text") if isinstance(part, dict) else part for part in own)
     # White space between a link and what follows is a part of the text.
-    return "".join(checked_text(part, "text") for part in parts).strip()
+    text = "".join(checked_text(part, "text") for part in parts).strip()
+    return text, (QUOTE,) if len(own) < len(value) else ()
+
+
+def _is_quote(part: Any) -> bool:
+    return isinstance(part, dict) and part.get("type") in ("blockquote", "expandable_blockquote")

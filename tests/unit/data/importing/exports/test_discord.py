@@ -68,6 +68,42 @@ def test_a_damaged_file_of_a_folder_is_a_problem(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"content": "", "forwardedMessage": {"content": "The bridge is closed."}}, "forwarded message"),
+        ({"content": "The bridge is closed.", "reference": {"type": "Forward"}}, "forwarded message"),
+        ({"content": "> At six?\n> Or seven?"}, "quote"),
+        ({"content": ">>> At six?\nOr seven?"}, "quote"),
+        ({"interaction": {"name": "poem"}}, "bot message"),
+        ({"type": "GuildMemberJoin", "content": "Joined the server."}, "system message"),
+        ({"type": "ThreadCreated", "content": "Started a thread."}, "system message"),
+        ({"type": "46", "content": "poll"}, "system message"),
+    ],
+)
+def test_what_the_author_did_not_write_is_left_out_by_kind(tmp_path: Path, change: dict[str, Any], reason: str) -> None:
+    file = write(tmp_path / "a.json", {**GOOD, **change}, {**GOOD, "id": "2"})
+
+    [chat] = read(file, Problems())
+
+    assert [message.text for message in chat.messages] == ["Hi"]
+    assert chat.dropped == {reason: 1}
+
+
+def test_a_reply_and_a_quote_in_it(tmp_path: Path) -> None:
+    reply = {**GOOD, "type": "Reply", "reference": {"messageId": "1", "type": "Default"}}
+    file = write(
+        tmp_path / "a.json",
+        {**reply, "content": "> At six?\nYes\n> And where?\nHere, 5 > 3\n>_<"},
+    )
+
+    [chat] = read(file, Problems())
+
+    assert [(message.text, message.without) for message in chat.messages] == [
+        ("Yes\nHere, 5 > 3\n>_<", ("quote",)),
+    ]
+
+
+@pytest.mark.parametrize(
     ("change", "wrong"),
     [
         ({"timestamp": None}, "there is no timestamp"),

@@ -34,13 +34,12 @@ def test_one_chat() -> None:
         ("Mira Holm", "Is the boat back?"),
         ("Olek", "Yes, see https://harbour.example/7 \N{SPEEDBOAT}"),
         ("Olek", "The new mast"),
-        ("Mira Holm", "Storm tonight"),
         ("user33", "Who are you two?"),
         ("Deleted account", "Nobody"),
     ]
     assert chat.messages[0].time == datetime(2024, 5, 1, 10, 1)  # UTC, although the local date says 12:01
     assert chat.messages[0].place == f"{file}: message 2"
-    assert chat.dropped == {"system message": 1, "media": 2, "empty message": 1}
+    assert chat.dropped == {"system message": 1, "media": 2, "forwarded message": 1, "empty message": 1}
     assert chat.entries == 10
     assert chat.notes == []
 
@@ -73,6 +72,35 @@ def test_a_folder_and_a_zip_are_read_like_their_file(tmp_path: Path) -> None:
         assert matches(path)
         [chat] = read(path, Problems())
         assert chat.entries == 10
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"forwarded_from": "Town News"}, "forwarded message"),
+        ({"forwarded_from": None}, "forwarded message"),  # of a deleted account
+        ({"forwarded_from": "Ann", "forwarded_from_id": "user1"}, "forwarded message"),
+        ({"saved_from": "Carla"}, "forwarded message"),
+        ({"forwarded_from": "Town News", "photo": "a.jpg", "text": ""}, "forwarded message"),
+        ({"via_bot": "@poems"}, "bot message"),
+        ({"inline_bot_buttons": [[{"type": "url", "text": "Open"}]]}, "bot message"),
+        ({"text": [{"type": "blockquote", "text": "At six?"}]}, "quote"),
+        ({"text": [{"type": "blockquote", "text": "At six?"}], "photo": "a.jpg"}, "media"),
+    ],
+)
+def test_words_of_others_are_left_out_by_kind(tmp_path: Path, change: dict[str, Any], reason: str) -> None:
+    chat = read_messages(tmp_path, {**GOOD, **change}, GOOD)
+
+    assert [message.text for message in chat.messages] == ["Hi"]
+    assert chat.dropped == {reason: 1}
+
+
+def test_a_quote_is_no_part_of_the_message(tmp_path: Path) -> None:
+    quoting = ["", {"type": "blockquote", "text": "At six?"}, "\nYes, ", {"type": "bold", "text": "six"}]
+
+    chat = read_messages(tmp_path, {**GOOD, "text": quoting, "reply_to_message_id": 1}, GOOD)
+
+    assert [(message.text, message.without) for message in chat.messages] == [("Yes, six", ("quote",)), ("Hi", ())]
 
 
 @pytest.mark.parametrize(
