@@ -28,7 +28,7 @@ FORMATS = {
         ("whatsapp", "the text or zip of `Export chat`, of iOS or Android", whatsapp),
         ("telegram", "`result.json` of Telegram Desktop, of one chat or the whole account", telegram),
         ("discord", "JSON of DiscordChatExporter, a file or a folder", discord),
-        ("slack", "the export's folder or zip", slack),
+        ("slack", "the export's folder or zip, or one channel of it", slack),
         (
             "messenger",
             "a conversation's folder of Facebook's or Instagram's download, or one `message_1.json`",

@@ -1,6 +1,6 @@
 """Channels, groups and direct messages of a Slack workspace, as it exports them to a zip of JSON files.
 
-Owns: the layout of that export and the syntax of its messages.
+Owns: the layout of that export, which may be a single channel of it, and the syntax of its messages.
 """
 
 import html
@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path, PurePosixPath
 from typing import Any
+from zipfile import is_zipfile
 
 from convmodel.data.importing.exports.archive import candidates, json_files, json_values, outline
 from convmodel.data.importing.exports.json_fields import (
     FIX,
+    QUOTE,
     Entry,
     Speakers,
     a_list,
@@ -22,6 +24,7 @@ from convmodel.data.importing.exports.json_fields import (
     placed,
     sort_by_time,
     unix_time,
+    unquoted,
 )
 from convmodel.data.importing.exports.messages import Chat, Message
 from convmodel.data.reading.problems import Problems
@@ -31,17 +34,26 @@ USERS = "users.json"
 LISTS = ("channels.json", "groups.json", "mpims.json", "dms.json")
 """The files that list the chats."""
 
-_DAY = r"(.*/)?[^/]+/\d{4}-\d\d-\d\d\.json"
+SLACKBOT = "USLACKBOT"
+"""The id of Slack's own bot, in every workspace."""
+
+WITHOUT_NAMES = "speakers are called by their ids, since there is no users.json: give the folder above, if it has one"
+
+_DAY = re.compile(r"(.*/)?\d{4}-\d\d-\d\d\.json")
+_SENDERS = {"user", "bot_id"}
 _SPOKEN = {"", "me_message", "thread_broadcast", "reply_broadcast", "file_share"}
+# Older exports, of the days when a file was a message of its own.
+_UPLOAD = re.compile(r"@\S.* (uploaded|shared) (a|an|the) (file|image|snippet|post|email)\b.*")
 _OTHER_KINDS = {"bot_message": "bot message", "slackbot_response": "bot message", "tombstone": "deleted message"}
 _MARK = re.compile(r"<([^<>\s|][^<>\n|]*)(?:\|([^<>\n]*))?>")
 
 
 def matches(path: Path) -> bool:
-    """Returns whether this is the export of a Slack workspace: the zip, or its folder."""
-    lists = candidates(path, rf"(.*/)?({'|'.join(map(re.escape, (USERS, *LISTS)))})")
-    is_export = any(file != path for file in lists)
-    return is_export and any({"ts", "type"} <= outline(file)[2] for file in candidates(path, _DAY))
+    """Returns whether this is the export of a Slack workspace (the zip, or its folder), or one channel or day of it."""
+    if path.is_file() and not is_zipfile(path) and not _DAY.fullmatch(path.name):
+        return False
+    keys = [outline(file)[2] for file in candidates(path, _DAY.pattern)]
+    return any({"ts", "type"} <= names and _SENDERS & names for names in keys)
 
 
 def read(path: Path, problems: Problems) -> Iterator[Chat]:
@@ -51,7 +63,7 @@ def read(path: Path, problems: Problems) -> Iterator[Chat]:
         ConversationError: If it is not an export, or something in it is malformed and problems are errors.
     """
     files = json_files(path)
-    days = [(name, file) for name, file in files if file != path and re.fullmatch(_DAY, name)]
+    days = [(name, file) for name, file in files if _DAY.fullmatch(name)]
     if not days:
         raise ConversationError(f"{path}: no messages of a Slack workspace: give the zip or the folder of its export")
     workspace = _Workspace(path, files, problems)
@@ -62,7 +74,12 @@ def read(path: Path, problems: Problems) -> Iterator[Chat]:
                 entries += placed(file, value)
             else:
                 problems.add(f"{file}: {type(value).__name__} instead of a list of messages: {FIX}")
-        yield from _chats(workspace.chat_name(folder.name), entries, workspace, problems)
+        # The folder of a single channel has no folder inside.
+        name = folder.name or (path.resolve() if path.is_dir() else path.resolve().parent).name
+        for chat in _chats(workspace.chat_name(name), entries, workspace, problems):
+            if not workspace.people:
+                chat.notes.append(WITHOUT_NAMES)
+            yield chat
 
 
 class _Workspace:
@@ -87,7 +104,7 @@ class _Workspace:
 
     def _add_person(self, number: str, entry: Entry) -> None:
         self.people[number] = _person(entry) or number
-        if entry.get("is_bot") is True or number == "USLACKBOT":
+        if entry.get("is_bot") is True or number == SLACKBOT:
             self.bots.add(number)
 
     def _add_chat(self, number: str, entry: Entry) -> None:
@@ -148,7 +165,7 @@ def _chats(name: str, entries: list[tuple[str, Any]], workspace: _Workspace, pro
     for place, entry in entries:
         thread = _thread(entry) if isinstance(entry, dict) else ""
         threads.setdefault(thread if thread in parents else "", []).append((place, entry))
-    seen: set[str] = set()
+    seen: set[tuple[str, ...]] = set()
     for thread, thread_entries in threads.items():
         chat = Chat(f"{name}, thread {thread}" if thread else name, parted=not thread)
         add_entries(chat, thread_entries, problems, lambda entry, place: _message(entry, place, workspace, seen))
@@ -162,24 +179,29 @@ def _thread(entry: Entry) -> str:
     return thread if isinstance(thread, str) else ""
 
 
-def _message(entry: Entry, place: str, workspace: _Workspace, seen: set[str]) -> Message | str:
+def _message(entry: Entry, place: str, workspace: _Workspace, seen: set[tuple[str, ...]]) -> Message | str:
     number = a_string(entry, "ts")
     time = unix_time(number or None, "ts")
     kind, subtype = a_string(entry, "type"), a_string(entry, "subtype")
     is_spoken = kind in ("", "message") and subtype in _SPOKEN
     user = a_string(entry, "user")
-    text = workspace.text(entry)
-    is_media = bool(a_list(entry, "files") or a_list(entry, "attachments") or subtype == "file_share")
+    text, without = unquoted(workspace.text(entry))
+    files, attachments = a_list(entry, "files"), a_list(entry, "attachments")
     # Only a program has a bot's number and no entry among the people.
-    is_bot = user in workspace.bots or (a_string(entry, "bot_id") and user not in workspace.people)
+    is_bot = user in (*workspace.bots, SLACKBOT) or (a_string(entry, "bot_id") and user not in workspace.people)
     speaker = "" if is_bot or not is_spoken else workspace.speaker(entry)
-    if number in seen:  # a reply that is also sent to the channel may occur twice
+    if (number, user, text) in seen:  # a reply that is also sent to the channel may occur twice
         return "repeated message"
-    seen.add(number)
+    seen.add((number, user, text))
     if not is_spoken:
         return _OTHER_KINDS.get(subtype, "system message")
     if is_bot:
         return "bot message"
+    if subtype == "file_share" and _UPLOAD.fullmatch(text):
+        return "media"
     if not text:
-        return "media" if is_media else "empty message"
-    return Message(speaker, text, time, place)
+        if any(isinstance(part, dict) and part.get("is_share") for part in attachments):
+            return "forwarded message"
+        is_media = files or attachments or subtype == "file_share"
+        return "media" if is_media else QUOTE if without else "empty message"
+    return Message(speaker, text, time, place, without)

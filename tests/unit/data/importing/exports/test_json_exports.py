@@ -30,11 +30,12 @@ EXPORTS: list[tuple[str, ModuleType]] = [
     ("messenger", messenger),
     ("messenger/message_1.json", messenger),
     ("slack", slack),
+    ("slack/general", slack),
+    ("slack/general/2023-11-14.json", slack),
     ("telegram_account.json", telegram),
     ("telegram_chat.json", telegram),
 ]
 SINGLE = [(name, reader) for name, reader in EXPORTS if name.endswith(".json")]
-SINGLE.append(("slack/general/2023-11-14.json", slack))
 
 MESSAGES = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
 OTHERS: list[Any] = [
@@ -104,7 +105,7 @@ def test_a_zip_of_an_unknown_version_is_an_error_of_ours(tmp_path: Path) -> None
         list(telegram.read(path, Problems()))
 
 
-@pytest.mark.parametrize(("name", "reader"), SINGLE[:-1], ids=[name for name, _ in SINGLE[:-1]])
+@pytest.mark.parametrize(("name", "reader"), SINGLE, ids=[name for name, _ in SINGLE])
 def test_an_export_without_its_end_is_known(tmp_path: Path, name: str, reader: ModuleType) -> None:
     path = FIXTURES / name
     value = json.loads(path.read_text(encoding="utf-8"))

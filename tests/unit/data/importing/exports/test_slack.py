@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from convmodel.data.importing.exports.slack import matches, read
+from convmodel.data.importing.exports.slack import WITHOUT_NAMES, matches, read
 from convmodel.data.reading.problems import Problems
 from convmodel.errors import ConversationError
 
@@ -126,9 +126,68 @@ def test_malformed_messages_are_problems(tmp_path: Path, change: dict[str, Any],
     assert problems.messages[0].startswith(f"{day}: message 1: {wrong}")
 
 
-def test_one_file_of_the_export_is_not_enough() -> None:
-    day = EXPORT / "general" / "2023-11-14.json"
+def test_one_channel_is_read_with_ids_for_names(tmp_path: Path) -> None:
+    folder = tmp_path / "general"
+    folder.mkdir()
+    joined = {**GOOD, "subtype": "channel_join", "text": "<@U1> has joined the channel", "ts": "1714550400.0"}
+    (folder / "2024-05-01.json").write_text(
+        json.dumps([
+            joined,
+            {**GOOD, "text": "did the <https://x.example|post> come &amp; when", "ts": "1714550401.0"},
+            {**GOOD, "user": "U2", "text": "it did <@U1>", "ts": "1714550402.0"},
+        ])
+    )  # fmt: skip
+    (folder / "2024-05-02.json").write_text(
+        json.dumps([
+            {"type": "message", "subtype": "bot_message", "text": "Stand-up", "bot_id": "B1", "ts": "1714637000.0"},
+            {**GOOD, "user": "USLACKBOT", "text": "Reminder", "ts": "1714637001.0"},
+        ])
+    )  # fmt: skip
 
-    assert not matches(day)
+    for path, entries in ((folder, 5), (folder / "2024-05-01.json", 3)):
+        assert matches(path)
+        [chat] = read(path, Problems())
+        assert (chat.name, chat.entries, chat.notes) == ("#general", entries, [WITHOUT_NAMES])
+        assert [(message.speaker, message.text) for message in chat.messages] == [
+            ("U1", "did the post come & when"),
+            ("U2", "it did @U1"),
+        ]
+    assert chat.dropped == {"system message": 1}
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"subtype": "file_share", "text": "<@U1> uploaded a file: <https://x.example|map.png>"}, "media"),
+        ({"subtype": "file_share", "text": "", "files": [{}]}, "media"),
+        ({"text": "", "attachments": [{"is_share": True, "text": "The bridge is closed"}]}, "forwarded message"),
+        ({"text": "&gt; At six?"}, "quote"),
+        ({"subtype": "huddle_thread", "text": "A huddle started"}, "system message"),
+        ({"subtype": "channel_topic", "text": "<@U1> set the channel topic: boats"}, "system message"),
+        ({"subtype": "reminder_add", "text": "<@U1> set up a reminder"}, "system message"),
+    ],
+)
+def test_what_nobody_wrote_is_left_out_by_kind(tmp_path: Path, change: dict[str, Any], reason: str) -> None:
+    write(tmp_path, {**GOOD, **change, "ts": "1699999999.0"}, GOOD)
+
+    [chat] = read(tmp_path, Problems())
+
+    assert [message.text for message in chat.messages] == ["Hi"]
+    assert chat.dropped == {reason: 1}
+
+
+def test_a_comment_on_a_file_is_a_message(tmp_path: Path) -> None:
+    write(tmp_path, {**GOOD, "subtype": "file_share", "text": "here is the map", "files": [{}]})
+
+    [chat] = read(tmp_path, Problems())
+
+    assert [message.text for message in chat.messages] == ["here is the map"]
+
+
+def test_a_file_that_is_no_day_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "general.json"
+    path.write_text("[]")
+
+    assert not matches(path)
     with pytest.raises(ConversationError, match="give the zip or the folder"):
-        list(read(day, Problems()))
+        list(read(path, Problems()))
