@@ -4,9 +4,15 @@ Owns: the syntax of `message_1.json`, and the repair of its texts.
 """
 
 import re
-from collections.abc import Iterator
-from itertools import groupby
+from collections import Counter
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from difflib import SequenceMatcher
+from functools import partial
+from itertools import groupby, takewhile
 from pathlib import PurePosixPath
+from typing import Any
 
 from convmodel.data.importing.exports.archive import ANY_NAME, JsonExport, JsonFile, Outline
 from convmodel.data.importing.exports.json_fields import (
@@ -33,11 +39,24 @@ _REACTION = re.compile(r"(Reacted \S+ to your message|Liked a message)\.?")
 _REACTED = re.compile(r"(liked|reacted \S+ to) (a|your) message\.?")
 _ATTACHED = re.compile(r"sent (an attachment|(a|\d+) (photo|video|link|sticker|GIF|voice message|live location)s?)\.")
 _NOTICE = re.compile(
-    r"((joined|started|ended|left) (the|a) ((video|audio) )?(chat|call)|called (?!me\b).*|missed (a|your) .*"
+    r"((joined|started|ended|left) (the|an?) ((video|audio) )?(chat|call)|called (?!me\b).*|missed (a|your) .*"
     r"|(created|left|named|(added|removed) .* (to|from)) the group.*|changed the (group photo|theme.*)"
-    r"|set (the|your|his own|her own) .*(nickname|reaction|emoji) .*|(pinned|unpinned) a message"
-    r"|turned (on|off) (vanish mode|disappearing messages).*)\."
+    r"|set (the|your|his own|her own) .*(nickname|reaction|emoji) .*|(pinned|unpinned|unsent) a message"
+    r"|(created a|voted .* in the|(changed|removed) (a|their) vote .* in the) poll.*"
+    r"|turned (on|off) (vanish mode|disappearing messages).*)\.?"
 )
+# Korean and Japanese add a title to the name.
+_AFTER_NAME = re.compile(r"(?: |님|さん|[\u2019']s )")
+_LINK = re.compile(r"https?://|www\.", re.IGNORECASE)
+
+# Both versions of an edited message are in the export, and the later one ends so.
+_EDITED = re.compile(
+    r"(.*\S)\s*[(\uff08](?:edited|bearbeitet|editad[oa]|modifié|modificato|bewerkt|redigera[dt]|redigert|redigeret"
+    r"|muokattu|edytowano|upraveno|изменено|отредактировано|düzenlendi|diedit|đã chỉnh sửa|수정됨|編集済み|已编辑"
+    r"|已編輯)[)\uff09]",
+    re.DOTALL,
+)
+_EDITABLE = timedelta(minutes=15)
 
 
 def _is_export(keys: Outline) -> bool:
@@ -52,10 +71,60 @@ def _chats(files: Iterator[JsonFile], problems: Problems) -> Iterator[Chat]:
         value = parts[0].value
         name = name_or(value, "title", "") or name_or(value, "threadName", "")
         chat = Chat(_repaired(name) or parts[0].path.name)
+        read_entry = partial(_message, recurring=_recurring(parts))
         for part in parts:
-            add_list(chat, part.value, "messages", str(part.path), problems, _message)
+            add_list(chat, part.value, "messages", str(part.path), problems, read_entry)
         sort_by_time(chat)
+        _join_versions(chat)
         yield chat
+
+
+def _recurring(parts: list[JsonFile]) -> set[str]:
+    """Returns the texts that accompany more than one photo, sticker and so on: sentences of the program."""
+    entries = [entry for part in parts for entry in _entries(part.value)]
+    texts = Counter(_raw_text(entry) for entry in entries if _has_media(entry))
+    return {text for text, count in texts.items() if count > 1}
+
+
+def _entries(value: Any) -> list[Entry]:
+    messages = value.get("messages") if isinstance(value, dict) else None
+    return [entry for entry in messages if isinstance(entry, dict)] if isinstance(messages, list) else []
+
+
+def _raw_text(entry: Entry) -> str:
+    return name_or(entry, "text" if "senderName" in entry else "content", "")
+
+
+def _has_media(entry: Entry) -> bool:
+    return any(entry.get(key) for key in _MEDIA)
+
+
+def _join_versions(chat: Chat) -> None:
+    """Replaces every message that was edited by its last version, and counts the earlier ones."""
+    kept: list[Message] = []
+    for message in chat.messages:
+        match = _EDITED.fullmatch(message.text) if message.text.endswith((")", "\uff09")) else None
+        edited = replace(message, text=match[1]) if match else message
+        earlier = _earlier(kept, edited) if match else None
+        if earlier is None:
+            kept.append(edited)
+        else:
+            kept[earlier] = replace(kept[earlier], text=edited.text)
+            chat.dropped["earlier version of an edited message"] += 1
+    chat.messages = kept
+
+
+def _earlier(messages: Sequence[Message], edited: Message) -> int | None:
+    """Returns the position of the version before an edit: what its sender wrote that is most like it."""
+    recent = takewhile(lambda index: _since(messages[index], edited) <= _EDITABLE, range(len(messages) - 1, -1, -1))
+    own = [index for index in recent if messages[index].speaker == edited.speaker]
+    return max(own, key=lambda index: SequenceMatcher(None, messages[index].text, edited.text).ratio(), default=None)
+
+
+def _since(earlier: Message, later: Message) -> timedelta:
+    assert earlier.time is not None
+    assert later.time is not None
+    return later.time - earlier.time
 
 
 def _order(name: str) -> tuple[str, int]:
@@ -74,7 +143,7 @@ EXPORT = JsonExport(
 matches, read = EXPORT.matches, EXPORT.read
 
 
-def _message(entry: Entry, place: str) -> Message | str:
+def _message(entry: Entry, place: str, recurring: Container[str]) -> Message | str:
     if "senderName" in entry:  # the newer form, whose text is valid
         sender, text = a_string(entry, "senderName"), a_string(entry, "text")
         time = unix_time(entry.get("timestamp"), "timestamp", _MILLISECOND)
@@ -83,29 +152,42 @@ def _message(entry: Entry, place: str) -> Message | str:
         sender = _repaired(checked_text(entry.get("sender_name"), "sender_name")).strip()
         text = _repaired(checked_text(entry.get("content", ""), "content")).strip()
         time = unix_time(entry.get("timestamp_ms"), "timestamp_ms", _MILLISECOND)
-    return _left_out(entry, sender, text) or Message(sender or DELETED, text, time, place)
+    is_program = _has_media(entry) and (_raw_text(entry) in recurring or _is_only_shared(entry, text))
+    return _left_out(entry, sender, "" if is_program else text) or Message(sender or DELETED, text, time, place)
+
+
+def _is_only_shared(entry: Entry, text: str) -> bool:
+    """Returns whether the text beside a share is the program's ("Ann sent an attachment."), in any language.
+
+    A link that somebody wrote is in the text too.
+    """
+    return bool(entry.get("share")) and not _LINK.search(text)
 
 
 def _left_out(entry: Entry, sender: str, text: str) -> str | None:
     """Returns why an entry is left out; None if it is a message."""
-    notice = _notice(sender, text)
+    notices = [text.removeprefix(f"{name} ") for name in (sender, sender.partition(" ")[0], "You") if name]
+    notices = [notice for notice in notices if notice != text]
     if entry.get("is_unsent") is True or entry.get("isUnsent") is True:
         return "deleted message"
-    if entry.get("type") in _SYSTEM_TYPES or "call_duration" in entry or _NOTICE.fullmatch(notice):
+    if entry.get("type") in _SYSTEM_TYPES or "call_duration" in entry or any(map(_NOTICE.fullmatch, notices)):
         return "system message"
-    if _REACTION.fullmatch(text) or _REACTED.fullmatch(notice):
+    if _REACTION.fullmatch(text) or any(map(_REACTED.fullmatch, notices)):
         return "reaction"
-    if not text or _ATTACHED.fullmatch(notice):
-        return "media" if notice or any(entry.get(key) for key in _MEDIA) else "empty message"
-    return None
+    if not text or any(map(_ATTACHED.fullmatch, notices)):
+        return "media" if notices or _has_media(entry) else "empty message"
+    return "system message" if _is_about(sender, text) else None
 
 
-def _notice(sender: str, text: str) -> str:
-    """Returns what follows the sender's name or "You" at the start of a text: a notice, if the program wrote it."""
-    for name in (sender, "You"):
-        if name and text.startswith(f"{name} "):
-            return text[len(name) + 1 :]
-    return ""
+def _is_about(sender: str, text: str) -> bool:
+    """Returns whether a text begins with its sender's name, as notices of the program do in every language.
+
+    People do not write so of themselves; where the name is a single word, which may mean something, only a statement
+    that ends with a full stop is a notice.
+    """
+    if not sender or not text.startswith(sender) or not _AFTER_NAME.match(text, len(sender)):
+        return False
+    return " " in sender or text.endswith((".", "。"))
 
 
 def _repaired(text: str) -> str:

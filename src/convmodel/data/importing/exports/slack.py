@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path, PurePosixPath
 from typing import Any
-from zipfile import is_zipfile
 
 from convmodel.data.importing.exports.archive import candidates, json_files, json_values, outline
 from convmodel.data.importing.exports.json_fields import (
@@ -50,9 +49,7 @@ _MARK = re.compile(r"<([^<>\s|][^<>\n|]*)(?:\|([^<>\n]*))?>")
 
 def matches(path: Path) -> bool:
     """Returns whether this is the export of a Slack workspace (the zip, or its folder), or one channel or day of it."""
-    if path.is_file() and not is_zipfile(path) and not _DAY.fullmatch(path.name):
-        return False
-    keys = [outline(file)[2] for file in candidates(path, _DAY.pattern)]
+    keys = [outline(file)[2] for file in candidates(path, _DAY.pattern) if _DAY.fullmatch(file.name)]
     return any({"ts", "type"} <= names and _SENDERS & names for names in keys)
 
 

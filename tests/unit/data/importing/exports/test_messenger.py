@@ -50,7 +50,7 @@ def test_a_whole_export_of_instagram() -> None:
     assert matches(FIXTURES / "instagram")
     [chat] = read(FIXTURES / "instagram", Problems())
 
-    assert [message.text for message in chat.messages] == ["Look", "Na gut … schön"]
+    assert [message.text for message in chat.messages] == ["Look: https://x.example", "Na gut … schön"]
     assert chat.dropped == {"reaction": 1}
 
 
@@ -90,6 +90,14 @@ def test_more_than_nine_files_keep_their_order(tmp_path: Path) -> None:
         ("Ann named the group Rowers.", "system message"),
         ("Ann set the nickname for Tom to Oar.", "system message"),
         ("Ann changed the theme to Sea.", "system message"),
+        ("Ann created a poll: Where to?", "system message"),
+        ('Ann voted for "Lake" in the poll: Where to?', "system message"),
+        ("Ann started a video chat", "system message"),
+        ("Ann hat die Gruppe verlassen.", "system message"),
+        ("Annさんがグループを退出しました。", "system message"),
+        ("Ann님이 그룹을 나갔습니다.", "system message"),
+        ("Ann will you come?", None),
+        ("Anna is here.", None),
         ("I liked a message", None),
         ("You called me back.", None),
         ("Tom joined the video chat.", None),
@@ -104,6 +112,76 @@ def test_what_the_program_writes_is_left_out(tmp_path: Path, content: str, reaso
 
     assert list(chat.dropped) == [reason] * (reason is not None)
     assert [message.text for message in chat.messages] == [content] * (reason is None)
+
+
+def test_a_notice_begins_with_the_whole_name_in_every_language(tmp_path: Path) -> None:
+    texts = ["Will Lee hat den Anruf verpasst", "Will Lee a quitté le groupe", "Will you come?", "Will sent a photo."]
+    file = write(tmp_path / "message_1.json", *({**GOOD, "sender_name": "Will Lee", "content": text} for text in texts))
+
+    [chat] = read(file, Problems())
+
+    assert [message.text for message in chat.messages] == ["Will you come?"]
+    assert chat.dropped == {"system message": 2, "media": 1}
+
+
+def test_the_text_beside_a_share_is_a_persons_if_it_has_the_link(tmp_path: Path) -> None:
+    share = {"share": {"link": "https://x.example/1", "share_text": "A long post"}}
+    texts = ["Du hast einen Anhang gesendet.", "A long post", "see https://x.example/1", "try www.x.example", "Look"]
+    file = write(tmp_path / "message_1.json", *({**GOOD, **share, "content": text} for text in texts))
+
+    [chat] = read(file, Problems())
+
+    assert [message.text for message in chat.messages] == ["see https://x.example/1", "try www.x.example"]
+    assert chat.dropped == {"media": 3}
+
+
+def test_a_sentence_beside_several_photos_is_the_programs(tmp_path: Path) -> None:
+    photo = {**GOOD, "photos": [{"uri": "a.jpg"}]}
+    texts = ["Has enviado una foto.", "the new mast", "Has enviado una foto."]
+    file = write(tmp_path / "message_1.json", *({**photo, "content": text} for text in texts))
+
+    [chat] = read(file, Problems())
+
+    assert [message.text for message in chat.messages] == ["the new mast"]
+    assert chat.dropped == {"media": 2}
+
+
+@pytest.mark.parametrize("call", [{"call_duration": 0}, {"call_duration": 61}, {"type": "Call"}])
+def test_a_call_is_known_by_its_fields(tmp_path: Path, call: dict[str, Any]) -> None:
+    file = write(tmp_path / "message_1.json", {**GOOD, **call, "content": "L'appel vidéo est terminé"}, GOOD)
+
+    [chat] = read(file, Problems())
+
+    assert chat.dropped == {"system message": 1}
+
+
+def test_of_an_edited_message_the_last_version_is_read(tmp_path: Path) -> None:
+    def at(minute: int, name: str, text: str) -> dict[str, Any]:
+        return {"sender_name": name, "timestamp_ms": GOOD["timestamp_ms"] + minute * 60_000, "content": text}
+
+    file = write(
+        tmp_path / "message_1.json",
+        at(30, "Ann", "one more (edited)"),  # of nothing within the time for edits
+        at(5, "Ann", "(edited)"),
+        at(4, "Ann", "platform nine (edited)"),
+        at(3, "Bob", "thanks"),
+        at(3, "Ann", "platform eight (edited)"),
+        at(2, "Ann", "see you"),
+        at(1, "Ann", "platform six"),
+        at(0, "Bob", "which platform"),
+    )
+
+    [chat] = read(file, Problems())
+
+    assert [(message.speaker, message.text) for message in chat.messages] == [
+        ("Bob", "which platform"),
+        ("Ann", "platform nine"),
+        ("Ann", "see you"),
+        ("Bob", "thanks"),
+        ("Ann", "(edited)"),
+        ("Ann", "one more"),
+    ]
+    assert chat.dropped == {"earlier version of an edited message": 2}
 
 
 @settings(max_examples=30)
