@@ -3,8 +3,10 @@
 Owns: the syntax of ChatGPT's export, and which conversations are whose. Claude's syntax is in `claude`.
 """
 
+import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from convmodel.data.importing.exports.archive import JsonExport, JsonFile, Outline
@@ -25,10 +27,13 @@ from convmodel.data.reading.problems import Problems
 from convmodel.errors import ConversationError
 
 _TEXT_TYPES = {"text", "multimodal_text"}
-# Sources that were shown: private-use characters around their numbers, or lenticular brackets in older exports.
-_CITATION = re.compile(
-    "\ue200(?:file|nav)?(?:cite|list)\ue202[^\ue201]*\ue201|\u3010\\d+(?::\\d+)?\u2020[^\u3011]*\u3011"
-)
+_HIDDEN = ("is_visually_hidden_from_conversation", "is_user_system_message")
+# Marks for what the page shows in another way (sources, pictures, names, links): a kind and fields between
+# private-use characters. Older exports have their sources in lenticular brackets.
+_MARK = re.compile("([ \\t]*)\ue200([^\ue200-\ue202\\s]*)(?:\ue202([^\ue200\ue201]*))?\ue201")
+_SOURCE = re.compile("\u3010\\d+(?::\\d+)?\u2020[^\u3011]*\u3011")
+_CUT_OFF = re.compile("[ \\t]*\ue200\\S*")
+_PRIVATE = re.compile("[\ue200-\ue20f]")
 
 
 def _is_export(keys: Outline) -> bool:
@@ -90,10 +95,11 @@ def _chatgpt_message(node: Entry, place: str, is_shown: bool) -> Message | str:
     text = _text(content) if kind in _TEXT_TYPES else ""
     if not is_shown:
         return "other branch"
-    if role not in ("user", "assistant") or metadata.get("is_visually_hidden_from_conversation") is True:
+    is_hidden = any(metadata.get(key) is True for key in _HIDDEN) or entry.get("weight") == 0
+    if role not in ("user", "assistant") or is_hidden:
         return "system message"
-    # Messages to one of the assistant's tools are not shown to the user.
-    if kind not in _TEXT_TYPES or entry.get("recipient") not in (None, "all"):
+    # Neither messages to one of the assistant's tools nor its thoughts are shown to the user.
+    if kind not in _TEXT_TYPES or entry.get("recipient") not in (None, "all") or entry.get("channel") == "analysis":
         return "other content"
     if not text:
         is_media = any(isinstance(part, dict) for part in a_list(content, "parts"))
@@ -108,4 +114,24 @@ def _text(content: Entry) -> str:
             texts.append(a_string(part, "text"))  # of speech
         elif not isinstance(part, dict):
             texts.append(checked_text(part, "a part").strip())
-    return _CITATION.sub("", "\n".join(filter(None, texts))).strip()
+    return _without_marks("\n".join(filter(None, texts)))
+
+
+def _without_marks(text: str) -> str:
+    """Returns a text with what its marks show, where that is text."""
+    if _PRIVATE.search(text):
+        text = _PRIVATE.sub("", _CUT_OFF.sub("", _MARK.sub(_shown, text)))
+    return _SOURCE.sub("", text).strip()
+
+
+def _shown(mark: re.Match[str]) -> str:
+    """Returns the text that a mark shows: the label of a link, the name of a person or place."""
+    space, kind, fields = mark[1], mark[2], (mark[3] or "").split("\ue202")
+    if kind == "url":
+        return space + fields[0]
+    if kind == "entity":
+        with suppress(ValueError, RecursionError):
+            entity = json.loads(mark[3] or "")
+            if isinstance(entity, list) and len(entity) > 1 and isinstance(entity[1], str):
+                return space + entity[1]
+    return ""

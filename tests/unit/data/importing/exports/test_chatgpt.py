@@ -89,6 +89,59 @@ def test_a_message_may_have_no_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('By \ue200entity\ue202["people","Ada Example",0]\ue201, late.', "By Ada Example, late."),
+        ('By \ue200entity\ue202["people"\ue201, late.', "By, late."),
+        ("See \ue200url\ue202the report\ue202https://x.example\ue201.", "See the report."),
+        ("See it.\ue200cite\ue202turn0search3\ue202turn0search8\ue201 Then", "See it. Then"),
+        ("See it \ue200filecite\ue202turn1file2\ue202L3-L9\ue201.", "See it."),
+        ("\ue203A block.\ue204 \ue200navlist\ue202More\ue202turn0news1\ue201", "A block."),
+        ('One\n\ue200image_group\ue202{"query":["a b"],"n":1}\ue201\nTwo', "One\n\nTwo"),
+        ("One\ue200i\ue202turn0image0\ue201\ue200video\ue202turn0\ue201 \ue200forecast\ue201", "One"),
+        ("It is late.\ue200cite\ue202turn0se", "It is late."),  # the answer was stopped
+        ("A \ue205 b", "A  b"),
+        ("Three\u30104:0\u2020tides.pdf\u3011.", "Three."),
+        ("\uf8ff stays", "\uf8ff stays"),
+    ],
+)
+def test_marks_become_what_the_page_shows(tmp_path: Path, text: str, expected: str) -> None:
+    [chat] = read(write(tmp_path, {"a": node(text)}), Problems())
+
+    assert [message.text for message in chat.messages] == [expected]
+
+
+def test_a_message_of_marks_alone_is_left_out(tmp_path: Path) -> None:
+    [chat] = read(write(tmp_path, {"a": node("\ue200image_group\ue202{}\ue201")}), Problems())
+
+    assert (chat.messages, chat.dropped) == ([], {"empty message": 1})
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"weight": 0.0}, "system message"),
+        ({"metadata": {"is_visually_hidden_from_conversation": True}}, "system message"),
+        ({"metadata": {"is_user_system_message": True}}, "system message"),
+        ({"author": {"role": "tool"}}, "system message"),
+        ({"content": {"content_type": "user_editable_context", "user_profile": "I row"}}, "other content"),
+        ({"content": {"content_type": "thoughts", "thoughts": []}}, "other content"),
+        ({"content": {"content_type": "reasoning_recap", "content": "Thought for 9s"}}, "other content"),
+        ({"content": {"content_type": "code", "text": "search()"}}, "other content"),
+        ({"recipient": "canmore.create_textdoc"}, "other content"),
+        ({"channel": "analysis"}, "other content"),
+    ],
+)
+def test_what_the_page_does_not_show_is_left_out(tmp_path: Path, fields: dict[str, Any], reason: str) -> None:
+    file = write(tmp_path, {"a": node("Hidden", **fields), "b": node("Hi", "a", channel="final", weight=1.0)}, "b")
+
+    [chat] = read(file, Problems())
+
+    assert [message.text for message in chat.messages] == ["Hi"]
+    assert chat.dropped == {reason: 1}
+
+
+@pytest.mark.parametrize(
     ("bad", "wrong"),
     [
         (5, "int instead of an object"),
