@@ -73,12 +73,22 @@ def print_json(result: Mapping[str, Any]) -> None:
 
 
 def print_table(
-    columns: Sequence[str], rows: Sequence[Sequence[str | Text]], *, to: Console | None = None, text: bool = False
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str | Text]],
+    *,
+    to: Console | None = None,
+    text: bool = False,
+    left: Sequence[str] = (),
 ) -> None:
-    """Prints a table of results: numbers aligned to the right, or, with `text`, wrapped text."""
+    """Prints a table of results: numbers aligned to the right, or, with `text`, wrapped text.
+
+    The columns called as in `left` are aligned to the left, as the first column is.
+    """
     table = Table(box=None, pad_edge=False, header_style="bold", leading=int(text))
     for index, name in enumerate(columns):
-        table.add_column(Text(name), justify="right" if index and not text else "left", overflow="fold")
+        table.add_column(
+            Text(name), justify="right" if index and not text and name not in left else "left", overflow="fold"
+        )
     for row in rows:
         table.add_row(*(Text.assemble(cell) for cell in row))
     (to or Console(quiet=RANK > 0)).print(table)

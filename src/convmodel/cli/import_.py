@@ -20,11 +20,12 @@ from convmodel.data.reading.shapes import AUTO, SHAPES
 from convmodel.errors import ConfigError, SaveError
 
 if TYPE_CHECKING:
-    from convmodel.data.importing.pipeline import ImportSummary
+    from convmodel.data.importing.summary import ImportSummary
 
 _cleaning = partial(Option, rich_help_panel="Cleaning")
 _splitting = partial(Option, rich_help_panel="Splitting")
 _RULES = CleaningRules()
+_SPEAKERS = 20  # rows of the table of speakers
 
 
 def command(
@@ -170,5 +171,13 @@ def _print(summary: "ImportSummary") -> None:
     rows += [(name, f"{count:,}") for name, count in summary.written.items()]
     rows.append(("turns written", f"{summary.turns:,}"))
     print_table(("", "count"), rows)
+    speakers = summary.speaker_turns.most_common(_SPEAKERS)
+    print_table(
+        ("speaker", "turns", "first words"),
+        [(name, f"{turns:,}", summary.first_words[name]) for name, turns in speakers],
+        left=("first words",),
+    )
+    if more := len(summary.speaker_turns) - len(speakers):
+        print_message(f"- {more:,} more speakers have fewer turns")
     for note in (*summary.notes, *(f"dropped: {message}" for message in summary.first_problems)):
         print_message(f"- {note}")

@@ -1,15 +1,13 @@
 """Importing: from exports and data of any shape to clean, split conversations in files that training reads.
 
-Owns: the order of the steps, and the summary of an import: all input is either written or counted.
+Owns: the order of the steps: all input is either written or counted.
 """
 
 import itertools
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 from convmodel.conversation import Conversation
 from convmodel.data.importing.cleaning import Cleaner, CleaningRules
@@ -18,7 +16,18 @@ from convmodel.data.importing.exports.formats import FORMATS, Format, recognised
 from convmodel.data.importing.exports.messages import Chat
 from convmodel.data.importing.exports.text_lines import first_bytes
 from convmodel.data.importing.segmenting import Segmenting, choose_gap, rename, segment, show_gap, silent, speakers_of
-from convmodel.data.importing.splitting import PARTS, SHARES, Shares, Split, SplitBy, require_no_leakage, split
+from convmodel.data.importing.speakers import SpeakerTable
+from convmodel.data.importing.splitting import (
+    PARTS,
+    SHARES,
+    Shares,
+    Split,
+    SplitBy,
+    require_no_leakage,
+    split,
+    too_small,
+)
+from convmodel.data.importing.summary import ImportSummary
 from convmodel.data.reading.decoding import STDIN
 from convmodel.data.reading.problems import SHOWN, OnError, Problems
 from convmodel.data.reading.reader import ConversationReader
@@ -56,44 +65,6 @@ class ImportOptions:
             raise ConfigError(f"there is no format {self.format}; there are {AUTO}, {', '.join((*FORMATS, *SHAPES))}")
 
 
-@dataclass(slots=True)
-class ImportSummary:
-    """Counts of what was read, what was left out and why, and what was written.
-
-    Attributes:
-        formats: Files (or folders that are one export) by format or shape.
-        entries: Messages of chat exports, and rows of other data.
-        dropped_entries: Entries that were left out, by reason.
-        dropped_parts: Parts that were left out of messages, by kind.
-        problems: Entries that could not be read and were left out.
-        speakers: Messages in chat exports by speaker.
-        conversations: Conversations before cleaning.
-        masked: Masked pieces of personal data, by kind.
-        written: Conversations by file.
-        turns: Turns in all files.
-        notes: Notes for the user, such as the gap and the split that were chosen.
-    """
-
-    formats: Counter[str] = field(default_factory=Counter)
-    entries: int = 0
-    dropped_entries: Counter[str] = field(default_factory=Counter)
-    dropped_parts: Counter[str] = field(default_factory=Counter)
-    problems: int = 0
-    first_problems: list[str] = field(default_factory=list)
-    speakers: Counter[str] = field(default_factory=Counter)
-    conversations: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)
-    masked: Counter[str] = field(default_factory=Counter)
-    written: dict[str, int] = field(default_factory=dict)
-    turns: int = 0
-    notes: list[str] = field(default_factory=list)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the summary for JSON."""
-        values = {item.name: getattr(self, item.name) for item in fields(self)}
-        return {name: dict(value) if isinstance(value, Counter) else value for name, value in values.items()}
-
-
 def import_conversations(
     sources: Sequence[str | Path],
     output: str | Path,
@@ -119,9 +90,12 @@ def import_conversations(
     chats, others = _read(sources, options, problems, summary)
     how = _segmenting(options, chats, summary)
     summary.speakers = speakers_of(chats)
+    table = SpeakerTable()
+    for chat in chats:
+        table.add((message.speaker, message.text) for message in chat.messages)
     cleaner = Cleaner(options.cleaning, people=summary.speakers)
     segments = segment(chats, how, summary.dropped) if chats else ()
-    conversations = itertools.chain(segments, _with_me(others, how, summary))
+    conversations = itertools.chain(segments, _with_me(others, how, summary, table))
     kept = []
     for conversation in _named(cleaner.clean(conversations), options, summary):
         kept.append(conversation)
@@ -131,12 +105,15 @@ def import_conversations(
     summary.conversations = cleaner.rows_in + summary.dropped.total()
     summary.dropped += cleaner.dropped
     summary.masked = cleaner.masked
+    summary.speaker_turns, summary.first_words = table.turns, table.first_words
+    summary.notes += table.warnings()
     if not kept:
-        raise ConversationError(_nothing(summary))
+        raise ConversationError(f"{', '.join(map(str, sources))[:200]}: {summary.why_nothing()}")
     parts = split(kept, options.shares, seed=options.seed, by=options.split_by, near=_near(options))
     require_no_leakage(parts.train, {"valid": parts.valid, "test": parts.test}, near=_near(options))
     require_no_leakage(parts.valid, {"test": parts.test}, near=_near(options), name="valid")
     summary.notes.append(f"split {parts.method}")
+    summary.notes += filter(None, [too_small(parts)])
     _write(parts, Path(output), summary)
     return summary
 
@@ -151,28 +128,39 @@ def _read(
 ) -> tuple[list[Chat], Iterator[Conversation]]:
     """Reads all chats, since the gap is chosen from all of them; other data is read lazily."""
     chats: list[Chat] = []
-    readers: list[ConversationReader] = []
+    readers: list[tuple[ConversationReader, str]] = []
     for source in sources:
         for path, format in _recognised(source, options.format, summary):
             if format is None:
                 shape = options.format if options.format in SHAPES else AUTO
-                readers.append(ConversationReader(path, shape=shape, on_error=options.on_error))
+                reader = ConversationReader(path, shape=shape, on_error=options.on_error)
+                readers.append((reader, _folder_of(source)))
                 continue
             new_chats = list(format.read(Path(path), problems))
             summary.formats[format.name] += 1
             summary.entries += sum(chat.entries for chat in new_chats)
             for chat in new_chats:
+                chat.folder = _folder_of(source)
                 summary.dropped_entries += chat.dropped
                 summary.dropped_parts.update(part for message in chat.messages for part in message.without)
                 summary.notes += [note for note in chat.notes if note not in summary.notes]
             chats += new_chats
     summary.entries += problems.count
-    return chats, itertools.chain.from_iterable(_rows(reader, problems, summary) for reader in readers)
+    return chats, itertools.chain.from_iterable(_rows(*reader, problems, summary) for reader in readers)
 
 
-def _rows(reader: ConversationReader, problems: Problems, summary: ImportSummary) -> Iterator[Conversation]:
+def _folder_of(source: str | Path) -> str:
+    """Returns the start of a source's places that ids leave out: they do not depend on where the data lies."""
+    return f"{parent}/" if (parent := str(Path(source).parent)) not in (".", "/") else ""
+
+
+def _rows(
+    reader: ConversationReader, folder: str, problems: Problems, summary: ImportSummary
+) -> Iterator[Conversation]:
     try:
-        yield from reader
+        for conversation in reader:
+            id = conversation.id
+            yield replace(conversation, id=id.removeprefix(folder)) if folder and id else conversation
     except ConversationError as error:
         if problems.on_error == "fail":
             raise
@@ -250,9 +238,13 @@ def _segmenting(options: ImportOptions, chats: Sequence[Chat], summary: ImportSu
     return replace(options.segmenting, gap=gap)
 
 
-def _with_me(conversations: Iterable[Conversation], how: Segmenting, summary: ImportSummary) -> Iterator[Conversation]:
-    """Leaves out conversations without turns of the speaker to learn."""
+def _with_me(
+    conversations: Iterable[Conversation], how: Segmenting, summary: ImportSummary, table: SpeakerTable
+) -> Iterator[Conversation]:
+    """Leaves out conversations without turns of the speaker to learn; adds the speakers to the table."""
     for conversation in conversations:
+        spoken = zip(conversation.turn_speakers, conversation.turns, strict=True)
+        table.add(itertools.islice(spoken, conversation.pinned, None))
         if how.me is None or how.me in conversation.turn_speakers[conversation.pinned :]:
             yield rename(conversation, how)
         else:
@@ -266,14 +258,6 @@ def _named(
         summary.turns += len(conversation.turns) - conversation.pinned
         # An id contains the name of a file, which is often a person's name.
         yield replace(conversation, id=f"{number:06d}") if options.cleaning.redact else conversation
-
-
-def _nothing(summary: ImportSummary) -> str:
-    reasons = ", ".join(f"{count:,} {reason}" for reason, count in summary.dropped.most_common())
-    if summary.problems:
-        first = f", the first because of: {summary.first_problems[0]}"
-        reasons = ", ".join(filter(None, [reasons, f"{summary.problems:,} rows could not be read{first}"]))
-    return f"none of {summary.conversations:,} conversations is left ({reasons or 'nothing came in'}): relax the rules"
 
 
 def _write(parts: Split, output: Path, summary: ImportSummary) -> None:

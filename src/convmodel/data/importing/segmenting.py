@@ -121,7 +121,7 @@ def segment(chats: Sequence[Chat], how: Segmenting, dropped: Counter[str]) -> It
             conversation = Conversation(
                 [message.text for message in part],
                 [names[message.speaker] for message in part],
-                id=part[0].place,
+                id=part[0].place.removeprefix(chat.folder),
                 started_at=part[0].time,
             )
             yield conversation if how.keep_messages else conversation.joined()

@@ -21,6 +21,9 @@ PARTS = ("train", "valid", "test")
 SHARES = (0.9, 0.05, 0.05)
 """The default shares of the parts."""
 
+FEW = 20
+"""With fewer conversations in valid or test, metrics differ by chance."""
+
 SHOWN = 5
 """Number of pairs that an error lists; all are counted."""
 
@@ -105,6 +108,15 @@ def split(
         method = "by time: " + (", ".join(f"{name} begins {day}" for name, day in starts.items()) or "all is for train")
     train, valid, test = ([conversations[number] for number in sorted(part)] for part in numbers)
     return Split(train, valid, test, method)
+
+
+def too_small(parts: Split) -> str | None:
+    """Describes for the user the parts of valid and test that are too small to compare models on; None if none is."""
+    small = {name: len(part) for name, part in (("valid", parts.valid), ("test", parts.test)) if 0 < len(part) < FEW}
+    if not small:
+        return None
+    listed = " and ".join(f"{name} has {count}" for name, count in small.items())
+    return f"{listed} conversations, of {FEW} or more that a comparison of models needs: import more, or raise --split"
 
 
 def check_leakage(

@@ -12,7 +12,7 @@ import pytest
 
 from convmodel.conversation import Conversation
 from convmodel.data.importing.cleaning import CleaningRules
-from convmodel.data.importing.pipeline import ImportOptions, ImportSummary, import_conversations
+from convmodel.data.importing.pipeline import ImportOptions, import_conversations
 from convmodel.data.importing.segmenting import Segmenting
 from convmodel.data.importing.splitting import require_no_leakage
 from convmodel.data.reading.reader import read_conversations
@@ -164,6 +164,55 @@ def test_nothing_left_is_an_error_that_says_why(tmp_path: Path) -> None:
         import_conversations([path], tmp_path / "data")
 
 
+def test_ids_hold_the_names_of_files_not_where_they_are(tmp_path: Path) -> None:
+    inbox = tmp_path / "inbox"
+    (inbox / "deep").mkdir(parents=True)
+    whatsapp(inbox / "deep")
+    (inbox / "talks.jsonl").write_text('["Is the boat in?", "It is"]\n["And the ferry?", "Late"]\n')
+    options = ImportOptions(shares=(1, 0, 0))
+
+    import_conversations([inbox], tmp_path / "all", options)
+    import_conversations([inbox / "talks.jsonl", inbox / "deep"], tmp_path / "parts", options)
+
+    ids = [[one.id or "" for one in read(tmp_path / name)["train"]] for name in ("all", "parts")]
+    assert ids[0][0] == "inbox/deep/WhatsApp Chat with Bob.txt:1"
+    assert ids[0][-1] == "inbox/talks.jsonl:2"
+    assert (ids[1][0], ids[1][-1]) == ("deep/WhatsApp Chat with Bob.txt:1", "talks.jsonl:2")
+
+
+def test_small_parts_are_reported(tmp_path: Path) -> None:
+    path = whatsapp(tmp_path)
+
+    few = import_conversations([path], tmp_path / "few")
+    train_only = import_conversations([path], tmp_path / "train", ImportOptions(shares=(1, 0, 0)))
+
+    assert any("valid has 2 and test has 1 conversations, of 20 or more" in note for note in few.notes)
+    assert not any("of 20 or more" in note for note in train_only.notes)
+
+
+def test_speakers_are_counted_under_their_own_names(tmp_path: Path) -> None:
+    talks = tmp_path / "talks.jsonl"
+    talks.write_text('{"messages": [{"role": "system", "content": "Be kind"}, {"role": "user", "content": "Hi there"},'
+                     ' {"role": "assistant", "content": "Hello"}]}\n')  # fmt: skip
+
+    summary = import_conversations(
+        [whatsapp(tmp_path), talks], tmp_path / "data", ImportOptions(segmenting=Segmenting(me="Bob"))
+    )
+
+    assert summary.speaker_turns == {"Ann": 31, "Bob": 30, "user": 1, "assistant": 1}
+    assert summary.first_words["Bob"] == "No, what about the river river number 0, Ann?"
+
+
+def test_a_name_that_is_a_part_of_a_notice_is_pointed_out(tmp_path: Path) -> None:
+    chat = tmp_path / "chat.txt"
+    lines = ["Ann: Is it late?", "Bob: It is", "Ann: Then home", "Bob: Yes", "Ann changed the name to Trip: Oslo"]
+    chat.write_text("".join(f"31/12/2021, 21:4{minute} - {line}\n" for minute, line in enumerate(lines)))
+
+    summary = import_conversations([chat], tmp_path / "data", ImportOptions(shares=(1, 0, 0)))
+
+    assert any("perhaps not people" in note and "'Ann changed the name to Trip'" in note for note in summary.notes)
+
+
 def test_other_shares_leave_no_part_of_an_earlier_import(tmp_path: Path) -> None:
     path = whatsapp(tmp_path)
     import_conversations([path], tmp_path / "data")
@@ -230,10 +279,6 @@ def test_options_are_checked() -> None:
         ImportOptions(format="icq")
     with pytest.raises(ConfigError, match="merge_others needs the speaker to learn"):
         ImportOptions(segmenting=Segmenting(merge_others=True))
-
-
-def test_an_account_begins_empty() -> None:
-    assert (ImportSummary().entries, ImportSummary().dropped) == (0, {})
 
 
 def test_a_folder_of_several_exports_is_read_whole(tmp_path: Path) -> None:

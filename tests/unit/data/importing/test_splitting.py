@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convmodel.conversation import Conversation
-from convmodel.data.importing.splitting import Leak, Split, check_leakage, require_no_leakage, split
+from convmodel.data.importing.splitting import Leak, Split, check_leakage, require_no_leakage, split, too_small
 from convmodel.errors import ConfigError, ConversationError
 
 START = datetime(2024, 1, 1)
@@ -257,3 +257,14 @@ def test_a_planted_repeat_is_found(plan: list[tuple[int, str, int]], data: st.Da
     assert (leak.part, leak.id) == ("test", planted.id)
     assert leak.train_id.startswith(str(number))
     assert leak.similarity >= 0.8
+
+
+def test_parts_that_are_too_small_for_a_comparison_are_named() -> None:
+    talks = [talk(number) for number in range(40)]
+
+    assert too_small(split(talks, (1, 0, 0))) is None
+    assert too_small(split(talks, (0.5, 0, 0.5))) is None
+    message = too_small(split(talks, (0.9, 0.05, 0.05))) or ""
+    assert message.startswith(
+        "valid has 2 and test has 2 conversations, of 20 or more that a comparison of models needs"
+    )

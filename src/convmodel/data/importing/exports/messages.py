@@ -32,6 +32,7 @@ class Chat:
         dropped: Number of entries left out, by reason (`system message`, `media`, `deleted message`, ...).
         notes: Notes about the file for the user: how its dates were read and why.
         parted: Whether a long pause in it begins a new conversation.
+        folder: The start of its messages' places that is not a part of ids: where the export lies on this machine.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Chat:
     dropped: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
     parted: bool = True
+    folder: str = ""
 
     @property
     def entries(self) -> int:

@@ -1,0 +1,111 @@
+"""Who speaks in the imported data: turns and first words of each speaker, and what may be nobody's speech.
+
+Owns: how speakers are counted, and the two warnings: names that may not be people, and sentences of several speakers.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import groupby
+
+SHOWN = 5
+"""Number of names, or of sentences, that a warning lists; all are counted."""
+
+FIRST_WORDS = 48
+"""Characters of a speaker's first words that are kept."""
+
+RECURRING = 3
+"""How often a sentence must occur to be reported."""
+
+_REMEMBERED = 20_000  # sentences; of more, those that occurred once are forgotten
+_WORDS = 3  # fewer are greetings and the like
+_SENTENCE = 120  # characters, at most
+_SYMBOLS = re.compile(r"[^\w\s.,:;!?'\"()-]+")
+_WORD = re.compile(r"\w+")
+# Names that the import itself makes, to distinguish two people.
+_NUMBERED = re.compile(r" \(\d+\)")
+
+
+@dataclass(slots=True)
+class _Sentence:
+    speaker: str  # the first who wrote it
+    count: int = 0
+    by_several: bool = False
+
+
+class SpeakerTable:
+    """The speakers of all data, in order of appearance.
+
+    Attributes:
+        turns: Number of turns by speaker; consecutive messages of a speaker are one turn.
+        first_words: The beginning of each speaker's first message.
+
+    Example:
+        >>> table = SpeakerTable()
+        >>> table.add([("Ann", "Hi"), ("Ann", "Are you there?"), ("Bob", "Yes"), ("Bob left the group", "it is late")])
+        >>> table.turns, table.first_words["Ann"], table.doubtful()
+        (Counter({'Ann': 1, 'Bob': 1, 'Bob left the group': 1}), 'Hi', ['Bob left the group'])
+    """
+
+    def __init__(self) -> None:
+        self.turns: Counter[str] = Counter()
+        self.first_words: dict[str, str] = {}
+        self._sentences: dict[str, _Sentence] = {}
+
+    def add(self, messages: Iterable[tuple[str, str]]) -> None:
+        """Adds the messages of one chat or conversation, in order: the speaker and the text of each."""
+        for speaker, group in groupby(messages, key=lambda message: message[0]):
+            self.turns[speaker] += 1
+            for _, text in group:
+                if speaker not in self.first_words:
+                    words = " ".join(text[: 4 * FIRST_WORDS].split())
+                    self.first_words[speaker] = words if len(words) <= FIRST_WORDS else f"{words[:FIRST_WORDS]}..."
+                if len(text) <= _SENTENCE:
+                    self._add_sentence(speaker, text)
+
+    def _add_sentence(self, speaker: str, text: str) -> None:
+        # A notice may begin with the name of who caused it, and show an emoji or a number.
+        sentence = _SYMBOLS.sub("*", text.removeprefix(speaker)).strip()
+        if len(_WORD.findall(sentence)) >= _WORDS:
+            known = self._sentences.setdefault(sentence, _Sentence(speaker))
+            known.count += 1
+            known.by_several |= speaker != known.speaker
+        if len(self._sentences) > _REMEMBERED:
+            self._sentences = {text: known for text, known in self._sentences.items() if known.count > 1}
+
+    def doubtful(self) -> list[str]:
+        """Returns the names with one turn that begin with another speaker's name: they may be a part of a notice."""
+        return [
+            name
+            for name, turns in self.turns.items()
+            if turns == 1 and any(_continues(name, other) for other in self.turns)
+        ]
+
+    def recurring(self) -> list[tuple[str, int]]:
+        """Returns the sentences that several speakers wrote in equal words, with their counts, most frequent first."""
+        frequent = [
+            (text, known.count)
+            for text, known in self._sentences.items()
+            if known.by_several and known.count >= RECURRING
+        ]
+        return sorted(frequent, key=lambda item: -item[1])
+
+    def warnings(self) -> list[str]:
+        """Returns what the user should look at."""
+        doubtful = [f"{name!r} ({self.first_words[name]!r})" for name in self.doubtful()]
+        recurring = [f"{text!r} ({count:,})" for text, count in self.recurring()]
+        return [
+            f"{what}: {', '.join(listed[:SHOWN])}{', ...' if len(listed) > SHOWN else ''}; if the program wrote these "
+            "lines, remove them and import again"
+            for what, listed in (
+                ("perhaps not people, as each speaks once and begins with another's name", doubtful),
+                ("equal words of several speakers", recurring),
+            )
+            if listed
+        ]
+
+
+def _continues(name: str, other: str) -> bool:
+    rest = name.removeprefix(other)
+    return rest not in ("", name) and not rest[0].isalnum() and not _NUMBERED.fullmatch(rest)

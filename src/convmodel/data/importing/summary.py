@@ -1,0 +1,73 @@
+"""The summary of an import: what was read, what was left out and why, and what was written.
+
+Owns: these counts, and the explanation of an import that leaves nothing.
+"""
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+_PLURAL = re.compile(r"\b(message|reaction|quote|version)\b")
+
+
+@dataclass(slots=True)
+class ImportSummary:
+    """Counts of what was read, what was left out and why, and what was written.
+
+    Attributes:
+        formats: Files (or folders that are one export) by format or shape.
+        entries: Messages of chat exports, and rows of other data.
+        dropped_entries: Entries that were left out, by reason.
+        dropped_parts: Parts that were left out of messages, by kind.
+        problems: Entries that could not be read and were left out.
+        speakers: Messages in chat exports by speaker.
+        speaker_turns: Turns in all data by speaker, before they are renamed or left out.
+        first_words: The beginning of each speaker's first message.
+        conversations: Conversations before cleaning.
+        masked: Masked pieces of personal data, by kind.
+        written: Conversations by file.
+        turns: Turns in all files.
+        notes: Notes for the user, such as the gap and the split that were chosen.
+    """
+
+    formats: Counter[str] = field(default_factory=Counter)
+    entries: int = 0
+    dropped_entries: Counter[str] = field(default_factory=Counter)
+    dropped_parts: Counter[str] = field(default_factory=Counter)
+    problems: int = 0
+    first_problems: list[str] = field(default_factory=list)
+    speakers: Counter[str] = field(default_factory=Counter)
+    speaker_turns: Counter[str] = field(default_factory=Counter)
+    first_words: dict[str, str] = field(default_factory=dict)
+    conversations: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    masked: Counter[str] = field(default_factory=Counter)
+    written: dict[str, int] = field(default_factory=dict)
+    turns: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the summary for JSON."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {name: dict(value) if isinstance(value, Counter) else value for name, value in values.items()}
+
+    def why_nothing(self) -> str:
+        """Explains why no conversation is left, for the error."""
+        reasons = [f"{count:,} {reason}" for reason, count in self.dropped.most_common()]
+        if self.problems:
+            first = f", the first because of: {self.first_problems[0]}"
+            reasons.append(f"{self.problems:,} rows could not be read{first}")
+        read = f"{_counted(self.entries, 'message')} were read"
+        if left_out := [_counted(count, reason) for reason, count in self.dropped_entries.most_common()]:
+            listed = " and ".join(filter(None, [", ".join(left_out[:-1]), left_out[-1]]))
+            read += f"; {listed} were left out"
+        if not self.conversations:
+            return f"none is left: {'; '.join([read, *reasons])}"
+        rules = f"{self.conversations:,} conversations is left ({', '.join(reasons)}): relax the rules"
+        return f"none of {rules} ({read})" if left_out else f"none of {rules}"
+
+
+def _counted(count: int, reason: str) -> str:
+    plural = reason if count == 1 else _PLURAL.sub(r"\1s", reason, count=1)
+    return f"{count:,} {plural}"
