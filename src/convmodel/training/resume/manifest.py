@@ -13,6 +13,7 @@ from convmodel.files.checked_json import checked_text, read_checked
 MANIFEST = "manifest.json"
 
 _FOR_PEOPLE = {"README.md"}  # users may edit it
+_FACTS = {"run": str, "step": int, "keep": bool}
 
 
 def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
@@ -25,14 +26,14 @@ def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
 
 def read_facts(folder: Path) -> dict[str, Any]:
     """Returns the facts in the manifest; an empty dictionary if there is no intact manifest."""
-    facts: dict[str, Any] = (read_checked(folder / MANIFEST) or {}).get("facts", {})
-    return facts
+    manifest = _read(folder)
+    return manifest["facts"] if manifest else {}
 
 
 def damage(folder: Path) -> str:
     """Describes what is wrong with a folder's files; returns an empty text if nothing is."""
-    manifest = read_checked(folder / MANIFEST)
-    if not manifest or not manifest.get("files"):
+    manifest = _read(folder)
+    if not manifest or not manifest["files"]:
         return f"it has no readable {MANIFEST}"
     for name, described in manifest["files"].items():
         path = folder / name
@@ -48,3 +49,14 @@ def damage(folder: Path) -> str:
 def _describe(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         return {"size": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def _read(folder: Path) -> dict[str, Any] | None:
+    manifest = read_checked(folder / MANIFEST, {"format": int, "facts": dict, "files": dict})
+    if manifest is None:
+        return None
+    # The manifests of convmodel 0.4 have no checksum, so that damage inside these fields is not noticed otherwise.
+    facts, files = manifest["facts"], manifest["files"].values()
+    usable = all(type(facts.get(name)) is kind for name, kind in _FACTS.items())
+    described = all(isinstance(file, dict) and file.keys() == {"size", "sha256"} for file in files)
+    return manifest if usable and described and all(type(file["size"]) is int for file in files) else None

@@ -23,6 +23,7 @@ from convmodel.training.resume.manifest import MANIFEST, damage, read_facts, wri
 logger = logging.getLogger(__name__)
 
 RUN = "run.json"
+_FIELDS = {"format": int, "run": str, "finished": bool, "identity": dict}
 
 
 def is_unfinished(folder: str | os.PathLike[str]) -> bool:
@@ -62,7 +63,7 @@ class RunFolder:
                 raise ConfigError(f"{self._folder} holds no unfinished run: leave resume out to start one")
             return None
         run = facts["run"]
-        if read_checked(self._folder / RUN) is None:
+        if read_checked(self._folder / RUN, _FIELDS) is None:
             logger.warning("%s is damaged or missing: its run is known from the checkpoints", self._folder / RUN)
         newest = self._newest(run)
         # A checkpoint whose manifest cannot be read may belong to this run.
@@ -197,9 +198,10 @@ def _is_ours(checkpoint: Path) -> bool:
 
 def _read(folder: Path) -> dict[str, Any] | None:
     """Returns the facts in `run.json`, or what checkpoints tell of them if it is damaged or lost; None without any."""
-    facts = read_checked(folder / RUN)
+    facts = read_checked(folder / RUN, _FIELDS)
     if facts is not None:
         return facts
     checkpoints = [path for path in reversed(_checkpoints(folder)) if _is_ours(path)]
-    known = next(filter(None, map(read_facts, checkpoints)), {"run": "", "identity": {}})
-    return known | {"finished": False} if checkpoints else None
+    known = next(filter(None, map(read_facts, checkpoints)), {"run": ""})
+    # Checkpoints of convmodel 0.4 do not record the identity.
+    return {"identity": {}} | known | {"finished": False} if checkpoints else None

@@ -6,19 +6,21 @@ import pytest
 
 from convmodel.training.resume.manifest import MANIFEST, damage, read_facts, write_manifest
 
+FACTS = {"run": "abc", "step": 3, "keep": True}
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "model.safetensors").write_bytes(bytes(range(256)) * 40)
     (tmp_path / "parts").mkdir()
     (tmp_path / "parts" / "a.json").write_text("{}", encoding="utf-8")
-    write_manifest(tmp_path, {"step": 3, "run": "abc"})
+    write_manifest(tmp_path, FACTS)
     return tmp_path
 
 
 def test_a_folder_as_it_was_written_is_whole(folder: Path) -> None:
     assert damage(folder) == ""
-    assert read_facts(folder) == {"step": 3, "run": "abc"}
+    assert read_facts(folder) == FACTS
 
 
 def test_a_file_that_came_later_is_no_damage(folder: Path) -> None:
