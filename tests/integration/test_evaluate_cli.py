@@ -36,10 +36,10 @@ def test_two_models_are_compared_and_json_has_it_all(run: Run, capfd: pytest.Cap
     assert {"bleu", "hits_at_1", "copied"} <= found["models"][0]["metrics"].keys()
 
 
-def test_a_model_against_itself_does_not_differ(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+def test_few_conversations_tell_no_difference(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
     assert run("evaluate", "model", "--base", "model", "--data", "test.jsonl") == 0
 
-    assert "model compared with model: no significant difference." in capfd.readouterr().out
+    assert "model compared with model: too few conversations to tell." in capfd.readouterr().out
 
 
 def test_reports_have_the_model_before_fine_tuning_beside(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
@@ -61,6 +61,32 @@ def test_reports_have_the_model_before_fine_tuning_beside(run: Run, capfd: pytes
     card = Path("new/README.md").read_text(encoding="utf-8")
     assert f"| Fine-tuned from | `{base}` |" in card
     assert "## Evaluation" in card
+
+
+def test_a_base_is_measured_on_the_targets_of_the_model(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    fit = ("fit", "train.jsonl", "-m", "gpt2", "--output-dir", "new", "--max-steps", "1", "--loss-on", "responses")
+    assert run(*fit, "--max-length", "32") == 0
+    capfd.readouterr()
+
+    assert run("evaluate", "new", "--base", "gpt2", "--data", "test.jsonl") == 0
+
+    out = " ".join(capfd.readouterr().out.split())
+    assert "All models are measured on the same targets: loss_on=responses, in windows of at most 32 tokens." in out
+    tokens = out.split("supervised tokens ")[1].split()
+    assert tokens[0] == tokens[1]
+
+
+def test_a_report_on_one_conversation(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    line = Path("test.jsonl").read_text(encoding="utf-8").splitlines()[0]
+    Path("one.jsonl").write_text(line + "\n", encoding="utf-8")
+    few = ("--responses", "2", "--self-chats", "1", "--max-new-tokens", "2", "--base", "gpt2")
+
+    assert run("evaluate", "model", "--data", "one.jsonl", *few, "--report", "r.html", "--report", "r.md") == 0
+
+    out = " ".join(capfd.readouterr().out.split())
+    assert "model: next turns were not ranked: ranking next turns needs at least two conversations" in out
+    assert "too few conversations to tell" in out
+    assert "no difference" not in out + Path("r.html").read_text(encoding="utf-8")
 
 
 def test_a_base_that_is_gone_is_told(run: Run, capfd: pytest.CaptureFixture[str]) -> None:

@@ -12,6 +12,7 @@ from typer import Option
 from convmodel.cli import flags
 from convmodel.cli.console import check_output_dir, load_model, print_json, print_message, print_table, program
 from convmodel.files.hub import CHITCHAT
+from convmodel.layout.architecture import window_length
 from convmodel.training.config import FitConfig
 from convmodel.training.units import duration, millions
 
@@ -53,9 +54,11 @@ def command(
         f"Fine-tuning it on {len(train):,} conversations of Shakespeare's comedies; {len(test):,} others are held out."
     )
     contexts = _choose_contexts(test)
-    before, old_responses = model.evaluate(test), _generate(model, contexts, seed)
+    # The same targets before and after, whatever the built-in model was trained with.
+    targets: dict[str, Any] = {"max_length": window_length(model.hf_model.config), "loss_on": config.loss_on}
+    before, old_responses = model.evaluate(test, **targets), _generate(model, contexts, seed)
     result = model.fit(train, valid, config=config)
-    after, new_responses = model.evaluate(test), _generate(model, contexts, seed)
+    after, new_responses = model.evaluate(test, **targets), _generate(model, contexts, seed)
     examples = [
         {"context": context, "before": old, "after": new}
         for context, old, new in zip(contexts, old_responses, new_responses, strict=True)

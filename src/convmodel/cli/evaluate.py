@@ -17,10 +17,11 @@ from convmodel.cli.console import (
     print_message,
     print_result,
     print_table,
+    silence_transformers,
 )
 from convmodel.data.reading.reader import ConversationReader
 from convmodel.data.reading.shapes import AUTO
-from convmodel.errors import ConfigError, ModelLoadError, SaveError
+from convmodel.errors import ConfigError, ConversationError, ModelLoadError, SaveError
 from convmodel.generation.defaults import TEMPERATURE, TOP_P
 
 if TYPE_CHECKING:
@@ -153,8 +154,18 @@ def _evaluate(
     from convmodel.report.evaluation.evaluate import evaluate_model
     from convmodel.report.evaluation.model_evaluation import Settings
     from convmodel.report.evaluation.results import data_fingerprint, make_report, nearest_context
+    from convmodel.report.evaluation.targets import common_targets
 
-    options = Settings(**settings)
+    silence_transformers()
+    names = list(dict.fromkeys(models))
+    options, alike = common_targets([*names, base] if base else names, conversations, Settings(**settings))
+    recorded = recorded_base(models[0]) if base is None and find_base else None
+    if recorded is not None and recorded not in names:
+        try:
+            options, alike = common_targets([*names, recorded], conversations, Settings(**settings))
+            base = recorded
+        except (ModelLoadError, ConversationError) as error:
+            print_message(f"not compared with the base model: {error}")
 
     def measure(name: str) -> "ModelEvaluation":
         model = load_model(name, quantize=quantize)
@@ -162,26 +173,28 @@ def _evaluate(
             return evaluate_model(
                 model,
                 name,
-                conversations,
+                alike,
                 options,
                 training=training,
                 progress=lambda stage: status.update(f"{name}: {stage} ..."),
             )
 
-    measured = [measure(name) for name in dict.fromkeys(models)]
-    before = None if base is None else measure(base)
-    recorded = recorded_base(models[0]) if base is None and find_base else None
-    if recorded is not None and recorded not in models:
-        try:
-            before = measure(recorded)
-        except ModelLoadError as error:
-            print_message(f"not compared with the base model: {error}")
+    measured = [measure(name) for name in names]
+    before = None
+    try:
+        before = None if base is None else measure(base)
+    except ModelLoadError as error:
+        if base != recorded:
+            raise
+        print_message(f"not compared with the base model: {error}")
     with console.status("comparing ..."):
         nearest = nearest_context(measured[0], training) if training is not None and options.responses else None
         facts: dict[str, Any] = {"name": str(data.source), "skipped": data.problems.count}
+        if len(alike) < len(conversations):
+            facts["not_alike"] = len(conversations) - len(alike)
         if training is not None:
             facts |= {"training": str(training.source), "training_sha256": data_fingerprint(training)}
-        return make_report(measured, conversations, options, data=facts, base=before, nearest=nearest)
+        return make_report(measured, alike, options, data=facts, base=before, nearest=nearest)
 
 
 def _print(card: "EvaluationReport") -> None:
@@ -212,5 +225,8 @@ def _print(card: "EvaluationReport") -> None:
     if any(left_out):
         rows.append(("contexts without a response", *(f"{count:,}" for count in left_out)))
     print_table(("", *(model.name for model in models)), rows)
+    for note in [f"{model.name}: {note}" for model in models for note in model.notes] + [card.targets()]:
+        if note:
+            print_result("\n" + note)
     for comparison in card.comparisons:
         print_result("\n" + comparison.verdict())

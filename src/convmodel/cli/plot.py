@@ -70,9 +70,11 @@ def command(
 def _print(runs: "Sequence[Metrics]") -> None:
     """Prints the metrics of the runs, and the settings that differ."""
     from convmodel.layout.token_view import visible_line
-    from convmodel.report.run_comparison import differing_settings, run_metrics
+    from convmodel.report.run_comparison import differing_settings, incomparable, run_metrics
 
     rows: list[Sequence[str | Text]] = [*run_metrics(runs)]
     if differing := differing_settings(runs):
         rows += [(), (Text("settings that differ", style="bold"),), *differing]
     print_table(("", *(visible_line(run.name) for run in runs)), rows)
+    if sentence := incomparable(runs):
+        print_message(sentence)

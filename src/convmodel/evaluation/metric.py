@@ -27,6 +27,9 @@ Formula: TypeAlias = Callable[[Sums], Sums]
 RESAMPLES = 1000
 """The number of bootstrap resamples; 25 of them lie outside the interval on either side."""
 
+FEWEST = 6
+"""The number of conversations from which on two models can differ: of five, all change alike in 1 of 16 cases."""
+
 _DRAWS_IN_MEMORY = 1 << 22
 _NO_INTERVAL = (math.nan, math.nan)
 
@@ -162,7 +165,8 @@ class Difference:
     """The difference of a metric between two models, on conversations that both were measured on.
 
     The difference is the second value less the first. Where its interval leaves 0 out, the verdict on the second model
-    is `better` or `worse`, or `different` where neither direction is better; else it is `none`.
+    is `better` or `worse`, or `different` where neither direction is better; else it is `none`. It tells nothing where
+    the conversations are `too_few`.
     """
 
     definition: Definition
@@ -171,15 +175,20 @@ class Difference:
     difference: Estimate
     verdict: Verdict
 
+    @property
+    def too_few(self) -> bool:
+        """Whether it rests on fewer than `FEWEST` conversations, or has no interval."""
+        return self.difference.conversations < FEWEST or math.isnan(self.difference.low)
+
     def to_dict(self) -> dict[str, Any]:
-        """Returns the fields as JSON has them."""
+        """Returns the fields as JSON has them: null for NaN and infinity."""
         return {
             "name": self.definition.name,
             "label": self.definition.label,
-            "first": self.first,
-            "second": self.second,
+            "first": self.first if math.isfinite(self.first) else None,
+            "second": self.second if math.isfinite(self.second) else None,
             "difference": self.difference.to_dict(),
-            "verdict": self.verdict,
+            "verdict": "too few" if self.too_few else self.verdict,
             "percent": self.definition.percent,
         }
 

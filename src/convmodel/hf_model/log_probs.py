@@ -91,17 +91,19 @@ def score_responses(
 ) -> list[float]:
     """Returns ln p of each response and its closing separator, given the context, in nats.
 
-    If the sequence is longer than `max_length` tokens, by default the model's positions, the oldest whole turns of the
-    context are left out.
+    If the longest sequence is longer than `max_length` tokens, by default the model's positions, the oldest whole turns
+    of the context are left out, for all responses alike.
     """
     if isinstance(responses, str):
         raise ConversationError("responses are a list of responses, not one string")
     max_length = max_length or positions(hf_model.config) or window_length(hf_model.config)
     responder = tokenizer.responder(context, reply_as)
+    lengths = [len(tokenizer.encode(response)) for response in responses]
     windows = []
-    for number, response in enumerate(responses, 1):
+    for number, (response, length) in enumerate(zip(responses, lengths, strict=True), 1):
         conversation = context.with_turn(response, responder)
-        [window] = tokenizer.windows(conversation, max_length=max_length, loss_on="last", context_share=1.0)
+        limit = max_length - (max(lengths) - length)  # which leaves each response's context the same room
+        [window] = tokenizer.windows(conversation, max_length=limit, loss_on="last", context_share=1.0)
         if window.cut:
             raise ContextTooLongError(f"response {number} is {window.cut} tokens longer than {max_length} positions")
         windows.append(window)

@@ -50,12 +50,24 @@ def load_tokenizer(name: str, options: dict[str, Any]) -> "tuple[PreTrainedToken
 
 def takes_token_types(name: str, options: dict[str, Any]) -> bool:
     """Returns whether the architecture of a checkpoint embeds token types; True for a tokenizer without a model."""
+    try:
+        return embeds_token_types(load_config(name, options))
+    except ModelLoadError:
+        return True
+
+
+def load_config(name: str, options: dict[str, Any]) -> Any:
+    """Loads the `PretrainedConfig` of a checkpoint; of adapters, that of their base.
+
+    Raises:
+        ModelLoadError: If there is none.
+    """
     from transformers import AutoConfig
 
+    adapters = adapter_folder(name, options)
+    if adapters is not None:
+        name, options = adapter_base(adapters), base_options(options)
     try:
-        adapters = adapter_folder(name, options)
-        if adapters is not None:
-            name, options = adapter_base(adapters), base_options(options)
-        return embeds_token_types(AutoConfig.from_pretrained(resolve_builtin(name), **options))
-    except (OSError, ValueError, ModelLoadError):
-        return True
+        return AutoConfig.from_pretrained(resolve_builtin(name), **options)
+    except (OSError, ValueError) as error:
+        raise load_error("config", name, error) from error

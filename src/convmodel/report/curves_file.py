@@ -13,8 +13,8 @@ from typing import Any
 from convmodel.errors import ConfigError
 from convmodel.files.atomic import staged
 from convmodel.report.curves import COLOURS, INK, SIZE, draw_curves
-from convmodel.report.html import page, table
-from convmodel.report.run_comparison import differing_settings, run_metrics
+from convmodel.report.html import page, table, to_html
+from convmodel.report.run_comparison import differing_settings, incomparable, run_metrics
 from convmodel.report.svg import to_svg
 from convmodel.training.metrics_reader import Metrics
 
@@ -78,6 +78,8 @@ def _report(runs: Sequence[Metrics], title: str, options: dict[str, Any]) -> str
     ]
     columns = ["", *(run.name for run in runs)]
     parts += ["<h2>Metrics</h2>", table(columns, run_metrics(runs))]
+    if sentence := incomparable(runs):
+        parts.append(f"<p>{to_html(sentence)}</p>")
     if settings := differing_settings(runs):
         parts += ["<h2>Settings that differ</h2>", table(columns, settings)]
     return page(title, parts, _STYLE)

@@ -20,7 +20,16 @@ _METRICS = {
     "best step": ("best_step", ",.0f"),
 }  # the label, the key in `Metrics.summary`, and the number's format
 _ABSENT = "-"
-_FACTS = ("windows", "steps", "parameters", "precision", "version")  # of a fit's first line, compared like its settings
+_TARGETS = ("validation", "vocabulary", "loss_on", "max_length")  # on which a validation loss depends
+_FACTS = (
+    "windows",
+    "validation",
+    "vocabulary",
+    "steps",
+    "parameters",
+    "precision",
+    "version",
+)  # of a fit's first line, compared like its settings
 
 
 def run_metrics(runs: Sequence[Metrics]) -> list[list[str]]:
@@ -52,6 +61,27 @@ def differing_settings(runs: Sequence[Metrics]) -> list[list[str]]:
     names = dict.fromkeys(name for settings in by_run for name in settings if name != "output_dir")
     rows = [[name, *(_shown(settings, name) for settings in by_run)] for name in names]
     return [row for row in rows if len(set(row[1:])) > 1]
+
+
+def incomparable(runs: Sequence[Metrics]) -> str:
+    """Returns a sentence if the validation losses of the fits are not of the same targets, else an empty text.
+
+    Example:
+        >>> begins = [{"validation": "9 windows 1f"}, {"validation": "9 windows 2e"}, {"config": {"loss_on": "all"}}]
+        >>> runs = [Metrics(name, [], [{"step": 1, "eval_loss": 2.0}], begin) for name, begin in zip("abc", begins)]
+        >>> incomparable(runs)
+        'The validation losses are of different targets, so they do not show which fit is better: validation, loss_on.'
+        >>> incomparable(runs[1:2])
+        ''
+    """
+    validated = [run for run in runs if run.validations]
+    differing = [row[0] for row in differing_settings(validated) if row[0] in _TARGETS]
+    if not differing:
+        return ""
+    return (
+        "The validation losses are of different targets, so they do not show which fit is better: "
+        f"{', '.join(differing)}."
+    )
 
 
 def _settings(run: Metrics) -> dict[str, Any]:

@@ -47,7 +47,7 @@ from convmodel.training.fit_data import FitData, require_packable
 from convmodel.training.metrics_log import MetricsFile
 from convmodel.training.progress import FitProgress
 from convmodel.training.resume.run_folder import RunFolder
-from convmodel.training.resume.run_identity import run_identity
+from convmodel.training.resume.run_identity import run_identity, windows_hash
 from convmodel.training.sharding import is_sharded
 from convmodel.training.step.forward import prepared
 from convmodel.training.step.runtime import choose_precision
@@ -251,6 +251,8 @@ def _metrics(
     begin = {
         "config": config.to_dict(),
         "windows": len(data.train.windows),
+        "validation": None if data.valid is None else windows_hash(data.valid),
+        "vocabulary": hf_model.config.get_text_config().vocab_size,
         "steps": plan.steps,
         "parameters": hf_model.num_parameters(),
         "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from convmodel.conversation import DEFAULT_SPEAKERS, Conversation
+from convmodel.errors import ConversationError
 from convmodel.evaluation.bleu_chrf import overlap_metrics
 from convmodel.evaluation.likelihood import likelihood_of
 from convmodel.evaluation.likelihood_metrics import (
@@ -63,21 +64,29 @@ def evaluate_model(
     usable = _usable(evaluation, settings)
     if settings.distractors:
         progress("ranking next turns")
-        ranks = next_turn_metrics(
-            model.hf_model,
-            model.tokenizer,
-            [conversations[index] for index in usable],
-            distractors=settings.distractors,
-            seed=settings.seed,
-        )
-        evaluation.metrics.extend(metric.spread(usable, len(conversations)) for metric in ranks)
+        try:
+            ranks = next_turn_metrics(
+                model.hf_model,
+                model.tokenizer.with_layout(max_length=_max_length(model, settings)),
+                [conversations[index] for index in usable],
+                distractors=settings.distractors,
+                seed=settings.seed,
+            )
+            evaluation.metrics.extend(metric.spread(usable, len(conversations)) for metric in ranks)
+        except ConversationError as error:
+            evaluation.notes.append(f"next turns were not ranked: {error}")
     if settings.responses:
         progress("generating responses")
         chosen = choose_contexts(conversations, settings.responses, settings.seed)
         evaluation = replace(evaluation, requested=[index + 1 for index in chosen])
         exchanges, speed = generate_exchanges(model, conversations, sorted({*chosen} & {*usable}), settings)
         evaluation = with_responses(evaluation, exchanges, training)
-        evaluation.speed["generated"] = speed
+        if exchanges:
+            evaluation.speed["generated"] = speed
+        else:
+            evaluation.notes.append(
+                "no responses were generated: no conversation ends with the expected speaker's turn"
+            )
     if settings.self_chats:
         progress("chatting with itself")
         evaluation.metrics.append(_loops(model, conversations, settings))
@@ -87,14 +96,13 @@ def evaluate_model(
 def _likelihood(
     model: ConversationModel, name: str, conversations: Sequence[Conversation], settings: Settings
 ) -> ModelEvaluation:
-    layout, config = model.tokenizer.layout, model.hf_model.config
     begin = time.perf_counter()
     statistics = measure_turns(
         model.hf_model,
         model.tokenizer,
         conversations,
-        max_length=window_length(config, settings.max_length or layout.max_length),
-        loss_on=settings.loss_on or layout.loss_on,
+        max_length=_max_length(model, settings),
+        loss_on=settings.loss_on or model.tokenizer.layout.loss_on,
         batch_size=settings.batch_size,
         on_error=settings.on_error,
     )
@@ -113,6 +121,10 @@ def _likelihood(
         ),
         speed={"read": statistics.summary.tokens / seconds},
     )
+
+
+def _max_length(model: ConversationModel, settings: Settings) -> int:
+    return window_length(model.hf_model.config, settings.max_length or model.tokenizer.layout.max_length)
 
 
 def identity_of(model: ConversationModel) -> dict[str, Any]:

@@ -109,7 +109,7 @@ def title(models: Sequence[ModelEvaluation]) -> str:
 
 
 def summaries(models: Iterable[ModelEvaluation]) -> list[str]:
-    """Returns a paragraph per model, which begins with its name where there are several."""
+    """Returns a paragraph per model, which begins with its name where there are several; notes are at its end."""
     measured = [model for model in models if model.likelihood is not None]
     return [
         (f"{visible_line(model.name)}: " if len(measured) > 1 else "") + " ".join(summary(model)) for model in measured
@@ -119,7 +119,7 @@ def summaries(models: Iterable[ModelEvaluation]) -> list[str]:
 def summary(model: ModelEvaluation) -> list[str]:
     """Summarizes an evaluation in a few sentences, for readers who do not know the metrics."""
     values = {metric.name: metric.value for metric in model.metrics}
-    sentences = []
+    sentences: list[str] = []
     if "perplexity" in values:
         sentences.append(
             f"The perplexity is {format_value(values['perplexity'], False)}: the next token is as uncertain as a "
@@ -138,4 +138,4 @@ def summary(model: ModelEvaluation) -> list[str]:
             f"{values['copied']:.0%} of the responses are copied from the training data, at least in part; of the "
             f"references {values['references_copied']:.0%}."
         )
-    return sentences
+    return [*sentences, *(f"{note[:1].upper()}{note[1:]}." for note in model.notes)]

@@ -71,6 +71,7 @@ def _summary(report: EvaluationReport) -> str:
         "equally good models about one of twenty metrics differs by chance."
     )
     paragraphs = [f"<p>{to_html(text)}</p>" for text in summaries(report.models[: report.own])]
+    paragraphs += [f"<p>{to_html(report.targets())}</p>"] if report.targets() else []
     paragraphs += [f'<p class="verdict">{to_html(comparison.verdict())}</p>' for comparison in report.comparisons]
     return "\n".join([*paragraphs, f'<p class="about">{to_html(about)}</p>'])
 
@@ -120,7 +121,7 @@ def _comparison(comparison: Comparison) -> str:
         values = (difference.first, difference.second, estimate.value, estimate.low, estimate.high)
         first, second, value, low, high = (format_value(value, percent) for value in values)
         labels = {"none": "no difference", "better": "✓ better", "worse": "✗ worse"}
-        verdict = labels.get(difference.verdict, difference.verdict)
+        verdict = "too few to tell" if difference.too_few else labels.get(difference.verdict, difference.verdict)
         return [difference.definition.label + ", %" * percent, first, second, value, f"{low} to {high}", verdict]
 
     columns = ["", comparison.first, comparison.second, "difference", "interval", ""]

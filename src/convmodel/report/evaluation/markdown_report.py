@@ -21,7 +21,10 @@ def report_markdown(report: EvaluationReport) -> str:
     """Writes a report as Markdown, without plots."""
     models = report.models[: report.own]
     verdicts = [comparison.verdict() for comparison in report.comparisons]
-    parts = [f"# {_escape(title(models))}", *map(_escape, [*summaries(models), *verdicts])]
+    parts = [
+        f"# {_escape(title(models))}",
+        *map(_escape, [*summaries(models), *filter(None, [report.targets()]), *verdicts]),
+    ]
     for section in sections(report.models, report.settings.seed):
         rows = [
             [definition.label, *(cell.text for cell in cells), definition.explanation]

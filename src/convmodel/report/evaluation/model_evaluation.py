@@ -55,6 +55,7 @@ class ModelEvaluation:
     exchanges: list[Exchange] = field(default_factory=list)
     copies: list[Copy | None] = field(default_factory=list)
     signatures: dict[str, str] = field(default_factory=dict)  # of BLEU and chrF
+    notes: list[str] = field(default_factory=list)  # what could not be measured, and why
     speed: dict[str, float] = field(default_factory=dict)  # tokens per second, `read` and `generated`
 
     def to_dict(self, seed: int) -> dict[str, Any]:
@@ -73,6 +74,7 @@ class ModelEvaluation:
             if self.calibration is None
             else dict(zip(CALIBRATION, self.calibration.tolist(), strict=True)),
             "signatures": self.signatures,
+            "notes": self.notes,
             "tokens_per_second": self.speed,
             "contexts_left_out": len(self.requested) - len(self.exchanges),
             "exchanges": [asdict(exchange) | {"context": list(exchange.context.turns)} for exchange in self.exchanges],

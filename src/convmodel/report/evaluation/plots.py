@@ -26,10 +26,11 @@ _LINE: dict[str, Any] = {"markersize": 4, "linewidth": 1}
 def depth_plot(models: Sequence[ModelEvaluation], seed: int) -> str:
     """Draws perplexity by the number of the turn, with intervals."""
     figure, axes = new_figure()
-    names = list(dict.fromkeys(name for model in models for name in model.depths))
+    names = sorted({name for model in models for name in model.depths}, key=lambda name: int(name.rstrip("+")))
     for index, model in enumerate(models):
-        estimates = [model.depths[name][0].estimate(seed) for name in names if name in model.depths]
-        places = [names.index(name) + 0.12 * index for name in model.depths]
+        drawn_names = [name for name in names if name in model.depths]
+        estimates = [model.depths[name][0].estimate(seed) for name in drawn_names]
+        places = [names.index(name) + 0.12 * index for name in drawn_names]
         values, low, high = np.array([(estimate.value, estimate.low, estimate.high) for estimate in estimates]).T
         spread = np.nan_to_num([values - low, high - values])
         axes.errorbar(places, values, yerr=np.maximum(spread, 0), **_style(index))

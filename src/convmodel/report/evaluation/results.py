@@ -12,6 +12,7 @@ from importlib.metadata import version
 from typing import Any
 
 from convmodel.conversation import Conversation
+from convmodel.errors import ConfigError
 from convmodel.evaluation.metric import Difference, compare_metrics
 from convmodel.evaluation.retrieval_baseline import NearestContext
 from convmodel.report.evaluation.evaluate import with_responses
@@ -33,7 +34,7 @@ class Comparison:
     differences: list[Difference]
 
     def verdict(self) -> str:
-        """Returns a sentence: on which metrics the second is better, worse, or not significantly different.
+        """Returns a sentence: on which metrics the second is better, worse, not significantly different, or unknown.
 
         Example:
             >>> Comparison("A", "B", []).verdict()
@@ -41,16 +42,18 @@ class Comparison:
         """
         if not self.differences:
             return f"{self.second} and {self.first} have no metric in common."
-        labels: dict[str, list[str]] = {"better": [], "worse": [], "none": []}
+        labels: dict[str, list[str]] = {"better": [], "worse": [], "none": [], "different": [], "too few": []}
         for difference in self.differences:
-            if difference.definition.explanation and difference.verdict in labels:
-                labels[difference.verdict].append(difference.definition.label)
+            if difference.definition.explanation:
+                verdict = "too few" if difference.too_few else difference.verdict
+                labels[verdict].append(difference.definition.label)
         parts = [f"{verdict} on: {', '.join(labels[verdict])}" for verdict in ("better", "worse") if labels[verdict]]
-        if not parts:
-            parts = ["no significant difference"]
-        elif labels["none"]:
+        if labels["none"] and (parts or labels["too few"]):
             parts.append(f"no difference on: {', '.join(labels['none'])}")
-        return f"{self.second} compared with {self.first}: {'; '.join(parts)}."
+        if labels["too few"]:
+            which = f" on: {', '.join(labels['too few'])}" if parts else ""
+            parts.append(f"too few conversations to tell{which}")
+        return f"{self.second} compared with {self.first}: {'; '.join(parts) or 'no significant difference'}."
 
     def to_dict(self) -> dict[str, Any]:
         """Returns it as JSON has it."""
@@ -96,6 +99,21 @@ class EvaluationReport:
             (name, value if isinstance(value, str) else json.dumps(value, default=str)) for name, value in facts.items()
         ]
 
+    def targets(self) -> str:
+        """Returns a sentence: what all models were measured on; empty for a single model."""
+        measured = [model for model in self.models if model.likelihood is not None]
+        if len(measured) < 2 or self.settings.loss_on is None or self.settings.max_length is None:
+            return ""
+        whose = self.settings.loss_on if isinstance(self.settings.loss_on, str) else ", ".join(self.settings.loss_on)
+        left_out = self.data.get("not_alike", 0)
+        left_out_part = (
+            f"; {left_out:,} conversations whose targets differ between them are left out" if left_out else ""
+        )
+        return (
+            f"All models are measured on the same targets: loss_on={whose}, in windows of at most "
+            f"{self.settings.max_length:,} tokens{left_out_part}."
+        )
+
     def responses(self) -> tuple[list[str], list[tuple[Conversation, list[str]]]]:
         """Returns the names of the models that responded, and for some contexts the reference and their responses."""
         models = [model for model in self.models if model.exchanges]
@@ -140,8 +158,13 @@ def nearest_context(evaluation: ModelEvaluation, training: Iterable[Conversation
 
 
 def compare_models(first: ModelEvaluation, second: ModelEvaluation, seed: int) -> list[Difference]:
-    """Compares each metric that both have; metrics per token only if both models have the same vocabulary."""
+    """Compares each metric that both have; metrics per token only if both models have the same vocabulary.
+
+    Raises:
+        ConfigError: If they were measured on different targets.
+    """
     same_vocabulary = first.identity.get("tokenizer") == second.identity.get("tokenizer")
+    _require_same_targets(first, second)
     second_metrics = {metric.name: metric for metric in second.metrics}
     return [
         compare_metrics(metric, second_metrics[metric.name], seed)
@@ -151,6 +174,20 @@ def compare_models(first: ModelEvaluation, second: ModelEvaluation, seed: int) -
         and metric.definition.resampled
         and (same_vocabulary or not metric.definition.per_token)
     ]
+
+
+def _require_same_targets(first: ModelEvaluation, second: ModelEvaluation) -> None:
+    """Checks that two models were measured on the same bytes of text and the same ends of turns."""
+
+    def targets(evaluation: ModelEvaluation) -> list[list[float]]:
+        of_targets = [metric for metric in evaluation.metrics if metric.name in ("bits_per_byte", "stop_probability")]
+        return [metric.rows[:, 1].tolist() for metric in of_targets]
+
+    if first.likelihood and second.likelihood and targets(first) != targets(second):
+        raise ConfigError(
+            f"{first.name} and {second.name} were not measured on the same targets: give both the same loss_on and "
+            "max_length, and conversations that both can use"
+        )
 
 
 def data_fingerprint(conversations: Iterable[Conversation]) -> str:

@@ -31,15 +31,15 @@ def run_identity(
     settings = {name: value for name, value in config.to_dict().items() if name not in WITHOUT_EFFECT}
     facts = settings | {
         "processes": processes,
-        "training data": _windows(train),
-        "validation data": None if valid is None else _windows(valid),
+        "training data": windows_hash(train),
+        "validation data": None if valid is None else windows_hash(valid),
         "first weights": model_fingerprint(hf_model),
     }
     as_read: dict[str, Any] = json.loads(json.dumps(facts))  # tuples become lists
     return as_read
 
 
-def _windows(data: "WindowSet") -> str:
+def windows_hash(data: "WindowSet") -> str:
     """Counts windows, and hashes their lengths and the ids and labels of evenly spaced ones."""
     count = len(data.windows)
     digest = hashlib.sha256(data.lengths.astype("<i4").tobytes())

@@ -1,5 +1,6 @@
 """Everything of one model: the parts in order, on conversations that are the same for every model."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,10 @@ import pytest
 from convmodel import Conversation, ConversationModel
 from convmodel.errors import ContextTooLongError
 from convmodel.report.evaluation.evaluate import choose_contexts, evaluate_model, identity_of
+from convmodel.report.evaluation.html_report import report_page
+from convmodel.report.evaluation.markdown_report import report_markdown
 from convmodel.report.evaluation.model_evaluation import Settings
+from convmodel.report.evaluation.results import make_report
 
 TALKS = [
     Conversation(["Hello", "How are you", "Good thank you"]),
@@ -57,6 +61,23 @@ def test_responses_are_what_generate_says(model: ConversationModel) -> None:
         assert each.response == model.generate(each.context, max_new_tokens=4).responses[0]
         assert (*each.context.turns, each.reference) == TALKS[each.number - 1].turns
     assert found.speed["generated"] > 0
+
+
+@pytest.mark.parametrize("talks", [TALKS[:1], [TALKS[1]], [TALKS[0], TALKS[0]], TALKS[:2]])
+def test_what_too_few_conversations_do_not_allow_is_left_out_and_noted(
+    model: ConversationModel, talks: list[Conversation]
+) -> None:
+    found = evaluate_model(model, "A", talks, ALL, training=TALKS)
+
+    assert found.notes[0] == (
+        "next turns were not ranked: ranking next turns needs at least two conversations with different last turns"
+    )
+    assert bool(found.exchanges) == (len(found.notes) == 1) == ("generated" in found.speed)
+    report = make_report([found, found], talks, ALL, data={"name": "test.jsonl", "skipped": 0})
+    assert report.comparisons[0].verdict() == "A compared with A: too few conversations to tell."
+    assert "Next turns were not ranked" in report_page(report)
+    assert "Next turns were not ranked" in report_markdown(report)
+    assert json.loads(json.dumps(report.to_dict(), allow_nan=False))["models"][0]["notes"] == found.notes
 
 
 def test_what_does_not_fit_is_left_out_of_all_parts_and_counted(model: ConversationModel) -> None:
