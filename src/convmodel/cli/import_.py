@@ -16,6 +16,7 @@ from convmodel.data.importing.cleaning import CleaningRules
 from convmodel.data.importing.deduplication import NEAR
 from convmodel.data.importing.exports.formats import FORMATS
 from convmodel.data.importing.splitting import PARTS, SHARES
+from convmodel.data.reading.columns import Columns
 from convmodel.data.reading.shapes import AUTO, SHAPES
 from convmodel.errors import ConfigError, SaveError
 
@@ -45,6 +46,14 @@ def command(
             f"({', '.join(FORMATS)}) or other data ({', '.join(SHAPES)})."
         ),
     ] = AUTO,
+    columns: Annotated[
+        str | None,
+        Option(
+            help="Columns of a table with a message per row, where they have other names: "
+            "conversation=ticket_id,speaker=sender,text=message, and time=NAME.",
+            metavar="PART=COLUMN,...",
+        ),
+    ] = None,
     me: Annotated[
         str | None,
         Option(
@@ -120,6 +129,7 @@ def command(
         raise SaveError(f"{output} already holds an import: give another --output, or --overwrite to replace it")
     options = ImportOptions(
         format=format,
+        columns=Columns.parse(columns) if columns else None,
         on_error=on_error,  # type: ignore[arg-type]
         gap=parse_gap(gap) if gap else None,
         segmenting=Segmenting(me=me, merge_others=merge_others, keep_messages=keep_messages),

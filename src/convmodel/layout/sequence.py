@@ -13,6 +13,9 @@ from convmodel.errors import ConfigError, ContextTooLongError, ConversationError
 IGNORED = -100
 """The label of a position that is not a target, which PyTorch's cross entropy ignores by default."""
 
+LOSS_ON = ("all", "responses", "last")
+"""The values of `loss_on` that are not speakers' names."""
+
 LossOn = str | Sequence[str]
 """Whose turns are supervised: `all`, `responses`, `last`, a speaker's name, or several names."""
 
@@ -101,7 +104,7 @@ def supervised_turns(conversation: Conversation, loss_on: LossOn) -> list[bool]:
     elif loss_on != "all":
         chosen = [loss_on] if isinstance(loss_on, str) else loss_on
         if not isinstance(chosen, Sequence) or not chosen or not all(isinstance(n, str) and n.strip() for n in chosen):
-            raise ConfigError(f"loss_on is {loss_on!r}: use all, responses, last, or speakers' names")
+            raise ConfigError(f"loss_on is {loss_on!r}: use {', '.join(LOSS_ON)}, or speakers' names")
         names = set(chosen)
     weights = conversation.turn_weights
     return [i >= first and name in names and weights[i] > 0 for i, name in enumerate(speakers)]

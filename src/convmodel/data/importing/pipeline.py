@@ -28,6 +28,7 @@ from convmodel.data.importing.splitting import (
     too_small,
 )
 from convmodel.data.importing.summary import ImportSummary
+from convmodel.data.reading.columns import Columns
 from convmodel.data.reading.decoding import STDIN
 from convmodel.data.reading.problems import SHOWN, OnError, Problems
 from convmodel.data.reading.reader import ConversationReader
@@ -44,12 +45,14 @@ class ImportOptions:
 
     Attributes:
         format: The export or shape of the data, one of `FORMATS` or `SHAPES`; detected by default.
+        columns: The columns of tables with a message per row, if they have unusual names; all sources are then tables.
         gap: The pause after which a new conversation starts; None to choose it from the data.
         segmenting: How messages become conversations, apart from the gap.
         seed: The seed of a random split.
     """
 
     format: str = AUTO
+    columns: Columns | None = None
     on_error: OnError = "fail"
     gap: timedelta | None = None
     segmenting: Segmenting = field(default_factory=Segmenting)
@@ -61,6 +64,8 @@ class ImportOptions:
     def __post_init__(self) -> None:
         if self.segmenting.merge_others and self.segmenting.me is None:
             raise ConfigError("merge_others needs the speaker to learn: set me too")
+        if self.columns and self.format in FORMATS:
+            raise ConfigError(f"the format {self.format} has no columns: leave --format or --columns out")
         if self.format not in (AUTO, *FORMATS, *SHAPES):
             raise ConfigError(f"there is no format {self.format}; there are {AUTO}, {', '.join((*FORMATS, *SHAPES))}")
 
@@ -130,10 +135,11 @@ def _read(
     chats: list[Chat] = []
     readers: list[tuple[ConversationReader, str]] = []
     for source in sources:
-        for path, format in _recognised(source, options.format, summary):
+        tables: list[tuple[str | Path, Format | None]] = [(source, None)]
+        for path, format in tables if options.columns else _recognised(source, options.format, summary):
             if format is None:
                 shape = options.format if options.format in SHAPES else AUTO
-                reader = ConversationReader(path, shape=shape, on_error=options.on_error)
+                reader = ConversationReader(path, shape=shape, on_error=options.on_error, columns=options.columns)
                 readers.append((reader, _folder_of(source)))
                 continue
             new_chats = list(format.read(Path(path), problems))

@@ -31,9 +31,24 @@ def first_key(value: Mapping[str, Any], keys: Sequence[str]) -> str | None:
     return next((key for key in present if value[key] is not None), present[0] if present else None)
 
 
+def speaker_key(value: Mapping[str, Any]) -> str | None:
+    """Returns the key that holds the speaker of a message."""
+    return first_key(value, _SPEAKER)
+
+
+def text_key(value: Mapping[str, Any]) -> str | None:
+    """Returns the key that holds the text of a message."""
+    return first_key(value, _TEXT)
+
+
+def time_key(value: Mapping[str, Any]) -> str | None:
+    """Returns the key that holds the time of a message."""
+    return first_key(value, _TIME)
+
+
 def has_message(value: Mapping[str, Any]) -> bool:
     """Returns whether an object has a speaker and a text."""
-    return first_key(value, _SPEAKER) is not None and first_key(value, _TEXT) is not None
+    return speaker_key(value) is not None and text_key(value) is not None
 
 
 def conversation_of_messages(messages: Sequence[Any]) -> Conversation:
@@ -56,15 +71,19 @@ def conversation_of_messages(messages: Sequence[Any]) -> Conversation:
             plain += normalized
     conversation = Conversation.from_messages(plain)
     first = messages[0][0] if isinstance(messages[0], list | tuple) else messages[0]
-    time = read_time(first.get(first_key(first, _TIME)))
+    time = read_time(first.get(time_key(first)))
     return replace(conversation, started_at=time) if time else conversation
 
 
 def _plain(message: Any, number: int) -> dict[str, Any]:
     """Returns a message with our keys: role, content and weight, not yet validated."""
-    speaker, text = (first_key(message, keys) if isinstance(message, Mapping) else None for keys in (_SPEAKER, _TEXT))
+    speaker, text = (key(message) if isinstance(message, Mapping) else None for key in (speaker_key, text_key))
+    for calls in ("tool_calls", "function_call"):
+        if isinstance(message, Mapping) and message.get(calls) and (text is None or message[text] is None):
+            raise ConversationError(f"message {number} calls a tool ({calls}), which is not text: leave it out")
     if speaker is None or text is None:
-        raise ConversationError(f"message {number} needs a role and a content")
+        keys = f": it has {', '.join(map(str, message))[:100]}" if isinstance(message, Mapping) and message else ""
+        raise ConversationError(f"message {number} needs a role and a content{keys}")
     name, content = message[speaker], message[text]
     if isinstance(content, list | tuple):
         parts: list[Any] = [part.get("text") if isinstance(part, Mapping) else part for part in content]

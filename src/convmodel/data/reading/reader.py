@@ -8,11 +8,12 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from convmodel.conversation import Conversation, ConversationLike
+from convmodel.data.reading.columns import Columns
 from convmodel.data.reading.decoding import STDIN
 from convmodel.data.reading.problems import OnError, Problems
 from convmodel.data.reading.rows import Row, data_files, file_rows
@@ -44,7 +45,14 @@ class ConversationReader:
         '2 conversations (1 turns, 1 pairs)'
     """
 
-    def __init__(self, source: ConversationSource, *, shape: str = AUTO, on_error: OnError = "fail") -> None:
+    def __init__(
+        self,
+        source: ConversationSource,
+        *,
+        shape: str = AUTO,
+        on_error: OnError = "fail",
+        columns: Columns | None = None,
+    ) -> None:
         """Sets the source; reading starts with the iteration.
 
         Args:
@@ -52,6 +60,7 @@ class ConversationReader:
                 standard input, a data set on the Hub, or Python objects.
             shape: The shape of its rows, one of `SHAPES`; detected by default.
             on_error: Whether invalid data stops the reading, or is left out and counted.
+            columns: The columns of a table with a message per row, if they have unusual names.
 
         Raises:
             ConversationError: If the source is none of these.
@@ -67,6 +76,7 @@ class ConversationReader:
             raise ConversationError(f"conversations are a file or a list of conversations, not {kind}{fix}")
         self.source = source
         self._shape = shape
+        self._columns = columns
         self.problems = Problems(on_error)
         self.rows = 0
         self.conversations = 0
@@ -112,7 +122,9 @@ class ConversationReader:
         # Unlike Path's, these accept any string; what is neither (a pipe) cannot be read twice.
         if not os.path.isfile(path) and not os.path.isdir(path):  # noqa: PTH112, PTH113
             return None
-        digest = hashlib.blake2b(f"{self._shape} {self.problems.on_error}".encode(), digest_size=16)
+        digest = hashlib.blake2b(
+            f"{self._shape} {self.problems.on_error} {self._columns or ''}".encode(), digest_size=16
+        )
         for file in data_files(path) if path.is_dir() else [path]:
             # The name counts too: conversations without an id are named by their place.
             digest.update(f"{file}\0{file.stat().st_size}\0".encode())
@@ -151,7 +163,7 @@ class ConversationReader:
             rows = file_rows(self.source)
         else:
             rows = (Row(f"conversation {number}", item) for number, item in enumerate(self.source, 1))
-        for row in rows:
+        for row in rows if self._columns is None else chain.from_iterable(map(self._columns.rename, rows)):
             self.rows += 1
             yield row
 

@@ -249,8 +249,13 @@ def _csv_rows(path: Path, delimiter: str | None) -> Iterator[Row]:
                 yield Row(place, dict(zip(columns, values, strict=True)))
 
 
+def column_name(name: str) -> str:
+    """Returns the name of a table's column as it is in the rows: `conversation_id` for `Conversation ID`."""
+    return name.strip().lower().replace(" ", "_")
+
+
 def _columns(place: str, header: list[str], reason: str | None) -> list[str]:
-    columns = [name.strip().lower().replace(" ", "_") for name in header]
+    columns = [column_name(name) for name in header]
     named = [name for name in columns if name]  # spreadsheets leave empty ones at the end
     if len(set(named)) < len(named):
         reason = f"a column occurs twice: {', '.join(columns)[:200]}: rename one"

@@ -11,7 +11,14 @@ from functools import lru_cache
 from typing import Any
 
 from convmodel.conversation import DEFAULT_SPEAKERS, Conversation
-from convmodel.data.reading.messages import conversation_of_messages, first_key, has_message, read_time
+from convmodel.data.reading.messages import (
+    conversation_of_messages,
+    first_key,
+    has_message,
+    read_time,
+    speaker_key,
+    text_key,
+)
 from convmodel.errors import ConversationError
 
 AUTO = "auto"
@@ -84,9 +91,7 @@ def conversations_of(value: Any, shape: str = AUTO) -> list[Conversation]:
     """
     recognised, value = _recognised(value, shape)
     if recognised is None:
-        keys = ", ".join([str(key)[:40] for key in value][:8]) or "no keys"
-        forms = "; or ".join(SHAPES.values())
-        raise ConversationError(f"neither turns nor messages in an object with {keys}: a conversation is {forms}")
+        raise ConversationError(_unknown(value))
     if shape not in (AUTO, recognised):
         raise ConversationError(
             f"this is of the shape {recognised}, not {shape}: leave --format out, or correct the line"
@@ -110,6 +115,19 @@ def conversations_of(value: Any, shape: str = AUTO) -> list[Conversation]:
     if recognised not in ("turns", "personachat"):
         conversation = _with_system(conversation, value)
     return [_named(conversation, value)]
+
+
+def _unknown(value: Mapping[str, Any]) -> str:
+    """Explains why an object has none of the shapes: what the nearest one lacks, and the usual forms."""
+    keys = ", ".join([str(key)[:40] for key in value][:8]) or "no keys"
+    start = f"neither turns nor messages in an object with {keys}"
+    parts = {"speaker": speaker_key(value), "text": text_key(value)}
+    present = " and ".join(f"{part} ({key})" for part, key in parts.items() if key)
+    missing = " and ".join(["conversation id", *(part for part, key in parts.items() if not key)])
+    if not present:
+        return f"{start}: write {SHAPES['messages']} or {SHAPES['rows']}; see docs/data.md#shapes"
+    columns = "convmodel import --columns conversation=NAME,speaker=NAME,text=NAME"
+    return f"{start}: it has {present}, but no {missing}: add it, or name the columns ({columns})"
 
 
 def conversation_of_rows(rows: Sequence[Mapping[str, Any]]) -> Conversation:

@@ -3,8 +3,9 @@
 Owns: encoding many conversations, in chunks, and the summary. Knows no files and no processes.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -13,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from convmodel.conversation import Conversation
+from convmodel.data.reading.messages import ROLES
 from convmodel.data.reading.problems import OnError, Problems
 from convmodel.errors import ContextTooLongError, ConversationError
-from convmodel.layout.sequence import LossOn, Window
+from convmodel.layout.sequence import LOSS_ON, LossOn, Window
 from convmodel.layout.tokenizer import ConversationTokenizer
 
 CHUNK = 500
@@ -34,6 +36,7 @@ class EncodingSummary:
         text_bytes: UTF-8 bytes of the supervised turns' text.
         speakers: The speakers' names if all conversations share them, else empty; None before the first conversation.
         first_skipped: Why the first skipped item was invalid.
+        turns: Number of turns by speaker where nothing was supervised, for the error.
     """
 
     conversations: int = 0
@@ -44,12 +47,14 @@ class EncodingSummary:
     text_bytes: int = 0
     speakers: tuple[str, ...] | None = None
     first_skipped: str = ""
+    turns: dict[str, int] = field(default_factory=dict)
 
     def add(self, other: "EncodingSummary") -> None:
         """Adds the summary of further conversations."""
         for name in ("conversations", "unsupervised", "skipped", "cut", "tokens", "text_bytes"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.first_skipped = self.first_skipped or other.first_skipped
+        self.turns = dict(Counter(self.turns) + Counter(other.turns)) if other.turns else self.turns
         self.add_speakers(other.speakers)
 
     def add_problems(self, problems: Problems) -> None:
@@ -124,7 +129,18 @@ def require_windows(summary: EncodingSummary, loss_on: LossOn) -> None:
         skipped = f" ({summary.left_out()})" if summary.skipped else ""
         raise ConversationError(
             f"none of {summary.conversations} conversations has a turn that loss_on={loss_on!r} supervises{skipped}"
+            f"{_nobody(loss_on, summary.turns)}"
         )
+
+
+def _nobody(loss_on: LossOn, turns: Mapping[str, int]) -> str:
+    """Explains that `loss_on` names nobody: who speaks, and what the data's own names of roles are read as."""
+    names = [] if loss_on in LOSS_ON else [loss_on] if isinstance(loss_on, str) else list(loss_on)
+    if not names or not turns or turns.keys() & set(names):
+        return ""
+    there_are = ", ".join(f"{name} ({count:,})" for name, count in Counter(turns).most_common(10))
+    read_as = [f"{name} is read as {ROLES[name.lower()]}" for name in names if ROLES.get(name.lower(), name) != name]
+    return "; ".join([f": nobody is called {' or '.join(names)}", f"there are {there_are}", *read_as])
 
 
 EncodedChunk = tuple[list[Window], EncodingSummary]
@@ -185,4 +201,6 @@ def encode_chunk(
     summary.add_problems(problems)
     for conversation in conversations:
         summary.add_speakers(conversation.speaker_names)
+    if not summary.tokens:
+        summary.turns = dict(Counter(name for conversation in conversations for name in conversation.turn_speakers))
     return windows, summary

@@ -211,6 +211,17 @@ def test_rows_without_a_conversation_are_not_taken_for_one(nothing: Any) -> None
 
 
 BAD: list[tuple[Any, str]] = [
+    ({"date": 1, "username": "Ann", "message": "Hi"}, "it has text (message), but no conversation id and speaker: add"),
+    (
+        {"sender": "Ann", "text": "Hi"},
+        "it has speaker (sender) and text (text), but no conversation id: add it, or name",
+    ),
+    ({"label": 1}, 'in an object with label: write {"messages": [{"role": ..., "content": ...}, ...]} or '),
+    (
+        {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": None, "tool_calls": [{}]}]},
+        "message 2 calls a tool (tool_calls), which is not text: leave it out",
+    ),
+    ({"messages": [{"creator": {}, "body": "Hi"}]}, "message 1 needs a role and a content: it has creator, body"),
     ({"turns": ["Hi"], "started_at": "last Tuesday"}, "started_at is 'last Tuesday': write a time such as"),
     ({"prompt": "Hi", "response": None}, "response: neither text nor a list of messages"),
     ({"prompt": [], "response": "Hi"}, "prompt: neither text"),

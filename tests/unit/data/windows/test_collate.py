@@ -5,7 +5,7 @@ import torch
 
 from convmodel import Conversation, ConversationModel, ConversationTokenizer
 from convmodel.data.windows.collate import WindowDataset, by_length, pack, pad
-from convmodel.data.windows.encoding import encode_windows
+from convmodel.data.windows.encoding import CHUNK, encode_windows
 from convmodel.errors import ConfigError, ContextTooLongError, ConversationError
 from convmodel.layout.sequence import IGNORED, Window
 
@@ -115,6 +115,18 @@ def test_both_accounts_make_one_sentence(gpt2_tokenizer: ConversationTokenizer) 
 def test_a_set_without_any_supervised_turn_is_refused(gpt2_tokenizer: ConversationTokenizer) -> None:
     with pytest.raises(ConversationError, match="none of 2 conversations has a turn that loss_on='Bob' supervises"):
         encode_windows([Conversation(["Hi"])] * 2, gpt2_tokenizer, max_length=64, loss_on="Bob")
+
+
+def test_a_loss_on_that_names_nobody_lists_who_speaks(gpt2_tokenizer: ConversationTokenizer) -> None:
+    conversations = [Conversation(["Be kind", "Hi", "Oh"], ["system", "user", "assistant"], pinned=1)] * CHUNK
+    message = (
+        r"supervises: nobody is called gpt; there are system \(501\), user \(501\), assistant \(500\); gpt is read"
+    )
+
+    with pytest.raises(ConversationError, match=message):
+        encode_windows(
+            [*conversations, Conversation(["a", "b"], ["system", "user"])], gpt2_tokenizer, max_length=64, loss_on="gpt"
+        )
 
 
 def test_a_loss_on_that_is_no_name_is_refused(gpt2_tokenizer: ConversationTokenizer) -> None:
