@@ -40,6 +40,7 @@ ONLY_IN = {
     "matplotlib": {"report"},
     "peft": {"hf_model"},
     "pyarrow": {"data"},
+    "prompt_toolkit": {"cli"},
     "pydantic": {"server"},
     "prometheus_client": {"server"},
     "ray": {"server"},

@@ -3,15 +3,20 @@
 Owns: the commands that begin with a slash. The model may be local or behind a server: both are a `Session`.
 """
 
+import json
+import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
 from convmodel.cli import flags
 from convmodel.cli.console import console, load_model, print_message
+from convmodel.cli.line_editor import LineEditor, history_file, is_terminal, unseen_keys
+from convmodel.cli.word_wrap import WordWrap
 from convmodel.data.reading.writing import to_record
 from convmodel.errors import ConfigError, ConvModelError
 from convmodel.files.json_lines import append_line
@@ -21,13 +26,22 @@ from convmodel.server.settings import KEY_VARIABLE
 if TYPE_CHECKING:
     from convmodel.generation.session import Session
 
-HELP = """\
-/undo        remove your last turn and the response to it
-/retry       generate another response to your last turn
-/reset       start a new conversation
-/save FILE   append the conversation to a JSONL file, which `convmodel fit` reads
-/help        show this help
-/quit        quit, like Ctrl+D; Ctrl+C stops a response"""
+COMMANDS = {
+    "/undo": ("", "remove your last turn and the response to it"),
+    "/retry": ("", "generate another response to your last turn"),
+    "/reset": ("", "start a new conversation"),
+    "/system": ("TEXT", "set the system message, a first turn that always stays in the context"),
+    "/set": ("NAME VALUE", "set an option of generation, such as temperature 0.5; /set lists them"),
+    "/model": ("NAME", "continue the conversation with another model"),
+    "/save": ("FILE", "append the conversation to a JSONL file, which `convmodel fit` reads"),
+    "/help": ("", "show this help"),
+    "/quit": ("", "quit, as /exit, /bye and Ctrl+D do; Ctrl+C stops a response"),
+}
+_QUIT = ("/quit", "/exit", "/bye")
+_LEAVING = ("quit", "exit")  # as a whole turn, they are more likely commands
+_OPTIONS = ("temperature", "top_p", "top_k", "max_new_tokens", "seed", "repetition_penalty", "do_sample")
+_SAMPLING = ("temperature", "top_p", "top_k", "min_p", "typical_p")  # they imply sampling, as flags do
+_KEYS = "Enter sends a turn, Alt+Enter begins a new line in it, Tab completes commands, arrow up recalls earlier turns."
 
 
 def command(
@@ -38,36 +52,50 @@ def command(
     top_p: flags.TopP = TOP_P,
     max_new_tokens: flags.MaxNewTokens = None,
     system: Annotated[str | None, Option(help="System message: a first turn that always stays in the context.")] = None,
+    system_messages: flags.SystemMessages = False,
     quantize: flags.Quantize = None,
     url: Annotated[
         str | None,
-        Option(help="Chat with the model of a server with OpenAI's API instead, such as http://127.0.0.1:8000."),
+        Option(help="Chat with the model of a server with OpenAI's API instead, such as 127.0.0.1:8000."),
     ] = None,
     api_key: Annotated[str | None, Option(envvar=KEY_VARIABLE, help="API key of the server at --url.")] = None,
+    no_history: Annotated[
+        bool, Option("--no-history", help="Keep nothing of what you type for the next start.")
+    ] = False,
 ) -> None:
     """Chat with a model in the terminal; type /help for the commands.
 
     `convmodel chat` chats with the model in the folder `model`, or with the built-in model if there is none.
 
     The number before the prompt is how many turns are in the context. When the context is full, the oldest turns are
-    dropped.
+    dropped. What you type is kept for the arrow keys of the next start, in `~/.local/state/convmodel/chat_history`.
     """
+    history = None if no_history else history_file()
     if url is not None:
         if quantize is not None:
             raise ConfigError("--quantize does not apply to the model of a server: leave out it or --url")
-        parameters = {"temperature": 0.0} if greedy else {"temperature": temperature, "top_p": top_p}
+        parameters: dict[str, Any] = {"temperature": 0.0} if greedy else {"temperature": temperature, "top_p": top_p}
         if max_new_tokens is not None:
-            parameters["max_completion_tokens"] = max_new_tokens
-        from convmodel.cli.remote_session import RemoteSession
+            parameters["max_new_tokens"] = max_new_tokens
+        from convmodel.cli.remote_session import PARAMETERS, RemoteSession
 
-        remote = RemoteSession(url, model=model, api_key=api_key, system=system, on_wait=_print_wait, **parameters)
-        with remote:
-            Chat(remote).run(remote.model)
+        with RemoteSession(url, model=model, api_key=api_key, on_wait=_print_wait, **parameters) as remote:
+
+            def choose(name: str) -> RemoteSession:
+                remote.choose(name)
+                return remote
+
+            Chat(remote, remote.model, choose, PARAMETERS).begin(system, history)
         return
-    name = model or flags.default_model()
     options = flags.sampling_options(greedy=greedy, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens)
-    context = [{"role": "system", "content": system}] if system else ()
-    Chat(load_model(name, quantize=quantize).session(context, **options)).run(name)
+
+    def open_session(name: str) -> "Session":
+        with unseen_keys():
+            return load_model(name, quantize=quantize).session(**options)
+
+    name = model or flags.default_model()
+    chat = Chat(open_session(name), name, open_session, _OPTIONS, system_messages=system_messages)
+    chat.begin(system, history)
 
 
 def _print_wait(seconds: float) -> None:
@@ -75,53 +103,97 @@ def _print_wait(seconds: float) -> None:
 
 
 class Chat:
-    """Reads lines, passes them to a session, and prints its responses."""
+    """Reads turns and commands, passes them to a session, and prints its responses."""
 
-    def __init__(self, session: "Session") -> None:
+    def __init__(
+        self,
+        session: "Session",
+        name: str,
+        open_session: Callable[[str], "Session"],
+        options: Sequence[str] = _OPTIONS,
+        *,
+        system_messages: bool = False,
+    ) -> None:
+        """Chats in a session with the model `name`.
+
+        Args:
+            session: The session.
+            name: The name of its model.
+            open_session: Returns a session with another model.
+            options: Names of options that Tab completes.
+            system_messages: Whether models that were trained without system messages get one.
+        """
         self.session = session
-        self._interactive = sys.stdin.isatty()
+        self._name = name
+        self._open_session = open_session
+        self._options = options
+        self._system_messages = system_messages
+        self._editor: LineEditor | None = None
 
-    def run(self, name: str) -> None:
-        """Greets with the model's name, then reads and responds until the end of the input or /quit."""
-        if self._interactive:
-            print_message(f"Chatting with {name}. Type /help for the commands, Ctrl+D to quit.")
-        while (line := self._read()) is not None:
-            if not line:
+    def begin(self, system: str | None, history: Path | None) -> None:
+        """Sets the system message, greets at a terminal, and chats; `history` is the file for what is typed there."""
+        if system is not None:
+            self._require_system(self.session, "--system")
+            self.session.set_system(system)
+        if is_terminal():
+            try:
+                self._editor = LineEditor(self._complete, history)
+            except OSError as error:
+                print_message(f"what you type is not kept: {error}", style="yellow")
+                self._editor = LineEditor(self._complete, None)
+            print_message(f"Chatting with {self._name}. /help lists the commands, Ctrl+D quits.")
+            with unseen_keys():
+                self._run()
+        else:
+            self._run()
+
+    def _run(self) -> None:
+        """Reads and responds until the end of the input or /quit."""
+        while (text := self._read()) is not None:
+            if not text:
                 continue
             try:
-                if line.startswith("/"):
-                    if line == "/quit":
+                if text.startswith("/"):
+                    name, *argument = text.split(maxsplit=1)
+                    if name in _QUIT:
                         return
-                    self._run_command(line)
+                    self._run_command(name, *argument)
                 else:
-                    self._print_response(self.session.stream(line))
+                    self._print_response(self.session.stream(text))
             except ConvModelError as error:
                 print_message(str(error), style="red")
 
     def _read(self) -> str | None:
-        """Returns the next line without surrounding whitespace; None at the end of the input."""
+        """Returns the next turn or command without surrounding whitespace; None at the end of the input."""
+        if self._editor is None:
+            line = sys.stdin.readline()
+            return line.strip() if line else None
         try:
-            if not self._interactive:
-                line = sys.stdin.readline()
-                return line.strip() if line else None
-            import readline  # noqa: F401  (adds history and line editing to input())
-
-            in_context = len(self.session.turns) - self.session.left_out
-            console.print(f"[dim]{in_context}[/dim] [bold]>[/bold] ", end="")
-            return input().strip()
+            text = self._editor.read(len(self.session.turns) - self.session.left_out).strip()
+            if text.lower() in _LEAVING and self._editor.ask("Quit? [Y/n] ").strip().lower() not in ("n", "no"):
+                return None
+            return text
         except EOFError:
-            console.print()
             return None
         except KeyboardInterrupt:
-            console.print("  (Ctrl+D or /quit to quit)")
+            print_message("(Ctrl+D or /quit to quit)", style="dim")
             return ""
+
+    def _complete(self, line: str) -> Iterable[str]:
+        """Returns the commands and options that a line can be completed to."""
+        name, blank, argument = line.partition(" ")
+        if not blank:
+            return [name for name in (*COMMANDS, *_QUIT[1:]) if line and name.startswith(line)]
+        options = dict.fromkeys([*self._options, *self.session.options]) if name == "/set" else ()
+        return [f"{name} {option}" for option in options if option.startswith(argument)]
 
     def _print_response(self, chunks: Iterator[str]) -> None:
         """Prints a response while it is generated; Ctrl+C stops it and keeps the text so far."""
         left_out = self.session.left_out
+        wrap = WordWrap(lambda: shutil.get_terminal_size().columns).feed if sys.stdout.isatty() else str
         try:
             for text in chunks:
-                sys.stdout.write(text)
+                sys.stdout.write(wrap(text))
                 sys.stdout.flush()
         except KeyboardInterrupt:
             chunks.close()  # type: ignore[attr-defined]
@@ -131,12 +203,11 @@ class Chat:
         if self.session.left_out > left_out:
             print_message(f"({self.session.left_out} oldest turns no longer fit in the context)", style="dim")
         elif self.session.finish_reason == "length":
-            print_message("(stopped at the length limit; --max-new-tokens sets it)", style="dim")
+            print_message("(stopped at the length limit: /set max_new_tokens NUMBER changes it)", style="dim")
 
-    def _run_command(self, line: str) -> None:
-        name, _, argument = line.partition(" ")
+    def _run_command(self, name: str, argument: str = "") -> None:
         if name == "/help":
-            print_message(HELP)
+            _print_help(with_keys=self._editor is not None)
         elif name == "/undo":
             print_message(f"removed: {self.session.undo()}", style="dim")
         elif name == "/retry":
@@ -144,10 +215,60 @@ class Chat:
         elif name == "/reset":
             self.session.reset()
             print_message("started a new conversation", style="dim")
+        elif name == "/system":
+            self._set_system(argument)
+        elif name == "/set":
+            self._set_option(*argument.split(maxsplit=1))
+        elif name == "/model":
+            self._change_model(argument)
         elif name == "/save":
-            self._save(argument.strip())
+            self._save(argument)
         else:
-            raise ConfigError(f"there is no command {name}: /help lists them (a turn cannot begin with a slash)")
+            near = get_close_matches(name, [*COMMANDS, *_QUIT], n=1)
+            fix = f"did you mean {near[0]}?" if near else "/help lists them"
+            raise ConfigError(f"there is no command {name}: {fix} (a turn cannot begin with a slash)")
+
+    def _require_system(self, session: "Session", what: str, fix: str = "leave it out") -> None:
+        """Refuses a system turn that the model would read as an ordinary one, as `convmodel serve` does."""
+        if not (self._system_messages or session.takes_system):
+            raise ConfigError(
+                f"{what} does not suit this model, which was trained without system messages and would read one as an "
+                f"ordinary turn: {fix}, or start with --system-messages"
+            )
+
+    def _set_system(self, text: str) -> None:
+        if text:
+            self._require_system(self.session, "/system")
+            self.session.set_system(text)
+            print_message("set the system message", style="dim")
+            return
+        conversation = self.session.conversation
+        pinned = conversation.turns[: conversation.pinned] if conversation else ()
+        print_message("\n".join(pinned) or "there is no system message: /system TEXT sets one", style="dim")
+
+    def _set_option(self, name: str = "", value: str = "") -> None:
+        if not value:
+            options = {name: self.session.options.get(name)} if name else self.session.options
+            lines = [f"{option} {json.dumps(value, ensure_ascii=False)}" for option, value in options.items()]
+            print_message("\n".join(lines) or "no option is set: /set NAME VALUE sets one", style="dim")
+            return
+        implied = {"do_sample": True, "top_k": 0} if name in _SAMPLING and "do_sample" in self._options else {}
+        self.session.set_options(**(implied | self.session.options | {name: flags.parse_value(value)}))
+        print_message(f"{name} is {value}", style="dim")
+
+    def _change_model(self, name: str) -> None:
+        if not name:
+            print_message(f"the model is {self._name}: /model NAME continues with another one", style="dim")
+            return
+        session = self._open_session(name)
+        conversation = self.session.conversation
+        if conversation is not None and conversation.pinned:
+            self._require_system(session, "the system message of this conversation", fix=f"stay with {self._name}")
+        if session is not self.session:
+            session.set_options(**self.session.options)
+            session.continue_from(self.session)
+        self.session, self._name = session, name
+        print_message(f"continuing with {name}", style="dim")
 
     def _save(self, file: str) -> None:
         conversation = self.session.conversation
@@ -155,3 +276,10 @@ class Chat:
             raise ConfigError("nothing to save yet" if file else "give a file: /save FILE")
         append_line(Path(file).expanduser(), to_record(conversation))
         print_message(f"appended to {file}", style="dim")
+
+
+def _print_help(*, with_keys: bool) -> None:
+    for name, (argument, text) in COMMANDS.items():
+        print_message(f"{f'{name} {argument}':<17} {text}")
+    if with_keys:
+        print_message(_KEYS)

@@ -3,6 +3,7 @@
 Owns: their names and help texts, and what their values mean: a reader, the default model, the options of sampling.
 """
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,6 +40,9 @@ TopP = Annotated[
     float, Option(min=0.01, max=1.0, help="Sample from the most likely tokens with this total probability.")
 ]
 MaxNewTokens = Annotated[int | None, Option(min=1, help=_LENGTH_HELP)]
+SystemMessages = Annotated[
+    bool, Option("--system-messages", help="Accept system messages even if the model was trained without them.")
+]
 Json = Annotated[bool, Option("--json", help="Print the result as JSON.")]
 
 
@@ -50,6 +54,19 @@ def open_reader(source: str, format: str, on_error: str) -> ConversationReader:
 def default_model() -> str:
     """Returns the model that `fit` saved in the current folder, or the built-in one if there is none."""
     return DEFAULT_MODEL if any((Path(DEFAULT_MODEL) / file).is_file() for file in MODEL_FILES) else CHITCHAT
+
+
+def parse_value(text: str) -> Any:
+    """Returns the value of an option: JSON or, if it is not valid JSON, the text itself.
+
+    Example:
+        >>> parse_value("0.5"), parse_value("best_of")
+        (0.5, 'best_of')
+    """
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def sampling_options(*, greedy: bool, temperature: float, top_p: float, max_new_tokens: int | None) -> dict[str, Any]:

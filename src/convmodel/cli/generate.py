@@ -3,7 +3,6 @@
 Owns: how flags become options of `ConversationModel.generate`, which checks them.
 """
 
-import json
 import time
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -152,14 +151,11 @@ def _generate_file(
 
 
 def _parse_options(pairs: list[str]) -> dict[str, Any]:
-    """Parses `NAME=VALUE`, where the value is JSON or, if it is not valid JSON, text."""
+    """Parses `NAME=VALUE`."""
     options = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals or not name:
             raise ConfigError(f"--option {pair}: write NAME=VALUE, such as num_beams=4")
-        try:
-            options[name] = json.loads(value)
-        except ValueError:
-            options[name] = value
+        options[name] = flags.parse_value(value)
     return options

@@ -3,11 +3,13 @@
 Owns: the requests to a server, retries, and how its errors are reported. Does not know the terminal.
 """
 
+import ipaddress
 import json
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 
@@ -19,6 +21,10 @@ from convmodel.server.settings import SESSION_HEADER
 
 _TIMEOUT = 60.0  # seconds to wait for the server's next bytes, and the longest wait before a retry
 _ATTEMPTS = 5
+PARAMETERS = (
+    "temperature", "top_p", "max_completion_tokens", "seed", "presence_penalty", "frequency_penalty", "stop",
+)  # fmt: skip
+"""Parameters of OpenAI's API that can be options of a session."""
 
 
 class RemoteSession(Session):
@@ -36,23 +42,37 @@ class RemoteSession(Session):
     ) -> None:
         """Connects to a server, at an address with or without `/v1`; `model` is optional if it has only one.
 
-        `on_wait` is called with the seconds until the next retry when the server is busy. The `options` are parameters
-        of every request, such as `temperature`.
+        The scheme of the address may be left out. `on_wait` is called with the seconds until the next retry when the
+        server is busy. The `options` are those in `PARAMETERS`.
         """
         start = Conversation([system], ["system"], pinned=1) if system else None
         super().__init__(start, *DEFAULT_SPEAKERS)
-        self._options = options
+        self._options = _parameters(options)
         self._on_wait = on_wait
         headers = {SESSION_HEADER: uuid.uuid4().hex}  # a load balancer can route by it
         if api_key:
             headers["Authorization"] = f"Bearer {api_key}"
-        self._url = url.rstrip("/").removesuffix("/v1")
+        self._url = _complete(url)
         self._client = httpx2.Client(base_url=self._url, headers=headers, timeout=_TIMEOUT)
         try:
             self.model = self._choose_model(model)
         except BaseException:
             self._client.close()
             raise
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options that were given for the responses."""
+        return dict(self._options)
+
+    def set_options(self, **options: Any) -> None:
+        """Changes options for all further responses; None leaves an option to the server, which checks the values."""
+        given = self._options | _parameters(options)
+        self._options = {name: value for name, value in given.items() if value is not None}
+
+    def choose(self, model: str) -> None:
+        """Continues with another model of the server; raises a `ModelLoadError` if it has none of that name."""
+        self.model = self._choose_model(model)
 
     def __enter__(self) -> "RemoteSession":
         return self
@@ -136,6 +156,33 @@ class RemoteSession(Session):
         if response.status_code in (404, 503):
             return ModelLoadError(f"{self._url}: {message}")
         return GenerationError(f"{self._url} refuses: {message}")
+
+
+def _parameters(options: dict[str, Any]) -> dict[str, Any]:
+    """Returns the parameters for some options, which may have the names of `generate`'s."""
+    parameters = {"max_completion_tokens" if name == "max_new_tokens" else name: options[name] for name in options}
+    if unknown := sorted(parameters.keys() - set(PARAMETERS)):
+        raise ConfigError(f"a server takes no option {', '.join(unknown)}; there are {', '.join(PARAMETERS)}")
+    return parameters
+
+
+def _complete(url: str) -> str:
+    """Returns an address with a scheme and without `/v1`; a name in the public network is never asked in plain text.
+
+    Example:
+        >>> _complete("127.0.0.1:8765"), _complete("localhost:8000/v1/"), _complete("api.example.com/v1")
+        ('http://127.0.0.1:8765', 'http://localhost:8000', 'https://api.example.com')
+    """
+    url = url.strip().rstrip("/").removesuffix("/v1")
+    if "://" in url:
+        return url
+    try:
+        host = urlsplit(f"//{url}").hostname or ""
+        address = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
+        near = address.is_loopback or address.is_private
+    except ValueError:  # a name, or not an address at all
+        near = False
+    return f"{'http' if near else 'https'}://{url}"
 
 
 def _retry_after(response: httpx2.Response) -> float:

@@ -63,9 +63,7 @@ def command(
             help="MiB per model for the KV cache of past conversations; by default a quarter of its weights' size.",
         ),
     ] = None,
-    system_messages: Annotated[
-        bool, Option("--system-messages", help="Accept system messages even if the model was trained without them.")
-    ] = False,
+    system_messages: flags.SystemMessages = False,
     feedback: Annotated[
         Path | None, Option(help="JSONL file for ratings and corrections of responses, which `convmodel fit` reads.")
     ] = None,

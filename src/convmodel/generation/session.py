@@ -1,6 +1,6 @@
 """A conversation with a model, turn by turn.
 
-Owns: the turns so far, and what `regenerate` and `undo` mean.
+Owns: the turns so far, and what `regenerate`, `undo` and a change of the system turn or of the model mean.
 """
 
 from abc import ABC, abstractmethod
@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from convmodel.conversation import DEFAULT_SPEAKERS, Conversation, ConversationLike
-from convmodel.errors import ConversationError
+from convmodel.errors import ConfigError, ConversationError
 from convmodel.generation.engine.engine import Engine
 from convmodel.generation.options import GenerationOptions, read_options
 from convmodel.generation.output import Chunk, FinishReason
@@ -28,6 +28,24 @@ class Session(ABC):
         self._attempts = 0
         self._start = self._conversation = start
         self._user, self._responder = user, responder
+
+    @property
+    def takes_system(self) -> bool:
+        """Whether the model was trained with system turns, or whoever serves it decides."""
+        return True
+
+    @property
+    @abstractmethod
+    def options(self) -> dict[str, Any]:
+        """The options that were given for the responses."""
+
+    @abstractmethod
+    def set_options(self, **options: Any) -> None:
+        """Changes options for all further responses; None restores an option's default.
+
+        Raises:
+            ConfigError: If an option does not exist or makes no sense; all stay as they were.
+        """
 
     @abstractmethod
     def _begin(self, context: Conversation) -> tuple[int, Iterator[Chunk]]:
@@ -104,6 +122,20 @@ class Session(ABC):
         self._conversation = self._start
         self.left_out, self.finish_reason = 0, None
 
+    def set_system(self, text: str) -> None:
+        """Replaces the system turn, or adds one before all other turns; `reset` keeps it.
+
+        Raises:
+            ConversationError: If the text is empty; the session is unchanged.
+        """
+        start, current = (_with_system(text, turns) for turns in (self._start, self._conversation))
+        self._start, self._conversation = start, current
+
+    def continue_from(self, other: "Session") -> None:
+        """Takes over the turns of another session, to continue it with another model."""
+        self._start, self._conversation = other._start, other._conversation
+        self._user, self._responder = other._user, other._responder
+
     def _stream(self, context: Conversation, *, without_response: Conversation | None) -> Iterator[str]:
         """Streams a response and adds it as a turn.
 
@@ -167,22 +199,55 @@ class ChatSession(Session):
         Raises:
             ConfigError: If an option does not exist or makes no sense.
         """
-        # A turn is never empty, so the first token must not end it.
-        options = read_options(engine.hf_model, tokenizer, {"min_new_tokens": 1} | generation_options)
+        options = _read_options(engine, tokenizer, generation_options)
         empty = not isinstance(context, Conversation) and not context
         start = None if empty else Conversation.of(context)
         user, responder = _speaker_names(start, options.reply_as)
         super().__init__(start, user, responder)
         self._engine = engine
         self._tokenizer = tokenizer
-        self._options: GenerationOptions = replace(options, reply_as=responder)
+        self._given = dict(generation_options)
+        self._options = options
+
+    @property
+    def takes_system(self) -> bool:
+        """Whether the model was trained with system turns."""
+        return self._tokenizer.layout.takes_system
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options that were given for the responses."""
+        return dict(self._given)
+
+    def set_options(self, **options: Any) -> None:
+        """Changes options for all further responses; None restores an option's default.
+
+        Raises:
+            ConfigError: If an option does not exist or makes no sense; all stay as they were.
+        """
+        if "reply_as" in options:
+            raise ConfigError("reply_as cannot change within a session: open another one")
+        given = {name: value for name, value in (self._given | options).items() if value is not None}
+        self._options, self._given = _read_options(self._engine, self._tokenizer, given), given
 
     def _begin(self, context: Conversation) -> tuple[int, Iterator[Chunk]]:
-        options = self._options
+        options = replace(self._options, reply_as=self._responder)
         prompt = make_prompt(self._tokenizer, context, options)
         if options.seed is not None:
             options = replace(options, seed=options.seed + self._attempts)
         return prompt.left_out, stream(self._engine, self._tokenizer, prompt, options)
+
+
+def _read_options(engine: Engine, tokenizer: ConversationTokenizer, given: dict[str, Any]) -> GenerationOptions:
+    # A turn is never empty, so the first token must not end it.
+    return read_options(engine.hf_model, tokenizer, {"min_new_tokens": 1} | given)
+
+
+def _with_system(text: str, conversation: Conversation | None) -> Conversation:
+    """Returns a conversation with this system turn in the place of its pinned turns."""
+    turns = conversation.turns[conversation.pinned :] if conversation else ()
+    speakers = conversation.turn_speakers[conversation.pinned :] if conversation else ()
+    return Conversation([text, *turns], ["system", *speakers], pinned=1, id=conversation.id if conversation else None)
 
 
 def _speaker_names(start: Conversation | None, reply_as: str | None) -> tuple[str, str]:

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from convmodel.conversation import PINNED_ROLES
 from convmodel.errors import ModelLoadError
 from convmodel.layout.architecture import SHORTEST_WINDOW
 from convmodel.layout.sequence import LossOn
@@ -37,6 +38,11 @@ class LayoutConfig:
     speakers: tuple[str, ...] = ()
     loss_on: LossOn = "all"
     max_length: int | None = None
+
+    @property
+    def takes_system(self) -> bool:
+        """Whether the training data had system turns: otherwise a model reads one as an ordinary turn."""
+        return not PINNED_ROLES.isdisjoint(self.speakers)
 
     def to_json(self) -> str:
         """Returns the file's content, with the format number and this library's version."""

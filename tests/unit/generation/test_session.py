@@ -722,3 +722,50 @@ def test_with_a_seed_another_response_is_another_and_repeatable(gpt2: Conversati
 
     assert said[0] == said[1]
     assert len(set(said[0])) == 3
+
+
+def test_the_system_turn_can_be_replaced(gpt2: ConversationModel) -> None:
+    session = gpt2.session(max_new_tokens=3)
+    with pytest.raises(ConversationError):
+        session.set_system(" ")
+    assert session.conversation is None
+    session.set_system("Be kind.")
+    response = session.respond("Hello")
+    session.set_system("Be rude.")
+
+    assert session.conversation == Conversation(
+        ["Be rude.", "Hello", response], ["system", "user", "assistant"], pinned=1
+    )
+    assert session.undo() == "Hello"
+    session.reset()
+    assert session.turns == ["Be rude."]
+    assert not session.takes_system
+
+
+def test_options_can_change_and_a_wrong_one_changes_nothing(gpt2: ConversationModel) -> None:
+    session = gpt2.session(max_new_tokens=1)
+    session.respond("Hello")
+    assert session.finish_reason == "length"
+    with pytest.raises(ConfigError):
+        session.set_options(max_new_tokens=5, temprature=1)
+    assert session.options == {"max_new_tokens": 1}
+
+    session.set_options(max_new_tokens=None, num_beams=2)
+
+    assert session.options == {"num_beams": 2}
+    with pytest.raises(ConfigError, match="reply_as cannot change"):
+        session.set_options(reply_as="Bob")
+
+
+def test_a_session_continues_with_another_model(gpt2: ConversationModel, llama: ConversationModel) -> None:
+    first = gpt2.session(Conversation(["Be kind."], ["system"], pinned=1), max_new_tokens=3)
+    first.respond("Hello")
+    other = llama.session(max_new_tokens=3)
+
+    other.continue_from(first)
+
+    assert other.turns == first.turns
+    expected = llama.session(first.conversation, max_new_tokens=3).respond("And you?")
+    assert other.respond("And you?") == expected
+    assert (other.undo(), other.undo()) == ("And you?", "Hello")
+    assert other.turns == ["Be kind."]

@@ -1,6 +1,7 @@
 """`convmodel_config.json`: what comes back, and what is refused."""
 
 import json
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -121,3 +122,9 @@ def test_a_value_that_no_layout_can_have_is_refused_by_name(name: str, value: An
     path = write(tmp_path, **{name: value})
     with pytest.raises(ModelLoadError, match=f"{FILE_NAME}: {name} is"):
         LayoutConfig.read(path)
+
+
+def test_a_layout_knows_whether_the_data_had_system_turns() -> None:
+    assert not LAYOUT.takes_system
+    assert not FULL.takes_system
+    assert replace(FULL, speakers=("persona", "user", "assistant")).takes_system

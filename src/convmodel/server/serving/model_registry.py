@@ -74,8 +74,7 @@ class ModelRegistry:
         self.metrics.set_gauge("running_requests", name, lambda: scheduler.running)
         self.metrics.set_gauge("cache_bytes", name, lambda: engine.caches.nbytes)
         self.metrics.set_gauge("cache_entries", name, lambda: len(engine.caches))
-        speakers = set(model.tokenizer.layout.speakers)
-        takes_system = settings.system_messages or bool(PINNED_ROLES & speakers)
+        takes_system = settings.system_messages or model.tokenizer.layout.takes_system
         return ServedModel(name, model, scheduler, takes_system, int(time.time()))
 
     @property
