@@ -29,7 +29,7 @@ def start(reader_folder: Path) -> Callable[[str], forking.Process]:
     options = ["--model", "model", "--max-new-tokens", "12", "--temperature", "2", "--seed", "3"]
 
     def start(output: str) -> forking.Process:
-        line = ["-m", "convmodel", "generate", "--input", "contexts.jsonl", "--output", output, *options]
+        line = ["-m", "convmodel", "generate", "--input", "contexts.jsonl", "-o", output, *options]
         return forking.start(line, env=os.environ | {"OMP_NUM_THREADS": "1"})
 
     return start
@@ -70,6 +70,7 @@ def test_killed_again_and_again_it_writes_the_same_file(
         ("", "give turns"),
         ("Hello --output said.jsonl", "--input FILE with --output FILE"),
         ("--input test.jsonl", "--input takes --output"),
+        ("--input test.jsonl -o said.jsonl -o other.jsonl", "--input takes --output once"),
         ("Hello --input test.jsonl --output said.jsonl", "neither turns nor --json"),
         ("--input nowhere.jsonl --output said.jsonl", "nowhere.jsonl"),
         ("--input test.jsonl --output test.jsonl --overwrite", "test.jsonl holds the contexts"),
@@ -82,7 +83,7 @@ def test_mistakes_are_told(run: Run, capfd: pytest.CaptureFixture[str], argument
 
 
 def test_generate_gives_json_to_machines(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
-    run("generate", "Hello", "How are you", "--json", "-n", "2", "-o", "num_beams=2")
+    run("generate", "Hello", "How are you", "--json", "-n", "2", "-o", "num_beams=2", "--option", "do_sample=false")
 
     result = json.loads(capfd.readouterr().out)
 

@@ -1,14 +1,18 @@
 """The command line as a whole: help, output streams, errors and exit codes."""
 
+import re
 import sys
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
+from convmodel.cli.fit_options import GROUPS
 from convmodel.cli.main import app, main
+from convmodel.training.config import FitConfig
 
 Run = Callable[..., int]
 
@@ -37,7 +41,8 @@ def test_results_go_to_standard_output_and_the_rest_to_standard_error(
         (["fit", "train.jsonl", "-m", "gpt2"], "already holds a model"),
         (["fit", "train.jsonl", "-m", "gpt2", "--output-dir", "train.jsonl"], "train.jsonl cannot be written"),
         (["generate", "Hello", "-o", "penalty_alpha=0.6"], "penalty_alpha"),
-        (["generate", "Hello", "-o", "wrong"], "NAME=VALUE"),
+        (["generate", "Hello", "--option", "wrong"], "NAME=VALUE"),
+        (["generate", "Hello", "-o", "wrong"], "or --input FILE with --output FILE"),
         (["generate", " "], "turn 1 is empty"),
         (["demo", "--output-dir", "."], "holds something else"),
         (["demo", "--output-dir", "model"], "already holds a model"),
@@ -101,3 +106,45 @@ def test_debug_shows_the_traceback(reader_folder: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(sys, "argv", ["convmodel", "evaluate", "/nowhere", "--data", "test.jsonl", "--debug"])
     with pytest.raises(OSError, match="no folder /nowhere"):
         main()
+
+
+def test_help_and_version_have_short_names() -> None:
+    runner = CliRunner(env={"COLUMNS": "80"})
+    for arguments in (["-h"], ["fit", "-h"], ["tokenizer", "-h"], ["tokenizer", "train", "-h"]):
+        result = runner.invoke(app, arguments)
+        assert (result.exit_code, "--help" in result.output) == (0, True), arguments
+        assert "<bool>" not in result.output  # of a switch, which takes no value
+    assert runner.invoke(app, ["-V"]).output == runner.invoke(app, ["--version"]).output
+
+
+def test_output_has_the_same_short_name_everywhere() -> None:
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    commands |= commands["tokenizer"].commands
+
+    outputs = {
+        name: parameter.opts for name in commands for parameter in commands[name].params if "-o" in parameter.opts
+    }
+
+    assert outputs == {
+        "import": ["--output", "-o"],
+        "doctor": ["--report", "-o"],
+        "fit": ["--output-dir", "-o"],
+        "plot": ["--output", "-o"],
+        "evaluate": ["--report", "-o"],
+        "compare": ["--votes", "-o"],
+        "generate": ["--output", "-o"],
+        "selfchat": ["--output", "-o"],
+        "demo": ["--output-dir", "-o"],
+        "train": ["--output-dir", "-o"],
+    }
+
+
+@pytest.mark.parametrize("columns", ["80", "100"])
+def test_the_settings_of_fit_are_grouped_and_not_cut_off(columns: str) -> None:
+    result = CliRunner(env={"COLUMNS": columns}).invoke(app, ["fit", "--help"])
+
+    for title in GROUPS:
+        assert f"─ {title} ─" in result.output
+    assert "Other settings" not in result.output
+    for field in fields(FitConfig):
+        assert re.search(rf"--{field.name.replace('_', '-')}[ ,]", result.output), field.name

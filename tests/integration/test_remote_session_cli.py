@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from scripted import scripted
 from serving import Serving, serving, wait_until
 
 from convmodel import ConversationModel
-from convmodel.cli.remote_session import RemoteSession
+from convmodel.cli.remote_session import RemoteSession, _complete
 from convmodel.errors import ConfigError, GenerationError, ModelLoadError
 
 pytestmark = pytest.mark.loopback
@@ -83,6 +84,48 @@ def test_the_terminal_talks_with_a_server(
     assert said.out.splitlines() == ["Hi there", "Hey", "Fine"]
     assert "removed: And you?" in said.err
     assert json.loads((reader_folder / "talk.jsonl").read_text())["turns"] == ["Hello", "Hey"]
+
+
+def test_requests_are_not_logged(run: Callable[..., int]) -> None:
+    run("chat", "--url", "http://127.0.0.1:1")
+    for library in ("httpx2", "httpcore2"):
+        assert not logging.getLogger(library).isEnabledFor(logging.INFO)
+
+
+def test_an_address_needs_no_scheme(server: Serving) -> None:
+    with RemoteSession(server.url.removeprefix("http://") + "/v1/", model="tiny", max_new_tokens=2) as remote:
+        assert remote.respond("Hello")
+
+
+@pytest.mark.parametrize(
+    ("written", "complete"),
+    [
+        ("127.0.0.1:8765", "http://127.0.0.1:8765"),
+        ("localhost:8765/v1", "http://localhost:8765"),
+        ("[::1]:8765/", "http://[::1]:8765"),
+        ("192.168.1.5:8000", "http://192.168.1.5:8000"),
+        ("api.example.com/v1", "https://api.example.com"),
+        ("8.8.8.8:8000", "https://8.8.8.8:8000"),  # a key is never sent in plain text unless it is asked for
+        ("http://8.8.8.8:8000/v1", "http://8.8.8.8:8000"),
+    ],
+)
+def test_an_address_is_completed(written: str, complete: str) -> None:
+    assert _complete(written) == complete
+
+
+def test_options_and_the_model_can_change(server: Serving) -> None:
+    with RemoteSession(server.url, model="tiny", max_new_tokens=1) as remote:
+        remote.respond("Hello")
+        assert (remote.finish_reason, remote.options) == ("length", {"max_completion_tokens": 1})
+        with pytest.raises(ConfigError, match="a server takes no option num_beams; there are temperature, top_p"):
+            remote.set_options(num_beams=2)
+        remote.set_options(max_new_tokens=2, temperature=None)
+        assert remote.options == {"max_completion_tokens": 2}
+        with pytest.raises(ModelLoadError, match="has no model other: it has tiny, plain"):
+            remote.choose("other")
+        remote.choose("plain")
+        assert remote.respond("And you?")
+        assert len(remote.turns) == 4
 
 
 def test_a_response_that_is_interrupted_stops_the_server(server: Serving) -> None:

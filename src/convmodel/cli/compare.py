@@ -31,7 +31,7 @@ def command(
     format: flags.Format = AUTO,
     on_error: flags.OnError = "fail",
     number: Annotated[int, Option("--number", "-n", min=1, help="Number of contexts to judge.")] = 20,
-    votes: Annotated[str, Option(help="JSONL file to append the votes to.")] = "votes.jsonl",
+    votes: Annotated[str, Option("--votes", "-o", help="JSONL file to append the votes to.")] = "votes.jsonl",
     greedy: flags.Greedy = False,
     temperature: flags.Temperature = TEMPERATURE,
     top_p: flags.TopP = TOP_P,

@@ -30,7 +30,8 @@ MAX_CHARS = 100  # maximum length of such a context
 def command(
     *,
     output_dir: Annotated[
-        Path, Option(help="Folder to save the model in; the default folder is replaced if it exists.")
+        Path,
+        Option("--output-dir", "-o", help="Folder to save the model in; the default folder is replaced if it exists."),
     ] = DEMO_MODEL,
     overwrite: Annotated[bool, Option("--overwrite", help="Replace a model in an --output-dir that you give.")] = False,
     epochs: Annotated[float, Option(help="Number of passes over the training conversations.")] = 3.0,

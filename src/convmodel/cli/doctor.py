@@ -44,7 +44,9 @@ def _doctor(
     format: flags.Format = AUTO,
     on_error: flags.OnError = "fail",
     conversation: Annotated[int, Option(min=1, help="Number of the conversation to show as tokens, from 1.")] = 1,
-    report: Annotated[Path | None, Option(help="HTML file for the whole report, with all tokens and plots.")] = None,
+    report: Annotated[
+        Path | None, Option("--report", "-o", help="HTML file for the whole report, with all tokens and plots.")
+    ] = None,
     as_json: flags.Json = False,
     no_estimate: Annotated[bool, Option("--no-estimate", help="Skip the time and memory estimate.")] = False,
     settings: dict[str, Any],

@@ -54,7 +54,8 @@ def command(
         Option(help="Base model to compare with; in a report, by default the one that the model card names."),
     ] = None,
     report: Annotated[
-        list[Path] | None, Option(help="File for the whole report: .html, .md or .json; may be repeated.")
+        list[Path] | None,
+        Option("--report", "-o", help="File for the whole report: .html, .md or .json; may be repeated."),
     ] = None,
     card: Annotated[
         bool, Option("--card", help="Write the metrics into the model card, README.md in the first model's folder.")

@@ -13,6 +13,20 @@ import typer
 
 from convmodel.training.config import FitConfig, setting_types
 
+GROUPS = {
+    "Length and optimizer": (
+        "epochs", "max_steps", "batch_size", "gradient_accumulation_steps", "learning_rate", "warmup_steps",
+        "weight_decay", "max_grad_norm", "optim",
+    ),
+    "Data": ("max_length", "packing", "loss_on", "seed"),
+    "Adapters and regularization": ("lora", "merge", "dropout"),
+    "Speed and memory": ("precision", "gradient_checkpointing", "torch_compile"),
+    "Validation and reports": ("eval_steps", "early_stopping_patience", "logging_steps", "report_to"),
+    "Saving and resuming": ("output_dir", "save_steps", "save_minutes", "save_total_limit", "resume"),
+}  # fmt: skip
+"""The settings by group, as `--help` shows them."""
+_SHORT = {"output_dir": ["-o"]}
+
 
 def with_fit_options(command: Callable[..., None], *, only: Collection[str] = ()) -> Callable[..., None]:
     """Adds one flag to a command for each field of `FitConfig`, and passes the values as its argument `settings`.
@@ -21,7 +35,9 @@ def with_fit_options(command: Callable[..., None], *, only: Collection[str] = ()
     may have them.
     """
     signature = inspect.signature(command)
+    order = [name for names in GROUPS.values() for name in names]
     flagged = [setting for setting in fields(FitConfig) if not only or setting.name in only]
+    flagged.sort(key=lambda setting: order.index(setting.name) if setting.name in order else len(order))
 
     def run(**arguments: Any) -> None:
         flags = {setting.name: arguments.pop(setting.name) for setting in flagged}
@@ -47,8 +63,15 @@ def _flag(setting: Field[Any]) -> inspect.Parameter:
     kinds = setting_types()[setting.name]
     kind: Any = list[str] if list in kinds else kinds[0]
     default = "" if setting.default is None else f" [default: {setting.default}]"
-    option = typer.Option(help=setting.metadata["help"] + default, show_default=False, rich_help_panel="Settings")
+    names = [] if kind is bool else [f"--{setting.name.replace('_', '-')}", *_SHORT.get(setting.name, ())]
+    option = typer.Option(
+        *names, help=setting.metadata["help"] + default, show_default=False, rich_help_panel=_group(setting.name)
+    )
     return _keyword(setting.name, Annotated[kind | None, option])
+
+
+def _group(name: str) -> str:
+    return next((title for title, names in GROUPS.items() if name in names), "Other settings")
 
 
 def _keyword(name: str, annotation: Any) -> inspect.Parameter:

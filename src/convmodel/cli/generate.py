@@ -3,6 +3,7 @@
 Owns: how flags become options of `ConversationModel.generate`, which checks them.
 """
 
+import re
 import time
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +18,8 @@ from convmodel.data.reading.shapes import AUTO
 from convmodel.errors import ConfigError
 from convmodel.training.units import duration
 
+_PAIR = re.compile(r"[A-Za-z_]\w*=")  # an option of `generate` with its value
+
 if TYPE_CHECKING:
     from convmodel.model import ConversationModel
 
@@ -27,7 +30,10 @@ def command(
     ] = None,
     *,
     input: Annotated[str | None, Option("--input", "-i", help=f"Contexts to respond to: {flags.SOURCE_HELP}.")] = None,
-    output: Annotated[str | None, Option("--output", help="JSONL file for the responses to --input.")] = None,
+    output: Annotated[
+        list[str] | None,
+        Option("--output", "-o", help="JSONL file for the responses to --input.", metavar="FILE"),
+    ] = None,
     overwrite: Annotated[bool, Option("--overwrite", help="Replace an existing --output file.")] = False,
     format: flags.Format = AUTO,
     model: flags.Model = None,
@@ -62,7 +68,7 @@ def command(
     quantize: flags.Quantize = None,
     option: Annotated[
         list[str] | None,
-        Option("--option", "-o", help="Any option of transformers' `generate`, as NAME=VALUE; may be repeated."),
+        Option(help="Any option of transformers' `generate`, as NAME=VALUE; may be repeated.", metavar="NAME=VALUE"),
     ] = None,
     as_json: flags.Json = False,
 ) -> None:
@@ -85,14 +91,17 @@ def command(
         "reply_as": reply_as,
         "rerank": rerank,
     }
-    options = {name: value for name, value in values.items() if value is not None} | _parse_options(option or [])
+    # -o was short for --option before it was the output, and `-o num_beams=2` still is.
+    options_given = [*(option or []), *(value for value in output or [] if _PAIR.match(value))]
+    files = [value for value in output or [] if not _PAIR.match(value)]
+    options = {name: value for name, value in values.items() if value is not None} | _parse_options(options_given)
     if input is not None:
-        if context or as_json or output is None:
-            raise ConfigError("--input takes --output, and neither turns nor --json")
+        if context or as_json or len(files) != 1:
+            raise ConfigError("--input takes --output once, and neither turns nor --json")
         reader = ConversationReader(input, shape=format)
-        _generate_file(*_load(model or flags.default_model(), quantize, options), reader, output, overwrite=overwrite)
+        _generate_file(*_load(model or flags.default_model(), quantize, options), reader, files[0], overwrite=overwrite)
         return
-    if not context or output is not None:
+    if not context or files:
         raise ConfigError('give turns, such as: convmodel generate "Hello"; or --input FILE with --output FILE')
     conversation_model, options = _load(model or flags.default_model(), quantize, options)
     speakers = Conversation(context).speaker_names

@@ -28,12 +28,20 @@ from convmodel.cli import (
     serve,
 )
 from convmodel.cli.console import RANK, console
+from convmodel.cli.help import CONTEXT, Command, Group
 from convmodel.cli.tokenizer import app as tokenizer_app
 from convmodel.errors import ConvModelError, StoppedError
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown")
+app = typer.Typer(
+    cls=Group,
+    context_settings=CONTEXT,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
 for module in (import_, doctor, fit, plot, evaluate, compare, generate, next_turn, chat, serve, selfchat, demo):
-    app.command(module.__name__.rpartition(".")[2].rstrip("_").replace("_", "-"))(module.command)
+    name = module.__name__.rpartition(".")[2].rstrip("_").replace("_", "-")
+    app.command(name, cls=Command)(module.command)
 app.add_typer(tokenizer_app, name="tokenizer")
 
 
@@ -46,7 +54,7 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def options(
     show_version: Annotated[
-        bool, Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+        bool, Option("--version", "-V", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
     debug: Annotated[bool, Option("--debug", help="Show tracebacks of errors, warnings, and debug messages.")] = False,
 ) -> None:
@@ -80,7 +88,10 @@ def main() -> None:
         warnings.simplefilter("ignore")
     level = logging.DEBUG if debug else logging.ERROR if RANK > 0 else logging.INFO
     logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
-    for noisy in ("httpx", "httpcore", "urllib3", "filelock", "fsspec", "huggingface_hub", "torch"):
+    noisy_libraries = (
+        "httpx", "httpx2", "httpcore", "httpcore2", "urllib3", "filelock", "fsspec", "huggingface_hub", "torch",
+    )  # fmt: skip
+    for noisy in noisy_libraries:
         logging.getLogger(noisy).setLevel(logging.WARNING if debug else logging.ERROR)
     try:
         app(arguments, prog_name="convmodel")

@@ -44,7 +44,8 @@ def command(
         bool, Option("--through-loops", help="Continue when a conversation repeats itself, instead of stopping.")
     ] = False,
     output: Annotated[
-        str | None, Option("--output", help="JSONL file to append the conversations to; `convmodel fit` reads it.")
+        str | None,
+        Option("--output", "-o", help="JSONL file to append the conversations to; `convmodel fit` reads it."),
     ] = None,
     quantize: flags.Quantize = None,
 ) -> None:

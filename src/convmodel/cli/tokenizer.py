@@ -19,6 +19,7 @@ from convmodel.cli.console import (
     program,
     silence_transformers,
 )
+from convmodel.cli.help import Command, Group
 from convmodel.data.reading.shapes import AUTO
 from convmodel.errors import SaveError
 from convmodel.hf_model.from_scratch import SHAPES, estimate_tokens, vocabulary_size
@@ -26,7 +27,7 @@ from convmodel.layout.vocabulary import KINDS, train_vocabulary
 
 _EXAMPLES = 3  # turns shown as tokens
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(cls=Group, no_args_is_help=True)
 
 
 @app.callback()
@@ -34,7 +35,7 @@ def group() -> None:
     """Train a tokenizer, for models that are trained from scratch."""
 
 
-@app.command("train")
+@app.command("train", cls=Command)
 def train(
     data: Annotated[str, Argument(help=f"Conversations: {flags.SOURCE_HELP}.", metavar="DATA")],
     *,
@@ -45,7 +46,7 @@ def train(
     kind: Annotated[
         str, Option(help="Algorithm: bpe (byte-pair encoding) or unigram (Unigram language model).")
     ] = KINDS[0],
-    output_dir: Annotated[str, Option(help="Folder to save the tokenizer in.")] = "tokenizer",
+    output_dir: Annotated[str, Option("--output-dir", "-o", help="Folder to save the tokenizer in.")] = "tokenizer",
     overwrite: Annotated[bool, Option("--overwrite", help="Replace a tokenizer in the output folder.")] = False,
     format: flags.Format = AUTO,
     on_error: flags.OnError = "fail",

@@ -9,6 +9,7 @@ import logging
 import os
 import secrets
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -174,11 +175,16 @@ def _make_stage(place: Path, tries: int = 4) -> Path:
 
 
 def _sync(folder: Path) -> None:
-    """Syncs a folder's files to disk: a rename may reach it before the renamed files do."""
+    """Syncs a folder's files to disk: a rename may reach it before the renamed files do.
+
+    Every file gets the mode of a new one; safetensors makes its files unreadable for others.
+    """
+    mode = stat.S_IMODE(folder.stat().st_mode) & 0o666
     for path in (*folder.rglob("*"), folder):
         if path.is_dir():
             _sync_entry(path)
         else:
+            path.chmod(mode)
             with path.open("rb+") as file:
                 os.fsync(file.fileno())
 

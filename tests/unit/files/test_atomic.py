@@ -39,6 +39,25 @@ def test_files_come_into_place_when_the_block_ends(tmp_path: Path) -> None:
     assert contents(tmp_path) == {"models/first/a": "1", "models/first/b": "2"}
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
+@pytest.mark.parametrize("write", [staged, staged_folder])
+def test_all_files_have_the_mode_of_a_new_file(tmp_path: Path, write: Any) -> None:
+    old_mask = os.umask(0o027)
+    try:
+        with write(tmp_path / "model") as stage:
+            (stage / "config.json").touch()
+            (stage / "model.safetensors").touch(mode=0o600)  # as safetensors makes it
+            (stage / "more").mkdir()
+            (stage / "more" / "file").touch(mode=0o777)
+    finally:
+        os.umask(old_mask)
+
+    files = [path for path in (tmp_path / "model").rglob("*") if path.is_file()]
+    assert {path.name: oct(path.stat().st_mode & 0o777) for path in files} == dict.fromkeys(
+        ["config.json", "model.safetensors", "file"], "0o640"
+    )
+
+
 def test_a_name_will_do_for_the_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
