@@ -45,7 +45,7 @@ def test_texts_are_text_everywhere(page: Page, saying: Callable[..., Any], tmp_p
     file = tmp_path / f"{EVIL[:5]}.jsonl".replace("/", "")
     file.write_text(json.dumps({"messages": [{"role": EVIL[:60], "content": EVIL}]}) + f"\n{EVIL}\n")
     page.get_by_label("A JSONL file of conversations").set_input_files(file)
-    expect(page.locator("#notice")).to_contain_text("1 left out")
+    expect(page.locator("#notice")).to_contain_text("1 skipped")
     page.get_by_role("button", name="Inspect").click()
     expect(page.locator("#inspector .token").first).to_be_visible()
     page.route("**/tokenize", lambda route: route.fulfill(status=400, json={"error": {"message": EVIL}}))

@@ -68,7 +68,7 @@ def test_the_inspector_shows_the_tokens_of_the_prompt(page: Page, server: Servin
     expect(panel.locator(".token small")).to_have_text([str(index) for index in ids])
     expect(panel.locator(".separator")).to_have_count(4)  # the one that was typed is text
     expect(panel.locator("h3")).to_have_text(["1. user", "2. assistant", "3. user", "assistant responds …"])
-    expect(panel).to_contain_text(f"{len(ids)} tokens of 384")
+    expect(panel).to_contain_text(f"{len(ids)} tokens of at most 384")
     panel.get_by_role("button", name="Close").click()
     expect(panel).to_be_hidden()
 
