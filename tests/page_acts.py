@@ -1,13 +1,21 @@
 """What people do on the page, in the words of tests."""
 
+import json
+from typing import Any
+
 from playwright.sync_api import Page
+
+
+def say(page: Page, text: str) -> None:
+    """Says something, and does not wait for the response."""
+    page.get_by_label("Your turn", exact=True).fill(text)
+    page.keyboard.press("Enter")
 
 
 def talk(page: Page, text: str) -> None:
     """Says something, and waits for the end of the response."""
     before = page.locator("article").count()
-    page.get_by_label("Your turn", exact=True).fill(text)
-    page.keyboard.press("Enter")
+    say(page, text)
     page.wait_for_function(
         "before => document.querySelectorAll('article').length >= before + 2"
         " && !document.querySelector('#send').hidden",
@@ -15,6 +23,18 @@ def talk(page: Page, text: str) -> None:
     )
 
 
+def compare(page: Page) -> None:
+    """Begins to compare the two models of the server."""
+    page.get_by_role("button", name="Compare").click()
+    page.get_by_role("dialog").get_by_role("button", name="Start").click()
+
+
 def shown(page: Page) -> list[str]:
     """The turns that are shown."""
     return page.locator("#talk article .text").all_text_contents()
+
+
+def stored(page: Page) -> list[dict[str, Any]]:
+    """The conversations in the browser's storage."""
+    items: dict[str, str] = page.evaluate("({ ...localStorage })")
+    return [json.loads(text) for key, text in items.items() if key.startswith("convmodel.talk.")]

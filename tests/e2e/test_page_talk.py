@@ -1,16 +1,12 @@
-"""Talking on the page: turns, branches, conversations, files."""
+"""Talking on the page: turns, branches, conversations."""
 
-import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 from page_acts import shown, talk
 from playwright.sync_api import Page, expect
 from serving import Serving, wait_until
-
-from convmodel.data.reading.reader import ConversationReader
 
 pytestmark = pytest.mark.loopback
 
@@ -77,11 +73,11 @@ def test_any_turn_can_be_edited(page: Page, saying: Callable[..., Any]) -> None:
     with saying("First", "Second") as script:
         talk(page, "Hello")
         page.locator("article.mine").get_by_role("button", name="Edit").click()
-        page.get_by_label("What user says").fill("Good evening")
+        page.get_by_label("Edit the turn").fill("Good evening")
         page.get_by_role("button", name="Send as a branch").click()
         expect(page.locator("article.theirs .text")).to_have_text("Second")
         page.locator("article.theirs").get_by_role("button", name="Edit").click()
-        page.get_by_label("What assistant says").fill("Mended")
+        page.get_by_label("Edit the turn").fill("Mended")
         page.get_by_role("button", name="Keep as a branch").click()
         expect(page.locator("article.theirs .text")).to_have_text("Mended")
 
@@ -100,7 +96,13 @@ def test_a_turn_is_copied(page: Page, saying: Callable[..., Any]) -> None:
         talk(page, "Hello")
     page.locator("article.theirs").get_by_role("button", name="Copy").click()
     expect(page.locator("#said")).to_have_text("Copied.")
+    expect(page.locator("article.theirs").get_by_role("button", name="Copied")).to_be_visible()
     assert page.evaluate("navigator.clipboard.readText()") == "Copy me"
+    expect(page.locator("article.theirs").get_by_role("button", name="Copied")).to_have_count(0)
+    page.evaluate("navigator.clipboard.writeText = null")
+    page.locator("article.mine").get_by_role("button", name="Copy").click()  # as over plain HTTP from another machine
+    expect(page.locator("article.mine").get_by_role("button", name="Copied")).to_be_visible()
+    assert page.evaluate("navigator.clipboard.readText()") == "Hello"
 
 
 def test_conversations_are_listed_found_renamed_and_deleted(page: Page, saying: Callable[..., Any]) -> None:
@@ -131,49 +133,6 @@ def test_conversations_are_listed_found_renamed_and_deleted(page: Page, saying: 
     assert shown(page) == ["Hello cats", "About cats"]
     page.reload()
     expect(names).to_have_text(["Cats"])
-
-
-def test_conversations_are_exported_as_training_data_and_imported(
-    page: Page, saying: Callable[..., Any], tmp_path: Path
-) -> None:
-    with saying("Hi\nthere “friend” 🦜", "Fine"):
-        talk(page, "Hello")
-        page.get_by_role("button", name="New conversation").first.click()
-        talk(page, "How are you?")
-    with page.expect_download() as waiting:
-        page.get_by_role("button", name="Export all").click()
-    file = tmp_path / "all.jsonl"
-    waiting.value.save_as(file)
-
-    conversations = [*ConversationReader(file)]
-    assert [list(each.turns) for each in conversations] == [
-        ["How are you?", "Fine"],
-        ["Hello", "Hi\nthere “friend” 🦜"],
-    ]
-    assert conversations[0].turn_speakers == ("user", "assistant")
-
-    bad = tmp_path / "bad.jsonl"
-    bad.write_text(file.read_text() + 'no JSON\n{"messages": []}\n{"messages": [{"role": "user"}]}\n["A", "B"]\n')
-    page.get_by_label("A JSONL file of conversations").set_input_files(bad)
-    expect(page.locator("#notice")).to_contain_text(
-        "3 conversations imported. 3 skipped (line 3: not valid JSON; line 4: no messages; "
-        "line 5: message 1 needs a role and a content)."
-    )
-    assert page.locator("#list .name").count() == 5
-
-
-def test_an_imported_conversation_keeps_its_speakers_and_system_message(page: Page, tmp_path: Path) -> None:
-    said = [("system", "Be kind"), ("Ann", "Hi"), ("Bob", "Hello"), ("assistant", "You two!")]
-    line = json.dumps({"messages": [{"role": who, "content": text} for who, text in said]})
-    file = tmp_path / "one.jsonl"
-    file.write_text(line + "\n")
-    page.get_by_label("A JSONL file of conversations").set_input_files(file)
-    expect(page.locator("article h2")).to_have_text(["Ann", "Bob", "assistant"])
-    with page.expect_download() as waiting:
-        page.get_by_role("button", name="Export all").click()
-    again = tmp_path / "again.jsonl"
-    waiting.value.save_as(again)
-    assert json.loads(again.read_text()) == json.loads(line)
 
 
 def test_two_tabs_know_of_each_other(page: Page, server: Serving, saying: Callable[..., Any]) -> None:

@@ -98,13 +98,22 @@ def test_two_models_are_compared_blind(page: Page, server: Serving, place: Path,
     with saying("I am chitchat"), saying("I am other", name="other"):
         page.get_by_label("Your turn", exact=True).fill("Who are you?")
         page.keyboard.press("Enter")
-        expect(page.get_by_role("button", name="Left is better")).to_be_focused()
+        page.keyboard.type("And the")
+        expect(page.get_by_role("button", name="Left is better")).to_be_visible()
+    page.keyboard.type(" next turn")  # the buttons do not take the focus while somebody writes
+    page.keyboard.press("Enter")
+    expect(page.get_by_label("Your turn", exact=True)).to_have_value("And the next turn")
+    expect(page.locator("#said")).to_contain_text("not complete yet")
     sides = page.locator(".side .text").all_text_contents()
     assert sorted(sides) == ["I am chitchat", "I am other"]
     assert "temperature" not in page.locator("#comparing").inner_text()
 
     better = ("Left", "Right")[sides.index("I am other")]
-    page.get_by_role("button", name=f"{better} is better").click()
+    for _ in range(3):
+        page.keyboard.press("Shift+Tab")
+        if page.get_by_role("button", name=f"{better} is better").evaluate("each => each === document.activeElement"):
+            break
+    page.keyboard.press("Enter")
     expect(page.locator("#notice")).to_contain_text("95 % confidence interval")
     assert shown(page) == ["Who are you?", "I am other"]
     expect(page.locator("article.theirs")).to_contain_text("other · temperature 0.8 · top-p 0.95")

@@ -1,8 +1,10 @@
 // The client of the server: requests, streams, and errors in words for users.
 
+import { session as tab } from "./store.js";
+
 const KEY = "convmodel.key";
 
-/** An error of a request. `kind` is away, key, busy, loading, long, refused, failed or broken. */
+/** An error of a request. `kind` is away, key, busy, loading, long, model, refused, failed or broken. */
 export class Problem extends Error {
   constructor(kind, message, seconds = 0) {
     super(message);
@@ -13,8 +15,8 @@ export class Problem extends Error {
 
 /** The API key of this tab; closing the tab deletes it. */
 export const key = {
-  get: () => sessionStorage.getItem(KEY) ?? "",
-  set: (value) => (value ? sessionStorage.setItem(KEY, value) : sessionStorage.removeItem(KEY)),
+  get: () => tab.getItem(KEY) ?? "",
+  set: (value) => (value ? tab.setItem(KEY, value) : tab.removeItem(KEY)),
 };
 
 async function request(path, { body, signal, session } = {}) {
@@ -47,6 +49,7 @@ async function problemOf(response) {
   if (error.code === "context_length_exceeded") {
     return new Problem("long", "This is too long for the model: shorten your turn, or lower “Maximum response length” in the settings.");
   }
+  if (error.code === "model_not_found") return new Problem("model", message);
   return new Problem(response.status >= 500 ? "failed" : "refused", message);
 }
 
@@ -83,16 +86,20 @@ export async function isReady() {
  * Streams a response.
  * @param {Object} body the request, without `stream`
  * @param {{signal: AbortSignal, session: string, onText: (text: string) => void}} listener
- * @returns {Promise<{reason: string, usage: Object}>} the finish reason, and the token counts
+ * @returns {Promise<{reason: string, used: number, speed: number, leftOut: number}>} the finish reason, the tokens of the
+ *   prompt and the response, tokens per second, and the turns that did not fit
  */
 export async function respond(body, { signal, session, onText }) {
   const streamed = { ...body, stream: true, stream_options: { include_usage: true } };
   const response = await request("/v1/chat/completions", { body: streamed, signal, session });
   let reason = null;
-  let usage = null;
+  let usage = {};
   try {
     for await (const data of events(response.body)) {
-      if (data === "[DONE]") return { reason, usage };
+      if (data === "[DONE]") {
+        const { tokens_per_second: speed, left_out: leftOut } = usage.convmodel ?? {};
+        return { reason: reason ?? undefined, used: usage.prompt_tokens + usage.completion_tokens, speed: speed ?? undefined, leftOut };
+      }
       const chunk = JSON.parse(data);
       if (chunk.error) throw new Problem("failed", chunk.error.message);
       usage = chunk.usage ?? usage;

@@ -1,13 +1,14 @@
 // Two models or two settings respond side by side; their names are shown after the vote.
 
 import * as api from "./api.js";
-import { $, button, fill, h, say } from "./dom.js";
+import { $, button, fill, h, keepEnd, say } from "./dom.js";
 import { field, modelChoice, models, request, settings, slider, value } from "./settings.js";
 
 /** The two sides, or null if nothing is compared. */
 export let sides = null;
 
-const label = ({ model, temperature, topP }) => `${model} · temperature ${temperature} · top-p ${topP}`;
+/** Returns the name of a side. */
+export const label = ({ model, temperature, topP }) => `${model} · temperature ${temperature} · top-p ${topP}`;
 
 /** Opens the dialog that chooses the two sides; `changed` is called when they have changed. */
 export function open(changed) {
@@ -40,42 +41,55 @@ export function open(changed) {
   dialog.showModal();
 }
 
+/** Returns the two sides in a random order. */
+export function shuffled() {
+  return crypto.getRandomValues(new Uint8Array(1))[0] % 2 ? [...sides].reverse() : [...sides];
+}
+
 /**
- * Streams both responses into a place and waits for the vote.
- * @returns {Promise<{texts: string[], names: string[], winner: number, summary: string}>} the responses, the names of
- *   their models, the index of the better one, and a summary of all votes
+ * Streams two responses into a place and waits for the vote.
+ * @param {Object[]} order the sides, as they are shown
+ * @param {(index: number, text: string) => void} onText
+ * @param {(index: number, end: Object) => void} onEnd
+ * @returns {Promise<number|null>} the index of the better response
  */
-export async function respond(place, talk, turns, signal) {
-  const [a, b] = sides;
-  const order = crypto.getRandomValues(new Uint8Array(1))[0] % 2 ? [b, a] : [a, b];
-  const texts = ["", ""];
-  const columns = order.map((_, index) => h("div.side", {}, h("h3", {}, index ? "Right" : "Left"), h("p.text", {})));
+export async function respond(place, talk, turns, order, { signal, onText, onEnd }) {
+  const columns = order.map((_, index) => h("div.side", {}, h("h3", {}, index ? "Right" : "Left"), h("p.text", {}, "…")));
   const votes = h("div.row", {});
+  const scroll = keepEnd();
   fill(place, h("div.pair", {}, ...columns), votes);
-  place.scrollIntoView({ block: "end" });
-  await Promise.all(order.map((side, index) => api.respond(request(talk, turns, side), {
-    signal,
-    session: talk.id,
-    onText: (text) => {
-      texts[index] += text;
-      columns[index].lastChild.textContent = texts[index];
-    },
-  })));
+  scroll();
+  const failed = new AbortController(); // one response that fails ends the other
+  const stream = async (side, index) => {
+    let shown = "";
+    onEnd(index, await api.respond(request(talk, turns, side), { signal: AbortSignal.any([signal, failed.signal]), session: talk.id, onText: (text) => {
+      const scroll = keepEnd();
+      shown += text;
+      columns[index].lastChild.textContent = shown;
+      scroll();
+      onText(index, text);
+    } }));
+  };
+  await Promise.all(order.map(stream)).catch((error) => { failed.abort(); throw error; });
   say("Both have responded. Which is better?");
-  const winner = await new Promise((resolve, reject) => {
-    const vote = (index) => button(index === null ? "Neither" : index ? "Right is better" : "Left is better", () => resolve(index), { className: index === null ? "" : "main" });
-    fill(votes, vote(0), vote(null), vote(1));
-    votes.scrollIntoView({ block: "end" });
-    votes.firstChild.focus();
+  return new Promise((resolve, reject) => {
+    const vote = (index, text, properties) => button(text, () => resolve(index), properties);
+    const scroll = keepEnd();
+    fill(votes, vote(0, "Left is better", { className: "main" }), vote(null, "Neither"), vote(1, "Right is better", { className: "main" }));
+    scroll(); // the focus stays where the user may be typing
     signal.addEventListener("abort", () => reject(new DOMException("", "AbortError")));
   });
-  const counts = await api.vote({
+}
+
+/** Saves a vote; returns a summary of all votes for these two sides. */
+export async function vote(order, turns, responses, winner) {
+  const [a, b] = sides;
+  return summarize(await api.vote({
     context: turns.map((turn) => turn.text),
     models: [label(a), label(b)],
-    responses: order[0] === a ? texts : [texts[1], texts[0]],
+    responses: order[0] === a ? responses : [...responses].reverse(),
     winner: winner === null ? null : label(order[winner]),
-  });
-  return { texts, winner: winner ?? 0, names: order.map(label), summary: summarize(counts) };
+  }));
 }
 
 function summarize({ models: [first, second], wins, losses, neither, rate, low, high }) {

@@ -28,6 +28,31 @@ export function fill(element, ...children) {
   element.replaceChildren(...children.flat().filter((child) => child !== null && child !== undefined));
 }
 
+/**
+ * Updates the content of an element, and leaves what is unchanged alone: its focus, its selection, what is typed in it.
+ * @param {Element} element
+ * @param {[string, () => Element][]} items a key that tells all that an element shows, and a function that creates it
+ */
+export function update(element, items) {
+  const focused = element.contains(document.activeElement) ? document.activeElement : null;
+  const place = [...element.children].findIndex((child) => child.contains(focused));
+  const old = new Map([...element.children].map((child) => [child.key, child]));
+  const wanted = items.map(([key, create]) => old.get(key) ?? Object.assign(create(), { key }));
+  for (const child of old.values()) if (!wanted.includes(child)) child.remove();
+  wanted.forEach((child, index) => { if (element.children[index] !== child) element.insertBefore(child, element.children[index] ?? null); });
+  if (!focused || focused.isConnected) return;
+  const name = (each) => each.getAttribute("aria-label") ?? each.textContent;
+  const buttons = [...element.children[place]?.querySelectorAll("button:enabled") ?? []];
+  (buttons.find((each) => name(each) === name(focused)) ?? buttons[0])?.focus();
+}
+
+/** Returns a function that scrolls to the end of the conversation, if its end is visible now. */
+export function keepEnd() {
+  const talk = $("talk");
+  const isAtEnd = talk.scrollHeight - talk.scrollTop - talk.clientHeight < 120;
+  return () => { if (isAtEnd) talk.scrollTop = talk.scrollHeight; };
+}
+
 /** Creates a button. */
 export function button(text, onclick, properties = {}) {
   return h("button", { type: "button", onclick, ...properties }, text);
@@ -38,6 +63,17 @@ export function say(text) {
   const place = $("said");
   place.textContent = "";
   requestAnimationFrame(() => { place.textContent = text; });
+}
+
+/** Copies a text, which an element shows; returns whether the browser allows it. */
+export async function copy(text, element) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch { // over plain HTTP from another machine there is no clipboard, but the selection can be copied
+    getSelection().selectAllChildren(element);
+    return document.execCommand("copy");
+  }
 }
 
 /** Downloads a text as a file. */

@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import { ask, button, h, say } from "./dom.js";
 import { facts, messages, settings } from "./settings.js";
-import { add, path } from "./tree.js";
+import { add, change, path } from "./tree.js";
 
 /** Returns the rating buttons of a response; none if the server does not save feedback. */
 export function buttons(talk, turn, { changed, failed }) {
@@ -18,8 +18,8 @@ export function buttons(talk, turn, { changed, failed }) {
       failed(error);
       return;
     }
-    turn.rating = rating;
-    if (correction !== null) add(talk, turn.parent, { role: "assistant", speaker: turn.speaker, text: correction, corrected: true });
+    change(turn, { rating: rating ?? turn.rating });
+    if (correction !== null) add(talk, turn.parent, { role: "assistant", speaker: turn.speaker, model: turn.model, text: correction, corrected: true });
     say("Saved. Thank you.");
     changed();
   };

@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { $, button, fill, h } from "./dom.js";
-import { messages, settings, value } from "./settings.js";
+import { messages, names, settings, value } from "./settings.js";
 import { path } from "./tree.js";
 
 let pending = null;
@@ -30,7 +30,7 @@ export async function show(talk) {
     return;
   }
   const body = { model: settings.model, messages: messages(talk, turns), max_completion_tokens: value("longest") };
-  if (settings.them !== "assistant") body.reply_as = settings.them;
+  if (names(talk).them !== "assistant") body.reply_as = names(talk).them;
   try {
     const prompt = await api.tokenize(body, pending.signal);
     fill(panel, head, ...view(prompt, body.messages.length));

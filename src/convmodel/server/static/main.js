@@ -2,8 +2,9 @@
 
 import * as api from "./api.js";
 import * as compare from "./compare.js";
-import { $, ask, download, say } from "./dom.js";
+import { $, ask, copy, download, fill, keepEnd, say } from "./dom.js";
 import * as feedback from "./feedback.js";
+import * as files from "./files.js";
 import * as inspect from "./inspect.js";
 import * as preferences from "./settings.js";
 import * as store from "./store.js";
@@ -12,8 +13,11 @@ import * as view from "./view.js";
 
 const { settings } = preferences;
 const state = { busy: false, editing: null };
-let talks = store.all();
-let talk = talks[0] ?? tree.make();
+const OPEN = "convmodel.open"; // the id of the conversation that this tab shows
+const SAVED_EVERY = 1000; // ms, while a response streams
+let { talks, damaged } = store.all();
+const opened = store.session.getItem(OPEN);
+let talk = talks.find(({ id }) => id === opened) ?? (opened === null && talks[0] || tree.make());
 let current = null;
 let retrySeconds = 0;
 
@@ -21,44 +25,55 @@ const act = {
   answer: (turn) => answer(turn.id),
   begin: (text) => { $("draft").value = text; send(); },
   change, edit, regenerate: (turn) => answer(turn.parent),
-  copy: async (turn) => {
-    try {
-      await navigator.clipboard.writeText(turn.text);
-      say("Copied.");
-    } catch {
+  copy: async (turn, pressed) => {
+    if (!await copy(turn.text, $(`turn-${turn.id}`).querySelector(".text"))) {
       view.notice("The browser does not allow this page to copy: select the text and copy it yourself.");
+      return;
     }
+    say("Copied.");
+    pressed.textContent = "Copied";
+    setTimeout(() => { pressed.textContent = "Copy"; }, 2000);
   },
   step: (turn, by) => { tree.step(talk, turn, by); changed(); },
   feedback: (turn) => feedback.buttons(talk, turn, { changed, failed: (error) => trouble(error, null) }),
   open: (chosen) => { go(chosen); $("title").focus(); },
   rename: async (chosen) => {
     const title = await ask({ title: "Rename this conversation", value: chosen.title });
-    if (title?.trim()) { chosen.title = title.trim().slice(0, 200); keep(chosen); show(); }
+    if (title?.trim()) { tree.change(chosen, { title: title.trim().slice(0, 200) }); keep(chosen); show(); }
   },
   export: (chosen) => save([chosen]),
   remove: async (chosen) => {
     const sure = await ask({ title: "Delete this conversation?", text: `“${chosen.title || "New conversation"}” and all its branches will be deleted.`, yes: "Delete" });
     if (!sure) return;
     store.forget(chosen);
-    talks = talks.filter((each) => each !== chosen);
-    if (chosen === talk) go(talks[0] ?? tree.make());
-    else show();
+    drop(chosen);
   },
 };
 
+/** Stores a conversation, and shows an error if that is not possible. */
 function keep(chosen) {
-  if (!talks.includes(chosen)) talks.unshift(chosen);
-  talks.sort((one, other) => other.updated - one.updated);
+  if (!talks.includes(chosen)) talks.push(chosen);
   const error = store.keep(chosen);
+  talks.sort((one, other) => other.updated - one.updated);
   if (error) view.notice(error);
 }
 
-/** Redraws everything. */
+/** Takes a deleted conversation off the page. */
+function drop(chosen) {
+  talks = talks.filter((each) => each !== chosen);
+  if (chosen === talk) go(talks[0] ?? tree.make());
+  else show();
+}
+
+/** Redraws what has changed. */
 function show() {
+  const scroll = keepEnd();
   view.showTalk(talk, act, state);
+  view.showModel((id) => { settings.model = id; preferences.save(); show(); inspect.show(talk); });
   view.showList(talks, talk, $("search").value.trim(), act);
   view.showContext(talk);
+  scroll();
+  store.session.setItem(OPEN, talks.includes(talk) ? talk.id : "");
   $("send").hidden = state.busy;
   $("stop").hidden = !state.busy;
   $("compare").setAttribute("aria-pressed", String(Boolean(compare.sides)));
@@ -87,12 +102,14 @@ const toEnd = () => { $("talk").scrollTop = $("talk").scrollHeight; };
 
 function send() {
   const text = $("draft").value.trim();
+  if (state.busy) say("The response is not complete yet; Escape stops it.");
   if (!text || state.busy) return;
   $("draft").value = "";
   grow();
   const last = tree.path(talk).at(-1);
-  const turn = tree.add(talk, last?.id ?? null, { role: "user", speaker: settings.me, text });
+  const turn = tree.add(talk, last?.id ?? null, { role: "user", speaker: preferences.names(talk).me, text });
   changed();
+  toEnd();
   answer(turn.id);
 }
 
@@ -106,8 +123,9 @@ function edit(turn) {
 function change(turn, text) {
   state.editing = null;
   if (!text.trim() || text === turn.text) { show(); return; }
-  const added = tree.add(talk, turn.parent, { role: turn.role, speaker: turn.speaker, text: text.trim() });
-  if (turn.role === "user") answer(added.id);
+  const { role, speaker, model } = turn;
+  const added = tree.add(talk, turn.parent, { role, speaker, text: text.trim(), ...(role === "user" ? {} : { model, edited: true }) });
+  if (role === "user") answer(added.id);
   else changed();
 }
 
@@ -125,8 +143,7 @@ async function answer(parent) {
   const turns = parent ? upTo(own, parent) : [];
   Object.assign(state, { busy: true, editing: null });
   try {
-    if (compare.sides) await respondTwice(own, turns, parent, request.signal);
-    else await respondOnce(own, turns, parent, request.signal);
+    await (compare.sides ? respondTwice : respondOnce)(own, turns, parent, request.signal);
     retrySeconds = 0;
   } catch (error) {
     if (error.name !== "AbortError") trouble(error, () => answer(parent));
@@ -135,7 +152,8 @@ async function answer(parent) {
       current = null;
       state.busy = false;
     }
-    if (own === talk) { changed(); toEnd(); } else if (talks.includes(own)) keep(own);
+    if (own === talk) changed();
+    else if (talks.includes(own)) keep(own);
     show();
   }
 }
@@ -147,40 +165,80 @@ function upTo(own, id) {
   return turns;
 }
 
+/** Adds a turn that is being generated. */
+function begin(own, parent, model, more = {}) {
+  return tree.add(own, parent, { role: "assistant", speaker: preferences.names(own).them, model, text: "", streaming: true, ...more });
+}
+
+let saved = 0;
+
+/** Adds a text to a turn, and stores it from time to time: a crash loses at most a second of it. */
+function extend(own, turn, text) {
+  turn.text += text;
+  if (Date.now() - saved > SAVED_EVERY) keepPartial(own);
+}
+
+function keepPartial(own) {
+  saved = Date.now();
+  Object.values(own.turns).filter((turn) => turn.streaming).forEach((turn) => tree.change(turn, {}));
+  keep(own);
+}
+
+/** Ends a turn that was being generated: what there is of it is kept. */
+function end(own, turn, fields) {
+  tree.change(turn, { streaming: undefined, voting: undefined, ...fields });
+  if (!turn.text.trim()) tree.remove(own, turn);
+}
+
+const failure = (error) => ({ [error.name === "AbortError" ? "stopped" : "broken"]: true });
+
 async function respondOnce(own, turns, parent, signal) {
   const attempt = tree.after(own, parent);
-  const turn = tree.add(own, parent, { role: "assistant", speaker: settings.them, text: "", streaming: true });
-  keep(own);
+  const turn = begin(own, parent, settings.model);
   show();
   toEnd();
+  const onText = (text) => { extend(own, turn, text); if (own === talk) view.showText(turn); };
   try {
-    const onText = (text) => { turn.text += text; if (own === talk) view.showText(turn); };
-    Object.assign(turn, await api.respond(preferences.request(own, turns, { attempt }), { signal, session: own.id, onText }));
-    say(`${turn.speaker} says: ${turn.text}`);
+    end(own, turn, await api.respond(preferences.request(own, turns, { attempt }), { signal, session: own.id, onText }));
+    say(`${view.nameOf(turn)}: ${turn.text}`);
   } catch (error) {
-    if (turn.text.trim()) turn[error.name === "AbortError" ? "stopped" : "broken"] = true;
+    end(own, turn, failure(error));
     throw error;
-  } finally {
-    delete turn.streaming;
-    if (!turn.text.trim()) tree.remove(own, turn);
   }
 }
 
 async function respondTwice(own, turns, parent, signal) {
-  keep(own);
+  const order = compare.shuffled();
+  const added = order.map((side) => begin(own, parent, side.model, { whose: compare.label(side), voting: true }));
   show();
-  const { texts, names, winner, summary } = await compare.respond($("comparing"), own, turns, signal);
-  const added = texts.map((text, index) => (text.trim()
-    ? tree.add(own, parent, { role: "assistant", speaker: settings.them, text, whose: names[index] }) : null));
-  const chosen = added[winner] ?? added.find(Boolean);
+  toEnd();
+  const onText = (index, text) => extend(own, added[index], text);
+  const onEnd = (index, fields) => tree.change(added[index], { streaming: undefined, ...fields });
+  let winner = null;
+  try {
+    winner = await compare.respond($("comparing"), own, turns, order, { signal, onText, onEnd });
+  } catch (error) {
+    added.forEach((turn) => end(own, turn, turn.streaming ? failure(error) : {}));
+    throw error;
+  } finally {
+    fill($("comparing"));
+  }
+  const texts = added.map(({ text }) => text);
+  added.forEach((turn) => end(own, turn, {}));
+  const chosen = [added[winner ?? 0], ...added].find(({ id }) => own.turns[id]);
   if (chosen) tree.choose(own, chosen);
-  view.notice(summary, [["Stop comparing", () => compare.open(show)]]);
+  try {
+    view.notice(await compare.vote(order, turns, texts, winner), [["Stop comparing", () => compare.open(show)]]);
+  } catch (error) {
+    view.notice(`The vote was not saved: ${error.message}`);
+  }
 }
 
 /** Shows an error, and a way to continue. */
 function trouble(problem, again) {
   const retry = again ? [["Try again", again]] : [];
   if (problem.kind === "key") view.notice(problem.message, [["Open settings", openSettings]]);
+  else if (problem.kind === "model") view.notice(problem.message, [["Try again", () => connect(again ?? undefined)]]);
   else if (["busy", "loading"].includes(problem.kind)) view.notice(problem.message, retry, again ? problem.seconds : 0);
   else if (problem.kind === "away" && again) {
     retrySeconds = Math.min(30, retrySeconds * 2 || 3);
@@ -207,18 +265,25 @@ function openSettings() {
 }
 
 function save(chosen) {
-  const lines = chosen.map(store.toLine).join("");
+  const lines = chosen.map(files.toLine).join("");
   if (!lines) view.notice("There is nothing to export yet.");
   else download(chosen.length === 1 ? "conversation.jsonl" : "conversations.jsonl", lines);
 }
 
 async function load(file) {
-  const { talks: imported, bad } = store.fromLines(await file.text());
-  imported.forEach(keep);
-  if (imported.length) go(imported[0]);
+  const { records, bad } = files.read(await file.text());
+  const isStored = (each) => { store.restore(each); return store.keep(each); };
+  const { added, changed, present, unstored } = files.merge(records, talks, isStored);
+  talks = [...added, ...talks].sort((one, other) => other.updated - one.updated);
+  const first = [...added, ...changed, ...present][0];
+  if (first) go(first);
+  const count = (list, text) => (list.length ? [`${list.length} ${text}`] : []);
+  const parts = [`${added.length} conversation${added.length === 1 ? "" : "s"} imported`, ...count(changed, "updated"),
+    ...count(present, "here already"), ...count(unstored, "not imported, since the browser's storage is full")];
   const lines = bad.slice(0, 5).map(({ line, why }) => `line ${line}: ${why}`).join("; ");
   const skipped = bad.length ? ` ${bad.length} skipped (${lines}${bad.length > 5 ? "; …" : ""}).` : "";
-  view.notice(`${imported.length} conversation${imported.length === 1 ? "" : "s"} imported.${skipped}`);
+  const fix = records.length ? "" : " `convmodel import` converts chat exports and other data to files that this page reads.";
+  view.notice(`${parts.join(", ")}.${skipped}${fix}`);
 }
 
 /** Fits the height of the draft to its text. */
@@ -242,10 +307,27 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && state.busy && !document.querySelector("dialog[open]")) stop();
   if (event.altKey && !event.ctrlKey && KEYS[event.code]) { event.preventDefault(); KEYS[event.code](); }
 });
-window.addEventListener("storage", () => { // another tab has changed a conversation
-  talks = store.all().map((each) => (each.id === talk.id ? talk : each));
-  show();
+store.listen({ // what other tabs do
+  changed: (other) => {
+    const own = talks.find(({ id }) => id === other.id);
+    if (!own) talks.push(other);
+    else {
+      tree.merge(own, other);
+      if (tree.exceeds(tree.stored(own), other)) store.keep(own);
+    }
+    talks.sort((one, another) => another.updated - one.updated);
+    show();
+    if (own === talk) inspect.show(talk);
+  },
+  removed: (id) => {
+    const own = talks.find((each) => each.id === id);
+    if (!own) return;
+    const isOpen = own === talk;
+    drop(own);
+    if (isOpen) view.notice("The conversation was deleted in another tab.");
+  },
 });
+window.addEventListener("pagehide", () => { if (current && talks.includes(talk)) keepPartial(talk); });
 document.addEventListener("click", (event) => {
   document.querySelectorAll("#list details[open]").forEach((each) => { if (!each.contains(event.target) || event.target.closest(".menu")) each.open = false; });
 });
@@ -268,5 +350,10 @@ $("close-side").addEventListener("click", () => { document.body.classList.remove
 
 preferences.save();
 show();
-connect();
+toEnd();
+connect(() => {
+  if (damaged) view.notice(`${damaged} stored conversation${damaged === 1 ? " is" : "s are"} damaged and not shown.`);
+  if (store.local.isTemporary) view.notice("The browser stores nothing for this page: export conversations before you close it.");
+});
+grow();
 $("draft").focus();

@@ -2,6 +2,8 @@
 
 import * as api from "./api.js";
 import { $, button, fill, h } from "./dom.js";
+import { local } from "./store.js";
+import { change } from "./tree.js";
 
 const KEPT = "convmodel.settings";
 const PRESET = { model: "", temperature: null, topP: null, longest: null, seed: "", me: "user", them: "assistant", theme: "auto" };
@@ -14,7 +16,7 @@ export let models = [];
 
 function read() {
   try {
-    return JSON.parse(localStorage.getItem(KEPT)) ?? {};
+    return JSON.parse(local.getItem(KEPT)) ?? {};
   } catch {
     return {};
   }
@@ -22,7 +24,9 @@ function read() {
 
 /** Stores the settings, and applies the theme. */
 export function save() {
-  localStorage.setItem(KEPT, JSON.stringify(settings));
+  try {
+    local.setItem(KEPT, JSON.stringify(settings));
+  } catch { /* the storage is full, which is reported when a conversation is stored */ }
   if (settings.theme === "auto") delete document.documentElement.dataset.theme;
   else document.documentElement.dataset.theme = settings.theme;
 }
@@ -46,10 +50,14 @@ export function value(name, id) {
   return settings[name] ?? preset[name];
 }
 
+/** Returns the names of the user and the model as speakers: those of an imported conversation, or else the settings. */
+export const names = (talk) => talk.names ?? settings;
+
 /** Converts turns to messages. */
 export function messages(talk, turns) {
-  const list = turns.map(({ role, speaker, text }) => ({ role, content: text, ...(speaker === role ? {} : { name: speaker }) }));
-  return talk.system && facts().system ? [{ role: "system", content: talk.system }, ...list] : list;
+  const message = (role) => ({ speaker, text }) => ({ role, content: text, ...(speaker === role ? {} : { name: speaker }) });
+  const pinned = facts().system ? talk.pinned.map(message("system")) : [];
+  return [...pinned, ...turns.map((turn) => message(turn.role)(turn))];
 }
 
 /** Returns the request for a response to turns; `other` overrides settings. */
@@ -62,7 +70,7 @@ export function request(talk, turns, other = {}) {
     top_p: other.topP ?? value("topP", id),
     max_completion_tokens: value("longest", id),
     ...(settings.seed === "" ? {} : { seed: Number(settings.seed) + (other.attempt ?? 0) }), // a different seed for each attempt
-    ...(settings.them === "assistant" ? {} : { reply_as: settings.them }),
+    ...(names(talk).them === "assistant" ? {} : { reply_as: names(talk).them }),
   };
 }
 
@@ -80,6 +88,11 @@ export function open(talk, changed) {
     save();
     changed();
   };
+  const rename = (name, role) => (event) => {
+    names(talk)[name] = event.target.value.trim() || role;
+    save();
+    changed();
+  };
   const number = (text) => (text === "" ? null : Number(text));
   const restart = () => { dialog.close(); changed(); open(talk, changed); };
   fill(dialog, h("form", { onsubmit: (event) => { event.preventDefault(); dialog.close(); } },
@@ -92,11 +105,15 @@ export function open(talk, changed) {
     field("Seed", "With a number, responses can be reproduced; if empty, they differ each time.",
       h("input", { type: "number", min: 0, step: 1, value: settings.seed, onchange: set("seed") })),
     h("div.pair", {},
-      field("My name", "", h("input", { maxLength: 64, value: settings.me, onchange: set("me", (text) => text.trim() || "user") })),
-      field("Model's name", "", h("input", { maxLength: 64, value: settings.them, onchange: set("them", (text) => text.trim() || "assistant") }))),
+      field("My name", "", h("input", { maxLength: 64, value: names(talk).me, onchange: rename("me", "user") })),
+      field("Model's name", "", h("input", { maxLength: 64, value: names(talk).them, onchange: rename("them", "assistant") }))),
     h("p.quiet", {}, "The speakers of the conversation, for models that were trained with names."),
     facts().system ? field("System message", "Instructions that stay in the context of this conversation.",
-      h("textarea", { rows: 3, value: talk.system, onchange: (event) => { talk.system = event.target.value.trim(); changed(); } })) : null,
+      h("textarea", { rows: 3, value: talk.pinned.map(({ text }) => text).join("\n\n"), onchange: (event) => {
+        const text = event.target.value.trim();
+        change(talk, { pinned: text ? [{ speaker: talk.pinned[0]?.speaker ?? "system", text }] : [] });
+        changed();
+      } })) : null,
     field("Key", "The server's API key, if it needs one. It is deleted when this tab is closed.",
       h("input", { type: "password", autocomplete: "off", value: api.key.get(), onchange: (event) => { api.key.set(event.target.value.trim()); changed(true); } })),
     field("Colours", "", h("select", { onchange: set("theme") },

@@ -1,81 +1,97 @@
-// Conversations in the browser's storage, and their file format: lines of role/content messages, as `convmodel fit` reads.
+// Conversations in the browser's storage, which all tabs share.
 
-import { add, make, path } from "./tree.js";
+import * as tree from "./tree.js";
 
 const PREFIX = "convmodel.talk.";
+const LATE = 5000; // ms within which another tab may store a conversation again that it does not yet know to be deleted
 
-/** Returns all conversations, the newest first; unreadable entries are skipped. */
-export function all() {
-  const talks = [];
-  for (let index = 0; index < localStorage.length; index += 1) {
-    const name = localStorage.key(index);
-    if (!name.startsWith(PREFIX)) continue;
-    try {
-      talks.push(JSON.parse(localStorage.getItem(name)));
-    } catch { /* another program's, or of another version */ }
+/** Returns a storage of the browser, or one that lasts as long as the page if the browser does not allow it. */
+function open(kind) {
+  try {
+    window[kind].getItem("");
+    return window[kind];
+  } catch {
+    const items = new Map();
+    return {
+      getItem: (key) => items.get(key) ?? null,
+      setItem: (key, value) => items.set(key, value),
+      removeItem: (key) => items.delete(key),
+      get length() { return items.size; },
+      key: (index) => [...items.keys()][index],
+      isTemporary: true,
+    };
   }
-  return talks.sort((one, other) => other.updated - one.updated);
 }
 
-/** Stores a conversation; returns an error message, or null. */
-export function keep(talk) {
+/** The storage of this browser, and that of this tab. */
+export const local = open("localStorage");
+export const session = open("sessionStorage");
+
+const known = new Set(); // ids of conversations that were stored, and not deleted since
+const deleted = new Map(); // ids of conversations that this tab has deleted, and when
+
+/** Returns all conversations, the newest first, and how many entries cannot be read. */
+export function all() {
+  const talks = [];
+  let damaged = 0;
+  for (let index = 0; index < local.length; index += 1) {
+    const name = local.key(index);
+    if (!name.startsWith(PREFIX)) continue;
+    const talk = find(name.slice(PREFIX.length));
+    if (talk) talks.push(talk);
+    else damaged += 1;
+  }
+  return { talks: talks.sort((one, other) => other.updated - one.updated), damaged };
+}
+
+function find(id, text = local.getItem(PREFIX + id)) {
   try {
-    localStorage.setItem(PREFIX + talk.id, JSON.stringify(talk));
+    const talk = tree.read(JSON.parse(text));
+    if (talk.id !== id) return null;
+    known.add(id);
+    return talk;
+  } catch {
+    return null;
+  }
+}
+
+/** Stores a conversation, with what other tabs have stored of it meanwhile; returns an error message, or null. */
+export function keep(talk) {
+  const other = find(talk.id);
+  if (other) tree.merge(talk, other);
+  else if (known.has(talk.id)) return "This conversation was deleted in another tab, and is no longer stored: export it to keep it.";
+  try {
+    local.setItem(PREFIX + talk.id, JSON.stringify(tree.stored(talk)));
+    known.add(talk.id);
     return null;
   } catch {
-    return "The browser's storage is full: export some conversations and delete them.";
+    return "The browser's storage is full, and the newest turns are not stored: export conversations, and delete some.";
   }
 }
 
 /** Deletes a conversation. */
 export function forget(talk) {
-  localStorage.removeItem(PREFIX + talk.id);
+  known.delete(talk.id);
+  deleted.set(talk.id, Date.now());
+  local.removeItem(PREFIX + talk.id);
 }
 
-/** Returns the shown branch of a conversation as one line, or "" if it is empty. */
-export function toLine(talk) {
-  const messages = path(talk).filter((turn) => turn.text.trim()).map((turn) => ({ role: turn.speaker, content: turn.text }));
-  if (!messages.length) return "";
-  if (talk.system) messages.unshift({ role: "system", content: talk.system });
-  return `${JSON.stringify({ messages })}\n`;
+/** Allows a conversation to be stored that another tab has deleted: it was imported. */
+export function restore(talk) {
+  known.delete(talk.id);
 }
 
-/**
- * Reads lines of conversations.
- * @returns {{talks: Object[], bad: {line: number, why: string}[]}}
- */
-export function fromLines(text) {
-  const talks = [];
-  const bad = [];
-  text.split(/\r?\n/).forEach((line, index) => {
-    if (!line.trim()) return;
-    try {
-      talks.push(fromMessages(JSON.parse(line)));
-    } catch (error) {
-      bad.push({ line: index + 1, why: error instanceof SyntaxError ? "not valid JSON" : error.message });
+/** Calls `changed` with each conversation that another tab stores, and `removed` with the id of each that it deletes. */
+export function listen({ changed, removed }) {
+  window.addEventListener("storage", ({ key, newValue }) => {
+    if (key === null) [...known].forEach(removed);
+    if (!key?.startsWith(PREFIX)) return;
+    const id = key.slice(PREFIX.length);
+    if (newValue === null) removed(id);
+    else if (Date.now() - (deleted.get(id) ?? 0) < LATE) local.removeItem(key);
+    else {
+      const talk = find(id, newValue);
+      if (talk) changed(talk);
     }
   });
-  return { talks, bad };
 }
-
-function fromMessages(record) {
-  const messages = Array.isArray(record) ? record.map(plainTurn) : record?.messages;
-  if (!Array.isArray(messages) || !messages.length) throw new Error("no messages");
-  const talk = make();
-  let parent = null;
-  messages.forEach(({ role, content } = {}, index) => {
-    if (typeof role !== "string" || !role.trim() || typeof content !== "string" || !content.trim()) {
-      throw new Error(`message ${index + 1} needs a role and a content`);
-    }
-    if (role === "system" && !parent) {
-      talk.system = content;
-      return;
-    }
-    parent = add(talk, parent, { role: role === "assistant" ? "assistant" : "user", speaker: role, text: content }).id;
-  });
-  if (!parent) throw new Error("no turns");
-  talk.title ||= path(talk)[0].text.slice(0, 60);
-  return talk;
-}
-
-const plainTurn = (content, index) => ({ role: index % 2 ? "assistant" : "user", content });

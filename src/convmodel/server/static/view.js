@@ -1,10 +1,15 @@
 // The visible parts of a conversation: turns, their buttons, the list of conversations, notices.
 
-import { $, button, fill, h } from "./dom.js";
-import { facts, settings } from "./settings.js";
+import { sides } from "./compare.js";
+import { $, button, fill, h, keepEnd, update } from "./dom.js";
+import { facts, modelChoice, models, settings } from "./settings.js";
 import { branch, contains, path } from "./tree.js";
 
 const OPENERS = ["Hello! How are you today?", "What do you like to do at the weekend?", "Tell me about a film you have seen."];
+const NEW = "New conversation";
+
+/** Returns the name of a turn's speaker that readers see. */
+export const nameOf = ({ role, speaker, model }) => (speaker !== role ? speaker : role === "user" ? "You" : model ?? speaker);
 
 /**
  * Shows a conversation.
@@ -13,14 +18,35 @@ const OPENERS = ["Hello! How are you today?", "What do you like to do at the wee
  * @param {Object} state `busy`, and `editing`, the id of a turn
  */
 export function showTalk(talk, act, state) {
-  $("title").textContent = talk.title || "New conversation";
+  $("title").textContent = $("title").title = talk.title || NEW;
   document.title = talk.title ? `${talk.title} – convmodel` : "convmodel";
-  const turns = path(talk);
-  const parts = turns.map((turn) => (state.editing === turn.id ? editor(turn, act) : showTurn(talk, turn, act, state)));
-  if (!turns.length) parts.push(welcome(act));
-  else if (turns.at(-1).role === "user" && !state.busy) parts.push(h("p", {}, button("Get a response", () => act.answer(turns.at(-1)))));
-  fill($("talk"), ...parts, h("div", { id: "comparing" }));
-  if (state.editing) $("talk").querySelector("textarea")?.focus();
+  const turns = path(talk).filter((turn) => !turn.voting);
+  const items = turns.map((turn) => (state.editing === turn.id ? [`edit ${turn.id}`, () => editor(turn, act)]
+    : [keyOf(talk, turn, state), () => showTurn(talk, turn, act, state)]));
+  if (talk.pinned.length) items.unshift([JSON.stringify([talk.pinned, facts().system]), () => showPinned(talk)]);
+  if (!turns.length) items.push([`welcome ${settings.model}`, () => welcome(act)]);
+  else if (turns.at(-1).role === "user" && !state.busy) {
+    items.push([`answer ${turns.at(-1).id}`, () => h("p", {}, button("Get a response", () => act.answer(turns.at(-1))))]);
+  }
+  update($("turns"), items);
+}
+
+function keyOf(talk, turn, state) {
+  const text = turn.streaming ? null : turn.text; // `showText` updates it
+  return JSON.stringify({ ...turn, talk: talk.id, next: null, text, ...branch(talk, turn), busy: state.busy, feedback: facts().feedback });
+}
+
+const showPinned = (talk) => h("p.quiet.pinned", {}, talk.pinned.map(({ speaker, text }) => `${speaker}: ${text}`).join("\n"),
+  facts().system ? "" : "\n(This model was trained without system messages, and does not see this.)");
+
+/** Shows which model responds, and the choice of it if there are several. */
+export function showModel(changed) {
+  const one = h("span", {}, settings.model || "Connecting …");
+  const text = sides ? `${sides[0].model}, ${sides[1].model}` : "";
+  update($("model"), [[JSON.stringify([text, settings.model, models.map(({ id }) => id)]), () => {
+    if (text) return h("span", { title: text }, text);
+    return models.length > 1 ? modelChoice(settings.model, changed, { "aria-label": "The model that responds" }) : one;
+  }]]);
 }
 
 function welcome(act) {
@@ -41,13 +67,13 @@ function showTurn(talk, turn, act, state) {
     button("›", () => act.step(turn, 1), { "aria-label": "Next branch", disabled: number === of || state.busy })) : null;
   const tools = turn.streaming ? [] : [
     stepper,
-    button("Copy", () => act.copy(turn)),
+    button("Copy", (event) => act.copy(turn, event.currentTarget)),
     button("Edit", () => act.edit(turn), { disabled: state.busy }),
     mine ? null : button("Regenerate", () => act.regenerate(turn), { disabled: state.busy }),
     ...(mine ? [] : act.feedback(turn)),
   ];
-  return h("article", { className: `turn ${mine ? "mine" : "theirs"}`, id: `turn-${turn.id}`, "aria-label": `${turn.speaker} says` },
-    h("h2", {}, turn.speaker),
+  return h("article", { className: `turn ${mine ? "mine" : "theirs"}`, id: `turn-${turn.id}`, "aria-label": nameOf(turn) },
+    h("h2", {}, nameOf(turn)),
     h("p.text", {}, turn.text || (turn.streaming ? "…" : "")),
     notes(turn),
     h("div.tools", {}, ...tools));
@@ -55,21 +81,25 @@ function showTurn(talk, turn, act, state) {
 
 function notes(turn) {
   const parts = [];
-  const stats = turn.usage?.convmodel ?? {};
+  const { leftOut } = turn;
   if (turn.whose) parts.push(turn.whose);
+  else if (turn.model && turn.model !== nameOf(turn)) parts.push(turn.model);
   if (turn.corrected) parts.push("your correction");
+  if (turn.edited) parts.push("edited");
+  if (turn.partial) parts.push("incomplete");
   if (turn.broken) parts.push("incomplete: the connection was lost");
   if (turn.stopped) parts.push("stopped");
   if (turn.reason === "length") parts.push("ended at the maximum length");
-  if (stats.tokens_per_second) parts.push(`${stats.tokens_per_second.toFixed(1)} tokens per second`);
-  if (stats.left_out) parts.push(`${stats.left_out} oldest turn${stats.left_out === 1 ? "" : "s"} no longer fit${stats.left_out === 1 ? "s" : ""}`);
+  if (turn.speed) parts.push(`${turn.speed.toFixed(1)} tokens per second`);
+  if (leftOut) parts.push(`${leftOut} oldest turn${leftOut === 1 ? "" : "s"} no longer fit${leftOut === 1 ? "s" : ""}`);
   return parts.length ? h("p.quiet", {}, parts.join(" · ")) : null;
 }
 
 function editor(turn, act) {
-  const field = h("textarea", { value: turn.text, rows: Math.min(12, turn.text.split("\n").length + 1), "aria-label": `What ${turn.speaker} says` });
+  const field = h("textarea", { value: turn.text, rows: Math.min(12, turn.text.split("\n").length + 1), "aria-label": "Edit the turn" });
   const form = h("form", { className: `turn ${turn.role === "user" ? "mine" : "theirs"}`, onsubmit: (event) => { event.preventDefault(); act.change(turn, field.value); } },
     field, h("div.row", {}, button("Cancel", () => act.edit(null)), h("button.main", { type: "submit" }, turn.role === "user" ? "Send as a branch" : "Keep as a branch")));
+  requestAnimationFrame(() => field.focus());
   field.addEventListener("keydown", (event) => {
     if (event.key === "Escape") act.edit(null);
     if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); form.requestSubmit(); }
@@ -81,19 +111,18 @@ function editor(turn, act) {
 export function showText(turn) {
   const place = $(`turn-${turn.id}`)?.querySelector(".text");
   if (!place) return;
-  const talk = $("talk");
-  const isAtEnd = talk.scrollHeight - talk.scrollTop - talk.clientHeight < 120;
+  const scroll = keepEnd();
   place.textContent = turn.text || "…";
-  if (isAtEnd) talk.scrollTop = talk.scrollHeight;
+  scroll();
 }
 
 /** Shows how much of the context is used. */
 export function showContext(talk) {
-  const newest = path(talk).findLast((turn) => turn.usage);
+  const newest = path(talk).findLast((turn) => turn.used);
   const limit = facts().positions;
   $("context").hidden = !newest || !limit;
   if (!newest || !limit) return;
-  const used = Math.min(limit, newest.usage.prompt_tokens + newest.usage.completion_tokens);
+  const used = Math.min(limit, newest.used);
   $("used").max = limit;
   $("used").value = used;
   $("used-text").textContent = `${used} of ${limit} positions used`;
@@ -103,10 +132,10 @@ export function showContext(talk) {
 export function showList(talks, current, words, act) {
   const matches = words ? talks.filter((talk) => contains(talk, words)) : talks;
   $("none").hidden = matches.length > 0 || !words;
-  fill($("list"), ...matches.map((talk) => h("li", {},
-    button(talk.title || "New conversation", () => act.open(talk), { className: "name", "aria-current": talk.id === current.id ? "true" : "false" }),
+  update($("list"), matches.map((talk) => [JSON.stringify([talk.id, talk.title, talk.id === current.id]), () => h("li", {},
+    h("button.name", { type: "button", title: talk.title, onclick: () => act.open(talk), "aria-current": String(talk.id === current.id) }, h("span", {}, talk.title || NEW)),
     h("details", {}, h("summary", { "aria-label": `More of ${talk.title || "this conversation"}` }, "⋯"),
-      h("div.menu", {}, button("Rename", () => act.rename(talk)), button("Export", () => act.export(talk)), button("Delete", () => act.remove(talk)))))));
+      h("div.menu", {}, button("Rename", () => act.rename(talk)), button("Export", () => act.export(talk)), button("Delete", () => act.remove(talk)))))]));
 }
 
 let ticking = null;
@@ -124,10 +153,11 @@ export function clearNotice() {
  * @param {number} seconds
  */
 export function notice(text, actions = [], seconds = 0) {
+  if (!actions.length && $("notice").firstChild?.text === text) return; // screen readers need not announce it again
   clearNotice();
   const wait = h("span", {});
   const run = (what) => () => { clearNotice(); what(); };
-  fill($("notice"), h("div.notice", {}, h("p", {}, text, " ", wait),
+  fill($("notice"), h("div.notice", { text }, h("p", {}, text, " ", wait),
     h("div.row", {}, ...actions.map(([name, what]) => button(name, run(what))), button("Dismiss", clearNotice))));
   if (!seconds) return;
   let left = Math.ceil(seconds);
