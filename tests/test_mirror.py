@@ -35,6 +35,7 @@ ELSEWHERE = {
     "data/importing/exports/dates.py": ("unit/data/importing/exports/test_whatsapp.py", "date"),
     "data/importing/exports/json_fields.py": ("unit/data/importing/exports/test_json_exports.py", "json"),
     "data/importing/exports/messages.py": ("unit/data/importing/exports/test_whatsapp.py", "Message"),
+    "data/importing/exports/names.py": ("unit/data/importing/exports/test_plain.py", "name"),
     "data/importing/exports/text_lines.py": ("unit/data/importing/exports/test_json_exports.py", "text_lines"),
     "data/importing/exports/whatsapp_notices.py": ("unit/data/importing/exports/test_whatsapp.py", "omitted"),
     "data/importing/pii.py": ("unit/data/importing/test_redaction.py", "EMAIL"),

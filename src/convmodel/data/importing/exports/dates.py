@@ -1,27 +1,26 @@
-"""Dates and times as people write them: day, month and year in any order, and a clock of 12 or 24 hours.
+"""Dates as people write them: day, month and year in any order.
 
-Owns: finding the order of day, month and year in a whole file, and the 12-hour clock. Knows no file format.
+Owns: finding the order of day, month and year in a whole file. Calendars are in `calendars`. Knows no file
+format.
 """
 
 import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime, time
+from functools import lru_cache
 from itertools import pairwise
 
+from convmodel.data.importing.exports.calendars import calendar_of, gregorian
+from convmodel.data.importing.exports.clocks import NO_TIME, Clock
 from convmodel.errors import ConversationError
 
-DATE = r"(?P<date>(?:\d{4}|\d{1,2})(?P<mark>[/.\-])\s?\d{1,2}(?P=mark)\s?(?:\d{4}|\d{1,2}))\.?"
-"""A date of three numbers with the same mark between them, as part of a regular expression."""
-
-_MERIDIEM = r"[ap]\.?\s?m\.?|d[eu]\.|午前|午後|上午|下午|오전|오후"
-_AFTER_NOON = ("p", "du", "午後", "下午", "오후")
-CLOCK = (
-    rf"(?:(?P<before>{_MERIDIEM})\s?)?(?P<hour>\d{{1,2}})[:.](?P<minute>\d{{2}})"
-    rf"(?:[:.](?P<second>\d{{2}}))?(?:\s?(?P<after>{_MERIDIEM}))?"
+DATE = (
+    r"(?P<date>\d{1,4}\s?(?:(?P<mark>[/.\-])\s?\d{1,2}\s?(?P=mark)\s?\d{1,4}"
+    r"|[年년]\s?\d{1,2}\s?[月월]\s?\d{1,2}\s?[日일]))\.?"
 )
-"""A time of day of 12 or 24 hours, as part of a regular expression that ignores case."""
+"""A date of three numbers with the same mark between them, as part of a regular expression."""
 
 _ORDERS = {"dmy": "day/month/year", "mdy": "month/day/year", "ymd": "year/month/day"}
 _RIVALS = {"dmy": {"mdy"}, "mdy": {"dmy"}, "ymd": {"dmy", "mdy"}}  # orders that look alike
@@ -34,15 +33,12 @@ class WrittenDate:
     Attributes:
         text: The date as written: three numbers, with marks between them.
         line: Its line in the file.
-        clock: Hour (of 24), minute and second.
-        halved: Whether the file has AM or PM.
         weekday: The day of the week, Monday as 0, if the file has it.
     """
 
     text: str
     line: int
-    clock: tuple[int, int, int] = (0, 0, 0)
-    halved: bool = False
+    clock: Clock = NO_TIME
     weekday: int | None = None
 
     def at(self, order: str) -> datetime:
@@ -51,13 +47,16 @@ class WrittenDate:
         Raises:
             ValueError: If there is no such date, or no such time.
         """
-        day, month, year = self._numbers(order)
-        return datetime(year if year > 99 else year + 2000, month, day, *self.clock)
+        return datetime.combine(_day(self.text, order), time(*self.clock.time))
+
+    def calendar(self, order: str) -> str:
+        """Returns the name of the calendar of the year, which must be plausible."""
+        return calendar_of(_numbers(self.text, order)[2])
 
     def fits(self, order: str) -> bool:
         """Returns whether the numbers may be in this order: 31 February fits `dmy` as a wrong date, 12/31 does not."""
-        day, month, _ = self._numbers(order)
-        if not (1 <= month <= 12 and 1 <= day <= 31):
+        day, month, _ = _numbers(self.text, order)
+        if not (1 <= month <= 12 and 1 <= day <= 31) or (order != "ymd" and re.search("[年년]", self.text)):
             return False
         if self.weekday is None:
             return True
@@ -66,17 +65,17 @@ class WrittenDate:
         except ValueError:  # a wrong date, which may have any order
             return True
 
-    def _numbers(self, order: str) -> tuple[int, int, int]:
-        number = dict(zip(order, map(int, re.findall(r"\d+", self.text)), strict=True))
-        return number["d"], number["m"], number["y"]
+
+@lru_cache  # many messages have one date
+def _numbers(text: str, order: str) -> tuple[int, int, int]:
+    number = dict(zip(order, map(int, re.findall(r"\d+", text)), strict=True))
+    return number["d"], number["m"], number["y"]
 
 
-def clock_of(match: re.Match[str]) -> tuple[int, int, int]:
-    """Returns hour (of 24), minute and second of a match of `CLOCK`; they may still be impossible, as 25:00 is."""
-    hour, half = int(match["hour"]), (match["before"] or match["after"] or "").casefold()
-    if half and hour <= 12:  # some phones write 21:41 PM
-        hour = hour % 12 + (12 if half.startswith(_AFTER_NOON) else 0)
-    return hour, int(match["minute"]), int(match["second"] or 0)
+@lru_cache
+def _day(text: str, order: str) -> date:
+    day, month, year = _numbers(text, order)
+    return gregorian(year, month, day)
 
 
 def date_order(dates: Sequence[WrittenDate], file: str) -> tuple[str, str]:
@@ -94,7 +93,7 @@ def date_order(dates: Sequence[WrittenDate], file: str) -> tuple[str, str]:
         ('mdy', 'dates read as month/day/year, as line 2 shows (1/13/2021)')
     """
     dates = [written for written in dates if any(map(written.fits, _ORDERS))]  # the others are wrong in any order
-    firsts = ((order, next((date for date in dates if not date.fits(order)), None)) for order in _ORDERS)
+    firsts = ((order, next((written for written in dates if not written.fits(order)), None)) for order in _ORDERS)
     misfits = {order: misfit for order, misfit in firsts if misfit}
     left = [order for order in _ORDERS if order not in misfits]
     if not left:
@@ -109,7 +108,16 @@ def date_order(dates: Sequence[WrittenDate], file: str) -> tuple[str, str]:
         ruled_out |= {order: reason for order in left if measure(dates, order) > lowest}
         left = [order for order in left if order not in ruled_out]
     *_, why = (reason for order, reason in ruled_out.items() if order in _RIVALS[left[0]])
-    return left[0], f"dates read as {_ORDERS[left[0]]}, {why}"
+    return left[0], f"dates read as {_ORDERS[left[0]]}, {why}{_calendar_note(dates, left[0])}"
+
+
+def _calendar_note(dates: Sequence[WrittenDate], order: str) -> str:
+    for written in dates:
+        with suppress(ValueError):
+            year, calendar = written.at(order).year, written.calendar(order)
+            is_other = calendar != "Gregorian"
+            return f"; years are of the {calendar} calendar (line {written.line} is of {year})" if is_other else ""
+    return ""
 
 
 def _steps_back(dates: Sequence[WrittenDate], order: str) -> float:
@@ -126,7 +134,7 @@ def _span(dates: Sequence[WrittenDate], order: str) -> float:
 
 
 def _unlikeliness(dates: Sequence[WrittenDate], order: str) -> float:
-    halved = any(written.halved for written in dates)
+    halved = any(written.clock.halved for written in dates)
     return ("mdy", "dmy", "ymd").index(order) if halved else ("dmy", "mdy", "ymd").index(order)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 
+from convmodel.data.importing.exports.calendars import YEARS
 from convmodel.data.importing.exports.messages import Chat, Message
 from convmodel.data.reading.problems import Problems
 from convmodel.errors import ConversationError
@@ -17,9 +18,6 @@ Entry: TypeAlias = dict[str, Any]
 
 EntryReader: TypeAlias = Callable[[Entry, str], Message | str]
 """Reads an entry at a place as a message, or returns why it is left out; raises if it is malformed."""
-
-YEARS = range(1990, 2100)
-"""Plausible years of messages; other times are errors."""
 
 QUOTE = "quote"
 """The name of a part of a message that is somebody else's words."""

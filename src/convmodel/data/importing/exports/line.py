@@ -9,12 +9,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from convmodel.data.importing.exports.dates import CLOCK, DATE, WrittenDate, clock_of
+from convmodel.data.importing.exports.clocks import CLOCK, WORDS, clock_of
+from convmodel.data.importing.exports.dates import DATE, WrittenDate
+from convmodel.data.importing.exports.heads import MARKS, head_of, unknown_heads
 from convmodel.data.importing.exports.messages import Chat
 from convmodel.data.importing.exports.text_lines import (
     DatedChat,
     DatedEntry,
     add_unrecognised,
+    collect_entries,
     first_lines,
     read_dated,
 )
@@ -30,28 +33,31 @@ _WITH = re.compile(
 )
 _SAVED = re.compile(r"[^\t]{1,30}[:\uff1a]\s?\d+[/.-]\d+[/.-]\d+,?\s.*\d:\d\d.*")
 _DAY = re.compile(
-    rf"(?:(?P<first>[^\W\d]+)\.?,\s)?{DATE}(?:\s?[(\uff08]\s?(?P<inside>[^\W\d]+)\.?\s?[)\uff09]|\s(?P<last>[^\W\d]+)\.?)?\s*"
+    rf"(?:(?P<first>[^\W\d_]+)\.?,\s)?{DATE}"
+    r"(?:\s?[(\uff08]\s?(?P<inside>[^\W\d_]+)\.?\s?[)\uff09]|\s?(?P<last>[^\W\d_]+)\.?)?\s*"
 )
-_ENTRY = re.compile(rf"{CLOCK}\t(?P<rest>.*)", re.IGNORECASE)
+_LIKE_A_DAY = re.compile(r"(?=.*(?<!\d)(?:\d{1,2})(?!\d))(?=.*(?<!\d)(?:\d{4})(?!\d))[^\n\t]{6,40}")
+_ENTRY = re.compile(rf"(?:(?P<before>{WORDS})\s?)?{CLOCK}(?:[^\S\t]?(?P<after>{WORDS}))?\t(?P<rest>.*)")
+_ENGLISH = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 _WEEKDAYS = {
-    word: number
-    for week in (
-        ("mon", "tue", "wed", "thu", "fri", "sat", "sun"),
-        "月火水木金土日",
-        "一二三四五六日",
-        "월화수목금토일",
-    )
-    for number, word in enumerate(week)
+    letter: day
+    for week in ("一二三四五六日", "一二三四五六天", "月火水木金土日", "월화수목금토일")
+    for day, letter in enumerate(week)
 }
+_WEEKDAY = re.compile(rf"(?:星期|週|周)?([{''.join(_WEEKDAYS)}])(?:曜日?|요일)?")
 
+# What LINE writes in brackets instead of a medium, in any language; a file, a place and an album have a name after it.
 _MEDIA = re.compile(
-    r"\[(?:stickers?|photos?|videos?|voice messages?|audio|files?|contacts?|location|music|gif|gifts?"
-    r"|スタンプ|写真|画像|動画|ボイスメッセージ|ファイル|連絡先|位置情報|ミュージック|ギフト"
-    r"|貼圖|照片|影片|語音訊息|檔案|贴图|视频|语音消息|文件)\]|\(emoji\)|\[(?:albums?|アルバム|notes?|ノート)\].*",
+    r"\[(?-i:(?![a-z]))[^\W\d_][^\[\]\n\d]{1,19}\]|\(emoji\)|\[[^\[\]\n]{1,20}\]\s[^\n]*\.\w{2,5}|\[null\].*"
+    r"|\[(?:albums?|アルバム|notes?|ノート|相簿|相册|記事本|location|位置情報|位置訊息)\].*",
     re.IGNORECASE,
 )
 _NOTICE = re.compile(
-    r"☎.*|.{0,60}(?:unsent a message|メッセージの送信を取り消しました)[.。]?", re.IGNORECASE | re.DOTALL
+    r"☎.*|Auto-reply\s.*|Message unsent\.?|メッセージの送信を取り消しました[.。]?"
+    r"|.{0,60}(?:unsent a message|(?:joined|left) the (?:group|chat)|メッセージの送信を取り消しました"
+    r"|がグループ(?:に参加|を退会|から退会)しました|が退会しました|已收回訊息|收回了?(?:一则|一條)?(?:消息|訊息)|(?:加入|退出)(?:了)?(?:群組|群组|聊天)"
+    r")[.。]?",
+    re.IGNORECASE | re.DOTALL,
 )
 
 
@@ -68,45 +74,107 @@ def read(path: Path, problems: Problems) -> Iterator[Chat]:
     Raises:
         ConversationError: If the file cannot be read, or has a bad line and problems are errors.
     """
-    lines = read_text(path).split("\n")
+    lines = [MARKS.sub("", line) for line in read_text(path).split("\n")]
     if not any(map(_ENTRY.fullmatch, lines)):
         add_unrecognised(problems, str(path), lines, f"no message of LINE, which needs {FORMS}")
         return
-    parts = [part for part in _parts(lines, path, problems) if part.entries]
-    yield from read_dated(parts, str(path), problems, _speaker_and_text)
+    chats = []
+    for start, end in _blocks(lines):
+        title = _TITLE.fullmatch(lines[start])
+        chat = DatedChat(Chat(_chat_name(title["title"]) if title else path.stem))
+        starts = _Starts(lines, range(start + 1 if title else start, end))
+        chat.entries = collect_entries(lines, starts.indices, starts.begin, str(path), FORMS, problems)
+        chats += [chat] if chat.entries else []
+    yield from read_dated(chats, str(path), problems, _speaker_and_text)
 
 
-def _parts(lines: Sequence[str], path: Path, problems: Problems) -> Iterator[DatedChat]:
-    part, day = DatedChat(Chat(path.stem)), None
-    for number, line in enumerate(lines, 1):
-        # Concatenated exports have titles in the middle; a message that looks like a title has no `Saved on` below it.
-        title = _TITLE.fullmatch(line)
-        if title and (day is None or any(map(_SAVED.fullmatch, lines[number : number + 1]))):
-            yield part
-            part, day = DatedChat(Chat(_chat_name(title["title"]))), None
-        elif new_day := _day(line, number):
-            day = new_day
-        elif (match := _ENTRY.fullmatch(line)) and day:
-            date = replace(day, clock=clock_of(match), halved=bool(match["before"] or match["after"]))
-            part.entries.append(DatedEntry(date, number, [match["rest"]]))
-        elif match:
-            problems.add(f"{path}:{number}: there is no day above this message: begin with {FORMS}")
-        elif part.entries:
-            part.entries[-1].lines.append(line)
-        elif line.strip() and not _SAVED.fullmatch(line):
-            problems.add(f"{path}:{number}: text before the first message: remove the line, or write {FORMS}")
-    yield part
+def _blocks(lines: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Yields where the lines of each chat start and end: each begins with its title."""
+    start, has_day = 0, False
+    for index, line in enumerate(lines):
+        # A message that looks like a title has no `Saved on` below it.
+        if _TITLE.fullmatch(line) and (not has_day or any(map(_SAVED.fullmatch, lines[index + 1 : index + 2]))):
+            if index:
+                yield start, index
+            start, has_day = index, False
+        has_day = has_day or _day(line, 0) is not None
+    yield start, len(lines)
+
+
+class _Starts:
+    """What the lines of a chat begin: days, messages, or nothing.
+
+    Attributes:
+        indices: Indices of the lines.
+    """
+
+    def __init__(self, lines: Sequence[str], indices: range) -> None:
+        self._lines, self.indices = lines, indices
+        self._entries = {index: match for index in indices if (match := _ENTRY.fullmatch(lines[index]))}
+        names = {match["rest"].partition("\t")[0].strip() for match in self._entries.values()} - {""}
+        self._begins_a_message = unknown_heads(names)
+        self._quoted = {index for entry in self._entries for index in self._quoted_after(entry)}
+        self._day: WrittenDate | None = None
+
+    def begin(self, index: int) -> DatedEntry | str | None:
+        """Returns the entry that a line begins, or what is wrong with it; None if it continues another."""
+        line = self._lines[index]
+        if match := self._entries.get(index):
+            return self._entry(match, index + 1)
+        if index in self._quoted:
+            return None
+        if day := _day(line, index + 1) or self._day_by_its_place(index):
+            self._day = day
+            return ""
+        if self._is_between(index) and _LIKE_A_DAY.fullmatch(line):
+            return f"this line stands where a day is expected: write it as {FORMS}"
+        if head_of(line, 0) or self._begins_a_message(line):
+            return f"this line begins like a message of another export: write {FORMS}, or indent it if it is text"
+        return "" if _SAVED.fullmatch(line) and not self._day else None
+
+    def _entry(self, match: re.Match[str], number: int) -> DatedEntry | str:
+        clock = clock_of(match, (match["before"], match["after"]))
+        if not self._day:
+            return f"there is no day above this message: begin with {FORMS}"
+        if clock.unknown:
+            return f"{clock.unknown!r} beside the time is not a known word: correct it"
+        return DatedEntry(replace(self._day, clock=clock), number, [match["rest"]])
+
+    def _quoted_after(self, entry: int) -> range:
+        """Returns the lines after an entry that are inside the quotation marks around its text."""
+        text = self._entries[entry]["rest"].partition("\t")[2]
+        quotes = text.count('"') if text.startswith('"') else 0
+        for index in range(entry + 1, self.indices.stop if quotes % 2 else entry):
+            if index in self._entries:
+                break
+            quotes += self._lines[index].count('"')
+            if quotes % 2 == 0:
+                return range(entry + 1, index + 1) if self._lines[index].rstrip().endswith('"') else range(0)
+        return range(0)
+
+    def _day_by_its_place(self, index: int) -> WrittenDate | None:
+        """Reads a day with a word of an unknown language, where a day is expected."""
+        match = _DAY.fullmatch(self._lines[index]) if self._is_between(index) else None
+        return WrittenDate(match["date"], index + 1) if match and (match["first"] or match["last"]) else None
+
+    def _is_between(self, index: int) -> bool:
+        """Returns whether a line stands between a blank line, or the start, and a message, as days do."""
+        return index + 1 in self._entries and (index == self.indices.start or not self._lines[index - 1].strip())
 
 
 def _day(line: str, number: int) -> WrittenDate | None:
     match = _DAY.fullmatch(line)
     if not match:
         return None
-    word = (match["first"] or match["inside"] or match["last"] or "").casefold()
-    word = re.sub("^(?:星期|週|周)", "", word)
-    weekday = _WEEKDAYS.get(word[:3], _WEEKDAYS.get(word[:1]))
+    weekday = _weekday((match["first"] or match["inside"] or match["last"] or "").casefold())
     # A date alone, or with another word, may be a line of a message.
     return WrittenDate(match["date"], number, weekday=weekday) if weekday is not None or match["inside"] else None
+
+
+def _weekday(word: str) -> int | None:
+    if match := _WEEKDAY.fullmatch(word):
+        return _WEEKDAYS[match[1]]
+    return next((day for day, name in enumerate(_ENGLISH) if len(word) > 2 and name.startswith(word)), None)
 
 
 def _speaker_and_text(entry: str) -> tuple[str, str] | str:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from convmodel.data.importing.exports.messages import Chat, Message
+from convmodel.data.importing.exports.names import is_like_a_sentence
 from convmodel.data.importing.exports.text_lines import add_unrecognised, first_lines
 from convmodel.data.reading.decoding import read_text
 from convmodel.data.reading.problems import Problems
@@ -73,12 +74,6 @@ def _opening(line: str) -> tuple[str, str] | None:
     return (name, match["text"]) if any(map(str.isalnum, name)) else None
 
 
-def _is_like_a_sentence(name: str) -> bool:
-    """Distinguishes `Two things were odd` and `but remember` from `Ann Lee`, and from a nickname such as `ann`."""
-    words = name.split()
-    return len(words) > 1 and (words[0][0].islower() or words[-1][0].islower())
-
-
 def _names(lines: Sequence[str]) -> tuple[set[str], list[str]]:
     """Finds the speakers of the whole file, with notes for the user."""
     places = defaultdict(list)
@@ -86,7 +81,7 @@ def _names(lines: Sequence[str]) -> tuple[set[str], list[str]]:
         if opening := _opening(line):
             places[opening[0]].append(number)
     is_long = sum(map(len, places.values())) >= LONG
-    once = {name: at[0] for name, at in places.items() if len(at) == 1 and (is_long or _is_like_a_sentence(name))}
+    once = {name: at[0] for name, at in places.items() if len(at) == 1 and (is_long or is_like_a_sentence(name))}
     names = [name for name in places if name not in once]
     notes = [f"names found: {', '.join(names)}"]
     if once:

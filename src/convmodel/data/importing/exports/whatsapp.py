@@ -1,43 +1,43 @@
 """WhatsApp's exported chats: `31/12/2021, 21:41 - Ann: text`, or `[31/12/2021, 21:41:07] Ann: text` of an iPhone.
 
-Owns: the lines of such a file, also inside the zip that WhatsApp sends. WhatsApp's own text among the messages is in
-`whatsapp_notices`, and the order of day and month in `dates`.
+Owns: the lines of such a file, also inside the zip that WhatsApp sends. How a line begins is in `heads`, who speaks in
+`whatsapp_names`, and WhatsApp's own text among the messages in `whatsapp_notices`.
 """
 
 import re
 import struct
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import cast
 from zipfile import BadZipFile, ZipFile, is_zipfile
 from zipfile import Path as ZipMember
 
-from convmodel.data.importing.exports.dates import CLOCK, DATE, WrittenDate, clock_of
+from convmodel.data.importing.exports.heads import MARKS, Head, head_of, unknown_heads
 from convmodel.data.importing.exports.messages import Chat
 from convmodel.data.importing.exports.text_lines import (
     DatedChat,
     DatedEntry,
+    add_pasted,
     add_unrecognised,
+    collect_entries,
     first_lines,
     read_dated,
 )
-from convmodel.data.importing.exports.whatsapp_notices import message_text, without_marks
+from convmodel.data.importing.exports.whatsapp_names import Speakers
+from convmodel.data.importing.exports.whatsapp_notices import message_text
 from convmodel.data.reading.decoding import read_text
-from convmodel.data.reading.problems import Problems
+from convmodel.data.reading.problems import SHOWN, Problems
 from convmodel.errors import ConversationError
 
 FORMS = "`31/12/2021, 21:41 - Ann: text` or `[31/12/2021, 21:41:07] Ann: text`"
 """The expected lines, for error messages."""
 
-_STYLES = tuple(
-    re.compile(rf"[\u200e\u200f\ufeff]*{opening}{DATE}[,،]?\s+{CLOCK}{closing}(?P<rest>.*)", re.IGNORECASE)
-    for opening, closing in ((r"\[", r"\]\s?"), ("", r"\s[-\u2013]\s"))
-)
-# Text with an open quotation is not a name: `Ann changed the subject to "Trip: the plan"`.
-_NAMED = re.compile(r"(?P<name>[^\n]{1,100}?):(?:\s(?P<text>.*))?", re.DOTALL)
-_QUOTED = re.compile(r"""["“„«][^"“”„«»]*["“”»]""")
+# What WhatsApp copies from a chat for pasting, without the year.
+_COPIED = re.compile(r"\[\d{1,2}[/.\-]\d{1,2},?\s[^\]\n]{4,20}\]\s")
 _TITLE = re.compile(r".*whatsapp.*?(?: - | with | mit | con | com | avec )(?P<name>.+)", re.IGNORECASE)
 
 # Errors of a damaged zip, and of one with a password or an unknown compression.
@@ -49,7 +49,7 @@ def matches(path: Path) -> bool:
     lines: list[str] = []
     with suppress(ConversationError, OSError), _chat_file(path) as file:
         lines = first_lines(file)
-    return any(style.fullmatch(line) for line in lines[:10] for style in _STYLES)
+    return bool(_forms([head for line in lines[:10] if (head := head_of(line, 1))]))
 
 
 def read(path: Path, problems: Problems) -> Iterator[Chat]:
@@ -60,48 +60,69 @@ def read(path: Path, problems: Problems) -> Iterator[Chat]:
     """
     with _chat_file(path) as chat_file:
         file, lines = str(chat_file), read_text(chat_file).split("\n")
-    entries = list(_entries(lines, file, problems))
-    if not entries:
+    heads = {number: head for number, line in enumerate(lines, 1) if (head := head_of(line, number))}
+    forms = _forms(heads.values())
+    if not forms:
         add_unrecognised(problems, file, lines, f"no line is a message of WhatsApp, such as {FORMS}")
         return
-    chat = DatedChat(Chat(_chat_name(Path(file))), entries)
-    yield from read_dated([chat], file, problems, _speaker_and_text)
+    heads = {number: head for number, head in heads.items() if head.form in forms}
+    speakers = Speakers(
+        ((number, head.rest) for number, head in heads.items()),
+        bare_notices=any(head.kind != "[" for head in heads.values()),
+    )
+    chat = DatedChat(Chat(_chat_name(Path(file)), notes=speakers.notes))
+    starts = _Starts(lines, heads, speakers)
+    chat.entries = collect_entries(lines, range(len(lines)), starts.begin, file, FORMS, problems)
+    add_pasted(chat.chat, starts.pasted)
+    del lines, heads, starts  # the entries hold what is needed
+    marks: Counter[str] = Counter()
+    yield from read_dated([chat], file, problems, partial(_speaker_and_text, speakers, marks))
+    if marks:
+        listed = ", ".join(f"{mark} ({count:,})" for mark, count in marks.most_common(SHOWN))
+        chat.chat.notes.append(f"taken for marks of edited messages, and removed: {listed}")
 
 
-def _entries(lines: Sequence[str], file: str, problems: Problems) -> Iterator[DatedEntry]:
-    # A message may hold lines pasted from another export; only lines in the style of the first begin an entry.
-    first = next((match for line in lines for style in _STYLES if (match := style.fullmatch(line))), None)
-    if not first:
-        return
-    style, mark, entry = first.re, first["mark"], None
-    for number, line in enumerate(lines, 1):
-        match = style.fullmatch(line)
-        if match and match["mark"] == mark:
-            if entry:
-                yield entry
-            halved = bool(match["before"] or match["after"])
-            entry = DatedEntry(WrittenDate(match["date"], number, clock_of(match), halved), number, [match["rest"]])
-        elif entry:
-            entry.lines.append(line)
-        elif line.strip():
-            problems.add(f"{file}:{number}: text before the first message: remove the line, or begin it as {FORMS}")
-    if entry:
-        yield entry
+def _forms(heads: Iterable[Head]) -> set[str]:
+    """Returns the forms of messages: with a name in one line or more, or the first one in brackets or with a dash."""
+    heads = list(heads)
+    named = {head.form for head in heads if ":" in head.rest or "\uff1a" in head.rest}
+    return named | {head.form for head in heads[:1] if head.kind != ":" and not head.unknown}
 
 
-def _speaker_and_text(entry: str) -> tuple[str, str] | str:
-    name, rest = _named(entry.rstrip())
-    text, reason = message_text(rest) if name else ("", "system message")
+class _Starts:
+    """What the lines of an export begin.
+
+    Attributes:
+        pasted: Numbers of the lines that begin a message copied from a chat, without the year.
+    """
+
+    def __init__(self, lines: Sequence[str], heads: Mapping[int, Head], speakers: Iterable[str]) -> None:
+        self._lines, self._heads = lines, heads
+        self._begins_a_message = unknown_heads(list(speakers))
+        self.pasted: list[int] = []
+
+    def begin(self, index: int) -> DatedEntry | str | None:
+        """Returns the entry that a line begins, or what is wrong with it; None if it continues another."""
+        line, number = self._lines[index], index + 1
+        if head := self._heads.get(number):
+            if not head.unknown:
+                return DatedEntry(head.date, number, [head.rest], head.form)
+            return (
+                f"{head.unknown!r} beside the date or time is not a known word: export the chat again with a clock of "
+                "24 hours, or correct the line"
+            )
+        if not self._begins_a_message(line):
+            return None
+        if _COPIED.match(MARKS.sub("", line)):
+            self.pasted.append(number)
+            return ""
+        return f"this line begins like a message in an unknown form: begin it as {FORMS}, or indent it if it is text"
+
+
+def _speaker_and_text(speakers: Speakers, marks: Counter[str], entry: str) -> tuple[str, str] | str:
+    name, rest = speakers.split(entry.rstrip())
+    text, reason = message_text(name, rest, marks) if name else ("", "system message")
     return reason or (name, text)
-
-
-def _named(text: str) -> tuple[str, str]:
-    """Splits an entry into its speaker and the rest; WhatsApp's own notices have no speaker."""
-    match = _NAMED.fullmatch(text)
-    if not match or re.search('["“„«»”]', _QUOTED.sub("", match["name"])):
-        return "", text
-    name = " ".join(without_marks(match["name"]).lstrip("~").split())  # `~ Ann` is not a contact
-    return name, match["text"] or ""
 
 
 def _chat_name(file: Path) -> str:

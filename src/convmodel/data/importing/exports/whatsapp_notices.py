@@ -1,9 +1,11 @@
-"""The text that WhatsApp itself writes into an exported chat, in some languages.
+"""The text that WhatsApp itself writes into an exported chat.
 
-Owns: the words for omitted media, deleted and edited messages, calls and polls. Knows no lines or dates.
+Owns: the marks of media, edited messages and polls, which are alike in all languages, and the words for deleted
+messages, calls and notices in some. Knows no lines or dates.
 """
 
 import re
+from collections import Counter
 
 _MARK = "\u200e"  # on an iPhone, it comes before WhatsApp's own text
 _MARKS = re.compile("[\u200e\u202a-\u202e\u2066-\u2069\ufeff]")  # the others enclose phone numbers and mentions
@@ -23,11 +25,18 @@ _FILE_ATTACHED = (
     "file attached|Datei angehängt|archivo adjunto|fichier joint|arquivo anexado|file allegato|bestand bijgevoegd"
 )
 
-_IN_BRACKETS = rf"<(?:[^<>\n]{{1,40}}\s(?:{_OMITTED})|(?:{_ATTACHED})\s?:\s[^<>\n]+)>"
+_IN_BRACKETS = (
+    rf"<(?:[^<>\n]{{1,40}}\s(?:{_OMITTED})|(?:{_ATTACHED})\s?:\s[^<>\n]+"
+    r"|[^<>\n:\uff1a]{2,30}[:\uff1a]\s?[^<>\n]+\.\w{2,5})>"
+)
 # Android writes this in place of any medium, in the phone's language and in brackets that nobody types.
 _PLACEHOLDER = r"(?:<[^<>\n]{2,40}>|\u2039[^\u2039\u203a\n]{2,40}\u203a|null)\s*\Z"
 _IN_WORDS = rf"(?:{_KINDS})\s(?:{_OMITTED})"
-_FILE = rf"[^\n]+\.\w{{2,5}}\s\((?:{_FILE_ATTACHED})\)"
+# WhatsApp's own names of files, with words in any language, or another name with known words.
+_FILE = (
+    r"(?:[A-Z]{3}-\d{8}-WA\d{4,}\.\w{2,5}(?:\s\([^()\n]{2,40}\))?"
+    rf"|[^\n]+\.\w{{2,5}}\s\((?:{_FILE_ATTACHED})\))"
+)
 # A caption may follow the medium, or precede it if the medium has WhatsApp's mark.
 _MEDIUM = re.compile(
     rf"\A{_MARK}*(?:{_PLACEHOLDER}|{_IN_BRACKETS}\s*|(?:{_IN_WORDS}|{_FILE})[ .]*(?:\n|\Z))"
@@ -55,29 +64,59 @@ _DELETED = re.compile(
     re.IGNORECASE,
 )
 _EDITED = re.compile(
-    rf"{_MARK}?<(?:This message was edited|Diese Nachricht wurde bearbeitet|Se editó este mensaje"
-    r"|Ce message a été modifié|Mensagem editada|Questo messaggio è stato modificato)\.?>\s*\Z",
+    r"<(?:This message was edited|Diese Nachricht wurde bearbeitet|Se editó este mensaje"
+    r"|Ce message a été modifié|Mensagem editada|Questo messaggio è stato modificato)\.?>",
     re.IGNORECASE,
 )
-_POLL = re.compile(r"(?:POLL|UMFRAGE|ENCUESTA|SONDAGE|ENQUETE|SONDAGGIO)\s?:\s*\n")
+# In other languages: a sentence in brackets at the end that begins with a capital, or is in a script without capitals.
+_AT_END = re.compile(rf"(?P<mark>{_MARK}?)(?P<words><(?P<first>[^\W\d_])[^<>\n/=\"\d]{{4,60}}>)\s*\Z")
+# A title, a question and options with votes: `POLL:`, in any language.
+_POLL = re.compile(
+    r"(?:POLL|UMFRAGE|ENCUESTA|SONDAGE|ENQUETE|SONDAGGIO)\s?:\s*\n"
+    r"|[^\n:\uff1a]{2,20}:\s*\n[^\n]+(?:\n(?P<option>[^\n:\uff1a]{2,20}:\s)[^\n]+\(\d+[^()\n]*\))(?:\n(?P=option)[^\n]+)*\s*\Z"
+)
 _NOTICE = re.compile(
     "(?:Missed (?:group )?(?:voice|video) call|Verpasster? (?:Sprach|Video)anruf|(?:Llamada|Videollamada) perdida"
     "|Appel (?:vocal|vidéo) manqué|Chamada de (?:voz|vídeo) perdida|(?:Chiamata vocale|Videochiamata) persa"
-    r"|Waiting for this message)(?:[.,]\s.*| at \d.*|\.)?",
+    "|Gemiste (?:spraak|video)oproep|Пропущенный (?:аудио|видео)звонок|Cevaps\u0131z (?:sesli|görüntülü) arama"
+    "|Nieodebrane połączenie (?:głosowe|wideo)|Missat (?:röst|video)samtal"
+    "|Panggilan (?:suara|video) tak terjawab|不在着信|未接(?:语音|視訊|语音|語音|视频)(?:通话|通話|来电|來電)"
+    r"|(?:Voice|Video) call(?=[.,]\s(?:\d|No answer|Answered|Tap|Declined))"
+    "|You (?:sent|received) a view once (?:photo|video|message|voice message)|View once (?:photo|video|voice message)"
+    r"|Waiting for this message)(?:[.,]\s.*| at \d.*|\.| omitted)?",
     re.IGNORECASE,
+)
+# Without the mark, which editors remove, an iPhone's notices are sentences after a name.
+_ENCRYPTED = re.compile(
+    r"(?:Messages (?:and calls are|you send to this chat and calls|to this (?:chat|group))|Nachrichten und Anrufe sind"
+    "|Los mensajes y las llamadas|Les messages et (?:les )?appels|As mensagens e (?:as )?(?:chamadas|ligações)"
+    "|I messaggi e le chiamate|Berichten en (?:gesprekken|oproepen)|Сообщения и звонки|Mesajlar ve aramalar"
+    "|Wiadomości i (?:rozmowy|połączenia)).{20,}"
+    "|.{0,40}(?:端到端加密|端對端加密|エンドツーエンド暗号化|종단간 암호화).{0,80}",
+    re.IGNORECASE,
+)
+_ABOUT_ONESELF = re.compile(
+    r"\s(?:(?:changed|created|added|removed|left|joined|pinned|unpinned|turned (?:on|off)|started|ended|updated|reset"
+    r"|set|deleted|invited|is now|was added|requested|hat|ha|a|cambió|creó|añadió|eliminó|salió|mudou|criou|adicionou"
+    r"|removeu|saiu|heeft) .*?(?:group|admin|subject|icon|picture|description|settings|number|messages?|call|link|code"
+    r"|chat|[Gg]rupp\w*|grupo|groupe|gruppo|groep|Betreff|asunto|assunto|sujet|oggetto|onderwerp)\b.*|(?:left|joined)\.?)",
 )
 
 
-def message_text(text: str) -> tuple[str, str]:
-    r"""Returns the text of a message and "", or "" and the reason to leave it out.
+def message_text(name: str, text: str, marks: Counter[str]) -> tuple[str, str]:
+    r"""Returns the text of a speaker's message and "", or "" and the reason to leave it out.
+
+    Marks of edited messages in other languages are removed, and counted in `marks`.
 
     Example:
-        >>> message_text("IMG-1.jpg (file attached)\nOur new door <This message was edited>")
+        >>> message_text("Ann", "IMG-1.jpg (file attached)\nOur new door <This message was edited>", Counter())
         ('Our new door', '')
-        >>> message_text("<Media omitted>")
+        >>> message_text("Ann", "<Media omitted>", Counter())
         ('', 'media')
     """
-    rest, media = _MEDIUM.subn("", _EDITED.sub("", text))
+    rest, media = _MEDIUM.subn("", text)
+    if not media or without_marks(rest):
+        rest = _without_edited(rest, marks)
     bare = without_marks(rest)
     if media:
         return ("", "media") if not bare or _DOCUMENT.fullmatch(bare) else (bare, "")
@@ -85,9 +124,23 @@ def message_text(text: str) -> tuple[str, str]:
         return "", "media"
     if _DELETED.fullmatch(bare):
         return "", "deleted message"
-    if rest.startswith(_MARK) or _POLL.match(bare) or _NOTICE.fullmatch(bare):
+    if rest.startswith(_MARK) or _POLL.match(bare) or _NOTICE.fullmatch(bare) or _ENCRYPTED.fullmatch(bare):
+        return "", "system message"
+    if bare.startswith(name) and _ABOUT_ONESELF.fullmatch(bare[len(name) :]):
         return "", "system message"
     return (bare, "") if bare else ("", "empty message")
+
+
+def _without_edited(text: str, marks: Counter[str]) -> str:
+    match = _AT_END.search(text)
+    if not match:
+        return text
+    if not match["mark"] and not _EDITED.fullmatch(match["words"]):
+        first, words = match["first"], match["words"]
+        if first.islower() or (first.isupper() and " " not in words):
+            return text
+        marks[words] += 1
+    return text[: match.start()]
 
 
 def without_marks(text: str) -> str:

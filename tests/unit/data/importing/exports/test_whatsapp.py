@@ -68,18 +68,23 @@ def test_an_android_export() -> None:
     path = FIXTURES / "whatsapp_android.txt"
 
     assert said(path) == [
-        (
-            3,
-            "2021-06-01 21:41:00",
-            "Ann",
-            "Shall we go?\nI found this:\n[12/31/20, 9:41 PM] Dan: the old plan",
-        ),
+        (3, "2021-06-01 21:41:00", "Ann", "Shall we go?\nI found this:"),
         (7, "2021-06-02 00:05:00", "Bob", "The view from the hut"),
         (11, "2021-06-02 00:08:00", "Bob", "Yes!"),
         (17, "2021-06-13 08:00:00", "Ann", "We are off: see you"),
     ]
-    assert only(path).dropped == {"system message": 4, "media": 2, "deleted message": 1, "empty message": 1}
-    assert only(path).notes == ["dates read as day/month/year, as line 17 shows (13/06/2021)"]
+    assert only(path).dropped == {
+        "system message": 4,
+        "media": 2,
+        "deleted message": 1,
+        "empty message": 1,
+        "pasted message": 1,
+    }
+    assert only(path).notes == [
+        "dates read as day/month/year, as line 17 shows (13/06/2021)",
+        "dates read as month/day/year, as line 5 shows (12/31/20)",
+        "messages of another form than those around them were left out as pasted text: line 5",
+    ]
 
 
 def test_a_german_export() -> None:
@@ -466,12 +471,11 @@ def test_every_entry_is_used_or_counted(tmp_path: Path, lines: list[str]) -> Non
     problems = Problems("skip")
 
     for chat in whatsapp.read(path, problems):
-        dated = [line for line in lines if line[:1] in "123" and line]
-        boxed = [line for line in lines if line.startswith("[")]
-        first = next(line for line in lines if line[:1] in ("1", "2", "3", "["))
-        undated = sum("there is no" in message for message in problems.messages)
-        if problems.count == len(problems.messages):
-            assert chat.entries + undated == len(boxed if first.startswith("[") else dated)
+        dated = [line for line in lines if line[:1] in ("1", "2", "3", "[")]
+        first = lines.index(dated[0])
+        before = sum(line == "text" for line in lines[:first])
+        assert chat.entries + problems.count == len(dated) + before
+        assert not any(line in message.text for message in chat.messages for line in dated)
     assert whatsapp.matches(path) == any(line[:1] in ("1", "2", "3", "[") for line in lines)
 
 
