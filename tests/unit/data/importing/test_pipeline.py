@@ -203,14 +203,14 @@ def test_speakers_are_counted_under_their_own_names(tmp_path: Path) -> None:
     assert summary.first_words["Bob"] == "No, what about the river river number 0, Ann?"
 
 
-def test_a_name_that_is_a_part_of_a_notice_is_pointed_out(tmp_path: Path) -> None:
+def test_a_name_that_continues_another_one_is_pointed_out(tmp_path: Path) -> None:
     chat = tmp_path / "chat.txt"
-    lines = ["Ann: Is it late?", "Bob: It is", "Ann: Then home", "Bob: Yes", "Ann changed the name to Trip: Oslo"]
+    lines = ["Ann: Is it late?", "Bob: It is", "Ann: Then home", "Bob: Yes", "Ann Trip: Oslo"]
     chat.write_text("".join(f"31/12/2021, 21:4{minute} - {line}\n" for minute, line in enumerate(lines)))
 
     summary = import_conversations([chat], tmp_path / "data", ImportOptions(shares=(1, 0, 0)))
 
-    assert any("perhaps not people" in note and "'Ann changed the name to Trip'" in note for note in summary.notes)
+    assert any("perhaps not people" in note and "'Ann Trip'" in note for note in summary.notes)
 
 
 def test_other_shares_leave_no_part_of_an_earlier_import(tmp_path: Path) -> None:
