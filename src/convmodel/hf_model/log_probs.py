@@ -92,7 +92,7 @@ def score_responses(
     """Returns ln p of each response and its closing separator, given the context, in nats.
 
     If the longest sequence is longer than `max_length` tokens, by default the model's positions, the oldest whole turns
-    of the context are left out, for all responses alike.
+    of the context are left out, and the beginning of its newest one if that alone is too long, for all responses alike.
     """
     if isinstance(responses, str):
         raise ConversationError("responses are a list of responses, not one string")

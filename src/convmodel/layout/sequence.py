@@ -67,6 +67,9 @@ class Window:
         weights: The weight of each position in the loss: its turn's weight if it is a target, else 0.0; None if every
             target has weight 1.
         source: The conversation's id, for messages; ignored by comparisons.
+        context_cut: How many tokens were cut from the beginning of the turn before the first supervised one; None if
+            such a turn was left out, since a supervised one of no more than a window fills it. For counts; ignored by
+            comparisons.
     """
 
     input_ids: list[int]
@@ -76,6 +79,7 @@ class Window:
     cut: int = 0
     weights: list[float] | None = None
     source: str = field(default="", compare=False)
+    context_cut: int | None = field(default=0, compare=False)
 
     @property
     def supervised_tokens(self) -> int:

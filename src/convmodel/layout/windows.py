@@ -12,6 +12,8 @@ from convmodel.layout.sequence import IGNORED, EncodedTurn, Window, lay_out
 CONTEXT_SHARE = 0.5
 """The fraction of a window that unsupervised context turns may take."""
 
+_SHORTEST_END = 2  # the cost of a separator and a token
+
 
 def make_windows(
     turns: Sequence[EncodedTurn],
@@ -24,10 +26,11 @@ def make_windows(
 ) -> Iterator[Window]:
     """Splits an encoded conversation into windows such that every supervised turn is supervised exactly once.
 
-    A window has the pinned turns, earlier turns as context, and then as many turns as fit. Context turns are never cut.
-    The turn before the first supervised one is included if both fit, still earlier ones up to `context_share` of the
-    window; at the end of the conversation they also fill the room that is left. Of a turn that is longer than a window
-    only the beginning is kept, without a closing separator, because the text does not end there.
+    A window has the pinned turns, earlier turns as context, and then as many turns as fit. The turn before the first
+    supervised one is included; if both do not fit, only its end, and the window ends with the supervised one. Still
+    earlier turns are never cut, and take up to `context_share` of the window; at the end of the conversation they also
+    fill the room that is left. Of a turn that is longer than a window only the beginning is kept, without a closing
+    separator, because the text does not end there.
 
     Args:
         turns: The turns of one conversation.
@@ -53,12 +56,16 @@ def make_windows(
         if first < end or not turn.supervised:
             continue
         start, end = _window_span(free, first, room, context_share)
-        span = [replace(context, supervised=False) for context in free[start:first]] + free[first:end]
-        next_type = free[end].type if end < len(free) else closing_type
         if turn.cost > room:
-            yield _cut_window([*pinned, *span], separator, room, text_bytes)
-        else:
-            yield _window([*pinned, *span], separator, next_type)
+            yield _cut_window([*pinned, turn], separator, room, text_bytes)
+            continue
+        context = [replace(turn, supervised=False) for turn in free[start:first]]
+        context_cut: int | None = 0
+        if first and not context:
+            context, context_cut = _end_of(free[first - 1], room - turn.cost)
+        next_type = free[end].type if end < len(free) else closing_type
+        window = _window([*pinned, *context, *free[first:end]], separator, next_type)
+        yield replace(window, context_cut=context_cut)
 
 
 def _window_span(turns: Sequence[EncodedTurn], first: int, room: int, share: float) -> tuple[int, int]:
@@ -70,6 +77,8 @@ def _window_span(turns: Sequence[EncodedTurn], first: int, room: int, share: flo
             break
         start, used, context = start - 1, used + cost, context + cost
     end = last = first + 1
+    if not context and first and room - used >= _SHORTEST_END:
+        return first, end  # the end of the turn before takes the room that is left
     total = used
     while last < len(turns) and total + turns[last].cost <= room:
         total += turns[last].cost
@@ -79,6 +88,14 @@ def _window_span(turns: Sequence[EncodedTurn], first: int, room: int, share: flo
     while start > 0 and used + turns[start - 1].cost <= room:
         start, used = start - 1, used + turns[start - 1].cost
     return start, end
+
+
+def _end_of(turn: EncodedTurn, cost: int) -> tuple[list[EncodedTurn], int | None]:
+    """Returns the end of a context turn, of this cost, and how many tokens are cut; nothing if there is no room."""
+    if cost < _SHORTEST_END:
+        return [], None
+    cut = turn.cost - cost
+    return [replace(turn, ids=turn.ids[cut:], supervised=False)], cut
 
 
 def _window(turns: Sequence[EncodedTurn], separator: int, closing_type: int) -> Window:

@@ -124,10 +124,45 @@ def test_pinned_turns_that_leave_no_room_are_an_error(length: int) -> None:
 def test_a_turn_longer_than_a_window_keeps_its_beginning_and_is_not_closed() -> None:
     turns = [turn([1], 1), turn([2, 3, 4, 5, 6, 7], 0), turn([8], 1)]
     windows = list(make_windows(turns, SEP, 0, max_length=5))
-    assert [window.input_ids for window in windows] == [[9, 1, 9], [9, 2, 3, 4, 5], [9, 8, 9]]
-    assert [window.labels for window in windows] == [[IGNORED, 1, 9], [IGNORED, 2, 3, 4, 5], [IGNORED, 8, 9]]
+    assert [window.input_ids for window in windows] == [[9, 1, 9], [9, 2, 3, 4, 5], [9, 7, 9, 8, 9]]
+    assert [window.labels for window in windows] == [
+        [IGNORED, 1, 9],
+        [IGNORED, 2, 3, 4, 5],
+        [IGNORED, IGNORED, IGNORED, 8, 9],
+    ]
     assert windows[1].types == [0] * 5
     assert windows[1].cut > 0
+
+
+@pytest.mark.parametrize(
+    ("context", "ids", "context_cut"),
+    [
+        ([2, 3, 4, 5], [9, 2, 3, 4, 5, 9, 6, 7, 9], 0),  # both fit exactly
+        ([1, 2, 3, 4, 5], [9, 2, 3, 4, 5, 9, 6, 7, 9], 1),
+        ([1] * 90 + [2, 3, 4, 5], [9, 2, 3, 4, 5, 9, 6, 7, 9], 90),
+    ],
+)
+def test_of_a_context_that_does_not_fit_the_end_is_kept(context: list[int], ids: list[int], context_cut: int) -> None:
+    turns = [turn([8], supervised=False), turn(context, 1, supervised=False), turn([6, 7], 0), turn([1], 1)]
+    window, last = make_windows(turns, SEP, 0, max_length=9)
+    assert (window.input_ids, window.types) == (ids, [1, 1, 1, 1, 1, 0, 0, 0, 1])
+    assert window.labels == [IGNORED] * 6 + [6, 7, 9]
+    assert window.context_cut == context_cut
+    assert last.context_cut == 0  # its context is whole
+
+
+def test_a_pinned_turn_stays_before_the_end_of_a_context() -> None:
+    turns = [turn([8], 2, pinned=True, supervised=False), turn([1, 2, 3, 4], supervised=False), turn([5], 1)]
+    [window] = make_windows(turns, SEP, 0, max_length=8)
+    assert (window.input_ids, window.types) == ([9, 8, 9, 3, 4, 9, 5, 9], [2, 2, 0, 0, 0, 1, 1, 0])
+
+
+def test_a_turn_that_fills_a_window_has_no_context_which_is_counted() -> None:
+    for ids in ([1, 2, 3], [1, 2, 3, 4]):
+        [window] = make_windows([turn([8], supervised=False), turn(ids, 1)], SEP, 0, max_length=6 if ids[3:] else 5)
+        assert window.input_ids == [9, *ids, 9]
+        assert window.context_cut is None
+    assert [window.context_cut for window in make_windows([turn([1, 2, 3])], SEP, 1, max_length=5)] == [0]
 
 
 def test_a_turn_that_loses_only_its_separator_is_counted_as_cut() -> None:
@@ -210,7 +245,7 @@ def test_the_separator_after_a_supervised_turn_is_a_target(case: tuple[list[Enco
 
 
 @given(case=cases(), share=st.floats(0, 1), closing_type=st.integers(0, 2))
-def test_windows_hold_pinned_turns_and_then_whole_turns_in_order(
+def test_windows_hold_pinned_turns_and_then_turns_in_order_of_which_only_the_first_may_be_an_end(
     case: tuple[list[EncodedTurn], int], share: float, closing_type: int
 ) -> None:
     turns, max_length = case
@@ -223,8 +258,12 @@ def test_windows_hold_pinned_turns_and_then_whole_turns_in_order(
         assert numbers == [*range(pinned), *range(numbers[pinned], numbers[-1] + 1)]
         for number, (ids, types) in zip(numbers, found, strict=True):
             assert types == {turns[number].type}
+            cut = (window.context_cut or 0) if number == numbers[pinned] else 0
             if not (last_ids and number == numbers[-1]):
-                assert ids == list(turns[number].ids)
+                assert ids == list(turns[number].ids)[cut:]
+            if cut:
+                assert len(numbers) == pinned + 2
+                assert len(window.input_ids) == max_length
         if last_ids:
             assert last_ids == list(turns[numbers[-1]].ids)[: len(last_ids)]
             assert len(window.input_ids) == max_length

@@ -32,6 +32,8 @@ class EncodingSummary:
         unsupervised: Conversations without a supervised turn, and so without a window.
         skipped: Rows or conversations that were invalid and left out.
         cut: Tokens left out of turns longer than a window.
+        shortened: Supervised turns with only the end of the turn before as context, since both do not fit in a window.
+        bare: Supervised turns without any context, since they fill a window.
         tokens: Supervised tokens.
         text_bytes: UTF-8 bytes of the supervised turns' text.
         speakers: The speakers' names if all conversations share them, else empty; None before the first conversation.
@@ -43,6 +45,8 @@ class EncodingSummary:
     unsupervised: int = 0
     skipped: int = 0
     cut: int = 0
+    shortened: int = 0
+    bare: int = 0
     tokens: int = 0
     text_bytes: int = 0
     speakers: tuple[str, ...] | None = None
@@ -51,7 +55,7 @@ class EncodingSummary:
 
     def add(self, other: "EncodingSummary") -> None:
         """Adds the summary of further conversations."""
-        for name in ("conversations", "unsupervised", "skipped", "cut", "tokens", "text_bytes"):
+        for name in ("conversations", "unsupervised", "skipped", "cut", "shortened", "bare", "tokens", "text_bytes"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.first_skipped = self.first_skipped or other.first_skipped
         self.turns = dict(Counter(self.turns) + Counter(other.turns)) if other.turns else self.turns
@@ -78,7 +82,19 @@ class EncodingSummary:
             parts.append(f"{self.skipped:,} could not be used, the first because of: {self.first_skipped}")
         if self.cut:
             parts.append(f"{self.cut:,} tokens of turns longer than a window were cut")
-        return "; ".join(parts)
+        return "; ".join([*parts, *self.short_contexts()])
+
+    def short_contexts(self) -> list[str]:
+        """Describes the supervised turns whose context does not fit, in clauses; empty if there are none."""
+        parts = []
+        if self.shortened:
+            parts.append(
+                f"{self.shortened:,} supervised turns have only the end of the turn before as context, since both do "
+                "not fit in a window"
+            )
+        if self.bare:
+            parts.append(f"{self.bare:,} supervised turns have no context, since they fill a window")
+        return parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +211,8 @@ def encode_chunk(
         conversations=len(conversations),
         unsupervised=sum(not encoded for encoded in windows_of) - problems.count,
         cut=sum(window.cut for window in windows),
+        shortened=sum(bool(window.context_cut) for window in windows),
+        bare=sum(window.context_cut is None for window in windows),
         tokens=sum(window.supervised_tokens for window in windows),
         text_bytes=sum(window.text_bytes for window in windows),
     )

@@ -179,13 +179,13 @@ def check_used(summary: EncodingSummary) -> Check:
 
 
 def check_cut(summary: EncodingSummary) -> Check:
-    """Warns if turns are longer than a window, and fails if much of them is cut."""
-    if not summary.cut:
-        return Check("cut", "pass", "no turn is longer than a window")
-    share = summary.cut / (summary.tokens + summary.cut)
-    finding = f"{summary.cut:,} tokens ({share:.1%}) are cut from turns longer than a window"
+    """Warns if turns are longer than a window or their context does not fit, and fails if much of them is cut."""
+    share = summary.cut / max(1, summary.tokens + summary.cut)
+    cut = [f"{summary.cut:,} tokens ({share:.1%}) are cut from turns longer than a window"] if summary.cut else []
+    if not (findings := [*cut, *summary.short_contexts()]):
+        return Check("cut", "pass", "no turn is longer than a window, and no context is cut")
     fix = "raise max_length, or split long turns"
-    return Check("cut", "fail" if share > CUT_FAIL else "warn", finding, fix)
+    return Check("cut", "fail" if share > CUT_FAIL else "warn", "; ".join(findings), fix)
 
 
 def check_text(windows: Sequence[Window], tokenizer: ConversationTokenizer) -> Check:

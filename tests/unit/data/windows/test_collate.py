@@ -8,6 +8,7 @@ from convmodel.data.windows.collate import WindowDataset, by_length, pack, pad
 from convmodel.data.windows.encoding import CHUNK, encode_windows
 from convmodel.errors import ConfigError, ContextTooLongError, ConversationError
 from convmodel.layout.sequence import IGNORED, Window
+from convmodel.training.doctor.checks import check_cut
 
 LONG = Window([5, 7, 8, 5], [0, 0, 0, 1], [IGNORED, 7, 8, 5])
 SHORT = Window([5, 9], [1, 1], [IGNORED, 9])
@@ -110,6 +111,24 @@ def test_both_accounts_make_one_sentence(gpt2_tokenizer: ConversationTokenizer) 
     unsupervised, cut = data.summary.left_out().split("; ")
     assert unsupervised == "1 of 2 conversations have no supervised turn"
     assert cut.endswith("tokens of turns longer than a window were cut")
+
+
+def test_contexts_that_do_not_fit_are_counted_and_named(gpt2_tokenizer: ConversationTokenizer) -> None:
+    long = [Conversation([" you" * (20 + number), "It did come"]) for number in range(12)]
+    full = Conversation(["Hello", " you" * 14])
+    short = [Conversation(["Hello", "It did come"])] * 12
+
+    data = encode_windows([*long, full, *short], gpt2_tokenizer, max_length=16, loss_on="responses")
+
+    assert (data.summary.shortened, data.summary.bare, data.summary.cut) == (12, 1, 0)
+    assert data.summary.left_out() == (
+        "12 supervised turns have only the end of the turn before as context, since both do not fit in a window; "
+        "1 supervised turns have no context, since they fill a window"
+    )
+    assert {len(window.input_ids) for window in data.windows[:13]} == {16}
+    assert data.windows[0].types[0] == 0
+    check = check_cut(data.summary)
+    assert (check.status, check.finding) == ("warn", data.summary.left_out())
 
 
 def test_a_set_without_any_supervised_turn_is_refused(gpt2_tokenizer: ConversationTokenizer) -> None:
