@@ -15,6 +15,7 @@ from convmodel.data.importing.deduplication import NEAR
 from convmodel.data.importing.exports.formats import FORMATS, Format, recognised
 from convmodel.data.importing.exports.messages import Chat
 from convmodel.data.importing.exports.text_lines import first_bytes
+from convmodel.data.importing.exports.unread import unknown, unread
 from convmodel.data.importing.segmenting import Segmenting, choose_gap, rename, segment, show_gap, silent, speakers_of
 from convmodel.data.importing.speakers import SpeakerTable
 from convmodel.data.importing.splitting import (
@@ -136,7 +137,7 @@ def _read(
     readers: list[tuple[ConversationReader, str]] = []
     for source in sources:
         tables: list[tuple[str | Path, Format | None]] = [(source, None)]
-        for path, format in tables if options.columns else _recognised(source, options.format, summary):
+        for path, format in tables if options.columns else _recognised(source, options.format, problems, summary):
             if format is None:
                 shape = options.format if options.format in SHAPES else AUTO
                 reader = ConversationReader(path, shape=shape, on_error=options.on_error, columns=options.columns)
@@ -179,7 +180,9 @@ def _rows(
     problems.messages = [*problems.messages, *reader.problems.messages][:SHOWN]
 
 
-def _recognised(source: str | Path, name: str, summary: ImportSummary) -> Iterator[tuple[str | Path, Format | None]]:
+def _recognised(
+    source: str | Path, name: str, problems: Problems, summary: ImportSummary
+) -> Iterator[tuple[str | Path, Format | None]]:
     """Detects what a source is: one export, a folder of several, or data of another shape."""
     path = Path(source)
     if name in FORMATS:
@@ -192,36 +195,40 @@ def _recognised(source: str | Path, name: str, summary: ImportSummary) -> Iterat
     elif name in SHAPES or str(source) == STDIN or not path.exists():
         yield source, None
     elif path.is_dir():
-        yield from _folder(path, summary)
+        yield from _folder(path, problems, summary)
     elif format := recognised(path):
         yield path, format
     elif path.suffix and not is_data_file(path):
         first_bytes(path)  # raises if the file was not recognised because it cannot be read
-        raise ConversationError(
-            f"{path} is not a known chat export ({', '.join(FORMATS)}) and not a file of another shape, which "
-            "end in .jsonl, .csv and so on: look at its first lines, or name its format (--format)"
-        )
+        raise ConversationError(unread(path) or unknown(path, FORMATS))
+    elif why := unread(path):
+        problems.add(why)
     else:
         yield path, None
 
 
-def _folder(folder: Path, summary: ImportSummary) -> Iterator[tuple[Path, Format | None]]:
+def _folder(folder: Path, problems: Problems, summary: ImportSummary) -> Iterator[tuple[Path, Format | None]]:
     """Yields the exports and data files in a folder and its subfolders; other files are ignored and counted."""
     taken: list[Path] = []
-    unknown = 0
+    ignored: list[Path] = []
     for path in [folder, *visible_paths(folder)]:
         if any(path.is_relative_to(other) for other in taken):
             continue
         format = _whole(path) if path.is_dir() else recognised(path)
         if format or is_data_file(path):
             taken.append(path)
-            yield path, format
-        else:
-            unknown += path.is_file()
+            if format is None and (why := unread(path)):
+                problems.add(why)
+            else:
+                yield path, format
+        elif path.is_file():
+            ignored.append(path)
     if not taken:
+        if why := next(filter(None, map(unread, ignored)), None):
+            raise ConversationError(why)
         data_files(folder)  # raises the error
-    if unknown:
-        summary.notes.append(f"{unknown:,} files in {folder} have no known format and were ignored")
+    if ignored:
+        summary.notes.append(f"{len(ignored):,} files in {folder} have no known format and were ignored")
 
 
 def _whole(folder: Path) -> Format | None:
