@@ -1,6 +1,6 @@
-"""Conversations with an assistant, as ChatGPT and Claude export them: `conversations.json`.
+"""Conversations with an assistant, as ChatGPT, Claude and DeepSeek export them: `conversations.json`.
 
-Owns: the syntax of ChatGPT's export, and which conversations are whose. Claude's syntax is in `claude`.
+Owns: the syntax of ChatGPT's export, and which conversations are whose. The others are in `claude` and `deepseek`.
 """
 
 import json
@@ -12,6 +12,7 @@ from typing import Any
 from convmodel.data.importing.exports.archive import JsonExport, JsonFile, Outline
 from convmodel.data.importing.exports.branches import shown_branch, shown_first
 from convmodel.data.importing.exports.claude import claude_chat
+from convmodel.data.importing.exports.deepseek import deepseek_message
 from convmodel.data.importing.exports.json_fields import (
     Entry,
     a_list,
@@ -59,7 +60,7 @@ def _chats(files: Iterator[JsonFile], problems: Problems) -> Iterator[Chat]:
 
 EXPORT = JsonExport(
     _is_export,
-    "conversations.json of ChatGPT or Claude: give the export as it was sent",
+    "conversations.json of ChatGPT, Claude or DeepSeek: give the export as it was sent",
     _chats,
     names=(r"(.*/)?conversations[^/]*\.json",),
 )
@@ -82,6 +83,8 @@ def _chatgpt_chat(conversation: dict[str, Any], place: str, problems: Problems) 
 
 def _chatgpt_message(node: Entry, place: str, is_shown: bool) -> Message | str:
     entry = an_object(node["message"])
+    if "fragments" in entry:
+        return deepseek_message(entry, place, is_shown)
     content = an_object(entry.get("content"))
     role = a_string(an_object(entry.get("author")), "role")
     kind = a_string(content, "content_type")

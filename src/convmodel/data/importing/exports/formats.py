@@ -35,7 +35,7 @@ FORMATS = {
             messenger,
         ),
         ("line", "the text that LINE sends", line),
-        ("chatgpt", "`conversations.json` of ChatGPT's or Claude's data export", chatgpt),
+        ("chatgpt", "`conversations.json` of ChatGPT's, Claude's or DeepSeek's data export", chatgpt),
         # Last, since other formats' text may look like it.
         ("plain", "any text with `Name: text` lines", plain),
     )

@@ -68,7 +68,6 @@ _PROGRAMS = (
     _Program("text copied from WeChat", _line(r"^\S.* \d{4}[-/]\d\d?[-/]\d\d? \d\d?:\d\d:\d\d$")),
     _Program("Google Chat's export", lambda start: {"creator", "created_date"} <= start.keys[3]),
     _Program("Skype's export", lambda start: "MessageList" in start.keys[3]),
-    _Program("DeepSeek's export", lambda start: "mapping" in start.keys[2] and "fragments" in start.keys[5]),
     _Program("a chat of SillyTavern", lambda start: {"user_name", "character_name"} <= start.keys[1]),
 )
 
