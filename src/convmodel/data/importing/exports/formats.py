@@ -7,7 +7,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from convmodel.data.importing.exports import chatgpt, discord, line, messenger, plain, slack, telegram, whatsapp
+from convmodel.data.importing.exports import (
+    chatgpt,
+    discord,
+    kakaotalk,
+    line,
+    messenger,
+    plain,
+    slack,
+    telegram,
+    whatsapp,
+)
 from convmodel.data.importing.exports.messages import Chat
 from convmodel.data.reading.problems import Problems
 
@@ -35,6 +45,7 @@ FORMATS = {
             messenger,
         ),
         ("line", "the text that LINE sends", line),
+        ("kakaotalk", "the text or CSV that KakaoTalk saves, in Korean", kakaotalk),
         ("chatgpt", "`conversations.json` of ChatGPT's, Claude's or DeepSeek's data export", chatgpt),
         # Last, since other formats' text may look like it.
         ("plain", "any text with `Name: text` lines", plain),

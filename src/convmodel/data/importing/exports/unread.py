@@ -63,7 +63,7 @@ _PROGRAMS = (
     _Program("text copied from Discord", _line(rf"^.{{1,40}} — .*{_CLOCK}( [AP]M)?$"), _DISCORD_JSON),
     _Program("the text of imessage-exporter", _line(rf"^[A-Z][a-z]{{2}} \d\d?, \d{{4}} +{_CLOCK} [AP]M")),
     _Program("messages of iMessage", lambda start: {"guid", "is_from_me"} <= start.keys[1]),
-    _Program("KakaoTalk's export", _line(r"카카오톡 대화|^KakaoTalk Chats with|^\ufeff?Date,User,Message")),
+    _Program("KakaoTalk's export in a language other than Korean", _line("^KakaoTalk Chats with")),
     _Program("QQ's export", _line("^消息记录|^消息对象:|^消息分组:")),
     _Program("text copied from WeChat", _line(r"^\S.* \d{4}[-/]\d\d?[-/]\d\d? \d\d?:\d\d:\d\d$")),
     _Program("Google Chat's export", lambda start: {"creator", "created_date"} <= start.keys[3]),
