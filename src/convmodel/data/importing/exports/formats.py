@@ -10,6 +10,7 @@ from pathlib import Path
 from convmodel.data.importing.exports import (
     chatgpt,
     discord,
+    google_chat,
     kakaotalk,
     line,
     messenger,
@@ -46,6 +47,7 @@ FORMATS = {
         ),
         ("line", "the text that LINE sends", line),
         ("kakaotalk", "the text or CSV that KakaoTalk saves, in Korean", kakaotalk),
+        ("google-chat", "`messages.json` of Google Takeout, or a folder of them", google_chat),
         ("chatgpt", "`conversations.json` of ChatGPT's, Claude's or DeepSeek's data export", chatgpt),
         # Last, since other formats' text may look like it.
         ("plain", "any text with `Name: text` lines", plain),

@@ -66,7 +66,6 @@ _PROGRAMS = (
     _Program("KakaoTalk's export in a language other than Korean", _line("^KakaoTalk Chats with")),
     _Program("QQ's export", _line("^消息记录|^消息对象:|^消息分组:")),
     _Program("text copied from WeChat", _line(r"^\S.* \d{4}[-/]\d\d?[-/]\d\d? \d\d?:\d\d:\d\d$")),
-    _Program("Google Chat's export", lambda start: {"creator", "created_date"} <= start.keys[3]),
     _Program("Skype's export", lambda start: "MessageList" in start.keys[3]),
     _Program("a chat of SillyTavern", lambda start: {"user_name", "character_name"} <= start.keys[1]),
 )
