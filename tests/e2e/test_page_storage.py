@@ -1,13 +1,16 @@
 """What is stored, and when: reloads at any moment, several tabs, a storage that is full or not allowed."""
 
 import json
+import re
+import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from page_acts import compare, say, shown, stored, talk
-from playwright.sync_api import Page, expect
-from serving import Serving, wait_until
+from playwright.sync_api import Browser, Page, expect
+from serving import Serving, program, wait_until
 
 pytestmark = pytest.mark.loopback
 
@@ -261,3 +264,29 @@ def test_a_draft_survives_changes_of_other_tabs(page: Page, server: Serving, say
     expect(page.get_by_label("Your turn", exact=True)).to_be_focused()
     page.keyboard.type("ing")
     expect(page.get_by_label("Your turn", exact=True)).to_have_value("I am typing")
+
+
+@pytest.mark.slow
+def test_a_server_that_is_killed_and_restarted_loses_nothing(browser: Browser, tmp_path: Path) -> None:
+    page = browser.new_context().new_page()
+    with program(tmp_path, "builtin:chitchat") as first:
+        wait_until(first.ready, 120)
+        page.goto(first.url)
+        page.get_by_label("Your turn", exact=True).fill("Hello")
+        page.keyboard.press("Enter")
+        expect(page.locator("article.theirs .tools")).to_be_visible(timeout=30_000)
+        say(page, "Tell me about a film, please")
+        first.end(signal.SIGKILL)
+        expect(page.locator("#notice")).to_contain_text(re.compile("connection was lost|does not answer"))
+        count = len(shown(page))
+        say(page, "Are you there?")
+        expect(page.locator("#notice")).to_contain_text("does not answer")
+    with program(tmp_path, "renamed=builtin:chitchat", "--port", str(first.port)):
+        wait_until(first.ready, 120)
+        page.reload()
+        assert "Are you there?" in shown(page)
+        assert len(shown(page)) >= count
+        page.get_by_role("button", name="Get a response").click()
+        expect(page.locator("article.theirs .tools").last).to_be_visible(timeout=30_000)
+        expect(page.locator("article h2").last).to_have_text("renamed")
+    page.context.close()

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from page_acts import shown, talk
-from playwright.sync_api import Page, expect
+from page_acts import compare, say, shown, talk
+from playwright.sync_api import Page, Route, expect
 from serving import Serving
 
 from convmodel.data.reading.reader import ConversationReader
@@ -237,3 +237,120 @@ def test_all_can_be_done_with_keys(page: Page, saying: Callable[..., Any]) -> No
         "draft",
         "send",
     } <= reached
+
+
+def test_the_model_that_responds_is_always_visible(page: Page, saying: Callable[..., Any]) -> None:
+    choice = page.get_by_label("The model that responds")
+    expect(choice).to_have_value("chitchat")
+    with saying("I am chitchat", "And Bob"), saying("I am other", name="other"):
+        talk(page, "Hello")
+        choice.select_option("other")
+        talk(page, "And you?")
+        expect(page.locator("article h2")).to_have_text(["You", "chitchat", "You", "other"])
+        page.get_by_role("button", name="Settings").click()
+        page.get_by_role("dialog").get_by_label("Model", exact=True).select_option("chitchat")
+        page.get_by_label("Model's name").fill("Bob")
+        page.get_by_role("button", name="Done").click()
+        expect(choice).to_have_value("chitchat")
+        talk(page, "And now?")
+    expect(page.locator("article h2").last).to_have_text("Bob")
+    expect(page.locator("article.theirs").last).to_contain_text("chitchat · ")
+    page.reload()
+    expect(page.locator("article h2")).to_have_text(["You", "chitchat", "You", "other", "You", "Bob"])
+    expect(choice).to_be_visible()
+    compare(page)
+    expect(page.locator("#model")).to_have_text("chitchat, other")
+
+
+def test_a_model_that_the_server_no_longer_has_is_reported(page: Page, saying: Callable[..., Any]) -> None:
+    page.evaluate("localStorage.setItem('convmodel.settings', JSON.stringify({ model: 'other' }))")
+    page.reload()
+    expect(page.get_by_label("The model that responds")).to_have_value("other")
+
+    def gone(route: Route) -> None:
+        error = {"message": "there is no model other, only chitchat", "code": "model_not_found"}
+        route.fulfill(status=404, json={"error": error})
+
+    page.route("**/v1/chat/completions", gone)
+    page.route("**/v1/models", lambda route: route.fulfill(json={"data": [{"id": "chitchat", "convmodel": {}}]}))
+    say(page, "Hello")
+    expect(page.locator("#notice")).to_contain_text("there is no model other, only chitchat")
+    page.unroute("**/v1/chat/completions")
+    with saying("Hi"):
+        page.get_by_role("button", name="Try again").click()
+        expect(page.locator("article h2")).to_have_text(["You", "chitchat"])
+    expect(page.locator("#model")).to_have_text("chitchat")
+
+
+def test_titles_have_room(page: Page, saying: Callable[..., Any]) -> None:
+    title = "A title of rather many words here"
+    with saying("Hi"):
+        talk(page, title)
+    assert page.locator("#list .name").get_attribute("title") == title
+    line = page.locator("#list .name span")
+    assert line.evaluate("each => each.scrollHeight <= each.clientHeight")  # in two lines
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert page.locator("#title").evaluate("each => each.clientWidth") > 350
+    expect(page.locator("#title")).to_have_attribute("title", title)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+@pytest.mark.parametrize("what", ["stop", "failure", "vote"])
+def test_what_goes_wrong_while_comparing_loses_no_response(page: Page, saying: Callable[..., Any], what: str) -> None:
+    def fail_other(route: Route) -> None:
+        if route.request.post_data_json["model"] == "other":
+            page.wait_for_timeout(600)
+            route.fulfill(status=500, json={"error": {"message": "It broke"}})
+        else:
+            route.continue_()
+
+    compare(page)
+    if what == "failure":
+        page.route("**/v1/chat/completions", fail_other)
+    if what == "vote":
+        page.route("**/votes", lambda route: route.fulfill(status=507, json={"error": {"message": "No room"}}))
+    with saying("one two three four " * 5, seconds=0.05), saying("I am other", name="other"):
+        say(page, "Who are you?")
+        if what != "failure":
+            page.get_by_role("button", name="Neither").wait_for()
+        if what == "stop":
+            page.keyboard.press("Escape")
+        if what == "vote":
+            page.get_by_role("button", name="Left is better").click()
+            expect(page.locator("#notice")).to_contain_text("The vote was not saved: No room")
+        if what == "failure":
+            expect(page.locator("#notice")).to_contain_text("It broke")
+        expect(page.get_by_role("button", name="Send")).to_be_visible()
+    if what == "failure":
+        expect(page.locator("article.theirs .text")).to_contain_text("one two")
+    else:
+        expect(page.get_by_text("/ 2")).to_be_visible()
+    expect(page.locator("#comparing")).to_be_empty()
+
+
+def test_reading_above_is_not_disturbed_by_a_response(page: Page, saying: Callable[..., Any]) -> None:
+    with saying("Hi", "one two three four five " * 8, seconds=0.02):
+        talk(page, "A line\n" * 60)
+        say(page, "Count")
+        expect(page.locator("article.theirs .text").last).to_contain_text("two")
+        page.evaluate("talk.scrollTop = 100")
+        expect(page.get_by_role("button", name="Send")).to_be_visible(timeout=30_000)
+    assert page.evaluate("talk.scrollTop") == 100
+
+
+def test_keys_keep_their_place_when_a_turn_changes(page: Page, saying: Callable[..., Any]) -> None:
+    with saying("First", "Second", "Third"):
+        talk(page, "Hello")
+        for number in ("2 / 2", "3 / 3"):
+            page.get_by_role("button", name="Regenerate").click()
+            expect(page.get_by_text(number)).to_be_visible()
+    page.get_by_role("button", name="Previous branch").focus()
+    page.keyboard.press("Enter")
+    assert shown(page) == ["Hello", "Second"]
+    expect(page.get_by_role("button", name="Previous branch")).to_be_focused()
+    page.keyboard.press("Enter")
+    assert shown(page) == ["Hello", "First"]
+    page.get_by_role("button", name="Good response").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Good response")).to_have_attribute("aria-pressed", "true")
+    expect(page.get_by_role("button", name="Good response")).to_be_focused()
