@@ -5,9 +5,10 @@ Owns: which words before a colon are names, and where one chat of a file ends an
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from convmodel.data.importing.exports.heads import head_of, unknown_heads
 from convmodel.data.importing.exports.messages import Chat, Message
 from convmodel.data.importing.exports.names import is_like_a_sentence
 from convmodel.data.importing.exports.text_lines import add_unrecognised, first_lines
@@ -52,12 +53,13 @@ def read(path: Path, problems: Problems) -> Iterator[Chat]:
     """
     lines = read_text(path).split("\n")
     names, notes = _names(lines)
+    begins_a_message = unknown_heads(names)
     if not names:
         add_unrecognised(problems, str(path), lines, "no line has the form `Name: text`")
         return
     number = 0
     for start, end in _blocks(lines):
-        chat = _chat(lines[start:end], start, names, path, problems)
+        chat = _chat(lines[start:end], start, names, begins_a_message, path, problems)
         if chat.entries:
             number += 1
             chat.name = path.stem if number == 1 else f"{path.stem}#{number}"
@@ -100,12 +102,29 @@ def _blocks(lines: Sequence[str]) -> Iterator[tuple[int, int]]:
     yield start, len(lines)
 
 
-def _chat(lines: Sequence[str], start: int, names: set[str], path: Path, problems: Problems) -> Chat:
+def _chat(
+    lines: Sequence[str],
+    start: int,
+    names: set[str],
+    begins_a_message: Callable[[str], bool],
+    path: Path,
+    problems: Problems,
+) -> Chat:
     entries: list[tuple[str, int, list[str]]] = []
+    left_out = False
     for number, line in enumerate(lines, start + 1):
         opening = _opening(line)
         if opening and opening[0] in names:
             entries.append((opening[0], number, [opening[1]]))
+            left_out = False
+        elif begins_a_message(line) or ((head := head_of(line, number)) and ":" in head.rest):
+            left_out = True
+            problems.add(
+                f"{path}:{number}: this line begins like a message with a time, which transcripts do not have: remove "
+                "the time, or indent the line if it is text"
+            )
+        elif left_out:
+            continue
         elif entries:
             entries[-1][2].append(line)
         elif line.strip():

@@ -169,6 +169,31 @@ def test_a_file_without_names_is_an_error(write: Callable[..., Path]) -> None:
         said(write("", "Dear diary"))
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[2024-05-01 15:05] Ann: Hi",
+        "[15:05] Ann: Hi",
+        "15:05 Ann: Hi",
+        "12:30 - Ann: Hi",
+        "(15:05) Bob: Hi",
+        "2023/10/25 下午3:05 - 小明: Hi",
+        "25/10/2023, 15:05 - Cem: Hi",
+        "15:05\tAnn\tHi",
+    ],
+)
+def test_a_line_with_a_time_and_a_name_is_a_problem_and_never_text(write: Callable[..., Path], line: str) -> None:
+    path = write("Ann: one", line, "more", "Bob: two", "Ann: three", "Bob: four")
+    problems = Problems("skip")
+
+    [chat] = plain.read(path, problems)
+
+    assert [message.text for message in chat.messages] == ["one", "two", "three", "four"]
+    assert problems.count == 1
+    with pytest.raises(ConversationError, match=r"talk\.txt:2: this line begins like a message with a time"):
+        said(path)
+
+
 TALK = ["Ann: Hi", "Bob: Yes", "Ann: No", "Bob: Bye"]
 
 
