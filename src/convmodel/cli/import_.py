@@ -118,10 +118,10 @@ def command(
     `convmodel import "WhatsApp Chat with Bob.txt" --me Ann` writes `data/train.jsonl`, `valid.jsonl` and `test.jsonl`,
     in which Ann is the assistant.
 
-    Supports exports of WhatsApp, Telegram, Discord, Slack, Messenger, Instagram, LINE, KakaoTalk, Google Chat, ChatGPT,
-    Claude and DeepSeek, plain `Name: text` transcripts, and JSONL, JSON, YAML, CSV, TSV and Parquet in common formats
-    (ShareGPT, role/content messages, prompt and response, ...). Prints what was read, what was dropped and why, who
-    speaks, and what was written.
+    Supports exports of WhatsApp, Signal, Telegram, Discord, Slack, Messenger, Instagram, LINE, KakaoTalk, Google Chat,
+    ChatGPT, Claude and DeepSeek, plain `Name: text` transcripts, and JSONL, JSON, YAML, CSV, TSV and Parquet in common
+    formats (ShareGPT, role/content messages, prompt and response, ...). Prints what was read, what was dropped and why,
+    who speaks, and what was written.
     """
     from convmodel.data.importing.pipeline import ImportOptions, import_conversations
     from convmodel.data.importing.segmenting import Segmenting, parse_gap

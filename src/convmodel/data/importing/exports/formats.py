@@ -15,6 +15,7 @@ from convmodel.data.importing.exports import (
     line,
     messenger,
     plain,
+    signal,
     slack,
     telegram,
     whatsapp,
@@ -36,6 +37,8 @@ class Format:
 FORMATS = {
     name: Format(name, what, module.matches, module.read)
     for name, what, module in (
+        # Before WhatsApp's, whose lines may look the same.
+        ("signal", "`chat.md` of signal-export", signal),
         ("whatsapp", "the text or zip of `Export chat`, of iOS or Android", whatsapp),
         ("telegram", "`result.json` of Telegram Desktop, of one chat or the whole account", telegram),
         ("discord", "JSON of DiscordChatExporter, a file or a folder", discord),

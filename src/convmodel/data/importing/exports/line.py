@@ -177,12 +177,12 @@ def _weekday(word: str) -> int | None:
     return next((day for day, name in enumerate(_ENGLISH) if len(word) > 2 and name.startswith(word)), None)
 
 
-def _speaker_and_text(entry: str) -> tuple[str, str] | str:
+def _speaker_and_text(entry: str) -> tuple[str, str, tuple[str, ...]] | str:
     speaker, _, text = entry.partition("\t")
     speaker, text = speaker.strip(), _unquoted(text.strip())
     if not text or not speaker or _NOTICE.fullmatch(text):  # LINE writes its own text in place of a name
         return "system message"
-    return "media" if _MEDIA.fullmatch(text) else (speaker, text)
+    return "media" if _MEDIA.fullmatch(text) else (speaker, text, ())
 
 
 def _unquoted(text: str) -> str:

@@ -20,8 +20,8 @@ from convmodel.errors import ConversationError
 START = 64 * 1024
 """Bytes from the start of a file by which formats are recognised."""
 
-EntryReader: TypeAlias = Callable[[str], tuple[str, str] | str]
-"""Splits an entry into speaker and text, or returns why it is left out."""
+EntryReader: TypeAlias = Callable[[str], tuple[str, str, tuple[str, ...]] | str]
+"""Splits an entry into speaker, text and the kinds of parts left out of it, or returns why it is left out."""
 
 
 @dataclass(slots=True)
@@ -144,7 +144,8 @@ def read_dated(chats: Sequence[DatedChat], file: str, problems: Problems, read_e
             if isinstance(result, str):
                 dated.chat.dropped[result] += 1
             else:
-                dated.chat.messages.append(Message(*result, time, f"{file}:{entry.line}"))
+                speaker, text, without = result
+                dated.chat.messages.append(Message(speaker, text, time, f"{file}:{entry.line}", without))
         yield dated.chat
 
 

@@ -119,10 +119,10 @@ class _Starts:
         return f"this line begins like a message in an unknown form: begin it as {FORMS}, or indent it if it is text"
 
 
-def _speaker_and_text(speakers: Speakers, marks: Counter[str], entry: str) -> tuple[str, str] | str:
+def _speaker_and_text(speakers: Speakers, marks: Counter[str], entry: str) -> tuple[str, str, tuple[str, ...]] | str:
     name, rest = speakers.split(entry.rstrip())
     text, reason = message_text(name, rest, marks) if name else ("", "system message")
-    return reason or (name, text)
+    return reason or (name, text, ())
 
 
 def _chat_name(file: Path) -> str:
