@@ -243,7 +243,7 @@ def test_too_few_conversations_for_the_parts_name_the_cure(tmp_path: Path) -> No
 def test_a_file_that_is_nothing_known_names_what_is(tmp_path: Path) -> None:
     (tmp_path / "diary.txt").write_text("Dear diary, it rained.")
 
-    with pytest.raises(ConversationError, match=r"diary.txt is not a known chat export \(whatsapp, "):
+    with pytest.raises(ConversationError, match=r"diary.txt is not a known chat export \(signal, whatsapp, "):
         import_conversations([tmp_path / "diary.txt"], tmp_path / "data")
 
 
@@ -275,7 +275,7 @@ def test_a_folder_that_cannot_be_written_is_an_error_of_ours(tmp_path: Path) -> 
 
 
 def test_options_are_checked() -> None:
-    with pytest.raises(ConfigError, match="there is no format icq; there are auto, whatsapp"):
+    with pytest.raises(ConfigError, match="there is no format icq; there are auto, signal, whatsapp"):
         ImportOptions(format="icq")
     with pytest.raises(ConfigError, match="merge_others needs the speaker to learn"):
         ImportOptions(segmenting=Segmenting(merge_others=True))

@@ -11,6 +11,7 @@ from datetime import date, datetime
 from io import StringIO
 from pathlib import Path
 
+from convmodel.data.importing.exports.heads import head_of, unknown_heads
 from convmodel.data.importing.exports.json_fields import iso_time
 from convmodel.data.importing.exports.messages import Chat, Message
 from convmodel.data.importing.exports.text_lines import add_unrecognised, first_lines
@@ -40,6 +41,8 @@ _NOTICE = re.compile(
     r".+님이 (?:들어왔습니다|나갔습니다|.*초대했습니다|.*초대하였습니다)\..*|.+님을 내보냈습니다\."
     r"|.*운영정책을 위반한 메시지로 .*|.+님이 .*(?:방장|부방장|관리자).*(?:되었습니다|해제했습니다)\."
 )
+
+_begins_a_message = unknown_heads(())
 
 
 @dataclass(slots=True)
@@ -140,7 +143,7 @@ def _start(line: str, number: int, day: date | None) -> _Entry | date | None:
         if day is None:
             raise ValueError("no day stands before it")
         return _Entry(_time(day, match), match["name"] or "", [match["text"] or ""], number)
-    if _DATED.match(line):
+    if _DATED.match(line) or head_of(line, number) or _begins_a_message(line):
         raise ValueError("its date or clock is not in the form of the other lines")
     is_notice = day and _NOTICE.fullmatch(line)
     return _Entry(datetime(day.year, day.month, day.day), "", [], number) if day and is_notice else None

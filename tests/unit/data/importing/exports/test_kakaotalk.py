@@ -109,6 +109,7 @@ def test_kakaotalks_own_words(tmp_path: Path, text: str, reason: str | None) -> 
     [
         ("2024년 13월 1일 오후 3:05, 민준 : 안녕", "month must be in 1..12"),
         ("2024년 5월 2일 낮 3:05, 민준 : 안녕", "its date or clock is not in the form of the other lines"),
+        ("25/10/2023, 15:04 - 민준: 안녕", "its date or clock is not in the form of the other lines"),
         ("[민준] [3:05 PM] 안녕", "its date or clock is not in the form of the other lines"),
         ("2024년 5월 2일 오후 3:75, 민준 : 안녕", "minute must be in 0..59"),
     ],
