@@ -109,7 +109,6 @@ def test_kakaotalks_own_words(tmp_path: Path, text: str, reason: str | None) -> 
     [
         ("2024년 13월 1일 오후 3:05, 민준 : 안녕", "month must be in 1..12"),
         ("2024년 5월 2일 낮 3:05, 민준 : 안녕", "its date or clock is not in the form of the other lines"),
-        ("25/10/2023, 15:04 - 민준: 안녕", "its date or clock is not in the form of the other lines"),
         ("[민준] [3:05 PM] 안녕", "its date or clock is not in the form of the other lines"),
         ("2024년 5월 2일 오후 3:75, 민준 : 안녕", "minute must be in 0..59"),
     ],
@@ -124,6 +123,14 @@ def test_a_dated_line_that_cannot_be_read_is_never_speech(tmp_path: Path, line: 
     assert wrong in problems.messages[0]
     with pytest.raises(ConversationError, match=r"Kakao\.txt:11: "):
         read_chat(tmp_path, f"{ANDROID}{line}\n")
+
+
+def test_a_message_of_another_program_is_never_speech(tmp_path: Path) -> None:
+    path = tmp_path / "Kakao.txt"
+    path.write_text(f"{ANDROID}25/10/2023, 15:04 - 민준: 안녕\n", encoding="utf-8")
+
+    with pytest.raises(ConversationError, match=r"Kakao\.txt:11: .*not in the form of the other lines"):
+        list(read(path, Problems()))
 
 
 def test_text_before_the_first_message_is_a_problem(tmp_path: Path) -> None:
