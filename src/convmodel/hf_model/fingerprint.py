@@ -7,7 +7,7 @@ themselves, because commands that load no model compare runs too.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _SAMPLES = 16  # values of each weight that are hashed
+_SMALL = 1 << 15  # values of a tensor that are compared as a whole
+_SPACED = 16  # values of a larger tensor that are compared; each is a cache miss
 
 
 def differing_facts(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
@@ -77,19 +79,45 @@ def _hash_weights(
 
 
 def weights_version(hf_model: "PreTrainedModel") -> tuple[Any, ...]:
-    """Returns a value that changes when weights are trained, loaded, moved or replaced; it is for this process alone.
+    """Returns a value that changes when weights are trained, loaded, moved, replaced or edited; for this process alone.
 
-    torch counts changes made to a tensor in place, but not those of fused optimizers, which change every value.
-    Therefore one value of each weight is part of it.
+    torch counts changes made to a tensor in place, but not those of fused optimizers, through `.data` or through numpy.
+    Therefore values of each tensor are part of it: all of a small tensor, one row and evenly spaced values of a large
+    one. To look at all values would take as long as a token. What this misses are edits of a few values or rows of a
+    large matrix that are made through `.data` or numpy.
     """
     import torch
 
-    weights = [*hf_model.parameters()]
-    values = [
-        weight.detach()[tuple(size // 2 for size in weight.shape)].float()
-        for weight in weights
-        if weight.numel() and weight.device.type != "meta"  # accelerate keeps these weights elsewhere
-    ]
-    devices = dict.fromkeys(value.device for value in values)
-    by_device = [torch.stack([value for value in values if value.device == device]).tolist() for device in devices]
-    return tuple((id(weight), weight.data_ptr(), weight._version) for weight in weights), str(by_device)
+    places: list[tuple[int, int, int]] = []
+    samples: dict[tuple[Any, ...], list[torch.Tensor]] = {}
+    for tensor in _tensors(hf_model):
+        is_strided = tensor.layout == torch.strided
+        places.append((id(tensor), tensor.data_ptr() if is_strided else 0, tensor._version))
+        if is_strided and not tensor.is_meta:  # accelerate keeps these weights elsewhere
+            samples.setdefault((tensor.device, tensor.dtype), []).extend(_sample(tensor.detach()))
+    values = [torch.cat(parts).view(torch.uint8).cpu().numpy().tobytes() for parts in samples.values()]
+    return tuple(places), *values
+
+
+def _tensors(hf_model: "PreTrainedModel") -> "Iterator[torch.Tensor]":
+    """Yields all tensors that a model computes with; those of quantized layers are plain attributes."""
+    import torch
+
+    from convmodel.hf_model.quantization import Int8Embedding, Int8Linear
+
+    for module in hf_model.modules():
+        yield from (tensor for tensor in module._parameters.values() if tensor is not None)
+        yield from (tensor for tensor in module._buffers.values() if tensor is not None)
+        if isinstance(module, Int8Linear | Int8Embedding):
+            yield from (tensor for tensor in vars(module).values() if isinstance(tensor, torch.Tensor))
+
+
+def _sample(tensor: "torch.Tensor") -> "list[torch.Tensor]":
+    """Returns all values of a small tensor; of a large one the middle row, and evenly spaced values."""
+    flat = tensor if tensor.ndim == 1 else tensor.reshape(-1)
+    size = flat.numel()
+    if size <= _SMALL:
+        return [flat]
+    columns = tensor.shape[-1]
+    middle = size // columns // 2 * columns
+    return [flat[middle : middle + min(columns, _SMALL)], flat[:: size // _SPACED]]

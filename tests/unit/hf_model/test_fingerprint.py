@@ -1,10 +1,13 @@
 """Hashes of weights: the values that users' files hold stay what they are."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from convmodel.hf_model.fingerprint import base_fingerprint, model_fingerprint, weights_version
+from convmodel.hf_model.quantization import Int8Linear, quantize_weights
 
 
 @pytest.fixture
@@ -55,3 +58,54 @@ def test_a_change_that_torch_does_not_count_is_seen(hf_model: GPT2LMHeadModel) -
     first = weights_version(hf_model)
     weight.detach().numpy()[:] += 1  # as fused optimizers write
     assert weights_version(hf_model) != first
+
+
+def edit_all_but_the_middle(weight: torch.Tensor) -> None:
+    change = torch.randn(weight.shape, generator=torch.Generator().manual_seed(1))
+    change[tuple(size // 2 for size in weight.shape)] = 0
+    weight.data.add_(change)
+
+
+@pytest.mark.parametrize("name", ["wte.weight", "h.0.attn.c_attn.weight", "h.0.mlp.c_proj.bias", "ln_f.weight"])
+@pytest.mark.parametrize(
+    "edit",
+    [
+        edit_all_but_the_middle,
+        lambda weight: weight.data[0].fill_(3),
+        lambda weight: weight.data[..., -1].fill_(3),
+        lambda weight: weight.data.view(-1)[1].fill_(3),
+        lambda weight: weight.data.mul_(1.01),
+        lambda weight: weight.set_(weight.detach().clone()),
+        lambda weight: setattr(weight, "data", weight.data + 1),
+    ],
+)
+def test_an_edit_of_a_small_model_is_always_seen(
+    hf_model: GPT2LMHeadModel, name: str, edit: Callable[[torch.Tensor], object]
+) -> None:
+    first = weights_version(hf_model)
+    with torch.no_grad():
+        edit(hf_model.transformer.get_parameter(name))
+    assert weights_version(hf_model) != first
+
+
+def test_edits_of_large_matrices_are_seen_where_they_change_a_column_or_much(hf_model: GPT2LMHeadModel) -> None:
+    hf_model.transformer.h[0].mlp.c_fc.weight = torch.nn.Parameter(torch.zeros(400, 500))
+    weight = hf_model.transformer.h[0].mlp.c_fc.weight
+    versions = {weights_version(hf_model)}
+    for place in ((slice(None), 17), slice(30, 130), slice(None)):  # a column, rows, everything
+        weight.data[place] += 1
+        versions.add(weights_version(hf_model))
+    assert len(versions) == 4
+
+
+def test_edits_of_buffers_and_of_a_quantized_model_are_seen(hf_model: GPT2LMHeadModel) -> None:
+    hf_model.transformer.register_buffer("scale", torch.ones(3))
+    quantize_weights(hf_model, "int8")
+    layer = hf_model.transformer.h[0].attn.c_attn
+    versions = {weights_version(hf_model)}
+    for tensor in (hf_model.transformer.scale, layer.bias, layer._scales, hf_model.transformer.ln_f.weight):
+        tensor.data[1] += 1
+        versions.add(weights_version(hf_model))
+    hf_model.transformer.h[0].attn.c_attn = Int8Linear(torch.ones(layer.out_features, layer.in_features), layer.bias)
+    versions.add(weights_version(hf_model))
+    assert len(versions) == 6
