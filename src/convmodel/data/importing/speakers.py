@@ -7,7 +7,6 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import groupby
 
 SHOWN = 5
 """Number of names, or of sentences, that a warning lists; all are counted."""
@@ -18,11 +17,12 @@ FIRST_WORDS = 48
 RECURRING = 3
 """How often a sentence must occur to be reported."""
 
-_REMEMBERED = 20_000  # sentences; of more, those that occurred once are forgotten
-_WORDS = 3  # fewer are greetings and the like
-_SENTENCE = 120  # characters, at most
+_REMEMBERED = 20_000  # sentences; of more, the less frequent half is forgotten
+_SENTENCE = 80  # characters, at most
+# At least: shorter texts are greetings and the like.
+_SPACES = 2
+_UNSPACED = 10  # characters, in scripts without spaces
 _SYMBOLS = re.compile(r"[^\w\s.,:;!?'\"()-]+")
-_WORD = re.compile(r"\w+")
 # Names that the import itself makes, to distinguish two people.
 _NUMBERED = re.compile(r" \(\d+\)")
 
@@ -30,7 +30,7 @@ _NUMBERED = re.compile(r" \(\d+\)")
 @dataclass(slots=True)
 class _Sentence:
     speaker: str  # the first who wrote it
-    count: int = 0
+    count: int = 1
     by_several: bool = False
 
 
@@ -55,24 +55,33 @@ class SpeakerTable:
 
     def add(self, messages: Iterable[tuple[str, str]]) -> None:
         """Adds the messages of one chat or conversation, in order: the speaker and the text of each."""
-        for speaker, group in groupby(messages, key=lambda message: message[0]):
-            self.turns[speaker] += 1
-            for _, text in group:
+        previous = None
+        for speaker, text in messages:
+            if speaker != previous:
+                self.turns[speaker] += 1
                 if speaker not in self.first_words:
-                    words = " ".join(text[: 4 * FIRST_WORDS].split())
-                    self.first_words[speaker] = words if len(words) <= FIRST_WORDS else f"{words[:FIRST_WORDS]}..."
-                if len(text) <= _SENTENCE:
-                    self._add_sentence(speaker, text)
+                    self.first_words[speaker] = _beginning(text)
+                previous = speaker
+            if len(text) <= _SENTENCE:
+                self._add_sentence(speaker, text)
 
     def _add_sentence(self, speaker: str, text: str) -> None:
-        # A notice may begin with the name of who caused it, and show an emoji or a number.
-        sentence = _SYMBOLS.sub("*", text.removeprefix(speaker)).strip()
-        if len(_WORD.findall(sentence)) >= _WORDS:
-            known = self._sentences.setdefault(sentence, _Sentence(speaker))
+        is_ascii = text.isascii()
+        if text.count(" ") < _SPACES and (is_ascii or len(text) < _UNSPACED):
+            return
+        # A notice may begin with the name of who caused it, and show an emoji.
+        sentence = text.removeprefix(speaker)
+        if not is_ascii:
+            sentence = _SYMBOLS.sub("*", sentence)
+        known = self._sentences.get(sentence)
+        if known is None:
+            if len(self._sentences) >= _REMEMBERED:
+                frequent = sorted(self._sentences.items(), key=lambda item: -item[1].count)
+                self._sentences = dict(frequent[: _REMEMBERED // 2])
+            self._sentences[sentence] = _Sentence(speaker)
+        else:
             known.count += 1
             known.by_several |= speaker != known.speaker
-        if len(self._sentences) > _REMEMBERED:
-            self._sentences = {text: known for text, known in self._sentences.items() if known.count > 1}
 
     def doubtful(self) -> list[str]:
         """Returns the names with one turn that begin with another speaker's name: they may be a part of a notice."""
@@ -85,7 +94,7 @@ class SpeakerTable:
     def recurring(self) -> list[tuple[str, int]]:
         """Returns the sentences that several speakers wrote in equal words, with their counts, most frequent first."""
         frequent = [
-            (text, known.count)
+            (text.strip(), known.count)
             for text, known in self._sentences.items()
             if known.by_several and known.count >= RECURRING
         ]
@@ -104,6 +113,11 @@ class SpeakerTable:
             )
             if listed
         ]
+
+
+def _beginning(text: str) -> str:
+    words = " ".join(text[: 4 * FIRST_WORDS].split())
+    return words if len(words) <= FIRST_WORDS else f"{words[:FIRST_WORDS]}..."
 
 
 def _continues(name: str, other: str) -> bool:
