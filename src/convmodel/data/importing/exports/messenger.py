@@ -4,8 +4,8 @@ Owns: the syntax of `message_1.json`, and the repair of its texts.
 """
 
 import re
-from collections import Counter
-from collections.abc import Container, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from difflib import SequenceMatcher
@@ -47,6 +47,8 @@ _NOTICE = re.compile(
 )
 # Korean and Japanese add a title to the name.
 _AFTER_NAME = re.compile(r"(?: |님|さん|[\u2019']s )")
+# Words, symbols and more than one word.
+_AROUND_EMOJI = re.compile(r"(\w[\w ]*) ([^\w\s.,:;!?'\"()-]+) (\w+ [\w ]*\w)\.?\s*")
 _LINK = re.compile(r"https?://|www\.", re.IGNORECASE)
 
 # Both versions of an edited message are in the export, and the later one ends so.
@@ -79,11 +81,25 @@ def _chats(files: Iterator[JsonFile], problems: Problems) -> Iterator[Chat]:
         yield chat
 
 
-def _recurring(parts: list[JsonFile]) -> set[str]:
-    """Returns the texts that accompany more than one photo, sticker and so on: sentences of the program."""
-    entries = [entry for part in parts for entry in _entries(part.value)]
-    texts = Counter(_raw_text(entry) for entry in entries if _has_media(entry))
-    return {text for text, count in texts.items() if count > 1}
+def _recurring(parts: list[JsonFile]) -> dict[str, str]:
+    """Returns the texts that recur beside media or around an emoji, and so are the program's, with what they are about.
+
+    `Hat mit X auf deine Nachricht reagiert` is written under several senders, with several emojis.
+    """
+    beside_media: Counter[str] = Counter()
+    reactions: defaultdict[tuple[str, ...], set[tuple[str, str]]] = defaultdict(set)
+    for entry in (entry for part in parts for entry in _entries(part.value)):
+        text = _raw_text(entry)
+        if _has_media(entry):
+            beside_media[text] += 1
+        elif not text.isascii() and (match := _AROUND_EMOJI.fullmatch(_repaired(text))):
+            reactions[match[1], match[3]].add((name_or(entry, "sender_name", ""), text))
+    recurring = {text: "media" for text, count in beside_media.items() if count > 1}
+    for written in reactions.values():
+        senders, texts = map(set, zip(*written, strict=True))
+        if len(senders) > 1 and len(texts) > 1:
+            recurring |= dict.fromkeys(texts, "reaction")
+    return recurring
 
 
 def _entries(value: Any) -> list[Entry]:
@@ -143,7 +159,7 @@ EXPORT = JsonExport(
 matches, read = EXPORT.matches, EXPORT.read
 
 
-def _message(entry: Entry, place: str, recurring: Container[str]) -> Message | str:
+def _message(entry: Entry, place: str, recurring: Mapping[str, str]) -> Message | str:
     if "senderName" in entry:  # the newer form, whose text is valid
         sender, text = a_string(entry, "senderName"), a_string(entry, "text")
         time = unix_time(entry.get("timestamp"), "timestamp", _MILLISECOND)
@@ -152,8 +168,10 @@ def _message(entry: Entry, place: str, recurring: Container[str]) -> Message | s
         sender = _repaired(checked_text(entry.get("sender_name"), "sender_name")).strip()
         text = _repaired(checked_text(entry.get("content", ""), "content")).strip()
         time = unix_time(entry.get("timestamp_ms"), "timestamp_ms", _MILLISECOND)
-    is_program = _has_media(entry) and (_raw_text(entry) in recurring or _is_only_shared(entry, text))
-    return _left_out(entry, sender, "" if is_program else text) or Message(sender or DELETED, text, time, place)
+    about = recurring.get(_raw_text(entry))
+    is_of_media = _has_media(entry) and (about == "media" or _is_only_shared(entry, text))
+    reason = _left_out(entry, sender, "" if is_of_media else text) or (about if about == "reaction" else None)
+    return reason or Message(sender or DELETED, text, time, place)
 
 
 def _is_only_shared(entry: Entry, text: str) -> bool:

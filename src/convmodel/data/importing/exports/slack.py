@@ -10,7 +10,7 @@ from itertools import groupby
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from convmodel.data.importing.exports.archive import candidates, json_files, json_values, outline
+from convmodel.data.importing.exports.archive import Outline, candidates, json_files, json_values, outline
 from convmodel.data.importing.exports.json_fields import (
     FIX,
     QUOTE,
@@ -49,8 +49,13 @@ _MARK = re.compile(r"<([^<>\s|][^<>\n|]*)(?:\|([^<>\n]*))?>")
 
 def matches(path: Path) -> bool:
     """Returns whether this is the export of a Slack workspace (the zip, or its folder), or one channel or day of it."""
-    keys = [outline(file)[2] for file in candidates(path, _DAY.pattern) if _DAY.fullmatch(file.name)]
-    return any({"ts", "type"} <= names and _SENDERS & names for names in keys)
+    return any(_is_channel(outline(file)) for file in candidates(path, _DAY.pattern))
+
+
+def _is_channel(keys: Outline) -> bool:
+    """Returns whether a file is a list of messages, or holds one, as other programs save a channel."""
+    lists = (keys[2], keys[3] if "messages" in keys[1] else set())
+    return any({"ts", "type"} <= names and _SENDERS & names for names in lists)
 
 
 def read(path: Path, problems: Problems) -> Iterator[Chat]:
@@ -60,23 +65,31 @@ def read(path: Path, problems: Problems) -> Iterator[Chat]:
         ConversationError: If it is not an export, or something in it is malformed and problems are errors.
     """
     files = json_files(path)
-    days = [(name, file) for name, file in files if _DAY.fullmatch(name)]
+    days = [
+        (name, file) for name, file in files if _DAY.fullmatch(name) or (file == path and _is_channel(outline(file)))
+    ]
     if not days:
         raise ConversationError(f"{path}: no messages of a Slack workspace: give the zip or the folder of its export")
     workspace = _Workspace(path, files, problems)
     for folder, parts in groupby(json_values(path, days, problems), key=lambda file: PurePosixPath(file.name).parent):
         entries: list[tuple[str, Any]] = []
         for _, file, value in parts:
-            if isinstance(value, list):
-                entries += placed(file, value)
+            listed = value.get("messages") if isinstance(value, dict) else value
+            if isinstance(listed, list):
+                entries += placed(file, listed)
             else:
                 problems.add(f"{file}: {type(value).__name__} instead of a list of messages: {FIX}")
-        # The folder of a single channel has no folder inside.
-        name = folder.name or (path.resolve() if path.is_dir() else path.resolve().parent).name
-        for chat in _chats(workspace.chat_name(name), entries, workspace, problems):
+        for chat in _chats(workspace.chat_name(_channel(path, folder)), entries, workspace, problems):
             if not workspace.people:
                 chat.notes.append(WITHOUT_NAMES)
             yield chat
+
+
+def _channel(path: Path, folder: PurePosixPath) -> str:
+    """Names a channel by its folder; a single channel has no folder inside of what is read."""
+    if folder.name or path.is_dir():
+        return folder.name or path.resolve().name
+    return path.resolve().parent.name if _DAY.fullmatch(path.name) else path.stem
 
 
 class _Workspace:

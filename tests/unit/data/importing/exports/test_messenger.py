@@ -146,6 +146,25 @@ def test_a_sentence_beside_several_photos_is_the_programs(tmp_path: Path) -> Non
     assert chat.dropped == {"media": 2}
 
 
+def test_a_reaction_is_known_by_its_recurring_words_in_every_language(tmp_path: Path) -> None:
+    def by(name: str, text: str) -> dict[str, Any]:
+        return {**GOOD, "sender_name": name, "content": text.encode().decode("latin-1")}
+
+    file = write(
+        tmp_path / "message_1.json",
+        by("Ann", "Hat mit \N{FIRE} auf deine Nachricht reagiert "),
+        by("Bob", "Hat mit \N{FACE WITH TEARS OF JOY} auf deine Nachricht reagiert "),
+        by("Ann", "gute \N{FIRE} Nacht du da"),
+        by("Ann", "gute \N{SPARKLES} Nacht du da"),
+        by("Bob", "ja \N{FIRE} nein ja"),
+    )
+
+    [chat] = read(file, Problems())
+
+    assert [message.text[:4] for message in chat.messages] == ["gute", "gute", "ja \N{FIRE}"]
+    assert chat.dropped == {"reaction": 2}
+
+
 @pytest.mark.parametrize("call", [{"call_duration": 0}, {"call_duration": 61}, {"type": "Call"}])
 def test_a_call_is_known_by_its_fields(tmp_path: Path, call: dict[str, Any]) -> None:
     file = write(tmp_path / "message_1.json", {**GOOD, **call, "content": "L'appel vidéo est terminé"}, GOOD)

@@ -184,7 +184,22 @@ def test_a_comment_on_a_file_is_a_message(tmp_path: Path) -> None:
     assert [message.text for message in chat.messages] == ["here is the map"]
 
 
-def test_a_file_that_is_no_day_is_not_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["list", "object"])
+def test_a_channel_in_one_file_of_any_name(tmp_path: Path, form: str) -> None:
+    path = tmp_path / "general.json"
+    listed = [
+        {**GOOD, "subtype": "channel_join", "text": "<@U1> has joined the channel"},
+        {**GOOD, "ts": "1700000001.0"},
+    ]
+    path.write_text(json.dumps(listed if form == "list" else {"channel_id": "C1", "messages": listed}))
+
+    assert matches(path)
+    [chat] = read(path, Problems())
+    assert (chat.name, [message.text for message in chat.messages]) == ("#general", ["Hi"])
+    assert chat.dropped == {"system message": 1}
+
+
+def test_a_file_without_messages_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "general.json"
     path.write_text("[]")
 
