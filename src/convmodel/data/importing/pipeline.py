@@ -114,7 +114,7 @@ def import_conversations(
     summary.speaker_turns, summary.first_words = table.turns, table.first_words
     summary.notes += table.warnings()
     if not kept:
-        raise ConversationError(f"{', '.join(map(str, sources))[:200]}: {summary.why_nothing()}")
+        raise ConversationError(f"{', '.join(map(str, sources))[:200]}: {summary.why_nothing(how.me)}")
     parts = split(kept, options.shares, seed=options.seed, by=options.split_by, near=_near(options))
     require_no_leakage(parts.train, {"valid": parts.valid, "test": parts.test}, near=_near(options))
     require_no_leakage(parts.valid, {"test": parts.test}, near=_near(options), name="valid")

@@ -12,6 +12,7 @@ from itertools import pairwise
 
 from convmodel.conversation import DEFAULT_SPEAKERS, Conversation
 from convmodel.data.importing.exports.messages import Chat, Message
+from convmodel.data.reading.messages import nobody
 from convmodel.errors import ConfigError, ConversationError
 
 DEFAULT_GAP = timedelta(hours=1)
@@ -108,8 +109,7 @@ def segment(chats: Sequence[Chat], how: Segmenting, dropped: Counter[str]) -> It
         ConversationError: If the speaker to learn never speaks; the message lists who does.
     """
     if how.me is not None and how.me not in (speakers := speakers_of(chats)):
-        listed = ", ".join(f"{name} ({count:,})" for name, count in speakers.most_common(10))
-        raise ConversationError(f"nobody is called {how.me!r}; there are {listed or 'no messages'}")
+        raise ConversationError(nobody([how.me], speakers))
     for chat in chats:
         if not chat.messages:
             continue

@@ -8,6 +8,8 @@ from collections import Counter
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from convmodel.data.reading.messages import nobody
+
 _PLURAL = re.compile(r"\b(message|reaction|quote|version)\b")
 
 
@@ -52,8 +54,8 @@ class ImportSummary:
         values = {item.name: getattr(self, item.name) for item in fields(self)}
         return {name: dict(value) if isinstance(value, Counter) else value for name, value in values.items()}
 
-    def why_nothing(self) -> str:
-        """Explains why no conversation is left, for the error."""
+    def why_nothing(self, me: str | None = None) -> str:
+        """Explains why no conversation is left, for the error; `me` is the speaker to learn."""
         reasons = [f"{count:,} {reason}" for reason, count in self.dropped.most_common()]
         if self.problems:
             first = f", the first because of: {self.first_problems[0]}"
@@ -65,6 +67,8 @@ class ImportSummary:
         if not self.conversations:
             return f"none is left: {'; '.join([read, *reasons])}"
         rules = f"{self.conversations:,} conversations is left ({', '.join(reasons)}): relax the rules"
+        if me is not None and me not in self.speaker_turns:
+            return f"none of {rules}; {nobody([me], self.speaker_turns)}"
         return f"none of {rules} ({read})" if left_out else f"none of {rules}"
 
 

@@ -25,6 +25,19 @@ _CELLS = {"": None, "true": True, "false": False}  # in tables of text
 _SINCE_1970 = re.compile(r"\d{9,10}(\.\d+)?|\d{12,13}")
 
 
+def nobody(names: Sequence[str], turns: Mapping[str, int]) -> str:
+    """Explains that nobody has one of these names: who speaks, and what a name of a role is read as.
+
+    Example:
+        >>> nobody(["gpt"], {"user": 7, "assistant": 6})
+        "nobody is called gpt; there are user (7), assistant (6); gpt is read as assistant"
+    """
+    speakers = sorted(turns.items(), key=lambda item: -item[1])
+    listed = ", ".join(f"{name} ({count:,})" for name, count in speakers[:10]) + (", ..." if len(speakers) > 10 else "")
+    read_as = [f"{name} is read as {ROLES[name.lower()]}" for name in names if ROLES.get(name.lower(), name) in turns]
+    return "; ".join([f"nobody is called {' or '.join(names)}", f"there are {listed or 'no messages'}", *read_as])
+
+
 def first_key(value: Mapping[str, Any], keys: Sequence[str]) -> str | None:
     """Returns the first of the keys that has a value, else the first that is present."""
     present = [key for key in keys if key in value]

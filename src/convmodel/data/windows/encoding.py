@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from convmodel.conversation import Conversation
-from convmodel.data.reading.messages import ROLES
+from convmodel.data.reading.messages import nobody
 from convmodel.data.reading.problems import OnError, Problems
 from convmodel.errors import ContextTooLongError, ConversationError
 from convmodel.layout.sequence import LOSS_ON, LossOn, Window
@@ -150,13 +150,11 @@ def require_windows(summary: EncodingSummary, loss_on: LossOn) -> None:
 
 
 def _nobody(loss_on: LossOn, turns: Mapping[str, int]) -> str:
-    """Explains that `loss_on` names nobody: who speaks, and what the data's own names of roles are read as."""
+    """Explains that `loss_on` names nobody, if so."""
     names = [] if loss_on in LOSS_ON else [loss_on] if isinstance(loss_on, str) else list(loss_on)
     if not names or not turns or turns.keys() & set(names):
         return ""
-    there_are = ", ".join(f"{name} ({count:,})" for name, count in Counter(turns).most_common(10))
-    read_as = [f"{name} is read as {ROLES[name.lower()]}" for name in names if ROLES.get(name.lower(), name) != name]
-    return "; ".join([f": nobody is called {' or '.join(names)}", f"there are {there_are}", *read_as])
+    return f": {nobody(names, turns)}"
 
 
 EncodedChunk = tuple[list[Window], EncodingSummary]

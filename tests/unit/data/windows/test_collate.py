@@ -138,9 +138,7 @@ def test_a_set_without_any_supervised_turn_is_refused(gpt2_tokenizer: Conversati
 
 def test_a_loss_on_that_names_nobody_lists_who_speaks(gpt2_tokenizer: ConversationTokenizer) -> None:
     conversations = [Conversation(["Be kind", "Hi", "Oh"], ["system", "user", "assistant"], pinned=1)] * CHUNK
-    message = (
-        r"supervises: nobody is called gpt; there are system \(501\), user \(501\), assistant \(500\); gpt is read"
-    )
+    message = r"supervises: nobody is called gpt; there are system \(501\), user"
 
     with pytest.raises(ConversationError, match=message):
         encode_windows(
