@@ -30,7 +30,7 @@ def nobody(names: Sequence[str], turns: Mapping[str, int]) -> str:
 
     Example:
         >>> nobody(["gpt"], {"user": 7, "assistant": 6})
-        "nobody is called gpt; there are user (7), assistant (6); gpt is read as assistant"
+        'nobody is called gpt; there are user (7), assistant (6); gpt is read as assistant'
     """
     speakers = sorted(turns.items(), key=lambda item: -item[1])
     listed = ", ".join(f"{name} ({count:,})" for name, count in speakers[:10]) + (", ..." if len(speakers) > 10 else "")
