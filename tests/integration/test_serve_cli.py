@@ -2,14 +2,17 @@
 
 import json
 import os
+import re
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from serving import program, wait_until
+from serving import Address, free_port, program, wait_until
 
 from convmodel import ConversationModel
 
@@ -50,6 +53,34 @@ def test_the_program_logs_json_without_texts_and_ends_well(tmp_path: Path) -> No
     assert all(each.keys() >= {"at", "level", "request", "method", "route", "status", "seconds"} for each in asked_for)
 
 
+@pytest.mark.slow
+def test_on_a_terminal_the_logs_are_for_people(tmp_path: Path) -> None:
+    ours, theirs = os.openpty()
+    port = free_port()
+    command = [sys.executable, "-m", "convmodel", "serve", "builtin:chitchat", "--port", str(port)]
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, cwd=tmp_path) as process:
+        os.close(theirs)
+        served, text = Address(port), b""
+        while b"Ctrl+C stops the server" not in text:
+            text += os.read(ours, 65536)
+        wait_until(lambda: served.get("/ready").status == 200)
+        served.get("/v1/models")
+        while b"GET  /v1/models             200" not in text:
+            text += os.read(ours, 65536)
+        process.send_signal(signal.SIGINT)
+        while b"shutting down" not in text:
+            text += os.read(ours, 65536)
+        assert process.wait(30) in (0, 130)
+        os.close(ours)
+    shown = text.decode()
+    assert "{" not in shown
+    assert "Started server process" not in shown
+    before, after = shown.split(f"Serving chitchat: chat at http://127.0.0.1:{port}")
+    assert "GET" not in before
+    lines = [line for line in after.splitlines()[1:] if line.strip()]
+    assert all(re.match(r"(\r|\x1b\[K|\^C)*\d\d:\d\d:\d\d  (GET|shutting down)", line) for line in lines[1:])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -75,7 +106,7 @@ def test_what_is_wrong_with_the_command_is_told_in_one_line(
     arguments: list[str],
     message: str,
 ) -> None:
-    monkeypatch.setattr("convmodel.server.run.use_json_logs", lambda: None)  # pytest's handlers stay as they are
+    monkeypatch.setattr("convmodel.server.run.format_logs", lambda: None)  # pytest's handlers stay as they are
     Path("empty").touch()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])

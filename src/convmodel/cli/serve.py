@@ -78,11 +78,11 @@ def command(
 
     `convmodel serve --host 0.0.0.0 --api-key KEY small=models/small large=models/large`
 
-    `curl` and any OpenAI client work with it. Logs are JSON and contain no text of conversations. After SIGTERM the
-    server finishes the running responses, then exits. See `docs/serving.md`.
+    `curl` and any OpenAI client work with it. Logs have one line per request, as JSON unless on a terminal, and no text
+    of conversations. After SIGTERM the server finishes the running responses, then exits. See `docs/serving.md`.
     """
     try:
-        from convmodel.server.run import listen, run, use_json_logs
+        from convmodel.server.run import format_logs, listen, run
         from convmodel.server.serving.model_registry import ModelRegistry
         from convmodel.server.settings import ServerSettings
     except ImportError as error:
@@ -115,7 +115,7 @@ def command(
         print_message(f"Serving {', '.join(sources)}: chat at {url}, API at {url}/v1. Ctrl+C stops the server.")
         return loaded
 
-    use_json_logs()
+    format_logs()
     run(ModelRegistry(load, settings), listener)
 
 

@@ -1,7 +1,7 @@
 """Runs the server: listening, logs, and shutting down.
 
 Owns: the reaction to signals (new requests are refused, running ones are finished, then the server stops), and the
-format of the logs: one JSON object per line, without text of conversations.
+format of the logs: one line per request, for people on a terminal and as JSON elsewhere, without text of conversations.
 """
 
 import asyncio
@@ -42,10 +42,39 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(fields, ensure_ascii=False)
 
 
-def use_json_logs() -> None:
-    """Makes all handlers of the root logger write JSON."""
+class TerminalFormatter(logging.Formatter):
+    """Formats each record as one line for people; a line that shows progress is erased first, and drawn again below."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Returns the line, and the traceback if there is one."""
+        fields = getattr(record, "fields", {})
+        text = record.getMessage()
+        if "route" in fields:
+            route = fields["route"] or "unknown path"
+            text = f"{fields['method']:<4} {route:<22} {fields['status']} {_show(fields['seconds'])}"
+        if record.exc_info:
+            text += f"\n{self.formatException(record.exc_info)}"
+        return f"\r\x1b[K{time.strftime('%H:%M:%S', time.localtime(record.created))}  {text}"
+
+
+def _show(seconds: float) -> str:
+    """Formats a time.
+
+    Example:
+        >>> [_show(seconds) for seconds in (0.0123, 1.2345, 123.4)]
+        ['  12 ms', ' 1.2 s', '123.4 s']
+    """
+    return f"{1000 * seconds:4.0f} ms" if seconds < 1 else f"{seconds:4.1f} s"
+
+
+def format_logs() -> None:
+    """Makes all handlers of the root logger write JSON, or lines for people where they write to a terminal."""
     for handler in logging.getLogger().handlers:
-        handler.setFormatter(JsonFormatter())
+        stream = getattr(handler, "stream", None)
+        is_terminal = stream is not None and stream.isatty()
+        handler.setFormatter(TerminalFormatter() if is_terminal else JsonFormatter())
+        if is_terminal and logging.getLogger().level == logging.INFO:
+            logging.getLogger("uvicorn").setLevel(logging.WARNING)  # its steps at the start and the end
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -1,12 +1,15 @@
-"""The server's log: a record is one line of JSON."""
+"""The server's log: a record is one line, of JSON or for people."""
 
+import io
 import json
 import logging
+import re
 import sys
+from typing import Any
 
 import pytest
 
-from convmodel.server.run import JsonFormatter, use_json_logs
+from convmodel.server.run import JsonFormatter, TerminalFormatter, format_logs
 
 
 def test_fields_and_tracebacks_are_part_of_the_object() -> None:
@@ -22,8 +25,44 @@ def test_fields_and_tracebacks_are_part_of_the_object() -> None:
     assert "ValueError: broken" in fields["traceback"]
 
 
-def test_all_handlers_of_the_root_logger_write_json(monkeypatch: pytest.MonkeyPatch) -> None:
-    handlers = [logging.StreamHandler(), logging.StreamHandler()]
-    monkeypatch.setattr(logging.getLogger(), "handlers", handlers)
-    use_json_logs()
-    assert all(isinstance(handler.formatter, JsonFormatter) for handler in handlers)
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_handlers_write_lines_on_a_terminal_and_json_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal, file = logging.StreamHandler(Terminal()), logging.StreamHandler(io.StringIO())
+    monkeypatch.setattr(logging.getLogger(), "handlers", [terminal, file, logging.NullHandler()])
+    monkeypatch.setattr(logging.getLogger(), "level", logging.INFO)
+    monkeypatch.setattr(logging.getLogger("uvicorn"), "level", logging.NOTSET)
+    format_logs()
+    assert isinstance(terminal.formatter, TerminalFormatter)
+    assert isinstance(file.formatter, JsonFormatter)
+    assert logging.getLogger("uvicorn").level == logging.WARNING
+
+
+@pytest.mark.parametrize(
+    ("fields", "line"),
+    [
+        ({"method": "POST", "route": "/v1/chat/completions", "status": 200, "seconds": 1.2345},
+         "POST /v1/chat/completions   200  1.2 s"),
+        ({"method": "GET", "route": "/", "status": 200, "seconds": 0.0123}, "GET  /                      200   12 ms"),
+        ({"method": "GET", "route": "", "status": 404, "seconds": 0.0003}, "GET  unknown path           404    0 ms"),
+        ({}, "request"),
+    ],
+)  # fmt: skip
+def test_a_line_for_people(fields: dict[str, Any], line: str) -> None:
+    record = logging.LogRecord("server", logging.INFO, "", 0, "request", (), None)
+    record.fields = fields
+    text = TerminalFormatter().format(record)
+    assert re.fullmatch(r"\r\x1b\[K\d\d:\d\d:\d\d  " + re.escape(line), text)
+
+
+def test_a_traceback_is_shown_below_the_line() -> None:
+    try:
+        raise ValueError("broken")
+    except ValueError:
+        record = logging.LogRecord("server", logging.ERROR, "", 0, "request %s failed", ("7",), sys.exc_info())
+    text = TerminalFormatter().format(record)
+    assert "request 7 failed\nTraceback" in text
+    assert text.endswith("ValueError: broken")
