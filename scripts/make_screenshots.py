@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def wait() -> None:
-    for _ in range(300):
+    for _ in range(1200):
         try:
             urllib.request.urlopen(f"http://127.0.0.1:{PORT}/ready")
             return
