@@ -289,7 +289,8 @@ def test_a_folder_of_several_exports_is_read_whole(tmp_path: Path) -> None:
     summary = import_conversations([fixtures], tmp_path / "data", ImportOptions(cleaning=everything, shares=(1, 0, 0)))
 
     assert summary.formats == {
-        "whatsapp": 4, "messenger": 3, "telegram": 2, "discord": 2, "line": 2, "chatgpt": 2, "slack": 1, "plain": 1
+        "whatsapp": 4, "messenger": 3, "chatgpt": 3, "telegram": 2, "discord": 2, "line": 2, "kakaotalk": 2,
+        "google-chat": 1, "slack": 1, "plain": 1,
     }  # fmt: skip
     assert not any("no known format" in note for note in summary.notes)
 

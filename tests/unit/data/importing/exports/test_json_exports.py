@@ -12,20 +12,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convmodel.data.importing.exports import chatgpt, discord, messenger, slack, telegram
+from convmodel.data.importing.exports import chatgpt, discord, google_chat, messenger, slack, telegram
 from convmodel.data.importing.exports.text_lines import START
 from convmodel.data.reading.problems import Problems
 from convmodel.errors import ConversationError
 
 FIXTURES = Path(__file__).parent / "fixtures"
-READERS = (chatgpt, discord, messenger, slack, telegram)
+READERS = (chatgpt, discord, google_chat, messenger, slack, telegram)
 EXPORTS: list[tuple[str, ModuleType]] = [
     ("chatgpt.json", chatgpt),
     ("claude.json", chatgpt),
+    ("deepseek.json", chatgpt),
     ("discord.json", discord),
     ("discord_parts", discord),
     ("encrypted", messenger),
     ("encrypted/Lena_3.json", messenger),
+    ("google_chat", google_chat),
+    ("google_chat/Groups/DM 7/messages.json", google_chat),
     ("instagram", messenger),
     ("messenger", messenger),
     ("messenger/message_1.json", messenger),
