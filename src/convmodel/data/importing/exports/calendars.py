@@ -46,7 +46,7 @@ def _gregorian_year(year: int) -> int:
     for gregorian_year in (written, written - _BUDDHIST, written + _MINGUO if year >= 100 else 0):
         if gregorian_year in YEARS:
             return gregorian_year
-    raise ValueError(f"the year {year} belongs to no known calendar")
+    raise ValueError(f"the year {year} belongs to no known calendar: choose the Gregorian one and export again")
 
 
 def _persian(year: int, month: int, day: int) -> date:

@@ -97,7 +97,8 @@ def date_order(dates: Sequence[WrittenDate], file: str) -> tuple[str, str]:
     misfits = {order: misfit for order, misfit in firsts if misfit}
     left = [order for order in _ORDERS if order not in misfits]
     if not left:
-        one, other = sorted(misfits.values(), key=lambda written: written.line)[-2:]
+        by_line = {misfit.line: misfit for misfit in misfits.values()}
+        one, other = (by_line[line] for line in sorted(by_line)[-2:])
         raise ConversationError(
             f"{file}:{one.line}: the date {one.text} is not in the same order of day and month as {other.text} in line "
             f"{other.line}: export the chat again, or split the file where the order changes"

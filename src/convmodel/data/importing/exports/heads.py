@@ -32,7 +32,7 @@ _LONGEST = 120  # characters of a date, a time and a name
 _MOST_WORDS = 3  # together, as in `de la mañana`; a sentence has more
 
 _NUMBER = r"\d{1,4}"
-_WORD = r"[^\W\d_][^\W\d]{0,11}"
+_WORD = r"[^\W\d_][^\s\d.,:;|()\[\]/-]{0,11}"
 _MOMENT = (
     rf"(?P<opening>[\[(<]?)\s?(?P<moment>(?:{_WORD}[\s.,]{{0,2}}){{0,2}}{_NUMBER}(?:(?:\s?[/.:\u2236\-年月日년월일h時时시分T]\s?"
     rf"|[\s.,\u060c(]{{1,3}}(?:{_WORD}[\s.,]{{0,2}}){{0,3}}){_NUMBER}){{1,6}}[日일分분]?(?:\s?{_WORD}\.?)?)"

@@ -32,9 +32,10 @@ _WITH = re.compile(
     r"(?:Chat history (?:with|in)\s|[与與](?=.+的聊天))?(?P<name>.+?)(?:と?のトーク履歴|的聊天[记記][录錄])?"
 )
 _SAVED = re.compile(r"[^\t]{1,30}[:\uff1a]\s?\d+[/.-]\d+[/.-]\d+,?\s.*\d:\d\d.*")
+_WORD = r"[^\W\d_][^\s\d.,()\uff08\uff09]*"  # also in scripts with vowel signs, which are not letters
 _DAY = re.compile(
-    rf"(?:(?P<first>[^\W\d_]+)\.?,\s)?{DATE}"
-    r"(?:\s?[(\uff08]\s?(?P<inside>[^\W\d_]+)\.?\s?[)\uff09]|\s?(?P<last>[^\W\d_]+)\.?)?\s*"
+    rf"(?:(?P<first>{_WORD})\.?,\s)?{DATE}"
+    rf"(?:\s?[(\uff08]\s?(?P<inside>{_WORD})\.?\s?[)\uff09]|\s?(?P<last>{_WORD})\.?)?\s*"
 )
 _LIKE_A_DAY = re.compile(r"(?=.*(?<!\d)(?:\d{1,2})(?!\d))(?=.*(?<!\d)(?:\d{4})(?!\d))[^\n\t]{6,40}")
 _ENTRY = re.compile(rf"(?:(?P<before>{WORDS})\s?)?{CLOCK}(?:[^\S\t]?(?P<after>{WORDS}))?\t(?P<rest>.*)")
@@ -127,6 +128,7 @@ class _Starts:
             self._day = day
             return ""
         if self._is_between(index) and _LIKE_A_DAY.fullmatch(line):
+            self._day = None  # the messages below are not of the day before
             return f"this line stands where a day is expected: write it as {FORMS}"
         if head_of(line, 0) or self._begins_a_message(line):
             return f"this line begins like a message of another export: write {FORMS}, or indent it if it is text"

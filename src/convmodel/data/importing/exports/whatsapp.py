@@ -7,7 +7,6 @@ Owns: the lines of such a file, also inside the zip that WhatsApp sends. How a l
 import re
 import struct
 import zlib
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -28,7 +27,7 @@ from convmodel.data.importing.exports.text_lines import (
     read_dated,
 )
 from convmodel.data.importing.exports.whatsapp_names import Speakers
-from convmodel.data.importing.exports.whatsapp_notices import message_text
+from convmodel.data.importing.exports.whatsapp_notices import OwnText
 from convmodel.data.reading.decoding import read_text
 from convmodel.data.reading.problems import SHOWN, Problems
 from convmodel.errors import ConversationError
@@ -75,10 +74,10 @@ def read(path: Path, problems: Problems) -> Iterator[Chat]:
     chat.entries = collect_entries(lines, range(len(lines)), starts.begin, file, FORMS, problems)
     add_pasted(chat.chat, starts.pasted)
     del lines, heads, starts  # the entries hold what is needed
-    marks: Counter[str] = Counter()
-    yield from read_dated([chat], file, problems, partial(_speaker_and_text, speakers, marks))
-    if marks:
-        listed = ", ".join(f"{mark} ({count:,})" for mark, count in marks.most_common(SHOWN))
+    own_text = OwnText(entry.lines[0] for entry in chat.entries)
+    yield from read_dated([chat], file, problems, partial(_speaker_and_text, speakers, own_text))
+    if own_text.edited:
+        listed = ", ".join(f"{mark} ({count:,})" for mark, count in own_text.edited.most_common(SHOWN))
         chat.chat.notes.append(f"taken for marks of edited messages, and removed: {listed}")
 
 
@@ -119,9 +118,9 @@ class _Starts:
         return f"this line begins like a message in an unknown form: begin it as {FORMS}, or indent it if it is text"
 
 
-def _speaker_and_text(speakers: Speakers, marks: Counter[str], entry: str) -> tuple[str, str, tuple[str, ...]] | str:
+def _speaker_and_text(speakers: Speakers, own_text: OwnText, entry: str) -> tuple[str, str, tuple[str, ...]] | str:
     name, rest = speakers.split(entry.rstrip())
-    text, reason = message_text(name, rest, marks) if name else ("", "system message")
+    text, reason = own_text.message(name, rest) if name else ("", "system message")
     return reason or (name, text, ())
 
 

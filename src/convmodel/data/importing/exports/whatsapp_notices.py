@@ -6,6 +6,7 @@ messages, calls and notices in some. Knows no lines or dates.
 
 import re
 from collections import Counter
+from collections.abc import Iterable
 
 _MARK = "\u200e"  # on an iPhone, it comes before WhatsApp's own text
 _MARKS = re.compile("[\u200e\u202a-\u202e\u2066-\u2069\ufeff]")  # the others enclose phone numbers and mentions
@@ -37,6 +38,9 @@ _FILE = (
     r"(?:[A-Z]{3}-\d{8}-WA\d{4,}\.\w{2,5}(?:\s\([^()\n]{2,40}\))?"
     rf"|[^\n]+\.\w{{2,5}}\s\((?:{_FILE_ATTACHED})\))"
 )
+_WORDS_AFTER = r"\.\w{2,5}\s(?P<words>\([^()\n]{2,40}\))\Z"
+_OWN_FILE = re.compile(rf"[A-Z]{{3}}-\d{{8}}-WA\d{{4,}}{_WORDS_AFTER}")
+_OTHER_FILE = re.compile(rf"[^\n]+{_WORDS_AFTER}")
 # A caption may follow the medium, or precede it if the medium has WhatsApp's mark.
 _MEDIUM = re.compile(
     rf"\A{_MARK}*(?:{_PLACEHOLDER}|{_IN_BRACKETS}\s*|(?:{_IN_WORDS}|{_FILE})[ .]*(?:\n|\Z))"
@@ -45,7 +49,8 @@ _MEDIUM = re.compile(
 )
 _DOCUMENT = re.compile(r"[^\n]+\.\w{2,5}(?:\s•\s[^\n]+)?")  # its name and pages, as in `plan.pdf • 2 pages`
 _PLACE = re.compile(
-    r"(?:location|live location shared|standort|ubicación|localisation|localização|posizione)(?::\s\S*maps\S*)?",
+    r"(?:location|live location shared|standort|ubicación|localisation|localização|posizione)(?::\s\S*maps\S*)?"
+    r"|[^\n:\uff1a]{2,30}:\shttps://(?:maps\.google\.com|foursquare\.com)/\S*",
     re.IGNORECASE,
 )
 
@@ -60,7 +65,15 @@ _DELETED = re.compile(
     "|Wiadomość została usunięta|Usunięto tę wiadomość|Det här meddelandet togs bort|Du tog bort det här meddelandet"
     "|Bu mesaj silindi|Bu mesaj\u0131 sildiniz|Pesan ini telah dihapus|Anda telah menghapus pesan ini"
     "|このメッセージは削除されました|このメッセージを削除しました|삭제된 메시지입니다|이 메시지를 삭제했습니다"
-    "|此消息已删除|你删除了这条消息|此訊息已刪除|你已刪除此訊息)[.!。]?",
+    "|此消息已删除|你删除了这条消息|此訊息已刪除|你已刪除此訊息|Tin nhắn này đã bị xóa|Bạn đã xóa tin nhắn này"
+    "|Tämä viesti poistettiin|Poistit tämän viestin|הודעה זו נמחקה|מחקת הודעה זו"
+    "|تم حذف هذه الرسالة|لقد حذفت هذه الرسالة|این پیام حذف شد|यह मैसेज मिटाया गया|यह संदेश हटा दिया गया था"
+    "|ข้อความนี้ถูกลบแล้ว"
+    "|Tato zpráva byla (?:smazána|odstraněna)|Táto správa bola odstránená|Ezt az üzenetet törölték"
+    "|Acest mesaj a fost șters|Αυτό το μήνυμα διαγράφηκε"
+    "|Це повідомлення видалено|Ви видалили це повідомлення|Denne meldingen ble slettet|Denne besked blev slettet"
+    "|Mesej ini telah dipadam|Това съобщение беше изтрито|Ova poruka je izbrisana"
+    "|S'ha suprimit aquest missatge)[.!。]?",
     re.IGNORECASE,
 )
 _EDITED = re.compile(
@@ -72,7 +85,7 @@ _EDITED = re.compile(
 _AT_END = re.compile(rf"(?P<mark>{_MARK}?)(?P<words><(?P<first>[^\W\d_])[^<>\n/=\"\d]{{4,60}}>)\s*\Z")
 # A title, a question and options with votes: `POLL:`, in any language.
 _POLL = re.compile(
-    r"(?:POLL|UMFRAGE|ENCUESTA|SONDAGE|ENQUETE|SONDAGGIO)\s?:\s*\n"
+    r"(?:POLL|UMFRAGE|ENCUESTA|SONDAGE|ENQUETE|SONDAGGIO)\s?:\s*\n(?s:.*)"
     r"|[^\n:\uff1a]{2,20}:\s*\n[^\n]+(?:\n(?P<option>[^\n:\uff1a]{2,20}:\s)[^\n]+\(\d+[^()\n]*\))(?:\n(?P=option)[^\n]+)*\s*\Z"
 )
 _NOTICE = re.compile(
@@ -103,44 +116,60 @@ _ABOUT_ONESELF = re.compile(
 )
 
 
-def message_text(name: str, text: str, marks: Counter[str]) -> tuple[str, str]:
-    r"""Returns the text of a speaker's message and "", or "" and the reason to leave it out.
+class OwnText:
+    r"""Tells speech from WhatsApp's own text in one file, which shows the words of its language.
 
-    Marks of edited messages in other languages are removed, and counted in `marks`.
+    Attributes:
+        edited: The marks of edited messages in other languages that were removed.
 
     Example:
-        >>> message_text("Ann", "IMG-1.jpg (file attached)\nOur new door <This message was edited>", Counter())
+        >>> own = OwnText(["IMG-20211231-WA0001.jpg (файл добавлен)"])
+        >>> own.message("Ann", "plan.pdf (файл добавлен)\nOur new door <This message was edited>")
         ('Our new door', '')
-        >>> message_text("Ann", "<Media omitted>", Counter())
+        >>> own.message("Ann", "<Media omitted>")
         ('', 'media')
     """
-    rest, media = _MEDIUM.subn("", text)
-    if not media or without_marks(rest):
-        rest = _without_edited(rest, marks)
-    bare = without_marks(rest)
-    if media:
-        return ("", "media") if not bare or _DOCUMENT.fullmatch(bare) else (bare, "")
-    if _PLACE.fullmatch(bare):
-        return "", "media"
-    if _DELETED.fullmatch(bare):
-        return "", "deleted message"
-    if rest.startswith(_MARK) or _POLL.match(bare) or _NOTICE.fullmatch(bare) or _ENCRYPTED.fullmatch(bare):
-        return "", "system message"
-    if bare.startswith(name) and _ABOUT_ONESELF.fullmatch(bare[len(name) :]):
-        return "", "system message"
-    return (bare, "") if bare else ("", "empty message")
 
+    def __init__(self, entries: Iterable[str]) -> None:
+        files = (_OWN_FILE.search(entry) for entry in entries if entry.endswith(")"))
+        self._attached = {match["words"] for match in files if match}
+        self.edited: Counter[str] = Counter()
 
-def _without_edited(text: str, marks: Counter[str]) -> str:
-    match = _AT_END.search(text)
-    if not match:
-        return text
-    if not match["mark"] and not _EDITED.fullmatch(match["words"]):
-        first, words = match["first"], match["words"]
-        if first.islower() or (first.isupper() and " " not in words):
+    def message(self, name: str, text: str) -> tuple[str, str]:
+        """Returns the text of a speaker's message and "", or "" and the reason to leave it out."""
+        rest, media = _MEDIUM.subn("", text)
+        file = None if media else _OTHER_FILE.match(without_marks(text.partition("\n")[0]))
+        if file and (file["words"] in self._attached or ".vcf (" in file[0]):
+            rest, media = text.partition("\n")[2], 1
+        if not media or without_marks(rest):
+            rest = self._without_edited(rest)
+        bare = without_marks(rest)
+        if media:
+            return ("", "media") if not bare or _DOCUMENT.fullmatch(bare) else (bare, "")
+        return ("", reason) if (reason := _reason(name, rest, bare)) else (bare, "")
+
+    def _without_edited(self, text: str) -> str:
+        match = _AT_END.search(text) if text.rstrip().endswith(">") else None
+        if not match:
             return text
-        marks[words] += 1
-    return text[: match.start()]
+        if not match["mark"] and not _EDITED.fullmatch(match["words"]):
+            first, words = match["first"], match["words"]
+            if first.islower() or (first.isupper() and " " not in words):
+                return text
+            self.edited[words] += 1
+        return text[: match.start()]
+
+
+def _reason(name: str, rest: str, bare: str) -> str:
+    if _PLACE.fullmatch(bare):
+        return "media"
+    if _DELETED.fullmatch(bare):
+        return "deleted message"
+    if rest.startswith(_MARK) or any(pattern.fullmatch(bare) for pattern in (_POLL, _NOTICE, _ENCRYPTED)):
+        return "system message"
+    if bare.startswith(name) and _ABOUT_ONESELF.fullmatch(bare[len(name) :]):
+        return "system message"
+    return "" if bare else "empty message"
 
 
 def without_marks(text: str) -> str:

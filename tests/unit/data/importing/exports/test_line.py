@@ -74,6 +74,12 @@ def test_a_japanese_export() -> None:
         ("2021.12.31 Friday", (2021, 12, 31)),
         ("2021.12.31 金曜日", (2021, 12, 31)),
         ("2021.12.31 星期五", (2021, 12, 31)),
+        ("2021/12/31週五", (2021, 12, 31)),
+        ("2021/12/31周五", (2021, 12, 31)),
+        ("2021/12/31 금요일", (2021, 12, 31)),
+        ("2021/12/31(ศุกร์)", (2021, 12, 31)),
+        ("Jum, 31/12/2021", (2021, 12, 31)),
+        ("2564/12/31(Fri)", (2021, 12, 31)),
         ("2021/12/31 Fri", (2021, 12, 31)),
         ("Fri, 12/31/2021", (2021, 12, 31)),
         ("Fri, 31/12/2021", (2021, 12, 31)),
@@ -88,7 +94,9 @@ def test_each_form_of_day(write: Callable[..., Path], day: str, date: tuple[int,
     assert only(path).messages == [Message("Ann", "Hi", datetime(*date, 21, 41), f"{path}:5")]
 
 
-@pytest.mark.parametrize("clock", ["21:41", "9:41 PM", "09:41PM", "午後9:41", "下午9:41", "오후 9:41"])
+@pytest.mark.parametrize(
+    "clock", ["21:41", "9:41 PM", "09:41PM", "21:41pm", "午後9:41", "下午9:41", "晚上9:41", "오후 9:41", "रात 9:41"]
+)
 def test_each_form_of_time(write: Callable[..., Path], clock: str) -> None:
     path = write("2021/12/31(Fri)", f"{clock}\tAnn\tHi")
 
@@ -130,6 +138,15 @@ def test_without_a_title_a_chat_is_named_after_its_file(write: Callable[..., Pat
         ("Ann\tYou unsent a message.", "system message"),
         ("\tメッセージの送信を取り消しました", "system message"),
         ("Ann joined the group", "system message"),
+        ("Ann\tBob left the group", "system message"),
+        ("Ann\tMessage unsent.", "system message"),
+        ("Ann\tAuto-reply I am away", "system message"),
+        ("Ann\t小紅已收回訊息", "system message"),
+        ("Ann\t[File] plan.pdf", "media"),
+        ("Ann\t[null] https://maps.google.com/?q=1,1", "media"),
+        ("Ann\t[Stiker]", "media"),
+        ("Ann\t[사진]", "media"),
+        ("Ann\t[รูป]", "media"),
         ("Ann\t", "system message"),
     ],
 )
@@ -151,6 +168,10 @@ def test_what_nobody_says_is_counted(write: Callable[..., Path], entry: str, rea
         (['"one', "two"], '"one\ntwo'),
         (['"say ""one""', 'two"'], 'say "one"\ntwo'),
         (["[Photo] of us"], "[Photo] of us"),
+        (["[laughs]"], "[laughs]"),
+        (["[笑]"], "[笑]"),
+        (['"the days:', "", "2021/12/30(Thu)", '2022/01/01 Sat"'], "the days:\n\n2021/12/30(Thu)\n2022/01/01 Sat"),
+        (["one", "2021-12-30 was nice"], "one\n2021-12-30 was nice"),
         (["one", "2021/12/30"], "one\n2021/12/30"),
         (["one", "[LINE] Chat history with Bob"], "one\n[LINE] Chat history with Bob"),
     ],
@@ -216,3 +237,28 @@ def test_days_that_contradict_each_other_are_an_error(write: Callable[..., Path]
 @pytest.mark.parametrize("text", ["", "[LINE] Chat history with Ann", "21:41\tAnn\tHi", "2021/12/31(Fri)\nHi"])
 def test_other_files_are_no_exports(write: Callable[..., Path], text: str) -> None:
     assert not line.matches(write(text))
+
+
+@pytest.mark.parametrize(
+    "unknown",
+    ["拂曉3:06\tBob\tYes", "26/01/2022, 09:05 - Bob: and the bill", "[12:30] Bob: hi", "12:30 Mia: hi"],
+)
+def test_an_unknown_beginning_is_a_problem_and_never_text(write: Callable[..., Path], unknown: str) -> None:
+    path = write("2021/12/31(Fri)", "21:41\tMia\tHi", unknown, "more", "21:43\tBob\tBye")
+    problems = Problems("skip")
+
+    assert [message.text for message in only(path, problems).messages] == ["Hi", "Bye"]
+    assert problems.count == 1
+    with pytest.raises(ConversationError, match=r"chat\.txt:3: "):
+        only(path)
+
+
+@pytest.mark.parametrize("day", ["31 December 2021", "Fri, Dec 31, 2021", "วันศุกร์ที่ 31 ธันวาคม 2564", "2021/12/31"])
+def test_messages_below_an_unknown_day_are_not_of_the_day_before(write: Callable[..., Path], day: str) -> None:
+    path = write("2021/12/30(Thu)", "21:41\tMia\tHi", "", day, "21:43\tBob\tBye", "2022/01/01(Sat)", "21:44\tBob\tOh")
+    problems = Problems("skip")
+
+    assert [message.text for message in only(path, problems).messages] == ["Hi", "Oh"]
+    assert problems.count == 2
+    with pytest.raises(ConversationError, match=r"chat\.txt:4: this line stands where a day is expected"):
+        only(path)

@@ -2,6 +2,7 @@
 
 import re
 import zipfile
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -496,3 +497,61 @@ def test_placeholders_of_further_languages_are_no_speech(write: Callable[..., Pa
 
     assert chat.dropped == {reason: 1}
     assert [message.text for message in chat.messages] == ["null and void"]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("IMG-20231025-WA0001.jpg (файл добавлен)", "media"),
+        ("\u200eSTK-20231025-WA0001.webp (dosya ekli)", "media"),
+        ("plan.pdf (тест)", "media"),
+        ("Bob.vcf (wat)", "media"),
+        ("<прикреплено: 00000012-PHOTO-2023-10-25-15-05-11.jpg>", "media"),
+        ("konum: https://maps.google.com/?q=1.0,2.0", "media"),
+        ("Tin nhắn này đã bị xóa", "deleted message"),
+        ("ANKET:\nNe zaman?\nSEÇENEK: Cuma (2 oy)\nSEÇENEK: Pazar (0 oy)", "system message"),
+        ("Voice call, 2 min", "system message"),
+        ("Video call, No answer", "system message"),
+        ("You received a view once photo. For added privacy, you can only open it on your phone", "system message"),
+        ("Messages and calls are end-to-end encrypted. Only people in this chat can read them.", "system message"),
+        ("Ann changed the group name to “Trip”", "system message"),
+        ("Ann left", "system message"),
+    ],
+)
+def test_what_whatsapp_writes_in_any_language_is_no_speech(write: Callable[..., Path], text: str, reason: str) -> None:
+    shown = "13/02/2021, 21:40 - Bob: IMG-20210213-WA0001.jpg (тест)"  # shows the words of the phone's language
+    chat = only(write(shown, f"13/02/2021, 21:41 - Ann: {text}", "13/02/2021, 21:42 - Bob: yes"))
+
+    assert [message.text for message in chat.messages] == ["yes"]
+    assert chat.dropped == Counter([reason, "media"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "see plan.pdf (page three)",
+        "Video call me, please",
+        "Ann changed her mind",
+        "Bob left",
+        "send it to <your name>",
+        "I use <b>",
+        "so <Maybe>",
+        "it is 2 <3",
+        "Ratio:\nwhat?\nmine: two",
+        "home: https://example.org",
+    ],
+)
+def test_what_looks_like_whatsapps_text_is_speech(write: Callable[..., Path], text: str) -> None:
+    [message] = only(write(f"13/02/2021, 21:41 - Ann: {text}")).messages
+
+    assert message.text == text
+
+
+def test_marks_of_edited_messages_in_any_language_are_removed_and_listed(write: Callable[..., Path]) -> None:
+    texts = ["two <Сообщение изменено>", "二つ <このメッセージは編集されました>", "du <Dit bericht is bewerkt>"]
+    path = write(*(f"13/02/2021, 21:4{minute} - Ann: {text}" for minute, text in enumerate([*texts, texts[0]])))
+
+    chat = only(path)
+
+    assert [message.text for message in chat.messages] == ["two", "二つ", "du", "two"]
+    assert chat.notes[-1].startswith("taken for marks of edited messages, and removed: <Сообщение изменено> (2), <")
