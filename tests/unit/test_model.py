@@ -477,3 +477,32 @@ def test_an_output_prints_as_its_responses_and_context(unigram_folder: Path) -> 
 def test_errors_are_ours_and_pythons(kind: type, parent: type) -> None:
     assert issubclass(kind, ConvModelError)
     assert issubclass(kind, parent)
+
+
+OWN_TOKENIZER = {"auto_map": {"AutoTokenizer": ["own.T", "own.T"]}, "tokenizer_class": "OwnTokenizer"}
+OWN_MODEL = {"auto_map": {"AutoConfig": "own.C", "AutoModelForCausalLM": "own.M"}, "model_type": "own"}
+OWN_CLASS = {"auto_map": {"AutoModelForCausalLM": "own.M"}, "model_type": "vit"}
+
+
+@pytest.mark.parametrize(
+    ("file", "changes"),
+    [("tokenizer_config.json", OWN_TOKENIZER), ("config.json", OWN_MODEL), ("config.json", OWN_CLASS)],
+)
+def test_code_of_a_model_is_neither_run_nor_asked_about(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, changes: dict[str, Any]
+) -> None:
+    trace, questions = tmp_path / "trace", []
+    (folder / "own.py").write_text(f"open({str(trace)!r}, 'w')\n", encoding="utf-8")
+    change(folder / file, **changes)
+    monkeypatch.setattr("builtins.input", lambda text: questions.append(text) or "y")
+    for options in ({}, {"trust_remote_code": None}, {"trust_remote_code": False}):
+        with pytest.raises(ModelLoadError, match=r"^the (tokenizer|weights) of .* needs Python code"):
+            load(folder, **options)
+    assert not questions
+    assert not trace.exists()
+
+
+def test_auto_map_beside_classes_that_transformers_has_is_no_obstacle(folder: Path) -> None:
+    change(folder / "tokenizer_config.json", auto_map={"AutoTokenizer": ["own.T", "own.T"]})
+    change(folder / "config.json", auto_map={"AutoConfig": "own.C", "AutoModelForCausalLM": "own.M"})
+    assert load(folder).tokenizer.sep_token == "[SEP]"

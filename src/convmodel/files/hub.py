@@ -1,7 +1,7 @@
 """From a model's name to its files: in a folder, inside the package, or on the Hub.
 
-Owns: distinguishing a folder from a Hub id, the names of built-in models, the files of adapters, and one-sentence
-messages for Hugging Face's load errors. Knows nothing about tokenizers or layouts.
+Owns: distinguishing a folder from a Hub id, the names of built-in models, the files of adapters, that no code of a
+model is run, and one-sentence messages for Hugging Face's load errors. Knows nothing about tokenizers or layouts.
 """
 
 import json
@@ -77,14 +77,39 @@ def upload_folder(folder: str, repo_id: str, *, private: bool | None, token: str
     return str(url)
 
 
+def code_option(options: dict[str, Any]) -> dict[str, Any]:
+    """Returns the options with an explicit `trust_remote_code`, for each of transformers' Auto classes.
+
+    Without one, transformers asks on the terminal whether to run the code, and takes the first line of standard input
+    for the answer.
+    """
+    return options | {"trust_remote_code": bool(options.get("trust_remote_code"))}
+
+
 def load_error(what: str, name: str, error: Exception) -> ModelLoadError:
     """Returns Hugging Face's load error as one sentence that names what could not be loaded."""
+    if "trust_remote_code" in str(error):
+        return remote_code_error(what, name)
+    if "weights_only" in str(error):
+        return ModelLoadError(
+            f"the {what} of {name} are a pickle that is damaged or has code in it, which is not run: convert them to "
+            "safetensors with the program that saved them"
+        )
     reason = _reason(error)
     if Path(name).is_dir():
         return ModelLoadError(f"the folder {name} holds no usable {what}: {reason}")
     return ModelLoadError(
         f"there is no folder {name}, and the Hub returned no {what} of that name ({reason}): "
         "check the name; without a network, give a folder"
+    )
+
+
+def remote_code_error(what: str, name: str) -> ModelLoadError:
+    """Returns the error for a model that needs code of its own."""
+    return ModelLoadError(
+        f"the {what} of {name} needs Python code that comes with it (auto_map), and convmodel runs no code of a model: "
+        "choose one whose architecture and tokenizer transformers has, or, if you trust the code, load it in Python "
+        "with trust_remote_code=True"
     )
 
 
@@ -106,6 +131,24 @@ def is_path(name: str) -> bool:
     return Path(name).is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or "\\" in name
 
 
+def checked_name(name: str) -> str:
+    """Returns a model's name unchanged.
+
+    Raises:
+        ModelLoadError: If neither a folder nor a model on the Hub can have this name.
+    """
+    try:
+        name.encode()
+        Path(name).is_dir()
+    except UnicodeEncodeError:
+        shown = name.encode(errors="surrogateescape").decode(errors="backslashreplace")
+        raise ModelLoadError(f"the name of the folder {shown} is not UTF-8, which models need: rename it") from None
+    except OSError as error:
+        problem = f"the model {name[:60]}... cannot be read: {error.strerror}"
+        raise ModelLoadError(f"{problem}; give a folder or a Hub id") from error
+    return name
+
+
 CHITCHAT = "builtin:chitchat"
 """English small talk, trained by `scripts/train_builtin.py`."""
 
@@ -122,7 +165,7 @@ def resolve_builtin(name: str) -> str:
     """
     inside = name.removeprefix("builtin:")
     if inside == name:
-        return name
+        return checked_name(name)
     folder = Path(str(files("convmodel"))) / "assets" / inside
     if Path(inside).name != inside or not (folder / "config.json").is_file():
         raise ModelLoadError(f"the package has no model {name}: use {CHITCHAT}")

@@ -13,7 +13,15 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from convmodel.errors import ConfigError
-from convmodel.files.hub import HUB_OPTIONS, adapter_base, adapter_folder, base_options, load_error, resolve_builtin
+from convmodel.files.hub import (
+    HUB_OPTIONS,
+    adapter_base,
+    adapter_folder,
+    base_options,
+    code_option,
+    load_error,
+    resolve_builtin,
+)
 from convmodel.hf_model.embedding import grow_embedding
 from convmodel.hf_model.lora import load_adapters, merge_trained_rows, require_peft
 from convmodel.layout.architecture import embeds_token_types
@@ -79,7 +87,7 @@ def _load(name: str, options: dict[str, Any]) -> PreTrainedModel:
     """Loads a whole model; missing weights are an error."""
     load: Any = AutoModelForCausalLM.from_pretrained
     try:
-        hf_model, report = load(resolve_builtin(name), output_loading_info=True, **options)
+        hf_model, report = load(resolve_builtin(name), output_loading_info=True, **code_option(options))
     except Exception as error:  # safetensors raises its own errors
         raise load_error("weights", name, error) from error
     if report["missing_keys"]:

@@ -3,6 +3,7 @@
 Owns: what is read to build a tokenizer: its files, the layout config, and whether the architecture embeds token types.
 """
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +12,11 @@ from convmodel.files.hub import (
     adapter_base,
     adapter_folder,
     base_options,
+    code_option,
     find_file,
     is_path,
     load_error,
+    remote_code_error,
     resolve_builtin,
 )
 from convmodel.layout.architecture import embeds_token_types
@@ -37,15 +40,27 @@ def load_tokenizer(name: str, options: dict[str, Any]) -> "tuple[PreTrainedToken
     try:
         saved = find_file(name, FILE_NAME, options)
         layout = LayoutConfig.read(saved) if saved else None
-        hf_tokenizer = AutoTokenizer.from_pretrained(name, **options)
+        hf_tokenizer = AutoTokenizer.from_pretrained(name, **code_option(options))
         if not hf_tokenizer.vocab_size:
             # transformers returns an empty GPT-2 vocabulary if it finds no files.
             raise ValueError("there are no tokenizer files")
+        if hf_tokenizer.init_kwargs.get("auto_map") and not options.get("trust_remote_code"):
+            _require_known_class(name, options)
         return hf_tokenizer, layout
     except ModelLoadError:
         raise
     except Exception as error:  # tokenizers raises bare exceptions
         raise load_error("tokenizer", name, error) from error
+
+
+def _require_known_class(name: str, options: dict[str, Any]) -> None:
+    """Refuses a tokenizer whose class comes with it: transformers would replace it by another one that it knows."""
+    from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
+
+    path = find_file(name, "tokenizer_config.json", options)
+    named = json.loads(path.read_text(encoding="utf-8")).get("tokenizer_class") if path else None
+    if named and tokenizer_class_from_name(named) is None:
+        raise remote_code_error("tokenizer", name)
 
 
 def takes_token_types(name: str, options: dict[str, Any]) -> bool:
@@ -68,6 +83,6 @@ def load_config(name: str, options: dict[str, Any]) -> Any:
     if adapters is not None:
         name, options = adapter_base(adapters), base_options(options)
     try:
-        return AutoConfig.from_pretrained(resolve_builtin(name), **options)
+        return AutoConfig.from_pretrained(resolve_builtin(name), **code_option(options))
     except (OSError, ValueError) as error:
         raise load_error("config", name, error) from error
