@@ -222,7 +222,7 @@ class Engine:
             if request not in joined:
                 with self._changed:  # since `add` may clear the prefix cache
                     if request.remember and len(request.rows) > 1:
-                        self.caches.put(request.ids, request.types, cache)
+                        self.caches.put(request.ids, request.types, cache, scope=request.scope)
                 plan.setdefault(self._best_batch(plan, request, cache), []).append((request, cache))
         for batch, pairs in plan.items():
             try:
@@ -254,10 +254,11 @@ class Engine:
             for request in self._prefill.pop_done():
                 cache, request.cache = request.cache, None
                 if cache and request.remember and request.error is None:
-                    self.caches.put(request.ids, request.types, cache)
+                    self.caches.put(request.ids, request.types, cache, scope=request.scope)
             for batch in self._batches:
                 for row, cache in batch.pop_done():
-                    self.caches.put(row.request.ids + row.tokens, row.request.types_of(row), cache)
+                    request = row.request
+                    self.caches.put(request.ids + row.tokens, request.types_of(row), cache, scope=request.scope)
             self._batches = [batch for batch in self._batches if batch.rows]
 
     def _requests(self) -> list[Request]:

@@ -40,7 +40,8 @@ class Prefill:
         if not request.done:
             room = len(request.ids) + min(request.max_new_tokens, ROOM)
             try:
-                cached = self._caches.take(request.ids, request.types, room=room)
+                ends = request.stop_ids if request.whole_turns else ()
+                cached = self._caches.take(request.ids, request.types, room=room, scope=request.scope, ends=ends)
                 request.cache = cached or KVCache(runner.forward.layers, room=room)
                 request.cached_tokens = request.cache.length
             except Exception as error:

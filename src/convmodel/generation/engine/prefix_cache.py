@@ -1,9 +1,9 @@
 """KV caches of conversations that may continue, looked up by their tokens.
 
-Owns: the longest common prefix, and which caches are dropped when they take too much memory.
+Owns: the longest common prefix, who may use which cache, and which caches are dropped when they take too much memory.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from convmodel.generation.engine.kv_cache import KVCache
@@ -22,10 +22,15 @@ class _Entry:
     ids: list[int]
     types: list[int]
     cache: KVCache
+    scope: str | None
 
 
 class PrefixCache:
-    """Caches by the ids and types they were computed from; the least recently used is dropped first."""
+    """Caches by the ids and types they were computed from; the least recently used is dropped first.
+
+    A request finds caches of its own scope only. How many tokens it finds shows, as a count and as a shorter time to
+    the first token, how far its prompt equals another one; across scopes nobody can read another's text in this way.
+    """
 
     def __init__(self, limit: int) -> None:
         """Limits the caches to `limit` bytes; the newest stays even if it takes more."""
@@ -40,7 +45,15 @@ class PrefixCache:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def take(self, ids: Sequence[int], types: Sequence[int], *, room: int = 0) -> KVCache | None:
+    def take(
+        self,
+        ids: Sequence[int],
+        types: Sequence[int],
+        *,
+        room: int = 0,
+        scope: str | None = None,
+        ends: Collection[int] = (),
+    ) -> KVCache | None:
         """Returns a cache of the longest known prefix of a prompt, at most of all its tokens but the last.
 
         A cache that is used as a whole is handed over; one of which only a prefix is used is copied.
@@ -49,13 +62,20 @@ class PrefixCache:
             ids: The prompt's token ids.
             types: Its token types; empty for a model without them.
             room: Positions that the cache will need.
+            scope: Whose caches may be used.
+            ends: If given, a part of a cache is used only up to one of these ids, the ends of turns. Then a turn is
+                found as a whole or not at all, and cannot be guessed token by token.
         """
         longest = len(ids) - 1  # the last token must be processed for its logits
         best, common = None, _MIN_PREFIX - 1
         for entry in self._entries:
+            if entry.scope != scope:
+                continue
             shared = min(common_prefix(entry.ids, ids), longest)
             if types and shared:
                 shared = min(shared, common_prefix(entry.types, types))
+            if ends and shared < len(entry.ids):
+                shared = next((end for end in range(shared, 0, -1) if ids[end - 1] in ends), 0)
             if shared > common or (best is not None and shared == common and len(entry.ids) == common):
                 best, common = entry, shared
         if best is None:
@@ -66,16 +86,18 @@ class PrefixCache:
         self._entries.append(best)
         return best.cache.copy(length=common, room=room)
 
-    def put(self, ids: Sequence[int], types: Sequence[int], cache: KVCache) -> None:
-        """Keeps the cache of one sequence; caches of its prefixes are dropped, since it contains them."""
+    def put(self, ids: Sequence[int], types: Sequence[int], cache: KVCache, *, scope: str | None = None) -> None:
+        """Keeps the cache of one sequence; a scope's caches of its prefixes are dropped, since it contains them."""
         length = cache.length
         ids, types = list(ids[:length]), list(types[:length])
         self._entries = [
             entry
             for entry in self._entries
-            if common_prefix(entry.ids, ids) < len(entry.ids) or entry.types != types[: len(entry.types)]
+            if entry.scope != scope
+            or common_prefix(entry.ids, ids) < len(entry.ids)
+            or entry.types != types[: len(entry.types)]
         ]
-        self._entries.append(_Entry(ids, types, cache))
+        self._entries.append(_Entry(ids, types, cache, scope))
         while len(self._entries) > 1 and self.nbytes > self._limit:
             del self._entries[0]
 

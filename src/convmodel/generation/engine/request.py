@@ -77,6 +77,8 @@ class Request:
         remember: Whether the keys and values are kept for requests with the same beginning.
         patient: Whether the responses may pause during the prefill of other requests, for a higher throughput.
         alternatives: How many of the most probable tokens are recorded at each position; set before `Engine.add`.
+        scope: Whose entries of the prefix cache it shares; set before `Engine.add`, as is `whole_turns`.
+        whole_turns: Whether it shares no part of a turn, only whole ones; see `PrefixCache`.
         rows: The responses, one per sampler.
         cache: The keys and values of the prompt, until the responses join a batch.
         prefilled: Whether the prompt has been processed and the first token of each response chosen.
@@ -105,6 +107,8 @@ class Request:
         self.remember = remember
         self.patient = patient
         self.alternatives = 0
+        self.scope: str | None = None
+        self.whole_turns = False
         self.rows = [Row(self, sampler) for sampler in samplers]
         self.cache: KVCache | None = None
         self.prefilled = False

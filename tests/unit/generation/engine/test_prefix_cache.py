@@ -64,3 +64,30 @@ def test_a_longer_cache_replaces_those_of_its_prefixes() -> None:
     caches.put([1, 2, 3, 4], [], cache_of(4))
     caches.put([1, 2, 3, 4, 5, 6], [], cache_of(6))
     assert len(caches) == 1
+
+
+def test_a_scope_neither_finds_nor_drops_the_caches_of_another() -> None:
+    caches, ids = PrefixCache(10**6), [1, 2, 3, 4, 5, 6]
+    caches.put(ids, [], cache_of(6), scope="one")
+    for scope in (None, "two"):
+        assert caches.take([*ids, 7], [], scope=scope) is None
+        caches.put([*ids, 7, 8], [], cache_of(8), scope=scope)
+    assert len(caches) == 3
+    found = caches.take([*ids, 7, 8, 9], [], scope="one")
+    assert found is not None
+    assert found.length == 6
+
+
+def test_with_ends_a_turn_is_found_as_a_whole_or_not_at_all() -> None:
+    caches, end = PrefixCache(10**6), 0
+    caches.put([end, 2, 3, 4, end, 6, 7, 8], [], cache_of(8))
+
+    def found(*ids: int) -> int:
+        cache = caches.take([*ids], [], ends={end})
+        return 0 if cache is None else cache.length
+
+    assert found(end, 2, 3, 4, 9, 9) == 0  # a part of the first turn
+    assert found(end, 2, 3, 4, end, 9, 9) == 5
+    assert found(end, 2, 3, 4, end, 6, 7, 9) == 5  # a part of the second
+    assert found(end, 2, 3, 4, end, 6, 7, 8, end, 9) == 8  # the whole cache, handed over
+    assert len(caches) == 0
