@@ -47,6 +47,51 @@ def encode_all(encoder: "Tokenizer", texts: Sequence[str]) -> list[list[int]]:
     return [text.ids for batch in batches for text in encoder.encode_batch_fast([*batch], add_special_tokens=False)]
 
 
+def most_characters(hf_tokenizer: "PreTrainedTokenizerBase") -> int | None:
+    """Returns how many characters of a text one token can stand for at most; None if that is not certain.
+
+    It is certain for BPE in which every byte or character has a token, and whose steps before it drop no character.
+    """
+    state = json.loads(hf_tokenizer.backend_tokenizer.to_str())
+    vocabulary, steps = state["model"].get("vocab"), _flat(state["pre_tokenizer"], "pretokenizers")
+    if state["model"]["type"] != "BPE" or not all(map(_keeps_all, steps)):
+        return None
+    has_bytes = any(step["type"] == "ByteLevel" for step in steps) and vocabulary.keys() >= _BYTES
+    falls_back = state["model"].get("byte_fallback") and all(f"<0x{byte:02X}>" in vocabulary for byte in range(256))
+    longest = max(map(len, vocabulary)) if has_bytes or falls_back else 0
+    for step in _flat(state["normalizer"], "normalizers"):
+        if step["type"] == "NFC":
+            longest *= 4  # no character is composed of more
+        elif not _lengthens(step):
+            return None
+    return longest or None
+
+
+_BYTES = frozenset(map(chr, [*range(33, 127), *range(161, 173), *range(174, 324)]))
+"""The characters for the 256 bytes in a byte-level vocabulary."""
+
+
+def _flat(step: dict[str, Any] | None, name: str) -> list[dict[str, Any]]:
+    """Returns the single steps of a normalizer or pre-tokenizer."""
+    if step is None:
+        return []
+    return [part for inner in step[name] for part in _flat(inner, name)] if step["type"] == "Sequence" else [step]
+
+
+def _keeps_all(step: dict[str, Any]) -> bool:
+    """Returns whether a pre-tokenizer drops no character."""
+    return step["type"] in ("ByteLevel", "Digits", "Metaspace") or (
+        step["type"] in ("Split", "Punctuation") and step["behavior"] != "Removed"
+    )
+
+
+def _lengthens(step: dict[str, Any]) -> bool:
+    """Returns whether a normalizer never makes a text shorter."""
+    if step["type"] == "Replace":
+        return len(step["content"]) >= len(step["pattern"].get("String", step["content"] + "x"))
+    return step["type"] in ("Prepend", "ByteLevel")
+
+
 @lru_cache(maxsize=2)
 def _make_encoder(backend: str, special_tokens: frozenset[str], unknown_id: int | None) -> "Tokenizer":
     """Creates the encoder from a serialized tokenizer; cached, because it takes half of the time of loading GPT-2."""

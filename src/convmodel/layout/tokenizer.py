@@ -5,9 +5,11 @@ Knows nothing about weights.
 """
 
 import copy
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from convmodel.conversation import Conversation, ConversationLike
@@ -25,7 +27,7 @@ from convmodel.layout.sequence import (
     require_alternation,
     supervised_turns,
 )
-from convmodel.layout.text_encoder import encode_all, is_text, text_encoder
+from convmodel.layout.text_encoder import encode_all, is_text, most_characters, text_encoder
 from convmodel.layout.tokenizer_files import load_tokenizer, takes_token_types
 from convmodel.layout.windows import CONTEXT_SHARE, make_windows
 
@@ -168,7 +170,22 @@ class ConversationTokenizer:
             >>> tokenizer.encode("How are you"), tokenizer.decode([2437, 389, 345])
             ([2437, 389, 345], 'How are you')
         """
-        return list(self._encoder.encode(text, add_special_tokens=False).ids)
+        # Not by `encode` of tokenizers, which keeps other threads from running.
+        return encode_all(self._encoder, [text])[0]
+
+    def least_tokens(self, text: str) -> int:
+        """Returns how many tokens a text has at least, without encoding it; 0 if the vocabulary does not tell.
+
+        Example:
+            >>> tokenizer = ConversationTokenizer.from_pretrained("gpt2")
+            >>> tokenizer.least_tokens("a" * 1_000_000) > 1024
+            True
+        """
+        return math.ceil(len(text) / self._most_characters) if self._most_characters else 0
+
+    @cached_property
+    def _most_characters(self) -> float | None:
+        return most_characters(self.hf_tokenizer)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Decodes tokens to text, without special tokens."""

@@ -1,16 +1,17 @@
 """Text never becomes control: whatever a text spells, it is encoded as ordinary characters."""
 
+import unicodedata
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import AutoTokenizer, GPT2Tokenizer, PreTrainedTokenizerFast, T5Tokenizer
 
 import tokenizers_zoo
 from convmodel.errors import ModelLoadError
-from convmodel.layout.text_encoder import text_encoder
+from convmodel.layout.text_encoder import most_characters, text_encoder
 from convmodel.layout.tokenizer import ConversationTokenizer
 
 WORD = "you"
@@ -186,3 +187,28 @@ def test_gpt2_spells_its_control_token_as_tiktoken_does() -> None:
     files = tokenizers_zoo.GPT2_FILES
     hf_tokenizer = GPT2Tokenizer(vocab=str(files / "vocab.json"), merges=str(files / "merges.txt"))
     assert text_encoder(hf_tokenizer).encode("<|endoftext|>").ids == [27, 91, 437, 1659, 5239, 91, 29]
+
+
+REPEATED = ["a", " ", "é\u0301", "\U0001f600", "-", "日本語", "<sep>", "\u1f80"]
+
+
+@pytest.mark.parametrize("text", REPEATED)
+def test_no_text_has_fewer_tokens_than_is_certain(family: ConversationTokenizer, text: str) -> None:
+    assert family.least_tokens(text * 2000) <= len(family.encode(text * 2000))
+
+
+def test_the_longest_token_bounds_the_tokens_of_a_text(gpt2_folder: Path, unigram_folder: Path) -> None:
+    gpt2 = AutoTokenizer.from_pretrained(gpt2_folder)
+    longest = max(gpt2.get_vocab(), key=len)
+    assert most_characters(gpt2) == len(longest)
+    gpt2.backend_tokenizer.normalizer = normalizers.NFC()
+    assert most_characters(gpt2) == 4 * len(longest)
+    for shortens in (normalizers.NFKC(), normalizers.Strip(), normalizers.Replace("ab", "c")):
+        gpt2.backend_tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), shortens])
+        assert most_characters(gpt2) is None
+    assert most_characters(AutoTokenizer.from_pretrained(unigram_folder)) is None  # it joins unknown characters
+
+
+def test_no_character_is_composed_of_more_than_four() -> None:
+    characters = (chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000)
+    assert max(len(unicodedata.normalize("NFD", character)) for character in characters) == 4
