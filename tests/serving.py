@@ -90,12 +90,12 @@ class Address:
         return socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
 
     def ask(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Answer:
-        """Asks; a body that is no bytes is sent as JSON."""
+        """Asks; a body that is no bytes, nor an iterator of them, is sent as JSON."""
         told = {"Content-Type": "application/json"} if body is not None else {}
         if self.key is not None:
             told["Authorization"] = f"Bearer {self.key}"
         told |= headers or {}
-        content = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        content = body if body is None or isinstance(body, bytes | Iterator) else json.dumps(body).encode()
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         try:
             connection.request(method, path, content, {name: value for name, value in told.items() if value})

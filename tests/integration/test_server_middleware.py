@@ -5,12 +5,13 @@ import logging
 import re
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import pytest
 from fastapi.routing import iter_route_contexts
 from prometheus_client.parser import text_string_to_metric_families
-from serving import Address, Serving, read_all, serving, wait_until
+from serving import Address, Serving, read_all, read_until, serving, wait_until
 from starlette.routing import Route
 
 from convmodel import ConversationModel
@@ -215,6 +216,81 @@ def test_a_refused_body_is_not_taken_for_a_next_request(locked: Serving) -> None
     )
     assert found.startswith(b"HTTP/1.1 401")
     assert found.count(b"HTTP/1.1") == 1
+
+
+@pytest.mark.parametrize("size", [1_100_000, 8_000_000])
+def test_a_client_that_sends_all_before_it_reads_gets_the_refusal(server: Serving, locked: Serving, size: int) -> None:
+    body = b'{"model": "tiny", "prompt": "' + b"a" * size + b'"}'
+    for place, headers, status in (
+        (server, {"Content-Type": "application/json"}, 413),
+        (server, {"Content-Type": "text/plain"}, 415),
+        (locked, {"Content-Type": "application/json"}, 401),
+    ):
+        for chunked in (False, True):
+            parts = iter([body[:500_000], body[500_000:]])
+            answer = place.ask("POST", "/v1/completions", parts if chunked else body, headers)
+            assert (answer.status, answer.headers["connection"]) == (status, "close")
+            assert answer.error["message"]
+
+
+def test_a_refused_body_without_an_end_is_read_for_a_short_time(locked: Serving) -> None:
+    head = b"POST /tokenize HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    begin = time.monotonic()
+    with locked.connect() as connection:
+        connection.sendall(head)
+        found = b""
+        while part := connection.recv(65536):
+            found += part
+            with suppress(OSError):
+                connection.sendall(b"5\r\naaaaa\r\n")
+    assert found.startswith(b"HTTP/1.1 401")
+    assert time.monotonic() - begin < 10
+
+
+@pytest.mark.parametrize(
+    ("target", "host", "status"),
+    [
+        ("http://localhost:80/health", "evil.example", 200),
+        ("HTTP://127.0.0.1/health?x=/y", "localhost", 200),
+        ("http://localhost", "localhost", 200),
+        ("http://evil.example/health", "localhost", 403),
+        ("http://localhost@evil.example/health", "localhost", 404),
+        ("http://localhost/v1/models/http://localhost/health", "localhost", 404),
+    ],
+)
+def test_targets_in_absolute_form(server: Serving, target: str, host: str, status: int) -> None:
+    found = raw(server, f"GET {target} HTTP/1.1\nHost: {host}\nConnection: close\n\n")
+    assert found.startswith(f"HTTP/1.1 {status}".encode())
+
+
+def test_an_absolute_target_needs_its_key(locked: Serving) -> None:
+    found = raw(locked, "GET http://localhost/v1/models HTTP/1.1\nHost: localhost\nConnection: close\n\n")
+    assert found.startswith(b"HTTP/1.1 401")
+
+
+def test_after_both_lengths_the_connection_closes(server: Serving) -> None:
+    head = (
+        "POST /tokenize HTTP/1.1\nHost: localhost\nContent-Type: application/json\nContent-Length: 5\n"
+        "Transfer-Encoding: chunked\n\n2\n{}\n0\n\n"
+    )
+    found = raw(server, head + "GET /health HTTP/1.1\nHost: localhost\n\n")
+    assert found.count(b"HTTP/1.1") == 1
+    assert b"connection: close" in found.lower()
+
+
+def test_idle_connections_give_way_to_new_ones(
+    served_models: dict[str, ConversationModel], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("convmodel.server.run.connection_limit", lambda: 8)
+    with serving(served_models) as own, ExitStack() as stack:
+        busy = stack.enter_context(own.begin(max_tokens=60, stream=True))
+        read_until(busy, b"data: ", 2)
+        idle = [stack.enter_context(own.connect()) for _ in range(30)]
+        assert own.get("/health").status == 200
+        assert all(read_all(connection) == b"" for connection in idle[:20])
+        assert b"[DONE]" in read_all(busy)
+        wait_until(lambda: "too many connections" in caplog.text)
+        assert caplog.text.count("too many connections") <= 3
 
 
 def test_request_ids(server: Serving) -> None:

@@ -3,6 +3,7 @@
 Owns: which keys, host names and model names the flags give. The server itself is `server.run`'s.
 """
 
+import gc
 import ipaddress
 import os
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from typer import Argument, Option
 from convmodel.cli import flags
 from convmodel.cli.console import DEFAULT_MODEL, load_model, print_message
 from convmodel.errors import ConfigError, MissingExtraError
-from convmodel.files.hub import CHITCHAT
+from convmodel.files.hub import CHITCHAT, checked_name
 from convmodel.files.json_lines import require_appendable
 from convmodel.server.settings import KEY_VARIABLE
 
@@ -107,11 +108,12 @@ def command(
         require_appendable(path)
     sources = _name_models(models or [flags.default_model()])
     listener = listen(host, port)
+    address = f"[{host}]" if ":" in host else host
+    url = f"http://{address}:{listener.getsockname()[1]}"
 
     def load() -> "Mapping[str, ConversationModel]":
         loaded = {name: load_model(source, quantize=quantize) for name, source in sources.items()}
-        address = f"[{host}]" if ":" in host else host
-        url = f"http://{address}:{listener.getsockname()[1]}"
+        gc.freeze()  # what stays need not be searched for garbage while requests are answered
         print_message(f"Serving {', '.join(sources)}: chat at {url}, API at {url}/v1. Ctrl+C stops the server.")
         return loaded
 
@@ -157,7 +159,9 @@ def _name_models(models: Sequence[str]) -> dict[str, str]:
         name, equals, source = model.partition("=")
         if not equals:
             source = model
-            name = model.rpartition(":")[2] if model.startswith("builtin:") else Path(model).resolve().name
+            name = (
+                model.rpartition(":")[2] if model.startswith("builtin:") else Path(checked_name(model)).resolve().name
+            )
         if name in sources:
             raise ConfigError(f"two models are called {name}: write NAME=MODEL for one of them")
         sources[name] = source

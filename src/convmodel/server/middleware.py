@@ -11,6 +11,8 @@ import re
 import time
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
+from urllib.parse import unquote
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -29,7 +31,9 @@ PUBLIC_FOLDER = "/static/"
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_ABSOLUTE_FORM = re.compile(rb"https?://([^/?#@]*)(/.*)?", re.IGNORECASE | re.DOTALL)
 _MAX_HEADERS, _MAX_HEADER_BYTES = 100, 16 * 2**10
+_MAX_DISCARDED = 16 * 2**20  # bytes of a refused body that are read before the connection is closed
 _RESPONSE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -52,6 +56,7 @@ class RequestMiddleware:
             if scope["type"] == "lifespan":
                 await self.app(scope, receive, send)
             return
+        _use_origin_form(scope)
         headers, begin, status = Headers(scope=scope), time.monotonic(), 0
         client_id = headers.get("x-request-id", "")
         request_id = client_id if _REQUEST_ID.fullmatch(client_id) else uuid.uuid4().hex
@@ -60,7 +65,10 @@ class RequestMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message).update({"X-Request-Id": request_id, **_RESPONSE_HEADERS})
+                own = {"X-Request-Id": request_id, **_RESPONSE_HEADERS}
+                if {"content-length", "transfer-encoding"} <= {*headers.keys()}:
+                    own["Connection"] = "close"  # a proxy may have read another body (RFC 9112, section 6.3)
+                MutableHeaders(scope=message).update(own)
             await send(message)
 
         try:
@@ -68,9 +76,7 @@ class RequestMiddleware:
                 self._check_head(scope, headers)
                 body = await self._read_body(headers, receive)
             except ApiError as error:
-                # The unread rest of the body must not be taken for the next request.
-                error.headers["Connection"] = "close"
-                await error.response()(scope, receive, send_with_headers)
+                await self._refuse(error, headers, receive, send_with_headers)
                 return
             try:
                 await self.app(scope, _replay(body, receive), send_with_headers)
@@ -92,21 +98,24 @@ class RequestMiddleware:
             message = "the Host header is not a name of this server: start it with --allowed-host NAME"
             raise ApiError(403, message, code="host")
         if self._keys and scope["path"] not in PUBLIC and not scope["path"].startswith(PUBLIC_FOLDER):
-            self._check_key(headers)
+            scope.setdefault("state", {})["key"] = self._check_key(headers)
         if scope["method"] in ("POST", "PUT", "PATCH"):
             media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
             if media_type != "application/json":
                 # Browsers let other sites send forms and plain text without a CORS preflight, but not JSON.
                 raise ApiError(415, "the Content-Type must be application/json")
 
-    def _check_key(self, headers: Headers) -> None:
+    def _check_key(self, headers: Headers) -> int:
+        """Returns the number of the request's key among the server's keys."""
         scheme, _, credentials = headers.get("authorization", "").partition(" ")
         key = credentials.strip().encode() if scheme.lower() == "bearer" else b""
         # Compare with all keys, so that the time reveals nothing.
-        if sum(hmac.compare_digest(key, allowed) for allowed in self._keys) == 0:
+        matches = [hmac.compare_digest(key, allowed) for allowed in self._keys]
+        if sum(matches) == 0:
             message = "this server needs a key: send it as `Authorization: Bearer KEY`"
             challenge = {"WWW-Authenticate": "Bearer"}
             raise ApiError(401, message, type="authentication_error", code="invalid_api_key", headers=challenge)
+        return matches.index(True)
 
     async def _read_body(self, headers: Headers, receive: Receive) -> bytes:
         """Reads the whole body, within limits of size and time."""
@@ -130,6 +139,32 @@ class RequestMiddleware:
             raise ApiError(408, f"the body did not arrive within {self._settings.body_seconds:g} s") from None
         return bytes(body)
 
+    async def _refuse(self, error: ApiError, headers: Headers, receive: Receive, send: Send) -> None:
+        """Answers a request whose body was not read, and closes the connection.
+
+        The unread rest of the body must not be taken for the next request. But it is read before the connection is
+        closed: otherwise the system resets the connection, and clients that send before they read lose the answer.
+        """
+        error.headers["Connection"] = "close"
+        response = error.response()
+        await send({"type": "http.response.start", "status": error.status, "headers": response.raw_headers})
+        await send({"type": "http.response.body", "body": bytes(response.body), "more_body": True})
+        length = headers.get("content-length", "")
+        if not (length.isdecimal() and int(length) > _MAX_DISCARDED) and error.status not in (408, 499):
+            with suppress(TimeoutError):
+                await self._discard_body(receive)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _discard_body(self, receive: Receive) -> None:
+        """Reads and drops a body, within limits of size and time."""
+        size, more = 0, True
+        async with asyncio.timeout(self._settings.body_seconds):
+            while more and size <= _MAX_DISCARDED:
+                async with asyncio.timeout(self._settings.linger_seconds):
+                    message = await receive()
+                size += len(message.get("body", b""))
+                more = message.get("more_body", False)
+
     def _log(self, scope: Scope, status: int, seconds: float, request_id: str) -> None:
         """Logs and counts an answered request, without its body and without paths that do not exist."""
         route = getattr(scope.get("route"), "path", "")
@@ -137,6 +172,21 @@ class RequestMiddleware:
         method = scope["method"] if scope["method"] in _METHODS else ""
         fields = {"request": request_id, "method": method, "route": route}
         access_logger.info("request", extra={"fields": fields | {"status": status, "seconds": round(seconds, 4)}})
+
+
+def _use_origin_form(scope: Scope) -> None:
+    """Replaces a request target in absolute form, as RFC 9112, section 3.2.2, says: its host counts, not the header.
+
+    Example:
+        >>> scope = {"raw_path": b"http://localhost:80/health", "headers": [(b"host", b"evil.example")]}
+        >>> _use_origin_form(scope)
+        >>> scope["path"], scope["headers"]
+        ('/health', [(b'host', b'localhost:80')])
+    """
+    if match := _ABSOLUTE_FORM.fullmatch(scope.get("raw_path") or b""):
+        host, path = match[1], match[2] or b"/"
+        others = [(name, value) for name, value in scope["headers"] if name != b"host"]
+        scope.update(raw_path=path, path=unquote(path.decode("latin-1")), headers=[(b"host", host), *others])
 
 
 def _host_name(host: str) -> str:

@@ -9,18 +9,16 @@ import json
 import logging
 import signal
 import socket
-import sys
 import time
+from functools import partial
 from types import FrameType
 from typing import Any
 
-import h11
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from convmodel.errors import ConfigError
 from convmodel.server.app import create_app
-from convmodel.server.errors import ApiError
+from convmodel.server.connections import Connections, Protocol, connection_limit
 from convmodel.server.serving.model_registry import ModelRegistry
 
 logger = logging.getLogger(__name__)
@@ -101,9 +99,12 @@ def run(registry: ModelRegistry, sock: socket.socket) -> None:
 
 def make_server(registry: ModelRegistry) -> uvicorn.Server:
     """Returns the server of a registry; its `handle_exit` shuts it down gracefully."""
+    connections = Connections(connection_limit())
+    http: Any = partial(Protocol, connections)
     config = uvicorn.Config(
         create_app(registry),
-        http=_Protocol,
+        http=http,
+        backlog=connections.accepted_at_once,
         log_config=None,
         access_log=False,  # the middleware writes one without paths and queries
         server_header=False,
@@ -113,38 +114,30 @@ def make_server(registry: ModelRegistry) -> uvicorn.Server:
         h11_max_incomplete_event_size=32 * 2**10,
         ws="none",
     )
-    return _Server(config, registry)
-
-
-class _Protocol(H11Protocol):
-    """HTTP/1.1 whose parse errors have the JSON envelope of all other errors."""
-
-    def send_400_response(self, msg: str) -> None:
-        """Answers a request that is not valid HTTP or whose head is too long, and closes the connection."""
-        error = ApiError(400, "the request is not valid HTTP")
-        if getattr(sys.exception(), "error_status_hint", 400) == 431:
-            error = ApiError(431, "the headers are too long")
-        body = json.dumps(error.envelope).encode()
-        headers = {"Content-Type": "application/json", "Content-Length": str(len(body)), "Connection": "close"}
-        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):  # otherwise a response has begun already
-            head = h11.Response(status_code=error.status, headers=[*headers.items()])
-            for event in (head, h11.Data(data=body), h11.EndOfMessage()):
-                self.transport.write(self.conn.send(event) or b"")
-        self.transport.close()
+    return _Server(config, registry, connections)
 
 
 _TICKS_PER_SECOND = 10  # calls of `on_tick` by uvicorn
+_BACKLOG = 2048  # connections that the system keeps until they are accepted
 
 
 class _Server(uvicorn.Server):
     """A uvicorn server that finishes running requests before it stops."""
 
-    def __init__(self, config: uvicorn.Config, registry: ModelRegistry) -> None:
+    def __init__(self, config: uvicorn.Config, registry: ModelRegistry, connections: Connections) -> None:
         super().__init__(config)
         self._registry = registry
+        self._connections = connections
         self._stopping = False
         self._draining: asyncio.Future[None] | None = None
         self._idle: dict[Any, tuple[Any, float]] = {}  # per idle connection: last request, time since when
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begins to listen."""
+        asyncio.get_running_loop().set_exception_handler(self._connections.on_loop_error)
+        await super().startup(sockets)
+        for sock in sockets or ():
+            sock.listen(_BACKLOG)  # asyncio has set it to how many it accepts at once
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begins to shut down; a second signal stops the server at once."""
@@ -164,6 +157,7 @@ class _Server(uvicorn.Server):
             self._draining = asyncio.ensure_future(self._drain())
         if counter % _TICKS_PER_SECOND == 0:
             self._close_idle(time.monotonic())
+            self._connections.report()
         return bool(await super().on_tick(counter))
 
     def _close_idle(self, now: float) -> None:

@@ -7,19 +7,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MAX_BODY = 2**20  # bytes of a request body
+MAX_MARKS = 2**15  # commas and brackets of a request body outside of texts, which bound the number of its values
+MAX_FIELDS = 64  # fields of an object
 MAX_CHOICES = 8  # responses per request
 MAX_STOPS = 16  # stop strings per request
 MAX_STOP_LENGTH = 256  # characters of a stop string
 MAX_MESSAGES = 4096  # messages per request, and content parts per message
 MAX_BIASES = 1024  # entries of `logit_bias`
 MAX_ALTERNATIVES = 20  # `top_logprobs`, as in OpenAI's API
+MAX_STORED = 256 * 2**20  # bytes of the file of feedback, and of that of votes; one record may exceed it
+MAX_PAIRS = 10_000  # pairs of models whose votes are counted
 MAX_NEW_TOKENS = 2**20  # largest `max_completion_tokens`; in practice the model's positions are the limit
 
 KEY_VARIABLE = "CONVMODEL_API_KEY"  # the environment variable with an API key, for the server and its clients
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")  # names of this machine in a Host header
 
 SESSION_HEADER = "X-Session-Id"
-"""Behind a load balancer, requests with the same value go to the server that has the conversation cached."""
+"""Requests with the same value share cached conversations on a server without keys. Behind a load balancer, they go to
+the server that has the conversation cached."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +39,7 @@ class ServerSettings:
     drain_seconds: float = 30.0  # how long running requests may continue after SIGTERM
     head_seconds: float = 30.0  # how long a connection may stay open without a complete request head
     body_seconds: float = 20.0  # how long a client may take to send its body
+    linger_seconds: float = 2.0  # how long a client may pause while the body of a refused request is dropped
     stall_seconds: float = 60.0  # how long a client may leave a stream unread
     ping_seconds: float = 15.0  # after how much silence a stream sends a comment, to keep the connection open
     system_messages: bool = False  # whether models that were trained without system messages accept them
