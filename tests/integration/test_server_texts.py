@@ -294,7 +294,7 @@ def test_a_broken_file_is_no_fault_of_the_client(own: Serving, caplog: pytest.Lo
     feedback, votes = own.registry.settings.feedback, own.registry.settings.votes
     assert votes is not None
     assert feedback is not None
-    votes.write_text("somebody's secret\n", encoding="utf-8")
+    votes.mkdir()
     feedback.mkdir()
     asked = {"context": ["Hi"], "models": ["A", "B"], "responses": ["x", "y"], "winner": "A"}
     answers = [
@@ -304,9 +304,8 @@ def test_a_broken_file_is_no_fault_of_the_client(own: Serving, caplog: pytest.Lo
     for answer, place in zip(answers, (votes, feedback), strict=True):
         assert (answer.status, answer.error["type"]) == (500, "server_error")
         assert place.name not in answer.body.decode()
-        assert "secret" not in answer.body.decode()
         assert str(place) in caplog.text
-    votes.unlink()
+    votes.rmdir()
     assert own.post("/votes", **asked).status == 200
 
 

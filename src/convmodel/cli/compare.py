@@ -51,7 +51,7 @@ def command(
         raise ConfigError("--data - leaves no standard input for your votes: give a file")
     if first == second:
         raise ConfigError(f"{first} cannot be compared against itself: give two models")
-    earlier = read_votes(votes)
+    earlier = [*read_votes(votes)]
     options = flags.sampling_options(greedy=greedy, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens)
     conversations = [*flags.open_reader(data, format, on_error)]
     pairs = _generate_pairs((first, second), conversations, number, seed, quantize=quantize, options=options)

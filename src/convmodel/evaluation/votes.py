@@ -4,15 +4,20 @@ Owns: the file of votes, one JSON object per line, and how often a model wins.
 """
 
 import json
+import logging
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from io import BytesIO
 from pathlib import Path
 
 from convmodel.errors import ConversationError
 from convmodel.evaluation.wilson import wilson
 from convmodel.files.json_lines import append_line
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,33 +44,47 @@ class Wins:
 
 
 def add_vote(path: str | os.PathLike[str], vote: Vote) -> None:
-    """Appends a vote to a file."""
-    append_line(path, asdict(vote), fix="choose another --votes")
+    """Appends a vote to a file, and waits until it is on the disk."""
+    append_line(path, asdict(vote), fix="choose another --votes", sync=True)
 
 
-def read_votes(path: str | os.PathLike[str]) -> list[Vote]:
-    """Reads the votes of a file; none if there is no file.
+def read_votes(path: str | os.PathLike[str]) -> Iterator[Vote]:
+    """Yields the votes of a file; none if there is no file.
+
+    Half lines, which interrupted writes left, are skipped; a warning counts them.
 
     Raises:
-        ConversationError: If a line is not a vote; the message begins with its place.
+        ConversationError: If another line is not a vote; the message begins with its place.
     """
-    file, votes = Path(path), []
+    file, torn = Path(path), 0
     try:
-        # Not `splitlines`, which splits at characters that texts in JSON may hold, such as U+2028.
-        lines = file.read_text(encoding="utf-8").split("\n") if file.exists() else []
-    except (OSError, UnicodeDecodeError) as error:
+        with file.open("rb") if file.exists() else BytesIO() as lines:
+            for number, line in enumerate(lines, 1):
+                if not line.strip():
+                    continue
+                try:
+                    yield _read_vote(line)
+                except (TypeError, ValueError) as error:
+                    if not _is_torn(line, error):
+                        text = line[:60].decode(errors="replace").strip()
+                        raise ConversationError(f"{path}:{number}: this is not a vote: {text}") from error
+                    torn += 1
+    except OSError as error:
         raise ConversationError(f"{path} cannot be read: {error}") from error
-    for number, line in enumerate(lines, 1):
-        if not line:
-            continue
-        try:
-            vote = Vote(**json.loads(line))
-            if len(vote.models) != 2 or len(vote.responses) != 2 or vote.winner not in (None, *vote.models):
-                raise ValueError(line)
-        except (TypeError, ValueError) as error:
-            raise ConversationError(f"{path}:{number}: this is not a vote: {line[:60]}") from error
-        votes.append(vote)
-    return votes
+    if torn:
+        logger.warning("%s: %d half lines, which interrupted writes left, are skipped", path, torn)
+
+
+def _read_vote(line: bytes) -> Vote:
+    vote = Vote(**json.loads(line))
+    if len(vote.models) != 2 or len(vote.responses) != 2 or vote.winner not in (None, *vote.models):
+        raise ValueError(line)
+    return vote
+
+
+def _is_torn(line: bytes, error: Exception) -> bool:
+    """Returns whether an invalid line is the beginning of a vote: an object without its end."""
+    return line.startswith(b'{"') and isinstance(error, (json.JSONDecodeError, UnicodeDecodeError))
 
 
 def count_wins(votes: Iterable[Vote], first: str, second: str) -> Wins:
@@ -75,8 +94,12 @@ def count_wins(votes: Iterable[Vote], first: str, second: str) -> Wins:
         >>> count_wins([Vote(["Hi"], ["A", "B"], ["x", "y"], "B")], "A", "B").wins
         1
     """
-    winners = [vote.winner for vote in votes if {*vote.models} == {first, second}]
-    wins, losses = winners.count(second), winners.count(first)
+    return wins_of(Counter(vote.winner for vote in votes if {*vote.models} == {first, second}), first, second)
+
+
+def wins_of(winners: Mapping[str | None, int], first: str, second: str) -> Wins:
+    """Returns the wins of the second of two models from the number of votes for each, and for None."""
+    wins, losses = winners.get(second, 0), winners.get(first, 0)
     low, high = wilson(wins, wins + losses)
     rate = wins / (wins + losses) if wins + losses else math.nan
-    return Wins(wins, losses, winners.count(None), rate, low, high)
+    return Wins(wins, losses, winners.get(None, 0), rate, low, high)

@@ -135,14 +135,15 @@ def replace_text(path: Path, text: str) -> None:
             part.unlink()
 
 
-def lock(descriptor: int) -> bool:
+def lock(descriptor: int, *, wait: bool = False) -> bool:
     """Locks an open file or folder against other processes, until it is closed or this process ends.
 
-    False if another process has locked it; True also where the system or file system has no locks.
+    False if another process has locked it, unless to `wait` for that; True also where the system or file system has no
+    locks.
     """
     try:
         if fcntl is not None:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         return False
     except OSError:

@@ -6,10 +6,12 @@ Owns: the form of a line, and appending one whole or not at all. Knows nothing o
 import json
 import os
 from contextlib import suppress
+from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from convmodel.errors import SaveError
+from convmodel.files.atomic import lock
 
 
 def to_line(record: Any, **options: Any) -> bytes:
@@ -30,35 +32,51 @@ def require_appendable(path: str | os.PathLike[str], *, fix: str = "choose anoth
     _append(path, b"", fix)
 
 
-def append_line(path: str | os.PathLike[str], record: Any, *, fix: str = "choose another file", **options: Any) -> None:
+def append_line(
+    path: str | os.PathLike[str], record: Any, *, fix: str = "choose another file", sync: bool = False, **options: Any
+) -> None:
     """Appends a record to a file, which is created if it is missing and closed again.
 
-    A line that does not fit on the disk is removed again. A last line without a newline, which a killed process or an
-    editor left, stays as it is: the record is written on a new line, and readers report or skip the torn one.
+    Of a line that does not fit on the disk no part stays. A last line without a newline, which a killed process or an
+    editor left, stays as it is: the record is written on a new line, and readers report or skip the torn one. Several
+    processes may append to the same file.
+
+    Args:
+        path: The file.
+        record: What `json.dumps` encodes.
+        fix: The end of the message of an error.
+        sync: Whether to wait until the line is on the disk.
+        **options: Options of `json.dumps`.
 
     Raises:
-        SaveError: If the file cannot be written; the message ends with `fix`.
+        SaveError: If the file cannot be written; the cause is the `OSError`.
     """
-    line = to_line(record, **options)
-    if _is_torn(Path(path)):
-        line = b"\n" + line
-    _append(path, line, fix)
+    _append(path, to_line(record, **options), fix, sync=sync)
 
 
-def _append(path: str | os.PathLike[str], line: bytes, fix: str) -> None:
+def _append(path: str | os.PathLike[str], line: bytes, fix: str, *, sync: bool = False) -> None:
     try:
         with Path(path).open("ab", buffering=0) as file:
-            written = 0
-            try:
-                while written < len(line):
-                    written += file.write(line[written:])
-            except OSError:
-                if written:
-                    with suppress(OSError):  # the first error is the one to report
-                        file.truncate(file.tell() - written)
-                raise
+            if not line:
+                return
+            lock(file.fileno(), wait=True)  # so that no half line of another process is taken for a torn one
+            _write_whole(file, b"\n" + line if _is_torn(Path(path)) else line, sync=sync and Path(path).is_file())
     except OSError as error:
         raise SaveError(f"{path} cannot be written: {error.strerror or error}; {fix}") from error
+
+
+def _write_whole(file: FileIO, line: bytes, *, sync: bool) -> None:
+    written = 0
+    try:
+        while written < len(line):
+            written += file.write(line[written:])
+        if sync:
+            os.fsync(file.fileno())
+    except OSError:
+        if written:
+            with suppress(OSError):  # the first error is the one to report
+                file.truncate(file.tell() - written)
+        raise
 
 
 def _is_torn(path: Path) -> bool:

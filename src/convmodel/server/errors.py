@@ -3,6 +3,7 @@
 Owns: the error envelope, the statuses that any route may return, and that of each of convmodel's own errors.
 """
 
+import errno
 import json
 import logging
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from convmodel.errors import ConfigError, ContextTooLongError, ConversationError, ConvModelError
+from convmodel.errors import ConfigError, ContextTooLongError, ConversationError, ConvModelError, SaveError
 
 logger = logging.getLogger(__name__)
 
@@ -48,12 +49,16 @@ _STATUSES = {
     500: "the model failed",
     503: "the server is loading the model, or shutting down",
     504: "the response took too long",
+    507: "feedback or votes have reached their limit, or the disk is full: nothing was saved",
 }
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorEnvelope, "description": description} for status, description in _STATUSES.items()
 }
 """The errors of a route, for the OpenAPI document."""
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of a disk or a file
 
 
 class ApiError(Exception):
@@ -102,6 +107,9 @@ def api_error(error: Exception) -> ApiError:
         return ApiError(400, str(error), param="messages")
     if isinstance(error, ConfigError):
         return ApiError(400, str(error))
+    if isinstance(error, SaveError) and isinstance(cause := error.__cause__, OSError) and cause.errno in _FULL:
+        message = "the server's disk is full, so nothing was saved: make room and send it again"
+        return ApiError(507, message, type="server_error", code="storage_full")
     # The message may contain a path or a part of a conversation, so only the log has it.
     return ApiError(500, "the model failed on this request: see the server's log", type="server_error")
 
@@ -126,7 +134,7 @@ def _http_error(error: HTTPException, request: Request) -> ApiError:
 
 
 async def handle_error(request: Request, error: Exception) -> Response:
-    """Answers a request that raised, and logs those of convmodel's own errors that become a 500.
+    """Answers a request that raised, and logs those of convmodel's own errors that become a 500 or 507.
 
     Other errors that become a 500 propagate to the middleware, which logs them.
     """
@@ -135,6 +143,6 @@ async def handle_error(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException):
         return _http_error(error, request).response()
     converted = api_error(error)
-    if converted.status == 500 and isinstance(error, ConvModelError):
+    if converted.status in (500, 507) and isinstance(error, ConvModelError):
         logger.error("%s failed", request.scope["route"].path, exc_info=error)
     return converted.response()

@@ -20,16 +20,16 @@ def test_votes_come_back_as_they_were_added(tmp_path: Path) -> None:
     for each in votes:
         add_vote(tmp_path / "votes.jsonl", each)
 
-    assert read_votes(tmp_path / "votes.jsonl") == votes
+    assert [*read_votes(tmp_path / "votes.jsonl")] == votes
     assert json.loads((tmp_path / "votes.jsonl").read_text(encoding="utf-8").splitlines()[0])["winner"] == "A"
 
 
 def test_no_file_has_no_votes(tmp_path: Path) -> None:
-    assert read_votes(tmp_path / "votes.jsonl") == []
+    assert [*read_votes(tmp_path / "votes.jsonl")] == []
 
 
 @pytest.mark.parametrize(
-    "line", ["[]", "{", '{"winner": "A"}', json.dumps({"context": [], "models": ["A", "B"], "responses": ["", ""],
+    "line", ["[]", "none", '{"winner": "A"}', json.dumps({"context": [], "models": ["A", "B"], "responses": ["", ""],
                                                       "winner": "C"})]
 )  # fmt: skip
 def test_what_is_no_vote_is_told_with_its_place(tmp_path: Path, line: str) -> None:
@@ -38,7 +38,20 @@ def test_what_is_no_vote_is_told_with_its_place(tmp_path: Path, line: str) -> No
     path.write_text(path.read_text(encoding="utf-8") + line + "\n", encoding="utf-8")
 
     with pytest.raises(ConversationError, match=r"votes.jsonl:2: this is not a vote"):
-        read_votes(path)
+        [*read_votes(path)]
+
+
+def test_half_lines_are_skipped_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "votes.jsonl"
+    add_vote(path, vote("A"))
+    line = path.read_bytes()
+    halves = [line[:20], line[: line.index("🙂".encode()) + 2], line[:-2]]
+    for half in halves:
+        path.write_bytes(path.read_bytes() + half)
+        add_vote(path, vote("B"))
+
+    assert [each.winner for each in read_votes(path)] == ["A", "B", "B", "B"]
+    assert "votes.jsonl: 3 half lines, which interrupted writes left, are skipped" in caplog.text
 
 
 def test_a_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:

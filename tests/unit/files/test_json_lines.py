@@ -1,8 +1,11 @@
 """JSON lines: appended whole or not at all."""
 
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -45,6 +48,34 @@ def test_a_line_that_does_not_fit_leaves_the_file_as_it_was(tmp_path: Path) -> N
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
     assert path.read_bytes() == b'"before"\n'
+
+
+def test_a_line_that_cannot_be_synced_leaves_the_file_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "votes.jsonl"
+    append_line(path, "before", sync=True)
+    monkeypatch.setattr("os.fsync", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
+    with pytest.raises(SaveError, match="No space left on device"):
+        append_line(path, "after", sync=True)
+    assert path.read_bytes() == b'"before"\n'
+
+
+def test_a_device_is_not_synced() -> None:
+    append_line("/dev/null", [1], sync=True)
+
+
+def test_lines_of_several_processes_stay_whole(tmp_path: Path) -> None:
+    path = tmp_path / "votes.jsonl"
+    children = []
+    for number in range(4):
+        if not (child := os.fork()):
+            for _ in range(50):
+                append_line(path, [number] * 5000)
+            os._exit(0)
+        children.append(child)
+    assert {os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children} == {0}
+    assert len([json.loads(line) for line in path.read_bytes().splitlines()]) == 200
 
 
 def test_a_file_that_cannot_be_opened_is_named_with_the_fix(tmp_path: Path) -> None:

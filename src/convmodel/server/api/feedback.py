@@ -12,7 +12,7 @@ import anyio
 from fastapi import APIRouter
 from pydantic import Field, StringConstraints, model_validator
 
-from convmodel.evaluation.votes import Vote, count_wins
+from convmodel.evaluation.votes import Vote
 from convmodel.server.api.requests import Registry, read_conversation
 from convmodel.server.api.schemas import Message, Strict, Text
 from convmodel.server.errors import ERRORS, ApiError
@@ -95,7 +95,6 @@ async def votes(body: VoteRequest, registry: Registry) -> dict[str, Any]:
     """Saves a vote, and returns how often the second model has won against the first."""
     at = datetime.now(UTC).isoformat(timespec="seconds")
     vote = Vote(body.context, body.models, body.responses, body.winner, at)
-    all_votes = await anyio.to_thread.run_sync(registry.votes.add, vote)
-    wins = asdict(count_wins(all_votes, *body.models))
+    wins = asdict(await anyio.to_thread.run_sync(registry.votes.add, vote))
     finite = {name: value if isfinite(value) else None for name, value in wins.items()}
     return {"object": "votes", "models": body.models, **finite}

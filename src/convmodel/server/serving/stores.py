@@ -1,18 +1,19 @@
 """What a server stores: feedback and votes.
 
-Owns: writing each file by one thread at a time, and the votes in memory. It does not know what feedback contains.
+Owns: how much that may be, writing each file by one thread at a time, and the counts of votes in memory. It does not
+know what feedback contains.
 """
 
 import threading
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from convmodel.errors import ConversationError, SaveError
-from convmodel.evaluation.votes import Vote, add_vote, read_votes
+from convmodel.evaluation.votes import Vote, Wins, add_vote, read_votes, wins_of
 from convmodel.files.json_lines import append_line
-
-MAX_VOTES = 100_000  # kept in memory; the oldest are dropped from it first
+from convmodel.server.errors import ApiError
+from convmodel.server.settings import MAX_PAIRS, MAX_STORED
 
 
 class FeedbackStore:
@@ -23,31 +24,45 @@ class FeedbackStore:
         self._lock = threading.Lock()
 
     def add(self, record: Mapping[str, Any]) -> None:
-        """Appends one record."""
+        """Appends one record, and waits until it is on the disk."""
         with self._lock:
-            append_line(self._path, record, fix="choose another --feedback")
+            _require_room(self._path, "feedback")
+            append_line(self._path, record, fix="choose another --feedback", sync=True)
 
 
 class VoteStore:
-    """Votes in memory, and in a file that an earlier server may have begun."""
+    """Counts votes in memory, and appends them to a file that an earlier server may have begun."""
 
     def __init__(self, path: Path | None = None) -> None:
+        """Counts the votes of the file.
+
+        Raises:
+            ConversationError: If it has lines that are not votes.
+        """
         self._path = path
         self._lock = threading.Lock()
-        self._votes: list[Vote] = []
+        self._winners: dict[frozenset[str], Counter[str | None]] = {}
+        for vote in read_votes(path) if path else ():
+            self._count(vote)
 
-    def add(self, vote: Vote) -> list[Vote]:
-        """Adds a vote, and returns all votes."""
+    def add(self, vote: Vote) -> Wins:
+        """Adds a vote, and returns how often the second of its models has won against the first."""
         with self._lock:
+            if len(self._winners) >= MAX_PAIRS and frozenset(vote.models) not in self._winners:
+                message = f"there are votes on {MAX_PAIRS} pairs of models already: vote on one of those"
+                raise ApiError(507, message, type="server_error", code="storage_full")
             if self._path is not None:
-                self._votes = self._votes or self._read(self._path)
+                _require_room(self._path, "votes")
                 add_vote(self._path, vote)
-            self._votes.append(vote)
-            del self._votes[:-MAX_VOTES]
-            return list(self._votes)
+            return wins_of(self._count(vote), *vote.models)
 
-    def _read(self, path: Path) -> list[Vote]:
-        try:
-            return read_votes(path)
-        except ConversationError as error:
-            raise SaveError(str(error)) from error  # a ConversationError would blame the client's request
+    def _count(self, vote: Vote) -> Counter[str | None]:
+        winners = self._winners.setdefault(frozenset(vote.models), Counter())
+        winners[vote.winner] += 1
+        return winners
+
+
+def _require_room(path: Path, what: str) -> None:
+    if path.is_file() and path.stat().st_size >= MAX_STORED:
+        message = f"the file of {what} has {MAX_STORED // 2**20} MiB, its limit: move it away on the server"
+        raise ApiError(507, message, type="server_error", code="storage_full")

@@ -1,13 +1,17 @@
 """Feedback in a file, and votes in memory and in a file."""
 
 import json
+import os
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from convmodel.errors import SaveError
+from convmodel.errors import ConversationError, SaveError
 from convmodel.evaluation.votes import Vote, add_vote, read_votes
+from convmodel.server.errors import ApiError
 from convmodel.server.serving import stores
 from convmodel.server.serving.stores import FeedbackStore, VoteStore
 
@@ -16,45 +20,78 @@ def vote(winner: str | None) -> Vote:
     return Vote(["Hi"], ["A", "B"], ["x", "y"], winner)
 
 
-def test_without_a_file_votes_are_kept_in_memory() -> None:
+def test_without_a_file_votes_are_counted_in_memory() -> None:
     store = VoteStore()
     store.add(vote("A"))
-    assert [each.winner for each in store.add(vote(None))] == ["A", None]
+    wins = store.add(vote(None))
+    assert (wins.wins, wins.losses, wins.neither) == (0, 1, 1)
 
 
 def test_votes_of_an_earlier_server_count(tmp_path: Path) -> None:
     path = tmp_path / "votes.jsonl"
     add_vote(path, vote("B"))
     store = VoteStore(path)
-    assert [each.winner for each in store.add(vote("A"))] == ["B", "A"]
-    assert [each.winner for each in store.add(vote("A"))] == ["B", "A", "A"]
-    assert [each.winner for each in read_votes(path)] == ["B", "A", "A"]
+    store.add(vote("A"))
+    assert store.add(vote("A")).losses == 2
+    assert store.add(vote("A")).wins == 1
+    assert [each.winner for each in read_votes(path)] == ["B", "A", "A", "A"]
 
 
 def test_votes_of_several_threads_all_count(tmp_path: Path) -> None:
     store = VoteStore(tmp_path / "votes.jsonl")
     with ThreadPoolExecutor(8) as pool:
-        counts = [len(votes) for votes in pool.map(lambda _: store.add(vote("A")), range(40))]
-    assert sorted(counts) == list(range(1, 41))
-    assert len(read_votes(tmp_path / "votes.jsonl")) == 40
+        losses = [wins.losses for wins in pool.map(lambda _: store.add(vote("A")), range(40))]
+    assert sorted(losses) == list(range(1, 41))
+    assert len([*read_votes(tmp_path / "votes.jsonl")]) == 40
 
 
-def test_memory_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stores, "MAX_VOTES", 2)
+def test_memory_holds_no_texts_and_a_limited_number_of_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stores, "MAX_PAIRS", 2)
     store = VoteStore()
-    for winner in ("A", "A", "B"):
-        votes = store.add(vote(winner))
-    assert [each.winner for each in votes] == ["A", "B"]
+    tracemalloc.start()
+    try:
+        for number in range(100):
+            store.add(Vote(["x" * 10**5 + str(number)], ["A", "B"], ["x", "y"], "A"))
+        assert tracemalloc.get_traced_memory()[0] < 10**6
+    finally:
+        tracemalloc.stop()
+    store.add(Vote(["Hi"], ["A", "C"], ["x", "y"], "C"))
+    with pytest.raises(ApiError, match="votes on 2 pairs of models already") as refused:
+        store.add(Vote(["Hi"], ["B", "C"], ["x", "y"], "C"))
+    assert refused.value.status == 507
+    assert store.add(Vote(["Hi"], ["C", "A"], ["x", "y"], "C")).losses == 2
 
 
-def test_a_broken_file_does_not_blame_the_request(tmp_path: Path) -> None:
+def test_files_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stores, "MAX_STORED", 1000)
+    votes, feedback = VoteStore(tmp_path / "votes.jsonl"), FeedbackStore(tmp_path / "feedback.jsonl")
+    for name, add in (("votes", lambda: votes.add(vote("A"))), ("feedback", lambda: feedback.add({"text": "x" * 300}))):
+        path = tmp_path / f"{name}.jsonl"
+        while not path.exists() or path.stat().st_size < 1000:
+            add()
+        with pytest.raises(ApiError, match=f"the file of {name} has 0 MiB, its limit: move it away") as refused:
+            add()
+        assert refused.value.status == 507
+        path.unlink()
+        add()
+
+
+def test_a_half_line_is_skipped_and_another_file_refused_at_the_start(tmp_path: Path) -> None:
     path = tmp_path / "votes.jsonl"
+    path.write_text('{"context": ["x"], "models": ["a","b"], "respon', encoding="utf-8")
+    assert VoteStore(path).add(vote("A")).losses == 1
+    assert VoteStore(path).add(vote("A")).losses == 2
     path.write_text("not JSON\n", encoding="utf-8")
-    store = VoteStore(path)
-    with pytest.raises(SaveError, match=":1: "):
-        store.add(vote("A"))
-    path.unlink()
-    assert len(store.add(vote("A"))) == 1
+    with pytest.raises(ConversationError, match=":1: this is not a vote"):
+        VoteStore(path)
+
+
+@pytest.mark.parametrize("store", [FeedbackStore, VoteStore])
+def test_what_is_saved_is_on_the_disk(tmp_path: Path, store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, synced = tmp_path / "file.jsonl", []
+    monkeypatch.setattr("os.fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_size))
+    store(path).add(vote("A") if store is VoteStore else {"rating": "up"})
+    assert synced == [path.stat().st_size]
 
 
 def test_records_of_several_threads_are_whole_lines(tmp_path: Path) -> None:
