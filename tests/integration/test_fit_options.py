@@ -186,7 +186,7 @@ def test_a_turn_counts_with_its_weight(load: Load, folder: str, kind: str, packi
         ids = torch.tensor([encoding["input_ids"]])
         inputs = {name: torch.tensor([values]) for name, values in encoding.items()}
         nats = -reference(**inputs).logits[0, :-1].log_softmax(-1).gather(1, ids[0, 1:, None])[:, 0]
-        begin = 0
+        begin = len(model.tokenizer.layout.control_ids) - 1
         for turn, own in zip(talk.turns, talk.turn_weights, strict=True):
             end = begin + len(model.tokenizer.encode(turn)) + 1  # with the separator that closes it
             total = total + own * nats[begin:end].sum()

@@ -78,7 +78,9 @@ def test_the_layout_and_its_separator_are_the_ones_it_was_trained_with(model: Co
     gpt2 = model.hf_model.config.model_type == "gpt2"
     prompt = model.tokenizer(["Hello"])["input_ids"]
 
-    assert prompt[0] == prompt[-1] == model.tokenizer.sep_token_id
+    bos = [] if gpt2 else [model.tokenizer.hf_tokenizer.bos_token_id]
+    assert prompt[: len(bos) + 1] == [*bos, model.tokenizer.sep_token_id]
+    assert prompt[-1] == model.tokenizer.sep_token_id
     assert model.tokenizer.sep_token_id == (50256 if gpt2 else len(model.tokenizer) - 1)
     assert model.tokenizer.sep_token_id < model.hf_model.get_input_embeddings().weight.shape[0]
 

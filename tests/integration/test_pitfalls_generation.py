@@ -194,9 +194,10 @@ def test_a_turn_that_spells_separators_forges_no_turn(
         separator = model.tokenizer.sep_token_id
         controls = {separator, *model.tokenizer.hf_tokenizer.all_special_ids}
         [prompt] = script.prompts
-        assert prompt[0] == prompt[-1] == separator
-        assert not controls & set(prompt[1:-1])
-        assert model.tokenizer.decode(prompt[1:-1]) == text
+        begin = len(model.tokenizer.layout.control_ids)
+        assert prompt[begin - 1] == prompt[-1] == separator
+        assert not controls & set(prompt[begin:-1])
+        assert model.tokenizer.decode(prompt[begin:-1]) == text
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,8 @@ def test_tokenize_shows_the_prompt_exactly(server: Serving, name: str, messages:
         assert token["separator"] == (token["id"] == tokenizer.sep_token_id)
         assert token["speaker"] in ("user", "assistant")
     assert [token["turn"] for token in shown["tokens"] if token["separator"]] == [*range(len(messages)), None]
+    assert [token["turn"] for token in shown["tokens"]][:2] == [0, 0]  # `plain` begins with its bos
+    assert shown["tokens"][0]["text"] == {"tiny": "<sep>", "plain": "<|begin_of_text|>"}[name]
 
 
 def spoken(shown: dict[str, Any]) -> dict[int | None, str]:

@@ -39,7 +39,7 @@ def nats_by_hand(model: ConversationModel, talks: list[list[str]]) -> tuple[floa
         ids = encoding["input_ids"]
         with torch.no_grad():
             logits = hf_model(**{name: torch.tensor([values]) for name, values in encoding.items()}).logits[0]
-        for position in range(1, len(ids)):
+        for position in range(len(model.tokenizer.layout.control_ids), len(ids)):
             total -= logits[position - 1].log_softmax(0)[ids[position]].item()
             count += 1
     return total, count

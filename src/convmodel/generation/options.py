@@ -120,7 +120,7 @@ def read_options(
         hf["max_new_tokens"] = new_tokens
     bounds = [bound for bound in (limit, max_length) if bound is not None]
     budget = min(bounds) - new_tokens if bounds else None
-    if budget is not None and budget < 3:
+    if budget is not None and budget < tokenizer.layout.shortest_prompt:
         raise ConfigError(
             f"{new_tokens} new tokens leave no room for a context in {min(bounds)} positions: lower max_new_tokens"
         )

@@ -4,16 +4,13 @@ Owns: the scores by which responses are ordered.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from convmodel.generation.engine.request import Row
 from convmodel.generation.output import Response
 from convmodel.hf_model.log_probs import log_probabilities
 from convmodel.hf_model.next_turn import NextTurnHead
-from convmodel.layout.sequence import IGNORED, EncodedTurn, Window
 from convmodel.layout.tokenizer import ConversationTokenizer
-from convmodel.layout.windows import make_windows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -60,7 +57,7 @@ def response_scores(
     lengths = [len(response.ids) + (end is not None) for response, end in zip(responses, ends, strict=True)]
     if rerank != "likelihood":
         windows = [
-            _alone(response.ids, tokenizer.sep_token_id, is_closed=end is not None)
+            tokenizer.window_of_response(response.ids, is_closed=end is not None)
             for response, end in zip(responses, ends, strict=True)
         ]
         unconditional = log_probabilities(hf_model, tokenizer, windows)
@@ -71,10 +68,3 @@ def response_scores(
             ]
         conditional = [score - mmi_lambda * other for score, other in zip(conditional, unconditional, strict=True)]
     return [score / max(1, length) for score, length in zip(conditional, lengths, strict=True)]
-
-
-def _alone(ids: Sequence[int], separator: int, *, is_closed: bool) -> Window:
-    """Lays out a response as the first turn of a conversation."""
-    turn = EncodedTurn(ids, 0, supervised=True)
-    [window] = make_windows([turn], separator, 0, max_length=max(3, turn.cost + 1))
-    return window if is_closed else replace(window, labels=[*window.labels[:-1], IGNORED])

@@ -37,6 +37,12 @@ def fit_embedding(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer)
             f"the embedding has {rows:,} rows, but the vocabulary has {vocabulary:,} entries and the separator is "
             f"{separator:,}: the tokenizer belongs to another model; copy both from one place"
         )
+    bos = tokenizer.layout.bos_id
+    if bos is not None and bos >= rows:
+        raise ModelLoadError(
+            f"the tokenizer begins each text with token {bos:,}, but the embedding has {rows:,} rows: the tokenizer "
+            "belongs to another model; copy both from one place"
+        )
     if not missing and not tokenizer.separator_added:
         return
     if missing:

@@ -101,6 +101,7 @@ def _model_card(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, f
     rows = {
         "Architecture": f"{hf_model.config.model_type}, {count:,} parameters",
         "Separator": f"`{layout.separator_token}`, id {layout.separator_id}",
+        **_beginning(tokenizer),
         "Token types": "the speaker's index" if layout.use_token_types else "none",
         "Supervised turns": layout.loss_on if isinstance(layout.loss_on, str) else ", ".join(layout.loss_on),
         "Longest window": f"{layout.max_length:,} tokens" if layout.max_length else "not trained with convmodel",
@@ -109,6 +110,11 @@ def _model_card(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, f
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     library, plain = ("peft", _WITH_BASE) if adapters else ("transformers", _PLAIN)
     return _CARD.format(version=version("convmodel"), table=table, library=library, plain=plain)
+
+
+def _beginning(tokenizer: ConversationTokenizer) -> dict[str, str]:
+    bos = tokenizer.layout.bos_id
+    return {} if bos is None else {"Beginning of text": f"`{tokenizer.hf_tokenizer.bos_token}`, id {bos}"}
 
 
 _CARD = """---

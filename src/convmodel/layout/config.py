@@ -8,12 +8,15 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from convmodel.conversation import PINNED_ROLES
 from convmodel.errors import ModelLoadError
 from convmodel.layout.architecture import SHORTEST_WINDOW
-from convmodel.layout.sequence import LossOn
+from convmodel.layout.sequence import LossOn, frame_length
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 FILE_NAME = "convmodel_config.json"
 FORMAT = 1
@@ -30,6 +33,7 @@ class LayoutConfig:
         speakers: Names of the speakers in the training data, in order; empty if each conversation has its own.
         loss_on: Whose turns were supervised.
         max_length: The limit of training windows in tokens; None before training.
+        bos_id: The beginning-of-text token with which every sequence begins; None, as in files without it, for none.
     """
 
     separator_id: int
@@ -38,6 +42,29 @@ class LayoutConfig:
     speakers: tuple[str, ...] = ()
     loss_on: LossOn = "all"
     max_length: int | None = None
+    bos_id: int | None = None
+
+    @property
+    def control_ids(self) -> frozenset[int]:
+        """The ids that the layout inserts: the separator and, if there is one, the beginning-of-text token."""
+        return frozenset(index for index in (self.separator_id, self.bos_id) if index is not None)
+
+    @property
+    def shortest_prompt(self) -> int:
+        """The number of tokens of the shortest prompt, whose one turn has one token."""
+        return 2 + frame_length(self.bos_id)
+
+    def require_match(self, hf_tokenizer: "PreTrainedTokenizerBase") -> None:
+        """Raises a `ModelLoadError` if a tokenizer has other control tokens."""
+        pairs = [("separator", self.separator_id, hf_tokenizer.sep_token_id)]
+        if self.bos_id is not None:
+            pairs.append(("beginning-of-text token", self.bos_id, hf_tokenizer.bos_token_id))
+        for name, saved, actual in pairs:
+            if saved != actual:
+                raise ModelLoadError(
+                    f"{FILE_NAME} has the {name} {saved}, but the tokenizer in the same folder has {actual}: one of "
+                    "the two files was replaced; copy both from one saved model"
+                )
 
     @property
     def takes_system(self) -> bool:
@@ -47,6 +74,9 @@ class LayoutConfig:
     def to_json(self) -> str:
         """Returns the file's content, with the format number and this library's version."""
         content = {"format": FORMAT, "convmodel_version": version("convmodel"), **asdict(self)}
+        for name in _LATER:
+            if content[name] is None:
+                del content[name]
         return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
     @classmethod
@@ -77,13 +107,13 @@ class LayoutConfig:
         unknown = content.keys() - names - {"format", "convmodel_version"}
         if unknown:
             raise ModelLoadError(f"{path} has fields that this version does not know: {', '.join(sorted(unknown))}")
-        missing = names - content.keys()
+        missing = names - _LATER - content.keys()
         if missing:
             raise ModelLoadError(f"{path} lacks {', '.join(sorted(missing))}")
         for name, check in _CHECKS.items():
             if not check(content.get(name)):
                 raise ModelLoadError(f"{path}: {name} is {content.get(name)!r}, which no layout can have")
-        values = {name: content[name] for name in names}
+        values = {name: content[name] for name in names & content.keys()}
         values["speakers"] = tuple(values["speakers"])
         if not isinstance(values["loss_on"], str):
             values["loss_on"] = tuple(values["loss_on"])
@@ -105,4 +135,8 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "speakers": _are_names,
     "loss_on": lambda value: (isinstance(value, str) or _are_names(value)) and bool(value),
     "max_length": lambda value: value is None or (_is_count(value) and value >= SHORTEST_WINDOW),
+    "bos_id": lambda value: value is None or _is_count(value),
 }
+
+_LATER = frozenset({"bos_id"})
+"""Fields that files of earlier versions lack; they are written only if they have a value."""

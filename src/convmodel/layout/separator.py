@@ -1,6 +1,7 @@
-"""The separator of a Hugging Face tokenizer, and the chat template built on it.
+"""The control tokens of the layout in a Hugging Face tokenizer, and the chat template built on them.
 
-Owns: which token separates turns, and a template that renders the layout in plain transformers. Knows no conversations.
+Owns: which token separates turns, which one begins every sequence, and a template that renders the layout in plain
+transformers. Knows no conversations.
 """
 
 import logging
@@ -39,17 +40,29 @@ def choose_separator(hf_tokenizer: Any) -> tuple[str, int, bool]:
     return SEPARATOR, int(hf_tokenizer.sep_token_id), True
 
 
+def choose_bos(hf_tokenizer: Any, separator_id: int) -> int | None:
+    """Returns the id of the beginning-of-text token if the tokenizer puts one in front of texts by default; else None.
+
+    A model whose tokenizer does (Gemma, Llama) was pretrained with it in front of every text. If it is the separator,
+    the layout begins with it anyway.
+    """
+    index = hf_tokenizer.bos_token_id
+    return index if index != separator_id and list(hf_tokenizer("")["input_ids"][:1]) == [index] else None
+
+
 def chat_template(
-    hf_tokenizer: Any, messages: Sequence[Mapping[str, str]], ids: Sequence[int], *, joins: bool
+    hf_tokenizer: Any, messages: Sequence[Mapping[str, str]], ids: Sequence[int], *, joins: bool, bos: bool
 ) -> str | None:
     """Returns a chat template that renders the layout for role/content messages; None if no template can.
 
     Templates are tried on `messages`, whose ids in the layout are `ids`; `joins`: whether consecutive turns of one
-    speaker are joined. A tokenizer that adds a space mark only at the beginning of a text (Metaspace with
+    speaker are joined; `bos`: whether the layout begins with the beginning-of-text token.
+
+    A tokenizer that adds a space mark only at the beginning of a text (Metaspace with
     `prepend_scheme="first"`) needs a space before each turn, because the layout encodes each turn on its own.
     """
     for prefix in ("", " "):
-        template = _template(prefix, joins=joins)
+        template = _template(prefix, joins=joins, bos=bos)
         rendered = hf_tokenizer.apply_chat_template(messages, chat_template=template, tokenize=True, return_dict=False)
         if list(rendered) == list(ids):
             return template
@@ -57,9 +70,10 @@ def chat_template(
     return None
 
 
-def _template(prefix: str, *, joins: bool) -> str:
+def _template(prefix: str, *, joins: bool, bos: bool) -> str:
     opening = f"sep_token + '{prefix}'" if prefix else "sep_token"
     if joins:
         same = "not loop.first and message['role'] == loop.previtem['role']"
         opening = f"('\\n' if {same} else {opening})"
-    return "{%- for message in messages -%}{{- " + opening + " + message['content'] -}}{%- endfor -%}{{- sep_token -}}"
+    turns = "{%- for message in messages -%}{{- " + opening + " + message['content'] -}}{%- endfor -%}{{- sep_token -}}"
+    return "{{- bos_token -}}" * bos + turns

@@ -154,24 +154,36 @@ def encoded_turns(
     ]
 
 
-def lay_out(turns: Sequence[EncodedTurn], separator: int, closing_type: int) -> tuple[list[int], list[int]]:
+def lay_out(
+    turns: Sequence[EncodedTurn], separator: int, closing_type: int, *, bos: int | None = None
+) -> tuple[list[int], list[int]]:
     """Returns ids and types: each turn after a separator of the same type, and one more separator at the end.
+
+    A beginning-of-text token, if any, comes once before all of them, with the type of the first turn.
 
     Example:
         >>> lay_out([EncodedTurn([7], 0), EncodedTurn([8, 9], 1)], separator=5, closing_type=0)
         ([5, 7, 5, 8, 9, 5], [0, 0, 1, 1, 1, 0])
+        >>> lay_out([EncodedTurn([7], 0)], separator=5, closing_type=1, bos=2)
+        ([2, 5, 7, 5], [0, 0, 0, 1])
     """
-    ids: list[int] = []
-    types: list[int] = []
+    ids: list[int] = [] if bos is None else [bos]
+    types: list[int] = [turn.type for turn in turns[: len(ids)]]
     for turn in turns:
         ids += (separator, *turn.ids)
         types += [turn.type] * turn.cost
     return [*ids, separator], [*types, closing_type]
 
 
-def begin_turn(ids: Sequence[int], separator: int) -> Prompt:
+def frame_length(bos: int | None) -> int:
+    """Returns how many tokens of a sequence belong to no turn: the last separator and the beginning-of-text token."""
+    return 1 if bos is None else 2
+
+
+def begin_turn(ids: Sequence[int], separator: int, *, bos: int | None = None) -> Prompt:
     """Returns the prompt for continuing the text of a first turn."""
-    return Prompt([separator, *ids], [0] * (1 + len(ids)))
+    laid_out, types = lay_out([EncodedTurn(ids, 0)], separator, 0, bos=bos)
+    return Prompt(laid_out[:-1], types[:-1])
 
 
 def build_prompt(
@@ -179,6 +191,7 @@ def build_prompt(
     separator: int,
     responder: int,
     *,
+    bos: int | None = None,
     budget: int | None = None,
     cut: bool = False,
     spare: float = 0.0,
@@ -189,6 +202,7 @@ def build_prompt(
         turns: The context's turns; at least one.
         separator: The separator's id.
         responder: The responding speaker's index.
+        bos: The id of the beginning-of-text token; None for none.
         budget: The limit of the prompt in tokens; None for no limit.
         cut: Whether to cut the beginning of a newest turn that alone is too long; otherwise it is an error.
         spare: When turns must be left out, leave out enough to free this share of the budget. Then the prompts of a
@@ -205,9 +219,9 @@ def build_prompt(
     if budget is not None:
         pinned_turns = [turn for turn in turns if turn.pinned]
         free = [turn for turn in turns if not turn.pinned]
-        room = budget - 1 - sum(turn.cost for turn in pinned_turns)
+        room = budget - frame_length(bos) - sum(turn.cost for turn in pinned_turns)
         kept = pinned_turns + free[_first_kept([turn.cost for turn in free], room, spare) :]
-        cut_tokens = max(0, 1 + sum(turn.cost for turn in kept) - budget)
+        cut_tokens = max(0, frame_length(bos) + sum(turn.cost for turn in kept) - budget)
     if cut_tokens:
         if not cut or cut_tokens >= len(kept[-1].ids):
             pinned = sum(turn.cost for turn in kept[:-1])
@@ -219,7 +233,7 @@ def build_prompt(
                 f"shorten it, request fewer new tokens{or_cut}",
             )
         kept[-1] = replace(kept[-1], ids=kept[-1].ids[cut_tokens:])
-    ids, types = lay_out(kept, separator, responder)
+    ids, types = lay_out(kept, separator, responder, bos=bos)
     return Prompt(ids, types, left_out=len(turns) - len(kept), cut=cut_tokens)
 
 

@@ -16,11 +16,14 @@ from convmodel.conversation import Conversation, ConversationLike
 from convmodel.errors import ModelLoadError
 from convmodel.files.atomic import staged
 from convmodel.layout.config import FILE_NAME, LayoutConfig
-from convmodel.layout.separator import PROBE, chat_template, choose_separator
+from convmodel.layout.separator import PROBE, chat_template, choose_bos, choose_separator
 from convmodel.layout.sequence import (
+    IGNORED,
+    EncodedTurn,
     LossOn,
     Prompt,
     Window,
+    begin_turn,
     build_prompt,
     encoded_turns,
     joined_for_two,
@@ -42,7 +45,7 @@ class ConversationTokenizer:
     """Encodes conversations in the one layout that training, evaluation, chat and serving share.
 
     Attributes:
-        layout: The part of the layout that is saved with a checkpoint: separator, token types, speakers.
+        layout: The part of the layout that is saved with a checkpoint: control tokens, token types, speakers.
         hf_tokenizer: The Hugging Face tokenizer, for decoding and saving; its `sep_token` has the separator's id.
         separator_added: Whether `<sep>` was added to the vocabulary here, so that the model needs a row for it.
         layout_was_saved: Whether the layout came with a checkpoint, so that the model must match it.
@@ -73,19 +76,20 @@ class ConversationTokenizer:
         self.layout_was_saved, self.separator_added = layout is not None, False
         if layout is None:
             token, index, self.separator_added = choose_separator(hf_tokenizer)
-            layout = LayoutConfig(index, token, use_token_types)
-        elif hf_tokenizer.sep_token_id != layout.separator_id:
-            raise ModelLoadError(
-                f"{FILE_NAME} has the separator {layout.separator_id}, but the tokenizer in the same folder has "
-                f"{hf_tokenizer.sep_token_id}: one of the two files was replaced; copy both from one saved model"
-            )
+            layout = LayoutConfig(index, token, use_token_types, bos_id=choose_bos(hf_tokenizer, index))
+        else:
+            layout.require_match(hf_tokenizer)
         self.hf_tokenizer: Any = hf_tokenizer
         self.layout: LayoutConfig = layout
         self._encoder = text_encoder(hf_tokenizer)
         special = zip(hf_tokenizer.all_special_ids, hf_tokenizer.all_special_tokens, strict=True)
         self._control_ids = frozenset(index for index, token in special if not is_text(token))
         self.hf_tokenizer.chat_template = chat_template(
-            hf_tokenizer, PROBE, self(Conversation.from_messages(PROBE))["input_ids"], joins=not layout.use_token_types
+            hf_tokenizer,
+            PROBE,
+            self(Conversation.from_messages(PROBE))["input_ids"],
+            joins=not layout.use_token_types,
+            bos=layout.bos_id is not None,
         )
 
     @classmethod
@@ -223,12 +227,25 @@ class ConversationTokenizer:
         conversation = self._arranged(original)
         types = [*conversation.speaker_names, responder := self.responder(conversation, reply_as)]
         turns = encoded_turns(conversation, encode_all(self._encoder, conversation.turns))
-        options: dict[str, Any] = {"budget": budget, "cut": cut_long_turn, "spare": spare}
+        options: dict[str, Any] = {"budget": budget, "cut": cut_long_turn, "spare": spare, "bos": self.layout.bos_id}
         prompt = build_prompt(turns, self.sep_token_id, types.index(responder), **options)
         if self.layout.use_token_types:
             return prompt
         joined = original.run_lengths()[conversation.pinned :]
         return replace(prompt, left_out=sum(joined[: prompt.left_out]))
+
+    def prompt_to_continue(self, text: str) -> Prompt:
+        """Encodes the beginning of a first turn as the prompt for the rest of that turn."""
+        return begin_turn(self.encode(text), self.sep_token_id, bos=self.layout.bos_id)
+
+    def window_of_response(self, ids: Sequence[int], *, is_closed: bool) -> Window:
+        """Lays out the tokens of a response as the first turn of a conversation, all supervised.
+
+        Its closing separator is a target only if the response `is_closed`.
+        """
+        turn, length = EncodedTurn(ids, 0, supervised=True), self.layout.shortest_prompt + len(ids)
+        [window] = make_windows([turn], self.sep_token_id, 0, max_length=length, bos=self.layout.bos_id)
+        return window if is_closed else replace(window, labels=[*window.labels[:-1], IGNORED])
 
     def responder(self, context: Conversation, reply_as: str | None = None) -> str:
         """Returns the speaker of the response to a context: `reply_as`, or by default the expected one.
@@ -284,6 +301,7 @@ class ConversationTokenizer:
         """Returns the windows of each of many conversations; encoding their turns together is faster."""
         options: dict[str, Any] = {
             "max_length": max_length,
+            "bos": self.layout.bos_id,
             "context_share": context_share,
             "text_bytes": lambda ids: len(self.decode(ids).rstrip(REPLACEMENT).encode()),
         }

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from convmodel.errors import ContextTooLongError
-from convmodel.layout.sequence import IGNORED, EncodedTurn, Window, lay_out
+from convmodel.layout.sequence import IGNORED, EncodedTurn, Window, frame_length, lay_out
 
 CONTEXT_SHARE = 0.5
 """The fraction of a window that unsupervised context turns may take."""
@@ -21,6 +21,7 @@ def make_windows(
     closing_type: int,
     *,
     max_length: int,
+    bos: int | None = None,
     context_share: float = CONTEXT_SHARE,
     text_bytes: Callable[[Sequence[int]], int] = len,
 ) -> Iterator[Window]:
@@ -37,6 +38,7 @@ def make_windows(
         separator: The id of the separator.
         closing_type: The token type of the separator that ends the conversation.
         max_length: The maximum length of a window in tokens.
+        bos: The id of the beginning-of-text token, with which each window begins; None for none.
         context_share: The fraction of a window that unsupervised context turns may take.
         text_bytes: Counts the UTF-8 bytes of tokens, for a turn that is cut.
 
@@ -45,10 +47,11 @@ def make_windows(
     """
     pinned = [turn for turn in turns if turn.pinned]
     free = [turn for turn in turns if not turn.pinned]
-    room = max_length - 1 - sum(turn.cost for turn in pinned)
+    taken = sum(turn.cost for turn in pinned)
+    room = max_length - frame_length(bos) - taken
     if room < 2:
         raise ContextTooLongError(
-            f"the pinned turns take {max_length - 1 - room} tokens of a window of {max_length}, which leaves no room "
+            f"the pinned turns take {taken} tokens of a window of {max_length}, which leaves no room "
             "for another turn: raise max_length"
         )
     end = 0
@@ -57,14 +60,14 @@ def make_windows(
             continue
         start, end = _window_span(free, first, room, context_share)
         if turn.cost > room:
-            yield _cut_window([*pinned, turn], separator, room, text_bytes)
+            yield _cut_window([*pinned, turn], separator, room, text_bytes, bos)
             continue
         context = [replace(turn, supervised=False) for turn in free[start:first]]
         context_cut: int | None = 0
         if first and not context:
             context, context_cut = _end_of(free[first - 1], room - turn.cost)
         next_type = free[end].type if end < len(free) else closing_type
-        window = _window([*pinned, *context, *free[first:end]], separator, next_type)
+        window = _window([*pinned, *context, *free[first:end]], separator, next_type, bos)
         yield replace(window, context_cut=context_cut)
 
 
@@ -98,11 +101,11 @@ def _end_of(turn: EncodedTurn, cost: int) -> tuple[list[EncodedTurn], int | None
     return [replace(turn, ids=turn.ids[cut:], supervised=False)], cut
 
 
-def _window(turns: Sequence[EncodedTurn], separator: int, closing_type: int) -> Window:
-    ids, types = lay_out(turns, separator, closing_type)
+def _window(turns: Sequence[EncodedTurn], separator: int, closing_type: int, bos: int | None) -> Window:
+    ids, types = lay_out(turns, separator, closing_type, bos=bos)
     labels = [IGNORED] * len(ids)
     weights = [0.0] * len(ids) if any(turn.supervised and turn.weight != 1 for turn in turns) else None
-    position = 0
+    position = frame_length(bos) - 1
     for turn in turns:
         begin, position = position + 1, position + turn.cost
         if turn.supervised:
@@ -113,12 +116,16 @@ def _window(turns: Sequence[EncodedTurn], separator: int, closing_type: int) -> 
 
 
 def _cut_window(
-    turns: Sequence[EncodedTurn], separator: int, room: int, text_bytes: Callable[[Sequence[int]], int]
+    turns: Sequence[EncodedTurn],
+    separator: int,
+    room: int,
+    text_bytes: Callable[[Sequence[int]], int],
+    bos: int | None,
 ) -> Window:
     """Lays out pinned turns and the beginning of a turn that is too long for a window, without closing separator."""
     whole = turns[-1]
     cut = replace(whole, ids=whole.ids[:room], text_bytes=text_bytes(whole.ids[:room]))
-    window = _window([*turns[:-1], cut], separator, whole.type)
+    window = _window([*turns[:-1], cut], separator, whole.type, bos)
     for values in (window.input_ids, window.types, window.labels, window.weights or [0.0]):
         values.pop()
     return replace(window, cut=whole.cost - len(cut.ids))

@@ -53,7 +53,8 @@ class Token:
 def by_hand(model: ConversationModel, talk: list[str]) -> list[Token]:
     """The targets of one conversation, laid out turn by turn."""
     separator = model.tokenizer.sep_token_id
-    ids, types, owners = [separator], [0], [0]
+    ids = model.tokenizer.prompt_to_continue("").input_ids  # what comes before the first turn
+    types, owners, begin = [0] * len(ids), [0] * len(ids), len(ids)
     for number, turn in enumerate(talk):
         tokens = model.tokenizer.encode(turn)
         ids += [*tokens, separator]
@@ -66,7 +67,7 @@ def by_hand(model: ConversationModel, talk: list[str]) -> list[Token]:
         logs = copy.deepcopy(model.hf_model).double()(**inputs).logits[0].log_softmax(-1)
     return [
         Token(-logs[position - 1, ids[position]].item(), owners[position], ids[position] == separator)
-        for position in range(1, len(ids))
+        for position in range(begin, len(ids))
     ]
 
 
@@ -207,9 +208,9 @@ def test_what_does_not_fit_is_told(model: ConversationModel) -> None:
 
     result = model.evaluate(talks, loss_on="all")
 
-    whole = len(model.tokenizer.encode(talks[-1][0]))
-    assert result.cut == whole - 127 + 1  # and the separator that would have closed the turn
-    assert result.tokens == model.evaluate(TALKS).tokens + 127
+    whole, room = len(model.tokenizer.encode(talks[-1][0])), 128 - len(model.tokenizer.layout.control_ids)
+    assert result.cut == whole - room + 1  # and the separator that would have closed the turn
+    assert result.tokens == model.evaluate(TALKS).tokens + room
     assert model.evaluate(talks, loss_on="responses").unsupervised == 3
 
 
@@ -321,9 +322,10 @@ def test_oldest_whole_turns_are_left_out_of_a_context_that_is_too_long(model: Co
     encoding = model.tokenizer([*context, "Oh"])
     ids, separator = encoding["input_ids"], model.tokenizer.sep_token_id
     starts = [position for position, index in enumerate(ids) if index == separator]
-    start = next(position for position in starts if len(ids) - position <= 128)
+    bos = starts[0]  # the number of tokens before the first turn
+    start = next(position for position in starts if len(ids) - position <= 128 - bos) - bos
     assert start > 0
-    inputs = {name: torch.tensor([values[start:]]) for name, values in encoding.items()}
+    inputs = {name: torch.tensor([values[:bos] + values[start + bos :]]) for name, values in encoding.items()}
     with torch.no_grad():
         logs = copy.deepcopy(model.hf_model).double()(**inputs).logits[0].log_softmax(-1)
     span = range(starts[-2] + 1 - start, len(ids) - start)
@@ -350,9 +352,9 @@ def test_a_response_that_alone_is_too_long_is_refused(model: ConversationModel) 
 
 def test_a_response_fills_the_positions_to_the_last(load: Callable[[str], ConversationModel]) -> None:
     model = load("bytelevel_folder")
-    fits = " you" * 126
+    fits = " you" * 125
 
-    assert len(model.tokenizer.encode(fits)) == 126
+    assert len(model.tokenizer.encode(fits)) == 128 - len(model.tokenizer.layout.control_ids) - 1
     assert model.score(["Hi"], [fits])[0] < 0
     with pytest.raises(ContextTooLongError):
         model.score(["Hi"], [fits + " you"])

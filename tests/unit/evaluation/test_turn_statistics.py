@@ -41,7 +41,8 @@ def measure(model: ConversationModel, talks: Any = TALKS, **options: Any) -> Cor
 
 def by_hand(model: ConversationModel, talk: list[str]) -> list[TurnStatistics]:
     separator = model.tokenizer.sep_token_id
-    ids, types, owners = [separator], [0], [0]
+    ids = model.tokenizer.prompt_to_continue("").input_ids  # what comes before the first turn
+    types, owners = [0] * len(ids), [-1] * len(ids)
     for number, turn in enumerate(talk):
         tokens = model.tokenizer.encode(turn)
         ids += [*tokens, separator]
@@ -138,11 +139,12 @@ def test_a_turn_that_was_cut_has_no_end(model: ConversationModel) -> None:
     [found] = measure(model, [["Thank you very much. " * 60]]).conversations
 
     [turn] = found.turns
-    assert (turn.tokens, turn.closed, turn.stop) == (127, False, 0.0)
+    room = 128 - len(model.tokenizer.layout.control_ids)
+    assert (turn.tokens, turn.closed, turn.stop) == (room, False, 0.0)
     assert turn.text_nats == turn.nats
     assert 0 < turn.text_bytes < 60 * 21
     targets, _, ends = found.calibration
-    assert (targets.sum(), ends.sum()) == (127, 0)
+    assert (targets.sum(), ends.sum()) == (room, 0)
 
 
 def test_pinned_turns_shift_the_numbers(model: ConversationModel) -> None:

@@ -65,8 +65,8 @@ def test_scores_are_the_models_own(model: ConversationModel, rerank: str, option
         assert all(index == pad for index in ids[end:])
         score = by_hand(model, ids[:end], begin, [*prompt_types, *[prompt_types[-1]] * (end - begin)])
         if rerank == "mmi":
-            alone = [model.tokenizer.sep_token_id, *ids[begin:end]]
-            score -= 0.7 * by_hand(model, alone, 1, [0] * len(alone))
+            alone = [*model.tokenizer.prompt_to_continue("").input_ids, *ids[begin:end]]
+            score -= 0.7 * by_hand(model, alone, len(alone) - (end - begin), [0] * len(alone))
         expected.append(score / (end - begin))
     assert output.scores == pytest.approx(expected, abs=1e-4)
     assert output.scores == sorted(output.scores, reverse=True)

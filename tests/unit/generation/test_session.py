@@ -509,7 +509,7 @@ def test_a_pinned_turn_stays_when_the_context_overflows(model: ConversationModel
         session = model.session([{"role": role, "content": pinned}], max_new_tokens=20)
         for number in range(15):
             session.respond(f"This is turn number {number}, and it says a few words")
-    head = [model.tokenizer.sep_token_id, *model.tokenizer.encode(pinned), model.tokenizer.sep_token_id]
+    head = [*model.tokenizer.prompt_to_continue(pinned).input_ids, model.tokenizer.sep_token_id]
     assert session.left_out > 10
     assert all(prompt[: len(head)] == head for prompt in script.prompts)
     assert session.turns[0] == pinned

@@ -22,7 +22,7 @@ def write(folder: Path, **changes: Any) -> Path:
     return path
 
 
-@pytest.mark.parametrize("layout", [LAYOUT, FULL])
+@pytest.mark.parametrize("layout", [LAYOUT, FULL, replace(FULL, bos_id=2)])
 def test_what_is_written_is_read(layout: LayoutConfig, tmp_path: Path) -> None:
     path = tmp_path / FILE_NAME
     path.write_text(layout.to_json(), encoding="utf-8")
@@ -40,6 +40,11 @@ def test_the_file_states_its_format_and_version() -> None:
         "loss_on": ["Ann"],
         "max_length": 128,
     }
+
+
+def test_a_beginning_of_text_is_written_only_if_there_is_one() -> None:
+    assert "bos_id" not in json.loads(FULL.to_json())
+    assert json.loads(replace(FULL, bos_id=2).to_json())["bos_id"] == 2
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,14 @@ def test_a_pinned_turn_stays(budget: int, ids: list[int], types: list[int]) -> N
     assert (prompt.input_ids, prompt.types) == (ids, types)
 
 
+@pytest.mark.parametrize("budget", [None, 12, 9, 6, 3])
+def test_with_bos_a_prompt_is_that_of_one_position_less(budget: int | None) -> None:
+    plain = build_prompt(FOUR, SEP, 0, budget=budget, cut=True)
+    prompt = build_prompt(FOUR, SEP, 0, budget=budget and budget + 1, cut=True, bos=2)
+    assert (prompt.input_ids, prompt.types) == ([2, *plain.input_ids], [plain.types[0], *plain.types])
+    assert (prompt.left_out, prompt.cut) == (plain.left_out, plain.cut)
+
+
 @pytest.mark.parametrize("cut", [False, True])
 @pytest.mark.parametrize("turns", [[turn([1, 2, 3, 4])], [turn([8], pinned=True), turn([1, 2])]])
 def test_a_newest_turn_that_cannot_fit_is_an_error(turns: list[EncodedTurn], cut: bool) -> None:

@@ -51,6 +51,13 @@ def test_a_tokenizer_that_joins_turns_names_its_speakers_too(bytelevel_tokenizer
     assert "↵" in "".join(token.text for token in shown)
 
 
+def test_the_beginning_of_text_is_shown(bytelevel_tokenizer: ConversationTokenizer) -> None:
+    [shown] = token_view(bytelevel_tokenizer, Conversation(["Hi", "Hello"]), max_length=64, loss_on="all")
+    assert [token.text for token in shown[:2]] == ["<|begin_of_text|>", "<sep>"]
+    assert not shown[0].is_separator
+    assert not shown[0].supervised
+
+
 @pytest.mark.parametrize(
     ("text", "pieces"),
     [

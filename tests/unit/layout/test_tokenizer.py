@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, T5Tokenizer
 
 import tokenizers_zoo
@@ -65,8 +66,69 @@ def test_turns_are_encoded_each_on_its_own(gpt2_tokenizer: ConversationTokenizer
 
 def test_special_tokens_that_a_tokenizer_adds_by_itself_are_not_added(family: ConversationTokenizer) -> None:
     hf_tokenizer = family.hf_tokenizer
-    others = set(hf_tokenizer.all_special_ids) - {family.sep_token_id}
+    others = set(hf_tokenizer.all_special_ids) - family.layout.control_ids
     assert others.isdisjoint(family(["Hello", "How are you"])["input_ids"])
+
+
+def test_a_layout_begins_with_bos_where_the_tokenizer_does(family: ConversationTokenizer) -> None:
+    plain = family.with_layout(bos_id=None)
+    begins = family.hf_tokenizer("")["input_ids"][:1] == [family.hf_tokenizer.bos_token_id]
+    bos = [family.hf_tokenizer.bos_token_id] if begins else []
+    assert family(CONTEXT[:2])["input_ids"] == bos + plain(CONTEXT[:2])["input_ids"]
+    assert family.prompt_to_continue("Hi").input_ids == [*bos, family.sep_token_id, *family.encode("Hi")]
+    assert family.layout.shortest_prompt == len(bos) + 3
+
+
+def test_only_the_bytelevel_family_begins_with_bos(zoo: Path, zoo_folders: dict[str, Path]) -> None:
+    layout = ConversationTokenizer.from_pretrained(zoo).layout
+    assert (layout.bos_id is not None) is (zoo == zoo_folders["bytelevel"])
+
+
+def test_every_window_begins_with_bos_once(bytelevel_tokenizer: ConversationTokenizer) -> None:
+    tokenizer, bos = bytelevel_tokenizer, bytelevel_tokenizer.hf_tokenizer.bos_token_id
+    windows = tokenizer.windows(["Good morning!", "Did you sleep well?"] * 8, max_length=40)
+    assert len(windows) > 2
+    for window in windows:
+        assert window.input_ids[:2] == [bos, tokenizer.sep_token_id]
+        assert window.input_ids.count(bos) == 1
+        assert window.types[0] == window.types[1]
+        assert window.labels[:2] == [IGNORED, IGNORED]
+        assert len(window.input_ids) <= 40
+
+
+@pytest.mark.parametrize("budget", [12, 16, 24, 40])
+def test_a_prompt_that_leaves_out_turns_begins_with_bos(
+    budget: int, bytelevel_tokenizer: ConversationTokenizer
+) -> None:
+    tokenizer = bytelevel_tokenizer
+    prompt = tokenizer.prompt(["Good morning!", "Did you sleep well?"] * 8, budget=budget, cut_long_turn=True)
+    assert prompt.left_out > 0
+    assert len(prompt.input_ids) == len(prompt.types) <= budget
+    assert prompt.input_ids[:2] == [tokenizer.layout.bos_id, tokenizer.sep_token_id]
+
+
+def test_a_beginning_token_that_the_tokenizer_does_not_have_is_refused(saved: Path) -> None:
+    change(saved / FILE_NAME, bos_id=7)
+    with pytest.raises(ModelLoadError, match="beginning-of-text token 7, but the tokenizer in the same folder has 400"):
+        ConversationTokenizer.from_pretrained(saved)
+
+
+def test_a_folder_saved_without_the_key_has_no_bos(saved: Path) -> None:
+    content = json.loads((saved / FILE_NAME).read_text(encoding="utf-8"))
+    del content["bos_id"]
+    (saved / FILE_NAME).write_text(json.dumps(content), encoding="utf-8")
+    tokenizer = ConversationTokenizer.from_pretrained(saved)
+    assert tokenizer(["Hi"])["input_ids"] == [tokenizer.sep_token_id, *tokenizer.encode("Hi"), tokenizer.sep_token_id]
+    assert "bos" not in tokenizer.hf_tokenizer.chat_template
+
+
+def test_a_bos_that_is_the_separator_comes_once(gpt2_folder: Path) -> None:
+    hf_tokenizer = AutoTokenizer.from_pretrained(gpt2_folder)
+    hf_tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", 50256)]
+    )
+    assert hf_tokenizer("Hello")["input_ids"] == [50256, 15496]
+    assert ConversationTokenizer(hf_tokenizer)(["Hello"])["input_ids"] == [50256, 15496, 50256]
 
 
 def test_messages_and_turns_give_the_same_ids(family: ConversationTokenizer) -> None:
@@ -298,7 +360,7 @@ def test_windows_supervise_each_chosen_turn_once(
 
     windows = family.windows(conversation, max_length=max_length, loss_on=loss_on)
 
-    room = max_length - 1
+    room = max_length - len(family.layout.control_ids)
     expected = [i for ids in targets for i in ([*ids, family.sep_token_id] if len(ids) < room else ids[:room])]
     assert [label for window in windows for label in window.labels if label != IGNORED] == expected
     assert all(len(window.input_ids) <= max_length and window.labels[0] == IGNORED for window in windows)

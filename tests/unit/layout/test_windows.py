@@ -104,6 +104,19 @@ def test_context_takes_its_share_of_a_window(share: float, expected: list[list[i
     assert turns_of(windows) == expected
 
 
+@pytest.mark.parametrize("max_length", [4, 5, 8, 12])
+def test_with_bos_windows_are_those_of_one_position_less(max_length: int) -> None:
+    turns = [*FOUR, turn([1, 2, 3, 4, 5, 6], 0, weight=0.5)]
+    plain = list(make_windows(turns, SEP, 1, max_length=max_length))
+    windows = list(make_windows(turns, SEP, 1, max_length=max_length + 1, bos=2))
+    assert len(windows) == len(plain)
+    for window, other in zip(windows, plain, strict=True):
+        assert (window.input_ids, window.types) == ([2, *other.input_ids], [other.types[0], *other.types])
+        assert window.labels == [IGNORED, *other.labels]
+        assert window.weights == (other.weights and [0.0, *other.weights])
+        assert (window.cut, window.context_cut, window.text_bytes) == (other.cut, other.context_cut, other.text_bytes)
+
+
 def test_pinned_turns_open_every_window_and_are_never_targets() -> None:
     turns = [turn([8, 8], 2, pinned=True, supervised=False), *FOUR]
     windows = list(make_windows(turns, SEP, 0, max_length=9))

@@ -17,7 +17,7 @@ from convmodel.generation.options import GenerationOptions, read_options
 from convmodel.generation.respond import make_prompt, make_request
 from convmodel.generation.response_text import ResponseText
 from convmodel.layout.architecture import positions
-from convmodel.layout.sequence import Prompt, begin_turn
+from convmodel.layout.sequence import Prompt
 from convmodel.server.api.schemas import ChatRequest, CompletionRequest, Message
 from convmodel.server.errors import ApiError
 from convmodel.server.serving.job import Job
@@ -78,16 +78,14 @@ def read_conversation(served: ServedModel, messages: Sequence[Message]) -> Conve
 def make_options(served: ServedModel, new_tokens: int | None, name: str, **options: Any) -> GenerationOptions:
     """Returns the options of `generate`; `name` is the request's parameter for the number of new tokens."""
     limit = positions(served.model.hf_model.config)
-    if new_tokens is not None and limit is not None and new_tokens > limit - _SHORTEST_PROMPT:
+    longest = None if limit is None else limit - served.model.tokenizer.layout.shortest_prompt
+    if new_tokens is not None and longest is not None and new_tokens > longest:
         message = (
             f"{name} is {new_tokens}: {served.id} has {limit} positions for the context and the response together, so "
-            f"it can be {limit - _SHORTEST_PROMPT} at most"
+            f"it can be {longest} at most"
         )
         raise ApiError(400, message, param=name, code="context_length_exceeded")
     return read_options(served.model.hf_model, served.model.tokenizer, options | {"max_new_tokens": new_tokens})
-
-
-_SHORTEST_PROMPT = 3  # a separator, a token, a separator
 
 
 def _chat(served: ServedModel, body: ChatRequest) -> _Prepared:
@@ -104,7 +102,7 @@ def _chat(served: ServedModel, body: ChatRequest) -> _Prepared:
 def _completion(served: ServedModel, body: CompletionRequest, text: str) -> _Prepared:
     model = served.model
     options = make_options(served, body.max_tokens, "max_tokens", **body.options)
-    prompt = begin_turn(model.tokenizer.encode(text), model.tokenizer.sep_token_id)
+    prompt = model.tokenizer.prompt_to_continue(text)
     if options.budget is not None and len(prompt.input_ids) > options.budget:
         fits = f"only {options.budget} fit beside {body.max_tokens} new ones"
         message = f"the prompt has {len(prompt.input_ids)} tokens, and {fits}"

@@ -75,7 +75,7 @@ def _tokens(
                 "text": tokenizer.sep_token if is_separator else token_text(tokenizer, token_id),
                 "type": token_type,
                 "speaker": names[token_type],
-                "turn": turns[number] if number < len(turns) else None,
+                "turn": turns[max(number, 0)] if number < len(turns) else None,  # -1: the beginning-of-text token
                 "separator": is_separator,
             }
         )

@@ -64,8 +64,8 @@ function token({ id, text, type, separator }) {
 function groups(tokens) {
   const turns = [];
   for (const each of tokens) {
-    if (each.separator) turns.push([]);
-    turns.at(-1)?.push(each);
+    if (turns.at(-1)?.[0].turn !== each.turn) turns.push([]);
+    turns.at(-1).push(each);
   }
   return turns;
 }

@@ -123,12 +123,11 @@ def check_separator(tokenizer: ConversationTokenizer) -> Check:
 
 def check_vocabulary(rows: int, tokenizer: ConversationTokenizer, windows: Sequence[Window]) -> Check:
     """Fails if the embedding lacks a row for a token that can occur."""
-    largest = max((max(window.input_ids) for window in windows), default=0)
+    largest = max([*tokenizer.layout.control_ids, *(max(window.input_ids) for window in windows)])
     vocabulary = int(tokenizer.hf_tokenizer.vocab_size)
     fix = "load model and tokenizer from the same place; they belong to different models"
-    if largest >= rows or tokenizer.sep_token_id >= rows:
-        index = max(largest, tokenizer.sep_token_id)
-        return Check("vocabulary", "fail", f"token {index:,} occurs, but the embedding has {rows:,} rows", fix)
+    if largest >= rows:
+        return Check("vocabulary", "fail", f"token {largest:,} occurs, but the embedding has {rows:,} rows", fix)
     if vocabulary > rows:
         return Check("vocabulary", "fail", f"{vocabulary:,} tokens, but the embedding has {rows:,} rows", fix)
     if len(tokenizer) > rows:
@@ -192,7 +191,7 @@ def check_text(windows: Sequence[Window], tokenizer: ConversationTokenizer) -> C
     """Warns if the vocabulary has hardly any words of the text's language, which makes training slow and hard."""
     tokens = characters = size = 0
     for window in sample(windows, TEXT_SAMPLE):
-        ids = [index for index in window.input_ids if index != tokenizer.sep_token_id]
+        ids = [index for index in window.input_ids if index not in tokenizer.layout.control_ids]
         text = tokenizer.decode(ids)
         tokens, characters, size = tokens + len(ids), characters + len(text), size + len(text.encode())
     per_character, per_token = tokens / max(1, characters), size / max(1, tokens)
@@ -207,7 +206,8 @@ def check_unknown(windows: Sequence[Window], tokenizer: ConversationTokenizer) -
     """Fails if more than a few tokens are unknown."""
     unknown = tokenizer.hf_tokenizer.unk_token_id
     counts = Counter(index for window in windows for index in window.input_ids)
-    del counts[tokenizer.sep_token_id]  # if the separator is the unknown token, `check_separator` reports it
+    for index in tokenizer.layout.control_ids:
+        del counts[index]  # if the separator is the unknown token, `check_separator` reports it
     share = (counts[unknown] if unknown is not None else 0) / max(1, counts.total())
     finding = f"{counts[unknown] if share else 0:,} of {counts.total():,} tokens are unknown"
     if not share:

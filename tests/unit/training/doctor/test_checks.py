@@ -239,6 +239,13 @@ def test_unknown_tokens_are_counted(zoo_folders: dict[str, Any], unknown: int, s
     assert said in check.finding
 
 
+def test_the_beginning_of_text_is_not_counted(bytelevel_tokenizer: ConversationTokenizer) -> None:
+    plain = bytelevel_tokenizer.with_layout(bos_id=None)
+    for check in (check_text, check_unknown):
+        windows = [encoded(tokenizer, ENGLISH).windows for tokenizer in (bytelevel_tokenizer, plain)]
+        assert check(windows[0], bytelevel_tokenizer) == check(windows[1], plain)
+
+
 def test_a_separator_that_is_the_unknown_token_too_is_not_counted(gpt2_tokenizer: ConversationTokenizer) -> None:
     assert gpt2_tokenizer.hf_tokenizer.unk_token_id == gpt2_tokenizer.sep_token_id
     assert check_unknown(encoded(gpt2_tokenizer, ENGLISH).windows, gpt2_tokenizer).status == "pass"
