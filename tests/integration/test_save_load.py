@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    LlamaConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from convmodel import ConversationModel, ConversationTokenizer
 from convmodel.errors import ModelLoadError
@@ -74,6 +82,34 @@ def test_plain_transformers_knows_where_to_stop(model: ConversationModel, rounds
     stop = hf_model.generation_config.eos_token_id
     assert (stop if isinstance(stop, list) else [stop]) == model.tokenizer.stop_token_ids
     assert tokenizer.sep_token_id == model.tokenizer.sep_token_id
+
+
+def test_all_files_agree_on_the_end_of_a_response(model: ConversationModel, rounds: list[Path]) -> None:
+    for folder in rounds:
+        config = AutoConfig.from_pretrained(folder)
+        assert config.eos_token_id == GenerationConfig.from_pretrained(folder).eos_token_id
+        assert AutoTokenizer.from_pretrained(folder).eos_token_id == model.tokenizer.sep_token_id
+        derived = GenerationConfig.from_model_config(config).eos_token_id
+        assert (derived if isinstance(derived, list) else [derived]) == model.tokenizer.stop_token_ids
+        assert ConversationTokenizer.from_pretrained(folder).stop_token_ids == model.tokenizer.stop_token_ids
+        ends = ", ".join(f"id {index}" for index in model.tokenizer.stop_token_ids)
+        assert f"| End of a response | {ends} |" in (folder / "README.md").read_text(encoding="utf-8")
+
+
+def test_saving_leaves_the_model_and_its_tokenizer_as_they_were(zoo: Path, tmp_path: Path) -> None:
+    model = ConversationModel.from_pretrained(zoo, device="cpu")
+    before = model.hf_model.config.eos_token_id, model.tokenizer.hf_tokenizer.eos_token
+    model.save_pretrained(tmp_path)
+    assert (model.hf_model.config.eos_token_id, model.tokenizer.hf_tokenizer.eos_token) == before
+
+
+def test_the_end_of_text_token_stays_a_control_token(family: ConversationTokenizer, rounds: list[Path]) -> None:
+    end = family.hf_tokenizer.eos_token_id
+    for folder in rounds:
+        loaded = ConversationTokenizer.from_pretrained(folder)
+        assert loaded.decode([*loaded.encode("Hi"), end]) == "Hi"
+        assert end not in loaded.encode(family.hf_tokenizer.eos_token)
+        assert AutoTokenizer.from_pretrained(folder).decode([end], skip_special_tokens=True) == ""
 
 
 def test_a_saved_folder_holds_nothing_that_can_be_executed(rounds: list[Path]) -> None:

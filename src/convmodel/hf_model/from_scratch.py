@@ -103,7 +103,7 @@ def gpt2_config(shape: Shape, tokenizer: ConversationTokenizer) -> "GPT2Config":
     """Returns the `GPT2Config` of a shape."""
     from transformers import GPT2Config
 
-    end_of_text = tokenizer.hf_tokenizer.eos_token_id
+    end_of_text = tokenizer.stop_token_ids[-1]
     return GPT2Config(
         vocab_size=len(tokenizer),
         n_positions=shape.positions,

@@ -135,10 +135,10 @@ def _lora_config(hf_model: "PreTrainedModel", options: Mapping[str, Any]) -> "Lo
 
 def _new_rows(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer) -> dict[str, list[int]] | None:
     """Returns the separator's row by layer name, if it still has the values set by `fit_embedding`; else None."""
-    separator, end = tokenizer.sep_token_id, tokenizer.hf_tokenizer.eos_token_id
+    separator, end = tokenizer.sep_token_id, tokenizer.layout.end_of_text_id
     embedding: Any = hf_model.get_input_embeddings()
     rows = embedding.weight
-    if separator == end or not torch.allclose(rows[separator], rows[:separator].mean(0) if end is None else rows[end]):
+    if not torch.allclose(rows[separator], rows[:separator].mean(0) if end is None else rows[end]):
         return None
     head: Any = hf_model.get_output_embeddings()
     tied = head is None or head.weight is embedding.weight  # peft ties it to the embedding

@@ -82,16 +82,22 @@ def _save_model(
     folder: Path,
     weights: "dict[str, torch.Tensor] | None",
 ) -> None:
-    """Writes weights, config and generation config; the model's own generation config stays unchanged."""
+    """Writes weights, config and generation config, with one end of a response; the model's own stay unchanged."""
     original = hf_model.generation_config
+    configs = (hf_model.config, hf_model.config.get_text_config())
+    ends = [getattr(config, "eos_token_id", None) for config in configs]
     hf_model.generation_config = sampling_defaults(original, tokenizer)
     try:
+        for config in configs:  # some programs read the end of a response there
+            config.eos_token_id = hf_model.generation_config.eos_token_id
         if has_adapters(hf_model):
             save_adapters(hf_model, folder)
         else:
             hf_model.save_pretrained(folder, state_dict=weights)
     finally:
         hf_model.generation_config = original
+        for config, end in zip(configs, ends, strict=True):
+            config.eos_token_id = end
 
 
 def _model_card(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, facts: dict[str, Any]) -> str:
@@ -102,6 +108,7 @@ def _model_card(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, f
         "Architecture": f"{hf_model.config.model_type}, {count:,} parameters",
         "Separator": f"`{layout.separator_token}`, id {layout.separator_id}",
         **_beginning(tokenizer),
+        "End of a response": ", ".join(f"id {index}" for index in tokenizer.stop_token_ids),
         "Token types": "the speaker's index" if layout.use_token_types else "none",
         "Supervised turns": layout.loss_on if isinstance(layout.loss_on, str) else ", ".join(layout.loss_on),
         "Longest window": f"{layout.max_length:,} tokens" if layout.max_length else "not trained with convmodel",

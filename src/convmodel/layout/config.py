@@ -34,6 +34,8 @@ class LayoutConfig:
         loss_on: Whose turns were supervised.
         max_length: The limit of training windows in tokens; None before training.
         bos_id: The beginning-of-text token with which every sequence begins; None, as in files without it, for none.
+        end_of_text_id: The end-of-text token of the base, which also ends a response; None if it is the separator, or
+            there is none.
     """
 
     separator_id: int
@@ -43,6 +45,12 @@ class LayoutConfig:
     loss_on: LossOn = "all"
     max_length: int | None = None
     bos_id: int | None = None
+    end_of_text_id: int | None = None
+
+    @property
+    def stop_ids(self) -> list[int]:
+        """The ids that end a response: the separator and, if it is another token, the end-of-text token."""
+        return [self.separator_id] if self.end_of_text_id is None else [self.separator_id, self.end_of_text_id]
 
     @property
     def control_ids(self) -> frozenset[int]:
@@ -135,8 +143,8 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "speakers": _are_names,
     "loss_on": lambda value: (isinstance(value, str) or _are_names(value)) and bool(value),
     "max_length": lambda value: value is None or (_is_count(value) and value >= SHORTEST_WINDOW),
-    "bos_id": lambda value: value is None or _is_count(value),
+    **dict.fromkeys(("bos_id", "end_of_text_id"), lambda value: value is None or _is_count(value)),
 }
 
-_LATER = frozenset({"bos_id"})
+_LATER = frozenset({"bos_id", "end_of_text_id"})
 """Fields that files of earlier versions lack; they are written only if they have a value."""

@@ -79,11 +79,15 @@ class ConversationTokenizer:
             layout = LayoutConfig(index, token, use_token_types, bos_id=choose_bos(hf_tokenizer, index))
         else:
             layout.require_match(hf_tokenizer)
+        if hf_tokenizer.eos_token_id not in (None, layout.separator_id):  # not saved by this version
+            layout = replace(layout, end_of_text_id=hf_tokenizer.eos_token_id)
         self.hf_tokenizer: Any = hf_tokenizer
         self.layout: LayoutConfig = layout
         self._encoder = text_encoder(hf_tokenizer)
-        special = zip(hf_tokenizer.all_special_ids, hf_tokenizer.all_special_tokens, strict=True)
-        self._control_ids = frozenset(index for index, token in special if not is_text(token))
+        # The end-of-text token may no longer be one of the tokenizer's special tokens; see `save_pretrained`.
+        special = {*hf_tokenizer.all_special_ids, *layout.stop_ids}
+        tokens = {index: str(hf_tokenizer.convert_ids_to_tokens(index)) for index in special}
+        self._control_ids = frozenset(index for index, token in tokens.items() if not is_text(token))
         self.hf_tokenizer.chat_template = chat_template(
             hf_tokenizer,
             PROBE,
@@ -138,7 +142,7 @@ class ConversationTokenizer:
     @property
     def stop_token_ids(self) -> list[int]:
         """The ids that end a response: the separator, and the tokenizer's own end-of-text token."""
-        return list(dict.fromkeys(i for i in (self.sep_token_id, self.hf_tokenizer.eos_token_id) if i is not None))
+        return self.layout.stop_ids
 
     def __len__(self) -> int:
         """Returns the number of vocabulary entries, including added tokens."""
@@ -323,11 +327,17 @@ class ConversationTokenizer:
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Writes Hugging Face's files, which plain `AutoTokenizer` loads with the same ids, and the layout.
 
+        In these files the end-of-text token is the separator, so that other programs find the end of a response in it.
+
         Raises:
             SaveError: If the folder cannot be written.
         """
         with staged(folder) as stage:
-            self.hf_tokenizer.save_pretrained(stage)
+            end_of_text, self.hf_tokenizer.eos_token = self.hf_tokenizer.eos_token, self.hf_tokenizer.sep_token
+            try:
+                self.hf_tokenizer.save_pretrained(stage)
+            finally:
+                self.hf_tokenizer.eos_token = end_of_text
             (stage / FILE_NAME).write_text(self.layout.to_json(), encoding="utf-8")
 
     def _arranged(self, conversation: Conversation) -> Conversation:
