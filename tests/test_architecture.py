@@ -25,7 +25,7 @@ LAYERS = [
     {"data"},
     {"layout"},
     {"conversation", "files"},
-    {"errors"},
+    {"arguments", "errors"},
 ]
 RANKS = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 

@@ -11,6 +11,7 @@ from datetime import datetime
 from itertools import accumulate, takewhile
 from typing import Any, TypeAlias
 
+from convmodel.arguments.values import plain
 from convmodel.errors import ConversationError
 
 DEFAULT_SPEAKERS = ("user", "assistant")
@@ -78,15 +79,16 @@ class Conversation:
         """
         if isinstance(value, Conversation):
             return value
-        if isinstance(value, str):
+        given: Any = plain(value)
+        if isinstance(given, str):
             raise ConversationError(
-                f"a conversation is a list of turns, not one string: write [{value[:40]!r}] instead of {value[:40]!r}"
+                f"a conversation is a list of turns, not one string: write [{given[:40]!r}] instead of {given[:40]!r}"
             )
-        if not isinstance(value, Sequence):
-            raise ConversationError(f"a conversation must be a list of turns, not {type(value).__name__}")
-        if value and all(isinstance(turn, Mapping) for turn in value):
-            return cls.from_messages(value)  # type: ignore[arg-type]
-        return cls(value)  # type: ignore[arg-type]
+        if not isinstance(given, Sequence):
+            raise ConversationError(f"a conversation must be a list of turns, not {type(given).__name__}{_part(given)}")
+        if given and all(isinstance(turn, Mapping) for turn in given):
+            return cls.from_messages(given)
+        return cls(given)
 
     @classmethod
     def from_messages(cls, messages: Sequence[Mapping[str, Any]], *, id: str | None = None) -> "Conversation":
@@ -103,7 +105,8 @@ class Conversation:
         """
         for number, message in enumerate(messages, 1):
             if not isinstance(message, Mapping) or not {"role", "content"} <= message.keys():
-                raise ConversationError(f"message {number} needs a role and a content")
+                keys = f", not {', '.join(map(str, message))}" if isinstance(message, Mapping) else ""
+                raise ConversationError(f"message {number} needs a role and a content{keys}")
         roles = [message["role"] for message in messages]
         pinned = sum(1 for _ in takewhile(lambda role: isinstance(role, str) and role in PINNED_ROLES, roles))
         weights = [1 if message.get("weight") is None else message["weight"] for message in messages]
@@ -215,18 +218,26 @@ class Conversation:
         )
 
 
+def _part(value: object) -> str:
+    """Returns advice for an object that has a conversation in it."""
+    keys = [key for key in ("turns", "messages") if isinstance(value, Mapping) and key in value]
+    return f": give its {keys[0]}" if keys else ""
+
+
 ConversationLike: TypeAlias = Conversation | Sequence[str] | Sequence[Mapping[str, Any]]
 """Accepted wherever a conversation is expected: a `Conversation`, a list of turns, or role/content messages."""
 
 
-def _checked_turns(turns: Sequence[str]) -> tuple[str, ...]:
+def _checked_turns(turns: Any) -> tuple[str, ...]:
+    turns = plain(turns)
     if isinstance(turns, str) or not isinstance(turns, Sequence):
         raise ConversationError(f"turns must be a list of strings, not {type(turns).__name__}")
     if not turns:
         raise ConversationError("the conversation is empty: it needs at least one turn")
     for number, turn in enumerate(turns, 1):
         if not isinstance(turn, str):
-            raise ConversationError(f"turn {number} is {type(turn).__name__}, not a string")
+            several = ": it may be one of several conversations" if isinstance(turn, list | tuple) else ""
+            raise ConversationError(f"turn {number} is {type(turn).__name__}, not a string{several}")
         if not turn.strip():
             raise ConversationError(f"turn {number} is empty: remove it, or give it a text")
         try:
@@ -238,6 +249,7 @@ def _checked_turns(turns: Sequence[str]) -> tuple[str, ...]:
 
 
 def _checked_speakers(speakers: Sequence[str], turns: int) -> tuple[str, ...]:
+    speakers = plain(speakers)
     if isinstance(speakers, str) or not isinstance(speakers, Sequence) or len(speakers) != turns:
         raise ConversationError(f"speakers must have one name per turn: {turns} turns, speakers {speakers!r}")
     for number, speaker in enumerate(speakers, 1):
@@ -247,8 +259,10 @@ def _checked_speakers(speakers: Sequence[str], turns: int) -> tuple[str, ...]:
 
 
 def _checked_weights(weights: Sequence[float], turns: int) -> tuple[float, ...] | None:
+    weights = plain(weights)
     if not isinstance(weights, Sequence) or len(weights) != turns:
         raise ConversationError(f"weights must have one number per turn: {turns} turns, weights {weights!r}")
+    weights = [plain(weight) for weight in weights]
     for number, weight in enumerate(weights, 1):
         is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
         if not is_number or not 0 <= weight <= sys.float_info.max:  # neither infinite nor NaN

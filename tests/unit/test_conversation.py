@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from convmodel.conversation import Conversation
@@ -71,6 +73,33 @@ def test_a_long_string_is_shown_in_part() -> None:
     with pytest.raises(ConversationError) as caught:
         Conversation.of("very " * 1000)
     assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("turns", [np.array(["Hi", "Hello"]), pd.Series(["Hi", "Hello"]), ("Hi", np.str_("Hello"))])
+def test_arrays_and_series_of_turns_are_lists_of_turns(turns: Any) -> None:
+    assert Conversation.of(turns) == Conversation(turns) == Conversation(["Hi", "Hello"])
+
+
+def test_numbers_and_names_may_be_of_numpy() -> None:
+    speakers, weights = np.array(["Ann", "Bob"]), [np.int64(0), np.float32(0.5)]
+    assert Conversation(["Hi", "Hello"], speakers, weights=weights) == Conversation(
+        ["Hi", "Hello"], ["Ann", "Bob"], weights=[0, 0.5]
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"messages": []}, "not dict: give its messages"),
+        ({"turns": ["Hi"]}, "not dict: give its turns"),
+        ([["Hi"], ["Hello"]], "turn 1 is list, not a string: it may be one of several conversations"),
+        ([{"from": "human", "value": "Hi"}], "message 1 needs a role and a content, not from, value"),
+        (pd.DataFrame({"turns": ["Hi"]}), "not DataFrame"),
+    ],
+)
+def test_an_error_names_what_was_given(value: Any, message: str) -> None:
+    with pytest.raises(ConversationError, match=message):
+        Conversation.of(value)
 
 
 def test_plain_turns_alternate_between_two_speakers() -> None:

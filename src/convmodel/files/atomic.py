@@ -51,6 +51,8 @@ def staged(folder: str | os.PathLike[str]) -> Iterator[Path]:
         ...     print(Path(place, "model", "config.json").read_text())
         {}
     """
+    if not isinstance(folder, str | os.PathLike):
+        raise SaveError(f"the folder to write is a {type(folder).__name__}: give its name")
     if not os.fspath(folder):
         raise SaveError("the folder to write has no name")
     place = Path(folder)

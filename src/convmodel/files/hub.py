@@ -5,6 +5,7 @@ model is run, and one-sentence messages for Hugging Face's load errors. Knows no
 """
 
 import json
+import os
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,20 @@ ADAPTER_CONFIG, ADAPTER_WEIGHTS, BASE_FILE = "adapter_config.json", "adapter_mod
 _ONE_FILE_OPTIONS = frozenset({"revision", "token", "cache_dir", "local_files_only", "subfolder", "force_download"})
 HUB_OPTIONS = _ONE_FILE_OPTIONS | {"trust_remote_code", "gguf_file"}
 """Arguments of Hugging Face's `from_pretrained` that select where files come from."""
+
+
+def name_of(name_or_path: object) -> str:
+    """Returns the name of a model, given as text or as a path.
+
+    Raises:
+        ModelLoadError: If it is neither.
+    """
+    if not isinstance(name_or_path, str | os.PathLike):
+        kind = type(name_or_path).__name__
+        raise ModelLoadError(
+            f"a model is loaded by its folder or its name on the Hub, not by a {kind}: give one of them"
+        )
+    return os.fspath(name_or_path)
 
 
 def find_file(name: str, file: str, options: dict[str, Any]) -> Path | None:

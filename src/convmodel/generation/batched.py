@@ -3,13 +3,15 @@
 Owns: how many contexts are processed together, and their order. Batching does not change any response.
 """
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+import os
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import TypeAlias
 
+from convmodel.arguments.values import is_table, plain
 from convmodel.conversation import Conversation, ConversationLike
-from convmodel.errors import ConvModelError, GenerationError
+from convmodel.errors import ConversationError, ConvModelError, GenerationError
 from convmodel.generation.engine.engine import Engine
 from convmodel.generation.engine.request import Row
 from convmodel.generation.options import GenerationOptions
@@ -22,8 +24,14 @@ from convmodel.layout.tokenizer import ConversationTokenizer
 CONTEXTS_AT_ONCE = 128
 """How many contexts are in memory at the same time, sorted by length."""
 
+Contexts: TypeAlias = Iterable[ConversationLike]
+"""Accepted wherever several contexts are expected."""
+
 Result: TypeAlias = ConversationModelOutput | ConvModelError
 """The responses to a context, or the error."""
+
+
+_ADVICE = ": give the conversations; ConversationReader reads them from a file, and a table has them in a column"
 
 
 def respond_to_many(
@@ -53,12 +61,17 @@ def respond_to_many(
 def respond_to_all(
     engine: Engine,
     tokenizer: ConversationTokenizer,
-    contexts: Iterable[ConversationLike],
+    contexts: Contexts,
     options: GenerationOptions,
     *,
     return_errors: bool,
 ) -> list[Result]:
     """Generates responses to many contexts, and raises the first error unless errors are to be returned."""
+    if is_table(contexts) or isinstance(contexts, str | bytes | os.PathLike | Mapping | Conversation):
+        raise ConversationError(f"contexts are a list of contexts, not a {type(contexts).__name__}{_ADVICE}")
+    contexts = plain(contexts)
+    if not isinstance(contexts, Iterable):
+        raise ConversationError(f"contexts are a list of contexts, not a {type(contexts).__name__}{_ADVICE}")
     results = []
     for result in respond_to_many(engine, tokenizer, contexts, options):
         if isinstance(result, ConvModelError) and not return_errors:

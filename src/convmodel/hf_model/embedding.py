@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_WRAPPED = "ConversationTokenizer(tokenizer, use_token_types=False)"
+
 
 def fit_embedding(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer) -> None:
     """Adds an embedding row for the separator if it has none, initialized with the end-of-text row.
@@ -26,8 +28,14 @@ def fit_embedding(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer)
     Raises:
         ModelLoadError: If a saved layout or the vocabulary does not match the weights.
     """
+    if not hasattr(hf_model, "get_input_embeddings"):
+        raise ModelLoadError(f"the model is a {type(hf_model).__name__}: ConversationModel.from_pretrained loads one")
+    if not hasattr(tokenizer, "layout"):
+        kind = type(tokenizer).__name__
+        raise ModelLoadError(f"the tokenizer is a {kind}: give a ConversationTokenizer, such as {_WRAPPED}")
     if tokenizer.layout.use_token_types and not embeds_token_types(hf_model.config):
-        raise ModelLoadError(f"{FILE_NAME} requires token types, but {hf_model.config.model_type} takes none")
+        wanted = f"{FILE_NAME} requires token types" if tokenizer.layout_was_saved else "use_token_types is true"
+        raise ModelLoadError(f"{wanted}, but {hf_model.config.model_type} takes none")
     embedding: Any = hf_model.get_input_embeddings()
     rows = embedding.weight.shape[0]
     separator, vocabulary = tokenizer.sep_token_id, tokenizer.hf_tokenizer.vocab_size

@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from convmodel.arguments.names import did_you_mean
 from convmodel.errors import ConfigError
 from convmodel.files.hub import (
     HUB_OPTIONS,
@@ -52,9 +53,10 @@ def load(
     """Loads a model and its layout and puts the model on a device, unless `options` have a `device_map`."""
     unknown = options.keys() - MODEL_OPTIONS
     if unknown:
+        names = ["device", "use_token_types", "quantize", *sorted(MODEL_OPTIONS)]
         raise ConfigError(
-            f"from_pretrained has no option {', '.join(sorted(unknown))}; there are device, use_token_types, "
-            "quantize, " + ", ".join(sorted(MODEL_OPTIONS))
+            f"from_pretrained has no option {', '.join(sorted(unknown))}; there are {', '.join(names)}"
+            + did_you_mean(sorted(unknown), names)
         )
     dtype = options.get("dtype")
     if isinstance(dtype, str) and dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):

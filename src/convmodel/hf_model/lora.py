@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers.pytorch_utils import Conv1D
 
+from convmodel.arguments.names import did_you_mean
 from convmodel.errors import ConfigError, MissingExtraError, ModelLoadError
 from convmodel.files.hub import ADAPTER_WEIGHTS, BASE_FILE
 from convmodel.hf_model.fingerprint import base_fingerprint
@@ -124,6 +125,7 @@ def _lora_config(hf_model: "PreTrainedModel", options: Mapping[str, Any]) -> "Lo
     if unknown:
         raise ConfigError(
             f"lora has no option {', '.join(sorted(unknown))}; there are {', '.join(sorted(LORA_OPTIONS))}"
+            + did_you_mean(sorted(unknown), LORA_OPTIONS)
         )
     for name, minimum in (("r", 1), ("lora_alpha", 0), ("lora_dropout", 0)):
         value = chosen.get(name, minimum)

@@ -13,8 +13,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from convmodel.conversation import Conversation, ConversationLike
-from convmodel.errors import ModelLoadError
+from convmodel.errors import ConfigError, ModelLoadError
 from convmodel.files.atomic import staged
+from convmodel.files.hub import name_of
 from convmodel.layout.config import FILE_NAME, LayoutConfig
 from convmodel.layout.separator import PROBE, chat_template, choose_bos, choose_separator
 from convmodel.layout.sequence import (
@@ -111,7 +112,9 @@ class ConversationTokenizer:
         Raises:
             ModelLoadError: If there is no tokenizer, or this version does not support its layout.
         """
-        name = os.fspath(name_or_path)
+        if not isinstance(use_token_types, bool | None):
+            raise ConfigError(f"use_token_types is {use_token_types!r}: it must be true or false")
+        name = name_of(name_or_path)
         hf_tokenizer, layout = load_tokenizer(name, hub_options)
         if layout is None:
             types = takes_token_types(name, hub_options) if use_token_types is None else use_token_types

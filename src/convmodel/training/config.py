@@ -17,6 +17,8 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
+from convmodel.arguments.names import did_you_mean
+from convmodel.arguments.values import plain
 from convmodel.errors import ConfigError
 from convmodel.hf_model.lora_options import LORA_OPTIONS
 from convmodel.layout.architecture import SHORTEST_WINDOW
@@ -153,7 +155,8 @@ class FitConfig:
 
     def _check(self, setting: Field[Any]) -> None:
         """Checks one setting against its annotation, bounds and choices."""
-        value = getattr(self, setting.name)
+        value = plain(getattr(self, setting.name))
+        object.__setattr__(self, setting.name, value)
         if value is None and setting.default is None:
             return
         kinds = setting_types()[setting.name]
@@ -184,7 +187,10 @@ class FitConfig:
         names = [setting.name for setting in fields(cls)]
         unknown = [name for name in options if name not in names]
         if unknown:
-            raise ConfigError(f"no training option is called {', '.join(unknown)}; the options are {', '.join(names)}")
+            raise ConfigError(
+                f"no training option is called {', '.join(unknown)}; the options are {', '.join(names)}"
+                + did_you_mean(unknown, names)
+            )
         return cls(**options)
 
     @classmethod
@@ -192,11 +198,17 @@ class FitConfig:
         """Returns the config, or makes one from options by name.
 
         Raises:
-            ConfigError: If both are given, or an option does not exist.
+            ConfigError: If both are given, the config is of another class, or an option does not exist.
         """
-        if config is not None and options:
+        if config is None:
+            return cls.from_options(options)
+        if options:
             raise ConfigError(f"give config or {', '.join(options)}, not both")
-        return config or cls.from_options(options)
+        if not isinstance(config, FitConfig):
+            raise ConfigError(
+                f"config is a {type(config).__name__}: it must be a FitConfig; give settings by name, such as epochs=1"
+            )
+        return config
 
     @classmethod
     def read_toml(cls, path: str | Path) -> dict[str, Any]:

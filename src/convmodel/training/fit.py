@@ -113,6 +113,8 @@ def fit(
         StoppedError: If SIGTERM or Ctrl-C stopped the run.
     """
     _check(config, valid)
+    if not isinstance(callbacks, Sequence) or not all(hasattr(callback, "on_train_begin") for callback in callbacks):
+        raise ConfigError(f"callbacks is {callbacks!r}: it must be a list of TrainerCallbacks of transformers")
     args = training_arguments(config, hf_model)
     if config.output_dir is not None and args.process_index == 0:
         require_writable(config.output_dir)

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 from scripted import enliven
 
@@ -60,6 +62,25 @@ def write(model: ConversationModel, contexts: Path, tmp_path: Path) -> Callable[
 
 
 # In Python.
+
+
+@pytest.mark.parametrize(
+    "contexts", [None, 5, "Hello", Path("talks.jsonl"), {"turns": ["Hi"]}, pd.DataFrame({"turns": [["Hi"]]})], ids=str
+)
+def test_what_is_no_list_of_contexts_is_refused(model: ConversationModel, contexts: Any) -> None:
+    kind = type(contexts).__name__
+    with pytest.raises(ConversationError, match=f"contexts are a list of contexts, not a {kind}: give the conver"):
+        model.generate_batch(contexts)
+
+
+def test_contexts_may_be_a_series_or_a_reader(model: ConversationModel) -> None:
+    expected = model.generate_batch([["Hi"], ["Hello"]], max_new_tokens=2)
+    for contexts in (
+        pd.Series([["Hi"], ["Hello"]]),
+        np.array([["Hi"], ["Hello"]]),
+        ConversationReader([["Hi"], ["Hello"]]),
+    ):
+        assert model.generate_batch(contexts, max_new_tokens=2) == expected
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The settings of a run: each bad value is refused by the option's name and the cure; 0 is a value like any other."""
 
+import json
 import math
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from convmodel.errors import ConfigError
@@ -132,6 +134,26 @@ def test_options_by_name_make_the_same_config() -> None:
 def test_an_unknown_option_is_named_and_the_known_ones_are_listed() -> None:
     with pytest.raises(ConfigError, match=r"no training option is called lr, wamup_steps; the options are epochs, .*"):
         FitConfig.from_options({"lr": 1e-4, "seed": 0, "wamup_steps": 5})
+
+
+@pytest.mark.parametrize(
+    ("unknown", "meant"), [("lr", "learning_rate"), ("num_train_epochs", "epochs"), ("wamup_steps", "warmup_steps")]
+)
+def test_an_option_that_is_nearly_right_is_suggested(unknown: str, meant: str) -> None:
+    with pytest.raises(ConfigError, match=rf"did you mean {meant}\?$"):
+        FitConfig.from_options({unknown: 1})
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    config = FitConfig(batch_size=np.int64(2), learning_rate=np.float64(1e-4), packing=np.bool_(True))
+    assert config == FitConfig(batch_size=2, learning_rate=1e-4, packing=True)
+    assert json.loads(json.dumps(config.to_dict()))["batch_size"] == 2
+
+
+@pytest.mark.parametrize("config", [{}, {"max_steps": 1}, "fit.toml"])
+def test_a_config_of_another_class_is_refused(config: Any) -> None:
+    with pytest.raises(ConfigError, match="must be a FitConfig; give settings by name"):
+        FitConfig.of(config, {})
 
 
 def test_a_config_goes_through_a_dictionary() -> None:

@@ -12,16 +12,17 @@ from itertools import chain, groupby
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from convmodel.arguments.values import is_table, plain, table_rows
 from convmodel.conversation import Conversation, ConversationLike
 from convmodel.data.reading.columns import Columns
 from convmodel.data.reading.decoding import STDIN
 from convmodel.data.reading.problems import OnError, Problems
-from convmodel.data.reading.rows import Row, data_files, file_rows
+from convmodel.data.reading.rows import Row, data_files, file_rows, is_data_file
 from convmodel.data.reading.shapes import AUTO, SHAPES, conversation_of_rows, conversations_of, group_key, shape_of
 from convmodel.errors import ConfigError, ConversationError
 
 ConversationSource: TypeAlias = str | os.PathLike[str] | Iterable[ConversationLike | Mapping[str, Any]]
-"""A file, a folder, `-`, a data set on the Hub, or Python objects, such as a `datasets.Dataset`."""
+"""A file, a folder, `-`, a data set on the Hub, or Python objects, such as a `datasets.Dataset` or a data frame."""
 
 
 class ConversationReader:
@@ -68,12 +69,9 @@ class ConversationReader:
         """
         if shape != AUTO and shape not in SHAPES:
             raise ConfigError(f"there is no format {shape}; there are {AUTO}, {', '.join(SHAPES)}")
-        if not isinstance(source, str | os.PathLike) and (
-            not isinstance(source, Iterable) or isinstance(source, Mapping | Conversation)
-        ):
-            kind = type(source).__name__
-            fix = f": choose one of its splits: {', '.join(source)}" if kind.endswith("DatasetDict") else ""
-            raise ConversationError(f"conversations are a file or a list of conversations, not {kind}{fix}")
+        source = table_rows(source) if is_table(source) else plain(source)
+        if not isinstance(source, str | os.PathLike):
+            _require_conversations(source)
         self.source = source
         self._shape = shape
         self._columns = columns
@@ -162,7 +160,7 @@ class ConversationReader:
         if isinstance(self.source, str | os.PathLike):
             rows = file_rows(self.source)
         else:
-            rows = (Row(f"conversation {number}", item) for number, item in enumerate(self.source, 1))
+            rows = (Row(f"conversation {number}", plain(item)) for number, item in enumerate(self.source, 1))
         for row in rows if self._columns is None else chain.from_iterable(map(self._columns.rename, rows)):
             self.rows += 1
             yield row
@@ -178,6 +176,8 @@ class ConversationReader:
     def _of_row(self, row: Row) -> list[Conversation]:
         if row.error:
             raise ConversationError(row.error)
+        if isinstance(row.value, str) and is_data_file(Path(row.value)):
+            raise ConversationError(f"{row.value!r} is the name of a file: give one file or folder, not a list")
         conversations = [_checked(one) for one in conversations_of(row.value, self._shape)]
         self._count(row, 1)
         place = row.place.encode(errors="backslashreplace").decode()  # the name of a file may not be Unicode
@@ -219,6 +219,19 @@ class ConversationReader:
         if not self._named:
             return "the list of conversations is empty"
         return f"{self.source} has no conversation: write one per line, each {SHAPES['turns']}, or {SHAPES['messages']}"
+
+
+def _require_conversations(source: Any) -> None:
+    """Raises a `ConversationError` unless a Python object can hold several conversations."""
+    kind, fix = type(source).__name__, ""
+    if kind.endswith("DatasetDict"):
+        fix = f": choose one of its splits: {', '.join(source)}"
+    elif hasattr(source, "read"):
+        fix = ": give the name of the file"
+    elif isinstance(source, Mapping | Conversation):
+        fix = ": give a list, even of one conversation"
+    if fix or isinstance(source, bytes) or not isinstance(source, Iterable):
+        raise ConversationError(f"conversations are a file or a list of conversations, not {kind}{fix}")
 
 
 def _invalid(rows: Sequence[Row], reason: str) -> tuple[int, ConversationError]:

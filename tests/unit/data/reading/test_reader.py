@@ -1,18 +1,24 @@
 """Reading: every shape a conversation may have, and errors that tell the file, the line and the column."""
 
+import io
 import json
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
+from datasets import Dataset
 
 from convmodel.conversation import Conversation
-from convmodel.data.reading.reader import read_conversations
+from convmodel.data.reading.reader import ConversationReader, read_conversations
 from convmodel.errors import ConversationError
 
+TEXTS = ["Hi", "Hello", "Bye", "See you"]
 MESSAGES = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hi"}]
 
 
@@ -263,6 +269,39 @@ def test_what_is_no_list_of_conversations_is_refused_by_its_type(source: Any, ki
 def test_one_conversation_where_a_list_of_them_belongs_names_the_cure() -> None:
     with pytest.raises(ConversationError, match=r"conversation 1: .* write \['Hello'\]"):
         read_conversations(["Hello", "How are you"])
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        pd.DataFrame({"turns": [["Hi", "Hello"], ["Bye", "See you"]]}),
+        pd.DataFrame({"prompt": ["Hi", "Bye"], "response": ["Hello", "See you"], "system": [None, math.nan]}),
+        pd.DataFrame({"chat_id": [1, 1, 2, 2], "role": ["user", "assistant"] * 2, "text": TEXTS}),
+        pd.Series([["Hi", "Hello"], ["Bye", "See you"]]),
+        np.array([["Hi", "Hello"], ["Bye", "See you"]]),
+        [np.array(["Hi", "Hello"]), pd.Series(["Bye", "See you"])],
+        Dataset.from_dict({"turns": [["Hi", "Hello"], ["Bye", "See you"]]}),
+    ],
+    ids=lambda source: type(source).__name__,
+)
+def test_tables_and_arrays_are_read_by_rows(source: Any) -> None:
+    reader = ConversationReader(source)
+    for _ in range(2):
+        assert [tuple(conversation.turns) for conversation in reader] == [("Hi", "Hello"), ("Bye", "See you")]
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (io.StringIO('["Hi"]'), "not StringIO: give the name of the file"),
+        ({"turns": ["Hi"]}, "not dict: give a list, even of one conversation"),
+        (b"Hi", "not bytes"),
+        (["data/train.jsonl"], "conversation 1: 'data/train.jsonl' is the name of a file: give one file or folder"),
+    ],
+)
+def test_a_source_of_another_kind_says_what_to_give(source: Any, message: str) -> None:
+    with pytest.raises(ConversationError, match=message):
+        list(ConversationReader(source))
 
 
 def test_a_misspelt_key_is_not_silently_ignored() -> None:
