@@ -73,7 +73,7 @@ def test_chat_survives_an_interrupted_response(
     from convmodel.cli.chat import Chat
     from convmodel.model import ConversationModel
 
-    session = ConversationModel.from_pretrained("model").session()
+    session = ConversationModel.from_pretrained("model").session(do_sample=False)
     chat = Chat(session, "model", lambda name: session)
     chunks = session.stream("Hello")
 
@@ -150,17 +150,17 @@ def test_options_of_a_running_chat(reader_folder: Path) -> None:
 
     assert result.stdout.splitlines()[0] == "How"
     assert result.stderr.splitlines() == [
-        "no option is set: /set NAME VALUE sets one",
+        "do_sample false",
         "max_new_tokens is 1",
         "(stopped at the length limit: /set max_new_tokens NUMBER changes it)",
         "max_new_tokens 1",
         "temperature is 0.5",
-        "max_new_tokens 1",
         "do_sample true",
+        "max_new_tokens 1",
         "top_k 0",
         "temperature 0.5",
         *[line for line in result.stderr.splitlines() if line.startswith("no generation option is called temprature")],
-        "max_new_tokens is 'none': it must be at least 1",
+        "max_new_tokens is 'none': it must be a whole number of at least 1",
         "max_new_tokens is null",
         "reply_as cannot change within a session: open another one",
     ]

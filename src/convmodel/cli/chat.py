@@ -88,6 +88,8 @@ def command(
             Chat(remote, remote.model, choose, PARAMETERS).begin(system, history)
         return
     options = flags.sampling_options(greedy=greedy, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens)
+    if greedy:
+        options["do_sample"] = False  # by default, a session samples
 
     def open_session(name: str) -> "Session":
         with unseen_keys():
@@ -253,7 +255,8 @@ class Chat:
             print_message("\n".join(lines) or "no option is set: /set NAME VALUE sets one", style="dim")
             return
         implied = {"do_sample": True, "top_k": 0} if name in _SAMPLING and "do_sample" in self._options else {}
-        self.session.set_options(**(implied | self.session.options | {name: flags.parse_value(value)}))
+        sampled = {"do_sample": True} if implied else {}
+        self.session.set_options(**(implied | self.session.options | sampled | {name: flags.parse_value(value)}))
         print_message(f"{name} is {value}", style="dim")
 
     def _change_model(self, name: str) -> None:

@@ -13,6 +13,7 @@ from convmodel.cli.console import DEFAULT_MODEL, MODEL_FILES
 from convmodel.data.reading.reader import ConversationReader
 from convmodel.data.reading.shapes import SHAPES
 from convmodel.files.hub import CHITCHAT
+from convmodel.generation.defaults import CHAT_SAMPLING
 
 SOURCE_HELP = "a file, a folder, - for standard input, or owner/name of a dataset on the Hub"
 MODEL_SOURCES = f"a folder, a model id on the Hub, or {CHITCHAT}"
@@ -71,5 +72,5 @@ def parse_value(text: str) -> Any:
 
 def sampling_options(*, greedy: bool, temperature: float, top_p: float, max_new_tokens: int | None) -> dict[str, Any]:
     """Returns the options of `ConversationModel.generate` for these flags."""
-    sampling = {} if greedy else {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
+    sampling = {} if greedy else CHAT_SAMPLING | {"temperature": temperature, "top_p": top_p}
     return sampling if max_new_tokens is None else sampling | {"max_new_tokens": max_new_tokens}

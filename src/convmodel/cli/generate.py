@@ -83,7 +83,7 @@ def command(
     """
     values = {
         "max_new_tokens": max_new_tokens,
-        "do_sample": do_sample or temperature is not None or top_p is not None or None,
+        "do_sample": do_sample or None,
         "temperature": temperature,
         "top_p": top_p,
         "num_return_sequences": num_return_sequences,

@@ -5,13 +5,17 @@ Owns: which options exist, which are refused and why, and how many new tokens a 
 
 import functools
 import inspect
+import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from convmodel.arguments.names import did_you_mean
+from convmodel.arguments.values import plain
 from convmodel.errors import ConfigError
 from convmodel.generation.reranking import MMI_LAMBDA, RERANK
+from convmodel.hf_model.generation_config import SAMPLING_OPTIONS
 from convmodel.hf_model.next_turn import NextTurnHead
 from convmodel.layout.architecture import positions
 from convmodel.layout.sequence import Prompt
@@ -19,6 +23,8 @@ from convmodel.layout.tokenizer import ConversationTokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+logger = logging.getLogger(__name__)
 
 MAX_NEW_TOKENS = 128
 """The default maximum length of a response in tokens, for models with enough positions."""
@@ -92,20 +98,14 @@ def read_options(
     Raises:
         ConfigError: If an option does not exist, is refused, or leaves no room for a prompt.
     """
+    options = {name: plain(value) for name, value in options.items()}
     hf = {name: value for name, value in options.items() if name not in OWN_OPTIONS and value is not None}
-    for name in hf:
-        if name in _REFUSED:
-            raise ConfigError(f"{name} is not an option here: {_REFUSED[name]}")
-    unknown = hf.keys() - _hf_options()
-    if unknown:
-        raise ConfigError(
-            f"no generation option is called {', '.join(sorted(unknown))}; there are {', '.join(sorted(OWN_OPTIONS))}, "
-            "and those of transformers' generate, such as max_new_tokens, do_sample, temperature, top_p, num_beams"
-        )
+    _check_names(hf)
     _check_values(options)
-    biased = [index for index in hf.get("logit_bias", ()) if int(index) >= hf_model.config.vocab_size]
-    if biased:
-        raise ConfigError(f"logit_bias names {biased[0]}: there are {hf_model.config.vocab_size} token ids, from 0 on")
+    _check_ids(hf, hf_model.config.get_text_config().vocab_size)
+    _imply_sampling(hf)
+    if options.get("seed") is not None and "do_sample" not in hf and not _samples_by_default(hf_model):
+        _warn_once("seed changes nothing without sampling: give do_sample=True, or an option such as temperature")
     if not hf.get("stop_strings", True):
         del hf["stop_strings"]
     if tokenizer.layout.use_token_types and _ASSISTED & hf.keys():
@@ -118,6 +118,10 @@ def read_options(
     if new_tokens is None:
         new_tokens = 1 if max_length else min(MAX_NEW_TOKENS, limit // 4 if limit else MAX_NEW_TOKENS)
         hf["max_new_tokens"] = new_tokens
+    if (least := hf.get("min_new_tokens", 0)) > new_tokens and not max_length:
+        raise ConfigError(
+            f"min_new_tokens is {least}, but max_new_tokens is {new_tokens}: lower it, or raise the other"
+        )
     bounds = [bound for bound in (limit, max_length) if bound is not None]
     budget = min(bounds) - new_tokens if bounds else None
     if budget is not None and budget < tokenizer.layout.shortest_prompt:
@@ -128,6 +132,74 @@ def read_options(
     hf.setdefault("pad_token_id", tokenizer.pad_token_id)
     own_options = {name: options[name] for name in OWN_OPTIONS if options.get(name) is not None}
     return GenerationOptions(hf=hf, budget=budget, max_length=min(bounds) if max_length else None, **own_options)
+
+
+def option_names() -> frozenset[str]:
+    """Returns the names of all options."""
+    return (OWN_OPTIONS | _hf_options()) - _REFUSED.keys()
+
+
+def _check_names(hf: Mapping[str, Any]) -> None:
+    """Raises a `ConfigError` if an option does not exist, or is refused."""
+    for name in hf:
+        if name in _REFUSED:
+            raise ConfigError(f"{name} is not an option here: {_REFUSED[name]}")
+    unknown = hf.keys() - _hf_options()
+    if unknown:
+        raise ConfigError(
+            f"no generation option is called {', '.join(sorted(unknown))}; there are {', '.join(sorted(OWN_OPTIONS))}, "
+            "and those of transformers' generate, such as max_new_tokens, do_sample, temperature, top_p, num_beams"
+            + did_you_mean(sorted(unknown), option_names())
+        )
+
+
+def _samples_by_default(hf_model: "PreTrainedModel") -> bool:
+    return bool(getattr(getattr(hf_model, "generation_config", None), "do_sample", False))
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    logger.warning(message)
+
+
+def _imply_sampling(hf: dict[str, Any]) -> None:
+    """Samples if an option of sampling is given and `do_sample` is not, as on the command line; temperature 0 does not.
+
+    Raises:
+        ConfigError: If `do_sample=False` makes these options useless.
+    """
+    given = [name for name in SAMPLING_OPTIONS if name in hf]
+    effective = [name for name in given if hf[name] != SAMPLING_OPTIONS[name]]
+    if hf.get("temperature") == 0 and not hf.get("do_sample"):
+        for name in given:
+            del hf[name]
+        hf["do_sample"] = False
+    elif given and "do_sample" not in hf:
+        hf["do_sample"] = True
+    elif effective and not hf["do_sample"]:
+        raise ConfigError(f"{effective[0]} changes nothing with do_sample=False: leave one of them out")
+
+
+def _check_ids(hf: Mapping[str, Any], vocab_size: int) -> None:
+    """Raises a `ConfigError` if an option names token ids that do not exist."""
+    for name in _IDS:
+        value = hf.get(name)
+        if name == "sequence_bias" and isinstance(value, list | tuple):  # of pairs of ids and a bias
+            value = [pair[:1] for pair in value if isinstance(pair, list | tuple)]
+        for index in _flat(value):
+            if not str(index).removeprefix("-").isdecimal():
+                raise ConfigError(f"{name} has {index!r}: it must be a token id")
+            if not 0 <= int(index) < vocab_size:
+                raise ConfigError(f"{name} names {index}: there are {vocab_size} token ids, from 0 on")
+
+
+def _flat(value: Any) -> Iterator[Any]:
+    """Yields the ids of an option: one, a list, lists of lists, or the keys of a mapping, whose keys may be tuples."""
+    if isinstance(value, list | tuple | Mapping):
+        for part in value:
+            yield from _flat(part)
+    elif value is not None:
+        yield plain(value)
 
 
 def _check_values(options: Mapping[str, Any]) -> None:
@@ -159,17 +231,39 @@ def _is_bias(value: Any) -> bool:
     return isinstance(value, Mapping) and all(str(index).isdecimal() and _is_number(by) for index, by in value.items())
 
 
+def _are_functions(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(callable(function) for function in value)
+
+
+def _are_lists(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(ids, list | tuple) and ids for ids in value)
+
+
 def _are_ids(value: Any) -> bool:
     ids = [value] if isinstance(value, int) else value
     return isinstance(ids, list | tuple) and all(isinstance(index, int) and index >= 0 for index in ids)
 
 
+_IDS: tuple[str, ...] = ("eos_token_id", "pad_token_id", "logit_bias", "suppress_tokens", "begin_suppress_tokens")
+_IDS += ("bad_words_ids", "sequence_bias")
+"""Options whose values are token ids."""
+
 _VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("presence_penalty", "frequency_penalty"), (_is_number, "a number")),
     "logit_bias": (_is_bias, "a number for each of some token ids"),
     "eos_token_id": (_are_ids, "a token id, or a list of them"),
-    "no_repeat_context_ngram_size": (lambda value: value == 0 or _is_count(value), "a whole number of at least 0"),
-    **dict.fromkeys(("max_new_tokens", "max_length", "num_beams", "num_return_sequences"), (_is_count, "at least 1")),
+    **dict.fromkeys(
+        ("no_repeat_context_ngram_size", "min_new_tokens", "min_length", "no_repeat_ngram_size"),
+        (lambda value: isinstance(value, int) and (value == 0 or _is_count(value)), "a whole number of at least 0"),
+    ),
+    "do_sample": (lambda value: value in (0, 1), "true or false"),
+    **dict.fromkeys(
+        ("max_new_tokens", "max_length", "num_beams", "num_return_sequences"),
+        (_is_count, "a whole number of at least 1"),
+    ),
+    "prefix_allowed_tokens_fn": (callable, "a function"),
+    **dict.fromkeys(("logits_processor", "stopping_criteria"), (_are_functions, "a list of functions")),
+    "bad_words_ids": (_are_lists, "a list of lists of token ids, none of them empty"),
     "seed": (lambda value: value == 0 or (_is_count(value) and value < 2**63), "a whole number from 0 to 2**63 - 1"),
     "stop_strings": (_are_texts, "a text, or a list of texts, none of them empty"),
     "cut_long_turn": (lambda value: isinstance(value, bool), "true or false"),

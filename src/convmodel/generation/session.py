@@ -10,10 +10,12 @@ from typing import Any
 
 from convmodel.conversation import DEFAULT_SPEAKERS, Conversation, ConversationLike
 from convmodel.errors import ConfigError, ConversationError
+from convmodel.generation.defaults import CHAT_SAMPLING
 from convmodel.generation.engine.engine import Engine
 from convmodel.generation.options import GenerationOptions, read_options
 from convmodel.generation.output import Chunk, FinishReason
 from convmodel.generation.respond import make_prompt, stream
+from convmodel.hf_model.generation_config import SAMPLING_OPTIONS
 from convmodel.layout.tokenizer import ConversationTokenizer
 
 
@@ -194,7 +196,8 @@ class ChatSession(Session):
             engine: Generates the responses.
             tokenizer: Its layout.
             context: The turns before it, maybe with a pinned system turn.
-            **generation_options: Options of `generate` for all responses of the session.
+            **generation_options: Options of `generate` for all responses of the session. Without `do_sample` and
+                beams it samples as `convmodel chat` does; `do_sample=False` takes the most probable tokens.
 
         Raises:
             ConfigError: If an option does not exist or makes no sense.
@@ -227,7 +230,10 @@ class ChatSession(Session):
         """
         if "reply_as" in options:
             raise ConfigError("reply_as cannot change within a session: open another one")
-        given = {name: value for name, value in (self._given | options).items() if value is not None}
+        before = self._given
+        if options.get("do_sample") is False:  # options of sampling would change nothing
+            before = {name: value for name, value in before.items() if name not in SAMPLING_OPTIONS}
+        given = {name: value for name, value in (before | options).items() if value is not None}
         self._options, self._given = _read_options(self._engine, self._tokenizer, given), given
 
     def _begin(self, context: Conversation) -> tuple[int, Iterator[Chunk]]:
@@ -239,8 +245,10 @@ class ChatSession(Session):
 
 
 def _read_options(engine: Engine, tokenizer: ConversationTokenizer, given: dict[str, Any]) -> GenerationOptions:
+    decide = {name for name in ("do_sample", "num_beams") if given.get(name) is not None}
+    sampling = {} if decide or given.get("temperature") == 0 else CHAT_SAMPLING
     # A turn is never empty, so the first token must not end it.
-    return read_options(engine.hf_model, tokenizer, {"min_new_tokens": 1} | given)
+    return read_options(engine.hf_model, tokenizer, {"min_new_tokens": 1} | sampling | given)
 
 
 def _with_system(text: str, conversation: Conversation | None) -> Conversation:

@@ -6,15 +6,34 @@ response are not.
 
 from typing import TYPE_CHECKING
 
+from convmodel.hf_model.embedding import fit_embedding
 from convmodel.layout.tokenizer import ConversationTokenizer
 
 if TYPE_CHECKING:
-    from transformers import GenerationConfig
+    from transformers import GenerationConfig, PreTrainedModel
 
-SAMPLING_OPTIONS = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
-"""Options that change the distribution to sample from, in the order in which transformers applies them."""
+SAMPLING_OPTIONS = {
+    "temperature": 1.0,
+    "top_k": 0,
+    "top_p": 1.0,
+    "min_p": None,
+    "typical_p": 1.0,
+    "epsilon_cutoff": 0.0,
+    "eta_cutoff": 0.0,
+}
+"""Options that change the distribution to sample from, with the value that has no effect, in transformers' order."""
 
 _KEPT = ("do_sample", "repetition_penalty", "no_repeat_ngram_size")
+
+
+def match_tokenizer(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer) -> None:
+    """Gives a model the embedding and the generation config of a tokenizer, in place.
+
+    Raises:
+        ModelLoadError: If the two do not match.
+    """
+    fit_embedding(hf_model, tokenizer)
+    hf_model.generation_config = sampling_defaults(hf_model.generation_config, tokenizer)
 
 
 def sampling_defaults(saved: "GenerationConfig | None", tokenizer: ConversationTokenizer) -> "GenerationConfig":

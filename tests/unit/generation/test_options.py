@@ -5,12 +5,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from transformers import BloomConfig, GPT2Config, LlamaConfig, PretrainedConfig
 
 from convmodel import ConversationTokenizer
 from convmodel.errors import ConfigError, ConvModelError
-from convmodel.generation.options import MAX_NEW_TOKENS, GenerationOptions, read_options
+from convmodel.generation.options import MAX_NEW_TOKENS, GenerationOptions, _warn_once, read_options
 
 
 @pytest.fixture(scope="module")
@@ -201,6 +202,96 @@ def test_stop_strings_are_one_or_several(
     tokenizer: ConversationTokenizer, given: str | list[str] | None, expected: list[str]
 ) -> None:
     assert read(tokenizer, stop_strings=given).stop_strings == expected
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"temperature": 0.7}, {"top_p": 0.9}, {"top_k": 5}, {"min_p": 0.1}, {"typical_p": 0.5}, {"temperature": 1.0}],
+    ids=str,
+)
+def test_an_option_of_sampling_implies_sampling(tokenizer: ConversationTokenizer, options: dict[str, Any]) -> None:
+    assert read(tokenizer, **options).hf["do_sample"] is True
+    with pytest.raises(ConfigError, match="changes nothing with do_sample=False: leave one of them out"):
+        read(tokenizer, **{"top_p": 0.5} | options, do_sample=False)
+
+
+def test_a_temperature_of_0_takes_the_most_probable_tokens(tokenizer: ConversationTokenizer) -> None:
+    for options in ({"temperature": 0}, {"temperature": 0.0, "top_p": 0.9}, {"temperature": 0, "do_sample": False}):
+        hf = read(tokenizer, **options).hf
+        assert hf["do_sample"] is False
+        assert not {"temperature", "top_p"} & hf.keys()
+
+
+def test_values_without_effect_are_allowed_without_sampling(tokenizer: ConversationTokenizer) -> None:
+    assert read(tokenizer, do_sample=False, temperature=1.0, top_p=1.0, top_k=0).hf["do_sample"] is False
+
+
+def test_a_seed_without_sampling_is_said_to_change_nothing(
+    tokenizer: ConversationTokenizer, caplog: pytest.LogCaptureFixture
+) -> None:
+    _warn_once.cache_clear()
+    read(tokenizer, seed=1, do_sample=True)
+    read(tokenizer, seed=1, temperature=0.5)
+    read(tokenizer, seed=1, do_sample=False)
+    assert not caplog.records
+    for _ in range(2):
+        read(tokenizer, seed=1)
+    assert [record.message for record in caplog.records] == [
+        "seed changes nothing without sampling: give do_sample=True, or an option such as temperature"
+    ]
+
+
+def test_a_minimum_above_the_maximum_is_refused(tokenizer: ConversationTokenizer) -> None:
+    with pytest.raises(ConfigError, match="min_new_tokens is 10, but max_new_tokens is 5: lower it"):
+        read(tokenizer, min_new_tokens=10, max_new_tokens=5)
+    assert read(tokenizer, min_new_tokens=5, max_new_tokens=5).hf["min_new_tokens"] == 5
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"eos_token_id": 10**7},
+        {"eos_token_id": [13, 10**7]},
+        {"pad_token_id": -5},
+        {"suppress_tokens": [10**7]},
+        {"begin_suppress_tokens": [-1]},
+        {"bad_words_ids": [[5], [6, 10**7]]},
+        {"logit_bias": {10**7: 1.0}},
+        {"sequence_bias": {(5, 10**7): 1.0}},
+        {"sequence_bias": [[[5, 10**7], 1.0]]},
+    ],
+    ids=str,
+)
+def test_ids_that_do_not_exist_are_refused(tokenizer: ConversationTokenizer, option: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=rf"{next(iter(option))} names (-\d|10000000): there are 50257 token ids"):
+        read(tokenizer, **option)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"bad_words_ids": [5]},
+        {"bad_words_ids": [[]]},
+        {"suppress_tokens": ["a"]},
+        {"prefix_allowed_tokens_fn": 5},
+        {"logits_processor": len},
+        {"stopping_criteria": [5]},
+        {"do_sample": "yes"},
+        {"min_new_tokens": "3"},
+    ],
+    ids=str,
+)
+def test_values_of_another_kind_are_refused(tokenizer: ConversationTokenizer, option: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(option))):
+        read(tokenizer, **option)
+
+
+def test_numbers_of_numpy_are_numbers(tokenizer: ConversationTokenizer) -> None:
+    options = read(
+        tokenizer, max_new_tokens=np.int64(5), temperature=np.float32(0.5), seed=np.uint8(3), do_sample=np.bool_(True)
+    )
+    assert (options.hf["max_new_tokens"], options.hf["temperature"], options.seed) == (5, 0.5, 3)
+    assert read(tokenizer, eos_token_id=np.array([13, 0])).stop_token_ids == {13, 0}
 
 
 def test_checked_options_do_not_change(tokenizer: ConversationTokenizer) -> None:

@@ -75,13 +75,13 @@ def test_text_and_response_become_turns(model: ConversationModel) -> None:
 
 def test_the_limit_is_told_as_the_finish_reason(model: ConversationModel) -> None:
     with scripted(model, "One two three four five six"):
-        session = model.session(max_new_tokens=2)
+        session = model.session(do_sample=False, max_new_tokens=2)
         session.respond("Count")
     assert session.finish_reason == "length"
 
 
 def test_session_equals_generate_on_all_turns(model: ConversationModel) -> None:
-    session = model.session(max_new_tokens=12)
+    session = model.session(do_sample=False, max_new_tokens=12)
     for text in SAID:
         before = [*session.turns, text]
         response = session.respond(text)
@@ -90,15 +90,51 @@ def test_session_equals_generate_on_all_turns(model: ConversationModel) -> None:
 
 
 def test_a_trained_model_talks_and_stops_in_a_session_as_in_generate(taught: ConversationModel) -> None:
-    session = taught.session()
+    session = taught.session(do_sample=False)
     assert session.respond("Hello") == "Hi, how are you?"
     assert session.finish_reason == "stop"
     before = [*session.turns, "What is your name?"]
     assert session.respond("What is your name?") == taught.generate(before, min_new_tokens=1).responses[0]
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, {"do_sample": True, "temperature": 0.8, "top_p": 0.95, "top_k": 0}),
+        ({"temperature": 0.5}, {"do_sample": True, "temperature": 0.5, "top_p": 0.95, "top_k": 0}),
+        ({"do_sample": True}, {"do_sample": True}),
+        ({"do_sample": False}, {"do_sample": False}),
+        ({"temperature": 0}, {"do_sample": False}),
+        ({"num_beams": 2}, {}),
+    ],
+)
+def test_a_session_samples_as_chat_does(
+    gpt2: ConversationModel, options: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    hf = gpt2.session(**options)._options.hf
+    assert {name: hf[name] for name in ("do_sample", "temperature", "top_p", "top_k") if name in hf} == expected
+    assert hf["min_new_tokens"] == 1
+
+
+def test_a_session_may_stop_sampling(gpt2: ConversationModel) -> None:
+    session = gpt2.session(temperature=0.5, do_sample=True)
+    session.set_options(do_sample=False)
+    assert session.options == {"do_sample": False}
+    session.set_options(do_sample=None)
+    assert session._options.hf["temperature"] == 0.8
+
+
+def test_a_session_is_repeatable_by_its_seed(gpt2: ConversationModel) -> None:
+    one, same = (gpt2.session(seed=3, max_new_tokens=12) for _ in range(2))
+    assert one.respond("Hello") == same.respond("Hello")
+    assert {gpt2.session(seed=seed, max_new_tokens=12).respond("Hello") for seed in range(4)} != {one.turns[1]}
+
+
 def test_a_streamed_response_is_the_response(model: ConversationModel) -> None:
-    responding, streaming = model.session(max_new_tokens=20), model.session(max_new_tokens=20)
+    responding, streaming = (
+        model.session(do_sample=False, max_new_tokens=20),
+        model.session(do_sample=False, max_new_tokens=20),
+    )
     for text in SAID:
         assert "".join(streaming.stream(text)) == responding.respond(text)
     assert streaming.turns == responding.turns
@@ -118,10 +154,10 @@ def test_the_turns_are_a_copy(model: ConversationModel) -> None:
 
 
 def test_sessions_of_one_model_are_apart(gpt2: ConversationModel) -> None:
-    one, other = gpt2.session(max_new_tokens=8), gpt2.session(max_new_tokens=8)
+    one, other = gpt2.session(do_sample=False, max_new_tokens=8), gpt2.session(do_sample=False, max_new_tokens=8)
     one.respond("Hello")
     other.respond("Good morning")
-    alone = gpt2.session(max_new_tokens=8)
+    alone = gpt2.session(do_sample=False, max_new_tokens=8)
     alone.respond("Hello")
     assert one.respond("Well?") == alone.respond("Well?")
 
@@ -253,7 +289,7 @@ def test_undo_takes_back_the_newest_turn_and_its_response(model: ConversationMod
 
 
 def test_a_session_goes_on_after_undo_as_if_it_had_not_been_said(gpt2: ConversationModel) -> None:
-    session, plain = gpt2.session(max_new_tokens=8), gpt2.session(max_new_tokens=8)
+    session, plain = gpt2.session(do_sample=False, max_new_tokens=8), gpt2.session(do_sample=False, max_new_tokens=8)
     session.respond("Hello")
     session.respond("A mistake")
     session.undo()
@@ -274,7 +310,7 @@ def test_reset_goes_back_to_the_beginning(model: ConversationModel) -> None:
 
 def test_reset_forgets_how_the_newest_response_ended(gpt2: ConversationModel) -> None:
     with scripted(gpt2, "One", "Two", "Three"):
-        session = gpt2.session(max_new_tokens=100)
+        session = gpt2.session(do_sample=False, max_new_tokens=100)
         session.respond("A word and another word and a word")
         session.respond("A word and another word and a word")
         session.respond("A word and another word and a word")
@@ -311,7 +347,7 @@ def test_no_more_turns_are_left_out_than_undo_leaves(gpt2: ConversationModel) ->
 def test_where_nothing_was_said_there_is_nothing_to_take_back(
     gpt2: ConversationModel, context: Any, take: Callable[[ChatSession], Any]
 ) -> None:
-    session = gpt2.session(context)
+    session = gpt2.session(context, do_sample=False)
     before = session.turns
     with pytest.raises(ConversationError, match="there is no"):
         take(session)
@@ -323,7 +359,7 @@ def test_where_nothing_was_said_there_is_nothing_to_take_back(
 
 @pytest.mark.parametrize("context", [["Hello"], ["Hello", "Hi"], ["Hello", "Hi", "Well?"]], ids=len)
 def test_a_session_goes_on_from_a_context(model: ConversationModel, context: list[str]) -> None:
-    session = model.session(context, max_new_tokens=8)
+    session = model.session(context, do_sample=False, max_new_tokens=8)
     response = session.respond("And you?")
     assert session.turns == [*context, "And you?", response]
     assert response == model.generate([*context, "And you?"], max_new_tokens=8, min_new_tokens=1).responses[0]
@@ -408,7 +444,7 @@ def test_reply_as_in_a_new_session_swaps_the_roles(gpt2: ConversationModel) -> N
 
 def test_any_number_of_speakers_keep_their_types(gpt2: ConversationModel) -> None:
     context = Conversation(["Hi", "Hello", "Hey", "Good day"], ["Ann", "Bob", "Cem", "Dan"])
-    session = gpt2.session(context, reply_as="Bob", max_new_tokens=3)
+    session = gpt2.session(context, reply_as="Bob", do_sample=False, max_new_tokens=3)
     with watched(gpt2) as passes:
         session.respond("How are you all?")
     encode = gpt2.tokenizer.encode
@@ -451,7 +487,7 @@ def test_without_token_types_a_third_speaker_is_refused_and_changes_nothing(llam
 def test_two_hundred_turns_fit_in_128_positions(model: ConversationModel) -> None:
     left_out = []
     with scripted(model, *["I see"] * 100) as script:
-        session = model.session(max_new_tokens=4)
+        session = model.session(do_sample=False, max_new_tokens=4)
         for number in range(100):
             assert session.respond(f"This is turn number {number}, and it says a few words") == "I see"
             left_out.append(session.left_out)
@@ -464,7 +500,7 @@ def test_two_hundred_turns_fit_in_128_positions(model: ConversationModel) -> Non
 
 def test_the_newest_turns_are_those_in_the_prompt(gpt2: ConversationModel) -> None:
     with scripted(gpt2, *(f"Response {number}" for number in range(20))) as script:
-        session = gpt2.session(max_new_tokens=20)
+        session = gpt2.session(do_sample=False, max_new_tokens=20)
         for number in range(20):
             session.respond(f"This is turn number {number}")
     seen = session.turns[session.left_out : -1]
@@ -477,7 +513,7 @@ def test_the_newest_turns_are_those_in_the_prompt(gpt2: ConversationModel) -> No
 def test_turns_leave_several_at_once_so_that_prompts_begin_alike(gpt2: ConversationModel) -> None:
     """Else the whole context would have to be read again at every turn of a long conversation."""
     with scripted(gpt2, *["I see"] * 60) as script:
-        session = gpt2.session(max_new_tokens=20)
+        session = gpt2.session(do_sample=False, max_new_tokens=20)
         for number in range(60):
             session.respond(f"This is turn {number}")
     left = [earlier[1:8] != later[1:8] for earlier, later in itertools.pairwise(script.prompts)]
@@ -560,7 +596,7 @@ def test_an_interrupted_response_has_no_finish_reason_whatever_came_before(model
 
 def test_closing_ends_the_work(model: ConversationModel) -> None:
     with scripted(model, " one" * 40, seconds=0.01) as script:
-        session = model.session(max_new_tokens=50)
+        session = model.session(do_sample=False, max_new_tokens=50)
         stream = session.stream("Count")
         next(stream)
         close(stream)
@@ -760,12 +796,12 @@ def test_options_can_change_and_a_wrong_one_changes_nothing(gpt2: ConversationMo
 def test_a_session_continues_with_another_model(gpt2: ConversationModel, llama: ConversationModel) -> None:
     first = gpt2.session(Conversation(["Be kind."], ["system"], pinned=1), max_new_tokens=3)
     first.respond("Hello")
-    other = llama.session(max_new_tokens=3)
+    other = llama.session(do_sample=False, max_new_tokens=3)
 
     other.continue_from(first)
 
     assert other.turns == first.turns
-    expected = llama.session(first.conversation, max_new_tokens=3).respond("And you?")
+    expected = llama.session(first.conversation, do_sample=False, max_new_tokens=3).respond("And you?")
     assert other.respond("And you?") == expected
     assert (other.undo(), other.undo()) == ("And you?", "Hello")
     assert other.turns == ["Be kind."]

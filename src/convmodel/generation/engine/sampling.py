@@ -15,23 +15,22 @@ from convmodel.hf_model.generation_config import SAMPLING_OPTIONS
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_WARPERS: tuple[tuple[Any, type[LogitsProcessor]], ...] = (
-    (1.0, hf.TemperatureLogitsWarper),
-    (0, hf.TopKLogitsWarper),
-    (1.0, hf.TopPLogitsWarper),
-    (None, hf.MinPLogitsWarper),
-    (1.0, hf.TypicalLogitsWarper),
-    (0.0, hf.EpsilonLogitsWarper),
-    (0.0, hf.EtaLogitsWarper),
+_WARPERS: tuple[type[LogitsProcessor], ...] = (
+    hf.TemperatureLogitsWarper,
+    hf.TopKLogitsWarper,
+    hf.TopPLogitsWarper,
+    hf.MinPLogitsWarper,
+    hf.TypicalLogitsWarper,
+    hf.EpsilonLogitsWarper,
+    hf.EtaLogitsWarper,
 )
-_SAMPLED = dict(zip(SAMPLING_OPTIONS, _WARPERS, strict=True))
-"""Options that change the distribution to sample from, in transformers' order, with the value that has no effect."""
+"""The processors of `SAMPLING_OPTIONS`, in that order."""
 
 OWN = frozenset({"presence_penalty", "frequency_penalty", "logit_bias", "no_repeat_context_ngram_size"})
 """Options that transformers' `generate` does not have."""
 
 HONOURED = (
-    frozenset(_SAMPLED)
+    frozenset(SAMPLING_OPTIONS)
     | OWN
     | {"do_sample", "repetition_penalty", "no_repeat_ngram_size", "bad_words_ids", "sequence_bias"}
     | {"suppress_tokens", "begin_suppress_tokens", "min_new_tokens", "min_length", "prefix_allowed_tokens_fn"}
@@ -154,7 +153,7 @@ def own_processors(options: Mapping[str, Any], prompt: Sequence[int], stop_ids: 
 def _warpers(options: Mapping[str, Any]) -> list[LogitsProcessor]:
     return [
         warper(options[name])  # type: ignore[call-arg]
-        for name, (no_effect, warper) in _SAMPLED.items()
+        for (name, no_effect), warper in zip(SAMPLING_OPTIONS.items(), _WARPERS, strict=True)
         if options.get(name) is not None and options[name] != no_effect
     ]
 

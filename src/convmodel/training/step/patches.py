@@ -3,6 +3,7 @@
 Owns: fused activations, dropout, gradient checkpointing and compilation. Does not know the loss.
 """
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -14,6 +15,8 @@ from convmodel.errors import ConfigError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -51,6 +54,8 @@ def dropout_of(model: nn.Module, rate: float) -> Iterator[None]:
         for name, value in vars(module).items()
         if isinstance(value, float) and (name.endswith("dropout") or (name == "p" and isinstance(module, nn.Dropout)))
     ]
+    if rate and not any(value for *_, value in before):
+        logger.warning("dropout changes nothing: this model has none beside that of attention weights, which stays 0")
     try:
         for module, name, _, value in before:
             setattr(module, name, value)

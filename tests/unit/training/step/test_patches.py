@@ -29,6 +29,18 @@ def test_gpt2s_activation_becomes_one_operation_and_comes_back(gpt2: GPT2LMHeadM
     assert [block.mlp.act for block in gpt2.transformer.h] == before
 
 
+def test_dropout_is_said_to_change_nothing_where_there_is_none(
+    gpt2: GPT2LMHeadModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = LlamaConfig(vocab_size=61, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
+    llama = LlamaForCausalLM(config)
+    with dropout_of(gpt2, 0.5), dropout_of(llama, 0.0):
+        assert not caplog.records
+    with dropout_of(llama, 0.5):
+        [record] = caplog.records
+    assert record.message.startswith("dropout changes nothing: this model has none")
+
+
 @pytest.mark.parametrize("rate", [0.0, 0.5])
 def test_dropout_is_that_of_the_run_inside(gpt2: GPT2LMHeadModel, rate: float) -> None:
     config = LlamaConfig(vocab_size=61, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
