@@ -4,9 +4,8 @@ Owns: the public methods. Makes no decisions of its own.
 """
 
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 import torch
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -14,25 +13,26 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from convmodel.conversation import Conversation, ConversationLike
 from convmodel.data.reading.reader import ConversationReader, ConversationSource
 from convmodel.evaluation.likelihood import EvaluationResult, evaluate
-from convmodel.files.hub import upload_folder
-from convmodel.generation.batched import Result, respond_to_all
+from convmodel.files.hub import name_of
+from convmodel.generation.batched import Contexts, Result, respond_to_all
 from convmodel.generation.engine.engine import Engine
+from convmodel.generation.option_types import GenerateOptions
 from convmodel.generation.options import read_options
 from convmodel.generation.output import Chunk, ConversationModelOutput
 from convmodel.generation.respond import make_prompt, respond, stream
 from convmodel.generation.session import ChatSession
-from convmodel.hf_model.embedding import fit_embedding
 from convmodel.hf_model.from_scratch import make_model
-from convmodel.hf_model.generation_config import sampling_defaults
+from convmodel.hf_model.generation_config import match_tokenizer
 from convmodel.hf_model.loading import load, make_weights, place
 from convmodel.hf_model.log_probs import BATCH_SIZE, score_responses
 from convmodel.hf_model.lora import has_adapters, remove_adapters
 from convmodel.hf_model.quantization import quantize_weights, require_unquantized
-from convmodel.hf_model.saving import save_model
+from convmodel.hf_model.saving import describe, push_model, save_model
 from convmodel.hf_model.vocabulary_growth import grow_vocabulary
 from convmodel.layout.sequence import LossOn
 from convmodel.layout.tokenizer import ConversationTokenizer
 from convmodel.training.config import FitConfig
+from convmodel.training.option_types import FitOptions
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
@@ -60,8 +60,7 @@ class ConversationModel:
         """
         self.hf_model = hf_model
         self.tokenizer = tokenizer
-        fit_embedding(hf_model, tokenizer)
-        hf_model.generation_config = sampling_defaults(hf_model.generation_config, tokenizer)
+        match_tokenizer(hf_model, tokenizer)
         self._engine = Engine(hf_model)
 
     @classmethod
@@ -88,7 +87,7 @@ class ConversationModel:
             ModelLoadError: If there is no model, or this version does not support its layout.
             ConfigError: If an option does not exist.
         """
-        hf_model, tokenizer = load(os.fspath(name_or_path), options, device=device, use_token_types=use_token_types)
+        hf_model, tokenizer = load(name_of(name_or_path), options, device=device, use_token_types=use_token_types)
         model = cls(hf_model, tokenizer)
         if quantize is not None:
             model.merge_adapters()
@@ -143,6 +142,9 @@ class ConversationModel:
         new = make_model(train, shape, tokenizer=tokenizer, seed=seed)
         return cls(place(new.hf_model, device), new.tokenizer)
 
+    def __repr__(self) -> str:
+        return f"ConversationModel({describe(self.hf_model)})"
+
     @property
     def device(self) -> torch.device:
         """The device of the model."""
@@ -181,8 +183,7 @@ class ConversationModel:
             (1, [15496])
         """
         self.tokenizer = grow_vocabulary(self.hf_model, self.tokenizer, texts, entries)
-        fit_embedding(self.hf_model, self.tokenizer)
-        self.hf_model.generation_config = sampling_defaults(self.hf_model.generation_config, self.tokenizer)
+        match_tokenizer(self.hf_model, self.tokenizer)
 
     def merge_adapters(self) -> None:
         """Merges LoRA adapters into the weights, so that the whole model is saved; does nothing without adapters."""
@@ -196,9 +197,7 @@ class ConversationModel:
         A new repository is `private` by default if the owner's settings say so. The access token is by default the one
         stored by `hf auth login`.
         """
-        with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(folder)
-            return upload_folder(folder, repo_id, private=private, token=token)
+        return push_model(self.hf_model, self.tokenizer, repo_id, private=private, token=token)
 
     def fit(
         self,
@@ -207,7 +206,7 @@ class ConversationModel:
         *,
         config: FitConfig | None = None,
         callbacks: "Sequence[TrainerCallback]" = (),
-        **options: Any,
+        **options: Unpack[FitOptions],
     ) -> "FitResult":
         """Fine-tunes the model in place; afterwards it has the best weights and is in evaluation mode.
 
@@ -225,7 +224,7 @@ class ConversationModel:
             StoppedError: If a signal stopped the run; with an `output_dir`, a checkpoint is saved first.
             MissingExtraError: If accelerate is not installed.
         """
-        config = FitConfig.of(config, options)
+        config = FitConfig.of(config, {**options})
         require_unquantized(self.hf_model, "trained")
         train, valid = ConversationReader.of(train), None if valid is None else ConversationReader.of(valid)
         from convmodel.training.fit import fit  # imports accelerate, which only training needs
@@ -272,7 +271,7 @@ class ConversationModel:
         """
         return score_responses(self.hf_model, self.tokenizer, Conversation.of(context), responses, reply_as=reply_as)
 
-    def generate(self, context: ConversationLike, **options: Any) -> ConversationModelOutput:
+    def generate(self, context: ConversationLike, **options: Unpack[GenerateOptions]) -> ConversationModelOutput:
         """Generates responses to a context.
 
         Args:
@@ -289,16 +288,16 @@ class ConversationModel:
 
     @overload
     def generate_batch(
-        self, contexts: Iterable[ConversationLike], *, return_errors: Literal[False] = False, **options: Any
+        self, contexts: Contexts, *, return_errors: Literal[False] = False, **options: Unpack[GenerateOptions]
     ) -> list[ConversationModelOutput]: ...
 
     @overload
     def generate_batch(
-        self, contexts: Iterable[ConversationLike], *, return_errors: Literal[True], **options: Any
+        self, contexts: Contexts, *, return_errors: Literal[True], **options: Unpack[GenerateOptions]
     ) -> list[Result]: ...
 
     def generate_batch(
-        self, contexts: Iterable[ConversationLike], *, return_errors: bool = False, **options: Any
+        self, contexts: Contexts, *, return_errors: bool = False, **options: Unpack[GenerateOptions]
     ) -> list[ConversationModelOutput] | list[Result]:
         """Generates responses to many contexts in batches; each result is what `generate` returns.
 
@@ -315,7 +314,7 @@ class ConversationModel:
         checked = read_options(self.hf_model, self.tokenizer, options)
         return respond_to_all(self.engine, self.tokenizer, contexts, checked, return_errors=return_errors)
 
-    def stream(self, context: ConversationLike, **options: Any) -> Iterator[Chunk]:
+    def stream(self, context: ConversationLike, **options: Unpack[GenerateOptions]) -> Iterator[Chunk]:
         """Generates one response and yields it in chunks, whose joined texts are what `generate` returns.
 
         Takes the options of `generate` and raises the same errors, when called. Closing the iterator stops generation.
@@ -323,6 +322,6 @@ class ConversationModel:
         checked = read_options(self.hf_model, self.tokenizer, options)
         return stream(self.engine, self.tokenizer, make_prompt(self.tokenizer, context, checked), checked)
 
-    def session(self, context: ConversationLike = (), **generation_options: Any) -> ChatSession:
+    def session(self, context: ConversationLike = (), **generation_options: Unpack[GenerateOptions]) -> ChatSession:
         """Opens a session, which keeps the turns of a conversation; the options apply to all its responses."""
         return ChatSession(self.engine, self.tokenizer, context, **generation_options)

@@ -399,6 +399,56 @@ def test_the_hub_gets_the_whole_checkpoint(
     }
 
 
+# Mistakes
+
+
+def test_a_model_shows_what_it_is(unigram_folder: Path) -> None:
+    model = load(unigram_folder)
+    size = sum(parameter.numel() for parameter in model.hf_model.parameters())
+    assert repr(model) == f"ConversationModel(gpt2, {size:,} parameters, float32 on cpu, from '{unigram_folder}')"
+
+
+@pytest.mark.parametrize("name", [None, 5])
+def test_a_name_that_is_none_is_refused(name: Any) -> None:
+    for loaded in (ConversationModel, ConversationTokenizer):
+        with pytest.raises(ModelLoadError, match=f"not by a {type(name).__name__}"):
+            loaded.from_pretrained(name)
+
+
+def test_a_folder_that_is_no_name_is_refused(unigram_folder: Path) -> None:
+    for folder in (None, 5):
+        with pytest.raises(SaveError, match=f"the folder to write is a {type(folder).__name__}: give its name"):
+            load(unigram_folder).save_pretrained(folder)  # type: ignore[arg-type]
+
+
+def test_parts_of_another_kind_are_refused(unigram_folder: Path) -> None:
+    model = load(unigram_folder)
+    with pytest.raises(ModelLoadError, match="the model is a str: ConversationModel"):
+        ConversationModel("gpt2", model.tokenizer)  # type: ignore[arg-type]
+    with pytest.raises(ModelLoadError, match="give a ConversationTokenizer, such as"):
+        ConversationModel(model.hf_model, model.tokenizer.hf_tokenizer)
+
+
+def test_token_types_are_chosen_by_true_or_false(unigram_folder: Path, bytelevel_folder: Path) -> None:
+    with pytest.raises(ConfigError, match="use_token_types is 'yes': it must be true or false"):
+        load(unigram_folder, use_token_types="yes")
+    with pytest.raises(ModelLoadError, match="use_token_types is true, but llama takes none"):
+        load(bytelevel_folder, use_token_types=True)
+
+
+def test_an_option_that_is_nearly_right_is_suggested(unigram_folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"did you mean dtype\?"):
+        load(unigram_folder, torch_dtype="bfloat16")
+    with pytest.raises(ConfigError, match=r"did you mean max_new_tokens\?"):
+        load(unigram_folder).generate(["Hi"], max_tokens=5)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("callbacks", [5, [5]])
+def test_callbacks_of_another_kind_are_refused(unigram_folder: Path, callbacks: Any) -> None:
+    with pytest.raises(ConfigError, match="it must be a list of TrainerCallbacks"):
+        load(unigram_folder).fit([TURNS], callbacks=callbacks, max_steps=1)
+
+
 # Delegating
 
 

@@ -94,7 +94,7 @@ def _choose_contexts(test: "list[Conversation]") -> list[str]:
 
 
 def _generate(model: "ConversationModel", contexts: list[str], seed: int) -> list[str]:
-    options = {"max_new_tokens": 60, "do_sample": True, "top_p": 0.9, "temperature": 0.7}
+    options: dict[str, Any] = {"max_new_tokens": 60, "do_sample": True, "top_p": 0.9, "temperature": 0.7}
     outputs = [model.generate([context], seed=seed + n, **options) for n, context in enumerate(contexts)]
     return [" / ".join(output.responses[0].strip().splitlines()) for output in outputs]
 

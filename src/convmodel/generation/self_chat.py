@@ -5,10 +5,11 @@ Owns: whose turn it is, when such a conversation ends, and what a loop is.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, Unpack
 
 from convmodel.conversation import DEFAULT_SPEAKERS, Conversation
 from convmodel.errors import ConfigError
+from convmodel.generation.option_types import GenerateOptions
 from convmodel.generation.output import ConversationModelOutput
 
 LONGEST_LOOP = 6
@@ -18,7 +19,7 @@ LONGEST_LOOP = 6
 class Responder(Protocol):
     """The model interface that a self-chat needs; `ConversationModel` has it."""
 
-    def generate(self, context: Conversation, **options: Any) -> ConversationModelOutput:
+    def generate(self, context: Conversation, **options: Unpack[GenerateOptions]) -> ConversationModelOutput:
         """Generates a response to a context."""
 
 
@@ -103,7 +104,7 @@ class SelfChat:
         for number in range(self._turns):
             last = self.conversation.turn_speakers[-1]
             name = names[(names.index(last) + 1) % len(names)] if last in names else names[0]
-            seeded = {} if self._seed is None else {"seed": self._seed + number}
+            seeded: dict[str, Any] = {} if self._seed is None else {"seed": self._seed + number}
             output = self._speakers[name].generate(self.conversation, reply_as=name, **self._options, **seeded)
             [text], [reason] = output.responses, output.finish_reasons
             if not text.strip():

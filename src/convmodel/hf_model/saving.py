@@ -6,6 +6,7 @@ written all or none. No pickle.
 
 import os
 import re
+import tempfile
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 
 from convmodel.files.atomic import staged
-from convmodel.files.hub import ADAPTER_CONFIG, ADAPTER_WEIGHTS, BASE_FILE
+from convmodel.files.hub import ADAPTER_CONFIG, ADAPTER_WEIGHTS, BASE_FILE, upload_folder
 from convmodel.hf_model.generation_config import sampling_defaults
 from convmodel.hf_model.lora import has_adapters, require_base, save_adapters
 from convmodel.hf_model.quantization import require_unquantized
@@ -32,6 +33,20 @@ def save_model(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, fo
     save_checkpoint(hf_model, tokenizer, folder)
 
 
+def push_model(
+    hf_model: "PreTrainedModel",
+    tokenizer: ConversationTokenizer,
+    repo_id: str,
+    *,
+    private: bool | None,
+    token: str | None,
+) -> str:
+    """Saves a model to the Hub, and returns its URL."""
+    with tempfile.TemporaryDirectory() as folder:
+        save_model(hf_model, tokenizer, folder)
+        return upload_folder(folder, repo_id, private=private, token=token)
+
+
 def save_checkpoint(
     hf_model: "PreTrainedModel",
     tokenizer: ConversationTokenizer,
@@ -48,8 +63,8 @@ def save_checkpoint(
     Raises:
         SaveError: If the folder cannot be written; its previous content is unchanged.
     """
-    place = Path(folder)
     with staged(folder) as stage:
+        place = Path(folder)
         try:
             _save_model(hf_model, tokenizer, stage, weights)
             tokenizer.save_pretrained(stage)
@@ -100,12 +115,23 @@ def _save_model(
             config.eos_token_id = end
 
 
+def describe(hf_model: "PreTrainedModel") -> str:
+    """Returns architecture, size, dtype, device and origin of a model in one line."""
+    origin = f", from {hf_model.name_or_path!r}" if hf_model.name_or_path else ""
+    dtype = str(hf_model.dtype).removeprefix("torch.")
+    return f"{_size(hf_model)}, {dtype} on {hf_model.device}{origin}"
+
+
+def _size(hf_model: "PreTrainedModel") -> str:
+    count = sum(parameter.numel() for parameter in hf_model.parameters())
+    return f"{hf_model.config.model_type}, {count:,} parameters"
+
+
 def _model_card(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, facts: dict[str, Any]) -> str:
     layout = tokenizer.layout
     adapters = has_adapters(hf_model)
-    count = sum(parameter.numel() for parameter in hf_model.parameters())
     rows = {
-        "Architecture": f"{hf_model.config.model_type}, {count:,} parameters",
+        "Architecture": _size(hf_model),
         "Separator": f"`{layout.separator_token}`, id {layout.separator_id}",
         **_beginning(tokenizer),
         "End of a response": ", ".join(f"id {index}" for index in tokenizer.stop_token_ids),
