@@ -56,7 +56,7 @@ def fit_embedding(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer)
     if missing:
         grow_embedding(hf_model, separator + 1)
         logger.info("the embedding was resized from %d to %d rows for the separator", rows, separator + 1)
-    end_of_text = tokenizer.layout.end_of_text_id
+    end_of_text = tokenizer.end_of_text_id
     for index in range(min(rows, separator), separator + 1):
         set_row(hf_model, index, range(rows) if end_of_text is None else [end_of_text])
     # Only once: after training, the row must not be overwritten.

@@ -137,7 +137,7 @@ def _lora_config(hf_model: "PreTrainedModel", options: Mapping[str, Any]) -> "Lo
 
 def _new_rows(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer) -> dict[str, list[int]] | None:
     """Returns the separator's row by layer name, if it still has the values set by `fit_embedding`; else None."""
-    separator, end = tokenizer.sep_token_id, tokenizer.layout.end_of_text_id
+    separator, end = tokenizer.sep_token_id, tokenizer.end_of_text_id
     embedding: Any = hf_model.get_input_embeddings()
     rows = embedding.weight
     if not torch.allclose(rows[separator], rows[:separator].mean(0) if end is None else rows[end]):

@@ -48,11 +48,6 @@ class LayoutConfig:
     end_of_text_id: int | None = None
 
     @property
-    def stop_ids(self) -> list[int]:
-        """The ids that end a response: the separator and, if it is another token, the end-of-text token."""
-        return [self.separator_id] if self.end_of_text_id is None else [self.separator_id, self.end_of_text_id]
-
-    @property
     def control_ids(self) -> frozenset[int]:
         """The ids that the layout inserts: the separator and, if there is one, the beginning-of-text token."""
         return frozenset(index for index in (self.separator_id, self.bos_id) if index is not None)

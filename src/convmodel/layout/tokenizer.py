@@ -49,6 +49,7 @@ class ConversationTokenizer:
         layout: The part of the layout that is saved with a checkpoint: control tokens, token types, speakers.
         hf_tokenizer: The Hugging Face tokenizer, for decoding and saving; its `sep_token` has the separator's id.
         separator_added: Whether `<sep>` was added to the vocabulary here, so that the model needs a row for it.
+        end_of_text_id: The base's end-of-text token, which ends a response, too; None if it is the separator.
         layout_was_saved: Whether the layout came with a checkpoint, so that the model must match it.
 
     Example:
@@ -78,24 +79,22 @@ class ConversationTokenizer:
         if layout is None:
             token, index, self.separator_added = choose_separator(hf_tokenizer)
             layout = LayoutConfig(index, token, use_token_types, bos_id=choose_bos(hf_tokenizer, index))
-        else:
-            layout.require_match(hf_tokenizer)
+        layout.require_match(hf_tokenizer)
+        self.end_of_text_id = layout.end_of_text_id
         if hf_tokenizer.eos_token_id not in (None, layout.separator_id):  # not saved by this version
-            layout = replace(layout, end_of_text_id=hf_tokenizer.eos_token_id)
+            self.end_of_text_id = hf_tokenizer.eos_token_id
+        if not self.layout_was_saved:
+            layout = replace(layout, end_of_text_id=self.end_of_text_id)
         self.hf_tokenizer: Any = hf_tokenizer
         self.layout: LayoutConfig = layout
         self._encoder = text_encoder(hf_tokenizer)
         # The end-of-text token may no longer be one of the tokenizer's special tokens; see `save_pretrained`.
-        special = {*hf_tokenizer.all_special_ids, *layout.stop_ids}
+        special = {*hf_tokenizer.all_special_ids, *self.stop_token_ids}
         tokens = {index: str(hf_tokenizer.convert_ids_to_tokens(index)) for index in special}
         self._control_ids = frozenset(index for index, token in tokens.items() if not is_text(token))
-        self.hf_tokenizer.chat_template = chat_template(
-            hf_tokenizer,
-            PROBE,
-            self(Conversation.from_messages(PROBE))["input_ids"],
-            joins=not layout.use_token_types,
-            bos=layout.bos_id is not None,
-        )
+        ids = self(Conversation.from_messages(PROBE))["input_ids"]
+        joins, bos = not layout.use_token_types, layout.bos_id is not None
+        self.hf_tokenizer.chat_template = chat_template(hf_tokenizer, PROBE, ids, joins=joins, bos=bos)
 
     @classmethod
     def from_pretrained(
@@ -145,7 +144,7 @@ class ConversationTokenizer:
     @property
     def stop_token_ids(self) -> list[int]:
         """The ids that end a response: the separator, and the tokenizer's own end-of-text token."""
-        return self.layout.stop_ids
+        return [i for i in (self.sep_token_id, self.end_of_text_id) if i is not None]
 
     def __len__(self) -> int:
         """Returns the number of vocabulary entries, including added tokens."""
@@ -341,7 +340,8 @@ class ConversationTokenizer:
                 self.hf_tokenizer.save_pretrained(stage)
             finally:
                 self.hf_tokenizer.eos_token = end_of_text
-            (stage / FILE_NAME).write_text(self.layout.to_json(), encoding="utf-8")
+            layout = replace(self.layout, end_of_text_id=self.end_of_text_id)
+            (stage / FILE_NAME).write_text(layout.to_json(), encoding="utf-8")
 
     def _arranged(self, conversation: Conversation) -> Conversation:
         return conversation if self.layout.use_token_types else joined_for_two(conversation)
