@@ -16,6 +16,7 @@ from convmodel.data.importing.exports import (
     messenger,
     plain,
     signal,
+    sillytavern,
     slack,
     telegram,
     whatsapp,
@@ -52,6 +53,7 @@ FORMATS = {
         ("kakaotalk", "the text or CSV that KakaoTalk saves, in Korean", kakaotalk),
         ("google-chat", "`messages.json` of Google Takeout, or a folder of them", google_chat),
         ("chatgpt", "`conversations.json` of ChatGPT's, Claude's or DeepSeek's data export", chatgpt),
+        ("sillytavern", "a chat's `.jsonl` file", sillytavern),
         # Last, since other formats' text may look like it.
         ("plain", "any text with `Name: text` lines", plain),
     )

@@ -67,7 +67,6 @@ _PROGRAMS = (
     _Program("QQ's export", _line("^消息记录|^消息对象:|^消息分组:")),
     _Program("text copied from WeChat", _line(r"^\S.* \d{4}[-/]\d\d?[-/]\d\d? \d\d?:\d\d:\d\d$")),
     _Program("Skype's export", lambda start: "MessageList" in start.keys[3]),
-    _Program("a chat of SillyTavern", lambda start: {"user_name", "character_name"} <= start.keys[1]),
 )
 
 # What the lines of an unknown text may be nearest to.
