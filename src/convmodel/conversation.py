@@ -14,6 +14,9 @@ from typing import Any, TypeAlias
 from convmodel.arguments.values import plain
 from convmodel.errors import ConversationError
 
+LONGEST_TURN = 1 << 22
+"""The limit of a turn in characters, far beyond any model's positions; tokenizers abort without enough memory."""
+
 DEFAULT_SPEAKERS = ("user", "assistant")
 """The alternating speakers of a plain list of strings."""
 
@@ -240,6 +243,10 @@ def _checked_turns(turns: Any) -> tuple[str, ...]:
             raise ConversationError(f"turn {number} is {type(turn).__name__}, not a string{several}")
         if not turn.strip():
             raise ConversationError(f"turn {number} is empty: remove it, or give it a text")
+        if len(turn) > LONGEST_TURN:
+            raise ConversationError(
+                f"turn {number} has {len(turn):,} characters, more than {LONGEST_TURN:,}: split it, or remove it"
+            )
         try:
             turn.encode()
         except UnicodeEncodeError as error:

@@ -148,3 +148,31 @@ def test_the_settings_of_fit_are_grouped_and_not_cut_off(columns: str) -> None:
     assert "Other settings" not in result.output
     for field in fields(FitConfig):
         assert re.search(rf"--{field.name.replace('_', '-')}[ ,]", result.output), field.name
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+        type("PanicException", (BaseException,), {})("memory allocation of 9 bytes failed"),
+    ],
+)
+def test_too_little_memory_is_no_bug(
+    error: BaseException, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("convmodel.cli.main.app", fail)
+    monkeypatch.setattr(sys, "argv", ["convmodel", "doctor"])
+
+    with pytest.raises(SystemExit) as caught:
+        main()
+
+    err = " ".join(capfd.readouterr().err.split())
+    assert caught.value.code == 1
+    assert "there is not enough memory (" in err
+    assert "close other programs, or use a smaller model, batch or file" in err
+    assert "bug" not in err

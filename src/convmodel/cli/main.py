@@ -104,12 +104,26 @@ def main() -> None:
     except KeyboardInterrupt:
         console.print("interrupted")
         sys.exit(130)
+    except BaseException as error:
+        if debug or type(error).__name__ != "PanicException":  # of tokenizers, which is written in Rust
+            raise
+        _report(error)
+        sys.exit(1)
 
 
-def _report(error: Exception) -> None:
+_NO_MEMORY = ("allocate memory", "out of memory", "memory allocation", "map segment", "can't start new thread")
+"""Parts of the messages of Linux, torch, and Rust's thread pools where memory is exhausted."""
+
+
+def _report(error: BaseException) -> None:
     """Prints an error in one line."""
     message = " ".join(str(error).split())
-    if not isinstance(error, ConvModelError):
+    if isinstance(error, MemoryError) or any(sign in message for sign in _NO_MEMORY):
+        message = (
+            f"there is not enough memory ({message or 'none left'}): close other programs, or use a smaller model, "
+        )
+        message += "batch or file"
+    elif not isinstance(error, ConvModelError):
         message = f"{type(error).__name__}: {message} (probably a bug in convmodel; --debug shows the traceback)"
     where = f" in process {RANK}" if RANK else ""
     # Not `console`, which is quiet in all processes but one: any of them may fail.

@@ -9,6 +9,7 @@ import gzip
 import io
 import json
 import sys
+import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,19 @@ from convmodel.errors import ConversationError, MissingExtraError
 
 STDIN = "-"
 """The path that means standard input."""
+
+LONGEST_LINE = 64 << 20
+"""The limit of a line in bytes."""
+
+TOO_LONG_LINE = f"the line is longer than {LONGEST_LINE >> 20} MiB: write one conversation a line"
+"""The reason to refuse a line."""
+
+LARGEST_TEXT = 1 << 30
+"""The limit of a file that is read as a whole, in bytes without compression."""
+
+_UNPACKS_TO = 200  # times the size of a compressed file; chats are compressed to a twentieth
+_SMALL_TEXT = LONGEST_LINE  # which any file may unpack to
+_PIECE = 16 << 20
 
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 _DAMAGED = (EOFError, gzip.BadGzipFile, zlib.error)
@@ -90,14 +104,65 @@ def _zstd(raw: IO[bytes]) -> Iterator[IO[bytes]]:
         raise EOFError(str(error)) from error
 
 
+def lines_of(file: IO[bytes]) -> Iterator[bytes | None]:
+    """Yields each line with its end; None for one longer than `LONGEST_LINE`, which is skipped."""
+    while line := file.readline(LONGEST_LINE + 1):
+        if len(line) <= LONGEST_LINE:
+            yield line
+            continue
+        while line and not line.endswith(b"\n"):
+            line = file.readline(_PIECE)
+        yield None
+
+
+def decoded_lines(path: Path, file: IO[bytes]) -> Iterator[str]:
+    """Yields the lines of a table, with surrogates for what is not UTF-8.
+
+    Raises:
+        ConversationError: If a line is too long; it may be in the middle of a value, so that the next row is unknown.
+    """
+    for number, line in enumerate(lines_of(file), 1):
+        if line is None:
+            raise ConversationError(f"{path}:{number}: {TOO_LONG_LINE}")
+        yield line.decode("utf-8-sig" if number == 1 else "utf-8", "surrogateescape")
+
+
+def _size_limit(path: Path) -> int:
+    """Returns how many bytes the text of a file may have: of a small compressed file fewer than of a large one."""
+    try:
+        member = path.root.getinfo(path.at) if isinstance(path, zipfile.Path) else None
+        size = member.compress_size if member is not None else path.stat().st_size
+    except (OSError, KeyError):
+        return LARGEST_TEXT
+    return LARGEST_TEXT if str(path) == STDIN else min(LARGEST_TEXT, max(_SMALL_TEXT, _UNPACKS_TO * size))
+
+
+def read_bytes(path: Path) -> bytes:
+    """Reads and decompresses a whole file.
+
+    Raises:
+        ConversationError: If it cannot be read, or is larger than a file may be.
+    """
+    pieces, size, limit = [], 0, _size_limit(path)
+    with open_bytes(path) as file:
+        while piece := file.read(_PIECE):
+            size += len(piece)
+            if size > limit:
+                raise ConversationError(
+                    f"{path}: it has more than {limit >> 20:,} MiB of text, the limit for its size: split it, or "
+                    "convert it to JSON lines"
+                )
+            pieces.append(piece)
+    return b"".join(pieces)
+
+
 def read_text(path: Path) -> str:
     """Reads a whole file as text: UTF-8, or UTF-16 with a byte order mark; line ends become newlines.
 
     Raises:
         ConversationError: If it cannot be read or decoded; the message names line and column.
     """
-    with open_bytes(path) as file:
-        data = file.read()
+    data = read_bytes(path)
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         try:
             text = data.decode("utf-16")

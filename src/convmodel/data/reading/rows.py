@@ -16,7 +16,16 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from convmodel.data.reading.decoding import json_reason, locating_json_errors, open_bytes, read_text
+from convmodel.data.reading.decoding import (
+    TOO_LONG_LINE,
+    decoded_lines,
+    json_reason,
+    lines_of,
+    locating_json_errors,
+    open_bytes,
+    read_bytes,
+    read_text,
+)
 from convmodel.data.reading.shapes import SHAPES, is_message, shape_of
 from convmodel.data.reading.yaml_items import yaml_items
 from convmodel.errors import ConversationError, MissingExtraError
@@ -120,8 +129,11 @@ def _one_file(path: Path) -> Iterator[Row]:
 def _starts_as_lines(path: Path) -> bool:
     """Returns whether the first line is a complete JSON value and another line follows, as in JSON Lines."""
     with open_bytes(path) as file:
-        first = next((line for line in file if line.strip(b"\xef\xbb\xbf \t\r\n")), b"")
-        more = any(line.strip() for line in file)
+        lines = lines_of(file)
+        first = next((line for line in lines if line is None or line.strip(b"\xef\xbb\xbf \t\r\n")), b"")
+        if first is None:
+            return False
+        more = any(line is None or line.strip() for line in lines)
     try:
         if more:
             json.loads(first.decode("utf-8-sig"))
@@ -132,8 +144,11 @@ def _starts_as_lines(path: Path) -> bool:
 
 def _json_lines(path: Path) -> Iterator[Row]:
     with open_bytes(path) as file:
-        for number, line in enumerate(file, 1):
+        for number, line in enumerate(lines_of(file), 1):
             place = f"{path}:{number}"
+            if line is None:
+                yield Row(place, error=TOO_LONG_LINE)
+                continue
             try:
                 line = line.removeprefix(BOM_UTF8 if number == 1 else b"")
                 text = line.decode()
@@ -224,7 +239,7 @@ def _csv_rows(path: Path, delimiter: str | None) -> Iterator[Row]:
     """Reads a table with a header line. Every value stays text: `NA` and `007` may be turns."""
     csv.field_size_limit(2**31 - 1)  # the module's own limit is 128 KiB, less than a long message
     with open_bytes(path) as file:
-        lines = (line.decode("utf-8-sig" if not n else "utf-8", "surrogateescape") for n, line in enumerate(file))
+        lines = decoded_lines(path, file)
         blank = 0
         while (header := next(lines, "")) and not header.strip():
             blank += 1
@@ -283,7 +298,7 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
         raise MissingExtraError("reading Parquet needs pyarrow: pip install 'convmodel[train]'") from error
     with open_bytes(path) as file:
         compressed = path.suffix.lower() in COMPRESSED  # Parquet is read from its end, which needs seeking
-        source = BytesIO(file.read()) if compressed else file
+        source = BytesIO(read_bytes(path)) if compressed else file
         number = 0
         try:
             table = ParquetFile(source)

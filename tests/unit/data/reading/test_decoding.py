@@ -4,11 +4,12 @@ import gzip
 import importlib
 import io
 import json
+import re
 import sys
 import zipfile
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow
 import pytest
@@ -16,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from convmodel.conversation import Conversation
+from convmodel.conversation import LONGEST_TURN, Conversation
+from convmodel.data.reading import decoding
 from convmodel.data.reading.decoding import json_reason, open_bytes, read_json, read_text
 from convmodel.data.reading.reader import read_conversations
 from convmodel.errors import ConversationError
@@ -202,3 +204,59 @@ def test_damaged_packing_is_read_or_an_error_of_ours(
     path.write_bytes(content[: data.draw(st.integers(1, len(content)))])
     with suppress(ConversationError):
         read_conversations(path)
+
+
+@pytest.fixture
+def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "LONGEST_LINE", 1000)
+    monkeypatch.setattr(decoding, "LARGEST_TEXT", 100_000)
+    monkeypatch.setattr(decoding, "_SMALL_TEXT", 5000)
+    monkeypatch.setattr(decoding, "_PIECE", 64)
+
+
+@pytest.mark.usefixtures("small_limits")
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.txt", "a.jsonl.gz"])
+def test_a_line_that_is_too_long_is_named_and_the_others_are_read(tmp_path: Path, name: str) -> None:
+    data = b'["Hi", "Hello"]\n["' + b"x" * 3000 + b'"]\n["Bye", "See you"]\n'
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+
+    with pytest.raises(ConversationError, match=rf"{re.escape(name)}:2: the line is longer than 64 MiB: write one"):
+        read_conversations(path)
+    assert [each.turns for each in read_conversations(path, on_error="skip")] == [("Hi", "Hello"), ("Bye", "See you")]
+
+
+@pytest.mark.usefixtures("small_limits")
+def test_a_table_with_a_line_that_is_too_long_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("conversation_id,speaker,text\n1,a,Hi\n1,b," + "x" * 3000 + "\n")
+
+    with pytest.raises(ConversationError, match=r"a\.csv:3: the line is longer than 64 MiB"):
+        read_conversations(path)
+
+
+@pytest.mark.usefixtures("small_limits")
+def test_a_file_that_unpacks_to_far_more_than_text_does_is_refused(tmp_path: Path) -> None:
+    bomb = b"\0" * 90_000
+    (tmp_path / "a.json.gz").write_bytes(gzip.compress(bomb))
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("chat.txt", bomb)
+        archive.writestr("good.txt", "Hello\n" * 100)
+        member = cast(Path, zipfile.Path(archive, "chat.txt"))
+        with pytest.raises(ConversationError, match=r"chat\.txt: it has more than .* the limit for its size: split it"):
+            read_text(member)
+        assert read_text(cast(Path, zipfile.Path(archive, "good.txt"))) == "Hello\n" * 100
+    with pytest.raises(ConversationError, match=r"a\.json\.gz: it has more than"):
+        read_text(tmp_path / "a.json.gz")
+    (tmp_path / "plain.txt").write_bytes(bomb + b"x" * 20_000)
+    with pytest.raises(ConversationError, match=r"plain\.txt: it has more than"):
+        read_text(tmp_path / "plain.txt")
+
+
+def test_a_turn_that_is_too_long_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('["Hi", "Hello"]\n["Hi", "' + "x" * (LONGEST_TURN + 1) + '"]\n')
+
+    with pytest.raises(ConversationError, match=r"a\.jsonl:2: turn 2 has 4,194,305 characters, more than 4,194,304"):
+        read_conversations(path)
+    assert len(read_conversations(path, on_error="skip")) == 1
