@@ -138,7 +138,7 @@ class OwnText:
     def message(self, name: str, text: str) -> tuple[str, str]:
         """Returns the text of a speaker's message and "", or "" and the reason to leave it out."""
         rest, media = _MEDIUM.subn("", text)
-        file = None if media else _OTHER_FILE.match(without_marks(text.partition("\n")[0]))
+        file = None if media or ")" not in text else _OTHER_FILE.match(without_marks(text.partition("\n")[0]))
         if file and (file["words"] in self._attached or ".vcf (" in file[0]):
             rest, media = text.partition("\n")[2], 1
         if not media or without_marks(rest):
@@ -165,7 +165,7 @@ def _reason(name: str, rest: str, bare: str) -> str:
         return "media"
     if _DELETED.fullmatch(bare):
         return "deleted message"
-    if rest.startswith(_MARK) or any(pattern.fullmatch(bare) for pattern in (_POLL, _NOTICE, _ENCRYPTED)):
+    if rest.startswith(_MARK) or _POLL.fullmatch(bare) or _NOTICE.fullmatch(bare) or _ENCRYPTED.fullmatch(bare):
         return "system message"
     if bare.startswith(name) and _ABOUT_ONESELF.fullmatch(bare[len(name) :]):
         return "system message"
