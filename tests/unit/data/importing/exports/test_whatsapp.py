@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from convmodel.data.importing.exports import line, plain, whatsapp
+from convmodel.data.importing.exports import kakaotalk, line, plain, signal, whatsapp
 from convmodel.data.importing.exports.messages import Chat, Message
 from convmodel.data.reading.problems import Problems
 from convmodel.errors import ConversationError
@@ -118,7 +118,7 @@ def test_places_name_the_file_and_the_line() -> None:
 
 @pytest.mark.parametrize("path", sorted(FIXTURES.glob("*.txt")), ids=lambda path: path.stem)
 def test_each_reader_knows_its_own_files(path: Path) -> None:
-    readers = {"whatsapp": whatsapp, "line": line, "plain": plain}
+    readers = {"whatsapp": whatsapp, "line": line, "plain": plain, "signal": signal, "kakaotalk": kakaotalk}
 
     assert [name for name, reader in readers.items() if reader.matches(path)] == [path.stem.partition("_")[0]]
 
