@@ -44,7 +44,7 @@ ONLY_IN = {
     "pydantic": {"server"},
     "prometheus_client": {"server"},
     "ray": {"server"},
-    "rich": {"cli"},
+    "rich": {"cli", "data"},
     "sacrebleu": {"evaluation"},
     "starlette": {"server"},
     "typer": {"cli"},

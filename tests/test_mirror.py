@@ -20,6 +20,7 @@ ELSEWHERE = {
     "cli/fit_options.py": ("integration/test_fit_cli.py", "--output-dir"),
     # The server: asked over HTTP. The second is a path, or what the server is made with.
     "server/api/completions.py": ("integration/test_server_openai.py", "completions.create"),
+    "cli/help.py": ("integration/test_main_cli.py", '"-h"'),
     "server/api/requests.py": ("integration/test_server_errors.py", "/v1/chat/completions"),
     "server/api/responses.py": ("integration/test_server_openai.py", "responses.create"),
     "server/api/status.py": ("integration/test_server_middleware.py", "/ready"),

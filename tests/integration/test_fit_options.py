@@ -239,6 +239,15 @@ def test_validations_know_how_much_was_learned_before_them(load: Load, tmp_path:
     assert [point["tokens"] for point in found.validations] == [point["tokens"] for point in found.train]
 
 
+def test_a_short_run_reports_a_loss(load: Load) -> None:
+    def reported(**options: Any) -> list[float]:
+        result = load().fit(TALKS, batch_size=4, **options)
+        return [log["step"] for log in result.history if "loss" in log]
+
+    assert reported(max_steps=3) == [1, 2, 3]
+    assert reported(max_steps=3, logging_steps=2) == [2]
+
+
 def test_the_model_computes_as_ever_after_a_fit_and_after_one_that_failed(load: Load) -> None:
     model = load()
     own = type(model.hf_model).forward

@@ -1,11 +1,13 @@
 """`convmodel selfchat` as a user meets it."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from convmodel.data.progress import console
 from convmodel.data.reading.reader import read_conversations
 
 Run = Callable[..., int]
@@ -31,6 +33,25 @@ def test_each_conversation_of_a_file_opens_one(run: Run, capfd: pytest.CaptureFi
     first_turns = [conversation.turns[0] for conversation in read_conversations("test.jsonl")][:3]
     assert [talk.partition("\n")[0] for talk in talks] == [f"Ann: {turn}" for turn in first_turns]
     assert "of 3 conversations repeat themselves" in err
+
+
+def test_the_turn_that_is_waited_for_is_counted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[str] = []
+
+    @contextmanager
+    def status(text: str) -> Iterator[None]:
+        counted.append(text)
+        yield
+
+    monkeypatch.setattr(console, "status", status)
+    arguments = ["--max-new-tokens", "3", "--through-loops", "--turns", "2"]
+    run("selfchat", "model", *arguments)
+    run("selfchat", "model", "--data", "test.jsonl", "--limit", "2", *arguments)
+
+    turns = [text for text in counted if "turn" in text]
+    assert turns[:2] == ["turn 1 of 2 ...", "turn 2 of 2 ..."]
+    assert "conversation 1 of 2, turn 1 of 2 ..." in turns
+    assert turns[-1].startswith("conversation 2 of 2, turn ")
 
 
 def test_what_is_written_trains_a_model(run: Run, capfd: pytest.CaptureFixture[str]) -> None:

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Option
 
 from convmodel.cli import flags
-from convmodel.cli.console import console, load_model, print_message
+from convmodel.cli.console import load_model, print_message
 from convmodel.cli.line_editor import LineEditor, history_file, is_terminal, unseen_keys
 from convmodel.cli.word_wrap import WordWrap
+from convmodel.data.progress import console
 from convmodel.data.reading.writing import to_record
 from convmodel.errors import ConfigError, ConvModelError
 from convmodel.files.json_lines import append_line

@@ -13,8 +13,9 @@ from typing import Annotated
 from typer import Argument, Option
 
 from convmodel.cli import flags
-from convmodel.cli.console import console, load_model, print_json, print_message, print_result
+from convmodel.cli.console import load_model, print_json, print_message, print_result
 from convmodel.conversation import Conversation
+from convmodel.data.progress import ProgressBar, console
 from convmodel.data.reading.shapes import AUTO
 from convmodel.errors import ConfigError
 from convmodel.evaluation.votes import Vote, Wins, add_vote, count_wins, read_votes
@@ -87,8 +88,9 @@ def _generate_pairs(
     responses = []
     for name in models:
         model = load_model(name, quantize=quantize)
-        with console.status(f"{name}: generating responses ..."):
-            responses.append(generate_exchanges(model, conversations, chosen, settings)[0])
+        with ProgressBar("generating", unit="responses") as bar:
+            bar.update(note=name)
+            responses.append(generate_exchanges(model, conversations, chosen, settings, bar.show)[0])
     return [
         Vote(list(first.context.turns), list(models), [first.response, second.response], None)
         for first, second in zip(*responses, strict=True)

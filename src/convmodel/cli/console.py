@@ -1,7 +1,7 @@
 """Output of the commands.
 
-Owns: the two streams (results to standard output, everything else to standard error), messages, tables, progress bars,
-and loading a model quietly. Does not know the commands.
+Owns: the two streams (results to standard output, everything else to standard error), messages, tables, and loading a
+model quietly. Does not know the commands.
 """
 
 import json
@@ -9,38 +9,22 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
 from convmodel.errors import ModelLoadError, SaveError
 from convmodel.files.hub import ADAPTER_CONFIG, CHITCHAT
+from convmodel.data.progress import RANK, console
 from convmodel.training.resume.run_folder import RUN
 
 if TYPE_CHECKING:
     from convmodel.model import ConversationModel
 
-
-def _rank() -> int:
-    """Reads the rank that torchrun sets; RANK without WORLD_SIZE may belong to another program."""
-    try:
-        rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    except (KeyError, ValueError):
-        return 0
-    return rank if world > 1 else 0
-
-
-RANK = _rank()
-"""The rank of this process in distributed training; only rank 0 prints."""
-
-console = Console(stderr=True, quiet=RANK > 0)
-"""Standard error: progress, messages and errors."""
 
 DEFAULT_MODEL = "model"  # the folder that `fit` writes by default, and that other commands read if it exists
 MODEL_FILES = ("config.json", ADAPTER_CONFIG, RUN)  # one of these is in a folder with a model
@@ -92,14 +76,6 @@ def print_table(
     for row in rows:
         table.add_row(*(Text.assemble(cell) for cell in row))
     (to or Console(quiet=RANK > 0)).print(table)
-
-
-@contextmanager
-def progress_bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Shows a progress bar and yields a function that takes the number of completed items."""
-    with Progress(console=console, transient=True) as bar:
-        task = bar.add_task(description, total=total)
-        yield lambda completed: bar.update(task, completed=completed)
 
 
 def check_output_dir(

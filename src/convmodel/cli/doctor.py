@@ -15,8 +15,9 @@ from rich.text import Text
 from typer import Argument, Option
 
 from convmodel.cli import flags
-from convmodel.cli.console import check_output_file, console, load_model, print_json, print_message, print_table
+from convmodel.cli.console import check_output_file, load_model, print_json, print_message, print_table
 from convmodel.cli.fit_options import with_fit_options
+from convmodel.data.progress import console
 from convmodel.data.reading.shapes import AUTO
 from convmodel.errors import ConfigError
 from convmodel.training.config import FitConfig

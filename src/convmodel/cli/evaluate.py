@@ -11,7 +11,6 @@ from typer import Argument, Option
 from convmodel.cli import flags
 from convmodel.cli.console import (
     check_output_file,
-    console,
     load_model,
     print_json,
     print_message,
@@ -19,6 +18,7 @@ from convmodel.cli.console import (
     print_table,
     silence_transformers,
 )
+from convmodel.data.progress import ProgressBar, console
 from convmodel.data.reading.reader import ConversationReader
 from convmodel.data.reading.shapes import AUTO
 from convmodel.errors import ConfigError, ConversationError, ModelLoadError, SaveError
@@ -170,14 +170,15 @@ def _evaluate(
 
     def measure(name: str) -> "ModelEvaluation":
         model = load_model(name, quantize=quantize)
-        with console.status(f"measuring {name} ...") as status:
+        with ProgressBar("measuring", unit="conversations") as bar:
+            bar.update(note=name)
             return evaluate_model(
                 model,
                 name,
                 alike,
                 options,
                 training=training,
-                progress=lambda stage: status.update(f"{name}: {stage} ..."),
+                progress=bar.show,
             )
 
     measured = [measure(name) for name in names]

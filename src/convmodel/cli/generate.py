@@ -7,12 +7,12 @@ import re
 import time
 from typing import TYPE_CHECKING, Annotated, Any
 
-from rich.progress import Progress, TextColumn, TimeElapsedColumn
 from typer import Argument, Option
 
 from convmodel.cli import flags
-from convmodel.cli.console import console, load_model, print_json, print_message, print_result
+from convmodel.cli.console import load_model, print_json, print_message, print_result
 from convmodel.conversation import Conversation
+from convmodel.data.progress import ProgressBar
 from convmodel.data.reading.reader import ConversationReader
 from convmodel.data.reading.shapes import AUTO
 from convmodel.errors import ConfigError
@@ -137,9 +137,7 @@ def _generate_file(
 
     checked = read_options(model.hf_model, model.tokenizer, options)
     start = time.monotonic()
-    columns = (TextColumn("{task.completed:,} contexts done"), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("", total=None)
+    with ProgressBar("generating", unit="contexts") as bar:
         summary = write_responses(
             model.engine,
             model.tokenizer,
@@ -147,7 +145,7 @@ def _generate_file(
             path,
             checked,
             overwrite=overwrite,
-            progress=lambda completed: bar.update(task, completed=completed),
+            progress=bar.update,
         )
     seconds = time.monotonic() - start
     kept = f", {summary.kept:,} of them from an earlier run" if summary.kept else ""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Option
 
 from convmodel.cli import flags
-from convmodel.cli.console import console, print_json, print_message, print_table, program
+from convmodel.cli.console import print_json, print_message, print_table, program
 from convmodel.data.importing.cleaning import CleaningRules
 from convmodel.data.importing.deduplication import NEAR
 from convmodel.data.importing.exports.formats import FORMATS
@@ -19,6 +19,7 @@ from convmodel.data.importing.splitting import PARTS, SHARES
 from convmodel.data.reading.columns import Columns
 from convmodel.data.reading.shapes import AUTO, SHAPES
 from convmodel.errors import ConfigError, SaveError
+from convmodel.data.progress import ProgressBar
 
 if TYPE_CHECKING:
     from convmodel.data.importing.summary import ImportSummary
@@ -147,9 +148,8 @@ def command(
         seed=seed,
         split_by=split_by,  # type: ignore[arg-type]
     )
-    with console.status("reading ...") as status:
-        message = "cleaning: {:,} conversations kept so far ..."
-        summary = import_conversations(sources, output, options, lambda kept: status.update(message.format(kept)))
+    with ProgressBar("reading", unit="conversations") as bar:
+        summary = import_conversations(sources, output, options, lambda kept: bar.show("cleaning", kept))
     if as_json:
         print_json(summary.to_dict())
         return

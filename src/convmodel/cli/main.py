@@ -7,7 +7,7 @@ import logging
 import sys
 import warnings
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -27,9 +27,9 @@ from convmodel.cli import (
     selfchat,
     serve,
 )
-from convmodel.cli.console import RANK, console
 from convmodel.cli.help import CONTEXT, Command, Group
 from convmodel.cli.tokenizer import app as tokenizer_app
+from convmodel.data.progress import RANK, console
 from convmodel.errors import ConvModelError, StoppedError
 
 app = typer.Typer(
@@ -78,6 +78,18 @@ def options(
     """
 
 
+class _Messages(logging.StreamHandler[Any]):
+    """Writes to what standard error is now: a progress bar replaces it, to keep messages above the bar."""
+
+    @property
+    def stream(self) -> Any:
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, value: Any) -> None:
+        pass
+
+
 def main() -> None:
     """Runs the command line and exits with 0 (success), 1 (error), 2 (wrong usage), or 130 or 143 (stopped)."""
     arguments = sys.argv[1:]
@@ -87,7 +99,7 @@ def main() -> None:
     else:
         warnings.simplefilter("ignore")
     level = logging.DEBUG if debug else logging.ERROR if RANK > 0 else logging.INFO
-    logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(level=level, format="%(message)s", handlers=[_Messages()])
     noisy_libraries = (
         "httpx", "httpx2", "httpcore", "httpcore2", "urllib3", "filelock", "fsspec", "huggingface_hub", "torch",
     )  # fmt: skip

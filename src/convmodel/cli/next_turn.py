@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Option
 
 from convmodel.cli import flags
-from convmodel.cli.console import load_model, print_json, print_table, progress_bar
+from convmodel.cli.console import load_model, print_json, print_table
+from convmodel.data.progress import ProgressBar
 from convmodel.data.reading.shapes import AUTO
 from convmodel.errors import ConfigError
 
@@ -48,16 +49,16 @@ def command(
     conversations = {name: [*flags.open_reader(source, format, on_error)][:limit] for name, source in sources.items()}
     loaded = load_model(model)
     hf_model, tokenizer = loaded.hf_model, loaded.tokenizer
-    with progress_bar(f"training on {train}", len(conversations["train"])) as progress:
+    with ProgressBar("training", len(conversations["train"]), unit="conversations") as bar:
         head, train_hits = fit_next_turn_head(
-            hf_model, tokenizer, conversations["train"], negatives=negatives, seed=seed, progress=progress
+            hf_model, tokenizer, conversations["train"], negatives=negatives, seed=seed, progress=bar.update
         )
     hits = {"train": train_hits}
     if valid is not None:
-        with progress_bar(f"measuring on {valid}", len(conversations["valid"])) as progress:
+        with ProgressBar("measuring", len(conversations["valid"]), unit="conversations") as bar:
             held_out = conversations["valid"]
             hits["valid"] = next_turn_hits(
-                head, hf_model, tokenizer, held_out, negatives=valid_negatives, seed=seed, progress=progress
+                head, hf_model, tokenizer, held_out, negatives=valid_negatives, seed=seed, progress=bar.update
             )
     head.save(model)
     if as_json:

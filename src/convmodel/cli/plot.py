@@ -11,7 +11,8 @@ from rich.text import Text
 from typer import Argument, Option
 
 from convmodel.cli import flags
-from convmodel.cli.console import console, print_json, print_message, print_table
+from convmodel.cli.console import print_json, print_message, print_table
+from convmodel.data.progress import console
 from convmodel.errors import ConfigError, SaveError
 
 if TYPE_CHECKING:

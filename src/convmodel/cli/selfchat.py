@@ -3,7 +3,8 @@
 Owns: the printed conversation. `generation.self_chat` generates it.
 """
 
-from itertools import chain, islice
+from collections.abc import Iterator
+from itertools import chain, count, islice
 from typing import Annotated
 
 from typer import Argument, Option
@@ -11,6 +12,7 @@ from typer import Argument, Option
 from convmodel.cli import flags
 from convmodel.cli.console import load_model, print_message, print_result
 from convmodel.conversation import DEFAULT_SPEAKERS, Conversation
+from convmodel.data.progress import console
 from convmodel.data.reading.reader import ConversationReader
 from convmodel.data.reading.shapes import AUTO
 from convmodel.data.reading.writing import to_record
@@ -68,13 +70,15 @@ def command(
     cast = dict(zip(names, [loaded[name] for name in models] * (len(names) if len(models) == 1 else 1), strict=True))
     options = flags.sampling_options(greedy=greedy, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens)
     chats: list[SelfChat] = []
-    for number, context in enumerate(_openings(opening, data, format, names, limit)):
+    openings = _openings(opening, data, format, names, limit)
+    for number, context in enumerate(openings):
         if seed is not None:
             options["seed"] = seed + number * turns
         chat = SelfChat(cast, context, turns=turns, stop_at_loop=not through_loops, **options)
         if number:
             print_result("")
-        for name, text in chain(zip(context.turn_speakers, context.turns, strict=True), chat):
+        place = f"conversation {number + 1} of {len(openings)}, " if len(openings) > 1 else ""
+        for name, text in chain(zip(context.turn_speakers, context.turns, strict=True), _counted(chat, turns, place)):
             print_result(f"{name}: {text}")
         chats.append(chat)
         _print_summary(chat)
@@ -83,6 +87,17 @@ def command(
     if len(chats) > 1:
         loops = sum(chat.loop is not None for chat in chats)
         print_message(f"{loops} of {len(chats)} conversations repeat themselves")
+
+
+def _counted(chat: SelfChat, turns: int, place: str) -> Iterator[tuple[str, str]]:
+    """Yields the turns of a chat, and shows the number of the next one while it is generated."""
+    following = iter(chat)
+    for number in count(1):
+        with console.status(f"{place}turn {number} of {turns} ..."):
+            turn = next(following, None)
+        if turn is None:
+            return
+        yield turn
 
 
 def _openings(opening: str, data: str | None, shape: str, names: list[str], limit: int) -> list[Conversation]:

@@ -6,7 +6,8 @@ Owns: which of these options go together, and the messages about a new model or 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from convmodel.cli.console import console, load_model, print_message, silence_transformers
+from convmodel.cli.console import load_model, print_message, silence_transformers
+from convmodel.data.progress import console
 from convmodel.data.reading.reader import ConversationReader
 from convmodel.errors import ConfigError
 from convmodel.hf_model.from_scratch import SHAPES, fit_settings

@@ -12,7 +12,6 @@ from typer import Argument, Option
 from convmodel.cli import flags
 from convmodel.cli.console import (
     check_output_dir,
-    console,
     print_json,
     print_message,
     print_table,
@@ -20,6 +19,7 @@ from convmodel.cli.console import (
     silence_transformers,
 )
 from convmodel.cli.help import Command, Group
+from convmodel.data.progress import console
 from convmodel.data.reading.shapes import AUTO
 from convmodel.errors import SaveError
 from convmodel.hf_model.from_scratch import SHAPES, estimate_tokens, vocabulary_size

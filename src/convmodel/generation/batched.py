@@ -65,6 +65,7 @@ def respond_to_all(
     options: GenerationOptions,
     *,
     return_errors: bool,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> list[Result]:
     """Generates responses to many contexts, and raises the first error unless errors are to be returned."""
     if is_table(contexts) or isinstance(contexts, str | bytes | os.PathLike | Mapping | Conversation):
@@ -73,7 +74,7 @@ def respond_to_all(
     if not isinstance(contexts, Iterable):
         raise ConversationError(f"contexts are a list of contexts, not a {type(contexts).__name__}{_ADVICE}")
     results = []
-    for result in respond_to_many(engine, tokenizer, contexts, options):
+    for result in respond_to_many(engine, tokenizer, contexts, options, progress=progress):
         if isinstance(result, ConvModelError) and not return_errors:
             raise result
         results.append(result)

@@ -23,7 +23,8 @@ _OPTIMIZERS = {"adamw": "adamw_torch_fused", "adafactor": "adafactor"}
 def training_arguments(config: FitConfig, hf_model: "PreTrainedModel") -> TrainingArguments:
     """Creates `Trainer`'s arguments; with several processes, this also joins their group.
 
-    The caller sets the warm-up, which depends on the data, and the folder for trackers.
+    The caller sets the warm-up and the default of `logging_steps`, which depend on the data, and the folder for
+    trackers.
     """
     precision = choose_precision(config.precision, hf_model.device)
     args = TrainingArguments(
@@ -38,7 +39,7 @@ def training_arguments(config: FitConfig, hf_model: "PreTrainedModel") -> Traini
         optim=_OPTIMIZERS[config.optim],
         bf16=precision == "bf16",
         fp16=precision == "fp16",
-        logging_steps=config.logging_steps,
+        logging_steps=config.logging_steps or 1,
         logging_nan_inf_filter=False,
         eval_strategy="no",
         save_strategy="no",

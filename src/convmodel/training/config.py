@@ -128,7 +128,9 @@ class FitConfig:
         None,
         "Resume the unfinished run in output_dir, which must exist, or start over; by default resume it if it exists.",
     )
-    logging_steps: int = _option(10, "Steps between reports of the training loss.", at_least=1)
+    logging_steps: int | None = _option(
+        None, "Steps between reports of the training loss; by default 10, fewer in runs of less than 100.", at_least=1
+    )
     early_stopping_patience: int | None = _option(
         None, "Validations without improvement after which to stop; by default never.", at_least=1
     )

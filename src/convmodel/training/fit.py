@@ -58,6 +58,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_LOGGING_STEPS = 10  # in a run of at least 100 steps
+
 
 @dataclass(frozen=True, slots=True)
 class FitResult:
@@ -122,6 +124,8 @@ def fit(
         data = FitData.prepare(hf_model, tokenizer, train, valid, config, processes=args.world_size)
     plan = RunPlan.of(config.to_dict(), len(data.order), data.max_length, processes=args.world_size)
     args.warmup_steps = plan.warmup_steps
+    if config.logging_steps is None:  # a short run shows a loss, too
+        args.logging_steps = max(1, min(_LOGGING_STEPS, plan.steps // 10))
     _examine(fast_checks(hf_model, tokenizer, data.train, data.valid, plan))
     tokenizer = tokenizer.with_layout(
         loss_on=config.loss_on, max_length=data.max_length, speakers=data.train.summary.speakers or ()

@@ -5,13 +5,12 @@ Owns: a progress bar in a terminal, log lines elsewhere, and the training speed.
 
 import logging
 import math
-import sys
 import time
 from typing import Any
 
-from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
+from convmodel.data.progress import ProgressBar, console
 from convmodel.training.units import duration
 
 logger = logging.getLogger(__name__)
@@ -23,7 +22,7 @@ class FitProgress(TrainerCallback):
     """Shows steps, loss, perplexity, speed, validations and the time left, on standard error."""
 
     def __init__(self) -> None:
-        self._bar: Any = None
+        self._bar: ProgressBar | None = None
         self._shown: dict[str, str] = {}
         self._first_step = 0
         self._began = 0.0
@@ -33,15 +32,16 @@ class FitProgress(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Opens the bar, at the step from which a run resumes."""
         self._first_step, self._began = state.global_step, time.monotonic()
-        if state.is_world_process_zero and sys.stderr.isatty():
-            self._bar = tqdm(
-                total=state.max_steps, initial=state.global_step, desc="fit", unit="step", dynamic_ncols=True
+        if state.is_world_process_zero and console.is_terminal:
+            self._bar = ProgressBar(
+                "fit", state.max_steps, unit="steps", completed=state.global_step, per_second="tokens/s"
             )
+            self._bar.start()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Moves the bar."""
         if self._bar is not None:
-            self._bar.update(state.global_step - self._bar.n)
+            self._bar.update(state.global_step)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Shows the metrics in the bar, or logs them."""
@@ -49,8 +49,8 @@ class FitProgress(TrainerCallback):
             return
         training, validation = _training(logs), _validation(logs)
         if self._bar is not None:
-            self._shown |= training | validation
-            self._bar.set_postfix_str(_joined(self._shown))
+            self._shown |= {name: text for name, text in (training | validation).items() if name != "speed"}
+            self._bar.update(note=_joined(self._shown), speed=logs.get("tokens_per_second"))
             return
         if training:
             self._pending = state.global_step, f"{_joined(training)}{self._left(state)}"

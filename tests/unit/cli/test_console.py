@@ -34,7 +34,7 @@ def test_the_next_command_is_one_that_the_reader_can_type(monkeypatch: pytest.Mo
 def test_only_processes_that_train_together_leave_the_word_to_the_first(
     rank: str, world: str | None, speaks: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from convmodel.cli.console import _rank
+    from convmodel.data.progress import _rank
 
     monkeypatch.setenv("RANK", rank)
     monkeypatch.delenv("WORLD_SIZE", raising=False)

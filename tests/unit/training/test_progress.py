@@ -2,22 +2,28 @@
 
 import io
 import logging
-import sys
+import re
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from convmodel.data import progress as bars
 from convmodel.training import progress as progress_module
 from convmodel.training.progress import FitProgress
 
 LOGS = {"loss": 3.4118, "perplexity": 30.319, "tokens_per_second": 512.4, "learning_rate": 1e-4}
 
 
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
+def terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """Makes standard error a terminal, and returns what is written there."""
+    written = io.StringIO()
+    console = Console(file=written, force_terminal=True, width=80, color_system=None)
+    for module in (bars, progress_module):
+        monkeypatch.setattr(module, "console", console)
+    return written
 
 
 class Clock:
@@ -119,7 +125,7 @@ def test_a_resumed_run_judges_by_its_own_speed(clock: Clock, said: Callable[[], 
 def test_other_processes_are_silent(
     clock: Clock, said: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "stderr", Terminal())
+    written = terminal(monkeypatch)
     progress = FitProgress()
     progress.on_train_begin(None, state(0, first=False), None)
     progress.on_step_end(None, state(1, first=False), None)
@@ -127,24 +133,22 @@ def test_other_processes_are_silent(
     progress.on_train_end(None, state(1, first=False), None)
 
     assert said() == []
-    assert sys.stderr.getvalue() == ""  # type: ignore[attr-defined]
+    assert written.getvalue() == ""
 
 
 def test_a_person_sees_a_bar(said: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
+    written = terminal(monkeypatch)
     progress = FitProgress()
     progress.on_train_begin(None, state(200), None)
-    assert "| 200/300 " in terminal.getvalue()  # where a resumed run goes on
+    assert " 200/300 steps " in written.getvalue()  # where a resumed run continues
 
     progress.on_step_end(None, state(201), None)
     progress.on_log(None, state(201), None, logs=LOGS)
     progress.on_log(None, state(201), None, logs={"eval_perplexity": 25.14})
     progress.on_train_end(None, state(201), None)
 
-    assert "| 201/300 " in terminal.getvalue()
-    words = "loss 3.412, perplexity 30.3, 512 tokens per second, validation perplexity 25.1"
-    assert words in terminal.getvalue()
+    assert re.search(r" 201/300 steps +512 tokens/s +\d*-?[\d:-]* left", written.getvalue())
+    assert "\nloss 3.412, perplexity 30.3, validation perplexity 25.1" in written.getvalue()
     assert said() == []
 
     progress.on_log(None, state(201), None, logs={"eval_perplexity": 24.0})  # the last validation, after the bar

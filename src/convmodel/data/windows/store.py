@@ -10,11 +10,11 @@ import mmap
 import os
 import re
 import shutil
-import sys
 import tempfile
 import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import chain, islice
@@ -23,9 +23,9 @@ from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
-from tqdm.auto import tqdm
 
 from convmodel.conversation import Conversation
+from convmodel.data.progress import ProgressBar
 from convmodel.data.reading.reader import ConversationReader
 from convmodel.data.windows.encoding import (
     CHUNK,
@@ -243,13 +243,14 @@ def _write(
         ]
     )
     work = partial(_arrow_chunk, encode=encode, schema=schema)
-    progress = tqdm(desc="encoding", unit=" conversations", unit_scale=True, delay=2, disable=not sys.stderr.isatty())
-    with progress, staged(folder) as stage, pa.OSFile(str(stage / _WINDOWS), "wb") as file:
+    progress = ProgressBar("encoding", unit="conversations")
+    with closing(progress), staged(folder) as stage, pa.OSFile(str(stage / _WINDOWS), "wb") as file:
         with pa.ipc.new_stream(file, schema) as writer:
             for batch, chunk_summary in in_processes(work, chunks(conversations)):
                 writer.write_batch(batch)
                 summary.add(chunk_summary)
-                progress.update(chunk_summary.conversations)
+                progress.start()  # the bar has a thread, so it begins when the workers are forked
+                progress.update(summary.conversations)
         summary.add_problems(reader.problems)
         (stage / _SUMMARY).write_text(json.dumps(asdict(summary)), encoding="utf-8")
 

@@ -6,9 +6,9 @@ Owns: the order of an evaluation's parts, and the choice of contexts. The metric
 import hashlib
 import random
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 
@@ -26,6 +26,9 @@ from convmodel.evaluation.metric import Metric, Ratio, Topic
 from convmodel.evaluation.response_metrics import Exchange, response_metrics
 from convmodel.evaluation.turn_statistics import measure_turns
 from convmodel.evaluation.verbatim_copies import REFERENCE_COPIES, Copy, copy_metrics, find_copies
+from convmodel.generation.batched import respond_to_all
+from convmodel.generation.options import read_options
+from convmodel.generation.output import ConversationModelOutput
 from convmodel.generation.self_chat import SelfChat, opening_of
 from convmodel.hf_model.fingerprint import model_fingerprint
 from convmodel.hf_model.next_turn import before_last, has_next_turn
@@ -42,6 +45,14 @@ LOOPS: Ratio[bool] = Ratio(
 )  # fmt: skip
 
 
+Progress: TypeAlias = Callable[[str, int, int | None, str], None]
+"""Gets a step's description, how much of it is completed, its total if known, and the unit of both."""
+
+
+def no_progress(step: str, completed: int, total: int | None, unit: str) -> None:
+    """Shows nothing."""
+
+
 def evaluate_model(
     model: ConversationModel,
     name: str,
@@ -49,21 +60,20 @@ def evaluate_model(
     settings: Settings,
     *,
     training: Iterable[Conversation] | None = None,
-    progress: Callable[[str], None] = lambda step: None,
+    progress: Progress = no_progress,
 ) -> ModelEvaluation:
     """Measures everything that the settings request, and looks for copies if there is training data.
 
-    `progress` is called with a description of each step before it begins.
+    `progress` is called before and during each step, with its description.
 
     Raises:
         ConversationError: If the data does not suit the model, or has no supervised turn.
         MissingExtraError: If responses are requested and sacrebleu is not installed.
     """
-    progress("reading the conversations")
-    evaluation = _likelihood(model, name, conversations, settings)
+    evaluation = _likelihood(model, name, conversations, settings, progress)
     usable = _usable(evaluation, settings)
     if settings.distractors:
-        progress("ranking next turns")
+        progress("ranking", 0, None, "conversations")
         try:
             ranks = next_turn_metrics(
                 model.hf_model,
@@ -76,10 +86,10 @@ def evaluate_model(
         except ConversationError as error:
             evaluation.notes.append(f"next turns were not ranked: {error}")
     if settings.responses:
-        progress("generating responses")
         chosen = choose_contexts(conversations, settings.responses, settings.seed)
         evaluation = replace(evaluation, requested=[index + 1 for index in chosen])
-        exchanges, speed = generate_exchanges(model, conversations, sorted({*chosen} & {*usable}), settings)
+        indices = sorted({*chosen} & {*usable})
+        exchanges, speed = generate_exchanges(model, conversations, indices, settings, progress)
         evaluation = with_responses(evaluation, exchanges, training)
         if exchanges:
             evaluation.speed["generated"] = speed
@@ -88,19 +98,22 @@ def evaluate_model(
                 "no responses were generated: no conversation ends with the expected speaker's turn"
             )
     if settings.self_chats:
-        progress("chatting with itself")
-        evaluation.metrics.append(_loops(model, conversations, settings))
+        evaluation.metrics.append(_loops(model, conversations, settings, progress))
     return evaluation
 
 
 def _likelihood(
-    model: ConversationModel, name: str, conversations: Sequence[Conversation], settings: Settings
+    model: ConversationModel,
+    name: str,
+    conversations: Sequence[Conversation],
+    settings: Settings,
+    progress: Progress,
 ) -> ModelEvaluation:
     begin = time.perf_counter()
     statistics = measure_turns(
         model.hf_model,
         model.tokenizer,
-        conversations,
+        _counted(conversations, progress),
         max_length=_max_length(model, settings),
         loss_on=settings.loss_on or model.tokenizer.layout.loss_on,
         batch_size=settings.batch_size,
@@ -125,6 +138,12 @@ def _likelihood(
 
 def _max_length(model: ConversationModel, settings: Settings) -> int:
     return window_length(model.hf_model.config, settings.max_length or model.tokenizer.layout.max_length)
+
+
+def _counted(conversations: Sequence[Conversation], progress: Progress) -> Iterator[Conversation]:
+    for number, conversation in enumerate(conversations):
+        progress("measuring", number, len(conversations), "conversations")
+        yield conversation
 
 
 def identity_of(model: ConversationModel) -> dict[str, Any]:
@@ -159,13 +178,24 @@ def _usable(evaluation: ModelEvaluation, settings: Settings) -> list[int]:
 
 
 def generate_exchanges(
-    model: ConversationModel, conversations: Sequence[Conversation], chosen: Sequence[int], settings: Settings
+    model: ConversationModel,
+    conversations: Sequence[Conversation],
+    chosen: Sequence[int],
+    settings: Settings,
+    progress: Progress = no_progress,
 ) -> tuple[list[Exchange], float]:
     """Generates the last turn of the chosen conversations; also returns how many tokens per second were generated."""
     contexts = [before_last(conversations[index]) for index in chosen]
     seed = {"seed": settings.seed} if settings.generation.get("do_sample") else {}
     begin = time.perf_counter()
-    outputs = model.generate_batch(contexts, **{"cut_long_turn": True} | seed | settings.generation)
+    options = read_options(model.hf_model, model.tokenizer, {"cut_long_turn": True} | seed | settings.generation)
+
+    def show(done: int) -> None:
+        progress("generating", done, len(contexts), "responses")
+
+    show(0)
+    results = respond_to_all(model.engine, model.tokenizer, contexts, options, return_errors=False, progress=show)
+    outputs = cast(list[ConversationModelOutput], results)
     seconds = time.perf_counter() - begin
     exchanges = [
         Exchange(
@@ -207,12 +237,15 @@ def with_responses(
     )
 
 
-def _loops(model: ConversationModel, conversations: Sequence[Conversation], settings: Settings) -> Metric:
+def _loops(
+    model: ConversationModel, conversations: Sequence[Conversation], settings: Settings, progress: Progress
+) -> Metric:
     """Has the model chat with itself, and counts the conversations that repeat themselves."""
     count = min(settings.self_chats, len(conversations))
     chosen = sorted(random.Random(settings.seed).sample(range(len(conversations)), count))
     is_loop = []
     for number, index in enumerate(chosen):
+        progress("self-chats", number, count, "conversations")
         conversation = conversations[index]
         first = conversation.turns[conversation.pinned if conversation.pinned < len(conversation.turns) else 0]
         chat = SelfChat(

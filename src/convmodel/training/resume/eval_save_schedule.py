@@ -4,6 +4,7 @@ Owns: the decision after each step, on which all processes agree, and the handli
 saved.
 """
 
+import logging
 import signal
 import threading
 import time
@@ -16,6 +17,8 @@ import torch
 from transformers import TrainerCallback
 
 from convmodel.training.config import FitConfig
+
+logger = logging.getLogger(__name__)
 
 
 class EvalSaveSchedule(TrainerCallback):
@@ -62,6 +65,11 @@ class EvalSaveSchedule(TrainerCallback):
         any_late, any_received = both.tolist()
         return bool(any_late), any_received
 
+    def _stopping(self, number: int) -> str:
+        name = "Ctrl+C" if number == signal.SIGINT else signal.Signals(number).name
+        doing = "saving ..." if self._config.output_dir is not None else "stopping ..."
+        return f"{name}: {doing} (after this step; again to stop at once)"
+
     @contextmanager
     def handling_signals(self) -> Iterator[None]:
         """Makes SIGTERM and the first Ctrl-C stop the run after the current step; a second one has its usual effect."""
@@ -77,6 +85,8 @@ class EvalSaveSchedule(TrainerCallback):
         def note(number: int, frame: FrameType | None) -> None:
             self._received = number
             restore()
+            # In a thread, since the signal may have interrupted a message that holds the lock of the log.
+            threading.Thread(target=logger.info, args=(self._stopping(number),), daemon=True).start()
 
         for number, handler in before.items():
             # A signal that the program ignores, as under nohup or in the background, stays ignored.

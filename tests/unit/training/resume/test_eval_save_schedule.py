@@ -1,5 +1,6 @@
 """When a run validates, saves and stops."""
 
+import logging
 import os
 import signal
 import threading
@@ -70,6 +71,27 @@ def test_without_a_folder_nothing_is_saved(monkeypatch: pytest.MonkeyPatch) -> N
     schedule = EvalSaveSchedule(FitConfig(save_minutes=1e-9))
 
     assert decide(schedule, 1, 0.1) == (False, False, False)
+
+
+@pytest.mark.parametrize(
+    ("number", "output_dir", "message"),
+    [
+        (signal.SIGINT, "out", "Ctrl+C: saving ... (after this step; again to stop at once)"),
+        (signal.SIGTERM, "out", "SIGTERM: saving ... (after this step; again to stop at once)"),
+        (signal.SIGINT, None, "Ctrl+C: stopping ... (after this step; again to stop at once)"),
+    ],
+)
+def test_a_signal_is_answered_before_the_step_ends(
+    number: int, output_dir: str | None, message: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="convmodel")
+    with EvalSaveSchedule(FitConfig(output_dir=output_dir)).handling_signals():
+        os.kill(os.getpid(), number)
+        until = time.monotonic() + 30
+        while not caplog.messages and time.monotonic() < until:
+            time.sleep(0.01)
+
+    assert caplog.messages == [message]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
