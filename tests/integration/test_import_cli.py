@@ -58,6 +58,25 @@ def test_the_next_commands_can_be_typed_as_they_are() -> None:
     assert "fit 'my data/train.jsonl' --valid 'my data/valid.jsonl'" in said
 
 
+@pytest.mark.parametrize(
+    ("folders", "model", "flag"),
+    [
+        ([], "builtin:chitchat", ""),  # nothing is in the cache of the tests
+        (["gpt2"], "gpt2", ""),
+        (["model"], "builtin:chitchat", " --output-dir model-2"),
+        (["gpt2", "model", "model-2"], "gpt2", " --output-dir model-3"),
+    ],
+)
+def test_the_next_commands_work_here(folders: list[str], model: str, flag: str) -> None:
+    for folder in folders:
+        Path(folder).mkdir()
+
+    _, said = run("--me", "Bob")
+
+    assert f"doctor {model} data/train.jsonl\n" in said
+    assert f"--loss-on assistant --model {model}{flag}\n" in said
+
+
 def test_an_earlier_import_is_kept_unless_told_otherwise() -> None:
     run()
     with pytest.raises(SaveError, match="data already holds an import: give another --output, or --overwrite"):

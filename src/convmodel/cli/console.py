@@ -17,9 +17,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from convmodel.data.progress import RANK, ProgressBar, console, size_text
 from convmodel.errors import ModelLoadError, SaveError
-from convmodel.files.hub import ADAPTER_CONFIG, CHITCHAT
-from convmodel.data.progress import RANK, console
+from convmodel.files.hub import (
+    ADAPTER_CONFIG,
+    CHITCHAT,
+    download,
+    reachable_options,
+    weights_to_download,
+)
 from convmodel.training.resume.run_folder import RUN
 
 if TYPE_CHECKING:
@@ -109,6 +115,14 @@ def load_model(name: str, **options: Any) -> "ConversationModel":
     """Loads a model behind a status line, without transformers' own messages and progress bars."""
     if name == DEFAULT_MODEL and not Path(name).exists():
         raise ModelLoadError(f"there is no folder {name} yet: `convmodel fit` writes one; {CHITCHAT} needs none")
+    with console.status(f"loading {name} ..."):
+        options |= reachable_options(name, options)  # before slow imports: a wrong name is an error at once
+        sizes = weights_to_download(name, options)
+    if sizes:
+        total = sum(sizes.values())
+        print_message(f"downloading {name}: {size_text(total)}")
+        with ProgressBar("downloading", total, unit="bytes") as bar:
+            download(name, sizes, options, bar.update)
     with console.status(f"loading {name} ..."):
         silence_transformers()
         from convmodel.model import ConversationModel

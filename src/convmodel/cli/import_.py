@@ -4,6 +4,7 @@ Owns: the printed summary. `data.importing.pipeline` does the import.
 """
 
 from functools import partial
+from itertools import count
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated
@@ -11,15 +12,17 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Option
 
 from convmodel.cli import flags
-from convmodel.cli.console import print_json, print_message, print_table, program
+from convmodel.cli.console import DEFAULT_MODEL, print_json, print_message, print_table, program
+from convmodel.cli.starting_point import BASE_MODEL
 from convmodel.data.importing.cleaning import CleaningRules
 from convmodel.data.importing.deduplication import NEAR
 from convmodel.data.importing.exports.formats import FORMATS
 from convmodel.data.importing.splitting import PARTS, SHARES
+from convmodel.data.progress import ProgressBar
 from convmodel.data.reading.columns import Columns
 from convmodel.data.reading.shapes import AUTO, SHAPES
 from convmodel.errors import ConfigError, SaveError
-from convmodel.data.progress import ProgressBar
+from convmodel.files.hub import CHITCHAT, is_downloaded
 
 if TYPE_CHECKING:
     from convmodel.data.importing.summary import ImportSummary
@@ -157,8 +160,14 @@ def command(
     train, valid = quote(str(Path(output, "train.jsonl"))), Path(output, "valid.jsonl")
     valid_flag = f" --valid {quote(str(valid))}" if valid.name in summary.written else ""
     loss_flag = " --loss-on assistant" if me else ""
-    print_message(f"Check it:     {program()} doctor gpt2 {train}", style="dim")
-    print_message(f"Train on it:  {program()} fit {train}{valid_flag}{loss_flag}", style="dim")
+    model = BASE_MODEL if Path(BASE_MODEL).is_dir() or is_downloaded(BASE_MODEL) else CHITCHAT
+    taken = (folder for folder in (DEFAULT_MODEL, *(f"{DEFAULT_MODEL}-{n}" for n in count(2))))
+    output_dir = next(folder for folder in taken if not Path(folder).exists())
+    output_flag = "" if output_dir == DEFAULT_MODEL else f" --output-dir {output_dir}"
+    print_message(f"Check it:     {program()} doctor {model} {train}", style="dim")
+    print_message(
+        f"Train on it:  {program()} fit {train}{valid_flag}{loss_flag} --model {model}{output_flag}", style="dim"
+    )
 
 
 def _parse_shares(text: str) -> tuple[float, ...]:

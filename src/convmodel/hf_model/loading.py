@@ -21,6 +21,7 @@ from convmodel.files.hub import (
     base_options,
     code_option,
     load_error,
+    reachable_options,
     resolve_builtin,
 )
 from convmodel.hf_model.embedding import grow_embedding
@@ -61,6 +62,7 @@ def load(
     dtype = options.get("dtype")
     if isinstance(dtype, str) and dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
         raise ConfigError(f"dtype is {dtype!r}: it must be auto, or a torch dtype such as float32 or bfloat16")
+    options = reachable_options(name, options)
     hub_options = {option: value for option, value in options.items() if option in HUB_OPTIONS}
     tokenizer = ConversationTokenizer.from_pretrained(name, use_token_types=use_token_types, **hub_options)
     adapters = adapter_folder(name, hub_options)
@@ -75,7 +77,7 @@ def _load_adapted(
     """Loads the base of saved adapters, and then the adapters."""
     base = adapter_base(adapters)
     require_peft()
-    hf_model = _load(base, base_options(options))
+    hf_model = _load(base, reachable_options(base, base_options(options)))
     grow_embedding(hf_model, tokenizer.sep_token_id + 1)  # for a row that is saved with the adapters
     try:
         load_adapters(hf_model, adapters)

@@ -16,6 +16,8 @@ from convmodel.files.hub import (
     find_file,
     is_path,
     load_error,
+    near_name,
+    reachable_options,
     remote_code_error,
     resolve_builtin,
 )
@@ -36,7 +38,9 @@ def load_tokenizer(name: str, options: dict[str, Any]) -> "tuple[PreTrainedToken
 
     name = resolve_builtin(name)
     if is_path(name) and not Path(name).is_dir():
-        raise ModelLoadError(f"there is no folder {name}: give a folder with a model, or a Hub id")
+        fix = near_name(name) or "give a folder with a model, or a Hub id"
+        raise ModelLoadError(f"there is no folder {name}: {fix}")
+    options = reachable_options(name, options)
     try:
         saved = find_file(name, FILE_NAME, options)
         layout = LayoutConfig.read(saved) if saved else None
