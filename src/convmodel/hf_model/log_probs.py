@@ -98,16 +98,20 @@ def score_responses(
         raise ConversationError("responses are a list of responses, not one string")
     max_length = max_length or positions(hf_model.config) or window_length(hf_model.config)
     responder = tokenizer.responder(context, reply_as)
-    lengths = [len(tokenizer.encode(response)) for response in responses]
-    windows = []
-    for number, (response, length) in enumerate(zip(responses, lengths, strict=True), 1):
-        conversation = context.with_turn(response, responder)
-        limit = max_length - (max(lengths) - length)  # which leaves each response's context the same room
-        [window] = tokenizer.windows(conversation, max_length=limit, loss_on="last", context_share=1.0)
+    conversations = [context.with_turn(response, responder) for response in responses]
+    lengths = [len(tokenizer.encode(conversation.turns[-1])) for conversation in conversations]
+    windows: dict[int, Window] = {}
+    # The longest first: if it fits, the others fit in their lower limits.
+    for number in sorted(range(len(lengths)), key=lambda number: -lengths[number]):
+        limit = max_length - (max(lengths) - lengths[number])  # which leaves each response's context the same room
+        [window] = tokenizer.windows(conversations[number], max_length=limit, loss_on="last", context_share=1.0)
         if window.cut:
-            raise ContextTooLongError(f"response {number} is {window.cut} tokens longer than {max_length} positions")
-        windows.append(window)
-    return log_probabilities(hf_model, tokenizer, windows, head)
+            raise ContextTooLongError(
+                f"response {number + 1} is {window.cut} tokens longer than {max_length} positions"
+            )
+        windows[number] = window
+    ordered = [windows[number] for number in range(len(lengths))]
+    return log_probabilities(hf_model, tokenizer, ordered, head)
 
 
 def log_probabilities(
