@@ -43,7 +43,7 @@ ELSEWHERE = {
     "data/reading/problems.py": ("unit/data/importing/exports/test_line.py", "Problems"),
     # Parts of one thing, which is tested as a whole: the engine, a report, the trainer.
     "data/windows/encoding.py": ("unit/data/windows/test_store.py", "encode_windows"),
-    "errors.py": ("unit/server/test_errors.py", "ContextTooLongError"),
+    "errors.py": ("unit/server/test_errors.py", "ConversationError"),
     "generation/engine/forward.py": ("unit/generation/engine/test_engine.py", "HFForward"),
     "generation/engine/lean_gpt2.py": ("unit/generation/engine/test_engine.py", "LeanGPT2"),
     "generation/engine/request.py": ("unit/generation/engine/test_engine.py", "Request"),

@@ -15,6 +15,7 @@ import pytest
 from serving import Address, free_port, program, wait_until
 
 from convmodel import ConversationModel
+from convmodel.server.serving.model_registry import ModelRegistry
 
 pytestmark = pytest.mark.loopback
 
@@ -92,6 +93,9 @@ def test_on_a_terminal_the_logs_are_for_people(tmp_path: Path) -> None:
         (["no-such-folder"], "no-such-folder"),
         (["--feedback", "no/such/folder/file"], "no/such/folder/file cannot be written"),
         (["--votes", "."], ". cannot be written"),
+        (["--votes", "train.jsonl"], "train.jsonl:1: this is not a vote"),
+        (["x" * 300], "... cannot be read: File name too long; give a folder or a Hub id"),
+        (["caf\udce9"], r"the name of the folder caf\xe9 is not UTF-8"),
         (["--api-key", "two words"], "an API key is not valid"),
         (["--api-key", ""], "an API key is not valid"),
         (["--api-key-file", "no-such-file"], "no-such-file cannot be read"),
@@ -124,6 +128,25 @@ def test_a_file_that_may_not_be_written(run: Callable[..., int], capfd: pytest.C
     Path("locked").touch(0o400)
     assert run("serve", "--feedback", "locked") == 1
     assert "locked cannot be written" in capfd.readouterr().err
+
+
+def test_a_server_that_was_stopped_while_it_loads_has_no_error(
+    run: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors: list[Exception | None] = []
+
+    def stop_and_load(registry: ModelRegistry, listener: socket.socket) -> None:
+        listener.close()  # as after SIGTERM, while the thread goes on
+        registry.drain()
+        registry.start()
+        wait_until(lambda: registry._models or registry.error)
+        errors.append(registry.error)
+        registry.close()
+
+    monkeypatch.setattr("convmodel.server.run.use_json_logs", lambda: None)
+    monkeypatch.setattr("convmodel.server.run.run", stop_and_load)
+    assert run("serve", "model", "--port", "0") == 0
+    assert errors == [None]
 
 
 def test_help_teaches(run: Callable[..., int], capfd: pytest.CaptureFixture[str]) -> None:

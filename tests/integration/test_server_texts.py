@@ -1,6 +1,7 @@
 """What becomes of texts: tokens that nobody can forge, prompts shown as they are, feedback that `fit` reads, votes."""
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -169,8 +170,8 @@ def test_system_messages_need_a_model_or_an_option(server: Serving, own: Serving
     answers = [server.chat(said), server.post("/tokenize", model="tiny", messages=said)]
     if role == "system":
         answers.append(server.post("/v1/responses", model="tiny", input="Hello", instructions="Be kind"))
-    for answer in answers:
-        assert (answer.status, answer.error["code"], answer.error["param"]) == (400, "system_message", "messages")
+    for answer, param in zip(answers, ("messages", "messages", "instructions"), strict=False):
+        assert (answer.status, answer.error["code"], answer.error["param"]) == (400, "system_message", param)
         assert "--system-messages" in answer.error["message"]
     assert own.chat(said, max_tokens=1).status == 200
     late = own.chat([*turns("Hello"), {"role": role, "content": "Be kind"}], max_tokens=1)
@@ -257,6 +258,57 @@ def test_bad_feedback_is_not_saved(own: Serving, change: dict[str, Any]) -> None
     place = own.registry.settings.feedback
     assert place is not None
     assert not place.exists()
+
+
+def test_what_no_longer_fits_is_an_error_or_told(server: Serving) -> None:
+    said = turns(*["Hello there, how are you"] * 41)
+    asked = {"model": "tiny", "input": said, "max_output_tokens": 8, "temperature": 0}
+    for truncation in ({}, {"truncation": "disabled"}, {"truncation": None}):
+        refused = server.post("/v1/responses", **asked, **truncation)
+        assert (refused.status, refused.error["param"], refused.error["code"]) == (
+            400, "input", "context_length_exceeded"
+        )  # fmt: skip
+        assert (
+            "this model's maximum context length is 128 tokens" in refused.error["message"]
+        )  # as LiteLLM looks for it
+    left_out = server.chat(said, max_tokens=8, temperature=0).json["usage"]["convmodel"]["left_out"]
+    assert left_out > 10
+    whole = server.post("/v1/responses", **asked, truncation="auto").json
+    assert (whole["truncation"], whole["usage"]["convmodel"]["left_out"]) == ("auto", left_out)
+    last = server.post("/v1/responses", **asked, truncation="auto", stream=True).events[-1]["response"]
+    assert (last["truncation"], last["usage"]["convmodel"]["left_out"]) == ("auto", left_out)
+    *_, last, done = server.chat(said, max_tokens=8, temperature=0, stream=True).events
+    assert done == "[DONE]"
+    assert last["convmodel"] == {"left_out": left_out, "cut": 0}
+    assert all("convmodel" not in chunk for chunk in server.chat(stream=True, max_tokens=2).events[:-1])
+
+
+@pytest.mark.parametrize("characters", [30_000, 1_000_000])
+def test_a_text_that_certainly_does_not_fit_is_refused_before_it_is_encoded(server: Serving, characters: int) -> None:
+    before = time.process_time()
+    chat = server.chat([{"role": "user", "content": "a " * (characters // 2)}])
+    prompt = server.post("/v1/completions", model="tiny", prompt="a " * (characters // 2))
+    assert time.process_time() - before < 1  # encoding takes longer
+    for answer, param in ((chat, "messages"), (prompt, "prompt")):
+        assert (answer.status, answer.error["param"], answer.error["code"]) == (400, param, "context_length_exceeded")
+        assert "has at least" in answer.error["message"]
+
+
+def test_blank_answers_of_the_server_are_left_out_of_the_history(own: Serving) -> None:
+    said = [*turns("Hello", "", "Hi", " \n"), {"role": "user", "content": "Bye"}]
+    plain = [said[0], said[2], said[4]]
+    shown = own.post("/tokenize", model="tiny", messages=said).json["tokens"]
+    without = own.post("/tokenize", model="tiny", messages=plain).json["tokens"]
+    assert [token["id"] for token in shown] == [token["id"] for token in without]
+    assert list(dict.fromkeys(token["turn"] for token in shown)) == [0, 2, 4, None]
+    assert own.chat(said, max_tokens=2).status == 200
+    assert own.post("/v1/responses", model="tiny", input=said, max_output_tokens=2).status == 200
+    judged = [*said, {"role": "assistant", "content": "See you"}]
+    assert own.post("/feedback", model="tiny", messages=judged, rating="up").status == 200
+    assert own.post("/feedback", model="tiny", messages=said[:4], rating="up").status == 400
+    [conversation] = ConversationReader(own.registry.settings.feedback or "")
+    assert list(conversation.turns) == ["Hello", "Hi", "Bye", "See you"]
+    assert own.chat([{"role": "user", "content": " "}]).status == 400
 
 
 def test_no_feedback_unless_it_is_asked_for(server: Serving) -> None:

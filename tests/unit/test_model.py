@@ -546,7 +546,7 @@ def test_code_of_a_model_is_neither_run_nor_asked_about(
     change(folder / file, **changes)
     monkeypatch.setattr("builtins.input", lambda text: questions.append(text) or "y")
     for options in ({}, {"trust_remote_code": None}, {"trust_remote_code": False}):
-        with pytest.raises(ModelLoadError, match=r"^the (tokenizer|weights) of .* needs Python code"):
+        with pytest.raises(ModelLoadError, match=r"^the (tokenizer|weights|config) of .* needs Python code"):
             load(folder, **options)
     assert not questions
     assert not trace.exists()

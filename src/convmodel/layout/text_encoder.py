@@ -30,6 +30,11 @@ def text_encoder(hf_tokenizer: "PreTrainedTokenizerBase") -> "Tokenizer":
     Raises:
         ModelLoadError: If the tokenizer is not backed by the `tokenizers` library.
     """
+    return encoder_and_bound(hf_tokenizer)[0]
+
+
+def encoder_and_bound(hf_tokenizer: "PreTrainedTokenizerBase") -> "tuple[Tokenizer, int | None]":
+    """Returns the `text_encoder`, and how many characters a token has at most; None if that is uncertain."""
     from tokenizers import Tokenizer
 
     backend = getattr(hf_tokenizer, "backend_tokenizer", None)
@@ -47,12 +52,11 @@ def encode_all(encoder: "Tokenizer", texts: Sequence[str]) -> list[list[int]]:
     return [text.ids for batch in batches for text in encoder.encode_batch_fast([*batch], add_special_tokens=False)]
 
 
-def most_characters(hf_tokenizer: "PreTrainedTokenizerBase") -> int | None:
+def _most_characters(state: dict[str, Any]) -> int | None:
     """Returns how many characters of a text one token can stand for at most; None if that is not certain.
 
     It is certain for BPE in which every byte or character has a token, and whose steps before it drop no character.
     """
-    state = json.loads(hf_tokenizer.backend_tokenizer.to_str())
     vocabulary, steps = state["model"].get("vocab"), _flat(state["pre_tokenizer"], "pretokenizers")
     if state["model"]["type"] != "BPE" or not all(map(_keeps_all, steps)):
         return None
@@ -93,11 +97,14 @@ def _lengthens(step: dict[str, Any]) -> bool:
 
 
 @lru_cache(maxsize=2)
-def _make_encoder(backend: str, special_tokens: frozenset[str], unknown_id: int | None) -> "Tokenizer":
+def _make_encoder(
+    backend: str, special_tokens: frozenset[str], unknown_id: int | None
+) -> "tuple[Tokenizer, int | None]":
     """Creates the encoder from a serialized tokenizer; cached, because it takes half of the time of loading GPT-2."""
     from tokenizers import Tokenizer
 
     state = json.loads(backend)
+    most_characters = _most_characters(state)
     # Random, so that no text can contain it.
     nonce = secrets.token_hex(16)
     control = {token["content"] for token in state["added_tokens"]} | special_tokens
@@ -107,7 +114,7 @@ def _make_encoder(backend: str, special_tokens: frozenset[str], unknown_id: int 
     if "unk_id" in state["model"] and unknown_id is not None:
         # transformers' T5 class assumes an unknown id of 2, which other vocabularies use for end-of-text.
         state["model"]["unk_id"] = unknown_id
-    return Tokenizer.from_str(json.dumps(state))
+    return Tokenizer.from_str(json.dumps(state)), most_characters
 
 
 def is_text(token: str) -> bool:

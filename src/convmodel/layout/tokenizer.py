@@ -9,7 +9,6 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from convmodel.conversation import Conversation, ConversationLike
@@ -31,7 +30,7 @@ from convmodel.layout.sequence import (
     require_alternation,
     supervised_turns,
 )
-from convmodel.layout.text_encoder import encode_all, is_text, most_characters, text_encoder
+from convmodel.layout.text_encoder import encode_all, encoder_and_bound, is_text
 from convmodel.layout.tokenizer_files import load_tokenizer, takes_token_types
 from convmodel.layout.windows import CONTEXT_SHARE, make_windows
 
@@ -87,7 +86,7 @@ class ConversationTokenizer:
             layout = replace(layout, end_of_text_id=self.end_of_text_id)
         self.hf_tokenizer: Any = hf_tokenizer
         self.layout: LayoutConfig = layout
-        self._encoder = text_encoder(hf_tokenizer)
+        self._encoder, self._most_characters = encoder_and_bound(hf_tokenizer)
         # The end-of-text token may no longer be one of the tokenizer's special tokens; see `save_pretrained`.
         special = {*hf_tokenizer.all_special_ids, *self.stop_token_ids}
         tokens = {index: str(hf_tokenizer.convert_ids_to_tokens(index)) for index in special}
@@ -192,10 +191,6 @@ class ConversationTokenizer:
             True
         """
         return math.ceil(len(text) / self._most_characters) if self._most_characters else 0
-
-    @cached_property
-    def _most_characters(self) -> float | None:
-        return most_characters(self.hf_tokenizer)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Decodes tokens to text, without special tokens."""

@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 from fastapi import FastAPI
-from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from convmodel.errors import ConvModelError
@@ -39,7 +38,7 @@ def create_app(registry: ModelRegistry) -> RequestMiddleware:
     app.state.registry = registry
     for module in (completions, responses, tokenize, feedback, status, web_page):
         app.include_router(module.router)
-    for error in (RequestValidationError, HTTPException, ApiError, ConvModelError, Exception):
+    for error in (HTTPException, ApiError, ConvModelError, Exception):
         app.add_exception_handler(error, handle_error)
     if registry.settings.api_keys:
         document = app.openapi()  # FastAPI keeps it

@@ -9,13 +9,12 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from convmodel.errors import ConfigError, ContextTooLongError, ConversationError, ConvModelError, SaveError
+from convmodel.errors import ConfigError, ConversationError, ConvModelError, SaveError
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +78,16 @@ class ApiError(Exception):
         self.headers = dict(headers or {})
         self._details = {"message": message, "type": type, "param": param, "code": code}
 
+    def renamed(self, names: Mapping[str, str]) -> "ApiError":
+        """Returns the error with other names of parameters, for a request that was converted to another one."""
+        details: dict[str, Any] = dict(self._details)
+        for name, other in names.items():
+            first, dot, rest = (details["param"] or "").partition(".")
+            if first == name:
+                details["param"] = other + dot + rest
+                details["message"] = (details["message"] or "").replace(name, other)
+        return ApiError(self.status, str(details.pop("message")), headers=self.headers, **details)
+
     @property
     def envelope(self) -> dict[str, Any]:
         """The response body."""
@@ -95,14 +104,15 @@ def unavailable(message: str, code: str, seconds: int) -> ApiError:
     return ApiError(503, message, type="server_error", code=code, headers={"Retry-After": str(seconds)})
 
 
+def waited_too_long(seconds: float) -> ApiError:
+    """Returns the error for a request that waited in the queue for too long."""
+    return unavailable(f"the request waited in the queue for {seconds:g} s: try again later", "waited", 5)
+
+
 def api_error(error: Exception) -> ApiError:
     """Converts any exception to the error that the client receives."""
     if isinstance(error, ApiError):
         return error
-    if isinstance(error, ContextTooLongError):
-        # The error's own advice names options of the Python API.
-        message = f"{error.problem}: shorten it, or request fewer new tokens"
-        return ApiError(400, message, param="messages", code="context_length_exceeded")
     if isinstance(error, ConversationError):
         return ApiError(400, str(error), param="messages")
     if isinstance(error, ConfigError):
@@ -112,18 +122,6 @@ def api_error(error: Exception) -> ApiError:
         return ApiError(507, message, type="server_error", code="storage_full")
     # The message may contain a path or a part of a conversation, so only the log has it.
     return ApiError(500, "the model failed on this request: see the server's log", type="server_error")
-
-
-def _validation_error(error: RequestValidationError) -> ApiError:
-    """Reports the first invalid parameter."""
-    first = error.errors()[0]
-    param = ".".join(str(part) for part in first["loc"] if part != "body") or None
-    if first["type"] == "json_invalid":
-        return ApiError(400, "the body is not valid JSON", code="invalid_json")
-    if first["type"] == "extra_forbidden":
-        return ApiError(400, f"{param} is not supported here: leave it out", param=param, code="unsupported_parameter")
-    message = first["msg"].removeprefix("Value error, ")
-    return ApiError(400, f"{param}: {message}" if param else message, param=param)
 
 
 def _http_error(error: HTTPException, request: Request) -> ApiError:
@@ -138,8 +136,6 @@ async def handle_error(request: Request, error: Exception) -> Response:
 
     Other errors that become a 500 propagate to the middleware, which logs them.
     """
-    if isinstance(error, RequestValidationError):
-        return _validation_error(error).response()
     if isinstance(error, HTTPException):
         return _http_error(error, request).response()
     converted = api_error(error)

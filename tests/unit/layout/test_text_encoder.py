@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, GPT2Tokenizer, PreTrainedTokenizerFast, 
 
 import tokenizers_zoo
 from convmodel.errors import ModelLoadError
-from convmodel.layout.text_encoder import most_characters, text_encoder
+from convmodel.layout.text_encoder import encoder_and_bound, text_encoder
 from convmodel.layout.tokenizer import ConversationTokenizer
 
 WORD = "you"
@@ -200,13 +200,13 @@ def test_no_text_has_fewer_tokens_than_is_certain(family: ConversationTokenizer,
 def test_the_longest_token_bounds_the_tokens_of_a_text(gpt2_folder: Path, unigram_folder: Path) -> None:
     gpt2 = AutoTokenizer.from_pretrained(gpt2_folder)
     longest = max(gpt2.get_vocab(), key=len)
-    assert most_characters(gpt2) == len(longest)
+    assert encoder_and_bound(gpt2)[1] == len(longest)
     gpt2.backend_tokenizer.normalizer = normalizers.NFC()
-    assert most_characters(gpt2) == 4 * len(longest)
+    assert encoder_and_bound(gpt2)[1] == 4 * len(longest)
     for shortens in (normalizers.NFKC(), normalizers.Strip(), normalizers.Replace("ab", "c")):
         gpt2.backend_tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), shortens])
-        assert most_characters(gpt2) is None
-    assert most_characters(AutoTokenizer.from_pretrained(unigram_folder)) is None  # it joins unknown characters
+        assert encoder_and_bound(gpt2)[1] is None
+    assert encoder_and_bound(AutoTokenizer.from_pretrained(unigram_folder))[1] is None  # it joins unknown characters
 
 
 def test_no_character_is_composed_of_more_than_four() -> None:

@@ -12,7 +12,8 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from convmodel.server.api.requests import Registry, submit_chat, submit_completion
+from convmodel.server.api.body import BodyRoute
+from convmodel.server.api.requests import CacheScope, Registry, submit_chat, submit_completion
 from convmodel.server.api.schemas import ChatRequest, CompletionRequest
 from convmodel.server.api.streaming import DONE, ResponseWriter, event, send_responses, streamed
 from convmodel.server.api.usage import chat_logprobs, completion_logprobs, usage
@@ -20,25 +21,25 @@ from convmodel.server.errors import ERRORS
 from convmodel.server.serving.job import Job, Piece
 from convmodel.server.serving.model_registry import ServedModel
 
-router = APIRouter()
+router = APIRouter(route_class=BodyRoute)
 
 
 @router.post("/v1/chat/completions", responses=ERRORS | streamed("chat.completion"), response_model=None)
-async def chat_completions(body: ChatRequest, request: Request, registry: Registry) -> Response:
+async def chat_completions(body: ChatRequest, request: Request, registry: Registry, scope: CacheScope) -> Response:
     """Responds to a conversation."""
     served = registry.get(body.model)
-    jobs = [await submit_chat(served, body)]
+    jobs = [await submit_chat(served, body, scope)]
     return await send_responses(_ChatWriter(served, body, jobs), jobs, request, registry.settings, stream=body.stream)
 
 
 @router.post("/v1/completions", responses=ERRORS | streamed("text_completion"), response_model=None)
-async def completions(body: CompletionRequest, request: Request, registry: Registry) -> Response:
+async def completions(body: CompletionRequest, request: Request, registry: Registry, scope: CacheScope) -> Response:
     """Continues a turn that a text begins, or several."""
     served = registry.get(body.model)
     jobs: list[Job] = []
     try:
         for text in body.prompts:
-            jobs.append(await submit_completion(served, body, text))
+            jobs.append(await submit_completion(served, body, text, scope))
     except Exception:
         for job in jobs:
             job.cancel()
@@ -74,9 +75,9 @@ class _ChoicesWriter(ResponseWriter):
             yield event({**self._head, "object": self.chunk_name, "choices": [], "usage": usage(self._jobs)})
         yield DONE
 
-    def _chunk(self, choice: dict[str, Any]) -> bytes:
+    def _chunk(self, choice: dict[str, Any], **more: Any) -> bytes:
         no_usage = {"usage": None} if self._include_usage else {}
-        return event({**self._head, "object": self.chunk_name, "choices": [choice], **no_usage})
+        return event({**self._head, "object": self.chunk_name, "choices": [choice], **no_usage, **more})
 
 
 class _ChatWriter(_ChoicesWriter):
@@ -106,7 +107,10 @@ class _ChatWriter(_ChoicesWriter):
             yield self._delta(index, {}, piece.finish_reason)
 
     def _delta(self, index: int, delta: dict[str, Any], reason: str | None = None, logprobs: Any = None) -> bytes:
-        return self._chunk({"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason})
+        [job] = self._jobs
+        # Also for clients that did not request `usage`, in the last chunk of each response.
+        losses = {"convmodel": {"left_out": job.left_out, "cut": job.cut}} if reason and job.left_out + job.cut else {}
+        return self._chunk({"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}, **losses)
 
     def _logprobs(self, pieces: Sequence[Piece]) -> dict[str, Any] | None:
         return chat_logprobs(self._tokenizer, pieces) if self._body.logprobs else None

@@ -13,12 +13,15 @@ from fastapi import APIRouter
 from pydantic import Field, StringConstraints, model_validator
 
 from convmodel.evaluation.votes import Vote
-from convmodel.server.api.requests import Registry, read_conversation
+from convmodel.server.api.body import BodyRoute
+from convmodel.server.api.requests import Registry, read_conversation, spoken
 from convmodel.server.api.schemas import Message, Strict, Text
 from convmodel.server.errors import ERRORS, ApiError
+from convmodel.server.serving.model_registry import ServedModel
+from convmodel.server.serving.stores import FeedbackStore
 from convmodel.server.settings import MAX_BODY, MAX_MESSAGES
 
-router = APIRouter()
+router = APIRouter(route_class=BodyRoute)
 
 Label: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
@@ -33,7 +36,7 @@ class FeedbackRequest(Strict):
     """
 
     model: Text
-    messages: Annotated[list[Message], Field(min_length=2, max_length=MAX_MESSAGES)]
+    messages: Annotated[list[Message], Field(min_length=2, max_length=MAX_MESSAGES, fail_fast=True)]
     rating: Literal["up", "down"] | None = None
     should_have_said: Annotated[str, StringConstraints(min_length=1, max_length=MAX_BODY, pattern=r"\S")] | None = None
 
@@ -49,14 +52,20 @@ async def feedback(body: FeedbackRequest, registry: Registry) -> dict[str, Any]:
     """Saves a judgement of a response, as a line that `convmodel fit` reads."""
     if registry.feedback is None:
         raise ApiError(404, "feedback is not saved: start the server with --feedback FILE", code="feedback_off")
-    read_conversation(registry.get(body.model), body.messages)
-    await anyio.to_thread.run_sync(registry.feedback.add, feedback_record(body))
+    await anyio.to_thread.run_sync(_save, registry.feedback, registry.get(body.model), body)
     return {"object": "feedback", "saved": True}
+
+
+def _save(store: FeedbackStore, served: ServedModel, body: FeedbackRequest) -> None:
+    if not body.messages[-1].text.strip():
+        raise ApiError(400, "the judged message is blank: judge one with text", param="messages")
+    read_conversation(served, body.messages)
+    store.add(feedback_record(body))
 
 
 def feedback_record(body: FeedbackRequest) -> dict[str, Any]:
     """Returns a line of training data, in which a good response has weight 1; a bad one and the context have 0."""
-    *context, judged = body.messages
+    *context, judged = (body.messages[index] for index in spoken(body.messages))
     is_good = body.should_have_said is not None or body.rating == "up"
     messages = [_record(message, message.text, 0) for message in context]
     record: dict[str, Any] = {
@@ -76,9 +85,9 @@ def _record(message: Message, text: str, weight: int) -> dict[str, Any]:
 class VoteRequest(Strict):
     """`POST /votes`: which of two responses is better; a `winner` of null means neither."""
 
-    context: Annotated[list[Text], Field(min_length=1, max_length=MAX_MESSAGES)]
-    models: Annotated[list[Label], Field(min_length=2, max_length=2)]
-    responses: Annotated[list[Text], Field(min_length=2, max_length=2)]
+    context: Annotated[list[Text], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
+    models: Annotated[list[Label], Field(min_length=2, max_length=2, fail_fast=True)]
+    responses: Annotated[list[Text], Field(min_length=2, max_length=2, fail_fast=True)]
     winner: Text | None = None
 
     @model_validator(mode="after")

@@ -1,17 +1,19 @@
 """Request bodies to jobs of the scheduler.
 
-Owns: the meaning of roles, names and system messages, and how long a response may be.
+Owns: the meaning of roles, names and system messages, how long a response may be, and whose cached conversations a
+request may use.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Annotated, Any
 
-import anyio
 from fastapi import Depends
 from starlette.requests import Request as HttpRequest
 
 from convmodel.conversation import PINNED_ROLES, Conversation
+from convmodel.errors import ConfigError, ContextTooLongError
 from convmodel.generation.engine.request import Request
 from convmodel.generation.options import GenerationOptions, read_options
 from convmodel.generation.respond import make_prompt, make_request
@@ -22,9 +24,7 @@ from convmodel.server.api.schemas import ChatRequest, CompletionRequest, Message
 from convmodel.server.errors import ApiError
 from convmodel.server.serving.job import Job
 from convmodel.server.serving.model_registry import ModelRegistry, ServedModel
-
-ENCODING = anyio.CapacityLimiter(2)
-"""Limits the threads that tokenize: a text of a megabyte takes a second, and others must not wait for it."""
+from convmodel.server.settings import SESSION_HEADER
 
 
 async def _registry(request: HttpRequest) -> ModelRegistry:
@@ -35,32 +35,64 @@ async def _registry(request: HttpRequest) -> ModelRegistry:
 Registry = Annotated[ModelRegistry, Depends(_registry)]
 """A parameter of this type receives the server's model registry."""
 
+
+async def _cache_scope(request: HttpRequest) -> str | None:
+    if (key := getattr(request.state, "key", None)) is not None:
+        return f"key {key}"
+    session = request.headers.get(SESSION_HEADER)
+    return f"session {session}" if session else None
+
+
+CacheScope = Annotated[str | None, Depends(_cache_scope)]
+"""A parameter of this type receives whose cached conversations a request may use: those of its key; without keys, of
+its session; without a session None, those of all requests without one, of which it finds whole turns only."""
+
 _Prepared = tuple[Prompt, Request, GenerationOptions]
 
 
-async def submit_chat(served: ServedModel, body: ChatRequest) -> Job:
-    """Submits a request of `/v1/chat/completions`; raises an `ApiError` if it is invalid or the queue is full."""
-    return await _submit(served, body.top_logprobs, partial(_chat, served, body))
+async def submit_chat(served: ServedModel, body: ChatRequest, scope: str | None, *, truncate: bool = True) -> Job:
+    """Submits a request of `/v1/chat/completions`; raises an `ApiError` if it is invalid or the queue is full.
+
+    Without `truncate`, a conversation whose oldest turns would be left out of the prompt is invalid.
+    """
+    prepare = partial(_chat, served, body, truncate=truncate)
+    return await _submit(served, body.top_logprobs, scope, prepare, count_characters(body.messages))
 
 
-async def submit_completion(served: ServedModel, body: CompletionRequest, text: str) -> Job:
+async def submit_completion(served: ServedModel, body: CompletionRequest, text: str, scope: str | None) -> Job:
     """Submits one prompt of `/v1/completions`; raises an `ApiError` if it is invalid or the queue is full."""
-    return await _submit(served, body.logprobs or 0, partial(_completion, served, body, text))
+    return await _submit(served, body.logprobs or 0, scope, partial(_completion, served, body, text), len(text))
 
 
-async def _submit(served: ServedModel, alternatives: int, prepare: Callable[[], _Prepared]) -> Job:
-    tokenizer = served.model.tokenizer
+async def _submit(
+    served: ServedModel, alternatives: int, scope: str | None, prepare: Callable[[], _Prepared], characters: int
+) -> Job:
+    tokenizer, arrived = served.model.tokenizer, time.monotonic()
     with served.scheduler.reserve():
-        prompt, request, options = await anyio.to_thread.run_sync(prepare, limiter=ENCODING)
-        request.alternatives = alternatives
+        prompt, request, options = await served.encoding.run(prepare, characters)
+        request.alternatives, request.scope, request.whole_turns = alternatives, scope, scope is None
         texts = [ResponseText(row, tokenizer, options.stop_strings, hide_stop_tokens=True) for row in request.rows]
-        job = Job(request, texts, left_out=prompt.left_out, cut=prompt.cut)
+        job = Job(request, texts, left_out=prompt.left_out, cut=prompt.cut, arrived=arrived)
         served.scheduler.submit(job)
     return job
 
 
+def count_characters(messages: Sequence[Message]) -> int:
+    """Returns how much text has to be encoded."""
+    return sum(len(message.text) for message in messages)
+
+
+def spoken(messages: Sequence[Message]) -> list[int]:
+    """Returns the indices of the messages that become turns: all but the blank ones of the assistant.
+
+    The server itself returns such a response if it begins with a stop text, and clients send it back.
+    """
+    return [index for index, message in enumerate(messages) if message.role != "assistant" or message.text.strip()]
+
+
 def read_conversation(served: ServedModel, messages: Sequence[Message]) -> Conversation:
-    """Returns the conversation of some messages; a message's speaker is its name, or else its role."""
+    """Returns the conversation of some messages that have text; a message's speaker is its name, or else its role."""
+    messages = [messages[index] for index in spoken(messages)]
     is_system = [message.role in PINNED_ROLES for message in messages]
     pinned = is_system.index(False) if False in is_system else len(messages)
     if any(is_system) and not served.takes_system:
@@ -80,31 +112,69 @@ def make_options(served: ServedModel, new_tokens: int | None, name: str, **optio
     limit = positions(served.model.hf_model.config)
     longest = None if limit is None else limit - served.model.tokenizer.layout.shortest_prompt
     if new_tokens is not None and longest is not None and new_tokens > longest:
-        message = (
-            f"{name} is {new_tokens}: {served.id} has {limit} positions for the context and the response together, so "
-            f"it can be {longest} at most"
-        )
-        raise ApiError(400, message, param=name, code="context_length_exceeded")
-    return read_options(served.model.hf_model, served.model.tokenizer, options | {"max_new_tokens": new_tokens})
+        fix = f"it can be {longest} at most, since context and response share the model's positions"
+        raise too_long(served, f"{name} is {new_tokens}", fix, name)
+    options = {option: value for option, value in options.items() if value is not None}
+    try:
+        return read_options(served.model.hf_model, served.model.tokenizer, options | {"max_new_tokens": new_tokens})
+    except ConfigError as error:
+        named = [parameter for option, parameter in _PARAMETERS.items() if option in str(error)]
+        raise ApiError(400, str(error), param=named[0] if named else None) from error
 
 
-def _chat(served: ServedModel, body: ChatRequest) -> _Prepared:
+_PARAMETERS = {"logit_bias": "logit_bias", "reply_as": "reply_as", "stop_strings": "stop", "num_return_sequences": "n"}
+"""The parameters of a request, by the options of `generate`, that a schema alone cannot check."""
+
+
+def too_long(served: ServedModel, problem: str, fix: str, param: str) -> ApiError:
+    """Returns the error for a request that does not fit in the model's positions, in words that LiteLLM recognises."""
+    limit = f"this model's maximum context length is {positions(served.model.hf_model.config)} tokens"
+    return ApiError(400, f"{problem}, and {limit}: {fix}", param=param, code="context_length_exceeded")
+
+
+def encode_prompt(served: ServedModel, conversation: Conversation, options: GenerationOptions) -> Prompt:
+    """Returns the prompt of a conversation; what certainly does not fit is refused before anything is encoded."""
+    tokenizer, turns = served.model.tokenizer, conversation.turns
+    least = sum(map(tokenizer.least_tokens, (*turns[: min(conversation.pinned, len(turns) - 1)], turns[-1])))
+    if options.budget is not None and least > options.budget:
+        pinned = " with the pinned turns" if conversation.pinned else ""
+        problem = f"the newest turn{pinned} has at least {least} tokens, {options.budget} fit in the prompt"
+        raise too_long(served, problem, _SHORTEN, "messages")
+    try:
+        return make_prompt(tokenizer, conversation, options)
+    except ContextTooLongError as error:
+        raise too_long(served, error.problem, _SHORTEN, "messages") from error
+
+
+_SHORTEN = "shorten it, or request fewer new tokens"
+
+
+def _chat(served: ServedModel, body: ChatRequest, *, truncate: bool) -> _Prepared:
     model, conversation = served.model, read_conversation(served, body.messages)
     if body.max_tokens and body.max_completion_tokens and body.max_tokens != body.max_completion_tokens:
         raise ApiError(400, "max_tokens is the older name of max_completion_tokens: give one", param="max_tokens")
     name = "max_tokens" if body.max_tokens else "max_completion_tokens"
     new_tokens = body.max_tokens or body.max_completion_tokens
     options = make_options(served, new_tokens, name, **body.options, reply_as=body.reply_as)
-    prompt = make_prompt(model.tokenizer, conversation, options)
+    prompt = encode_prompt(served, conversation, options)
+    if prompt.left_out and not truncate:
+        problem = f"the conversation has {prompt.left_out} turns more than fit"
+        raise too_long(served, problem, 'shorten it, or request truncation: "auto"', "messages")
     return prompt, make_request(model.hf_model, model.tokenizer, prompt, options), options
 
 
 def _completion(served: ServedModel, body: CompletionRequest, text: str) -> _Prepared:
     model = served.model
     options = make_options(served, body.max_tokens, "max_tokens", **body.options)
+    _require_fit(served, body, options, "at least ", model.tokenizer.least_tokens(text) + 1)
     prompt = model.tokenizer.prompt_to_continue(text)
-    if options.budget is not None and len(prompt.input_ids) > options.budget:
-        fits = f"only {options.budget} fit beside {body.max_tokens} new ones"
-        message = f"the prompt has {len(prompt.input_ids)} tokens, and {fits}"
-        raise ApiError(400, message, param="prompt", code="context_length_exceeded")
+    _require_fit(served, body, options, "", len(prompt.input_ids))
     return prompt, make_request(model.hf_model, model.tokenizer, prompt, options), options
+
+
+def _require_fit(
+    served: ServedModel, body: CompletionRequest, options: GenerationOptions, least: str, tokens: int
+) -> None:
+    if options.budget is not None and tokens > options.budget:
+        problem = f"the prompt has {least}{tokens} tokens, {options.budget} fit beside {body.max_tokens} new ones"
+        raise too_long(served, problem, _SHORTEN, "prompt")

@@ -12,21 +12,29 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from convmodel.errors import ConvModelError
 from convmodel.generation.output import FinishReason
-from convmodel.server.api.requests import Registry, submit_chat
+from convmodel.server.api.body import BodyRoute
+from convmodel.server.api.requests import CacheScope, Registry, submit_chat
 from convmodel.server.api.schemas import ResponsesRequest
 from convmodel.server.api.streaming import ResponseWriter, event, send_responses, streamed
 from convmodel.server.api.usage import usage
-from convmodel.server.errors import ERRORS
+from convmodel.server.errors import ERRORS, ApiError, api_error
 from convmodel.server.serving.job import Job, Piece
 
-router = APIRouter()
+router = APIRouter(route_class=BodyRoute)
 
 
 @router.post("/v1/responses", responses=ERRORS | streamed("response"), response_model=None)
-async def responses(body: ResponsesRequest, request: Request, registry: Registry) -> Response:
+async def responses(body: ResponsesRequest, request: Request, registry: Registry, scope: CacheScope) -> Response:
     """Responds to a text or a conversation."""
-    job = await submit_chat(registry.get(body.model), body.as_chat())
+    served = registry.get(body.model)
+    try:
+        job = await submit_chat(served, body.as_chat(), scope, truncate=body.truncation == "auto")
+    except (ApiError, ConvModelError) as error:
+        message = "instructions" if body.instructions else "input"
+        names = {"messages": message if api_error(error).envelope["error"]["code"] == "system_message" else "input"}
+        raise api_error(error).renamed(names | {"max_completion_tokens": "max_output_tokens"}) from error
     return await send_responses(_ResponsesWriter(body, job), [job], request, registry.settings, stream=body.stream)
 
 
@@ -94,7 +102,7 @@ class _ResponsesWriter(ResponseWriter):
             "tool_choice": "none",
             "tools": [],
             "top_p": body.top_p,
-            "truncation": "disabled",
+            "truncation": body.truncation,
             "usage": self._usage() if reason else None,
             "user": body.user,
             "metadata": body.metadata or {},
@@ -114,6 +122,7 @@ class _ResponsesWriter(ResponseWriter):
             "output_tokens": counts["completion_tokens"],
             "output_tokens_details": {"reasoning_tokens": 0},
             "total_tokens": counts["total_tokens"],
+            "convmodel": counts["convmodel"],
         }
 
 

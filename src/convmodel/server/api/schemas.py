@@ -1,45 +1,37 @@
 """The requests of OpenAI's APIs, with bounds on both sides of every number.
 
-Owns: their parameters. Any other parameter is refused by name, unless it is one of OpenAI's with a value that has no
-effect; those are dropped. The schemas of convmodel's own routes are next to the routes.
+Owns: their parameters. Any other parameter is refused by name, unless its value has no effect; then it is dropped. The
+schemas of convmodel's own routes are next to the routes.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
+from convmodel.server.api.no_effect import has_no_effect
 from convmodel.server.settings import (
     MAX_ALTERNATIVES,
     MAX_BIASES,
     MAX_BODY,
     MAX_CHOICES,
+    MAX_FIELDS,
     MAX_MESSAGES,
     MAX_NEW_TOKENS,
     MAX_STOP_LENGTH,
     MAX_STOPS,
 )
 
-_NO_EFFECT: dict[str, list[Any]] = {
-    "tools": [[]],
-    "tool_choice": ["none", "auto"],
-    "functions": [[]],
-    "function_call": ["none", "auto"],
-    "parallel_tool_calls": [True, False],
-    "response_format": [{"type": "text"}],
-    "text": [{"format": {"type": "text"}}, {}],
-    "modalities": [["text"]],
-    "store": [False],
-    "background": [False],
-    "truncation": ["disabled"],
-    "include": [[]],
-    "service_tier": ["auto", "default"],
-    "best_of": [1],
-    "annotations": [[]],
-    "logprobs": [[]],
-    "tool_calls": [[]],
-}
-"""Parameters that are not supported, with the values that have no effect; null has none for any of them."""
+
+def _few(limit: int) -> BeforeValidator:
+    """Refuses an object with more than `limit` fields before any of them is validated."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, Mapping) and len(value) > limit:
+            raise ValueError(f"at most {limit} fields are allowed")
+        return value
+
+    return BeforeValidator(check)
 
 
 class Strict(BaseModel):
@@ -52,16 +44,13 @@ class Strict(BaseModel):
     def _drop_without_effect(cls, body: Any) -> Any:
         if not isinstance(body, Mapping):
             return body
+        if len(body) > MAX_FIELDS:  # each unknown one is an error
+            raise ValueError(f"at most {MAX_FIELDS} fields are allowed")
         return {
             name: value
             for name, value in body.items()
-            if value is not None and (name in cls.model_fields or not _has_no_effect(name, value))
+            if value is not None and (name in cls.model_fields or not has_no_effect(name, value, body))
         }
-
-
-def _has_no_effect(name: str, value: Any) -> bool:
-    # The types are compared since 0 == False.
-    return any(type(value) is type(other) and value == other for other in _NO_EFFECT.get(name, ()))
 
 
 Text: TypeAlias = Annotated[str, StringConstraints(max_length=MAX_BODY)]
@@ -78,7 +67,7 @@ class TextPart(Strict):
     text: Text
 
 
-Content: TypeAlias = Text | Annotated[list[TextPart], Field(min_length=1, max_length=MAX_MESSAGES)]
+Content: TypeAlias = Text | Annotated[list[TextPart], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
 
 
 class Message(Strict):
@@ -100,13 +89,17 @@ class Message(Strict):
         return self.content if isinstance(self.content, str) else "\n".join(part.text for part in self.content)
 
 
-Messages: TypeAlias = Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)]
+Messages: TypeAlias = Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
 
 
 class StreamOptions(Strict):
     """Options of a stream: whether the last chunk counts tokens."""
 
     include_usage: bool = False
+
+
+class NoOptions(Strict):
+    """Options of which none is supported."""
 
 
 class Generation(Strict):
@@ -128,7 +121,7 @@ class Generation(Strict):
     user: Text | None = None
     safety_identifier: Text | None = None
     prompt_cache_key: Text | None = None
-    metadata: dict[Text, Text] | None = None
+    metadata: Annotated[dict[Text, Text], _few(MAX_FIELDS)] | None = None
 
 
 class Sampling(Generation):
@@ -152,10 +145,10 @@ class Sampling(Generation):
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
     logit_bias: Annotated[
         dict[Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}$")], Annotated[float, Field(ge=-100, le=100)]],
-        Field(max_length=MAX_BIASES),
+        _few(MAX_BIASES),
     ] = {}
     seed: Annotated[int, Field(ge=0, le=2**63 - 1 - MAX_CHOICES)] | None = None
-    stop: Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)] = []
+    stop: Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS, fail_fast=True)] = []
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] = 1
     stream_options: StreamOptions | None = None
 
@@ -184,7 +177,7 @@ class Sampling(Generation):
 
     @model_validator(mode="after")
     def _check_stream_options(self) -> Self:
-        if self.stream_options and not self.stream:
+        if self.include_usage and not self.stream:
             raise ValueError("stream_options needs stream: true")
         return self
 
@@ -219,6 +212,12 @@ class ChatRequest(Sampling):
         return self
 
 
+def _no_token_ids(prompt: Any) -> Any:
+    if isinstance(prompt, list) and prompt and isinstance(prompt[0], int | list):
+        raise ValueError("token ids are not supported: send the text")
+    return prompt
+
+
 class CompletionRequest(Sampling):
     """`POST /v1/completions`: continues a turn that a text begins.
 
@@ -229,7 +228,10 @@ class CompletionRequest(Sampling):
         echo: Whether the result begins with the prompt.
     """
 
-    prompt: Text | Annotated[list[Text], Field(min_length=1, max_length=MAX_CHOICES)]
+    prompt: Annotated[
+        Text | Annotated[list[Text], Field(min_length=1, max_length=MAX_CHOICES, fail_fast=True)],
+        BeforeValidator(_no_token_ids),
+    ]
     max_tokens: NewTokens = 16
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
     echo: bool = False
@@ -242,7 +244,7 @@ class CompletionRequest(Sampling):
     @model_validator(mode="after")
     def _check_choices(self) -> Self:
         if len(self.prompts) * self.n > MAX_CHOICES:
-            raise ValueError(f"{len(self.prompts)} prompts with n = {self.n}: at most {MAX_CHOICES} choices in total")
+            raise ValueError(f"n = {self.n} with {len(self.prompts)} prompts: at most {MAX_CHOICES} choices in total")
         return self
 
 
@@ -261,11 +263,15 @@ class ResponsesRequest(Generation):
         input: The user's message, or the conversation so far.
         instructions: A system message.
         max_output_tokens: The longest response, in tokens.
+        truncation: `auto` if the oldest turns of a conversation that is too long are left out; otherwise an error.
+        stream_options: Only for values that have no effect.
     """
 
-    input: Text | Annotated[list[InputMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
+    input: Text | Annotated[list[InputMessage], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
     instructions: Text | None = None
     max_output_tokens: NewTokens | None = None
+    truncation: Literal["auto", "disabled"] = "disabled"
+    stream_options: NoOptions | None = None
 
     @model_validator(mode="after")
     def _check_messages(self) -> Self:
@@ -276,7 +282,11 @@ class ResponsesRequest(Generation):
     def as_chat(self) -> ChatRequest:
         """Returns the same request in the form of chat completions."""
         turns = [Message(role="user", content=self.input)] if isinstance(self.input, str) else self.input
-        messages = [Message(role=message.role, content=message.text, name=message.name) for message in turns]
+        messages = [
+            # They are valid already.
+            Message.model_construct(role=message.role, content=message.text, name=message.name)
+            for message in turns
+        ]
         if self.instructions:
             messages.insert(0, Message(role="system", content=self.instructions))
         return ChatRequest(

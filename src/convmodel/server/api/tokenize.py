@@ -4,24 +4,31 @@ Owns: which message each token of a prompt belongs to.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
-import anyio
 from fastapi import APIRouter
 
 from convmodel.conversation import Conversation
 from convmodel.generation.options import GenerationOptions
-from convmodel.generation.respond import make_prompt
 from convmodel.layout.architecture import positions
 from convmodel.layout.sequence import Prompt
 from convmodel.layout.token_view import token_text
-from convmodel.server.api.requests import ENCODING, Registry, make_options, read_conversation
+from convmodel.server.api.body import BodyRoute
+from convmodel.server.api.requests import (
+    Registry,
+    count_characters,
+    encode_prompt,
+    make_options,
+    read_conversation,
+    spoken,
+)
 from convmodel.server.api.schemas import Messages, Name, NewTokens, Strict, Text
 from convmodel.server.errors import ERRORS
 from convmodel.server.serving.model_registry import ServedModel
 
-router = APIRouter()
+router = APIRouter(route_class=BodyRoute)
 
 
 class TokenizeRequest(Strict):
@@ -36,14 +43,15 @@ class TokenizeRequest(Strict):
 @router.post("/tokenize", responses=ERRORS)
 async def tokenize(body: TokenizeRequest, registry: Registry) -> dict[str, Any]:
     """Returns the exact prompt of a conversation: ids, types, pieces of text."""
-    return await anyio.to_thread.run_sync(_tokenize, registry.get(body.model), body, limiter=ENCODING)
+    served = registry.get(body.model)
+    return await served.encoding.run(partial(_tokenize, served, body), count_characters(body.messages))
 
 
 def _tokenize(served: ServedModel, body: TokenizeRequest) -> dict[str, Any]:
     conversation = read_conversation(served, body.messages)
     options = make_options(served, body.max_completion_tokens, "max_completion_tokens", reply_as=body.reply_as)
-    prompt = make_prompt(served.model.tokenizer, conversation, options)
-    tokens, names = _tokens(served, conversation, options, prompt)
+    prompt = encode_prompt(served, conversation, options)
+    tokens, names = _tokens(served, conversation, options, prompt, spoken(body.messages))
     return {
         "object": "tokens",
         "model": served.id,
@@ -58,7 +66,11 @@ def _tokenize(served: ServedModel, body: TokenizeRequest) -> dict[str, Any]:
 
 
 def _tokens(
-    served: ServedModel, conversation: Conversation, options: GenerationOptions, prompt: Prompt
+    served: ServedModel,
+    conversation: Conversation,
+    options: GenerationOptions,
+    prompt: Prompt,
+    messages: Sequence[int],
 ) -> tuple[list[dict[str, Any]], list[str]]:
     tokenizer = served.model.tokenizer
     joined = conversation if tokenizer.layout.use_token_types else conversation.joined()
@@ -75,7 +87,8 @@ def _tokens(
                 "text": tokenizer.sep_token if is_separator else token_text(tokenizer, token_id),
                 "type": token_type,
                 "speaker": names[token_type],
-                "turn": turns[max(number, 0)] if number < len(turns) else None,  # -1: the beginning-of-text token
+                # -1 is the beginning-of-text token.
+                "turn": messages[turns[max(number, 0)]] if number < len(turns) else None,
                 "separator": is_separator,
             }
         )

@@ -19,6 +19,7 @@ from convmodel.generation.options import read_options
 from convmodel.layout.architecture import positions
 from convmodel.model import ConversationModel
 from convmodel.server.errors import ApiError, unavailable
+from convmodel.server.serving.encoding import EncodingQueue
 from convmodel.server.serving.metrics import Metrics
 from convmodel.server.serving.scheduler import Scheduler
 from convmodel.server.serving.stores import FeedbackStore, VoteStore
@@ -34,6 +35,7 @@ class ServedModel:
     scheduler: Scheduler
     takes_system: bool  # whether it accepts system messages
     created: int  # when it was loaded, in seconds since 1970
+    encoding: EncodingQueue  # of all models of the server
 
 
 class ModelRegistry:
@@ -44,6 +46,7 @@ class ModelRegistry:
         self.metrics = Metrics()
         self.feedback = None if settings.feedback is None else FeedbackStore(settings.feedback)
         self.votes = VoteStore(settings.votes)
+        self._encoding = EncodingQueue(settings.wait_seconds)
         self.state: Literal["loading", "ready", "draining", "failed"] = "loading"
         self.error: Exception | None = None  # why loading failed
         self._load = load
@@ -75,7 +78,7 @@ class ModelRegistry:
         self.metrics.set_gauge("cache_bytes", name, lambda: engine.caches.nbytes)
         self.metrics.set_gauge("cache_entries", name, lambda: len(engine.caches))
         takes_system = settings.system_messages or model.tokenizer.layout.takes_system
-        return ServedModel(name, model, scheduler, takes_system, int(time.time()))
+        return ServedModel(name, model, scheduler, takes_system, int(time.time()), self._encoding)
 
     @property
     def models(self) -> list[ServedModel]:

@@ -13,7 +13,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 
 from convmodel.generation.engine.engine import Engine
-from convmodel.server.errors import ApiError, unavailable
+from convmodel.server.errors import ApiError, unavailable, waited_too_long
 from convmodel.server.serving.job import Job, Updates
 from convmodel.server.serving.metrics import Metrics
 from convmodel.server.settings import ServerSettings
@@ -174,8 +174,7 @@ class Scheduler:
         if request.done:
             return
         if job.begun_at is None and now - job.arrived > settings.wait_seconds:
-            message = f"the request waited in the queue for {settings.wait_seconds:g} s: try again later"
-            request.error = unavailable(message, "waited", 5)
+            request.error = waited_too_long(settings.wait_seconds)
         elif job.begun_at is not None and now - job.begun_at > settings.run_seconds:
             message = f"the response took more than {settings.run_seconds:g} s: request fewer tokens"
             request.error = ApiError(504, message, type="server_error", code="run_limit")

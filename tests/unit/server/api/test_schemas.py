@@ -44,7 +44,7 @@ def test_stream_options_need_a_stream(request_class: type[ChatRequest]) -> None:
 
 def test_prompts_times_n_is_limited() -> None:
     body = {"model": "m", "prompt": ["a", "b", "c"], "n": 3}
-    with pytest.raises(ValidationError, match="3 prompts with n = 3: at most 8"):
+    with pytest.raises(ValidationError, match="n = 3 with 3 prompts: at most 8"):
         CompletionRequest.model_validate(body)
     assert CompletionRequest.model_validate(body | {"n": 2}).prompts == ["a", "b", "c"]
 
