@@ -71,11 +71,12 @@ class PrefixCache:
         for entry in self._entries:
             if entry.scope != scope:
                 continue
-            shared = min(common_prefix(entry.ids, ids), longest)
+            shared = common_prefix(entry.ids, ids)
             if types and shared:
                 shared = min(shared, common_prefix(entry.types, types))
             if ends and shared < len(entry.ids):
                 shared = next((end for end in range(shared, 0, -1) if ids[end - 1] in ends), 0)
+            shared = min(shared, longest)
             if shared > common or (best is not None and shared == common and len(entry.ids) == common):
                 best, common = entry, shared
         if best is None:

@@ -89,5 +89,6 @@ def test_with_ends_a_turn_is_found_as_a_whole_or_not_at_all() -> None:
     assert found(end, 2, 3, 4, 9, 9) == 0  # a part of the first turn
     assert found(end, 2, 3, 4, end, 9, 9) == 5
     assert found(end, 2, 3, 4, end, 6, 7, 9) == 5  # a part of the second
+    assert found(end, 2, 3, 4, end) == 4  # the whole first turn; its end must be processed
     assert found(end, 2, 3, 4, end, 6, 7, 8, end, 9) == 8  # the whole cache, handed over
     assert len(caches) == 0
