@@ -143,7 +143,7 @@ def test_a_server_that_was_stopped_while_it_loads_has_no_error(
         errors.append(registry.error)
         registry.close()
 
-    monkeypatch.setattr("convmodel.server.run.use_json_logs", lambda: None)
+    monkeypatch.setattr("convmodel.server.run.format_logs", lambda: None)
     monkeypatch.setattr("convmodel.server.run.run", stop_and_load)
     assert run("serve", "model", "--port", "0") == 0
     assert errors == [None]

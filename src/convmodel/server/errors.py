@@ -81,12 +81,12 @@ class ApiError(Exception):
     def renamed(self, names: Mapping[str, str]) -> "ApiError":
         """Returns the error with other names of parameters, for a request that was converted to another one."""
         details: dict[str, Any] = dict(self._details)
-        for name, other in names.items():
-            first, dot, rest = (details["param"] or "").partition(".")
-            if first == name:
-                details["param"] = other + dot + rest
-                details["message"] = (details["message"] or "").replace(name, other)
-        return ApiError(self.status, str(details.pop("message")), headers=self.headers, **details)
+        message = str(details.pop("message"))
+        name, dot, rest = (details["param"] or "").partition(".")
+        if name in names:
+            details["param"] = names[name] + dot + rest
+            message = names[name] + message.removeprefix(name) if message.startswith(name) else message
+        return ApiError(self.status, message, headers=self.headers, **details)
 
     @property
     def envelope(self) -> dict[str, Any]:

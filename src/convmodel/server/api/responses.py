@@ -12,7 +12,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from convmodel.errors import ConvModelError
+from convmodel.errors import ConversationError
 from convmodel.generation.output import FinishReason
 from convmodel.server.api.body import BodyRoute
 from convmodel.server.api.requests import CacheScope, Registry, submit_chat
@@ -31,10 +31,11 @@ async def responses(body: ResponsesRequest, request: Request, registry: Registry
     served = registry.get(body.model)
     try:
         job = await submit_chat(served, body.as_chat(), scope, truncate=body.truncation == "auto")
-    except (ApiError, ConvModelError) as error:
-        message = "instructions" if body.instructions else "input"
-        names = {"messages": message if api_error(error).envelope["error"]["code"] == "system_message" else "input"}
-        raise api_error(error).renamed(names | {"max_completion_tokens": "max_output_tokens"}) from error
+    except (ApiError, ConversationError) as error:
+        converted = api_error(error)
+        is_system = converted.envelope["error"]["code"] == "system_message" and body.instructions
+        names = {"messages": "instructions" if is_system else "input", "max_completion_tokens": "max_output_tokens"}
+        raise converted.renamed(names) from error
     return await send_responses(_ResponsesWriter(body, job), [job], request, registry.settings, stream=body.stream)
 
 
