@@ -5,7 +5,6 @@ Knows nothing about weights.
 """
 
 import copy
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -86,7 +85,7 @@ class ConversationTokenizer:
             layout = replace(layout, end_of_text_id=self.end_of_text_id)
         self.hf_tokenizer: Any = hf_tokenizer
         self.layout: LayoutConfig = layout
-        self._encoder, self._most_characters = encoder_and_bound(hf_tokenizer)
+        self._encoder, self.most_characters = encoder_and_bound(hf_tokenizer)
         # The end-of-text token may no longer be one of the tokenizer's special tokens; see `save_pretrained`.
         special = {*hf_tokenizer.all_special_ids, *self.stop_token_ids}
         tokens = {index: str(hf_tokenizer.convert_ids_to_tokens(index)) for index in special}
@@ -179,18 +178,7 @@ class ConversationTokenizer:
             >>> tokenizer.encode("How are you"), tokenizer.decode([2437, 389, 345])
             ([2437, 389, 345], 'How are you')
         """
-        # Not by `encode` of tokenizers, which keeps other threads from running.
-        return encode_all(self._encoder, [text])[0]
-
-    def least_tokens(self, text: str) -> int:
-        """Returns how many tokens a text has at least, without encoding it; 0 if the vocabulary does not tell.
-
-        Example:
-            >>> tokenizer = ConversationTokenizer.from_pretrained("gpt2")
-            >>> tokenizer.least_tokens("a" * 1_000_000) > 1024
-            True
-        """
-        return math.ceil(len(text) / self._most_characters) if self._most_characters else 0
+        return encode_all(self._encoder, [text])[0]  # `Tokenizer.encode` would keep other threads from running
 
     def decode(self, ids: Sequence[int]) -> str:
         """Decodes tokens to text, without special tokens."""

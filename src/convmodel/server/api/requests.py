@@ -4,6 +4,7 @@ Owns: the meaning of roles, names and system messages, how long a response may b
 request may use.
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -20,6 +21,7 @@ from convmodel.generation.respond import make_prompt, make_request
 from convmodel.generation.response_text import ResponseText
 from convmodel.layout.architecture import positions
 from convmodel.layout.sequence import Prompt
+from convmodel.layout.tokenizer import ConversationTokenizer
 from convmodel.server.api.schemas import ChatRequest, CompletionRequest, Message
 from convmodel.server.errors import ApiError
 from convmodel.server.serving.job import Job
@@ -135,7 +137,8 @@ def too_long(served: ServedModel, problem: str, fix: str, param: str) -> ApiErro
 def encode_prompt(served: ServedModel, conversation: Conversation, options: GenerationOptions) -> Prompt:
     """Returns the prompt of a conversation; what certainly does not fit is refused before anything is encoded."""
     tokenizer, turns = served.model.tokenizer, conversation.turns
-    least = sum(map(tokenizer.least_tokens, (*turns[: min(conversation.pinned, len(turns) - 1)], turns[-1])))
+    needed = (*turns[: min(conversation.pinned, len(turns) - 1)], turns[-1])
+    least = sum(_least_tokens(tokenizer, text) for text in needed)
     if options.budget is not None and least > options.budget:
         pinned = " with the pinned turns" if conversation.pinned else ""
         problem = f"the newest turn{pinned} has at least {least} tokens, {options.budget} fit in the prompt"
@@ -144,6 +147,11 @@ def encode_prompt(served: ServedModel, conversation: Conversation, options: Gene
         return make_prompt(tokenizer, conversation, options)
     except ContextTooLongError as error:
         raise too_long(served, error.problem, _SHORTEN, "messages") from error
+
+
+def _least_tokens(tokenizer: ConversationTokenizer, text: str) -> int:
+    """Returns how many tokens a text has at least; 0 if that is not certain without encoding it."""
+    return math.ceil(len(text) / tokenizer.most_characters) if tokenizer.most_characters else 0
 
 
 _SHORTEN = "shorten it, or request fewer new tokens"
@@ -166,7 +174,7 @@ def _chat(served: ServedModel, body: ChatRequest, *, truncate: bool) -> _Prepare
 def _completion(served: ServedModel, body: CompletionRequest, text: str) -> _Prepared:
     model = served.model
     options = make_options(served, body.max_tokens, "max_tokens", **body.options)
-    _require_fit(served, body, options, "at least ", model.tokenizer.least_tokens(text) + 1)
+    _require_fit(served, body, options, "at least ", _least_tokens(model.tokenizer, text) + 1)
     prompt = model.tokenizer.prompt_to_continue(text)
     _require_fit(served, body, options, "", len(prompt.input_ids))
     return prompt, make_request(model.hf_model, model.tokenizer, prompt, options), options
