@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from convmodel.errors import ConversationError, SaveError
 from convmodel.evaluation.votes import Vote, Wins, add_vote, read_votes, wins_of
 from convmodel.files.json_lines import append_line
 from convmodel.server.errors import ApiError
@@ -42,19 +43,32 @@ class VoteStore:
         self._path = path
         self._lock = threading.Lock()
         self._winners: dict[frozenset[str], Counter[str | None]] = {}
-        for vote in read_votes(path) if path else ():
-            self._count(vote)
+        self._size = 0  # of the file, as it was counted
+        self._count_file()
 
     def add(self, vote: Vote) -> Wins:
         """Adds a vote, and returns how often the second of its models has won against the first."""
         with self._lock:
+            if self._path is not None and _size(self._path) != self._size:  # another program has written to it
+                try:
+                    self._count_file()
+                except ConversationError as error:
+                    raise SaveError(str(error)) from error  # a ConversationError would blame the client's request
             if len(self._winners) >= MAX_PAIRS and frozenset(vote.models) not in self._winners:
                 message = f"there are votes on {MAX_PAIRS} pairs of models already: vote on one of those"
                 raise ApiError(507, message, type="server_error", code="storage_full")
             if self._path is not None:
                 _require_room(self._path, "votes")
                 add_vote(self._path, vote)
+                self._size = _size(self._path)
             return wins_of(self._count(vote), *vote.models)
+
+    def _count_file(self) -> None:
+        if self._path is not None:
+            self._winners.clear()
+            self._size = _size(self._path)
+            for vote in read_votes(self._path):
+                self._count(vote)
 
     def _count(self, vote: Vote) -> Counter[str | None]:
         winners = self._winners.setdefault(frozenset(vote.models), Counter())
@@ -62,7 +76,11 @@ class VoteStore:
         return winners
 
 
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
 def _require_room(path: Path, what: str) -> None:
-    if path.is_file() and path.stat().st_size >= MAX_STORED:
+    if _size(path) >= MAX_STORED:
         message = f"the file of {what} has {MAX_STORED // 2**20} MiB, its limit: move it away on the server"
         raise ApiError(507, message, type="server_error", code="storage_full")

@@ -86,6 +86,19 @@ def test_a_half_line_is_skipped_and_another_file_refused_at_the_start(tmp_path: 
         VoteStore(path)
 
 
+def test_votes_that_another_program_adds_count(tmp_path: Path) -> None:
+    path = tmp_path / "votes.jsonl"
+    store = VoteStore(path)
+    add_vote(path, vote("B"))
+    wins = store.add(vote("A"))
+    assert (wins.wins, wins.losses) == (1, 1)
+    add_vote(path, vote("B"))
+    assert store.add(vote("A")).wins == 2
+    path.write_text("not JSON\n", encoding="utf-8")
+    with pytest.raises(SaveError, match=":1: this is not a vote"):
+        store.add(vote("A"))
+
+
 @pytest.mark.parametrize("store", [FeedbackStore, VoteStore])
 def test_what_is_saved_is_on_the_disk(tmp_path: Path, store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     path, synced = tmp_path / "file.jsonl", []
