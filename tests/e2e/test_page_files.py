@@ -114,7 +114,7 @@ def test_branches_and_titles_survive_export_and_import(page: Page, saying: Calla
     line["turns"][3] = "Fine, thanks!"
     file.write_text(json.dumps(line) + "\n")
     import_file(page, file, "0 conversations imported, 1 updated.")
-    assert shown(page) == ["Hello", "Second", "How are you?", "Fine, thanks!"]
+    expect(page.locator("#talk article .text")).to_have_text(["Hello", "Second", "How are you?", "Fine, thanks!"])
 
 
 def test_other_files_are_read_or_named_with_their_line(page: Page, tmp_path: Path) -> None:

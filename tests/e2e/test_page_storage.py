@@ -290,3 +290,18 @@ def test_a_server_that_is_killed_and_restarted_loses_nothing(browser: Browser, t
         expect(page.locator("article.theirs .tools").last).to_be_visible(timeout=30_000)
         expect(page.locator("article h2").last).to_have_text("renamed")
     page.context.close()
+
+
+def test_a_draft_survives_a_reload_and_an_edit_is_stored_at_once(page: Page, saying: Callable[..., Any]) -> None:
+    with saying("Hi"):
+        talk(page, "Hello")
+    page.get_by_label("Your turn", exact=True).fill("Half a thou")
+    page.route("**/v1/chat/completions", lambda route: route.abort())
+    page.locator("article.mine").get_by_role("button", name="Edit").click()
+    page.get_by_label("Edit the turn").fill("Good evening")
+    page.get_by_role("button", name="Send as a branch").click()
+    expect(page.locator("#notice")).to_contain_text("Your text is kept.")
+    assert "Good evening" in json.dumps(stored(page))
+    page.reload()
+    expect(page.get_by_label("Your turn", exact=True)).to_have_value("Half a thou")
+    assert shown(page) == ["Good evening"]

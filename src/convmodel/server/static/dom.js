@@ -38,7 +38,8 @@ export function update(element, items) {
   const place = [...element.children].findIndex((child) => child.contains(focused));
   const old = new Map([...element.children].map((child) => [child.key, child]));
   const wanted = items.map(([key, create]) => old.get(key) ?? Object.assign(create(), { key }));
-  for (const child of old.values()) if (!wanted.includes(child)) child.remove();
+  const stays = new Set(wanted);
+  for (const child of old.values()) if (!stays.has(child)) child.remove();
   wanted.forEach((child, index) => { if (element.children[index] !== child) element.insertBefore(child, element.children[index] ?? null); });
   if (!focused || focused.isConnected) return;
   const name = (each) => each.getAttribute("aria-label") ?? each.textContent;

@@ -88,14 +88,16 @@ function turnOf(item, index, value) {
  */
 export function merge(records, talks, keep) {
   const result = { added: [], changed: [], present: [], unstored: [] };
+  const made = new Map(); // by their texts
   const store = (talk, list) => (keep(talk) ? result.unstored : list).push(talk);
   for (const { talk, ...record } of records) {
     const own = talk ? [...talks, ...result.added].find(({ id }) => id === talk.id)
-      : talks.find((each) => holds(each, record)) ?? result.added.find((each) => equals(each, record));
+      : talks.find((each) => holds(each, record)) ?? made.get(texts(record));
     if (!own) {
-      const made = talk ?? make(record);
-      graft(made, record.turns);
-      store(made, result.added);
+      const added = talk ?? make(record);
+      graft(added, record.turns);
+      made.set(texts(record), added);
+      store(added, result.added);
     } else if (tree.has(own, record.turns) && !(talk && tree.exceeds(talk, own))) result.present.push(own);
     else {
       tree.merge(own, talk);
@@ -106,9 +108,8 @@ export function merge(records, talks, keep) {
   return result;
 }
 
-const texts = (turns) => JSON.stringify(turns.map(({ speaker, text }) => [speaker, text]));
-const holds = (talk, { pinned, turns }) => texts(talk.pinned) === texts(pinned) && tree.has(talk, turns);
-const equals = (talk, { pinned, turns }) => texts(talk.pinned) === texts(pinned) && texts(tree.path(talk)) === texts(turns);
+const texts = ({ pinned, turns = [] }) => JSON.stringify([pinned, turns].map((part) => part.map(({ speaker, text }) => [speaker, text])));
+const holds = (talk, { pinned, turns }) => tree.has(talk, turns) && texts({ pinned: talk.pinned }) === texts({ pinned });
 
 /** Creates an empty conversation for what was read. The model speaks for `assistant`, or else for the second speaker. */
 function make({ pinned, turns, record }) {

@@ -14,6 +14,7 @@ import * as view from "./view.js";
 const { settings } = preferences;
 const state = { busy: false, editing: null };
 const OPEN = "convmodel.open"; // the id of the conversation that this tab shows
+const DRAFT = "convmodel.draft"; // what is written in this tab, across a reload
 const SAVED_EVERY = 1000; // ms, while a response streams
 let { talks, damaged } = store.all();
 const opened = store.session.getItem(OPEN);
@@ -125,8 +126,8 @@ function change(turn, text) {
   if (!text.trim() || text === turn.text) { show(); return; }
   const { role, speaker, model } = turn;
   const added = tree.add(talk, turn.parent, { role, speaker, text: text.trim(), ...(role === "user" ? {} : { model, edited: true }) });
+  changed();
   if (role === "user") answer(added.id);
-  else changed();
 }
 
 function stop() {
@@ -327,7 +328,10 @@ store.listen({ // what other tabs do
     if (isOpen) view.notice("The conversation was deleted in another tab.");
   },
 });
-window.addEventListener("pagehide", () => { if (current && talks.includes(talk)) keepPartial(talk); });
+window.addEventListener("pagehide", () => {
+  if (current && talks.includes(talk)) keepPartial(talk);
+  store.session.setItem(DRAFT, $("draft").value);
+});
 document.addEventListener("click", (event) => {
   document.querySelectorAll("#list details[open]").forEach((each) => { if (!each.contains(event.target) || event.target.closest(".menu")) each.open = false; });
 });
@@ -355,5 +359,6 @@ connect(() => {
   if (damaged) view.notice(`${damaged} stored conversation${damaged === 1 ? " is" : "s are"} damaged and not shown.`);
   if (store.local.isTemporary) view.notice("The browser stores nothing for this page: export conversations before you close it.");
 });
+$("draft").value ||= store.session.getItem(DRAFT) ?? "";
 grow();
 $("draft").focus();
