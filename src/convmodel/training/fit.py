@@ -45,7 +45,7 @@ from convmodel.training.doctor.checks import BLOCKING, Check, fast_checks
 from convmodel.training.doctor.run_plan import RunPlan
 from convmodel.training.fit_data import FitData, require_packable
 from convmodel.training.metrics_log import MetricsFile
-from convmodel.training.progress import FitProgress
+from convmodel.training.progress import FitProgress, worsening
 from convmodel.training.resume.run_folder import RunFolder
 from convmodel.training.resume.run_identity import run_identity, windows_hash
 from convmodel.training.sharding import is_sharded
@@ -154,6 +154,10 @@ def fit(
             best.forget()
     seconds = time.perf_counter() - begin + trainer.seconds_before
     state = trainer.state
+    if problem := worsening(state.log_history, hf_model.config.get_text_config().vocab_size):
+        kept = f"the best weights, after step {best.step:,}, are kept" if best.result else "the last weights are kept"
+        fix = f"lower learning_rate (now {config.learning_rate:g}) or epochs"
+        logger.warning("training made the model worse: %s, %s: %s", problem, kept, fix)
     result = FitResult(
         steps=state.global_step,
         epochs=state.epoch or 0.0,

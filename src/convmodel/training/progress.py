@@ -6,6 +6,7 @@ Owns: a progress bar in a terminal, log lines elsewhere, and the training speed.
 import logging
 import math
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from transformers import TrainerCallback
@@ -15,6 +16,7 @@ from convmodel.training.units import duration
 
 logger = logging.getLogger(__name__)
 
+_WORSE = 0.5  # nats per token; far more than the noise of a few batches
 _LOG_SECONDS = 10.0  # between log lines about training
 
 
@@ -103,6 +105,26 @@ class Pace:
         speed = (tokens - self._tokens) / max(now - self._at, 1e-9)
         self._tokens, self._at = tokens, now
         return speed
+
+
+def worsening(history: Sequence[dict[str, float]], vocabulary: int) -> str:
+    """Describes a run that ended with a higher loss than it began with, or than guessing has; empty for a good run.
+
+    Example:
+        >>> worsening([{"loss": 3.5}, {"loss": 71.25}], vocabulary=50257)
+        'the loss rose from 3.500 to 71.250'
+        >>> worsening([{"loss": 40.0}], vocabulary=50257)
+        'the loss is 40.000, while guessing has 10.825'
+        >>> worsening([{"loss": 3.5}, {"loss": 3.55}], vocabulary=50257)
+        ''
+    """
+    for name, label in (("eval_loss", "validation loss"), ("loss", "loss")):
+        losses = [log[name] for log in history if name in log]
+        if losses and losses[-1] > losses[0] + _WORSE:
+            return f"the {label} rose from {losses[0]:.3f} to {losses[-1]:.3f}"
+        if losses and losses[-1] > math.log(vocabulary) + _WORSE:
+            return f"the {label} is {losses[-1]:.3f}, while guessing has {math.log(vocabulary):.3f}"
+    return ""
 
 
 def _training(logs: dict[str, Any]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from convmodel.data import progress as bars
 from convmodel.training import progress as progress_module
-from convmodel.training.progress import FitProgress
+from convmodel.training.progress import FitProgress, worsening
 
 LOGS = {"loss": 3.4118, "perplexity": 30.319, "tokens_per_second": 512.4, "learning_rate": 1e-4}
 
@@ -153,3 +153,21 @@ def test_a_person_sees_a_bar(said: Callable[[], list[str]], monkeypatch: pytest.
 
     progress.on_log(None, state(201), None, logs={"eval_perplexity": 24.0})  # the last validation, after the bar
     assert said() == ["step 201 of 300: validation perplexity 24.0"]
+
+
+@pytest.mark.parametrize(
+    ("history", "said"),
+    [
+        ([{"loss": 3.0}, {"loss": 2.0}, {"train_loss": 2.5}], ""),
+        ([{"loss": 3.0}, {"loss": 3.4}], ""),  # noise
+        ([], ""),
+        (
+            [{"loss": 3.0}, {"eval_loss": 2.9}, {"loss": 9.0}, {"eval_loss": 8.5}],
+            "the validation loss rose from 2.900 to 8.500",
+        ),
+        ([{"loss": 3.0}, {"eval_loss": 2.9}, {"loss": 9.0}], "the loss rose from 3.000 to 9.000"),
+        ([{"loss": 9.0}], "the loss is 9.000, while guessing has 6.908"),
+    ],
+)
+def test_a_run_that_ends_worse_than_it_began_is_described(history: list[dict[str, float]], said: str) -> None:
+    assert worsening(history, vocabulary=1000) == said

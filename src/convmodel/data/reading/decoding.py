@@ -130,8 +130,9 @@ def decoded_lines(path: Path, file: IO[bytes]) -> Iterator[str]:
 def _size_limit(path: Path) -> int:
     """Returns how many bytes the text of a file may have: of a small compressed file fewer than of a large one."""
     try:
-        member = path.root.getinfo(path.at) if isinstance(path, zipfile.Path) else None
-        size = member.compress_size if member is not None else path.stat().st_size
+        inside: Any = path  # a path in a zip reads like any other
+        is_member = isinstance(inside, zipfile.Path)
+        size = inside.root.getinfo(inside.at).compress_size if is_member else path.stat().st_size
     except (OSError, KeyError):
         return LARGEST_TEXT
     return LARGEST_TEXT if str(path) == STDIN else min(LARGEST_TEXT, max(_SMALL_TEXT, _UNPACKS_TO * size))
