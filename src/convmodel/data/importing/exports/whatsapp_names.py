@@ -64,7 +64,11 @@ class Speakers:
         starts = (other for other in self._places if other != name and name.startswith(other))
         if any(_continues(name.removeprefix(other)) for other in starts):
             return True
-        return self._bare_notices and count <= 1 and len(words) > 2 and words[-1][0].islower()
+        if not self._bare_notices or count > 1 or len(words) < 3:
+            return False
+        has_case = name.upper() != name.lower()
+        around = (other for other in self._places if other != name and f" {other} " in f" {name} ")
+        return words[-1][0].islower() if has_case else any(around)
 
 
 def _continues(rest: str) -> bool:
