@@ -53,14 +53,24 @@ def fit_embedding(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer)
         )
     if not missing and not tokenizer.separator_added:
         return
-    if missing:
-        grow_embedding(hf_model, separator + 1)
-        logger.info("the embedding was resized from %d to %d rows for the separator", rows, separator + 1)
-    end_of_text = tokenizer.end_of_text_id
-    for index in range(min(rows, separator), separator + 1):
-        set_row(hf_model, index, range(rows) if end_of_text is None else [end_of_text])
+    set_new_rows(hf_model, separator, tokenizer.end_of_text_id)
     # Only once: after training, the row must not be overwritten.
     tokenizer.separator_added = False
+
+
+def set_new_rows(hf_model: "PreTrainedModel", separator: int, end_of_text: int | None) -> None:
+    """Sets the separator's row to the end-of-text row, or to the mean of all if that has no row; adds it if missing.
+
+    Rows that are added before it, for other entries of the tokenizer, get the same values.
+    """
+    embedding: Any = hf_model.get_input_embeddings()
+    rows = embedding.weight.shape[0]
+    if separator >= rows:
+        grow_embedding(hf_model, separator + 1)
+        logger.info("the embedding was resized from %d to %d rows for the separator", rows, separator + 1)
+    sources = range(rows) if end_of_text is None or end_of_text >= rows else [end_of_text]
+    for index in range(min(rows, separator), separator + 1):
+        set_row(hf_model, index, sources)
 
 
 def set_row(hf_model: "PreTrainedModel", index: int, sources: Sequence[int]) -> None:

@@ -24,8 +24,7 @@ from convmodel.files.hub import (
     reachable_options,
     resolve_builtin,
 )
-from convmodel.hf_model.embedding import grow_embedding
-from convmodel.hf_model.lora import load_adapters, merge_trained_rows, require_peft
+from convmodel.hf_model.lora import load_adapters, merge_trained_rows, prepare_base, require_peft
 from convmodel.layout.architecture import embeds_token_types
 from convmodel.layout.tokenizer import ConversationTokenizer
 
@@ -78,8 +77,8 @@ def _load_adapted(
     base = adapter_base(adapters)
     require_peft()
     hf_model = _load(base, reachable_options(base, base_options(options)))
-    grow_embedding(hf_model, tokenizer.sep_token_id + 1)  # for a row that is saved with the adapters
     try:
+        prepare_base(hf_model, tokenizer, adapters)
         load_adapters(hf_model, adapters)
     except (OSError, KeyError, ValueError, SafetensorError) as error:
         raise load_error("adapters", name, error) from error

@@ -8,16 +8,19 @@ rank r, are trained, and B starts as zero.
 import importlib.util
 import json
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from convmodel.arguments.names import did_you_mean
 from convmodel.errors import ConfigError, MissingExtraError, ModelLoadError
-from convmodel.files.hub import ADAPTER_WEIGHTS, BASE_FILE
+from convmodel.files.hub import ADAPTER_CONFIG, ADAPTER_WEIGHTS, BASE_FILE
+from convmodel.hf_model.embedding import grow_embedding, set_new_rows
 from convmodel.hf_model.fingerprint import base_fingerprint
 from convmodel.hf_model.lora_options import LORA_OPTIONS
 from convmodel.layout.tokenizer import ConversationTokenizer
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _FINGERPRINT = "base_fingerprint"  # an attribute set on a model with adapters
+_ROW_SOURCE = "new_rows_from"  # another: the row that `set_new_rows` copied, or None
+_BASE_FACTS = {"fingerprint": _FINGERPRINT, _ROW_SOURCE: _ROW_SOURCE}  # in `BASE_FILE`
 _NAME = "default"  # peft's name of a model's only adapters
 _DEFAULTS: dict[str, Any] = {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"}
 _IN_FILE = "base_model.model."  # peft's prefix of each name
@@ -58,6 +63,7 @@ def add_adapters(
     require_peft()
     config = _lora_config(hf_model, options)
     config.trainable_token_indices = _new_rows(hf_model, tokenizer)
+    hf_model.__dict__[_ROW_SOURCE] = tokenizer.end_of_text_id
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         _inject(hf_model, config)
@@ -95,7 +101,11 @@ def _inject(hf_model: "PreTrainedModel", config: Any) -> None:
     """Adds the layers of a peft config to a model, in float32; if they do not match, the model stays unchanged."""
     base = base_fingerprint(hf_model)
     try:
-        hf_model.add_adapter(config, _NAME)
+        with warnings.catch_warnings():
+            # peft's own patterns for experts, which name parameters; it looks for them among modules only.
+            warnings.filterwarnings("ignore", r"The following \w+ keys did not match any.*_proj'", RuntimeWarning)
+            hf_model.add_adapter(config, _NAME)
+        _require_products(hf_model)
     except Exception as error:
         remove_adapters(hf_model, merge=False)
         if not isinstance(error, TypeError | ValueError):
@@ -105,6 +115,28 @@ def _inject(hf_model: "PreTrainedModel", config: Any) -> None:
     for name, parameter in hf_model.named_parameters():
         if _is_adapter(name):
             parameter.data = parameter.data.float()  # the base may stay in half precision
+    for layer in hf_model.modules():
+        rows = getattr(layer, "token_adapter", None)
+        if rows is not None and getattr(rows.get_base_layer(), "bias", None) is not None:
+            rows.register_forward_hook(_add_bias)
+
+
+def _add_bias(rows: Any, inputs: Any, result: torch.Tensor) -> torch.Tensor:
+    """Adds a head's bias, which peft leaves out while the rows that it trains are not merged."""
+    return result if rows.merged or rows.disable_adapters else result + rows.get_base_layer().bias
+
+
+def _is_product(layer: Any) -> bool:
+    """Returns whether a linear layer computes just that; a router of experts may choose some and return a tuple."""
+    return not isinstance(layer, nn.Linear) or type(layer).forward is nn.Linear.forward
+
+
+def _require_products(hf_model: "PreTrainedModel") -> None:
+    """Raises a ValueError if an adapter was added to a layer whose result is not that of its weight."""
+    for name, layer in hf_model.named_modules():
+        if hasattr(layer, "lora_A") and not _is_product(layer.get_base_layer()):
+            kind = type(layer.get_base_layer()).__name__
+            raise ValueError(f"{name} is a {kind}, which does more than multiply; name others as target_modules")
 
 
 def _is_adapter(name: str) -> bool:
@@ -132,6 +164,8 @@ def _lora_config(hf_model: "PreTrainedModel", options: Mapping[str, Any]) -> "Lo
         if isinstance(value, bool) or not isinstance(value, int if name == "r" else int | float) or value < minimum:
             raise ConfigError(f"lora's {name} is {value!r}: it must be a number of at least {minimum}")
     transposed = any(isinstance(layer, Conv1D) for layer in hf_model.modules())  # as in GPT-2
+    if chosen["target_modules"] == _DEFAULTS["target_modules"] and "exclude_modules" not in chosen:
+        chosen["exclude_modules"] = [name for name, layer in hf_model.named_modules() if not _is_product(layer)] or None
     return LoraConfig(task_type="CAUSAL_LM", fan_in_fan_out=transposed, **chosen)
 
 
@@ -156,13 +190,15 @@ def remove_adapters(hf_model: "PreTrainedModel", *, merge: bool) -> None:
     if merge:
         hf_model.float()  # half precision would round the update
     train_adapters(hf_model)  # unmerges trained rows
-    layers = [
-        (name, layer)
+    layers = {
+        name: layer
         for name, layer in hf_model.named_modules()
         if isinstance(layer, BaseTunerLayer | AuxiliaryTrainingWrapper) and ".token_adapter" not in name
-    ]
-    for name, layer in layers:
-        if isinstance(layer, AuxiliaryTrainingWrapper):
+    }
+    for name, layer in layers.items():
+        if any(name.startswith(f"{other}.") for other in layers):
+            continue  # the wrappers of experts' parameters are nested: the outermost stands for all
+        if hasattr(layer, "unload_and_optionally_merge_module"):
             plain = layer.unload_and_optionally_merge_module(merge=merge, safe_merge=False, adapter_names=None)
         else:
             if merge:
@@ -203,13 +239,29 @@ def save_adapters(hf_model: "PreTrainedModel", folder: Path) -> None:
     if isinstance(config.target_modules, set):
         config.target_modules = sorted(config.target_modules)
     config.save_pretrained(folder)
-    base_file = {"base_model": config.base_model_name_or_path, "fingerprint": hf_model.__dict__.get(_FINGERPRINT)}
+    facts = {name: hf_model.__dict__.get(attribute) for name, attribute in _BASE_FACTS.items()}
+    base_file = {"base_model": config.base_model_name_or_path} | facts
     (folder / BASE_FILE).write_text(json.dumps(base_file, indent=2), encoding="utf-8")
     # By default peft requests the base's vocabulary size from the Hub, and saves the whole embedding if ours is larger.
     state = get_peft_model_state_dict(hf_model, adapter_name=_NAME, save_embedding_layers=False)
     named = {f"{_IN_FILE}{name}": value.detach().cpu().contiguous() for name, value in state.items()}
     save_file(named, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
     hf_model.generation_config.save_pretrained(folder)
+
+
+def prepare_base(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, folder: Path) -> None:
+    """Gives the base of saved adapters the rows that it had when they were added, to the last bit.
+
+    Adapters hold only the separator's row: not its bias in the head, nor rows before it for other new entries.
+    """
+    if not json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8")).get("trainable_token_indices"):
+        grow_embedding(hf_model, tokenizer.sep_token_id + 1)
+        return
+    path = folder / BASE_FILE
+    facts = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    row_source = facts.get(_ROW_SOURCE, tokenizer.end_of_text_id)
+    set_new_rows(hf_model, tokenizer.sep_token_id, row_source)
+    hf_model.__dict__[_ROW_SOURCE] = row_source
 
 
 def load_adapters(hf_model: "PreTrainedModel", folder: Path) -> None:
