@@ -47,8 +47,7 @@ class Head:
         if base is hf_model or not plain or _is_sharded(getattr(layer, "weight", None)):
             return None
         head = cls(base, layer)
-        embedding: Any = hf_model.get_input_embeddings()
-        rows = embedding.weight.shape[0]
+        rows = head.weight.shape[0]
         ids = torch.tensor([[(7 * number) % rows for number in range(9)]], device=hf_model.device)
         try:
             with evaluation_mode(hf_model), torch.inference_mode():

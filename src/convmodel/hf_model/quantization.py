@@ -21,6 +21,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from convmodel.errors import ConfigError
+from convmodel.hf_model.eval_mode import evaluation_mode
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -31,6 +32,8 @@ QUANTIZATIONS = ("int8",)
 logger = logging.getLogger(__name__)
 
 _LARGEST = 127  # largest integer of a weight
+_TRIAL_ROWS = 64  # rows of an embedding that are looked up to see what it does to them
+_ROUNDING = 0.01  # more than that of bfloat16
 _ROWS = 4096  # rows of a matrix that are scaled at a time, because scaling needs a copy of them
 
 
@@ -133,21 +136,24 @@ class Int8Linear(nn.Module):
 
 
 class Int8Embedding(nn.Module):
-    """An embedding with int8 rows and a scale per row.
+    """An embedding with int8 rows and a scale per row; the result has the dtype of the original weight.
 
     Example:
         >>> Int8Embedding(torch.tensor([[0.5, -1.0], [2.0, 0.0]]))(torch.tensor([1]))
         tensor([[2., 0.]])
     """
 
-    def __init__(self, weight: torch.Tensor, *, release: bool = False) -> None:
-        """Packs rows of shape (tokens, width); `release` frees their memory while packing."""
+    def __init__(self, weight: torch.Tensor, *, factor: float = 1.0, release: bool = False) -> None:
+        """Packs rows of shape (tokens, width), each multiplied by `factor`; `release` frees their memory meanwhile."""
         super().__init__()
-        self._rows, self._scales = absmax(weight.detach().float(), release=release)
+        # Empty: transformers takes a model's dtype from its parameters, and the others may all be packed.
+        self.dtype_holder = nn.Parameter(torch.empty(0, dtype=weight.dtype), requires_grad=False)
+        self._rows, scales = absmax(weight.detach().float(), release=release)
+        self._scales = scales.mul_(factor)
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """Returns the rows of ids, of shape (..., width)."""
-        return self._rows[ids] * self._scales[ids]
+        return (self._rows[ids] * self._scales[ids]).to(self.dtype_holder.dtype)
 
 
 def absmax(values: torch.Tensor, *, release: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
@@ -187,10 +193,11 @@ def _release(values: torch.Tensor) -> None:
 def quantize_weights(hf_model: "PreTrainedModel", quantize: str) -> None:
     """Packs a model's linear layers and token embedding in place, one by one, so that memory does not grow.
 
-    The original weights become invalid, also for other references to them.
+    The original weights become invalid, also for other references to them. Other weights (norms, convolutions, experts)
+    stay as they are, and so does the dtype of activations.
 
     Raises:
-        ConfigError: If `quantize` is not in `QUANTIZATIONS`, or the model is not on the CPU.
+        ConfigError: If `quantize` is not in `QUANTIZATIONS`, the model is not on the CPU, or it cannot generate.
     """
     if quantize not in QUANTIZATIONS:
         raise ConfigError(f"quantize is {quantize!r}: there is {', '.join(QUANTIZATIONS)}")
@@ -198,21 +205,101 @@ def quantize_weights(hf_model: "PreTrainedModel", quantize: str) -> None:
         raise ConfigError(
             f"quantize={quantize!r} is for CPUs, but the model is on {hf_model.device}: leave it out there"
         )
+    modules = _packable(hf_model, quantize)
     before = _nbytes(hf_model)
-    embedding: Any = hf_model.get_input_embeddings()
-    users = Counter(weight.data_ptr() for _, weight in hf_model.named_parameters(remove_duplicate=False))
-    weights = ((name, getattr(module, "weight", None)) for name, module in hf_model.named_modules())
-    sizes = {name: weight.nbytes for name, weight in weights if weight is not None}
+    users = Counter(module.weight.data_ptr() for module in modules.values())
     # The embedding and the head, which may be tied, come first: both are large, and packing needs memory.
-    for name in sorted(sizes, key=lambda name: -sizes[name]):
-        module: Any = hf_model.get_submodule(name)
+    for name in sorted(modules, key=lambda name: -modules[name].weight.nbytes):
+        module = modules.pop(name)
         address = module.weight.data_ptr()
-        packed = _packed(module, is_embedding=module is embedding, release=users[address] == 1)
-        if packed is not None:
-            users[address] -= 1
-            hf_model.set_submodule(name, packed.eval())
+        hf_model.set_submodule(name, _packed(module, release=users[address] == 1).eval())
+        users[address] -= 1
+    _report(hf_model, before, quantize)
+
+
+def _packable(hf_model: "PreTrainedModel", quantize: str) -> dict[str, Any]:
+    """Returns the modules that can be packed, by name: those that a trial response only calls.
+
+    Some architectures read a layer's weight themselves (Mamba, RWKV); such a layer must stay as it is.
+    """
+    embedding = hf_model.get_input_embeddings()
+    modules = {
+        name: module
+        for name, module in hf_model.named_modules()
+        if type(module) is nn.Linear or isinstance(module, Conv1D) or (module is embedding and _factor(module))
+    }
+    probes = {name: _Probe(module) for name, module in modules.items()}
+    try:
+        for name, probe in probes.items():
+            hf_model.set_submodule(name, probe)
+        with evaluation_mode(hf_model), torch.inference_mode():
+            ids = torch.zeros(1, 2, dtype=torch.long)
+            options: Any = {"max_new_tokens": 2, "min_new_tokens": 2, "do_sample": False, "pad_token_id": 0}
+            hf_model.generate(ids, attention_mask=torch.ones_like(ids), **options)  # type: ignore[operator]
+    except Exception as error:
+        raise ConfigError(
+            f"quantize={quantize!r} begins with a trial response, which failed ({type(error).__name__}: {error}): "
+            "leave it out"
+        ) from error
+    finally:
+        for name, module in modules.items():
+            hf_model.set_submodule(name, module)
+    called = {name: module for name, module in modules.items() if not probes[name].was_read}
+    # A weight that is also used in another place would be kept twice.
+    uses = Counter(weight.data_ptr() for _, weight in hf_model.named_parameters(remove_duplicate=False))
+    uses.subtract(module.weight.data_ptr() for module in called.values())
+    return {name: module for name, module in called.items() if not uses[module.weight.data_ptr()]}
+
+
+class _Probe(nn.Module):
+    """Stands for a module in a trial; notices whether anything but a call was made of it."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.was_read = False
+        self._module = module
+
+    def forward(self, *arguments: Any, **options: Any) -> Any:
+        return self._module(*arguments, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            self.was_read = True
+            return getattr(super().__getattr__("_module"), name)
+
+
+def _factor(embedding: Any) -> float | None:
+    """Returns the number that an embedding multiplies its rows by: 1, or that of Gemma; None if it is no such thing."""
+    if not isinstance(embedding, nn.Embedding):
+        return None
+    if type(embedding) is nn.Embedding:
+        return 1.0
+    ids = torch.arange(min(_TRIAL_ROWS, embedding.num_embeddings))
+    with torch.inference_mode():
+        rows, result = embedding.weight[ids].float(), embedding(ids)
+        if result.shape != rows.shape:
+            return None
+        factor = (result.float() * rows).sum() / (rows * rows).sum()
+        is_multiple = torch.allclose(result.float(), rows * factor, rtol=_ROUNDING, atol=0.0)
+    return float(factor) if is_multiple else None
+
+
+def _report(hf_model: "PreTrainedModel", before: int, quantize: str) -> None:
+    """Logs how much was packed; where little was, a warning names the largest weights that stay as they are."""
     left = _nbytes(hf_model)
-    logger.info("packed %.0f of %.0f MiB of weights as %s", (before - left) / 2**20, before / 2**20, quantize)
+    logger.info(
+        "packed %.0f of %.0f MiB of weights as %s; the rest stays %s",
+        *((before - left) / 2**20, before / 2**20, quantize, str(hf_model.dtype).removeprefix("torch.")),
+    )
+    if left > before / 2:
+        name, weight = max(hf_model.named_parameters(), key=lambda item: item[1].nbytes)
+        logger.warning(
+            "%s packs linear layers and the embedding, which are %.0f %% of this model's weights: the others, such as "
+            "%s (%s), stay as they are and take the same memory",
+            *(quantize, 100 * (1 - left / before), name, " x ".join(map(str, weight.shape))),
+        )
 
 
 def is_quantized(hf_model: "PreTrainedModel") -> bool:
@@ -226,18 +313,16 @@ def require_unquantized(hf_model: "PreTrainedModel", what: str) -> None:
         raise ConfigError(f"a quantized model cannot be {what}: load it without quantize")
 
 
-def _packed(module: nn.Module, *, is_embedding: bool, release: bool) -> nn.Module | None:
-    """Packs a linear layer or the embedding; not their subclasses, which may compute something else."""
-    if type(module) is nn.Linear:
+def _packed(module: Any, *, release: bool) -> nn.Module:
+    """Packs a linear layer or the embedding."""
+    if isinstance(module, nn.Embedding):
+        return Int8Embedding(module.weight, factor=_factor(module) or 1.0, release=release)
+    if isinstance(module, nn.Linear):
         return Int8Linear(module.weight, module.bias, release=release)
-    if isinstance(module, Conv1D):  # its weights are transposed
-        packed = Int8Linear(module.weight.t(), module.bias)
-        if release:
-            _release(module.weight)
-        return packed
-    if is_embedding and type(module) is nn.Embedding:
-        return Int8Embedding(module.weight, release=release)
-    return None
+    packed = Int8Linear(module.weight.t(), module.bias)  # a `Conv1D`, whose weights are transposed
+    if release:
+        _release(module.weight)
+    return packed
 
 
 def _nbytes(hf_model: "PreTrainedModel") -> int:

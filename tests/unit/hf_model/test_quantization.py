@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from architectures import save_tiny
 from scripted import enliven
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
@@ -212,3 +213,70 @@ def test_adapters_are_merged_first(unigram_folder: Path, tmp_path: Path) -> None
     expected = model.evaluate([CONTEXT]).loss
     packed = ConversationModel.from_pretrained(tmp_path / "lora", device="cpu", quantize="int8")
     assert packed.evaluate([CONTEXT]).loss == pytest.approx(expected, rel=0.01)
+
+
+# Architectures
+
+
+def logits_of(hf_model: Any) -> torch.Tensor:
+    with torch.no_grad():
+        logits: torch.Tensor = hf_model(torch.tensor([[5, 6, 7, 9, 12]]), use_cache=False).logits
+    return logits.float()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("name", ["gpt2", "mamba", "mixtral", "olmo"])
+def test_every_architecture_and_dtype_works(make_once: Callable[..., Path], name: str, dtype: str) -> None:
+    """GPT-2 has norms that take one dtype, Mamba reads weights, experts stay as they are, OLMo has nothing else."""
+    folder = make_once(f"tiny-{name}", lambda folder: save_tiny(folder, name))
+    whole, packed = (
+        ConversationModel.from_pretrained(folder, device="cpu", dtype=dtype, quantize=quantize)
+        for quantize in (None, "int8")
+    )
+    assert packed.hf_model.dtype == getattr(torch, dtype)
+    expected, found = logits_of(whole.hf_model), logits_of(packed.hf_model)
+    assert (found - expected).norm() / expected.norm() < 0.05
+    assert packed.generate(["Hello"], max_new_tokens=3).response_tokens
+    assert packed.evaluate([CONTEXT]).loss == pytest.approx(whole.evaluate([CONTEXT]).loss, rel=0.02, nan_ok=True)
+
+
+@pytest.mark.parametrize("name", ["rwkv", "jamba", "llama4_text", "gptj"])
+@pytest.mark.slow
+def test_other_architectures_work(make_once: Callable[..., Path], name: str) -> None:
+    test_every_architecture_and_dtype_works(make_once, name, "bfloat16")
+
+
+def test_an_embedding_that_scales_is_packed_and_kept_once(make_once: Callable[..., Path]) -> None:
+    folder = make_once("tiny-gemma2", lambda folder: save_tiny(folder, "gemma2"))
+    whole = ConversationModel.from_pretrained(folder, device="cpu")
+    packed = ConversationModel.from_pretrained(folder, device="cpu", quantize="int8")
+    assert isinstance(packed.hf_model.get_input_embeddings(), Int8Embedding)
+    assert max(weight.numel() for weight in packed.hf_model.parameters()) == 32  # norms
+    expected, found = logits_of(whole.hf_model), logits_of(packed.hf_model)
+    assert (found - expected).norm() / expected.norm() < 0.02
+
+
+def test_a_weight_that_is_read_stays_and_so_does_one_tied_to_it(make_once: Callable[..., Path]) -> None:
+    folder = make_once("tiny-mamba", lambda folder: save_tiny(folder, "mamba"))
+    hf_model: Any = ConversationModel.from_pretrained(folder, device="cpu", quantize="int8").hf_model
+    assert hf_model.lm_head.weight is hf_model.get_input_embeddings().weight
+    assert isinstance(hf_model.backbone.layers[0].mixer.in_proj, Int8Linear)
+
+
+def test_little_packed_is_reported(make_once: Callable[..., Path], caplog: pytest.LogCaptureFixture) -> None:
+    folder = make_once("tiny-mixtral", lambda folder: save_tiny(folder, "mixtral"))
+    caplog.set_level("INFO")
+    ConversationModel.from_pretrained(folder, device="cpu", quantize="int8", dtype="bfloat16")
+    assert "MiB of weights as int8; the rest stays bfloat16" in caplog.text
+    assert "mlp.experts.gate_up_proj (4 x 128 x 32), stay as they are and take the same memory" in caplog.text
+
+
+def test_a_model_that_cannot_generate_is_refused_unchanged() -> None:
+    hf_model: Any = LlamaForCausalLM(
+        LlamaConfig(vocab_size=60, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2)
+    )
+    hf_model.model.norm = nn.LayerNorm(5)
+    with pytest.raises(ConfigError, match=r"begins with a trial response, which failed \(RuntimeError: .*leave it out"):
+        quantize_weights(hf_model, "int8")
+    assert not is_quantized(hf_model)
+    assert type(hf_model.lm_head) is nn.Linear
