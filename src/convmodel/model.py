@@ -21,6 +21,7 @@ from convmodel.generation.options import read_options
 from convmodel.generation.output import Chunk, ConversationModelOutput
 from convmodel.generation.respond import make_prompt, respond, stream
 from convmodel.generation.session import ChatSession
+from convmodel.hf_model.causality import require_causal
 from convmodel.hf_model.from_scratch import make_model
 from convmodel.hf_model.generation_config import match_tokenizer
 from convmodel.hf_model.loading import load, make_weights, place
@@ -56,8 +57,9 @@ class ConversationModel:
         """Combines a model and a tokenizer; adds an embedding row for the separator if it has none.
 
         Raises:
-            ModelLoadError: If the two do not match.
+            ModelLoadError: If the two do not match, or the model is not a causal language model.
         """
+        require_causal(hf_model)
         self.hf_model = hf_model
         self.tokenizer = tokenizer
         match_tokenizer(hf_model, tokenizer)

@@ -223,7 +223,7 @@ def _packable(hf_model: "PreTrainedModel", quantize: str) -> dict[str, Any]:
     Some architectures read a layer's weight themselves (Mamba, RWKV); such a layer must stay as it is.
     """
     embedding = hf_model.get_input_embeddings()
-    modules = {
+    modules: dict[str, Any] = {
         name: module
         for name, module in hf_model.named_modules()
         if type(module) is nn.Linear or isinstance(module, Conv1D) or (module is embedding and _factor(module))
