@@ -3,16 +3,18 @@
 Owns: calling `generate`, and stopping it cleanly while it streams.
 """
 
+import functools
 import queue
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from transformers import LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
-from transformers.generation import BaseStreamer
+from transformers.generation import BaseStreamer, GenerateDecoderOnlyOutput
 
 from convmodel.errors import ConfigError
 from convmodel.generation.engine.request import Request, Row
@@ -41,11 +43,12 @@ def generate(
     """
     arguments = _arguments(hf_model, tokenizer, prompt, options)
     arguments["return_dict_in_generate"] = True
-    with _alone(hf_model, options.seed):
-        try:
-            raw = hf_model.generate(**arguments)  # type: ignore[operator]
-        except (ValueError, TypeError, ImportError) as error:
-            raise ConfigError(f"transformers' generate refuses these options: {error}") from error
+    if _seeds_apart(hf_model, options):
+        arguments["num_return_sequences"] = 1
+        seeds = [(options.seed or 0) + number for number in range(options.hf["num_return_sequences"])]
+        raw = _join([_call(hf_model, arguments, seed).sequences for seed in seeds], options.hf["pad_token_id"])
+    else:
+        raw = _call(hf_model, arguments, options.seed)
     scores = getattr(raw, "sequences_scores", None)
     if not options.hf.get("output_scores"):
         raw.scores = None  # requested only to get the line above
@@ -59,6 +62,32 @@ def generate(
     if scores is not None:
         responses = [replace(response, score=score) for response, score in zip(responses, scores.tolist(), strict=True)]
     return responses, raw
+
+
+def _call(hf_model: "PreTrainedModel", arguments: dict[str, Any], seed: int | None) -> Any:
+    with _alone(hf_model, seed, arguments):
+        try:
+            return hf_model.generate(**arguments)  # type: ignore[operator]
+        except (ValueError, TypeError, ImportError) as error:
+            raise ConfigError(f"transformers' generate refuses these options: {error}") from error
+
+
+def _seeds_apart(hf_model: "PreTrainedModel", options: GenerationOptions) -> bool:
+    """Returns whether each of several responses is sampled with a seed of its own, as on the engine.
+
+    Not if other outputs are requested (`output_scores`), which belong to one call.
+    """
+    several = options.hf.get("num_return_sequences", 1) > 1 and options.hf.get("num_beams", 1) == 1
+    outputs = any(name.startswith("output_") and value for name, value in options.hf.items())
+    sampled = with_defaults(hf_model, options.hf).get("do_sample")
+    return bool(options.seed is not None and several and sampled and not outputs)
+
+
+def _join(parts: Sequence[torch.Tensor], pad: int) -> GenerateDecoderOnlyOutput:
+    """Joins the sequences of several calls, of shape (1, tokens) each, as one call returns them."""
+    length = max(part.shape[1] for part in parts)
+    padded: Any = torch.cat([F.pad(part, (0, length - part.shape[1]), value=pad) for part in parts])
+    return GenerateDecoderOnlyOutput(sequences=padded)
 
 
 def follow(
@@ -122,18 +151,39 @@ _lock = threading.RLock()
 
 
 @contextmanager
-def _alone(hf_model: "PreTrainedModel", seed: int | None) -> Iterator[None]:
+def _alone(hf_model: "PreTrainedModel", seed: int | None, arguments: dict[str, Any]) -> Iterator[None]:
     """Runs one generation at a time, in evaluation mode, with a random state of its own if there is a seed.
 
     transformers samples from torch's global random state, so that two generations at once would disturb each other.
     """
-    with _lock, evaluation_mode(hf_model):
+    with _lock, evaluation_mode(hf_model), _keeping_types(hf_model, "token_type_ids" in arguments):
         if seed is None:
             yield
             return
         with torch.random.fork_rng([hf_model.device] if hf_model.device.type == "cuda" else []):
             torch.manual_seed(seed)
             yield
+
+
+@contextmanager
+def _keeping_types(hf_model: Any, has_types: bool) -> Iterator[None]:
+    """Passes token types to each forward pass inside the block; CTRL's own preparation of inputs drops them."""
+    if not has_types:
+        yield
+        return
+    prepare = hf_model.prepare_inputs_for_generation
+
+    @functools.wraps(prepare)  # `generate` checks its options against the signature
+    def prepare_with_types(input_ids: torch.Tensor, **arguments: Any) -> dict[str, Any]:
+        inputs: dict[str, Any] = prepare(input_ids, **arguments)
+        types = arguments["token_type_ids"]
+        return {"token_type_ids": types[:, -inputs["input_ids"].shape[1] :]} | inputs
+
+    hf_model.prepare_inputs_for_generation = prepare_with_types
+    try:
+        yield
+    finally:
+        del hf_model.prepare_inputs_for_generation
 
 
 class _GenerateThread(BaseStreamer, StoppingCriteria):
@@ -182,7 +232,7 @@ class _GenerateThread(BaseStreamer, StoppingCriteria):
                 if self._stopping.is_set():
                     return
             try:
-                with _alone(self._hf_model, self._seed):
+                with _alone(self._hf_model, self._seed, self._arguments):
                     self._hf_model.generate(**self._arguments)  # type: ignore[operator]
             finally:
                 _lock.release()

@@ -47,6 +47,9 @@ def respond(
     conversation = Conversation.of(context)
     prompt = make_prompt(tokenizer, conversation, options)
     if not is_for_engine(engine.hf_model, options):
+        if options.rerank is not None and not can_be_cached(engine.hf_model):
+            kind = engine.hf_model.config.model_type
+            raise ConfigError(f"rerank needs the engine, which does not support this {kind}: leave it out")
         if options.rerank is not None:
             raise ConfigError("rerank orders sampled responses: give do_sample=True, and no beams or the like")
         responses, raw = hf_generate.generate(engine.hf_model, tokenizer, prompt, options)

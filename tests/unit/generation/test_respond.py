@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from architectures import save_tiny
 from scripted import enliven, scripted, watched
 
 from convmodel import Conversation, ConversationModel
@@ -730,3 +731,68 @@ def test_chunks_carry_all_tokens_and_how_quickly_they_came(
     assert ids == response_ids(model, CONTEXT, max_new_tokens=12, **options)[: output.response_tokens[0]]
     assert [chunk.tokens_per_second is None for chunk in chunks] == [True] * (len(chunks) - 1) + [len(ids) < 2]
     assert all(chunk.token_ids for chunk in chunks[:-1])
+
+
+# Models that the engine does not support
+
+
+@pytest.fixture(scope="module")
+def mamba(make_once: Callable[..., Path]) -> ConversationModel:
+    return ConversationModel.from_pretrained(make_once("tiny-mamba", lambda it: save_tiny(it, "mamba")), device="cpu")
+
+
+def test_each_response_has_the_next_seed_without_the_engine(mamba: ConversationModel) -> None:
+    options: dict[str, Any] = {"do_sample": True, "max_new_tokens": 6}
+    together = mamba.generate(CONTEXT, seed=1, num_return_sequences=3, **options)
+    apart = [mamba.generate(CONTEXT, seed=seed, **options).responses[0] for seed in (1, 2, 3)]
+    assert together.responses == apart
+    assert len({*apart}) == 3
+    assert len(together.raw.sequences) == 3
+    batch = mamba.generate_batch([CONTEXT, CONTEXT[:1], CONTEXT], seed=1, num_return_sequences=2, **options)
+    assert batch[1].responses == mamba.generate(CONTEXT[:1], seed=3, num_return_sequences=2, **options).responses
+
+
+def test_reranking_and_log_probabilities_need_the_engine(mamba: ConversationModel) -> None:
+    with pytest.raises(ConfigError, match="rerank needs the engine, which does not support this mamba: leave it out"):
+        mamba.generate(CONTEXT, do_sample=True, num_return_sequences=2, rerank="mmi")
+    assert not any(chunk.log_probabilities for chunk in mamba.stream(CONTEXT, max_new_tokens=3))
+
+
+def test_a_model_that_counts_padding_as_positions_generates_alone(make_once: Callable[..., Path]) -> None:
+    folder = make_once("tiny-bart", lambda folder: save_tiny(folder, "bart"))
+    bart = ConversationModel.from_pretrained(folder, device="cpu")
+    contexts = [["Hi"], ["What is up with you today?"], ["No"]]
+    together = [output.responses for output in bart.generate_batch(contexts, max_new_tokens=8)]
+    assert together == [bart.generate(context, max_new_tokens=8).responses for context in contexts]
+
+
+def test_transformers_generate_keeps_the_types_of_ctrl(make_once: Callable[..., Path]) -> None:
+    folder = make_once("tiny-ctrl", lambda folder: save_tiny(folder, "ctrl"))
+    ctrl = ConversationModel.from_pretrained(folder, device="cpu")
+    options: dict[str, Any] = {"max_new_tokens": 8, "min_new_tokens": 8}
+    expected = ctrl.generate(CONTEXT, **options).responses
+    assert ctrl.generate(CONTEXT, output_scores=True, **options).responses == expected
+    assert ctrl.generate(CONTEXT, num_beams=1, output_logits=True, **options).responses == expected
+    assert "prepare_inputs_for_generation" not in vars(ctrl.hf_model)
+
+
+def test_logit_bias_of_a_model_whose_vocabulary_is_that_of_its_text_part(llama: ConversationModel) -> None:
+    """As in Gemma 3 with images."""
+    config = llama.hf_model.config
+    entries = config.vocab_size
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(llama.hf_model, "config", _WithText(config))
+        with pytest.raises(ConfigError, match=f"logit_bias names {entries}: there are {entries:} token ids, from 0 on"):
+            llama.generate(CONTEXT, logit_bias={entries: 1.0})
+        with pytest.raises(ConfigError, match="logit_bias names -1: there are"):
+            llama.generate(CONTEXT, logit_bias={-1: 1.0})
+
+
+class _WithText:
+    """A configuration whose text part is another."""
+
+    def __init__(self, text: Any) -> None:
+        self._text = text
+
+    def get_text_config(self, **_: Any) -> Any:
+        return self._text
