@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 import torch.nn.functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from convmodel.conversation import Conversation
 from convmodel.data.windows.collate import pad
 from convmodel.errors import ContextTooLongError, ConversationError
 from convmodel.hf_model.eval_mode import evaluation_mode
 from convmodel.hf_model.lm_head import Head
-from convmodel.layout.architecture import positions, window_length
+from convmodel.layout.architecture import positions, shared_length, window_length
 from convmodel.layout.sequence import IGNORED, Window
 from convmodel.layout.tokenizer import ConversationTokenizer
 
@@ -50,18 +51,25 @@ def measure_targets(
         Two tensors on the CPU: the values, of shape (batch, seq - 1) or (batch, seq - 1, values), in float64 and 0 at
         positions without target; and the labels, of shape (batch, seq - 1).
     """
+    limit = shared_length(hf_model.config)
+    if limit is not None and len(windows) > 1 and max(len(window.input_ids) for window in windows) > limit:
+        parts = [measure_targets(hf_model, tokenizer, [window], measure, head=head) for window in windows]
+        return (
+            pad_sequence([values[0] for values, _ in parts], batch_first=True),
+            pad_sequence([labels[0] for _, labels in parts], batch_first=True, padding_value=IGNORED),
+        )
     batch = pad(windows, tokenizer.pad_token_id, use_token_types=tokenizer.layout.use_token_types)
     labels = batch.pop("labels")[:, 1:]
     batch.pop("weights", None)  # for training only; here every supervised token counts equally
     inputs = {name: tensor.to(hf_model.device) for name, tensor in batch.items()}
     is_target = labels != IGNORED
     targets = labels[is_target].to(hf_model.device)
-    parts: list[torch.Tensor] = []
+    measured_parts: list[torch.Tensor] = []
     with evaluation_mode(hf_model), torch.inference_mode():
         for logits in _target_logits(hf_model, head, inputs, is_target.to(hf_model.device)):
-            begin = sum(map(len, parts))
-            parts.append(measure(logits, targets[begin : begin + len(logits)].to(logits.device)))
-    measured = torch.cat(parts)
+            begin = sum(map(len, measured_parts))
+            measured_parts.append(measure(logits, targets[begin : begin + len(logits)].to(logits.device)))
+    measured = torch.cat(measured_parts)
     values = torch.zeros(*labels.shape, *measured.shape[1:], dtype=torch.float64)
     values[is_target] = measured.double().cpu()
     return values, labels

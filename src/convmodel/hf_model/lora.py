@@ -22,6 +22,7 @@ from convmodel.errors import ConfigError, MissingExtraError, ModelLoadError
 from convmodel.files.hub import ADAPTER_CONFIG, ADAPTER_WEIGHTS, BASE_FILE
 from convmodel.hf_model.embedding import grow_embedding, set_new_rows
 from convmodel.hf_model.fingerprint import base_fingerprint
+from convmodel.hf_model.float32 import compute_buffers, in_half_precision
 from convmodel.hf_model.lora_options import LORA_OPTIONS
 from convmodel.layout.tokenizer import ConversationTokenizer
 
@@ -187,7 +188,8 @@ def remove_adapters(hf_model: "PreTrainedModel", *, merge: bool) -> None:
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils.other import AuxiliaryTrainingWrapper
 
-    if merge:
+    rounds = merge and in_half_precision(hf_model)
+    if rounds:
         hf_model.float()  # half precision would round the update
     train_adapters(hf_model)  # unmerges trained rows
     layers = {
@@ -209,6 +211,8 @@ def remove_adapters(hf_model: "PreTrainedModel", *, merge: bool) -> None:
     hf_model._hf_peft_config_loaded = False
     hf_model.__dict__.pop("peft_config", None)
     hf_model.requires_grad_(True)
+    if rounds:
+        compute_buffers(hf_model)
 
 
 def require_base(hf_model: "PreTrainedModel", folder: str | os.PathLike[str], *, alone: bool = True) -> None:

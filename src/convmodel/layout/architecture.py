@@ -30,6 +30,19 @@ def positions(config: Any) -> int | None:
     return None
 
 
+def shared_length(config: Any) -> int | None:
+    """Returns up to how many tokens the rows of a batch may have without changing each other; None for any number.
+
+    The rotary embedding "longrope" (Phi-3) turns all rows by other angles as soon as one is longer than this.
+    """
+    config = config.get_text_config(decoder=True)
+    rotary = getattr(config, "rope_parameters", None) or {}
+    if "longrope" not in str(rotary):
+        return None
+    limit = rotary.get("original_max_position_embeddings") or getattr(config, "original_max_position_embeddings", None)
+    return int(limit) if limit else None
+
+
 LONGEST_WINDOW = 1024
 """The default maximum length of a window in tokens, for models with at least as many positions."""
 

@@ -28,6 +28,7 @@ from convmodel.errors import ConfigError, MissingExtraError
 from convmodel.evaluation.likelihood import EvaluationResult
 from convmodel.files.atomic import require_writable
 from convmodel.hf_model.fingerprint import base_fingerprint
+from convmodel.hf_model.float32 import in_half_precision, to_float32
 from convmodel.hf_model.lora import (
     add_adapters,
     has_adapters,
@@ -43,7 +44,7 @@ from convmodel.training.best import BestModel
 from convmodel.training.config import FitConfig
 from convmodel.training.doctor.checks import BLOCKING, Check, fast_checks
 from convmodel.training.doctor.run_plan import RunPlan
-from convmodel.training.fit_data import FitData, require_packable
+from convmodel.training.fit_data import FitData, require_packable, require_shared_length
 from convmodel.training.metrics_log import MetricsFile
 from convmodel.training.progress import FitProgress, worsening
 from convmodel.training.resume.run_folder import RunFolder
@@ -122,6 +123,7 @@ def fit(
         require_writable(config.output_dir)
     with args.main_process_first(desc="encoding"):  # the others find its windows in the cache
         data = FitData.prepare(hf_model, tokenizer, train, valid, config, processes=args.world_size)
+    require_shared_length(hf_model, data.train)
     plan = RunPlan.of(config.to_dict(), len(data.order), data.max_length, processes=args.world_size)
     args.warmup_steps = plan.warmup_steps
     if config.logging_steps is None:  # a short run shows a loss, too
@@ -247,9 +249,9 @@ def _make_trainable(hf_model: "PreTrainedModel", tokenizer: ConversationTokenize
     if has_adapters(hf_model):
         logger.info("merging the adapters, since all weights are trained")
         remove_adapters(hf_model, merge=True)
-    if hf_model.dtype != torch.float32:
+    if in_half_precision(hf_model):
         logger.info("converting weights from %s to float32 for training", hf_model.dtype)
-        hf_model.float()
+        to_float32(hf_model)
     return False
 
 

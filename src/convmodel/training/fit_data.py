@@ -20,7 +20,7 @@ from convmodel.data.windows.order import GroupedSampler, PackedSampler, ShardedB
 from convmodel.data.windows.store import prepare_windows
 from convmodel.errors import ConfigError
 from convmodel.hf_model.eval_mode import evaluation_mode
-from convmodel.layout.architecture import window_length
+from convmodel.layout.architecture import SHORTEST_WINDOW, shared_length, window_length
 from convmodel.layout.sequence import IGNORED, Window
 from convmodel.layout.tokenizer import ConversationTokenizer
 from convmodel.training.config import FitConfig
@@ -141,6 +141,22 @@ def require_packable(hf_model: "PreTrainedModel", tokenizer: ConversationTokeniz
     tolerance = 1e-3 if hf_model.dtype == torch.float32 else 0.05
     if not (packed - apart).abs().max() <= tolerance * apart.abs().max():
         raise _refusal(hf_model, "windows in one row would see each other")
+
+
+def require_shared_length(hf_model: "PreTrainedModel", windows: WindowSet) -> None:
+    """Checks that no window, with its padding, is so long that it changes the others of its batch.
+
+    Raises:
+        ConfigError: If one is.
+    """
+    limit, longest = shared_length(hf_model.config), int(windows.lengths.max())
+    multiple = _multiple(longest)
+    if limit is not None and -(-longest // multiple) * multiple > limit:
+        raise ConfigError(
+            f"windows of up to {longest:,} tokens, but the rotary embedding of this {hf_model.config.model_type} "
+            f"(longrope) changes for all windows of a batch if one has more than {limit:,}: lower max_length to "
+            f"{max(limit - limit % multiple, SHORTEST_WINDOW)}"
+        )
 
 
 def _refusal(hf_model: "PreTrainedModel", reason: str) -> ConfigError:

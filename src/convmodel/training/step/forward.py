@@ -13,7 +13,14 @@ import torch
 
 from convmodel.hf_model.lm_head import Head
 from convmodel.training.step.loss import head_loss, supervised_loss
-from convmodel.training.step.patches import checkpointing, compiled, dropout_of, fused_activations, own_attributes
+from convmodel.training.step.patches import (
+    checkpointing,
+    compiled,
+    dropout_of,
+    fused_activations,
+    own_attributes,
+    without_noise,
+)
 from convmodel.training.step.runtime import training_runtime
 
 if TYPE_CHECKING:
@@ -42,6 +49,7 @@ def prepared(
         stack.enter_context(training_runtime(hf_model.device))
         stack.enter_context(fused_activations(hf_model))
         stack.enter_context(dropout_of(hf_model, dropout))
+        stack.enter_context(without_noise(hf_model))
         stack.enter_context(checkpointing(hf_model, gradient_checkpointing))
         stack.enter_context(compiled(hf_model.base_model, torch_compile))
         stack.enter_context(computing_loss(hf_model, head))

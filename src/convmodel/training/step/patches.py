@@ -1,6 +1,6 @@
 """Context managers that change a model for training and restore it afterwards.
 
-Owns: fused activations, dropout, gradient checkpointing and compilation. Does not know the loss.
+Owns: fused activations, dropout and other noise, gradient checkpointing and compilation. Does not know the loss.
 """
 
 import logging
@@ -63,6 +63,38 @@ def dropout_of(model: nn.Module, rate: float) -> Iterator[None]:
     finally:
         for module, name, value, _ in before:
             setattr(module, name, value)
+
+
+_NOISE = frozenset({"jitter_noise", "input_jitter_noise", "layerdrop"})
+
+
+@contextmanager
+def without_noise(model: nn.Module) -> Iterator[None]:
+    """Turns off what else is random in training, so that a batch of 8 and 8 batches of 1 give the same step.
+
+    These are noise on the inputs of experts, layers that are left out, and the choice of experts in Phi-3.5-MoE, whose
+    routers stay in evaluation mode.
+    """
+    before = [
+        (module, name, value)
+        for module in model.modules()
+        for name, value in vars(module).items()
+        if name in _NOISE and isinstance(value, float)
+    ]
+    routers = [(module, module.training) for module in model.modules() if hasattr(module, "router_jitter_noise")]
+    try:
+        for module, name, _ in before:
+            setattr(module, name, 0.0)
+        for router, _ in routers:
+            router.eval()
+            router.train = lambda mode=True, router=router: router  # type: ignore[method-assign, misc]
+        yield
+    finally:
+        for module, name, value in before:
+            setattr(module, name, value)
+        for router, training in routers:
+            del router.train
+            router.train(training)
 
 
 def _of_attention(path: str, name: str) -> bool:

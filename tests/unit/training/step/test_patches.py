@@ -2,10 +2,20 @@
 
 import pytest
 import torch
+from architectures import SETTINGS
 from torch import nn
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+)
 
-from convmodel.training.step.patches import checkpointing, compiled, dropout_of, fused_activations
+from convmodel.training.step.patches import checkpointing, compiled, dropout_of, fused_activations, without_noise
 
 IDS = torch.arange(24).reshape(2, 12)
 
@@ -117,3 +127,29 @@ def test_what_the_caller_compiled_stays_compiled(gpt2: GPT2LMHeadModel) -> None:
     with compiled(gpt2, True):
         assert gpt2._compiled_call_impl is not own
     assert gpt2._compiled_call_impl is own
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("phimoe", {"router_jitter_noise": 0.1, "input_jitter_noise": 0.1}),
+        ("mixtral", {"router_jitter_noise": 0.3}),
+        ("bart", {"decoder_layerdrop": 0.9}),
+    ],
+)
+def test_nothing_else_is_random_in_training(name: str, settings: dict[str, float]) -> None:
+    torch.manual_seed(0)
+    chosen = SETTINGS[name] | {"vocab_size": 61, "pad_token_id": 0} | settings
+    hf_model = AutoModelForCausalLM.from_config(AutoConfig.for_model(name, **chosen))
+    state = [dict(vars(module)) for module in hf_model.modules()]
+
+    with dropout_of(hf_model, 0.0), without_noise(hf_model):
+        hf_model.train()
+        logits = [hf_model(IDS, use_cache=False).logits for _ in range(4)]
+        expected = hf_model.eval()(IDS, use_cache=False).logits
+        hf_model.train()
+
+    assert all(torch.equal(each, expected) for each in logits)
+    assert all(module.training for module in hf_model.modules())
+    assert [{**vars(module)}.keys() for module in hf_model.modules()] == [each.keys() for each in state]
+    assert any(not torch.equal(hf_model(IDS, use_cache=False).logits, expected) for _ in range(4))
