@@ -4,9 +4,10 @@ Owns: the types. `options.py` owns which options there are, and checks their val
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
-from convmodel.hf_model.next_turn import NextTurnHead
+if TYPE_CHECKING:
+    from convmodel.hf_model.next_turn import NextTurnHead
 
 
 class GenerateOptions(TypedDict, total=False):
@@ -75,7 +76,7 @@ class GenerateOptions(TypedDict, total=False):
     renormalize_logits: bool | None
     repetition_penalty: float | None
     reply_as: str | None
-    rerank: str | NextTurnHead | None
+    rerank: "str | NextTurnHead | None"
     return_dict_in_generate: bool | None
     seed: int | None
     sequence_bias: Any

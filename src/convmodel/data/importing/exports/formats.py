@@ -3,24 +3,12 @@
 Owns: the list of formats. Each format has a module of its own.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
-from convmodel.data.importing.exports import (
-    chatgpt,
-    discord,
-    google_chat,
-    kakaotalk,
-    line,
-    messenger,
-    plain,
-    signal,
-    sillytavern,
-    slack,
-    telegram,
-    whatsapp,
-)
 from convmodel.data.importing.exports.messages import Chat
 from convmodel.data.reading.problems import Problems
 
@@ -31,31 +19,38 @@ class Format:
 
     name: str
     what: str
-    matches: Callable[[Path], bool]
-    read: Callable[[Path, Problems], Iterator[Chat]]
+
+    def matches(self, path: Path) -> bool:
+        """Returns whether a file or folder is such an export."""
+        return bool(self._module().matches(path))
+
+    def read(self, path: Path, problems: Problems) -> Iterator[Chat]:
+        """Yields the chats of a file or folder."""
+        chats: Iterator[Chat] = self._module().read(path, problems)
+        return chats
+
+    def _module(self) -> Any:
+        # On first use, since help texts need the names alone, and modules compile many patterns.
+        return import_module(f"convmodel.data.importing.exports.{self.name.replace('-', '_')}")
 
 
 FORMATS = {
-    name: Format(name, what, module.matches, module.read)
-    for name, what, module in (
+    name: Format(name, what)
+    for name, what in (
         # Before WhatsApp's, whose lines may look the same.
-        ("signal", "`chat.md` of signal-export", signal),
-        ("whatsapp", "the text or zip of `Export chat`, of iOS or Android", whatsapp),
-        ("telegram", "`result.json` of Telegram Desktop, of one chat or the whole account", telegram),
-        ("discord", "JSON of DiscordChatExporter, a file or a folder", discord),
-        ("slack", "the export's folder or zip, or one channel of it", slack),
-        (
-            "messenger",
-            "a conversation's folder of Facebook's or Instagram's download, or one `message_1.json`",
-            messenger,
-        ),
-        ("line", "the text that LINE sends", line),
-        ("kakaotalk", "the text or CSV that KakaoTalk saves, in Korean", kakaotalk),
-        ("google-chat", "`messages.json` of Google Takeout, or a folder of them", google_chat),
-        ("chatgpt", "`conversations.json` of ChatGPT's, Claude's or DeepSeek's data export", chatgpt),
-        ("sillytavern", "a chat's `.jsonl` file", sillytavern),
+        ("signal", "`chat.md` of signal-export"),
+        ("whatsapp", "the text or zip of `Export chat`, of iOS or Android"),
+        ("telegram", "`result.json` of Telegram Desktop, of one chat or the whole account"),
+        ("discord", "JSON of DiscordChatExporter, a file or a folder"),
+        ("slack", "the export's folder or zip, or one channel of it"),
+        ("messenger", "a conversation's folder of Facebook's or Instagram's download, or one `message_1.json`"),
+        ("line", "the text that LINE sends"),
+        ("kakaotalk", "the text or CSV that KakaoTalk saves, in Korean"),
+        ("google-chat", "`messages.json` of Google Takeout, or a folder of them"),
+        ("chatgpt", "`conversations.json` of ChatGPT's, Claude's or DeepSeek's data export"),
+        ("sillytavern", "a chat's `.jsonl` file"),
         # Last, since other formats' text may look like it.
-        ("plain", "any text with `Name: text` lines", plain),
+        ("plain", "any text with `Name: text` lines"),
     )
 }
 """The formats, in the order in which they are tried."""
