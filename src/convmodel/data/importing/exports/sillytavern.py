@@ -1,4 +1,4 @@
-"""Chats of SillyTavern: JSON Lines, of which the first describes the chat.
+"""Chats of SillyTavern: JSON Lines, of which the first describes the chat, except in groups of older versions.
 
 Owns: the syntax of these files.
 """
@@ -16,13 +16,14 @@ from convmodel.data.reading.problems import Problems
 from convmodel.errors import ConversationError
 
 _HEADER = {"user_name", "character_name"}
+_MESSAGE = {"name", "is_user", "mes"}
 
 
 def matches(path: Path) -> bool:
-    """Returns whether a file begins with the description of a chat of SillyTavern."""
+    """Returns whether a file begins with the description, or a message, of a chat of SillyTavern."""
     lines = first_lines(path)[:1] if path.suffix.casefold() == ".jsonl" else []
     first = _parsed(lines[0]) if lines else None
-    return isinstance(first, dict) and first.keys() >= _HEADER
+    return isinstance(first, dict) and (first.keys() >= _HEADER or first.keys() >= _MESSAGE)
 
 
 def read(path: Path, problems: Problems) -> Iterator[Chat]:
@@ -34,7 +35,8 @@ def read(path: Path, problems: Problems) -> Iterator[Chat]:
     chat = Chat(path.stem, parted=False)
     lines = enumerate(read_text(path).split("\n"), 1)
     entries = [(f"{path}:{number}", _parsed(line)) for number, line in lines if line.strip()]
-    add_entries(chat, entries[1:], problems, _message)
+    has_header = bool(entries) and isinstance(entries[0][1], dict) and "mes" not in entries[0][1]
+    add_entries(chat, entries[has_header:], problems, _message)
     yield chat
 
 

@@ -46,6 +46,16 @@ def test_a_chat(tmp_path: Path) -> None:
     assert chat.dropped == {"system message": 1, "empty message": 1}
 
 
+def test_a_chat_without_a_description_keeps_its_first_message(tmp_path: Path) -> None:
+    path = tmp_path / "Inn.jsonl"
+    path.write_text("\n".join(json.dumps(message(name, "Hi")) for name in ("Bob", "Ann")))
+
+    [chat] = read(path, Problems())
+
+    assert recognised(path) is FORMATS["sillytavern"]
+    assert [(one.speaker, one.place) for one in chat.messages] == [("Bob", f"{path}:1"), ("Ann", f"{path}:2")]
+
+
 @pytest.mark.parametrize(
     ("line", "wrong"),
     [
