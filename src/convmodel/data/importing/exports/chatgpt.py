@@ -38,13 +38,16 @@ _PRIVATE = re.compile("[\ue200-\ue20f]")
 
 
 def _is_export(keys: Outline) -> bool:
-    is_chatgpt = "mapping" in keys[2] and {"message", "parent"} <= keys[4]
-    return is_chatgpt or {"uuid", "chat_messages"} <= keys[2]
+    one, several = 1, 2  # a single conversation is how programs save it from the page
+    is_chatgpt = any("mapping" in keys[depth] and {"message", "parent"} <= keys[depth + 2] for depth in (one, several))
+    return is_chatgpt or any({"uuid", "chat_messages"} <= keys[depth] for depth in (one, several))
 
 
 def _chats(files: Iterator[JsonFile], problems: Problems) -> Iterator[Chat]:
     """Reads the conversations of the files; of regenerated answers, only the ones that are shown."""
     for _, file, value in files:
+        if isinstance(value, dict) and {"mapping", "chat_messages"} & value.keys():
+            value = [value]
         if not isinstance(value, list):
             problems.add(f"{file}: {type(value).__name__} instead of a list of conversations: export it again")
             continue
@@ -85,6 +88,8 @@ def _chatgpt_message(node: Entry, place: str, is_shown: bool) -> Message | str:
     entry = an_object(node["message"])
     if "fragments" in entry:
         return deepseek_message(entry, place, is_shown)
+    if isinstance(entry.get("content"), str):
+        raise ConversationError("who wrote it is not recorded, as in older exports of DeepSeek (export it again)")
     content = an_object(entry.get("content"))
     role = a_string(an_object(entry.get("author")), "role")
     kind = a_string(content, "content_type")

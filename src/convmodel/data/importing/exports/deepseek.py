@@ -3,11 +3,15 @@
 Owns: the fragments of a message. Knows nothing of the tree.
 """
 
+import re
+
 from convmodel.data.importing.exports.json_fields import Entry, a_list, a_string, an_object, iso_time
 from convmodel.data.importing.exports.messages import Message
 from convmodel.errors import ConversationError
 
 _SPEAKERS = {"REQUEST": "user", "RESPONSE": "assistant"}
+# The page shows a number with a link to a source instead.
+_SOURCE = re.compile(r"[ \t]*\[(?:citation|reference):\d+\]")
 
 
 def deepseek_message(entry: Entry, place: str, is_shown: bool) -> Message | str:
@@ -21,6 +25,8 @@ def deepseek_message(entry: Entry, place: str, is_shown: bool) -> Message | str:
         raise ConversationError("a message has both a request and a response")
     time = iso_time(entry.get("inserted_at"), "inserted_at")
     text = "\n".join(text for _, text in spoken if text)
+    if "assistant" in speakers:
+        text = _SOURCE.sub("", text).strip()
     if not is_shown:
         return "other branch"
     if text:

@@ -178,6 +178,18 @@ def test_what_is_no_conversation_is_a_problem(tmp_path: Path, content: str) -> N
     assert problems.count == 1
 
 
+@pytest.mark.parametrize("name", ["chatgpt.json", "claude.json"])
+def test_a_conversation_alone_is_read_like_one_of_a_list(tmp_path: Path, name: str) -> None:
+    first = json.loads((FIXTURES / name).read_text())[0]
+    (tmp_path / "one.json").write_text(json.dumps(first))
+    (tmp_path / "list.json").write_text(json.dumps([first]))
+
+    [alone], [listed] = (list(read(tmp_path / file, Problems())) for file in ("one.json", "list.json"))
+
+    assert matches(tmp_path / "one.json")
+    assert [message.text for message in alone.messages] == [message.text for message in listed.messages] != []
+
+
 def test_a_folder_is_read_like_its_file(tmp_path: Path) -> None:
     (tmp_path / "conversations.json").write_bytes((FIXTURES / "chatgpt.json").read_bytes())
     (tmp_path / "user.json").write_text('{"id": "me"}')

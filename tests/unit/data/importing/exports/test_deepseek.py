@@ -30,15 +30,17 @@ def read_chat(folder: Path, problems: Problems | None = None, **nodes: Any) -> C
 def test_requests_and_responses_are_the_turns(tmp_path: Path) -> None:
     chat = read_chat(
         tmp_path,
-        n1=node("root", ("REQUEST", "when does the post come")),
+        n1=node("root", ("REQUEST", "what is [citation:1]")),
         n2=node("1", ("RESPONSE", "At noon.")),
-        n3=node("1", ("THINK", "they ask"), ("SEARCH", "post"), ("RESPONSE", "In the morning.")),
+        n3=node(
+            "1", ("THINK", "they ask"), ("SEARCH", "post"), ("RESPONSE", "In the morning [citation:1][reference:0].")
+        ),
         n4=node("3", ("REQUEST", ""), files=[{"name": "a.pdf"}]),
         n5=node("4", ("THINK", "a picture")),
     )
 
     assert [(message.speaker, message.text) for message in chat.messages] == [
-        ("user", "when does the post come"),
+        ("user", "what is [citation:1]"),  # of the user's own
         ("assistant", "In the morning."),
     ]
     assert str(chat.messages[0].time) == "2025-02-01 02:00:00"
@@ -51,6 +53,7 @@ def test_requests_and_responses_are_the_turns(tmp_path: Path) -> None:
         (node("root", ("REQUEST", "Hi"), ("RESPONSE", "Oh")), "a message has both a request and a response"),
         (node("root", ("REQUEST", "Hi"), inserted_at=None), "there is no inserted_at"),
         (node("root", fragments=["Hi"]), "str instead of an object"),
+        ({"parent": "root", "message": {"content": "Hi", "reasoning_content": None}}, "who wrote it is not recorded"),
     ],
 )
 def test_malformed_messages_are_problems(tmp_path: Path, bad: Any, wrong: str) -> None:
