@@ -40,6 +40,7 @@ _CALL = re.compile(
 _NOTICE = re.compile(
     r".+님이 (?:들어왔습니다|나갔습니다|.*초대했습니다|.*초대하였습니다)\..*|.+님을 내보냈습니다\."
     r"|.*운영정책을 위반한 메시지로 .*|.+님이 .*(?:방장|부방장|관리자).*(?:되었습니다|해제했습니다)\."
+    r"|톡게시판 '[^'\n]+': ?[\s\S]*"  # a notice, poll or shared post of the chat's board
 )
 
 _begins_a_message = unknown_heads(())

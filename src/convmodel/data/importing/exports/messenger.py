@@ -45,6 +45,11 @@ _NOTICE = re.compile(
     r"|(created a|voted .* in the|(changed|removed) (a|their) vote .* in the) poll.*"
     r"|turned (on|off) (vanish mode|disappearing messages).*)\.?"
 )
+# Sentences without a name.
+_OWN = re.compile(
+    r"((Video|Audio) (chat|call) ended|You are now connected on Messenger"
+    r"|Say hi to your new (Facebook friend, .*|connection.*)|You can now (message and )?call each other .*)\.?"
+)
 # Korean and Japanese add a title to the name.
 _AFTER_NAME = re.compile(r"(?: |님|さん|[\u2019']s )")
 # Words, symbols and more than one word.
@@ -188,7 +193,9 @@ def _left_out(entry: Entry, sender: str, text: str) -> str | None:
     notices = [notice for notice in notices if notice != text]
     if entry.get("is_unsent") is True or entry.get("isUnsent") is True:
         return "deleted message"
-    if entry.get("type") in _SYSTEM_TYPES or "call_duration" in entry or any(map(_NOTICE.fullmatch, notices)):
+    if entry.get("type") in _SYSTEM_TYPES or "call_duration" in entry:
+        return "system message"
+    if _OWN.fullmatch(text) or any(map(_NOTICE.fullmatch, notices)):
         return "system message"
     if _REACTION.fullmatch(text) or any(map(_REACTED.fullmatch, notices)):
         return "reaction"

@@ -92,9 +92,12 @@ def test_half_past_midnight_is_the_first_hour(tmp_path: Path) -> None:
         ("삭제된 메시지입니다.", "deleted message"),
         ("보이스톡 해요", "system message"),
         ("페이스톡 3:21", "system message"),
+        ("톡게시판 '공지': 내일 모임\n열 시", "system message"),
+        ("톡게시판 '투표 종료': 점심", "system message"),
         ("", "empty message"),
         ("사진 보내줘", None),
         ("보이스톡 할까", None),
+        ("톡게시판 봤어?", None),
     ],
 )
 def test_kakaotalks_own_words(tmp_path: Path, text: str, reason: str | None) -> None:
