@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from convmodel.data.reading.messages import speaker_key, text_key, time_key
+from convmodel.data.reading.messages import read_time, speaker_key, text_key, time_key
 from convmodel.data.reading.rows import Row, column_name
 from convmodel.data.reading.shapes import group_key
 from convmodel.errors import ConfigError
@@ -63,6 +63,12 @@ class Columns:
                 if name is None
                 else next((n for n in (name, column_name(name)) if n in value), None)
             )
+            if part == "time" and name and column and value[column] not in (None, "") and not read_time(value[column]):
+                written = str(value[column])[:40]
+                error = (
+                    f"{name} is {written!r}, not a time: write it such as 2024-01-31T21:41:00, or leave time={name} out"
+                )
+                return replace(row, value=None, error=error)
             if column is not None:
                 renamed[key] = value[column]
             elif name is not None:

@@ -84,7 +84,10 @@ def conversation_of_messages(messages: Sequence[Any]) -> Conversation:
             plain += normalized
     conversation = Conversation.from_messages(plain)
     first = messages[0][0] if isinstance(messages[0], list | tuple) else messages[0]
+    last = messages[-1][-1] if isinstance(messages[-1], list | tuple) else messages[-1]
     time = read_time(first.get(time_key(first)))
+    if time and (end := read_time(last.get(time_key(last)))) and end < time:
+        raise ConversationError("the last message is earlier than the first: sort them by time, oldest first")
     return replace(conversation, started_at=time) if time else conversation
 
 

@@ -60,3 +60,18 @@ def test_a_column_that_is_not_there_is_named_with_those_that_are(tmp_path: Path)
 def test_what_is_no_list_of_columns(text: str) -> None:
     with pytest.raises(ConfigError, match=r"columns is .*: write the parts of a message and their columns, such as"):
         Columns.parse(text)
+
+
+def test_a_named_time_that_is_none_is_an_error() -> None:
+    columns = Columns.parse("conversation=ticket_id,speaker=sent_by,text=message,time=at")
+    rows = [{"ticket_id": 7, "sent_by": name, "message": "Hi", "at": "01/05/2024 10:00"} for name in ("Ann", "Bob")]
+
+    with pytest.raises(ConversationError, match="at is '01/05/2024 10:00', not a time: write it such as 2024-01-31"):
+        list(ConversationReader(rows, columns=columns))
+    [conversation] = ConversationReader([{**row, "at": ""} for row in rows], columns=columns)
+    assert conversation.started_at is None
+
+
+def test_rows_from_the_newest_to_the_oldest_are_an_error() -> None:
+    with pytest.raises(ConversationError, match="the last message is earlier than the first: sort them by time"):
+        list(ConversationReader([ROWS[1], ROWS[0]], columns=TICKETS))
