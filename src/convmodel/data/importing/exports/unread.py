@@ -49,6 +49,10 @@ def _line(pattern: str) -> Callable[[_Start], bool]:
     return lambda start: start.any_line(pattern)
 
 
+def _items(name: str, *keys: str) -> Callable[[_Start], bool]:
+    return lambda start: name in start.keys[1] and start.keys[3].issuperset(keys)
+
+
 _PROGRAMS = (
     _Program("a page of Telegram's export", _line(r'class="page_wrap|<div class="message default'), _TELEGRAM_JSON),
     _Program("a page of DiscordChatExporter", _line("chatlog__|DiscordChatExporter"), _DISCORD_JSON),
@@ -67,6 +71,18 @@ _PROGRAMS = (
     _Program("QQ's export", _line("^消息记录|^消息对象:|^消息分组:")),
     _Program("text copied from WeChat", _line(r"^\S.* \d{4}[-/]\d\d?[-/]\d\d? \d\d?:\d\d:\d\d$")),
     _Program("Skype's export", lambda start: "MessageList" in start.keys[3]),
+    _Program(
+        "Discord's copy of one's data (only one's own messages)",
+        lambda start: {"ID", "Timestamp", "Contents"} <= start.keys[2] or start.any_line("^ID,Timestamp,Contents,"),
+        _DISCORD_JSON,
+    ),
+    _Program("Element's export of Matrix", _items("messages", "sender", "origin_server_ts")),
+    _Program("the export of Google Hangouts", _items("conversations", "conversation", "events")),
+    _Program("Grok's export", _items("conversations", "conversation", "responses")),
+    _Program("Open WebUI's export", lambda start: {"chat", "user_id"} <= start.keys[2] and "history" in start.keys[3]),
+    _Program("an export of Google's My Activity", lambda start: {"header", "title", "products"} <= start.keys[2]),
+    _Program("Snapchat's export", lambda start: {"From", "Media Type", "Created"} <= start.keys[3]),
+    _Program("X's archive", _line(r"^window\.YTD\.")),
 )
 
 # What the lines of an unknown text may be nearest to.

@@ -30,6 +30,25 @@ FILES: list[tuple[str, str | dict[str, Any], str, str]] = [
     ("a.txt", "消息记录(文本格式)\n消息对象:小红\n", "QQ's export", ""),
     ("a.txt", "Ann 2024-05-01 15:05:11\nHi\n", "text copied from WeChat", ""),
     ("messages.json", SKYPE, "Skype's export", ""),
+    (
+        "messages.json",
+        "[" + json.dumps({"ID": 1, "Timestamp": "", "Contents": "Hi"}) + "]",
+        "Discord's copy",
+        "as JSON",
+    ),
+    ("messages.csv", "ID,Timestamp,Contents,Attachments\n1,2024-05-01,Hi,\n", "Discord's copy", "as JSON"),
+    ("a.json", {"messages": [{"sender": "@ann:a.b", "origin_server_ts": 1}]}, "Element's export of Matrix", ""),
+    ("a.json", {"conversations": [{"conversation": {}, "events": []}]}, "the export of Google Hangouts", ""),
+    ("a.json", {"conversations": [{"conversation": {}, "responses": []}]}, "Grok's export", ""),
+    ("a.json", "[" + json.dumps({"user_id": "a", "chat": {"history": {}}}) + "]", "Open WebUI's export", ""),
+    (
+        "a.json",
+        "[" + json.dumps(dict.fromkeys(("header", "title", "products"), "a")) + "]",
+        "an export of Google's",
+        "",
+    ),
+    ("a.json", {"bob": [{"From": "bob", "Media Type": "TEXT", "Created": "2024"}]}, "Snapchat's export", ""),
+    ("a.js", "window.YTD.direct_messages.part0 = [", "X's archive", ""),
 ]
 
 
@@ -43,7 +62,8 @@ def test_a_known_program_is_named_with_the_way(
     message = unread(path) or ""
 
     assert recognised(path) is None
-    assert message.startswith(f"{path}: this looks like {name}, which is not read (it begins with ")
+    assert message.startswith(f"{path}: this looks like {name}")
+    assert "which is not read (it begins with " in message
     assert way in message
     assert message.endswith(EASY)
     for source in (path, tmp_path):
