@@ -53,7 +53,7 @@ _PARTS_OF_DAY = {
         "夜里 半夜 午夜 深夜 밤 ночи gece usiku בלילה"
     ),
 }
-_FILLERS = "klo kello kl à at um uhr г ч р в о o ob u às as a_las alle ore om pada pukul lúc saat"
+_FILLERS = "klo kello kl kell à at um uhr г ч р в о o ob u às as a_las alle ore om pada pukul lúc saat น"
 
 
 @dataclass(frozen=True, slots=True)

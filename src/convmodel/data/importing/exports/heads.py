@@ -34,12 +34,12 @@ _MOST_WORDS = 3  # together, as in `de la mañana`; a sentence has more
 _NUMBER = r"\d{1,4}"
 _WORD = r"[^\W\d_][^\s\d.,:;|()\[\]/-]{0,11}"
 _MOMENT = (
-    rf"(?P<opening>[\[(<]?)\s?(?P<moment>(?:{_WORD}[\s.,]{{0,2}}){{0,2}}{_NUMBER}(?:(?:\s?[/.:\u2236\-年月日년월일h時时시分T]\s?"
-    rf"|[\s.,\u060c(]{{1,3}}(?:{_WORD}[\s.,]{{0,2}}){{0,3}}){_NUMBER}){{1,6}}[日일分분]?(?:\s?{_WORD}\.?)?)"
+    rf"(?P<opening>[\[(<\u3010]?)\s?(?P<moment>(?:{_WORD}[\s.,]{{0,2}}){{0,2}}{_NUMBER}(?:(?:\s?[/.:\u2236\-年月日년월일h時时시分T]\s?"
+    rf"|(?:[^\w\n]|_){{1,3}}(?:{_WORD}[\s.,/\-]{{0,2}}){{0,3}}){_NUMBER}){{1,6}}[日일分분]?(?:\s?{_WORD}\.?)?)"
 )
-_SEPARATOR = r"(?P<separator>\s?[\])>|\t\u2013\u2014\u2212,;:\-]{1,2}\s?|\s)"
+_SEPARATOR = r"(?P<separator>\s?[\])>\u3011|\t\u2013\u2014\u2212,;:\-]{1,2}\s?|\s)"
 _CAPITALISED = r"[^\W\d_][^\n:\uff1a,;!?\"<>\[\]{}|=\t.]{0,39}?"
-_PAIR = re.compile(r"\d\s?[/.:\-\u2236年년h時时시]\s?\d")
+_PAIR = re.compile(r"\d\s?[/.:\-\u2236\uff0d\uff0e\uff0f\uff1a年년h時时시]\s?\d")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ def unknown_heads(names: Collection[str]) -> Callable[[str], bool]:
     them. `12:30 works for me` and `2023-10-25 was nice: sun` are not.
     """
     known = "|".join(map(re.escape, sorted(names, key=len, reverse=True))) or r"(?!)"
-    by_name = re.compile(rf"{_MOMENT}{_SEPARATOR}(?:{known})\s?[:\uff1a\t]")
+    by_name = re.compile(rf"{_MOMENT}{_SEPARATOR}(?:{known})\s?[:\uff1a\t|]")
     by_form = re.compile(rf"{_MOMENT}{_SEPARATOR}(?P<name>{_CAPITALISED})\s?(?P<colon>[:\uff1a\t])")
 
     def begins_a_message(line: str) -> bool:
