@@ -26,6 +26,8 @@ _OPENING = re.compile(
     r"\s{0,3}(?P<name>[^\s:\uff1a](?:[^:\uff1a,;!?\"<>\[\]{}|=\t.]|(?<=\b\w)\.|(?<=\b\w\w)\.|(?<=\b\w\w\w)\.){0,39})\s?"
     r"(?::(?:\*\*)?(?:\s+|$)|\uff1a\s*)(?P<text>.*)"
 )
+# Without a space after the colon, which is then not one of a time or an address.
+_TIGHT = re.compile(r"\s{0,3}(?P<name>[^\s:][^:]{0,39}?):(?!//)(?!(?<=\d:)\d)(?P<text>\S.*)")
 _DATED = re.compile(r"\d\s?[./-]\s?\d")
 _SEPARATOR = re.compile(r"\s*(?:-{3,}|\*{3,}|={3,})\s*")
 
@@ -76,6 +78,11 @@ def _opening(line: str) -> tuple[str, str] | None:
     return (name, match["text"]) if any(map(str.isalnum, name)) else None
 
 
+def _tight_opening(line: str) -> tuple[str, str] | None:
+    match = _TIGHT.fullmatch(line)
+    return (match["name"].strip("* "), match["text"]) if match else None
+
+
 def _names(lines: Sequence[str]) -> tuple[set[str], list[str]]:
     """Finds the speakers of the whole file, with notes for the user."""
     places = defaultdict(list)
@@ -113,7 +120,7 @@ def _chat(
     entries: list[tuple[str, int, list[str]]] = []
     left_out = False
     for number, line in enumerate(lines, start + 1):
-        opening = _opening(line)
+        opening = _opening(line) or _tight_opening(line)
         if opening and opening[0] in names:
             entries.append((opening[0], number, [opening[1]]))
             left_out = False

@@ -40,7 +40,8 @@ class Speakers:
         self._names = {name for name in self._places if not self._is_notice(name)}
         tight = {_name(_TIGHT.match(line)) for _, line in lines if not self.split(line)[0]}
         self._names |= {name for name in tight if name and not self._is_notice(name)}
-        notices = {name: at[0] for name, at in self._places.items() if name not in self._names and not is_cut_off(name)}
+        speech = {name for name in self._places if self.split(f"{name}: ")[0]}  # of `Ann:one: two`, too
+        notices = {name: at[0] for name, at in self._places.items() if name not in speech and not is_cut_off(name)}
         listed = ", ".join(f"{name} (line {line})" for name, line in notices.items())
         self.notes = [f"taken for WhatsApp's own text, not for names: {listed}"] if listed else []
 

@@ -90,6 +90,18 @@ def test_other_forms_of_a_name(write: Callable[..., Path]) -> None:
     assert said(path) == [("Ann", "Hi"), ("Bob", "Yes"), ("花", "こんにちは"), ("Ann", "Bye"), ("Bob", "well")]
 
 
+def test_a_name_of_the_file_needs_no_space_after_its_colon(write: Callable[..., Path]) -> None:
+    path = write("Ann: Hi", "Bob 2: Yes", "Ann:Bye", "https: no", "https://a.b", "Bob 2::)", "Bob 2:30", "Cem:no")
+
+    assert said(path) == [
+        ("Ann", "Hi"),
+        ("Bob 2", "Yes"),
+        ("Ann", "Bye"),
+        ("https", "no\nhttps://a.b"),
+        ("Bob 2", ":)\nBob 2:30\nCem:no"),
+    ]
+
+
 @pytest.mark.parametrize(
     "line",
     [

@@ -47,6 +47,12 @@ def test_notices_that_look_like_names_are_noted_with_their_lines() -> None:
     assert speakers.notes == ["taken for WhatsApp's own text, not for names: Ann changed this group (line 7)"]
 
 
+def test_speech_with_two_colons_is_not_noted_as_a_notice() -> None:
+    speakers = Speakers([(1, "Ann: one"), (2, "Bob:it did: at noon"), (3, "Bob: yes")], bare_notices=True)
+
+    assert (speakers.split("Bob:it did: at noon"), speakers.notes) == (("Bob", "it did: at noon"), [])
+
+
 @pytest.mark.parametrize(
     ("entries", "expected"),
     [
