@@ -5,8 +5,8 @@ Owns: which years are plausible in each. Knows no marks and no order of numbers.
 
 from datetime import date
 
-YEARS = range(1990, 2100)
-"""Plausible years of messages; other times are errors."""
+YEARS = range(1990, 2060)
+"""Plausible years of messages; other times are errors. Later years are of the Nepali calendar (2080 is 2023)."""
 
 _BUDDHIST, _MINGUO = 543, 1911
 ERAS = {"民國": _MINGUO, "民国": _MINGUO, "中華民國": _MINGUO, "令和": 2018, "R": 2018, "平成": 1988, "H": 1988}
