@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001 - letters of languages that look like Latin ones
 """The text that WhatsApp itself writes into an exported chat.
 
 Owns: the marks of media, edited messages and polls, which are alike in all languages, and the words for deleted
@@ -62,15 +63,20 @@ _DELETED = re.compile(
     "|(?:Esta |Essa )?mensagem(?: foi)? apagada|Você apagou esta mensagem"
     "|Questo messaggio è stato eliminato|Hai eliminato questo messaggio"
     "|Dit bericht is verwijderd|U hebt dit bericht verwijderd|Данное сообщение удалено|Вы удалили данное сообщение"
-    "|Wiadomość została usunięta|Usunięto tę wiadomość|Det här meddelandet togs bort|Du tog bort det här meddelandet"
+    "|(?:Ta )?wiadomość została usunięta|Usunięto tę wiadomość|Usun(?:ąłeś|ęłaś) tę wiadomość"
+    "|Det här meddelandet togs bort|Du tog bort det här meddelandet"
     "|Bu mesaj silindi|Bu mesaj\u0131 sildiniz|Pesan ini telah dihapus|Anda telah menghapus pesan ini"
-    "|このメッセージは削除されました|このメッセージを削除しました|삭제된 메시지입니다|이 메시지를 삭제했습니다"
+    "|このメッセージは削除されました|このメッセージを削除しました"
+    "|(?:삭제된|삭제한) 메시지입니다|이 메시지(?:를 삭제했습니다|는 삭제되었습니다)"
     "|此消息已删除|你删除了这条消息|此訊息已刪除|你已刪除此訊息|Tin nhắn này đã bị xóa|Bạn đã xóa tin nhắn này"
     "|Tämä viesti poistettiin|Poistit tämän viestin|הודעה זו נמחקה|מחקת הודעה זו"
-    "|تم حذف هذه الرسالة|لقد حذفت هذه الرسالة|این پیام حذف شد|यह मैसेज मिटाया गया|यह संदेश हटा दिया गया था"
-    "|ข้อความนี้ถูกลบแล้ว"
-    "|Tato zpráva byla (?:smazána|odstraněna)|Táto správa bola odstránená|Ezt az üzenetet törölték"
-    "|Acest mesaj a fost șters|Αυτό το μήνυμα διαγράφηκε"
+    "|تم حذف هذه الرسالة|لقد حذفت هذه الرسالة|این پیام حذف شد|شما این پیام را حذف کردید"
+    "|(?:यह|इस) (?:मैसेज|संदेश)(?: को)? (?:मिटाया गया|मिटा दिया गया|हटाया गया|हटा दिया गया|डिलीट किया गया)(?: है| था)?"
+    "|आपने (?:यह|इस) (?:मैसेज|संदेश)(?: को)? (?:मिटाया|मिटा दिया|हटाया|हटा दिया|डिलीट किया)(?: है| था)?"
+    "|ข้อความนี้ถูกลบแล้ว|คุณลบข้อความนี้แล้ว|Ujumbe huu ulifutwa|Ulifuta ujumbe huu"
+    "|Tato zpráva byla (?:smazána|odstraněna)|(?:Smazali|Odstranili) jste tuto zprávu|Táto správa bola odstránená"
+    "|Ezt az üzenetet törölték|Törölted ezt az üzenetet"
+    "|Acest mesaj a fost șters|Ai șters acest mesaj|Αυτό το μήνυμα διαγράφηκε|Διαγράψατε αυτό το μήνυμα"
     "|Це повідомлення видалено|Ви видалили це повідомлення|Denne meldingen ble slettet|Denne besked blev slettet"
     "|Mesej ini telah dipadam|Това съобщение беше изтрито|Ova poruka je izbrisana"
     "|S'ha suprimit aquest missatge)[.!。]?",
@@ -86,13 +92,20 @@ _AT_END = re.compile(rf"(?P<mark>{_MARK}?)(?P<words><(?P<first>[^\W\d_])[^<>\n/=
 # A title, a question and options with votes: `POLL:`, in any language.
 _POLL = re.compile(
     r"(?:POLL|UMFRAGE|ENCUESTA|SONDAGE|ENQUETE|SONDAGGIO)\s?:\s*\n(?s:.*)"
-    r"|[^\n:\uff1a]{2,20}:\s*\n[^\n]+(?:\n(?P<option>[^\n:\uff1a]{2,20}:\s)[^\n]+\(\d+[^()\n]*\))(?:\n(?P=option)[^\n]+)*\s*\Z"
+    r"|[^\n:\uff1a]{2,20}:\s*\n[^\n]+\n(?P<option>[^\n:\uff1a]{2,20}:\s)(?:[^\n]+\(\d+[^()\n]*\)"
+    r"|[^\n]+\([^()\n]+\)(?=(?:\n(?P=option)[^\n]+\([^()\n]+\))+\s*\Z))(?:\n(?P=option)[^\n]+)*\s*\Z"
 )
 _NOTICE = re.compile(
     "(?:Missed (?:group )?(?:voice|video) call|Verpasster? (?:Sprach|Video)anruf|(?:Llamada|Videollamada) perdida"
     "|Appel (?:vocal|vidéo) manqué|Chamada de (?:voz|vídeo) perdida|(?:Chiamata vocale|Videochiamata) persa"
     "|Gemiste (?:spraak|video)oproep|Пропущенный (?:аудио|видео)звонок|Cevaps\u0131z (?:sesli|görüntülü) arama"
     "|Nieodebrane połączenie (?:głosowe|wideo)|Missat (?:röst|video)samtal"
+    "|मिस्ड (?:वॉइस|वीडियो) कॉल|छूटी हुई (?:वॉइस|वीडियो) कॉल|부재중 (?:음성|영상) ?통화"
+    "|مكالمة (?:صوتية|فيديو) (?:فائتة|لم يُ?رد عليها)|تماس (?:صوتی|تصویری) (?:بی\u200cپاسخ|از دست رفته)"
+    "|Αναπάντητη (?:φωνητική κλήση|βιντεοκλήση)|Cuộc gọi (?:thoại|video) (?:bị )?nhỡ"
+    "|Пропущений (?:голосовий виклик|голосовий дзвінок|аудіодзвінок|відеовиклик|відеодзвінок)"
+    "|Zmeškaný (?:hlasový hovor|videohovor)|Apel (?:vocal|video) (?:pierdut|nepreluat|ratat)"
+    "|Nem fogadott (?:hang|video)hívás|สาย(?:สนทนา)?(?:เสียง|วิดีโอ)?ที่ไม่ได้รับ"
     "|Panggilan (?:suara|video) tak terjawab|不在着信|未接(?:语音|視訊|语音|語音|视频)(?:通话|通話|来电|來電)"
     r"|(?:Voice|Video) call(?=[.,]\s(?:\d|No answer|Answered|Tap|Declined))"
     "|You (?:sent|received) a view once (?:photo|video|message|voice message)|View once (?:photo|video|voice message)"

@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001 - letters of many languages
 """WhatsApp: every form of its lines, the order of day and month, and what is left out."""
 
 import re
@@ -490,6 +491,21 @@ def test_every_entry_is_used_or_counted(tmp_path: Path, lines: list[str]) -> Non
         ("Данное сообщение удалено", "deleted message"),
         ("このメッセージは削除されました", "deleted message"),
         ("You deleted this message as admin", "deleted message"),
+        ("Ta wiadomość została usunięta", "deleted message"),
+        ("이 메시지는 삭제되었습니다", "deleted message"),
+        ("आपने यह मैसेज मिटाया", "deleted message"),
+        ("यह मैसेज हटा दिया गया था", "deleted message"),
+        ("Διαγράψατε αυτό το μήνυμα", "deleted message"),
+        ("Törölted ezt az üzenetet", "deleted message"),
+        ("شما این پیام را حذف کردید", "deleted message"),
+        ("मिस्ड वॉइस कॉल", "system message"),
+        ("부재중 음성통화", "system message"),
+        ("مكالمة صوتية فائتة", "system message"),
+        ("Αναπάντητη βιντεοκλήση", "system message"),
+        ("Cuộc gọi thoại nhỡ", "system message"),
+        ("Пропущений голосовий виклик", "system message"),
+        ("Zmeškaný videohovor", "system message"),
+        ("Nem fogadott hanghívás", "system message"),
     ],
 )
 def test_placeholders_of_further_languages_are_no_speech(write: Callable[..., Path], text: str, reason: str) -> None:
@@ -510,6 +526,8 @@ def test_placeholders_of_further_languages_are_no_speech(write: Callable[..., Pa
         ("konum: https://maps.google.com/?q=1.0,2.0", "media"),
         ("Tin nhắn này đã bị xóa", "deleted message"),
         ("ANKET:\nNe zaman?\nSEÇENEK: Cuma (2 oy)\nSEÇENEK: Pazar (0 oy)", "system message"),
+        ("استطلاع رأي:\nمتى؟\nخيار: الاثنين (صوتان)\nخيار: الثلاثاء (صوت واحد)", "system message"),
+        ("KURA:\nLini?\nCHAGUO: Jumatatu (kura 2)\nCHAGUO: Jumanne (kura 1)", "system message"),
         ("Voice call, 2 min", "system message"),
         ("Video call, No answer", "system message"),
         ("You received a view once photo. For added privacy, you can only open it on your phone", "system message"),
@@ -538,6 +556,8 @@ def test_what_whatsapp_writes_in_any_language_is_no_speech(write: Callable[..., 
         "so <Maybe>",
         "it is 2 <3",
         "Ratio:\nwhat?\nmine: two",
+        "Plan:\nfor us\nday: Friday (late)",
+        "Plan:\nfor us\nday: Friday (late)\nday: Sunday",
         "home: https://example.org",
     ],
 )
