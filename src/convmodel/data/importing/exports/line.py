@@ -50,13 +50,17 @@ _WEEKDAY = re.compile(rf"(?:星期|週|周)?([{''.join(_WEEKDAYS)}])(?:曜日?|�
 # What LINE writes in brackets instead of a medium, in any language; a file, a place and an album have a name after it.
 _MEDIA = re.compile(
     r"\[(?-i:(?![a-z]))[^\W\d_][^\[\]\n\d]{1,19}\]|\(emoji\)|\[[^\[\]\n]{1,20}\]\s[^\n]*\.\w{2,5}|\[null\].*"
-    r"|\[(?:albums?|アルバム|notes?|ノート|相簿|相册|記事本|location|位置情報|位置訊息)\].*",
+    r"|\[(?:albums?|アルバム|앨범|notes?|ノート|노트|polls?|投票|투표|相簿|相册|記事本|location|位置情報|位置訊息|위치)\].*",
     re.IGNORECASE,
 )
 _NOTICE = re.compile(
     r"☎.*|Auto-reply\s.*|Message unsent\.?|メッセージの送信を取り消しました[.。]?"
     r"|.{0,60}(?:unsent a message|(?:joined|left) the (?:group|chat)|メッセージの送信を取り消しました"
     r"|がグループ(?:に参加|を退会|から退会)しました|が退会しました|已收回訊息|收回了?(?:一则|一條)?(?:消息|訊息)|(?:加入|退出)(?:了)?(?:群組|群组|聊天)"
+    r"|が.{1,40}を(?:グループに)?招待しました|が.{1,40}をグループから退会させました"
+    r"|메시지가 취소되었습니다|님이 (?:나갔습니다|(?:그룹에 )?(?:들어왔|참가했|참여했)습니다|.{1,40}초대했습니다)"
+    r"|ยกเลิกข้อความแล้ว|Đã thu hồi tin nhắn|hat (?:eine Nachricht zurückgezogen|die Gruppe verlassen)"
+    r"|ist der Gruppe beigetreten"
     r")[.。]?",
     re.IGNORECASE | re.DOTALL,
 )
