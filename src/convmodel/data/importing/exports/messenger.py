@@ -37,18 +37,23 @@ _REACTION = re.compile(r"(Reacted \S+ to your message|Liked a message)\.?")
 # What the program writes after the name of the sender or "You". People rarely write so of
 # themselves, except "You called me."
 _REACTED = re.compile(r"(liked|reacted \S+ to) (a|your) message\.?")
-_ATTACHED = re.compile(r"sent (an attachment|(a|\d+) (photo|video|link|sticker|GIF|voice message|live location)s?)\.")
+_ATTACHED = re.compile(
+    r"sent (an attachment|(a|\d+) (photo|video|link|sticker|GIF|voice message|(live )?location)s?)\."
+)
 _NOTICE = re.compile(
     r"((joined|started|ended|left) (the|an?) ((video|audio) )?(chat|call)|called (?!me\b).*|missed (a|your) .*"
     r"|(created|left|named|(added|removed) .* (to|from)) the group.*|changed the (group photo|theme.*)"
     r"|set (the|your|his own|her own) .*(nickname|reaction|emoji) .*|(pinned|unpinned|unsent) a message"
     r"|(created a|voted .* in the|(changed|removed) (a|their) vote .* in the) poll.*"
-    r"|turned (on|off) (vanish mode|disappearing messages).*)\.?"
+    r"|turned (on|off) (vanish mode|disappearing messages).*|waved at .*)\.?"
 )
 # Sentences without a name.
 _OWN = re.compile(
     r"((Video|Audio) (chat|call) ended|You are now connected on Messenger"
-    r"|Say hi to your new (Facebook friend, .*|connection.*)|You can now (message and )?call each other .*)\.?"
+    r"|Say hi to your new (Facebook friend, .*|connection.*)|You can now (message and )?call each other .*"
+    r"|Messages and calls are secured with end-to-end encryption.*"
+    r"|This message is no longer available because it was unsent by the sender"
+    r"|.+ wasn['\u2019]t notified about this message because .* quiet mode)\.?"
 )
 # Korean and Japanese add a title to the name.
 _AFTER_NAME = re.compile(r"(?: |님|さん|[\u2019']s )")
