@@ -20,6 +20,7 @@ ROLES |= {"user": "user", "human": "user", "system": "system"}
 _SPEAKER = ("role", "from", "speaker", "sender", "author", "name", "user")
 _TEXT = ("content", "value", "text", "message", "body", "utterance")
 _TIME = ("timestamp", "time", "date", "created_at")
+_TEXT_PARTS = ("text", "input_text", "output_text")  # the types of a content's parts that are text
 _WEIGHT = ("weight", "train", "training")  # OpenAI's fine-tuning has the first, Axolotl the others
 _CELLS = {"": None, "true": True, "false": False}  # in tables of text
 _SINCE_1970 = re.compile(r"\d{9,10}(\.\d+)?|\d{12,13}")
@@ -99,10 +100,10 @@ def _plain(message: Any, number: int) -> dict[str, Any]:
             raise ConversationError(f"message {number} calls a tool ({calls}), which is not text: leave it out")
     if speaker is None or text is None:
         keys = f": it has {', '.join(map(str, message))[:100]}" if isinstance(message, Mapping) and message else ""
-        raise ConversationError(f"message {number} needs a role and a content{keys}")
+        raise ConversationError(f"message {number} needs a role and a content{keys}; see docs/data.md#shapes")
     name, content = message[speaker], message[text]
     if isinstance(content, list | tuple):
-        parts: list[Any] = [part.get("text") if isinstance(part, Mapping) else part for part in content]
+        parts = [_text_of(part) for part in content]
         if not all(isinstance(part, str) for part in parts):
             raise ConversationError(f"message {number} contains more than text, which no language model can read")
         content = "\n".join(parts)
@@ -110,6 +111,13 @@ def _plain(message: Any, number: int) -> dict[str, Any]:
         name = str(name)
     role = ROLES.get(name.lower(), name) if isinstance(name, str) else name
     return {"role": role, "content": content, "weight": _weight(message, number)}
+
+
+def _text_of(part: Any) -> Any:
+    """Returns the text of a part of a message; None for what nobody says, such as an image or a thought."""
+    if isinstance(part, Mapping):
+        return part.get("text") if part.get("type", "text") in _TEXT_PARTS else None
+    return part
 
 
 def _weight(message: Mapping[str, Any], number: int) -> Any:

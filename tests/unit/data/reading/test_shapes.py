@@ -221,7 +221,10 @@ BAD: list[tuple[Any, str]] = [
         {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": None, "tool_calls": [{}]}]},
         "message 2 calls a tool (tool_calls), which is not text: leave it out",
     ),
-    ({"messages": [{"creator": {}, "body": "Hi"}]}, "message 1 needs a role and a content: it has creator, body"),
+    (
+        {"messages": [{"creator": {}, "body": "Hi"}]},
+        "message 1 needs a role and a content: it has creator, body; see docs",
+    ),
     ({"turns": ["Hi"], "started_at": "last Tuesday"}, "started_at is 'last Tuesday': write a time such as"),
     ({"prompt": "Hi", "response": None}, "response: neither text nor a list of messages"),
     ({"prompt": [], "response": "Hi"}, "prompt: neither text"),
@@ -233,6 +236,14 @@ BAD: list[tuple[Any, str]] = [
     ({"conversations": "Hi"}, "not one string"),
     ({"conversations": [["Hi"], "Yes"]}, "turn 1 is list"),
     ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "message 1 contains more than text"),
+    (
+        {
+            "messages": [
+                {"role": "user", "content": [{"type": "reasoning", "text": "So"}, {"type": "text", "text": "Hi"}]}
+            ]
+        },
+        "message 1 contains more than text",
+    ),
     ({"messages": [[{"sender": "a", "text": "Hi"}, {"sender": "a", "text": None}]]}, "turn 2 is NoneType"),
     ({"turns": ["Hi"], "speakers": ["\ud83c"]}, "contains half a surrogate pair"),
     ({"turns": ["Hi"], "id": "\ud83c"}, "contains half a surrogate pair"),
