@@ -48,6 +48,30 @@ _MEDIUM = re.compile(
     rf"|{_MARK}(?:{_IN_BRACKETS}|{_IN_WORDS})",
     re.IGNORECASE,
 )
+_LONGEST_MEDIUM = 40  # characters, of these words
+# An iPhone's words for one medium, in languages that join them in other ways; they are a whole message.
+_MEDIUM_ELSEWHERE = re.compile(
+    "(?:(?:изображение|видео|аудиофайл|GIF|документ|карточка контакта) отсутствует|стикер не добавлен"
+    "|(?:зображення|відео|аудіо) відсутнє|картка контакту відсутня|наклейку не додано"
+    "|(?:GIF-анімацію|документ) пропущено"
+    "|(?:görüntü|video|ses|belge|GIF|çıkartma|kişi kartı) dahil edilmedi"
+    "|(?:이미지|비디오|오디오|GIF|연락처 카드|문서) 생략됨|스티커 제외됨"
+    "|(?:画像|ビデオ|音声|スタンプ|GIF|ドキュメント)は含まれていません|連絡先カードを省略"
+    "|(?:圖片|圖像|图像|照片|影片|视频|音訊|音频|貼圖|贴图|文件|文档|聯絡人卡片|联系人卡片|GIF )已(?:略去|省略|忽略)"
+    "|(?:התמונה|הסרטון|סרטון הווידאו|קטע קול|השמע|סטיקר|GIF|כרטיס איש קשר|מסמך) הושמטה?"
+    "|لم يتم إدراج (?:الصورة|الفيديوهات|المقاطع الصوتية|المستند|صورة GIF|بطاقة جهة اتصال)|تم حذف الملصقات"
+    "|(?:تصویر|ویدیو|صدا|استیکر|سند|GIF) حذف شد"
+    "|(?:εικόνα|βίντεο|ήχος|έγγραφο) παραλείφθηκε|(?:αυτοκόλλητο|η κάρτα επαφής) παραλήφθηκε|παράληψη GIF"
+    "|(?:obraz|wideo|audio|dokument|plik GIF) pominięt[aey]|pominięto naklejkę|pominięta wizytówka kontaktu"
+    "|đã bỏ (?:qua )?(?:hình ảnh|video|sticker|ảnh GIF|tài liệu)|bỏ qua (?:tệp âm thanh|thẻ liên lạc)"
+    "|(?:gambar|imej|video|audio|stiker|pelekat|GIF|dokumen|kartu kontak|kad kenalan) tidak (?:disertakan|dimasukkan)"
+    "|(?:bild|ljud|video|sticker|GIF|dokument|kontaktkort) ute(?:sluten|slutet|slutlet|lämnad)"
+    "|(?:वीडियो|GIF|डॉक्यूमेंट|स्टिकर|कॉन्टैक्ट कार्ड) छोड़ा गया|(?:फ़ोटो|ऑडियो) हटाई ग(?:ई|यी)"
+    "|(?:obrázok|obrázek|video|zvuk|zvukový soubor|dokument|GIF|nálepka|karta kontaktu|vizitka)"
+    " vynech(?:aný|aná|ané|án|ána|áno)"
+    "|(?:billede|video|lyd|klistermærke|GIF|dokument|kontaktkort) udeladt|(?:video|lyd|GIF|klistremerke) utelatt)[.]?",
+    re.IGNORECASE,
+)
 _DOCUMENT = re.compile(r"[^\n]+\.\w{2,5}(?:\s•\s[^\n]+)?")  # its name and pages, as in `plan.pdf • 2 pages`
 _PLACE = re.compile(
     r"(?:location|live location shared|standort|ubicación|localisation|localização|posizione)(?::\s\S*maps\S*)?"
@@ -100,16 +124,25 @@ _NOTICE = re.compile(
     "|Appel (?:vocal|vidéo) manqué|Chamada de (?:voz|vídeo) perdida|(?:Chiamata vocale|Videochiamata) persa"
     "|Gemiste (?:spraak|video)oproep|Пропущенный (?:аудио|видео)звонок|Cevaps\u0131z (?:sesli|görüntülü) arama"
     "|Nieodebrane połączenie (?:głosowe|wideo)|Missat (?:röst|video)samtal"
-    "|मिस्ड (?:वॉइस|वीडियो) कॉल|छूटी हुई (?:वॉइस|वीडियो) कॉल|부재중 (?:음성|영상) ?통화"
-    "|مكالمة (?:صوتية|فيديو) (?:فائتة|لم يُ?رد عليها)|تماس (?:صوتی|تصویری) (?:بی\u200cپاسخ|از دست رفته)"
-    "|Αναπάντητη (?:φωνητική κλήση|βιντεοκλήση)|Cuộc gọi (?:thoại|video) (?:bị )?nhỡ"
+    "|मिस्ड (?:वॉइस|वीडियो|व्हॉइस|व्हिडिओ) कॉल|वॉइस कॉल मिस हुई"
+    "|छूटी हुई (?:ध्वनि|विडियो) कॉल|부재중 (?:전화|(?:음성|영상) ?통화)"
+    "|مكالمة (?:صوتية|فيديو) (?:فائتة|لم يُ?رد عليها)|تماس (?:صوتی|تصویری) (?:بی\u200c?پاسخ|پاسخ داده نشده)"
+    "|Αναπάντητη (?:φωνητική )?(?:κλήση|βιντεοκλήση)|Cuộc gọi (?:(?:thoại |video )?nhỡ|nhỡ video)"
     "|Пропущений (?:голосовий виклик|голосовий дзвінок|аудіодзвінок|відеовиклик|відеодзвінок)"
-    "|Zmeškaný (?:hlasový hovor|videohovor)|Apel (?:vocal|video) (?:pierdut|nepreluat|ratat)"
-    "|Nem fogadott (?:hang|video)hívás|สาย(?:สนทนา)?(?:เสียง|วิดีโอ)?ที่ไม่ได้รับ"
+    "|Nieodebrane po(?:ł\\. (?:głosowe|wideo)|łączenie)|Ubesvaret (?:tale|video)opkald|Tapt (?:tale|video)anrop"
+    "|Vastaamaton (?:ääni|video)puhelu|שיחה קולית שלא נענתה|שיחת וידאו שלא נענתה|(?:音声|ビデオ)通話不在着信"
+    "|Panggilan (?:suara|video) terlepas|Trucada de (?:veu|vídeo) perduda|Simu ya (?:sauti|video) uliyoikosa"
+    "|Zmeškaný (?:hlasový hovor|videohovor|hovor)|Apel (?:vocal|video) (?:pierdut|nepreluat|ratat)"
+    "|Nem fogadott (?:hang|video)hívás|(?:สาย|วิดีโอคอล)ที่ไม่ได้รับ"
     "|Panggilan (?:suara|video) tak terjawab|不在着信|未接(?:语音|視訊|语音|語音|视频)(?:通话|通話|来电|來電)"
     r"|(?:Voice|Video) call(?=[.,]\s(?:\d|No answer|Answered|Tap|Declined))"
+    "|(?:(?:Sprach|Video)anruf|Llamada de (?:voz|vídeo)|Videollamada|Appel (?:vocal|vidéo)|Chamada de (?:voz|vídeo)"
+    "|Chiamata vocale|Videochiamata|(?:Spraak|Video)oproep|(?:Аудио|Видео)звонок|(?:Sesli|Görüntülü) arama"
+    "|Połączenie (?:głosowe|wideo)|(?:वॉइस|वीडियो) कॉल|(?:음성|영상) ?통화|(?:音声|ビデオ)通話|(?:语音|视频)通话"
+    r"|مكالمة (?:صوتية|فيديو))(?=[.,،、，]\s?(?:\d+\s?\S{1,10}\s*\Z|Keine Antwort|Sin respuesta|(?:Pas de|Sans) réponse"
+    "|Não atendida|Sem resposta|Nessuna risposta|Geen antwoord|Нет ответа|Cevap yok|Yanıt yok|Brak odpowiedzi))"
     "|You (?:sent|received) a view once (?:photo|video|message|voice message)|View once (?:photo|video|voice message)"
-    r"|Waiting for this message)(?:[.,]\s.*| at \d.*|\.| omitted)?",
+    r"|Waiting for this message)(?:[.,،、，]\s?.*| at \d.*|\.| omitted)?",
     re.IGNORECASE,
 )
 # Without the mark, which editors remove, an iPhone's notices are sentences after a name.
@@ -174,7 +207,7 @@ class OwnText:
 
 
 def _reason(name: str, rest: str, bare: str) -> str:
-    if _PLACE.fullmatch(bare):
+    if _PLACE.fullmatch(bare) or (len(bare) <= _LONGEST_MEDIUM and _MEDIUM_ELSEWHERE.fullmatch(bare)):
         return "media"
     if _DELETED.fullmatch(bare):
         return "deleted message"
