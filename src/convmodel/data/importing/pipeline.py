@@ -224,8 +224,9 @@ def _folder(folder: Path, problems: Problems, summary: ImportSummary) -> Iterato
         elif path.is_file():
             ignored.append(path)
     if not taken:
-        if why := next(filter(None, map(unread, ignored)), None):
-            raise ConversationError(why)
+        if ignored:
+            why = next(filter(None, map(unread, ignored)), None)
+            raise ConversationError(why or unknown(ignored[0], FORMATS))
         data_files(folder)  # raises the error
     if ignored:
         summary.notes.append(f"{len(ignored):,} files in {folder} have no known format and were ignored")

@@ -94,6 +94,13 @@ def test_an_unknown_text_is_quoted_with_what_is_nearest(tmp_path: Path, text: st
     assert message.endswith(EASY)
 
 
+def test_a_folder_of_unknown_files_quotes_one(tmp_path: Path) -> None:
+    (tmp_path / "notes.md").write_text("Dear diary")
+
+    with pytest.raises(ConversationError, match=r"notes\.md is not a known .*'Dear diary': write it as lines"):
+        import_conversations([tmp_path], tmp_path / "data")
+
+
 def test_ordinary_data_is_of_no_program(tmp_path: Path) -> None:
     for name, content in {
         "a.csv": "conversation_id,speaker,text\n1,Ann,Hi\n",
