@@ -31,7 +31,7 @@ _TITLE = re.compile(r"\ufeff?\[LINE\]\s?(?P<title>.+)")
 _WITH = re.compile(
     r"(?:Chat history (?:with|in)\s|[与與](?=.+的聊天))?(?P<name>.+?)(?:と?のトーク履歴|的聊天[记記][录錄])?"
 )
-_SAVED = re.compile(r"[^\t]{1,30}[:\uff1a]\s?\d+[/.-]\d+[/.-]\d+,?\s.*\d:\d\d.*")
+_SAVED = re.compile(r"[^\t]{1,30}[:\uff1a\s]\s?\d+[/.-]\d+[/.-]\d+,?\s.*\d:\d\d.*")
 _WORD = r"[^\W\d_][^\s\d.,()\uff08\uff09]*"  # also in scripts with vowel signs, which are not letters
 _DAY = re.compile(
     rf"(?:(?P<first>{_WORD})\.?,\s)?{DATE}"

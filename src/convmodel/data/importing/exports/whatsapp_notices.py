@@ -10,7 +10,8 @@ from collections import Counter
 from collections.abc import Iterable
 
 _MARK = "\u200e"  # on an iPhone, it comes before WhatsApp's own text
-_MARKS = re.compile("[\u200e\u202a-\u202e\u2066-\u2069\ufeff]")  # the others enclose phone numbers and mentions
+# The others enclose phone numbers and mentions, or precede text from the right to the left.
+_MARKS = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
 
 _KINDS = (
     "image|video|audio|sticker|GIF|document|contact card|video note|video message|voice message"

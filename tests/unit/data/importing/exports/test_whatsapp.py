@@ -517,6 +517,7 @@ def test_every_entry_is_used_or_counted(tmp_path: Path, lines: list[str]) -> Non
         ("圖片已略去", "media"),
         ("התמונה הושמטה", "media"),
         ("لم يتم إدراج الصورة", "media"),
+        ("\u200fتم حذف هذه الرسالة", "deleted message"),
         ("εικόνα παραλείφθηκε", "media"),
         ("obraz pominięty", "media"),
         ("đã bỏ qua hình ảnh", "media"),
