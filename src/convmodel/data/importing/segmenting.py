@@ -151,7 +151,8 @@ def _parts(messages: Sequence[Message], gap: timedelta) -> Iterator[list[Message
     part: list[Message] = []
     last = None
     for message in messages:
-        if part and message.time and last and message.time - last > gap:
+        # A step back is the start of another export in the same file.
+        if part and message.time and last and abs(message.time - last) > gap:
             yield part
             part = []
         last = message.time or last

@@ -51,6 +51,16 @@ def test_a_pause_as_long_as_the_gap_does_not() -> None:
     assert len(list(segment([TALK], Segmenting(gap=timedelta(minutes=597)), Counter()))) == 2
 
 
+def test_a_step_back_in_time_longer_than_the_gap_begins_a_conversation() -> None:
+    two_exports = chat(
+        ("Ann", "Hi", 600), ("Bob", "Yes", 601), ("Ann", "Late", 590), ("Cem", "Hello", 0), ("Dan", "Hm", 1)
+    )
+
+    first, second = segment([two_exports], Segmenting(gap=timedelta(hours=1)), Counter())
+
+    assert (list(first.turns), list(second.turns)) == (["Hi", "Yes", "Late"], ["Hello", "Hm"])
+
+
 def test_a_chat_that_is_one_conversation_is_not_parted() -> None:
     whole = Chat("chat", TALK.messages, parted=False)
 
