@@ -23,6 +23,8 @@ ROUND_GAPS = tuple(
 )
 """The durations to which a chosen gap is rounded."""
 
+_STEP_BACK = timedelta(days=1)  # a longer one is the start of another export in the same file; clocks may be changed
+
 _MIN_PAUSES = 50  # needed to estimate the threshold
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
@@ -151,8 +153,8 @@ def _parts(messages: Sequence[Message], gap: timedelta) -> Iterator[list[Message
     part: list[Message] = []
     last = None
     for message in messages:
-        # A step back is the start of another export in the same file.
-        if part and message.time and last and abs(message.time - last) > gap:
+        pause = message.time - last if message.time and last else timedelta(0)
+        if part and (pause > gap or -pause > max(gap, _STEP_BACK)):
             yield part
             part = []
         last = message.time or last

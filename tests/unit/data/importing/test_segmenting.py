@@ -51,9 +51,9 @@ def test_a_pause_as_long_as_the_gap_does_not() -> None:
     assert len(list(segment([TALK], Segmenting(gap=timedelta(minutes=597)), Counter()))) == 2
 
 
-def test_a_step_back_in_time_longer_than_the_gap_begins_a_conversation() -> None:
+def test_a_step_back_in_time_longer_than_a_day_begins_a_conversation() -> None:
     two_exports = chat(
-        ("Ann", "Hi", 600), ("Bob", "Yes", 601), ("Ann", "Late", 590), ("Cem", "Hello", 0), ("Dan", "Hm", 1)
+        ("Ann", "Hi", 2000), ("Bob", "Yes", 2001), ("Ann", "Late", 1000), ("Cem", "Hello", -1000), ("Dan", "Hm", -999)
     )
 
     first, second = segment([two_exports], Segmenting(gap=timedelta(hours=1)), Counter())
