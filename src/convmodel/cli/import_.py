@@ -4,7 +4,7 @@ Owns: the printed summary. `data.importing.pipeline` does the import.
 """
 
 from functools import partial
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated
@@ -161,8 +161,8 @@ def command(
     valid_flag = f" --valid {quote(str(valid))}" if valid.name in summary.written else ""
     loss_flag = " --loss-on assistant" if me else ""
     model = BASE_MODEL if Path(BASE_MODEL).is_dir() or is_downloaded(BASE_MODEL) else CHITCHAT
-    taken = (folder for folder in (DEFAULT_MODEL, *(f"{DEFAULT_MODEL}-{n}" for n in count(2))))
-    output_dir = next(folder for folder in taken if not Path(folder).exists())
+    folders = chain([DEFAULT_MODEL], (f"{DEFAULT_MODEL}-{number}" for number in count(2)))
+    output_dir = next(folder for folder in folders if not Path(folder).exists())
     output_flag = "" if output_dir == DEFAULT_MODEL else f" --output-dir {output_dir}"
     print_message(f"Check it:     {program()} doctor {model} {train}", style="dim")
     print_message(
