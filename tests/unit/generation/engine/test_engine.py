@@ -645,7 +645,7 @@ def test_no_memory_for_joining_ends_those_that_would_join(
 def test_no_memory_for_remembering_locks_nobody_out(gpt2: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = Engine(gpt2)
 
-    def fail(*_: Any) -> None:
+    def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("out of memory")
 
     monkeypatch.setattr(engine.caches, "put", fail)
@@ -874,11 +874,11 @@ def test_a_cache_that_is_being_kept_while_the_weights_change_is_dropped(
 
     thread = threading.Thread(target=change_weights)
 
-    def slow_put(caches: PrefixCache, *args: Any) -> None:
+    def slow_put(caches: PrefixCache, *args: Any, **options: Any) -> None:
         if not thread.ident:
             thread.start()
             thread.join(0.5)  # waits for this one, and clears the caches after it
-        put(caches, *args)
+        put(caches, *args, **options)
 
     monkeypatch.setattr(PrefixCache, "put", slow_put)
     follow(engine, ask(hf_model, PROMPTS[2], new=3))
