@@ -5,6 +5,7 @@ from typing import get_type_hints
 from convmodel.generation.engine.sampling import HONOURED
 from convmodel.generation.option_types import GenerateOptions
 from convmodel.generation.options import option_names
+from convmodel.hf_model.next_turn import NextTurnHead
 
 
 def test_every_option_has_a_type_and_no_other() -> None:
@@ -14,4 +15,4 @@ def test_every_option_has_a_type_and_no_other() -> None:
 
 def test_no_option_is_required() -> None:
     assert GenerateOptions.__required_keys__ == frozenset()
-    assert get_type_hints(GenerateOptions)["max_new_tokens"] == int | None
+    assert get_type_hints(GenerateOptions, localns={"NextTurnHead": NextTurnHead})["max_new_tokens"] == int | None
