@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from convmodel.data.progress import RANK, ProgressBar, console, size_text
+from convmodel.data.progress import ProgressBar, console, size_text
 from convmodel.errors import ModelLoadError, SaveError
 from convmodel.files.hub import (
     ADAPTER_CONFIG,
@@ -31,6 +31,20 @@ from convmodel.training.resume.run_folder import RUN
 if TYPE_CHECKING:
     from convmodel.model import ConversationModel
 
+
+def _rank() -> int:
+    """Reads the rank that torchrun sets; RANK without WORLD_SIZE may belong to another program."""
+    try:
+        rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    except (KeyError, ValueError):
+        return 0
+    return rank if world > 1 else 0
+
+
+RANK = _rank()
+"""The rank of this process in distributed training; only rank 0 prints."""
+
+console.quiet = RANK > 0
 
 DEFAULT_MODEL = "model"  # the folder that `fit` writes by default, and that other commands read if it exists
 MODEL_FILES = ("config.json", ADAPTER_CONFIG, RUN)  # one of these is in a folder with a model

@@ -27,9 +27,10 @@ from convmodel.cli import (
     selfchat,
     serve,
 )
+from convmodel.cli.console import RANK
 from convmodel.cli.help import CONTEXT, Command, Group
 from convmodel.cli.tokenizer import app as tokenizer_app
-from convmodel.data.progress import RANK, console
+from convmodel.data.progress import console
 from convmodel.errors import ConvModelError, StoppedError
 
 app = typer.Typer(

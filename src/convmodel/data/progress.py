@@ -3,7 +3,6 @@
 Owns: what a bar shows, and that only a terminal shows one. Does not know what progresses.
 """
 
-import os
 import sys
 from types import TracebackType
 from typing import Any
@@ -17,19 +16,7 @@ _REFRESHES = 4  # per second; more would cost time of the work itself
 _WORD_WIDTH = 16  # longest description in columns, so that the bar keeps ten of 80
 
 
-def _rank() -> int:
-    """Reads the rank that torchrun sets; RANK without WORLD_SIZE may belong to another program."""
-    try:
-        rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    except (KeyError, ValueError):
-        return 0
-    return rank if world > 1 else 0
-
-
-RANK = _rank()
-"""The rank of this process in distributed training; only rank 0 prints."""
-
-console = Console(stderr=True, quiet=RANK > 0)
+console = Console(stderr=True)
 """Standard error: progress, messages and errors. Bars and messages share it, so that neither overwrites the other."""
 
 

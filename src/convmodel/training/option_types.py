@@ -37,6 +37,6 @@ class FitOptions(TypedDict, total=False):
     save_minutes: float
     save_total_limit: int
     resume: bool | None
-    logging_steps: int
+    logging_steps: int | None
     early_stopping_patience: int | None
     report_to: str

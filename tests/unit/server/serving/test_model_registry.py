@@ -15,7 +15,8 @@ from convmodel.server.settings import ServerSettings
 def registry(monkeypatch: pytest.MonkeyPatch) -> ModelRegistry:
     def serve(self: ModelRegistry, name: str, model: Any) -> ServedModel:
         scheduler: Any = SimpleNamespace(draining=False)
-        return ServedModel(name, model, scheduler, takes_system=False, created=0)
+        encoding: Any = object()
+        return ServedModel(name, model, scheduler, takes_system=False, created=0, encoding=encoding)
 
     monkeypatch.setattr(ModelRegistry, "_serve", serve)
     model: Any = object()

@@ -111,7 +111,7 @@ def test_the_embedding_has_a_row_for_every_token(
 
 
 def test_a_vocabulary_of_another_model_fails(bytelevel_tokenizer: ConversationTokenizer) -> None:
-    early = bytelevel_tokenizer.with_layout(separator_id=3)
+    early = bytelevel_tokenizer.with_layout(separator_id=3, bos_id=None)
 
     check = check_vocabulary(100, early, [window(1, 2)])
 
