@@ -114,17 +114,17 @@ def test_an_address_is_completed(written: str, complete: str) -> None:
 
 
 def test_options_and_the_model_can_change(server: Serving) -> None:
-    with RemoteSession(server.url, model="tiny", max_new_tokens=1) as remote:
+    with RemoteSession(server.url, model="tiny", max_new_tokens=1, seed=1) as remote:
         remote.respond("Hello")
-        assert (remote.finish_reason, remote.options) == ("length", {"max_completion_tokens": 1})
+        assert (remote.finish_reason, remote.options) == ("length", {"max_completion_tokens": 1, "seed": 1})
         with pytest.raises(ConfigError, match="a server takes no option num_beams; there are temperature, top_p"):
             remote.set_options(num_beams=2)
         remote.set_options(max_new_tokens=2, temperature=None)
-        assert remote.options == {"max_completion_tokens": 2}
+        assert remote.options == {"max_completion_tokens": 2, "seed": 1}
         with pytest.raises(ModelLoadError, match="has no model other: it has tiny, plain"):
             remote.choose("other")
         remote.choose("plain")
-        assert remote.respond("And you?")
+        remote.respond("And you?")
         assert len(remote.turns) == 4
 
 
