@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from convmodel.cli.console import MODEL_FILES, check_output_dir, check_output_file, print_json
+from convmodel.cli.console import MODEL_FILES, _rank, check_output_dir, check_output_file, print_json
 from convmodel.errors import SaveError
 
 
@@ -34,8 +34,6 @@ def test_the_next_command_is_one_that_the_reader_can_type(monkeypatch: pytest.Mo
 def test_only_processes_that_train_together_leave_the_word_to_the_first(
     rank: str, world: str | None, speaks: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from convmodel.data.progress import _rank
-
     monkeypatch.setenv("RANK", rank)
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     if world is not None:
