@@ -33,6 +33,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "bert": _COMMON,
     "ctrl": _GPT2 | {"dff": 64},
     "gemma2": _COMMON | {"head_dim": 8, "query_pre_attn_scalar": 8},
+    "gemma3_text": _COMMON | {"head_dim": 8, "query_pre_attn_scalar": 8},
     "gpt2": _GPT2,
     "gpt_neox": _COMMON,
     "gptj": _GPT2 | {"n_inner": 64, "rotary_dim": 8},

@@ -29,8 +29,12 @@ def require_causal(hf_model: "PreTrainedModel") -> None:
     Raises:
         ModelLoadError: If they do not, or the model does not turn token ids into logits.
     """
-    kind = getattr(getattr(hf_model, "config", None), "model_type", None)
-    if kind is None or kind in KNOWN_CAUSAL:  # something else than a model is refused when its rows are counted
+    config = getattr(hf_model, "config", None)
+    kind = getattr(config, "model_type", None)
+    if kind is None:  # something else than a model is refused when its rows are counted
+        return
+    # A setting of Gemma 3, which EmbeddingGemma has.
+    if kind in KNOWN_CAUSAL and not getattr(config.get_text_config(), "use_bidirectional_attention", False):
         return
     try:
         is_causal = _is_causal(hf_model)
@@ -43,7 +47,8 @@ def require_causal(hf_model: "PreTrainedModel") -> None:
     if not is_causal:
         raise ModelLoadError(
             f"this {kind} predicts a token from those after it, as masked language models do: choose a causal language "
-            "model, or set is_decoder to true in its config.json and train it as one"
+            "model, or set is_decoder to true (of Gemma, use_bidirectional_attention to false) in its config.json and "
+            "train it as one"
         )
 
 

@@ -22,6 +22,12 @@ def test_a_masked_model_is_refused(name: str, dtype: str, tmp_path: Path) -> Non
         ConversationModel.from_pretrained(tmp_path, device="cpu", dtype=dtype)
 
 
+def test_a_known_type_that_is_set_to_see_all_tokens_is_refused(tmp_path: Path) -> None:
+    save_tiny(tmp_path, "gemma3_text", use_bidirectional_attention=True)
+    with pytest.raises(ModelLoadError, match="this gemma3_text predicts a token from those after it"):
+        ConversationModel.from_pretrained(tmp_path, device="cpu")
+
+
 def test_one_made_from_its_configuration_is_refused_too() -> None:
     config = AutoConfig.for_model("bert", vocab_size=258, hidden_size=32, num_hidden_layers=1, num_attention_heads=2)
     with pytest.raises(ModelLoadError, match="this bert predicts a token from those after it"):
