@@ -41,7 +41,6 @@ COMMANDS = {
 _QUIT = ("/quit", "/exit", "/bye")
 _LEAVING = ("quit", "exit")  # as a whole turn, they are more likely commands
 _OPTIONS = ("temperature", "top_p", "top_k", "max_new_tokens", "seed", "repetition_penalty", "do_sample")
-_SAMPLING = ("temperature", "top_p", "top_k", "min_p", "typical_p")  # they imply sampling, as flags do
 _KEYS = "Enter sends a turn, Alt+Enter begins a new line in it, Tab completes commands, arrow up recalls earlier turns."
 
 
@@ -255,9 +254,7 @@ class Chat:
             lines = [f"{option} {json.dumps(value, ensure_ascii=False)}" for option, value in options.items()]
             print_message("\n".join(lines) or "no option is set: /set NAME VALUE sets one", style="dim")
             return
-        implied = {"do_sample": True, "top_k": 0} if name in _SAMPLING and "do_sample" in self._options else {}
-        sampled = {"do_sample": True} if implied else {}
-        self.session.set_options(**(implied | self.session.options | sampled | {name: flags.parse_value(value)}))
+        self.session.set_options(**{name: flags.parse_value(value)})
         print_message(f"{name} is {value}", style="dim")
 
     def _change_model(self, name: str) -> None:

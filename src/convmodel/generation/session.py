@@ -225,14 +225,18 @@ class ChatSession(Session):
     def set_options(self, **options: Any) -> None:
         """Changes options for all further responses; None restores an option's default.
 
+        An option of sampling ends `do_sample=False`, and `do_sample=False` drops the options of sampling.
+
         Raises:
             ConfigError: If an option does not exist or makes no sense; all stay as they were.
         """
         if "reply_as" in options:
             raise ConfigError("reply_as cannot change within a session: open another one")
         before = self._given
-        if options.get("do_sample") is False:  # options of sampling would change nothing
+        if options.get("do_sample") is False:
             before = {name: value for name, value in before.items() if name not in SAMPLING_OPTIONS}
+        elif before.get("do_sample") is False and options.keys() & SAMPLING_OPTIONS.keys():
+            options = {"do_sample": True, "top_k": CHAT_SAMPLING["top_k"]} | options
         given = {name: value for name, value in (before | options).items() if value is not None}
         self._options, self._given = _read_options(self._engine, self._tokenizer, given), given
 
