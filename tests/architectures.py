@@ -50,6 +50,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
     "mamba": _MAMBA,
     "mixtral": _COMMON | {"num_local_experts": 4, "num_experts_per_tok": 2},
+    "moshi": _COMMON | {"num_codebooks": 2, "audio_vocab_size": 32},
     "olmo": _COMMON,
     "phi": _COMMON,
     "phi3": _COMMON,
@@ -57,6 +58,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "qwen3_moe": _COMMON | _EXPERTS | {"head_dim": 8, "num_experts": 4},
     "roberta": _COMMON,
     "rwkv": {"hidden_size": 32, "attention_hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64},
+    "xlstm": {"hidden_size": 32, "embedding_dim": 32, "num_blocks": 2, "num_heads": 4, "chunk_size": 16},
 }  # fmt: skip
 """The settings of a tiny model by transformers' name of its architecture."""
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from architectures import save_tiny
 from transformers import AutoTokenizer, GPT2Config, LlamaConfig
 
 from convmodel import ConversationModel, ConversationTokenizer, FitConfig
@@ -556,3 +557,16 @@ def test_auto_map_beside_classes_that_transformers_has_is_no_obstacle(folder: Pa
     change(folder / "tokenizer_config.json", auto_map={"AutoTokenizer": ["own.T", "own.T"]})
     change(folder / "config.json", auto_map={"AutoConfig": "own.C", "AutoModelForCausalLM": "own.M"})
     assert load(folder).tokenizer.sep_token == "[SEP]"
+
+
+def test_a_head_with_fewer_rows_than_the_embedding_gets_the_separators(tmp_path: Path) -> None:
+    save_tiny(tmp_path, "moshi")
+    model = ConversationModel.from_pretrained(tmp_path, device="cpu")
+    assert model.hf_model.get_output_embeddings().weight.shape[0] > model.tokenizer.sep_token_id
+    assert model.generate(["Hi"], max_new_tokens=1).response_tokens
+
+
+def test_an_embedding_that_cannot_be_resized_is_refused(tmp_path: Path) -> None:
+    save_tiny(tmp_path, "xlstm")
+    with pytest.raises(ModelLoadError, match="this xlstm has no room for the separator, and transformers cannot"):
+        ConversationModel.from_pretrained(tmp_path, device="cpu")

@@ -36,8 +36,7 @@ def fit_embedding(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer)
     if tokenizer.layout.use_token_types and not embeds_token_types(hf_model.config):
         wanted = f"{FILE_NAME} requires token types" if tokenizer.layout_was_saved else "use_token_types is true"
         raise ModelLoadError(f"{wanted}, but {hf_model.config.model_type} takes none")
-    embedding: Any = hf_model.get_input_embeddings()
-    rows = embedding.weight.shape[0]
+    rows = _count_rows(hf_model)
     separator, vocabulary = tokenizer.sep_token_id, tokenizer.hf_tokenizer.vocab_size
     missing = separator >= rows
     if vocabulary > rows or (missing and tokenizer.layout_was_saved):
@@ -63,8 +62,7 @@ def set_new_rows(hf_model: "PreTrainedModel", separator: int, end_of_text: int |
 
     Rows that are added before it, for other entries of the tokenizer, get the same values.
     """
-    embedding: Any = hf_model.get_input_embeddings()
-    rows = embedding.weight.shape[0]
+    rows = _count_rows(hf_model)
     if separator >= rows:
         grow_embedding(hf_model, separator + 1)
         logger.info("the embedding was resized from %d to %d rows for the separator", rows, separator + 1)
@@ -86,8 +84,24 @@ def set_row(hf_model: "PreTrainedModel", index: int, sources: Sequence[int]) -> 
 
 
 def grow_embedding(hf_model: "PreTrainedModel", rows: int) -> None:
-    """Resizes the embedding to at least `rows` rows; new rows are not initialized."""
-    embedding: Any = hf_model.get_input_embeddings()
-    if embedding.weight.shape[0] < rows:
+    """Resizes the embedding and the head to at least `rows` rows; new rows are not initialized.
+
+    Raises:
+        ModelLoadError: If the architecture cannot be resized.
+    """
+    if _count_rows(hf_model) >= rows:
+        return
+    try:
         with torch.random.fork_rng(devices=[]):
             hf_model.resize_token_embeddings(rows, mean_resizing=False)
+    except (AttributeError, NotImplementedError, RuntimeError) as error:  # of the model's own code
+        raise ModelLoadError(
+            f"the embedding of this {hf_model.config.model_type} has no room for the separator, and transformers "
+            f"cannot resize it ({type(error).__name__}: {error}): choose another model, or a tokenizer with a sep_token"
+        ) from error
+
+
+def _count_rows(hf_model: "PreTrainedModel") -> int:
+    """Returns how many tokens have a row in the embedding and in the head; Moshi's embedding has one more."""
+    layers: list[Any] = [hf_model.get_input_embeddings(), hf_model.get_output_embeddings()]
+    return min(int(layer.weight.shape[0]) for layer in layers if hasattr(layer, "weight"))
