@@ -29,7 +29,7 @@ def require_causal(hf_model: "PreTrainedModel") -> None:
     Raises:
         ModelLoadError: If they do not, or the model does not turn token ids into logits.
     """
-    config = getattr(hf_model, "config", None)
+    config: Any = getattr(hf_model, "config", None)
     kind = getattr(config, "model_type", None)
     if kind is None:  # something else than a model is refused when its rows are counted
         return
