@@ -19,12 +19,10 @@ from rich.text import Text
 
 from convmodel.data.progress import ProgressBar, console, size_text
 from convmodel.errors import ModelLoadError, SaveError
+from convmodel.files.download import download, reachable_options, weights_to_download
 from convmodel.files.hub import (
     ADAPTER_CONFIG,
     CHITCHAT,
-    download,
-    reachable_options,
-    weights_to_download,
 )
 from convmodel.training.resume.run_folder import RUN
 

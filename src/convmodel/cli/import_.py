@@ -22,7 +22,8 @@ from convmodel.data.progress import ProgressBar
 from convmodel.data.reading.columns import Columns
 from convmodel.data.reading.shapes import AUTO, SHAPES
 from convmodel.errors import ConfigError, SaveError
-from convmodel.files.hub import CHITCHAT, is_downloaded
+from convmodel.files.download import is_downloaded
+from convmodel.files.hub import CHITCHAT
 
 if TYPE_CHECKING:
     from convmodel.data.importing.summary import ImportSummary

@@ -4,11 +4,8 @@ Owns: distinguishing a folder from a Hub id, the names of built-in models, the f
 model is run, and one-sentence messages for Hugging Face's load errors. Knows nothing about tokenizers or layouts.
 """
 
-import functools
 import json
 import os
-import re
-from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
@@ -19,16 +16,9 @@ from convmodel.errors import ModelLoadError
 ADAPTER_CONFIG, ADAPTER_WEIGHTS, BASE_FILE = "adapter_config.json", "adapter_model.safetensors", "base_model.json"
 """peft's files of adapters, and ours beside them, which identifies the weights that they were trained on."""
 
-_ONE_FILE_OPTIONS = frozenset({"revision", "token", "cache_dir", "local_files_only", "subfolder", "force_download"})
-HUB_OPTIONS = _ONE_FILE_OPTIONS | {"trust_remote_code", "gguf_file"}
+ONE_FILE_OPTIONS = frozenset({"revision", "token", "cache_dir", "local_files_only", "subfolder", "force_download"})
+HUB_OPTIONS = ONE_FILE_OPTIONS | {"trust_remote_code", "gguf_file"}
 """Arguments of Hugging Face's `from_pretrained` that select where files come from."""
-
-_PATIENCE = 5.0  # seconds to wait for the Hub's first answer
-_WEIGHT_FILES = (
-    r"model\.safetensors", r"model-\d+-of-\d+\.safetensors", r"adapter_model\.safetensors",
-    r"pytorch_model\.bin", r"pytorch_model-\d+-of-\d+\.bin",
-)  # fmt: skip
-"""The weights of a model in order of preference, which is that of transformers."""
 
 
 def name_of(name_or_path: object) -> str:
@@ -61,94 +51,9 @@ def find_file(name: str, file: str, options: dict[str, Any]) -> Path | None:
         path = Path(name, options.get("subfolder") or "", file)
         return path if path.is_file() else None
     try:
-        return Path(hf_hub_download(name, file, **{key: options[key] for key in options.keys() & _ONE_FILE_OPTIONS}))
+        return Path(hf_hub_download(name, file, **{key: options[key] for key in options.keys() & ONE_FILE_OPTIONS}))
     except EntryNotFoundError:  # also raised without a network if the file was never downloaded
         return None
-
-
-def reachable_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Returns the options to load a model with: `local_files_only` if the Hub does not answer.
-
-    Loading would otherwise wait for the Hub file by file.
-
-    Raises:
-        ModelLoadError: If the Hub does not answer and the model was never downloaded.
-    """
-    from huggingface_hub import constants
-
-    folder = Path(resolve_builtin(name))
-    if folder.is_dir() or is_path(name) or options.get("local_files_only"):
-        return options
-    try:
-        _require_answer(constants.ENDPOINT)
-    except Exception as error:  # of several libraries, and there may be others behind a proxy
-        if not is_downloaded(name, options):
-            raise _offline_error(name) from error
-        return options | {"local_files_only": True}
-    return options
-
-
-@functools.cache
-def _require_answer(endpoint: str) -> None:
-    """Raises an error if the Hub does not answer within seconds; an answer is remembered."""
-    from huggingface_hub import get_session
-
-    get_session().head(endpoint, timeout=_PATIENCE)
-
-
-def is_downloaded(name: str, options: dict[str, Any] | None = None) -> bool:
-    """Returns whether a model, or adapters, of this Hub id are in the cache."""
-    from huggingface_hub import try_to_load_from_cache
-
-    place = {key: (options or {}).get(key) for key in ("cache_dir", "revision")}
-    files = ("config.json", ADAPTER_CONFIG)
-    try:
-        return any(isinstance(try_to_load_from_cache(name, file, **place), str) for file in files)
-    except ValueError:  # not a valid Hub id
-        return False
-
-
-def weights_to_download(name: str, options: dict[str, Any]) -> dict[str, int]:
-    """Returns the files of weights that loading a model would download, and their sizes in bytes; empty if unknown."""
-    from huggingface_hub import HfApi, try_to_load_from_cache
-
-    if Path(resolve_builtin(name)).is_dir() or is_path(name) or options.get("local_files_only"):
-        return {}
-    revision, cache = options.get("revision"), options.get("cache_dir")
-    try:
-        info = HfApi(token=options.get("token")).model_info(name, revision=revision, files_metadata=True)
-    except Exception:  # what is wrong is reported when the model is loaded
-        return {}
-    sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
-    for pattern in _WEIGHT_FILES:
-        if files := [file for file in sizes if re.fullmatch(pattern, file)]:
-            cached = {file: try_to_load_from_cache(name, file, cache, revision) for file in files}
-            return {file: sizes[file] for file in files if not isinstance(cached[file], str)}
-    return {}
-
-
-def download(name: str, files: Iterable[str], options: dict[str, Any], progress: Callable[[float], None]) -> None:
-    """Downloads files of a model into the cache; `progress` gets the number of bytes that have arrived."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.utils.tqdm import tqdm
-
-    arrived = 0.0
-
-    class Forward(tqdm):
-        def __init__(self, *arguments: Any, **settings: Any) -> None:
-            super().__init__(*arguments, **(settings | {"disable": True}))  # type: ignore[no-untyped-call]
-
-        def update(self, n: float | None = 1) -> None:
-            nonlocal arrived
-            arrived += n or 0
-            progress(arrived)
-
-    chosen = {key: options[key] for key in options.keys() & _ONE_FILE_OPTIONS}
-    for file in files:
-        try:
-            hf_hub_download(name, file, tqdm_class=Forward, **chosen)
-        except (OSError, ValueError) as error:
-            raise load_error("weights", name, error) from error
 
 
 def adapter_folder(name: str, options: dict[str, Any]) -> Path | None:
@@ -222,12 +127,6 @@ def remote_code_error(what: str, name: str) -> ModelLoadError:
         "choose one whose architecture and tokenizer transformers has, or, if you trust the code, load it in Python "
         "with trust_remote_code=True"
     )
-
-
-def _offline_error(name: str) -> ModelLoadError:
-    near = near_name(name)
-    fix = f"{near} {CHITCHAT} needs no download" if near else f"connect, give a folder, or use {CHITCHAT}"
-    return ModelLoadError(f"there is no folder {name}, and the Hub does not answer, to download it: {fix}")
 
 
 def near_name(name: str) -> str:

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from convmodel.arguments.names import did_you_mean
 from convmodel.errors import ConfigError
+from convmodel.files.download import reachable_options
 from convmodel.files.hub import (
     HUB_OPTIONS,
     adapter_base,
@@ -21,7 +22,6 @@ from convmodel.files.hub import (
     base_options,
     code_option,
     load_error,
-    reachable_options,
     resolve_builtin,
 )
 from convmodel.hf_model.lora import load_adapters, merge_trained_rows, prepare_base, require_peft

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convmodel.errors import ModelLoadError
+from convmodel.files.download import reachable_options
 from convmodel.files.hub import (
     adapter_base,
     adapter_folder,
@@ -17,7 +18,6 @@ from convmodel.files.hub import (
     is_path,
     load_error,
     near_name,
-    reachable_options,
     remote_code_error,
     resolve_builtin,
 )

@@ -79,7 +79,7 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["missing", "ann/missing"])
 def test_a_name_that_is_neither_folder_nor_on_the_hub_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("convmodel.files.hub._require_answer", lambda endpoint: None)
+    monkeypatch.setattr("convmodel.files.download._require_answer", lambda endpoint: None)
     with pytest.raises(ModelLoadError, match=f"there is no folder {name}, and the Hub returned no tokenizer of"):
         load_tokenizer(name, {})
 
