@@ -87,7 +87,7 @@ def test_what_fell_out_is_told(page: Page, saying: Callable[..., Any], tmp_path:
 
 
 def test_two_models_are_compared_blind(page: Page, server: Serving, place: Path, saying: Callable[..., Any]) -> None:
-    before = len(read_votes(place / "votes.jsonl"))
+    before = len([*read_votes(place / "votes.jsonl")])
     page.get_by_role("button", name="Compare").click()
     dialog = page.get_by_role("dialog")
     dialog.get_by_label("Model").last.select_option("chitchat")
@@ -118,7 +118,7 @@ def test_two_models_are_compared_blind(page: Page, server: Serving, place: Path,
     assert shown(page) == ["Who are you?", "I am other"]
     expect(page.locator("article.theirs")).to_contain_text("other · temperature 0.8 · top-p 0.95")
     expect(page.get_by_text("/ 2")).to_be_visible()
-    vote = read_votes(place / "votes.jsonl")[before]
+    vote = [*read_votes(place / "votes.jsonl")][before]
     assert vote.context == ["Who are you?"]
     assert dict(zip(vote.models, vote.responses, strict=True)) == {
         "chitchat · temperature 0.8 · top-p 0.95": "I am chitchat",

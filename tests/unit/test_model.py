@@ -409,11 +409,17 @@ def test_a_model_shows_what_it_is(unigram_folder: Path) -> None:
     assert repr(model) == f"ConversationModel(gpt2, {size:,} parameters, float32 on cpu, from '{unigram_folder}')"
 
 
-@pytest.mark.parametrize("name", [None, 5])
-def test_a_name_that_is_none_is_refused(name: Any) -> None:
+@pytest.mark.parametrize(("name", "why"), [(None, "not by a NoneType"), (5, "not by a int"), ("", "name .* is empty")])
+def test_a_name_that_is_none_is_refused(name: Any, why: str) -> None:
     for loaded in (ConversationModel, ConversationTokenizer):
-        with pytest.raises(ModelLoadError, match=f"not by a {type(name).__name__}"):
+        with pytest.raises(ModelLoadError, match=why):
             loaded.from_pretrained(name)
+
+
+def test_a_config_that_is_none_is_refused(unigram_folder: Path) -> None:
+    config: Any = {"model_type": "gpt2"}
+    with pytest.raises(ConfigError, match="config is a dict: give a PretrainedConfig"):
+        ConversationModel.from_config(config, ConversationTokenizer.from_pretrained(unigram_folder))
 
 
 def test_a_folder_that_is_no_name_is_refused(unigram_folder: Path) -> None:

@@ -25,13 +25,15 @@ def name_of(name_or_path: object) -> str:
     """Returns the name of a model, given as text or as a path.
 
     Raises:
-        ModelLoadError: If it is neither.
+        ModelLoadError: If it is neither, or empty.
     """
     if not isinstance(name_or_path, str | os.PathLike):
         kind = type(name_or_path).__name__
         raise ModelLoadError(
             f"a model is loaded by its folder or its name on the Hub, not by a {kind}: give one of them"
         )
+    if not os.fspath(name_or_path):
+        raise ModelLoadError("the name of the model is empty: give its folder, or its name on the Hub")
     return os.fspath(name_or_path)
 
 

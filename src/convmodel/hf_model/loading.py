@@ -35,7 +35,16 @@ MODEL_OPTIONS = HUB_OPTIONS | {"dtype", "device_map", "attn_implementation", "lo
 def make_weights(
     config: PretrainedConfig, tokenizer: ConversationTokenizer | PreTrainedTokenizerBase, *, seed: int
 ) -> tuple[PreTrainedModel, ConversationTokenizer]:
-    """Creates a model with random weights; the tokenizer uses token types if the architecture embeds them."""
+    """Creates a model with random weights; the tokenizer uses token types if the architecture embeds them.
+
+    Raises:
+        ConfigError: If the config is of another class.
+    """
+    if not isinstance(config, PretrainedConfig):
+        raise ConfigError(
+            f"config is a {type(config).__name__}: give a PretrainedConfig of transformers, such as "
+            "AutoConfig.for_model('gpt2')"
+        )
     types = embeds_token_types(config)
     if not isinstance(tokenizer, ConversationTokenizer):
         tokenizer = ConversationTokenizer(tokenizer, use_token_types=types)

@@ -43,13 +43,15 @@ def make_windows(
         text_bytes: Counts the UTF-8 bytes of tokens, for a turn that is cut.
 
     Raises:
-        ContextTooLongError: If the pinned turns leave no room for any other.
+        ContextTooLongError: If a window, beside the pinned turns, has no room for a turn.
     """
     pinned = [turn for turn in turns if turn.pinned]
     free = [turn for turn in turns if not turn.pinned]
     taken = sum(turn.cost for turn in pinned)
     room = max_length - frame_length(bos) - taken
     if room < 2:
+        if not pinned:
+            raise ContextTooLongError(f"a window of {max_length} tokens has no room for a turn: raise max_length")
         raise ContextTooLongError(
             f"the pinned turns take {taken} tokens of a window of {max_length}, which leaves no room "
             "for another turn: raise max_length"

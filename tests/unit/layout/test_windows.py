@@ -127,6 +127,11 @@ def test_pinned_turns_open_every_window_and_are_never_targets() -> None:
     assert targets == [1, 2, 3, 4, 5, 6, 7]
 
 
+def test_a_window_without_room_for_a_turn_is_an_error() -> None:
+    with pytest.raises(ContextTooLongError, match="a window of 2 tokens has no room for a turn: raise max_length"):
+        list(make_windows([turn([1])], SEP, 1, max_length=2))
+
+
 @pytest.mark.parametrize("length", [3, 4, 5])
 def test_pinned_turns_that_leave_no_room_are_an_error(length: int) -> None:
     turns = [turn([8, 8], pinned=True, supervised=False), turn([1])]
