@@ -6,6 +6,9 @@ STAMP := $(VENV)/.installed
 # A file is run by one worker, for what its tests share; in the order of `testpaths`, which begins with what takes long.
 PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 
+# Without this each worker, and each process that a test starts, would compile every file again where it is set.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test slow coverage check format docs build smoke clean
 
