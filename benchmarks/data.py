@@ -174,7 +174,7 @@ def measure(path: Path, name: str) -> None:
         for row in sampler:
             rows.append(dataset[row])
             if len(rows) == 8:
-                batch = pack(rows, tokenizer.pad_token_id, use_token_types=True)
+                batch = pack(rows, use_token_types=True)
                 tokens += int((batch["labels"] != -100).sum())
                 rows = []
         iterated = time.perf_counter() - begin

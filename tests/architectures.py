@@ -34,6 +34,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "ctrl": _GPT2 | {"dff": 64},
     "gemma2": _COMMON | {"head_dim": 8, "query_pre_attn_scalar": 8},
     "gemma3_text": _COMMON | {"head_dim": 8, "query_pre_attn_scalar": 8},
+    "gemma3n_text": _COMMON
+    | {
+        "intermediate_size": [64, 64], "head_dim": 8, "num_kv_shared_layers": 0, "laurel_rank": 4,
+        "altup_num_inputs": 2, "hidden_size_per_layer_input": 8,
+        "activation_sparsity_pattern": [0.0, 0.0], "vocab_size_per_layer_input": 260,
+    },
     "gpt2": _GPT2,
     "gpt_neox": _COMMON,
     "gptj": _GPT2 | {"n_inner": 64, "rotary_dim": 8},

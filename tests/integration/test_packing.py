@@ -22,10 +22,10 @@ def test_a_packed_row_by_hand() -> None:
     one = Window([5, 7, 8, 5], [0, 0, 0, 1], [IGNORED, 7, 8, 5])
     other = Window([5, 9], [1, 1], [IGNORED, 9])
 
-    batch = pack([[one, other], [other]], 3, use_token_types=True)
+    batch = pack([[one, other], [other]], use_token_types=True)
 
     assert {name: tensor.tolist() for name, tensor in batch.items()} == {
-        "input_ids": [[5, 7, 8, 5, 5, 9], [5, 9, 3, 3, 3, 3]],
+        "input_ids": [[5, 7, 8, 5, 5, 9], [5, 9, 5, 5, 5, 5]],
         "token_type_ids": [[0, 0, 0, 1, 1, 1], [1, 1, 0, 0, 0, 0]],
         "labels": [[-100, 7, 8, 5, -100, 9], [-100, 9, -100, -100, -100, -100]],
         "position_ids": [[0, 1, 2, 3, 0, 1], [0, 1, 0, 0, 0, 0]],
@@ -33,7 +33,7 @@ def test_a_packed_row_by_hand() -> None:
 
 
 def test_the_first_token_of_a_window_is_never_a_target() -> None:
-    batch = pack([[Window([5, 7], [0, 0], [5, 7])] * 3], 0, use_token_types=False)
+    batch = pack([[Window([5, 7], [0, 0], [5, 7])] * 3], use_token_types=False)
 
     assert batch["labels"].tolist() == [[-100, 7] * 3]
 
@@ -61,7 +61,7 @@ def test_packed_equals_unpacked_in_loss_and_gradients(
         return total, {name: p.grad.clone() for name, p in hf_model.named_parameters() if p.grad is not None}
 
     alone = gradients([pad([window], 0, use_token_types=types) for window in windows])
-    packed = gradients([pack(rows, tokenizer.pad_token_id, use_token_types=types)])
+    packed = gradients([pack(rows, use_token_types=types)])
 
     assert packed[0] == pytest.approx(alone[0], rel=1e-6)
     assert packed[1].keys() == alone[1].keys()

@@ -89,7 +89,7 @@ class FitData:
         types, pad_id = tokenizer.layout.use_token_types, tokenizer.pad_token_id
         windows = [window for row in rows for window in row]
         if isinstance(self.order, PackedSampler):
-            batch: dict[str, Any] = pack(rows, pad_id, use_token_types=types, multiple=_multiple(self.max_length))
+            batch: dict[str, Any] = pack(rows, use_token_types=types, multiple=_multiple(self.max_length))
         else:
             longest = max(len(window.input_ids) for window in windows)
             batch = pad(windows, pad_id, use_token_types=types, multiple=_multiple(longest))
@@ -132,7 +132,7 @@ def require_packable(hf_model: "PreTrainedModel", tokenizer: ConversationTokeniz
 
     try:
         # Two rows, since some attention recognises packing in batches of one row only.
-        rows = logits(pack([windows, windows[::-1]], pad_id, use_token_types=types))
+        rows = logits(pack([windows, windows[::-1]], use_token_types=types))
         packed = torch.cat([rows[0], rows[1, len(windows[1].input_ids) :], rows[1, : len(windows[1].input_ids)]])
     except TypeError as error:
         raise _refusal(hf_model, f"it takes no position ids ({error})") from error

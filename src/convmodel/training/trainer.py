@@ -129,6 +129,11 @@ class FitTrainer(Trainer):
         step = self.state.global_step
         if windows:  # those of the next step
             problem, step = f"{problem} in {self._sources_to_blame(windows)}", step + 1
+        if self.state.global_step == 0:
+            return ConfigError(
+                f"{problem} at step 1, before any weight has changed: the model itself computes values that are not "
+                "finite; set precision to fp32, or choose other weights"
+            )
         fix = f"lower learning_rate (now {self.args.learning_rate:g}) or raise warmup_steps"
         return ConfigError(f"{problem} at step {step}: training has diverged; {fix}")
 

@@ -47,13 +47,13 @@ def pad(windows: Sequence[Window], pad_id: int, *, use_token_types: bool, multip
     return batch
 
 
-def pack(
-    rows: Sequence[Sequence[Window]], pad_id: int, *, use_token_types: bool, multiple: int = 1
-) -> dict[str, torch.Tensor]:
+def pack(rows: Sequence[Sequence[Window]], *, use_token_types: bool, multiple: int = 1) -> dict[str, torch.Tensor]:
     """Lays windows end to end in rows, padded to the length of the longest row.
 
     Positions restart in each window, and there is no attention mask: that is how transformers recognises windows that
-    must not attend to each other. A window's first token is never a target, so none is predicted from another window.
+    must not attend to each other. Padding repeats the first token: such a position sees itself alone, and the embedding
+    of a padding token is often all zeros, where the gradient of a norm can be nan (Gemma 3n). A window's first token is
+    never a target, so none is predicted from another window.
 
     Returns:
         As `pad`, of shape (rows, seq), with `position_ids` in place of `attention_mask`.
@@ -67,7 +67,7 @@ def pack(
         )
         for row in rows
     ]
-    batch = pad(joined, pad_id, use_token_types=use_token_types, multiple=multiple)
+    batch = pad(joined, rows[0][0].input_ids[0], use_token_types=use_token_types, multiple=multiple)
     positions = torch.zeros_like(batch.pop("attention_mask"))
     for line, row in zip(positions, rows, strict=True):
         places = [torch.arange(len(window.input_ids)) for window in row]

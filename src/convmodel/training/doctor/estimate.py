@@ -166,7 +166,7 @@ def _batch(
 ) -> dict[str, torch.Tensor]:
     types, pad_id = tokenizer.layout.use_token_types, tokenizer.pad_token_id
     windows = [window for row in rows for window in row]
-    batch = pack(rows, pad_id, use_token_types=types) if packed else pad(windows, pad_id, use_token_types=types)
+    batch = pack(rows, use_token_types=types) if packed else pad(windows, pad_id, use_token_types=types)
     return {name: tensor.to(hf_model.device) for name, tensor in batch.items()}
 
 

@@ -188,16 +188,16 @@ def test_weights_come_along_if_a_window_has_any() -> None:
 
 def test_packed_windows_keep_their_weights() -> None:
     opening = Window([8, 9], [0, 0], [8, 9], weights=[2.0, 2.0])  # its first token is a target, but of no window here
-    batch = pack([[LONG, WEIGHTED], [SHORT, opening]], pad_id=3, use_token_types=False)
+    batch = pack([[LONG, WEIGHTED], [SHORT, opening]], use_token_types=False)
 
     assert batch["weights"].dtype == torch.float32
     assert batch["labels"].tolist() == [[-100, 7, 8, 5, -100, 6, 5, 7], [-100, 9, -100, 9, -100, -100, -100, -100]]
     assert batch["weights"].tolist() == [[0, 1, 1, 1, 0, 0.5, 0.5, 3], [0, 1, 0, 2, 0, 0, 0, 0]]
-    assert "weights" not in pack([[LONG, SHORT], [LONG]], pad_id=3, use_token_types=False)
+    assert "weights" not in pack([[LONG, SHORT], [LONG]], use_token_types=False)
 
 
 def test_windows_of_rows_without_weights_weigh_1_beside_others() -> None:
-    batch = pack([[SHORT], [WEIGHTED]], pad_id=3, use_token_types=False)
+    batch = pack([[SHORT], [WEIGHTED]], use_token_types=False)
 
     assert batch["weights"].tolist() == [[0, 1, 0, 0], [0, 0.5, 0.5, 3]]
 
