@@ -32,6 +32,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
     "bert": _COMMON,
     "ctrl": _GPT2 | {"dff": 64},
+    "falcon": _COMMON | {"new_decoder_architecture": True, "num_kv_heads": 2},
     "gemma2": _COMMON | {"head_dim": 8, "query_pre_attn_scalar": 8},
     "gemma3_text": _COMMON | {"head_dim": 8, "query_pre_attn_scalar": 8},
     "gemma3n_text": _COMMON

@@ -61,6 +61,14 @@ def test_a_router_is_not_a_layer_for_adapters(load: Callable[[str], Conversation
     assert model.evaluate(TALKS).loss > 0
 
 
+def test_a_linear_layer_with_a_forward_of_its_own_gets_adapters(load: Callable[[str], ConversationModel]) -> None:
+    """As all of Falcon's do."""
+    model = load("falcon")
+    before = model.evaluate(TALKS).loss
+    fit(model, merge=True)
+    assert model.evaluate(TALKS).loss < before
+
+
 @pytest.mark.parametrize("name", ["phi", *slow("gptj", "bert")])
 def test_a_head_keeps_its_bias(name: str, tmp_path: Path) -> None:
     """The separator's row has no bias in the base, and its adapters no bias at all."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
@@ -128,8 +129,25 @@ def _add_bias(rows: Any, inputs: Any, result: torch.Tensor) -> torch.Tensor:
 
 
 def _is_product(layer: Any) -> bool:
-    """Returns whether a linear layer computes just that; a router of experts may choose some and return a tuple."""
-    return not isinstance(layer, nn.Linear) or type(layer).forward is nn.Linear.forward
+    """Returns whether a linear layer computes just that; a router of experts may choose some and return a tuple.
+
+    A layer with a forward of its own is tried, since it may compute the same, as Falcon's does.
+    """
+    if not isinstance(layer, nn.Linear) or type(layer).forward is nn.Linear.forward:
+        return True
+    weight = layer.weight
+    inputs = torch.linspace(-1, 1, weight.shape[1], dtype=weight.dtype, device=weight.device)[None]
+    with torch.no_grad():
+        expected = F.linear(inputs, weight, layer.bias)
+        try:
+            result = layer(inputs)
+        except Exception:  # whatever the layer's own code raises for something else than its usual input
+            return False
+    return (
+        isinstance(result, torch.Tensor)
+        and result.shape == expected.shape
+        and bool((result - expected).abs().max() <= 0.01 * expected.abs().max())
+    )
 
 
 def _require_products(hf_model: "PreTrainedModel") -> None:
