@@ -1,9 +1,10 @@
 """Refusing models that are no causal language models.
 
-Owns: a trial pass that shows whether a prediction depends on a later token. The class of a model does not tell:
-transformers loads masked language models (BERT, RoBERTa) as causal ones, too.
+Owns: trial passes that show whether a prediction depends on a later token, and whether positions are counted from 0.
+The class of a model does not tell: transformers loads masked language models (BERT, RoBERTa) as causal ones, too.
 """
 
+import inspect
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,7 +28,8 @@ def require_causal(hf_model: "PreTrainedModel") -> None:
     """Checks that the logits of a position depend on it and those before it alone, unless the type is known.
 
     Raises:
-        ModelLoadError: If they do not, or the model does not turn token ids into logits.
+        ModelLoadError: If they do not, or the model does not turn token ids into logits, or counts positions from
+            another number than generation does.
     """
     config: Any = getattr(hf_model, "config", None)
     kind = getattr(config, "model_type", None)
@@ -37,7 +39,7 @@ def require_causal(hf_model: "PreTrainedModel") -> None:
     if kind in KNOWN_CAUSAL and not getattr(config.get_text_config(), "use_bidirectional_attention", False):
         return
     try:
-        is_causal = _is_causal(hf_model)
+        is_causal, from_zero = _is_causal(hf_model), _counts_from_zero(hf_model)
     except Exception as error:  # whatever the model's own code raises
         reason = (str(error).splitlines() or [""])[0]
         raise ModelLoadError(
@@ -50,6 +52,11 @@ def require_causal(hf_model: "PreTrainedModel") -> None:
             "model, or set is_decoder to true (of Gemma, use_bidirectional_attention to false) in its config.json and "
             "train it as one"
         )
+    if not from_zero:
+        raise ModelLoadError(
+            f"{kind} cannot be used: it does not count positions from 0, as generation does, and would generate "
+            "something else than it learns: choose another causal language model, such as GPT-2, Llama or Qwen"
+        )
 
 
 def _is_causal(hf_model: "PreTrainedModel") -> bool:
@@ -58,8 +65,6 @@ def _is_causal(hf_model: "PreTrainedModel") -> bool:
     The influence is a gradient, which is exactly zero where attention is masked, whatever the precision.
     """
     embedding: Any = hf_model.get_input_embeddings()
-    middle = embedding.weight.shape[0] // 2  # far from special ids, such as that of padding
-    ids = torch.arange(middle, middle + _LENGTH, device=hf_model.device)[None]
     embedded: list[torch.Tensor] = []
 
     def watch(module: Any, inputs: Any, output: torch.Tensor) -> torch.Tensor:
@@ -69,8 +74,25 @@ def _is_causal(hf_model: "PreTrainedModel") -> bool:
     handle = embedding.register_forward_hook(watch)
     try:
         with evaluation_mode(hf_model), torch.enable_grad():
-            logits = hf_model(input_ids=ids, use_cache=False).logits
+            logits = hf_model(input_ids=_trial_ids(hf_model), use_cache=False).logits
             [influence] = torch.autograd.grad(logits[0, :-1].float().square().sum(), embedded[:1])
     finally:
         handle.remove()
     return not influence[0, -1].nan_to_num().any()
+
+
+def _counts_from_zero(hf_model: "PreTrainedModel") -> bool:
+    """Returns whether a model's own positions, RoBERTa's not among them, give the logits of positions from 0."""
+    if "position_ids" not in inspect.signature(hf_model.forward).parameters:
+        return True
+    ids = _trial_ids(hf_model)
+    with evaluation_mode(hf_model), torch.no_grad():
+        own = hf_model(input_ids=ids, use_cache=False).logits
+        counted = hf_model(input_ids=ids, position_ids=torch.arange(_LENGTH).to(ids)[None], use_cache=False).logits
+    return torch.allclose(own, counted, rtol=0.0, atol=0.01 * own.abs().max().item(), equal_nan=True)
+
+
+def _trial_ids(hf_model: "PreTrainedModel") -> torch.Tensor:
+    embedding: Any = hf_model.get_input_embeddings()
+    middle = embedding.weight.shape[0] // 2  # far from special ids, such as that of padding
+    return torch.arange(middle, middle + _LENGTH, device=hf_model.device)[None]

@@ -42,6 +42,13 @@ def test_causal_models_pass(name: str, make_once: Callable[..., Path]) -> None:
     assert ConversationModel.from_pretrained(folder, device="cpu").generate(["Hi"], max_new_tokens=1).response_tokens
 
 
+def test_a_model_that_counts_positions_from_another_number_is_refused(tmp_path: Path) -> None:
+    """As RoBERTa does, whose positions begin behind its padding id; transformers' generate gives them from 0."""
+    save_tiny(tmp_path, "roberta", is_decoder=True)
+    with pytest.raises(ModelLoadError, match="roberta cannot be used: it does not count positions from 0, as gener"):
+        ConversationModel.from_pretrained(tmp_path, device="cpu")
+
+
 def test_a_model_that_cannot_be_called_so_is_refused() -> None:
     shape: dict[str, Any] = {"vocab_size": 60, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     hf_model = BertLMHeadModel(BertConfig(is_decoder=True, intermediate_size=32, **shape))
