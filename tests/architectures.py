@@ -24,12 +24,13 @@ _COMMON = {
 _GPT2 = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256}
 _MAMBA = {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 8}
 _EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 32}
+_BART = {
+    "d_model": 32, "decoder_layers": 2, "decoder_attention_heads": 4, "decoder_ffn_dim": 64, "is_decoder": True,
+    "is_encoder_decoder": False, "max_position_embeddings": 256, "forced_eos_token_id": None,
+}  # fmt: skip
 
 SETTINGS: dict[str, dict[str, Any]] = {
-    "bart": {
-        "d_model": 32, "decoder_layers": 2, "decoder_attention_heads": 4, "decoder_ffn_dim": 64, "is_decoder": True,
-        "is_encoder_decoder": False, "max_position_embeddings": 256, "forced_eos_token_id": None,
-    },
+    "bart": _BART,
     "bert": _COMMON,
     "ctrl": _GPT2 | {"dff": 64},
     "falcon": _COMMON | {"new_decoder_architecture": True, "num_kv_heads": 2},
@@ -56,6 +57,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "intermediate_size_mlp": 64,
     },
     "mamba": _MAMBA,
+    "marian": _BART,
     "mixtral": _COMMON | {"num_local_experts": 4, "num_experts_per_tok": 2},
     "moshi": _COMMON | {"num_codebooks": 2, "audio_vocab_size": 32},
     "olmo": _COMMON,

@@ -572,6 +572,15 @@ def test_a_head_with_fewer_rows_than_the_embedding_gets_the_separators(tmp_path:
     assert model.generate(["Hi"], max_new_tokens=1).response_tokens
 
 
+def test_a_resized_model_with_a_vocabulary_size_of_its_own_is_loaded_again(tmp_path: Path) -> None:
+    """Marian's decoder_vocab_size, which transformers leaves as it was."""
+    save_tiny(tmp_path / "base", "marian", decoder_vocab_size=258)
+    model = ConversationModel.from_pretrained(tmp_path / "base", device="cpu")
+    model.save_pretrained(tmp_path / "saved")
+    loaded = ConversationModel.from_pretrained(tmp_path / "saved", device="cpu")
+    assert loaded.evaluate([["Hi", "Yes"]]).loss == model.evaluate([["Hi", "Yes"]]).loss
+
+
 def test_an_embedding_that_cannot_be_resized_is_refused(tmp_path: Path) -> None:
     save_tiny(tmp_path, "xlstm")
     with pytest.raises(ModelLoadError, match="this xlstm has no room for the separator, and transformers cannot"):

@@ -99,6 +99,9 @@ def grow_embedding(hf_model: "PreTrainedModel", rows: int) -> None:
             f"the embedding of this {hf_model.config.model_type} has no room for the separator, and transformers "
             f"cannot resize it ({type(error).__name__}: {error}): choose another model, or a tokenizer with a sep_token"
         ) from error
+    config: Any = hf_model.config
+    if hasattr(config, "decoder_vocab_size"):  # Marian's resizing leaves it, and the saved model could not be loaded
+        config.decoder_vocab_size = rows
 
 
 def _count_rows(hf_model: "PreTrainedModel") -> int:
