@@ -565,11 +565,17 @@ def test_auto_map_beside_classes_that_transformers_has_is_no_obstacle(folder: Pa
     assert load(folder).tokenizer.sep_token == "[SEP]"
 
 
-def test_a_head_with_fewer_rows_than_the_embedding_gets_the_separators(tmp_path: Path) -> None:
-    save_tiny(tmp_path, "moshi")
-    model = ConversationModel.from_pretrained(tmp_path, device="cpu")
-    assert model.hf_model.get_output_embeddings().weight.shape[0] > model.tokenizer.sep_token_id
-    assert model.generate(["Hi"], max_new_tokens=1).response_tokens
+def test_a_head_with_fewer_rows_than_the_embedding_is_refused_unless_it_has_the_separators(tmp_path: Path) -> None:
+    """Resized, and so with as many, it could be trained and saved, but not loaded again."""
+    save_tiny(tmp_path / "without", "moshi")
+    with pytest.raises(ModelLoadError, match="the embedding and the head of this moshi have 259 and 258 rows, none"):
+        ConversationModel.from_pretrained(tmp_path / "without", device="cpu")
+
+    save_tiny(tmp_path / "with", "moshi", vocab_size=260)
+    model = ConversationModel.from_pretrained(tmp_path / "with", device="cpu")
+    model.save_pretrained(tmp_path / "saved")
+    loaded = ConversationModel.from_pretrained(tmp_path / "saved", device="cpu")
+    assert loaded.generate(["Hi"], max_new_tokens=4).responses == model.generate(["Hi"], max_new_tokens=4).responses
 
 
 def test_a_resized_model_with_a_vocabulary_size_of_its_own_is_loaded_again(tmp_path: Path) -> None:

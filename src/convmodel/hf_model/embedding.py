@@ -89,15 +89,23 @@ def grow_embedding(hf_model: "PreTrainedModel", rows: int) -> None:
     Raises:
         ModelLoadError: If the architecture cannot be resized.
     """
-    if _count_rows(hf_model) >= rows:
+    before = _rows(hf_model)
+    if min(before) >= rows:
         return
+    fix = "choose another model, or a tokenizer with a sep_token"
+    if min(before) != max(before):
+        raise ModelLoadError(
+            f"the embedding and the head of this {hf_model.config.model_type} have {before[0]} and {before[1]} rows, "
+            "none for the separator, and transformers can only make both the same, which could not be loaded again "
+            f"once saved: {fix}"
+        )
     try:
         with torch.random.fork_rng(devices=[]):
             hf_model.resize_token_embeddings(rows, mean_resizing=False)
     except (AttributeError, NotImplementedError, RuntimeError) as error:  # of the model's own code
         raise ModelLoadError(
             f"the embedding of this {hf_model.config.model_type} has no room for the separator, and transformers "
-            f"cannot resize it ({type(error).__name__}: {error}): choose another model, or a tokenizer with a sep_token"
+            f"cannot resize it ({type(error).__name__}: {error}): {fix}"
         ) from error
     config: Any = hf_model.config
     if hasattr(config, "decoder_vocab_size"):  # Marian's resizing leaves it, and the saved model could not be loaded
@@ -105,6 +113,11 @@ def grow_embedding(hf_model: "PreTrainedModel", rows: int) -> None:
 
 
 def _count_rows(hf_model: "PreTrainedModel") -> int:
-    """Returns how many tokens have a row in the embedding and in the head; Moshi's embedding has one more."""
+    """Returns how many tokens have a row in the embedding and in the head."""
+    return min(_rows(hf_model))
+
+
+def _rows(hf_model: "PreTrainedModel") -> list[int]:
+    """Returns the rows of the embedding, and of the head if that is a layer; Moshi's embedding has one more."""
     layers: list[Any] = [hf_model.get_input_embeddings(), hf_model.get_output_embeddings()]
-    return min(int(layer.weight.shape[0]) for layer in layers if hasattr(layer, "weight"))
+    return [int(layer.weight.shape[0]) for layer in layers if hasattr(layer, "weight")]
