@@ -42,6 +42,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "altup_num_inputs": 2, "hidden_size_per_layer_input": 8,
         "activation_sparsity_pattern": [0.0, 0.0], "vocab_size_per_layer_input": 260,
     },
+    "git": _COMMON | {"vision_config": _COMMON | {"image_size": 8, "patch_size": 4}},
     "gpt2": _GPT2,
     "gpt_neox": _COMMON,
     "gptj": _GPT2 | {"n_inner": 64, "rotary_dim": 8},

@@ -69,6 +69,17 @@ def test_a_linear_layer_with_a_forward_of_its_own_gets_adapters(load: Callable[[
     assert model.evaluate(TALKS).loss < before
 
 
+@pytest.mark.filterwarnings("ignore:Unsupported layer type")
+def test_a_head_with_the_name_of_other_layers_is_refused(load: Callable[[str], ConversationModel]) -> None:
+    """As GIT's, `output`: peft finds the head, whose row of the separator is trained, by the end of the name."""
+    model = load("git")
+    before = model.evaluate(TALKS).loss
+    with pytest.raises(ConfigError, match="lora does not fit this model: 'GitSelfOutput' object has no attribute"):
+        fit(model)
+    assert model.evaluate(TALKS).loss == before
+    assert fit(model, lora=False).train_loss > 0
+
+
 @pytest.mark.parametrize("name", ["phi", *slow("gptj", "bert")])
 def test_a_head_keeps_its_bias(name: str, tmp_path: Path) -> None:
     """The separator's row has no bias in the base, and its adapters no bias at all."""

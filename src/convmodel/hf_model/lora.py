@@ -110,7 +110,7 @@ def _inject(hf_model: "PreTrainedModel", config: Any) -> None:
         _require_products(hf_model)
     except Exception as error:
         remove_adapters(hf_model, merge=False)
-        if not isinstance(error, TypeError | ValueError):
+        if not isinstance(error, TypeError | ValueError | AttributeError):  # the last, of a layer named as another
             raise
         raise ConfigError(f"lora does not fit this model: {str(error).splitlines()[0]}") from error
     hf_model.__dict__[_FINGERPRINT] = base

@@ -758,12 +758,14 @@ def test_reranking_and_log_probabilities_need_the_engine(mamba: ConversationMode
     assert not any(chunk.log_probabilities for chunk in mamba.stream(CONTEXT, max_new_tokens=3))
 
 
-def test_a_model_that_counts_padding_as_positions_generates_alone(make_once: Callable[..., Path]) -> None:
-    folder = make_once("tiny-bart", lambda folder: save_tiny(folder, "bart"))
-    bart = ConversationModel.from_pretrained(folder, device="cpu")
+@pytest.mark.parametrize("name", ["bart", "git"])
+def test_a_model_that_padding_changes_generates_alone(name: str, make_once: Callable[..., Path]) -> None:
+    """BART counts it as positions, and GIT masks it where an image would be."""
+    folder = make_once(f"tiny-{name}", lambda folder: save_tiny(folder, name))
+    model = ConversationModel.from_pretrained(folder, device="cpu")
     contexts = [["Hi"], ["What is up with you today?"], ["No"]]
-    together = [output.responses for output in bart.generate_batch(contexts, max_new_tokens=8)]
-    assert together == [bart.generate(context, max_new_tokens=8).responses for context in contexts]
+    together = [output.responses for output in model.generate_batch(contexts, max_new_tokens=8)]
+    assert together == [model.generate(context, max_new_tokens=8).responses for context in contexts]
 
 
 def test_transformers_generate_keeps_the_types_of_ctrl(make_once: Callable[..., Path]) -> None:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 _DISTANCES = frozenset({"bloom", "mpt"})
 """Model types without positions, which attend by distance."""
 
+_SHIFTED_MASK = frozenset({"git"})
+"""Model types that expect an image in the cache, and put its columns before the mask of padding, image or not."""
+
 
 class Forward(Protocol):
     """Computes logits, and appends the keys and values of the new tokens to the cache.
@@ -68,14 +71,14 @@ class HFForward:
 def can_be_cached(hf_model: "PreTrainedModel") -> bool:
     """Returns whether the state of a model is only keys and values, and later tokens do not change them.
 
-    State-space models also have a recurrent state, some old models take no cache, some (BART) count positions from the
-    beginning of the cache, padding included, and some rotary embeddings (longrope, dynamic) change the keys of earlier
-    positions when a sequence becomes long.
+    State-space models also have a recurrent state, some old models take no cache, some (BART) count positions from
+    the beginning of the cache, padding included, or mask padding elsewhere (GIT), and some rotary embeddings
+    (longrope, dynamic) change the keys of earlier positions when a sequence becomes long.
     """
     config = hf_model.config.get_text_config(decoder=True)
     rotary = str(getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None))
     parameters = inspect.signature(hf_model.forward).parameters
-    if config.is_encoder_decoder or "past_key_values" not in parameters:
+    if config.is_encoder_decoder or config.model_type in _SHIFTED_MASK or "past_key_values" not in parameters:
         return False
     if "position_ids" not in parameters and config.model_type not in _DISTANCES:
         return False
