@@ -142,6 +142,8 @@ def _model_card(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, f
     rows |= ({"LoRA adapters of": hf_model.name_or_path} if adapters else {}) | facts
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     library, plain = ("peft", _WITH_BASE) if adapters else ("transformers", _PLAIN)
+    if layout.use_token_types:
+        plain += _WITHOUT_TYPES
     return _CARD.format(version=version("convmodel"), table=table, library=library, plain=plain)
 
 
@@ -174,8 +176,9 @@ model.generate(["Hello", "How are you"])
 {plain}
 """
 
-_PLAIN = (
-    "Plain transformers works too: `AutoTokenizer.apply_chat_template` renders the same token layout, without token "
-    "types."
-)
+_PLAIN = "Plain transformers works too: `AutoTokenizer.apply_chat_template` renders the same token layout."
 _WITH_BASE = "This folder has the adapters alone; the base model is loaded with them and must be unchanged."
+_WITHOUT_TYPES = (
+    " But this model was trained with token types, which the template cannot give, nor can vLLM or llama.cpp: without "
+    "them it predicts worse. For such programs, load the model to fine-tune with `use_token_types=False`."
+)
