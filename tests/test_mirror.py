@@ -10,7 +10,6 @@ PACKAGE = TESTS.parent / "src/convmodel"
 
 CONSTANTS = {
     "__main__.py",
-    "generation/defaults.py",
     "hf_model/lora_options.py",
 }
 """Modules without a function of their own."""

@@ -37,6 +37,8 @@ class Conversation:
         started_at: When the conversation began, if known; ignored by comparisons.
         weights: The weight of each turn in the loss: 1 by default, 0 to exclude it. None if all are 1, so that the
             conversation equals one without weights.
+        omitted: What its messages had beside their text, such as `reasoning_content`, once for each message; for
+            counts, ignored by comparisons.
 
     Raises:
         ConversationError: If there is no turn, a turn is empty or not a string, or the lengths do not match.
@@ -55,6 +57,7 @@ class Conversation:
     id: str | None = field(default=None, compare=False)
     started_at: datetime | None = field(default=None, compare=False)
     weights: Sequence[float] | None = None
+    omitted: Sequence[str] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         turns = _checked_turns(self.turns)

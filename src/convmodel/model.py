@@ -30,6 +30,7 @@ from convmodel.hf_model.lora import has_adapters, remove_adapters
 from convmodel.hf_model.quantization import quantize_weights, require_unquantized
 from convmodel.hf_model.saving import describe, push_model, save_model
 from convmodel.hf_model.vocabulary_growth import grow_vocabulary
+from convmodel.layout.choosing import LayoutName
 from convmodel.layout.sequence import LossOn
 from convmodel.layout.tokenizer import ConversationTokenizer
 from convmodel.training.config import FitConfig
@@ -71,6 +72,8 @@ class ConversationModel:
         name_or_path: str | os.PathLike[str],
         *,
         device: str | torch.device | None = None,
+        layout: LayoutName = "auto",
+        names: str | None = None,
         use_token_types: bool | None = None,
         quantize: str | None = None,
         **options: Any,
@@ -80,8 +83,9 @@ class ConversationModel:
         Args:
             name_or_path: A folder, a Hub id, or `builtin:chitchat`.
             device: The device; by default a GPU if there is one.
-            use_token_types: For a model not saved by convmodel: whether to distinguish speakers by token types; by
-                default if the architecture embeds them.
+            layout: The token layout: `separator`, `template` (the model's own chat template) or `auto`.
+            names: As for `ConversationTokenizer.from_pretrained`.
+            use_token_types: As for `ConversationTokenizer.from_pretrained`.
             quantize: `int8` packs the weights for inference on a CPU; such a model cannot be trained or saved.
             **options: `revision, token, cache_dir, local_files_only, dtype, device_map, attn_implementation`, ...
 
@@ -89,11 +93,11 @@ class ConversationModel:
             ModelLoadError: If there is no model, or this version does not support its layout.
             ConfigError: If an option does not exist.
         """
-        hf_model, tokenizer = load(name_of(name_or_path), options, device=device, use_token_types=use_token_types)
-        model = cls(hf_model, tokenizer)
+        of_layout = {"layout": layout, "names": names, "use_token_types": use_token_types}
+        model = cls(*load(name_of(name_or_path), options, of_layout, device=device))
         if quantize is not None:
             model.merge_adapters()
-            quantize_weights(hf_model, quantize)
+            quantize_weights(model.hf_model, quantize)
         return model
 
     @classmethod
@@ -252,12 +256,9 @@ class ConversationModel:
 
         Raises:
             ConversationError: If the data is malformed, or has no supervised turn.
-            ConfigError: If an option is invalid.
         """
-        reader = ConversationReader.of(data)
-        return evaluate(
-            self.hf_model, self.tokenizer, reader, batch_size=batch_size, max_length=max_length, loss_on=loss_on
-        )
+        settings: dict[str, Any] = {"batch_size": batch_size, "max_length": max_length, "loss_on": loss_on}
+        return evaluate(self.hf_model, self.tokenizer, ConversationReader.of(data), **settings)
 
     def score(self, context: ConversationLike, responses: Sequence[str], *, reply_as: str | None = None) -> list[float]:
         """Returns the log-probability of each response with its closing separator, in nats.

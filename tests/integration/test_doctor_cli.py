@@ -29,7 +29,7 @@ def gpt2(gpt2_folder: Path) -> ConversationModel:
 def doctor(gpt2: ConversationModel, gpt2_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Doctor:
     """Runs the command in a folder with `gpt2`, loaded once, and the beginnings of two files of the sample."""
     load = doctor_module.load_model
-    monkeypatch.setattr(doctor_module, "load_model", lambda name: gpt2 if name == "gpt2" else load(name))
+    monkeypatch.setattr(doctor_module, "load_model", lambda name, **_: gpt2 if name == "gpt2" else load(name))
     for name in ("train", "valid"):
         lines = (files("convmodel") / f"assets/sample/{name}.jsonl").read_text(encoding="utf-8").splitlines(True)
         (tmp_path / f"{name}.jsonl").write_text("".join(lines[:4]), encoding="utf-8")

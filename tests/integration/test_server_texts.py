@@ -101,9 +101,10 @@ def test_tokenize_shows_the_prompt_exactly(server: Serving, name: str, messages:
         shown["budget"] == shown["positions"] - server.get("/v1/models").json["data"][0]["convmodel"]["max_new_tokens"]
     )
     for token in shown["tokens"]:
-        assert token["separator"] == (token["id"] == tokenizer.sep_token_id)
+        assert token["separator"] == (token["id"] in tokenizer.layout.control_ids)
         assert token["speaker"] in ("user", "assistant")
-    assert [token["turn"] for token in shown["tokens"] if token["separator"]] == [*range(len(messages)), None]
+    opened = [token["turn"] for token in shown["tokens"] if token["id"] == tokenizer.sep_token_id]
+    assert opened == [*range(len(messages)), None]
     assert [token["turn"] for token in shown["tokens"]][:2] == [0, 0]  # `plain` begins with its bos
     assert shown["tokens"][0]["text"] == {"tiny": "<sep>", "plain": "<|begin_of_text|>"}[name]
 

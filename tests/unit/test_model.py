@@ -119,7 +119,9 @@ def test_token_types_can_be_declined_for_a_plain_checkpoint(unigram_folder: Path
 
 
 def test_an_unknown_option_is_named_and_the_known_ones_are_listed(unigram_folder: Path) -> None:
-    with pytest.raises(ConfigError, match=r"no option devise, torch_type; there are device, use_token_types, .*dtype"):
+    with pytest.raises(
+        ConfigError, match=r"no option devise, torch_type; there are device, layout, names, use_token_types, .*dtype"
+    ):
         ConversationModel.from_pretrained(unigram_folder, devise="cpu", torch_type="float32")
 
 

@@ -21,11 +21,11 @@ from convmodel.data.progress import console
 from convmodel.data.reading.writing import to_record
 from convmodel.errors import ConfigError, ConvModelError
 from convmodel.files.json_lines import append_line
-from convmodel.generation.defaults import TEMPERATURE, TOP_P
 from convmodel.server.settings import KEY_VARIABLE
 
 if TYPE_CHECKING:
-    from convmodel.generation.session import Session
+    from convmodel.generation.defaults import TEMPERATURE, TOP_P
+from convmodel.generation.session import Session
 
 COMMANDS = {
     "/undo": ("", "remove your last turn and the response to it"),
@@ -48,12 +48,13 @@ def command(
     *,
     model: flags.Model = None,
     greedy: flags.Greedy = False,
-    temperature: flags.Temperature = TEMPERATURE,
-    top_p: flags.TopP = TOP_P,
+    temperature: flags.OwnTemperature = None,
+    top_p: flags.OwnTopP = None,
     max_new_tokens: flags.MaxNewTokens = None,
     system: Annotated[str | None, Option(help="System message: a first turn that always stays in the context.")] = None,
     system_messages: flags.SystemMessages = False,
     quantize: flags.Quantize = None,
+    layout: flags.Layout = "auto",
     url: Annotated[
         str | None,
         Option(help="Chat with the model of a server with OpenAI's API instead, such as 127.0.0.1:8000."),
@@ -74,7 +75,8 @@ def command(
     if url is not None:
         if quantize is not None:
             raise ConfigError("--quantize does not apply to the model of a server: leave out it or --url")
-        parameters: dict[str, Any] = {"temperature": 0.0} if greedy else {"temperature": temperature, "top_p": top_p}
+        sampling = {"temperature": temperature or TEMPERATURE, "top_p": top_p or TOP_P}
+        parameters: dict[str, Any] = {"temperature": 0.0} if greedy else sampling
         if max_new_tokens is not None:
             parameters["max_new_tokens"] = max_new_tokens
         from convmodel.cli.remote_session import PARAMETERS, RemoteSession
@@ -87,13 +89,14 @@ def command(
 
             Chat(remote, remote.model, choose, PARAMETERS).begin(system, history)
         return
-    options = flags.sampling_options(greedy=greedy, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens)
-    if greedy:
-        options["do_sample"] = False  # by default, a session samples
+    # By default, a session samples.
+    values: dict[str, Any] = {"max_new_tokens": max_new_tokens, "do_sample": False if greedy else None}
+    values |= {} if greedy else {"temperature": temperature, "top_p": top_p}
+    options = {name: value for name, value in values.items() if value is not None}
 
     def open_session(name: str) -> "Session":
         with unseen_keys():
-            return load_model(name, quantize=quantize).session(**options)
+            return load_model(name, quantize=quantize, layout=layout).session(**options)
 
     name = model or flags.default_model()
     chat = Chat(open_session(name), name, open_session, _OPTIONS, system_messages=system_messages)

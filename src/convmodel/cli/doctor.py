@@ -3,8 +3,9 @@
 Owns: how tokens and checks look in a terminal. The checks and the estimate are `training.doctor`'s.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,8 +16,16 @@ from rich.text import Text
 from typer import Argument, Option
 
 from convmodel.cli import flags
-from convmodel.cli.console import check_output_file, load_model, print_json, print_message, print_table
+from convmodel.cli.console import (
+    check_output_file,
+    load_model,
+    print_json,
+    print_message,
+    print_table,
+    silence_transformers,
+)
 from convmodel.cli.fit_options import with_fit_options
+from convmodel.conversation import DEFAULT_SPEAKERS, Conversation
 from convmodel.data.progress import console
 from convmodel.data.reading.shapes import AUTO
 from convmodel.errors import ConfigError
@@ -25,6 +34,7 @@ from convmodel.training.config import FitConfig
 if TYPE_CHECKING:
     from convmodel.data.reading.reader import ConversationReader
     from convmodel.layout.token_view import ShownToken
+    from convmodel.model import ConversationModel
     from convmodel.training.doctor.checks import Check
     from convmodel.training.doctor.examination import Examination
 
@@ -39,8 +49,16 @@ _MAX_TOKENS = 400  # in a terminal; the report shows all
 
 def _doctor(
     model: Annotated[str, Argument(help=flags.MODEL_HELP, metavar="MODEL")],
-    data: Annotated[str, Argument(help=f"Training conversations: {flags.SOURCE_HELP}.", metavar="DATA")],
+    data: Annotated[
+        str | None,
+        Argument(
+            help=f"Training conversations: {flags.SOURCE_HELP}; without them, the model's token layout is shown alone.",
+            metavar="[DATA]",
+        ),
+    ] = None,
     *,
+    layout: flags.Layout = "auto",
+    names: flags.Names = None,
     valid: flags.Valid = None,
     format: flags.Format = AUTO,
     on_error: flags.OnError = "fail",
@@ -56,14 +74,27 @@ def _doctor(
 
     `convmodel doctor gpt2 data/train.jsonl --valid data/valid.jsonl --report doctor.html`
 
+    `convmodel doctor HuggingFaceTB/SmolLM2-135M-Instruct` shows the token layout of a model alone.
+
     Shows a conversation token by token, checks the data and the settings, and estimates the time and memory of the run.
     Nothing is trained. The exit code is 1 if a check fails.
     """
     config = FitConfig.from_options(settings)
+    if data is None:
+        if valid is not None or report is not None:
+            raise ConfigError("--valid and --report are about training conversations: give DATA too")
+        _print_layout(model, {"layout": layout, "names": names}, as_json=as_json)
+        return
     if report is not None:
         check_output_file(report)
     readers = [flags.open_reader(source, format, on_error) for source in (data, valid) if source is not None]
-    examination, windows = _examine(model, readers, config, number=conversation, measure=not no_estimate)
+    examination, windows = _examine(
+        partial(load_model, model, layout=layout, names=names),
+        readers,
+        config,
+        number=conversation,
+        measure=not no_estimate,
+    )
     if report is not None:
         from convmodel.report.doctor_page import write_doctor_page
 
@@ -95,7 +126,12 @@ command = with_fit_options(_doctor, only=_SETTINGS)
 
 
 def _examine(
-    model: str, readers: "Sequence[ConversationReader]", config: FitConfig, *, number: int, measure: bool
+    load: "Callable[[], ConversationModel]",
+    readers: "Sequence[ConversationReader]",
+    config: FitConfig,
+    *,
+    number: int,
+    measure: bool,
 ) -> tuple["Examination", "list[list[ShownToken]]"]:
     """Reads the data, loads the model and runs the checks; returns the tokens of one conversation too."""
     from convmodel.layout.token_view import token_view
@@ -105,7 +141,7 @@ def _examine(
     conversations = parts[0].conversations
     if number > len(conversations):
         raise ConfigError(f"conversation is {number}, but there are only {len(conversations):,}")
-    loaded = load_model(model)
+    loaded = load()
     with console.status(f"examining {len(conversations):,} conversations ..."):
         valid = parts[1] if len(parts) > 1 else None
         examination = examine(loaded.hf_model, loaded.tokenizer, parts[0], valid, config.to_dict(), measure=measure)
@@ -113,6 +149,33 @@ def _examine(
             loaded.tokenizer, conversations[number - 1], max_length=examination.plan.max_length, loss_on=config.loss_on
         )
     return examination, windows
+
+
+_EXAMPLE = ("Hello, who are you?", "I answer questions.", "What is the capital of France?", "Paris.")
+
+
+def _print_layout(model: str, chosen: dict[str, Any], *, as_json: bool) -> None:
+    """Prints the token layout of a model, and an example conversation in it."""
+    with console.status(f"reading the tokenizer of {model} ..."):
+        silence_transformers()
+        from convmodel.layout.token_view import layout_rows, token_view
+        from convmodel.layout.tokenizer import ConversationTokenizer
+
+        tokenizer = ConversationTokenizer.from_pretrained(model, **chosen)
+    system = ["Be brief."] if tokenizer.layout.takes_system else []
+    speakers = [*(["system"] if system else []), *DEFAULT_SPEAKERS, *DEFAULT_SPEAKERS]
+    example = Conversation([*system, *_EXAMPLE], speakers, pinned=len(system))
+    rows = layout_rows(tokenizer)
+    windows = token_view(tokenizer, example, max_length=1024, loss_on="responses")
+    if as_json:
+        print_json({"layout": dict(rows), "windows": [[asdict(token) for token in window] for window in windows]})
+        return
+    screen = Console()
+    screen.print(Text("an example conversation, as the model sees it", style="bold"))
+    _print_tokens(windows, screen)
+    screen.print()
+    for name, value in rows:
+        screen.print(Text.assemble((f"{name}  ", "bold"), value))
 
 
 def _print(examination: "Examination", windows: "list[list[ShownToken]]", number: int) -> None:
@@ -162,9 +225,9 @@ def _print_tokens(windows: "list[list[ShownToken]]", screen: Console) -> None:
             screen.print(Text(f"window {number} of {len(windows)}", style="dim"))
         line = Text()
         for index, token in enumerate(window[:left]):
-            if token.is_separator and 0 < index < len(window) - 1:
+            if token.is_marker and 0 < index < len(window) - 1 and not window[index - 1].is_marker:
                 line.append("\n")
-            marks = " bold underline" * token.supervised + " reverse" * token.is_separator
+            marks = " bold underline" * token.supervised + " reverse" * token.is_marker
             line.append(token.text, styles[token.speaker] + marks)
             line.append(" ")
         screen.print(line)

@@ -86,6 +86,7 @@ def command(
         Option(help="Turns to measure: all, responses, last, or a speaker's name; by default as in training."),
     ] = None,
     quantize: flags.Quantize = None,
+    layout: flags.Layout = "auto",
     as_json: flags.Json = False,
 ) -> None:
     """Evaluate models on held-out conversations: how well they predict them, and how they respond.
@@ -116,7 +117,7 @@ def command(
         train=train,
         base=base,
         find_base=bool(report),
-        quantize=quantize,
+        loading={"quantize": quantize, "layout": layout},
         settings={**settings, "on_error": on_error, "generation": options},
     )
     for path in report or []:
@@ -143,7 +144,7 @@ def _evaluate(
     train: str | None,
     base: str | None,
     find_base: bool,
-    quantize: str | None,
+    loading: dict[str, Any],
     settings: dict[str, Any],
 ) -> "EvaluationReport":
     """Loads and measures one model after the other."""
@@ -159,17 +160,18 @@ def _evaluate(
 
     silence_transformers()
     names = list(dict.fromkeys(models))
-    options, alike = common_targets([*names, base] if base else names, conversations, Settings(**settings))
+    compared, layout = [*names, base] if base else names, loading["layout"]
+    options, alike = common_targets(compared, conversations, Settings(**settings), layout)
     recorded = recorded_base(models[0]) if base is None and find_base else None
     if recorded is not None and recorded not in names:
         try:
-            options, alike = common_targets([*names, recorded], conversations, Settings(**settings))
+            options, alike = common_targets([*names, recorded], conversations, Settings(**settings), layout)
             base = recorded
         except (ModelLoadError, ConversationError) as error:
             print_message(f"not compared with the base model: {error}")
 
     def measure(name: str) -> "ModelEvaluation":
-        model = load_model(name, quantize=quantize)
+        model = load_model(name, **loading)
         with ProgressBar("measuring", unit="conversations") as bar:
             bar.update(note=name)
             return evaluate_model(

@@ -45,6 +45,8 @@ def _fit(
             "trained on TRAIN."
         ),
     ] = None,
+    layout: flags.Layout = "auto",
+    names: flags.Names = None,
     grow_vocabulary: Annotated[
         int | None,
         Option(
@@ -76,7 +78,7 @@ def _fit(
     """
     if overwrite and settings.get("resume"):
         raise ConfigError("--overwrite starts from the beginning and --resume resumes: give one of them")
-    start = StartingPoint(model, from_scratch, tokenizer, grow_vocabulary)
+    start = StartingPoint(model, from_scratch, tokenizer, grow_vocabulary, layout, names)
     start.check(train)
     restart = {"resume": False} if overwrite else {}
     config = FitConfig.from_options({"output_dir": DEFAULT_MODEL} | start.settings | settings | restart)
@@ -87,6 +89,7 @@ def _fit(
     valid_reader = None if valid is None else flags.open_reader(valid, format, on_error)
     conversation_model = start.load(train_reader, config, validated=valid is not None)
     print_message(f"{start.describe()} on {train}: {config.describe()}")
+    print_message(f"token layout: {conversation_model.tokenizer.describe_layout()}")
     result = conversation_model.fit(train_reader, valid_reader, config=config)
     if as_json:
         print_json({**asdict(result), "config": config.to_dict()})

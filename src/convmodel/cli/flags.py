@@ -13,7 +13,7 @@ from convmodel.cli.console import DEFAULT_MODEL, MODEL_FILES
 from convmodel.data.reading.reader import ConversationReader
 from convmodel.data.reading.shapes import SHAPES
 from convmodel.files.hub import CHITCHAT
-from convmodel.generation.defaults import CHAT_SAMPLING
+from convmodel.generation.defaults import CHAT_SAMPLING, TEMPERATURE, TOP_P
 
 SOURCE_HELP = "a file, a folder, - for standard input, or owner/name of a dataset on the Hub"
 MODEL_SOURCES = f"a folder, a model id on the Hub, or {CHITCHAT}"
@@ -33,12 +33,40 @@ Quantize = Annotated[
     str | None,
     Option(help="int8: quantize the weights, for less than half the memory and about half the time, on CPUs."),
 ]
+Layout = Annotated[
+    str,
+    Option(
+        help="Token layout of a model that convmodel did not save: template (the model's own chat template), "
+        "separator, or auto: the template if it has one."
+    ),
+]
+Names = Annotated[
+    str | None,
+    Option(help="prefix: in the template layout, put speakers' names before their texts; for more than two speakers."),
+]
 Greedy = Annotated[bool, Option("--greedy", help="Take the most likely token at each step instead of sampling.")]
 Temperature = Annotated[
     float, Option(min=0.01, help="Sampling temperature: above 1 more varied, below 1 more predictable.")
 ]
 TopP = Annotated[
     float, Option(min=0.01, max=1.0, help="Sample from the most likely tokens with this total probability.")
+]
+OwnTemperature = Annotated[
+    float | None,
+    Option(
+        min=0.01,
+        help="Sampling temperature: above 1 more varied, below 1 more predictable; by default the model's own, else "
+        f"{TEMPERATURE}.",
+    ),
+]
+OwnTopP = Annotated[
+    float | None,
+    Option(
+        min=0.01,
+        max=1.0,
+        help="Sample from the most likely tokens with this total probability; by default the model's own, else "
+        f"{TOP_P}.",
+    ),
 ]
 MaxNewTokens = Annotated[int | None, Option(min=1, help=_LENGTH_HELP)]
 SystemMessages = Annotated[

@@ -66,6 +66,7 @@ def command(
         ),
     ] = None,
     quantize: flags.Quantize = None,
+    layout: flags.Layout = "auto",
     option: Annotated[
         list[str] | None,
         Option(help="Any option of transformers' `generate`, as NAME=VALUE; may be repeated.", metavar="NAME=VALUE"),
@@ -99,11 +100,12 @@ def command(
         if context or as_json or len(files) != 1:
             raise ConfigError("--input takes --output once, and neither turns nor --json")
         reader = ConversationReader(input, shape=format)
-        _generate_file(*_load(model or flags.default_model(), quantize, options), reader, files[0], overwrite=overwrite)
+        loaded = _load(model or flags.default_model(), options, quantize=quantize, layout=layout)
+        _generate_file(*loaded, reader, files[0], overwrite=overwrite)
         return
     if not context or files:
         raise ConfigError('give turns, such as: convmodel generate "Hello"; or --input FILE with --output FILE')
-    conversation_model, options = _load(model or flags.default_model(), quantize, options)
+    conversation_model, options = _load(model or flags.default_model(), options, quantize=quantize, layout=layout)
     speakers = Conversation(context).speaker_names
     if reply_as is not None and len(speakers) > 1 and reply_as not in speakers:
         print_message(
@@ -119,11 +121,11 @@ def command(
         print_result(response)
 
 
-def _load(model: str, quantize: str | None, options: dict[str, Any]) -> "tuple[ConversationModel, dict[str, Any]]":
+def _load(model: str, options: dict[str, Any], **loading: Any) -> "tuple[ConversationModel, dict[str, Any]]":
     """Loads a model and, for `rerank="next-turn"`, the head that ranks its responses."""
     from convmodel.hf_model.next_turn import NextTurnHead
 
-    conversation_model = load_model(model, quantize=quantize)
+    conversation_model = load_model(model, **loading)
     if options.get("rerank") == "next-turn":
         options = options | {"rerank": NextTurnHead.load(model, conversation_model.hf_model)}
     return conversation_model, options

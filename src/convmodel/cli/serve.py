@@ -72,6 +72,7 @@ def command(
         Path | None, Option(help="JSONL file for votes between two models' responses on the chat page.")
     ] = None,
     quantize: flags.Quantize = None,
+    layout: flags.Layout = "auto",
 ) -> None:
     """Serve models: a chat page at /, and OpenAI's API under /v1.
 
@@ -112,7 +113,7 @@ def command(
     url = f"http://{address}:{listener.getsockname()[1]}"
 
     def load() -> "Mapping[str, ConversationModel]":
-        loaded = {name: load_model(source, quantize=quantize) for name, source in sources.items()}
+        loaded = {name: load_model(source, quantize=quantize, layout=layout) for name, source in sources.items()}
         gc.freeze()  # what stays need not be searched for garbage while requests are answered
         print_message(f"Serving {', '.join(sources)}: chat at {url}, API at {url}/v1. Ctrl+C stops the server.")
         return loaded

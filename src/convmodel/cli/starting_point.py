@@ -28,6 +28,8 @@ class StartingPoint:
     from_scratch: str | None  # the size of a new one
     tokenizer: str | None  # the folder with a new model's tokenizer
     grow_vocabulary: int | None  # how many entries to add to a pretrained model's vocabulary
+    layout: str = "auto"  # the token layout of a pretrained model
+    names: str | None = None  # whether speakers' names are put before their texts
 
     def check(self, train: str) -> None:
         """Checks that the options can be combined."""
@@ -56,10 +58,13 @@ class StartingPoint:
         if self.from_scratch is not None:
             return _make_model(train, self.from_scratch, self.tokenizer, config, validated)
         if self.grow_vocabulary is None:
-            return load_model(self.model or BASE_MODEL)
+            return self._load_model()
         if config.lora:
             raise ConfigError("lora does not train new embeddings: leave out --grow-vocabulary or --lora")
-        return _grow_vocabulary(load_model(self.model or BASE_MODEL), train, self.grow_vocabulary)
+        return _grow_vocabulary(self._load_model(), train, self.grow_vocabulary)
+
+    def _load_model(self) -> "ConversationModel":
+        return load_model(self.model or BASE_MODEL, layout=self.layout, names=self.names)
 
 
 def _make_model(

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from convmodel.data.reading.reader import ConversationReader
 from convmodel.data.windows.collate import by_length
 from convmodel.data.windows.encoding import EncodingSummary, WindowSet
@@ -35,9 +37,9 @@ class EvaluationResult:
     Attributes:
         loss: Nats per supervised token: the sum of -ln p over all supervised tokens, divided by their count.
         perplexity: exp(loss), per supervised token; comparable only between models of one vocabulary.
-        bits_per_byte: Bits per UTF-8 byte of the supervised turns' text, separators left out since they have no
-            bytes; comparable between any two models.
-        tokens: Supervised tokens, closing separators included.
+        bits_per_byte: Bits per UTF-8 byte of the supervised turns' text, the tokens that end turns left out since
+            they have no bytes; comparable between any two models.
+        tokens: Supervised tokens, those that end turns included.
         text_bytes: UTF-8 bytes of the supervised turns' text.
         conversations: How many conversations there were.
         windows: How many windows they make.
@@ -96,13 +98,13 @@ def evaluate_windows(
     """
     if batch_size < 1:
         raise ConfigError(f"batch_size is {batch_size}: it must be at least 1")
-    separator, head = tokenizer.sep_token_id, Head.of(hf_model)
+    ends, head = torch.tensor(sorted(tokenizer.end_ids)), Head.of(hf_model)
     all_nats: list[float] = []
     text_nats: list[float] = []
     for windows in by_length(data.windows, batch_size, data.lengths):
         nats, labels = measure_targets(hf_model, tokenizer, windows, head=head)
         all_nats += nats.sum(dim=1).tolist()
-        text_nats += nats.masked_fill(labels == separator, 0.0).sum(dim=1).tolist()
+        text_nats += nats.masked_fill(torch.isin(labels, ends), 0.0).sum(dim=1).tolist()
         if progress:
             progress(len(windows))
     return _result(all_nats, text_nats, data.summary, len(data.windows))

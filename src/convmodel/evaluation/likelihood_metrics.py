@@ -137,7 +137,7 @@ def next_turn_metrics(
     by_token: list[list[int]] = []  # ranks: one for each conversation that has a next turn
     by_gain: list[list[int]] = []
     for conversation in conversations:
-        joined = conversation if tokenizer.layout.use_token_types else conversation.joined()
+        joined = tokenizer.arrange(conversation).conversation
         row = next(rows) if has_next_turn(joined) else []
         by_token.append(_rank([with_context / tokens for with_context, _, tokens in row]))
         by_gain.append(_rank([with_context - alone for with_context, alone, _ in row]))

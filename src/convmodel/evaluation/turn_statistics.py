@@ -3,7 +3,7 @@
 Owns: the sums per turn, and attributing the targets of windows to turns. All metrics of likelihood are made of these.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 BINS = 10
-"""Into how many equal parts the probabilities of the separator are sorted."""
+"""Into how many equal parts the probabilities of an end are sorted."""
 
 Array: TypeAlias = npt.NDArray[np.float64]
 
@@ -39,23 +39,23 @@ class TurnStatistics:
     number: int  # its place in the conversation, from 1; pinned turns do not count
     speaker: str
     text_bytes: int  # UTF-8 bytes of its text
-    tokens: float  # its targets: its tokens and, unless the turn was cut, the separator that closes it
+    tokens: float  # its targets: its tokens and, unless the turn was cut, the one that ends it
     nats: float  # the sum of their -ln p
-    text_nats: float  # the same without the separator
+    text_nats: float  # the same without its end
     correct: float  # how many targets the model finds likelier than any other token
     closed: float  # 1 if its end is a target, else 0
-    stop: float  # p(separator) at the end; 0 if that is not a target
-    false_stop: float  # the sum of p(separator) at all its other targets, where the turn continues
-    ended_early: float  # the probability that sampling ends it at one of these: 1 - the product of 1 - p(separator)
+    stop: float  # p(end) at the end; 0 if that is not a target
+    false_stop: float  # the sum of p(end) at all its other targets, where the turn continues
+    ended_early: float  # the probability that sampling ends it at one of these: 1 - the product of 1 - p(end)
 
 
 CALIBRATION = ("targets", "probability", "ends")
-"""The rows of a calibration: how many targets are in each tenth of p(separator), the sum of their p(separator), and how
-many of them are separators. Calibrations of parts add up to that of the whole."""
+"""The rows of a calibration: how many targets are in each tenth of p(end), the sum of their p(end), and how
+many of them end a turn. Calibrations of parts add up to that of the whole."""
 
 
 def calibrate(stop: Array, is_end: npt.NDArray[np.bool_]) -> Array:
-    """Sorts targets by p(separator), and returns their calibration, of shape (3, `BINS`)."""
+    """Sorts targets by p(end), and returns their calibration, of shape (3, `BINS`)."""
     tenth = np.minimum((stop * BINS).astype(int), BINS - 1)
     return np.stack([np.bincount(tenth, values, BINS) for values in (np.ones_like(stop), stop, is_end)])
 
@@ -111,10 +111,10 @@ def measure_turns(
                 (number, [conversation]), tokenizer=tokenizer, max_length=max_length, loss_on=loss_on, on_error=on_error
             )
             summary.add(chunk_summary)
-            joined = conversation if tokenizer.layout.use_token_types or not encoded else conversation.joined()
+            joined = tokenizer.arrange(conversation, loss_on).conversation if encoded else conversation
             statistics.append(ConversationStatistics(joined))
             supervised = supervised_turns(joined, loss_on)
-            jobs += _jobs(statistics[-1], encoded, supervised, tokenizer.sep_token_id)
+            jobs += _jobs(statistics[-1], encoded, supervised, tokenizer.end_ids)
         _measure(hf_model, tokenizer, jobs, head, batch_size)
         windows += len(jobs)
     require_windows(summary, loss_on)
@@ -126,7 +126,7 @@ class _TargetStatistics(NamedTuple):
 
     nats: Any  # -ln p of each target
     correct: Any  # 1 if it is the likeliest token, else 0
-    stop: Any  # p(separator) in its place
+    stop: Any  # p(end) in its place
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -139,13 +139,13 @@ class _Job:
 
 
 def _jobs(
-    statistics: ConversationStatistics, windows: Sequence[Window], supervised: list[bool], separator: int
+    statistics: ConversationStatistics, windows: Sequence[Window], supervised: list[bool], end_ids: Set[int]
 ) -> Iterator[_Job]:
     """Gives each window its turns: each supervised turn is in one window, and they come in order."""
     order = iter([index for index, is_supervised in enumerate(supervised) if is_supervised])
     for window in windows:
         # A turn that was cut is alone in its window, without its end.
-        closed = sum(label == separator for label in window.labels)
+        closed = sum(label in end_ids for label in window.labels)
         yield _Job(window, statistics, list(islice(order, 1 if window.cut else closed)))
 
 
@@ -153,25 +153,26 @@ def _measure(
     hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, jobs: list[_Job], head: Head | None, batch_size: int
 ) -> None:
     """Measures the windows, and adds their turns to their conversations in order."""
-    measure, owner = _measure_of_targets(tokenizer.sep_token_id), {id(job.window): job for job in jobs}
+    ends, owner = sorted(tokenizer.end_ids), {id(job.window): job for job in jobs}
+    measure = _measure_of_targets(ends)
     for windows in by_length([job.window for job in jobs], batch_size):
         values, labels = measure_targets(hf_model, tokenizer, windows, measure, head=head)
         for window, row, label in zip(windows, values.numpy(), labels.numpy(), strict=True):
             is_target = label != IGNORED
             targets = _TargetStatistics(*row[is_target].T)
-            _add(owner[id(window)], targets, label[is_target] == tokenizer.sep_token_id)
+            _add(owner[id(window)], targets, np.isin(label[is_target], ends))
     for job in jobs:
         job.statistics.turns.sort(key=lambda turn: turn.number)
 
 
-def _measure_of_targets(separator: int) -> Measure:
+def _measure_of_targets(ends: list[int]) -> Measure:
     """Returns the function that measures `_TargetStatistics` of logits and labels, as columns of one tensor."""
 
     def measure(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         columns = _TargetStatistics(
             nats=F.cross_entropy(logits, labels, reduction="none"),
             correct=(logits.argmax(dim=-1) == labels).float(),
-            stop=(logits[:, separator] - logits.logsumexp(dim=-1)).exp(),
+            stop=(logits[:, ends].logsumexp(dim=-1) - logits.logsumexp(dim=-1)).exp(),
         )
         return torch.stack(columns, dim=-1)
 

@@ -5,7 +5,7 @@ Owns: decoding in pieces whose join is the decoded whole.
 
 from collections.abc import Callable, Iterable, Sequence
 
-from convmodel.layout.tokenizer import REPLACEMENT
+from convmodel.layout.text_codec import REPLACEMENT
 
 _WINDOW = 32
 

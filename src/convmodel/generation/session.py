@@ -10,7 +10,7 @@ from typing import Any
 
 from convmodel.conversation import DEFAULT_SPEAKERS, Conversation, ConversationLike
 from convmodel.errors import ConfigError, ConversationError
-from convmodel.generation.defaults import CHAT_SAMPLING
+from convmodel.generation.defaults import chat_sampling
 from convmodel.generation.engine.engine import Engine
 from convmodel.generation.options import GenerationOptions, read_options
 from convmodel.generation.output import Chunk, FinishReason
@@ -236,7 +236,7 @@ class ChatSession(Session):
         if options.get("do_sample") is False:
             before = {name: value for name, value in before.items() if name not in SAMPLING_OPTIONS}
         elif before.get("do_sample") is False and options.keys() & SAMPLING_OPTIONS.keys():
-            options = {"do_sample": True, "top_k": CHAT_SAMPLING["top_k"]} | options
+            options = {"do_sample": True, "top_k": chat_sampling(self._engine.hf_model)["top_k"]} | options
         given = {name: value for name, value in (before | options).items() if value is not None}
         self._options, self._given = _read_options(self._engine, self._tokenizer, given), given
 
@@ -250,7 +250,7 @@ class ChatSession(Session):
 
 def _read_options(engine: Engine, tokenizer: ConversationTokenizer, given: dict[str, Any]) -> GenerationOptions:
     decide = {name for name in ("do_sample", "num_beams") if given.get(name) is not None}
-    sampling = {} if decide or given.get("temperature") == 0 else CHAT_SAMPLING
+    sampling = {} if decide or given.get("temperature") == 0 else chat_sampling(engine.hf_model)
     # A turn is never empty, so the first token must not end it.
     return read_options(engine.hf_model, tokenizer, {"min_new_tokens": 1} | sampling | given)
 

@@ -37,20 +37,21 @@ def fit_embedding(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer)
         wanted = f"{FILE_NAME} requires token types" if tokenizer.layout_was_saved else "use_token_types is true"
         raise ModelLoadError(f"{wanted}, but {hf_model.config.model_type} takes none")
     rows = _count_rows(hf_model)
-    separator, vocabulary = tokenizer.sep_token_id, tokenizer.hf_tokenizer.vocab_size
-    missing = separator >= rows
+    separator, vocabulary = tokenizer.layout.separator_id, tokenizer.hf_tokenizer.vocab_size
+    missing = separator is not None and separator >= rows
     if vocabulary > rows or (missing and tokenizer.layout_was_saved):
+        of_separator = f" and the separator is {separator:,}" if separator is not None else ""
         raise ModelLoadError(
-            f"the embedding has {rows:,} rows, but the vocabulary has {vocabulary:,} entries and the separator is "
-            f"{separator:,}: the tokenizer belongs to another model; copy both from one place"
+            f"the embedding has {rows:,} rows, but the vocabulary has {vocabulary:,} entries{of_separator}: the "
+            "tokenizer belongs to another model; copy both from one place"
         )
-    bos = tokenizer.layout.bos_id
-    if bos is not None and bos >= rows:
+    largest = max(tokenizer.layout.control_ids - {separator}, default=0)
+    if largest >= rows:
         raise ModelLoadError(
-            f"the tokenizer begins each text with token {bos:,}, but the embedding has {rows:,} rows: the tokenizer "
-            "belongs to another model; copy both from one place"
+            f"the layout has token {largest:,} ({tokenizer.hf_tokenizer.convert_ids_to_tokens(largest)}), but the "
+            f"embedding has {rows:,} rows: the tokenizer belongs to another model; copy both from one place"
         )
-    if not missing and not tokenizer.separator_added:
+    if separator is None or not (missing or tokenizer.separator_added):
         return
     set_new_rows(hf_model, separator, tokenizer.end_of_text_id)
     # Only once: after training, the row must not be overwritten.

@@ -57,12 +57,15 @@ def make_weights(
 
 
 def load(
-    name: str, options: dict[str, Any], *, device: str | torch.device | None, use_token_types: bool | None
+    name: str, options: dict[str, Any], layout: dict[str, Any], *, device: str | torch.device | None
 ) -> tuple[PreTrainedModel, ConversationTokenizer]:
-    """Loads a model and its layout and puts the model on a device, unless `options` have a `device_map`."""
+    """Loads a model and its layout and puts the model on a device, unless `options` have a `device_map`.
+
+    `layout` are the arguments of `ConversationTokenizer.from_pretrained` that choose it.
+    """
     unknown = options.keys() - MODEL_OPTIONS
     if unknown:
-        names = ["device", "use_token_types", "quantize", *sorted(MODEL_OPTIONS)]
+        names = ["device", *layout, "quantize", *sorted(MODEL_OPTIONS)]
         raise ConfigError(
             f"from_pretrained has no option {', '.join(sorted(unknown))}; there are {', '.join(names)}"
             + did_you_mean(sorted(unknown), names)
@@ -72,7 +75,7 @@ def load(
         raise ConfigError(f"dtype is {dtype!r}: it must be auto, or a torch dtype such as float32 or bfloat16")
     options = reachable_options(name, options)
     hub_options = {option: value for option, value in options.items() if option in HUB_OPTIONS}
-    tokenizer = ConversationTokenizer.from_pretrained(name, use_token_types=use_token_types, **hub_options)
+    tokenizer = ConversationTokenizer.from_pretrained(name, **layout, **hub_options)
     adapters = adapter_folder(name, hub_options)
     hf_model = _load(name, options) if adapters is None else _load_adapted(name, adapters, tokenizer, options)
     # Not by its truth: the device map 0 is the first GPU.

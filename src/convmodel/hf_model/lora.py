@@ -190,7 +190,9 @@ def _lora_config(hf_model: "PreTrainedModel", options: Mapping[str, Any]) -> "Lo
 
 def _new_rows(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer) -> dict[str, list[int]] | None:
     """Returns the separator's row by layer name, if it still has the values set by `fit_embedding`; else None."""
-    separator, end = tokenizer.sep_token_id, tokenizer.end_of_text_id
+    separator, end = tokenizer.layout.separator_id, tokenizer.end_of_text_id
+    if separator is None:
+        return None
     embedding: Any = hf_model.get_input_embeddings()
     rows = embedding.weight
     if not torch.allclose(rows[separator], rows[:separator].mean(0) if end is None else rows[end]):
@@ -277,12 +279,14 @@ def prepare_base(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, 
     Adapters hold only the separator's row: not its bias in the head, nor rows before it for other new entries.
     """
     if not json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8")).get("trainable_token_indices"):
-        grow_embedding(hf_model, tokenizer.sep_token_id + 1)
+        if tokenizer.layout.separator_id is not None:
+            grow_embedding(hf_model, tokenizer.layout.separator_id + 1)
         return
     path = folder / BASE_FILE
     facts = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     row_source = facts.get(_ROW_SOURCE, tokenizer.end_of_text_id)
-    set_new_rows(hf_model, tokenizer.sep_token_id, row_source)
+    if tokenizer.layout.separator_id is not None:
+        set_new_rows(hf_model, tokenizer.layout.separator_id, row_source)
     hf_model.__dict__[_ROW_SOURCE] = row_source
 
 

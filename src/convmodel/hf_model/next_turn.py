@@ -161,9 +161,8 @@ def measure_next_turns(
     arranged = list(conversations)
     longest = min(LONGEST, window_length(hf_model.config, tokenizer.layout.max_length))
     measured, head = [], Head.of(hf_model)
-    if not tokenizer.layout.use_token_types:  # consecutive turns of one speaker are one turn
-        arranged = [conversation.joined() for conversation in arranged]
-    usable = [conversation for conversation in arranged if has_next_turn(conversation)]
+    as_laid_out = [tokenizer.arrange(conversation).conversation for conversation in arranged]
+    usable = [conversation for conversation in as_laid_out if has_next_turn(conversation)]
     chosen = choose_negatives([conversation.turns[-1] for conversation in usable], negatives, seed)
     for number, (conversation, others) in enumerate(zip(usable, chosen, strict=True)):
         before = before_last(conversation)

@@ -132,8 +132,8 @@ def _model_card(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, f
     adapters = has_adapters(hf_model)
     rows = {
         "Architecture": _size(hf_model),
-        "Separator": f"`{layout.separator_token}`, id {layout.separator_id}",
-        **_beginning(tokenizer),
+        "Token layout": f"{layout.name}, {tokenizer.layout_reason}",
+        **_separator(tokenizer),
         "End of a response": ", ".join(f"id {index}" for index in tokenizer.stop_token_ids),
         "Token types": "the speaker's index" if layout.use_token_types else "none",
         "Supervised turns": layout.loss_on if isinstance(layout.loss_on, str) else ", ".join(layout.loss_on),
@@ -147,9 +147,10 @@ def _model_card(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, f
     return _CARD.format(version=version("convmodel"), table=table, library=library, plain=plain)
 
 
-def _beginning(tokenizer: ConversationTokenizer) -> dict[str, str]:
-    bos = tokenizer.layout.bos_id
-    return {} if bos is None else {"Beginning of text": f"`{tokenizer.hf_tokenizer.bos_token}`, id {bos}"}
+def _separator(tokenizer: ConversationTokenizer) -> dict[str, str]:
+    layout, bos = tokenizer.layout, tokenizer.hf_tokenizer.bos_token
+    rows = {"Separator": f"`{layout.separator_token}`, id {layout.separator_id}"} if layout.separator_token else {}
+    return rows | ({} if layout.bos_id is None else {"Beginning of text": f"`{bos}`, id {layout.bos_id}"})
 
 
 _CARD = """---

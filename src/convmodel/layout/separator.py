@@ -6,6 +6,7 @@ transformers. Knows no conversations.
 
 import logging
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any
 
 logger = logging.getLogger(__name__)
@@ -68,6 +69,12 @@ def chat_template(
             return template
     logger.warning("no chat template renders this tokenizer's layout, so none is saved")
     return None
+
+
+def is_own_template(template: object) -> bool:
+    """Returns whether a chat template is one of the separator layout's."""
+    options = product(("", " "), (False, True), (False, True))
+    return template in [_template(prefix, joins=joins, bos=bos) for prefix, joins, bos in options]
 
 
 def _template(prefix: str, *, joins: bool, bos: bool) -> str:

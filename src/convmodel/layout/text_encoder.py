@@ -33,8 +33,14 @@ def text_encoder(hf_tokenizer: "PreTrainedTokenizerBase") -> "Tokenizer":
     return encoder_and_bound(hf_tokenizer)[0]
 
 
-def encoder_and_bound(hf_tokenizer: "PreTrainedTokenizerBase") -> "tuple[Tokenizer, int | None]":
-    """Returns the `text_encoder`, and how many characters a token has at most; None if that is uncertain."""
+def encoder_and_bound(
+    hf_tokenizer: "PreTrainedTokenizerBase", *, word_prefix: bool = True, space_tokens: bool = False
+) -> "tuple[Tokenizer, int | None]":
+    """Returns the `text_encoder`, and how many characters a token has at most; None if that is uncertain.
+
+    Without `word_prefix`, no space mark is put in front of a text, as in the middle of a longer one. With
+    `space_tokens`, added tokens of white space only (Gemma's for two line ends) are text, too.
+    """
     from tokenizers import Tokenizer
 
     backend = getattr(hf_tokenizer, "backend_tokenizer", None)
@@ -43,7 +49,8 @@ def encoder_and_bound(hf_tokenizer: "PreTrainedTokenizerBase") -> "tuple[Tokeniz
             f"{type(hf_tokenizer).__name__} is not backed by the tokenizers library, which convmodel needs to keep "
             "text and control tokens apart: convert it to a tokenizer.json"
         )
-    return _make_encoder(backend.to_str(), frozenset(hf_tokenizer.all_special_tokens), hf_tokenizer.unk_token_id)
+    special_tokens = frozenset(hf_tokenizer.all_special_tokens)
+    return _make_encoder(backend.to_str(), special_tokens, hf_tokenizer.unk_token_id, word_prefix, space_tokens)
 
 
 def encode_all(encoder: "Tokenizer", texts: Sequence[str]) -> list[list[int]]:
@@ -96,9 +103,22 @@ def _lengthens(step: dict[str, Any]) -> bool:
     return step["type"] in ("Prepend", "ByteLevel")
 
 
-@lru_cache(maxsize=2)
+def _without_prefix(step: dict[str, Any] | None, name: str) -> dict[str, Any] | None:
+    """Returns a normalizer or pre-tokenizer that puts no space mark in front of a text."""
+    changed: list[dict[str, Any]] = []
+    for part in _flat(step, name):
+        if part["type"] == "Metaspace":
+            part = part | {"prepend_scheme": "never"}
+        elif part["type"] == "ByteLevel" and part.get("add_prefix_space"):
+            part = part | {"add_prefix_space": False}
+        if part["type"] != "Prepend":
+            changed.append(part)
+    return {"type": "Sequence", name: changed} if changed else None
+
+
+@lru_cache(maxsize=4)
 def _make_encoder(
-    backend: str, special_tokens: frozenset[str], unknown_id: int | None
+    backend: str, special_tokens: frozenset[str], unknown_id: int | None, word_prefix: bool, space_tokens: bool
 ) -> "tuple[Tokenizer, int | None]":
     """Creates the encoder from a serialized tokenizer; cached, because it takes half of the time of loading GPT-2."""
     from tokenizers import Tokenizer
@@ -107,14 +127,22 @@ def _make_encoder(
     most_characters = _most_characters(state)
     # Random, so that no text can contain it.
     nonce = secrets.token_hex(16)
-    control = {token["content"] for token in state["added_tokens"]} | special_tokens
+    kept = [token for token in state["added_tokens"] if space_tokens and _is_space(token)]
+    control = ({token["content"] for token in state["added_tokens"]} | special_tokens) - {t["content"] for t in kept}
     hidden = {token: f"{nonce}-{number}" for number, token in enumerate(sorted(control)) if not is_text(token)}
-    state.update(added_tokens=[], post_processor=None, truncation=None, padding=None)
+    state.update(added_tokens=kept, post_processor=None, truncation=None, padding=None)
     _rename(state["model"], hidden)
+    if not word_prefix:
+        state["normalizer"] = _without_prefix(state["normalizer"], "normalizers")
+        state["pre_tokenizer"] = _without_prefix(state["pre_tokenizer"], "pretokenizers")
     if "unk_id" in state["model"] and unknown_id is not None:
         # transformers' T5 class assumes an unknown id of 2, which other vocabularies use for end-of-text.
         state["model"]["unk_id"] = unknown_id
     return Tokenizer.from_str(json.dumps(state)), most_characters
+
+
+def _is_space(token: dict[str, Any]) -> bool:
+    return not token["special"] and token["content"].isspace()
 
 
 def is_text(token: str) -> bool:

@@ -4,14 +4,16 @@ Owns: how each token is displayed, so that none of its characters is invisible. 
 """
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from convmodel.conversation import Conversation
+from convmodel.layout.markers import ASSISTANT, START, SYSTEM, USER
 from convmodel.layout.sequence import IGNORED, LossOn
-from convmodel.layout.tokenizer import REPLACEMENT, ConversationTokenizer
+from convmodel.layout.text_codec import REPLACEMENT
+from convmodel.layout.tokenizer import ConversationTokenizer
 
 _MARKS = {" ": "·", "\n": "↵", "\r": "␍", "\t": "⇥"}
 _SPACE_MARK = "▁"  # SentencePiece's space
@@ -23,9 +25,9 @@ class ShownToken:
 
     text: str  # with spaces, line ends and lone bytes made visible
     id: int
-    speaker: str  # of its turn; for a separator, of the turn that it opens
+    speaker: str  # of its turn; for a marker, of the turn that it opens
     supervised: bool
-    is_separator: bool
+    is_marker: bool
 
 
 def token_view(
@@ -40,21 +42,65 @@ def token_view(
         >>> [(token.text, token.speaker, token.supervised) for token in window][3:]
         [('How', 'assistant', True), ('·are', 'assistant', True), ('<sep>', 'user', True)]
     """
-    names = list(dict.fromkeys((*conversation.speaker_names, conversation.next_speaker())))
-    windows = tokenizer.windows(conversation, max_length=max_length, loss_on=loss_on)
-    return [
-        [
-            ShownToken(
-                tokenizer.sep_token if index == tokenizer.sep_token_id else token_text(tokenizer, index),
-                index,
-                names[kind],
-                label != IGNORED,
-                index == tokenizer.sep_token_id,
-            )
-            for index, kind, label in zip(window.input_ids, window.types, window.labels, strict=True)
-        ]
-        for window in windows
-    ]
+    arranged = tokenizer.arrange(conversation, loss_on).conversation
+    names = list(dict.fromkeys((*arranged.speaker_names, arranged.next_speaker())))
+    shown = []
+    for window in tokenizer.windows(conversation, max_length=max_length, loss_on=loss_on):
+        text_places = {place for span in window.spans for place in range(*span)}
+        columns = zip(window.input_ids, window.types, window.labels, strict=True)
+        shown.append(
+            [
+                ShownToken(
+                    token_text(tokenizer, index) if place in text_places else marker_text(tokenizer, index),
+                    index,
+                    names[kind],
+                    label != IGNORED,
+                    place not in text_places,
+                )
+                for place, (index, kind, label) in enumerate(columns)
+            ]
+        )
+    return shown
+
+
+def layout_rows(tokenizer: ConversationTokenizer) -> list[tuple[str, str]]:
+    """Describes a layout in rows of a name and a text: what stands before each turn and ends it, and why.
+
+    Example:
+        >>> tokenizer = ConversationTokenizer.from_pretrained("gpt2")
+        >>> layout_rows(tokenizer)[1:3]
+        [('first turn, user', '<sep>'), ('user, response', '<sep>')]
+    """
+    layout, markers = tokenizer.layout, tokenizer.layout.markers
+
+    def shown(ids: Iterable[int]) -> str:
+        return "".join(marker_text(tokenizer, index) for index in ids) or "nothing"
+
+    rows = [("token layout", tokenizer.describe_layout())]
+    pairs = [(START, SYSTEM), (SYSTEM, USER)] if layout.takes_system else []
+    pairs += [(START, USER), (USER, ASSISTANT), (ASSISTANT, USER)]
+    for before, role in pairs:
+        name = "first turn" if before == START else before
+        if role == ASSISTANT:
+            rows.append((f"{name}, response", shown(markers.opening(before, role, is_last=True))))
+        if role != ASSISTANT or markers.reopens:
+            past = " (once another turn follows)" if role == ASSISTANT else ""
+            rows.append((f"{name}, {role}{past}", shown(markers.opening(before, role))))
+    rows.append(("ends a response", ", ".join(map(partial(marker_text, tokenizer), tokenizer.stop_token_ids))))
+    if not layout.takes_system:
+        rows.append(("system turns", "none in the template" if layout.template else "not in the training data"))
+    trimmed = sorted(role for role, how in (layout.template.trims if layout.template else {}).items() if how)
+    return rows + ([("spaces around the text are removed", ", ".join(trimmed))] if trimmed else [])
+
+
+def marker_text(tokenizer: ConversationTokenizer, index: int) -> str:
+    """Returns one token of the layout for display."""
+    layout = tokenizer.layout
+    return (
+        layout.separator_token
+        if layout.separator_token and index == layout.separator_id
+        else token_text(tokenizer, index)
+    )
 
 
 def token_text(tokenizer: ConversationTokenizer, index: int) -> str:

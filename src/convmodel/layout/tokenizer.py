@@ -1,7 +1,7 @@
 """Conversations to token ids and back: the layout applied to text.
 
-Owns: prompts and windows of conversations, and saving the tokenizer. `sequence` and `windows` own the positions of ids.
-Knows nothing about weights.
+Owns: prompts and windows of conversations, and saving the tokenizer. `sequence` and `windows` own the positions of ids,
+`choosing` which layout a tokenizer gets. Knows nothing about weights.
 """
 
 import copy
@@ -11,33 +11,21 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from convmodel.conversation import Conversation, ConversationLike
-from convmodel.errors import ConfigError, ModelLoadError
-from convmodel.files.atomic import staged
+from convmodel.errors import ConfigError
 from convmodel.files.hub import name_of
-from convmodel.layout.config import FILE_NAME, LayoutConfig
-from convmodel.layout.separator import PROBE, chat_template, choose_bos, choose_separator
-from convmodel.layout.sequence import (
-    IGNORED,
-    EncodedTurn,
-    LossOn,
-    Prompt,
-    Window,
-    begin_turn,
-    build_prompt,
-    encoded_turns,
-    joined_for_two,
-    require_alternation,
-    supervised_turns,
-)
-from convmodel.layout.text_encoder import encode_all, encoder_and_bound, is_text
-from convmodel.layout.tokenizer_files import load_tokenizer, takes_token_types
+from convmodel.layout.arranging import Arrangement, arrange, require_alternation
+from convmodel.layout.choosing import LayoutName, choose_layout, require_saved
+from convmodel.layout.config import LayoutConfig
+from convmodel.layout.markers import ASSISTANT
+from convmodel.layout.prompts import prompt_of, prompt_to_continue, window_of_response
+from convmodel.layout.separator import PROBE, chat_template
+from convmodel.layout.sequence import LossOn, Prompt, Window, encoded_turns, supervised_turns
+from convmodel.layout.text_codec import TextCodec
+from convmodel.layout.tokenizer_files import load_tokenizer, save_tokenizer, takes_token_types
 from convmodel.layout.windows import CONTEXT_SHARE, make_windows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
-"""Decoding's replacement for bytes that are not a whole character."""
 
 
 class ConversationTokenizer:
@@ -45,9 +33,11 @@ class ConversationTokenizer:
 
     Attributes:
         layout: The part of the layout that is saved with a checkpoint: control tokens, token types, speakers.
-        hf_tokenizer: The Hugging Face tokenizer, for decoding and saving; its `sep_token` has the separator's id.
+        layout_reason: Why it is this layout, in a few words.
+        hf_tokenizer: The Hugging Face tokenizer, for decoding and saving; a separator is its `sep_token`.
         separator_added: Whether `<sep>` was added to the vocabulary here, so that the model needs a row for it.
-        end_of_text_id: The base's end-of-text token, which ends a response, too; None if it is the separator.
+        end_of_text_id: The base's end-of-text token, which ends a response, too; None if it ends a turn anyway.
+        most_characters: How many characters of a text one token can stand for at most; None if that is uncertain.
         layout_was_saved: Whether the layout came with a checkpoint, so that the model must match it.
 
     Example:
@@ -60,50 +50,60 @@ class ConversationTokenizer:
         self,
         hf_tokenizer: "PreTrainedTokenizerBase",
         *,
-        layout: LayoutConfig | None = None,
+        layout: LayoutConfig | LayoutName = "auto",
         use_token_types: bool = True,
     ) -> None:
-        """Wraps a Hugging Face tokenizer and sets its separator and chat template.
+        """Wraps a Hugging Face tokenizer, in the separator layout sets its separator and chat template.
 
         Args:
             hf_tokenizer: A tokenizer backed by the `tokenizers` library.
-            layout: A checkpoint's layout; by default the separator is chosen here.
-            use_token_types: Whether encodings have token types; ignored if a layout is given.
+            layout: A checkpoint's layout, or the name of one as for `from_pretrained`.
+            use_token_types: Whether encodings of the separator layout have token types; ignored if a checkpoint's
+                layout is given.
 
         Raises:
-            ModelLoadError: If the tokenizer does not match the layout.
+            ModelLoadError: If the tokenizer does not match the layout, or its chat template cannot be used.
         """
-        self.layout_was_saved, self.separator_added = layout is not None, False
-        if layout is None:
-            token, index, self.separator_added = choose_separator(hf_tokenizer)
-            layout = LayoutConfig(index, token, use_token_types, bos_id=choose_bos(hf_tokenizer, index))
+        self.layout_was_saved, self.separator_added = isinstance(layout, LayoutConfig), False
+        self.layout_reason = "saved with the model"
+        if not isinstance(layout, LayoutConfig):
+            choice = choose_layout(hf_tokenizer, layout, use_token_types=use_token_types)
+            layout, self.layout_reason, self.separator_added = choice
         layout.require_match(hf_tokenizer)
-        self.end_of_text_id = layout.end_of_text_id
-        if hf_tokenizer.eos_token_id not in (None, layout.separator_id):  # not saved by this version
-            self.end_of_text_id = hf_tokenizer.eos_token_id
-        if not self.layout_was_saved:
-            layout = replace(layout, end_of_text_id=self.end_of_text_id)
         self.hf_tokenizer: Any = hf_tokenizer
         self.layout: LayoutConfig = layout
-        self._encoder, self.most_characters = encoder_and_bound(hf_tokenizer)
-        # The end-of-text token may no longer be one of the tokenizer's special tokens; see `save_pretrained`.
-        special = {*hf_tokenizer.all_special_ids, *self.stop_token_ids}
-        tokens = {index: str(hf_tokenizer.convert_ids_to_tokens(index)) for index in special}
-        self._control_ids = frozenset(index for index, token in tokens.items() if not is_text(token))
-        ids = self(Conversation.from_messages(PROBE))["input_ids"]
-        joins, bos = not layout.use_token_types, layout.bos_id is not None
-        self.hf_tokenizer.chat_template = chat_template(hf_tokenizer, PROBE, ids, joins=joins, bos=bos)
+        self.end_of_text_id = layout.end_of_text_id
+        if hf_tokenizer.eos_token_id not in (None, *self.end_ids):  # not saved by this version
+            self.end_of_text_id = hf_tokenizer.eos_token_id
+        if not self.layout_was_saved:
+            self.layout = replace(layout, end_of_text_id=self.end_of_text_id)
+        self._codec = TextCodec(hf_tokenizer, layout, self.stop_token_ids)
+        self.most_characters = self._codec.most_characters
+        if layout.separator_id is not None:
+            ids = self(Conversation.from_messages(PROBE))["input_ids"]
+            joins, bos = not layout.use_token_types, layout.bos_id is not None
+            self.hf_tokenizer.chat_template = chat_template(hf_tokenizer, PROBE, ids, joins=joins, bos=bos)
 
     @classmethod
     def from_pretrained(
-        cls, name_or_path: str | os.PathLike[str], *, use_token_types: bool | None = None, **hub_options: Any
+        cls,
+        name_or_path: str | os.PathLike[str],
+        *,
+        layout: LayoutName = "auto",
+        names: str | None = None,
+        use_token_types: bool | None = None,
+        **hub_options: Any,
     ) -> "ConversationTokenizer":
         """Loads the tokenizer of a saved conversation model, or of any Hugging Face causal language model.
 
         Args:
             name_or_path: A folder, a Hub id, or `builtin:chitchat`.
-            use_token_types: Whether encodings have token types; by default as saved with the checkpoint, else True if
-                the architecture embeds them or there is only a tokenizer.
+            layout: `separator`, `template` (measured from the model's own chat template), or `auto`: the saved one,
+                else the template's if it can be used, else the separator's.
+            names: In the template layout, `prefix` puts the names of all speakers but the assistant before their
+                texts; by default, more than two speakers are an error.
+            use_token_types: Whether encodings have token types; by default as saved with the checkpoint, else in the
+                separator layout if the architecture embeds them or there is only a tokenizer.
             **hub_options: `revision`, `token`, `cache_dir`, `local_files_only` and the like.
 
         Raises:
@@ -111,25 +111,39 @@ class ConversationTokenizer:
         """
         if not isinstance(use_token_types, bool | None):
             raise ConfigError(f"use_token_types is {use_token_types!r}: it must be true or false")
+        if names not in (None, "prefix"):
+            raise ConfigError(f"names is {names!r}: it must be prefix, or left out")
         name = name_of(name_or_path)
-        hf_tokenizer, layout = load_tokenizer(name, hub_options)
-        if layout is None:
+        hf_tokenizer, saved, stop_ids = load_tokenizer(name, hub_options)
+        if saved is None:
             types = takes_token_types(name, hub_options) if use_token_types is None else use_token_types
-            return cls(hf_tokenizer, use_token_types=types)
-        if use_token_types not in (None, layout.use_token_types):
-            raise ModelLoadError(
-                f"{name} was trained with use_token_types={layout.use_token_types}: leave the argument out"
-            )
-        return cls(hf_tokenizer, layout=layout)
+            tokenizer = cls(hf_tokenizer, layout=layout, use_token_types=types)
+            return tokenizer.with_layout(stop_ids=stop_ids, names=names) if tokenizer.layout.template else tokenizer
+        require_saved(name, saved, layout, use_token_types)
+        return cls(hf_tokenizer, layout=replace(saved, names=names or saved.names))
+
+    def describe_layout(self) -> str:
+        """Returns the name of the layout and why it is this one."""
+        return f"{self.layout.name} ({self.layout_reason})"
+
+    @property
+    def end_ids(self) -> frozenset[int]:
+        """The ids that end a turn; no text has them."""
+        return self.layout.markers.end_ids
+
+    @property
+    def end_token_id(self) -> int:
+        """The id that ends a response."""
+        return self.layout.markers.end(ASSISTANT)
 
     @property
     def sep_token(self) -> str:
-        """The separator as text, for display."""
-        return self.layout.separator_token
+        """The separator as text, for display; empty in the template layout."""
+        return self.layout.separator_token or ""
 
     @property
-    def sep_token_id(self) -> int:
-        """The separator's id."""
+    def sep_token_id(self) -> int | None:
+        """The separator's id; None in the template layout."""
         return self.layout.separator_id
 
     @property
@@ -137,12 +151,13 @@ class ConversationTokenizer:
         """The id that fills padding, which is masked and never a label."""
         index = self.hf_tokenizer.pad_token_id
         # Some pad tokens were added to the tokenizer only and have no row in the embedding.
-        return self.sep_token_id if index is None or index >= self.hf_tokenizer.vocab_size else int(index)
+        return self.end_token_id if index is None or index >= self.hf_tokenizer.vocab_size else int(index)
 
     @property
     def stop_token_ids(self) -> list[int]:
-        """The ids that end a response: the separator, and the tokenizer's own end-of-text token."""
-        return [i for i in (self.sep_token_id, self.end_of_text_id) if i is not None]
+        """The ids that end a response: first the layout's, then the base's own, such as its end-of-text token."""
+        ids = (self.end_token_id, *sorted(self.end_ids), self.end_of_text_id, *self.layout.stop_ids)
+        return list(dict.fromkeys(index for index in ids if index is not None))
 
     def __len__(self) -> int:
         """Returns the number of vocabulary entries, including added tokens."""
@@ -178,12 +193,11 @@ class ConversationTokenizer:
             >>> tokenizer.encode("How are you"), tokenizer.decode([2437, 389, 345])
             ([2437, 389, 345], 'How are you')
         """
-        return encode_all(self._encoder, [text])[0]  # `Tokenizer.encode` would keep other threads from running
+        return self._codec.encode(text)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Decodes tokens to text, without special tokens."""
-        text = [index for index in ids if index not in self._control_ids]
-        return str(self.hf_tokenizer.decode(text, clean_up_tokenization_spaces=False))
+        return self._codec.decode(ids)
 
     def prompt(
         self,
@@ -212,29 +226,18 @@ class ConversationTokenizer:
             >>> tokenizer.prompt(["Hello", "How are you"], budget=6).left_out
             1
         """
-        original = replace(Conversation.of(context), weights=None)  # weights are for training only
-        conversation = self._arranged(original)
-        types = [*conversation.speaker_names, responder := self.responder(conversation, reply_as)]
-        turns = encoded_turns(conversation, encode_all(self._encoder, conversation.turns))
-        options: dict[str, Any] = {"budget": budget, "cut": cut_long_turn, "spare": spare, "bos": self.layout.bos_id}
-        prompt = build_prompt(turns, self.sep_token_id, types.index(responder), **options)
-        if self.layout.use_token_types:
-            return prompt
-        joined = original.run_lengths()[conversation.pinned :]
-        return replace(prompt, left_out=sum(joined[: prompt.left_out]))
+        conversation = Conversation.of(context)
+        options: dict[str, Any] = {"budget": budget, "cut": cut_long_turn, "spare": spare}
+        responder = self.responder(conversation, reply_as)
+        return prompt_of(conversation, responder, self.layout, self._codec, **options)
 
     def prompt_to_continue(self, text: str) -> Prompt:
         """Encodes the beginning of a first turn as the prompt for the rest of that turn."""
-        return begin_turn(self.encode(text), self.sep_token_id, bos=self.layout.bos_id)
+        return prompt_to_continue(text, self.layout, self._codec)
 
     def window_of_response(self, ids: Sequence[int], *, is_closed: bool) -> Window:
-        """Lays out the tokens of a response as the first turn of a conversation, all supervised.
-
-        Its closing separator is a target only if the response `is_closed`.
-        """
-        turn, length = EncodedTurn(ids, 0, supervised=True), self.layout.shortest_prompt + len(ids)
-        [window] = make_windows([turn], self.sep_token_id, 0, max_length=length, bos=self.layout.bos_id)
-        return window if is_closed else replace(window, labels=[*window.labels[:-1], IGNORED])
+        """Lays out the tokens of a response as the first turn of a conversation, all supervised."""
+        return window_of_response(ids, self.layout, is_closed=is_closed)
 
     def responder(self, context: Conversation, reply_as: str | None = None) -> str:
         """Returns the speaker of the response to a context: `reply_as`, or by default the expected one.
@@ -243,9 +246,16 @@ class ConversationTokenizer:
             ConversationError: If the model takes no token types, and this speaker spoke last or is the third.
         """
         responder = reply_as or context.next_speaker()
-        if not self.layout.use_token_types:
+        if not self.layout.use_token_types and self.layout.names is None:
             require_alternation(context, responder)
         return responder
+
+    def arrange(
+        self, conversation: Conversation, loss_on: LossOn | None = None, *, responder: str | None = None
+    ) -> Arrangement:
+        """Returns a conversation as the layout holds it, or raises a `ConversationError`; see `Arrangement`."""
+        targets = self.layout.loss_on if loss_on is None else loss_on
+        return arrange(conversation, self.layout, loss_on=targets, responder=responder)
 
     def windows(
         self,
@@ -288,19 +298,18 @@ class ConversationTokenizer:
         context_share: float = CONTEXT_SHARE,
     ) -> list[list[Window]]:
         """Returns the windows of each of many conversations; encoding their turns together is faster."""
-        options: dict[str, Any] = {
-            "max_length": max_length,
-            "bos": self.layout.bos_id,
-            "context_share": context_share,
-            "text_bytes": lambda ids: len(self.decode(ids).rstrip(REPLACEMENT).encode()),
-        }
-        arranged = [self._arranged(conversation) for conversation in conversations]
-        ids = iter(encode_all(self._encoder, [turn for conversation in arranged for turn in conversation.turns]))
+        options: dict[str, Any] = {"max_length": max_length, "context_share": context_share}
+        options["text_bytes"] = self._codec.count_bytes
+        markers = self.layout.markers
+        arranged = [arrange(conversation, self.layout, loss_on=loss_on) for conversation in conversations]
+        ids = iter(self._codec.encode_turns(arranged))
         result = []
-        for conversation in arranged:
-            turns = encoded_turns(conversation, ids, supervised_turns(conversation, loss_on))
+        for each in arranged:
+            conversation = each.conversation
+            turns = encoded_turns(conversation, ids, each.roles, supervised_turns(conversation, loss_on))
             types = [*conversation.speaker_names, responder := conversation.next_speaker()]
-            result.append([*make_windows(turns, self.sep_token_id, types.index(responder), **options)])
+            windows = [*make_windows(turns, markers, types.index(responder), **options)]
+            result.append([replace(window, dropped=each.dropped) for window in windows[:1]] + windows[1:])
         return result
 
     def with_layout(self, **changes: Any) -> "ConversationTokenizer":
@@ -312,19 +321,10 @@ class ConversationTokenizer:
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Writes Hugging Face's files, which plain `AutoTokenizer` loads with the same ids, and the layout.
 
-        In these files the end-of-text token is the separator, so that other programs find the end of a response in it.
+        In these files the end-of-text token is the one that ends a response, where other programs look for it.
 
         Raises:
             SaveError: If the folder cannot be written.
         """
-        with staged(folder) as stage:
-            end_of_text, self.hf_tokenizer.eos_token = self.hf_tokenizer.eos_token, self.hf_tokenizer.sep_token
-            try:
-                self.hf_tokenizer.save_pretrained(stage)
-            finally:
-                self.hf_tokenizer.eos_token = end_of_text
-            layout = replace(self.layout, end_of_text_id=self.end_of_text_id)
-            (stage / FILE_NAME).write_text(layout.to_json(), encoding="utf-8")
-
-    def _arranged(self, conversation: Conversation) -> Conversation:
-        return conversation if self.layout.use_token_types else joined_for_two(conversation)
+        layout = replace(self.layout, end_of_text_id=self.end_of_text_id)
+        save_tokenizer(self.hf_tokenizer, layout, self.end_token_id, folder)

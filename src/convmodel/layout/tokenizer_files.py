@@ -1,13 +1,16 @@
-"""Loading a tokenizer and the layout saved with it, from a folder, the package or the Hub.
+"""Loading and saving a tokenizer and its layout: from a folder, the package or the Hub, and to a folder.
 
-Owns: what is read to build a tokenizer: its files, the layout config, and whether the architecture embeds token types.
+Owns: what is read to build a tokenizer: its files, the layout config, the ids that end a response, and whether the
+architecture embeds token types.
 """
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convmodel.errors import ModelLoadError
+from convmodel.files.atomic import staged
 from convmodel.files.download import reachable_options
 from convmodel.files.hub import (
     adapter_base,
@@ -28,8 +31,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def load_tokenizer(name: str, options: dict[str, Any]) -> "tuple[PreTrainedTokenizerBase, LayoutConfig | None]":
+def load_tokenizer(
+    name: str, options: dict[str, Any]
+) -> "tuple[PreTrainedTokenizerBase, LayoutConfig | None, tuple[int, ...]]":
     """Loads a Hugging Face tokenizer, and the layout saved with it, if any; the options are some of `HUB_OPTIONS`.
+
+    Also returns the ids that end a response by the model's `generation_config.json`, if it has one.
 
     Raises:
         ModelLoadError: If there is no tokenizer, or the layout is invalid or of another format.
@@ -50,11 +57,22 @@ def load_tokenizer(name: str, options: dict[str, Any]) -> "tuple[PreTrainedToken
             raise ValueError("there are no tokenizer files")
         if hf_tokenizer.init_kwargs.get("auto_map") and not options.get("trust_remote_code"):
             _require_known_class(name, options)
-        return hf_tokenizer, layout
+        return hf_tokenizer, layout, _stop_ids(find_file(name, "generation_config.json", options))
     except ModelLoadError:
         raise
     except Exception as error:  # tokenizers raises bare exceptions
         raise load_error("tokenizer", name, error) from error
+
+
+def _stop_ids(path: Path | None) -> tuple[int, ...]:
+    """Reads the ids that end a response from a generation config; none if it has none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8")) if path else {}
+    except (OSError, ValueError):
+        return ()
+    ids = content.get("eos_token_id") if isinstance(content, dict) else None
+    listed = ids if isinstance(ids, list) else [ids]
+    return tuple(index for index in listed if isinstance(index, int) and index >= 0)
 
 
 def _require_known_class(name: str, options: dict[str, Any]) -> None:
@@ -90,3 +108,19 @@ def load_config(name: str, options: dict[str, Any]) -> Any:
         return AutoConfig.from_pretrained(resolve_builtin(name), **code_option(options))
     except (OSError, ValueError) as error:
         raise load_error("config", name, error) from error
+
+
+def save_tokenizer(hf_tokenizer: Any, layout: LayoutConfig, end_token_id: int, folder: str | os.PathLike[str]) -> None:
+    """Writes a tokenizer, whose end-of-text token is the one that ends a response, and its layout.
+
+    Raises:
+        SaveError: If the folder cannot be written.
+    """
+    with staged(folder) as stage:
+        end_of_text = hf_tokenizer.eos_token
+        hf_tokenizer.eos_token = hf_tokenizer.convert_ids_to_tokens(end_token_id)
+        try:
+            hf_tokenizer.save_pretrained(stage)
+        finally:
+            hf_tokenizer.eos_token = end_of_text
+        (stage / FILE_NAME).write_text(layout.to_json(), encoding="utf-8")

@@ -7,21 +7,19 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from convmodel.errors import ContextTooLongError
-from convmodel.layout.sequence import IGNORED, EncodedTurn, Window, frame_length, lay_out
+from convmodel.layout.markers import ASSISTANT, Markers
+from convmodel.layout.sequence import IGNORED, EncodedTurn, Lengths, Window, lay_out
 
 CONTEXT_SHARE = 0.5
 """The fraction of a window that unsupervised context turns may take."""
 
-_SHORTEST_END = 2  # the cost of a separator and a token
-
 
 def make_windows(
     turns: Sequence[EncodedTurn],
-    separator: int,
+    markers: Markers,
     closing_type: int,
     *,
     max_length: int,
-    bos: int | None = None,
     context_share: float = CONTEXT_SHARE,
     text_bytes: Callable[[Sequence[int]], int] = len,
 ) -> Iterator[Window]:
@@ -30,104 +28,120 @@ def make_windows(
     A window has the pinned turns, earlier turns as context, and then as many turns as fit. The turn before the first
     supervised one is included; if both do not fit, only its end, and the window ends with the supervised one. Still
     earlier turns are never cut, and take up to `context_share` of the window; at the end of the conversation they also
-    fill the room that is left. Of a turn that is longer than a window only the beginning is kept, without a closing
-    separator, because the text does not end there.
+    fill the room that is left. Of a turn that is longer than a window only the beginning is kept, without an end,
+    because the text does not end there. Where the markers open a response differently once another turn follows, a
+    window ends with its first supervised response, so that each is learned as it will be generated.
 
     Args:
         turns: The turns of one conversation.
-        separator: The id of the separator.
-        closing_type: The token type of the separator that ends the conversation.
+        markers: The markers around turns.
+        closing_type: The token type of the marker that ends the conversation.
         max_length: The maximum length of a window in tokens.
-        bos: The id of the beginning-of-text token, with which each window begins; None for none.
         context_share: The fraction of a window that unsupervised context turns may take.
         text_bytes: Counts the UTF-8 bytes of tokens, for a turn that is cut.
 
     Raises:
         ContextTooLongError: If a window, beside the pinned turns, has no room for a turn.
     """
-    pinned = [turn for turn in turns if turn.pinned]
-    free = [turn for turn in turns if not turn.pinned]
-    taken = sum(turn.cost for turn in pinned)
-    room = max_length - frame_length(bos) - taken
-    if room < 2:
+    lengths = Lengths(turns, markers)
+    pinned, free = lengths.pinned, lengths.free
+    room = max_length - 1  # for the end of the last turn
+    if free and min(map(lengths.head, range(len(free)))) >= room:
         if not pinned:
             raise ContextTooLongError(f"a window of {max_length} tokens has no room for a turn: raise max_length")
         raise ContextTooLongError(
-            f"the pinned turns take {taken} tokens of a window of {max_length}, which leaves no room "
+            f"the pinned turns take {lengths.taken} tokens of a window of {max_length}, which leaves no room "
             "for another turn: raise max_length"
         )
     end = 0
     for first, turn in enumerate(free):
         if first < end or not turn.supervised:
             continue
-        start, end = _window_span(free, first, room, context_share)
-        if turn.cost > room:
-            yield _cut_window([*pinned, turn], separator, room, text_bytes, bos)
-            continue
-        context = [replace(turn, supervised=False) for turn in free[start:first]]
-        context_cut: int | None = 0
-        if first and not context:
-            context, context_cut = _end_of(free[first - 1], room - turn.cost)
+        start, end = _window_span(lengths, first, room, context_share, reopens=markers.reopens)
         next_type = free[end].type if end < len(free) else closing_type
-        window = _window([*pinned, *context, *free[first:end]], separator, next_type, bos)
-        yield replace(window, context_cut=context_cut)
+        context = [replace(turn, supervised=False) for turn in free[start:first]]
+        if context or not first:
+            context_cut: int | None = 0
+            available = max_length - lengths.of(start, first + 1) + len(turn.ids)
+        else:
+            context, context_cut = _end_of(lengths, first, room, context_share)
+            available = max_length - lengths.extra(first)
+            if context:
+                available -= lengths.head(first - 1) + len(context[0].ids) + lengths.opening(first)
+            else:
+                available -= lengths.head(first)
+        if len(turn.ids) < available:
+            window = _window([*pinned, *context, *free[first:end]], markers, next_type)
+            yield replace(window, context_cut=context_cut)
+        else:
+            window = _cut_window([*pinned, *context, turn], markers, available, text_bytes)
+            yield replace(window, context_cut=context_cut or 0)
 
 
-def _window_span(turns: Sequence[EncodedTurn], first: int, room: int, share: float) -> tuple[int, int]:
+def _window_span(lengths: Lengths, first: int, room: int, share: float, *, reopens: bool) -> tuple[int, int]:
     """Returns the turns of the window whose first supervised turn is `first`, as a range [start, end)."""
-    start, used, context = first, min(turns[first].cost, room), 0
-    while start > 0:
-        cost = turns[start - 1].cost
-        if used + cost > room or (context and context + cost > share * room):
+    turns, start = lengths.free, first
+    while start > 0 and lengths.of(start - 1, first + 1) <= room:
+        if start < first and lengths.cost(start - 1, first) > share * (room - lengths.taken):
             break
-        start, used, context = start - 1, used + cost, context + cost
+        start -= 1
+    start = _beginning(lengths, start, first)
     end = last = first + 1
-    if not context and first and room - used >= _SHORTEST_END:
+    if start == first and first and (_room_before(lengths, first, room) >= 1 or not lengths.begins(first)):
         return first, end  # the end of the turn before takes the room that is left
-    total = used
-    while last < len(turns) and total + turns[last].cost <= room:
-        total += turns[last].cost
+    is_last = reopens and turns[first].role == ASSISTANT
+    while not is_last and last < len(turns) and lengths.of(start, last + 1) <= room:
         last += 1
         if turns[last - 1].supervised:
-            end, used = last, total
-    while start > 0 and used + turns[start - 1].cost <= room:
-        start, used = start - 1, used + turns[start - 1].cost
-    return start, end
+            end, is_last = last, reopens and turns[last - 1].role == ASSISTANT
+    while start > 0 and lengths.of(start - 1, end) <= room:
+        start -= 1
+    return _beginning(lengths, start, first), end
 
 
-def _end_of(turn: EncodedTurn, cost: int) -> tuple[list[EncodedTurn], int | None]:
-    """Returns the end of a context turn, of this cost, and how many tokens are cut; nothing if there is no room."""
-    if cost < _SHORTEST_END:
+def _beginning(lengths: Lengths, start: int, first: int) -> int:
+    """Returns the earliest turn from `start` to `first` with which a window may begin, or `first`."""
+    return next((index for index in range(start, first) if lengths.begins(index)), first)
+
+
+def _room_before(lengths: Lengths, first: int, room: int) -> int:
+    """Returns for how many tokens of the turn before it a turn leaves room."""
+    return room - lengths.head(first - 1) - lengths.cost(first, first + 1) - lengths.extra(first)
+
+
+def _end_of(lengths: Lengths, first: int, room: int, share: float) -> tuple[list[EncodedTurn], int | None]:
+    """Returns the end of the turn before a supervised one, and how many tokens are cut; nothing if there is no room."""
+    before, size = lengths.free[first - 1], _room_before(lengths, first, room)
+    if not lengths.begins(first):  # the turn before is required, so that this one may have to be cut
+        size = max(size, min(len(before.ids), max(1, int(share * room) - lengths.head(first - 1))))
+    if size < 1:
         return [], None
-    cut = turn.cost - cost
-    return [replace(turn, ids=turn.ids[cut:], supervised=False)], cut
+    cut = len(before.ids) - size
+    return [replace(before, ids=before.ids[cut:], supervised=False)], cut
 
 
-def _window(turns: Sequence[EncodedTurn], separator: int, closing_type: int, bos: int | None) -> Window:
-    ids, types = lay_out(turns, separator, closing_type, bos=bos)
+def _window(turns: Sequence[EncodedTurn], markers: Markers, closing_type: int) -> Window:
+    ids, types, spans = lay_out(turns, markers)
+    ids.append(markers.end(turns[-1].role))
+    types.append(closing_type)
     labels = [IGNORED] * len(ids)
     weights = [0.0] * len(ids) if any(turn.supervised and turn.weight != 1 for turn in turns) else None
-    position = frame_length(bos) - 1
-    for turn in turns:
-        begin, position = position + 1, position + turn.cost
-        if turn.supervised:
-            labels[begin : position + 1] = ids[begin : position + 1]
+    for turn, (begin, end) in zip(turns, spans, strict=True):
+        if turn.supervised:  # the token after its text ends it
+            labels[begin : end + 1] = ids[begin : end + 1]
             if weights:
-                weights[begin : position + 1] = [turn.weight] * turn.cost
-    return Window(ids, types, labels, sum(turn.text_bytes for turn in turns if turn.supervised), weights=weights)
+                weights[begin : end + 1] = [turn.weight] * (end + 1 - begin)
+    text_bytes = sum(turn.text_bytes for turn in turns if turn.supervised)
+    return Window(ids, types, labels, text_bytes, weights=weights, spans=spans)
 
 
 def _cut_window(
-    turns: Sequence[EncodedTurn],
-    separator: int,
-    room: int,
-    text_bytes: Callable[[Sequence[int]], int],
-    bos: int | None,
+    turns: Sequence[EncodedTurn], markers: Markers, room: int, text_bytes: Callable[[Sequence[int]], int]
 ) -> Window:
-    """Lays out pinned turns and the beginning of a turn that is too long for a window, without closing separator."""
+    """Lays out turns of which the last is too long for a window: its beginning, without an end."""
     whole = turns[-1]
     cut = replace(whole, ids=whole.ids[:room], text_bytes=text_bytes(whole.ids[:room]))
-    window = _window([*turns[:-1], cut], separator, whole.type, bos)
+    window = _window([*turns[:-1], cut], markers, whole.type)
     for values in (window.input_ids, window.types, window.labels, window.weights or [0.0]):
         values.pop()
-    return replace(window, cut=whole.cost - len(cut.ids))
+    return replace(window, cut=len(whole.ids) + 1 - len(cut.ids))

@@ -140,8 +140,9 @@ def _tokens(windows: Sequence[Sequence[ShownToken]]) -> str:
 def _window(window: Sequence[ShownToken], names: list[str]) -> str:
     spans = []
     for number, token in enumerate(window):
-        marks = " learned" * token.supervised + " separator" * token.is_separator
-        line = "<br>" if token.is_separator and 0 < number < len(window) - 1 else ""
+        marks = " learned" * token.supervised + " separator" * token.is_marker
+        is_first = token.is_marker and 0 < number < len(window) - 1 and not window[number - 1].is_marker
+        line = "<br>" if is_first else ""
         colour = names.index(token.speaker) % SPEAKER_COLOURS
         spans.append(f'{line}<span class="t s{colour}{marks}" title="{token.id}">{escape(token.text)}</span>')
     return "<wbr>".join(spans)

@@ -74,10 +74,10 @@ def test_json_without_a_format_number_is_refused(content: str, tmp_path: Path) -
         LayoutConfig.read(path)
 
 
-@pytest.mark.parametrize("number", [0, 2, 999])
+@pytest.mark.parametrize("number", [0, 3, 999])
 def test_another_format_is_refused_and_says_who_wrote_it(number: int, tmp_path: Path) -> None:
     path = write(tmp_path, format=number, convmodel_version="9.1")
-    with pytest.raises(ModelLoadError, match=f"has format {number}, written by convmodel 9.1.* reads format 1"):
+    with pytest.raises(ModelLoadError, match=f"has format {number}, written by convmodel 9.1.* reads formats 1 and 2"):
         LayoutConfig.read(path)
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from convmodel.conversation import Conversation
 from convmodel.errors import ConfigError, ContextTooLongError
+from convmodel.layout.markers import SeparatorMarkers
 from convmodel.layout.sequence import (
     EncodedTurn,
     build_prompt,
@@ -18,6 +19,17 @@ from convmodel.layout.sequence import (
 )
 
 SEP = 9
+MARKERS = SeparatorMarkers(SEP)
+
+
+def cost(turn: EncodedTurn) -> int:
+    """The length of a turn and of the separator before it."""
+    return 1 + len(turn.ids)
+
+
+def by(type_: int) -> EncodedTurn:
+    """The response to come, of a speaker."""
+    return EncodedTurn([], type_)
 
 
 def turn(ids: Sequence[int], type_: int = 0, **options: Any) -> EncodedTurn:
@@ -74,7 +86,8 @@ def test_loss_on_that_names_nobody_is_refused(loss_on: Any) -> None:
 def test_a_separator_has_the_type_of_the_turn_it_opens(
     turns: list[tuple[list[int], int]], closing_type: int, ids: list[int], types: list[int]
 ) -> None:
-    assert lay_out([EncodedTurn(*each) for each in turns], SEP, closing_type) == (ids, types)
+    prompt = build_prompt([EncodedTurn(*each) for each in turns], MARKERS, by(closing_type))
+    assert (prompt.input_ids, prompt.types) == (ids, types)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +106,7 @@ def test_a_separator_has_the_type_of_the_turn_it_opens(
 def test_oldest_turns_are_left_out_whole_and_types_stay(
     budget: int | None, ids: list[int], types: list[int], left_out: int
 ) -> None:
-    prompt = build_prompt(FOUR, SEP, 0, budget=budget)
+    prompt = build_prompt(FOUR, MARKERS, by(0), budget=budget)
     assert (prompt.input_ids, prompt.types, prompt.left_out, prompt.cut) == (ids, types, left_out, 0)
 
 
@@ -107,14 +120,14 @@ def test_oldest_turns_are_left_out_whole_and_types_stay(
 )
 def test_a_pinned_turn_stays(budget: int, ids: list[int], types: list[int]) -> None:
     turns = [turn([8], 0, pinned=True), turn([1, 2], 1), turn([3], 2)]
-    prompt = build_prompt(turns, SEP, 1, budget=budget)
+    prompt = build_prompt(turns, MARKERS, by(1), budget=budget)
     assert (prompt.input_ids, prompt.types) == (ids, types)
 
 
 @pytest.mark.parametrize("budget", [None, 12, 9, 6, 3])
 def test_with_bos_a_prompt_is_that_of_one_position_less(budget: int | None) -> None:
-    plain = build_prompt(FOUR, SEP, 0, budget=budget, cut=True)
-    prompt = build_prompt(FOUR, SEP, 0, budget=budget and budget + 1, cut=True, bos=2)
+    plain = build_prompt(FOUR, MARKERS, by(0), budget=budget, cut=True)
+    prompt = build_prompt(FOUR, SeparatorMarkers(SEP, bos=2), by(0), budget=budget and budget + 1, cut=True)
     assert (prompt.input_ids, prompt.types) == ([2, *plain.input_ids], [plain.types[0], *plain.types])
     assert (prompt.left_out, prompt.cut) == (plain.left_out, plain.cut)
 
@@ -124,13 +137,13 @@ def test_with_bos_a_prompt_is_that_of_one_position_less(budget: int | None) -> N
 def test_a_newest_turn_that_cannot_fit_is_an_error(turns: list[EncodedTurn], cut: bool) -> None:
     budget = 2 if cut else 4
     with pytest.raises(ContextTooLongError, match=f"more than fit in a prompt of {budget}"):
-        build_prompt(turns, SEP, 1, budget=budget, cut=cut)
+        build_prompt(turns, MARKERS, by(1), budget=budget, cut=cut)
 
 
 def test_the_error_counts_tokens_and_names_the_cure() -> None:
     problem = "the newest turn has 4 tokens, 2 more than fit in a prompt of 4"
     with pytest.raises(ContextTooLongError, match=f"^{problem}; .*cut_long_turn") as caught:
-        build_prompt([turn([8, 8]), turn([1, 2, 3, 4])], SEP, 1, budget=4)
+        build_prompt([turn([8, 8]), turn([1, 2, 3, 4])], MARKERS, by(1), budget=4)
     assert caught.value.problem == problem
 
 
@@ -147,7 +160,7 @@ def test_the_error_counts_tokens_and_names_the_cure() -> None:
 def test_a_cut_turn_keeps_its_end(
     turns: list[EncodedTurn], budget: int, ids: list[int], left_out: int, cut: int
 ) -> None:
-    prompt = build_prompt(turns, SEP, 1, budget=budget, cut=True)
+    prompt = build_prompt(turns, MARKERS, by(1), budget=budget, cut=True)
     assert (prompt.input_ids, prompt.left_out, prompt.cut) == (ids, left_out, cut)
 
 
@@ -158,33 +171,36 @@ def test_a_cut_turn_keeps_its_end(
 )
 def test_a_prompt_is_the_longest_run_of_newest_turns_that_fits(lengths: list[int], pinned: int, budget: int) -> None:
     turns = [turn([100 * n + i for i in range(x)], n % 3, pinned=n < pinned) for n, x in enumerate(lengths)]
-    pinned_cost = sum(each.cost for each in turns[:-1] if each.pinned)
-    assume(pinned_cost + turns[-1].cost + 1 <= budget)
-    prompt = build_prompt(turns, SEP, 1, budget=budget)
+    pinned_cost = sum(cost(each) for each in turns[:-1] if each.pinned)
+    assume(pinned_cost + cost(turns[-1]) + 1 <= budget)
+    prompt = build_prompt(turns, MARKERS, by(1), budget=budget)
 
     free = [each for each in turns[:-1] if not each.pinned]
     kept = free[prompt.left_out :]
     expected = [*(each for each in turns[:-1] if each.pinned), *kept, turns[-1]]
-    assert (prompt.input_ids, prompt.types) == lay_out(expected, SEP, 1)
+    laid_out = lay_out(expected, MARKERS)
+    assert (prompt.input_ids, prompt.types) == ([*laid_out.ids, SEP], [*laid_out.types, 1])
+    assert prompt.spans == laid_out.spans
     assert len(prompt.input_ids) <= budget
     if prompt.left_out:
-        assert len(prompt.input_ids) + free[prompt.left_out - 1].cost > budget
+        assert len(prompt.input_ids) + cost(free[prompt.left_out - 1]) > budget
 
 
 @given(lengths=st.lists(st.integers(1, 12), min_size=1, max_size=40), budget=st.integers(20, 60))
 def test_with_room_to_spare_the_first_turn_changes_seldom(lengths: list[int], budget: int) -> None:
     turns = [turn([1] * x, n % 2) for n, x in enumerate(lengths)]
-    firsts = [build_prompt(turns[:n], SEP, 1, budget=budget, spare=0.5).left_out for n in range(1, len(turns) + 1)]
+    prompts = (build_prompt(turns[:n], MARKERS, by(1), budget=budget, spare=0.5) for n in range(1, len(turns) + 1))
+    firsts = [prompt.left_out for prompt in prompts]
 
     assert firsts == sorted(firsts)
     for n, (before, after) in enumerate(itertools.pairwise(firsts), start=1):
-        fits = sum(each.cost for each in turns[before : n + 1]) + 1 <= budget
+        fits = sum(cost(each) for each in turns[before : n + 1]) + 1 <= budget
         assert (after == before) == fits
         if not fits:
             # The turn just before the newest stays where it can.
-            newest_two = sum(each.cost for each in turns[n - 1 : n + 1])
-            least = newest_two if newest_two + 1 <= budget else turns[n].cost
-            assert sum(each.cost for each in turns[after : n + 1]) <= max((budget - 1) / 2, least)
+            newest_two = sum(cost(each) for each in turns[n - 1 : n + 1])
+            least = newest_two if newest_two + 1 <= budget else cost(turns[n])
+            assert sum(cost(each) for each in turns[after : n + 1]) <= max((budget - 1) / 2, least)
 
 
 @pytest.mark.parametrize(

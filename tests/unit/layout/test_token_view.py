@@ -19,13 +19,13 @@ def test_each_position_of_a_window_is_shown(gpt2_tokenizer: ConversationTokenize
 
     assert [token.id for token in shown] == window.input_ids
     assert [token.supervised for token in shown] == [label != IGNORED for label in window.labels]
-    assert [token.is_separator for token in shown] == [index == 50256 for index in window.input_ids]
+    assert [token.is_marker for token in shown] == [index == 50256 for index in window.input_ids]
     assert [token.text for token in shown] == [
         *("<sep>", "Be", "·kind", "."),
         *("<sep>", "Hello", "·[", "bold", "]", "↵", "you", "[/", "]"),
         *("<sep>", "How", "·are", "·you", "<sep>"),
     ]
-    assert [token.speaker for token in shown if token.is_separator] == ["system", "Ann", "Bob", "Ann"]
+    assert [token.speaker for token in shown if token.is_marker] == ["system", "Ann", "Bob", "Ann"]
     assert [token.text for token in shown if token.supervised] == ["How", "·are", "·you", "<sep>"]
 
 
@@ -54,7 +54,7 @@ def test_a_tokenizer_that_joins_turns_names_its_speakers_too(bytelevel_tokenizer
 def test_the_beginning_of_text_is_shown(bytelevel_tokenizer: ConversationTokenizer) -> None:
     [shown] = token_view(bytelevel_tokenizer, Conversation(["Hi", "Hello"]), max_length=64, loss_on="all")
     assert [token.text for token in shown[:2]] == ["<|begin_of_text|>", "<sep>"]
-    assert not shown[0].is_separator
+    assert shown[0].is_marker
     assert not shown[0].supervised
 
 

@@ -30,8 +30,9 @@ def cache(folder: Path, root: Path) -> Path:
 
 
 def test_a_plain_checkpoint_has_no_layout(folder: Path) -> None:
-    hf_tokenizer, layout = load_tokenizer(str(folder), {})
+    hf_tokenizer, layout, stop_ids = load_tokenizer(str(folder), {})
     assert layout is None
+    assert stop_ids == (2,)
     assert hf_tokenizer.sep_token == "[SEP]"
 
 

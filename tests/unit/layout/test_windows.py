@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from convmodel.conversation import Conversation
 from convmodel.errors import ContextTooLongError
+from convmodel.layout.markers import SeparatorMarkers
 from convmodel.layout.sequence import (
     IGNORED,
     EncodedTurn,
@@ -20,6 +21,12 @@ from convmodel.layout.sequence import (
 from convmodel.layout.windows import make_windows
 
 SEP = 9
+MARKERS = SeparatorMarkers(SEP)
+
+
+def cost(turn: EncodedTurn) -> int:
+    """The length of a turn and of the separator before it."""
+    return 1 + len(turn.ids)
 
 
 def turn(ids: Sequence[int], type_: int = 0, **options: Any) -> EncodedTurn:
@@ -39,7 +46,7 @@ def turns_of(windows: Sequence[Window]) -> list[list[int]]:
 
 
 def test_a_whole_conversation_is_one_window_where_it_fits() -> None:
-    [window] = make_windows(FOUR, SEP, 0, max_length=12)
+    [window] = make_windows(FOUR, MARKERS, 0, max_length=12)
     assert window.input_ids == [9, 1, 2, 9, 3, 9, 4, 5, 6, 9, 7, 9]
     assert window.types == [0, 0, 0, 1, 1, 0, 0, 0, 0, 1, 1, 0]
     assert window.labels == [IGNORED, 1, 2, 9, 3, 9, 4, 5, 6, 9, 7, 9]
@@ -48,7 +55,7 @@ def test_a_whole_conversation_is_one_window_where_it_fits() -> None:
 
 def test_windows_position_by_position() -> None:
     ignored = IGNORED
-    windows = list(make_windows(FOUR, SEP, 0, max_length=8))
+    windows = list(make_windows(FOUR, MARKERS, 0, max_length=8))
     assert [window.input_ids for window in windows] == [
         [9, 1, 2, 9, 3, 9],
         [9, 3, 9, 4, 5, 6, 9],
@@ -69,24 +76,24 @@ def test_windows_position_by_position() -> None:
 
 def test_a_separator_between_turns_is_a_target_of_the_turn_it_closes_only() -> None:
     turns = [turn([1], 0, supervised=False), turn([2], 1), turn([3], 0, supervised=False), turn([4], 1)]
-    [window] = make_windows(turns, SEP, 0, max_length=20)
+    [window] = make_windows(turns, MARKERS, 0, max_length=20)
     assert window.input_ids == [9, 1, 9, 2, 9, 3, 9, 4, 9]
     assert window.labels == [IGNORED, IGNORED, IGNORED, 2, 9, IGNORED, IGNORED, 4, 9]
 
 
 def test_turns_after_the_last_supervised_one_teach_nothing_and_are_left_out() -> None:
     turns = [turn([1], 0), turn([2], 1, supervised=False)]
-    [window] = make_windows(turns, SEP, 0, max_length=20)
+    [window] = make_windows(turns, MARKERS, 0, max_length=20)
     assert (window.input_ids, window.types) == ([9, 1, 9], [0, 0, 1])
 
 
 def test_no_supervised_turn_makes_no_window() -> None:
-    assert list(make_windows([turn([1], supervised=False)], SEP, 1, max_length=20)) == []
+    assert list(make_windows([turn([1], supervised=False)], MARKERS, 1, max_length=20)) == []
 
 
 def test_a_separator_among_the_tokens_of_a_turn_is_a_label_like_any_other() -> None:
     # Labels come from spans: with a pad or end token of the same id nothing is masked by comparison.
-    [window] = make_windows([turn([SEP, 1]), turn([SEP], 1)], SEP, 0, max_length=20)
+    [window] = make_windows([turn([SEP, 1]), turn([SEP], 1)], MARKERS, 0, max_length=20)
     assert window.labels == [IGNORED, 9, 1, 9, 9, 9]
 
 
@@ -100,15 +107,15 @@ def test_a_separator_among_the_tokens_of_a_turn_is_a_label_like_any_other() -> N
     ],
 )
 def test_context_takes_its_share_of_a_window(share: float, expected: list[list[int]]) -> None:
-    windows = list(make_windows(EIGHT, SEP, 0, max_length=9, context_share=share))
+    windows = list(make_windows(EIGHT, MARKERS, 0, max_length=9, context_share=share))
     assert turns_of(windows) == expected
 
 
 @pytest.mark.parametrize("max_length", [4, 5, 8, 12])
 def test_with_bos_windows_are_those_of_one_position_less(max_length: int) -> None:
     turns = [*FOUR, turn([1, 2, 3, 4, 5, 6], 0, weight=0.5)]
-    plain = list(make_windows(turns, SEP, 1, max_length=max_length))
-    windows = list(make_windows(turns, SEP, 1, max_length=max_length + 1, bos=2))
+    plain = list(make_windows(turns, MARKERS, 1, max_length=max_length))
+    windows = list(make_windows(turns, SeparatorMarkers(SEP, bos=2), 1, max_length=max_length + 1))
     assert len(windows) == len(plain)
     for window, other in zip(windows, plain, strict=True):
         assert (window.input_ids, window.types) == ([2, *other.input_ids], [other.types[0], *other.types])
@@ -119,7 +126,7 @@ def test_with_bos_windows_are_those_of_one_position_less(max_length: int) -> Non
 
 def test_pinned_turns_open_every_window_and_are_never_targets() -> None:
     turns = [turn([8, 8], 2, pinned=True, supervised=False), *FOUR]
-    windows = list(make_windows(turns, SEP, 0, max_length=9))
+    windows = list(make_windows(turns, MARKERS, 0, max_length=9))
     for window in windows:
         assert (window.input_ids[:4], window.types[:3]) == ([9, 8, 8, 9], [2, 2, 2])
         assert window.labels[:4] == [IGNORED] * 4
@@ -129,19 +136,19 @@ def test_pinned_turns_open_every_window_and_are_never_targets() -> None:
 
 def test_a_window_without_room_for_a_turn_is_an_error() -> None:
     with pytest.raises(ContextTooLongError, match="a window of 2 tokens has no room for a turn: raise max_length"):
-        list(make_windows([turn([1])], SEP, 1, max_length=2))
+        list(make_windows([turn([1])], MARKERS, 1, max_length=2))
 
 
 @pytest.mark.parametrize("length", [3, 4, 5])
 def test_pinned_turns_that_leave_no_room_are_an_error(length: int) -> None:
     turns = [turn([8, 8], pinned=True, supervised=False), turn([1])]
     with pytest.raises(ContextTooLongError, match=f"pinned turns take 3 tokens of a window of {length}"):
-        list(make_windows(turns, SEP, 1, max_length=length))
+        list(make_windows(turns, MARKERS, 1, max_length=length))
 
 
 def test_a_turn_longer_than_a_window_keeps_its_beginning_and_is_not_closed() -> None:
     turns = [turn([1], 1), turn([2, 3, 4, 5, 6, 7], 0), turn([8], 1)]
-    windows = list(make_windows(turns, SEP, 0, max_length=5))
+    windows = list(make_windows(turns, MARKERS, 0, max_length=5))
     assert [window.input_ids for window in windows] == [[9, 1, 9], [9, 2, 3, 4, 5], [9, 7, 9, 8, 9]]
     assert [window.labels for window in windows] == [
         [IGNORED, 1, 9],
@@ -162,7 +169,7 @@ def test_a_turn_longer_than_a_window_keeps_its_beginning_and_is_not_closed() -> 
 )
 def test_of_a_context_that_does_not_fit_the_end_is_kept(context: list[int], ids: list[int], context_cut: int) -> None:
     turns = [turn([8], supervised=False), turn(context, 1, supervised=False), turn([6, 7], 0), turn([1], 1)]
-    window, last = make_windows(turns, SEP, 0, max_length=9)
+    window, last = make_windows(turns, MARKERS, 0, max_length=9)
     assert (window.input_ids, window.types) == (ids, [1, 1, 1, 1, 1, 0, 0, 0, 1])
     assert window.labels == [IGNORED] * 6 + [6, 7, 9]
     assert window.context_cut == context_cut
@@ -171,33 +178,33 @@ def test_of_a_context_that_does_not_fit_the_end_is_kept(context: list[int], ids:
 
 def test_a_pinned_turn_stays_before_the_end_of_a_context() -> None:
     turns = [turn([8], 2, pinned=True, supervised=False), turn([1, 2, 3, 4], supervised=False), turn([5], 1)]
-    [window] = make_windows(turns, SEP, 0, max_length=8)
+    [window] = make_windows(turns, MARKERS, 0, max_length=8)
     assert (window.input_ids, window.types) == ([9, 8, 9, 3, 4, 9, 5, 9], [2, 2, 0, 0, 0, 1, 1, 0])
 
 
 def test_a_turn_that_fills_a_window_has_no_context_which_is_counted() -> None:
     for ids in ([1, 2, 3], [1, 2, 3, 4]):
-        [window] = make_windows([turn([8], supervised=False), turn(ids, 1)], SEP, 0, max_length=6 if ids[3:] else 5)
+        [window] = make_windows([turn([8], supervised=False), turn(ids, 1)], MARKERS, 0, max_length=6 if ids[3:] else 5)
         assert window.input_ids == [9, *ids, 9]
         assert window.context_cut is None
-    assert [window.context_cut for window in make_windows([turn([1, 2, 3])], SEP, 1, max_length=5)] == [0]
+    assert [window.context_cut for window in make_windows([turn([1, 2, 3])], MARKERS, 1, max_length=5)] == [0]
 
 
 def test_a_turn_that_loses_only_its_separator_is_counted_as_cut() -> None:
     # Nothing is left out silently: the separator is a target too, the one that teaches a model to stop.
-    [window] = make_windows([turn([1, 2, 3, 4])], SEP, 1, max_length=5)
+    [window] = make_windows([turn([1, 2, 3, 4])], MARKERS, 1, max_length=5)
     assert window.input_ids == [9, 1, 2, 3, 4]
     assert window.cut == 1
 
 
 def test_text_bytes_are_those_of_supervised_turns() -> None:
     turns = [turn([1], text_bytes=10, supervised=False), turn([2], 1, text_bytes=200), turn([3], text_bytes=3000)]
-    [window] = make_windows(turns, SEP, 1, max_length=20)
+    [window] = make_windows(turns, MARKERS, 1, max_length=20)
     assert window.text_bytes == 3200
 
 
 def test_text_bytes_of_a_cut_turn_are_those_of_what_is_left() -> None:
-    [window] = make_windows([turn([1, 2, 3, 4, 5, 6], text_bytes=600)], SEP, 1, max_length=4, text_bytes=sum)
+    [window] = make_windows([turn([1, 2, 3, 4, 5, 6], text_bytes=600)], MARKERS, 1, max_length=4, text_bytes=sum)
     assert window.text_bytes == 1 + 2 + 3
 
 
@@ -217,7 +224,7 @@ def cases(draw: st.DrawFn) -> tuple[list[EncodedTurn], int]:
         )
         for n, length in enumerate(lengths)
     ]
-    least = 3 + sum(each.cost for each in turns[:pinned])
+    least = 3 + sum(cost(each) for each in turns[:pinned])
     return turns, draw(st.integers(least, least + 30))
 
 
@@ -236,14 +243,14 @@ def segments(window: Window) -> list[tuple[list[int], set[int]]]:
 @given(case=cases(), share=st.floats(0, 1))
 def test_every_supervised_turn_is_supervised_exactly_once(case: tuple[list[EncodedTurn], int], share: float) -> None:
     turns, max_length = case
-    room = max_length - 1 - sum(each.cost for each in turns if each.pinned)
-    windows = list(make_windows(turns, SEP, 0, max_length=max_length, context_share=share))
+    room = max_length - 1 - sum(cost(each) for each in turns if each.pinned)
+    windows = list(make_windows(turns, MARKERS, 0, max_length=max_length, context_share=share))
 
     supervised = [each for each in turns if each.supervised]
     labels = [label for window in windows for label in window.labels if label != IGNORED]
-    expected = [i for each in supervised for i in each.ids[: room if each.cost > room else None]]
+    expected = [i for each in supervised for i in each.ids[: room if cost(each) > room else None]]
     assert [label for label in labels if label != SEP] == expected
-    assert labels.count(SEP) == sum(each.cost <= room for each in supervised)
+    assert labels.count(SEP) == sum(cost(each) <= room for each in supervised)
     for window in windows:
         assert 0 < len(window.input_ids) <= max_length
         assert len(window.input_ids) == len(window.types) == len(window.labels)
@@ -255,7 +262,7 @@ def test_every_supervised_turn_is_supervised_exactly_once(case: tuple[list[Encod
 @given(case=cases(), share=st.floats(0, 1))
 def test_the_separator_after_a_supervised_turn_is_a_target(case: tuple[list[EncodedTurn], int], share: float) -> None:
     turns, max_length = case
-    for window in make_windows(turns, SEP, 0, max_length=max_length, context_share=share):
+    for window in make_windows(turns, MARKERS, 0, max_length=max_length, context_share=share):
         for position in range(1, len(window.input_ids)):
             if window.input_ids[position] == SEP:
                 before = window.labels[position - 1] != IGNORED
@@ -268,7 +275,7 @@ def test_windows_hold_pinned_turns_and_then_turns_in_order_of_which_only_the_fir
 ) -> None:
     turns, max_length = case
     pinned = sum(each.pinned for each in turns)
-    for window in make_windows(turns, SEP, closing_type, max_length=max_length, context_share=share):
+    for window in make_windows(turns, MARKERS, closing_type, max_length=max_length, context_share=share):
         *found, (last_ids, last_types) = segments(window)
         if last_ids:  # a turn longer than a window, so nothing closes it
             found.append((last_ids, last_types))
@@ -293,28 +300,28 @@ def test_windows_hold_pinned_turns_and_then_turns_in_order_of_which_only_the_fir
 @given(case=cases(), share=st.floats(0, 1))
 def test_what_is_cut_is_counted_to_the_token(case: tuple[list[EncodedTurn], int], share: float) -> None:
     turns, max_length = case
-    windows = list(make_windows(turns, SEP, 0, max_length=max_length, context_share=share))
-    targets = sum(each.cost for each in turns if each.supervised)  # as many as its tokens and the closing separator
+    windows = list(make_windows(turns, MARKERS, 0, max_length=max_length, context_share=share))
+    targets = sum(cost(each) for each in turns if each.supervised)  # as many as its tokens and the closing separator
     assert sum(window.supervised_tokens + window.cut for window in windows) == targets
 
 
 def test_weights_stand_where_the_targets_of_their_turn_stand() -> None:
     turns = [turn([1, 2], weight=0.5), turn([3], 1, supervised=False, weight=7), turn([4], weight=3)]
-    [window] = make_windows(turns, SEP, 1, max_length=20)
+    [window] = make_windows(turns, MARKERS, 1, max_length=20)
     assert window.input_ids == [SEP, 1, 2, SEP, 3, SEP, 4, SEP]
     assert window.weights == [0, 0.5, 0.5, 0.5, 0, 0, 3, 3]
     assert window.supervised_tokens == 5
 
 
 def test_a_turn_too_long_for_a_window_keeps_its_weight() -> None:
-    [window] = make_windows([turn([1, 2, 3, 4, 5, 6], weight=0.5)], SEP, 1, max_length=4)
+    [window] = make_windows([turn([1, 2, 3, 4, 5, 6], weight=0.5)], MARKERS, 1, max_length=4)
     assert window.labels == [IGNORED, 1, 2, 3]
     assert window.weights == [0, 0.5, 0.5, 0.5]
 
 
 def test_only_windows_with_a_target_of_another_weight_than_1_have_weights() -> None:
     turns = [turn([1, 2, 3]), turn([4, 5], 1, supervised=False, weight=0), turn([6, 7, 8], weight=2)]
-    first, second = make_windows(turns, SEP, 1, max_length=8)
+    first, second = make_windows(turns, MARKERS, 1, max_length=8)
     assert (first.weights, second.weights) == (None, [0, 0, 0, 0, 2, 2, 2, 2])
 
 
@@ -332,7 +339,7 @@ def talks(draw: st.DrawFn, weights: st.SearchStrategy[float]) -> Conversation:
 def windows_batch(conversation: Conversation, supervised: list[bool], max_length: int) -> list[Window]:
     """Windows in which the ids of turn n are n hundreds and some."""
     ids = [range(100 * n + 100, 100 * n + 101 + n % 3) for n in range(len(conversation.turns))]
-    return list(make_windows(encoded_turns(conversation, ids, supervised), SEP, 0, max_length=max_length))
+    return list(make_windows(encoded_turns(conversation, ids, {}, supervised), MARKERS, 0, max_length=max_length))
 
 
 @given(talk=talks(st.sampled_from([0, 1])), loss_on=LOSS_ON, max_length=st.integers(6, 40))

@@ -22,6 +22,9 @@ _TEXT = ("content", "value", "text", "message", "body", "utterance")
 _TIME = ("timestamp", "time", "date", "created_at")
 _TEXT_PARTS = ("text", "input_text", "output_text")  # the types of a content's parts that are text
 _WEIGHT = ("weight", "train", "training")  # OpenAI's fine-tuning has the first, Axolotl the others
+THOUGHTS = ("reasoning_content", "reasoning", "thinking")
+"""Keys of a message with thoughts before its text, which no layout has a place for."""
+
 _CELLS = {"": None, "true": True, "false": False}  # in tables of text
 _SINCE_1970 = re.compile(r"\d{9,10}(\.\d+)?|\d{12,13}")
 
@@ -76,7 +79,7 @@ def conversation_of_messages(messages: Sequence[Any]) -> Conversation:
     """
     plain: list[dict[str, Any]] = []
     for number, message in enumerate(messages, 1):
-        parts = message if isinstance(message, list | tuple) and message else [message]
+        parts = _parts(message)
         normalized = [_plain(part, number) for part in parts]
         are_texts = all(isinstance(part["content"], str) for part in normalized)
         if len(normalized) > 1 and are_texts and len({str(part["role"]) for part in normalized}) == 1:
@@ -84,6 +87,8 @@ def conversation_of_messages(messages: Sequence[Any]) -> Conversation:
         else:
             plain += normalized
     conversation = Conversation.from_messages(plain)
+    omitted = [kind for message in messages for part in _parts(message) for kind in THOUGHTS if part.get(kind)]
+    conversation = replace(conversation, omitted=tuple(omitted)) if omitted else conversation
     first = messages[0][0] if isinstance(messages[0], list | tuple) else messages[0]
     last = messages[-1][-1] if isinstance(messages[-1], list | tuple) else messages[-1]
     time = read_time(first.get(time_key(first)))
@@ -92,11 +97,15 @@ def conversation_of_messages(messages: Sequence[Any]) -> Conversation:
     return replace(conversation, started_at=time) if time else conversation
 
 
+def _parts(message: Any) -> Sequence[Any]:
+    return message if isinstance(message, list | tuple) and message else [message]
+
+
 def _plain(message: Any, number: int) -> dict[str, Any]:
     """Returns a message with our keys: role, content and weight, not yet validated."""
     speaker, text = (key(message) if isinstance(message, Mapping) else None for key in (speaker_key, text_key))
     for calls in ("tool_calls", "function_call"):
-        if isinstance(message, Mapping) and message.get(calls) and (text is None or message[text] is None):
+        if isinstance(message, Mapping) and message.get(calls):
             raise ConversationError(f"message {number} calls a tool ({calls}), which is not text: leave it out")
     if speaker is None or text is None:
         keys = f": it has {', '.join(map(str, message))[:100]}" if isinstance(message, Mapping) and message else ""

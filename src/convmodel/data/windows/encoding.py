@@ -34,6 +34,8 @@ class EncodingSummary:
         cut: Tokens left out of turns longer than a window.
         shortened: Supervised turns with only the end of the turn before as context, since both do not fit in a window.
         bare: Supervised turns without any context, since they fill a window.
+        dropped: First turns that were left out, since the model's chat template begins with the user.
+        omitted: How many messages had something beside their text that was left out, by its name.
         tokens: Supervised tokens.
         text_bytes: UTF-8 bytes of the supervised turns' text.
         speakers: The speakers' names if all conversations share them, else empty; None before the first conversation.
@@ -47,6 +49,8 @@ class EncodingSummary:
     cut: int = 0
     shortened: int = 0
     bare: int = 0
+    dropped: int = 0
+    omitted: dict[str, int] = field(default_factory=dict)
     tokens: int = 0
     text_bytes: int = 0
     speakers: tuple[str, ...] | None = None
@@ -55,8 +59,9 @@ class EncodingSummary:
 
     def add(self, other: "EncodingSummary") -> None:
         """Adds the summary of further conversations."""
-        for name in ("conversations", "unsupervised", "skipped", "cut", "shortened", "bare", "tokens", "text_bytes"):
+        for name in _COUNTS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.omitted = dict(Counter(self.omitted) + Counter(other.omitted)) if other.omitted else self.omitted
         self.first_skipped = self.first_skipped or other.first_skipped
         self.turns = dict(Counter(self.turns) + Counter(other.turns)) if other.turns else self.turns
         self.add_speakers(other.speakers)
@@ -82,6 +87,13 @@ class EncodingSummary:
             parts.append(f"{self.skipped:,} could not be used, the first because of: {self.first_skipped}")
         if self.cut:
             parts.append(f"{self.cut:,} tokens of turns longer than a window were cut")
+        if self.dropped:
+            parts.append(
+                f"{self.dropped:,} first turns were left out, since the model's chat template begins with the user"
+            )
+        parts += [
+            f"{name} of {count:,} messages was left out: only text is used" for name, count in self.omitted.items()
+        ]
         return "; ".join([*parts, *self.short_contexts()])
 
     def short_contexts(self) -> list[str]:
@@ -95,6 +107,9 @@ class EncodingSummary:
         if self.bare:
             parts.append(f"{self.bare:,} supervised turns have no context, since they fill a window")
         return parts
+
+
+_COUNTS = ("conversations", "unsupervised", "skipped", "cut", "shortened", "bare", "dropped", "tokens", "text_bytes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +226,8 @@ def encode_chunk(
         cut=sum(window.cut for window in windows),
         shortened=sum(bool(window.context_cut) for window in windows),
         bare=sum(window.context_cut is None for window in windows),
+        dropped=sum(window.dropped for window in windows),
+        omitted=dict(Counter(kind for conversation in conversations for kind in conversation.omitted)),
         tokens=sum(window.supervised_tokens for window in windows),
         text_bytes=sum(window.text_bytes for window in windows),
     )

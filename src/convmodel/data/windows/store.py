@@ -205,7 +205,8 @@ def cache_folder() -> Path:
 def _key(fingerprint: str, tokenizer: ConversationTokenizer, options: dict[str, Any]) -> str:
     """Hashes everything that decides the windows."""
     layout = tokenizer.layout
-    control = (layout.separator_id, layout.bos_id)
+    template = layout.template.to_dict() if layout.template else None
+    control = (layout.separator_id, layout.bos_id, template, layout.names, layout.speakers)
     parts: list[Any] = [_code_hash(), fingerprint, options, control, layout.use_token_types]
     parts.append(tokenizer.hf_tokenizer.backend_tokenizer.to_str())
     return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()

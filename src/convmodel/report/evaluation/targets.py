@@ -10,6 +10,7 @@ from typing import Any
 from convmodel.conversation import Conversation
 from convmodel.errors import ContextTooLongError, ConversationError
 from convmodel.layout.architecture import positions, window_length
+from convmodel.layout.choosing import LayoutName
 from convmodel.layout.tokenizer import ConversationTokenizer
 from convmodel.layout.tokenizer_files import load_config
 from convmodel.report.evaluation.model_evaluation import Settings
@@ -23,17 +24,17 @@ class Reader:
     config: Any
 
     @classmethod
-    def load(cls, name: str) -> "Reader":
+    def load(cls, name: str, layout: LayoutName) -> "Reader":
         """Loads a model without its weights.
 
         Raises:
             ModelLoadError: If the model cannot be loaded.
         """
-        return cls(ConversationTokenizer.from_pretrained(name), load_config(name, {}))
+        return cls(ConversationTokenizer.from_pretrained(name, layout=layout), load_config(name, {}))
 
 
 def common_targets(
-    names: Sequence[str], conversations: Sequence[Conversation], settings: Settings
+    names: Sequence[str], conversations: Sequence[Conversation], settings: Settings, layout: LayoutName = "auto"
 ) -> tuple[Settings, list[Conversation]]:
     """Chooses what several models are measured on, so that all have the same targets; changes nothing for one model.
 
@@ -49,7 +50,7 @@ def common_targets(
     """
     if len(names) < 2:
         return settings, [*conversations]
-    readers = [Reader.load(name) for name in names]
+    readers = [Reader.load(name, layout) for name in names]
     first = readers[0].tokenizer.layout
     limits = [limit for reader in readers if (limit := positions(reader.config))]
     longest = settings.max_length or min([window_length(readers[0].config, first.max_length), *limits])
@@ -79,7 +80,7 @@ def _targets(reader: Reader, conversation: Conversation, settings: Settings) -> 
         windows = tokenizer.windows(conversation, max_length=max_length, loss_on=loss_on)
     except (ConversationError, ContextTooLongError):
         return None
-    turns = conversation if tokenizer.layout.use_token_types else conversation.joined()
+    turns = tokenizer.arrange(conversation, loss_on).conversation
     return (
         len(turns.turns),
         sum(window.text_bytes for window in windows),

@@ -5,7 +5,6 @@ Owns: which message each token of a prompt belongs to.
 
 from collections.abc import Sequence
 from functools import partial
-from itertools import accumulate
 from typing import Any
 
 from fastapi import APIRouter
@@ -14,7 +13,7 @@ from convmodel.conversation import Conversation
 from convmodel.generation.options import GenerationOptions
 from convmodel.layout.architecture import positions
 from convmodel.layout.sequence import Prompt
-from convmodel.layout.token_view import token_text
+from convmodel.layout.token_view import marker_text, token_text
 from convmodel.server.api.body import BodyRoute
 from convmodel.server.api.requests import (
     Registry,
@@ -73,32 +72,24 @@ def _tokens(
     messages: Sequence[int],
 ) -> tuple[list[dict[str, Any]], list[str]]:
     tokenizer = served.model.tokenizer
-    joined = conversation if tokenizer.layout.use_token_types else conversation.joined()
-    names = list(dict.fromkeys((*joined.speaker_names, tokenizer.responder(conversation, options.reply_as))))
-    turns = _turns(conversation, joined, prompt.input_ids.count(tokenizer.sep_token_id) - 1)
+    responder = tokenizer.responder(conversation, options.reply_as)
+    arranged = tokenizer.arrange(conversation, responder=responder)
+    names = list(dict.fromkeys((*arranged.conversation.speaker_names, responder)))
+    turns = arranged.starts(len(prompt.spans))
     tokens: list[dict[str, Any]] = []
-    number = -1
-    for token_id, token_type in zip(prompt.input_ids, prompt.types, strict=True):
-        is_separator = token_id == tokenizer.sep_token_id  # never the id of text
-        number += is_separator
+    number = 0
+    for place, (token_id, token_type) in enumerate(zip(prompt.input_ids, prompt.types, strict=True)):
+        while number < len(turns) and place >= prompt.spans[number][1]:
+            number += 1
+        is_marker = number == len(turns) or place < prompt.spans[number][0]
         tokens.append(
             {
                 "id": token_id,
-                "text": tokenizer.sep_token if is_separator else token_text(tokenizer, token_id),
+                "text": (marker_text if is_marker else token_text)(tokenizer, token_id),
                 "type": token_type,
                 "speaker": names[token_type],
-                # -1 is the beginning-of-text token.
-                "turn": messages[turns[max(number, 0)]] if number < len(turns) else None,
-                "separator": is_separator,
+                "turn": messages[turns[number]] if number < len(turns) else None,
+                "separator": is_marker,
             }
         )
     return tokens, names
-
-
-def _turns(conversation: Conversation, joined: Conversation, kept: int) -> Sequence[int]:
-    """Returns the index of the first message of each turn in a prompt that keeps the pinned and the newest turns."""
-    starts = [*range(len(conversation.turns))]
-    if len(joined.turns) < len(starts):
-        starts = [0, *accumulate(conversation.run_lengths())][:-1]
-    newest = kept - joined.pinned
-    return [*starts[: joined.pinned], *starts[len(starts) - newest :]]

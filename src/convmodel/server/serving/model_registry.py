@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from convmodel.conversation import DEFAULT_SPEAKERS, PINNED_ROLES
 from convmodel.errors import ModelLoadError
-from convmodel.generation.defaults import TEMPERATURE, TOP_P
+from convmodel.generation.defaults import chat_sampling
 from convmodel.generation.engine.engine import Engine
 from convmodel.generation.engine.forward import can_be_cached
 from convmodel.generation.options import read_options
@@ -99,6 +99,7 @@ class ModelRegistry:
     def describe(self, served: ServedModel) -> dict[str, Any]:
         """Returns the entry of a model in `/v1/models`."""
         model, layout = served.model, served.model.tokenizer.layout
+        sampling = chat_sampling(model.hf_model)
         defaults = read_options(model.hf_model, model.tokenizer, {})
         return {
             "id": served.id,
@@ -113,7 +114,7 @@ class ModelRegistry:
                 "system": served.takes_system,
                 "feedback": self.feedback is not None,
                 "max_new_tokens": defaults.hf["max_new_tokens"],
-                "defaults": {"temperature": TEMPERATURE, "top_p": TOP_P},
+                "defaults": {name: sampling[name] for name in ("temperature", "top_p")},
             },
         }
 

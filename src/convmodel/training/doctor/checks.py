@@ -5,7 +5,7 @@ whose repeats `repeats.py` checks, nor how findings are shown.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,6 +15,7 @@ import numpy as np
 from convmodel.data.windows.encoding import EncodingSummary, WindowSet
 from convmodel.layout.architecture import positions
 from convmodel.layout.sequence import IGNORED, Window
+from convmodel.layout.token_view import marker_text
 from convmodel.layout.tokenizer import ConversationTokenizer
 from convmodel.training.doctor.run_plan import RunPlan
 
@@ -86,13 +87,13 @@ def fast_checks(
     return [
         check_separator(tokenizer),
         check_vocabulary(int(embedding.weight.shape[0]), tokenizer, windows),
-        check_end_of_turn(windows, tokenizer.sep_token_id),
+        check_end_of_turn(windows, tokenizer.end_ids),
         check_supervised(windows, summary),
         check_used(summary),
         check_cut(summary),
         check_text(learned, tokenizer),
         check_unknown(learned, tokenizer),
-        check_speakers(speakers or tokens_by_speaker(learned, tokenizer.sep_token_id), named=speakers is not None),
+        check_speakers(speakers or tokens_by_speaker(learned, tokenizer.end_ids), named=speakers is not None),
         check_steps(plan),
         check_length(train, plan, positions(hf_model.config)),
     ]
@@ -105,20 +106,23 @@ def sample(windows: Sequence[Window], limit: int = SAMPLE) -> list[Window]:
 
 
 def check_separator(tokenizer: ConversationTokenizer) -> Check:
-    """Fails if some text is encoded as the separator, which would end a turn in the middle."""
-    index = tokenizer.sep_token_id
-    text = str(tokenizer.hf_tokenizer.decode([index], skip_special_tokens=False))
-    shown = f"the separator {tokenizer.sep_token} is token {index}"
-    added = tokenizer.hf_tokenizer.added_tokens_decoder
-    spelt = next((probe for probe in (text, _RARE) if index in tokenizer.encode(probe)), None)
-    if spelt == text or (index not in added and index not in tokenizer.hf_tokenizer.all_special_ids):
-        finding = f"{shown}, which is the word {text!r} of the vocabulary: a turn that contains it would end there"
-    elif spelt:
-        finding = f"{shown}, which is also the unknown token: a turn with an unknown character would end there"
-    else:
-        return Check("separator", "pass", f"{shown}, which no text is encoded as")
-    fix = "start from a tokenizer that has a separator or can be given one, and train again"
-    return Check("separator", "fail", finding, fix)
+    """Fails if some text is encoded as a token that ends a turn, which would then end in the middle."""
+    added, special = tokenizer.hf_tokenizer.added_tokens_decoder, tokenizer.hf_tokenizer.all_special_ids
+    names = {index: marker_text(tokenizer, index) for index in sorted(tokenizer.end_ids)}
+    listed = ", ".join(f"{name} is token {index}" for index, name in names.items())
+    shown = f"the {tokenizer.layout.end_name} {listed}"
+    for index in names:
+        text = str(tokenizer.hf_tokenizer.decode([index], skip_special_tokens=False))
+        spelt = next((probe for probe in (text, _RARE) if index in tokenizer.encode(probe)), None)
+        if spelt == text or (index not in added and index not in special):
+            finding = f"{shown}, which is the word {text!r} of the vocabulary: a turn that contains it would end there"
+        elif spelt:
+            finding = f"{shown}, which is also the unknown token: a turn with an unknown character would end there"
+        else:
+            continue
+        fix = "start from a tokenizer that has a separator or can be given one, and train again"
+        return Check("separator", "fail", finding, fix)
+    return Check("separator", "pass", f"{shown}, which no text is encoded as")
 
 
 def check_vocabulary(rows: int, tokenizer: ConversationTokenizer, windows: Sequence[Window]) -> Check:
@@ -136,22 +140,22 @@ def check_vocabulary(rows: int, tokenizer: ConversationTokenizer, windows: Seque
     return Check("vocabulary", "pass", f"{len(tokenizer):,} tokens, and the embedding has {rows:,} rows")
 
 
-def check_end_of_turn(windows: Sequence[Window], separator: int) -> Check:
-    """Fails if a supervised turn is not closed by a supervised separator: the model would never learn to stop."""
+def check_end_of_turn(windows: Sequence[Window], end_ids: Set[int]) -> Check:
+    """Fails if a supervised turn is not closed by a supervised token that ends it: the model would never learn to."""
     turns = opened = wrong = 0
     for window in windows:
         pairs = zip(window.labels, window.input_ids, strict=True)
         wrong += any(label not in (IGNORED, index) for label, index in pairs)
         for start, end in _runs(window):
-            closed = window.input_ids[end - 1] == separator
-            turns += sum(index == separator for index in window.input_ids[start:end]) + (not closed)
+            closed = window.input_ids[end - 1] in end_ids
+            turns += sum(index in end_ids for index in window.input_ids[start:end]) + (not closed)
             is_cut = window.cut > 0 and end == len(window.input_ids)
             opened += not closed and not is_cut
     fix = "encode the windows again with this version; the copy may be out of date or damaged"
     if wrong:
         return Check("end of turn", "fail", f"{wrong:,} of {len(windows):,} windows have labels of other tokens", fix)
     if opened:
-        finding = f"{opened:,} of {turns:,} supervised turns are not closed by a supervised separator"
+        finding = f"{opened:,} of {turns:,} supervised turns are not closed by a supervised end"
         return Check("end of turn", "fail", finding, fix)
     return Check("end of turn", "pass", f"{turns:,} supervised turns, each learned with its end unless it is cut")
 
@@ -174,6 +178,8 @@ def check_used(summary: EncodingSummary) -> Check:
     if summary.skipped:
         finding = f"{summary.skipped:,} rows or conversations are left out, the first because of: "
         return Check("used", "warn", finding + summary.first_skipped, "correct them, or continue without them")
+    if summary.dropped or summary.omitted:
+        return Check("used", "warn", summary.left_out(), "continue without them, or prepare the data otherwise")
     return Check("used", "pass", f"all {summary.conversations:,} conversations are used")
 
 
@@ -207,7 +213,7 @@ def check_unknown(windows: Sequence[Window], tokenizer: ConversationTokenizer) -
     unknown = tokenizer.hf_tokenizer.unk_token_id
     counts = Counter(index for window in windows for index in window.input_ids)
     for index in tokenizer.layout.control_ids:
-        del counts[index]  # if the separator is the unknown token, `check_separator` reports it
+        del counts[index]  # if one is the unknown token, `check_separator` reports it
     share = (counts[unknown] if unknown is not None else 0) / max(1, counts.total())
     finding = f"{counts[unknown] if share else 0:,} of {counts.total():,} tokens are unknown"
     if not share:
@@ -216,12 +222,12 @@ def check_unknown(windows: Sequence[Window], tokenizer: ConversationTokenizer) -
     return Check("unknown", "fail" if share > UNKNOWN_FAIL else "warn", f"{finding} ({share:.2%})", fix)
 
 
-def tokens_by_speaker(windows: Sequence[Window], separator: int) -> dict[str, int]:
+def tokens_by_speaker(windows: Sequence[Window], end_ids: Set[int]) -> dict[str, int]:
     """Counts the supervised tokens of each speaker, maybe 0, numbered in the order of a conversation's turns."""
     counts: Counter[int] = Counter()
     for window in windows:
         for index, speaker, label in zip(window.input_ids, window.types, window.labels, strict=True):
-            if index != separator:
+            if index not in end_ids:
                 counts[speaker] += label != IGNORED
     return {f"speaker {speaker + 1}": count for speaker, count in sorted(counts.items())}
 

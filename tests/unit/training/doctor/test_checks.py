@@ -124,7 +124,7 @@ def test_a_vocabulary_of_another_model_fails(bytelevel_tokenizer: ConversationTo
 def test_windows_as_they_are_made_end_their_turns(family: ConversationTokenizer, loss_on: str, max_length: int) -> None:
     made = encoded(family, ENGLISH, ENGLISH[:2], max_length=max_length, loss_on=loss_on)
 
-    assert check_end_of_turn(made.windows, family.sep_token_id).status == "pass"
+    assert check_end_of_turn(made.windows, family.end_ids).status == "pass"
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_windows_as_they_are_made_end_their_turns(family: ConversationTokenizer,
     ],
 )
 def test_a_turn_is_learned_with_its_end(windows: list[Window], status: str, said: str) -> None:
-    check = check_end_of_turn(windows, 9)
+    check = check_end_of_turn(windows, {9})
 
     assert check.status == status
     assert said in check.finding
@@ -273,10 +273,10 @@ def test_windows_tell_who_says_how_much(gpt2_tokenizer: ConversationTokenizer) -
     talk = ["Hello", "How are you", "Hello"]
     separator = gpt2_tokenizer.sep_token_id
 
-    assert tokens_by_speaker(encoded(gpt2_tokenizer, talk).windows, separator) == {"speaker 1": 2, "speaker 2": 3}
+    assert tokens_by_speaker(encoded(gpt2_tokenizer, talk).windows, {separator}) == {"speaker 1": 2, "speaker 2": 3}
     responses = encoded(gpt2_tokenizer, talk, loss_on="responses")
-    assert tokens_by_speaker(responses.windows, separator) == {"speaker 1": 0, "speaker 2": 3}
-    assert tokens_by_speaker(encoded(gpt2_tokenizer, talk[:1]).windows, separator) == {"speaker 1": 1}
+    assert tokens_by_speaker(responses.windows, {separator}) == {"speaker 1": 0, "speaker 2": 3}
+    assert tokens_by_speaker(encoded(gpt2_tokenizer, talk[:1]).windows, {separator}) == {"speaker 1": 1}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,111 @@
+"""Rendering a model's chat template, whose code comes from elsewhere.
+
+Owns: the limits of time and size, and the date that a template writes. Does not know what is measured.
+"""
+
+import json
+import re
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from convmodel.layout.markers import USER
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+DATE = datetime(2024, 7, 26)
+"""The date for a template that writes today's, since a layout must not change every day; Llama 3's own default."""
+
+LONGEST_TEMPLATE = 200_000
+"""The limit of a chat template in characters; the longest in use have about 20,000."""
+
+SECONDS = 10.0
+"""The limit of the time that one rendering may take."""
+
+
+class UnusableTemplateError(Exception):
+    """Why a chat template cannot be a layout; part of a sentence."""
+
+
+class Renderer:
+    """Renders conversations with a chat template, to token ids."""
+
+    def __init__(self, hf_tokenizer: "PreTrainedTokenizerBase", switches: Mapping[str, bool]) -> None:
+        self.hf_tokenizer = hf_tokenizer
+        self.switches = switches
+        self._render: Any = hf_tokenizer.apply_chat_template
+        self._template = hf_tokenizer.get_chat_template()
+        self._date = DATE
+
+    def render(self, turns: Sequence[tuple[str, str]], *, prompt: bool = False) -> list[int]:
+        """Returns the ids that the template writes; see `text`."""
+        text = self.text(turns, prompt=prompt)
+        return list(self.hf_tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def text(self, turns: Sequence[tuple[str, str]], *, prompt: bool = False) -> str:
+        """Returns what the template writes for (role, text) pairs: a prompt for a response, or a whole conversation.
+
+        Raises:
+            UnusableTemplateError: If the template raises an error or takes too long.
+        """
+        messages = [{"role": role, "content": text} for role, text in turns]
+        try:
+            with _deadline(SECONDS):
+                written = self._render(
+                    messages,
+                    tokenize=False,
+                    add_generation_prompt=prompt,
+                    chat_template=self._dated_template,
+                    **self.switches,
+                )
+        except Exception as error:  # of the template's own code
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise UnusableTemplateError(f"the chat template cannot be rendered: {reason[:200]}") from error
+        if len(str(written)) > LONGEST_TEMPLATE:
+            raise UnusableTemplateError(f"the chat template writes {len(str(written)):,} characters around a few words")
+        return str(written)
+
+    def is_dated(self) -> bool:
+        """Returns whether the template writes the date."""
+        written = self.text([(USER, "Hello")], prompt=True)
+        self._date = DATE + timedelta(days=400)
+        try:
+            return self.text([(USER, "Hello")], prompt=True) != written
+        finally:
+            self._date = DATE
+
+    @property
+    def _dated_template(self) -> str:
+        """The template, after a macro that replaces transformers' function of the current date by a fixed one."""
+        formats = dict.fromkeys(_FORMAT.findall(self._template))
+        if not formats:
+            return self._template
+        written = json.dumps({layout: self._date.strftime(layout) for layout in formats})
+        return f"{{%- macro strftime_now(layout) -%}}{{{{- ({written})[layout] -}}}}{{%- endmacro -%}}{self._template}"
+
+
+_FORMAT = re.compile(r"""strftime_now\(\s*["']([^"']+)["']""")
+
+
+@contextmanager
+def _deadline(seconds: float) -> Iterator[None]:
+    """Ends the rendering of a template that takes longer: templates can loop, and are files from elsewhere."""
+    end, before = time.monotonic() + seconds, sys.gettrace()
+
+    def in_template(frame: Any, event: str, argument: object) -> Any:
+        if time.monotonic() > end:
+            raise TimeoutError(f"it takes longer than {seconds:g} seconds")
+        return in_template
+
+    def trace(frame: Any, event: str, argument: object) -> Any:
+        return in_template if frame.f_code.co_filename == "<template>" else None
+
+    sys.settrace(trace)
+    try:
+        yield
+    finally:
+        sys.settrace(before)

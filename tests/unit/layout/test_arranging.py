@@ -1,0 +1,114 @@
+"""Whose turns have which role in the template layout, and what it has no place for."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from convmodel.conversation import Conversation
+from convmodel.errors import ConversationError
+from convmodel.layout.arranging import Arrangement, arrange, require_alternation
+from convmodel.layout.config import LayoutConfig
+from convmodel.layout.markers import TemplateMarkers
+
+OPENINGS: dict[str, dict[str, tuple[int, ...]]] = {
+    "start": {"user": (7,), "system": (6,)},
+    "system": {"user": (3, 7)},
+    "user": {"assistant": (3, 8), "response": (3, 8)},
+    "assistant": {"user": (3, 7), "tool": (3, 5)},
+    "tool": {"assistant": (3, 8), "response": (3, 8)},
+}
+LAYOUT = LayoutConfig(None, None, False, template=TemplateMarkers(OPENINGS, {"user": 3, "assistant": 3}))
+NO_SYSTEM = LayoutConfig(
+    None, None, False, template=TemplateMarkers({**OPENINGS, "start": {"user": (7,)}}, {"user": 3, "assistant": 3})
+)
+
+
+def roles(*speakers: str, layout: LayoutConfig = LAYOUT, **options: Any) -> list[str]:
+    arranged = arrange(Conversation(["x"] * len(speakers), speakers), layout, **options)
+    return [arranged.roles[speaker] for speaker in arranged.conversation.turn_speakers]
+
+
+@pytest.mark.parametrize(
+    ("speakers", "options", "expected"),
+    [
+        (("user", "assistant"), {}, ["user", "assistant"]),
+        (("Ann", "Bob", "Ann"), {}, ["user", "assistant", "user"]),
+        (("user", "Bob"), {}, ["user", "assistant"]),
+        (("Ann", "assistant"), {}, ["user", "assistant"]),
+        (("Bob", "Ann", "Bob"), {"loss_on": "Bob"}, ["user", "assistant"]),  # Bob's first turn cannot begin
+        (("Ann",), {"responder": "Bob"}, ["user"]),
+        (("Ann",), {}, ["user"]),
+        (("user", "assistant", "tool", "assistant"), {}, ["user", "assistant", "tool", "assistant"]),
+    ],
+)
+def test_roles(speakers: tuple[str, ...], options: dict[str, Any], expected: list[str]) -> None:
+    assert roles(*speakers, **options) == expected
+
+
+def test_the_speakers_of_the_training_data_keep_their_roles() -> None:
+    layout = replace(LAYOUT, speakers=("system", "Ann", "Bob"))
+    assert roles("Bob", "Ann", "Bob", layout=layout) == ["user", "assistant"]
+
+
+def test_first_turns_of_the_assistant_are_left_out_and_counted() -> None:
+    conversation = Conversation(["Welcome!", "Anyone?", "Hi", "Hello"], ["assistant", "assistant", "user", "assistant"])
+    arranged = arrange(conversation, LAYOUT)
+    assert arranged.conversation.turns == ("Hi", "Hello")
+    assert (arranged.dropped, arranged.sizes) == (2, [1, 1])
+    assert arranged.starts(2) == [2, 3]
+    assert arranged.count_left_out(1) == 3
+
+
+def test_pinned_turns_are_one_turn_of_the_system() -> None:
+    conversation = Conversation(
+        ["Be kind.", "I am Ann.", "Hi", "Are you there?"], ["system", "persona", "u", "u"], pinned=2
+    )
+    arranged = arrange(conversation, LAYOUT)
+    assert arranged.conversation.turns == ("Be kind.\nI am Ann.", "Hi\nAre you there?")
+    assert arranged.conversation.pinned == 1
+    assert [arranged.roles[name] for name in arranged.conversation.turn_speakers] == ["system", "user"]
+    assert arranged.starts(2) == [0, 2]
+
+
+def test_texts_are_trimmed_as_the_template_does() -> None:
+    assert LAYOUT.template is not None
+    template = replace(LAYOUT.template, trims={"user": "strip", "assistant": "lstrip"})
+    arranged = arrange(Conversation([" a ", " b "]), replace(LAYOUT, template=template))
+    assert arranged.conversation.turns == ("a", "b ")
+
+
+def test_names_are_put_before_texts() -> None:
+    layout = replace(LAYOUT, names="prefix")
+    conversation = Conversation(["Hi", "Hello", "Hey", "What?"], ["Ann", "Cem", "Bob", "Cem"])
+    arranged = arrange(conversation, layout, loss_on="Bob")
+    assert arranged.conversation.turns == ("Ann: Hi\nCem: Hello", "Hey", "Cem: What?")
+    assert arranged.conversation.turn_speakers == ("user", "Bob", "user")
+    assert arranged.roles["Bob"] == "assistant"
+
+
+@pytest.mark.parametrize(
+    ("speakers", "pinned", "layout", "reason"),
+    [
+        (("Ann", "Bob", "Cem"), 0, LAYOUT, r"3 speakers \(Ann, Bob, Cem\).*names='prefix'"),
+        (("system", "user"), 1, NO_SYSTEM, "a turn of the system, but this model's chat template has no place for one"),
+        (("user", "tool"), 0, LAYOUT, "a turn of 'tool' after one of 'user', for which .* has no place"),
+        (("assistant",), 0, LAYOUT, "no turn with which this model's chat template can begin"),
+    ],
+)
+def test_what_has_no_place_is_an_error(
+    speakers: tuple[str, ...], pinned: int, layout: LayoutConfig, reason: str
+) -> None:
+    with pytest.raises(ConversationError, match=reason):
+        arrange(Conversation(["x"] * len(speakers), speakers, pinned), layout)
+
+
+def test_in_the_separator_layout_with_types_nothing_changes() -> None:
+    conversation = Conversation(["a", "b", "c"], ["Ann", "Ann", "Cem"])
+    assert arrange(conversation, LayoutConfig(5, "<sep>", True)) == Arrangement(conversation, {}, [1, 1, 1])
+    assert arrange(conversation, LayoutConfig(5, "<sep>", False)).sizes == [2, 1]
+
+
+def test_without_types_a_speaker_cannot_respond_to_itself() -> None:
+    with pytest.raises(ConversationError, match="'Ann' spoke last and is to respond"):
+        require_alternation(Conversation(["a"], ["Ann"]), "Ann")

@@ -1,0 +1,64 @@
+"""Prompts and windows of responses in the template layout; those of the separator layout are in `test_tokenizer`."""
+
+import pytest
+from chat_templates import FORMS, make_tokenizer
+
+from convmodel.errors import ContextTooLongError, ConversationError
+from convmodel.layout.tokenizer import ConversationTokenizer
+
+
+def make(name: str) -> ConversationTokenizer:
+    form = FORMS[name]
+    return ConversationTokenizer(make_tokenizer(form.template, form.specials), layout="template")
+
+
+def test_the_oldest_turns_leave_until_the_prompt_fits_and_begins_with_the_user() -> None:
+    tokenizer = make("gemma")
+    turns = [f"turn {number} of some" for number in range(9)]
+    whole = tokenizer.prompt(turns)
+    for budget in range(len(whole.input_ids), 40, -1):
+        prompt = tokenizer.prompt(turns, budget=budget)
+        assert len(prompt.input_ids) <= budget
+        assert prompt.left_out % 2 == 0
+        assert prompt.input_ids == tokenizer.prompt(turns[prompt.left_out :]).input_ids
+        if prompt.left_out:  # as many turns as fit
+            assert len(tokenizer.prompt(turns[prompt.left_out - 2 :]).input_ids) > budget
+
+
+def test_the_system_turn_stays() -> None:
+    tokenizer = make("chatml")
+    messages = [{"role": "system", "content": "Be kind."}]
+    messages += [{"role": ("user", "assistant")[n % 2], "content": f"turn {n} of some"} for n in range(9)]
+    prompt = tokenizer.prompt(messages, budget=60)
+    assert 0 < prompt.left_out < 9
+    assert prompt.input_ids == tokenizer.prompt([messages[0], *messages[prompt.left_out + 1 :]]).input_ids
+
+
+def test_a_turn_that_is_too_long_is_cut_only_on_request() -> None:
+    tokenizer = make("chatml")
+    with pytest.raises(ContextTooLongError, match="the newest turn has"):
+        tokenizer.prompt(["word " * 200], budget=90)
+    prompt = tokenizer.prompt(["word " * 200], budget=90, cut_long_turn=True)
+    assert len(prompt.input_ids) == 90
+    assert prompt.cut
+
+
+def test_the_user_can_respond_where_the_template_allows() -> None:
+    tokenizer = make("mistral")
+    prompt = tokenizer.prompt(["Hi", "Hello"], reply_as="user")
+    assert tokenizer.hf_tokenizer.decode(prompt.input_ids) == "<s>[INST]Hi[/INST]Hello</s>[INST]"
+    assert tokenizer.hf_tokenizer.convert_tokens_to_ids("[/INST]") in tokenizer.stop_token_ids
+
+
+def test_nobody_responds_to_themselves() -> None:
+    with pytest.raises(ConversationError, match="spoke last"):
+        make("chatml").prompt(["Hi"], reply_as="user")
+
+
+@pytest.mark.parametrize("name", ["chatml", "gemma", "rewriting"])
+def test_a_response_alone_is_all_supervised(name: str) -> None:
+    tokenizer = make(name)
+    ids = tokenizer.encode("Hello there")
+    window = tokenizer.window_of_response(ids, is_closed=True)
+    assert [label for label in window.labels if label != -100] == [*ids, tokenizer.layout.markers.end("user")]
+    assert tokenizer.window_of_response(ids, is_closed=False).labels[-1] == -100
