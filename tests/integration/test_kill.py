@@ -13,7 +13,7 @@ from killing import STAGE, Command, kill_again_and_again, make_data, require_sam
 
 from convmodel.training.resume.manifest import damage
 
-STEPS = 120
+STEPS = 84
 OPTIONS = f"--epochs {STEPS // 6} --batch-size 2"
 
 pytestmark = pytest.mark.timeout(600)
