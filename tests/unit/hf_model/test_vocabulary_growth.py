@@ -32,7 +32,7 @@ def grow_vocabulary(model: ConversationModel, texts: Iterable[str], entries: int
     return model
 
 
-@pytest.fixture(params=["gpt2", "builtin:chitchat", "bytelevel"])
+@pytest.fixture(scope="module", params=["gpt2", "builtin:chitchat", "bytelevel"])
 def load(request: pytest.FixtureRequest) -> Load:
     """A real vocabulary with an added separator, one that has it inside, and a model without token types."""
     folders = {"gpt2": "gpt2_folder", "bytelevel": "bytelevel_folder"}
@@ -41,9 +41,16 @@ def load(request: pytest.FixtureRequest) -> Load:
     return lambda: ConversationModel.from_pretrained(place)
 
 
-def test_another_language_takes_fewer_tokens_and_all_text_comes_back(load: Load, turns: list[str]) -> None:
+@pytest.fixture(scope="module")
+def grown(load: Load, turns: list[str]) -> ConversationModel:
+    """The model of `load` with 200 new entries; read it, don't change it."""
+    return grow_vocabulary(load(), turns, 200)
+
+
+def test_another_language_takes_fewer_tokens_and_all_text_comes_back(
+    load: Load, grown: ConversationModel, turns: list[str]
+) -> None:
     before = load()
-    grown = grow_vocabulary(load(), turns, 200)
 
     assert len(grown.tokenizer) == len(before.tokenizer) + 200
     for text in [*turns, *OTHERS]:
@@ -52,12 +59,10 @@ def test_another_language_takes_fewer_tokens_and_all_text_comes_back(load: Load,
     assert sizes[1] < 0.6 * sizes[0]
 
 
-def test_text_without_new_pieces_is_encoded_as_ever_and_means_the_same(load: Load, turns: list[str]) -> None:
+def test_text_without_new_pieces_is_encoded_as_ever_and_means_the_same(load: Load, grown: ConversationModel) -> None:
     before = load()
-    old = {name: tensor.clone() for name, tensor in before.hf_model.state_dict().items()}
+    old = before.hf_model.state_dict()
     logits = before.hf_model(torch.tensor([before.tokenizer(OTHERS[:3])["input_ids"]])).logits
-
-    grown = grow_vocabulary(load(), turns, 200)
 
     for text in OTHERS:
         assert grown.tokenizer.encode(text) == before.tokenizer.encode(text)
@@ -82,10 +87,11 @@ def test_a_new_row_is_the_mean_of_those_it_joins(gpt2_folder: Path) -> None:
     torch.testing.assert_close(row, rows.mean(dim=0))
 
 
-def test_it_is_saved_and_loaded_also_by_plain_transformers(load: Load, turns: list[str], tmp_path: Path) -> None:
+def test_it_is_saved_and_loaded_also_by_plain_transformers(
+    grown: ConversationModel, turns: list[str], tmp_path: Path
+) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    grown = grow_vocabulary(load(), turns, 50)
     grown.save_pretrained(tmp_path / "grown")
 
     again = ConversationModel.from_pretrained(tmp_path / "grown")
@@ -99,13 +105,15 @@ def test_it_is_saved_and_loaded_also_by_plain_transformers(load: Load, turns: li
     assert again.score(["Hello"], turns[:2]) == pytest.approx(grown.score(["Hello"], turns[:2]))
 
 
-def test_it_grows_the_same_every_time_and_can_grow_again(load: Load, turns: list[str]) -> None:
-    first, again = (grow_vocabulary(load(), iter(turns), 40) for _ in range(2))
-    twice = grow_vocabulary(grow_vocabulary(load(), turns, 20), turns, 20)
+def test_it_grows_the_same_every_time_and_can_grow_again(
+    load: Load, grown: ConversationModel, turns: list[str]
+) -> None:
+    again = grow_vocabulary(load(), iter(turns), 200)
+    twice = grow_vocabulary(grow_vocabulary(load(), turns, 100), turns, 100)
 
-    states = [model.tokenizer.hf_tokenizer.backend_tokenizer.to_str() for model in (first, again)]
+    states = [model.tokenizer.hf_tokenizer.backend_tokenizer.to_str() for model in (grown, again)]
     assert states[0] == states[1]
-    assert [twice.tokenizer.encode(turn) for turn in turns] == [first.tokenizer.encode(turn) for turn in turns]
+    assert [twice.tokenizer.encode(turn) for turn in turns] == [grown.tokenizer.encode(turn) for turn in turns]
 
 
 def test_padding_follows_the_new_vocabulary() -> None:
