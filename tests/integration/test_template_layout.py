@@ -99,6 +99,28 @@ def test_it_learns_to_respond_and_to_end(folder: Path) -> None:
     assert (result.responses, result.finish_reasons) == ([TURNS[1]], ["stop"])
 
 
+def test_adapters_and_new_entries_keep_the_layout(folder: Path, tmp_path: Path) -> None:
+    model = ConversationModel.from_pretrained(folder, device="cpu")
+    model.fit(TALKS, max_steps=2, batch_size=2, lora=True, learning_rate=1e-2)
+    model.save_pretrained(tmp_path / "adapters")
+    adapted = ConversationModel.from_pretrained(tmp_path / "adapters", device="cpu")
+    assert adapted.tokenizer.layout == model.tokenizer.layout
+    assert greedy(adapted, TURNS[:3]) == greedy(model, TURNS[:3])
+    grown = ConversationModel.from_pretrained(folder, device="cpu")
+    before = grown.tokenizer(["Hello"])["input_ids"]
+    grown.grow_vocabulary(["neighbours breakfast neighbours breakfast"] * 3, 4)
+    assert grown.tokenizer(["Hello"])["input_ids"] == before
+    assert len(grown.tokenizer.encode("neighbours")) < len(model.tokenizer.encode("neighbours"))
+    grown.save_pretrained(tmp_path / "grown")
+    assert ConversationTokenizer.from_pretrained(tmp_path / "grown").layout == grown.tokenizer.layout
+
+
+def test_int8_responds(folder: Path) -> None:
+    model = ConversationModel.from_pretrained(folder, device="cpu", quantize="int8")
+    assert isinstance(greedy(model, TURNS[:1]), str)
+    assert model.tokenizer.layout.name == "template"
+
+
 def test_what_is_saved_is_the_same_for_everybody(model: ConversationModel, folder: Path, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "saved")
     loaded = ConversationModel.from_pretrained(tmp_path / "saved", device="cpu")

@@ -4,10 +4,11 @@ Owns: the choice between the separator layout and that of the model's own chat t
 """
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, get_args
 
 from convmodel.errors import ConfigError, ModelLoadError
-from convmodel.layout.config import LayoutConfig
+from convmodel.layout.config import LayoutConfig, chat_template_of
 from convmodel.layout.markers import TemplateMarkers
 from convmodel.layout.measuring import measure
 from convmodel.layout.rendering import DATE, UnusableTemplateError
@@ -40,7 +41,7 @@ def choose_layout(hf_tokenizer: "PreTrainedTokenizerBase", name: LayoutName, *, 
     if name not in get_args(LayoutName):
         raise ConfigError(f"layout is {name!r}: it must be {', '.join(get_args(LayoutName)[:-1])} or template")
     reason = "as requested"
-    if name == "auto" and is_own_template(hf_tokenizer.chat_template):
+    if name == "auto" and is_own_template(chat_template_of(hf_tokenizer)):
         name, reason = "separator", "the chat template is of this layout"
     if name != "separator":
         try:
@@ -49,7 +50,7 @@ def choose_layout(hf_tokenizer: "PreTrainedTokenizerBase", name: LayoutName, *, 
             if name == "template":
                 raise ModelLoadError(f"{error}: load the model with layout='separator'") from error
             reason = str(error)
-            if hf_tokenizer.chat_template:
+            if chat_template_of(hf_tokenizer):
                 logger.warning("the layout is separator, not the model's chat template: %s", reason)
         else:
             layout = LayoutConfig(None, None, use_token_types=False, template=markers)
@@ -64,6 +65,21 @@ def _reason(markers: TemplateMarkers) -> str:
     settings = [f"{name}={str(value).lower()}" for name, value in markers.switches.items()]
     settings += [f"the date {DATE:%d %B %Y}"] if markers.dated else []
     return "measured from the model's chat template" + (f" with {' and '.join(settings)}" if settings else "")
+
+
+def with_names(layout: LayoutConfig, names: str | None, stop_ids: tuple[int, ...]) -> LayoutConfig:
+    """Returns a template layout with further ids that end a response, and names before texts if they are to be there.
+
+    Raises:
+        ConfigError: If names are to be put before texts in the separator layout, or anywhere else.
+    """
+    if names not in (None, "prefix"):
+        raise ConfigError(f"names is {names!r}: it must be prefix, or left out")
+    if layout.template is not None:
+        return replace(layout, names=names or layout.names, stop_ids=stop_ids)
+    if names is not None:
+        raise ConfigError(f"names={names!r} needs the template layout: leave it out, or choose a model with a template")
+    return layout
 
 
 def require_saved(name: str, saved: LayoutConfig, layout: LayoutName, use_token_types: bool | None) -> None:

@@ -190,10 +190,15 @@ def _template(path: Path, content: Any) -> TemplateMarkers:
         raise ModelLoadError(f"{path}: {error}") from error
 
 
+def chat_template_of(hf_tokenizer: Any) -> str:
+    """Returns a tokenizer's chat template, of several the default one; empty if it has none."""
+    template = hf_tokenizer.chat_template
+    return str((template.get("default") if isinstance(template, dict) else template) or "")
+
+
 def digest(hf_tokenizer: Any) -> str:
-    """Returns the SHA-256 of a tokenizer's chat template; empty if it has none."""
-    template = hf_tokenizer.get_chat_template() if hf_tokenizer.chat_template else ""
-    return hashlib.sha256(template.encode()).hexdigest() if template else ""
+    """Returns the SHA-256 of a tokenizer's chat template."""
+    return hashlib.sha256(chat_template_of(hf_tokenizer).encode()).hexdigest()
 
 
 def _is_count(value: object) -> bool:

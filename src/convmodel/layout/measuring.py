@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise, product
 from typing import TYPE_CHECKING
 
-from convmodel.layout.config import digest
+from convmodel.layout.config import chat_template_of, digest
 from convmodel.layout.markers import ASSISTANT, RESPONSE, START, SYSTEM, TOOL, TRIMS, USER, TemplateMarkers
 from convmodel.layout.rendering import LONGEST_TEMPLATE, Renderer, UnusableTemplateError
 from convmodel.layout.text_encoder import encode_all, encoder_and_bound, is_text
@@ -38,15 +38,16 @@ def measure(hf_tokenizer: "PreTrainedTokenizerBase") -> TemplateMarkers:
     Raises:
         UnusableTemplateError: If there is no template, or this does not hold for it.
     """
-    template = hf_tokenizer.chat_template
+    template = chat_template_of(hf_tokenizer)
     if not template:
         raise UnusableTemplateError("the tokenizer has no chat template")
-    size = sum(map(len, template.values())) if isinstance(template, dict) else len(template)
-    if size > LONGEST_TEMPLATE:
-        raise UnusableTemplateError(f"the chat template has {size:,} characters, more than {LONGEST_TEMPLATE:,}")
+    if len(template) > LONGEST_TEMPLATE:
+        raise UnusableTemplateError(
+            f"the chat template has {len(template):,} characters, more than {LONGEST_TEMPLATE:,}"
+        )
     reasons: list[str] = []
     for switches in SWITCHES:
-        if any(name not in str(template) for name in switches):
+        if any(name not in template for name in switches):
             continue
         renderer = Renderer(hf_tokenizer, switches)
         try:

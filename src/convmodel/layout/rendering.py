@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from convmodel.layout.config import chat_template_of
 from convmodel.layout.markers import USER
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class Renderer:
         self.hf_tokenizer = hf_tokenizer
         self.switches = switches
         self._render: Any = hf_tokenizer.apply_chat_template
-        self._template = hf_tokenizer.get_chat_template()
+        self._template = chat_template_of(hf_tokenizer)
         self._date = DATE
 
     def render(self, turns: Sequence[tuple[str, str]], *, prompt: bool = False) -> list[int]:

@@ -14,7 +14,7 @@ from convmodel.conversation import Conversation, ConversationLike
 from convmodel.errors import ConfigError
 from convmodel.files.hub import name_of
 from convmodel.layout.arranging import Arrangement, arrange, require_alternation
-from convmodel.layout.choosing import LayoutName, choose_layout, require_saved
+from convmodel.layout.choosing import LayoutName, choose_layout, require_saved, with_names
 from convmodel.layout.config import LayoutConfig
 from convmodel.layout.markers import ASSISTANT
 from convmodel.layout.prompts import prompt_of, prompt_to_continue, window_of_response
@@ -111,16 +111,16 @@ class ConversationTokenizer:
         """
         if not isinstance(use_token_types, bool | None):
             raise ConfigError(f"use_token_types is {use_token_types!r}: it must be true or false")
-        if names not in (None, "prefix"):
-            raise ConfigError(f"names is {names!r}: it must be prefix, or left out")
         name = name_of(name_or_path)
         hf_tokenizer, saved, stop_ids = load_tokenizer(name, hub_options)
         if saved is None:
             types = takes_token_types(name, hub_options) if use_token_types is None else use_token_types
             tokenizer = cls(hf_tokenizer, layout=layout, use_token_types=types)
-            return tokenizer.with_layout(stop_ids=stop_ids, names=names) if tokenizer.layout.template else tokenizer
-        require_saved(name, saved, layout, use_token_types)
-        return cls(hf_tokenizer, layout=replace(saved, names=names or saved.names))
+        else:
+            require_saved(name, saved, layout, use_token_types)
+            tokenizer, stop_ids = cls(hf_tokenizer, layout=saved), saved.stop_ids
+        tokenizer.layout = with_names(tokenizer.layout, names, stop_ids)
+        return tokenizer
 
     def describe_layout(self) -> str:
         """Returns the name of the layout and why it is this one."""

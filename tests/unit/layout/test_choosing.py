@@ -6,7 +6,7 @@ import pytest
 from chat_templates import CHATML, FORMS, REFUSED, make_tokenizer
 
 from convmodel.errors import ConfigError, ModelLoadError
-from convmodel.layout.choosing import choose_layout, require_saved
+from convmodel.layout.choosing import choose_layout, require_saved, with_names
 from convmodel.layout.config import LayoutConfig
 from convmodel.layout.markers import SeparatorMarkers
 from convmodel.layout.tokenizer import ConversationTokenizer
@@ -59,6 +59,24 @@ def test_our_own_template_is_the_separator_layout() -> None:
 def test_another_name_is_refused() -> None:
     with pytest.raises(ConfigError, match="layout is 'chat': it must be auto, separator or template"):
         choose_layout(make_tokenizer("", SPECIALS), "chat", use_token_types=False)  # type: ignore[arg-type]
+
+
+def test_names_need_the_template_layout() -> None:
+    choice = choose_layout(make_tokenizer(CHATML, SPECIALS), "auto", use_token_types=False)
+    assert with_names(choice.layout, "prefix", (7,)).names == "prefix"
+    assert with_names(choice.layout, None, (7,)).stop_ids == (7,)
+    with pytest.raises(ConfigError, match="names='prefix' needs the template layout"):
+        with_names(LayoutConfig(5, "<sep>", False), "prefix", ())
+    with pytest.raises(ConfigError, match="names is 'suffix': it must be prefix, or left out"):
+        with_names(choice.layout, "suffix", ())
+
+
+def test_of_several_templates_it_is_the_default() -> None:
+    tokenizer = make_tokenizer(CHATML, SPECIALS)
+    tokenizer.chat_template = {"default": CHATML, "tool_use": "{{ nothing }}"}
+    assert choose_layout(tokenizer, "template", use_token_types=False).layout.name == "template"
+    tokenizer.chat_template = {"tool_use": CHATML}
+    assert choose_layout(tokenizer, "auto", use_token_types=False).reason == "the tokenizer has no chat template"
 
 
 def test_a_saved_model_keeps_its_layout() -> None:

@@ -222,6 +222,15 @@ BAD: list[tuple[Any, str]] = [
         "message 2 calls a tool (tool_calls), which is not text: leave it out",
     ),
     (
+        {
+            "messages": [
+                {"role": "user", "content": "Hi"},
+                {"role": "assistant", "content": "Let me look", "tool_calls": [{}]},
+            ]
+        },
+        "message 2 calls a tool (tool_calls), which is not text: leave it out",
+    ),
+    (
         {"messages": [{"creator": {}, "body": "Hi"}]},
         "message 1 needs a role and a content: it has creator, body; see docs",
     ),
@@ -296,3 +305,10 @@ def test_what_stands_beside_a_pair_is_read_too() -> None:
     assert conversations_of(asked)[0].turns == ("Answer.", "Who?\nAnn left.", "Ann")
     with pytest.raises(ConversationError, match="the history is not a list of pairs"):
         conversations_of({"instruction": "a", "output": "b", "history": ["x"]})
+
+
+def test_thoughts_beside_a_text_are_counted() -> None:
+    answer = {"role": "assistant", "content": "Hello", "reasoning_content": "They greet me."}
+    [conversation] = ConversationReader([{"messages": [{"role": "user", "content": "Hi"}, answer, answer]}])
+    assert conversation.omitted == ("reasoning_content",) * 2
+    assert conversation.turns == ("Hi", "Hello", "Hello")
