@@ -112,10 +112,10 @@ def _print(results: dict[str, Any], seeds: int) -> None:
             print(f"{layout + ', ' + name:22}{_interval(bits):>26}{_interval(means):>32}")
     for layout in LAYOUTS:
         first = results[f"{layout} 0"]
-        rates = [results[f"{layout} {seed}"]["tokens_per_second"] for seed in range(seeds)]
+        rate = statistics.median(results[f"{layout} {seed}"]["tokens_per_second"] for seed in range(seeds))
         print(
-            f"{layout}: {first['window_tokens']:,} tokens in windows, {first['supervised_tokens']:,} supervised; encoded "
-            f"in {first['encoding_seconds']:.3f} s; trained at {statistics.median(rates):,.0f} tokens per second"
+            f"{layout}: {first['window_tokens']:,} tokens in windows, {first['supervised_tokens']:,} supervised; "
+            f"encoded in {first['encoding_seconds']:.3f} s; trained at {rate:,.0f} tokens per second"
         )
 
 
