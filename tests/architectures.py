@@ -51,6 +51,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2, "expert_layer_offset": 1,
         "num_experts": 4, "num_experts_per_tok": 2, "mamba_d_state": 8, "mamba_dt_rank": 4, "use_mamba_kernels": False,
     },
+    "laguna": _COMMON
+    | _EXPERTS
+    | {
+        "head_dim": 8, "num_experts": 4, "shared_expert_intermediate_size": 32, "layer_types": None,
+        "mlp_layer_types": None,
+    },
     "llama": _COMMON,
     "llama4_text": _COMMON
     | {

@@ -32,7 +32,7 @@ def slow(*names: str) -> list[Any]:
     return [pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
-@pytest.mark.parametrize("name", ["mixtral", "phimoe", *slow("qwen3_moe", "llama4_text")])
+@pytest.mark.parametrize("name", ["laguna", "mixtral", "phimoe", *slow("qwen3_moe", "llama4_text")])
 def test_experts_are_merged(load: Callable[[str], ConversationModel], name: str, tmp_path: Path) -> None:
     model = load(name)
     before = model.evaluate(TALKS).loss

@@ -297,7 +297,7 @@ def load_adapters(hf_model: "PreTrainedModel", folder: Path) -> None:
         ModelLoadError: If it is another model, or the files are incomplete.
     """
     from peft import PeftConfig
-    from peft.utils.save_and_load import get_peft_model_state_dict, set_peft_model_state_dict
+    from peft.utils.save_and_load import get_peft_model_state_dict
     from safetensors.torch import load_file
 
     if not has_adapters(hf_model):
@@ -309,7 +309,11 @@ def load_adapters(hf_model: "PreTrainedModel", folder: Path) -> None:
     wanted = get_peft_model_state_dict(hf_model, adapter_name=_NAME, save_embedding_layers=False)
     if {name: value.shape for name, value in saved.items()} != {name: value.shape for name, value in wanted.items()}:
         raise ModelLoadError(f"{folder / ADAPTER_WEIGHTS} does not have the weights that its configuration describes")
-    set_peft_model_state_dict(hf_model, saved, adapter_name=_NAME)
+    # In place: peft's own loading renames layers as transformers does in files of weights, and leaves out those whose
+    # names it then does not find (Laguna's shared experts).
+    with torch.no_grad():
+        for name, value in wanted.items():
+            value.copy_(saved[name])
 
 
 def _require_fingerprint(hf_model: "PreTrainedModel", path: Path) -> None:
