@@ -104,7 +104,7 @@ def _save_model(
     hf_model.generation_config = sampling_defaults(original, tokenizer)
     try:
         for config in configs:  # some programs read the end of a response there
-            config.eos_token_id = hf_model.generation_config.eos_token_id
+            _set_end(config, hf_model.generation_config.eos_token_id)
         if has_adapters(hf_model):
             save_adapters(hf_model, folder)
         else:
@@ -113,6 +113,16 @@ def _save_model(
         hf_model.generation_config = original
         for config, end in zip(configs, ends, strict=True):
             config.eos_token_id = end
+
+
+def _set_end(config: Any, end: int | list[int]) -> None:
+    """Sets the end of a response: of several ids the first, the separator, if a configuration takes one (Inkling)."""
+    try:
+        config.eos_token_id = end
+    except Exception:  # transformers' validation raises errors of the Hub's library
+        if not isinstance(end, list):
+            raise
+        config.eos_token_id = end[0]
 
 
 def describe(hf_model: "PreTrainedModel") -> str:

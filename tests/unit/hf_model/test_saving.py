@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from convmodel import ConversationModel
 from convmodel.errors import SaveError
-from convmodel.hf_model.saving import save_checkpoint
+from convmodel.hf_model.saving import _set_end, save_checkpoint
 from fine_tuning import no_file_larger_than
 
 CONTEXT = ["Hello, how are you today?", "I am fine, thank you. And you?"]
@@ -232,6 +232,24 @@ def test_files_that_are_not_the_models_stay(unigram_folder: Path, tmp_path: Path
 
     assert (tmp_path / "README.md").read_text(encoding="utf-8") == "my notes"
     assert (tmp_path / "adapter.safetensors").read_bytes() == b"mine"
+
+
+def test_a_configuration_that_takes_one_end_gets_the_separator(bytelevel_folder: Path, tmp_path: Path) -> None:
+    """As Inkling's does: a list is an error of its validation."""
+    model = load(bytelevel_folder)
+    model.hf_model.generation_config.eos_token_id = ends = [model.tokenizer.sep_token_id, 0]
+
+    class OneEnd(type(model.hf_model.config)):  # type: ignore[misc]
+        def __setattr__(self, name: str, value: Any) -> None:
+            if name == "eos_token_id" and isinstance(value, list):
+                raise TypeError(name)
+            super().__setattr__(name, value)
+
+    _set_end(model.hf_model.config, ends)
+    assert model.hf_model.config.eos_token_id == ends
+    model.hf_model.config.__class__ = OneEnd
+    _set_end(model.hf_model.config, ends)
+    assert model.hf_model.config.eos_token_id == ends[0]
 
 
 def test_a_card_that_an_earlier_save_wrote_is_replaced(unigram_folder: Path, tmp_path: Path) -> None:
