@@ -25,7 +25,8 @@ from convmodel.layout.rendering import DATE
 from convmodel.layout.tokenizer import ConversationTokenizer
 
 GPT2 = Path(__file__).parents[1] / "tests/data/gpt2-tokenizer"
-SPECIAL = re.compile(r"<[|｜]?[\w▁-]+[|｜]?>|\[/?[A-Z_]+\]|\[\|[a-z]+\|\]|</[a-z_]+>")
+BAR = "\N{FULLWIDTH VERTICAL LINE}"  # in DeepSeek's tokens
+SPECIAL = re.compile(rf"<[|{BAR}]?[\w▁-]+[|{BAR}]?>|\[/?[A-Z_]+\]|\[\|[a-z]+\|\]|</[a-z_]+>")
 WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 GPT2_WORDS = ("alpaca", "chatml", "gemma", "llava", "mistral_v1", "mistral_v2v3")
 """Families whose tokenizers do not join several line ends, here with GPT-2's own words."""
