@@ -81,3 +81,8 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 )
 def test_light_names_load_nothing_heavy(code: str) -> None:
     assert modules_after(code).isdisjoint(HEAVY)
+
+
+def test_commands_load_no_models_before_they_run() -> None:
+    modules = ", ".join(f"convmodel.cli.{name}" for name in ("chat", "doctor", "evaluate", "fit", "generate", "serve"))
+    assert modules_after(f"import {modules}").isdisjoint(("torch", "transformers"))

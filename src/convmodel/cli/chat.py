@@ -21,11 +21,11 @@ from convmodel.data.progress import console
 from convmodel.data.reading.writing import to_record
 from convmodel.errors import ConfigError, ConvModelError
 from convmodel.files.json_lines import append_line
+from convmodel.generation.defaults import TEMPERATURE, TOP_P
 from convmodel.server.settings import KEY_VARIABLE
 
 if TYPE_CHECKING:
-    from convmodel.generation.defaults import TEMPERATURE, TOP_P
-from convmodel.generation.session import Session
+    from convmodel.generation.session import Session
 
 COMMANDS = {
     "/undo": ("", "remove your last turn and the response to it"),
