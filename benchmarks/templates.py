@@ -27,7 +27,16 @@ from convmodel.layout.tokenizer import ConversationTokenizer
 GPT2 = Path(__file__).parents[1] / "tests/data/gpt2-tokenizer"
 BAR = "\N{FULLWIDTH VERTICAL LINE}"  # in DeepSeek's tokens
 SPECIAL = re.compile(rf"<[|{BAR}]?[\w▁-]+[|{BAR}]?>|\[/?[A-Z_]+\]|\[\|[a-z]+\|\]|</[a-z_]+>")
-WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+PIECES = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)",
+    r"[^\r\n\p{L}\p{N}]?\p{L}+",
+    r"\p{N}{1,3}",
+    r" ?[^\s\p{L}\p{N}]+[\r\n]*",
+    r"\s*[\r\n]+",
+    r"\s+(?!\S)",
+    r"\s+",
+)
+WORDS = "|".join(PIECES)
 GPT2_WORDS = ("alpaca", "chatml", "gemma", "llava", "mistral_v1", "mistral_v2v3")
 """Families whose tokenizers do not join several line ends, here with GPT-2's own words."""
 
