@@ -56,7 +56,13 @@ def main() -> None:
             results[key] = _encoded(model, train)
             if seed != "before":
                 rate = arguments.learning_rate
-                options: dict[str, Any] = {"epochs": 1, "batch_size": 8, "max_length": LENGTH, "loss_on": "responses"}
+                options: dict[str, Any] = {
+                    "epochs": 1,
+                    "batch_size": 8,
+                    "packing": True,
+                    "max_length": LENGTH,
+                    "loss_on": "responses",
+                }
                 fitted = model.fit(train, seed=seed, learning_rate=rate, **options)
                 results[key] |= {"tokens_per_second": fitted.tokens_per_second, "steps": fitted.steps}
             results[key] |= _measured(model)
