@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from architectures import byte_tokenizer, save_tiny
 
 from convmodel import ConversationModel
@@ -78,6 +79,26 @@ def test_a_head_with_the_name_of_other_layers_is_refused(load: Callable[[str], C
         fit(model)
     assert model.evaluate(TALKS).loss == before
     assert fit(model, lora=False).train_loss > 0
+
+
+class Normed(torch.nn.Embedding):
+    """An embedding with a norm, as Inkling's."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.normalize(super().forward(input), dim=-1)
+
+
+def test_an_embedding_that_changes_its_rows_is_refused(load: Callable[[str], ConversationModel]) -> None:
+    """A trained row would be used without the change."""
+    model = load("llama")
+    weight = model.hf_model.get_input_embeddings().weight
+    embedding = Normed(*weight.shape)
+    embedding.weight = weight
+    model.hf_model.set_input_embeddings(embedding)
+    before = model.evaluate(TALKS).loss
+    with pytest.raises(ConfigError, match="lora cannot train the row that llama got for the separator: leave lora out"):
+        fit(model)
+    assert model.evaluate(TALKS).loss == before
 
 
 @pytest.mark.parametrize("name", ["phi", *slow("gptj", "bert")])

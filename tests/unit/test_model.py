@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from architectures import save_tiny
-from transformers import AutoTokenizer, GPT2Config, LlamaConfig
+from transformers import AutoTokenizer, GPT2Config, LlamaConfig, MixtralForCausalLM
 
 from convmodel import ConversationModel, ConversationTokenizer, FitConfig
 from convmodel.errors import ConfigError, ConversationError, ConvModelError, ModelLoadError, SaveError
@@ -587,6 +587,20 @@ def test_a_resized_model_with_a_vocabulary_size_of_its_own_is_loaded_again(tmp_p
     model.save_pretrained(tmp_path / "saved")
     loaded = ConversationModel.from_pretrained(tmp_path / "saved", device="cpu")
     assert loaded.evaluate([["Hi", "Yes"]]).loss == model.evaluate([["Hi", "Yes"]]).loss
+
+
+def test_a_model_with_another_table_of_tokens_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As DeepSeek-V4's of experts, which has no row for a separator that was added."""
+    save_tiny(tmp_path, "mixtral")
+    forward = MixtralForCausalLM.forward
+
+    def with_table(self: MixtralForCausalLM, input_ids: torch.Tensor, **options: Any) -> Any:
+        torch.arange(258)[input_ids]
+        return forward(self, input_ids, **options)
+
+    monkeypatch.setattr(MixtralForCausalLM, "forward", with_table)
+    with pytest.raises(ModelLoadError, match="this mixtral cannot read the separator, although its"):
+        ConversationModel.from_pretrained(tmp_path, device="cpu")
 
 
 def test_an_embedding_that_cannot_be_resized_is_refused(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from convmodel.errors import ModelLoadError
+from convmodel.hf_model.causality import KNOWN_CAUSAL
+from convmodel.hf_model.eval_mode import evaluation_mode
 from convmodel.layout.architecture import embeds_token_types
 from convmodel.layout.config import FILE_NAME
 from convmodel.layout.tokenizer import ConversationTokenizer
@@ -54,8 +56,22 @@ def fit_embedding(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer)
     if separator is None or not (missing or tokenizer.separator_added):
         return
     set_new_rows(hf_model, separator, tokenizer.end_of_text_id)
+    if missing and hf_model.config.model_type not in KNOWN_CAUSAL:
+        _require_readable(hf_model, separator)
     # Only once: after training, the row must not be overwritten.
     tokenizer.separator_added = False
+
+
+def _require_readable(hf_model: "PreTrainedModel", index: int) -> None:
+    """Raises a `ModelLoadError` if a model cannot read a token that got a row: some have further tables of tokens."""
+    try:
+        with evaluation_mode(hf_model), torch.no_grad():
+            hf_model(input_ids=torch.tensor([[index]], device=hf_model.device), use_cache=False)
+    except Exception as error:  # of the model's own code
+        raise ModelLoadError(
+            f"this {hf_model.config.model_type} cannot read the separator, although its embedding got a row for it "
+            f"({type(error).__name__}: {error}): choose another model, or a tokenizer with a sep_token"
+        ) from error
 
 
 def set_new_rows(hf_model: "PreTrainedModel", separator: int, end_of_text: int | None) -> None:
@@ -70,6 +86,13 @@ def set_new_rows(hf_model: "PreTrainedModel", separator: int, end_of_text: int |
     sources = range(rows) if end_of_text is None or end_of_text >= rows else [end_of_text]
     for index in range(min(rows, separator), separator + 1):
         set_row(hf_model, index, sources)
+
+
+def embed(hf_model: "PreTrainedModel", ids: Sequence[int]) -> torch.Tensor:
+    """Returns what the embedding makes of some tokens."""
+    with torch.no_grad():
+        embedded: torch.Tensor = hf_model.get_input_embeddings()(torch.tensor([ids], device=hf_model.device))
+    return embedded
 
 
 def set_row(hf_model: "PreTrainedModel", index: int, sources: Sequence[int]) -> None:

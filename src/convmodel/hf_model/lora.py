@@ -21,7 +21,7 @@ from transformers.pytorch_utils import Conv1D
 from convmodel.arguments.names import did_you_mean
 from convmodel.errors import ConfigError, MissingExtraError, ModelLoadError
 from convmodel.files.hub import ADAPTER_CONFIG, ADAPTER_WEIGHTS, BASE_FILE
-from convmodel.hf_model.embedding import grow_embedding, set_new_rows
+from convmodel.hf_model.embedding import embed, grow_embedding, set_new_rows
 from convmodel.hf_model.fingerprint import base_fingerprint
 from convmodel.hf_model.float32 import compute_buffers, in_half_precision
 from convmodel.hf_model.lora_options import LORA_OPTIONS
@@ -66,9 +66,14 @@ def add_adapters(
     config = _lora_config(hf_model, options)
     config.trainable_token_indices = _new_rows(hf_model, tokenizer)
     hf_model.__dict__[_ROW_SOURCE] = tokenizer.end_of_text_id
+    before = embed(hf_model, tokenizer.stop_token_ids)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         _inject(hf_model, config)
+    if not torch.equal(before, embed(hf_model, tokenizer.stop_token_ids)):
+        remove_adapters(hf_model, merge=False)
+        kind = hf_model.config.model_type
+        raise ConfigError(f"lora cannot train the row that {kind} got for the separator: leave lora out")
     return train_adapters(hf_model)
 
 
@@ -274,19 +279,16 @@ def save_adapters(hf_model: "PreTrainedModel", folder: Path) -> None:
 
 
 def prepare_base(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, folder: Path) -> None:
-    """Gives the base of saved adapters the rows that it had when they were added, to the last bit.
-
-    Adapters hold only the separator's row: not its bias in the head, nor rows before it for other new entries.
-    """
+    """Gives the base of adapters the rows of when they were added, of which they hold only the separator's, no bias."""
+    if (separator := tokenizer.layout.separator_id) is None:
+        return
     if not json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8")).get("trainable_token_indices"):
-        if tokenizer.layout.separator_id is not None:
-            grow_embedding(hf_model, tokenizer.layout.separator_id + 1)
+        grow_embedding(hf_model, separator + 1)
         return
     path = folder / BASE_FILE
     facts = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     row_source = facts.get(_ROW_SOURCE, tokenizer.end_of_text_id)
-    if tokenizer.layout.separator_id is not None:
-        set_new_rows(hf_model, tokenizer.layout.separator_id, row_source)
+    set_new_rows(hf_model, separator, row_source)
     hf_model.__dict__[_ROW_SOURCE] = row_source
 
 
