@@ -41,18 +41,13 @@ def make_windows(
         text_bytes: Counts the UTF-8 bytes of tokens, for a turn that is cut.
 
     Raises:
-        ContextTooLongError: If a window, beside the pinned turns, has no room for a turn.
+        ContextTooLongError: If a window has no room for a turn, beside the pinned turns and those that must precede it.
     """
     lengths = Lengths(turns, markers)
     pinned, free = lengths.pinned, lengths.free
     room = max_length - 1  # for the end of the last turn
     if free and min(map(lengths.head, range(len(free)))) >= room:
-        if not pinned:
-            raise ContextTooLongError(f"a window of {max_length} tokens has no room for a turn: raise max_length")
-        raise ContextTooLongError(
-            f"the pinned turns take {lengths.taken} tokens of a window of {max_length}, which leaves no room "
-            "for another turn: raise max_length"
-        )
+        raise _no_room(lengths, max_length)
     end = 0
     for first, turn in enumerate(free):
         if first < end or not turn.supervised:
@@ -73,9 +68,20 @@ def make_windows(
         if len(turn.ids) < available:
             window = _window([*pinned, *context, *free[first:end]], markers, next_type)
             yield replace(window, context_cut=context_cut)
+        elif available < 1:
+            raise _no_room(lengths, max_length)
         else:
             window = _cut_window([*pinned, *context, turn], markers, available, text_bytes)
             yield replace(window, context_cut=context_cut or 0)
+
+
+def _no_room(lengths: Lengths, max_length: int) -> ContextTooLongError:
+    if not lengths.pinned:
+        return ContextTooLongError(f"a window of {max_length} tokens has no room for a turn: raise max_length")
+    return ContextTooLongError(
+        f"the pinned turns take {lengths.taken} tokens of a window of {max_length}, which leaves no room "
+        "for another turn: raise max_length"
+    )
 
 
 def _window_span(lengths: Lengths, first: int, room: int, share: float, *, reopens: bool) -> tuple[int, int]:
@@ -87,7 +93,9 @@ def _window_span(lengths: Lengths, first: int, room: int, share: float, *, reope
         start -= 1
     start = _beginning(lengths, start, first)
     end = last = first + 1
-    if start == first and first and (_room_before(lengths, first, room) >= 1 or not lengths.begins(first)):
+    if start == first and first and not lengths.begins(first - 1):
+        start = _required_start(lengths, first, room)
+    elif start == first and first and (_room_before(lengths, first, room) >= 1 or not lengths.begins(first)):
         return first, end  # the end of the turn before takes the room that is left
     is_last = reopens and turns[first].role == ASSISTANT
     while not is_last and last < len(turns) and lengths.of(start, last + 1) <= room:
@@ -104,13 +112,35 @@ def _beginning(lengths: Lengths, start: int, first: int) -> int:
     return next((index for index in range(start, first) if lengths.begins(index)), first)
 
 
+def _required_start(lengths: Lengths, first: int, room: int) -> int:
+    """Returns where a window may begin if not with the turn before `first`: earlier if that fits, else with `first`.
+
+    Raises:
+        ContextTooLongError: If it must be earlier.
+    """
+    start = next((index for index in reversed(range(first)) if lengths.begins(index)), first)
+    if lengths.of(start, first + 1) <= room:
+        return start
+    if lengths.begins(first):
+        return first
+    raise ContextTooLongError(
+        f"a window of {room + 1} tokens has no room for a turn with those before it, which this model's chat template "
+        "requires: raise max_length"
+    )
+
+
 def _room_before(lengths: Lengths, first: int, room: int) -> int:
     """Returns for how many tokens of the turn before it a turn leaves room."""
     return room - lengths.head(first - 1) - lengths.cost(first, first + 1) - lengths.extra(first)
 
 
 def _end_of(lengths: Lengths, first: int, room: int, share: float) -> tuple[list[EncodedTurn], int | None]:
-    """Returns the end of the turn before a supervised one, and how many tokens are cut; nothing if there is no room."""
+    """Returns the end of the turn before a supervised one, and how many tokens are cut.
+
+    Nothing if there is no room, or if no window can begin with that turn.
+    """
+    if not lengths.begins(first - 1):
+        return [], None
     before, size = lengths.free[first - 1], _room_before(lengths, first, room)
     if not lengths.begins(first):  # the turn before is required, so that this one may have to be cut
         size = max(size, min(len(before.ids), max(1, int(share * room) - lengths.head(first - 1))))

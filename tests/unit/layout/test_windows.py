@@ -5,12 +5,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convmodel.conversation import Conversation
 from convmodel.errors import ContextTooLongError
-from convmodel.layout.markers import SeparatorMarkers
+from convmodel.layout.markers import SeparatorMarkers, TemplateMarkers
 from convmodel.layout.sequence import (
     IGNORED,
     EncodedTurn,
@@ -368,3 +368,51 @@ def test_every_target_has_the_weight_of_its_turn(talk: Conversation, loss_on: st
             number = turns[place] if turns[place] is not None else turns[place - 1]
             expected = 0 if label == IGNORED or number is None else talk.turn_weights[number]
             assert weights[place] == expected
+
+
+USER_FIRST = TemplateMarkers(
+    {
+        "start": {"user": (20, 21), "system": (20, 22)},
+        "system": {"user": (23, 21)},
+        "user": {"assistant": (23, 24, 25), "response": (23, 24, 25)},
+        "assistant": {"user": (23, 26, 21)},
+    },
+    {"user": 23, "assistant": 23},
+)
+"""Markers with which no sequence begins with the assistant, and whose lengths depend on the roles."""
+
+
+def roled(length: int, role: str, **options: Any) -> EncodedTurn:
+    return turn([1] * length, int(role == "assistant"), role=role, **options)
+
+
+def test_a_user_turn_has_the_context_with_which_a_window_may_begin() -> None:
+    turns = [roled(20, "user", supervised=False), roled(3, "assistant", supervised=False), roled(4, "user")]
+    [window] = make_windows(turns, USER_FIRST, 0, max_length=40, context_share=0.25)
+    assert [end - start for start, end in window.spans] == [20, 3, 4]  # more than its share, rather than none
+    [window] = make_windows(turns, USER_FIRST, 0, max_length=30)
+    assert ([end - start for start, end in window.spans], window.context_cut) == ([4], None)
+
+
+@settings(max_examples=60)
+@given(
+    lengths=st.lists(st.integers(1, 20), min_size=1, max_size=9),
+    pinned=st.booleans(),
+    supervised=st.sampled_from([("user",), ("assistant",), ("user", "assistant")]),
+    max_length=st.integers(8, 60),
+    share=st.sampled_from([0.0, 0.5, 1.0]),
+)
+def test_windows_of_a_template_begin_with_the_user_and_fit(
+    lengths: list[int], pinned: bool, supervised: tuple[str, ...], max_length: int, share: float
+) -> None:
+    roles = [("user", "assistant")[number % 2] for number in range(len(lengths))]
+    turns = [roled(length, role, supervised=role in supervised) for length, role in zip(lengths, roles, strict=True)]
+    system = [roled(4, "system", pinned=True, supervised=False)] if pinned else []
+    try:
+        windows = list(make_windows([*system, *turns], USER_FIRST, 0, max_length=max_length, context_share=share))
+    except ContextTooLongError:
+        return
+    first = (20, 22) if pinned else (20, 21)
+    assert all(tuple(window.input_ids[:2]) == first and len(window.input_ids) <= max_length for window in windows)
+    targets = sum(turn.supervised and len(turn.ids) + 1 for turn in turns)
+    assert sum(window.supervised_tokens + window.cut for window in windows) == targets
