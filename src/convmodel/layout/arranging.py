@@ -71,9 +71,13 @@ def arrange(
     return Arrangement(conversation.joined(), {}, conversation.run_lengths())
 
 
-def require_alternation(context: Conversation, responder: str) -> None:
-    """Raises a `ConversationError` if a model without token types cannot represent who responds."""
-    _require_two((*context.turn_speakers[context.pinned :], responder))
+def require_alternation(context: Conversation, responder: str, *, has_roles: bool = False) -> None:
+    """Raises a `ConversationError` if a model without token types cannot represent who responds.
+
+    Where it `has_roles`, `arrange` limits the speakers.
+    """
+    if not has_roles:
+        _require_two((*context.turn_speakers[context.pinned :], responder))
     if responder == context.turn_speakers[-1]:
         raise ConversationError(
             f"{responder!r} spoke last and is to respond, but this model does not distinguish speakers: "
@@ -96,6 +100,12 @@ def _arrange_for_roles(
     markers = layout.markers
     named = layout.loss_on if loss_on in LOSS_ON else loss_on
     free = [name for name in conversation.turn_speakers[conversation.pinned :] if name != TOOL]
+    late = next((name for name in free if name in PINNED_ROLES), None)
+    if late is not None:
+        raise ConversationError(
+            f"a turn of the {late} that is not pinned, for which this model's chat template has no place: move it to "
+            "the beginning, or load the model with layout='separator'"
+        )
     roles = _roles(list(dict.fromkeys([*free, *([responder] if responder else [])])), layout, named)
     pinned = conversation.pinned
     if pinned and not markers.follows(START, SYSTEM):

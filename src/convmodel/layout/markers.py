@@ -102,7 +102,7 @@ class TemplateMarkers:
         leads: The text in front of a turn's text that is encoded with it, by role: a space, for some.
         word_prefix: Whether the vocabulary's space mark is put in front of a text that begins without space.
         switches: The template's variables that were set to make it stable.
-        dated: Whether the template writes the date, which is then always `measuring.DATE`.
+        dated: Whether the template writes the date, which is then always `rendering.DATE`.
         template: The SHA-256 of the chat template.
     """
 

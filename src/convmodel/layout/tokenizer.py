@@ -247,7 +247,7 @@ class ConversationTokenizer:
         """
         responder = reply_as or context.next_speaker()
         if not self.layout.use_token_types and self.layout.names is None:
-            require_alternation(context, responder)
+            require_alternation(context, responder, has_roles=self.layout.template is not None)
         return responder
 
     def arrange(

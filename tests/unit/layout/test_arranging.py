@@ -93,6 +93,7 @@ def test_names_are_put_before_texts() -> None:
         (("Ann", "Bob", "Cem"), 0, LAYOUT, r"3 speakers \(Ann, Bob, Cem\).*names='prefix'"),
         (("system", "user"), 1, NO_SYSTEM, "a turn of the system, but this model's chat template has no place for one"),
         (("user", "tool"), 0, LAYOUT, "a turn of 'tool' after one of 'user', for which .* has no place"),
+        (("user", "system"), 0, LAYOUT, "a turn of the system that is not pinned"),
         (("assistant",), 0, LAYOUT, "no turn with which this model's chat template can begin"),
     ],
 )

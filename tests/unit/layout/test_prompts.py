@@ -55,6 +55,19 @@ def test_nobody_responds_to_themselves() -> None:
         make("chatml").prompt(["Hi"], reply_as="user")
 
 
+def test_the_assistant_responds_to_a_tool() -> None:
+    messages = [{"role": role, "content": role} for role in ("user", "assistant", "tool")]
+    tokenizer = make("phi")
+    rendered = tokenizer.hf_tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]
+    assert tokenizer.prompt(messages).input_ids == rendered
+
+
+def test_a_third_speaker_needs_names() -> None:
+    messages = [{"role": name, "content": "Hi"} for name in ("Ann", "Bob", "Cem")]
+    with pytest.raises(ConversationError, match="names='prefix'"):
+        make("phi").prompt(messages)
+
+
 @pytest.mark.parametrize("name", ["chatml", "gemma", "rewriting"])
 def test_a_response_alone_is_all_supervised(name: str) -> None:
     tokenizer = make(name)

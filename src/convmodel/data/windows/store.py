@@ -206,7 +206,8 @@ def _key(fingerprint: str, tokenizer: ConversationTokenizer, options: dict[str, 
     """Hashes everything that decides the windows."""
     layout = tokenizer.layout
     template = layout.template.to_dict() if layout.template else None
-    control = (layout.separator_id, layout.bos_id, template, layout.names, layout.speakers)
+    roles = (layout.names, layout.speakers, layout.loss_on)  # which of the speakers is the assistant
+    control = (layout.separator_id, layout.bos_id, template, roles if template else None)
     parts: list[Any] = [_code_hash(), fingerprint, options, control, layout.use_token_types]
     parts.append(tokenizer.hf_tokenizer.backend_tokenizer.to_str())
     return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()

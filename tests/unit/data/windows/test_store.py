@@ -8,8 +8,10 @@ import shutil
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+from chat_templates import FORMS, make_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -154,6 +156,13 @@ def test_what_was_made_is_used_again_until_something_changes(
     assert prepare() == 4
     path.write_text(path.read_text().replace("number 3", "number three"))
     assert prepare() == 5
+
+
+def test_in_a_template_the_assistant_of_the_training_data_is_part_of_the_key() -> None:
+    form = FORMS["chatml"]
+    tokenizer = ConversationTokenizer(make_tokenizer(form.template, form.specials))
+    changes: list[dict[str, Any]] = [{}, {"loss_on": "Bob"}, {"speakers": ("Ann", "Bob")}, {"names": "prefix"}]
+    assert len({store._key("", tokenizer.with_layout(**change), {}) for change in changes}) == len(changes)
 
 
 @pytest.fixture
