@@ -111,9 +111,10 @@ def measure_turns(
                 (number, [conversation]), tokenizer=tokenizer, max_length=max_length, loss_on=loss_on, on_error=on_error
             )
             summary.add(chunk_summary)
-            joined = tokenizer.arrange(conversation, loss_on).conversation if encoded else conversation
+            arranged = tokenizer.arrange(conversation, loss_on) if encoded else None
+            joined = arranged.conversation if arranged else conversation
             statistics.append(ConversationStatistics(joined))
-            supervised = supervised_turns(joined, loss_on)
+            supervised = supervised_turns(joined, loss_on, arranged.roles if arranged else None)
             jobs += _jobs(statistics[-1], encoded, supervised, tokenizer.end_ids)
         _measure(hf_model, tokenizer, jobs, head, batch_size)
         windows += len(jobs)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from convmodel.conversation import Conversation
 from convmodel.errors import ConfigError, ContextTooLongError
-from convmodel.layout.markers import START, TOOL, Markers
+from convmodel.layout.markers import ASSISTANT, START, TOOL, Markers
 
 IGNORED = -100
 """The label of a position that is not a target, which PyTorch's cross entropy ignores by default."""
@@ -92,10 +92,11 @@ class Window:
         return sum(label != IGNORED for label in self.labels)
 
 
-def supervised_turns(conversation: Conversation, loss_on: LossOn) -> list[bool]:
+def supervised_turns(conversation: Conversation, loss_on: LossOn, roles: Mapping[str, str] | None = None) -> list[bool]:
     """Returns for each turn whether it is supervised; pinned turns, turns of weight 0 and of tools never are.
 
-    `responses` are the turns of every second speaker, in the order in which speakers appear after the pinned turns.
+    `responses` are the turns of the assistant if speakers have `roles`, else those of every second speaker, in the
+    order in which speakers appear after the pinned turns.
 
     Raises:
         ConfigError: If `loss_on` is neither one of the keywords nor speakers' names.
@@ -109,7 +110,8 @@ def supervised_turns(conversation: Conversation, loss_on: LossOn) -> list[bool]:
     if loss_on == "last":
         first = max(pinned, len(speakers) - 1)
     elif loss_on == "responses":
-        names = set(list(dict.fromkeys(speakers[pinned:]))[1::2])
+        second = list(dict.fromkeys(speakers[pinned:]))[1::2]
+        names &= {name for name, role in roles.items() if role == ASSISTANT} if roles else set(second)
     elif loss_on != "all":
         chosen = [loss_on] if isinstance(loss_on, str) else loss_on
         if not isinstance(chosen, Sequence) or not chosen or not all(isinstance(n, str) and n.strip() for n in chosen):

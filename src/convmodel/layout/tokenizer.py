@@ -306,7 +306,7 @@ class ConversationTokenizer:
         result = []
         for each in arranged:
             conversation = each.conversation
-            turns = encoded_turns(conversation, ids, each.roles, supervised_turns(conversation, loss_on))
+            turns = encoded_turns(conversation, ids, each.roles, supervised_turns(conversation, loss_on, each.roles))
             types = [*conversation.speaker_names, responder := conversation.next_speaker()]
             windows = [*make_windows(turns, markers, types.index(responder), **options)]
             result.append([replace(window, dropped=each.dropped) for window in windows[:1]] + windows[1:])

@@ -62,6 +62,15 @@ def test_the_assistant_responds_to_a_tool() -> None:
     assert tokenizer.prompt(messages).input_ids == rendered
 
 
+@pytest.mark.parametrize("name", ["chatml", "gemma"])
+def test_responses_are_those_of_the_assistant_who_may_speak_first(name: str) -> None:
+    tokenizer = make(name)
+    messages = [{"role": role, "content": f"of the {role}"} for role in ("assistant", "user", "assistant")]
+    [window] = tokenizer.windows(messages, max_length=200, loss_on="responses")
+    learned = tokenizer.decode([label for label in window.labels if label != -100])
+    assert learned == "of the assistant" * (1 if name == "gemma" else 2)  # Gemma's template begins with the user
+
+
 def test_a_third_speaker_needs_names() -> None:
     messages = [{"role": name, "content": "Hi"} for name in ("Ann", "Bob", "Cem")]
     with pytest.raises(ConversationError, match="names='prefix'"):
