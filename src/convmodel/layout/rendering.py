@@ -3,8 +3,6 @@
 Owns: the limits of time and size, and the date that a template writes. Does not know what is measured.
 """
 
-import json
-import re
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -82,14 +80,17 @@ class Renderer:
     @property
     def _dated_template(self) -> str:
         """The template, after a macro that replaces transformers' function of the current date by a fixed one."""
-        formats = dict.fromkeys(_FORMAT.findall(self._template))
-        if not formats:
+        if "strftime_now" not in self._template:
             return self._template
-        written = json.dumps({layout: self._date.strftime(layout) for layout in formats})
-        return f"{{%- macro strftime_now(layout) -%}}{{{{- ({written})[layout] -}}}}{{%- endmacro -%}}{self._template}"
+        written = "".join(f"|replace({name!r}, {text!r})" for name, text in _dated(self._date).items())
+        return f"{{%- macro strftime_now(format) -%}}{{{{- format{written} -}}}}{{%- endmacro -%}}{self._template}"
 
 
-_FORMAT = re.compile(r"""strftime_now\(\s*["']([^"']+)["']""")
+def _dated(date: datetime) -> dict[str, str]:
+    """Returns what each directive of `strftime` writes, also those without leading zeros."""
+    written = {f"%{letter}": date.strftime(f"%{letter}") for letter in "aAbBcdHIjmMpSUwWxXyYzZ"}
+    short = {f"%-{letter}": date.strftime(f"%{letter}").lstrip("0") or "0" for letter in "dHIjmMS"}
+    return short | written | {"%%": "%"}
 
 
 @contextmanager

@@ -89,7 +89,7 @@ def test_a_template_that_cannot_be_a_layout_is_refused_with_the_reason(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     template, specials, reason = REFUSED[name]
-    monkeypatch.setattr(rendering, "SECONDS", 0.3)
+    monkeypatch.setattr(rendering, "SECONDS", 0.3 if name == "loops" else rendering.SECONDS)
     with pytest.raises(UnusableTemplateError, match=reason):
         measure(make_tokenizer(template, specials))
 

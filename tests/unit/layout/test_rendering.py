@@ -25,3 +25,13 @@ def test_only_a_template_that_writes_the_date_is_dated() -> None:
     assert dated.is_dated()
     assert not plain.is_dated()
     assert "26 Jul 2024" in dated.text([("user", "Hello")])
+
+
+@pytest.mark.parametrize(
+    "call", ["strftime_now(form)", "strftime_now(format='%-d %B %Y')", "strftime_now ('%-d %B' + ' %Y')"]
+)
+def test_the_date_is_fixed_in_whatever_format(call: str) -> None:
+    template = "{%- set form = '%-d %B %Y' -%}{{- 'Today: ' + " + call + " + messages[0].content -}}"
+    renderer = Renderer(make_tokenizer(template, FORMS["phi"].specials), {})
+    assert renderer.text([("user", "!")]) == "Today: 26 July 2024!"
+    assert renderer.is_dated()
