@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from architectures import save_tiny
+from chat_templates import FORMS, make_tokenizer
 from transformers import AutoTokenizer, GPT2Config, LlamaConfig, MixtralForCausalLM
 
 from convmodel import ConversationModel, ConversationTokenizer, FitConfig
@@ -314,6 +315,12 @@ def test_a_hugging_face_tokenizer_will_do(unigram_folder: Path) -> None:
     model = ConversationModel.from_config(tiny_config(), AutoTokenizer.from_pretrained(unigram_folder), device="cpu")
 
     assert model.tokenizer(["Hi"])["token_type_ids"][-1] == 1
+
+
+def test_a_new_model_with_a_template_has_no_token_types() -> None:
+    tokenizer = ConversationTokenizer(make_tokenizer(FORMS["chatml"].template, FORMS["chatml"].specials))
+    model = ConversationModel.from_config(tiny_config(vocab_size=len(tokenizer)), tokenizer, device="cpu")
+    assert (model.tokenizer.layout.name, model.tokenizer.layout.use_token_types) == ("template", False)
 
 
 def test_the_architecture_decides_about_token_types(unigram_tokenizer: ConversationTokenizer) -> None:

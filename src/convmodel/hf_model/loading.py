@@ -35,7 +35,7 @@ MODEL_OPTIONS = HUB_OPTIONS | {"dtype", "device_map", "attn_implementation", "lo
 def make_weights(
     config: PretrainedConfig, tokenizer: ConversationTokenizer | PreTrainedTokenizerBase, *, seed: int
 ) -> tuple[PreTrainedModel, ConversationTokenizer]:
-    """Creates a model with random weights; the tokenizer uses token types if the architecture embeds them.
+    """Creates a model with random weights; in the separator layout with token types if the architecture embeds them.
 
     Raises:
         ConfigError: If the config is of another class.
@@ -48,7 +48,7 @@ def make_weights(
     types = embeds_token_types(config)
     if not isinstance(tokenizer, ConversationTokenizer):
         tokenizer = ConversationTokenizer(tokenizer, use_token_types=types)
-    elif tokenizer.layout.use_token_types != types:
+    elif tokenizer.layout.template is None and tokenizer.layout.use_token_types != types:
         layout = replace(tokenizer.layout, use_token_types=types)
         tokenizer = ConversationTokenizer(tokenizer.hf_tokenizer, layout=layout)
     with torch.random.fork_rng(devices=[]):
