@@ -147,6 +147,13 @@ def test_what_does_not_go_with_a_vocabulary_that_grows(options: list[str], messa
         CliRunner().invoke(app, arguments, catch_exceptions=False)
 
 
+@pytest.mark.parametrize("options", [["--layout", "separator"], ["--names", "prefix"]])
+def test_the_layout_of_a_new_model_is_not_chosen(options: list[str], tmp_path: Path) -> None:
+    arguments = ["fit", str(JAPANESE), "--from-scratch", "tiny", "--output-dir", str(tmp_path / "m"), *options]
+    with pytest.raises(ConfigError, match="--layout and --names are for a pretrained model"):
+        CliRunner().invoke(app, arguments, catch_exceptions=False)
+
+
 def test_the_demos_conversations_are_talk_and_no_scene_is_held_out_and_learned() -> None:
     splits = {name: read_conversations(FOLDER.parent / f"stage/{name}.jsonl") for name in ("train", "valid", "test")}
     turns = {name: [turn for one in split for turn in one.turns] for name, split in splits.items()}

@@ -56,7 +56,7 @@ OwnTemperature = Annotated[
     Option(
         min=0.01,
         help="Sampling temperature: above 1 more varied, below 1 more predictable; by default the model's own, else "
-        f"{TEMPERATURE}.",
+        f"{TEMPERATURE}, and with --url {TEMPERATURE}.",
     ),
 ]
 OwnTopP = Annotated[
@@ -65,7 +65,7 @@ OwnTopP = Annotated[
         min=0.01,
         max=1.0,
         help="Sample from the most likely tokens with this total probability; by default the model's own, else "
-        f"{TOP_P}.",
+        f"{TOP_P}, and with --url {TOP_P}.",
     ),
 ]
 MaxNewTokens = Annotated[int | None, Option(min=1, help=_LENGTH_HELP)]

@@ -39,6 +39,8 @@ class StartingPoint:
             raise ConfigError("--model starts from a trained model and --from-scratch from a new one: give one of them")
         if self.from_scratch is not None and self.grow_vocabulary is not None:
             raise ConfigError("--from-scratch trains its own vocabulary: leave --grow-vocabulary out")
+        if self.from_scratch is not None and (self.layout != "auto" or self.names is not None):
+            raise ConfigError("--layout and --names are for a pretrained model: leave them out with --from-scratch")
         if train == "-" and (self.from_scratch is not None or self.grow_vocabulary is not None):
             raise ConfigError("the vocabulary is trained first, on the same conversations: give a file instead of -")
 

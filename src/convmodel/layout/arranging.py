@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from convmodel.conversation import DEFAULT_SPEAKERS, PINNED_ROLES, Conversation
-from convmodel.errors import ConversationError
+from convmodel.errors import ConfigError, ConversationError
 from convmodel.layout.config import LayoutConfig
 from convmodel.layout.markers import ASSISTANT, START, SYSTEM, TOOL, USER
 from convmodel.layout.sequence import LOSS_ON, LossOn
@@ -62,6 +62,7 @@ def arrange(
 
     Raises:
         ConversationError: If the layout has no place for it.
+        ConfigError: If names are put before texts, and several speakers are to be the assistant.
     """
     if layout.template is not None:
         return _arrange_for_roles(conversation, layout, loss_on, responder)
@@ -98,7 +99,11 @@ def _arrange_for_roles(
     conversation: Conversation, layout: LayoutConfig, loss_on: LossOn, responder: str | None
 ) -> Arrangement:
     markers = layout.markers
-    named = layout.loss_on if loss_on in LOSS_ON else loss_on
+    named = loss_on if layout.loss_on in LOSS_ON else layout.loss_on  # roles stay as they were trained
+    if layout.names == "prefix" and not isinstance(named, str) and len(named) > 1:
+        raise ConfigError(
+            f"loss_on names {', '.join(named)}, but with names='prefix' one speaker is the assistant: name that one"
+        )
     free = [name for name in conversation.turn_speakers[conversation.pinned :] if name != TOOL]
     late = next((name for name in free if name in PINNED_ROLES), None)
     if late is not None:
@@ -174,10 +179,12 @@ def _roles(names: Sequence[str], layout: LayoutConfig, loss_on: LossOn) -> dict[
     training data, or of the conversation.
     """
     chosen = [] if loss_on in LOSS_ON else [loss_on] if isinstance(loss_on, str) else list(loss_on)
+    if len(names) == 1:
+        return {name: ASSISTANT if name in (ASSISTANT, *chosen) and name != USER else USER for name in names}
     trained = [name for name in layout.speakers if name not in PINNED_ROLES | {TOOL}]
     second = [name for name in names if name != USER][: 1 if USER in names else 2]
     candidates = [ASSISTANT, *chosen, *(trained[1:] if len(trained) == 2 else []), *second[-1:]]
-    assistant = next((name for name in candidates if name in names and name != USER), None) if len(names) > 1 else None
+    assistant = next((name for name in candidates if name in names and name != USER), None)
     return {name: ASSISTANT if name in (assistant, ASSISTANT) else USER for name in names}
 
 

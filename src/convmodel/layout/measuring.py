@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from convmodel.layout.config import chat_template_of, digest
 from convmodel.layout.markers import ASSISTANT, RESPONSE, START, SYSTEM, TOOL, TRIMS, USER, TemplateMarkers
-from convmodel.layout.rendering import LONGEST_TEMPLATE, Renderer, UnusableTemplateError
+from convmodel.layout.rendering import LONGEST_TEMPLATE, Renderer, UnusableTemplateError, end_of_time
 from convmodel.layout.text_encoder import encode_all, encoder_and_bound, is_text
 
 if TYPE_CHECKING:
@@ -46,10 +46,11 @@ def measure(hf_tokenizer: "PreTrainedTokenizerBase") -> TemplateMarkers:
             f"the chat template has {len(template):,} characters, more than {LONGEST_TEMPLATE:,}"
         )
     reasons: list[str] = []
+    end = end_of_time()
     for switches in SWITCHES:
         if any(name not in template for name in switches):
             continue
-        renderer = Renderer(hf_tokenizer, switches)
+        renderer = Renderer(hf_tokenizer, switches, end=end)
         try:
             return _measured(renderer)
         except UnusableTemplateError as error:

@@ -22,8 +22,13 @@ DATE = datetime(2024, 7, 26)
 LONGEST_TEMPLATE = 200_000
 """The limit of a chat template in characters; the longest in use have about 20,000."""
 
-SECONDS = 10.0
-"""The limit of the time that one rendering may take."""
+SECONDS = 20.0
+"""The limit of the time that all renderings of a template may take together; they usually take a tenth of a second."""
+
+
+def end_of_time() -> float:
+    """Returns when the renderings that begin now must be done, by the monotonic clock."""
+    return time.monotonic() + SECONDS
 
 
 class UnusableTemplateError(Exception):
@@ -33,7 +38,11 @@ class UnusableTemplateError(Exception):
 class Renderer:
     """Renders conversations with a chat template, to token ids."""
 
-    def __init__(self, hf_tokenizer: "PreTrainedTokenizerBase", switches: Mapping[str, bool]) -> None:
+    def __init__(
+        self, hf_tokenizer: "PreTrainedTokenizerBase", switches: Mapping[str, bool], *, end: float | None = None
+    ) -> None:
+        """Renders until `end`, in seconds of the monotonic clock, by default `SECONDS` from now."""
+        self._end = end_of_time() if end is None else end
         self.hf_tokenizer = hf_tokenizer
         self.switches = switches
         self._render: Any = hf_tokenizer.apply_chat_template
@@ -53,7 +62,7 @@ class Renderer:
         """
         messages = [{"role": role, "content": text} for role, text in turns]
         try:
-            with _deadline(SECONDS):
+            with _deadline(self._end):
                 written = self._render(
                     messages,
                     tokenize=False,
@@ -94,13 +103,13 @@ def _dated(date: datetime) -> dict[str, str]:
 
 
 @contextmanager
-def _deadline(seconds: float) -> Iterator[None]:
-    """Ends the rendering of a template that takes longer: templates can loop, and are files from elsewhere."""
-    end, before = time.monotonic() + seconds, sys.gettrace()
+def _deadline(end: float) -> Iterator[None]:
+    """Ends the rendering of a template at a time: templates can loop, and are files from elsewhere."""
+    before = sys.gettrace()
 
     def in_template(frame: Any, event: str, argument: object) -> Any:
         if time.monotonic() > end:
-            raise TimeoutError(f"it takes longer than {seconds:g} seconds")
+            raise TimeoutError(f"it takes longer than {SECONDS:g} seconds")
         return in_template
 
     def trace(frame: Any, event: str, argument: object) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from convmodel.conversation import Conversation
-from convmodel.errors import ConversationError
+from convmodel.errors import ConfigError, ConversationError
 from convmodel.layout.arranging import Arrangement, arrange, require_alternation
 from convmodel.layout.config import LayoutConfig
 from convmodel.layout.markers import TemplateMarkers
@@ -44,6 +44,16 @@ def roles(*speakers: str, layout: LayoutConfig = LAYOUT, **options: Any) -> list
 )
 def test_roles(speakers: tuple[str, ...], options: dict[str, Any], expected: list[str]) -> None:
     assert roles(*speakers, **options) == expected
+
+
+def test_roles_do_not_depend_on_whose_turns_are_measured() -> None:
+    trained = replace(LAYOUT, loss_on="Bob")
+    assert roles("Ann", "Bob", layout=trained, loss_on="Ann") == ["user", "assistant"]
+
+
+def test_with_names_before_texts_one_speaker_is_the_assistant() -> None:
+    with pytest.raises(ConfigError, match="loss_on names Ann, Bob, but with names='prefix' one speaker"):
+        roles("Ann", "Cem", "Bob", layout=replace(LAYOUT, names="prefix"), loss_on=["Ann", "Bob"])
 
 
 def test_the_speakers_of_the_training_data_keep_their_roles() -> None:

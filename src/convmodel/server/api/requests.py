@@ -98,10 +98,13 @@ def read_conversation(served: ServedModel, messages: Sequence[Message]) -> Conve
     is_system = [message.role in PINNED_ROLES for message in messages]
     pinned = is_system.index(False) if False in is_system else len(messages)
     if any(is_system) and not served.takes_system:
-        message = (
-            f"{served.id} was trained without system messages and would read one as an ordinary turn: leave it out, or "
-            "start the server with --system-messages"
-        )
+        if served.model.tokenizer.layout.name == "template":
+            message = f"the chat template of {served.id} has no place for a system message: leave it out"
+        else:
+            message = (
+                f"{served.id} was trained without system messages and would read one as an ordinary turn: leave it "
+                "out, or start the server with --system-messages"
+            )
         raise ApiError(400, message, param="messages", code="system_message")
     if any(is_system[pinned:]):
         raise ApiError(400, "system messages must come before all others", param="messages", code="system_message")

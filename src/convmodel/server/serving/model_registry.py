@@ -109,6 +109,7 @@ class ModelRegistry:
             "convmodel": {
                 "positions": positions(model.hf_model.config),
                 "token_types": layout.use_token_types,
+                "layout": layout.name,
                 "separator": layout.separator_token,
                 "speakers": [name for name in layout.speakers if name not in PINNED_ROLES] or list(DEFAULT_SPEAKERS),
                 "system": served.takes_system,

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from convmodel.conversation import Conversation
+from convmodel.errors import ConversationError
 from convmodel.layout.sequence import LossOn, supervised_turns
 from convmodel.layout.tokenizer import ConversationTokenizer
 
@@ -70,7 +71,12 @@ class Statistics:
         """Counts conversations one by one, without keeping them."""
         statistics = cls()
         for conversation in conversations:
-            statistics._add(conversation, tokenizer, supervised_turns(conversation, loss_on))
+            try:
+                arranged = tokenizer.arrange(conversation, loss_on)
+            except ConversationError:
+                continue  # it has no windows, and is counted among those that are left out
+            supervised = supervised_turns(arranged.conversation, loss_on, arranged.roles)
+            statistics._add(arranged.conversation, tokenizer, supervised)
         return statistics
 
     def by_speaker(self) -> list[tuple[str, int, int]]:
