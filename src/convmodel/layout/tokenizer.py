@@ -58,8 +58,7 @@ class ConversationTokenizer:
         Args:
             hf_tokenizer: A tokenizer backed by the `tokenizers` library.
             layout: A checkpoint's layout, or the name of one as for `from_pretrained`.
-            use_token_types: Whether encodings of the separator layout have token types; ignored if a checkpoint's
-                layout is given.
+            use_token_types: Whether encodings have token types, in the separator layout that is chosen here.
 
         Raises:
             ModelLoadError: If the tokenizer does not match the layout, or its chat template cannot be used.
@@ -302,14 +301,15 @@ class ConversationTokenizer:
         options["text_bytes"] = self._codec.count_bytes
         markers = self.layout.markers
         arranged = [arrange(conversation, self.layout, loss_on=loss_on) for conversation in conversations]
-        ids = iter(self._codec.encode_turns(arranged))
-        result = []
+        ids, result = iter(self._codec.encode_turns(arranged)), []
         for each in arranged:
             conversation = each.conversation
             turns = encoded_turns(conversation, ids, each.roles, supervised_turns(conversation, loss_on, each.roles))
             types = [*conversation.speaker_names, responder := conversation.next_speaker()]
             windows = [*make_windows(turns, markers, types.index(responder), **options)]
-            result.append([replace(window, dropped=each.dropped) for window in windows[:1]] + windows[1:])
+            if each.dropped:
+                windows[:1] = [replace(window, dropped=each.dropped) for window in windows[:1]]
+            result.append(windows)
         return result
 
     def with_layout(self, **changes: Any) -> "ConversationTokenizer":
@@ -321,7 +321,7 @@ class ConversationTokenizer:
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Writes Hugging Face's files, which plain `AutoTokenizer` loads with the same ids, and the layout.
 
-        In these files the end-of-text token is the one that ends a response, where other programs look for it.
+        In these files the end-of-text token is the one that ends a response.
 
         Raises:
             SaveError: If the folder cannot be written.

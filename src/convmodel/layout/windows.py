@@ -43,6 +43,10 @@ def make_windows(
     Raises:
         ContextTooLongError: If a window has no room for a turn, beside the pinned turns and those that must precede it.
     """
+    whole = _whole_window(turns, markers, closing_type, max_length)
+    if whole is not None:
+        yield whole
+        return
     lengths = Lengths(turns, markers)
     pinned, free = lengths.pinned, lengths.free
     room = max_length - 1  # for the end of the last turn
@@ -73,6 +77,18 @@ def make_windows(
         else:
             window = _cut_window([*pinned, *context, turn], markers, available, text_bytes)
             yield replace(window, context_cut=context_cut or 0)
+
+
+def _whole_window(turns: Sequence[EncodedTurn], markers: Markers, closing_type: int, max_length: int) -> Window | None:
+    """Returns the one window of a conversation that fits in it, up to the last supervised turn; None if it has others.
+
+    Most conversations fit, and are laid out faster so.
+    """
+    end = next((number for number in range(len(turns), 0, -1) if turns[number - 1].supervised), 0)
+    if not end or markers.reopens or sum(len(turn.ids) for turn in turns[:end]) >= max_length:
+        return None
+    window = _window(turns[:end], markers, turns[end].type if end < len(turns) else closing_type)
+    return window if len(window.input_ids) <= max_length else None
 
 
 def _no_room(lengths: Lengths, max_length: int) -> ContextTooLongError:
