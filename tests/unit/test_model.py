@@ -225,7 +225,7 @@ def test_a_padding_token_without_a_row_does_not_matter(folder: Path, bytelevel_f
         ("", "cannot be read"),
         ("[]", "convmodel_config.json"),
         ("{}", "convmodel_config.json"),
-        ('{"format": 2, "convmodel_version": "9.0"}', "format 2, written by convmodel 9.0; .*: install that version"),
+        ('{"format": 3, "convmodel_version": "9.0"}', "format 3, written by convmodel 9.0; .*: install that version"),
     ],
 )
 def test_a_corrupted_or_newer_layout_is_refused_by_its_file(saved: Path, content: str, message: str) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from convmodel import ConversationTokenizer
 from convmodel.generation.detokenizer import Detokenizer
-from convmodel.layout.tokenizer import REPLACEMENT
+from convmodel.layout.text_codec import REPLACEMENT
 
 CHARACTERS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters=REPLACEMENT), max_size=60)
 WORDS = st.lists(
