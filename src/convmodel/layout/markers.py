@@ -20,7 +20,6 @@ START = "start"
 RESPONSE = "response"
 """Stands for the assistant's role in a last turn, which some templates open differently from earlier ones."""
 
-
 TRIMS = ("strip", "lstrip", "rstrip")
 """String methods by which templates trim the text of turns."""
 

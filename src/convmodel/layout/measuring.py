@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from convmodel.layout.config import chat_template_of, digest
 from convmodel.layout.markers import ASSISTANT, RESPONSE, START, SYSTEM, TOOL, TRIMS, USER, TemplateMarkers
-from convmodel.layout.rendering import LONGEST_TEMPLATE, Renderer, UnusableTemplateError, end_of_time
+from convmodel.layout.rendering import LONGEST_TEMPLATE, Renderer, UnusableTemplateError, new_deadline
 from convmodel.layout.text_encoder import encode_all, encoder_and_bound, is_text
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def measure(hf_tokenizer: "PreTrainedTokenizerBase") -> TemplateMarkers:
             f"the chat template has {len(template):,} characters, more than {LONGEST_TEMPLATE:,}"
         )
     reasons: list[str] = []
-    end = end_of_time()
+    end = new_deadline()
     for switches in SWITCHES:
         if any(name not in template for name in switches):
             continue

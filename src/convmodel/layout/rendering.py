@@ -20,14 +20,14 @@ DATE = datetime(2024, 7, 26)
 """The date for a template that writes today's, since a layout must not change every day; Llama 3's own default."""
 
 LONGEST_TEMPLATE = 200_000
-"""The limit of a chat template in characters; the longest in use have about 20,000."""
+"""The limit of a chat template in characters."""
 
 SECONDS = 20.0
-"""The limit of the time that all renderings of a template may take together; they usually take a tenth of a second."""
+"""The limit of the time that all renderings of a template may take together."""
 
 
-def end_of_time() -> float:
-    """Returns when the renderings that begin now must be done, by the monotonic clock."""
+def new_deadline() -> float:
+    """Returns the time by which renderings that begin now must end, in seconds of the monotonic clock."""
     return time.monotonic() + SECONDS
 
 
@@ -42,7 +42,7 @@ class Renderer:
         self, hf_tokenizer: "PreTrainedTokenizerBase", switches: Mapping[str, bool], *, end: float | None = None
     ) -> None:
         """Renders until `end`, in seconds of the monotonic clock, by default `SECONDS` from now."""
-        self._end = end_of_time() if end is None else end
+        self._end = new_deadline() if end is None else end
         self.hf_tokenizer = hf_tokenizer
         self.switches = switches
         self._render: Any = hf_tokenizer.apply_chat_template

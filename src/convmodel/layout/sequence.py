@@ -196,7 +196,6 @@ class Lengths:
         """Adds up the lengths of turns with the markers before them; `is_whole` as in `lay_out`."""
         self.pinned = [turn for turn in turns if turn.pinned]
         self.free = [turn for turn in turns if not turn.pinned]
-        self._markers = markers
         before = self.pinned[-1].role if self.pinned else START
         openings = [len(markers.opening(*pair)) for pair in pairwise([START, *(turn.role for turn in self.pinned)])]
         self.taken = sum(openings) + sum(len(turn.ids) for turn in self.pinned)

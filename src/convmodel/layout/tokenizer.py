@@ -269,7 +269,7 @@ class ConversationTokenizer:
         Args:
             conversation: The whole conversation.
             max_length: The limit of a window in tokens.
-            loss_on: Whose turns are supervised: `all`, `responses` (every second speaker's), `last`, or names.
+            loss_on: Whose turns are supervised: `all`, `responses` (see `supervised_turns`), `last`, or names.
             context_share: The share of a window that unsupervised context may take.
 
         Returns:
