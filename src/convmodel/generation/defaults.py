@@ -13,6 +13,8 @@ def chat_sampling(hf_model: Any) -> dict[str, Any]:
     own = getattr(hf_model, "generation_config", None)
     if not getattr(own, "do_sample", False):
         return dict(CHAT_SAMPLING)
-    neutral = {"temperature": 1.0, "top_p": 1.0, "top_k": 0}
-    given = {name: getattr(own, name, None) for name in neutral}
-    return {"do_sample": True} | {name: neutral[name] if value is None else value for name, value in given.items()}
+    from convmodel.hf_model.generation_config import SAMPLING_OPTIONS  # imports torch, which commands load later
+
+    given = {name: getattr(own, name, None) for name in CHAT_SAMPLING if name in SAMPLING_OPTIONS}
+    values = {name: SAMPLING_OPTIONS[name] if value is None else value for name, value in given.items()}
+    return {"do_sample": True} | values
