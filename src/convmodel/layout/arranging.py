@@ -98,27 +98,12 @@ def _require_two(names: Sequence[str]) -> None:
 def _arrange_for_roles(
     conversation: Conversation, layout: LayoutConfig, loss_on: LossOn, responder: str | None
 ) -> Arrangement:
-    markers = layout.markers
+    _require_system_first(conversation, layout)
     named = loss_on if layout.loss_on in LOSS_ON else layout.loss_on  # roles stay as they were trained
-    if layout.names == "prefix" and not isinstance(named, str) and len(named) > 1:
-        raise ConfigError(
-            f"loss_on names {', '.join(named)}, but with names='prefix' one speaker is the assistant: name that one"
-        )
     free = [name for name in conversation.turn_speakers[conversation.pinned :] if name != TOOL]
-    late = next((name for name in free if name in PINNED_ROLES), None)
-    if late is not None:
-        raise ConversationError(
-            f"a turn of the {late} that is not pinned, for which this model's chat template has no place: move it to "
-            "the beginning, or load the model with layout='separator'"
-        )
     roles = _roles(list(dict.fromkeys([*free, *([responder] if responder else [])])), layout, named)
-    pinned = conversation.pinned
-    if pinned and not markers.follows(START, SYSTEM):
-        raise ConversationError(
-            f"a turn of the {conversation.turn_speakers[0]}, but this model's chat template has no place for one: "
-            "remove it, or load the model with layout='separator'"
-        )
     if layout.names == "prefix":
+        _require_one_assistant(named)
         conversation = _prefixed(conversation, roles)
         roles = {name: role for name, role in roles.items() if role == ASSISTANT} | {USER: USER}
     elif len([name for name, role in roles.items() if role == USER]) > 1 or len(roles) > 2:
@@ -126,9 +111,39 @@ def _arrange_for_roles(
             f"{len(roles)} speakers ({', '.join(roles)}), but a chat template knows two, user and assistant: load the "
             "model with names='prefix', which puts each name before its text, or merge speakers"
         )
+    joined, sizes = _joined(conversation)
+    if joined.pinned:
+        roles |= {joined.turn_speakers[0]: SYSTEM}
+    return _with_beginning(joined, layout, roles | {TOOL: TOOL}, sizes)
+
+
+def _require_system_first(conversation: Conversation, layout: LayoutConfig) -> None:
+    """Raises a `ConversationError` if a system turn stands where the template has no place for one."""
+    pinned, speakers = conversation.pinned, conversation.turn_speakers
+    late = next((name for name in speakers[pinned:] if name in PINNED_ROLES), None)
+    if late is not None:
+        raise ConversationError(
+            f"a turn of the {late} that is not pinned, for which this model's chat template has no place: move it to "
+            "the beginning, or load the model with layout='separator'"
+        )
+    if pinned and not layout.markers.follows(START, SYSTEM):
+        raise ConversationError(
+            f"a turn of the {speakers[0]}, but this model's chat template has no place for one: remove it, or load the "
+            "model with layout='separator'"
+        )
+
+
+def _require_one_assistant(named: LossOn) -> None:
+    if not isinstance(named, str) and len(named) > 1:
+        raise ConfigError(
+            f"loss_on names {', '.join(named)}, but with names='prefix' one speaker is the assistant: name that one"
+        )
+
+
+def _joined(conversation: Conversation) -> tuple[Conversation, list[int]]:
+    """Joins consecutive turns of a speaker, and all pinned turns; returns also how many turns each was joined from."""
     joined, sizes = conversation.joined(), conversation.run_lengths()
-    if pinned:  # one turn, whatever their roles
-        count = joined.pinned
+    if count := joined.pinned:
         sizes = [sum(sizes[:count]), *sizes[count:]]
         joined = replace(
             joined,
@@ -137,9 +152,7 @@ def _arrange_for_roles(
             weights=[joined.turn_weights[0], *joined.turn_weights[count:]],
             pinned=1,
         )
-        roles |= {joined.turn_speakers[0]: SYSTEM}
-    roles |= {TOOL: TOOL}
-    return _with_beginning(joined, layout, roles, sizes)
+    return joined, sizes
 
 
 def _with_beginning(

@@ -70,13 +70,15 @@ def _reason(markers: TemplateMarkers) -> str:
 def with_names(layout: LayoutConfig, names: str | None, stop_ids: tuple[int, ...]) -> LayoutConfig:
     """Returns a template layout with further ids that end a response, and names before texts if they are to be there.
 
+    What is not given stays as the layout has it.
+
     Raises:
         ConfigError: If names are to be put before texts in the separator layout, or anywhere else.
     """
     if names not in (None, "prefix"):
         raise ConfigError(f"names is {names!r}: it must be prefix, or left out")
     if layout.template is not None:
-        return replace(layout, names=names or layout.names, stop_ids=stop_ids)
+        return replace(layout, names=names or layout.names, stop_ids=stop_ids or layout.stop_ids)
     if names is not None:
         raise ConfigError(f"names={names!r} needs the template layout: leave it out, or choose a model with a template")
     return layout

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from convmodel.layout.config import chat_template_of, digest
 from convmodel.layout.markers import ASSISTANT, RESPONSE, START, SYSTEM, TOOL, TRIMS, USER, TemplateMarkers
 from convmodel.layout.rendering import LONGEST_TEMPLATE, Renderer, UnusableTemplateError, new_deadline
-from convmodel.layout.text_encoder import encode_all, encoder_and_bound, is_text
+from convmodel.layout.text_encoder import encode_all, encoder_and_bound, is_text, marks_words
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -61,7 +61,7 @@ def measure(hf_tokenizer: "PreTrainedTokenizerBase") -> TemplateMarkers:
 def _measured(renderer: Renderer) -> TemplateMarkers:
     """Measures a template with given switches; see `measure`."""
     failures: list[tuple[int, UnusableTemplateError]] = []
-    for word_prefix, leads in product((True, False), _LEADS):
+    for word_prefix, leads in product((True, False) if marks_words(renderer.hf_tokenizer) else (True,), _LEADS):
         encoder, _ = encoder_and_bound(renderer.hf_tokenizer, word_prefix=word_prefix, space_tokens=True)
         probing = _Probing(renderer, encoder, leads)
         try:

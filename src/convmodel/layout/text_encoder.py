@@ -116,6 +116,16 @@ def _without_prefix(step: dict[str, Any] | None, name: str) -> dict[str, Any] | 
     return {"type": "Sequence", name: changed} if changed else None
 
 
+def marks_words(hf_tokenizer: "PreTrainedTokenizerBase") -> bool:
+    """Returns whether a tokenizer puts a space mark in front of a text."""
+    backend: Any = hf_tokenizer.backend_tokenizer
+    for step, name in ((backend.normalizer, "normalizers"), (backend.pre_tokenizer, "pretokenizers")):
+        state = None if step is None else json.loads(step.__getstate__())
+        if _flat(state, name) != _flat(_without_prefix(state, name), name):
+            return True
+    return False
+
+
 @lru_cache(maxsize=4)
 def _make_encoder(
     backend: str, special_tokens: frozenset[str], unknown_id: int | None, word_prefix: bool, space_tokens: bool

@@ -52,6 +52,8 @@ class ConversationTokenizer:
         *,
         layout: LayoutConfig | LayoutName = "auto",
         use_token_types: bool = True,
+        names: str | None = None,
+        stop_ids: Sequence[int] = (),
     ) -> None:
         """Wraps a Hugging Face tokenizer, in the separator layout sets its separator and chat template.
 
@@ -59,6 +61,8 @@ class ConversationTokenizer:
             hf_tokenizer: A tokenizer backed by the `tokenizers` library.
             layout: A checkpoint's layout, or the name of one as for `from_pretrained`.
             use_token_types: Whether encodings have token types, in the separator layout that is chosen here.
+            names: In the template layout, `prefix` as for `from_pretrained`.
+            stop_ids: In the template layout, further ids that end a response, such as the generation config's.
 
         Raises:
             ModelLoadError: If the tokenizer does not match the layout, or its chat template cannot be used.
@@ -70,13 +74,13 @@ class ConversationTokenizer:
             layout, self.layout_reason, self.separator_added = choice
         layout.require_match(hf_tokenizer)
         self.hf_tokenizer: Any = hf_tokenizer
-        self.layout: LayoutConfig = layout
+        self.layout: LayoutConfig = with_names(layout, names, tuple(stop_ids))
         self.end_of_text_id = layout.end_of_text_id
         if hf_tokenizer.eos_token_id not in (None, *self.end_ids):  # not saved by this version
             self.end_of_text_id = hf_tokenizer.eos_token_id
         if not self.layout_was_saved:
-            self.layout = replace(layout, end_of_text_id=self.end_of_text_id)
-        self._codec = TextCodec(hf_tokenizer, layout, self.stop_token_ids)
+            self.layout = replace(self.layout, end_of_text_id=self.end_of_text_id)
+        self._codec = TextCodec(hf_tokenizer, self.layout, self.stop_token_ids)
         self.most_characters = self._codec.most_characters
         if layout.separator_id is not None:
             ids = self(Conversation.from_messages(PROBE))["input_ids"]
@@ -114,12 +118,9 @@ class ConversationTokenizer:
         hf_tokenizer, saved, stop_ids = load_tokenizer(name, hub_options)
         if saved is None:
             types = takes_token_types(name, hub_options) if use_token_types is None else use_token_types
-            tokenizer = cls(hf_tokenizer, layout=layout, use_token_types=types)
-        else:
-            require_saved(name, saved, layout, use_token_types)
-            tokenizer, stop_ids = cls(hf_tokenizer, layout=saved), saved.stop_ids
-        tokenizer.layout = with_names(tokenizer.layout, names, stop_ids)
-        return tokenizer
+            return cls(hf_tokenizer, layout=layout, use_token_types=types, names=names, stop_ids=stop_ids)
+        require_saved(name, saved, layout, use_token_types)
+        return cls(hf_tokenizer, layout=saved, names=names)
 
     def describe_layout(self) -> str:
         """Returns the name of the layout and why it is this one."""
@@ -253,8 +254,7 @@ class ConversationTokenizer:
         self, conversation: Conversation, loss_on: LossOn | None = None, *, responder: str | None = None
     ) -> Arrangement:
         """Returns a conversation as the layout holds it, or raises a `ConversationError`; see `Arrangement`."""
-        targets = self.layout.loss_on if loss_on is None else loss_on
-        return arrange(conversation, self.layout, loss_on=targets, responder=responder)
+        return arrange(conversation, self.layout, loss_on=loss_on or self.layout.loss_on, responder=responder)
 
     def windows(
         self,

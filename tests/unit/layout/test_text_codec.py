@@ -12,3 +12,13 @@ def test_a_text_comes_back_whatever_the_vocabulary_puts_before_words() -> None:
         assert tokenizer.layout.name == "template"
         for text in ("Hello, how are you?", "x", "It's 10:45", "two  spaces\n\nand lines"):
             assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_ids_that_also_end_a_response_are_not_text() -> None:
+    form = FORMS["chatml"]
+    hf_tokenizer = make_tokenizer(form.template, [*form.specials, "<|endofresponse|>"])
+    hf_tokenizer.add_tokens(["<|other end|>"])  # not a special token
+    other = hf_tokenizer.convert_tokens_to_ids("<|other end|>")
+    tokenizer = ConversationTokenizer(hf_tokenizer, stop_ids=[other])
+    assert other in tokenizer.stop_token_ids
+    assert tokenizer.decode([*tokenizer.encode("Hello"), other]) == "Hello"

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, GPT2Tokenizer, PreTrainedTokenizerFast, 
 
 import tokenizers_zoo
 from convmodel.errors import ModelLoadError
-from convmodel.layout.text_encoder import encoder_and_bound, text_encoder
+from convmodel.layout.text_encoder import encoder_and_bound, marks_words, text_encoder
 from convmodel.layout.tokenizer import ConversationTokenizer
 
 WORD = "you"
@@ -213,3 +213,9 @@ def test_the_longest_token_bounds_the_tokens_of_a_text(gpt2_folder: Path, unigra
 def test_no_character_is_composed_of_more_than_four() -> None:
     characters = (chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000)
     assert max(len(unicodedata.normalize("NFD", character)) for character in characters) == 4
+
+
+def test_a_space_mark_in_front_of_a_text_is_noticed(family: ConversationTokenizer) -> None:
+    encoders = [encoder_and_bound(family.hf_tokenizer, word_prefix=prefix)[0] for prefix in (True, False)]
+    marked, plain = (encoder.encode(WORD, add_special_tokens=False).ids for encoder in encoders)
+    assert marks_words(family.hf_tokenizer) == (marked != plain)
