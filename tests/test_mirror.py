@@ -43,8 +43,6 @@ ELSEWHERE = {
     # Parts of one thing, which is tested as a whole: the engine, a report, the trainer.
     "data/windows/encoding.py": ("unit/data/windows/test_store.py", "encode_windows"),
     "errors.py": ("unit/server/test_errors.py", "ConversationError"),
-    "generation/engine/forward.py": ("unit/generation/engine/test_engine.py", "HFForward"),
-    "generation/engine/lean_gpt2.py": ("unit/generation/engine/test_engine.py", "LeanGPT2"),
     "generation/engine/request.py": ("unit/generation/engine/test_engine.py", "Request"),
     "generation/hf_generate.py": ("unit/generation/test_respond.py", "transformers"),
     "generation/output.py": ("unit/generation/test_respond.py", "ConversationModelOutput"),

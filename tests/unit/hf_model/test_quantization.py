@@ -17,8 +17,9 @@ from convmodel import ConversationModel
 from convmodel.errors import ConfigError
 from convmodel.generation.engine.forward import HFForward
 from convmodel.generation.engine.kv_cache import KVCache
-from convmodel.generation.engine.lean_gpt2 import LeanGPT2, supports
+from convmodel.generation.engine.lean import LeanForward
 from convmodel.hf_model import quantization
+from convmodel.hf_model.decoder import decoder_of
 from convmodel.hf_model.quantization import (
     Int8Embedding,
     Int8Linear,
@@ -149,10 +150,10 @@ def test_the_lean_pass_is_that_of_transformers() -> None:
     torch.manual_seed(0)
     hf_model = GPT2LMHeadModel(GPT2Config(vocab_size=50, n_embd=16, n_layer=2, n_head=2, n_positions=32))
     quantize_weights(enliven(hf_model.eval()), "int8")
-    assert supports(hf_model)
     ids, positions = torch.arange(10)[None], torch.arange(10)[None]
+    passes = LeanForward(decoder_of(hf_model)), HFForward(hf_model)
     with torch.no_grad():
-        lean, usual = (each(ids, ids % 2, positions, KVCache(2)) for each in (LeanGPT2(hf_model), HFForward(hf_model)))
+        lean, usual = (each(ids, ids % 2, positions, KVCache(2)) for each in passes)
     torch.testing.assert_close(lean, usual, atol=1e-4, rtol=1e-4)
 
 

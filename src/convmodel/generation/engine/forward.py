@@ -1,19 +1,24 @@
 """The forward pass: logits after some new tokens, given the cache of the earlier ones.
 
-Owns: calling any Hugging Face causal language model, and which models keep a cache that the engine can use.
+Owns: which of two a model gets, its own or the lean one, and which models keep a cache that the engine can use.
 """
 
 import inspect
+import logging
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
 from convmodel.generation.engine.kv_cache import KVCache, can_cache
+from convmodel.generation.engine.lean import LeanForward
+from convmodel.hf_model.decoder import UnknownDecoderError, decoder_of
 from convmodel.hf_model.eval_mode import evaluation_mode
+from convmodel.hf_model.quantization import is_quantized
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+logger = logging.getLogger(__name__)
 
 _DISTANCES = frozenset({"bloom", "mpt"})
 """Model types without positions, which attend by distance."""
@@ -66,6 +71,62 @@ class HFForward:
             output = self._hf_model(input_ids=ids, past_key_values=cache, use_cache=True, **arguments)
         logits: torch.Tensor = output.logits
         return logits[:, -1]
+
+
+class ForwardChoice:
+    """Chooses the forward pass of a model: the lean one where it was seen to compute what the model does.
+
+    The trial is repeated when modules have been replaced, not when weights have changed.
+    """
+
+    def __init__(self, hf_model: "PreTrainedModel") -> None:
+        self._hf_model = hf_model
+        self._tried: tuple[int, ...] = ()
+        self._differs = False
+
+    def forward(self) -> Forward:
+        """Returns the forward pass with the model's current weights."""
+        usual = HFForward(self._hf_model)
+        try:
+            lean = LeanForward(decoder_of(self._hf_model))
+        except UnknownDecoderError as reason:
+            logger.debug("generating with transformers' forward pass: %s", reason)
+            return usual
+        if (modules := tuple(map(id, self._hf_model.modules()))) != self._tried:
+            self._tried, self._differs = modules, not _compute_the_same(lean, usual, self._hf_model)
+            if self._differs:
+                logger.warning("generating with transformers' forward pass, since the lean one computes other logits")
+        return usual if self._differs else lean
+
+
+_TOLERANCES = {torch.float32: 1e-4, torch.float64: 1e-4}
+_ROUNDED = 0.05
+"""The largest difference of logits, relative to the largest one, by dtype; and in any other, or if quantized."""
+
+_TRIAL_TOKENS = (7, 4)
+"""The tokens of two sequences, which differ in length so that one is padded."""
+
+
+@torch.inference_mode()
+def _compute_the_same(lean: Forward, usual: Forward, hf_model: "PreTrainedModel") -> bool:
+    """Compares the logits of two forward passes after random tokens, and after one more in a batch."""
+    vocabulary, device = hf_model.config.get_text_config(decoder=True).vocab_size, hf_model.device
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(vocabulary, (len(_TRIAL_TOKENS), 1 + max(_TRIAL_TOKENS)), generator=generator).to(device)
+    steps = zip(_logits_of_trial(lean, ids), _logits_of_trial(usual, ids), strict=True)
+    tolerance = _ROUNDED if is_quantized(hf_model) else _TOLERANCES.get(hf_model.dtype, _ROUNDED)
+    return all(bool((found - right).abs().max() <= tolerance * right.abs().max()) for found, right in steps)
+
+
+def _logits_of_trial(forward: Forward, ids: torch.Tensor) -> list[torch.Tensor]:
+    logits, caches = [], []
+    for row, tokens in zip(ids, _TRIAL_TOKENS, strict=True):
+        caches.append(KVCache(forward.layers))
+        positions = torch.arange(tokens, device=ids.device)[None]
+        logits.append(forward(row[None, :tokens], None, positions, caches[-1]).float())
+    batch = KVCache.merge([(cache, [0]) for cache in caches])
+    positions = torch.tensor(_TRIAL_TOKENS, device=ids.device)[:, None]
+    return [*logits, forward(ids[:, -1:], None, positions, batch).float()]
 
 
 def can_be_cached(hf_model: "PreTrainedModel") -> bool:

@@ -16,7 +16,7 @@ _SPARE = 64
 """Positions that are added to a full buffer."""
 
 
-class _Layer(DynamicLayer):
+class LayerCache(DynamicLayer):
     """One layer's keys and values, (rows, heads, positions, head size), in buffers with room to grow.
 
     `DynamicLayer` allocates a new tensor for each token and copies all earlier keys and values into it.
@@ -69,7 +69,7 @@ class KVCache(Cache):
         starts: For each row, the position at which the sequence begins; earlier positions are padding.
     """
 
-    layers: list[_Layer]  # type: ignore[assignment]
+    layers: list[LayerCache]  # type: ignore[assignment]
 
     def __init__(self, layers: int, *, room: int = 0) -> None:
         """Creates an empty cache of one row.
@@ -78,7 +78,7 @@ class KVCache(Cache):
             layers: How many layers the model has.
             room: Positions that are allocated at first.
         """
-        super().__init__(layers=[_Layer() for _ in range(layers)])
+        super().__init__(layers=[LayerCache() for _ in range(layers)])
         for layer in self.layers:
             layer.room = room
         self.starts = [0]
@@ -157,7 +157,7 @@ class KVCache(Cache):
         return merged
 
     @staticmethod
-    def _parts(layer: _Layer) -> tuple[torch.Tensor, ...]:
+    def _parts(layer: LayerCache) -> tuple[torch.Tensor, ...]:
         return () if layer.keys is None else (layer.keys, cast(torch.Tensor, layer.values))
 
 

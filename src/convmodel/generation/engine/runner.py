@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from convmodel.generation.engine.forward import Forward, HFForward
+from convmodel.generation.engine.forward import Forward, ForwardChoice
 from convmodel.generation.engine.kv_cache import KVCache
-from convmodel.generation.engine.lean_gpt2 import LeanGPT2, supports
 from convmodel.generation.engine.request import Row
 
 if TYPE_CHECKING:
@@ -27,11 +26,12 @@ class Runner:
 
     def __init__(self, hf_model: "PreTrainedModel") -> None:
         self._hf_model = hf_model
+        self._choice = ForwardChoice(hf_model)
         self.forward: Forward  # set by `refresh`: models that are only trained need not be supported
 
     def refresh(self) -> None:
         """Rebuilds the forward pass with the model's current weights, which may have been replaced."""
-        self.forward = (LeanGPT2 if supports(self._hf_model) else HFForward)(self._hf_model)
+        self.forward = self._choice.forward()
 
     def read(self, ids: Sequence[Sequence[int]], types: Sequence[Sequence[int]], cache: KVCache) -> torch.Tensor:
         """Runs the model on the next tokens of each row of a cache.

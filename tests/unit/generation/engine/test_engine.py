@@ -28,11 +28,10 @@ from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from convmodel.errors import ConfigError
 from convmodel.generation.engine import engine as engine_module
-from convmodel.generation.engine import runner as runner_module
+from convmodel.generation.engine import forward as forward_module
 from convmodel.generation.engine.engine import Engine
 from convmodel.generation.engine.forward import HFForward, can_be_cached
 from convmodel.generation.engine.kv_cache import KVCache
-from convmodel.generation.engine.lean_gpt2 import LeanGPT2, supports
 from convmodel.generation.engine.prefix_cache import PrefixCache, common_prefix
 from convmodel.generation.engine.request import Request
 from convmodel.generation.engine.runner import Runner
@@ -175,52 +174,6 @@ def test_every_way_to_choose_is_that_of_transformers(
         for seed in range(3):
             expected = by_hf(models[name], PROMPTS[2], seed=seed, **options)
             assert follow(Engine(models[name]), ask(models[name], PROMPTS[2], seed=seed, **options)) == [expected]
-
-
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize("types", [True, False])
-def test_lean_forward_pass_equals_transformers(gpt2: PreTrainedModel, attention: str, types: bool) -> None:
-    hf_model = copy.deepcopy(gpt2)
-    hf_model.set_attn_implementation(attention)
-    assert supports(hf_model)
-    lean, usual = KVCache(2), KVCache(2)
-    for begin, end in ((0, 40), (40, 41), (41, 60), (60, 61)):
-        ids = torch.arange(begin, end)[None] % VOCABULARY
-        given = torch.ones_like(ids) if types else None
-        with torch.no_grad():
-            expected = HFForward(hf_model)(ids, given, torch.arange(begin, end)[None], usual)
-            found = LeanGPT2(hf_model)(ids, given, torch.arange(begin, end)[None], lean)
-        torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
-        assert expected.std() > 0.1
-
-
-def test_only_a_plain_gpt2_is_for_the_lean_pass(models: dict[str, PreTrainedModel]) -> None:
-    class Own(GPT2LMHeadModel):
-        pass
-
-    config = GPT2Config(vocab_size=9, n_embd=4, n_layer=1, n_head=1, n_positions=8, bos_token_id=0, eos_token_id=0)
-    others = [
-        Own(config),
-        GPT2LMHeadModel(GPT2Config(**config.to_dict() | {"activation_function": "relu"})),
-        GPT2LMHeadModel(GPT2Config(**config.to_dict() | {"reorder_and_upcast_attn": True})),
-        models["llama"],
-    ]
-    hooked = GPT2LMHeadModel(config)
-    hooked.transformer.h[0].mlp.register_forward_hook(lambda *_: None)
-    replaced = GPT2LMHeadModel(config)
-    replaced.transformer.h[0].mlp.c_fc = type("Other", (torch.nn.Linear,), {})(4, 16)
-
-    assert supports(GPT2LMHeadModel(config))
-    assert not any(map(supports, [*others, hooked, replaced]))
-
-
-def test_other_scalings_of_attention_are_right_in_the_lean_pass() -> None:
-    torch.manual_seed(0)
-    config = CONFIGS["gpt2"]()
-    config.scale_attn_by_inverse_layer_idx = True
-    hf_model = enliven(GPT2LMHeadModel(config).eval(), 8.0)
-    assert supports(hf_model)
-    assert follow(Engine(hf_model), ask(hf_model, PROMPTS[2])) == [by_hf(hf_model, PROMPTS[2])]
 
 
 # What shares steps does not matter.
@@ -731,14 +684,6 @@ def test_room_for_a_long_response_is_taken_when_it_is_needed(gpt2: PreTrainedMod
     assert engine.caches.nbytes <= (30 + 256) * 2 * 2 * 32 * 4
 
 
-def test_the_lean_pass_makes_its_mask_where_the_model_is() -> None:
-    cache = KVCache(1)
-    cache.layers[0].update(*[torch.ones(1, 1, 4, 2, device="meta")] * 2)
-    mask, causal = LeanGPT2._mask(cache, 3, torch.device("meta"))
-    assert mask is not None
-    assert (mask.device.type, mask.shape, causal) == ("meta", (3, 7), False)
-
-
 # Parts.
 
 
@@ -891,8 +836,7 @@ def test_a_cache_that_is_being_kept_while_the_weights_change_is_dropped(
 
 def test_an_engine_that_never_generates_takes_any_model(gpt2: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """Such as one whose config does not say how many layers it has; it can still be trained."""
-    monkeypatch.setattr(runner_module, "supports", lambda _: False)
-    monkeypatch.setattr(runner_module, "HFForward", lambda hf_model: hf_model.config.n_head_layers)
+    monkeypatch.setattr(forward_module, "HFForward", lambda hf_model: hf_model.config.n_head_layers)
     engine = Engine(gpt2)
     with pytest.raises(AttributeError, match="n_head_layers"):
         follow(engine, ask(gpt2, PROMPTS[0]))

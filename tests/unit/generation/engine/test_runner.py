@@ -7,7 +7,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from convmodel.generation.engine.kv_cache import KVCache
-from convmodel.generation.engine.lean_gpt2 import LeanGPT2
+from convmodel.generation.engine.lean import LeanForward
 from convmodel.generation.engine.request import Request
 from convmodel.generation.engine.runner import Runner
 from convmodel.generation.engine.sampling import Sampler
@@ -43,7 +43,7 @@ def request_of(*, alternatives: int = 0, **options: Any) -> Request:
 
 
 def test_a_gpt2_runs_on_the_lean_pass(runner: Runner) -> None:
-    assert isinstance(runner.forward, LeanGPT2)
+    assert isinstance(runner.forward, LeanForward)
 
 
 def test_positions_continue_those_of_each_row_and_unused_rows_read_zeros(runner: Runner) -> None:
