@@ -91,9 +91,10 @@ def test_the_time_to_the_first_token_shows_nothing_of_another(
     engine.caches.clear()
     read = engine.runner.read
 
-    def slow_read(ids: Any, *arguments: Any) -> Any:
-        time.sleep(0.008 * sum(map(len, ids)))  # per token, so that the time counts the tokens that were not cached
-        return read(ids, *arguments)
+    def slow_read(parts: Any) -> Any:
+        tokens = sum(len(row) for part in parts for row in part.ids)
+        time.sleep(0.008 * tokens)  # per token, so that the time counts the tokens that were not cached
+        return read(parts)
 
     monkeypatch.setattr(engine.runner, "read", slow_read)
     secret = " ".join([SECRET] * 5)

@@ -17,7 +17,7 @@ from convmodel import ConversationModel
 from convmodel.errors import ConfigError
 from convmodel.generation.engine.forward import HFForward
 from convmodel.generation.engine.kv_cache import KVCache
-from convmodel.generation.engine.lean import LeanForward
+from convmodel.generation.engine.lean import LeanForward, NewTokens
 from convmodel.hf_model import quantization
 from convmodel.hf_model.decoder import decoder_of
 from convmodel.hf_model.quantization import (
@@ -153,7 +153,7 @@ def test_the_lean_pass_is_that_of_transformers() -> None:
     ids, positions = torch.arange(10)[None], torch.arange(10)[None]
     passes = LeanForward(decoder_of(hf_model)), HFForward(hf_model)
     with torch.no_grad():
-        lean, usual = (each(ids, ids % 2, positions, KVCache(2)) for each in passes)
+        lean, usual = (each([NewTokens(ids, ids % 2, positions, KVCache(2))]) for each in passes)
     torch.testing.assert_close(lean, usual, atol=1e-4, rtol=1e-4)
 
 

@@ -7,23 +7,28 @@ from collections.abc import Sequence
 
 from convmodel.generation.engine.kv_cache import KVCache
 from convmodel.generation.engine.request import Request, Row
-from convmodel.generation.engine.runner import Runner
+from convmodel.generation.engine.runner import Part, Runner
 
 _SLACK = 64
 """Leading positions that no row uses any more, up to which new rows are placed without moving the others."""
 
 
 class Batch:
-    """Rows that decode together; they join and leave between steps."""
+    """Rows that decode together; they join and leave between steps.
+
+    Attributes:
+        places: The response of each row of the cache; None where a row is unused.
+        cache: The keys and values of the tokens before the newest ones; None if there are no rows.
+    """
 
     def __init__(self) -> None:
-        self._rows: list[Row | None] = []  # None where a row of the cache is unused
-        self._cache: KVCache | None = None
+        self.places: list[Row | None] = []
+        self.cache: KVCache | None = None
 
     @property
     def rows(self) -> list[Row]:
         """The active responses."""
-        return [row for row in self._rows if row]
+        return [row for row in self.places if row]
 
     def padding(self, joining: Sequence[int] = ()) -> int:
         """Returns how many positions would be padding if sequences of these lengths joined."""
@@ -37,40 +42,32 @@ class Batch:
         """
         rows = [row for request, _ in prefilled for row in request.rows]
         caches = [cache for request, cache in prefilled for _ in request.rows]
-        unused = [i for i, row in enumerate(self._rows) if row is None]
+        unused = [i for i, row in enumerate(self.places) if row is None]
         longest = max([*self._lengths(), *(cache.length for cache in caches)])
-        if self._cache and len(rows) <= len(unused) and 0 <= self._cache.length - longest <= _SLACK:
-            filled = [*self._rows]
+        if self.cache and len(rows) <= len(unused) and 0 <= self.cache.length - longest <= _SLACK:
+            filled = [*self.places]
             for row, cache in zip(rows, caches, strict=True):
                 place = unused.pop()
-                self._cache.place(place, cache)
+                self.cache.place(place, cache)
                 filled[place] = row
-            self._rows = filled
+            self.places = filled
             return
         parts = [(cache, [0] * len(request.rows)) for request, cache in prefilled]
-        if self._cache and (active := self._active()):
-            parts.insert(0, (self._cache, active))
-        self._cache, self._rows = KVCache.merge(parts), [*self.rows, *rows]
+        if self.cache and (active := self._active()):
+            parts.insert(0, (self.cache, active))
+        self.cache, self.places = KVCache.merge(parts), [*self.rows, *rows]
 
-    def step(self, runner: Runner) -> None:
-        """Decodes one token of each response; an error ends all responses, Ctrl-C none."""
-        if self._cache is None:
-            return
-        length = self._cache.length
-        try:
-            logits = runner.read(
-                [[row.tokens[-1]] if row else [] for row in self._rows],
-                [row.request.types[-1:] if row else [] for row in self._rows],
-                self._cache,
-            )
-            runner.choose(self.rows, logits[self._active()])
-        except Exception as error:
-            for row in self.rows:
-                row.request.error = error
-            self._rows, self._cache = [], None
-        except BaseException:
-            self._cache.keep(length)
-            raise
+    def next_part(self) -> Part:
+        """Returns the newest token of each row."""
+        assert self.cache is not None
+        ids = [[row.tokens[-1]] if row else [] for row in self.places]
+        return Part(ids, [row.request.types[-1:] if row else [] for row in self.places], self.cache)
+
+    def fail(self, error: Exception) -> None:
+        """Ends all responses with an error."""
+        for row in self.rows:
+            row.request.error = error
+        self.places, self.cache = [], None
 
     def pop_done(self) -> list[tuple[Row, KVCache]]:
         """Removes the responses that have ended.
@@ -79,22 +76,49 @@ class Batch:
             Those whose keys and values the prefix cache should keep, each with a cache of one row.
         """
         kept = []
-        for number, row in enumerate(self._rows):
-            if row and self._cache and not row.live:
-                self._rows[number] = None
+        for number, row in enumerate(self.places):
+            if row and self.cache and not row.live:
+                self.places[number] = None
                 if len(row.request.rows) == 1 and row.request.remember and row.request.error is None:
-                    kept.append((row, KVCache.merge([(self._cache, [number])])))
+                    kept.append((row, KVCache.merge([(self.cache, [number])])))
         active = self._active()
         if not active:
-            self._rows, self._cache = [], None
-        elif self._cache and len(active) <= len(self._rows) // 2:
-            self._cache = KVCache.merge([(self._cache, active)])
-            self._rows = [self._rows[i] for i in active]
+            self.places, self.cache = [], None
+        elif self.cache and len(active) <= len(self.places) // 2:
+            self.cache = KVCache.merge([(self.cache, active)])
+            self.places = [self.places[i] for i in active]
         return kept
 
     def _active(self) -> list[int]:
-        return [i for i, row in enumerate(self._rows) if row]
+        return [i for i, row in enumerate(self.places) if row]
 
     def _lengths(self) -> list[int]:
-        cache = self._cache
+        cache = self.cache
         return [] if cache is None else [cache.length - cache.starts[i] for i in self._active()]
+
+
+def decode(batches: Sequence[Batch], runner: Runner) -> None:
+    """Decodes one token of each response of some batches, in one forward pass.
+
+    An error ends the responses of the batch that it comes from, Ctrl-C none.
+    """
+    caches = {batch: batch.cache for batch in batches if batch.cache}
+    lengths = [cache.length for cache in caches.values()]
+    if not caches:
+        return
+    try:
+        logits = runner.read([batch.next_part() for batch in caches])
+        rows = [row for batch in caches for row in batch.places]
+        active = [number for number, row in enumerate(rows) if row]
+        runner.choose([row for row in rows if row], logits[active])
+    except BaseException as error:
+        for cache, length in zip(caches.values(), lengths, strict=True):
+            cache.keep(length)
+        if not isinstance(error, Exception):
+            raise
+        if len(caches) == 1:
+            [batch] = caches
+            batch.fail(error)
+        else:
+            for batch in caches:  # again, one by one
+                decode([batch], runner)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from convmodel.errors import ConfigError
-from convmodel.generation.engine.batch import Batch
+from convmodel.generation.engine.batch import Batch, decode
 from convmodel.generation.engine.kv_cache import KVCache
 from convmodel.generation.engine.prefill import ROOM, Prefill
 from convmodel.generation.engine.prefix_cache import LEAST_BYTES, SHARE_OF_WEIGHTS, PrefixCache
@@ -184,8 +184,7 @@ class Engine:
         self._prefilled = may_prefill and self._prefill_chunk()
         if not self._prefilled:
             self._join()
-            for batch in self._batches:
-                batch.step(self.runner)
+            decode(self._batches, self.runner)
             self._release_done()
 
     def _prefill_chunk(self) -> bool:

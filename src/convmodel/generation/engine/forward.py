@@ -5,12 +5,13 @@ Owns: which of two a model gets, its own or the lean one, and which models keep 
 
 import inspect
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
 from convmodel.generation.engine.kv_cache import KVCache, can_cache
-from convmodel.generation.engine.lean import LeanForward
+from convmodel.generation.engine.lean import LeanForward, NewTokens
 from convmodel.hf_model.decoder import UnknownDecoderError, decoder_of
 from convmodel.hf_model.eval_mode import evaluation_mode
 from convmodel.hf_model.quantization import is_quantized
@@ -28,7 +29,7 @@ _SHIFTED_MASK = frozenset({"git"})
 
 
 class Forward(Protocol):
-    """Computes logits, and appends the keys and values of the new tokens to the cache.
+    """Computes logits, and appends the keys and values of the new tokens to their caches.
 
     Attributes:
         layers: How many layers a cache needs.
@@ -36,19 +37,10 @@ class Forward(Protocol):
 
     layers: int
 
-    def __call__(
-        self, ids: torch.Tensor, types: torch.Tensor | None, positions: torch.Tensor, cache: KVCache
-    ) -> torch.Tensor:
-        """Processes new tokens, the same number in each row.
+    def __call__(self, parts: Sequence[NewTokens]) -> torch.Tensor:
+        """Processes new tokens, and returns the logits after the last one of each row, (rows of all parts, vocabulary).
 
-        Args:
-            ids: New token ids, (rows, tokens).
-            types: Token types, of the same shape; None for a model without them.
-            positions: Positions in the sequences, of the same shape.
-            cache: Keys and values of the earlier tokens; those of the new tokens are appended.
-
-        Returns:
-            The logits after the last token of each row, (rows, vocabulary).
+        If it raises, some layers of the caches may have the new keys and values, and others not.
         """
 
 
@@ -60,15 +52,18 @@ class HFForward:
         self._hf_model = hf_model
         self._parameters = inspect.signature(hf_model.forward).parameters.keys()
 
-    def __call__(
+    def __call__(self, parts: Sequence[NewTokens]) -> torch.Tensor:
+        """Processes new tokens, one part after the other; see `Forward`."""
+        with evaluation_mode(self._hf_model):
+            return torch.cat([self._logits(*part) for part in parts])
+
+    def _logits(
         self, ids: torch.Tensor, types: torch.Tensor | None, positions: torch.Tensor, cache: KVCache
     ) -> torch.Tensor:
-        """Processes new tokens; see `Forward`."""
         arguments: dict[str, Any] = {"attention_mask": cache.mask(ids.shape[1]), "logits_to_keep": 1}
         arguments |= {"position_ids": positions, "token_type_ids": types}
         arguments = {k: value for k, value in arguments.items() if k in self._parameters and value is not None}
-        with evaluation_mode(self._hf_model):
-            output = self._hf_model(input_ids=ids, past_key_values=cache, use_cache=True, **arguments)
+        output = self._hf_model(input_ids=ids, past_key_values=cache, use_cache=True, **arguments)
         logits: torch.Tensor = output.logits
         return logits[:, -1]
 
@@ -109,24 +104,25 @@ _TRIAL_TOKENS = (7, 4)
 
 @torch.inference_mode()
 def _compute_the_same(lean: Forward, usual: Forward, hf_model: "PreTrainedModel") -> bool:
-    """Compares the logits of two forward passes after random tokens, and after one more in a batch."""
+    """Compares the logits of two forward passes after two random prompts, and after one more token of both."""
     vocabulary, device = hf_model.config.get_text_config(decoder=True).vocab_size, hf_model.device
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(vocabulary, (len(_TRIAL_TOKENS), 1 + max(_TRIAL_TOKENS)), generator=generator).to(device)
-    steps = zip(_logits_of_trial(lean, ids), _logits_of_trial(usual, ids), strict=True)
+    found, right = _logits_of_trial(lean, ids), _logits_of_trial(usual, ids)
     tolerance = _ROUNDED if is_quantized(hf_model) else _TOLERANCES.get(hf_model.dtype, _ROUNDED)
-    return all(bool((found - right).abs().max() <= tolerance * right.abs().max()) for found, right in steps)
+    return bool((found - right).abs().max() <= tolerance * right.abs().max())
 
 
-def _logits_of_trial(forward: Forward, ids: torch.Tensor) -> list[torch.Tensor]:
-    logits, caches = [], []
-    for row, tokens in zip(ids, _TRIAL_TOKENS, strict=True):
-        caches.append(KVCache(forward.layers))
-        positions = torch.arange(tokens, device=ids.device)[None]
-        logits.append(forward(row[None, :tokens], None, positions, caches[-1]).float())
-    batch = KVCache.merge([(cache, [0]) for cache in caches])
+def _logits_of_trial(forward: Forward, ids: torch.Tensor) -> torch.Tensor:
+    caches = [KVCache(forward.layers) for _ in _TRIAL_TOKENS]
+    prompts = [
+        NewTokens(row[None, :tokens], None, torch.arange(tokens, device=ids.device)[None], cache)
+        for row, tokens, cache in zip(ids, _TRIAL_TOKENS, caches, strict=True)
+    ]
+    logits = forward(prompts)
     positions = torch.tensor(_TRIAL_TOKENS, device=ids.device)[:, None]
-    return [*logits, forward(ids[:, -1:], None, positions, batch).float()]
+    batch = KVCache.merge([(cache, [0]) for cache in caches])
+    return torch.cat([logits, forward([NewTokens(ids[:, -1:], None, positions, batch)])]).float()
 
 
 def can_be_cached(hf_model: "PreTrainedModel") -> bool:

@@ -4,9 +4,9 @@ Owns: the pass itself, for every model whose parts `convmodel.hf_model.decoder` 
 copied. The order of operations is transformers'.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -19,6 +19,22 @@ from convmodel.hf_model.decoder import Decoder, DecoderLayer, Norm
 
 Function = Callable[[torch.Tensor], torch.Tensor]
 Rotation = tuple[torch.Tensor, torch.Tensor]
+
+
+class NewTokens(NamedTuple):
+    """New tokens of some sequences, the same number of each, and what came before them.
+
+    Attributes:
+        ids: Token ids, (rows, tokens).
+        types: Token types, of the same shape; None for a model without them.
+        positions: Positions in the sequences, of the same shape.
+        cache: Keys and values of the earlier tokens; those of the new tokens are appended.
+    """
+
+    ids: torch.Tensor
+    types: torch.Tensor | None
+    positions: torch.Tensor
+    cache: KVCache
 
 
 class LeanForward:
@@ -35,35 +51,59 @@ class LeanForward:
         self._blocks = [_Block(decoder, layer) for layer in decoder.layers]
         self._norm, self._head = _norm(decoder.norm), _product(decoder.head)
 
-    def __call__(
-        self, ids: torch.Tensor, types: torch.Tensor | None, positions: torch.Tensor, cache: KVCache
-    ) -> torch.Tensor:
-        """Processes new tokens; see `convmodel.generation.engine.forward.Forward`."""
-        rows, new = ids.shape
-        decoder = self._decoder
+    def __call__(self, parts: Sequence[NewTokens]) -> torch.Tensor:
+        """Processes new tokens; see `convmodel.generation.engine.forward.Forward`.
+
+        All tokens are in one row for all matrix products, which load each weight once; only attention is computed part
+        by part.
+        """
+        decoder, device = self._decoder, parts[0].ids.device
+        ids, positions = _flat([part.ids for part in parts]), _flat([part.positions for part in parts])
         hidden = decoder.embedding(ids)
         if decoder.position_embedding is not None:
             hidden = hidden + decoder.position_embedding(positions)
-        if types is not None:
-            hidden = hidden + decoder.embedding(types)
+        if types := [part.types for part in parts if part.types is not None]:
+            hidden = hidden + decoder.embedding(_flat(types))
         kinds, windows = {block.rotary for block in self._blocks}, {block.window for block in self._blocks}
         rotations = {kind: self._rotation(hidden, positions, kind) for kind in kinds}
-        views = {window: _View.of(cache, new, window, ids.device) for window in windows}
-        hidden = hidden.view(rows * new, -1)  # 2-D matrix products are the fastest
-        for block, layer in zip(self._blocks, cache.layers, strict=True):
-            hidden = block(hidden, rows, rotations[block.rotary], views[block.window], layer)
-        logits = self._head(self._norm(hidden.view(rows, new, -1)[:, -1]))
-        return _capped(logits, decoder.logit_cap)
+        shapes = [part.ids.shape for part in parts]
+        views = {
+            window: [_View.of(part.cache, shape[1], window, device) for part, shape in zip(parts, shapes, strict=True)]
+            for window in windows
+        }
+        for number, block in enumerate(self._blocks):
+            layers = [part.cache.layers[number] for part in parts]
+            attending = [*zip(shapes, views[block.window], layers, strict=True)]
+            hidden = block(hidden, rotations[block.rotary], attending)
+        last = [each.view(*shape, -1)[:, -1] for each, shape in zip(_split(hidden, shapes), shapes, strict=True)]
+        return _capped(self._head(self._norm(_joined(last))), decoder.logit_cap)
 
     def _rotation(
         self, hidden: torch.Tensor, positions: torch.Tensor, arguments: tuple[Any, ...] | None
     ) -> Rotation | None:
-        """Returns cosines and signed sines, each of shape (rows, new, 1, rotated part of a head)."""
+        """Returns cosines and signed sines, each of shape (tokens, 1, rotated part of a head)."""
         if arguments is None:
             return None
-        cos, sin = self._decoder.rotary_embedding(hidden, positions, *arguments)
-        first, second = sin.chunk(2, dim=-1)
-        return cos[:, :, None], torch.cat((-first, second), dim=-1)[:, :, None]
+        cos, sin = self._decoder.rotary_embedding(hidden, positions[None], *arguments)
+        first, second = sin[0].chunk(2, dim=-1)
+        return cos[0, :, None], torch.cat((-first, second), dim=-1)[:, None]
+
+
+def _flat(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    return parts[0].reshape(-1) if len(parts) == 1 else torch.cat([part.reshape(-1) for part in parts])
+
+
+def _joined(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat([*parts])
+
+
+def _split(states: torch.Tensor, shapes: Sequence[torch.Size]) -> Sequence[torch.Tensor]:
+    """Splits tokens into those of parts with given numbers of rows and tokens."""
+    return (states,) if len(shapes) == 1 else states.split([rows * new for rows, new in shapes])
+
+
+Attending = Sequence[tuple[torch.Size, "_View", LayerCache]]
+"""For each part: the number of rows and of new tokens, what they attend to, and their keys and values."""
 
 
 class _Block:
@@ -82,26 +122,29 @@ class _Block:
         self._up, self._down = [_product(module) for module in layer.up], _product(layer.down)
         self._mlp_output_norm = _norm(layer.mlp_output_norm)
 
-    def __call__(
-        self, hidden: torch.Tensor, rows: int, rotation: Rotation | None, view: "_View", layer: LayerCache
-    ) -> torch.Tensor:
-        states = self._attention_norm(hidden)
-        query, key, value = (part.view(rows, -1, count, self._size) for part, count in self._project(states))
+    def __call__(self, hidden: torch.Tensor, rotation: Rotation | None, attending: Attending) -> torch.Tensor:
+        query, key, value = self._project(self._attention_norm(hidden))
         query, key = self._query_norm(query), self._key_norm(key)
         if rotation is not None:
             query, key = _rotated(query, *rotation), _rotated(key, *rotation)
-        keys, values = layer.update(key.transpose(1, 2), value.transpose(1, 2))
-        attended = view.attend(query.transpose(1, 2), keys, values, self._scale, self._cap)
-        result = self._output(attended.transpose(1, 2).reshape(len(hidden), -1))
-        hidden = hidden + self._output_norm(result)
+        shapes = [shape for shape, *_ in attending]
+        attended = []
+        for states, (shape, view, layer) in zip(
+            zip(*(_split(each, shapes) for each in (query, key, value)), strict=True), attending, strict=True
+        ):
+            new_query, new_key, new_value = (each.view(*shape, *each.shape[1:]).transpose(1, 2) for each in states)
+            keys, values = layer.update(new_key, new_value)
+            result = view.attend(new_query, keys, values, self._scale, self._cap)
+            attended.append(result.transpose(1, 2).reshape(shape.numel(), -1))
+        hidden = hidden + self._output_norm(self._output(_joined(attended)))
         return hidden + self._mlp_output_norm(self._down(self._activated(self._mlp_norm(hidden))))
 
-    def _project(self, states: torch.Tensor) -> Iterable[tuple[torch.Tensor, int]]:
-        """Returns queries, keys and values, each with its number of heads."""
+    def _project(self, states: torch.Tensor) -> Iterable[torch.Tensor]:
+        """Returns queries, keys and values, each of shape (tokens, heads, head size)."""
         parts = [product(states) for product in self._query_key_value]
         if len(parts) == 1:
             parts = list(parts[0].split([count * self._size for count in self._counts], dim=-1))
-        return zip(parts, self._counts, strict=True)
+        return (part.view(-1, count, self._size) for part, count in zip(parts, self._counts, strict=True))
 
     def _activated(self, states: torch.Tensor) -> torch.Tensor:
         parts = [product(states) for product in self._up]
@@ -172,7 +215,7 @@ class _View:
 
 
 def _rotated(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotates pairs of a head's values, (rows, new, heads, head size), or of its first part.
+    """Rotates pairs of the values of each head, (tokens, heads, head size), or of its first part.
 
     Su et al. 2021, arXiv:2104.09864, with halves in place of neighbours as pairs.
     """

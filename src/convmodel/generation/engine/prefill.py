@@ -1,15 +1,16 @@
 """Chunked prefill: prompts that wait, and prompts that are being processed.
 
-Owns: which prompt is processed next, in chunks, so that a long one delays neither short ones nor active responses.
+Owns: which prompts are processed next, in chunks, so that a long one delays neither short ones nor active responses.
 """
 
 import time
 from collections import deque
+from collections.abc import Mapping
 
 from convmodel.generation.engine.kv_cache import KVCache
 from convmodel.generation.engine.prefix_cache import PrefixCache
 from convmodel.generation.engine.request import Request
-from convmodel.generation.engine.runner import Runner
+from convmodel.generation.engine.runner import Part, Runner
 
 ROOM = 256
 """Positions reserved for a response at first; the KV cache grows when it needs more."""
@@ -52,31 +53,28 @@ class Prefill:
             self.started.append(request)
 
     def read(self, runner: Runner, limit: int) -> int:
-        """Processes at most `limit` tokens of one prompt; returns how many.
+        """Processes at most `limit` tokens of prompts, in one forward pass; returns how many.
 
         The oldest prompt and the one with the fewest tokens left take turns, so that neither long nor short prompts
-        starve.
+        starve. An error ends only the request that it comes from.
         """
-        self._oldest_next = not self._oldest_next
-        request = self.unread[0] if self._oldest_next else min(self.unread, key=_unread_tokens)
-        cache = request.cache
-        assert cache is not None
-        begin = cache.length
-        chunk = slice(begin, begin + limit)
+        chunks, total, left = {}, 0, self.unread
+        while left and total < limit:
+            self._oldest_next = not self._oldest_next
+            request = left[0] if self._oldest_next else min(left, key=_unread_tokens)
+            left.remove(request)
+            chunks[request] = min(_unread_tokens(request), limit - total)
+            total += chunks[request]
         try:
-            logits = runner.read([request.ids[chunk]], [request.types[chunk]], cache)
-            if not _unread_tokens(request):
-                # Without rows that had their first token when Ctrl-C came.
-                if rows := [row for row in request.rows if row.live and not row.tokens]:
-                    runner.choose(rows, logits.expand(len(rows), -1))
-                request.prefilled = True
-        except Exception as error:
-            self.started.remove(request)
-            request.cache, request.error = None, error
-        except BaseException:  # Ctrl-C, maybe between two layers
-            cache.keep(begin)
-            raise
-        return cache.length - begin
+            _process(runner, chunks)
+        except Exception:
+            for request, size in chunks.items():  # again, one by one
+                try:
+                    _process(runner, {request: size})
+                except Exception as error:
+                    self.started.remove(request)
+                    request.cache, request.error = None, error
+        return total
 
     def pop_done(self) -> list[Request]:
         """Removes the requests that are done; returns those that had started."""
@@ -91,3 +89,27 @@ class Prefill:
 def _unread_tokens(request: Request) -> int:
     assert request.cache is not None
     return len(request.ids) - request.cache.length
+
+
+def _process(runner: Runner, chunks: Mapping[Request, int]) -> None:
+    """Processes the given number of tokens of each prompt, and chooses the first token of responses after the last."""
+    caches = [request.cache for request in chunks if request.cache]
+    begins = [cache.length for cache in caches]
+    parts = [
+        Part([request.ids[begin : begin + size]], [request.types[begin : begin + size]], cache)
+        for (request, size), begin, cache in zip(chunks.items(), begins, caches, strict=True)
+    ]
+    try:
+        logits = runner.read(parts)
+        finished = [request for request in chunks if not _unread_tokens(request)]
+        # Without rows that had their first token when Ctrl-C came.
+        rows = [row for request in finished for row in request.rows if row.live and not row.tokens]
+        if rows:
+            places = {request: number for number, request in enumerate(chunks)}
+            runner.choose(rows, logits[[places[row.request] for row in rows]])
+        for request in finished:
+            request.prefilled = True
+    except BaseException:
+        for cache, begin in zip(caches, begins, strict=True):
+            cache.keep(begin)
+        raise

@@ -5,16 +5,32 @@ which requests share a pass.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
 from convmodel.generation.engine.forward import Forward, ForwardChoice
 from convmodel.generation.engine.kv_cache import KVCache
+from convmodel.generation.engine.lean import NewTokens
 from convmodel.generation.engine.request import Row
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+class Part(NamedTuple):
+    """The next tokens of the rows of a cache.
+
+    Attributes:
+        ids: Token ids, the same number for each row. Empty rows are unused: they get zeros at position 0, since the
+            cache's next position may be past the model's last.
+        types: Token types; empty for a model without them.
+        cache: Keys and values of the earlier tokens; those of the new tokens are appended.
+    """
+
+    ids: Sequence[Sequence[int]]
+    types: Sequence[Sequence[int]]
+    cache: KVCache
 
 
 class Runner:
@@ -33,34 +49,36 @@ class Runner:
         """Rebuilds the forward pass with the model's current weights, which may have been replaced."""
         self.forward = self._choice.forward()
 
-    def read(self, ids: Sequence[Sequence[int]], types: Sequence[Sequence[int]], cache: KVCache) -> torch.Tensor:
-        """Runs the model on the next tokens of each row of a cache.
+    def read(self, parts: Sequence[Part]) -> torch.Tensor:
+        """Runs the model on the next tokens of some caches, all in one forward pass.
 
-        Args:
-            ids: Token ids, the same number for each row. Empty rows are unused: they get zeros at position 0,
-                since the cache's next position may be past the model's last.
-            types: Token types; empty for a model without them.
-            cache: Keys and values of the earlier tokens; those of the new tokens are appended.
+        If it raises, the caches are as they were.
 
         Returns:
-            The logits after the last token of each row, (rows, vocabulary).
+            The logits after the last token of each row, (rows of all parts, vocabulary).
 
         Raises:
-            RuntimeError: If the model does not append to the cache.
+            RuntimeError: If the model does not append to the caches.
         """
+        lengths = [part.cache.length for part in parts]
+        try:
+            logits = self.forward([self._tensors(part) for part in parts])
+            ends = [length + max(map(len, part.ids)) for length, part in zip(lengths, parts, strict=True)]
+            if [part.cache.length for part in parts] != ends:
+                raise RuntimeError("this model does not append keys and values to the cache: pass use_cache=False")
+        except BaseException:  # Ctrl-C, too, maybe between two layers
+            for part, length in zip(parts, lengths, strict=True):
+                part.cache.keep(length)
+            raise
+        return logits
+
+    def _tensors(self, part: Part) -> NewTokens:
+        ids, types, cache = part
         new = max(map(len, ids))
-        end = cache.length + new
         begins = [cache.length - start if row else None for row, start in zip(ids, cache.starts, strict=True)]
         positions = [[0] * new if begin is None else [*range(begin, begin + new)] for begin in begins]
-        logits = self.forward(
-            self._tensor(ids, new),
-            self._tensor(types, new) if any(types) else None,
-            self._tensor(positions, new),
-            cache,
-        )
-        if cache.length != end:
-            raise RuntimeError("this model does not append keys and values to the cache: pass use_cache=False")
-        return logits
+        given_types = self._tensor(types, new) if any(types) else None
+        return NewTokens(self._tensor(ids, new), given_types, self._tensor(positions, new), cache)
 
     def choose(self, rows: Sequence[Row], logits: torch.Tensor) -> None:
         """Chooses the next token of each row from logits, (rows, vocabulary).

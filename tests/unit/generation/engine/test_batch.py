@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from convmodel.generation.engine.batch import Batch
+from convmodel.generation.engine.batch import Batch, decode
 from convmodel.generation.engine.kv_cache import KVCache
 from convmodel.generation.engine.request import Request, Row
-from convmodel.generation.engine.runner import Runner
+from convmodel.generation.engine.runner import Part, Runner
 from convmodel.generation.engine.sampling import Sampler
 
 
@@ -18,13 +18,16 @@ class Counter(Runner):
     def __init__(self) -> None:
         self.rows: list[int] = []
         self.error: BaseException | None = None
+        self.breaks = 1  # a part of this many rows
 
-    def read(self, ids: Sequence[Sequence[int]], types: Sequence[Sequence[int]], cache: KVCache) -> torch.Tensor:
-        self.rows.append(len(ids))
-        cache.layers[0].update(torch.ones(len(ids), 1, 1, 1), torch.ones(len(ids), 1, 1, 1))
-        if self.error is not None:
-            raise self.error
-        return torch.zeros(len(ids), 5)
+    def read(self, parts: Sequence[Part]) -> torch.Tensor:
+        rows = [len(part.ids) for part in parts]
+        self.rows.append(sum(rows))
+        for part, count in zip(parts, rows, strict=True):
+            part.cache.layers[0].update(torch.ones(count, 1, 1, 1), torch.ones(count, 1, 1, 1))
+            if self.error is not None and count == self.breaks:
+                raise self.error
+        return torch.zeros(sum(rows), 5)
 
     def choose(self, rows: Sequence[Row], logits: torch.Tensor) -> None:
         assert len(rows) == len(logits)
@@ -51,7 +54,7 @@ def test_rows_decode_together_until_each_ends() -> None:
     batch.join(prompts)
     kept = []
     for _ in range(6):
-        batch.step(runner)
+        decode([batch], runner)
         kept += batch.pop_done()
     assert [request.rows[0].tokens for request, _ in prompts] == [[0, 1, 2, 3], [0, 1, 2]]
     assert [row.finish_reason for row, _ in kept] == ["length", "stop"]
@@ -63,11 +66,11 @@ def test_rows_decode_together_until_each_ends() -> None:
 def test_a_late_prompt_takes_the_place_of_a_row_that_ended() -> None:
     batch, runner = Batch(), Counter()
     batch.join([prompt_of(5), prompt_of(5), prompt_of(5, new=2)])
-    batch.step(runner)
+    decode([batch], runner)
     batch.pop_done()
     late = prompt_of(4)
     batch.join([late])
-    batch.step(runner)
+    decode([batch], runner)
     assert runner.rows == [3, 3]
     assert late[0].rows[0].tokens == [0, 1]
 
@@ -84,12 +87,12 @@ def test_an_error_ends_all_rows_and_an_interruption_none() -> None:
     batch.join([(request, cache)])
     runner.error = KeyboardInterrupt()
     with pytest.raises(KeyboardInterrupt):
-        batch.step(runner)
+        decode([batch], runner)
     runner.error = None
-    batch.step(runner)
+    decode([batch], runner)
     assert request.rows[0].tokens == [0, 1]
     runner.error = RuntimeError("no memory")
-    batch.step(runner)
+    decode([batch], runner)
     assert isinstance(request.error, RuntimeError)
     assert batch.rows == []
 
@@ -97,6 +100,21 @@ def test_an_error_ends_all_rows_and_an_interruption_none() -> None:
 def test_several_responses_to_one_prompt_are_not_kept() -> None:
     batch, runner = Batch(), Counter()
     batch.join([prompt_of(5, new=2, rows=2)])
-    batch.step(runner)
+    decode([batch], runner)
     assert batch.pop_done() == []
     assert batch.rows == []
+
+
+def test_batches_share_a_pass_and_an_error_ends_only_its_own() -> None:
+    one, other, runner = Batch(), Batch(), Counter()
+    first, second, third = prompt_of(5), prompt_of(9), prompt_of(9)
+    one.join([first])
+    other.join([second, third])
+    decode([one, other], runner)
+    assert runner.rows == [3]
+    runner.error = RuntimeError("no memory")
+    decode([one, other], runner)
+    assert runner.rows == [3, 3, 1, 2]
+    assert first[0].error is runner.error
+    assert [request.rows[0].tokens for request, _ in (first, second, third)] == [[0, 1], [0, 1, 2], [0, 1, 2]]
+    assert [cache.length for cache in (one.cache, other.cache) if cache] == [11]

@@ -34,7 +34,7 @@ from convmodel.generation.engine.forward import HFForward, can_be_cached
 from convmodel.generation.engine.kv_cache import KVCache
 from convmodel.generation.engine.prefix_cache import PrefixCache, common_prefix
 from convmodel.generation.engine.request import Request
-from convmodel.generation.engine.runner import Runner
+from convmodel.generation.engine.runner import Part, Runner
 from convmodel.generation.engine.sampling import Sampler
 
 VOCABULARY = 97
@@ -134,9 +134,9 @@ def watch_passes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     passes: list[tuple[int, int]] = []
     read = Runner.read
 
-    def watched(self: Runner, ids: list[list[int]], *others: Any) -> torch.Tensor:
-        passes.append((len(ids), max(map(len, ids))))
-        return read(self, ids, *others)
+    def watched(self: Runner, parts: Sequence[Part]) -> torch.Tensor:
+        passes.extend((len(part.ids), max(map(len, part.ids))) for part in parts)
+        return read(self, parts)
 
     monkeypatch.setattr(Runner, "read", watched)
     return passes
@@ -455,7 +455,7 @@ def test_cancelled_requests_free_their_memory(hf_model: PreTrainedModel) -> None
     following = [engine.follow(request) for request in requests]
     for each in following:
         next(each)
-    caches = weakref.WeakSet([batch._cache for batch in engine._batches])
+    caches = weakref.WeakSet([batch.cache for batch in engine._batches])
     for each in following:
         each.close()
     gc.collect()

@@ -12,7 +12,7 @@ from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from convmodel.generation.engine.forward import Forward, HFForward
 from convmodel.generation.engine.kv_cache import KVCache
-from convmodel.generation.engine.lean import LeanForward, _View
+from convmodel.generation.engine.lean import LeanForward, NewTokens, _View
 from convmodel.hf_model.decoder import decoder_of
 
 VOCABULARY = 97
@@ -91,12 +91,18 @@ def logits(forward: Forward, *, types: bool = False) -> torch.Tensor:
         cache = KVCache(forward.layers)
         for begin, end in steps:
             new = row[None, begin:end]
-            rows.append(forward(new, new % 2 if types else None, torch.arange(begin, end)[None], cache))
+            rows.append(forward([NewTokens(new, new % 2 if types else None, torch.arange(begin, end)[None], cache)]))
         caches.append((cache, [0]))
     batch = KVCache.merge(caches)
     for step in range(2):
         new, positions = ids[:, 30 + step, None], torch.tensor([[23 + step], [13 + step]])
-        rows += list(forward(new, new % 2 if types else None, positions, batch)[:, None])
+        parts = [NewTokens(new, new % 2 if types else None, positions, batch)]
+        if not step:  # with a prompt in the same pass
+            prompt = ids[:1, 3:10]
+            parts.append(
+                NewTokens(prompt, prompt % 2 if types else None, torch.arange(7)[None], KVCache(forward.layers))
+            )
+        rows.append(forward(parts))
     return torch.cat(rows)
 
 

@@ -6,11 +6,10 @@ from itertools import count
 import pytest
 import torch
 
-from convmodel.generation.engine.kv_cache import KVCache
 from convmodel.generation.engine.prefill import Prefill
 from convmodel.generation.engine.prefix_cache import PrefixCache
 from convmodel.generation.engine.request import Request, Row
-from convmodel.generation.engine.runner import Runner
+from convmodel.generation.engine.runner import Part, Runner
 from convmodel.generation.engine.sampling import Sampler
 
 PIECE = 10
@@ -36,6 +35,7 @@ class Reader(Runner):
         self.requests = [ask(length) for length in lengths]
         self.pieces: list[tuple[int, int]] = []
         self.finished: list[int] = []
+        self.passes: list[int] = []
         self.breaks: int | None = None
         self._room = room
         self.forward = OneLayer()
@@ -64,18 +64,22 @@ class Reader(Runner):
                 return
         raise AssertionError("it does not end")
 
-    def read(self, ids: Sequence[Sequence[int]], types: Sequence[Sequence[int]], cache: KVCache) -> torch.Tensor:
-        [piece] = ids
-        number = next(n for n, request in enumerate(self.requests) if request.ids[0] == piece[0] // 1000 * 1000)
-        if number == self.breaks:
-            raise RuntimeError("no memory")
-        keys = torch.zeros(1, 1, len(piece), 2)
-        cache.update(keys, keys, 0)
-        self.pieces.append((number, len(piece)))
-        return torch.zeros(1, 5)
+    def read(self, parts: Sequence[Part]) -> torch.Tensor:
+        self.passes.append(len(parts))
+        pieces = []
+        for [piece], _, cache in parts:
+            number = next(n for n, request in enumerate(self.requests) if request.ids[0] == piece[0] // 1000 * 1000)
+            if number == self.breaks:
+                raise RuntimeError("no memory")
+            keys = torch.zeros(1, 1, len(piece), 2)
+            cache.update(keys, keys, 0)
+            pieces.append((number, len(piece)))
+        self.pieces += pieces
+        return torch.zeros(len(parts), 5)
 
     def choose(self, rows: Sequence[Row], logits: torch.Tensor) -> None:
-        self.finished.append(self.requests.index(rows[0].request))
+        assert len(rows) == len(logits)
+        self.finished += [self.requests.index(row.request) for row in rows]
 
 
 @pytest.mark.parametrize(
@@ -92,6 +96,8 @@ def test_the_oldest_and_the_shortest_are_read_in_turn(lengths: tuple[int, ...], 
     reader.advance_to_the_end()
     assert reader.pieces == read
     assert reader.finished[-1] == lengths.index(45)
+    assert sum(reader.passes) == len(read)
+    assert max(reader.passes) == 2
 
 
 def test_a_long_prompt_comes_to_its_end_however_many_short_ones_come() -> None:
@@ -125,9 +131,16 @@ def test_no_more_begin_than_there_is_room_for_and_those_that_ended_make_room() -
 
 
 def test_a_prompt_that_cannot_be_read_ends_no_other() -> None:
-    reader = Reader(20, 20)
+    reader = Reader(20, 5)
     reader.breaks = 0
     reader.advance_to_the_end()
     assert isinstance(reader.requests[0].error, RuntimeError)
     assert reader.requests[1].error is None
     assert reader.finished == [1]
+
+
+def test_prompts_that_wait_together_are_read_in_one_pass() -> None:
+    reader = Reader(*[7] * 32)
+    reader.advance(512)
+    assert reader.passes == [32]
+    assert sorted(reader.finished) == [*range(32)]

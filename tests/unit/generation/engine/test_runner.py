@@ -1,5 +1,6 @@
 """One forward pass and one choice of tokens, with a forward pass that records what it is given."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -7,9 +8,9 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from convmodel.generation.engine.kv_cache import KVCache
-from convmodel.generation.engine.lean import LeanForward
+from convmodel.generation.engine.lean import LeanForward, NewTokens
 from convmodel.generation.engine.request import Request
-from convmodel.generation.engine.runner import Runner
+from convmodel.generation.engine.runner import Part, Runner
 from convmodel.generation.engine.sampling import Sampler
 
 
@@ -21,11 +22,12 @@ class Recorder:
     def __init__(self) -> None:
         self.inputs: list[Any] = []
 
-    def __call__(self, ids: Any, types: Any, positions: Any, cache: KVCache) -> torch.Tensor:
-        self.inputs.append([None if part is None else part.tolist() for part in (ids, types, positions)])
-        states = torch.zeros(len(ids), 1, ids.shape[1], 1)
-        cache.layers[0].update(states, states)
-        return torch.zeros(len(ids), 5)
+    def __call__(self, parts: Sequence[NewTokens]) -> torch.Tensor:
+        for ids, types, positions, cache in parts:
+            self.inputs.append([None if part is None else part.tolist() for part in (ids, types, positions)])
+            states = torch.zeros(len(ids), 1, ids.shape[1], 1)
+            cache.layers[0].update(states, states)
+        return torch.zeros(sum(len(part.ids) for part in parts), 5)
 
 
 @pytest.fixture
@@ -52,7 +54,7 @@ def test_positions_continue_those_of_each_row_and_unused_rows_read_zeros(runner:
     cache.layers[0].update(torch.zeros(3, 1, 6, 1), torch.zeros(3, 1, 6, 1))
     cache.starts = [0, 4, 1]
 
-    runner.read([[7], [8], []], [[1], [0], []], cache)
+    runner.read([Part([[7], [8], []], [[1], [0], []], cache)])
 
     assert recorder.inputs == [[[[7], [8], [0]], [[1], [0], [0]], [[6], [2], [0]]]]
     assert cache.length == 7
@@ -60,14 +62,14 @@ def test_positions_continue_those_of_each_row_and_unused_rows_read_zeros(runner:
 
 def test_a_model_without_types_gets_none(runner: Runner) -> None:
     runner.forward = recorder = Recorder()
-    runner.read([[7, 8]], [[]], KVCache(1))
+    runner.read([Part([[7, 8]], [[]], KVCache(1))])
     assert recorder.inputs == [[[[7, 8]], None, [[0, 1]]]]
 
 
 def test_a_model_that_keeps_nothing_is_an_error(runner: Runner) -> None:
     runner.forward = recorder = Recorder()
     with pytest.raises(RuntimeError, match="use_cache=False"):
-        runner.read([[7]], [[]], KVCacheThatForgets(recorder.layers))
+        runner.read([Part([[7]], [[]], KVCacheThatForgets(recorder.layers))])
 
 
 class KVCacheThatForgets(KVCache):
