@@ -15,13 +15,13 @@ from convmodel.conversation import Conversation, ConversationLike
 from convmodel.errors import ConfigError
 from convmodel.generation import hf_generate
 from convmodel.generation.engine.engine import Engine
-from convmodel.generation.engine.forward import can_be_cached
 from convmodel.generation.engine.request import Request, Row
 from convmodel.generation.engine.sampling import HONOURED, Sampler, with_defaults
 from convmodel.generation.options import GenerationOptions
 from convmodel.generation.output import Chunk, ConversationModelOutput, Response
 from convmodel.generation.reranking import response_scores
 from convmodel.generation.response_text import join_chunks, read_chunks
+from convmodel.hf_model.caching import can_be_cached
 from convmodel.layout.sequence import Prompt
 from convmodel.layout.tokenizer import ConversationTokenizer
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from convmodel.hf_model.eval_mode import evaluation_mode
+from convmodel.hf_model.quantization import Int8Linear
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -24,6 +25,7 @@ LOGITS_AT_ONCE = 1 << 25
 """Logits per chunk: 128 MiB in float32. Larger chunks are hardly faster."""
 
 _TOLERANCE = 1e-3  # relative to the largest logit; scaling or capping the logits differs far more
+_ROUNDED = 1e-2  # of packed weights, whose activations are rounded
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,7 @@ class Head:
     """A model split into its base, which computes hidden states, and a linear layer that computes logits."""
 
     base: nn.Module
-    layer: nn.Module  # linear, or peft's wrapper around a linear layer if single rows of it are trained
+    layer: nn.Module  # linear, packed, or peft's wrapper around a linear layer if single rows of it are trained
 
     @classmethod
     def of(cls, hf_model: "PreTrainedModel") -> "Head | None":
@@ -42,12 +44,12 @@ class Head:
         base, layer = hf_model.base_model, hf_model.get_output_embeddings()
         rows_adapter: Any = getattr(layer, "token_adapter", None)
         # A subclass may compute something else that the comparison does not show: LoRA starts as zero.
-        plain = type(layer if rows_adapter is None else rows_adapter.get_base_layer()) is nn.Linear
+        plain = type(layer if rows_adapter is None else rows_adapter.get_base_layer()) in (nn.Linear, Int8Linear)
         # A sharded weight is only gathered inside the forward pass of the whole model.
         if base is hf_model or not plain or _is_sharded(getattr(layer, "weight", None)):
             return None
         head = cls(base, layer)
-        rows = head.weight.shape[0]
+        rows: Any = hf_model.config.get_text_config(decoder=True).vocab_size
         ids = torch.tensor([[(7 * number) % rows for number in range(9)]], device=hf_model.device)
         try:
             with evaluation_mode(hf_model), torch.inference_mode():
@@ -56,7 +58,8 @@ class Head:
         except (AttributeError, RuntimeError, TypeError, ValueError) as error:
             logger.debug("%s cannot be split: %s", hf_model.config.model_type, error)
             return None
-        equal = (expected[0] - actual).abs().max() <= _TOLERANCE * expected.abs().max()
+        tolerance = _ROUNDED if isinstance(layer, Int8Linear) else _TOLERANCE
+        equal = (expected[0] - actual).abs().max() <= tolerance * expected.abs().max()
         return head if bool(equal) else None
 
     @property
@@ -77,11 +80,15 @@ class Head:
 
     def hidden(self, **inputs: Any) -> torch.Tensor:
         """Returns the hidden states that the head is applied to, of shape (batch, seq, width)."""
-        states: torch.Tensor = self.base(**inputs, use_cache=False).last_hidden_state
+        states: torch.Tensor = self.base(**{"use_cache": False, **inputs}).last_hidden_state
         return states
 
     def logits(self, hidden: torch.Tensor) -> Iterator[torch.Tensor]:
         """Yields the logits of hidden states of shape (tokens, width) in float32, chunk by chunk."""
+        if isinstance(self.layer, Int8Linear):
+            for part in hidden.split(max(1, LOGITS_AT_ONCE // self.layer.out_features)):
+                yield self.layer(part).float()
+            return
         weight, bias = self.weight, self.bias
         for part in hidden.to(weight.device, weight.dtype).split(chunk_size(weight)):
             yield F.linear(part, weight, bias).float()

@@ -3,16 +3,22 @@
 Owns: ln p of each target of some windows, and of responses to a context. Does not generate.
 """
 
+import copy
+import inspect
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch.nn.utils.rnn import pad_sequence
+from transformers.cache_utils import DynamicCache
 
 from convmodel.conversation import Conversation
 from convmodel.data.windows.collate import pad
 from convmodel.errors import ContextTooLongError, ConversationError
+from convmodel.hf_model.caching import can_be_cached
 from convmodel.hf_model.eval_mode import evaluation_mode
 from convmodel.hf_model.lm_head import Head
 from convmodel.layout.architecture import positions, shared_length, window_length
@@ -41,11 +47,13 @@ def measure_targets(
     measure: Measure = nats,
     *,
     head: Head | None = None,
+    context: "_Context | None" = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Applies a function to the logits of each supervised token of a batch of windows; by default, returns -ln p.
 
     `measure` returns values of shape (targets,) or (targets, values) for logits of shape (targets, vocabulary) and
-    labels. With a `head`, logits are computed for targets only, in chunks.
+    labels. With a `head`, logits are computed for targets only, in chunks. With a `context`, the windows are what
+    follows it.
 
     Returns:
         Two tensors on the CPU: the values, of shape (batch, seq - 1) or (batch, seq - 1, values), in float64 and 0 at
@@ -61,7 +69,9 @@ def measure_targets(
     batch = pad(windows, tokenizer.pad_token_id, use_token_types=tokenizer.layout.use_token_types)
     labels = batch.pop("labels")[:, 1:]
     batch.pop("weights", None)  # for training only; here every supervised token counts equally
-    inputs = {name: tensor.to(hf_model.device) for name, tensor in batch.items()}
+    inputs: dict[str, Any] = {name: tensor.to(hf_model.device) for name, tensor in batch.items()}
+    if context is not None:
+        inputs |= context.arguments(hf_model, inputs["attention_mask"])
     is_target = labels != IGNORED
     targets = labels[is_target].to(hf_model.device)
     measured_parts: list[torch.Tensor] = []
@@ -76,15 +86,48 @@ def measure_targets(
 
 
 def _target_logits(
-    hf_model: "PreTrainedModel", head: Head | None, inputs: dict[str, torch.Tensor], is_target: torch.Tensor
+    hf_model: "PreTrainedModel", head: Head | None, inputs: dict[str, Any], is_target: torch.Tensor
 ) -> Iterator[torch.Tensor]:
     """Yields the logits of the positions before targets, in float32 and in parts."""
     if head is not None:
         yield from head.logits(head.hidden(**inputs)[:, :-1][is_target])
         return
     # One row at a time: a whole batch in float32 and its softmax would double the memory.
-    for row, mask in zip(hf_model(**inputs, use_cache=False).logits[:, :-1], is_target, strict=True):
+    for row, mask in zip(hf_model(**{"use_cache": False, **inputs}).logits[:, :-1], is_target, strict=True):
         yield row[mask].float()
+
+
+_WORTH_READING_ONCE = 64
+"""From how many tokens on, that would otherwise be read again, the beginning that windows share is read alone."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Context:
+    """Keys and values of the tokens that some windows begin with."""
+
+    cache: DynamicCache
+    length: int
+
+    @classmethod
+    def read(cls, hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, window: Window) -> "_Context":
+        """Runs the model on a window."""
+        batch = pad([window], tokenizer.pad_token_id, use_token_types=tokenizer.layout.use_token_types)
+        del batch["labels"]
+        inputs: dict[str, Any] = {name: tensor.to(hf_model.device) for name, tensor in batch.items()}
+        cache = DynamicCache()  # without a config, so that layers with a window keep all: continuations may be longer
+        with evaluation_mode(hf_model), torch.inference_mode():
+            hf_model.base_model(**inputs, past_key_values=cache, use_cache=True)
+        return cls(cache, len(window.input_ids))
+
+    def arguments(self, hf_model: "PreTrainedModel", mask: torch.Tensor) -> dict[str, Any]:
+        """Returns the arguments with which a model continues it in rows that have a mask of their own."""
+        rows, new = mask.shape
+        cache = copy.deepcopy(self.cache)
+        cache.batch_repeat_interleave(rows)
+        ends = torch.arange(self.length, self.length + new, device=mask.device).expand(rows, new)
+        positions = {"position_ids": ends} if "position_ids" in inspect.signature(hf_model.forward).parameters else {}
+        whole = torch.cat([mask.new_ones(rows, self.length), mask], dim=1)
+        return {"attention_mask": whole, "past_key_values": cache, "use_cache": True} | positions
 
 
 def score_responses(
@@ -125,9 +168,33 @@ def score_responses(
 def log_probabilities(
     hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, windows: Sequence[Window], head: Head | None = None
 ) -> list[float]:
-    """Returns the sum of ln p over the targets of each window, in nats."""
+    """Returns the sum of ln p over the targets of each window, in nats; what all windows begin with is read once."""
     totals: list[float] = []
+    context, shared = None, shared_beginning(windows)
+    if shared * (len(windows) - 1) >= _WORTH_READING_ONCE and can_be_cached(hf_model):
+        context = _Context.read(hf_model, tokenizer, _part(windows[0], slice(shared)))
+        windows = [_part(window, slice(shared, None)) for window in windows]
     for start in range(0, len(windows), BATCH_SIZE):
-        losses, _ = measure_targets(hf_model, tokenizer, windows[start : start + BATCH_SIZE], head=head)
+        batch = windows[start : start + BATCH_SIZE]
+        losses, _ = measure_targets(hf_model, tokenizer, batch, head=head, context=context)
         totals += (-losses.sum(dim=1)).tolist()
     return totals
+
+
+def shared_beginning(windows: Sequence[Window]) -> int:
+    """Returns how many tokens all windows begin with, without the one before the first target, and with their types.
+
+    Example:
+        >>> one, other = (Window([5, 6, 7, index], [0, 0, 0, 1], [-100, -100, -100, index]) for index in (8, 9))
+        >>> shared_beginning([one, other])
+        2
+    """
+    columns = zip(
+        *(zip(window.input_ids, window.types, window.labels, strict=True) for window in windows), strict=False
+    )
+    same = takewhile(lambda column: len(set(column)) == 1 and column[0][2] == IGNORED, columns)
+    return max(0, sum(1 for _ in same) - 1)
+
+
+def _part(window: Window, part: slice) -> Window:
+    return Window(window.input_ids[part], window.types[part], window.labels[part])

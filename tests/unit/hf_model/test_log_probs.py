@@ -1,12 +1,26 @@
 """Log-probabilities of responses, against the logits themselves."""
 
+from typing import Any
+
 import pytest
 import torch
+from scripted import enliven
+from transformers import (
+    AutoModelForCausalLM,
+    BloomConfig,
+    Gemma2Config,
+    GPT2Config,
+    LlamaConfig,
+    MambaConfig,
+    MistralConfig,
+    PreTrainedModel,
+)
 
 from convmodel import Conversation, ConversationModel
 from convmodel.errors import ContextTooLongError, ConversationError
 from convmodel.hf_model.lm_head import Head
-from convmodel.hf_model.log_probs import measure_targets, score_responses
+from convmodel.hf_model.log_probs import log_probabilities, measure_targets, score_responses
+from convmodel.hf_model.quantization import quantize_weights
 
 CONTEXT = Conversation(["Hello", "How are you"])
 RESPONSES = ["Good thank you", "Fine"]
@@ -57,3 +71,75 @@ def test_what_cannot_be_scored_is_refused(model: ConversationModel) -> None:
         score_responses(model.hf_model, model.tokenizer, CONTEXT, [" "])
     with pytest.raises(ContextTooLongError, match=r"response 1 is .* tokens longer than 8 positions"):
         score_responses(model.hf_model, model.tokenizer, CONTEXT, ["long " * 20], max_length=8)
+
+
+SHAPE: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    **{"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2},
+}
+GROUPED = SHAPE | {"num_key_value_heads": 2, "head_dim": 8}
+CONFIGS = {
+    "gpt2": lambda size: GPT2Config(vocab_size=size, n_embd=32, n_layer=2, n_head=4, n_positions=128),
+    "llama": lambda size: LlamaConfig(vocab_size=size, **GROUPED),
+    "mistral": lambda size: MistralConfig(vocab_size=size, **GROUPED, sliding_window=5),
+    "gemma2": lambda size: Gemma2Config(vocab_size=size, **GROUPED, sliding_window=5),
+    "bloom": lambda size: BloomConfig(vocab_size=size, hidden_size=32, n_layer=2, n_head=4),
+    "mamba": lambda size: MambaConfig(vocab_size=size, hidden_size=32, num_hidden_layers=2),
+}
+
+
+def tokens_read(hf_model: PreTrainedModel, counts: list[int]) -> None:
+    """Records how many tokens each forward pass reads, padding included."""
+    embedding = hf_model.get_input_embeddings()
+    embedding.register_forward_hook(lambda module, inputs, result: counts.append(inputs[0].numel()))
+
+
+@pytest.mark.parametrize("split", [True, False])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_context_that_responses_share_is_read_once(model: ConversationModel, name: str, split: bool) -> None:
+    torch.manual_seed(0)
+    tokenizer = model.tokenizer.with_layout(use_token_types=name == "gpt2")
+    hf_model: PreTrainedModel = AutoModelForCausalLM.from_config(CONFIGS[name](len(tokenizer))).eval()
+    enliven(hf_model, 6.0)
+    context = Conversation(["Hello, how are you today?", "Fine, and you?"] * 2)
+    windows = [
+        window
+        for response in ("Good, thank you", "Good", "No", "Well, it depends on how you look at it", *["Yes"] * 6)
+        for window in tokenizer.windows(context.with_turn(response, "user"), max_length=128, loss_on="last")
+    ]
+    head = Head.of(hf_model) if split else None
+    alone = [log_probabilities(hf_model, tokenizer, [window], head)[0] for window in windows]
+    counts: list[int] = []
+    tokens_read(hf_model, counts)
+    assert log_probabilities(hf_model, tokenizer, windows, head) == pytest.approx(alone, abs=1e-3)
+    assert len(set(alone)) == 5
+    counts = counts[:: 2 if name == "gpt2" else 1]  # it embeds token types, too
+    if name != "mamba":
+        assert len(counts) == 3
+        assert sum(counts) < sum(len(window.input_ids) for window in windows) / 2
+
+
+def test_the_logits_of_a_packed_head_are_made_in_chunks(
+    model: ConversationModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    size = len(model.tokenizer)
+    hf_model = enliven(AutoModelForCausalLM.from_config(CONFIGS["llama"](size)).eval(), 6.0)
+    quantize_weights(hf_model, "int8")
+    tokenizer = model.tokenizer.with_layout(use_token_types=False)
+    windows = tokenizer.windows(CONTEXT, max_length=64)
+    whole, _ = measure_targets(hf_model, tokenizer, windows)
+    monkeypatch.setattr("convmodel.hf_model.lm_head.LOGITS_AT_ONCE", 2 * size)
+    head, sizes = Head.of(hf_model), []
+    assert head is not None
+
+    def measure(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(logits))
+        return torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+
+    found, _ = measure_targets(hf_model, tokenizer, windows, measure, head=head)
+    assert max(sizes) == 2
+    torch.testing.assert_close(found, whole, atol=1e-5, rtol=1e-5)

@@ -1,6 +1,6 @@
 """The forward pass: logits after some new tokens, given the cache of the earlier ones.
 
-Owns: which of two a model gets, its own or the lean one, and which models keep a cache that the engine can use.
+Owns: which of two a model gets: its own, or the lean one.
 """
 
 import inspect
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from convmodel.generation.engine.kv_cache import KVCache, can_cache
+from convmodel.generation.engine.kv_cache import KVCache
 from convmodel.generation.engine.lean import LeanForward, NewTokens
 from convmodel.hf_model.decoder import UnknownDecoderError, decoder_of
 from convmodel.hf_model.eval_mode import evaluation_mode
@@ -20,12 +20,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 logger = logging.getLogger(__name__)
-
-_DISTANCES = frozenset({"bloom", "mpt"})
-"""Model types without positions, which attend by distance."""
-
-_SHIFTED_MASK = frozenset({"git"})
-"""Model types that expect an image in the cache, and put its columns before the mask of padding, image or not."""
 
 
 class Forward(Protocol):
@@ -123,20 +117,3 @@ def _logits_of_trial(forward: Forward, ids: torch.Tensor) -> torch.Tensor:
     positions = torch.tensor(_TRIAL_TOKENS, device=ids.device)[:, None]
     batch = KVCache.merge([(cache, [0]) for cache in caches])
     return torch.cat([logits, forward([NewTokens(ids[:, -1:], None, positions, batch)])]).float()
-
-
-def can_be_cached(hf_model: "PreTrainedModel") -> bool:
-    """Returns whether the state of a model is only keys and values, and later tokens do not change them.
-
-    State-space models also have a recurrent state, some old models take no cache, some (BART) count positions from
-    the beginning of the cache, padding included, or mask padding elsewhere (GIT), and some rotary embeddings
-    (longrope, dynamic) change the keys of earlier positions when a sequence becomes long.
-    """
-    config = hf_model.config.get_text_config(decoder=True)
-    rotary = str(getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None))
-    parameters = inspect.signature(hf_model.forward).parameters
-    if config.is_encoder_decoder or config.model_type in _SHIFTED_MASK or "past_key_values" not in parameters:
-        return False
-    if "position_ids" not in parameters and config.model_type not in _DISTANCES:
-        return False
-    return not any(kind in rotary for kind in ("longrope", "dynamic")) and can_cache(hf_model.config)

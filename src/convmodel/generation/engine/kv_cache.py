@@ -4,13 +4,10 @@ Owns: growing in place, truncating, and sequences that join and leave a batch. A
 position, as transformers' models expect: relative positions, sliding windows included, stay correct.
 """
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
-from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
-
-if TYPE_CHECKING:
-    from transformers import PretrainedConfig
+from transformers.cache_utils import Cache, DynamicLayer
 
 _SPARE = 64
 """Positions that are added to a full buffer."""
@@ -159,9 +156,3 @@ class KVCache(Cache):
     @staticmethod
     def _parts(layer: LayerCache) -> tuple[torch.Tensor, ...]:
         return () if layer.keys is None else (layer.keys, cast(torch.Tensor, layer.values))
-
-
-def can_cache(config: "PretrainedConfig") -> bool:
-    """Returns whether the state of a model is only keys and values (state-space models have a recurrent state)."""
-    layers = DynamicCache(config=config).layers
-    return bool(layers) and all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)

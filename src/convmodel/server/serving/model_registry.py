@@ -14,8 +14,8 @@ from convmodel.conversation import DEFAULT_SPEAKERS, PINNED_ROLES
 from convmodel.errors import ModelLoadError
 from convmodel.generation.defaults import chat_sampling
 from convmodel.generation.engine.engine import Engine
-from convmodel.generation.engine.forward import can_be_cached
 from convmodel.generation.options import read_options
+from convmodel.hf_model.caching import can_be_cached
 from convmodel.layout.architecture import positions
 from convmodel.model import ConversationModel
 from convmodel.server.errors import ApiError, unavailable

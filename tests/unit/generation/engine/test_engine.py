@@ -18,9 +18,7 @@ from transformers import (
     GPT2LMHeadModel,
     GPTNeoXConfig,
     LlamaConfig,
-    MambaConfig,
     MistralConfig,
-    OpenAIGPTConfig,
     PreTrainedModel,
     Qwen3Config,
 )
@@ -30,7 +28,7 @@ from convmodel.errors import ConfigError
 from convmodel.generation.engine import engine as engine_module
 from convmodel.generation.engine import forward as forward_module
 from convmodel.generation.engine.engine import Engine
-from convmodel.generation.engine.forward import HFForward, can_be_cached
+from convmodel.generation.engine.forward import HFForward
 from convmodel.generation.engine.kv_cache import KVCache
 from convmodel.generation.engine.prefix_cache import PrefixCache, common_prefix
 from convmodel.generation.engine.request import Request
@@ -685,18 +683,6 @@ def test_room_for_a_long_response_is_taken_when_it_is_needed(gpt2: PreTrainedMod
 
 
 # Parts.
-
-
-def test_which_models_can_be_cached(models: dict[str, PreTrainedModel]) -> None:
-    """The others are for transformers' `generate`."""
-    rotary = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}
-    others = [
-        MambaConfig(vocab_size=9, hidden_size=8, num_hidden_layers=1),
-        OpenAIGPTConfig(vocab_size=9, n_embd=4, n_layer=1, n_head=1, n_positions=8),
-        LlamaConfig(**SHAPE, rope_parameters=rotary),
-    ]
-    assert all(map(can_be_cached, models.values()))
-    assert not any(can_be_cached(AutoModelForCausalLM.from_config(config)) for config in others)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,8 @@
 """Caches of one sequence and of batches: growing, truncating, merging."""
 
 import torch
-from transformers import GPT2Config, MambaConfig, MistralConfig
 
-from convmodel.generation.engine.kv_cache import KVCache, can_cache
+from convmodel.generation.engine.kv_cache import KVCache
 
 
 def cache_of(*numbers: int) -> KVCache:
@@ -70,9 +69,3 @@ def test_sizes_count_keys_and_values() -> None:
         layer.update(torch.zeros(2, 4, 6, 8), torch.zeros(2, 4, 6, 8))
     assert cache.position_bytes == 3 * 2 * 4 * 8 * 4
     assert cache.nbytes == 2 * 10 * cache.position_bytes
-
-
-def test_only_models_with_nothing_but_keys_and_values_can_be_cached() -> None:
-    assert can_cache(GPT2Config(n_layer=1))
-    assert can_cache(MistralConfig(num_hidden_layers=1, sliding_window=8))
-    assert not can_cache(MambaConfig(num_hidden_layers=1))
