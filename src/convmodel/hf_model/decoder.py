@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from convmodel.hf_model.quantization import Int8Embedding, Int8Linear
+from convmodel.hf_model.int8_layers import Int8Embedding, Int8Linear
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -103,7 +103,7 @@ def _tensors(hf_model: "PreTrainedModel") -> "Iterator[torch.Tensor]":
     """Yields all tensors that a model computes with; those of quantized layers are plain attributes."""
     import torch
 
-    from convmodel.hf_model.quantization import Int8Embedding, Int8Linear
+    from convmodel.hf_model.int8_layers import Int8Embedding, Int8Linear
 
     for module in hf_model.modules():
         yield from (tensor for tensor in module._parameters.values() if tensor is not None)

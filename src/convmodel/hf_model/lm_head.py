@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from convmodel.hf_model.eval_mode import evaluation_mode
-from convmodel.hf_model.quantization import Int8Linear
+from convmodel.hf_model.int8_layers import Int8Linear
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -1,19 +1,10 @@
 """8-bit weights for inference on CPUs: a quarter of the memory, and about a quarter of the time per token.
 
-Owns: which weights are quantized, how, and refusing to train or save such a model. Each row of a weight and the
-activations of each token are scaled to integers by their largest value (Dettmers et al. 2022, "LLM.int8()",
-arXiv:2208.07339, section 2: absmax, vector-wise). Activations have outliers, which would round the other values to
-zero; therefore the rounding error is stored as a second row of integers. Integer sums are exact, so results do not
-depend on the rest of the batch.
+Owns: which weights are quantized, and refusing to train or save such a model. `int8_layers` owns how.
 """
 
-import ctypes
-import functools
 import logging
-import mmap
-import sys
 from collections import Counter
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,6 +13,7 @@ from transformers.pytorch_utils import Conv1D
 
 from convmodel.errors import ConfigError
 from convmodel.hf_model.eval_mode import evaluation_mode
+from convmodel.hf_model.int8_layers import Int8Embedding, Int8Linear, absmax, layer_of, release_memory
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -31,163 +23,8 @@ QUANTIZATIONS = ("int8",)
 
 logger = logging.getLogger(__name__)
 
-_LARGEST = 127  # largest integer of a weight
 _TRIAL_ROWS = 64  # rows of an embedding that are looked up to see what it does to them
 _ROUNDING = 0.01  # more than that of bfloat16
-_ROWS = 4096  # rows of a matrix that are scaled at a time, because scaling needs a copy of them
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Activations:
-    """The representation of an activation by two integers: `coarse * base + fine`."""
-
-    largest: int  # of each integer
-    zero: int  # the zero point, if the integers are unsigned
-    dtype: torch.dtype
-    # A Python float would be converted to a tensor in each call, which takes as long as the product of one row.
-    smallest_scale: torch.Tensor = field(default_factory=lambda: torch.tensor(1e-30))
-
-    @property
-    def base(self) -> int:
-        """The step of the coarse integer."""
-        return 2 * self.largest
-
-
-_EIGHT_BITS = _Activations(127, 0, torch.int8)
-_SEVEN_BITS = _Activations(63, 64, torch.uint8)
-
-
-@functools.cache
-def activations() -> _Activations:
-    """Returns the widest representation whose products this processor sums without overflow.
-
-    Processors without VNNI (before AVX-512 VNNI or AVX-VNNI) add two 8-bit products into 16 bits that saturate. There,
-    unsigned 7-bit integers are exact, and several times as fast. Determined by a trial product.
-    """
-    weight = torch.full((32, 64), _LARGEST, dtype=torch.int8)
-    scales, zeros = torch.ones(32), torch.zeros(32, dtype=torch.long)
-    packed = torch.ops.onednn.qlinear_prepack(weight, None)
-    for rows in (2, 64):  # computed by different kernels
-        values = torch.full((rows, 64), _LARGEST, dtype=torch.int8)
-        if not (_multiply(values, 0, packed, scales, zeros) == 64 * _LARGEST**2).all():
-            return _SEVEN_BITS
-    return _EIGHT_BITS
-
-
-@functools.cache
-def _operator() -> Any:
-    return torch.ops.onednn.qlinear_pointwise.default  # the lookup takes as long as the product of a row
-
-
-def _multiply(
-    values: torch.Tensor, zero: int, packed: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor
-) -> torch.Tensor:
-    """Multiplies integers with packed weights; returns (rows, outputs) in float32."""
-    product: torch.Tensor = _operator()(
-        values, 1.0, zero, packed, scales, zeros, None, 1.0, 0, torch.float32, "none", [], ""
-    )
-    return product
-
-
-class Int8Linear(nn.Module):
-    """A linear layer with int8 weights in the packed format of the processor's kernels.
-
-    Example:
-        >>> weight = torch.tensor([[0.5, -1.0], [2.0, 0.0]])
-        >>> layer = Int8Linear(weight, torch.tensor([1.0, 0.0]))
-        >>> layer(torch.tensor([[1.0, 1.0]])).round(decimals=1)
-        tensor([[0.5000, 2.0000]])
-    """
-
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, *, release: bool = False) -> None:
-        """Packs weights of shape (outputs, inputs); `release` frees their memory while packing."""
-        super().__init__()
-        self.out_features, self.in_features = weight.shape
-        rows, scales = absmax(weight.detach().float().contiguous(), release=release)  # packing ignores strides
-        self._scales = scales[:, 0].contiguous()
-        self._zeros = torch.zeros(self.out_features, dtype=torch.long)
-        self._packed = torch.ops.onednn.qlinear_prepack(rows, None)
-        self._kind = activations()
-        self._coarser = torch.tensor(1 / self._kind.base)
-        self.bias = None if bias is None else nn.Parameter(bias.detach().float().clone(), requires_grad=False)
-
-    def forward(self, states: torch.Tensor) -> torch.Tensor:
-        """Applies the layer to activations of shape (..., inputs), scaled per token."""
-        tokens = states if states.ndim == 2 else states.reshape(-1, self.in_features)
-        tokens = tokens.float()
-        kind = self._kind
-        largest = tokens.abs().amax(-1, keepdim=True)
-        scales = torch.add(kind.smallest_scale, largest, alpha=1 / (kind.largest * kind.base))
-        rounded = tokens.div(scales).round_()
-        coarse = rounded.mul(self._coarser).round_()
-        # The rounding error is a separate row. Weights are loaded once for both rows; loading them dominates the time.
-        integers = torch.cat((coarse, rounded.sub_(coarse, alpha=kind.base)))
-        if kind.zero:
-            integers.add_(kind.zero)
-        product = _multiply(integers.to(kind.dtype), kind.zero, self._packed, self._scales, self._zeros)
-        coarse, fine = product.view(2, -1, self.out_features).unbind()
-        total = fine.add_(coarse, alpha=kind.base)
-        total = total.mul_(scales) if self.bias is None else torch.addcmul(self.bias, total, scales)
-        return (total if states.ndim == 2 else total.view(*states.shape[:-1], self.out_features)).to(states.dtype)
-
-    def extra_repr(self) -> str:
-        """Returns the size, as `torch.nn.Linear` does."""
-        return f"in_features={self.in_features}, out_features={self.out_features}"
-
-
-class Int8Embedding(nn.Module):
-    """An embedding with int8 rows and a scale per row; the result has the dtype of the original weight.
-
-    Example:
-        >>> Int8Embedding(torch.tensor([[0.5, -1.0], [2.0, 0.0]]))(torch.tensor([1]))
-        tensor([[2., 0.]])
-    """
-
-    def __init__(self, weight: torch.Tensor, *, factor: float = 1.0, release: bool = False) -> None:
-        """Packs rows of shape (tokens, width), each multiplied by `factor`; `release` frees their memory meanwhile."""
-        super().__init__()
-        # Empty: transformers takes a model's dtype from its parameters, and the others may all be packed.
-        self.dtype_holder = nn.Parameter(torch.empty(0, dtype=weight.dtype), requires_grad=False)
-        self._rows, scales = absmax(weight.detach().float(), release=release)
-        self._scales = scales.mul_(factor)
-
-    def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        """Returns the rows of ids, of shape (..., width)."""
-        return (self._rows[ids] * self._scales[ids]).to(self.dtype_holder.dtype)
-
-
-def absmax(values: torch.Tensor, *, release: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scales each row by its largest value: returns integers of shape (rows, columns), and scales of shape (rows, 1).
-
-    With `release`, the memory of the values is freed meanwhile.
-
-    Example:
-        >>> absmax(torch.tensor([[0.0, 1.0, -2.0]]))
-        (tensor([[   0,   64, -127]], dtype=torch.int8), tensor([[0.0157]]))
-    """
-    integers = torch.empty(values.shape, dtype=torch.int8)
-    scales = torch.empty(len(values), 1)
-    for start in range(0, len(values), _ROWS):
-        part = slice(start, start + _ROWS)
-        torch.amax(values[part].abs(), -1, keepdim=True, out=scales[part])
-        scales[part].div_(_LARGEST).clamp_min_(torch.finfo(torch.float32).tiny)
-        integers[part] = (values[part] / scales[part]).round_()
-        if release:
-            _release(values[part])
-    return integers, scales
-
-
-def _release(values: torch.Tensor) -> None:
-    """Returns the memory pages of a tensor that is no longer used to the system.
-
-    transformers maps the weights file, so all pages that were read stay in memory while any weight is in use.
-    """
-    if sys.platform != "linux" or not values.is_contiguous():  # other tensors may use memory between its rows
-        return
-    begin = -(-values.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
-    length = (values.data_ptr() + values.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE - begin
-    if length > 0:
-        ctypes.CDLL(None).madvise(ctypes.c_void_p(begin), ctypes.c_size_t(length), mmap.MADV_DONTNEED)
 
 
 def quantize_weights(hf_model: "PreTrainedModel", quantize: str) -> None:
@@ -208,12 +45,17 @@ def quantize_weights(hf_model: "PreTrainedModel", quantize: str) -> None:
     modules = _packable(hf_model, quantize)
     before = _nbytes(hf_model)
     users = Counter(module.weight.data_ptr() for module in modules.values())
+    shared: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # integers and scales of tied weights, by address
     # The embedding and the head, which may be tied, come first: both are large, and packing needs memory.
     for name in sorted(modules, key=lambda name: -modules[name].weight.nbytes):
         module = modules.pop(name)
         address = module.weight.data_ptr()
-        hf_model.set_submodule(name, _packed(module, release=users[address] == 1).eval())
         users[address] -= 1
+        factor = _factor(module) if isinstance(module, nn.Embedding) else None  # before its memory is released
+        packed = shared.pop(address, None) or _integers(module, release=not users[address])
+        if users[address]:
+            shared[address] = packed
+        hf_model.set_submodule(name, _layer(module, *packed, factor).eval())
     _report(hf_model, before, quantize)
 
 
@@ -313,16 +155,21 @@ def require_unquantized(hf_model: "PreTrainedModel", what: str) -> None:
         raise ConfigError(f"a quantized model cannot be {what}: load it without quantize")
 
 
-def _packed(module: Any, *, release: bool) -> nn.Module:
-    """Packs a linear layer or the embedding."""
-    if isinstance(module, nn.Embedding):
-        return Int8Embedding(module.weight, factor=_factor(module) or 1.0, release=release)
-    if isinstance(module, nn.Linear):
-        return Int8Linear(module.weight, module.bias, release=release)
-    packed = Int8Linear(module.weight.t(), module.bias)  # a `Conv1D`, whose weights are transposed
+def _integers(module: Any, *, release: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rounds the weights of a layer or the embedding: returns integers, and a scale for each row."""
+    if not isinstance(module, Conv1D):
+        return absmax(module.weight, release=release)
+    integers, scales = absmax(module.weight.t())  # whose weights are transposed
     if release:
-        _release(module.weight)
-    return packed
+        release_memory(module.weight)
+    return integers, scales
+
+
+def _layer(module: Any, integers: torch.Tensor, scales: torch.Tensor, factor: float | None) -> nn.Module:
+    """Makes the layer that replaces another; an embedding multiplies its rows by a factor."""
+    if factor is None:
+        return layer_of(integers, scales, module.bias)
+    return Int8Embedding(integers, scales * factor, dtype=module.weight.dtype)
 
 
 def _nbytes(hf_model: "PreTrainedModel") -> int:

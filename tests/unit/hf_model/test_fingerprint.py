@@ -7,7 +7,8 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from convmodel.hf_model.fingerprint import base_fingerprint, model_fingerprint, weights_version
-from convmodel.hf_model.quantization import Int8Linear, quantize_weights
+from convmodel.hf_model.int8_layers import int8_linear
+from convmodel.hf_model.quantization import quantize_weights
 
 
 @pytest.fixture
@@ -103,9 +104,9 @@ def test_edits_of_buffers_and_of_a_quantized_model_are_seen(hf_model: GPT2LMHead
     quantize_weights(hf_model, "int8")
     layer = hf_model.transformer.h[0].attn.c_attn
     versions = {weights_version(hf_model)}
-    for tensor in (hf_model.transformer.scale, layer.bias, layer._scales, hf_model.transformer.ln_f.weight):
+    for tensor in (hf_model.transformer.scale, layer.bias, layer.scales, hf_model.transformer.ln_f.weight):
         tensor.data[1] += 1
         versions.add(weights_version(hf_model))
-    hf_model.transformer.h[0].attn.c_attn = Int8Linear(torch.ones(layer.out_features, layer.in_features), layer.bias)
+    hf_model.transformer.h[0].attn.c_attn = int8_linear(torch.ones(layer.out_features, layer.in_features), layer.bias)
     versions.add(weights_version(hf_model))
     assert len(versions) == 6

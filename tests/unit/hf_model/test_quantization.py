@@ -1,7 +1,7 @@
 """Weights of 8 bits: close to those they were made from, exact whatever else is in a batch, and for inference only."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +18,9 @@ from convmodel.errors import ConfigError
 from convmodel.generation.engine.forward import HFForward
 from convmodel.generation.engine.kv_cache import KVCache
 from convmodel.generation.engine.lean import LeanForward, NewTokens
-from convmodel.hf_model import quantization
 from convmodel.hf_model.decoder import decoder_of
-from convmodel.hf_model.quantization import (
-    Int8Embedding,
-    Int8Linear,
-    absmax,
-    activations,
-    is_quantized,
-    quantize_weights,
-)
+from convmodel.hf_model.int8_layers import Int8Embedding, Int8Linear
+from convmodel.hf_model.quantization import is_quantized, quantize_weights
 
 CONTEXT = ["Hello there", "How are you"]
 FOLDERS = ("gpt2_folder", "bytelevel_folder", "unigram_folder", "smollm2_folder")
@@ -41,75 +34,13 @@ def folder(request: pytest.FixtureRequest) -> Path:
     return found
 
 
-@pytest.fixture(scope="module")
-def packed(folder: Path) -> ConversationModel:
-    return ConversationModel.from_pretrained(folder, device="cpu", quantize="int8")
-
-
-# One layer
-
-
-def test_memory_between_the_rows_of_a_view_stays() -> None:
-    """Only what is the tensor's own goes back to the system."""
-    whole = torch.ones(4096, 2048)
-    absmax(whole[:, :1024], release=True)
-
-    assert whole.all()
-
-
-def test_rows_are_scaled_by_their_largest_number() -> None:
-    numbers, scales = absmax(torch.tensor([[1.0, -2.0, 0.5], [0.0, 0.0, 0.0]]))
-    assert numbers.tolist() == [[64, -127, 32], [0, 0, 0]]
-    assert scales[0].item() == pytest.approx(2 / 127)
-    assert numbers.dtype == torch.int8
-
-
-@pytest.mark.parametrize("tokens", [1, 7, 64])
-@pytest.mark.parametrize("bias", [True, False])
-def test_a_product_is_close_though_one_activation_is_large(tokens: int, bias: bool) -> None:
-    torch.manual_seed(0)
-    layer = nn.Linear(96, 40, bias=bias)
-    given = torch.randn(tokens, 96)
-    given[:, 3] = 60.0
-    expected = layer(given)
-    found = Int8Linear(layer.weight, layer.bias)(given)
-    # That of the weights: half of a 127th of each row's largest, over and over.
-    assert (found - expected).norm() / expected.norm() < 0.01
-    with_fine = Int8Linear(torch.eye(96), None)(given)  # weights that are exact
-    kind = activations()
-    torch.testing.assert_close(with_fine, given, atol=60 / (kind.largest * kind.base), rtol=0)
-
-
-@pytest.mark.parametrize("rows", [1, 2, 7, 64])
-def test_sums_of_products_do_not_overflow(rows: int) -> None:
-    """Without VNNI, two products of 8 bits are added up in 16 bits, which saturate."""
-    layer = Int8Linear(torch.full((40, 96), 3.0), None)
-    torch.testing.assert_close(layer(torch.full((rows, 96), 5.0)), torch.full((rows, 40), 96 * 15.0))
-
-
-def test_seven_bits_give_the_product_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are exact on every processor; eight bits are tested where they are."""
-    monkeypatch.setattr(quantization, "activations", lambda: quantization._SEVEN_BITS)
-    torch.manual_seed(0)
-    layer, given = nn.Linear(96, 40), torch.randn(5, 96)
-    packed = Int8Linear(layer.weight, layer.bias)
-    assert (packed(given) - layer(given)).norm() / layer(given).norm() < 0.01
-
-
-def test_what_else_is_in_a_batch_changes_nothing() -> None:
-    torch.manual_seed(0)
-    layer = Int8Linear(torch.randn(33, 50), torch.randn(33))
-    given = torch.randn(9, 50) * torch.tensor([[10.0**n] for n in range(9)])
-    together = layer(given)
-    assert all(torch.equal(layer(row[None])[0], both) for row, both in zip(given, together, strict=True))
-    assert torch.equal(layer(given.view(3, 3, 50)), together.view(3, 3, 33))
-
-
-def test_an_embedding_looks_up_its_rows() -> None:
-    torch.manual_seed(0)
-    weight = torch.randn(20, 8)
-    ids = torch.tensor([[3, 3], [19, 0]])
-    torch.testing.assert_close(Int8Embedding(weight)(ids), weight[ids], atol=weight.abs().max().item() / 254, rtol=0)
+@pytest.fixture(scope="module", params=["compiled", "torch"])
+def packed(request: pytest.FixtureRequest, folder: Path) -> Iterator[ConversationModel]:
+    """A model with the compiled products, and one with torch's, which installations without a compiler have."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "torch":
+            patch.setattr("convmodel.hf_model.kernels.native", None)
+        yield ConversationModel.from_pretrained(folder, device="cpu", quantize="int8")
 
 
 # A model

@@ -98,7 +98,7 @@ class Engine:
                 self.caches.clear()
                 for request in self._requests():
                     request.remember = False
-            self.runner.refresh()
+            self.runner.refresh(version)
             self._prefill.waiting.extend(requests)
 
     def step(self) -> bool:

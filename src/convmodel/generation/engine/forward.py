@@ -70,18 +70,28 @@ class ForwardChoice:
 
     def __init__(self, hf_model: "PreTrainedModel") -> None:
         self._hf_model = hf_model
+        self._made_for: object = None
+        self._forward: Forward
         self._tried: tuple[int, ...] = ()
         self._differs = False
 
-    def forward(self) -> Forward:
-        """Returns the forward pass with the model's current weights."""
+    def forward(self, version: object) -> Forward:
+        """Returns the forward pass with the model's current weights, of which `version` is that of their values."""
+        modules = [*self._hf_model.modules()]
+        hooks = [(len(each._forward_hooks), len(each._forward_pre_hooks), "_hf_hook" in vars(each)) for each in modules]
+        if (made_for := ([*map(id, modules)], hooks, version)) != self._made_for:
+            self._made_for, self._forward = None, self._choose(tuple(map(id, modules)))
+            self._made_for = made_for
+        return self._forward
+
+    def _choose(self, modules: tuple[int, ...]) -> Forward:
         usual = HFForward(self._hf_model)
         try:
             lean = LeanForward(decoder_of(self._hf_model))
         except UnknownDecoderError as reason:
             logger.debug("generating with transformers' forward pass: %s", reason)
             return usual
-        if (modules := tuple(map(id, self._hf_model.modules()))) != self._tried:
+        if modules != self._tried:
             self._tried, self._differs = modules, not _compute_the_same(lean, usual, self._hf_model)
             if self._differs:
                 logger.warning("generating with transformers' forward pass, since the lean one computes other logits")

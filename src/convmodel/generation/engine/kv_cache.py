@@ -38,6 +38,15 @@ class LayerCache(DynamicLayer):
         self.length = end
         return self.keys[:, :, :end], self.values[:, :, :end]
 
+    def extend(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Adds a position to each row, whose keys and values the caller writes into the buffers that this returns."""
+        assert self.keys is not None
+        assert self.values is not None
+        if self.length == self.keys.shape[2]:
+            self._grow(self.keys, self.values, self.length + 1)
+        self.length += 1
+        return self.keys, self.values
+
     def _grow(self, key_states: torch.Tensor, value_states: torch.Tensor, end: int) -> None:
         size = max(end, self.room) if self.keys is None else end + _SPARE
         buffers = []

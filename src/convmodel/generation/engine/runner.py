@@ -45,9 +45,9 @@ class Runner:
         self._choice = ForwardChoice(hf_model)
         self.forward: Forward  # set by `refresh`: models that are only trained need not be supported
 
-    def refresh(self) -> None:
-        """Rebuilds the forward pass with the model's current weights, which may have been replaced."""
-        self.forward = self._choice.forward()
+    def refresh(self, version: object) -> None:
+        """Makes the forward pass use the model's current weights; `version` differs when their values do."""
+        self.forward = self._choice.forward(version)
 
     def read(self, parts: Sequence[Part]) -> torch.Tensor:
         """Runs the model on the next tokens of some caches, all in one forward pass.

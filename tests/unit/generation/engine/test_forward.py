@@ -22,7 +22,7 @@ def llama() -> PreTrainedModel:
 
 def test_a_known_model_gets_the_lean_pass_in_any_precision(llama: PreTrainedModel) -> None:
     for dtype in (torch.float32, torch.bfloat16):
-        assert isinstance(ForwardChoice(llama.to(dtype)).forward(), LeanForward)
+        assert isinstance(ForwardChoice(llama.to(dtype)).forward(0), LeanForward)
 
 
 def test_an_unknown_model_gets_its_own_and_the_log_says_why(
@@ -30,7 +30,7 @@ def test_an_unknown_model_gets_its_own_and_the_log_says_why(
 ) -> None:
     llama.__class__ = type("Other", (LlamaForCausalLM,), {})
     with caplog.at_level(logging.DEBUG, logger="convmodel"):
-        assert isinstance(ForwardChoice(llama).forward(), HFForward)
+        assert isinstance(ForwardChoice(llama).forward(0), HFForward)
     assert "Other is not one of the known classes" in caplog.text
 
 
@@ -41,11 +41,11 @@ def test_a_model_that_computes_something_else_gets_its_own_and_a_warning(
     attention = llama.model.layers[1].self_attn
     original = attention.forward
     attention.forward = lambda **options: (original(**options)[0] * 1.01, None)
-    assert isinstance(choice.forward(), HFForward)
+    assert isinstance(choice.forward(0), HFForward)
     assert "the lean one computes other logits" in caplog.text
 
     caplog.clear()
-    assert isinstance(choice.forward(), HFForward)
+    assert isinstance(choice.forward(0), HFForward)
     assert not caplog.text  # the trial is not repeated
 
 
@@ -55,9 +55,18 @@ def test_the_trial_is_repeated_when_modules_were_replaced(
     trials = []
     monkeypatch.setattr(forward_module, "_compute_the_same", lambda *_: trials.append(1) or True)
     choice = ForwardChoice(llama)
-    for _ in range(2):
-        choice.forward()
+    assert choice.forward(0) is choice.forward(0)
+    assert choice.forward(1) is not choice.forward(0)  # made again for other weights
     assert len(trials) == 1
     llama.set_submodule("model.layers.0.mlp.up_proj", torch.nn.Linear(16, 32, bias=False))
-    choice.forward()
+    choice.forward(0)
     assert len(trials) == 2
+
+
+def test_a_hook_that_is_added_is_called(llama: PreTrainedModel) -> None:
+    choice = ForwardChoice(llama)
+    assert isinstance(choice.forward(0), LeanForward)
+    handle = llama.model.layers[0].register_forward_hook(lambda *_: None)
+    assert isinstance(choice.forward(0), HFForward)
+    handle.remove()
+    assert isinstance(choice.forward(0), LeanForward)

@@ -12,7 +12,7 @@ from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from convmodel.generation.engine.forward import Forward, HFForward
 from convmodel.generation.engine.kv_cache import KVCache
-from convmodel.generation.engine.lean import LeanForward, NewTokens, _View
+from convmodel.generation.engine.lean import LeanForward, NewTokens
 from convmodel.hf_model.decoder import decoder_of
 
 VOCABULARY = 97
@@ -106,8 +106,11 @@ def logits(forward: Forward, *, types: bool = False) -> torch.Tensor:
     return torch.cat(rows)
 
 
+@pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize("name", FAMILIES)
-def test_logits_are_those_of_transformers(name: str) -> None:
+def test_logits_are_those_of_transformers(name: str, compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not compiled:
+        monkeypatch.setattr("convmodel.hf_model.kernels.native", None)
     for seed in range(10):
         hf_model = make(name, seed)
         found, expected = (logits(each) for each in (LeanForward(decoder_of(hf_model)), HFForward(hf_model)))
@@ -128,21 +131,3 @@ def test_logits_of_gpt2_are_those_of_transformers(attention: str, types: bool, s
     found, expected = (logits(each, types=types) for each in passes)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
     assert expected.std() > 0.1
-
-
-def test_a_mask_is_where_the_model_is() -> None:
-    cache = KVCache(1)
-    cache.layers[0].update(*[torch.ones(1, 1, 4, 2, device="meta")] * 2)
-    view = _View.of(cache, 3, None, torch.device("meta"))
-    assert view.mask is not None
-    assert (view.mask.device.type, view.mask.shape, view.is_causal) == ("meta", (3, 7), False)
-
-
-def test_only_the_window_is_attended_to() -> None:
-    cache = KVCache(1)
-    cache.layers[0].update(*[torch.ones(1, 1, 10, 2)] * 2)
-    assert _View.of(cache, 1, 4, torch.device("cpu")) == _View(7, None, is_causal=False)
-    assert _View.of(cache, 1, 11, torch.device("cpu")) == _View(0, None, is_causal=False)
-    view = _View.of(cache, 2, 4, torch.device("cpu"))
-    assert view.mask is not None
-    assert view.mask.int().tolist() == [[1, 1, 1, 1, 0], [0, 1, 1, 1, 1]]

@@ -34,7 +34,7 @@ class Recorder:
 def runner() -> Runner:
     config = GPT2Config(vocab_size=5, n_embd=4, n_layer=1, n_head=1, n_positions=16, bos_token_id=0, eos_token_id=0)
     runner = Runner(GPT2LMHeadModel(config).eval())
-    runner.refresh()
+    runner.refresh(0)
     return runner
 
 

@@ -1,0 +1,129 @@
+"""A layer of a decoder for one new token of each sequence, with compiled kernels.
+
+Owns: which layers can be computed so, and the calls. `lean` computes all others, and several tokens of a sequence.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from transformers.activations import FastGELUActivation, GELUTanh, NewGELUActivation, SiLUActivation
+
+from convmodel.generation.engine.kv_cache import LayerCache
+from convmodel.hf_model.decoder import Decoder, DecoderLayer, Norm
+from convmodel.hf_model.int8_layers import NativeInt8Linear
+from convmodel.hf_model.kernels import (
+    LARGEST_HEAD,
+    Before,
+    Function,
+    HeadNorms,
+    JointProduct,
+    StepAttention,
+    Weights,
+    can_multiply,
+)
+
+Rotation = tuple[torch.Tensor, torch.Tensor]
+
+
+class Attended(NamedTuple):
+    """The rows of one part of a step: its keys and values, and the first position that each row attends to."""
+
+    layer: LayerCache
+    firsts: torch.Tensor
+    rows: slice
+
+
+class CompiledBlock:
+    """One layer: adds attention and the result of the feed-forward network to hidden states."""
+
+    def __init__(self, decoder: Decoder, layer: DecoderLayer, rotated: int) -> None:
+        """Looks up the weights of a decoder that `can_be_compiled`; `rotated` values of each head are rotated."""
+        self.rotary, self.window = layer.rotary, layer.window
+        self._joint = JointProduct(_all_weights(layer.query_key_value), before_of(layer.attention_norm))
+        norms = None
+        if layer.query_norm is not None and layer.key_norm is not None:
+            query, key = before_of(layer.query_norm), before_of(layer.key_norm)
+            assert query.weight is not None
+            assert key.weight is not None
+            norms = HeadNorms(query.weight, key.weight, query.epsilon)
+        shape = decoder.heads, decoder.key_value_heads, decoder.head_size, rotated
+        self._attention = StepAttention(shape, layer.scale, norms=norms, cap=decoder.attention_cap)
+        self._output = JointProduct(_all_weights([layer.attention_output]))
+        self._up = JointProduct(_all_weights(layer.up), before_of(layer.mlp_norm))
+        function = _activation_of(decoder)
+        assert function is not None
+        self._down = JointProduct(_all_weights([layer.down]), Before(function))
+        self._output_norm, self._mlp_output_norm = layer.attention_output_norm, layer.mlp_output_norm
+
+    def __call__(self, hidden: torch.Tensor, rotation: Rotation | None, parts: Sequence[Attended]) -> torch.Tensor:
+        """Returns the hidden states after the layer, (rows, width)."""
+        states = self._joint(hidden)
+        attended = []
+        for layer, firsts, rows in parts:
+            turned = None if rotation is None else (rotation[0][rows], rotation[1][rows])
+            position = layer.length
+            attended.append(self._attention(states[rows], turned, layer.extend(), firsts, position))
+        joined = attended[0] if len(attended) == 1 else torch.cat(attended)
+        hidden = _added(self._output, joined, hidden, self._output_norm)
+        return _added(self._down, self._up(hidden), hidden, self._mlp_output_norm)
+
+
+def _added(product: JointProduct, states: torch.Tensor, hidden: torch.Tensor, norm: Norm | None) -> torch.Tensor:
+    """Returns hidden states plus a product, to which a norm may be applied."""
+    if norm is None:
+        return product(states, hidden)
+    result: torch.Tensor = norm.module(product(states))
+    return hidden + result
+
+
+def can_be_compiled(decoder: Decoder) -> bool:
+    """Returns whether the kernels compute all that the layers of a decoder do, on weights that they can read."""
+    modules = [
+        module
+        for layer in decoder.layers
+        for module in (*layer.query_key_value, layer.attention_output, *layer.up, layer.down)
+    ]
+    norms = [layer.attention_norm for layer in decoder.layers]
+    return (
+        decoder.head_size <= LARGEST_HEAD
+        and _activation_of(decoder) is not None
+        and all(weights_of(module) for module in modules)
+        and all(norm.module.weight.dtype == torch.float32 for norm in norms)
+    )
+
+
+def weights_of(module: Any) -> Weights | None:
+    """Returns the weights of a layer for a compiled product; None if it takes no such layer."""
+    if isinstance(module, NativeInt8Linear):
+        return module.weights
+    if type(module) is nn.Linear and can_multiply(module.weight):
+        return Weights(module.weight, None, module.bias)
+    return None
+
+
+def before_of(norm: Norm) -> Before:
+    """Returns a norm as what is applied to activations before a product."""
+    module, weight = norm.module, norm.module.weight
+    if not norm.is_rms:
+        return Before(Function.LAYER_NORM, weight, module.bias, module.eps)
+    scale = (norm.offset + weight.float()).to(weight.dtype) if norm.offset else weight
+    return Before(Function.RMS_NORM, scale, None, getattr(module, "variance_epsilon", None) or module.eps)
+
+
+def is_tanh_gelu(activation: Any) -> bool:
+    """Returns whether an activation function is GELU's tanh approximation."""
+    return isinstance(activation, NewGELUActivation | FastGELUActivation | GELUTanh)
+
+
+def _activation_of(decoder: Decoder) -> Function | None:
+    if isinstance(decoder.activation, SiLUActivation | nn.SiLU):
+        return Function.GATED_SILU if decoder.is_gated else Function.SILU
+    if is_tanh_gelu(decoder.activation):
+        return Function.GATED_GELU if decoder.is_gated else Function.GELU
+    return None
+
+
+def _all_weights(modules: Sequence[Any]) -> list[Weights]:
+    return [weights for module in modules if (weights := weights_of(module))]

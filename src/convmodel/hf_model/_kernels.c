@@ -1,0 +1,525 @@
+/* What a decoder computes for a few tokens: products with the weights of linear layers, and attention.
+
+Owns: products with float and with int8 weights, what is applied to activations before, and attention of one new token of
+each sequence; all on the threads that torch computes on. `kernels.py` calls it.
+
+The time of a product of one row is that of reading the weights. They are read in the order in which they lie in memory,
+once for up to four rows of activations, and requested ahead of time. The loops are plain C, compiled for several
+instruction sets; the compiler finds the instructions.
+
+With int8 weights, activations are rounded to 15 bits, so that the sum of a thousand products fits in 32 bits. Two 16-bit
+products are one instruction on every x86-64 processor of the last ten years (vpmaddwd). Sums of integers are exact, so
+that a result does not depend on what else is in the batch.
+*/
+
+#define PY_SSIZE_T_CLEAN
+#define Py_LIMITED_API 0x030B0000
+#include <Python.h>
+
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+#define LARGEST_WEIGHT 127
+#define PIECE 1024 /* inputs whose products are summed in 32 bits */
+#define AHEAD 4096 /* bytes between the weights that are used and those that are requested */
+#define LINE 64    /* bytes that are requested together */
+#define CHUNK 32768 /* bytes of weights that a thread takes at a time */
+
+/* In Python: `struct.pack("4q")` and `struct.pack("6qd")`. */
+typedef struct {
+    const void *weights; /* outputs x inputs: float, or int8_t if there are scales */
+    const float *scales; /* of each output */
+    const float *bias;   /* of each output, or NULL */
+    int64_t outputs;
+} Matrix;
+
+enum Before { NOTHING, RMS_NORM, LAYER_NORM, SILU, GELU, GATED_SILU, GATED_GELU }; /* GELU by its tanh approximation */
+
+typedef struct {
+    int64_t inputs;
+    int64_t count;          /* of matrices, all with float or all with int8 weights */
+    int64_t is_integer;
+    int64_t before;         /* what is applied to activations; gated: to the first half, multiplied by the second */
+    const float *norm;      /* the weights of a norm */
+    const float *norm_bias; /* of a layer norm */
+    double epsilon;         /* of a norm */
+    Matrix matrices[];
+} Plan;
+
+typedef struct {
+    const Plan *plan;
+    const float *activations; /* rows x inputs */
+    const int16_t *rounded;   /* the same as integers */
+    const float *scales;      /* of each row of integers */
+    const float *residual;    /* added to the results, or NULL */
+    float *results;           /* rows x all outputs */
+    int64_t rows, width;
+    int64_t chunk, next;      /* how many outputs a thread takes at a time, and which chunk is the next one */
+} Job;
+
+#if defined(__GNUC__)
+#define INLINE static inline __attribute__((always_inline))
+#define RESTRICT __restrict__
+#define REQUEST(address) __builtin_prefetch(address)
+#define NEXT(number) __atomic_fetch_add(number, 1, __ATOMIC_RELAXED)
+#else
+#define INLINE static inline
+#define RESTRICT
+#define REQUEST(address) ((void)(address))
+#define NEXT(number) ((*(number))++) /* without threads */
+#endif
+
+/* Cephes' exponential function: within 2 units in the last place. */
+INLINE float exponential(float x) {
+    x = x < -87 ? -87 : x > 88 ? 88 : x;
+    const float n = rintf(x * 1.44269504f), r = x - n * 0.693359375f + n * 2.12194440e-4f;
+    float y = 1.9875691500e-4f;
+    y = y * r + 1.3981999507e-3f;
+    y = y * r + 8.3334519073e-3f;
+    y = y * r + 4.1665795894e-2f;
+    y = y * r + 1.6666665459e-1f;
+    y = y * r + 5.0000001201e-1f;
+    union {
+        int32_t bits;
+        float value;
+    } power = {.bits = ((int32_t)n + 127) << 23};
+    return (y * r * r + r + 1) * power.value;
+}
+
+INLINE float silu(float x) { return x / (1 + exponential(-x)); }
+INLINE float gelu(float x) { return x / (1 + exponential(-1.5957691216f * (x + 0.044715f * x * x * x))); }
+
+INLINE void rms_norm(const float *RESTRICT row, const float *RESTRICT weights, double epsilon, int64_t count, float *RESTRICT result) {
+    float squares = 0;
+    for (int64_t i = 0; i < count; i++) squares += row[i] * row[i];
+    const float factor = 1 / sqrtf(squares / (float)count + (float)epsilon);
+    for (int64_t i = 0; i < count; i++) result[i] = row[i] * factor * weights[i];
+}
+
+/* Applies to a row of activations what comes before the product. */
+INLINE void prepare_row(const Plan *plan, const float *RESTRICT row, float *RESTRICT result) {
+    const int64_t inputs = plan->inputs;
+    if (plan->before == RMS_NORM) {
+        rms_norm(row, plan->norm, plan->epsilon, inputs, result);
+    } else if (plan->before == LAYER_NORM) {
+        float sum = 0, squares = 0;
+        for (int64_t i = 0; i < inputs; i++) sum += row[i];
+        const float mean = sum / (float)inputs;
+        for (int64_t i = 0; i < inputs; i++) squares += (row[i] - mean) * (row[i] - mean);
+        const float factor = 1 / sqrtf(squares / (float)inputs + (float)plan->epsilon);
+        for (int64_t i = 0; i < inputs; i++) result[i] = (row[i] - mean) * factor * plan->norm[i] + plan->norm_bias[i];
+    } else if (plan->before == SILU) {
+        for (int64_t i = 0; i < inputs; i++) result[i] = silu(row[i]);
+    } else if (plan->before == GELU) {
+        for (int64_t i = 0; i < inputs; i++) result[i] = gelu(row[i]);
+    } else if (plan->before == GATED_SILU) {
+        for (int64_t i = 0; i < inputs; i++) result[i] = silu(row[i]) * row[inputs + i];
+    } else {
+        for (int64_t i = 0; i < inputs; i++) result[i] = gelu(row[i]) * row[inputs + i];
+    }
+}
+
+/* Rounds a row of activations to integers of at most `largest`; returns their scale, NAN if a value is not finite. */
+INLINE float round_row(const float *RESTRICT row, int16_t *RESTRICT rounded, int64_t inputs, float largest) {
+    float peak = 0, squares = 0;
+    for (int64_t i = 0; i < inputs; i++) {
+        const float size = fabsf(row[i]);
+        peak = size > peak ? size : peak;
+        squares += row[i] * row[i];
+    }
+    const float inverse = peak > 0 ? largest / peak : 0;
+    for (int64_t i = 0; i < inputs; i++) rounded[i] = (int16_t)(int32_t)rintf(row[i] * inverse);
+    return squares < INFINITY ? peak / largest : NAN;
+}
+
+/* Adds to sums the products of a row of weights with one, two or four rows of activations that are `stride` apart. */
+#define SUM_ROWS(name, Weight, Value, Sum, Total)                                                                      \
+    INLINE void name(const Weight *RESTRICT w, const Value *RESTRICT x, int64_t stride, int64_t count, int64_t rows,   \
+                     Total *RESTRICT sums) {                                                                           \
+        Sum a = 0, b = 0, c = 0, d = 0;                                                                                \
+        if (rows == 1) {                                                                                               \
+            for (int64_t i = 0; i < count; i++) a += (Value)w[i] * x[i];                                               \
+        } else if (rows == 2) {                                                                                        \
+            for (int64_t i = 0; i < count; i++) {                                                                      \
+                const Value weight = w[i];                                                                             \
+                a += weight * x[i], b += weight * x[stride + i];                                                       \
+            }                                                                                                          \
+        } else {                                                                                                       \
+            for (int64_t i = 0; i < count; i++) {                                                                      \
+                const Value weight = w[i];                                                                             \
+                a += weight * x[i], b += weight * x[stride + i];                                                       \
+                c += weight * x[2 * stride + i], d += weight * x[3 * stride + i];                                      \
+            }                                                                                                          \
+        }                                                                                                              \
+        sums[0] += a;                                                                                                  \
+        if (rows > 1) sums[1] += b;                                                                                    \
+        if (rows > 2) sums[2] += c, sums[3] += d;                                                                      \
+    }
+SUM_ROWS(sum_integers, int8_t, int16_t, int32_t, int64_t)
+SUM_ROWS(sum_floats, float, float, float, float)
+
+INLINE void request(const void *address, int64_t size) {
+    for (int64_t i = 0; i < size; i += LINE) REQUEST((const char *)address + AHEAD + i);
+}
+
+INLINE void store(const Job *job, const Matrix *matrix, int64_t row, int64_t column, int64_t n, float value) {
+    const int64_t place = row * job->width + column + n;
+    if (matrix->bias) value += matrix->bias[n];
+    job->results[place] = job->residual ? value + job->residual[place] : value;
+}
+
+INLINE void multiply_integers(const Job *job, const Matrix *matrix, int64_t n, int64_t row, int64_t rows, int64_t column) {
+    const int64_t inputs = job->plan->inputs;
+    const int8_t *weights = (const int8_t *)matrix->weights + n * inputs;
+    const int16_t *rounded = job->rounded + row * inputs;
+    int64_t sums[4] = {0};
+    for (int64_t begin = 0; begin < inputs; begin += PIECE) {
+        const int64_t count = inputs - begin < PIECE ? inputs - begin : PIECE;
+        sum_integers(weights + begin, rounded + begin, inputs, count, rows, sums);
+    }
+    for (int64_t i = 0; i < rows; i++) {
+        const float value = (float)sums[i] * (job->scales[row + i] * matrix->scales[n]);
+        store(job, matrix, row + i, column, n, value);
+    }
+}
+
+INLINE void multiply_floats(const Job *job, const Matrix *matrix, int64_t n, int64_t row, int64_t rows, int64_t column) {
+    const int64_t inputs = job->plan->inputs;
+    float sums[4] = {0};
+    sum_floats((const float *)matrix->weights + n * inputs, job->activations + row * inputs, inputs, inputs, rows, sums);
+    for (int64_t i = 0; i < rows; i++) store(job, matrix, row + i, column, n, sums[i]);
+}
+
+/* Takes the next outputs of a job that no thread has taken: [*begin, *end) of a matrix; returns whether there are any.
+   Threads that are slowed down, by other programs, take fewer. */
+INLINE int take_outputs(Job *job, const Matrix **matrix, int64_t *begin, int64_t *end, int64_t *column) {
+    int64_t first = NEXT(&job->next);
+    *column = 0;
+    for (int64_t m = 0; m < job->plan->count; m++) {
+        *matrix = &job->plan->matrices[m];
+        const int64_t chunks = ((*matrix)->outputs + job->chunk - 1) / job->chunk;
+        if (first < chunks) {
+            *begin = first * job->chunk;
+            *end = *begin + job->chunk < (*matrix)->outputs ? *begin + job->chunk : (*matrix)->outputs;
+            return 1;
+        }
+        first -= chunks;
+        *column += (*matrix)->outputs;
+    }
+    return 0;
+}
+
+#define WORK(name, multiply, Weight)                                                                                   \
+    INLINE void name(Job *job) {                                                                                       \
+        const Matrix *matrix;                                                                                          \
+        const int64_t size = job->plan->inputs * (int64_t)sizeof(Weight);                                              \
+        for (int64_t n, end, column; take_outputs(job, &matrix, &n, &end, &column);)                                   \
+            for (; n < end; n++) {                                                                                     \
+                int64_t row = 0;                                                                                       \
+                request((const char *)matrix->weights + n * size, size);                                               \
+                for (; row + 4 <= job->rows; row += 4) multiply(job, matrix, n, row, 4, column);                       \
+                for (; row + 2 <= job->rows; row += 2) multiply(job, matrix, n, row, 2, column);                       \
+                for (; row < job->rows; row++) multiply(job, matrix, n, row, 1, column);                               \
+            }                                                                                                          \
+    }
+WORK(work_on_integers, multiply_integers, int8_t)
+WORK(work_on_floats, multiply_floats, float)
+
+/* Attention of one new token of each row; in Python: `struct.pack("6q3d")`. */
+typedef struct {
+    int64_t heads, shared; /* of queries, and of keys and values: consecutive queries share them */
+    int64_t size;          /* of a head */
+    int64_t rotated;       /* the first values of a head, which are rotated by the position */
+    const float *query_norm, *key_norm; /* weights of norms of each head, or NULL */
+    double epsilon, scale, cap;         /* of the norms; of scores; the soft limit of scores, or 0 */
+} Attention;
+
+typedef struct {
+    const Attention *kind;
+    const float *states;     /* rows x (heads + 2 shared) x size: queries, keys, values */
+    const float *cos, *sin;  /* rows x rotated; the first half of `sin` is negative */
+    float *keys, *values;    /* rows x shared x room x size */
+    const int64_t *firsts;   /* the first position that each row attends to */
+    float *results;          /* rows x heads x size */
+    int64_t rows, room, position;
+    float *scores;           /* of each thread: positions, and a query */
+} AttentionJob;
+
+/* Copies a query or a key, after its norm and rotation. */
+INLINE void rotate(const AttentionJob *job, int64_t row, const float *norm, const float *RESTRICT state, float *RESTRICT result) {
+    const Attention *kind = job->kind;
+    float normed[1024];
+    if (norm) {
+        rms_norm(state, norm, kind->epsilon, kind->size, normed);
+        state = normed;
+    }
+    const int64_t half = kind->rotated / 2;
+    const float *RESTRICT cos = job->cos + row * kind->rotated, *RESTRICT sin = job->sin + row * kind->rotated;
+    for (int64_t i = 0; i < half; i++) {
+        result[i] = state[i] * cos[i] + state[half + i] * sin[i];
+        result[half + i] = state[half + i] * cos[half + i] + state[i] * sin[half + i];
+    }
+    for (int64_t i = kind->rotated; i < kind->size; i++) result[i] = state[i];
+}
+
+INLINE void append_keys_and_values(const AttentionJob *job) {
+    const Attention *kind = job->kind;
+    const int64_t width = (kind->heads + 2 * kind->shared) * kind->size;
+    for (int64_t row = 0; row < job->rows; row++)
+        for (int64_t head = 0; head < kind->shared; head++) {
+            const float *key = job->states + row * width + (kind->heads + head) * kind->size;
+            const int64_t place = ((row * kind->shared + head) * job->room + job->position) * kind->size;
+            rotate(job, row, kind->key_norm, key, job->keys + place);
+            for (int64_t i = 0; i < kind->size; i++) job->values[place + i] = key[kind->shared * kind->size + i];
+        }
+}
+
+INLINE void attend(const AttentionJob *job, int64_t row, int64_t head, float *RESTRICT scores) {
+    const Attention *kind = job->kind;
+    const int64_t size = kind->size, width = (kind->heads + 2 * kind->shared) * size, first = job->firsts[row];
+    const int64_t count = job->position + 1 - first, shared = head / (kind->heads / kind->shared);
+    const int64_t place = ((row * kind->shared + shared) * job->room + first) * size;
+    const float *RESTRICT keys = job->keys + place, *RESTRICT values = job->values + place;
+    float *RESTRICT query = scores + job->room, *RESTRICT result = job->results + (row * kind->heads + head) * size;
+    rotate(job, row, kind->query_norm, job->states + row * width + head * size, query);
+    float largest = -INFINITY, total = 0;
+    for (int64_t p = 0; p < count; p++) {
+        float sum = 0;
+        for (int64_t i = 0; i < size; i++) sum += query[i] * keys[p * size + i];
+        sum *= (float)kind->scale;
+        if (kind->cap) sum = (float)kind->cap * tanhf(sum / (float)kind->cap);
+        scores[p] = sum;
+    }
+    for (int64_t p = 0; p < count; p++) largest = scores[p] > largest ? scores[p] : largest;
+    for (int64_t p = 0; p < count; p++) {
+        scores[p] = exponential(scores[p] - largest);
+        total += scores[p];
+    }
+    for (int64_t i = 0; i < size; i++) result[i] = 0;
+    int64_t p = 0;
+    for (; p + 4 <= count; p += 4) {
+        const float *RESTRICT v = values + p * size, a = scores[p], b = scores[p + 1], c = scores[p + 2], d = scores[p + 3];
+        for (int64_t i = 0; i < size; i++)
+            result[i] += a * v[i] + b * v[size + i] + c * v[2 * size + i] + d * v[3 * size + i];
+    }
+    for (; p < count; p++)
+        for (int64_t i = 0; i < size; i++) result[i] += scores[p] * values[p * size + i];
+    for (int64_t i = 0; i < size; i++) result[i] /= total;
+}
+
+INLINE void attend_share(const AttentionJob *job, int64_t share, int64_t shares) {
+    const int64_t tasks = job->rows * job->kind->heads;
+    float *scores = job->scores + share * (job->room + job->kind->size);
+    for (int64_t task = tasks * share / shares; task < tasks * (share + 1) / shares; task++)
+        attend(job, task / job->kind->heads, task % job->kind->heads, scores);
+}
+
+/* The same functions for each instruction set. */
+typedef struct {
+    const char *name;
+    void (*work)(Job *);
+    float (*round_row)(const float *, int16_t *, int64_t, float);
+    void (*prepare_row)(const Plan *, const float *, float *);
+    void (*append)(const AttentionJob *);
+    void (*attend_share)(const AttentionJob *, int64_t, int64_t);
+} Variant;
+
+#define VARIANT(name, attributes)                                                                                      \
+    attributes static void work_##name(Job *job) {                                                                     \
+        if (job->plan->is_integer)                                                                                     \
+            work_on_integers(job);                                                                                     \
+        else                                                                                                           \
+            work_on_floats(job);                                                                                       \
+    }                                                                                                                  \
+    attributes static float round_row_##name(const float *row, int16_t *rounded, int64_t inputs, float largest) {      \
+        return round_row(row, rounded, inputs, largest);                                                               \
+    }                                                                                                                  \
+    attributes static void prepare_row_##name(const Plan *plan, const float *row, float *result) {                     \
+        prepare_row(plan, row, result);                                                                                \
+    }                                                                                                                  \
+    attributes static void append_##name(const AttentionJob *job) { append_keys_and_values(job); }                     \
+    attributes static void attend_share_##name(const AttentionJob *job, int64_t share, int64_t shares) {               \
+        attend_share(job, share, shares);                                                                              \
+    }
+#define ENTRY(name) {#name, work_##name, round_row_##name, prepare_row_##name, append_##name, attend_share_##name}
+
+VARIANT(plain, )
+#if defined(__GNUC__) && defined(__x86_64__)
+#define WIDE "avx512f,avx512bw,avx512vl,avx512dq,fma,prefer-vector-width=512"
+VARIANT(avx2, __attribute__((target("avx2,fma"))))
+VARIANT(avx512, __attribute__((target(WIDE))))
+VARIANT(vnni, __attribute__((target(WIDE ",avx512vnni"))))
+static const Variant variants[] = {ENTRY(vnni), ENTRY(avx512), ENTRY(avx2), ENTRY(plain)};
+
+static int is_supported(const Variant *each) {
+    const int fused = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    const int wide = fused && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                     __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+    if (each->do_share == work_vnni) return wide && __builtin_cpu_supports("avx512vnni");
+    if (each->do_share == work_avx512) return wide;
+    return each->do_share == work_avx2 ? fused : 1;
+}
+#else
+static const Variant variants[] = {ENTRY(plain)};
+static int is_supported(const Variant *each) { return each != NULL; }
+#endif
+#define VARIANTS (sizeof variants / sizeof variants[0])
+static const Variant *variant;
+
+/* torch's threads are those of GNU OpenMP; threads of our own would compete with them, since they wait actively. */
+static void (*run_parallel)(void (*)(void *), void *, unsigned, unsigned);
+static int (*thread_number)(void);
+static int (*thread_count)(void);
+
+static void work(void *job) { variant->work(job); }
+static void attend_own_share(void *job) { variant->attend_share(job, thread_number(), thread_count()); }
+
+#if defined(__linux__)
+#include <dlfcn.h>
+static void find_threads(void) {
+    *(void **)&thread_number = dlsym(RTLD_DEFAULT, "omp_get_thread_num");
+    *(void **)&thread_count = dlsym(RTLD_DEFAULT, "omp_get_num_threads");
+    if (thread_number && thread_count) *(void **)&run_parallel = dlsym(RTLD_DEFAULT, "GOMP_parallel");
+}
+#else
+static void find_threads(void) {}
+#endif
+
+/* Computes products; returns 0, or -1 if there is no memory. */
+static int compute(Job *job, const float *activations, unsigned threads) {
+    const Plan *plan = job->plan;
+    const int64_t inputs = plan->inputs, piece = inputs < PIECE ? inputs : PIECE;
+    const double exact = floor((double)INT32_MAX / LARGEST_WEIGHT / (double)piece);
+    const float largest = (float)(exact < INT16_MAX ? exact : INT16_MAX);
+    const int is_gated = plan->before == GATED_SILU || plan->before == GATED_GELU;
+    const size_t values = (size_t)job->rows * (size_t)inputs;
+    float *prepared = NULL, *scales = NULL;
+    int16_t *rounded = NULL;
+    if (plan->before && !(prepared = malloc(values * sizeof(float) + 1))) return -1;
+    if (plan->is_integer && !(rounded = malloc(values * sizeof(int16_t) + (size_t)job->rows * sizeof(float) + 8))) {
+        free(prepared);
+        return -1;
+    }
+    if (rounded) scales = (float *)(rounded + values + (values & 1));
+    for (int64_t row = 0; row < job->rows; row++) {
+        const float *given = activations + row * inputs * (1 + is_gated);
+        if (prepared) variant->prepare_row(plan, given, prepared + row * inputs);
+        if (rounded)
+            scales[row] = variant->round_row(prepared ? prepared + row * inputs : given, rounded + row * inputs, inputs, largest);
+    }
+    job->activations = prepared ? prepared : activations;
+    job->rounded = rounded, job->scales = scales;
+    job->chunk = CHUNK / (inputs * (plan->is_integer ? 1 : (int64_t)sizeof(float))) + 1;
+    if (threads > 1 && run_parallel)
+        run_parallel(work, job, threads, 0);
+    else
+        work(job);
+    free(prepared);
+    free(rounded);
+    return 0;
+}
+
+/* Reads integers and addresses from Python. */
+static int read_integers(PyObject *const *arguments, Py_ssize_t count, Py_ssize_t wanted, const char **plan, int64_t *values) {
+    Py_ssize_t size;
+    if (count != wanted) {
+        PyErr_Format(PyExc_TypeError, "it takes %zd arguments", wanted);
+        return -1;
+    }
+    if (PyBytes_AsStringAndSize(arguments[0], (char **)plan, &size) < 0) return -1;
+    for (Py_ssize_t i = 1; i < wanted; i++) values[i - 1] = PyLong_AsLongLong(arguments[i]);
+    return PyErr_Occurred() ? -1 : 0;
+}
+
+static const char multiply_doc[] =
+    "multiply(plan, activations, residual, results, rows, threads)\n--\n\n"
+    "Multiplies rows of activations with the matrices of a plan; all but the last two are addresses of floats, or 0.";
+
+static PyObject *multiply(PyObject *module, PyObject *const *arguments, Py_ssize_t count) {
+    (void)module;
+    int64_t values[5];
+    const char *plan;
+    if (read_integers(arguments, count, 6, &plan, values) < 0) return NULL;
+    Job job = {.plan = (const Plan *)plan, .residual = (float *)values[1], .results = (float *)values[2], .rows = values[3]};
+    for (int64_t m = 0; m < job.plan->count; m++) job.width += job.plan->matrices[m].outputs;
+    int failed;
+    Py_BEGIN_ALLOW_THREADS
+    failed = compute(&job, (const float *)values[0], (unsigned)values[4]);
+    Py_END_ALLOW_THREADS
+    if (failed) return PyErr_NoMemory();
+    Py_RETURN_NONE;
+}
+
+static const char attend_doc[] =
+    "attend(kind, states, cos, sin, keys, values, firsts, results, rows, room, position, threads)\n--\n\n"
+    "Appends the keys and values of one token of each row, and attends to them and the earlier ones.";
+
+static PyObject *attend_python(PyObject *module, PyObject *const *arguments, Py_ssize_t count) {
+    (void)module;
+    int64_t v[11];
+    const char *kind;
+    if (read_integers(arguments, count, 12, &kind, v) < 0) return NULL;
+    AttentionJob job = {(const Attention *)kind, (float *)v[0], (float *)v[1], (float *)v[2], (float *)v[3], (float *)v[4],
+                        (int64_t *)v[5], (float *)v[6], v[7], v[8], v[9], NULL};
+    const unsigned threads = run_parallel && v[10] > 1 ? (unsigned)v[10] : 1;
+    job.scores = malloc(threads * (size_t)(job.room + job.kind->size) * sizeof(float));
+    if (!job.scores) return PyErr_NoMemory();
+    Py_BEGIN_ALLOW_THREADS
+    variant->append(&job);
+    if (threads > 1)
+        run_parallel(attend_own_share, &job, threads, 0);
+    else
+        variant->attend_share(&job, 0, 1);
+    Py_END_ALLOW_THREADS
+    free(job.scores);
+    Py_RETURN_NONE;
+}
+
+static const char instructions_doc[] =
+    "instructions()\n--\n\nReturns the instruction sets that this processor has, the fastest first.";
+
+static PyObject *instructions(PyObject *module, PyObject *nothing) {
+    (void)module, (void)nothing;
+    PyObject *names = PyList_New(0);
+    for (size_t i = 0; names && i < VARIANTS; i++) {
+        if (!is_supported(&variants[i])) continue;
+        PyObject *name = PyUnicode_FromString(variants[i].name);
+        if (!name || PyList_Append(names, name) < 0) Py_CLEAR(names);
+        Py_XDECREF(name);
+    }
+    return names;
+}
+
+static const char use_doc[] = "use(name)\n--\n\nUses one of `instructions`; for tests.";
+
+static PyObject *use(PyObject *module, PyObject *name) {
+    (void)module;
+    for (size_t i = 0; PyUnicode_Check(name) && i < VARIANTS; i++)
+        if (PyUnicode_CompareWithASCIIString(name, variants[i].name) == 0 && is_supported(&variants[i])) {
+            variant = &variants[i];
+            Py_RETURN_NONE;
+        }
+    PyErr_SetString(PyExc_ValueError, "this processor has no such instruction set");
+    return NULL;
+}
+
+static PyMethodDef methods[] = {
+    {"multiply", (PyCFunction)(void (*)(void))multiply, METH_FASTCALL, multiply_doc},
+    {"attend", (PyCFunction)(void (*)(void))attend_python, METH_FASTCALL, attend_doc},
+    {"instructions", instructions, METH_NOARGS, instructions_doc},
+    {"use", use, METH_O, use_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_kernels", NULL, -1, methods, NULL, NULL, NULL, NULL};
+
+PyMODINIT_FUNC PyInit__kernels(void) {
+#if defined(__GNUC__) && defined(__x86_64__)
+    __builtin_cpu_init();
+#endif
+    variant = variants;
+    while (!is_supported(variant)) variant++;
+    find_threads();
+    return PyModule_Create(&definition);
+}
