@@ -19,6 +19,9 @@ except ImportError:
 FEW = 32
 """Rows up to which a product with float weights is faster than torch's, which reads the weights more slowly."""
 
+FEW_WITH_INT8 = 128
+"""The same with int8 weights."""
+
 LARGEST_HEAD = 1024
 """The limit of a head's size."""
 

@@ -44,7 +44,8 @@ class Head:
         base, layer = hf_model.base_model, hf_model.get_output_embeddings()
         rows_adapter: Any = getattr(layer, "token_adapter", None)
         # A subclass may compute something else that the comparison does not show: LoRA starts as zero.
-        plain = type(layer if rows_adapter is None else rows_adapter.get_base_layer()) in (nn.Linear, Int8Linear)
+        own_layer = layer if rows_adapter is None else rows_adapter.get_base_layer()
+        plain = type(own_layer) is nn.Linear or isinstance(own_layer, Int8Linear)
         # A sharded weight is only gathered inside the forward pass of the whole model.
         if base is hf_model or not plain or _is_sharded(getattr(layer, "weight", None)):
             return None

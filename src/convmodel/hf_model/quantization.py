@@ -5,6 +5,7 @@ Owns: which weights are quantized, and refusing to train or save such a model. `
 
 import logging
 from collections import Counter
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from convmodel.errors import ConfigError
+from convmodel.hf_model.decoder import UnknownDecoderError, decoder_of
 from convmodel.hf_model.eval_mode import evaluation_mode
 from convmodel.hf_model.int8_layers import Int8Embedding, Int8Linear, absmax, layer_of, release_memory
 
@@ -44,23 +46,20 @@ def quantize_weights(hf_model: "PreTrainedModel", quantize: str) -> None:
         )
     modules = _packable(hf_model, quantize)
     before = _nbytes(hf_model)
-    users = Counter(module.weight.data_ptr() for module in modules.values())
-    shared: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # integers and scales of tied weights, by address
+    factors = {name: _factor(module) for name, module in modules.items() if isinstance(module, nn.Embedding)}
+    packed: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # by address: tied layers share integers and scales
     # The embedding and the head, which may be tied, come first: both are large, and packing needs memory.
     for name in sorted(modules, key=lambda name: -modules[name].weight.nbytes):
         module = modules.pop(name)
         address = module.weight.data_ptr()
-        users[address] -= 1
-        factor = _factor(module) if isinstance(module, nn.Embedding) else None  # before its memory is released
-        packed = shared.pop(address, None) or _integers(module, release=not users[address])
-        if users[address]:
-            shared[address] = packed
-        hf_model.set_submodule(name, _layer(module, *packed, factor).eval())
+        if address not in packed:
+            packed[address] = _integers(module)
+        hf_model.set_submodule(name, _layer(module, *packed[address], factors.get(name)).eval())
     _report(hf_model, before, quantize)
 
 
 def _packable(hf_model: "PreTrainedModel", quantize: str) -> dict[str, Any]:
-    """Returns the modules that can be packed, by name: those that a trial response only calls.
+    """Returns the modules that can be packed, by name: those that the model only calls.
 
     Some architectures read a layer's weight themselves (Mamba, RWKV); such a layer must stay as it is.
     """
@@ -70,6 +69,19 @@ def _packable(hf_model: "PreTrainedModel", quantize: str) -> dict[str, Any]:
         for name, module in hf_model.named_modules()
         if type(module) is nn.Linear or isinstance(module, Conv1D) or (module is embedding and _factor(module))
     }
+    try:
+        decoder_of(hf_model)
+        called = modules
+    except UnknownDecoderError:
+        called = _only_called(hf_model, modules, quantize)
+    # A weight that is also used in another place would be kept twice.
+    uses = Counter(weight.data_ptr() for _, weight in hf_model.named_parameters(remove_duplicate=False))
+    uses.subtract(module.weight.data_ptr() for module in called.values())
+    return {name: module for name, module in called.items() if not uses[module.weight.data_ptr()]}
+
+
+def _only_called(hf_model: "PreTrainedModel", modules: Mapping[str, Any], quantize: str) -> dict[str, Any]:
+    """Returns the modules that a trial response only calls, which reads all weights into memory."""
     probes = {name: _Probe(module) for name, module in modules.items()}
     try:
         for name, probe in probes.items():
@@ -86,11 +98,7 @@ def _packable(hf_model: "PreTrainedModel", quantize: str) -> dict[str, Any]:
     finally:
         for name, module in modules.items():
             hf_model.set_submodule(name, module)
-    called = {name: module for name, module in modules.items() if not probes[name].was_read}
-    # A weight that is also used in another place would be kept twice.
-    uses = Counter(weight.data_ptr() for _, weight in hf_model.named_parameters(remove_duplicate=False))
-    uses.subtract(module.weight.data_ptr() for module in called.values())
-    return {name: module for name, module in called.items() if not uses[module.weight.data_ptr()]}
+    return {name: module for name, module in modules.items() if not probes[name].was_read}
 
 
 class _Probe(nn.Module):
@@ -155,13 +163,12 @@ def require_unquantized(hf_model: "PreTrainedModel", what: str) -> None:
         raise ConfigError(f"a quantized model cannot be {what}: load it without quantize")
 
 
-def _integers(module: Any, *, release: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rounds the weights of a layer or the embedding: returns integers, and a scale for each row."""
+def _integers(module: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rounds the weights of a layer or the embedding, and frees them: returns integers, and a scale for each row."""
     if not isinstance(module, Conv1D):
-        return absmax(module.weight, release=release)
+        return absmax(module.weight, release=True)
     integers, scales = absmax(module.weight.t())  # whose weights are transposed
-    if release:
-        release_memory(module.weight)
+    release_memory(module.weight)
     return integers, scales
 
 

@@ -117,6 +117,17 @@ def test_what_else_is_in_a_batch_changes_nothing(make: type[Int8Linear]) -> None
     assert torch.equal(layer(given.view(3, 3, 50)), together.view(3, 3, 33))
 
 
+@pytest.mark.parametrize("has_units", [True, False])
+def test_many_tokens_have_the_product_of_a_few(has_units: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    monkeypatch.setattr(int8_layers, "has_int8_units", lambda: has_units)
+    monkeypatch.setattr(int8_layers, "_AT_ONCE", 1000)
+    layer, given = layer_from(NativeInt8Linear, torch.randn(33, 64), torch.randn(33)), torch.randn(200, 64) * 9
+    given[:, 5] *= 30
+    few = torch.cat([layer(part) for part in given.split(50)])
+    torch.testing.assert_close(layer(given), few, atol=1e-3 * few.abs().max().item(), rtol=0)
+
+
 def test_what_is_not_finite_stays_so(make: type[Int8Linear]) -> None:
     layer, given = layer_from(make, torch.randn(8, 16)), torch.randn(3, 16)
     given[1, 4] = torch.nan

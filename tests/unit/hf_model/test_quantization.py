@@ -10,7 +10,14 @@ import torch
 from architectures import save_tiny
 from scripted import enliven
 from torch import nn
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 from transformers.pytorch_utils import Conv1D
 
 from convmodel import ConversationModel
@@ -209,11 +216,10 @@ def test_little_packed_is_reported(make_once: Callable[..., Path], caplog: pytes
 
 
 def test_a_model_that_cannot_generate_is_refused_unchanged() -> None:
-    hf_model: Any = LlamaForCausalLM(
-        LlamaConfig(vocab_size=60, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2)
-    )
-    hf_model.model.norm = nn.LayerNorm(5)
+    shape = {"vocab_size": 60, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
+    hf_model: Any = GPTNeoXForCausalLM(GPTNeoXConfig(**shape, num_attention_heads=2))
+    hf_model.gpt_neox.final_layer_norm = nn.LayerNorm(5)
     with pytest.raises(ConfigError, match=r"begins with a trial response, which failed \(RuntimeError: .*leave it out"):
         quantize_weights(hf_model, "int8")
     assert not is_quantized(hf_model)
-    assert type(hf_model.lm_head) is nn.Linear
+    assert type(hf_model.get_output_embeddings()) is nn.Linear

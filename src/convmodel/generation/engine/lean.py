@@ -4,7 +4,6 @@ Owns: the pass itself, for every model whose parts `convmodel.hf_model.decoder` 
 copied. The order of operations is transformers'.
 """
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple
@@ -26,7 +25,7 @@ from convmodel.generation.engine.compiled import (
 )
 from convmodel.generation.engine.kv_cache import KVCache, LayerCache
 from convmodel.hf_model.decoder import Decoder, DecoderLayer, Norm
-from convmodel.hf_model.kernels import FEW, JointProduct, Weights
+from convmodel.hf_model.kernels import FEW, FEW_WITH_INT8, JointProduct, Weights
 
 Function = Callable[[torch.Tensor], torch.Tensor]
 
@@ -240,9 +239,9 @@ def _normed_products(norm: Norm, modules: Sequence[Any]) -> Callable[[torch.Tens
     return lambda states: joint(states).split(sizes, dim=-1) if len(states) <= limit else one_by_one(states)
 
 
-def _limit(weights: Sequence[Weights]) -> float:
+def _limit(weights: Sequence[Weights]) -> int:
     """Returns up to how many rows a compiled product is the fastest."""
-    return FEW if weights[0].scales is None else math.inf
+    return FEW if weights[0].scales is None else FEW_WITH_INT8
 
 
 def _activation(module: Any) -> Function:
