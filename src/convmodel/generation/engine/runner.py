@@ -13,6 +13,7 @@ from convmodel.generation.engine.forward import Forward, ForwardChoice
 from convmodel.generation.engine.kv_cache import KVCache
 from convmodel.generation.engine.lean import NewTokens
 from convmodel.generation.engine.request import Row
+from convmodel.hf_model.threads import THREADS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -62,7 +63,8 @@ class Runner:
         """
         lengths = [part.cache.length for part in parts]
         try:
-            logits = self.forward([self._tensors(part) for part in parts])
+            with THREADS.step():
+                logits = self.forward([self._tensors(part) for part in parts])
             ends = [length + max(map(len, part.ids)) for length, part in zip(lengths, parts, strict=True)]
             if [part.cache.length for part in parts] != ends:
                 raise RuntimeError("this model does not append keys and values to the cache: pass use_cache=False")
