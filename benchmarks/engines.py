@@ -1,15 +1,21 @@
 """The engine compared with llama.cpp on the same weights, alternating, in float32 and int8.
 
-    python benchmarks/engines.py MODEL --llama llama/bin/python [--rounds 7] [--threads 2]
+    python benchmarks/engines.py MODEL --llama llama/bin/python [--rounds 7] [--threads 2] [--only float32 int8]
+    python benchmarks/engines.py MODEL --busy [--rounds 7]
+    python benchmarks/engines.py MODEL --memory
 
 MODEL is a folder with a model of Llama's architecture, such as SmolLM2-135M-Instruct; `--llama` the Python of an
 environment with llama.cpp (see `engines_llamacpp.py`), which gets the same weights as GGUF. All sides decode greedily,
 keep nothing between requests, and are measured in turn, while the others wait. Medians of the rounds, and the median of
 the ratios of each round, ours divided by theirs: less is better, except for tokens per second.
+
+With `--busy`, the time per token is compared with that beside a program that keeps one core busy, alternating. With
+`--memory`, the most memory that loading with int8 weights takes, more than importing, is compared with their size.
 """
 
 import argparse
 import json
+import resource
 import statistics
 import subprocess
 import sys
@@ -25,11 +31,17 @@ CLIENTS = 8
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
-    parser.add_argument("--llama", required=True, help="the Python of llama.cpp's environment")
+    parser.add_argument("--llama", help="the Python of llama.cpp's environment")
+    parser.add_argument("--busy", action="store_true")
+    parser.add_argument("--memory", action="store_true")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", nargs="+", choices=list(KINDS), default=list(KINDS))
     options = parser.parse_args()
+    if options.memory:
+        return memory(options.model)
+    if options.busy:
+        return busy(options)
     print(f"{'':34}{'ours':>10}{'llama.cpp':>11}{'ratio':>8}")
     for kind in options.only:
         ours = Ours(options.model, kind, options.threads)
@@ -45,6 +57,47 @@ def main() -> None:
         rounds = [(ours.ask(prompt, CLIENTS), several.ask(prompt, CLIENTS)) for _ in range(options.rounds + 1)][1:]
         show(f"{kind}, {CLIENTS} clients, tokens per second", rounds, "tokens_per_second")
         several.close()
+    return None
+
+
+def busy(options: argparse.Namespace) -> None:
+    """Prints the milliseconds per token beside a busy program and alone, and the ratio."""
+    print(f"{'':34}{'busy':>10}{'idle':>11}{'ratio':>8}")
+    prompt = [100 + 7 * n for n in range(16)]
+    for kind in options.only:
+        ours, rounds = Ours(options.model, kind, options.threads), []
+        for _ in range(options.rounds + 1):
+            idle = ours.ask(prompt, 4)
+            program = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+            time.sleep(0.5)
+            ours.ask(prompt, 1)  # which notices it
+            rounds.append((ours.ask(prompt, 4), idle))
+            program.kill()
+            program.wait()
+            time.sleep(2.5)  # after which the engine looks again
+            ours.ask(prompt, 1)
+        show(f"{kind}, ms per step of 4 responses", rounds[1:], "token_ms")
+
+
+def memory(path: str) -> None:
+    """Prints the peak of this process while it loads, and the size of what it loaded."""
+    import torch
+
+    from convmodel import ConversationModel
+
+    def peak() -> int:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+    before = peak()
+    model = ConversationModel.from_pretrained(path, device="cpu", quantize="int8").hf_model
+    tensors = {
+        tensor.data_ptr(): tensor.nbytes
+        for module in model.modules()
+        for tensor in (*module._parameters.values(), *module._buffers.values(), *vars(module).values())
+        if isinstance(tensor, torch.Tensor)
+    }
+    packed = sum(tensors.values()) / 2**20
+    print(f"packed {packed:.0f} MiB; peak {peak() - before} MiB more than before; limit {1.15 * packed + 250:.0f} MiB")
 
 
 Measured = dict[str, float]
