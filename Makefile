@@ -10,10 +10,10 @@ PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test slow coverage check format docs build smoke clean
+.PHONY: help setup demo test slow coverage check format docs build gpu-check smoke clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "  make %-9s %s\n", $$1, $$2}'
 
 setup: $(STAMP) ## install everything into .venv, once
 
@@ -53,6 +53,9 @@ docs: $(STAMP) ## write the generated pages again
 
 build: $(STAMP) ## build the wheel and the source archive into dist/
 	@$(BIN)/python -m build
+
+gpu-check: $(STAMP) ## check and measure training and generation on a GPU, in six minutes at most
+	@$(BIN)/python scripts/gpu_check.py $(ARGS)
 
 smoke: $(STAMP) ## build the wheel and test it in a new environment, from an empty folder
 	@$(BIN)/python scripts/smoke_test.py
