@@ -315,6 +315,16 @@ INLINE void attend_share(const AttentionJob *job, int64_t share, int64_t shares)
         attend(job, task / job->kind->heads, task % job->kind->heads, scores);
 }
 
+/* Returns the natural logarithm of the sum of exponentials of a row, and where its largest value is. */
+INLINE float log_sum(const float *RESTRICT row, int64_t count, int64_t *place) {
+    float largest = -INFINITY, total = 0;
+    for (int64_t i = 0; i < count; i++) largest = row[i] > largest ? row[i] : largest;
+    *place = 0;
+    while (*place < count - 1 && row[*place] != largest) ++*place;
+    for (int64_t i = 0; i < count; i++) total += exponential(row[i] - largest);
+    return largest + logf(total);
+}
+
 /* The same functions for each instruction set. */
 typedef struct {
     const char *name;
@@ -323,6 +333,7 @@ typedef struct {
     void (*prepare_row)(const Plan *, const float *, float *);
     void (*append)(const AttentionJob *);
     void (*attend_share)(const AttentionJob *, int64_t, int64_t);
+    float (*log_sum)(const float *, int64_t, int64_t *);
 } Variant;
 
 #define VARIANT(name, attributes)                                                                                      \
@@ -341,8 +352,12 @@ typedef struct {
     attributes static void append_##name(const AttentionJob *job) { append_keys_and_values(job); }                     \
     attributes static void attend_share_##name(const AttentionJob *job, int64_t share, int64_t shares) {               \
         attend_share(job, share, shares);                                                                              \
+    }                                                                                                                  \
+    attributes static float log_sum_##name(const float *row, int64_t count, int64_t *place) {                          \
+        return log_sum(row, count, place);                                                                             \
     }
-#define ENTRY(name) {#name, work_##name, round_row_##name, prepare_row_##name, append_##name, attend_share_##name}
+#define ENTRY(name)                                                                                                    \
+    {#name, work_##name, round_row_##name, prepare_row_##name, append_##name, attend_share_##name, log_sum_##name}
 
 VARIANT(plain, )
 #if defined(__GNUC__) && defined(__x86_64__)
@@ -356,9 +371,9 @@ static int is_supported(const Variant *each) {
     const int fused = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     const int wide = fused && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-    if (each->do_share == work_vnni) return wide && __builtin_cpu_supports("avx512vnni");
-    if (each->do_share == work_avx512) return wide;
-    return each->do_share == work_avx2 ? fused : 1;
+    if (each->work == work_vnni) return wide && __builtin_cpu_supports("avx512vnni");
+    if (each->work == work_avx512) return wide;
+    return each->work == work_avx2 ? fused : 1;
 }
 #else
 static const Variant variants[] = {ENTRY(plain)};
@@ -476,6 +491,24 @@ static PyObject *attend_python(PyObject *module, PyObject *const *arguments, Py_
     Py_RETURN_NONE;
 }
 
+static const char log_sums_doc[] =
+    "log_sums(logits, sums, places, rows, columns)\n--\n\n"
+    "Writes the logarithm of the sum of exponentials of each row, and the place of its largest value; all are addresses.";
+
+static PyObject *log_sums(PyObject *module, PyObject *const *arguments, Py_ssize_t count) {
+    (void)module;
+    int64_t v[5];
+    if (count != 5) {
+        PyErr_SetString(PyExc_TypeError, "it takes 5 arguments");
+        return NULL;
+    }
+    for (int i = 0; i < 5; i++) v[i] = PyLong_AsLongLong(arguments[i]);
+    if (PyErr_Occurred()) return NULL;
+    for (int64_t row = 0; row < v[3]; row++)
+        ((float *)v[1])[row] = variant->log_sum((const float *)v[0] + row * v[4], v[4], (int64_t *)v[2] + row);
+    Py_RETURN_NONE;
+}
+
 static const char instructions_doc[] =
     "instructions()\n--\n\nReturns the instruction sets that this processor has, the fastest first.";
 
@@ -507,6 +540,7 @@ static PyObject *use(PyObject *module, PyObject *name) {
 static PyMethodDef methods[] = {
     {"multiply", (PyCFunction)(void (*)(void))multiply, METH_FASTCALL, multiply_doc},
     {"attend", (PyCFunction)(void (*)(void))attend_python, METH_FASTCALL, attend_doc},
+    {"log_sums", (PyCFunction)(void (*)(void))log_sums, METH_FASTCALL, log_sums_doc},
     {"instructions", instructions, METH_NOARGS, instructions_doc},
     {"use", use, METH_O, use_doc},
     {NULL, NULL, 0, NULL},

@@ -175,6 +175,22 @@ def _address(tensor: torch.Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
 
+def log_sums(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns the logarithm of the sum of exponentials of each row of logits, and the column of its largest value.
+
+    Example:
+        >>> sums, columns = log_sums(torch.tensor([[1.0, 3.0, 3.0]]))
+        >>> sums.round(decimals=3), columns
+        (tensor([3.7590]), tensor([1]))
+    """
+    if not can_multiply(logits):
+        return logits.logsumexp(-1), logits.argmax(-1)
+    rows, columns = logits.shape
+    sums, places = torch.empty(rows), torch.empty(rows, dtype=torch.long)
+    native.log_sums(logits.data_ptr(), sums.data_ptr(), places.data_ptr(), rows, columns)
+    return sums, places
+
+
 def are_compiled() -> bool:
     """Returns whether this installation has the compiled kernels."""
     return native is not None

@@ -15,6 +15,7 @@ from convmodel.hf_model.kernels import (
     StepAttention,
     Weights,
     can_multiply,
+    log_sums,
     native,
 )
 
@@ -143,3 +144,20 @@ def test_which_matrices_can_be_multiplied() -> None:
 def test_an_unknown_instruction_set_is_refused() -> None:
     with pytest.raises(ValueError, match="no such instruction set"):
         native.use("sse9")
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 7), (2, 5001)])
+def test_log_sums_and_largest_values_are_torchs(shape: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(shape) * 20
+    logits[0, 0] = -50.0
+    sums, places = log_sums(logits)
+    torch.testing.assert_close(sums, logits.logsumexp(-1), atol=1e-5, rtol=1e-6)
+    assert torch.equal(places, logits.argmax(-1))
+
+
+def test_logits_of_another_kind_are_summed_by_torch() -> None:
+    logits = torch.randn(5, 9).t()
+    sums, places = log_sums(logits)
+    assert torch.equal(sums, logits.logsumexp(-1))
+    assert torch.equal(places, logits.argmax(-1))

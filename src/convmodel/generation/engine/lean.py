@@ -62,7 +62,7 @@ class LeanForward:
         self.layers = len(decoder.layers)
         self._decoder = decoder
         self._blocks = [_Block(decoder, layer) for layer in decoder.layers]
-        self._norm, self._head = _norm(decoder.norm), _product(decoder.head)
+        self._head = _normed_products(decoder.norm, [decoder.head])
         self._can_be_compiled = can_be_compiled(decoder)
         self._compiled: list[CompiledBlock] = []  # made when they are needed
 
@@ -83,8 +83,8 @@ class LeanForward:
         rotations = {kind: self._rotation(hidden, positions, kind) for kind in kinds}
         is_step = all(part.ids.shape[1] == 1 and part.cache.length for part in parts)
         compute = self._step if is_step and self._can_be_compiled and len(hidden) <= FEW else self._process
-        last = compute(hidden, rotations, parts)
-        return capped(self._head(self._norm(last)), decoder.logit_cap)
+        [logits] = self._head(compute(hidden, rotations, parts))
+        return capped(logits, decoder.logit_cap)
 
     def _process(
         self, hidden: torch.Tensor, rotations: Mapping[Any, Rotation | None], parts: Sequence[NewTokens]

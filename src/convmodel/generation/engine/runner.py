@@ -13,6 +13,7 @@ from convmodel.generation.engine.forward import Forward, ForwardChoice
 from convmodel.generation.engine.kv_cache import KVCache
 from convmodel.generation.engine.lean import NewTokens
 from convmodel.generation.engine.request import Row
+from convmodel.hf_model.kernels import log_sums
 from convmodel.hf_model.threads import THREADS
 
 if TYPE_CHECKING:
@@ -88,8 +89,8 @@ class Runner:
         An error of a logits processor ends only its request.
         """
         logits = logits.float()
-        totals = logits.logsumexp(-1).tolist()
-        tokens: list[int] = logits.argmax(-1).tolist()
+        sums, places = log_sums(logits)
+        totals, tokens = sums.tolist(), places.tolist()
         for number, row in enumerate(rows):
             if not row.sampler.is_plain:
                 try:
