@@ -22,9 +22,9 @@ that a result does not depend on what else is in the batch.
 
 #define LARGEST_WEIGHT 127
 #define PIECE 1024 /* inputs whose products are summed in 32 bits */
-#define AHEAD 4096 /* bytes between the weights that are used and those that are requested */
+#define AHEAD 2048 /* bytes between the weights that are used and those that are requested */
 #define LINE 64    /* bytes that are requested together */
-#define CHUNK 32768 /* bytes of weights that a thread takes at a time */
+#define LEAST 16384 /* bytes of weights that a thread takes at least */
 
 /* In Python: `struct.pack("4q")` and `struct.pack("6qd")`. */
 typedef struct {
@@ -55,19 +55,23 @@ typedef struct {
     const float *residual;    /* added to the results, or NULL */
     float *results;           /* rows x all outputs */
     int64_t rows, width;
-    int64_t chunk, next;      /* how many outputs a thread takes at a time, and which chunk is the next one */
+    int64_t threads, least;   /* how many threads there are, and how many outputs one takes at least */
+    int64_t next;             /* the next output that no thread has taken, counted over all matrices */
 } Job;
 
 #if defined(__GNUC__)
 #define INLINE static inline __attribute__((always_inline))
 #define RESTRICT __restrict__
 #define REQUEST(address) __builtin_prefetch(address)
-#define NEXT(number) __atomic_fetch_add(number, 1, __ATOMIC_RELAXED)
+#define LOAD(number) __atomic_load_n(number, __ATOMIC_RELAXED)
+#define REPLACE(number, old, new)                                                                                      \
+    __atomic_compare_exchange_n(number, old, new, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED)
 #else
 #define INLINE static inline
 #define RESTRICT
 #define REQUEST(address) ((void)(address))
-#define NEXT(number) ((*(number))++) /* without threads */
+#define LOAD(number) (*(number)) /* without threads */
+#define REPLACE(number, old, new) (*(number) = (new), 1)
 #endif
 
 /* Cephes' exponential function: within 2 units in the last place. */
@@ -192,22 +196,20 @@ INLINE void multiply_floats(const Job *job, const Matrix *matrix, int64_t n, int
 }
 
 /* Takes the next outputs of a job that no thread has taken: [*begin, *end) of a matrix; returns whether there are any.
-   Threads that are slowed down, by other programs, take fewer. */
+   Half of a thread's part of what is left, so that threads end together, also if another program slows one down. */
 INLINE int take_outputs(Job *job, const Matrix **matrix, int64_t *begin, int64_t *end, int64_t *column) {
-    int64_t first = NEXT(&job->next);
-    *column = 0;
-    for (int64_t m = 0; m < job->plan->count; m++) {
-        *matrix = &job->plan->matrices[m];
-        const int64_t chunks = ((*matrix)->outputs + job->chunk - 1) / job->chunk;
-        if (first < chunks) {
-            *begin = first * job->chunk;
-            *end = *begin + job->chunk < (*matrix)->outputs ? *begin + job->chunk : (*matrix)->outputs;
-            return 1;
-        }
-        first -= chunks;
-        *column += (*matrix)->outputs;
-    }
-    return 0;
+    int64_t first = LOAD(&job->next), count, offset;
+    do {
+        offset = first;
+        *matrix = job->plan->matrices;
+        for (int64_t m = 1; m < job->plan->count && offset >= (*matrix)->outputs; m++) offset -= (*matrix)++->outputs;
+        count = (job->width - first) / (2 * job->threads);
+        count = count > job->least ? count : job->least;
+        count = count < (*matrix)->outputs - offset ? count : (*matrix)->outputs - offset;
+        if (count <= 0) return 0;
+    } while (!REPLACE(&job->next, &first, first + count));
+    *begin = offset, *end = offset + count, *column = first - offset;
+    return 1;
 }
 
 #define WORK(name, multiply, Weight)                                                                                   \
@@ -425,8 +427,9 @@ static int compute(Job *job, const float *activations, unsigned threads) {
     }
     job->activations = prepared ? prepared : activations;
     job->rounded = rounded, job->scales = scales;
-    job->chunk = CHUNK / (inputs * (plan->is_integer ? 1 : (int64_t)sizeof(float))) + 1;
-    if (threads > 1 && run_parallel)
+    job->threads = threads > 1 && run_parallel ? threads : 1;
+    job->least = LEAST / (inputs * (plan->is_integer ? 1 : (int64_t)sizeof(float))) + 1;
+    if (job->threads > 1)
         run_parallel(work, job, threads, 0);
     else
         work(job);
