@@ -30,6 +30,8 @@ MAX_ROWS = 32
 MIN_ACTIVE_BYTES = 2**30
 """Memory that the KV caches of active requests may take in any case, in bytes; a single request may take more."""
 
+_PART_BYTES = 4 * 2**20  # that are loaded in the time that another part of a forward pass takes
+
 _CHUNK = 512  # prompt tokens that are prefilled before active responses decode their next token
 
 
@@ -212,7 +214,7 @@ class Engine:
     def _join(self) -> None:
         """Moves requests whose prompts have been processed into batches.
 
-        Each batch loads the weights once per step, and a shorter sequence in it loads padding, too.
+        A shorter sequence in a batch loads padding, too, and another batch is another part of the forward pass.
         """
         joined = {row.request for batch in self._batches for row in batch.rows}  # if Ctrl-C interrupted a call
         plan: dict[Batch, list[tuple[Request, KVCache]]] = {batch: [] for batch in self._batches}
@@ -238,7 +240,8 @@ class Engine:
 
     def _best_batch(self, plan: dict[Batch, list[tuple[Request, KVCache]]], request: Request, cache: KVCache) -> Batch:
         """Returns the batch that a request joins with the least padding; a new one if that is too much."""
-        best, least = Batch(), self._weight_bytes / cache.position_bytes
+        cost = _PART_BYTES if self.runner.forward.shares_weights else self._weight_bytes
+        best, least = Batch(), cost / cache.position_bytes
         for batch, pairs in plan.items():
             lengths = [joining.length for owner, joining in [*pairs, (request, cache)] for _ in owner.rows]
             if (padding := batch.padding(lengths)) <= least:

@@ -27,9 +27,11 @@ class Forward(Protocol):
 
     Attributes:
         layers: How many layers a cache needs.
+        shares_weights: Whether the weights are loaded once for all parts, rather than once for each.
     """
 
     layers: int
+    shares_weights: bool
 
     def __call__(self, parts: Sequence[NewTokens]) -> torch.Tensor:
         """Processes new tokens, and returns the logits after the last one of each row, (rows of all parts, vocabulary).
@@ -40,6 +42,8 @@ class Forward(Protocol):
 
 class HFForward:
     """Calls a Hugging Face model's own `forward`."""
+
+    shares_weights = False
 
     def __init__(self, hf_model: "PreTrainedModel") -> None:
         self.layers = hf_model.config.get_text_config(decoder=True).num_hidden_layers

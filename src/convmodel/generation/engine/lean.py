@@ -57,6 +57,8 @@ class LeanForward:
         layers: How many layers a cache needs.
     """
 
+    shares_weights = True
+
     def __init__(self, decoder: Decoder) -> None:
         """Looks up the weights once."""
         self.layers = len(decoder.layers)

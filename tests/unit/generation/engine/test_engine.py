@@ -30,6 +30,7 @@ from convmodel.generation.engine import forward as forward_module
 from convmodel.generation.engine.engine import Engine
 from convmodel.generation.engine.forward import HFForward
 from convmodel.generation.engine.kv_cache import KVCache
+from convmodel.generation.engine.lean import LeanForward
 from convmodel.generation.engine.prefix_cache import PrefixCache, common_prefix
 from convmodel.generation.engine.request import Request
 from convmodel.generation.engine.runner import Part, Runner
@@ -243,10 +244,14 @@ def test_rows_that_end_make_place_for_others(hf_model: PreTrainedModel, monkeypa
     assert len(set(placed)) > 1
 
 
+@pytest.mark.parametrize("shares_weights", [True, False])
 def test_short_and_long_responses_have_batches_of_their_own(
-    gpt2: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+    gpt2: PreTrainedModel, monkeypatch: pytest.MonkeyPatch, shares_weights: bool
 ) -> None:
-    """Reading padding must not cost more than reading the weights once more."""
+    """Reading padding must not cost more than another part of a pass, or than reading the weights once more."""
+    weights = sum(weight.nbytes for weight in gpt2.parameters())
+    monkeypatch.setattr(engine_module, "_PART_BYTES", weights if shares_weights else 0)
+    monkeypatch.setattr(LeanForward, "shares_weights", shares_weights)
     prompts = [[*range(2, 90)] * 2, [5, 7], [6, 7], [8, 9], [5, 9]]
     alone = [follow(Engine(gpt2), ask(gpt2, prompt))[0] for prompt in prompts]
     requests = [ask(gpt2, prompt) for prompt in prompts]
@@ -257,7 +262,7 @@ def test_short_and_long_responses_have_batches_of_their_own(
 
     assert [request.rows[0].tokens for request in requests] == alone
     assert {(2, 1), (3, 1)} <= {*passes}
-    assert max(passes)[0] == 3  # 174 positions of padding are fewer than the weights, 348 are more
+    assert max(passes)[0] == 3  # 174 positions of padding are fewer bytes than the limit, 348 are more
 
 
 def test_what_does_not_fit_in_memory_waits(gpt2: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:

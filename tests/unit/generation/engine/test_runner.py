@@ -17,7 +17,7 @@ from convmodel.generation.engine.sampling import Sampler
 class Recorder:
     """A forward pass of one layer that keeps its inputs."""
 
-    layers = 1
+    layers, shares_weights = 1, True
 
     def __init__(self) -> None:
         self.inputs: list[Any] = []
