@@ -138,7 +138,7 @@ def decoder_of(hf_model: "PreTrainedModel") -> Decoder:
         >>> from convmodel import ConversationModel
         >>> decoder = decoder_of(ConversationModel.from_pretrained("model").hf_model)
         >>> decoder.heads, decoder.is_gated
-        (4, False)
+        (2, False)
     """
     name = type(hf_model).__name__
     if type(hf_model).__module__.startswith("transformers.models."):
