@@ -176,13 +176,15 @@ def _with_beginning(
                 "template has no place: remove the conversation, or load the model with layout='separator'"
             )
     trims = layout.template.trims if layout.template else {}
-    arranged = replace(
-        conversation,
-        turns=[getattr(conversation.turns[i], trims.get(roles[speakers[i]], "__str__"))() for i in kept],
-        speakers=[speakers[i] for i in kept],
-        weights=[conversation.turn_weights[i] for i in kept],
-    )
-    return Arrangement(arranged, roles, [sizes[i] for i in kept], dropped=sum(sizes[pinned:first]))
+    turns = [getattr(conversation.turns[i], trims.get(roles[speakers[i]], "__str__"))() for i in kept]
+    if turns != list(conversation.turns):  # a new conversation is checked again, which takes as long as laying it out
+        conversation = replace(
+            conversation,
+            turns=turns,
+            speakers=[speakers[i] for i in kept],
+            weights=[conversation.turn_weights[i] for i in kept],
+        )
+    return Arrangement(conversation, roles, [sizes[i] for i in kept], dropped=sum(sizes[pinned:first]))
 
 
 def _roles(names: Sequence[str], layout: LayoutConfig, loss_on: LossOn) -> dict[str, str]:
