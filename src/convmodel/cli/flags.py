@@ -31,7 +31,7 @@ OnError = Annotated[
 Model = Annotated[str | None, Option("--model", "-m", help=f"{MODEL_HELP} {_DEFAULT_HELP}")]
 Quantize = Annotated[
     str | None,
-    Option(help="int8: quantize the weights, for less than half the memory and about half the time, on CPUs."),
+    Option(help="int8: quantize the weights, for about a quarter of the memory and a third of the time, on CPUs."),
 ]
 Layout = Annotated[
     str,

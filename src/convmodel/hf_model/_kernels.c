@@ -438,15 +438,15 @@ static int compute(Job *job, const float *activations, unsigned threads) {
     return 0;
 }
 
-/* Reads integers and addresses from Python. */
+/* Reads a plan, unless that is NULL, and then integers and addresses from Python. */
 static int read_integers(PyObject *const *arguments, Py_ssize_t count, Py_ssize_t wanted, const char **plan, int64_t *values) {
     Py_ssize_t size;
     if (count != wanted) {
         PyErr_Format(PyExc_TypeError, "it takes %zd arguments", wanted);
         return -1;
     }
-    if (PyBytes_AsStringAndSize(arguments[0], (char **)plan, &size) < 0) return -1;
-    for (Py_ssize_t i = 1; i < wanted; i++) values[i - 1] = PyLong_AsLongLong(arguments[i]);
+    if (plan && PyBytes_AsStringAndSize(*arguments++, (char **)plan, &size) < 0) return -1;
+    for (Py_ssize_t i = 0; i < wanted - (plan != NULL); i++) values[i] = PyLong_AsLongLong(arguments[i]);
     return PyErr_Occurred() ? -1 : 0;
 }
 
@@ -501,12 +501,7 @@ static const char log_sums_doc[] =
 static PyObject *log_sums(PyObject *module, PyObject *const *arguments, Py_ssize_t count) {
     (void)module;
     int64_t v[5];
-    if (count != 5) {
-        PyErr_SetString(PyExc_TypeError, "it takes 5 arguments");
-        return NULL;
-    }
-    for (int i = 0; i < 5; i++) v[i] = PyLong_AsLongLong(arguments[i]);
-    if (PyErr_Occurred()) return NULL;
+    if (read_integers(arguments, count, 5, NULL, v) < 0) return NULL;
     for (int64_t row = 0; row < v[3]; row++)
         ((float *)v[1])[row] = variant->log_sum((const float *)v[0] + row * v[4], v[4], (int64_t *)v[2] + row);
     Py_RETURN_NONE;

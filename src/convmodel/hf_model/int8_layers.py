@@ -10,6 +10,7 @@ import ctypes
 import functools
 import mmap
 import sys
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +24,7 @@ _BASE = 2 * _LARGEST  # of the two integers of an activation
 _AT_ONCE = 1 << 19  # weights that are rounded at a time, because that needs a copy of them
 
 
-class Int8Linear(nn.Module):
+class Int8Linear(nn.Module, ABC):
     """A linear layer with int8 weights.
 
     Example:
@@ -45,9 +46,9 @@ class Int8Linear(nn.Module):
         product = self.multiply(states.reshape(-1, self.in_features).float())
         return product.view(*states.shape[:-1], self.out_features).to(states.dtype)
 
+    @abstractmethod
     def multiply(self, tokens: torch.Tensor) -> torch.Tensor:
         """Returns the product with activations of shape (tokens, inputs) in float32."""
-        raise NotImplementedError
 
     def extra_repr(self) -> str:
         """Returns the size, as `torch.nn.Linear` does."""
@@ -77,9 +78,9 @@ class NativeInt8Linear(Int8Linear):
             return JointProduct([self.weights])(tokens)
         product = torch.empty(len(tokens), self.out_features)
         rows = max(1, _AT_ONCE // self.in_features)
+        multiply = _multiply_exactly if has_int8_units() else _multiply_as_floats
         for start in range(0, self.out_features, rows):  # since the weights are needed as floats
             part = slice(start, start + rows)
-            multiply = _multiply_exactly if has_int8_units() else _multiply_as_floats
             product[:, part] = multiply(tokens, self.rows[part]).mul_(self.scales[part])
         return product if self.bias is None else product.add_(self.bias)
 

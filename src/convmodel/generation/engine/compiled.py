@@ -41,7 +41,7 @@ class CompiledBlock:
     def __init__(self, decoder: Decoder, layer: DecoderLayer, rotated: int) -> None:
         """Looks up the weights of a decoder that `can_be_compiled`; `rotated` values of each head are rotated."""
         self.rotary, self.window = layer.rotary, layer.window
-        self._joint = JointProduct(_all_weights(layer.query_key_value), before_of(layer.attention_norm))
+        self._joint = JointProduct(all_weights(layer.query_key_value), before_of(layer.attention_norm))
         norms = None
         if layer.query_norm is not None and layer.key_norm is not None:
             query, key = before_of(layer.query_norm), before_of(layer.key_norm)
@@ -50,11 +50,11 @@ class CompiledBlock:
             norms = HeadNorms(query.weight, key.weight, query.epsilon)
         shape = decoder.heads, decoder.key_value_heads, decoder.head_size, rotated
         self._attention = StepAttention(shape, layer.scale, norms=norms, cap=decoder.attention_cap)
-        self._output = JointProduct(_all_weights([layer.attention_output]))
-        self._up = JointProduct(_all_weights(layer.up), before_of(layer.mlp_norm))
+        self._output = JointProduct(all_weights([layer.attention_output]))
+        self._up = JointProduct(all_weights(layer.up), before_of(layer.mlp_norm))
         function = _activation_of(decoder)
         assert function is not None
-        self._down = JointProduct(_all_weights([layer.down]), Before(function))
+        self._down = JointProduct(all_weights([layer.down]), Before(function))
         self._output_norm, self._mlp_output_norm = layer.attention_output_norm, layer.mlp_output_norm
 
     def __call__(self, hidden: torch.Tensor, rotation: Rotation | None, parts: Sequence[Attended]) -> torch.Tensor:
@@ -125,5 +125,6 @@ def _activation_of(decoder: Decoder) -> Function | None:
     return None
 
 
-def _all_weights(modules: Sequence[Any]) -> list[Weights]:
+def all_weights(modules: Sequence[Any]) -> list[Weights]:
+    """Returns the weights of those layers that a compiled product takes."""
     return [weights for module in modules if (weights := weights_of(module))]

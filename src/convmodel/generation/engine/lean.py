@@ -18,6 +18,7 @@ from convmodel.generation.engine.compiled import (
     Attended,
     CompiledBlock,
     Rotation,
+    all_weights,
     before_of,
     can_be_compiled,
     is_tanh_gelu,
@@ -64,6 +65,7 @@ class LeanForward:
         self.layers = len(decoder.layers)
         self._decoder = decoder
         self._blocks = [_Block(decoder, layer) for layer in decoder.layers]
+        self._kinds, self._windows = ({getattr(each, n) for each in decoder.layers} for n in ("rotary", "window"))
         self._head = _normed_products(decoder.norm, [decoder.head])
         self._can_be_compiled = can_be_compiled(decoder)
         self._compiled: list[CompiledBlock] = []  # made when they are needed
@@ -81,21 +83,18 @@ class LeanForward:
             hidden = hidden + decoder.position_embedding(positions)
         if types := [part.types for part in parts if part.types is not None]:
             hidden = hidden + decoder.embedding(_flat(types))
-        kinds = {block.rotary for block in self._blocks}
-        rotations = {kind: self._rotation(hidden, positions, kind) for kind in kinds}
+        rotations = {kind: self._rotation(hidden, positions, kind) for kind in self._kinds}
         is_step = all(part.ids.shape[1] == 1 and part.cache.length for part in parts)
         compute = self._step if is_step and self._can_be_compiled and len(hidden) <= FEW else self._process
         [logits] = self._head(compute(hidden, rotations, parts))
         return capped(logits, decoder.logit_cap)
 
-    def _process(
-        self, hidden: torch.Tensor, rotations: Mapping[Any, Rotation | None], parts: Sequence[NewTokens]
-    ) -> torch.Tensor:
+    def _process(self, hidden: torch.Tensor, rotations: _Rotations, parts: Sequence[NewTokens]) -> torch.Tensor:
         """Returns the hidden states of the last token of each row, (rows of all parts, width)."""
         shapes = [part.ids.shape for part in parts]
         views = {
             window: [View.of(part.cache, part.ids.shape[1], window, hidden.device) for part in parts]
-            for window in {block.window for block in self._blocks}
+            for window in self._windows
         }
         for number, block in enumerate(self._blocks):
             layers = [part.cache.layers[number] for part in parts]
@@ -104,18 +103,13 @@ class LeanForward:
         last = [each.view(*shape, -1)[:, -1] for each, shape in zip(_split(hidden, shapes), shapes, strict=True)]
         return _joined(last)
 
-    def _step(
-        self, hidden: torch.Tensor, rotations: Mapping[Any, Rotation | None], parts: Sequence[NewTokens]
-    ) -> torch.Tensor:
+    def _step(self, hidden: torch.Tensor, rotations: _Rotations, parts: Sequence[NewTokens]) -> torch.Tensor:
         """Does the same where each row has one new token."""
         flat = {kind: turn and (turn[0].flatten(1), turn[1].flatten(1)) for kind, turn in rotations.items()}
         if not self._compiled:
             sizes = {kind: 0 if turn is None else turn[0].shape[1] for kind, turn in flat.items()}
             self._compiled = [CompiledBlock(self._decoder, each, sizes[each.rotary]) for each in self._decoder.layers]
-        firsts = {
-            window: [_first_positions(part.cache, window) for part in parts]
-            for window in {block.window for block in self._compiled}
-        }
+        firsts = {window: [_first_positions(part.cache, window) for part in parts] for window in self._windows}
         ends = [*accumulate(len(part.ids) for part in parts)]
         rows = [slice(begin, end) for begin, end in zip([0, *ends], ends, strict=False)]
         for number, block in enumerate(self._compiled):
@@ -154,7 +148,7 @@ def _split(states: torch.Tensor, shapes: Sequence[torch.Size]) -> Sequence[torch
     return (states,) if len(shapes) == 1 else states.split([rows * new for rows, new in shapes])
 
 
-Attending = Sequence[tuple[torch.Size, "View", LayerCache]]
+Attending = Sequence[tuple[torch.Size, View, LayerCache]]
 """For each part: the number of rows and of new tokens, what they attend to, and their keys and values."""
 
 
@@ -234,7 +228,7 @@ def _normed_products(norm: Norm, modules: Sequence[Any]) -> Callable[[torch.Tens
         states = normed(states)
         return [product(states) for product in products]
 
-    weights = [found for module in modules if (found := weights_of(module))]
+    weights = all_weights(modules)
     if len(weights) < len(modules) or norm.module.weight.dtype != torch.float32:
         return one_by_one
     sizes, limit, joint = [len(each.rows) for each in weights], _limit(weights), JointProduct(weights, before_of(norm))
