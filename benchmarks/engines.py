@@ -5,9 +5,9 @@
     python benchmarks/engines.py MODEL --memory
 
 MODEL is a folder with a model of Llama's architecture, such as SmolLM2-135M-Instruct; `--llama` the Python of an
-environment with llama.cpp (see `engines_llamacpp.py`), which gets the same weights as GGUF. All sides decode greedily,
-keep nothing between requests, and are measured in turn, while the others wait. Medians of the rounds, and the median of
-the ratios of each round, ours divided by theirs: less is better, except for tokens per second.
+environment with llama.cpp (see `engines_llamacpp.py`), which gets the model as `convmodel export` writes it. All sides
+decode greedily, keep nothing between requests, and are measured in turn, while the others wait. Medians of the rounds,
+and the median of the ratios of each round, ours divided by theirs: less is better, except for tokens per second.
 
 With `--busy`, the time per token is compared with that beside a program that keeps one core busy, alternating. With
 `--memory`, the most memory that loading with int8 weights takes, more than importing, is compared with their size.
@@ -19,11 +19,12 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-KINDS = {"float32": "F32", "int8": "Q8_0"}
+KINDS = {"float32": "f32", "int8": "q8_0"}
 NEW = 32
 CLIENTS = 8
 
@@ -150,9 +151,14 @@ class Ours:
 class Peer:
     """llama.cpp in an environment and a process of its own, asked line by line."""
 
-    def __init__(self, options: argparse.Namespace, kind: str, slots: int) -> None:
+    def __init__(self, options: argparse.Namespace, weights: str, slots: int) -> None:
+        from convmodel import ConversationModel
+
+        self._folder = tempfile.TemporaryDirectory()
+        path = Path(self._folder.name, "model.gguf")
+        ConversationModel.from_pretrained(options.model, device="cpu").export(path, weights=weights, unproven=True)
         script = Path(__file__).with_name("engines_llamacpp.py")
-        command = [options.llama, str(script), options.model, kind, str(options.threads), str(slots)]
+        command = [options.llama, str(script), str(path), str(options.threads), str(slots)]
         self._running = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
@@ -169,6 +175,7 @@ class Peer:
     def close(self) -> None:
         self._running.kill()
         self._running.wait()
+        self._folder.cleanup()
 
     def _line(self) -> str:
         assert self._running.stdout is not None

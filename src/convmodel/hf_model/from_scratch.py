@@ -65,11 +65,12 @@ def make_model(
     *,
     tokenizer: ConversationTokenizer | None = None,
     seed: int = 42,
+    use_token_types: bool | None = None,
 ) -> NewModel:
     """Creates an untrained GPT-2 of one of `SHAPES` for some conversations, and its vocabulary unless one is given.
 
     The vocabulary is a byte-level BPE with at most one entry per `BYTES_PER_ENTRY` bytes of text. The same
-    conversations and seed make the same model on every machine.
+    conversations and seed make the same model on every machine. It gets token types unless `use_token_types` is false.
     """
     from convmodel.hf_model.loading import make_weights  # loads torch, which the shapes do not need
 
@@ -77,7 +78,8 @@ def make_model(
     turns = [turn for conversation in ConversationReader.of(train) for turn in conversation.turns]
     if tokenizer is None:
         tokenizer = ConversationTokenizer(train_vocabulary(turns, vocabulary_size(size, _text_bytes(turns))))
-    hf_model, tokenizer = make_weights(gpt2_config(size, tokenizer), tokenizer, seed=seed)
+    config = gpt2_config(size, tokenizer)
+    hf_model, tokenizer = make_weights(config, tokenizer, seed=seed, use_token_types=use_token_types)
     return NewModel(hf_model, tokenizer, tokens=estimate_tokens(tokenizer, turns))
 
 

@@ -5,7 +5,7 @@ Owns: making an encoder without added tokens from a Hugging Face tokenizer. Know
 
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -138,8 +138,10 @@ def _make_encoder(
     # Random, so that no text can contain it.
     nonce = secrets.token_hex(16)
     kept = [token for token in state["added_tokens"] if space_tokens and _is_space(token)]
-    control = ({token["content"] for token in state["added_tokens"]} | special_tokens) - {t["content"] for t in kept}
-    hidden = {token: f"{nonce}-{number}" for number, token in enumerate(sorted(control)) if not is_text(token)}
+    hidden = {
+        token: f"{nonce}-{number}"
+        for number, token in enumerate(hidden_tokens(state["added_tokens"], special_tokens, space_tokens=space_tokens))
+    }
     state.update(added_tokens=kept, post_processor=None, truncation=None, padding=None)
     _rename(state["model"], hidden)
     if not word_prefix:
@@ -149,6 +151,18 @@ def _make_encoder(
         # transformers' T5 class assumes an unknown id of 2, which other vocabularies use for end-of-text.
         state["model"]["unk_id"] = unknown_id
     return Tokenizer.from_str(json.dumps(state)), most_characters
+
+
+def hidden_tokens(
+    added_tokens: Collection[dict[str, Any]], special_tokens: Iterable[str], *, space_tokens: bool
+) -> list[str]:
+    """Returns the added and special tokens that no text is encoded as; `space_tokens` as for `encoder_and_bound`.
+
+    `added_tokens` are a serialized tokenizer's.
+    """
+    added = {token["content"] for token in added_tokens if not (space_tokens and _is_space(token))}
+    spaces = {token["content"] for token in added_tokens} - added
+    return sorted(token for token in (added | set(special_tokens)) - spaces if not is_text(token))
 
 
 def _is_space(token: dict[str, Any]) -> bool:

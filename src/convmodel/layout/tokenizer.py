@@ -100,7 +100,7 @@ class ConversationTokenizer:
         """Loads the tokenizer of a saved conversation model, or of any Hugging Face causal language model.
 
         Args:
-            name_or_path: A folder, a Hub id, or `builtin:chitchat`.
+            name_or_path: A folder, a GGUF file, a Hub id, or `builtin:chitchat`.
             layout: `separator`, `template` (measured from the model's own chat template), or `auto`: the saved one,
                 else the template's if it can be used, else the separator's.
             names: In the template layout, `prefix` puts the names of all speakers but the assistant before their

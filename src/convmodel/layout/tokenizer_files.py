@@ -1,4 +1,4 @@
-"""Loading and saving a tokenizer and its layout: from a folder, the package or the Hub, and to a folder.
+"""Loading and saving a tokenizer and its layout: from a folder, a GGUF file, the package or the Hub, and to a folder.
 
 Owns: what is read to build a tokenizer: its files, the layout config, the ids that end a response, and whether the
 architecture embeds token types.
@@ -18,6 +18,7 @@ from convmodel.files.hub import (
     base_options,
     code_option,
     find_file,
+    gguf_path,
     is_path,
     load_error,
     near_name,
@@ -26,6 +27,7 @@ from convmodel.files.hub import (
 )
 from convmodel.layout.architecture import embeds_token_types
 from convmodel.layout.config import FILE_NAME, LayoutConfig
+from convmodel.layout.gguf import load_gguf_config, load_gguf_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -36,7 +38,7 @@ def load_tokenizer(
 ) -> "tuple[PreTrainedTokenizerBase, LayoutConfig | None, tuple[int, ...]]":
     """Loads a Hugging Face tokenizer, and the layout saved with it, if any; the options are some of `HUB_OPTIONS`.
 
-    Also returns the ids that end a response by the model's `generation_config.json`, if it has one.
+    Also returns the ids that end a response by the model's `generation_config.json`, or its GGUF file, if any.
 
     Raises:
         ModelLoadError: If there is no tokenizer, or the layout is invalid or of another format.
@@ -44,6 +46,10 @@ def load_tokenizer(
     from transformers import AutoTokenizer
 
     name = resolve_builtin(name)
+    if path := gguf_path(name, options):
+        load_gguf_config(path)  # an architecture that cannot be loaded is an error here, too
+        hf_tokenizer, ends = load_gguf_tokenizer(path)
+        return hf_tokenizer, None, ends
     if is_path(name) and not Path(name).is_dir():
         fix = near_name(name) or "give a folder with a model, or a Hub id"
         raise ModelLoadError(f"there is no folder {name}: {fix}")
@@ -104,6 +110,8 @@ def load_config(name: str, options: dict[str, Any]) -> Any:
     adapters = adapter_folder(name, options)
     if adapters is not None:
         name, options = adapter_base(adapters), base_options(options)
+    if path := gguf_path(name, options):
+        return load_gguf_config(path)
     try:
         return AutoConfig.from_pretrained(resolve_builtin(name), **code_option(options))
     except (OSError, ValueError) as error:
@@ -123,4 +131,4 @@ def save_tokenizer(hf_tokenizer: Any, layout: LayoutConfig, end_token_id: int, f
             hf_tokenizer.save_pretrained(stage)
         finally:
             hf_tokenizer.eos_token = end_of_text
-        (stage / FILE_NAME).write_text(layout.to_json(), encoding="utf-8")
+        (stage / FILE_NAME).write_text(layout.to_json(), encoding="utf-8", newline="\n")
