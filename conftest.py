@@ -29,6 +29,7 @@ os.environ.update(
     HF_HOME=f"{_home.name}/huggingface",
     HF_HUB_OFFLINE="1",
     HF_HUB_DISABLE_TELEMETRY="1",
+    CONVMODEL_DEVICE="cpu",  # equalities are exact there, and the tests are about convmodel, not about a GPU
 )
 # The models are so small that threads cost more than they bring, many times more while the cores are busy.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

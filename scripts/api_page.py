@@ -115,7 +115,7 @@ def _is_documented(node: ast.FunctionDef) -> bool:
 def _dataclass_signature(cls: Any) -> str:
     """Returns how an object of a dataclass is made: its fields, as they are written, with defaults."""
     written = {
-        node.target.id: ast.unparse(node.annotation)
+        node.target.id: _type(node.annotation)
         for node in _class_node(cls).body
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
     }

@@ -30,6 +30,7 @@ ALIASES = {
     "convmodel.generation.output": ("FinishReason",),
     "convmodel.generation.batched": ("Result",),
     "convmodel.data.reading.problems": ("OnError",),
+    "convmodel.evaluation.custom_metric": ("Better",),
 }
 """Types that the signatures of public names mention, by module."""
 NOTE = "<!-- Made by scripts/build_docs.py; change the code and run `make docs`. -->\n"

@@ -1,8 +1,12 @@
 """What tests of fine-tuning share: conversations, and watching what a run does."""
 
+import json
+import os
 import resource
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -48,6 +52,25 @@ class Recorder(TrainerCallback):
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.events.append("end")
+
+
+class Signalled(TrainerCallback):
+    """Sends a signal to this process in the middle of an update."""
+
+    def __init__(self, step: int, number: int = signal.SIGTERM) -> None:
+        self._step = step
+        self._number = number
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == self._step - 1:
+            os.kill(os.getpid(), self._number)
+
+
+def measured(folder: Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics, but times and settings that change nothing."""
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    timed = ("seconds", "time", "tokens_per_second", "config")
+    return [{name: value for name, value in json.loads(line).items() if name not in timed} for line in lines]
 
 
 def weights(model: ConversationModel) -> dict[str, torch.Tensor]:

@@ -19,7 +19,7 @@ LAYERS = [
     {"__init__", "__main__", "cli"},
     {"report", "server"},
     {"model"},
-    {"training"},
+    {"export", "training"},
     {"evaluation", "generation"},
     {"hf_model"},
     {"data"},
@@ -36,6 +36,7 @@ ONLY_IN = {
     "datasets": {"data"},
     "datasketch": {"data"},
     "fastapi": {"server"},
+    "gguf": {"export", "files", "hf_model", "layout"},
     "httpx2": {"cli"},
     "matplotlib": {"report"},
     "peft": {"hf_model"},
@@ -49,6 +50,8 @@ ONLY_IN = {
     "starlette": {"server"},
     "typer": {"cli"},
     "uvicorn": {"server"},
+    "xllamacpp": {"export"},
+    "yaml": {"data", "hf_model"},
 }
 
 

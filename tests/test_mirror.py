@@ -10,6 +10,7 @@ PACKAGE = TESTS.parent / "src/convmodel"
 
 CONSTANTS = {
     "__main__.py",
+    "export/options.py",
     "hf_model/lora_options.py",
 }
 """Modules without a function of their own."""
@@ -20,6 +21,7 @@ ELSEWHERE = {
     # The server: asked over HTTP. The second is a path, or what the server is made with.
     "server/api/completions.py": ("integration/test_server_openai.py", "completions.create"),
     "cli/help.py": ("integration/test_main_cli.py", '"-h"'),
+    "server/api/improve.py": ("integration/test_improve_server.py", "/improve"),
     "server/api/requests.py": ("integration/test_server_errors.py", "/v1/chat/completions"),
     "server/api/responses.py": ("integration/test_server_openai.py", "responses.create"),
     "server/api/status.py": ("integration/test_server_middleware.py", "/ready"),
@@ -42,7 +44,7 @@ ELSEWHERE = {
     "data/reading/problems.py": ("unit/data/importing/exports/test_line.py", "Problems"),
     # Parts of one thing, which is tested as a whole: the engine, a report, the trainer.
     "data/windows/encoding.py": ("unit/data/windows/test_store.py", "encode_windows"),
-    "errors.py": ("unit/server/test_errors.py", "ConversationError"),
+    "export/llama_cpp_server.py": ("unit/export/test_llama_cpp.py", "llama_cpp_server"),
     "generation/engine/request.py": ("unit/generation/engine/test_engine.py", "Request"),
     "generation/hf_generate.py": ("unit/generation/test_respond.py", "transformers"),
     "generation/output.py": ("unit/generation/test_respond.py", "ConversationModelOutput"),
@@ -53,6 +55,11 @@ ELSEWHERE = {
     "training/arguments.py": ("integration/test_fit_options.py", "optim"),
     "training/doctor/examination.py": ("integration/test_doctor_cli.py", "doctor"),
     "training/fit.py": ("integration/test_training_equalities.py", ".fit("),
+    "training/divergence.py": ("integration/test_training_equalities.py", "training has diverged"),
+    "training/fit_result.py": ("integration/test_training_equalities.py", ".fit("),
+    "training/objectives/choose.py": ("integration/test_preferences.py", "objective"),
+    "training/objectives/preference.py": ("integration/test_preferences.py", "reward_chosen"),
+    "training/objectives/reference.py": ("integration/test_preferences.py", "Reference"),
     "training/fit_data.py": ("integration/test_packing.py", "require_packable"),
     "training/metrics_reader.py": ("unit/training/test_metrics_log.py", "read_metrics"),
 }

@@ -11,8 +11,10 @@ import torch
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from convmodel.conversation import Conversation, ConversationLike
+from convmodel.data.judgements.reader import JudgementSource
 from convmodel.data.reading.reader import ConversationReader, ConversationSource
 from convmodel.evaluation.likelihood import EvaluationResult, evaluate
+from convmodel.export.options import ExportOptions
 from convmodel.files.hub import name_of
 from convmodel.generation.batched import Contexts, Result, respond_to_all
 from convmodel.generation.engine.engine import Engine
@@ -22,9 +24,10 @@ from convmodel.generation.output import Chunk, ConversationModelOutput
 from convmodel.generation.respond import make_prompt, respond, stream
 from convmodel.generation.session import ChatSession
 from convmodel.hf_model.causality import require_causal
+from convmodel.hf_model.device_check import place
 from convmodel.hf_model.from_scratch import make_model
 from convmodel.hf_model.generation_config import match_tokenizer
-from convmodel.hf_model.loading import load, make_weights, place
+from convmodel.hf_model.loading import load, make_weights
 from convmodel.hf_model.log_probs import BATCH_SIZE, score_responses
 from convmodel.hf_model.lora import has_adapters, remove_adapters
 from convmodel.hf_model.quantization import quantize_weights, require_unquantized
@@ -39,7 +42,8 @@ from convmodel.training.option_types import FitOptions
 if TYPE_CHECKING:
     from transformers import TrainerCallback
 
-    from convmodel.training.fit import FitResult
+    from convmodel.export.exporting import Exported
+    from convmodel.training.fit_result import FitResult
 
 
 class ConversationModel:
@@ -81,8 +85,8 @@ class ConversationModel:
         """Loads a saved conversation model, or any Hugging Face causal language model to fine-tune.
 
         Args:
-            name_or_path: A folder, a Hub id, or `builtin:chitchat`.
-            device: The device; by default a GPU if there is one.
+            name_or_path: A folder, a Hub id, a GGUF file, or `builtin:chitchat`.
+            device: The device; by default an NVIDIA or Apple GPU if there is one; see docs/other-machines.md.
             layout: The token layout: `separator`, `template` (the model's own chat template) or `auto`.
             names: As for `ConversationTokenizer.from_pretrained`.
             use_token_types: As for `ConversationTokenizer.from_pretrained`.
@@ -94,6 +98,7 @@ class ConversationModel:
             ConfigError: If an option does not exist.
         """
         of_layout = {"layout": layout, "names": names, "use_token_types": use_token_types}
+        device = "cpu" if device is None and quantize is not None else device
         model = cls(*load(name_of(name_or_path), options, of_layout, device=device))
         if quantize is not None:
             model.merge_adapters()
@@ -141,9 +146,6 @@ class ConversationModel:
             tokenizer: The vocabulary; by default a byte-level BPE is trained on the conversations.
             seed: The seed of the weights.
             device: As for `from_pretrained`.
-
-        Raises:
-            ConfigError: If the shape does not exist.
         """
         new = make_model(train, shape, tokenizer=tokenizer, seed=seed)
         return cls(place(new.hf_model, device), new.tokenizer)
@@ -164,9 +166,7 @@ class ConversationModel:
         return self._engine
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Writes the model into a folder: Hugging Face's files and `convmodel_config.json`.
-
-        Of a model with LoRA adapters, the adapters alone are written, with the name of their base.
+        """Writes the model, of LoRA adapters only these, as Hugging Face's files and `convmodel_config.json`.
 
         Raises:
             SaveError: If the folder cannot be written; its previous content is unchanged.
@@ -192,24 +192,30 @@ class ConversationModel:
         match_tokenizer(self.hf_model, self.tokenizer)
 
     def merge_adapters(self) -> None:
-        """Merges LoRA adapters into the weights, so that the whole model is saved; does nothing without adapters."""
+        """Merges LoRA adapters, if there are some, into the weights, so that the whole model is saved."""
         if has_adapters(self.hf_model):
             remove_adapters(self.hf_model, merge=True)
             self.hf_model.name_or_path = ""
 
-    def push_to_hub(self, repo_id: str, *, private: bool | None = None, token: str | None = None) -> str:
-        """Uploads the model to the Hub repository `owner/name`, created if missing, and returns its URL.
+    def export(self, path: str | os.PathLike[str], **options: Unpack[ExportOptions]) -> "Exported":
+        """Writes the model for llama.cpp, Ollama or a browser, and proves that it does there what it does here.
 
-        A new repository is `private` by default if the owner's settings say so. The access token is by default the one
-        stored by `hf auth login`.
+        Takes the options that `ExportOptions` lists, such as `to="ollama"`, and raises what `export_model` raises.
         """
+        from convmodel.export.exporting import export_model  # what only exports need
+
+        return export_model(self.hf_model, self.tokenizer, path, **options)
+
+    def push_to_hub(self, repo_id: str, *, private: bool | None = None, token: str | None = None) -> str:
+        """Uploads the model to the Hub's `owner/name`, created if missing; returns its URL. Uses `hf auth login`."""
         return push_model(self.hf_model, self.tokenizer, repo_id, private=private, token=token)
 
     def fit(
         self,
-        train: ConversationSource,
+        train: ConversationSource | JudgementSource,
         valid: ConversationSource | None = None,
         *,
+        replay: ConversationSource | None = None,
         config: FitConfig | None = None,
         callbacks: "Sequence[TrainerCallback]" = (),
         **options: Unpack[FitOptions],
@@ -217,8 +223,9 @@ class ConversationModel:
         """Fine-tunes the model in place; afterwards it has the best weights and is in evaluation mode.
 
         Args:
-            train: Conversations, a file or folder of them, or a `ConversationReader`.
+            train: Conversations, a file or folder of them, or a reader; with any `objective` but `sft`, judgements.
             valid: Validation data, to keep the best weights; without it the last ones are kept.
+            replay: Conversations that are trained on beside judgements, so that nothing is forgotten.
             config: All settings in one object.
             callbacks: `TrainerCallback`s of transformers.
             **options: Settings by name, as in `FitConfig`, instead of `config`.
@@ -232,10 +239,11 @@ class ConversationModel:
         """
         config = FitConfig.of(config, {**options})
         require_unquantized(self.hf_model, "trained")
-        train, valid = ConversationReader.of(train), None if valid is None else ConversationReader.of(valid)
         from convmodel.training.fit import fit  # imports accelerate, which only training needs
+        from convmodel.training.objectives.choose import readers
 
-        result, self.tokenizer = fit(self.hf_model, self.tokenizer, train, valid, config, callbacks)
+        sources = readers(config, train, valid, replay)
+        result, self.tokenizer = fit(self.hf_model, self.tokenizer, sources, config, callbacks)
         return result
 
     def evaluate(
@@ -263,10 +271,7 @@ class ConversationModel:
     def score(self, context: ConversationLike, responses: Sequence[str], *, reply_as: str | None = None) -> list[float]:
         """Returns the log-probability of each response with its closing separator, in nats.
 
-        Args:
-            context: The turns so far.
-            responses: Candidates for the response.
-            reply_as: The speaker of the response; by default the expected one.
+        By default, `reply_as` is the expected speaker.
 
         Raises:
             ConversationError: If the context is malformed or a response is empty.
@@ -304,12 +309,10 @@ class ConversationModel:
     ) -> list[ConversationModelOutput] | list[Result]:
         """Generates responses to many contexts in batches; each result is what `generate` returns.
 
-        With a seed, context n has the seed `seed + n * num_return_sequences`.
-
         Args:
-            contexts: The contexts, of any lengths.
+            contexts: The contexts.
             return_errors: Whether to return an error in the place of its result instead of raising it.
-            **options: Options of `generate`, for all contexts.
+            **options: Options of `generate`, for all; context n has the seed `seed + n * num_return_sequences`.
 
         Raises:
             GenerationError: If the model failed for a context. Also raises what `generate` raises.
@@ -318,10 +321,7 @@ class ConversationModel:
         return respond_to_all(self.engine, self.tokenizer, contexts, checked, return_errors=return_errors)
 
     def stream(self, context: ConversationLike, **options: Unpack[GenerateOptions]) -> Iterator[Chunk]:
-        """Generates one response and yields it in chunks, whose joined texts are what `generate` returns.
-
-        Takes the options of `generate` and raises the same errors, when called. Closing the iterator stops generation.
-        """
+        """Generates one response in chunks, with the options and errors of `generate`; closing the iterator stops."""
         checked = read_options(self.hf_model, self.tokenizer, options)
         return stream(self.engine, self.tokenizer, make_prompt(self.tokenizer, context, checked), checked)
 

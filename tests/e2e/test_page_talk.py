@@ -87,6 +87,7 @@ def test_any_turn_can_be_edited(page: Page, saying: Callable[..., Any]) -> None:
     assert shown(page) == ["Hello", "First"]
     page.locator("article.mine").get_by_role("button", name="Edit").click()
     page.keyboard.press("Escape")
+    expect(page.locator("article.mine .text")).to_be_visible()
     assert shown(page) == ["Hello", "First"]
 
 

@@ -119,7 +119,7 @@ def test_two_models_are_compared_blind(page: Page, server: Serving, place: Path,
     expect(page.locator("article.theirs")).to_contain_text("other · temperature 0.8 · top-p 0.95")
     expect(page.get_by_text("/ 2")).to_be_visible()
     vote = [*read_votes(place / "votes.jsonl")][before]
-    assert vote.context == ["Who are you?"]
+    assert vote.context.turns == ("Who are you?",)
     assert dict(zip(vote.models, vote.responses, strict=True)) == {
         "chitchat · temperature 0.8 · top-p 0.95": "I am chitchat",
         "other · temperature 0.8 · top-p 0.95": "I am other",

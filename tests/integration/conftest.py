@@ -1,5 +1,6 @@
 """What integration tests share."""
 
+import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -26,8 +27,13 @@ def run(reader_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., i
 
     def run(*arguments: str) -> int:
         monkeypatch.setattr(sys, "argv", ["convmodel", *arguments])
-        with pytest.raises(SystemExit) as exit:
-            main()
+        formatters = [(handler, handler.formatter) for handler in logging.getLogger().handlers]
+        try:
+            with pytest.raises(SystemExit) as exit:
+                main()
+        finally:
+            for handler, formatter in formatters:  # of pytest, which later tests read; `serve` has set its own
+                handler.setFormatter(formatter)
         return int(exit.value.code or 0)
 
     return run

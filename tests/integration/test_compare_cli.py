@@ -21,8 +21,11 @@ def test_votes_are_counted_and_kept(
     out, err = capfd.readouterr()
     found = json.loads(out)
     votes = [json.loads(line) for line in Path("votes.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert [vote["models"] for vote in votes] == [["model", "gpt2"]] * len(votes)
-    assert found["wins"] == sum(vote["winner"] == "gpt2" for vote in votes)
+    assert found["wins"] == sum(vote.get("model") == "gpt2" for vote in votes)
+    for vote in votes:
+        models = vote.get("models") or [vote["model"], vote["rejected_model"]]
+        assert sorted(models) == ["gpt2", "model"]
+        assert (vote["kind"], vote["context"][-1]["role"] != vote["responder"]) == ("vote", True)
     assert found["wins"] + found["losses"] + found["neither"] == len(votes) >= 2
     assert "1: " in err
     asked = err.split("which is better?")[0]

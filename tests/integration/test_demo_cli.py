@@ -1,5 +1,6 @@
 """`convmodel demo`: what it prints, and that it learns."""
 
+import importlib.util
 import json
 from collections.abc import Callable
 
@@ -32,6 +33,17 @@ def test_the_demo_shows_measurements_answers_and_how_to_go_on(
         assert context.split()[0] in out
     assert "convmodel chat --model shown" in err
     assert run("generate", "-m", "shown", "Hello") == 0
+
+
+def test_without_accelerate_it_ends_before_it_evaluates(
+    run: Run, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "accelerate" else find_spec(name))
+    monkeypatch.setattr(demo, "_generate", None)  # which comes with the evaluation
+
+    assert run("demo") == 1
+    assert "training needs accelerate (the extra train)" in capfd.readouterr().err
 
 
 @pytest.mark.slow

@@ -18,14 +18,14 @@ pytestmark = pytest.mark.timeout(300)
 
 
 def fit(
-    folder: Path, model: Path, processes: int, *options: str, by_torchrun: bool = False
+    folder: Path, model: Path, processes: int, *options: str, by_torchrun: bool = False, data: str = "train.jsonl"
 ) -> tuple[dict[str, Any], str]:
     """Trains in as many processes; returns what was done, and what was said."""
     folder.mkdir()
     for name, talks in (("train", TALKS), ("valid", VALID)):
         lines = [json.dumps(talk, ensure_ascii=False) for talk in talks]
         (folder / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    command = ["-m", "convmodel", "fit", "train.jsonl"]
+    command = ["-m", "convmodel", "fit", data]
     command += ["--valid", "valid.jsonl", "--model", str(model), "--output-dir", "model", "--json", "--epochs", "3"]
     command += ["--learning-rate", "1e-3", "--logging-steps", "2", "--precision", "fp32", *options]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
@@ -68,6 +68,28 @@ def test_two_processes_equal_one(
         assert ours.get("tokens") == theirs.get("tokens")  # no window twice, none left out
     assert two["train_loss"] == pytest.approx(one["train_loss"], rel=1e-4)
     assert two["validation"]["loss"] == pytest.approx(one["validation"]["loss"], rel=1e-4)
+    assert said.count("fine-tuning") == 1
+
+
+@pytest.mark.parametrize("objective", ["kto", "dpo"])
+def test_two_processes_learn_the_same_from_judgements(tmp_path: Path, unigram_folder: Path, objective: str) -> None:
+    judged = [{"context": talk[:-1], "chosen": talk[-1], "rejected": "I do not know."} for talk in TALKS if talk[1:]]
+    if objective == "kto":
+        judged = [line | {"rejected": None} if number % 3 else line for number, line in enumerate(judged)]
+    (tmp_path / "judged.jsonl").write_text("\n".join(map(json.dumps, judged)), encoding="utf-8")
+    data = str(tmp_path / "judged.jsonl")
+    options = ["--objective", objective, "--replay", "train.jsonl", "--max-regression", "1000"]
+    one, _ = fit(tmp_path / "one", unigram_folder, 1, *options, "--batch-size", "6", data=data)
+    two, said = fit(tmp_path / "two", unigram_folder, 2, *options, "--batch-size", "3", data=data)
+
+    # An epoch's 8 judgements make an update of 6 and one of 2.
+    assert one["steps"] == two["steps"] == 6
+    names = {"loss", "grad_norm", "eval_loss", "reward_chosen", "reward_margin", "log_prob_chosen", "kl", "eval_ended"}
+    for ours, theirs in zip(two["history"], one["history"], strict=True):
+        assert ours.keys() == theirs.keys()
+        for name in ours.keys() & names:
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-3, abs=1e-5), name
+        assert ours.get("tokens") == theirs.get("tokens")
     assert said.count("fine-tuning") == 1
 
 

@@ -29,7 +29,9 @@ def gpt2(gpt2_folder: Path) -> ConversationModel:
 def doctor(gpt2: ConversationModel, gpt2_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Doctor:
     """Runs the command in a folder with `gpt2`, loaded once, and the beginnings of two files of the sample."""
     load = doctor_module.load_model
-    monkeypatch.setattr(doctor_module, "load_model", lambda name, **_: gpt2 if name == "gpt2" else load(name))
+    monkeypatch.setattr(
+        doctor_module, "load_model", lambda name, **chosen: gpt2 if name == "gpt2" else load(name, **chosen)
+    )
     for name in ("train", "valid"):
         lines = (files("convmodel") / f"assets/sample/{name}.jsonl").read_text(encoding="utf-8").splitlines(True)
         (tmp_path / f"{name}.jsonl").write_text("".join(lines[:4]), encoding="utf-8")
@@ -231,3 +233,10 @@ def test_several_speakers_can_be_named(doctor: Doctor) -> None:
     options = ["--loss-on", "user", "--loss-on", "assistant", "--no-estimate", "--json"]
 
     assert "user" in checks(doctor("gpt2", "train.jsonl", *options))["speakers"]["finding"]
+
+
+def test_without_token_types_a_third_speaker_is_an_error(doctor: Doctor) -> None:
+    path = write("three.jsonl", {"turns": ["Hi", "Hello", "Hey"], "speakers": ["Ann", "Bob", "Eve"]})
+    assert doctor("./gpt2", path, "--no-estimate", "--json").exit_code == 0
+    with pytest.raises(ConversationError, match="no token types"):
+        doctor("./gpt2", path, "--no-estimate", "--token-types", "off")

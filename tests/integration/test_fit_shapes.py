@@ -20,6 +20,7 @@ EXAMPLES: dict[str, Any] = {
     "conversation": {"dialog": ["Hi", "Hello"], "act": [1, 2], "emotion": [0, 0]},
     "sharegpt": {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]},
     "personachat": {"personality": ["i like tea ."], "history": ["hi"], "candidates": ["bye", "hello"], "conv_id": 1},
+    "judgements": {"context": ["Hi"], "chosen": "Hello", "rejected": "Go away"},
     "pairs": {"prompt": "Hi", "response": "Hello"},
     "rows": {"conversation_id": 1, "speaker": "Ann", "text": "Hi"},
 }

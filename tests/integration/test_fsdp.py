@@ -55,7 +55,8 @@ class Watch(TrainerCallback):
 
 model = ConversationModel.from_pretrained(folder, device="cpu")
 try:
-    result = model.fit("train.jsonl", options.pop("valid", "valid.jsonl"), callbacks=[Watch()], **options)
+    data = options.pop("train", "train.jsonl"), options.pop("valid", "valid.jsonl")
+    result = model.fit(*data, callbacks=[Watch()], **options)
 except (ConvModelError, StoppedError) as error:
     found = {"error": f"{type(error).__name__}: {error}"}
 else:
@@ -111,6 +112,22 @@ def assert_same_history(two: dict[str, Any], one: dict[str, Any], rel: float) ->
         for name in ours.keys() & {"loss", "grad_norm", "eval_loss", "learning_rate", "tokens"}:
             assert ours[name] == pytest.approx(theirs[name], rel=rel), name
     assert two["train_loss"] == pytest.approx(one["train_loss"], rel=rel)
+
+
+def test_sharded_weights_learn_the_same_from_judgements(tmp_path: Path, unigram_folder: Path) -> None:
+    judged = [{"context": talk[:-1], "chosen": talk[-1], "rejected": "I do not know."} for talk in TALKS if talk[1:]]
+    for line in judged[::3]:
+        del line["rejected"]
+    file = tmp_path / "judged.jsonl"
+    file.write_text("\n".join(map(json.dumps, judged)), encoding="utf-8")
+    options: dict[str, Any] = {"train": str(file), "objective": "kto", "replay": "train.jsonl", "max_regression": 1e3}
+    one, two = (fit(tmp_path / str(count), unigram_folder, count, **options) for count in (1, 2))
+
+    for log in one["history"]:  # the sharded model generates no responses
+        log.pop("eval_ended", None)
+    assert_same_history(two, one, rel=1e-3)
+    rewards = [[log["reward_rejected"] for log in found["history"] if "loss" in log] for found in (one, two)]
+    assert rewards[0] == pytest.approx(rewards[1], rel=1e-2, abs=1e-5)
 
 
 def assert_same_weights(two: Path, one: Path, tolerance: float) -> None:
@@ -192,7 +209,7 @@ def test_bf16_keeps_losses_in_float32(tmp_path: Path, unigram_folder: Path) -> N
 def test_divergence_is_said_by_all(tmp_path: Path, unigram_folder: Path) -> None:
     found = fit(tmp_path / "two", unigram_folder, 2, learning_rate=1e30, max_grad_norm=0.0)
 
-    assert found["error"].startswith("ConfigError: the loss is nan in ")
+    assert found["error"].startswith("DivergedError: the loss is nan in ")
     assert "training has diverged" in found["error"]
 
 

@@ -1,8 +1,10 @@
 """LoRA: only adapters learn, they are saved alone and come back, and merged they are a plain model."""
 
+import itertools
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,9 @@ from transformers import AutoModelForCausalLM
 
 from convmodel import ConversationModel, FitConfig
 from convmodel.errors import ConfigError, MissingExtraError, ModelLoadError
+from convmodel.evaluation.likelihood import EvaluationResult
 from convmodel.hf_model.lora import has_adapters
+from convmodel.training import trainer
 from convmodel.training.resume.run_folder import RunFolder
 from fine_tuning import TALKS, Recorder, weights
 
@@ -286,7 +290,7 @@ def test_without_peft_the_cure_is_named(load: Load, tmp_path: Path, monkeypatch:
     model.fit(TALKS, max_steps=1, lora=True, output_dir=tmp_path)
     monkeypatch.setattr("convmodel.hf_model.lora.importlib.util.find_spec", lambda name: None)
 
-    with pytest.raises(MissingExtraError, match=r"LoRA adapters need peft: pip install 'convmodel\[train\]'"):
+    with pytest.raises(MissingExtraError, match=r"LoRA adapters need peft \(the extra train\): .*pip install "):
         ConversationModel.from_pretrained(tmp_path, device="cpu")
 
 
@@ -402,10 +406,18 @@ def test_what_was_frozen_before_a_run_is_frozen_after_it_and_nothing_else(load: 
 
 
 def test_a_run_killed_after_the_merge_goes_on(load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = LORA | {"epochs": 3, "merge": True, "save_steps": 2, "learning_rate": 2.0}  # the last is not the best
+    options = LORA | {"epochs": 3, "merge": True, "save_steps": 2}
+    measure, worse = trainer.evaluate_windows, itertools.count()
+
+    def worsening(*arguments: Any, **settings: Any) -> EvaluationResult:
+        result = measure(*arguments, **settings)
+        return replace(result, loss=result.loss + next(worse))
+
+    monkeypatch.setattr(trainer, "evaluate_windows", worsening)  # so that the first is the best, not the last
     whole = load()
     done = whole.fit(TALKS, TALKS[:4], output_dir=tmp_path / "whole", **options)
     assert done.best_step < done.steps
+    worse = itertools.count()
 
     def kill(run: RunFolder) -> None:
         raise RuntimeError("killed")

@@ -10,7 +10,7 @@ from architectures import byte_tokenizer, save_tiny
 
 from convmodel import ConversationModel
 from convmodel.errors import ConfigError
-from convmodel.training.fit import FitResult
+from convmodel.training.fit_result import FitResult
 
 TALKS = [["Hello", "Hi, how are you?", "Good, thanks!"], ["Did you eat?", "Yes, soup."]]
 

@@ -1,8 +1,6 @@
 """A run that was stopped goes on as if it had not been: same weights, same losses, same best model, bit for bit."""
 
-import json
 import logging
-import os
 import signal
 import sys
 from collections.abc import Callable
@@ -15,10 +13,10 @@ from transformers import TrainerCallback
 
 from convmodel import ConversationModel
 from convmodel.errors import ConfigError, SaveError, StoppedError
-from convmodel.training.fit import FitResult
+from convmodel.training.fit_result import FitResult
 from convmodel.training.resume.manifest import damage
 from convmodel.training.resume.run_folder import RunFolder
-from fine_tuning import TALKS, no_file_larger_than, weights
+from fine_tuning import TALKS, Signalled, measured, no_file_larger_than, weights
 
 VALID = [["Good morning! Did you sleep well?", "Not really, the neighbours had a party."], ["Yes", "No"]]
 PLAIN = {"epochs": 2, "batch_size": 2, "logging_steps": 4}  # 6 updates an epoch
@@ -32,18 +30,6 @@ CHECKPOINTED = PLAIN | {"gradient_checkpointing": True}
 MERGED = PLAIN | {"lora": True, "merge": True, "learning_rate": 1e-2}
 
 Load = Callable[..., ConversationModel]
-
-
-class Signalled(TrainerCallback):
-    """Sends a signal to this process in the middle of an update."""
-
-    def __init__(self, step: int, number: int = signal.SIGTERM) -> None:
-        self._step = step
-        self._number = number
-
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step == self._step - 1:
-            os.kill(os.getpid(), self._number)
 
 
 class Crash(TrainerCallback):
@@ -70,13 +56,6 @@ def fit(load: Load, folder: Path | None, *callbacks: TrainerCallback, **options:
 def stop(load: Load, folder: Path, step: int, **options: Any) -> None:
     with pytest.raises(StoppedError, match=rf"SIGTERM stopped the run after step {step} of \d+; its state is in"):
         fit(load, folder, Signalled(step), **options)
-
-
-def measured(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics, but times and settings that change nothing."""
-    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    timed = ("seconds", "time", "tokens_per_second", "config")
-    return [{name: value for name, value in json.loads(line).items() if name not in timed} for line in lines]
 
 
 def facts(result: FitResult) -> dict[str, Any]:

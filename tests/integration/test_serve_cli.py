@@ -106,11 +106,9 @@ def test_on_a_terminal_the_logs_are_for_people(tmp_path: Path) -> None:
 def test_what_is_wrong_with_the_command_is_told_in_one_line(
     run: Callable[..., int],
     capfd: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
     arguments: list[str],
     message: str,
 ) -> None:
-    monkeypatch.setattr("convmodel.server.run.format_logs", lambda: None)  # pytest's handlers stay as they are
     Path("empty").touch()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
@@ -143,7 +141,6 @@ def test_a_server_that_was_stopped_while_it_loads_has_no_error(
         errors.append(registry.error)
         registry.close()
 
-    monkeypatch.setattr("convmodel.server.run.format_logs", lambda: None)
     monkeypatch.setattr("convmodel.server.run.run", stop_and_load)
     assert run("serve", "model", "--port", "0") == 0
     assert errors == [None]

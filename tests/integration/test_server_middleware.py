@@ -55,6 +55,8 @@ def test_all_routes_are_found() -> None:
         "/tokenize",
         "/feedback",
         "/votes",
+        "/improve",
+        "/improve/use",
         "/v1/models",
         "/v1/models/{id:path}",
         "/v1/chat/completions",

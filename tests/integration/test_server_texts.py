@@ -1,6 +1,5 @@
 """What becomes of texts: tokens that nobody can forge, prompts shown as they are, feedback that `fit` reads, votes."""
 
-import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +10,10 @@ from scripted import scripted, watched
 from serving import Serving, serving
 
 from convmodel import Conversation, ConversationModel
+from convmodel.data.judgements.reader import JudgementReader
 from convmodel.data.reading.reader import ConversationReader
 from convmodel.evaluation.votes import Vote, add_vote, count_wins, read_votes
+from convmodel.hf_model.fingerprint import model_fingerprint
 from convmodel.layout.sequence import supervised_turns
 
 pytestmark = pytest.mark.loopback
@@ -213,9 +214,26 @@ def test_feedback_is_what_fit_reads(own: Serving, judgement: dict[str, str], sai
     assert supervised_turns(conversation, "all") == [bool(weight) for weight in weights]
     windows = own.model().tokenizer.windows(conversation, max_length=128)
     assert len(windows) == max(weights)
-    record = json.loads(place.read_text(encoding="utf-8"))
-    assert record.get("said") == ("Go away" if "should_have_said" in judgement else None)
-    assert record["rating"] == judgement.get("rating")
+    [saved] = JudgementReader(place)
+    better = judgement.get("should_have_said")
+    assert saved.kind == ("edit" if better else "thumb")
+    assert saved.chosen == (said if weights[-1] else None)
+    assert saved.rejected == ("Go away" if better or not weights[-1] else None)
+    assert (saved.model, saved.fingerprint) == ("tiny", model_fingerprint(own.model().hf_model))
+    assert saved.at
+
+
+def test_a_regeneration_is_saved_and_not_learned(own: Serving) -> None:
+    answer = own.post(
+        "/feedback", model="tiny", messages=turns("Hello", "Hi there"), kind="regeneration", rejected="Go away"
+    )
+    assert answer.status == 200
+    place = own.registry.settings.feedback
+    assert place is not None
+    [saved] = JudgementReader(place, regeneration_weight=0.5)
+    assert (saved.chosen, saved.rejected, saved.kind, saved.weight) == ("Hi there", "Go away", "regeneration", 0.5)
+    [conversation] = ConversationReader(place)
+    assert list(conversation.turn_weights) == [0, 0]
 
 
 def test_a_model_is_fitted_with_feedback(own: Serving, bytelevel_folder: Path, tmp_path: Path) -> None:
@@ -250,7 +268,8 @@ def test_pinned_and_named_feedback(own: Serving) -> None:
 @pytest.mark.parametrize(
     "change",
     [{}, {"rating": "sideways"}, {"should_have_said": " "}, {"rating": "up", "messages": turns("Hello")},
-     {"rating": "up", "messages": turns("Hello", " ")}, {"rating": "up", "model": "gpt-5"}],
+     {"rating": "up", "messages": turns("Hello", " ")}, {"rating": "up", "messages": turns("Hello", "Hi")[:1] * 2},
+     {"kind": "regeneration"}, {"rating": "up", "rejected": "Go"}, {"rating": "up", "model": "gpt-5"}],
 )  # fmt: skip
 def test_bad_feedback_is_not_saved(own: Serving, change: dict[str, Any]) -> None:
     answer = own.post("/feedback", **({"model": "tiny", "messages": turns("Hello", "Hi")} | change))
@@ -312,6 +331,20 @@ def test_blank_answers_of_the_server_are_left_out_of_the_history(own: Serving) -
     assert own.chat([{"role": "user", "content": " "}]).status == 400
 
 
+@pytest.mark.parametrize(
+    ("fields", "model", "has_fingerprint"),
+    [({}, "tiny", True), ({"version": "tiny"}, "tiny", True), ({"version": "tiny-1"}, "tiny", False),
+     ({"generated": False}, "", False)],
+)  # fmt: skip
+def test_the_fingerprint_is_that_of_the_model_that_wrote_the_response(
+    own: Serving, fields: dict[str, Any], model: str, has_fingerprint: bool
+) -> None:
+    assert own.get("/v1/models/tiny").json["convmodel"]["version"] == "tiny"
+    assert own.post("/feedback", model="tiny", messages=turns("Hello", "Hi"), rating="up", **fields).status == 200
+    [judgement] = JudgementReader(own.registry.settings.feedback or "")
+    assert (judgement.model, bool(judgement.fingerprint)) == (model, has_fingerprint)
+
+
 def test_no_feedback_unless_it_is_asked_for(server: Serving) -> None:
     answer = server.post("/feedback", model="tiny", messages=turns("Hello", "Hi"), rating="up")
     assert (answer.status, answer.error["code"]) == (404, "feedback_off")
@@ -327,8 +360,8 @@ def vote(own: Serving, winner: str | None, context: str = "Hello") -> Any:
 def test_votes_are_those_of_compare(own: Serving) -> None:
     place = own.registry.settings.votes
     assert place is not None
-    add_vote(place, Vote(["Hi"], ["B", "A"], ["x", "y"], "B"))
-    add_vote(place, Vote(["Hi"], ["B", "C"], ["x", "y"], "C"))
+    add_vote(place, Vote(Conversation(["Hi"]), ["B", "A"], ["x", "y"], "B"))
+    add_vote(place, Vote(Conversation(["Hi"]), ["B", "C"], ["x", "y"], "C"))
     said = [vote(own, winner, LINES) for winner in ("B", None, "A", "B")]
     assert [each["wins"] for each in said] == [2, 2, 2, 3]
     wins = count_wins(read_votes(place), "A", "B")
@@ -337,6 +370,14 @@ def test_votes_are_those_of_compare(own: Serving) -> None:
         "rate": wins.rate, "low": wins.low, "high": wins.high,
     }  # fmt: skip
     assert (wins.wins, wins.losses, wins.neither) == (3, 1, 1)
+
+
+def test_votes_between_versions_are_marked_and_count(own: Serving) -> None:
+    vote(own, "B")
+    asked = {"context": ["Hi"], "models": ["A", "B"], "responses": ["x", "y"], "winner": "B", "comparison": True}
+    assert own.post("/votes", **asked).json["wins"] == 2
+    assert [each.comparison for each in read_votes(own.registry.settings.votes or "")] == [False, True]
+    assert own.post("/votes", **asked | {"comparison": "yes"}).status == 400
 
 
 def test_votes_go_on_with_those_of_an_earlier_server(own: Serving, served_models: dict[str, ConversationModel]) -> None:
@@ -371,7 +412,11 @@ def test_votes_without_a_file_are_counted_while_the_server_runs(served_models: d
         assert vote(own, "A")["losses"] == 1
 
 
-@pytest.mark.parametrize("change", [{"winner": "C"}, {"models": ["A", "A"]}, {"models": ["A"]}, {"responses": ["x"]}])
+@pytest.mark.parametrize(
+    "change",
+    [{"winner": "C"}, {"models": ["A", "A"]}, {"models": ["A"]}, {"responses": ["x"]}, {"context": [" "]},
+     {"responses": ["", " "]}, {"context": [{"role": "user", "content": "Hi"}, "Hi"]}],
+)  # fmt: skip
 def test_bad_votes_are_refused(server: Serving, change: dict[str, Any]) -> None:
     asked = {"context": ["Hi"], "models": ["A", "B"], "responses": ["x", "y"], "winner": "A"} | change
     assert server.post("/votes", **asked).status == 400

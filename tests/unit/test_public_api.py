@@ -19,6 +19,7 @@ def modules_after(code: str) -> set[str]:
 
 def test_the_public_names_are_these() -> None:
     assert convmodel.__all__ == [
+        "Chat",
         "ChatSession",
         "ConvModelError",
         "Conversation",
@@ -27,8 +28,15 @@ def test_the_public_names_are_these() -> None:
         "ConversationReader",
         "ConversationTokenizer",
         "EvaluationResult",
+        "Exchange",
+        "ExportReader",
         "FitConfig",
         "FitResult",
+        "Message",
+        "Problems",
+        "ResponseMetric",
+        "TurnMetric",
+        "TurnStatistics",
         "train_vocabulary",
     ]
 

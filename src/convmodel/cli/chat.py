@@ -16,6 +16,7 @@ from typer import Option
 from convmodel.cli import flags
 from convmodel.cli.console import load_model, print_message
 from convmodel.cli.line_editor import LineEditor, history_file, is_terminal, unseen_keys
+from convmodel.cli.streams import read_line
 from convmodel.cli.word_wrap import WordWrap
 from convmodel.data.progress import console
 from convmodel.data.reading.writing import to_record
@@ -171,7 +172,7 @@ class Chat:
     def _read(self) -> str | None:
         """Returns the next turn or command without surrounding whitespace; None at the end of the input."""
         if self._editor is None:
-            line = sys.stdin.readline()
+            line = read_line()
             return line.strip() if line else None
         try:
             text = self._editor.read(len(self.session.turns) - self.session.left_out).strip()

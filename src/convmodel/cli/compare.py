@@ -4,7 +4,6 @@ Owns: the dialogue with the judge. The file of votes and their count are `evalua
 """
 
 import random
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -14,6 +13,7 @@ from typer import Argument, Option
 
 from convmodel.cli import flags
 from convmodel.cli.console import load_model, print_json, print_message, print_result
+from convmodel.cli.streams import read_line
 from convmodel.conversation import Conversation
 from convmodel.data.progress import ProgressBar, console
 from convmodel.data.reading.shapes import AUTO
@@ -67,7 +67,7 @@ def command(
 
 def _key(vote: Vote) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Returns what was judged: a context, and two models in either order."""
-    return tuple(vote.context), tuple(sorted(vote.models))
+    return tuple(vote.context.turns), tuple(sorted(vote.models))
 
 
 def _generate_pairs(
@@ -92,7 +92,7 @@ def _generate_pairs(
             bar.update(note=name)
             responses.append(generate_exchanges(model, conversations, chosen, settings, bar.show)[0])
     return [
-        Vote(list(first.context.turns), list(models), [first.response, second.response], None)
+        Vote(first.context, models, [first.response, second.response], None)
         for first, second in zip(*responses, strict=True)
     ]
 
@@ -103,9 +103,9 @@ def _collect_votes(pairs: Sequence[Vote], path: str, rng: random.Random) -> list
     for number, pair in enumerate(pairs, 1):
         sides = rng.sample((0, 1), 2)
         answer = "0"
-        if pair.responses[0] != pair.responses[1]:
+        if pair.responses[0].strip() != pair.responses[1].strip():
             console.rule(f"{number} of {len(pairs)}")
-            for turn in pair.context[-_SHOWN_TURNS:]:
+            for turn in pair.context.turns[-_SHOWN_TURNS:]:
                 print_message(f"  {turn}")
             for choice, side in enumerate(sides, 1):
                 print_message(f"{choice}: {pair.responses[side]}", style="bold")
@@ -122,7 +122,7 @@ def _read_answer() -> str:
     """Reads 0, 1, 2 or q; the end of the input counts as q."""
     while True:
         console.print("[dim]which is better? 1, 2, 0 neither, q quit[/dim] ", end="")
-        line = sys.stdin.readline()
+        line = read_line()
         answer = line.strip().lower()
         if not line or answer in ("0", "1", "2", "q"):
             return answer or "q"

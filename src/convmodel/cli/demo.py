@@ -40,14 +40,17 @@ def command(
 ) -> None:
     """Fine-tune the built-in model on dialogues from Shakespeare's comedies, and evaluate it before and after.
 
-    Takes about a minute on two CPU cores and needs no network. The built-in model was trained on present-day small
-    talk; the fine-tuned model, which is saved in `demo-model`, writes like Shakespeare's characters.
+    Takes one to three minutes on two CPU cores and needs no network. The built-in model was trained on present-day
+    small talk; the fine-tuned model, which is saved in `demo-model`, writes like Shakespeare's characters.
     """
     check_output_dir(output_dir, overwrite=overwrite or output_dir == DEMO_MODEL)
     config = FitConfig.from_options(
         SETTINGS | {"epochs": epochs, "output_dir": str(output_dir), "seed": seed, "resume": False}
     )
     model = load_model(CHITCHAT)
+    from convmodel.training.fit import require_accelerate  # imports torch, which loading has imported by now
+
+    require_accelerate()  # before the evaluation, which takes a while
     train, valid, test = (_conversations(name) for name in ("train", "valid", "test"))
     size = millions(model.hf_model.num_parameters())
     print_message(f"{CHITCHAT} is a GPT-2 with {size} parameters, trained on present-day small talk.")

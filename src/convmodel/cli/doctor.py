@@ -1,6 +1,7 @@
 """`convmodel doctor`: checks a model and data before training.
 
-Owns: how tokens and checks look in a terminal. The checks and the estimate are `training.doctor`'s.
+Owns: its options, and what is examined. The checks and the estimate are `training.doctor`'s, how they look
+`doctor_display`'s.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 from typer import Argument, Option
 
@@ -21,44 +21,46 @@ from convmodel.cli.console import (
     load_model,
     print_json,
     print_message,
-    print_table,
     silence_transformers,
 )
+from convmodel.cli.doctor_device import doctor_device, require_alone
+from convmodel.cli.doctor_display import print_examination, print_tokens
+from convmodel.cli.doctor_judgements import JUDGEMENTS, Display, Sources, doctor_judgements
 from convmodel.cli.fit_options import with_fit_options
 from convmodel.conversation import DEFAULT_SPEAKERS, Conversation
+from convmodel.data.judgements.reader import holds_judgements
 from convmodel.data.progress import console
 from convmodel.data.reading.shapes import AUTO
 from convmodel.errors import ConfigError
 from convmodel.training.config import FitConfig
+from convmodel.training.improvement import run_settings
 
 if TYPE_CHECKING:
     from convmodel.data.reading.reader import ConversationReader
     from convmodel.layout.token_view import ShownToken
     from convmodel.model import ConversationModel
-    from convmodel.training.doctor.checks import Check
     from convmodel.training.doctor.examination import Examination
 
-_SPEAKER_STYLES = ("cyan", "yellow", "green", "magenta", "blue", "red")
-_STATUS_STYLES = {"pass": "green", "warn": "yellow", "fail": "bold red"}
 _SETTINGS = (
     "max_length", "loss_on", "packing", "batch_size", "gradient_accumulation_steps", "epochs", "max_steps",
-    "warmup_steps", "precision", "gradient_checkpointing",
+    "warmup_steps", "precision", "gradient_checkpointing", "objective",
 )  # fmt: skip
-_MAX_TOKENS = 400  # in a terminal; the report shows all
 
 
 def _doctor(
-    model: Annotated[str, Argument(help=flags.MODEL_HELP, metavar="MODEL")],
+    model: Annotated[str, Argument(help=f"{flags.MODEL_HELP} Or a file of judgements alone.", metavar="MODEL")],
     data: Annotated[
         str | None,
         Argument(
-            help=f"Training conversations: {flags.SOURCE_HELP}; without them, the model's token layout is shown alone.",
+            help=f"Training conversations, or judgements: {flags.SOURCE_HELP}; without them, the model's token layout "
+            "is shown alone.",
             metavar="[DATA]",
         ),
     ] = None,
     *,
     layout: flags.Layout = "auto",
     names: flags.Names = None,
+    token_types: flags.TokenTypes = None,
     valid: flags.Valid = None,
     format: flags.Format = AUTO,
     on_error: flags.OnError = "fail",
@@ -67,6 +69,9 @@ def _doctor(
         Path | None, Option("--report", "-o", help="HTML file for the whole report, with all tokens and plots.")
     ] = None,
     as_json: flags.Json = False,
+    device: Annotated[
+        str | None, Option(help="Compare a device, such as mps or cuda, with the CPU on the model alone.")
+    ] = None,
     no_estimate: Annotated[bool, Option("--no-estimate", help="Skip the time and memory estimate.")] = False,
     settings: dict[str, Any],
 ) -> None:
@@ -76,20 +81,47 @@ def _doctor(
 
     `convmodel doctor HuggingFaceTB/SmolLM2-135M-Instruct` shows the token layout of a model alone.
 
+    `convmodel doctor gpt2 --device mps` compares the logits, one update and the speed of a device with the CPU's.
+
+    `convmodel doctor feedback.jsonl` checks ratings, corrections and votes, with or without a MODEL before them.
+
     Shows a conversation token by token, checks the data and the settings, and estimates the time and memory of the run.
     Nothing is trained. The exit code is 1 if a check fails.
     """
     config = FitConfig.from_options(settings)
+    chosen = {"layout": layout, "names": names, "use_token_types": flags.parse_token_types(token_types)}
+    if device is not None:
+        unused = {
+            "DATA": data,
+            "--valid": valid,
+            "--format": format != AUTO,
+            "--on-error": on_error != "fail",
+            "--conversation": conversation != 1,
+            "--report": report,
+            "--no-estimate": no_estimate,
+        }
+        require_alone(unused | {f"--{name.replace('_', '-')}": True for name in settings})
+        doctor_device(partial(load_model, model, **chosen), device, as_json=as_json)
+        return
+    if format == JUDGEMENTS or (format == AUTO and holds_judgements(data or model)):
+        load = None if data is None else partial(load_model, model, **chosen)
+        sources = Sources(data or model, valid, on_error)
+        config = FitConfig.from_options(run_settings(settings))
+        display = Display(conversation, report, as_json)
+        doctor_judgements(sources, load, config, display, measure=not no_estimate)
+        return
+    if config.objective != "sft":
+        raise ConfigError(f"objective {config.objective} learns from judgements: DATA has conversations")
     if data is None:
         if valid is not None or report is not None:
             raise ConfigError("--valid and --report are about training conversations: give DATA too")
-        _print_layout(model, {"layout": layout, "names": names}, as_json=as_json)
+        _print_layout(model, chosen, as_json=as_json)
         return
     if report is not None:
         check_output_file(report)
     readers = [flags.open_reader(source, format, on_error) for source in (data, valid) if source is not None]
     examination, windows = _examine(
-        partial(load_model, model, layout=layout, names=names),
+        partial(load_model, model, **chosen),
         readers,
         config,
         number=conversation,
@@ -117,7 +149,7 @@ def _doctor(
             }
         )
     else:
-        _print(examination, windows, conversation)
+        print_examination(examination, windows, conversation)
     if examination.failed:
         raise typer.Exit(1)
 
@@ -172,79 +204,7 @@ def _print_layout(model: str, chosen: dict[str, Any], *, as_json: bool) -> None:
         return
     screen = Console()
     screen.print(Text("an example conversation, as the model sees it", style="bold"))
-    _print_tokens(windows, screen)
+    print_tokens(windows, screen)
     screen.print()
     for name, value in rows:
         screen.print(Text.assemble((f"{name}  ", "bold"), value))
-
-
-def _print(examination: "Examination", windows: "list[list[ShownToken]]", number: int) -> None:
-    """Prints tokens, statistics, checks and the estimate on standard output."""
-    from convmodel.layout.token_view import visible_line
-    from convmodel.report.doctor_page import SPREAD_NAMES, estimate_rows, spread_row
-
-    screen, statistics = Console(), examination.statistics
-    screen.print(Text(f"conversation {number}, as the model sees it", style="bold"))
-    _print_tokens(windows, screen)
-    screen.print()
-    spread = {
-        "turns per conversation": statistics.turns_per_conversation,
-        "tokens per turn": statistics.tokens_per_turn,
-    }
-    print_table(("", *SPREAD_NAMES), [(name, *spread_row(values)) for name, values in spread.items()], to=screen)
-    screen.print()
-    speakers = [(visible_line(name), f"{turns:,}", f"{tokens:,}") for name, turns, tokens in statistics.by_speaker()]
-    print_table(("speaker", "turns", "tokens"), speakers, to=screen)
-    screen.print()
-    _print_checks(examination.checks, screen)
-    if examination.estimate is not None:
-        screen.print()
-        print_table(("time and memory estimate", ""), estimate_rows(examination.estimate), to=screen)
-
-
-def _print_tokens(windows: "list[list[ShownToken]]", screen: Console) -> None:
-    """Prints tokens in a color per speaker, supervised ones bold and underlined, separators in reverse video."""
-    from convmodel.layout.token_view import visible_line
-
-    if not windows:
-        screen.print(Text("none of its turns is supervised"))
-        return
-    names = list(dict.fromkeys(token.speaker for window in windows for token in window))
-    styles = {name: _SPEAKER_STYLES[number % len(_SPEAKER_STYLES)] for number, name in enumerate(names)}
-    legend = Text.assemble(
-        *((f"{visible_line(name)}  ", style) for name, style in styles.items()),
-        ("supervised", "bold underline"),
-        "  context  ",
-        ("separator", "reverse"),
-        "  · space  ↵ newline",
-    )
-    screen.print(legend)
-    left = _MAX_TOKENS
-    for number, window in enumerate(windows, 1):
-        if len(windows) > 1:
-            screen.print(Text(f"window {number} of {len(windows)}", style="dim"))
-        line = Text()
-        for index, token in enumerate(window[:left]):
-            if token.is_marker and 0 < index < len(window) - 1 and not window[index - 1].is_marker:
-                line.append("\n")
-            marks = " bold underline" * token.supervised + " reverse" * token.is_marker
-            line.append(token.text, styles[token.speaker] + marks)
-            line.append(" ")
-        screen.print(line)
-        left -= len(window)
-        if left <= 0:
-            screen.print(Text("... (--report FILE writes all of them)", style="dim"))
-            return
-
-
-def _print_checks(checks: "Sequence[Check]", screen: Console) -> None:
-    from convmodel.report.doctor_page import MARKS
-
-    table = Table("", "check", box=None, pad_edge=False, header_style="bold")
-    table.add_column("finding", overflow="fold")
-    for check in checks:
-        finding = Text(check.finding)
-        if check.fix:
-            finding.append(f"\n→ {check.fix}", style="dim")
-        table.add_row(Text(f"{MARKS[check.status]} {check.status}", _STATUS_STYLES[check.status]), check.name, finding)
-    screen.print(table)

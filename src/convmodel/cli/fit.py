@@ -4,7 +4,6 @@ Owns: what the output folder may hold before a run. `fit_options` owns the flags
 model that it trains.
 """
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
@@ -13,6 +12,7 @@ from convmodel.cli import flags
 from convmodel.cli.console import DEFAULT_MODEL, check_output_dir, print_json, print_message, print_table, program
 from convmodel.cli.fit_options import with_fit_options
 from convmodel.cli.starting_point import BASE_MODEL, StartingPoint
+from convmodel.data.judgements.reader import JudgementReader
 from convmodel.data.reading.shapes import AUTO
 from convmodel.errors import ConfigError
 from convmodel.hf_model.from_scratch import SHAPES
@@ -21,7 +21,7 @@ from convmodel.training.resume.run_folder import is_unfinished
 from convmodel.training.units import millions
 
 if TYPE_CHECKING:
-    from convmodel.training.fit import FitResult
+    from convmodel.training.fit_result import FitResult
 
 _SHAPES_HELP = ", ".join(f"{name} ({millions(shape.parameters)} parameters)" for name, shape in SHAPES.items())
 
@@ -47,6 +47,7 @@ def _fit(
     ] = None,
     layout: flags.Layout = "auto",
     names: flags.Names = None,
+    token_types: flags.TokenTypes = None,
     grow_vocabulary: Annotated[
         int | None,
         Option(
@@ -56,9 +57,11 @@ def _fit(
             "script takes several times fewer tokens.",
         ),
     ] = None,
-    overwrite: Annotated[
-        bool, Option("--overwrite", help="Start from the beginning, and replace a model in the output folder.")
-    ] = False,
+    replay: Annotated[
+        str | None,
+        Option(help="With judgements: conversations that are trained on beside them, so that no skill is forgotten."),
+    ] = None,
+    overwrite: flags.StartOver = False,
     as_json: flags.Json = False,
     settings: dict[str, Any],
 ) -> None:
@@ -70,6 +73,9 @@ def _fit(
     how are you?", "Good, thanks!"]`, or an object with `turns` and `speakers`, with role/content `messages`, in
     ShareGPT format, a prompt and a response, and so on. `convmodel import` converts chat exports to such files.
 
+    With `--objective kto` (or dpo, orpo) the data is judgements: what `serve --feedback` and `convmodel compare` write,
+    or preference data of OpenAI and TRL. `--valid` then says what the model must not forget. See docs/preferences.md.
+
     `--from-scratch small` trains a new model, with random weights and its own vocabulary, in any language; the defaults
     of learning rate, batch size and packing then suit its size.
 
@@ -78,21 +84,31 @@ def _fit(
     """
     if overwrite and settings.get("resume"):
         raise ConfigError("--overwrite starts from the beginning and --resume resumes: give one of them")
-    start = StartingPoint(model, from_scratch, tokenizer, grow_vocabulary, layout, names)
+    types = flags.parse_token_types(token_types)
+    start = StartingPoint(model, from_scratch, tokenizer, grow_vocabulary, layout, names, types)
     start.check(train)
     restart = {"resume": False} if overwrite else {}
     config = FitConfig.from_options({"output_dir": DEFAULT_MODEL} | start.settings | settings | restart)
+    judged = config.objective != "sft"
+    if judged and (from_scratch or grow_vocabulary):
+        raise ConfigError("judgements are of a trained model: leave out --from-scratch and --grow-vocabulary")
     output_dir = str(config.output_dir)
     if not is_unfinished(output_dir):
         check_output_dir(output_dir, overwrite=overwrite)
-    train_reader = flags.open_reader(train, format, on_error)
+    train_reader: Any
+    if judged:  # --format is that of the conversations beside them
+        of_judgements: dict[str, Any] = {"on_error": on_error, "regeneration_weight": config.regeneration_weight}
+        train_reader = JudgementReader(train, **of_judgements)
+    else:
+        train_reader = flags.open_reader(train, format, on_error)
     valid_reader = None if valid is None else flags.open_reader(valid, format, on_error)
+    replay_reader = None if replay is None else flags.open_reader(replay, format, on_error)
     conversation_model = start.load(train_reader, config, validated=valid is not None)
     print_message(f"{start.describe()} on {train}: {config.describe()}")
     print_message(f"token layout: {conversation_model.tokenizer.describe_layout()}")
-    result = conversation_model.fit(train_reader, valid_reader, config=config)
+    result = conversation_model.fit(train_reader, valid_reader, replay=replay_reader, config=config)
     if as_json:
-        print_json({**asdict(result), "config": config.to_dict()})
+        print_json({**result.to_dict(), "config": config.to_dict()})
     else:
         _print(result, output_dir)
     from convmodel.training.sharding import exit_of_group  # imports torch, which `fit` has loaded by now

@@ -4,7 +4,7 @@ Owns: one flag per setting, and the order of precedence: flag, then `--config` f
 """
 
 import inspect
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import Field, fields
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +19,10 @@ GROUPS = {
         "weight_decay", "max_grad_norm", "optim",
     ),
     "Data": ("max_length", "packing", "loss_on", "seed"),
+    "Learning from judgements": (
+        "objective", "beta", "sft_weight", "label_smoothing", "max_regression", "replay_weight",
+        "regeneration_weight",
+    ),
     "Adapters and regularization": ("lora", "merge", "dropout"),
     "Speed and memory": ("precision", "gradient_checkpointing", "torch_compile"),
     "Validation and reports": ("eval_steps", "early_stopping_patience", "logging_steps", "report_to"),
@@ -28,11 +32,13 @@ GROUPS = {
 _SHORT = {"output_dir": ["-o"]}
 
 
-def with_fit_options(command: Callable[..., None], *, only: Collection[str] = ()) -> Callable[..., None]:
+def with_fit_options(
+    command: Callable[..., None], *, only: Collection[str] = (), defaults: Mapping[str, Any] | None = None
+) -> Callable[..., None]:
     """Adds one flag to a command for each field of `FitConfig`, and passes the values as its argument `settings`.
 
     `settings` holds only what the user set, in a file or by a flag. With `only`, other fields have no flag, but a file
-    may have them.
+    may have them. The help shows `defaults` in place of those of `FitConfig`; the command applies them.
     """
     signature = inspect.signature(command)
     order = [name for names in GROUPS.values() for name in names]
@@ -51,7 +57,7 @@ def with_fit_options(command: Callable[..., None], *, only: Collection[str] = ()
     parameters = [parameter for parameter in signature.parameters.values() if parameter.name != "settings"]
     file = typer.Option(help="A TOML file of the settings below, such as `batch_size = 4`; flags take precedence.")
     parameters.append(_keyword("config", Annotated[Path | None, file]))
-    parameters += [_flag(setting) for setting in flagged]
+    parameters += [_flag(setting, (defaults or {}).get(setting.name, setting.default)) for setting in flagged]
     run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     run.__doc__ = command.__doc__
@@ -59,10 +65,10 @@ def with_fit_options(command: Callable[..., None], *, only: Collection[str] = ()
     return run
 
 
-def _flag(setting: Field[Any]) -> inspect.Parameter:
+def _flag(setting: Field[Any], value: Any) -> inspect.Parameter:
     kinds = setting_types()[setting.name]
     kind: Any = list[str] if list in kinds else kinds[0]
-    default = "" if setting.default is None else f" [default: {setting.default}]"
+    default = "" if value is None else f" [default: {value}]"
     names = [] if kind is bool else [f"--{setting.name.replace('_', '-')}", *_SHORT.get(setting.name, ())]
     option = typer.Option(
         *names, help=setting.metadata["help"] + default, show_default=False, rich_help_panel=_group(setting.name)

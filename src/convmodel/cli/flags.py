@@ -12,14 +12,15 @@ from typer import Option
 from convmodel.cli.console import DEFAULT_MODEL, MODEL_FILES
 from convmodel.data.reading.reader import ConversationReader
 from convmodel.data.reading.shapes import SHAPES
+from convmodel.errors import ConfigError
 from convmodel.files.hub import CHITCHAT
 from convmodel.generation.defaults import CHAT_SAMPLING, TEMPERATURE, TOP_P
 
 SOURCE_HELP = "a file, a folder, - for standard input, or owner/name of a dataset on the Hub"
-MODEL_SOURCES = f"a folder, a model id on the Hub, or {CHITCHAT}"
+MODEL_SOURCES = f"a folder, a GGUF file, a model id on the Hub, or {CHITCHAT}"
 MODEL_HELP = f"Model: {MODEL_SOURCES}."
 _FORMAT_HELP = f"Format of the data: auto (recognize it) or one of {', '.join(SHAPES)}; see docs/data.md."
-_DEFAULT_HELP = f"[default: the folder {DEFAULT_MODEL} if it exists, else {CHITCHAT}]"
+DEFAULT_HELP = f"[default: the folder {DEFAULT_MODEL} if it exists, else {CHITCHAT}]"
 _LENGTH_HELP = "Maximum length of a response in tokens. [default: 128, or a quarter of the model's positions if fewer]"
 
 Data = Annotated[str, Option(help=f"Conversations: {SOURCE_HELP}.")]
@@ -28,7 +29,7 @@ Format = Annotated[str, Option("--format", help=_FORMAT_HELP)]
 OnError = Annotated[
     str, Option("--on-error", help="What to do with invalid rows: fail at the first one, or skip and count them.")
 ]
-Model = Annotated[str | None, Option("--model", "-m", help=f"{MODEL_HELP} {_DEFAULT_HELP}")]
+Model = Annotated[str | None, Option("--model", "-m", help=f"{MODEL_HELP} {DEFAULT_HELP}")]
 Quantize = Annotated[
     str | None,
     Option(help="int8: quantize the weights, for about a quarter of the memory and a third of the time, on CPUs."),
@@ -43,6 +44,14 @@ Layout = Annotated[
 Names = Annotated[
     str | None,
     Option(help="prefix: in the template layout, put speakers' names before their texts; for more than two speakers."),
+]
+TokenTypes = Annotated[
+    str | None,
+    Option(
+        metavar="on|off",
+        help="Whether a model in the separator layout gets the speakers as token types; llama.cpp and vLLM need off. "
+        "[default: on if the architecture has them, as GPT-2 does]",
+    ),
 ]
 Greedy = Annotated[bool, Option("--greedy", help="Take the most likely token at each step instead of sampling.")]
 Temperature = Annotated[
@@ -72,6 +81,9 @@ MaxNewTokens = Annotated[int | None, Option(min=1, help=_LENGTH_HELP)]
 SystemMessages = Annotated[
     bool, Option("--system-messages", help="Accept system messages even if the model was trained without them.")
 ]
+StartOver = Annotated[
+    bool, Option("--overwrite", help="Start from the beginning, and replace a model in the output folder.")
+]
 Json = Annotated[bool, Option("--json", help="Print the result as JSON.")]
 
 
@@ -83,6 +95,19 @@ def open_reader(source: str, format: str, on_error: str) -> ConversationReader:
 def default_model() -> str:
     """Returns the model that `fit` saved in the current folder, or the built-in one if there is none."""
     return DEFAULT_MODEL if any((Path(DEFAULT_MODEL) / file).is_file() for file in MODEL_FILES) else CHITCHAT
+
+
+def parse_token_types(value: str | None) -> bool | None:
+    """Returns the argument `use_token_types` for a value of `--token-types`; None by default.
+
+    Example:
+        >>> parse_token_types("on"), parse_token_types("off"), parse_token_types(None)
+        (True, False, None)
+    """
+    choices = {None: None, "on": True, "off": False}
+    if value not in choices:
+        raise ConfigError(f"--token-types {value}: it must be on or off")
+    return choices[value]
 
 
 def parse_value(text: str) -> Any:

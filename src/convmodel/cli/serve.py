@@ -6,7 +6,8 @@ Owns: which keys, host names and model names the flags give. The server itself i
 import gc
 import ipaddress
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,9 +19,11 @@ from convmodel.errors import ConfigError, MissingExtraError
 from convmodel.files.hub import CHITCHAT, checked_name
 from convmodel.files.json_lines import require_appendable
 from convmodel.server.settings import KEY_VARIABLE
+from convmodel.training.improvement import NO_REPLAY
 
 if TYPE_CHECKING:
     from convmodel.model import ConversationModel
+    from convmodel.server.serving.improvement import Improver
 
 
 def command(
@@ -71,6 +74,28 @@ def command(
     votes: Annotated[
         Path | None, Option(help="JSONL file for votes between two models' responses on the chat page.")
     ] = None,
+    allow_training: Annotated[
+        Path | None,
+        Option(
+            help="Allow clients to improve the models with --feedback and --votes (by default votes.jsonl in this "
+            "folder), and write them into this folder.",
+            metavar="DIR",
+        ),
+    ] = None,
+    valid: Annotated[
+        str | None,
+        Option(
+            help="With --allow-training: ordinary conversations in which a model must not become worse. [default: the "
+            "sample's, in English]"
+        ),
+    ] = None,
+    replay: Annotated[
+        str | None,
+        Option(
+            help="With --allow-training: ordinary conversations that are trained on beside the judgements, or none. "
+            f"[default: the sample's for {CHITCHAT}, none for other models]"
+        ),
+    ] = None,
     quantize: flags.Quantize = None,
     layout: flags.Layout = "auto",
 ) -> None:
@@ -88,11 +113,17 @@ def command(
         from convmodel.server.serving.model_registry import ModelRegistry
         from convmodel.server.settings import ServerSettings
     except ImportError as error:
-        raise MissingExtraError(f"serving needs {error.name}: pip install 'convmodel[serve]'") from error
+        raise MissingExtraError(f"serving needs {error.name}", "serve") from error
     from convmodel.server.middleware import host_names
 
     keys = _collect_keys(api_key or [], api_key_file)
     hosts = _check_hosts(host, allowed_host or [], has_keys=bool(keys), insecure=insecure_no_auth)
+    if allow_training is not None:
+        _check_training(host, hosts, feedback, has_keys=bool(keys))
+        if layout != "auto":
+            fix = "leave --layout out, or serve a model that convmodel saved with it"
+            raise ConfigError(f"--allow-training trains models as they are loaded without --layout: {fix}")
+        votes = votes or allow_training / "votes.jsonl"
     settings = ServerSettings(
         api_keys=keys,
         hosts=host_names(host, hosts),
@@ -105,21 +136,29 @@ def command(
         feedback=feedback,
         votes=votes,
     )
+    sources = _name_models(models or [flags.default_model()])
+    improver = None
+    if allow_training is not None:
+        load_improved = partial(load_model, quantize=quantize, layout=layout)
+        files = [path for path in (feedback, votes) if path is not None]
+        improver = _improver(allow_training, sources, files, load_improved, {"--valid": valid, "--replay": replay})
+    elif flag := "--valid" if valid is not None else "--replay" if replay is not None else "":
+        raise ConfigError(f"{flag} is for training: give --allow-training DIR with it")
     for path in filter(None, (feedback, votes)):
         require_appendable(path)
-    sources = _name_models(models or [flags.default_model()])
     listener = listen(host, port)
     address = f"[{host}]" if ":" in host else host
     url = f"http://{address}:{listener.getsockname()[1]}"
 
     def load() -> "Mapping[str, ConversationModel]":
-        loaded = {name: load_model(source, quantize=quantize, layout=layout) for name, source in sources.items()}
+        current = sources if improver is None else {name: improver.source(name) for name in sources}
+        loaded = {name: load_model(source, quantize=quantize, layout=layout) for name, source in current.items()}
         gc.freeze()  # what stays need not be searched for garbage while requests are answered
         print_message(f"Serving {', '.join(sources)}: chat at {url}, API at {url}/v1. Ctrl+C stops the server.")
         return loaded
 
     format_logs()
-    run(ModelRegistry(load, settings), listener)
+    run(ModelRegistry(load, settings, improver), listener)
 
 
 def _collect_keys(flags: Sequence[str], file: Path | None) -> tuple[str, ...]:
@@ -140,17 +179,53 @@ def _collect_keys(flags: Sequence[str], file: Path | None) -> tuple[str, ...]:
 
 def _check_hosts(host: str, allowed: Sequence[str], *, has_keys: bool, insecure: bool) -> list[str]:
     """Checks that the server is not open to other machines by accident, and returns further valid Host headers."""
-    try:
-        is_loopback = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        is_loopback = host == "localhost"
-    if is_loopback:
+    if _is_loopback(host):
         return list(allowed)
     if not (has_keys or insecure):
         fix = "give --api-key KEY, or --insecure-no-auth to allow everybody"
         raise ConfigError(f"{host} can be reached by other machines: {fix}")
     # A page of another site can send requests to this server (DNS rebinding), but it does not know a key.
     return list(allowed) or (["*"] if has_keys else [])
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _check_training(host: str, hosts: Sequence[str], feedback: Path | None, *, has_keys: bool) -> None:
+    """Checks that there are judgements to train on, and that nobody elsewhere can start training without a key."""
+    if feedback is None:
+        raise ConfigError("--allow-training trains on the file of --feedback: give --feedback FILE")
+    if has_keys:
+        return
+    if hosts or not _is_loopback(host):
+        where = host if not _is_loopback(host) else f"a page of {hosts[0]}" if hosts[0] != "*" else "a page of any site"
+        raise ConfigError(f"{where} could start training without a key: give --api-key KEY with --allow-training")
+
+
+def _improver(
+    folder: Path,
+    sources: Mapping[str, str],
+    files: Sequence[Path],
+    load: Callable[[str], "ConversationModel"],
+    data: Mapping[str, str | None],
+) -> "Improver":
+    """Returns what improves the models; `data` are files for `convmodel improve`, by its flags."""
+    from convmodel.server.serving.improvement import Improver
+    from convmodel.server.serving.improvement_job import COMMAND
+
+    command = [*COMMAND]
+    for flag, name in data.items():
+        if flag == "--replay" and name == NO_REPLAY:
+            command += [flag, name]
+        elif name is not None:
+            if not Path(name).exists():
+                raise ConfigError(f"there is no file {name}, which {flag} names")
+            command += [flag, str(Path(name).resolve())]
+    return Improver(folder, sources, load, files, command)
 
 
 def _name_models(models: Sequence[str]) -> dict[str, str]:

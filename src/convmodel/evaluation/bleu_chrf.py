@@ -33,7 +33,7 @@ def overlap_metrics(responses: Sequence[str], references: Sequence[str]) -> tupl
         from sacrebleu.metrics.bleu import BLEU as Bleu
         from sacrebleu.metrics.chrf import CHRF as Chrf
     except ImportError as error:
-        raise MissingExtraError("BLEU and chrF need sacrebleu: pip install 'convmodel[eval]'") from error
+        raise MissingExtraError("BLEU and chrF need sacrebleu", "eval") from error
     metrics, signatures = [], {}
     for definition, scorer in ((BLEU, Bleu(tokenize=bleu_tokenizer(references))), (CHRF, Chrf())):
         # sacrebleu's own bootstrap resamples these same sums, but cannot pair two models or use our draws.

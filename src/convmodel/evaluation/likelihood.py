@@ -6,7 +6,7 @@ matter. Takes a Hugging Face model and windows; does not know generation.
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,7 +16,9 @@ from convmodel.data.windows.collate import by_length
 from convmodel.data.windows.encoding import EncodingSummary, WindowSet
 from convmodel.data.windows.store import prepare_windows
 from convmodel.errors import ConfigError
-from convmodel.evaluation.turn_statistics import CorpusStatistics
+from convmodel.evaluation.custom_metric import TurnMetric
+from convmodel.evaluation.installed_metrics import has_installed, measure_installed
+from convmodel.evaluation.turn_statistics import CorpusStatistics, measure_turns
 from convmodel.hf_model.lm_head import Head
 from convmodel.hf_model.log_probs import BATCH_SIZE, measure_targets
 from convmodel.layout.architecture import window_length
@@ -46,6 +48,7 @@ class EvaluationResult:
         unsupervised: Conversations without a supervised turn; they count for nothing above.
         cut: Tokens left out of turns longer than a window; they count for nothing above.
         skipped: Rows and conversations that could not be used and were left out.
+        metrics: The values of the metrics of turns that installed packages add, by name.
     """
 
     loss: float
@@ -58,10 +61,12 @@ class EvaluationResult:
     unsupervised: int = 0
     cut: int = 0
     skipped: int = 0
+    metrics: dict[str, float] = field(default_factory=dict, hash=False, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the fields as a dictionary of numbers."""
-        return asdict(self)
+        """Returns the fields as a dictionary of numbers, with `metrics` if there are any."""
+        fields = asdict(self)
+        return fields if self.metrics else {name: value for name, value in fields.items() if name != "metrics"}
 
 
 def evaluate(
@@ -73,15 +78,28 @@ def evaluate(
     max_length: int | None = None,
     loss_on: LossOn | None = None,
 ) -> EvaluationResult:
-    """Measures a model on conversations, by default with the window length and the targets of its training."""
+    """Measures a model on conversations, by default with the window length and the targets of its training.
+
+    Installed packages may add metrics of turns; one that cannot be used is left out with a warning.
+    """
     layout = tokenizer.layout
-    windows = prepare_windows(
-        data,
+    max_length = window_length(hf_model.config, layout.max_length if max_length is None else max_length)
+    loss_on = layout.loss_on if loss_on is None else loss_on
+    if not has_installed(TurnMetric):
+        windows = prepare_windows(data, tokenizer, max_length=max_length, loss_on=loss_on)
+        return evaluate_windows(hf_model, tokenizer, windows, batch_size=batch_size)
+    statistics = measure_turns(
+        hf_model,
         tokenizer,
-        max_length=window_length(hf_model.config, layout.max_length if max_length is None else max_length),
-        loss_on=layout.loss_on if loss_on is None else loss_on,
+        data,
+        max_length=max_length,
+        loss_on=loss_on,
+        batch_size=batch_size,
+        on_error=data.problems.on_error,
     )
-    return evaluate_windows(hf_model, tokenizer, windows, batch_size=batch_size)
+    statistics.summary.add_problems(data.problems)
+    installed = measure_installed(TurnMetric, [conversation.turns for conversation in statistics.conversations])
+    return replace(likelihood_of(statistics), metrics={metric.name: metric.value for metric in installed.metrics})
 
 
 def evaluate_windows(

@@ -36,9 +36,7 @@ class NearestContext:
         try:
             import bm25s
         except ImportError as error:
-            raise MissingExtraError(
-                "the nearest training context needs bm25s: pip install 'convmodel[eval]'"
-            ) from error
+            raise MissingExtraError("the nearest training context needs bm25s", "eval") from error
         contexts: list[list[str]] = []
         self._responses: list[str] = []
         for conversation in training:

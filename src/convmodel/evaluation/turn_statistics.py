@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 
 from convmodel.conversation import Conversation
 from convmodel.data.reading.problems import OnError
@@ -19,7 +18,7 @@ from convmodel.data.windows.collate import by_length
 from convmodel.data.windows.encoding import CHUNK, EncodingSummary, encode_chunk, require_windows
 from convmodel.errors import ConfigError
 from convmodel.hf_model.lm_head import Head
-from convmodel.hf_model.log_probs import BATCH_SIZE, Measure, measure_targets
+from convmodel.hf_model.log_probs import BATCH_SIZE, Measure, measure_targets, nats
 from convmodel.layout.sequence import IGNORED, LossOn, Window, supervised_turns
 from convmodel.layout.tokenizer import ConversationTokenizer
 
@@ -171,7 +170,7 @@ def _measure_of_targets(ends: list[int]) -> Measure:
 
     def measure(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         columns = _TargetStatistics(
-            nats=F.cross_entropy(logits, labels, reduction="none"),
+            nats=nats(logits, labels),
             correct=(logits.argmax(dim=-1) == labels).float(),
             stop=(logits[:, ends].logsumexp(dim=-1) - logits.logsumexp(dim=-1)).exp(),
         )

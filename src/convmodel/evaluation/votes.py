@@ -1,6 +1,7 @@
 """Votes of people for one of two responses.
 
-Owns: the file of votes, one JSON object per line, and how often a model wins.
+Owns: which judgement of a file is a vote, the line of a vote for neither, and how often a model wins. The forms of
+judgements are in `data.reading.judged_forms`.
 """
 
 import json
@@ -9,10 +10,15 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
+from convmodel.conversation import Conversation
+from convmodel.data.judgements.judgement import Judgement
+from convmodel.data.judgements.torn_lines import is_torn
+from convmodel.data.reading.judged_forms import judged_row
 from convmodel.errors import ConversationError
 from convmodel.evaluation.wilson import wilson
 from convmodel.files.json_lines import append_line
@@ -22,13 +28,50 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Vote:
-    """A preference for one of two responses, or neither."""
+    """A preference for one of two responses, or neither.
 
-    context: Sequence[str]
+    Attributes:
+        context: The turns before the responses.
+        models: The names of the two models.
+        responses: The response of each.
+        winner: The name of the better model; None for neither.
+        at: The time in UTC; empty if unknown.
+        responder: The speaker of the responses; empty for the next speaker of the context.
+        comparison: Whether it decides about a new version of a model. Such a vote is not training data: the next
+            version would learn from the contexts on which it is compared.
+    """
+
+    context: Conversation
     models: Sequence[str]
     responses: Sequence[str]
-    winner: str | None  # the name of the better model; None for neither
-    at: str = ""  # the time in UTC; empty if unknown
+    winner: str | None
+    at: str = ""
+    responder: str = ""
+    comparison: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the JSON object of a line: a judgement that `JudgementReader` reads, without a blank response.
+
+        Example:
+            >>> vote = Vote(Conversation(["Hi"]), ["A", "B"], ["Go.", "Hello!"], "B")
+            >>> [vote.to_dict()[key] for key in ("chosen", "rejected", "model", "rejected_model")]
+            ['Hello!', 'Go.', 'B', 'A']
+        """
+        return self._line() | ({"comparison": True} if self.comparison else {})
+
+    def _line(self) -> dict[str, Any]:
+        responder = self.responder or self.context.next_speaker()
+        if self.winner is None:
+            context = replace(self.context, weights=None)
+            line = {"context": context.to_messages(), "responder": responder, "kind": "vote"}
+            line |= {"tie": [*self.responses], "models": [*self.models]}
+            return line | {"at": self.at} if self.at else line
+        better = self.models.index(self.winner)
+        chosen, rejected = (
+            text if text.strip() else None for text in (self.responses[better], self.responses[1 - better])
+        )
+        judgement = Judgement(self.context, responder, chosen, rejected, kind="vote", model=self.winner, at=self.at)
+        return judgement.to_dict() | {"rejected_model": self.models[1 - better]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +88,13 @@ class Wins:
 
 def add_vote(path: str | os.PathLike[str], vote: Vote) -> None:
     """Appends a vote to a file, and waits until it is on the disk."""
-    append_line(path, asdict(vote), fix="choose another --votes", sync=True)
+    append_line(path, vote.to_dict(), fix="choose another --votes", sync=True)
 
 
 def read_votes(path: str | os.PathLike[str]) -> Iterator[Vote]:
-    """Yields the votes of a file; none if there is no file.
+    """Yields the votes of a file, also of one with other judgements; none if there is no file.
 
-    Half lines, which interrupted writes left, are skipped; a warning counts them.
+    A vote's better response comes first. Half lines, which interrupted writes left, are skipped; a warning counts them.
 
     Raises:
         ConversationError: If another line is not a vote; the message begins with its place.
@@ -63,35 +106,43 @@ def read_votes(path: str | os.PathLike[str]) -> Iterator[Vote]:
                 if not line.strip():
                     continue
                 try:
-                    yield _read_vote(line)
-                except (TypeError, ValueError) as error:
-                    if not _is_torn(line, error):
+                    vote = _read_vote(line)
+                except (TypeError, ValueError, KeyError) as error:
+                    if not is_torn(line):
                         text = line[:60].decode(errors="replace").strip()
                         raise ConversationError(f"{path}:{number}: this is not a vote: {text}") from error
                     torn += 1
+                else:
+                    if vote is not None:
+                        yield vote
     except OSError as error:
         raise ConversationError(f"{path} cannot be read: {error}") from error
     if torn:
         logger.warning("%s: %d half lines, which interrupted writes left, are skipped", path, torn)
 
 
-def _read_vote(line: bytes) -> Vote:
-    vote = Vote(**json.loads(line))
-    if len(vote.models) != 2 or len(vote.responses) != 2 or vote.winner not in (None, *vote.models):
+def _read_vote(line: bytes) -> Vote | None:
+    """Returns the vote of a line, of this or an earlier version; None if it is another judgement."""
+    value = json.loads(line)
+    row = judged_row(value)
+    if row.facts.get("kind") != "vote":
+        return None
+    models = value.get("models") or [value["model"], value["rejected_model"]]
+    if "responses" in value:
+        responses, winner = value["responses"], value.get("winner")
+    else:
+        responses, winner = [row.chosen or "", row.rejected or ""], None if row.undecided else models[0]
+    if len(models) != 2 or not all(isinstance(name, str) for name in models):
         raise ValueError(line)
-    return vote
-
-
-def _is_torn(line: bytes, error: Exception) -> bool:
-    """Returns whether an invalid line is the beginning of a vote: an object without its end."""
-    return line.startswith(b'{"') and isinstance(error, (json.JSONDecodeError, UnicodeDecodeError))
+    at, comparison = row.facts.get("at", ""), value.get("comparison") is True
+    return Vote(row.context, models, responses, winner, at, row.responder, comparison)
 
 
 def count_wins(votes: Iterable[Vote], first: str, second: str) -> Wins:
     """Counts how often the second model won against the first; votes about others do not count.
 
     Example:
-        >>> count_wins([Vote(["Hi"], ["A", "B"], ["x", "y"], "B")], "A", "B").wins
+        >>> count_wins([Vote(Conversation(["Hi"]), ["A", "B"], ["x", "y"], "B")], "A", "B").wins
         1
     """
     return wins_of(Counter(vote.winner for vote in votes if {*vote.models} == {first, second}), first, second)

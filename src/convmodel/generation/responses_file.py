@@ -156,7 +156,7 @@ def _opened(path: Path, facts: dict[str, Any], *, overwrite: bool) -> Iterator[B
             if not lock(file.fileno()):
                 raise SaveError(f"{path} is being written by another process: wait for it, or end it")
             if not resumes:
-                note.write_text(json.dumps(facts, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+                note.write_text(json.dumps(facts, ensure_ascii=False, indent=1) + "\n", encoding="utf-8", newline="\n")
                 file.truncate()
             yield file
             file.flush()

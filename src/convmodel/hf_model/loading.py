@@ -1,9 +1,8 @@
-"""Loading a Hugging Face model's weights from a folder or the Hub.
+"""Loading a Hugging Face model's weights from a folder, a GGUF file or the Hub.
 
 Owns: refusing incomplete weights, adapters and their base, devices and dtypes, and making models with random weights.
 """
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from convmodel.arguments.names import did_you_mean
-from convmodel.errors import ConfigError
+from convmodel.errors import ConfigError, ModelLoadError
 from convmodel.files.download import reachable_options
 from convmodel.files.hub import (
     HUB_OPTIONS,
@@ -21,11 +20,15 @@ from convmodel.files.hub import (
     adapter_folder,
     base_options,
     code_option,
+    gguf_path,
     load_error,
     resolve_builtin,
 )
+from convmodel.hf_model.device_check import place
+from convmodel.hf_model.gguf_weights import load_gguf_model
 from convmodel.hf_model.lora import load_adapters, merge_trained_rows, prepare_base, require_peft
 from convmodel.layout.architecture import embeds_token_types
+from convmodel.layout.gguf import load_gguf_config
 from convmodel.layout.tokenizer import ConversationTokenizer
 
 MODEL_OPTIONS = HUB_OPTIONS | {"dtype", "device_map", "attn_implementation", "low_cpu_mem_usage"}
@@ -33,9 +36,15 @@ MODEL_OPTIONS = HUB_OPTIONS | {"dtype", "device_map", "attn_implementation", "lo
 
 
 def make_weights(
-    config: PretrainedConfig, tokenizer: ConversationTokenizer | PreTrainedTokenizerBase, *, seed: int
+    config: PretrainedConfig,
+    tokenizer: ConversationTokenizer | PreTrainedTokenizerBase,
+    *,
+    seed: int,
+    use_token_types: bool | None = None,
 ) -> tuple[PreTrainedModel, ConversationTokenizer]:
-    """Creates a model with random weights; in the separator layout with token types if the architecture embeds them.
+    """Creates a model with random weights.
+
+    In the separator layout it gets token types by default if the architecture embeds them.
 
     Raises:
         ConfigError: If the config is of another class.
@@ -45,7 +54,7 @@ def make_weights(
             f"config is a {type(config).__name__}: give a PretrainedConfig of transformers, such as "
             "AutoConfig.for_model('gpt2')"
         )
-    types = embeds_token_types(config)
+    types = embeds_token_types(config) if use_token_types is None else use_token_types
     if not isinstance(tokenizer, ConversationTokenizer):
         tokenizer = ConversationTokenizer(tokenizer, use_token_types=types)
     elif tokenizer.layout.template is None and tokenizer.layout.use_token_types != types:
@@ -101,8 +110,14 @@ def _load_adapted(
 def _load(name: str, options: dict[str, Any]) -> PreTrainedModel:
     """Loads a whole model; missing weights are an error."""
     load: Any = AutoModelForCausalLM.from_pretrained
+    hf_model: PreTrainedModel
     try:
-        hf_model, report = load(resolve_builtin(name), output_loading_info=True, **code_option(options))
+        if path := gguf_path(name, options):
+            hf_model, report = load_gguf_model(path, _empty_model(path), _of_weights(options))
+        else:
+            hf_model, report = load(resolve_builtin(name), output_loading_info=True, **code_option(options))
+    except ModelLoadError:
+        raise
     except Exception as error:  # safetensors raises its own errors
         raise load_error("weights", name, error) from error
     if report["missing_keys"]:
@@ -110,32 +125,16 @@ def _load(name: str, options: dict[str, Any]) -> PreTrainedModel:
         missing = ", ".join(sorted(report["missing_keys"])[:3])
         raise load_error("weights", name, ValueError(f"{len(report['missing_keys'])} are missing, {missing}, ..."))
     # Adapters store this name, and may be loaded from another working directory.
-    hf_model.name_or_path = str(Path(name).resolve()) if Path(name).is_dir() else name
-    return _without_quantization(hf_model) if options.get("gguf_file") else hf_model
-
-
-def _without_quantization(hf_model: PreTrainedModel) -> PreTrainedModel:
-    """Copies a model read from a GGUF file: its weights are floats, but transformers marks it as quantized.
-
-    Such a model can be neither saved nor trained.
-    """
-    settings = {name: value for name, value in hf_model.config.to_dict().items() if name != "quantization_config"}
-    copied: PreTrainedModel = AutoModelForCausalLM.from_config(
-        type(hf_model.config).from_dict(settings), dtype=hf_model.dtype
-    )
-    copied.load_state_dict(hf_model.state_dict())
-    copied.generation_config = hf_model.generation_config
-    return copied
-
-
-def place(hf_model: PreTrainedModel, device: str | torch.device | None) -> PreTrainedModel:
-    """Moves a model to a device, by default a GPU if there is one, and puts it into evaluation mode."""
-    # Each process of a machine takes the GPU of its rank, which torchrun sets.
-    gpu = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
-    device = device or (gpu if torch.cuda.is_available() else "cpu")
-    try:
-        hf_model.to(torch.device(device))  # type: ignore[arg-type]
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device is {device!r}, which cannot be used: {str(error).splitlines()[0]}") from error
-    hf_model.eval()
+    hf_model.name_or_path = str((path or Path(name)).resolve()) if path or Path(name).is_dir() else name
     return hf_model
+
+
+def _empty_model(path: Path) -> PreTrainedModel:
+    """Returns the model of a GGUF file's config, without weights."""
+    with torch.device("meta"):
+        empty: PreTrainedModel = AutoModelForCausalLM.from_config(load_gguf_config(path))
+    return empty
+
+
+def _of_weights(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name not in HUB_OPTIONS}

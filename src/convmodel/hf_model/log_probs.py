@@ -11,7 +11,6 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
-import torch.nn.functional as F
 from torch.nn.utils.rnn import pad_sequence
 from transformers.cache_utils import DynamicCache
 
@@ -35,9 +34,21 @@ Measure: TypeAlias = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """Computes values from the logits of some targets and their labels."""
 
 
+def label_log_probs(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Returns ln p of each label, from logits of shape (labels, vocabulary).
+
+    On CPUs, torch's `log_softmax` and `cross_entropy` exponentiate less exactly: with 49,152 entries they differ from
+    float64 by 2.5e-6 nats per token in the mean, always in one direction, and this by 2e-8.
+    """
+    largest = logits.detach().amax(1, keepdim=True)
+    sums = logits.sub(largest).exp_().sum(1)
+    # Not `logsumexp`, which adds the largest logit again: what it rounds away is all there is of a likely token.
+    return (logits.gather(1, labels[:, None]) - largest).squeeze(1) - sums.log()
+
+
 def nats(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Returns -ln p of each label."""
-    return F.cross_entropy(logits, labels, reduction="none")
+    return -label_log_probs(logits, labels)
 
 
 def measure_targets(
@@ -81,7 +92,7 @@ def measure_targets(
             measured_parts.append(measure(logits, targets[begin : begin + len(logits)].to(logits.device)))
     measured = torch.cat(measured_parts)
     values = torch.zeros(*labels.shape, *measured.shape[1:], dtype=torch.float64)
-    values[is_target] = measured.double().cpu()
+    values[is_target] = measured.cpu().double()
     return values, labels
 
 

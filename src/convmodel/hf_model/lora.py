@@ -42,7 +42,7 @@ _IN_FILE = "base_model.model."  # peft's prefix of each name
 def require_peft() -> None:
     """Raises a `MissingExtraError` unless peft is installed."""
     if importlib.util.find_spec("peft") is None:
-        raise MissingExtraError("LoRA adapters need peft: pip install 'convmodel[train]'")
+        raise MissingExtraError("LoRA adapters need peft", "train")
 
 
 def has_adapters(hf_model: "PreTrainedModel") -> bool:
@@ -270,7 +270,7 @@ def save_adapters(hf_model: "PreTrainedModel", folder: Path) -> None:
     config.save_pretrained(folder)
     facts = {name: hf_model.__dict__.get(attribute) for name, attribute in _BASE_FACTS.items()}
     base_file = {"base_model": config.base_model_name_or_path} | facts
-    (folder / BASE_FILE).write_text(json.dumps(base_file, indent=2), encoding="utf-8")
+    (folder / BASE_FILE).write_text(json.dumps(base_file, indent=2), encoding="utf-8", newline="\n")
     # By default peft requests the base's vocabulary size from the Hub, and saves the whole embedding if ours is larger.
     state = get_peft_model_state_dict(hf_model, adapter_name=_NAME, save_embedding_layers=False)
     named = {f"{_IN_FILE}{name}": value.detach().cpu().contiguous() for name, value in state.items()}

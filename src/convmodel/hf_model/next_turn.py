@@ -51,7 +51,7 @@ class NextTurnHead:
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Writes the head into the folder of its model."""
         with staged(folder) as stage:
-            (stage / FILE).write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+            (stage / FILE).write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8", newline="\n")
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str], hf_model: "PreTrainedModel") -> "NextTurnHead":

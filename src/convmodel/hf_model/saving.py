@@ -17,6 +17,7 @@ from convmodel.files.atomic import staged
 from convmodel.files.hub import ADAPTER_CONFIG, ADAPTER_WEIGHTS, BASE_FILE, upload_folder
 from convmodel.hf_model.generation_config import sampling_defaults
 from convmodel.hf_model.lora import has_adapters, require_base, save_adapters
+from convmodel.hf_model.model_card import CARD
 from convmodel.hf_model.quantization import require_unquantized
 from convmodel.layout.tokenizer import ConversationTokenizer
 
@@ -73,10 +74,10 @@ def save_checkpoint(
             if isinstance(error, SafetensorError) or type(error) is Exception:
                 raise OSError(str(error)) from error
             raise
-        card = place / "README.md"
+        card = place / CARD
         # A card of an earlier save is replaced, any other README stays.
         if not card.exists() or "\nSaved by convmodel " in card.read_text(encoding="utf-8", errors="replace"):
-            (stage / "README.md").write_text(_model_card(hf_model, tokenizer, facts or {}), encoding="utf-8")
+            (stage / CARD).write_text(_model_card(hf_model, tokenizer, facts or {}), encoding="utf-8", newline="\n")
         new = {path.name for path in stage.iterdir()}
         stale = [path for path in place.iterdir() if _WEIGHTS.fullmatch(path.name) and path.name not in new]
     # Shards of a model saved here before would be loaded instead of the new weights.
@@ -191,5 +192,6 @@ _PLAIN = "Plain transformers works too: `AutoTokenizer.apply_chat_template` rend
 _WITH_BASE = "This folder has the adapters alone; the base model is loaded with them and must be unchanged."
 _WITHOUT_TYPES = (
     " But this model was trained with token types, which the template cannot give, nor can vLLM or llama.cpp: without "
-    "them it predicts worse. For such programs, load the model to fine-tune with `use_token_types=False`."
+    "them it predicts worse. For such programs, fine-tune with `convmodel fit --token-types off`, or load the model to "
+    "fine-tune with `use_token_types=False`."
 )

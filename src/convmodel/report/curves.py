@@ -26,6 +26,8 @@ _DASHES = ("-", "--", ":", "-.")  # for more fits than colours
 _POINTS = 1500  # along a line; more than a picture this wide can show
 _MARKERS = 20  # along a line
 _LONGEST_NAME = 40
+_REWARDS = ("reward_chosen", "reward_rejected")
+_REJECTED: dict[str, Any] = {"linestyle": (0, (1.5, 1.2)), "linewidth": 1.8}
 _VALIDATION: dict[str, Any] = {"linewidth": 1.0, "marker": "o", "markersize": 4.5, "zorder": 3}
 _BEST: dict[str, Any] = {"marker": "o", "markersize": 10.0, "markerfacecolor": "none", "zorder": 4}
 
@@ -61,7 +63,8 @@ def draw_curves(
 ) -> "Figure":
     """Draws the training loss, as measured and `smoothed`, the validations, and the learning rate below.
 
-    The fits have a colour each, the horizontal axis is steps or training tokens, and the size is in inches.
+    The fits have a colour each, the horizontal axis is steps or training tokens, and the size is in inches. For fits on
+    judgements a panel has the rewards of chosen and rejected responses in place of the training loss.
 
     Raises:
         MissingExtraError: If matplotlib is not installed.
@@ -70,29 +73,34 @@ def draw_curves(
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise MissingExtraError("curves need matplotlib: pip install 'convmodel[eval]'") from error
+        raise MissingExtraError("curves need matplotlib", "eval") from error
     if not any(run.train or run.validations for run in runs):
         raise ConfigError("there is nothing to draw yet: no loss has been logged")
     figure = Figure(figsize=size, layout="constrained")
-    loss, rate = figure.subplots(2, height_ratios=(4, 1), sharex=True)
+    heights = (4, 3, 1) if any(run.of_judgements for run in runs) else (4, 1)
+    panels = [*figure.subplots(len(heights), height_ratios=heights, sharex=True)]
     styles = [(COLOURS[n % len(COLOURS)], _DASHES[n // len(COLOURS) % len(_DASHES)]) for n in range(len(runs))]
     for run, style in zip(runs, styles, strict=True):
-        _draw((loss, rate), run, style, by, smooth)
-    _style_panels(figure, loss, rate, by)
+        _draw(panels, run, style, by, smooth)
+    _style_panels(figure, panels, by)
     if title:
         figure.suptitle(visible_line(title), color=INK, fontsize="large", parse_math=False, wrap=True)
     _legend(figure, runs, styles)
     return figure
 
 
-def _draw(panels: tuple[Any, Any], run: Metrics, style: tuple[str, str], by: By, smooth: float | None) -> None:
+def _draw(panels: Sequence[Any], run: Metrics, style: tuple[str, str], by: By, smooth: float | None) -> None:
     """Draws the lines of one fit."""
-    loss, rate = panels
+    loss, rate = panels[0], panels[-1]
     colour, dash = style
     place = _places(run, by)
-    steps, losses = _line(run.train, "loss", place)
-    loss.plot(*_thinned(steps, losses), color=colour, linewidth=0.8, alpha=0.35)
-    loss.plot(*_thinned(steps, smoothed(losses, smooth)), color=colour, linestyle=dash, linewidth=1.8)
+    measured = ((panels[1], _REWARDS),) if run.of_judgements else ((loss, ("loss",)),)
+    for panel, names in measured:
+        for name in names:
+            steps, values = _line(run.train, name, place)
+            line = _REJECTED if name == "reward_rejected" else {"linestyle": dash, "linewidth": 1.8}
+            panel.plot(*_thinned(steps, values), color=colour, linewidth=0.8, alpha=0.35)
+            panel.plot(*_thinned(steps, smoothed(values, smooth)), color=colour, **line)
     validations = _line(run.validations, "eval_loss", place)
     marked = max(1, len(validations[0]) // _MARKERS)
     loss.plot(*validations, color=colour, linestyle=dash, markevery=marked, **_VALIDATION)
@@ -134,10 +142,13 @@ def _thinned(xs: list[float], ys: list[float]) -> tuple[list[float], list[float]
     return [xs[index] for index in kept], [ys[index] for index in kept]
 
 
-def _style_panels(figure: Any, loss: Any, rate: Any, by: By) -> None:
+def _style_panels(figure: Any, panels: Sequence[Any], by: By) -> None:
     from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator
 
-    for axes in (loss, rate):
+    loss, rate = panels[0], panels[-1]
+    if len(panels) > 2:
+        panels[1].set_ylabel("reward")
+    for axes in panels:
         style_axes(axes, INK)
         axes.grid(axis="y", color=INK, alpha=0.12, linewidth=0.6)
         axes.set_axisbelow(True)
@@ -160,12 +171,18 @@ def _legend(figure: Any, runs: Sequence[Metrics], styles: Sequence[tuple[str, An
     ink = styles[0][0] if len(runs) == 1 else INK
     keys = [Line2D([], [], color=colour, linestyle=dash, linewidth=2.5) for colour, dash in styles]
     names = [_legend_name(run) for run in runs]
-    if any(run.train for run in runs):
+    if any(run.train and run.of_judgements for run in runs):
+        keys += [Line2D([], [], color=ink, linewidth=1.8), Line2D([], [], color=ink, **_REJECTED)]
+        names += ["chosen", "rejected"]
+    if any(run.train and not run.of_judgements for run in runs):
         keys += [Line2D([], [], color=ink, linewidth=0.8, alpha=0.4), Line2D([], [], color=ink, linewidth=1.8)]
         names += ["training", "training, smoothed"]
     if any(run.validations for run in runs):
-        keys += [Line2D([], [], color=ink, **_VALIDATION), Line2D([], [], color=ink, linestyle="", **_BEST)]
-        names += ["validation", "best validation"]
+        keys += [Line2D([], [], color=ink, **_VALIDATION)]
+        names += ["validation"]
+    if any(run.best for run in runs):
+        keys += [Line2D([], [], color=ink, linestyle="", **_BEST)]
+        names += ["best validation"]
     columns = max(1, int(figure.get_figwidth() // (0.9 + 0.075 * max(map(len, names)))))
     legend = figure.legend(
         keys, [" "] * len(keys), loc="outside lower center", ncols=min(columns, len(keys)), frameon=False,

@@ -62,7 +62,7 @@ def new_figure(height: float = _SIZE[1]) -> tuple[Any, Any]:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise MissingExtraError("a report's pictures need matplotlib: pip install 'convmodel[eval]'") from error
+        raise MissingExtraError("a report's pictures need matplotlib", "eval") from error
     figure = Figure(figsize=(_SIZE[0], height), layout="constrained")
     figure.patch.set_alpha(0)
     axes = figure.subplots()

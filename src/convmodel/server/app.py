@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 
 from convmodel.errors import ConvModelError
-from convmodel.server.api import completions, feedback, responses, status, tokenize, web_page
+from convmodel.server.api import completions, feedback, improve, responses, status, tokenize, web_page
 from convmodel.server.errors import ApiError, handle_error
 from convmodel.server.middleware import RequestMiddleware
 from convmodel.server.serving.model_registry import ModelRegistry
@@ -36,7 +36,7 @@ def create_app(registry: ModelRegistry) -> RequestMiddleware:
         lifespan=lifespan,
     )
     app.state.registry = registry
-    for module in (completions, responses, tokenize, feedback, status, web_page):
+    for module in (completions, responses, tokenize, feedback, improve, status, web_page):
         app.include_router(module.router)
     for error in (HTTPException, ApiError, ConvModelError, Exception):
         app.add_exception_handler(error, handle_error)

@@ -17,6 +17,7 @@ MAX_BIASES = 1024  # entries of `logit_bias`
 MAX_ALTERNATIVES = 20  # `top_logprobs`, as in OpenAI's API
 MAX_STORED = 256 * 2**20  # bytes of the file of feedback, and of that of votes; one record may exceed it
 MAX_PAIRS = 10_000  # pairs of models whose votes are counted
+MIN_VOTES = 5  # votes between the old and the new model before the new one can be used
 MAX_NEW_TOKENS = 2**20  # largest `max_completion_tokens`; in practice the model's positions are the limit
 
 KEY_VARIABLE = "CONVMODEL_API_KEY"  # the environment variable with an API key, for the server and its clients

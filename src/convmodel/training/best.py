@@ -14,8 +14,10 @@ import torch
 
 from convmodel.evaluation.likelihood import EvaluationResult
 from convmodel.hf_model.lora import remove_adapters
+from convmodel.hf_model.model_card import FINE_TUNED_FROM
 from convmodel.hf_model.saving import save_checkpoint
 from convmodel.layout.tokenizer import ConversationTokenizer
+from convmodel.training.objectives.guard import RegressionGuard
 from convmodel.training.sharding import restore_weights, whole_weights
 
 if TYPE_CHECKING:
@@ -24,16 +26,13 @@ if TYPE_CHECKING:
 
 _ADAPTERS = "best-adapters"
 
-FINE_TUNED_FROM = "Fine-tuned from"
-"""The line of a model card that names the base model of a run; evaluation compares with it."""
-
 
 class BestModel:
     """Keeps the weights of the lowest validation loss: in a folder, or in memory without one.
 
     `result` is the best validation and `step` the step after which it was measured; `exhausted` is whether
-    `patience` validations in a row brought no improvement. Adapters to be merged at the end are kept in a folder beside
-    the model until then, so that a killed run finds them again.
+    `patience` validations in a row brought no improvement, or the `guard` stopped the run. Adapters to be merged at the
+    end are kept in a folder beside the model until then, so that a killed run finds them again.
     """
 
     def __init__(
@@ -44,10 +43,12 @@ class BestModel:
         *,
         patience: int | None = None,
         merges: bool = False,
+        guard: RegressionGuard | None = None,
     ) -> None:
         self.result: EvaluationResult | None = None
         self.step = 0
         self.exhausted = False
+        self.guard = guard
         self._hf_model = hf_model
         self._base = str(hf_model.name_or_path)  # changes during the run
         self._tokenizer = tokenizer
@@ -58,7 +59,15 @@ class BestModel:
         self._weights: dict[str, torch.Tensor] = {}
 
     def consider(self, result: EvaluationResult, step: int, *, save: bool) -> None:
-        """Keeps the model if the validation is better than all earlier ones; `save`: this process writes files."""
+        """Keeps the model if the validation is better than all earlier ones; `save`: this process writes files.
+
+        With a guard, the latest model that it lets pass is kept.
+        """
+        if self.guard is not None:
+            if self.guard.check(result):
+                self.keep(result, step, save=save)
+            self.exhausted = bool(self.guard.reason)
+            return
         if self.result is None or result.loss < self.result.loss:
             self._worse = 0
             self.keep(result, step, save=save)
@@ -106,14 +115,16 @@ class BestModel:
             "step": self.step,
             "worse": self._worse,
             "exhausted": self.exhausted,
-        }
+        } | ({} if self.guard is None else {"guard": self.guard.to_dict()})
 
     def load_dict(self, state: dict[str, Any]) -> None:
         """Restores what `to_dict` returned."""
         self.result = None if state["result"] is None else EvaluationResult(**state["result"])
         self.step, self._worse, self.exhausted = state["step"], state["worse"], state["exhausted"]
+        if self.guard is not None:
+            self.guard.load_dict(state["guard"])
 
-    def restore(self, step: int) -> None:
+    def restore(self, step: int | None = None) -> None:
         """Restores the kept weights, unless they are those of this step, the last one."""
         if step == self.step:
             return

@@ -103,6 +103,39 @@ class FitConfig:
     loss_on: LossOn = _option(
         "all", "Whose turns are supervised: all, responses (every second speaker's), last, or a speaker's name."
     )
+    objective: str = _option(
+        "sft",
+        "What is learned: sft, the conversations themselves; or what judgements say: kto (liked or disliked responses, "
+        "and pairs), dpo or orpo (pairs of a better and a worse response).",
+        choices=("sft", "kto", "dpo", "orpo"),
+    )
+    beta: float = _option(
+        0.1,
+        "For kto and dpo: how strongly the model is held to what it was. For orpo: the weight of the odds.",
+        above=0,
+    )
+    sft_weight: float | None = _option(
+        None,
+        "For kto and dpo: the weight of the supervised loss of good responses; by default 0 for kto and 1 for dpo.",
+        at_least=0,
+    )
+    label_smoothing: float = _option(
+        0.0, "For dpo: the share of judgements that may be the wrong way round, less than 0.5.", at_least=0
+    )
+    max_regression: float = _option(
+        0.05,
+        "For judgements: by how much the validation perplexity may rise, relative to the start; then the run stops and "
+        "keeps the last good model.",
+        above=0,
+    )
+    replay_weight: float = _option(
+        1.0, "For judgements: the weight of the supervised loss of replayed conversations.", at_least=0
+    )
+    regeneration_weight: float = _option(
+        0.0,
+        "For judgements: the weight of a response that was generated again and kept, beside that of other judgements.",
+        at_least=0,
+    )
     seed: int = _option(42, "Seed of the data's order and of dropout.", at_least=0)
     output_dir: str | None = _option(
         None,
@@ -148,6 +181,7 @@ class FitConfig:
             raise ConfigError("merge adds trained adapters to the weights: it needs lora")
         if self.dropout >= 1:
             raise ConfigError(f"dropout is {self.dropout}: it must be less than 1")
+        self._check_objective()
         if self.seed >= 2**32:
             raise ConfigError(f"seed is {self.seed}: it must be less than 2**32")
         if self.save_steps and not self.output_dir:
@@ -174,6 +208,21 @@ class FitConfig:
         choices = setting.metadata["choices"]
         if choices and value not in choices:
             raise ConfigError(f"{setting.name} is {value!r}: it must be one of {', '.join(choices)}")
+
+    def _check_objective(self) -> None:
+        """Checks that the options of objectives suit the objective."""
+        unused = {"sft": PREFERENCE_SETTINGS, "dpo": (), "kto": ("label_smoothing",)}
+        unused["orpo"] = ("label_smoothing", "sft_weight")
+        defaults = {setting.name: setting.default for setting in fields(self)}
+        given = [name for name in unused[self.objective] if getattr(self, name) != defaults[name]]
+        if given:
+            raise ConfigError(f"{', '.join(given)} changes nothing with objective {self.objective}: leave it out")
+        if self.label_smoothing >= 0.5:
+            raise ConfigError(f"label_smoothing is {self.label_smoothing}: it must be less than 0.5")
+        if self.objective != "sft" and self.early_stopping_patience:
+            raise ConfigError(
+                f"early_stopping_patience changes nothing with objective {self.objective}: max_regression stops the run"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as a dictionary."""
@@ -239,6 +288,20 @@ class FitConfig:
             if getattr(self, setting.name) != setting.default
         }
         return ", ".join(f"{name}={json.dumps(value)}" for name, value in changed.items()) or "all defaults"
+
+
+PAIRS_ONLY = ("dpo", "orpo")
+"""Objectives that learn from pairs of responses, and not from single ones."""
+
+PREFERENCE_SETTINGS = (
+    "beta",
+    "sft_weight",
+    "label_smoothing",
+    "max_regression",
+    "replay_weight",
+    "regeneration_weight",
+)
+"""Settings that only objectives other than sft have."""
 
 
 @cache

@@ -10,23 +10,22 @@ import random
 import tempfile
 import time
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from transformers import TrainerCallback, TrainingArguments
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.trainer_callback import PrinterCallback
 
-from convmodel.conversation import Conversation
+from convmodel.data.windows.encoding import windows_hash
 from convmodel.errors import ConfigError, MissingExtraError
-from convmodel.evaluation.likelihood import EvaluationResult
 from convmodel.files.atomic import require_writable
+from convmodel.hf_model.devices import own_random_state
 from convmodel.hf_model.fingerprint import base_fingerprint
 from convmodel.hf_model.float32 import in_half_precision, to_float32
 from convmodel.hf_model.lora import (
@@ -44,15 +43,19 @@ from convmodel.training.best import BestModel
 from convmodel.training.config import FitConfig
 from convmodel.training.doctor.checks import BLOCKING, Check, fast_checks
 from convmodel.training.doctor.run_plan import RunPlan
-from convmodel.training.fit_data import FitData, require_packable, require_shared_length
+from convmodel.training.fit_data import FitData, Sources, require_packable, require_shared_length
+from convmodel.training.fit_result import FitResult
 from convmodel.training.metrics_log import MetricsFile
+from convmodel.training.objectives.choose import make_objective, prepare_data
+from convmodel.training.objectives.guard import RegressionGuard
 from convmodel.training.progress import FitProgress, worsening
 from convmodel.training.resume.run_folder import RunFolder
-from convmodel.training.resume.run_identity import run_identity, windows_hash
+from convmodel.training.resume.run_identity import run_identity
 from convmodel.training.sharding import is_sharded
 from convmodel.training.step.forward import prepared
 from convmodel.training.step.runtime import choose_precision
 from convmodel.training.trainer import FitTrainer
+from convmodel.training.update_check import leave_wrong_device
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -62,51 +65,18 @@ logger = logging.getLogger(__name__)
 _LOGGING_STEPS = 10  # in a run of at least 100 steps
 
 
-@dataclass(frozen=True, slots=True)
-class FitResult:
-    """The result of a fine-tuning run.
-
-    Attributes:
-        steps: Steps of the optimizer.
-        epochs: Passes over the training data.
-        train_loss: Nats per supervised token, averaged over the run's steps.
-        validation: The best validation; None without validation data.
-        best_step: The step after which the kept model was validated; the last one without validation.
-        stopped_early: Whether `early_stopping_patience` ended the run.
-        seconds: How long the run took.
-        tokens_per_second: Training tokens per second, with context and without padding; validation time is included.
-        windows: Training windows.
-        left_out: The part of the training data that could not be used, in a sentence; empty if all was.
-        output_dir: The folder in which the model was saved; None if it was not.
-        history: The logged metrics, in order: losses, learning rates, validations.
-    """
-
-    steps: int
-    epochs: float
-    train_loss: float
-    validation: EvaluationResult | None
-    best_step: int
-    stopped_early: bool
-    seconds: float
-    tokens_per_second: float
-    windows: int
-    left_out: str
-    output_dir: str | None
-    history: list[dict[str, float]] = field(default_factory=list, repr=False)
-
-
 def fit(
     hf_model: "PreTrainedModel",
     tokenizer: ConversationTokenizer,
-    train: Iterable[Conversation],
-    valid: Iterable[Conversation] | None,
+    sources: Sources,
     config: FitConfig,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> tuple[FitResult, ConversationTokenizer]:
     """Fine-tunes a model in place and leaves the best weights in it, in evaluation mode.
 
     Weights in half precision become float32. The validation chooses the best model; without it the last one is kept.
-    Also returns the tokenizer with the settings to save: `loss_on`, `max_length`, the speakers.
+    Training on judgements, with any objective but `sft`, keeps the last model that the guard lets pass. Also returns
+    the tokenizer with the settings to save: `loss_on`, `max_length`, the speakers.
 
     Raises:
         MissingExtraError: If accelerate is not installed.
@@ -115,26 +85,27 @@ def fit(
             has not finished.
         StoppedError: If SIGTERM or Ctrl-C stopped the run.
     """
-    _check(config, valid)
+    _check(config, sources)
     if not isinstance(callbacks, Sequence) or not all(hasattr(callback, "on_train_begin") for callback in callbacks):
         raise ConfigError(f"callbacks is {callbacks!r}: it must be a list of TrainerCallbacks of transformers")
     args = training_arguments(config, hf_model)
     if config.output_dir is not None and args.process_index == 0:
         require_writable(config.output_dir)
     with args.main_process_first(desc="encoding"):  # the others find its windows in the cache
-        data = FitData.prepare(hf_model, tokenizer, train, valid, config, processes=args.world_size)
+        data = prepare_data(hf_model, tokenizer, sources, config, processes=args.world_size)
     require_shared_length(hf_model, data.train)
     plan = RunPlan.of(config.to_dict(), len(data.order), data.max_length, processes=args.world_size)
-    args.warmup_steps = plan.warmup_steps
-    if config.logging_steps is None:  # a short run shows a loss, too
-        args.logging_steps = max(1, min(_LOGGING_STEPS, plan.steps // 10))
     _examine(fast_checks(hf_model, tokenizer, data.train, data.valid, plan))
-    tokenizer = tokenizer.with_layout(
-        loss_on=config.loss_on, max_length=data.max_length, speakers=data.train.summary.speakers or ()
-    )
+    if config.objective == "sft":  # judgements say nothing about how conversations are supervised
+        tokenizer = tokenizer.with_layout(
+            loss_on=config.loss_on, max_length=data.max_length, speakers=data.train.summary.speakers or ()
+        )
     begin = time.perf_counter()
     with ExitStack() as stack:
         stack.enter_context(_trainable(hf_model, tokenizer, config))
+        if leave_wrong_device(hf_model):
+            args = training_arguments(config, hf_model)
+        _schedule(args, plan, config)
         scratch = stack.enter_context(tempfile.TemporaryDirectory())
         stack.enter_context(_own_random_state())
         if config.packing:
@@ -142,11 +113,18 @@ def fit(
         # Trackers write here; without a folder of the caller's they must not leave any files.
         args.output_dir = scratch if config.report_to == "none" else config.output_dir or scratch
         best = BestModel(
-            hf_model, tokenizer, config.output_dir, patience=config.early_stopping_patience, merges=config.merge
+            hf_model,
+            tokenizer,
+            config.output_dir,
+            patience=config.early_stopping_patience,
+            merges=config.merge,
+            guard=None if config.objective == "sft" else RegressionGuard(config.max_regression, sources.valid or ()),
         )
         run = stack.enter_context(_run_folder(hf_model, data, config, args.world_size))
         observers = [FitProgress(), *_metrics(hf_model, data, config, plan, args), *callbacks]
-        trainer = _trainer(hf_model, tokenizer, args, data, best, observers)
+        objective = make_objective(hf_model, tokenizer, data, config)
+        make = partial(FitTrainer, hf_model, tokenizer, args, data, best, objective, observers)
+        trainer = _trainer(args, make)
         with prepared(hf_model, config.dropout, config.gradient_checkpointing, config.torch_compile):
             train_loss = trainer.fit(config, run)
         if config.merge:
@@ -156,7 +134,10 @@ def fit(
             best.forget()
     seconds = time.perf_counter() - begin + trainer.seconds_before
     state = trainer.state
-    if problem := worsening(state.log_history, hf_model.config.get_text_config().vocab_size):
+    guard = "" if best.guard is None else best.guard.reason
+    if guard:
+        logger.warning("the run was stopped after step %d: %s; %s", state.global_step, guard, _kept(best))
+    elif problem := worsening(state.log_history, hf_model.config.get_text_config().vocab_size):
         kept = f"the best weights, after step {best.step:,}, are kept" if best.result else "the last weights are kept"
         fix = f"lower learning_rate (now {config.learning_rate:g}) or epochs"
         logger.warning("training made the model worse: %s, %s: %s", problem, kept, fix)
@@ -170,34 +151,57 @@ def fit(
         seconds=seconds,
         tokens_per_second=state.num_input_tokens_seen / seconds,
         windows=len(data.train.windows),
-        left_out=data.train.summary.left_out(),
+        left_out=data.left_out(),
         output_dir=config.output_dir,
         history=state.log_history,
+        guard=guard,
     )
     return result, tokenizer
 
 
-def _check(config: FitConfig, valid: Iterable[Conversation] | None) -> None:
-    """Raises an error for settings that cannot work, before any work is done."""
+def _schedule(args: TrainingArguments, plan: RunPlan, config: FitConfig) -> None:
+    """Sets the arguments that depend on the number of steps."""
+    args.warmup_steps = plan.warmup_steps
+    if config.logging_steps is None:  # a short run shows a loss, too
+        args.logging_steps = max(1, min(_LOGGING_STEPS, plan.steps // 10))
+
+
+def _kept(best: BestModel) -> str:
+    if not best.step:
+        return "the model is what it was before the run"
+    return f"the model after step {best.step:,} is kept"
+
+
+def require_accelerate() -> None:
+    """Raises MissingExtraError if accelerate is not installed, which `Trainer` needs."""
     if importlib.util.find_spec("accelerate") is None:
-        raise MissingExtraError("training needs accelerate: pip install 'convmodel[train]'")
+        raise MissingExtraError("training needs accelerate", "train")
+
+
+def _check(config: FitConfig, sources: Sources) -> None:
+    """Raises an error for settings that cannot work, before any work is done."""
+    require_accelerate()
     if config.report_to not in {"none", "all", *INTEGRATION_TO_CALLBACK}:
         trackers = ", ".join(sorted(INTEGRATION_TO_CALLBACK))
         raise ConfigError(f"report_to is {config.report_to!r}: it must be none, all, {trackers}")
-    if valid is None and (config.eval_steps or config.early_stopping_patience):
+    if sources.valid is None and (config.eval_steps or config.early_stopping_patience):
         raise ConfigError("eval_steps and early_stopping_patience need validation data: pass valid too")
+    if config.replay_weight != FitConfig().replay_weight and sources.replay is None:
+        raise ConfigError("replay_weight changes nothing without conversations to replay: pass replay too")
+    if config.objective == "sft" and sources.replay is not None:
+        raise ConfigError(
+            "replay is for judgements: add the conversations to the training data, or choose an objective"
+        )
+    if config.objective != "sft" and sources.valid is None:
+        raise ConfigError(
+            f"objective {config.objective} needs validation data, conversations in which the model must not become "
+            "worse: pass valid too"
+        )
 
 
-def _trainer(
-    hf_model: "PreTrainedModel",
-    tokenizer: ConversationTokenizer,
-    args: TrainingArguments,
-    data: FitData,
-    best: BestModel,
-    callbacks: Sequence[TrainerCallback],
-) -> FitTrainer:
+def _trainer(args: TrainingArguments, make: Callable[[], FitTrainer]) -> FitTrainer:
     try:
-        trainer = FitTrainer(hf_model, tokenizer, args, data, best, callbacks)
+        trainer = make()
     except (RuntimeError, ImportError) as error:
         if not args.report_to:
             raise
@@ -238,6 +242,9 @@ def _make_trainable(hf_model: "PreTrainedModel", tokenizer: ConversationTokenize
         options = config.lora if isinstance(config.lora, dict) else {}
         if config.output_dir is not None:
             require_base(hf_model, config.output_dir, alone=not config.merge)
+        if config.merge and config.objective != "sft" and has_adapters(hf_model):
+            logger.info("merging the adapters first: what the model is with them is the reference")
+            remove_adapters(hf_model, merge=True)
         added = not has_adapters(hf_model)
         if added:
             trained = add_adapters(hf_model, tokenizer, options, seed=config.seed)
@@ -295,6 +302,7 @@ def _run_folder(
         yield None
         return
     identity = run_identity(hf_model, data.train, data.valid, config, processes=processes)
+    identity |= data.identity()
     identity["precision"] = choose_precision(config.precision, hf_model.device)  # auto may differ on another machine
     with closing(RunFolder(config.output_dir, identity, limit=config.save_total_limit)) as run:
         yield run
@@ -304,7 +312,7 @@ def _run_folder(
 def _own_random_state() -> Iterator[None]:
     """Restores the global random generators, which `Trainer` seeds, for the caller."""
     python, numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(range(torch.cuda.device_count())):
+    with own_random_state():
         try:
             yield
         finally:

@@ -4,11 +4,10 @@ Owns: making both sets of windows and the batches of an epoch, the choice of the
 keeps packed windows apart.
 """
 
-import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch.utils.data import DataLoader
@@ -28,7 +27,13 @@ from convmodel.training.config import FitConfig
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, TrainingArguments
 
-logger = logging.getLogger(__name__)
+
+class Sources(NamedTuple):
+    """What a run reads: its training data, and conversations to validate with and to replay, if any."""
+
+    train: Iterable[Any]
+    valid: Iterable[Conversation] | None = None
+    replay: Iterable[Conversation] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +56,7 @@ class FitData:
         *,
         processes: int = 1,
     ) -> "FitData":
-        """Encodes the conversations of a run, and logs what is left out of them.
+        """Encodes the conversations of a run.
 
         Raises:
             ConversationError: If the data is malformed, or has no supervised turn.
@@ -59,9 +64,6 @@ class FitData:
         max_length = window_length(hf_model.config, config.max_length)
         encode = partial(prepare_windows, tokenizer=tokenizer, max_length=max_length, loss_on=config.loss_on)
         windows, valid_windows = encode(train), None if valid is None else encode(valid)
-        for name, part in (("training", windows), ("validation", valid_windows)):
-            if part and part.summary.left_out():
-                logger.warning("%s data: %s", name, part.summary.left_out())
         order: GroupedSampler | PackedSampler
         if config.packing:
             order = PackedSampler(windows.lengths, max_length, config.seed)
@@ -76,23 +78,36 @@ class FitData:
         Beside the model's inputs a batch has its `windows`, and the number of its `tokens` without padding.
         """
         return _EpochLoader(
-            WindowDataset(self.train.windows),
+            self.dataset(args.seed),
             batch_sampler=ShardedBatches(
                 self.order, args.per_device_train_batch_size, rank=args.process_index, world=args.world_size
             ),
-            collate_fn=partial(self._collate, tokenizer),
+            collate_fn=partial(self.collate, tokenizer),
             pin_memory=args.dataloader_pin_memory,
             generator=torch.Generator(),  # a loader draws a seed that it does not use; not from the run's generator
         )
 
-    def _collate(self, tokenizer: ConversationTokenizer, rows: list[list[Window]]) -> dict[str, Any]:
+    def left_out(self) -> str:
+        """Describes what of the training data cannot be used, in a sentence; empty if everything can."""
+        return self.train.summary.left_out()
+
+    def identity(self) -> dict[str, Any]:
+        """Returns what a run on this data depends on beside its windows, in JSON values."""
+        return {}
+
+    def dataset(self, seed: int) -> Any:
+        """Returns the windows as rows of batches."""
+        return WindowDataset(self.train.windows)
+
+    def collate(self, tokenizer: ConversationTokenizer, rows: list[list[Any]]) -> dict[str, Any]:
+        """Makes a batch of rows of the dataset."""
         types, pad_id = tokenizer.layout.use_token_types, tokenizer.pad_token_id
         windows = [window for row in rows for window in row]
         if isinstance(self.order, PackedSampler):
-            batch: dict[str, Any] = pack(rows, use_token_types=types, multiple=_multiple(self.max_length))
+            batch: dict[str, Any] = pack(rows, use_token_types=types, multiple=padding_multiple(self.max_length))
         else:
             longest = max(len(window.input_ids) for window in windows)
-            batch = pad(windows, pad_id, use_token_types=types, multiple=_multiple(longest))
+            batch = pad(windows, pad_id, use_token_types=types, multiple=padding_multiple(longest))
         supervised = (window for window in windows if window.supervised_tokens)  # a blank row does not count
         return batch | {"windows": windows, "tokens": sum(len(window.input_ids) for window in supervised)}
 
@@ -105,7 +120,7 @@ class _EpochLoader(DataLoader[Any]):
         batches.set_epoch(epoch)
 
 
-def _multiple(length: int) -> int:
+def padding_multiple(length: int) -> int:
     """Returns the number to a multiple of which batches of about this length are padded.
 
     oneDNN keeps what it compiles for each shape of a product: with few lengths there are few shapes, and memory stays
@@ -150,7 +165,7 @@ def require_shared_length(hf_model: "PreTrainedModel", windows: WindowSet) -> No
         ConfigError: If one is.
     """
     limit, longest = shared_length(hf_model.config), int(windows.lengths.max())
-    multiple = _multiple(longest)
+    multiple = padding_multiple(longest)
     if limit is not None and -(-longest // multiple) * multiple > limit:
         raise ConfigError(
             f"windows of up to {longest:,} tokens, but the rotary embedding of this {hf_model.config.model_type} "

@@ -18,7 +18,7 @@ from transformers import TrainerCallback
 
 from convmodel.files.atomic import staged
 from convmodel.files.json_lines import append_line
-from convmodel.training.metrics_reader import METRICS_FILE, TRAINING, VALIDATION, read_lines
+from convmodel.training.metrics_reader import METRICS_FILE, PREFERENCE, TRAINING, VALIDATION, read_lines
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class MetricsFile(TrainerCallback):
         """Appends the metrics; `Trainer`'s last log, of averages, has no new ones."""
         if not state.is_world_process_zero:
             return
-        for kind, names in (("loss", TRAINING), ("eval_loss", VALIDATION)):
+        for kind, names in (("loss", (*TRAINING, *PREFERENCE)), ("eval_loss", VALIDATION)):
             if kind not in logs or state.global_step <= self._last[kind]:
                 continue
             self._last[kind] = state.global_step

@@ -20,7 +20,13 @@ METRICS_FILE = "metrics.jsonl"
 TRAINING = ("loss", "perplexity", "learning_rate", "grad_norm", "tokens", "tokens_per_second")
 """Keys of a line about training beside `step`, `epoch`, `seconds` and `time`; transformers' names where they exist."""
 
-VALIDATION = ("eval_loss", "eval_perplexity", "eval_bits_per_byte", "tokens")
+PREFERENCE = (
+    "reward_chosen", "reward_rejected", "reward_margin", "preference_accuracy", "log_prob_chosen", "log_prob_rejected",
+    "kl",
+)  # fmt: skip
+"""More keys of a line about training of a fit that learns from judgements."""
+
+VALIDATION = ("eval_loss", "eval_perplexity", "eval_bits_per_byte", "eval_ended", "tokens")
 """Keys of a line about a validation beside those."""
 
 Point = dict[str, Any]
@@ -37,8 +43,16 @@ class Metrics:
     begin: dict[str, Any] = field(default_factory=dict)  # `config`, `windows`, `steps`, `parameters` and more
 
     @property
+    def of_judgements(self) -> bool:
+        """Whether the fit learned from judgements: then the training loss is not in nats per token."""
+        config: dict[str, Any] = self.begin.get("config") or {}
+        return bool(config.get("objective", "sft") != "sft")
+
+    @property
     def best(self) -> Point | None:
-        """The first validation with the lowest loss; None without any."""
+        """The first validation with the lowest loss; None without any, or on judgements (the last good one)."""
+        if self.of_judgements:
+            return None
         finite = [point for point in self.validations if is_finite(point["eval_loss"])]
         return min(finite, key=lambda point: float(point["eval_loss"]), default=None)
 
@@ -150,7 +164,7 @@ def _record(text: str) -> Point:
         raise ValueError(f"step is {record.get('step')!r}, which is not a number of steps")
     if "loss" not in record and "eval_loss" not in record:
         raise ValueError("it has neither loss nor eval_loss")
-    for name in (*TRAINING, *VALIDATION, "seconds"):
+    for name in (*TRAINING, *PREFERENCE, *VALIDATION, "seconds"):
         value = record.get(name)
         if value is not None and type(value) not in (int, float):
             raise ValueError(f"{name} is {value!r}, which is not a number")

@@ -30,6 +30,13 @@ class FitOptions(TypedDict, total=False):
     gradient_checkpointing: bool
     torch_compile: bool
     loss_on: LossOn
+    objective: str
+    beta: float
+    sft_weight: float | None
+    label_smoothing: float
+    max_regression: float
+    replay_weight: float
+    regeneration_weight: float
     seed: int
     output_dir: str | os.PathLike[str] | None
     eval_steps: int | None

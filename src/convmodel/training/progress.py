@@ -134,6 +134,8 @@ def _training(logs: dict[str, Any]) -> dict[str, str]:
         shown["loss"] = f"loss {logs['loss']:.3f}"
         if math.isfinite(logs.get("perplexity", math.inf)):
             shown["perplexity"] = f"perplexity {_short(logs['perplexity'])}"
+        if "reward_margin" in logs:
+            shown["margin"] = f"reward margin {logs['reward_margin']:.3f}"
         if "tokens_per_second" in logs:
             shown["speed"] = f"{logs['tokens_per_second']:,.0f} tokens per second"
     return shown

@@ -114,6 +114,17 @@ def exit_of_group() -> None:
     os._exit(0)
 
 
+def allocate(hf_model: "PreTrainedModel") -> None:
+    """Makes a sharded model allocate the buffers for whole weights in the way that training needs.
+
+    If its first forward pass were a validation, in inference mode, training could not write to them.
+    """
+    if is_sharded(hf_model):
+        with torch.no_grad():
+            hf_model(input_ids=torch.zeros(1, 1, dtype=torch.int64, device=hf_model.device), use_cache=False)
+        reshard(hf_model)
+
+
 def reshard(model: torch.nn.Module) -> None:
     """Frees the whole weights that a forward pass without a backward pass leaves in a sharded model."""
     for module in model.modules():

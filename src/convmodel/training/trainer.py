@@ -19,26 +19,25 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 
 from convmodel.data.windows.collate import WindowDataset
-from convmodel.errors import ConfigError, StoppedError
+from convmodel.errors import StoppedError
 from convmodel.evaluation.likelihood import evaluate_windows
-from convmodel.hf_model.log_probs import measure_targets
 from convmodel.hf_model.saving import save_checkpoint
-from convmodel.layout.sequence import IGNORED, Window
+from convmodel.layout.sequence import Window
 from convmodel.layout.tokenizer import ConversationTokenizer
 from convmodel.training.best import BestModel
 from convmodel.training.config import FitConfig
+from convmodel.training.divergence import DivergedError, sources_to_blame
 from convmodel.training.fit_data import FitData
+from convmodel.training.objectives.objective import Objective
 from convmodel.training.progress import Pace
 from convmodel.training.resume.eval_save_schedule import EvalSaveSchedule
 from convmodel.training.resume.run_folder import RunFolder
 from convmodel.training.resume.run_state import RunState, choose_checkpoint
 from convmodel.training.resume.state_file import write_state
-from convmodel.training.sharding import is_sharded, reshard, restore_weights, settle_sharding, whole_weights
+from convmodel.training.sharding import allocate, is_sharded, reshard, restore_weights, settle_sharding, whole_weights
 from convmodel.training.step.forward import plain_forward
 
 logger = logging.getLogger(__name__)
-
-_NAMED = 3  # conversations in a message
 
 
 class FitTrainer(Trainer):
@@ -54,13 +53,15 @@ class FitTrainer(Trainer):
         args: TrainingArguments,
         data: FitData,
         best: BestModel,
+        objective: Objective,
         callbacks: Sequence[TrainerCallback],
     ) -> None:
         self._hf_model = hf_model
         self._tokenizer = tokenizer
         self._data = data
         self._best = best
-        self._run_state = RunState(hf_model, best)
+        self._objective = objective
+        self._run_state = RunState(hf_model, best, objective)
         self._run: RunFolder | None = None
         self._resume: bool | None = None
         self._schedule: EvalSaveSchedule | None = None
@@ -69,7 +70,7 @@ class FitTrainer(Trainer):
         super().__init__(
             model=hf_model,
             args=args,
-            train_dataset=WindowDataset(data.train.windows),
+            train_dataset=data.dataset(args.seed),
             eval_dataset=WindowDataset(data.valid.windows) if data.valid else None,
             callbacks=list(callbacks),
         )
@@ -95,9 +96,18 @@ class FitTrainer(Trainer):
         self.add_callback(self._schedule)
         self.add_callback(_OnBegin(self._restore_counts))
         checkpoint = choose_checkpoint(run, config.resume, self.args) if run else None
-        with self._schedule.handling_signals():
-            loss: float = self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None).training_loss
-        self._finish()
+        self._objective.begin()
+        try:
+            with self._schedule.handling_signals():
+                loss: float = self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None).training_loss
+            self._finish()
+        except DivergedError as error:
+            if self._best.guard is None or self._best.result is None or self.args.world_size > 1:
+                raise  # of several processes, the others wait for this one
+            self._best.guard.reason, self._best.exhausted = error.problem, True
+            self._best.restore()
+            self.callback_handler.on_train_end(self.args, self.state, self.control)
+            return math.nan
         return loss
 
     def _restore_counts(self) -> None:
@@ -106,6 +116,9 @@ class FitTrainer(Trainer):
         if losses is not None:
             self._tr_loss, self._total_loss_scalar, self._globalstep_last_logged = losses
             self._initial_global_step = 0  # its losses are those of the whole run
+        elif self._best.guard is not None:
+            allocate(self._hf_model)
+            self.evaluate()  # what later validations are compared with
         self._pace.begin(self.state.num_input_tokens_seen)
 
     def _finish(self) -> None:
@@ -125,28 +138,18 @@ class FitTrainer(Trainer):
         write_state(state, folder)
         self.state.save_to_json(str(folder / TRAINER_STATE_NAME))
 
-    def _diverged(self, problem: str, windows: Sequence[Window] = ()) -> ConfigError:
+    def _diverged(self, problem: str, windows: Sequence[Window] = ()) -> DivergedError:
         step = self.state.global_step
         if windows:  # those of the next step
-            problem, step = f"{problem} in {self._sources_to_blame(windows)}", step + 1
+            problem = f"{problem} in {sources_to_blame(self._hf_model, self._tokenizer, windows)}"
+            step += 1
         if self.state.global_step == 0:
-            return ConfigError(
-                f"{problem} at step 1, before any weight has changed: the model itself computes values that are not "
-                "finite; set precision to fp32, or choose other weights"
+            return DivergedError(
+                f"{problem} at step 1, before any weight has changed",
+                ": the model itself computes values that are not finite; set precision to fp32, or use other weights",
             )
         fix = f"lower learning_rate (now {self.args.learning_rate:g}) or raise warmup_steps"
-        return ConfigError(f"{problem} at step {step}: training has diverged; {fix}")
-
-    def _sources_to_blame(self, windows: Sequence[Window]) -> str:
-        """Names the conversations of windows whose loss is not finite, or of all if each alone has a finite one."""
-        # A sharded model computes only when all processes call it, and the others may have no problem.
-        examined = [] if is_sharded(self._hf_model) else windows
-        with plain_forward(self._hf_model):
-            losses = [measure_targets(self._hf_model, self._tokenizer, [window])[0].sum() for window in examined]
-        blamed = [window for window, loss in zip(examined, losses, strict=True) if not loss.isfinite()] or windows
-        sources = list(dict.fromkeys(window.source for window in blamed))
-        more = f" and {len(sources) - _NAMED} more" if len(sources) > _NAMED else ""
-        return ", ".join(sources[:_NAMED]) + more
+        return DivergedError(f"{problem} at step {step}", f": training has diverged; {fix}")
 
     def _stopped(self, number: int) -> StoppedError:
         step, name = self.state.global_step, signal.Signals(number).name
@@ -166,19 +169,18 @@ class FitTrainer(Trainer):
         return self._data.loader(self.args, self._tokenizer)
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> torch.Tensor:
-        """Sums the weights of a step's targets over its batches and all processes."""
-        total = torch.zeros((), dtype=torch.float64)
-        tokens = 0
-        for batch in batch_samples:
-            weights = batch.get("weights")
-            total += (batch["labels"][:, 1:] != IGNORED).sum() if weights is None else weights[:, 1:].double().sum()
-            tokens += batch.pop("tokens")
-        if self.args.world_size > 1:
-            both = torch.tensor([total, tokens], dtype=torch.float64, device=device)
-            total, all_tokens = self.accelerator.reduce(both, reduction="sum").cpu()
-            tokens = int(all_tokens)
-        self.state.num_input_tokens_seen += tokens
-        return total
+        """Sums what divides the loss of a step over its batches and all processes."""
+        tokens = torch.tensor([sum(batch.pop("tokens") for batch in batch_samples)], dtype=torch.float64)
+        both = self._reduced(torch.cat([self._objective.totals(batch_samples), tokens]))
+        self.state.num_input_tokens_seen += int(both[-1])
+        return both[:-1]
+
+    def _reduced(self, values: torch.Tensor) -> torch.Tensor:
+        """Sums values over all processes."""
+        if self.args.world_size == 1:
+            return values
+        reduced: torch.Tensor = self.accelerator.reduce(values.to(self.args.device), reduction="sum").cpu()
+        return reduced
 
     def compute_loss(
         self,
@@ -189,8 +191,9 @@ class FitTrainer(Trainer):
     ) -> Any:
         """Computes a batch's part of the step's mean loss per supervised token."""
         windows = inputs.pop("windows")
-        # The weight is that of all processes, whose gradients are averaged.
-        loss = model(**inputs, total_weight=float(num_items_in_batch or 0)) * self.accelerator.num_processes
+        assert isinstance(num_items_in_batch, torch.Tensor)
+        # The totals are those of all processes, whose gradients are averaged.
+        loss = self._objective.loss(model, inputs, num_items_in_batch) * self.accelerator.num_processes
         self._recent.append((loss.detach(), windows))
         return loss
 
@@ -213,17 +216,23 @@ class FitTrainer(Trainer):
         """Validates with the same code as `ConversationModel.evaluate`."""
         if self._data.valid is None:
             return {}
-        begin = time.perf_counter()
+        begin, guard = time.perf_counter(), self._best.guard
         with plain_forward(self._hf_model):
             result = evaluate_windows(
                 self._hf_model, self._tokenizer, self._data.valid, batch_size=self.args.eval_batch_size
             )
+            if guard is not None and not is_sharded(self._hf_model):
+                guard.respond(self._hf_model, self._tokenizer)
         reshard(self._hf_model)
         if self.args.world_size > 1:  # all processes decide by the same values, to the last bit
-            values = torch.tensor([result.loss, result.perplexity, result.bits_per_byte], dtype=torch.float64)
-            torch.distributed.broadcast(values := values.to(self.args.device), src=0)
-            loss, perplexity, bits = values.tolist()
+            responses = [0, 0] if guard is None else guard.responses
+            decisive = [result.loss, result.perplexity, result.bits_per_byte, *responses]
+            values = torch.tensor(decisive, dtype=torch.float64, device=self.args.device)
+            torch.distributed.broadcast(values, src=0)
+            loss, perplexity, bits, *counts = values.tolist()
             result = replace(result, loss=loss, perplexity=perplexity, bits_per_byte=bits)
+            if guard is not None:
+                guard.responses = counts
         metrics = {
             f"{metric_key_prefix}_loss": result.loss,
             f"{metric_key_prefix}_perplexity": result.perplexity,
@@ -231,6 +240,8 @@ class FitTrainer(Trainer):
             f"{metric_key_prefix}_runtime": time.perf_counter() - begin,
             "tokens": self.state.num_input_tokens_seen,
         }
+        if guard is not None and (ended := guard.ended) is not None:
+            metrics[f"{metric_key_prefix}_ended"] = ended
         self.log(metrics)
         self._best.consider(result, self.state.global_step, save=self.args.should_save)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
@@ -239,17 +250,14 @@ class FitTrainer(Trainer):
         return metrics
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds perplexity, tokens so far and speed to training losses, and passes all metrics on to `Trainer`."""
+        """Adds tokens so far, speed and the objective's metrics to losses, and passes all metrics on to `Trainer`."""
         for name in ("loss", "eval_loss", "train_loss"):
             if not math.isfinite(logs.get(name, 0.0)):
                 raise self._diverged(f"the loss is {logs[name]}")
         if "loss" in logs:
             tokens = self.state.num_input_tokens_seen
-            logs |= {
-                "perplexity": math.exp(min(logs["loss"], 700.0)),
-                "tokens": tokens,
-                "tokens_per_second": self._pace.since_last(tokens),
-            }
+            logs |= {"tokens": tokens, "tokens_per_second": self._pace.since_last(tokens)}
+            logs |= self._objective.metrics(logs["loss"], self._reduced)
         super().log(logs, start_time)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:

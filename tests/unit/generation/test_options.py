@@ -236,7 +236,7 @@ def test_a_seed_without_sampling_is_said_to_change_nothing(
     assert not caplog.records
     for _ in range(2):
         read(tokenizer, seed=1)
-    assert [record.message for record in caplog.records] == [
+    assert caplog.messages == [
         "seed changes nothing without sampling: give do_sample=True, or an option such as temperature"
     ]
 

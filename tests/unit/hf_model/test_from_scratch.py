@@ -61,6 +61,13 @@ def test_the_same_conversations_and_seed_make_the_same_model() -> None:
     assert not torch.equal(*(model.hf_model.transformer.wte.weight for model in (first, other)))
 
 
+def test_a_new_model_can_go_without_token_types() -> None:
+    tokenizer = ConversationTokenizer(train_vocabulary(["low lower"], 261))
+    for new in (make_model(TALKS, "tiny", use_token_types=False), make_model(TALKS, "tiny", tokenizer=tokenizer)):
+        assert new.tokenizer.layout.use_token_types is (new.tokenizer is tokenizer)
+    assert not make_model(TALKS, "tiny", tokenizer=tokenizer, use_token_types=False).tokenizer.layout.use_token_types
+
+
 def test_a_vocabulary_of_ones_own_is_taken() -> None:
     tokenizer = ConversationTokenizer(train_vocabulary(["low lower"], 261))
 

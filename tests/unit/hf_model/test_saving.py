@@ -140,7 +140,7 @@ def test_the_card_tells_the_layout_and_the_facts(unigram_folder: Path, tmp_path:
     assert "| Separator | `[SEP]`, id 4 |" in card
     assert "| Token types | the speaker's index |" in card
     assert "| Validation perplexity | 12.34 |" in card
-    assert "such programs, load the model to fine-tune with `use_token_types=False`." in card
+    assert "such programs, fine-tune with `convmodel fit --token-types off`, or load the model to fine-tune" in card
 
     plain = ConversationModel.from_pretrained(unigram_folder, device="cpu", use_token_types=False)
     save_checkpoint(plain.hf_model, plain.tokenizer, tmp_path)

@@ -1,9 +1,9 @@
 """The curves: what is drawn where, with what names, as a picture and as a page that needs nothing else."""
 
 import math
-import re
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from matplotlib.figure import Figure
@@ -44,6 +44,22 @@ def test_long_curves_are_smoothed_over_half_a_percent_of_them() -> None:
     assert smoothed([1.0, 0.0])[1] == pytest.approx(0.24 / 0.64)  # smooth = 0.6: two and a half values
     weight = 1 - 200 / 4000
     assert smoothed([1.0, 0.0] + [0.0] * 3998)[1] == pytest.approx(weight * (1 - weight) / (1 - weight**2))
+
+
+def test_a_fit_on_judgements_has_rewards_in_place_of_its_loss_and_no_best_validation() -> None:
+    usual, judged = fit("usual"), fit("judged")
+    train = [{**point, "reward_chosen": n / 10, "reward_rejected": -n / 5} for n, point in enumerate(judged.train)]
+    judged = replace(judged, train=train, begin={"config": {"objective": "kto"}})
+    figure = draw_curves([judged], smooth=0.0)
+
+    assert [axes.get_ylabel() for axes in figure.axes] == ["loss, nats per token", "reward", "learning\nrate"]
+    assert lines(figure) == [([10, 25, 40], [3.5, 3.0, 3.25])]
+    chosen, _, rejected, _ = (values for _, values in lines(figure, 1))
+    assert (chosen, rejected) == ([0.0, 0.1, 0.2, pytest.approx(0.3)], [0.0, -0.2, -0.4, pytest.approx(-0.6)])
+    assert legend(figure) == ["judged", "chosen", "rejected", "validation"]
+    assert judged.best is None
+    both = draw_curves([usual, judged])
+    assert legend(both)[2:] == ["chosen", "rejected", "training", "training, smoothed", "validation", "best validation"]
 
 
 def test_what_was_measured_is_drawn() -> None:
@@ -118,5 +134,5 @@ def test_long_curves_keep_their_peaks() -> None:
 def test_without_matplotlib_the_cure_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
 
-    with pytest.raises(MissingExtraError, match=re.escape("pip install 'convmodel[eval]'")):
+    with pytest.raises(MissingExtraError, match=r"curves need matplotlib \(the extra eval\): .*pip install "):
         draw_curves([fit()])

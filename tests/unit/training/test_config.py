@@ -53,6 +53,13 @@ BAD = [
     ("merge", 1, "of type bool"),
     ("loss_on", 5, "of type str or list or tuple"),
     ("loss_on", None, "of type str or list or tuple"),
+    ("objective", "ppo", "one of sft, kto, dpo, orpo"),
+    ("beta", 0, "more than 0"),
+    ("sft_weight", -1, "at least 0"),
+    ("label_smoothing", -0.1, "at least 0"),
+    ("max_regression", 0, "more than 0"),
+    ("replay_weight", -1, "at least 0"),
+    ("regeneration_weight", -1, "at least 0"),
     ("seed", -1, "at least 0"),
     ("seed", 2**32, r"less than 2\*\*32"),
     ("seed", None, "of type int"),
@@ -89,6 +96,22 @@ def test_every_option_says_what_it_does() -> None:
 def test_save_steps_need_a_folder() -> None:
     with pytest.raises(ConfigError, match="save_steps needs a folder to save in: give output_dir too"):
         FitConfig(save_steps=5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"beta": 0.2}, "beta changes nothing with objective sft: leave it out"),
+        ({"max_regression": 0.1, "replay_weight": 0}, "max_regression, replay_weight changes nothing with"),
+        ({"objective": "kto", "label_smoothing": 0.1}, "label_smoothing changes nothing with objective kto"),
+        ({"objective": "orpo", "sft_weight": 0.1}, "sft_weight changes nothing with objective orpo"),
+        ({"objective": "dpo", "label_smoothing": 0.5}, "label_smoothing is 0.5: it must be less than 0.5"),
+        ({"objective": "dpo", "early_stopping_patience": 2}, "changes nothing with objective dpo: max_regression"),
+    ],
+)
+def test_options_that_an_objective_does_not_have_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        FitConfig(**options)
 
 
 def test_going_on_needs_a_folder() -> None:

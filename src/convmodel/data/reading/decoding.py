@@ -92,7 +92,7 @@ def _zstd(raw: IO[bytes]) -> Iterator[IO[bytes]]:
         else:
             from backports import zstd
     except ImportError as error:
-        raise MissingExtraError("reading zstd needs backports.zstd: pip install 'convmodel[train]'") from error
+        raise MissingExtraError("reading zstd needs backports.zstd", "train") from error
     largest_window = zstd.DecompressionParameter.window_log_max
     # By default, files of `zstd --long=31` are refused.
     options: dict[int, int] = {largest_window: largest_window.bounds()[1]}

@@ -21,6 +21,12 @@ class Problems:
     """Collects what is wrong with the data, or raises the first problem.
 
     `count` is the number of rows that were left out, and `messages` what was wrong with the first of them.
+
+    Example:
+        >>> problems = Problems("skip")
+        >>> problems.add("tea.log:3: there is no name: add one")
+        >>> problems.count, problems.messages
+        (1, ['tea.log:3: there is no name: add one'])
     """
 
     def __init__(self, on_error: OnError = "fail") -> None:

@@ -295,7 +295,7 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
         from pyarrow import ArrowException
         from pyarrow.parquet import ParquetFile
     except ImportError as error:
-        raise MissingExtraError("reading Parquet needs pyarrow: pip install 'convmodel[train]'") from error
+        raise MissingExtraError("reading Parquet needs pyarrow", "train") from error
     with open_bytes(path) as file:
         compressed = path.suffix.lower() in COMPRESSED  # Parquet is read from its end, which needs seeking
         source = BytesIO(read_bytes(path)) if compressed else file
@@ -316,7 +316,7 @@ def _hub_rows(name: str) -> Iterator[Row]:
     try:
         import datasets
     except ImportError as error:
-        raise MissingExtraError("reading from the Hub needs datasets: pip install 'convmodel[train]'") from error
+        raise MissingExtraError("reading from the Hub needs datasets", "train") from error
     datasets.disable_progress_bars()
     dataset, _, split = name.partition(":")
     try:

@@ -11,6 +11,8 @@ from functools import lru_cache
 from typing import Any
 
 from convmodel.conversation import DEFAULT_SPEAKERS, Conversation
+from convmodel.data.reading.fields import full_text, has_details, with_system
+from convmodel.data.reading.judged_forms import FORM, form_of, judged_row
 from convmodel.data.reading.messages import (
     conversation_of_messages,
     first_key,
@@ -30,6 +32,7 @@ SHAPES = {
     "conversation": '{"conversation": [...]} or {"dialog": [...]}, of strings or messages (DailyDialog)',
     "sharegpt": '{"conversations": [{"from": "human", "value": ...}, ...]} (ShareGPT)',
     "personachat": '{"personality": [...], "history" or "utterances": [...], "candidates": [...]} (PersonaChat)',
+    "judgements": f"{FORM}, or as other programs write them (see docs/data.md#judgements)",
     "pairs": '{"prompt": ..., "response": ...}, or instruction and output, or question and answer',
     "rows": '{"conversation_id": ..., "speaker": ..., "text": ...}, one message a row',
 }
@@ -47,7 +50,10 @@ _TESTS: dict[str, Callable[[Mapping[str, Any]], bool]] = {
     "personachat": lambda value: "personality" in value and ("history" in value or "utterances" in value),
     "sharegpt": lambda value: "conversations" in value,
     "conversation": lambda value: any(isinstance(value.get(key), list | tuple) for key in _LISTS),
-    "pairs": lambda value: any(prompt in value and response in value for prompt, response in _PAIRS),
+    "judgements": lambda value: form_of(value) is not None,
+    "pairs": lambda value: (
+        any(prompt in value and response in value for prompt, response in _PAIRS) and form_of(value) is None
+    ),
     "rows": lambda value: group_key(value) is not None and has_message(value),
 }
 
@@ -109,11 +115,12 @@ def conversations_of(value: Any, shape: str = AUTO) -> list[Conversation]:
         "messages": _of_messages,
         "conversation": _of_conversation,
         "sharegpt": lambda value: _of_list(value["conversations"]),
+        "judgements": lambda value: judged_row(value).conversation(),
         "pairs": _of_pair,
         "personachat": _of_persona,
     }[recognised](value)
-    if recognised not in ("turns", "personachat"):
-        conversation = _with_system(conversation, value)
+    if recognised not in ("turns", "personachat", "judgements"):
+        conversation = with_system(conversation, value)
     return [_named(conversation, value)]
 
 
@@ -201,37 +208,14 @@ def _of_conversation(value: Mapping[str, Any]) -> Conversation:
     return conversation if value.get("weights") is None else replace(conversation, weights=value["weights"])
 
 
-def _with_system(conversation: Conversation, value: Mapping[str, Any]) -> Conversation:
-    """Adds a system message from a field of its own, unless one is among the messages."""
-    system = value.get("system") or value.get("system_prompt")
-    if not isinstance(system, str) or not system.strip() or conversation.pinned:
-        return conversation
-    return replace(
-        conversation,
-        turns=(system, *conversation.turns),
-        speakers=("system", *conversation.turn_speakers),
-        pinned=1,
-        weights=(1, *conversation.turn_weights),
-    )
-
-
 def _of_pair(value: Mapping[str, Any]) -> Conversation:
     pair = next(pair for pair in _PAIRS if pair[0] in value and pair[1] in value)
     messages: list[Any] = _earlier(value.get("history"))
     for role, key in zip(DEFAULT_SPEAKERS, pair, strict=True):
-        more = [
-            value[other]
-            for other in ("input", "context")
-            if key in ("instruction", "question") and str(value.get(other) or "").strip()
-        ]
-        if isinstance(value[key], list | tuple) and value[key] and not more:
+        if isinstance(value[key], list | tuple) and value[key] and not has_details(value, key):
             messages += value[key]
-        elif all(isinstance(part, str) for part in (value[key], *more)):
-            messages.append({"role": role, "content": "\n".join([value[key], *more])})
         else:
-            raise ConversationError(
-                f"{' and '.join([key, *['input'] * len(more)])}: neither text nor a list of messages"
-            )
+            messages.append({"role": role, "content": full_text(value, key)})
     return conversation_of_messages(messages)
 
 

@@ -75,6 +75,23 @@ def pack(rows: Sequence[Sequence[Window]], *, use_token_types: bool, multiple: i
     return batch | {"position_ids": positions}
 
 
+def segments(rows: Sequence[Sequence[Window]], length: int) -> torch.Tensor:
+    """Numbers the windows of some rows, and returns each position's window, of shape (rows, length); 0 in padding.
+
+    Example:
+        >>> segments([[Window([5, 7], [0, 0], [-100, 7])], [Window([5], [0], [-100])]], 3)
+        tensor([[0, 0, 0],
+                [1, 0, 0]])
+    """
+    numbers = torch.zeros(len(rows), length, dtype=torch.int64)
+    count = 0
+    for line, row in zip(numbers, rows, strict=True):
+        sizes = torch.tensor([len(window.input_ids) for window in row])
+        line[: int(sizes.sum())] = torch.repeat_interleave(torch.arange(count, count + len(row)), sizes)
+        count += len(row)
+    return numbers
+
+
 def _weights(window: Window) -> list[float]:
     return window.weights or [float(label != IGNORED) for label in window.labels]
 

@@ -3,6 +3,7 @@
 Owns: encoding many conversations, in chunks, and the summary. Knows no files and no processes.
 """
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -124,6 +125,19 @@ class WindowSet:
     def tokens(self) -> int:
         """Supervised tokens."""
         return self.summary.tokens
+
+
+_HASHED = 1000  # windows whose ids are hashed; of the others only the lengths
+
+
+def windows_hash(data: WindowSet) -> str:
+    """Counts windows, and hashes their lengths and the ids and labels of evenly spaced ones."""
+    count = len(data.windows)
+    digest = hashlib.sha256(data.lengths.astype("<i4").tobytes())
+    for index in range(0, count, -(-count // _HASHED) or 1):
+        window = data.windows[index]
+        digest.update(repr((list(window.input_ids), list(window.types), list(window.labels), window.weights)).encode())
+    return f"{count} windows {digest.hexdigest()[:12]}"
 
 
 def encode_windows(

@@ -114,13 +114,13 @@ def packed_order(lengths: Lengths, max_length: int, *, seed: int, epoch: int) ->
 
 
 class _EpochSampler:
-    """A sampler with another order in each epoch."""
+    """A sampler with another order in each epoch; `epoch` is that of the current iteration, or of the next one."""
 
-    _epoch = 0
+    epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Sets the epoch of the next iteration."""
-        self._epoch = epoch
+        self.epoch = epoch
 
 
 class GroupedSampler(_EpochSampler, torch.utils.data.Sampler[int]):
@@ -133,7 +133,7 @@ class GroupedSampler(_EpochSampler, torch.utils.data.Sampler[int]):
         return len(self._lengths)
 
     def __iter__(self) -> Iterator[int]:
-        yield from grouped_order(self._lengths, self._group, seed=self._seed, epoch=self._epoch).tolist()
+        yield from grouped_order(self._lengths, self._group, seed=self._seed, epoch=self.epoch).tolist()
 
 
 class PackedSampler(_EpochSampler, torch.utils.data.Sampler[tuple[int, ...]]):
@@ -148,9 +148,9 @@ class PackedSampler(_EpochSampler, torch.utils.data.Sampler[tuple[int, ...]]):
         return self._rows
 
     def __iter__(self) -> Iterator[tuple[int, ...]]:
-        rows = self._packed(self._epoch) if self._epoch else self._first
+        rows = self._packed(self.epoch) if self.epoch else self._first
         if len(rows) > self._rows:  # the first epoch's rows in another order
-            rows = self._first.shuffled(np.random.default_rng([self._seed, self._epoch]))
+            rows = self._first.shuffled(np.random.default_rng([self._seed, self.epoch]))
         yield from rows.split(self._rows)
 
     def _packed(self, epoch: int) -> Rows:

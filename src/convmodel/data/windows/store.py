@@ -254,7 +254,7 @@ def _write(
                 progress.start()  # the bar has a thread, so it begins when the workers are forked
                 progress.update(summary.conversations)
         summary.add_problems(reader.problems)
-        (stage / _SUMMARY).write_text(json.dumps(asdict(summary)), encoding="utf-8")
+        (stage / _SUMMARY).write_text(json.dumps(asdict(summary)), encoding="utf-8", newline="\n")
 
 
 def _arrow_chunk(
@@ -307,5 +307,5 @@ def _pyarrow() -> Any:
     try:
         import pyarrow
     except ImportError as error:
-        raise MissingExtraError("data of this size needs pyarrow: pip install 'convmodel[train]'") from error
+        raise MissingExtraError("data of this size needs pyarrow", "train") from error
     return pyarrow

@@ -15,6 +15,8 @@ import numpy as np
 from convmodel.conversation import DEFAULT_SPEAKERS, Conversation
 from convmodel.errors import ConversationError
 from convmodel.evaluation.bleu_chrf import overlap_metrics
+from convmodel.evaluation.custom_metric import ResponseMetric, TurnMetric
+from convmodel.evaluation.installed_metrics import measure_installed, unusable_metrics
 from convmodel.evaluation.likelihood import likelihood_of
 from convmodel.evaluation.likelihood_metrics import (
     likelihood_metrics,
@@ -22,8 +24,8 @@ from convmodel.evaluation.likelihood_metrics import (
     metrics_by_speaker,
     next_turn_metrics,
 )
-from convmodel.evaluation.metric import Metric, Ratio, Topic
-from convmodel.evaluation.response_metrics import Exchange, response_metrics
+from convmodel.evaluation.metric import Metric
+from convmodel.evaluation.response_metrics import LOOPS, Exchange, response_metrics
 from convmodel.evaluation.turn_statistics import measure_turns
 from convmodel.evaluation.verbatim_copies import REFERENCE_COPIES, Copy, copy_metrics, find_copies
 from convmodel.generation.batched import respond_to_all
@@ -38,12 +40,6 @@ from convmodel.report.evaluation.model_evaluation import ModelEvaluation, Settin
 
 SELF_CHAT_TURNS = 12
 """The number of turns that a self-chat adds to the first turn."""
-
-LOOPS: Ratio[bool] = Ratio(
-    name="loops", label="self-chats that loop", topic=Topic.RESPONSES, better="lower", percent=True,
-    explanation="conversations with itself that repeat the same turns over and over", above=lambda is_loop: is_loop,
-)  # fmt: skip
-
 
 Progress: TypeAlias = Callable[[str, int, int | None, str], None]
 """Gets a step's description, how much of it is completed, its total if known, and the unit of both."""
@@ -109,6 +105,7 @@ def _likelihood(
     settings: Settings,
     progress: Progress,
 ) -> ModelEvaluation:
+    notes = unusable_metrics()
     begin = time.perf_counter()
     statistics = measure_turns(
         model.hf_model,
@@ -121,10 +118,11 @@ def _likelihood(
     )
     seconds = time.perf_counter() - begin
     turns = [conversation.turns for conversation in statistics.conversations]
+    installed = measure_installed(TurnMetric, turns)
     return ModelEvaluation(
         name=name,
         identity=identity_of(model),
-        metrics=likelihood_metrics(turns),
+        metrics=[*likelihood_metrics(turns), *installed.metrics],
         likelihood=likelihood_of(statistics),
         speakers=metrics_by_speaker(turns),
         depths=metrics_by_depth(turns),
@@ -132,6 +130,8 @@ def _likelihood(
         losses=np.array(
             [[sum(turn.nats for turn in part), sum(turn.tokens for turn in part)] for part in turns], float
         ),
+        signatures=installed.origins,
+        notes=[*notes, *installed.notes],
         speed={"read": statistics.summary.tokens / seconds},
     )
 
@@ -214,13 +214,14 @@ def generate_exchanges(
 def with_responses(
     evaluation: ModelEvaluation, exchanges: list[Exchange], training: Iterable[Conversation] | None
 ) -> ModelEvaluation:
-    """Adds the metrics of responses, and of copies if there is training data."""
+    """Adds the metrics of responses, those of installed packages too, and of copies if there is training data."""
     if not exchanges:
         return evaluation
     responses = [exchange.response for exchange in exchanges]
     references = [exchange.reference for exchange in exchanges]
     overlap, signatures = overlap_metrics(responses, references)
-    metrics = [*overlap, *response_metrics(exchanges)]
+    installed = measure_installed(ResponseMetric, [[exchange] for exchange in exchanges])
+    metrics = [*overlap, *response_metrics(exchanges), *installed.metrics]
     copies: list[Copy | None] = []
     if training is not None:
         all_copies = find_copies([*responses, *references], training)
@@ -233,7 +234,8 @@ def with_responses(
         metrics=[*evaluation.metrics, *(metric.spread(places, len(requested)) for metric in metrics)],
         exchanges=exchanges,
         copies=copies,
-        signatures=signatures,
+        signatures=evaluation.signatures | signatures | installed.origins,
+        notes=[*evaluation.notes, *installed.notes],
     )
 
 

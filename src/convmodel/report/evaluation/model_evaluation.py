@@ -54,7 +54,7 @@ class ModelEvaluation:
     requested: list[int] = field(default_factory=list)  # conversations, from 1, whose last turn it was to generate
     exchanges: list[Exchange] = field(default_factory=list)
     copies: list[Copy | None] = field(default_factory=list)
-    signatures: dict[str, str] = field(default_factory=dict)  # of BLEU and chrF
+    signatures: dict[str, str] = field(default_factory=dict)  # of BLEU and chrF, and packages of installed metrics
     notes: list[str] = field(default_factory=list)  # what could not be measured, and why
     speed: dict[str, float] = field(default_factory=dict)  # tokens per second, `read` and `generated`
 

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from convmodel.server.api.body import BodyRoute
-from convmodel.server.api.requests import CacheScope, Registry, submit_chat, submit_completion
+from convmodel.server.api.requests import CacheScope, Registry, submit_chat, submit_completion, submit_to
 from convmodel.server.api.schemas import ChatRequest, CompletionRequest
 from convmodel.server.api.streaming import DONE, ResponseWriter, event, send_responses, streamed
 from convmodel.server.api.usage import chat_logprobs, completion_logprobs, usage
@@ -27,23 +27,27 @@ router = APIRouter(route_class=BodyRoute)
 @router.post("/v1/chat/completions", responses=ERRORS | streamed("chat.completion"), response_model=None)
 async def chat_completions(body: ChatRequest, request: Request, registry: Registry, scope: CacheScope) -> Response:
     """Responds to a conversation."""
-    served = registry.get(body.model)
-    jobs = [await submit_chat(served, body, scope)]
+    served, job = await submit_to(registry, body.model, lambda served: submit_chat(served, body, scope))
+    jobs = [job]
     return await send_responses(_ChatWriter(served, body, jobs), jobs, request, registry.settings, stream=body.stream)
 
 
 @router.post("/v1/completions", responses=ERRORS | streamed("text_completion"), response_model=None)
 async def completions(body: CompletionRequest, request: Request, registry: Registry, scope: CacheScope) -> Response:
     """Continues a turn that a text begins, or several."""
-    served = registry.get(body.model)
-    jobs: list[Job] = []
-    try:
-        for text in body.prompts:
-            jobs.append(await submit_completion(served, body, text, scope))
-    except Exception:
-        for job in jobs:
-            job.cancel()
-        raise
+
+    async def submit(served: ServedModel) -> list[Job]:
+        jobs: list[Job] = []
+        try:
+            for text in body.prompts:
+                jobs.append(await submit_completion(served, body, text, scope))
+        except Exception:
+            for job in jobs:
+                job.cancel()
+            raise
+        return jobs
+
+    served, jobs = await submit_to(registry, body.model, submit)
     return await send_responses(
         _CompletionWriter(served, body, jobs), jobs, request, registry.settings, stream=body.stream
     )

@@ -6,9 +6,9 @@ request may use.
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends
 from starlette.requests import Request as HttpRequest
@@ -48,6 +48,22 @@ async def _cache_scope(request: HttpRequest) -> str | None:
 CacheScope = Annotated[str | None, Depends(_cache_scope)]
 """A parameter of this type receives whose cached conversations a request may use: those of its key; without keys, of
 its session; without a session None, those of all requests without one, of which it finds whole turns only."""
+
+_Submitted = TypeVar("_Submitted")
+
+
+async def submit_to(
+    registry: ModelRegistry, name: str, submit: Callable[[ServedModel], Awaitable[_Submitted]]
+) -> tuple[ServedModel, _Submitted]:
+    """Submits a request to a model; again if the model is replaced meanwhile, and the one before refuses it."""
+    served = registry.get(name)
+    try:
+        return served, await submit(served)
+    except ApiError:
+        if not served.scheduler.draining or (current := registry.get(name)) is served:
+            raise
+    return current, await submit(current)
+
 
 _Prepared = tuple[Prompt, Request, GenerationOptions]
 

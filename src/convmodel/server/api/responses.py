@@ -6,6 +6,7 @@ Owns: the format of its responses, and the order and numbers of its events.
 import time
 import uuid
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -15,7 +16,7 @@ from starlette.responses import Response
 from convmodel.errors import ConversationError
 from convmodel.generation.output import FinishReason
 from convmodel.server.api.body import BodyRoute
-from convmodel.server.api.requests import CacheScope, Registry, submit_chat
+from convmodel.server.api.requests import CacheScope, Registry, submit_chat, submit_to
 from convmodel.server.api.schemas import ResponsesRequest
 from convmodel.server.api.streaming import ResponseWriter, event, send_responses, streamed
 from convmodel.server.api.usage import usage
@@ -28,9 +29,9 @@ router = APIRouter(route_class=BodyRoute)
 @router.post("/v1/responses", responses=ERRORS | streamed("response"), response_model=None)
 async def responses(body: ResponsesRequest, request: Request, registry: Registry, scope: CacheScope) -> Response:
     """Responds to a text or a conversation."""
-    served = registry.get(body.model)
+    submit = partial(submit_chat, body=body.as_chat(), scope=scope, truncate=body.truncation == "auto")
     try:
-        job = await submit_chat(served, body.as_chat(), scope, truncate=body.truncation == "auto")
+        _, job = await submit_to(registry, body.model, submit)
     except (ApiError, ConversationError) as error:
         converted = api_error(error)
         is_system = converted.envelope["error"]["code"] == "system_message" and body.instructions

@@ -41,6 +41,11 @@ class Metrics:
         """Makes a gauge of a model report what a function returns."""
         self._gauges[name].labels(model).set_function(value)
 
+    def remove_gauges(self, model: str) -> None:
+        """Removes the gauges of a model that is no longer served."""
+        for gauge in self._gauges.values():
+            gauge.remove(model)
+
     def record_generation(self, model: str, job: Job, outcome: str) -> None:
         """Counts a generation that has finished."""
         self._generations.labels(model, outcome).inc()

@@ -1,6 +1,7 @@
 """The models of a server, and the files that it writes.
 
-Owns: model ids, loading the models while the server already listens, and whether the server is ready.
+Owns: model ids, loading the models while the server already listens, adding and replacing models at run time, and
+whether the server is ready. Does not know why a model is replaced.
 """
 
 import asyncio
@@ -8,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from convmodel.conversation import DEFAULT_SPEAKERS, PINNED_ROLES
 from convmodel.errors import ModelLoadError
@@ -25,6 +26,11 @@ from convmodel.server.serving.scheduler import Scheduler
 from convmodel.server.serving.stores import FeedbackStore, VoteStore
 from convmodel.server.settings import ServerSettings
 
+if TYPE_CHECKING:
+    from convmodel.server.serving.improvement import Improver
+
+_GRACE_SECONDS = 0.5  # between replacing a model and ending its scheduler, for requests that have just looked it up
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ServedModel:
@@ -35,14 +41,22 @@ class ServedModel:
     scheduler: Scheduler
     takes_system: bool  # whether it accepts system messages
     created: int  # when it was loaded, in seconds since 1970
+    version: str  # its id, or the name of the improved model that is served under it
     encoding: EncodingQueue  # of all models of the server
 
 
 class ModelRegistry:
     """The models of one server by their ids, the server's state, and its stores of feedback and votes."""
 
-    def __init__(self, load: Callable[[], Mapping[str, ConversationModel]], settings: ServerSettings) -> None:
+    def __init__(
+        self,
+        load: Callable[[], Mapping[str, ConversationModel]],
+        settings: ServerSettings,
+        improver: "Improver | None" = None,
+    ) -> None:
+        """Serves what `load` returns; an `improver` adds and replaces models, None refuses training."""
         self.settings = settings
+        self.improver = improver
         self.metrics = Metrics()
         self.feedback = None if settings.feedback is None else FeedbackStore(settings.feedback)
         self.votes = VoteStore(settings.votes)
@@ -51,6 +65,9 @@ class ModelRegistry:
         self.error: Exception | None = None  # why loading failed
         self._load = load
         self._models: dict[str, ServedModel] = {}
+        self._candidates: dict[str, ServedModel] = {}  # which answer under their ids, but are not listed
+        self._retired: list[ServedModel] = []  # which still answer the requests that they began
+        self._retiring = threading.Lock()  # held while a model is added to them, or removed
 
     def start(self) -> None:
         """Starts a thread that loads the models; until it has finished, the server reports that it is not ready."""
@@ -59,14 +76,17 @@ class ModelRegistry:
     def _load_models(self) -> None:
         try:
             for name, model in self._load().items():
-                self._models[name] = self._serve(name, model)
+                version = None if self.improver is None else self.improver.version(name)
+                self._models[name] = self._serve(name, model, version or name)
         except Exception as error:
             self.error, self.state = error, "failed"
             return
         if self.state == "loading":
             self.state = "ready"
+            if self.improver is not None:
+                self.improver.start(self)
 
-    def _serve(self, name: str, model: ConversationModel) -> ServedModel:
+    def _serve(self, name: str, model: ConversationModel, version: str) -> ServedModel:
         if not can_be_cached(model.hf_model):
             problem = f"{name} has no key-value cache that prompts can share, so requests cannot be batched"
             raise ModelLoadError(f"{problem}: chat with it by `convmodel chat`")
@@ -78,7 +98,44 @@ class ModelRegistry:
         self.metrics.set_gauge("cache_bytes", name, lambda: engine.caches.nbytes)
         self.metrics.set_gauge("cache_entries", name, lambda: len(engine.caches))
         takes_system = settings.system_messages or model.tokenizer.layout.takes_system
-        return ServedModel(name, model, scheduler, takes_system, int(time.time()), self._encoding)
+        return ServedModel(name, model, scheduler, takes_system, int(time.time()), version, self._encoding)
+
+    def add_candidate(self, name: str, model: ConversationModel) -> None:
+        """Serves one more model under an id of its own, which `/v1/models` does not list."""
+        self._candidates[name] = self._serve(name, model, name)
+        self._keep_draining()
+
+    def remove_candidate(self, name: str) -> None:
+        """Ends a candidate once its requests are answered; does nothing if there is none of that id."""
+        if (served := self._candidates.pop(name, None)) is not None:
+            self.metrics.remove_gauges(name)
+            self._retire(served)
+
+    def replace(self, name: str, model: ConversationModel, version: str) -> None:
+        """Serves another version of a model under its id; the one before finishes its requests, and its caches go."""
+        old, self._models[name] = self._models[name], self._serve(name, model, version)
+        self._keep_draining()
+        self._retire(old)
+
+    def _keep_draining(self) -> None:
+        if self.state == "draining":
+            self.drain()
+
+    def _retire(self, served: ServedModel) -> None:
+        with self._retiring:
+            self._retired.append(served)
+        name = f"end of {served.id}"
+        threading.Thread(target=self._close_when_idle, args=[served.scheduler], name=name, daemon=True).start()
+
+    def _close_when_idle(self, scheduler: Scheduler) -> None:
+        time.sleep(_GRACE_SECONDS)
+        scheduler.draining = True  # from here on nothing is added, so what is idle stays idle
+        while scheduler.waiting or scheduler.running:
+            time.sleep(0.05)
+        scheduler.close()
+        scheduler.engine.caches.clear()
+        with self._retiring:
+            self._retired = [served for served in self._retired if served.scheduler is not scheduler]
 
     @property
     def models(self) -> list[ServedModel]:
@@ -91,10 +148,10 @@ class ModelRegistry:
     def get(self, name: str) -> ServedModel:
         """Returns a model by its id; raises an `ApiError` if there is none, or while the models are being loaded."""
         models = {served.id: served for served in self.models}
-        if name not in models:
+        if (served := models.get(name) or self._candidates.get(name)) is None:
             message = f"there is no model {name}, only {', '.join(models)}"
             raise ApiError(404, message, param="model", code="model_not_found")
-        return models[name]
+        return served
 
     def describe(self, served: ServedModel) -> dict[str, Any]:
         """Returns the entry of a model in `/v1/models`."""
@@ -114,6 +171,8 @@ class ModelRegistry:
                 "speakers": [name for name in layout.speakers if name not in PINNED_ROLES] or list(DEFAULT_SPEAKERS),
                 "system": served.takes_system,
                 "feedback": self.feedback is not None,
+                "training": self.improver is not None,
+                "version": served.version,
                 "max_new_tokens": defaults.hf["max_new_tokens"],
                 "defaults": {name: sampling[name] for name in ("temperature", "top_p")},
             },
@@ -122,15 +181,21 @@ class ModelRegistry:
     def drain(self) -> None:
         """Refuses new requests from now on."""
         self.state = "draining"
-        for served in self._models.values():
+        for served in self._all():
             served.scheduler.draining = True
 
     async def wait_until_drained(self) -> None:
         """Waits until all requests are answered, or were ended after `drain_seconds`."""
         seconds = self.settings.drain_seconds
-        await asyncio.gather(*(served.scheduler.wait_until_drained(seconds) for served in self._models.values()))
+        await asyncio.gather(*(served.scheduler.wait_until_drained(seconds) for served in self._all()))
 
     def close(self) -> None:
-        """Ends the schedulers' threads."""
-        for served in self._models.values():
+        """Ends the schedulers' threads, and a running improvement."""
+        if self.improver is not None:
+            self.improver.close()
+        for served in self._all():
             served.scheduler.close()
+
+    def _all(self) -> list[ServedModel]:
+        with self._retiring:
+            return [*self._models.values(), *self._candidates.values(), *self._retired]

@@ -1,20 +1,25 @@
 """What a server stores: feedback and votes.
 
-Owns: how much that may be, writing each file by one thread at a time, and the counts of votes in memory. It does not
-know what feedback contains.
+Owns: how much that may be, writing each file by one thread at a time, the counts of votes in memory, and the
+fingerprints of the models that were judged. Does not know what feedback contains.
 """
 
 import threading
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from convmodel.errors import ConversationError, SaveError
 from convmodel.evaluation.votes import Vote, Wins, add_vote, read_votes, wins_of
 from convmodel.files.json_lines import append_line
+from convmodel.hf_model.fingerprint import model_fingerprint
 from convmodel.server.errors import ApiError
 from convmodel.server.settings import MAX_PAIRS, MAX_STORED
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class FeedbackStore:
@@ -23,6 +28,14 @@ class FeedbackStore:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
+        self._fingerprints: WeakKeyDictionary[PreTrainedModel, str] = WeakKeyDictionary()
+
+    def fingerprint(self, hf_model: "PreTrainedModel") -> str:
+        """Returns the fingerprint of a model, which is computed once for each."""
+        with self._lock:
+            if hf_model not in self._fingerprints:
+                self._fingerprints[hf_model] = model_fingerprint(hf_model)
+            return self._fingerprints[hf_model]
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Appends one record, and waits until it is on the disk."""
@@ -62,6 +75,11 @@ class VoteStore:
                 add_vote(self._path, vote)
                 self._size = _size(self._path)
             return wins_of(self._count(vote), *vote.models)
+
+    def wins(self, first: str, second: str) -> Wins:
+        """Returns how often the second of two models has won against the first in this server's votes."""
+        with self._lock:
+            return wins_of(self._winners.get(frozenset((first, second)), Counter()), first, second)
 
     def _count_file(self) -> None:
         if self._path is not None:

@@ -19,14 +19,14 @@ export const key = {
   set: (value) => (value ? tab.setItem(KEY, value) : tab.removeItem(KEY)),
 };
 
-async function request(path, { body, signal, session } = {}) {
+async function request(path, { body, signal, session, method = body === undefined ? "GET" : "POST" } = {}) {
   const headers = {};
   if (session) headers["X-Session-Id"] = session; // a load balancer sends all requests of a conversation to one server
   if (key.get()) headers.Authorization = `Bearer ${key.get()}`;
   if (body !== undefined) headers["Content-Type"] = "application/json";
   let response;
   try {
-    response = await fetch(path, { method: body === undefined ? "GET" : "POST", headers, signal, body: JSON.stringify(body) });
+    response = await fetch(path, { method, headers, signal, body: JSON.stringify(body) });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Problem("away", "The server does not answer. It may have been stopped, or the network is down.");
@@ -72,6 +72,16 @@ export async function feedback(body) {
 export async function vote(body) {
   return (await request("/votes", { body })).json();
 }
+
+const json = async (path, options) => (await request(path, options)).json();
+
+/** Improving a model; each returns the judgements, the latest improvement, and the new version with its votes. */
+export const improvement = {
+  state: () => json("/improve"),
+  begin: (model) => json("/improve", { body: { model } }),
+  cancel: () => json("/improve", { method: "DELETE" }),
+  use: (model, version) => json("/improve/use", { body: { model, version } }),
+};
 
 /** Returns whether the server is ready. */
 export async function isReady() {

@@ -81,11 +81,11 @@ export async function respond(place, talk, turns, order, { signal, onText, onEnd
   });
 }
 
-/** Saves a vote; returns a summary of all votes for these two sides. */
-export async function vote(order, turns, responses, winner) {
+/** Saves a vote after some messages; returns a summary of all votes for these two sides. */
+export async function vote(order, context, responses, winner) {
   const [a, b] = sides;
   return summarize(await api.vote({
-    context: turns.map((turn) => turn.text),
+    context,
     models: [label(a), label(b)],
     responses: order[0] === a ? responses : [...responses].reverse(),
     winner: winner === null ? null : label(order[winner]),

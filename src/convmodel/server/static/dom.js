@@ -23,6 +23,14 @@ export function h(tag, properties = {}, ...children) {
   return element;
 }
 
+/** Creates an element of a drawing. */
+export function svg(tag, attributes = {}, ...children) {
+  const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+  fill(element, ...children);
+  return element;
+}
+
 /** Replaces the content of an element. */
 export function fill(element, ...children) {
   element.replaceChildren(...children.flat().filter((child) => child !== null && child !== undefined));
@@ -61,7 +69,7 @@ export function button(text, onclick, properties = {}) {
 
 /** Announces a text to screen readers. */
 export function say(text) {
-  const place = $("said");
+  const place = document.querySelector("dialog[open] [role=status]") ?? $("said"); // a dialog makes the rest inert
   place.textContent = "";
   requestAnimationFrame(() => { place.textContent = text; });
 }

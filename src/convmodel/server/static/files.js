@@ -60,7 +60,7 @@ function parse(text) {
 }
 
 function recordOf(value) {
-  const list = Array.isArray(value) ? value : value?.turns ?? value?.messages;
+  const list = Array.isArray(value) ? value : value?.turns ?? value?.messages ?? judged(value);
   if (!Array.isArray(list)) throw new Error("neither turns nor messages");
   if (!list.length) throw new Error("no turns");
   const turns = list.map((item, index) => turnOf(item, index, value));
@@ -69,7 +69,20 @@ function recordOf(value) {
   const pinned = value.turns ? value.pinned ?? 0 : first < 0 ? turns.length : first;
   if (!Number.isInteger(pinned) || pinned < 0 || pinned >= turns.length) throw new Error("no turns after the pinned ones");
   const record = { id: value.id, started_at: value.started_at };
-  return { talk: value.chat_page ? tree.read(value.chat_page) : null, pinned: turns.slice(0, pinned), turns: turns.slice(pinned), record };
+  return { talk: value.chat_page ? imported(value.chat_page) : null, pinned: turns.slice(0, pinned), turns: turns.slice(pinned), record };
+}
+
+/** Reads a whole conversation. Another server's model may have written it, so that its versions are not those of this server. */
+function imported(value) {
+  const talk = tree.read(value);
+  for (const turn of Object.values(talk.turns)) delete turn.version;
+  return talk;
+}
+
+/** Returns the turns of a judgement, with its good response or else the bad one; nothing of another object. */
+function judged(value) {
+  const content = value?.chosen ?? value?.rejected;
+  return Array.isArray(value?.context) && content ? [...value.context, { role: value.responder ?? "assistant", content }] : undefined;
 }
 
 function turnOf(item, index, value) {

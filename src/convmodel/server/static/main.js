@@ -5,6 +5,7 @@ import * as compare from "./compare.js";
 import { $, ask, copy, download, fill, keepEnd, say } from "./dom.js";
 import * as feedback from "./feedback.js";
 import * as files from "./files.js";
+import * as improve from "./improve.js";
 import * as inspect from "./inspect.js";
 import * as preferences from "./settings.js";
 import * as store from "./store.js";
@@ -77,6 +78,7 @@ function show() {
   store.session.setItem(OPEN, talks.includes(talk) ? talk.id : "");
   $("send").hidden = state.busy;
   $("stop").hidden = !state.busy;
+  $("improve").hidden = !preferences.facts().training;
   $("compare").setAttribute("aria-pressed", String(Boolean(compare.sides)));
   $("compare").textContent = compare.sides ? "Comparing" : "Compare";
 }
@@ -108,6 +110,7 @@ function send() {
   $("draft").value = "";
   grow();
   const last = tree.path(talk).at(-1);
+  feedback.continued(talk, last, view.notice);
   const turn = tree.add(talk, last?.id ?? null, { role: "user", speaker: preferences.names(talk).me, text });
   changed();
   toEnd();
@@ -125,6 +128,7 @@ function change(turn, text) {
   state.editing = null;
   if (!text.trim() || text === turn.text) { show(); return; }
   const { role, speaker, model } = turn;
+  feedback.edited(talk, turn, text.trim(), view.notice);
   const added = tree.add(talk, turn.parent, { role, speaker, text: text.trim(), ...(role === "user" ? {} : { model, edited: true }) });
   changed();
   if (role === "user") answer(added.id);
@@ -168,7 +172,8 @@ function upTo(own, id) {
 
 /** Adds a turn that is being generated. */
 function begin(own, parent, model, more = {}) {
-  return tree.add(own, parent, { role: "assistant", speaker: preferences.names(own).them, model, text: "", streaming: true, ...more });
+  const { version } = preferences.facts(model);
+  return tree.add(own, parent, { role: "assistant", speaker: preferences.names(own).them, model, version, text: "", streaming: true, ...more });
 }
 
 let saved = 0;
@@ -229,7 +234,7 @@ async function respondTwice(own, turns, parent, signal) {
   const chosen = [added[winner ?? 0], ...added].find(({ id }) => own.turns[id]);
   if (chosen) tree.choose(own, chosen);
   try {
-    view.notice(await compare.vote(order, turns, texts, winner), [["Stop comparing", () => compare.open(show)]]);
+    view.notice(await compare.vote(order, preferences.messages(own, turns), texts, winner), [["Stop comparing", () => compare.open(show)]]);
   } catch (error) {
     view.notice(`The vote was not saved: ${error.message}`);
   }
@@ -346,6 +351,7 @@ $("search").addEventListener("input", show);
 $("settings").addEventListener("click", openSettings);
 $("inspect").addEventListener("click", () => inspect.toggle(talk));
 $("compare").addEventListener("click", () => { if (preferences.model()) compare.open(show); });
+$("improve").addEventListener("click", () => improve.open(() => connect()));
 $("export-all").addEventListener("click", () => save(talks));
 $("import").addEventListener("click", () => $("file").click());
 $("file").addEventListener("change", async (event) => { for (const file of event.target.files) await load(file); event.target.value = ""; });
@@ -356,6 +362,7 @@ preferences.save();
 show();
 toEnd();
 connect(() => {
+  if (preferences.facts().training) improve.reopen(() => connect());
   if (damaged) view.notice(`${damaged} stored conversation${damaged === 1 ? " is" : "s are"} damaged and not shown.`);
   if (store.local.isTemporary) view.notice("The browser stores nothing for this page: export conversations before you close it.");
 });

@@ -145,7 +145,7 @@ export function stored(talk) {
 }
 
 const KINDS = {
-  speaker: "string", text: "string", model: "string", whose: "string", reason: "string", rating: "string",
+  speaker: "string", text: "string", model: "string", version: "string", whose: "string", reason: "string", rating: "string",
   weight: "number", rev: "number", used: "number", speed: "number", leftOut: "number",
   partial: "boolean", stopped: "boolean", broken: "boolean", corrected: "boolean", edited: "boolean",
 };

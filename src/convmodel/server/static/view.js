@@ -5,7 +5,8 @@ import { $, button, fill, h, keepEnd, update } from "./dom.js";
 import { facts, modelChoice, models, settings } from "./settings.js";
 import { branch, contains, path } from "./tree.js";
 
-const OPENERS = ["Hello! How are you today?", "What do you like to do at the weekend?", "Tell me about a film you have seen."];
+/** Turns to start a conversation with. */
+export const OPENERS = ["Hello! How are you today?", "What do you like to do at the weekend?", "Tell me about a film you have seen."];
 const NEW = "New conversation";
 
 /** Returns the name of a turn's speaker that readers see. */

@@ -6,11 +6,11 @@ how the estimate is shown.
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ import torch
 from convmodel.data.windows.collate import pack, pad
 from convmodel.data.windows.encoding import WindowSet
 from convmodel.data.windows.order import grouped_order, packed_order
+from convmodel.hf_model.devices import synchronize
 from convmodel.hf_model.lm_head import LOGITS_AT_ONCE
 from convmodel.layout.sequence import Window
 from convmodel.layout.tokenizer import ConversationTokenizer
@@ -35,6 +36,8 @@ MEASURED = 3
 
 PATIENCE = 20.0
 """Seconds after which no more batches are timed."""
+
+T = TypeVar("T")
 
 _FLOAT = 4  # bytes; weights, gradients and moments are float32
 _MOMENTS = 2  # AdamW keeps two per weight
@@ -77,15 +80,17 @@ def estimate(
     longest_first = [rows[index] for index in np.argsort(-lengths, kind="stable")]
     dtype = PRECISIONS[choose_precision(plan.precision, hf_model.device)]
     precise = torch.autocast(hf_model.device.type, dtype, enabled=dtype != torch.float32)
-    with _untouched(hf_model), prepared(hf_model, 0.0, plan.gradient_checkpointing), precise:
+    with untouched(hf_model), prepared(hf_model, 0.0, plan.gradient_checkpointing), precise:
         longest = _batch(hf_model, tokenizer, _representative(train, longest_first[:1], 1)[0], packed=plan.packing)
-        activations = _activation_bytes(hf_model, longest, plan.batch_size)
-        memory = _state_bytes(hf_model) + activations
+        activations = activation_bytes(
+            hf_model, lambda: hf_model(**longest, total_weight=1.0), longest["input_ids"].numel(), plan.batch_size
+        )
+        memory = state_bytes(hf_model) + activations
         available = available_bytes(hf_model)
         together = plan.batch_size if available is None or memory < available else 1
         timed = _representative(train, longest_first, together)
         per_token = _seconds_per_token(hf_model, tokenizer, timed, packed=plan.packing)
-        seconds = per_token * padded + plan.steps * _seconds_per_step(hf_model)
+        seconds = per_token * padded + plan.steps * seconds_per_step(hf_model)
     return Estimate(plan.steps, tokens, padded, seconds, memory, activations, available)
 
 
@@ -108,6 +113,8 @@ def available_bytes(hf_model: "PreTrainedModel") -> int | None:
     weight_bytes = sum(parameter.numel() * parameter.element_size() for parameter in hf_model.parameters())
     if hf_model.device.type == "cuda":
         return int(torch.cuda.mem_get_info(hf_model.device)[0]) + weight_bytes
+    if hf_model.device.type == "mps":  # a part of the machine's memory
+        return int(torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()) + weight_bytes
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
@@ -138,13 +145,13 @@ def _tokens(lengths: "np.ndarray[Any, Any]", plan: RunPlan) -> tuple[int, int]:
     return round(int(lengths.sum()) * passes), round(padded * passes)
 
 
-def _state_bytes(hf_model: "PreTrainedModel") -> int:
+def state_bytes(hf_model: "PreTrainedModel") -> int:
     """Counts the bytes of all weights, and of gradients and moments of the trained ones."""
     return _FLOAT * (hf_model.num_parameters() + (1 + _MOMENTS) * hf_model.num_parameters(only_trainable=True))
 
 
 @contextmanager
-def _untouched(hf_model: "PreTrainedModel") -> Iterator[None]:
+def untouched(hf_model: "PreTrainedModel") -> Iterator[None]:
     """Removes gradients and sets training mode inside the block, and restores both afterwards."""
     gradients = [(parameter, parameter.grad) for parameter in hf_model.parameters()]
     modes = [(module, module.training) for module in hf_model.modules()]
@@ -170,11 +177,17 @@ def _batch(
     return {name: tensor.to(hf_model.device) for name, tensor in batch.items()}
 
 
-def _activation_bytes(hf_model: "PreTrainedModel", batch: dict[str, torch.Tensor], rows: int) -> int:
-    """Counts the bytes that autograd keeps of a batch of one row, times the rows; each storage once, without weights.
+def activation_bytes(hf_model: "PreTrainedModel", loss: Callable[[], torch.Tensor], tokens: int, times: int = 1) -> int:
+    """Counts the bytes that autograd keeps of a batch, times a number; each storage once, without weights.
 
     A tensor of a weight's shape is a copy in another precision, or the head's gradient: it is kept once, whatever the
-    number of rows. The call also warms the device up.
+    number. The call also warms the device up.
+
+    Args:
+        hf_model: The model; afterwards it has no gradients.
+        loss: Computes the loss of the batch.
+        tokens: The batch's tokens, with padding.
+        times: How often the batch comes at once.
     """
     weights = {parameter.untyped_storage().data_ptr() for parameter in hf_model.parameters()}
     shapes = {parameter.shape for parameter in hf_model.parameters() if parameter.dim() > 1}
@@ -189,24 +202,35 @@ def _activation_bytes(hf_model: "PreTrainedModel", batch: dict[str, torch.Tensor
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss: torch.Tensor = hf_model(**batch, total_weight=1.0)
+        computed = loss()
     once = sum(storage.nbytes() for storage, of_weight in kept.values() if of_weight)
-    per_row = sum(storage.nbytes() for storage, of_weight in kept.values() if not of_weight)
+    per_batch = sum(storage.nbytes() for storage, of_weight in kept.values() if not of_weight)
     kept.clear()
-    loss.backward()
+    computed.backward()
     hf_model.zero_grad(set_to_none=True)
     embedding: Any = hf_model.get_input_embeddings()
-    logits = min(LOGITS_AT_ONCE, int(embedding.weight.shape[0]) * batch["input_ids"].numel() * rows)
-    return once + per_row * rows + _COPIES * _FLOAT * logits
+    logits = min(LOGITS_AT_ONCE, int(embedding.weight.shape[0]) * tokens * times)
+    return once + per_batch * times + _COPIES * _FLOAT * logits
+
+
+def middles(sorted_by_length: Sequence[T], together: int = 1) -> list[T]:
+    """Returns the elements in the middle of each third, none of the last `together - 1` and none twice.
+
+    Example:
+        >>> middles([*range(12)]), middles([1, 2])
+        ([2, 6, 10], [1, 2])
+    """
+    count = len(sorted_by_length)
+    places = [min((2 * part + 1) * count // (2 * MEASURED), count - together) for part in range(MEASURED)]
+    return [sorted_by_length[place] for place in dict.fromkeys(places)]
 
 
 def _representative(train: WindowSet, rows: Sequence[tuple[int, ...]], together: int) -> list[list[list[Window]]]:
     """Chooses batches from the middle of each third of the rows, which are sorted by length."""
     together = min(together, len(rows))
-    places = [min((2 * part + 1) * len(rows) // (2 * MEASURED), len(rows) - together) for part in range(MEASURED)]
     return [
         [[train.windows[index] for index in row] for row in rows[place : place + together]]
-        for place in dict.fromkeys(places)
+        for place in middles(range(len(rows)), together)
     ]
 
 
@@ -220,7 +244,7 @@ def _seconds_per_token(
     tokens, spent = 0, 0.0
     for rows in batches:
         batch = _batch(hf_model, tokenizer, rows, packed=packed)
-        spent += _timed(hf_model, lambda batch=batch: hf_model(**batch, total_weight=1.0).backward())
+        spent += timed(hf_model, lambda batch=batch: hf_model(**batch, total_weight=1.0).backward())
         hf_model.zero_grad(set_to_none=True)
         tokens += batch["input_ids"].numel()
         if spent > PATIENCE:
@@ -228,21 +252,20 @@ def _seconds_per_token(
     return spent / tokens
 
 
-def _seconds_per_step(hf_model: "PreTrainedModel") -> float:
+def seconds_per_step(hf_model: "PreTrainedModel") -> float:
     """Times AdamW on a trial tensor, and scales to the trained weights."""
     trained = hf_model.num_parameters(only_trainable=True)
     trial = torch.zeros(min(_PROBE, max(1, trained)), device=hf_model.device, requires_grad=True)
     trial.grad = torch.ones_like(trial)
     optimizer = torch.optim.AdamW([trial])
     optimizer.step()  # makes the moments
-    return _timed(hf_model, optimizer.step) * trained / trial.numel()
+    return timed(hf_model, optimizer.step) * trained / trial.numel()
 
 
-def _timed(hf_model: "PreTrainedModel", work: Any) -> float:
+def timed(hf_model: "PreTrainedModel", work: Any) -> float:
     """Returns the seconds that work takes on the model's device, which may still be busy when the call returns."""
-    wait: Any = torch.cuda.synchronize if hf_model.device.type == "cuda" else lambda: None
-    wait()
+    synchronize(hf_model.device)
     begin = time.perf_counter()
     work()
-    wait()
+    synchronize(hf_model.device)
     return time.perf_counter() - begin

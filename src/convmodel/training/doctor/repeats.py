@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from convmodel.conversation import Conversation
 from convmodel.data.importing.deduplication import NEAR, Duplicates
 from convmodel.data.importing.splitting import check_leakage
-from convmodel.errors import MissingExtraError
+from convmodel.errors import MissingExtraError, install_command
 from convmodel.training.doctor.checks import Check
 
 _SHOWN = 3
@@ -57,4 +57,4 @@ def check_leaks(train: Sequence[Conversation], valid: Sequence[Conversation], ne
 
 
 def _only_exact(near: float | None) -> str:
-    return "" if near is not None else " (near repeats were not checked: pip install 'convmodel[train]')"
+    return "" if near is not None else f" (near repeats were not checked: {install_command('train')})"

@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import secrets
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -107,7 +108,7 @@ class RunFolder:
 
     def lock(self) -> None:
         """Locks the folder, if it exists, until `close` or the end of this process, however it ends."""
-        if os.name == "nt" or self._locked is not None or not self._folder.is_dir():
+        if sys.platform == "win32" or self._locked is not None or not self._folder.is_dir():
             return  # Windows cannot open folders
         self._locked = os.open(self._folder, os.O_RDONLY)
         if not lock(self._locked):

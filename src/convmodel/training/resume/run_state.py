@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from convmodel.training.best import BestModel
+from convmodel.training.objectives.objective import Objective
 from convmodel.training.resume.run_folder import RunFolder
 from convmodel.training.resume.state_file import load_optimizer_state, optimizer_state, read_state
 from convmodel.training.sharding import spread_optimizer_state, whole
@@ -29,9 +30,10 @@ LossSums = tuple[torch.Tensor, float, int]
 class RunState:
     """Collects and restores the state of one run."""
 
-    def __init__(self, hf_model: "PreTrainedModel", best: BestModel) -> None:
+    def __init__(self, hf_model: "PreTrainedModel", best: BestModel, objective: Objective) -> None:
         self.seconds_before = 0.0  # how long the run took before this process resumed it
         self._hf_model = hf_model
+        self._objective = objective
         self._best = best
         self._began = time.time()
         self._loaded: dict[str, Any] = {}
@@ -43,6 +45,8 @@ class RunState:
         pending, logged, logged_at = losses
         scaler = getattr(trainer.accelerator, "scaler", None)
         of_process = random_state(all_devices=trainer.args.world_size == 1) | {"loss": pending}
+        if self._objective.sums is not None:
+            of_process["metrics"] = self._objective.sums
         return {
             "optimizer": whole(optimizer_state(trainer.optimizer, self._hf_model)),
             "schedule": trainer.lr_scheduler.state_dict(),
@@ -82,6 +86,8 @@ class RunState:
         self.seconds_before = self._loaded["seconds"]
         self._best.load_dict(self._loaded["best"])
         losses = self._loaded["losses"]
+        if self._objective.sums is not None:
+            self._objective.sums = self._of_process(trainer)["metrics"].cpu().clone()
         pending = self._of_process(trainer)["loss"].to(trainer.args.device)
         return pending, losses["total"], losses["logged_at"]
 
@@ -130,6 +136,8 @@ def random_state(*, all_devices: bool) -> dict[str, torch.Tensor]:
     if torch.cuda.is_available():
         devices = range(torch.cuda.device_count()) if all_devices else [torch.cuda.current_device()]
         state |= {f"cuda_{device}": torch.cuda.get_rng_state(device) for device in devices}
+    if torch.backends.mps.is_available():
+        state["mps"] = torch.mps.get_rng_state()
     return state
 
 
@@ -146,3 +154,5 @@ def restore_random_state(state: dict[str, torch.Tensor]) -> None:
         # A restarted process may get another GPU: its single state is for the current one.
         device = int(name.removeprefix("cuda_")) if len(devices) > 1 else torch.cuda.current_device()
         torch.cuda.set_rng_state(state[name].cpu().clone(), device)
+    if "mps" in state and torch.backends.mps.is_available():
+        torch.mps.set_rng_state(state["mps"].cpu().clone())

@@ -4,6 +4,7 @@ Owns: computing the loss inside the model's own `forward`, as DDP and FSDP requi
 training. Does not know the optimizer.
 """
 
+import inspect
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from convmodel.hf_model.lm_head import Head
-from convmodel.training.step.loss import head_loss, supervised_loss
+from convmodel.training.step.loss import head_loss, supervised_loss, window_log_probs
 from convmodel.training.step.patches import (
     checkpointing,
     compiled,
@@ -60,23 +61,35 @@ def prepared(
 def computing_loss(hf_model: "PreTrainedModel", head: Head | None) -> Iterator[None]:
     """Makes a model accept `labels`, `total_weight` and optional `weights`, and return the loss, inside the block.
 
-    Called without `total_weight`, it returns its usual output. Without a head, all logits are computed at once.
+    With `segments` and `count` in place of `total_weight`, it returns `window_log_probs`; with neither, its usual
+    output. Without a head, all logits are computed at once.
     """
     original = hf_model.forward
 
-    def forward(*args: Any, total_weight: float | None = None, **inputs: Any) -> Any:
-        if total_weight is None:
+    def forward(*args: Any, total_weight: float | None = None, count: int | None = None, **inputs: Any) -> Any:
+        if total_weight is None and count is None:
             return original(*args, **inputs)
         labels: torch.Tensor = inputs.pop("labels")
+        segments: torch.Tensor | None = inputs.pop("segments", None)
         weights: torch.Tensor | None = inputs.pop("weights", None)
+
+        def computed(states: torch.Tensor) -> torch.Tensor:
+            if segments is not None:
+                return window_log_probs(states, head, labels, segments, count or 0)
+            if head is not None:
+                return head_loss(head, states, labels, total_weight or 0.0, weights)
+            return supervised_loss(states, labels, total_weight or 0.0, weights)
+
         # Training needs no cache, and GPT-2 makes one by default.
         if head is None:
-            return supervised_loss(original(**inputs, use_cache=False).logits, labels, total_weight, weights)
+            return computed(original(**inputs, use_cache=False).logits)
         hidden, layer = head.hidden(**inputs), head.layer
         with own_attributes(layer, "forward"):  # inside which FSDP gathers the layer's weights
-            layer.forward = lambda states: head_loss(head, states, labels, total_weight, weights)
+            layer.forward = computed
             return layer(hidden)
 
+    # What asks which inputs the model takes, as generation does, gets the same answer as before.
+    forward.__signature__ = inspect.signature(original)  # type: ignore[attr-defined]
     with own_attributes(hf_model, "forward", _UNWRAPPED):
         vars(hf_model).pop(_UNWRAPPED, None)  # from an earlier training by the caller
         hf_model.forward = forward

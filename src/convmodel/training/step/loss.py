@@ -1,16 +1,18 @@
-"""The training loss.
+"""The training loss, and log-probabilities that losses are made of.
 
-Owns: its one formula, a weighted sum over supervised tokens divided by their weight over a whole step; from logits,
-or from hidden states in chunks.
+Owns: the formula of supervised training, a weighted sum over supervised tokens divided by their weight over a whole
+step, and the log-probability of each window's targets; both from logits, or from hidden states in chunks.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
+from convmodel.hf_model.devices import sum_dtype
 from convmodel.hf_model.lm_head import Head, chunk_size
+from convmodel.hf_model.log_probs import label_log_probs
 from convmodel.layout.sequence import IGNORED
 
 
@@ -32,11 +34,11 @@ def supervised_loss(
             weighs 1. 0 counts as 1, so that a batch without targets gives 0 rather than nan.
         weights: Shape (batch, seq): each target's weight; without them each weighs 1.
     """
-    nats = F.cross_entropy(
-        logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=IGNORED, reduction="none"
-    )
+    targets = labels[:, 1:].flatten()
+    rows = (targets != IGNORED).nonzero().squeeze(1)
+    nats = -label_log_probs(logits[:, :-1].flatten(0, 1)[rows].float(), targets[rows])
     if weights is not None:
-        nats = nats * weights[:, 1:].flatten()
+        nats = nats * weights[:, 1:].flatten()[rows]
     return nats.sum() / (float(total_weight) or 1.0)
 
 
@@ -61,6 +63,63 @@ def head_loss(
     return loss / (float(total_weight) or 1.0)
 
 
+def window_log_probs(
+    hidden: torch.Tensor, head: Head | None, labels: torch.Tensor, segments: torch.Tensor, count: int
+) -> torch.Tensor:
+    """Sums ln p of the targets of each window; differentiable, and without ever holding all logits of a head.
+
+    Args:
+        hidden: Hidden states of shape (batch, seq, width); without a head, logits of shape (batch, seq, vocab).
+        head: The head that computes logits of hidden states.
+        labels: Shape (batch, seq), not shifted; `IGNORED` where there is no target.
+        segments: Shape (batch, seq): the number of the window that each position belongs to.
+        count: The number of windows in the batch.
+
+    Returns:
+        Shape (count,), in nats, float32; 0 for a window without targets.
+    """
+    targets = labels[:, 1:].flatten()
+    rows = (targets != IGNORED).nonzero().squeeze(1)
+    chosen, columns = hidden[:, :-1].flatten(0, 1)[rows], targets[rows]
+    if head is None:
+        log_probs = label_log_probs(chosen.float(), columns)
+    else:
+        computed: Callable[..., torch.Tensor] = _HeadLogProbs.apply
+        log_probs = computed(chosen, head.weight, head.bias, columns)
+    numbers = segments[:, 1:].flatten()[rows].to(log_probs.device)
+    return torch.zeros(count, device=log_probs.device).index_add(0, numbers, log_probs)
+
+
+class _HeadLogProbs(torch.autograd.Function):
+    """Computes ln p of each target; the backward pass computes each chunk's logits again.
+
+    How much a token's gradient weighs is known only when all log-probabilities of its judgement are.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, labels: torch.Tensor
+    ) -> torch.Tensor:
+        device = weight.device
+        enabled = torch.is_autocast_enabled(device.type)
+        ctx.dtype = torch.get_autocast_dtype(device.type) if enabled else weight.dtype
+        ctx.save_for_backward(hidden, weight, bias, labels)
+        log_probs = torch.empty(len(hidden), device=device)
+        for chunk, _, logits, columns in _logits(ctx.dtype, hidden, weight, bias, labels):
+            log_probs[chunk] = label_log_probs(logits.float(), columns)
+        return log_probs.to(hidden.device)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        [outer] = gradients
+        hidden, weight, bias, labels = ctx.saved_tensors
+        weights = -outer.to(weight.device, torch.float32)  # `_by_logits` is the gradient of -ln p
+        kept = _HeadGradients(ctx.dtype, hidden, weight, bias, ctx.needs_input_grad)
+        for chunk, states, logits, columns in _logits(ctx.dtype, hidden, weight, bias, labels):
+            kept.add(chunk, states, _by_logits(logits, columns, weights[chunk])[0])
+        return kept.by_hidden.to(hidden), kept.by_weight, kept.by_bias, None
+
+
 class _HeadLoss(torch.autograd.Function):
     """Sums -w ln p, and computes the gradients in the forward pass, while each chunk's logits are in memory.
 
@@ -78,35 +137,16 @@ class _HeadLoss(torch.autograd.Function):
         labels: torch.Tensor,
         weights: torch.Tensor | None,
     ) -> torch.Tensor:
-        device, size = weight.device, chunk_size(weight)
+        device = weight.device
         dtype = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else weight.dtype
-        # float16 rounds small probabilities to 0 before `GradScaler` can scale the loss up.
-        grad_dtype = torch.float32 if dtype == torch.float16 else dtype
-        sum_dtype = torch.promote_types(weight.dtype, torch.float32)  # FSDP passes weights in bf16
-        with torch.autocast(device.type, enabled=False):
-            matrix, grad_matrix = weight.detach().to(dtype), weight.detach().to(grad_dtype)
-            offset = None if bias is None else bias.to(dtype)
-            by_hidden = torch.empty_like(hidden, dtype=torch.promote_types(hidden.dtype, grad_dtype))
-            by_weight = torch.zeros_like(weight, dtype=sum_dtype) if ctx.needs_input_grad[1] else None
-            by_bias = torch.zeros_like(bias) if bias is not None and ctx.needs_input_grad[2] else None
-            total = torch.zeros((), dtype=torch.float64, device=device)
-            for start in range(0, len(hidden), size):
-                chunk = slice(start, start + size)
-                count = len(hidden[chunk])
-                states = _rounded_up(hidden[chunk].to(device, dtype))
-                by_logits, nats = _by_logits(
-                    F.linear(states, matrix, offset)[:count],
-                    labels[chunk].to(device),
-                    None if weights is None else weights[chunk].to(device),
-                )
-                total += nats
-                if by_bias is not None:
-                    by_bias += by_logits.sum(0)
-                by_logits = _rounded_up(by_logits.to(grad_dtype))
-                by_hidden[chunk] = (by_logits @ grad_matrix)[:count].to(by_hidden)
-                if by_weight is not None:
-                    _add_product(by_weight, by_logits.t(), states.to(grad_dtype))
-        ctx.save_for_backward(by_hidden, by_weight, by_bias)
+        kept = _HeadGradients(dtype, hidden, weight, bias, ctx.needs_input_grad)
+        total = torch.zeros((), dtype=sum_dtype(device), device=device)
+        for chunk, states, logits, columns in _logits(dtype, hidden, weight, bias, labels):
+            chosen = None if weights is None else weights[chunk].to(device)
+            by_logits, nats = _by_logits(logits, columns, chosen)
+            total += nats
+            kept.add(chunk, states, by_logits)
+        ctx.save_for_backward(kept.by_hidden, kept.by_weight, kept.by_bias)
         return total.to(hidden.device, torch.float32)
 
     @staticmethod
@@ -114,6 +154,51 @@ class _HeadLoss(torch.autograd.Function):
         [outer] = gradients
         # In place: the graph is gone after one backward pass, and a second matrix would double the memory.
         return *(None if kept is None else kept.mul_(outer.to(kept)) for kept in ctx.saved_tensors), None, None
+
+
+def _logits(
+    dtype: torch.dtype, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, labels: torch.Tensor
+) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Yields, chunk by chunk: its place, its hidden states rounded up to `_ROWS`, its logits and its labels."""
+    device, size = weight.device, chunk_size(weight)
+    matrix, offset = weight.detach().to(dtype), None if bias is None else bias.to(dtype)
+    for start in range(0, len(hidden), size):
+        chunk = slice(start, start + size)
+        with torch.autocast(device.type, enabled=False):
+            states = _rounded_up(hidden[chunk].to(device, dtype))
+            logits = F.linear(states, matrix, offset)[: len(hidden[chunk])]
+        yield chunk, states, logits, labels[chunk].to(device)
+
+
+class _HeadGradients:
+    """The gradients by a head's hidden states, matrix and bias, from those by the logits of one chunk after another."""
+
+    def __init__(
+        self,
+        dtype: torch.dtype,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        needed: Sequence[bool],
+    ) -> None:
+        # float16 rounds small probabilities to 0 before `GradScaler` can scale the loss up.
+        self._dtype = torch.float32 if dtype == torch.float16 else dtype
+        self._matrix = weight.detach().to(self._dtype)
+        sum_dtype = torch.promote_types(weight.dtype, torch.float32)  # FSDP passes weights in bf16
+        self.by_hidden = torch.empty_like(hidden, dtype=torch.promote_types(hidden.dtype, self._dtype))
+        self.by_weight = torch.zeros_like(weight, dtype=sum_dtype) if needed[1] else None
+        self.by_bias = torch.zeros_like(bias) if bias is not None and needed[2] else None
+
+    def add(self, chunk: slice, states: torch.Tensor, by_logits: torch.Tensor) -> None:
+        """Adds a chunk's part; `states` are its hidden states, rounded up to `_ROWS`."""
+        with torch.autocast(by_logits.device.type, enabled=False):
+            if self.by_bias is not None:
+                self.by_bias += by_logits.sum(0)
+            count = len(by_logits)
+            by_logits = _rounded_up(by_logits.to(self._dtype))
+            self.by_hidden[chunk] = (by_logits @ self._matrix)[:count].to(self.by_hidden)
+            if self.by_weight is not None:
+                _add_product(self.by_weight, by_logits.t(), states.to(self._dtype))
 
 
 def _add_product(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> None:
@@ -140,13 +225,17 @@ def _rounded_up(rows: torch.Tensor) -> torch.Tensor:
 def _by_logits(
     logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns the gradient of the sum of -w ln p by the logits, in float32, and that sum in float64."""
-    log_probs = torch.log_softmax(logits, dim=1, dtype=torch.float32)
+    """Returns the gradient of the sum of -w ln p by the logits, in float32, and that sum in `sum_dtype`."""
+    logits = logits.float()
     columns = labels[:, None]
-    nats = -log_probs.gather(1, columns)
-    gradient = log_probs.exp_()
+    # Not `log_softmax`, which is less exact: see `label_log_probs`.
+    largest = logits.amax(1, keepdim=True)
+    gradient = logits.sub(largest).exp_()
+    total = gradient.sum(1, keepdim=True)
+    nats = total.log() - (logits.gather(1, columns) - largest)
+    gradient.div_(total)
     gradient.scatter_add_(1, columns, torch.full_like(nats, -1.0))
     if weights is not None:
         gradient.mul_(weights[:, None])
         nats = nats * weights[:, None]
-    return gradient, nats.sum(dtype=torch.float64)
+    return gradient, nats.sum(dtype=sum_dtype(nats.device))

@@ -117,6 +117,22 @@ EXAMPLES: list[tuple[str, Any, Conversation]] = [
         Conversation(["Be kind.", "Hi", "Hello"], ["system", *US], pinned=1),
     ),
     ("pairs", {"prompt": "Hi", "completion": [{"role": "assistant", "content": "Yes"}]}, Conversation(["Hi", "Yes"])),
+    ("pairs", {"prompt": "Hi", "completion": "Yes", "label": "greeting"}, Conversation(["Hi", "Yes"])),
+    (
+        "judgements",
+        {"prompt": "Hi", "completion": "Go away", "label": False},
+        Conversation(["Hi", "Go away"], weights=[0, 0]),
+    ),
+    (
+        "judgements",
+        {"context": ["Hi"], "chosen": "Hello", "rejected": "Go away", "kind": "edit", "model": None},
+        Conversation(["Hi", "Hello"], weights=[0, 1]),
+    ),
+    (
+        "judgements",
+        {"system": "Be kind.", "prompt": "Hi", "chosen": "Hello", "rejected": "Go away"},
+        Conversation(["Be kind.", "Hi", "Hello"], ["system", *US], pinned=1, weights=[0, 0, 1]),
+    ),
     ("rows", {"conv_id": 7, "speaker": "Ann", "text": "Hi"}, Conversation(["Hi"], ["Ann"])),
 ]
 

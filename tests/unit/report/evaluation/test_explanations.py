@@ -8,7 +8,7 @@ import pytest
 
 from convmodel.evaluation.likelihood_metrics import LIKELIHOOD, RANKED_BY_GAIN, RANKED_BY_TOKEN
 from convmodel.evaluation.metric import Estimate, Topic
-from convmodel.report.evaluation.evaluate import LOOPS
+from convmodel.evaluation.response_metrics import LOOPS
 from convmodel.report.evaluation.explanations import Cell, format_value, sections, summary
 from convmodel.report.evaluation.model_evaluation import ModelEvaluation
 

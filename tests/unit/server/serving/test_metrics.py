@@ -43,3 +43,14 @@ def test_gauges_of_two_models_share_a_name_and_follow_their_values() -> None:
     text = metrics.render().decode()
     assert 'convmodel_waiting_requests{model="a"} 1.0' in text
     assert 'convmodel_waiting_requests{model="b"} 5.0' in text
+
+
+def test_the_gauges_of_a_model_that_is_gone_are_removed() -> None:
+    metrics = Metrics()
+    for model in ("a", "b"):
+        for name in ("waiting_requests", "running_requests", "cache_bytes", "cache_entries"):
+            metrics.set_gauge(name, model, lambda: 3.0)
+    metrics.remove_gauges("a")
+    text = metrics.render().decode()
+    assert 'cache_bytes{model="b"} 3.0' in text
+    assert 'model="a"' not in text

@@ -1,10 +1,13 @@
 """The states of a registry; models and schedulers are stand-ins."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from serving import wait_until
 
 from convmodel.server.errors import ApiError
 from convmodel.server.serving.model_registry import ModelRegistry, ServedModel
@@ -13,10 +16,12 @@ from convmodel.server.settings import ServerSettings
 
 @pytest.fixture
 def registry(monkeypatch: pytest.MonkeyPatch) -> ModelRegistry:
-    def serve(self: ModelRegistry, name: str, model: Any) -> ServedModel:
-        scheduler: Any = SimpleNamespace(draining=False)
+    def serve(self: ModelRegistry, name: str, model: Any, version: str) -> ServedModel:
+        caches: Any = SimpleNamespace(clear=lambda: None)
+        engine = SimpleNamespace(caches=caches)
+        scheduler: Any = SimpleNamespace(draining=False, waiting=0, running=0, close=lambda: None, engine=engine)
         encoding: Any = object()
-        return ServedModel(name, model, scheduler, takes_system=False, created=0, encoding=encoding)
+        return ServedModel(name, model, scheduler, takes_system=False, created=0, version=version, encoding=encoding)
 
     monkeypatch.setattr(ModelRegistry, "_serve", serve)
     model: Any = object()
@@ -55,3 +60,64 @@ def test_a_registry_that_drains_while_it_loads_does_not_become_ready(registry: M
 def test_files_become_stores(tmp_path: Path) -> None:
     assert ModelRegistry(dict, ServerSettings()).feedback is None
     assert ModelRegistry(dict, ServerSettings(feedback=tmp_path / "f")).feedback is not None
+
+
+def test_a_candidate_answers_and_is_not_listed(registry: ModelRegistry) -> None:
+    registry._load_models()
+    model: Any = object()
+    registry.add_candidate("a-1", model)
+    assert [served.id for served in registry.models] == ["a", "b"]
+    assert registry.get("a-1").model is model
+    registry.remove_candidate("missing")
+    registry.drain()
+    assert registry.get("a-1").scheduler.draining
+    late: Any = object()
+    registry.replace("b", late, "b-1")
+    assert registry.get("b").scheduler.draining
+
+
+def test_a_replaced_model_ends_once_it_is_idle(registry: ModelRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("convmodel.server.serving.model_registry._GRACE_SECONDS", 0.0)
+    registry._load_models()
+    old, closed, cleared = registry.get("b").scheduler, threading.Event(), threading.Event()
+    old.running = 1  # type: ignore[misc]
+    old.close = closed.set  # type: ignore[method-assign]
+    old.engine.caches.clear = cleared.set  # type: ignore[method-assign]
+    model: Any = object()
+    registry.replace("b", model, "b-1")
+    assert (registry.get("b").model, registry.get("b").version) == (model, "b-1")
+    assert not registry.get("b").scheduler.draining
+    assert not closed.wait(0.1)
+    assert old.draining
+    old.running = 0  # type: ignore[misc]
+    assert closed.wait(5)
+    assert cleared.wait(5)
+
+
+def test_models_that_end_at_the_same_time_are_all_forgotten(
+    registry: ModelRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("convmodel.server.serving.model_registry._GRACE_SECONDS", 0.0)
+    registry._load_models()
+    model: Any = object()
+    with ThreadPoolExecutor(8) as pool:
+        pool.map(lambda number: registry.replace("b", model, f"b-{number}"), range(200))
+    wait_until(lambda: not registry._retired)
+    assert len(registry._all()) == 2
+
+
+class Improver:
+    """Knows which version is served; one model was improved."""
+
+    def version(self, name: str) -> str | None:
+        return {"a": "a-3"}.get(name)
+
+    def start(self, registry: ModelRegistry) -> None:
+        pass
+
+
+def test_the_version_is_that_of_the_improver_or_the_id(registry: ModelRegistry) -> None:
+    improver: Any = Improver()
+    registry.improver = improver
+    registry._load_models()
+    assert [served.version for served in registry.models] == ["a-3", "b"]

@@ -1,14 +1,18 @@
 """Feedback in a file, and votes in memory and in a file."""
 
+import gc
 import json
 import os
 import tracemalloc
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from convmodel.conversation import Conversation
 from convmodel.errors import ConversationError, SaveError
 from convmodel.evaluation.votes import Vote, add_vote, read_votes
 from convmodel.server.errors import ApiError
@@ -17,7 +21,7 @@ from convmodel.server.serving.stores import FeedbackStore, VoteStore
 
 
 def vote(winner: str | None) -> Vote:
-    return Vote(["Hi"], ["A", "B"], ["x", "y"], winner)
+    return Vote(Conversation(["Hi"]), ["A", "B"], ["x", "y"], winner)
 
 
 def test_without_a_file_votes_are_counted_in_memory() -> None:
@@ -51,15 +55,15 @@ def test_memory_holds_no_texts_and_a_limited_number_of_pairs(monkeypatch: pytest
     tracemalloc.start()
     try:
         for number in range(100):
-            store.add(Vote(["x" * 10**5 + str(number)], ["A", "B"], ["x", "y"], "A"))
+            store.add(Vote(Conversation(["x" * 10**5 + str(number)]), ["A", "B"], ["x", "y"], "A"))
         assert tracemalloc.get_traced_memory()[0] < 10**6
     finally:
         tracemalloc.stop()
-    store.add(Vote(["Hi"], ["A", "C"], ["x", "y"], "C"))
+    store.add(Vote(Conversation(["Hi"]), ["A", "C"], ["x", "y"], "C"))
     with pytest.raises(ApiError, match="votes on 2 pairs of models already") as refused:
-        store.add(Vote(["Hi"], ["B", "C"], ["x", "y"], "C"))
+        store.add(Vote(Conversation(["Hi"]), ["B", "C"], ["x", "y"], "C"))
     assert refused.value.status == 507
-    assert store.add(Vote(["Hi"], ["C", "A"], ["x", "y"], "C")).losses == 2
+    assert store.add(Vote(Conversation(["Hi"]), ["C", "A"], ["x", "y"], "C")).losses == 2
 
 
 def test_files_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,3 +122,27 @@ def test_records_of_several_threads_are_whole_lines(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_written_is_a_save_error(tmp_path: Path) -> None:
     with pytest.raises(SaveError, match="cannot be written"):
         FeedbackStore(tmp_path).add({})
+
+
+def test_the_fingerprint_of_a_model_is_computed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    computed: list[Any] = []
+    monkeypatch.setattr(stores, "model_fingerprint", lambda model: f"hash {computed.append(model) or len(computed)}")
+    store, first, second = FeedbackStore(tmp_path / "f"), torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
+
+    assert [store.fingerprint(model) for model in (first, second, first, second)] == [  # type: ignore[arg-type]
+        "hash 1", "hash 2", "hash 1", "hash 2"
+    ]  # fmt: skip
+    computed.clear()
+    model = weakref.ref(first)
+    del first
+    gc.collect()
+    assert model() is None  # a model that is no longer served is not kept
+
+
+def test_wins_are_read_without_a_vote(tmp_path: Path) -> None:
+    store = VoteStore(tmp_path / "votes.jsonl")
+    assert (store.wins("A", "B").wins, store.wins("A", "B").neither) == (0, 0)
+    store.add(vote("B"))
+    store.add(vote(None))
+    wins = VoteStore(tmp_path / "votes.jsonl").wins("B", "A")
+    assert (wins.wins, wins.losses, wins.neither) == (0, 1, 1)

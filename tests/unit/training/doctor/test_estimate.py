@@ -1,7 +1,9 @@
 """The estimate: sums that can be checked by hand, measurements that leave nothing behind."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -132,7 +134,8 @@ def test_what_is_counted_is_what_autograd_keeps(gpt2_tokenizer: ConversationToke
         [window] = gpt2_tokenizer.windows(["Hi", "Hello " * 40], max_length=64)
         batch = module._batch(hf_model, gpt2_tokenizer, [[window]], packed=False)
         with module.prepared(hf_model):
-            sizes.append(module._activation_bytes(hf_model, batch, 1))
+            loss = partial(hf_model, **batch, total_weight=1.0)
+            sizes.append(module.activation_bytes(hf_model, loss, batch["input_ids"].numel()))
 
     assert sizes[2] - sizes[1] == sizes[1] - sizes[0] > 4 * len(window.input_ids) * 32
 
@@ -164,7 +167,7 @@ def test_the_model_is_left_as_it_was_found_after_an_error_too(
         raise MemoryError
 
     model.train()
-    monkeypatch.setattr(module, "_seconds_per_step", refuse)
+    monkeypatch.setattr(module, "seconds_per_step", refuse)
 
     with pytest.raises(MemoryError):
         estimate(model, gpt2_tokenizer, train, PLAN)
@@ -206,7 +209,7 @@ def test_time_grows_with_the_run(
     model: Any, gpt2_tokenizer: ConversationTokenizer, train: WindowSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_seconds_per_token", lambda *arguments, **options: 0.5)
-    monkeypatch.setattr(module, "_seconds_per_step", lambda hf_model: 0.1)
+    monkeypatch.setattr(module, "seconds_per_step", lambda hf_model: 0.1)
 
     found = estimate(model, gpt2_tokenizer, train, PLAN)
 
@@ -231,7 +234,7 @@ def test_a_slow_model_is_timed_once(
         timed.append(work)
         return 100.0
 
-    monkeypatch.setattr(module, "_timed", slow)
+    monkeypatch.setattr(module, "timed", slow)
     estimate(model, gpt2_tokenizer, train, PLAN)
 
     assert len(timed) == 2  # a batch and an update
@@ -270,3 +273,10 @@ def test_memory_is_read_from_the_system(model: Any, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.delattr(module.os, "sysconf")
     assert available_bytes(model) is None
+
+
+def test_an_apple_gpu_has_its_part_of_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: 1000)
+    monkeypatch.setattr(torch.mps, "current_allocated_memory", lambda: 300)
+    model: Any = SimpleNamespace(device=torch.device("mps"), parameters=lambda: [torch.zeros(10)])
+    assert available_bytes(model) == 1000 - 300 + 40

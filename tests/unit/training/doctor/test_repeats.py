@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from convmodel import Conversation
-from convmodel.errors import MissingExtraError
+from convmodel.errors import MissingExtraError, install_command
 from convmodel.training.doctor import repeats
 from convmodel.training.doctor.repeats import check_duplicates, check_leaks, repeat_checks
 
@@ -38,7 +38,7 @@ def test_without_datasketch_exact_repeats_are_found_all_the_same(monkeypatch: py
 
     def refuse(near: float | None = None) -> Any:
         if near is not None:
-            raise MissingExtraError("pip install 'convmodel[train]'")
+            raise MissingExtraError("finding near-duplicates needs datasketch", "train")
         return whole(near)
 
     monkeypatch.setattr(repeats, "Duplicates", refuse)
@@ -46,5 +46,5 @@ def test_without_datasketch_exact_repeats_are_found_all_the_same(monkeypatch: py
     inside, between = repeat_checks([*TALKS, *OTHERS], [OTHERS[0]])
 
     assert inside.status == "pass"
-    assert inside.finding.endswith("pip install 'convmodel[train]')")
+    assert inside.finding.endswith(f"(near repeats were not checked: {install_command('train')})")
     assert between.status == "fail"

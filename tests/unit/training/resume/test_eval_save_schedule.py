@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from convmodel.training.config import FitConfig
+from convmodel.training.resume import eval_save_schedule
 from convmodel.training.resume.eval_save_schedule import EvalSaveSchedule
 
 ALONE = SimpleNamespace(world_size=1, process_index=0, device="cpu")
@@ -43,7 +44,8 @@ def test_checkpoints_are_counted_in_updates() -> None:
 
 def test_the_clock_makes_checkpoints_that_do_not_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
-    monkeypatch.setattr(time, "monotonic", lambda: now)
+    # Only this module's clock: event loops of other tests that saw a false time would sleep until it comes.
+    monkeypatch.setattr(eval_save_schedule, "time", SimpleNamespace(monotonic=lambda: now))
     schedule = EvalSaveSchedule(FitConfig(save_minutes=2, save_steps=5, output_dir="out"))
     saved = []
     for step in range(1, 12):

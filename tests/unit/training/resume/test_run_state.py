@@ -53,3 +53,18 @@ def test_a_state_can_be_one_row_of_those_of_many_processes() -> None:
     restore_random_state({name: value[1] for name, value in stacked.items()})
 
     assert draw() == expected
+
+
+def test_the_generator_of_an_apple_gpu_is_kept_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    states = [torch.tensor([1, 2], dtype=torch.uint8)]
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.mps, "get_rng_state", lambda: states[-1])
+    monkeypatch.setattr(torch.mps, "set_rng_state", states.append)
+
+    state = random_state(all_devices=True)
+    restore_random_state(state)
+
+    assert [value.tolist() for value in states] == [[1, 2], [1, 2]]
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    restore_random_state(state)  # resumed on a machine without one
+    assert len(states) == 2

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from convmodel.hf_model import lm_head as head_module
 from convmodel.hf_model.lm_head import Head
 from convmodel.layout.sequence import IGNORED
-from convmodel.training.step.loss import head_loss, supervised_loss
+from convmodel.training.step.loss import head_loss, supervised_loss, window_log_probs
 
 VOCABULARY = 13
 
@@ -271,3 +271,70 @@ def test_the_logits_are_never_held_whole(monkeypatch: pytest.MonkeyPatch) -> Non
 
     assert hidden.numel() == 20 * 9 * WIDTH
     assert largest.numbers <= hidden.numel() < 20 * 8 * VOCABULARY
+
+
+# Log-probabilities of windows
+
+
+SEGMENTS = torch.tensor([[0, 0, 0, 0, 1, 1, 1, 1, 1], [2, 2, 2, 3, 3, 3, 3, 3, 3], [4, 4, 4, 4, 4, 4, 4, 4, 4]])
+
+
+@pytest.mark.parametrize("tokens", [1, 3, 100])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("frozen", [True, False])
+def test_each_window_gets_the_sum_of_its_targets(
+    tokens: int, bias: bool, frozen: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(head_module, "LOGITS_AT_ONCE", tokens * VOCABULARY)
+    head, hidden, labels = parts(1, 2, 9, bias=bias)  # the last row has no target
+    linear: Any = head.layer
+    linear.requires_grad_(not frozen)
+    hidden.requires_grad_()
+    outer = torch.tensor([0.5, -2.0, 3.0, 0.0, 7.0, 1.0])  # of each window; the last one has no position at all
+
+    found = window_log_probs(hidden, head, labels, SEGMENTS, 6)
+    plain = window_log_probs(linear(hidden), None, labels, SEGMENTS, 6)
+    logits = linear(hidden).log_softmax(2)
+    by_hand = torch.zeros(6)
+    for row in range(3):
+        for position in range(1, 9):
+            if (label := labels[row, position]) != IGNORED:
+                by_hand = by_hand + nn.functional.one_hot(SEGMENTS[row, position], 6) * logits[row, position - 1, label]
+
+    for ours in (found, plain):
+        torch.testing.assert_close(ours, by_hand)
+    assert found[4:].tolist() == [0, 0]
+    expected = gradients(by_hand @ outer, hidden, linear)
+    for ours in (gradients(found @ outer, hidden, linear), gradients(plain @ outer, hidden, linear)):
+        for gradient, theirs in zip(ours, expected, strict=True):
+            torch.testing.assert_close(gradient, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_under_autocast_the_logits_of_log_probabilities_are_rounded_and_gradients_are_of_the_weights_type() -> None:
+    head, hidden, labels = parts(1, 2, 5)
+    hidden.requires_grad_()
+    exact = window_log_probs(hidden, head, labels, SEGMENTS, 5)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = window_log_probs(hidden, head, labels, SEGMENTS, 5)
+    linear: Any = head.layer
+    by_hidden, by_weight = gradients(rounded.sum(), hidden, linear)[1:]
+
+    assert rounded.dtype == by_hidden.dtype == by_weight.dtype == torch.float32
+    assert not torch.equal(rounded, exact)
+    torch.testing.assert_close(rounded, exact, rtol=0.02, atol=0.1)
+    for ours, theirs in zip((by_hidden, by_weight), gradients(exact.sum(), hidden, linear)[1:], strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0.1, atol=0.1)
+
+
+def test_log_probabilities_over_a_large_vocabulary_are_those_of_float64() -> None:
+    generator = torch.Generator().manual_seed(0)
+    linear = nn.Linear(WIDTH, 50_000, bias=False)
+    hidden = torch.randn(1, 65, WIDTH, generator=generator)
+    labels = torch.randint(0, 50_000, (1, 65), generator=generator)
+    segments = torch.arange(65)[None]
+    exact = linear(hidden).double().log_softmax(2)[0, :-1].gather(1, labels[0, 1:, None]).squeeze(1)
+    found = window_log_probs(hidden, Head(nn.Identity(), linear), labels, segments, 65)[1:].double()
+    loss = head_loss(Head(nn.Identity(), linear), hidden, labels, 64).double()
+
+    assert abs((found - exact).mean()) < 3e-7  # torch's log_softmax: 2.5e-6
+    assert abs(loss + exact.mean()) < 1e-6

@@ -1,12 +1,11 @@
-"""The model that a saved one was fine-tuned from."""
+"""What is read from a model card."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from convmodel.report.evaluation.base_model import recorded_base
-from convmodel.training.best import FINE_TUNED_FROM
+from convmodel.hf_model.model_card import FINE_TUNED_FROM, recorded_base, recorded_license
 
 
 @pytest.mark.parametrize(
@@ -29,3 +28,24 @@ def test_adapters_name_their_base_themselves(tmp_path: Path) -> None:
 
 def test_a_name_of_the_hub_is_not_a_folder() -> None:
     assert recorded_base("owner/no-such-model") is None
+
+
+@pytest.mark.parametrize(
+    ("card", "license"),
+    [
+        ("---\nlicense: mit\n---\n\n# Mine\n", "mit"),
+        ("---\ntags: [a]\n---\n", None),
+        ("---\nlicense: [a, b]\n---\n", None),
+        ("---\n: {\n---\n", None),
+        ("# Mine\n", None),
+        (None, None),
+    ],
+)
+def test_the_metadata_of_the_card_name_the_license(tmp_path: Path, card: str | None, license: str | None) -> None:
+    if card is not None:
+        (tmp_path / "README.md").write_text(card, encoding="utf-8")
+    assert recorded_license(str(tmp_path)) == license
+
+
+def test_the_built_in_model_has_a_license() -> None:
+    assert recorded_license("builtin:chitchat") == "mit"

@@ -1,0 +1,131 @@
+"""`convmodel doctor` on judgements: ratings, corrections, votes, and other programs' preference data.
+
+Owns: reading them, and which of the doctor's results there are without a model. The checks are `training.doctor`'s.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from convmodel.cli import flags
+from convmodel.cli.console import check_output_file, print_json, print_message
+from convmodel.cli.doctor_display import print_checks, print_estimate, print_statistics, print_tokens
+from convmodel.data.judgements.judgement import Judgement
+from convmodel.data.judgements.reader import JudgementReader
+from convmodel.data.progress import console
+from convmodel.data.reading.shapes import AUTO
+from convmodel.errors import ConfigError
+from convmodel.training.config import FitConfig
+
+if TYPE_CHECKING:
+    from convmodel.layout.token_view import ShownToken
+    from convmodel.model import ConversationModel
+    from convmodel.training.doctor.judgement_checks import JudgementExamination
+
+JUDGEMENTS = "judgements"
+"""The `--format` of judgements."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What is read, and how."""
+
+    data: str
+    valid: str | None
+    on_error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Display:
+    """The number of the judgement to show as tokens, the file of a report, and whether to print JSON."""
+
+    number: int
+    report: Path | None
+    as_json: bool
+
+
+def doctor_judgements(
+    sources: Sources,
+    load: "Callable[[], ConversationModel] | None",
+    config: FitConfig,
+    display: Display,
+    *,
+    measure: bool = True,
+) -> None:
+    """Checks judgements, of which one is shown as tokens if there is a model; exits with 1 if a check fails."""
+    number, report = display.number, display.report
+    if report is not None:
+        if load is None:
+            raise ConfigError(f"--report shows tokens, which needs a model: convmodel doctor MODEL {sources.data}")
+        check_output_file(report)
+    reader = JudgementReader(sources.data, on_error=sources.on_error)  # type: ignore[arg-type]
+    judgements = list(reader)
+    if number > len(judgements):
+        raise ConfigError(f"conversation is {number}, but there are only {len(judgements):,} judgements")
+    valid = None if sources.valid is None else list(flags.open_reader(sources.valid, AUTO, sources.on_error))
+    model = None if load is None else load()
+    from convmodel.training.doctor.judgement_checks import examine_judgements
+
+    with console.status(f"examining {len(judgements):,} judgements ..."):
+        parts = None if model is None else (model.hf_model, model.tokenizer)
+        examination = examine_judgements(judgements, reader.summary, valid, parts, config, measure=measure)
+    windows = [] if model is None else _tokens(model, judgements[number - 1], examination.max_length)
+    if report is not None:
+        _write_report(report, sources.data, examination, windows)
+    if display.as_json:
+        statistics = examination.statistics
+        print_json(
+            {
+                "judgements": reader.summary.to_dict(),
+                "checks": [asdict(check) for check in examination.checks],
+                "estimate": examination.estimate and asdict(examination.estimate),
+                "statistics": None if statistics is None else statistics.to_dict(),
+            }
+        )
+    else:
+        _print(examination, windows, number)
+    if examination.failed:
+        raise typer.Exit(1)
+
+
+def _tokens(model: "ConversationModel", judgement: Judgement, max_length: int) -> "list[list[ShownToken]]":
+    """Returns the tokens of a judgement with its good response, or else its bad one."""
+    from convmodel.layout.token_view import token_view
+
+    conversation = judgement.conversation(judgement.chosen or judgement.rejected or "")
+    return token_view(model.tokenizer, conversation, max_length=max_length, loss_on="last")
+
+
+def _write_report(
+    path: Path, name: str, examination: "JudgementExamination", windows: "list[list[ShownToken]]"
+) -> None:
+    from convmodel.report.doctor_page import write_doctor_page
+
+    if examination.statistics is None:
+        return
+    with console.status(f"writing {path} ..."):
+        write_doctor_page(
+            path,
+            title=f"{name}, judgements",
+            checks=examination.checks,
+            statistics=examination.statistics,
+            windows=windows,
+            estimate=examination.estimate,
+        )
+    print_message(f"wrote the report to {path}")
+
+
+def _print(examination: "JudgementExamination", windows: "list[list[ShownToken]]", number: int) -> None:
+    screen = Console()
+    if examination.statistics is not None:
+        screen.print(Text(f"judgement {number}, as the model sees it", style="bold"))
+        print_tokens(windows, screen)
+        screen.print()
+        print_statistics(examination.statistics, screen)
+    print_checks(examination.checks, screen)
+    print_estimate(examination.estimate, screen)

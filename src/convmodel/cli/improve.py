@@ -1,0 +1,175 @@
+"""`convmodel improve`: from judgements to a better model.
+
+Owns: the order of its parts and what it prints. What is chosen for users who choose nothing is in
+`training.improvement`, the training in `training.fit`.
+"""
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+from typer import Argument, Option
+
+from convmodel.cli import flags
+from convmodel.cli.console import check_output_dir, load_model, print_json, print_message, print_table, program
+from convmodel.cli.fit_options import with_fit_options
+from convmodel.data.judgements.reader import JudgementReader, JudgementSummary
+from convmodel.data.reading.reader import ConversationReader
+from convmodel.data.reading.shapes import AUTO
+from convmodel.errors import ConfigError
+from convmodel.files.hub import CHITCHAT, sample_file
+from convmodel.training.config import FitConfig
+from convmodel.training.improvement import (
+    HELD_OUT_FILE,
+    MIN_JUDGEMENTS,
+    NO_REPLAY,
+    RECORD,
+    SETTINGS,
+    SNAPSHOT,
+    Improvement,
+    Judgements,
+    needed,
+    read_record,
+    run_settings,
+)
+from convmodel.training.resume.run_folder import is_unfinished
+from convmodel.training.units import duration
+
+IMPROVED_MODEL = "improved-model"
+_FLAGS = (
+    "objective", "epochs", "max_steps", "batch_size", "learning_rate", "beta", "sft_weight", "label_smoothing",
+    "max_regression", "replay_weight", "regeneration_weight", "lora", "merge", "max_length", "precision", "seed",
+    "eval_steps", "output_dir", "resume",
+)  # fmt: skip
+
+
+def _improve(
+    model: Annotated[str, Argument(help=flags.MODEL_HELP, metavar="MODEL")],
+    *,
+    feedback: Annotated[
+        list[str],
+        Option(
+            "--feedback",
+            "-f",
+            help="Judgements: what `serve --feedback`, `serve --votes` and `convmodel compare` write, or preference "
+            "data of other programs; may be repeated.",
+        ),
+    ],
+    valid: Annotated[
+        str | None,
+        Option(help="Ordinary conversations in which the model must not become worse. [default: the sample's]"),
+    ] = None,
+    replay: Annotated[
+        str | None,
+        Option(
+            help="Ordinary conversations that are trained on beside the judgements, so that they are not forgotten. "
+            f"[default: the sample's for {CHITCHAT}, none for other models]"
+        ),
+    ] = None,
+    format: flags.Format = AUTO,
+    on_error: flags.OnError = "fail",
+    overwrite: flags.StartOver = False,
+    as_json: flags.Json = False,
+    settings: dict[str, Any],
+) -> None:
+    """Improve a model by what people thought of its responses: thumbs, corrections, votes.
+
+    `convmodel improve model --feedback feedback.jsonl --output-dir better`
+
+    Trains on the judgements and watches that the model does not become worse in ordinary conversation; if it would, the
+    run stops and keeps the last good model. Adapters (LoRA) are trained and merged into the model at the end; --no-lora
+    trains all weights. The settings suit 20 to 200 judgements; options change them. If the command was stopped, the
+    same command resumes. See docs/preferences.md.
+    """
+    if settings.get("objective") == "sft":
+        raise ConfigError("sft learns from good responses only: use `convmodel fit`, or objective kto, dpo or orpo")
+    if int(os.environ.get("WORLD_SIZE") or 1) > 1:
+        raise ConfigError("improve runs in one process: use `convmodel fit --objective kto` in several")
+    restart = {"resume": False} if overwrite else {}
+    config = FitConfig.from_options({"output_dir": IMPROVED_MODEL} | run_settings(settings) | restart)
+    folder = str(config.output_dir)
+    if overwrite or not is_unfinished(folder):
+        # Judgements without a record are of a run that was ended while it wrote its last files: it begins again.
+        is_half_done = Path(folder, SNAPSHOT).exists() and not Path(folder, RECORD).exists()
+        check_output_dir(folder, overwrite=overwrite or is_half_done, ignored=[SNAPSHOT])
+        for file in (SNAPSHOT, RECORD):
+            Path(folder, file).unlink(missing_ok=True)
+    reading = {"on_error": on_error, "regeneration_weight": config.regeneration_weight}
+    judgements = Judgements.split(Judgements.read(feedback, folder, reading), seed=config.seed)
+    _advise(judgements)
+    conversation_model = load_model(model)
+    valid_reader = flags.open_reader(valid or str(sample_file("valid")), format, on_error)
+    others = valid_reader if valid else ConversationReader(sample_file("test"))
+    if valid is None:
+        print_message("Validation: the sample's conversations, in English; --valid gives others.")
+    elif leaked := sum(map(judgements.has_context, valid_reader)):
+        print_message(f"{leaked:,} of the validation conversations begin with the context of a judgement: remove them.")
+    replayed = _replayed(model, replay, format, on_error)
+    print_message(f"Improving {model} on {len(judgements.train):,} judgements: {config.describe()}")
+    reader = JudgementReader(judgements.train, regeneration_weight=1)  # their weights are what was read
+    result = conversation_model.fit(reader, valid_reader, replay=replayed, config=config)
+    improvement = Improvement.of(model, config.objective, judgements, result)
+    improvement.write(folder, judgements.comparison(others))
+    if as_json:
+        print_json({**asdict(improvement), "output_dir": folder})
+    else:
+        _print(improvement, folder)
+    from convmodel.training.sharding import exit_of_group  # imports torch, which `fit` has loaded by now
+
+    exit_of_group()
+
+
+def _advise(judgements: Judgements) -> None:
+    """Prints what is missing for a run that is worth its time."""
+    counts = JudgementSummary()
+    for judgement in judgements.train:
+        counts.add(judgement)
+    if missing := needed(counts.pairs, counts.liked, counts.disliked):
+        print_message(
+            f"{counts.judgements} judgements are few: {missing} would help; from {MIN_JUDGEMENTS} on a model learns "
+            "something."
+        )
+
+
+def _replayed(model: str, replay: str | None, format: str, on_error: str) -> ConversationReader | None:
+    """Opens the conversations to replay: the user's, none, or what the built-in model was trained on."""
+    if replay is not None and replay != NO_REPLAY:
+        return flags.open_reader(replay, format, on_error)
+    if replay is None and _is_built_in(model):
+        return ConversationReader(sample_file("train"))
+    if replay is None:
+        print_message("Nothing is replayed: --replay FILE, such as the training data, protects what the model can do.")
+    return None
+
+
+def _is_built_in(model: str) -> bool:
+    """Returns whether a model is the built-in one, or an improvement of it."""
+    seen: set[str] = set()
+    while model != CHITCHAT and model not in seen:
+        seen.add(model)
+        model = str((read_record(Path(model)) or {}).get("model", model))
+    return model == CHITCHAT
+
+
+def _print(done: Improvement, folder: str) -> None:
+    """Prints what was reached, and the commands to try next."""
+    both = done.before, done.after
+    rows = [("validation perplexity", *(_shown(quality.perplexity, "{:.2f}") for quality in both))]
+    rows.append(("responses that end by themselves", *(_shown(quality.ends, "{:.0%}") for quality in both)))
+    print_table((folder, "before", "after"), rows)
+    if not done.steps:
+        print_message(f"The model is what it was: {done.guard or 'nothing was learned'}. Lower --learning-rate.")
+        return
+    stopped = f"; the guard stopped it then, since {done.guard}" if done.guard else ""
+    print_message(f"Kept the model after step {done.steps:,}, in {duration(done.seconds)}{stopped}.")
+    data = Path(folder, HELD_OUT_FILE)
+    print_message(f"Compare blind:  {program()} compare {done.model} {folder} --data {data} --votes votes.jsonl")
+    print_message(f"Chat with it:   {program()} chat --model {folder}")
+
+
+def _shown(value: float | None, form: str) -> str:
+    return "unknown" if value is None else form.format(value)
+
+
+command = with_fit_options(_improve, only=_FLAGS, defaults={"output_dir": IMPROVED_MODEL} | SETTINGS)

@@ -1,0 +1,285 @@
+// Improving the model: judgements, the job that trains on them, a blind comparison, and the choice of a version.
+
+import * as api from "./api.js";
+import { respond } from "./compare.js";
+import { $, button, fill, h, say, svg, update } from "./dom.js";
+import { session } from "./store.js";
+import { settings, value } from "./settings.js";
+import { OPENERS } from "./view.js";
+
+const OPEN = "convmodel.improve"; // whether this tab shows the view, across a reload
+const EVERY = 1000; // ms between two looks at a running job
+const KINDS = { thumb: "Good and bad ratings", edit: "Corrections and edits", vote: "Votes", regeneration: "Regenerations", pair: "Pairs" };
+
+let state = null; // what the server reports
+let problem = ""; // of the latest request
+let pending = false; // whether a click is being answered
+let timer = null;
+let comparing = null; // the comparison that is shown, or null
+let position = 0; // of the next comparison, also after skipped ones and errors
+let onchange = () => {};
+
+/** Opens the view; `changed` is called when another version is served. */
+export function open(changed) {
+  onchange = changed;
+  const dialog = $("improve-dialog");
+  [state, problem, pending] = [null, "", false];
+  fill(dialog,
+    h("h2", { id: "improve-title" }, "Improve"),
+    h("p", {}, "What people thought of the responses becomes a new version of the model: rate responses as Good or Bad, correct them, or vote. The model answers meanwhile, and nothing is replaced until you choose the new version."),
+    h("p.quiet", { id: "improve-others", hidden: true }, "To improve another model, choose it in the settings first."),
+    h("div", { id: "improve-job" }),
+    h("section", { id: "improve-compare", hidden: true, "aria-labelledby": "improve-which" }),
+    h("div", { id: "improve-use" }),
+    h("p.hidden", { role: "status" }),
+    h("div.row", {}, button("Close", () => dialog.close())));
+  dialog.onclose = close;
+  session.setItem(OPEN, "1");
+  if (!dialog.open) dialog.showModal();
+  load();
+}
+
+/** Opens the view again if it was open when the page was left. */
+export function reopen(changed) {
+  if (session.getItem(OPEN)) open(changed);
+}
+
+function close() {
+  session.removeItem(OPEN);
+  clearTimeout(timer);
+  stop();
+}
+
+function stop() {
+  comparing?.abort();
+  comparing = null;
+}
+
+const isOpen = () => $("improve-dialog").open;
+const isBusy = () => ["running", "cancelling"].includes(state?.job?.state) || state?.candidate?.state === "loading";
+
+/** Reads the state from the server, again and again while something happens there. */
+async function load(request = api.improvement.state) {
+  clearTimeout(timer);
+  const before = state;
+  try {
+    const next = await request();
+    [state, problem] = [next, ""];
+    announce(before);
+  } catch (error) {
+    problem = error.message;
+  }
+  if (!isOpen()) return;
+  show();
+  if (isBusy() || (problem && request === api.improvement.state)) timer = setTimeout(load, problem ? 3 * EVERY : EVERY);
+}
+
+/** Sends what a click asks for. */
+async function act(request) {
+  pending = true;
+  show();
+  const before = versions();
+  await load(request);
+  pending = false;
+  if (!isOpen()) return;
+  show();
+  if (versions() !== before) onchange();
+}
+
+const versions = () => JSON.stringify(state?.models ?? null);
+
+function announce(before) {
+  const { job, candidate } = state;
+  if (!before) return;
+  if (candidate?.state === "ready" && before.candidate?.state !== "ready") say("The new version is loaded. Compare it with the old one.");
+  else if (job && job.state !== before.job?.state) say(describe(job));
+}
+
+function show() {
+  const { judgements, job, candidate } = state ?? {};
+  const name = modelName();
+  if (name) $("improve-title").textContent = `Improve ${name}`;
+  $("improve-others").hidden = !(state?.models.length > 1);
+  update($("improve-job"), [
+    ...(problem ? [[`problem ${problem}`, () => h("p.problem", { role: "alert" }, problem)]] : []),
+    ...(state ? [[JSON.stringify(["judgements", judgements]), () => showJudgements(judgements)]]
+      : problem ? [] : [["loading", () => h("p.quiet", {}, "Reading the judgements …")]]),
+    ...(job ? [[JSON.stringify(["job", job]), () => showJob(job)]] : []),
+    ...(state ? [[JSON.stringify(["act", job?.state, job?.resumable, judgements.needed, judgements.problems, pending, name]), () => showActions(judgements, job, name)]] : []),
+  ]);
+  showComparison(candidate);
+  const served = state?.models.find(({ id }) => id === name);
+  update($("improve-use"), [
+    ...(candidate ? [[JSON.stringify(["use", candidate, pending]), () => showVotes(candidate)]] : []),
+    ...(served?.old ? [[JSON.stringify(["old", served, pending]), () => showOld(served)]] : []),
+  ]);
+}
+
+/** The model to improve: the chosen one, or that of the job. */
+const modelName = () => (state?.models.some(({ id }) => id === settings.model) ? settings.model : state?.models[0].id ?? "");
+
+function showJudgements({ kinds, total, liked, disliked, pairs, needed, left_out: leftOut, problems }) {
+  const parts = [[liked, "good"], [disliked, "bad"], [pairs, pairs === 1 ? "choice between two" : "choices between two"]];
+  const rows = Object.entries(kinds).flatMap(([kind, count]) => [h("dt", {}, KINDS[kind] ?? kind), h("dd", {}, String(count))]);
+  return h("section", {},
+    h("h3", {}, "Judgements"),
+    h("p", {}, total ? `${total} judgement${total === 1 ? "" : "s"}: ${parts.filter(([count]) => count).map(([count, what]) => `${count} ${what}`).join(", ")}.` : "There are no judgements yet."),
+    rows.length ? h("dl", {}, ...rows) : null,
+    needed ? h("p.needed", {}, `Still needed: ${needed}.`) : null,
+    ...leftOut.map((text) => h("p.quiet", {}, text)),
+    ...problems.map((text) => h("p.problem", {}, `${text} The file must be corrected on the server.`)));
+}
+
+function showActions({ needed, problems }, job, name) {
+  const isRunning = ["running", "cancelling"].includes(job?.state);
+  if (isRunning) {
+    const isEnding = job.state === "cancelling";
+    return h("div.row", {}, button(isEnding ? "Stopping …" : "Cancel", () => act(api.improvement.cancel), { disabled: isEnding || pending }));
+  }
+  const text = job?.resumable ? "Continue" : job ? "Improve again" : "Start improving";
+  const disabled = pending || needed !== "" || problems.length > 0;
+  return h("div.row", {}, button(text, () => { stop(); act(() => api.improvement.begin(name)); }, { disabled, className: job?.state === "done" ? "" : "main" }));
+}
+
+const number = (value) => (value >= 1000 ? Math.round(value).toLocaleString() : value.toPrecision(3));
+const percent = (share) => `${Math.round(share * 100)} %`;
+const time = (seconds) => (seconds < 90 ? `${Math.round(seconds)} s` : `${Math.round(seconds / 60)} min`);
+const isNumber = (value) => typeof value === "number";
+
+function describe({ state: now, error, progress, version, result }) {
+  const { step, steps, seconds } = progress;
+  const at = step ? `step ${step}${steps ? ` of ${steps}` : ""}${seconds ? `, ${time(seconds)}` : ""}` : "it reads the judgements and the model";
+  return {
+    running: `${version} is being trained: ${at}.`,
+    cancelling: `${version} is being stopped after its current step.`,
+    cancelled: `${version} was stopped at ${step ? `step ${step}` : "the start"}. Continue resumes it.`,
+    interrupted: `${version} was interrupted at ${step ? `step ${step}` : "the start"}, because the server or the job was stopped. Continue resumes it.`,
+    failed: `${version} failed: ${error}`,
+    done: result?.steps === 0 ? `Nothing was learned: ${version} is the model as it was.` : `${version} is trained.`,
+  }[now];
+}
+
+function showJob(job) {
+  const { state: now, progress, result } = job;
+  const { step, steps, losses = [], perplexities = [], allowed_perplexity: allowed } = progress;
+  const isRunning = ["running", "cancelling"].includes(now);
+  const curves = losses.length + perplexities.length > 2 ? h("div.pair", {}, curve("Loss", losses), curve("Validation perplexity", perplexities, allowed)) : null;
+  return h("section", {},
+    h("h3", {}, "Training"),
+    h(now === "failed" ? "p.problem" : "p", now === "failed" ? { role: "alert" } : {}, describe(job)),
+    isRunning ? h("progress.wide", { "aria-label": "Progress of the training", max: steps ?? undefined, value: steps ? step : undefined }) : null,
+    progress.problem ? h("p.problem", {}, progress.problem) : null,
+    ...(result ? showResult(result) : []),
+    !curves || !result ? curves : h("details", {}, h("summary", {}, "Curves"), curves));
+}
+
+/** What the job reports at its end; it may lack anything. */
+function showResult({ used, held_out: heldOut, before = {}, after = {}, guard, seconds }) {
+  const rows = [
+    ["Judgements", isNumber(used) ? `${used} trained on, ${heldOut ?? 0} held out` : null],
+    ["Validation perplexity", isNumber(before.perplexity) && isNumber(after.perplexity) ? `${number(before.perplexity)} before, ${number(after.perplexity)} after` : null],
+    ["Responses that end by themselves", isNumber(before.ends) && isNumber(after.ends) ? `${percent(before.ends)} before, ${percent(after.ends)} after` : null],
+    ["Time", isNumber(seconds) ? time(seconds) : null],
+  ].filter(([, text]) => text);
+  return [
+    guard ? h("p.problem", {}, `Stopped early: ${guard}`) : null,
+    h("dl", {}, ...rows.flatMap(([name, text]) => [h("dt", {}, name), h("dd", {}, text)])),
+  ];
+}
+
+const [WIDTH, HEIGHT, MARGIN] = [320, 110, 6];
+
+/** Draws values over steps, and a limit as a dashed line. */
+function curve(name, points, limit = null) {
+  if (!points.length) return h("div", {});
+  const values = [...points.map(([, value]) => value), ...(limit === null ? [] : [limit])];
+  const [low, high, end] = [Math.min(...values), Math.max(...values), Math.max(1, points.at(-1)[0])];
+  const x = (step) => (MARGIN + (WIDTH - 2 * MARGIN) * step / end).toFixed(1);
+  const y = (value) => (high === low ? HEIGHT / 2 : MARGIN + (HEIGHT - 2 * MARGIN) * (high - value) / (high - low)).toFixed(1);
+  const [first, last] = [points[0][1], points.at(-1)[1]];
+  const label = `${name}: ${number(first)} at step ${points[0][0]}, ${number(last)} at step ${points.at(-1)[0]}${limit === null ? "" : `; at most ${number(limit)} is allowed`}`;
+  return h("figure", {},
+    h("figcaption.quiet", {}, `${name}: ${number(last)}${limit === null ? "" : ` (at most ${number(limit)})`}`),
+    svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": label, class: "curve" },
+      limit === null ? null : svg("line", { x1: MARGIN, x2: WIDTH - MARGIN, y1: y(limit), y2: y(limit) }),
+      svg("polyline", { points: points.map(([step, value]) => `${x(step)},${y(value)}`).join(" ") }),
+      svg("circle", { cx: x(points.at(-1)[0]), cy: y(last), r: 3.5 })));
+}
+
+/** Shows the place of the comparison, which stays as it is while the rest is redrawn. */
+function showComparison(candidate) {
+  const place = $("improve-compare");
+  const key = candidate ? `${candidate.id} ${candidate.old} ${candidate.state}` : "";
+  if (place.key === key) return;
+  stop();
+  place.key = key;
+  position = candidate ? candidate.votes.wins + candidate.votes.losses + candidate.votes.neither : 0;
+  place.hidden = !candidate;
+  if (!candidate) return;
+  const content = {
+    loading: () => [h("p.quiet", {}, "The new version is being loaded …")],
+    failed: () => [h("p.problem", { role: "alert" }, `The new version cannot be loaded: ${candidate.error}`)],
+    ready: () => [
+      h("p", {}, "Both respond to a conversation that was not trained on, in a random order. Choose the better response without knowing which version wrote it."),
+      h("div", { id: "improve-pair" }, h("div.row", {}, button("Show two responses", compareNext, { className: "main" }))),
+    ],
+  }[candidate.state]();
+  fill(place, h("h3", { id: "improve-which" }, "Old or new?"), ...content);
+}
+
+const API_ROLES = ["system", "developer", "user", "assistant"];
+
+/** Shows one pair of responses after the other, until the view or the comparison is closed. */
+async function compareNext() {
+  const { candidate } = state;
+  const attempt = position;
+  position += 1;
+  const held = candidate.contexts[attempt % candidate.contexts.length] ?? { context: [{ role: "user", content: OPENERS[attempt % OPENERS.length] }], responder: "assistant" };
+  const turns = held.context.map(({ role, content }) => ({ role: API_ROLES.includes(role) ? role : "user", speaker: role, text: content }));
+  const talk = { id: `improve-${attempt}`, pinned: [], names: { me: "user", them: held.responder } };
+  const side = (model) => ({ model, temperature: value("temperature", candidate.model), topP: value("topP", candidate.model), attempt });
+  const order = [side(candidate.model), side(candidate.id)];
+  if (crypto.getRandomValues(new Uint8Array(1))[0] % 2) order.reverse();
+  const place = $("improve-pair");
+  const request = comparing = new AbortController();
+  const texts = ["", ""];
+  const pair = h("div", {});
+  fill(place, h("blockquote", { tabIndex: -1, "aria-label": "The conversation" }, ...turns.map(({ speaker, text }) => h("p", {}, h("b", {}, `${speaker}: `), text))), pair,
+    h("div.row", {}, button("Skip", () => { stop(); compareNext(); })));
+  place.firstChild.focus();
+  try {
+    const onText = (index, text) => { texts[index] += text; };
+    const winner = await respond(pair, talk, turns, order, { signal: request.signal, onText, onEnd: () => {} });
+    await api.vote({
+      context: turns.map(({ role, speaker, text }) => ({ role, content: text, ...(speaker === role ? {} : { name: speaker }) })),
+      models: [candidate.old, candidate.id],
+      responses: order[0].model === candidate.model ? texts : [...texts].reverse(),
+      winner: winner === null ? null : order[winner].model === candidate.model ? candidate.old : candidate.id,
+      comparison: true, // which is not trained on
+    });
+    await load();
+    if (comparing === request) compareNext();
+  } catch (error) {
+    if (comparing !== request || error.name === "AbortError") return;
+    fill(place, h("p.problem", { role: "alert" }, error.message), h("div.row", {}, button("Try again", compareNext)));
+  }
+}
+
+const VERDICTS = { better: "The new version is better.", worse: "The old version is better.", undecided: "This may be chance: vote more to be sure." };
+
+function showVotes({ model, id, old, state: now, votes }) {
+  const { wins, losses, neither, rate, low, high, verdict, reason, can_use: canUse } = votes;
+  const total = wins + losses + neither;
+  const interval = rate === null ? "" : ` The new version won ${percent(rate)} (95 % confidence interval: ${percent(low)} to ${percent(high)}). ${VERDICTS[verdict]}`;
+  const why = canUse ? `${id} is then served as ${model}; you can go back at any time.` : `${reason[0].toUpperCase()}${reason.slice(1)} before it can be used.`;
+  return h("section", { hidden: now !== "ready" },
+    h("p", {}, total ? `Votes: ${wins} for the new version (${id}), ${losses} for the old one (${old}), ${neither} for neither.${interval}` : "There are no votes yet."),
+    h("div.row", {}, h("p.quiet", { id: "improve-why" }, why),
+      button(pending ? "Please wait …" : "Use the new model", () => act(() => api.improvement.use(model, "new")), { disabled: !canUse || pending, className: canUse ? "main" : "", "aria-describedby": "improve-why" })));
+}
+
+function showOld({ id, version, old }) {
+  return h("section", {},
+    h("p", {}, `${version} is served as ${id}, in place of ${old === id ? "the model as it was at first" : old}.`),
+    h("div.row", {}, button(pending ? "Please wait …" : "Back to the old one", () => act(() => api.improvement.use(id, "old")), { disabled: pending })));
+}

@@ -1,0 +1,194 @@
+"""`convmodel improve`: judgements in, a better model out, and nothing lost on the way."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from convmodel import ConversationModel
+from convmodel.cli import improve
+from convmodel.cli.main import app
+from convmodel.data.reading.reader import ConversationReader
+from convmodel.training.improvement import SETTINGS
+from convmodel.training.objectives import preference_data
+from fine_tuning import TALKS
+
+Run = Callable[..., int]
+JUDGED: list[dict[str, Any]] = [
+    {"context": talk[:-1], "chosen": talk[-1], "kind": "thumb"} if number % 2 else
+    {"context": talk[:-1], "chosen": talk[-1], "rejected": "I do not know.", "kind": "edit"}
+    for number, talk in enumerate(talk for talk in TALKS if len(talk) > 1)
+]  # fmt: skip
+QUICK = ("--epochs", "1", "--learning-rate", "1e-3", "--max-regression", "100", "--seed", "1")
+
+
+@pytest.fixture
+def feedback(run: Run, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A file of eight judgements beside the files of `run`."""
+    monkeypatch.setenv("CONVMODEL_CACHE", "cache")
+    Path("feedback.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in JUDGED), encoding="utf-8")
+    return "feedback.jsonl"
+
+
+def improved(run: Run, feedback: str, *more: str) -> int:
+    return run("improve", "model", "-f", feedback, "--valid", "test.jsonl", "--replay", "train.jsonl", *QUICK, *more)
+
+
+def test_a_model_is_improved_and_what_was_done_is_written_down(
+    run: Run, feedback: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert improved(run, feedback, "-o", "better", "--json") == 0
+    shown = json.loads(capfd.readouterr().out.splitlines()[-1])
+
+    record = json.loads(Path("better/improvement.json").read_text(encoding="utf-8"))
+    assert shown == record | {"output_dir": "better"}
+    assert (record["model"], record["objective"], record["kinds"]) == ("model", "kto", {"edit": 4, "thumb": 4})
+    assert (record["used"], record["held_out"], record["guard"], record["steps"]) == (8, 0, "", 1)
+    before = ConversationModel.from_pretrained("model").evaluate("test.jsonl").perplexity
+    after = ConversationModel.from_pretrained("better").evaluate("test.jsonl").perplexity
+    assert record["before"]["perplexity"] == pytest.approx(before, rel=1e-5)
+    assert record["after"]["perplexity"] == pytest.approx(after, rel=1e-5)
+    assert 0 <= record["after"]["ends"] <= 1
+    assert run("compare", "model", "better", "--data", "better/held-out.jsonl", "-n", "1", "--max-new-tokens", "2") == 0
+
+
+def test_it_says_what_was_reached_and_what_to_type_next(
+    run: Run, feedback: str, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    assert improved(run, feedback) == 0
+    shown = " ".join(capfd.readouterr().err.split())
+
+    assert "8 judgements (4 thumb, 4 edit): 4 pairs, 4 liked only" in caplog.text
+    assert "8 judgements are few: 12 more judgements would help" in shown
+    assert "Kept the model after step 1" in shown
+    assert "compare model improved-model --data improved-model/held-out.jsonl --votes votes.jsonl" in shown
+
+
+def test_a_run_that_would_ruin_the_model_leaves_it_as_it_was(
+    run: Run, feedback: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    settings = ("--learning-rate", "3", "--max-regression", "0.01", "--epochs", "3")
+    assert run("improve", "model", "-f", feedback, "--valid", "test.jsonl", "--replay", "none", *settings) == 0
+    shown = " ".join(capfd.readouterr().err.split())
+
+    assert "The model is what it was: the validation perplexity rose from" in shown
+    record = json.loads(Path("improved-model/improvement.json").read_text(encoding="utf-8"))
+    assert record["before"] == record["after"]
+    names = [Path(folder, "model.safetensors").read_bytes() for folder in ("model", "improved-model")]
+    assert names[0] == names[1]
+
+
+def test_a_model_is_not_replaced_without_a_word(run: Run, feedback: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert improved(run, feedback) == 0
+    assert improved(run, feedback) == 1
+    assert "improved-model already holds a model: give another --output-dir" in " ".join(capfd.readouterr().err.split())
+    assert improved(run, feedback, "--overwrite") == 0
+
+
+def test_judgements_that_a_killed_start_left_do_not_count_as_something_else(run: Run, feedback: str) -> None:
+    Path("improved-model").mkdir()
+    Path("improved-model/judgements.jsonl").write_text(json.dumps(JUDGED[0]) + "\n", encoding="utf-8")
+    assert improved(run, feedback) == 0
+    record = json.loads(Path("improved-model/improvement.json").read_text(encoding="utf-8"))
+
+    assert record["used"] == 8
+
+
+def test_without_data_of_ones_own_the_samples_is_used(
+    run: Run, feedback: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(improve, "sample_file", lambda name: Path("train.jsonl" if name == "train" else "test.jsonl"))
+    assert run("improve", "model", "-f", feedback, *QUICK) == 0
+
+    shown = " ".join(capfd.readouterr().err.split())
+    assert "Validation: the sample's conversations" in shown
+    assert "Nothing is replayed: --replay FILE" in shown  # what this model was trained on is not known
+
+
+def test_the_built_in_model_and_its_improvements_replay_the_sample(tmp_path: Path) -> None:
+    for name, model in (("one", "builtin:chitchat"), ("two", str(tmp_path / "one")), ("mine", "my-model")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "improvement.json").write_text(json.dumps({"model": model}), encoding="utf-8")
+    replayed = {
+        name: improve._replayed(name, None, "auto", "fail") is not None
+        for name in ("builtin:chitchat", *(str(tmp_path / each) for each in ("one", "two", "mine", "none")))
+    }
+
+    assert [*replayed.values()] == [True, True, True, False, False]
+    assert improve._replayed("builtin:chitchat", "none", "auto", "fail") is None
+
+
+def test_a_run_that_was_ended_at_its_last_files_begins_again(run: Run, feedback: str) -> None:
+    assert improved(run, feedback) == 0
+    Path("improved-model/improvement.json").unlink()
+    assert improved(run, feedback) == 0
+    assert Path("improved-model/improvement.json").exists()
+
+
+def test_regenerations_are_weighted_once(run: Run, feedback: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = {"context": ["Hi"], "chosen": "Hello", "rejected": "What?", "kind": "regeneration"}
+    Path(feedback).write_text(f"{json.dumps(line)}\n{json.dumps(JUDGED[0])}\n", encoding="utf-8")
+    weights: list[float] = []
+    encode = preference_data.encode_judgements
+
+    def noting(judgements: Any, *arguments: Any, **options: Any) -> Any:
+        weights.extend(judgement.weight for judgement in judgements)
+        return encode(judgements, *arguments, **options)
+
+    monkeypatch.setattr(preference_data, "encode_judgements", noting)
+    assert improved(run, feedback, "--regeneration-weight", "0.5") == 0
+    assert weights == [0.5, 1]
+
+
+def test_validation_conversations_that_were_judged_are_counted(
+    run: Run, feedback: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    talks = [[*JUDGED[0]["context"], "Something"], ["Nobody judged this", "Good"]]
+    Path("valid.jsonl").write_text("".join(f"{json.dumps(talk)}\n" for talk in talks), encoding="utf-8")
+    assert run("improve", "model", "-f", feedback, "--valid", "valid.jsonl", *QUICK) == 0
+
+    assert "1 of the validation conversations begin with the context of a judgement" in capfd.readouterr().err
+    held_out = [*ConversationReader("improved-model/held-out.jsonl")]
+    assert [one.turns[0] for one in held_out] == ["Nobody judged this"]
+
+
+def test_the_help_shows_the_settings_of_improve() -> None:
+    result = CliRunner(env={"COLUMNS": "200"}).invoke(app, ["improve", "--help"])
+    shown = " ".join(result.output.split())
+
+    for name, value in SETTINGS.items():
+        assert f"--{name.replace('_', '-')}" in shown
+        assert f"[default: {value}]" in shown
+    assert "[default: improved-model]" in shown
+
+
+def test_several_processes_are_refused(
+    run: Run, feedback: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert improved(run, feedback) == 1
+    assert "improve runs in one process" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("lines", "more", "message"),
+    [
+        ([], (), "feedback.jsonl has no judgement"),
+        ([{"prompt": "Hi", "response": "Hello"}], (), "feedback.jsonl:1: "),
+        ([{"context": ["Hi"], "chosen": "Hello"}], ("--objective", "dpo"), "1 of 1 judgements have only one response"),
+        ([{"context": ["Hi"], "chosen": "Hello"}], ("--objective", "sft"), "sft learns from good responses only"),
+    ],
+)
+def test_what_cannot_work_is_one_sentence(
+    run: Run, feedback: str, lines: list[Any], more: tuple[str, ...], message: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    Path(feedback).write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
+    assert improved(run, feedback, *more) == 1
+
+    shown = " ".join(capfd.readouterr().err.split())
+    assert message in shown
+    assert "Traceback" not in shown

@@ -1,0 +1,171 @@
+"""The process of an improvement: its lock, its end, its priority, and what is read of its files."""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_improve import command
+from serving import wait_until
+
+from convmodel.errors import SaveError
+from convmodel.server.serving import improvement_job
+from convmodel.server.serving.improvement_job import (
+    NICENESS,
+    ImprovementProcess,
+    Progress,
+    last_error,
+    read_contexts,
+)
+from convmodel.training.improvement import read_record
+
+
+def arguments(folder: Path) -> list[str]:
+    (folder / "f.jsonl").write_text("{}\n")
+    return ["model", "--feedback", str(folder / "f.jsonl"), "--output-dir", str(folder / "new"), "--json"]
+
+
+def test_a_process_runs_with_a_lower_priority_and_its_lock_outlives_its_server(tmp_path: Path) -> None:
+    process = ImprovementProcess(tmp_path / "log")
+    assert not process.running
+    process.start([*command(steps=1000, pause=0.05), *arguments(tmp_path)])
+    assert process.running
+    assert process.own
+    assert os.getpriority(os.PRIO_PROCESS, process.pid) >= min(19, os.getpriority(os.PRIO_PROCESS, 0) + NICENESS)
+
+    of_next_server = ImprovementProcess(tmp_path / "log", process.pid)
+    assert of_next_server.running
+    assert not of_next_server.own
+    with pytest.raises(SaveError, match=f"an earlier improvement still writes .*log: end its process, {process.pid}"):
+        ImprovementProcess(tmp_path / "log", process.pid).start(command())
+    wait_until((tmp_path / "new/metrics.jsonl").exists)
+    with pytest.raises(SaveError, match=r"an earlier improvement still writes .*log: wait until it has ended$"):
+        ImprovementProcess(tmp_path / "log").start(command())
+    of_next_server.stop()
+    process.wait(10)
+    assert not process.running
+    assert not of_next_server.running
+    assert process.failed
+    assert not of_next_server.failed
+    assert "resumes" in last_error(tmp_path / "log")
+    of_next_server.stop()  # its id may belong to another process by now
+
+
+def test_a_program_that_is_missing_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(SaveError, match="the improvement cannot be started"):
+        ImprovementProcess(tmp_path / "log").start([str(tmp_path / "missing")])
+    with pytest.raises(SaveError, match="the improvement cannot be started"):
+        ImprovementProcess(tmp_path / "no/folder/log").start([sys.executable])
+
+
+def test_a_killed_process_has_failed(tmp_path: Path) -> None:
+    process = ImprovementProcess(tmp_path / "log")
+    process.start([*command(steps=1000), *arguments(tmp_path)])
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait(10)
+    assert process.failed
+
+
+@pytest.mark.parametrize(
+    ("log", "message"),
+    [
+        ("", "the process ended without a message"),
+        ("one\ntwo\n\n  \n", "two"),
+        ("\x1b[31merror: no room\x1b[0m\n", "error: no room"),
+        ("10 %\r20 %\r\n", "20 %"),
+        ("first\r\nsecond\r\n", "second"),
+        ("x" * 900, "x" * 499 + "…"),
+    ],
+)
+def test_the_error_is_the_last_line(tmp_path: Path, log: str, message: str) -> None:
+    (tmp_path / "log").write_text(log, newline="")
+    assert last_error(tmp_path / "log") == message
+    assert last_error(tmp_path / "missing") == "the process ended without a message"
+
+
+def test_progress_follows_the_metrics(tmp_path: Path) -> None:
+    progress = Progress(tmp_path)
+    assert progress.read()["steps"] is None
+    path = tmp_path / "metrics.jsonl"
+    begin = {"event": "begin", "steps": 40, "config": {"max_regression": 0.1}}
+    lines = [begin, {"step": 0, "eval_loss": 3, "eval_perplexity": 20.0}, {"step": 10, "loss": 2.5, "seconds": 3.5}]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    shown = progress.read()
+    assert (shown["step"], shown["steps"], shown["seconds"]) == (10, 40, 3.5)
+    assert (shown["losses"], shown["perplexities"]) == ([(10, 2.5)], [(0, 20.0)])
+    assert shown["allowed_perplexity"] == pytest.approx(22)
+    assert progress.read() is shown  # not read again
+    with path.open("a") as file:
+        file.write('{"step": 20, "loss": 2.25, "seconds": 7}\n{"step": 30, "lo')
+    assert progress.read()["step"] == 20
+
+
+def test_a_perplexity_is_allowed_once_the_first_model_was_validated(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    begin = '{"event": "begin", "steps": 9, "config": {"max_regression": 0.05}}\n'
+    path.write_text(begin + '{"step": 5, "eval_loss": 3, "eval_perplexity": 20}\n')
+    assert Progress(tmp_path).read()["allowed_perplexity"] is None
+    path.write_text(begin + '{"step": 0, "eval_loss": 3, "eval_perplexity": 20}\n')
+    assert Progress(tmp_path).read()["allowed_perplexity"] == pytest.approx(21)
+    path.write_text('{"step": 0, "eval_loss": 3, "eval_perplexity": 20}\n')
+    assert Progress(tmp_path).read()["allowed_perplexity"] is None
+
+
+def test_metrics_that_are_damaged_are_reported(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": "x"}\n{}\n')
+    assert "metrics.jsonl:1" in Progress(tmp_path).read()["problem"]
+
+
+def test_a_long_curve_is_thinned_out_and_keeps_its_end(tmp_path: Path) -> None:
+    lines = [json.dumps({"step": step, "loss": 1.0 if step % 2 else None}) + "\n" for step in range(1, 2000)]
+    (tmp_path / "metrics.jsonl").write_text("".join(lines))
+    losses = Progress(tmp_path).read()["losses"]
+    assert 100 <= len(losses) <= 200
+    assert losses[-1] == (1999, 1.0)
+
+
+@pytest.mark.parametrize("content", [None, b"{", b"[1]", b"\xff", b"[" * 100_000])
+def test_a_report_that_is_not_whole_is_none(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "improvement.json").write_bytes(content)
+    assert read_record(tmp_path) is None
+
+
+def test_contexts_are_read_and_invalid_ones_left_out(tmp_path: Path) -> None:
+    assert read_contexts(tmp_path, takes_system=True) == []
+    path = tmp_path / "held-out.jsonl"
+    good = '{"turns": ["Be kind", "Hi", "Hello"], "speakers": ["system", "Ann", "Bob"], "pinned": 1}'
+    bad = ["{", "[]", '{"turns": "Hi"}', '{"turns": ["Hi"], "speakers": ["Ann"], "pinned": 0}']
+    path.write_text("\n".join([good, *bad, *[good] * 30]))
+    context = [{"role": "system", "content": "Be kind"}, {"role": "Ann", "content": "Hi"}]
+    found = read_contexts(tmp_path, takes_system=True)
+    assert found[0] == {"context": context, "responder": "Bob"}
+    assert 15 < len(found) <= 20
+    path.write_text("not JSON\n")
+    assert read_contexts(tmp_path, takes_system=True) == []
+
+
+def test_contexts_that_a_model_does_not_take_are_left_out_and_nothing_is_read_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, reads = tmp_path / "held-out.jsonl", []
+    system = {"turns": ["Be kind", "Hi", "Hello"], "speakers": ["system", "user", "assistant"], "pinned": 1}
+    plain = {"turns": ["Hi", "Hello"], "speakers": ["user", "assistant"], "pinned": 0}
+    path.write_text("".join(json.dumps(line) + "\n" for line in (system, plain)))
+    reader = improvement_job.ConversationReader
+
+    def counted(source: Path, **options: Any) -> Any:
+        reads.append(source)
+        return reader(source, **options)
+
+    monkeypatch.setattr(improvement_job, "ConversationReader", counted)
+    assert len(read_contexts(tmp_path, takes_system=True)) == 2
+    [context] = read_contexts(tmp_path, takes_system=False)
+    assert context == {"context": [{"role": "user", "content": "Hi"}], "responder": "assistant"}
+    assert len(reads) == 1
+    path.write_text(json.dumps(plain) + "\n")
+    assert len(read_contexts(tmp_path, takes_system=True)) == 1
+    assert len(reads) == 2
