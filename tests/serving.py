@@ -23,6 +23,7 @@ from typing import Any
 from convmodel import ConversationModel
 from convmodel.generation.engine.engine import Engine
 from convmodel.server.run import listen, make_server
+from convmodel.server.serving.improvement import Improver
 from convmodel.server.serving.model_registry import ModelRegistry
 from convmodel.server.serving.scheduler import Scheduler
 from convmodel.server.settings import ServerSettings
@@ -192,9 +193,11 @@ def serving(models: Mapping[str, ConversationModel], **settings: Any) -> Iterato
 
 
 @contextmanager
-def serving_loaded(load: Callable[[], Mapping[str, ConversationModel]], **settings: Any) -> Iterator[Serving]:
+def serving_loaded(
+    load: Callable[[], Mapping[str, ConversationModel]], *, improver: Improver | None = None, **settings: Any
+) -> Iterator[Serving]:
     """Serves what a function loads, from the moment on in which the server listens."""
-    registry, sock = ModelRegistry(load, ServerSettings(**settings)), listen("127.0.0.1", 0)
+    registry, sock = ModelRegistry(load, ServerSettings(**settings), improver), listen("127.0.0.1", 0)
     port, server = sock.getsockname()[1], make_server(registry)
     loops: list[asyncio.AbstractEventLoop] = []
 
@@ -241,10 +244,13 @@ class Program(Address):
 
 
 @contextmanager
-def program(folder: Path, *arguments: str, key: str | None = None, **environment: str) -> Iterator[Program]:
-    """Runs `convmodel serve` until the end of the block; a first argument of code prepares the program."""
+def program(
+    folder: Path, *arguments: str, key: str | None = None, script: Path | None = None, **environment: str
+) -> Iterator[Program]:
+    """Runs `convmodel serve` until the end of the block, or a script that takes the same arguments."""
     port = free_port()
-    command = [sys.executable, "-m", "convmodel", "serve", "--port", str(port), *arguments]
+    begin = ["-m", "convmodel"] if script is None else [str(script)]
+    command = [sys.executable, *begin, "serve", "--port", str(port), *arguments]
     with (folder / f"output-{port}").open("w+", encoding="utf-8") as said:
         process = subprocess.Popen(command, stdout=said, stderr=said, cwd=folder, env=os.environ | environment)
         try:

@@ -9,7 +9,7 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +17,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from convmodel.cli.streams import writes_any_text
 from convmodel.data.progress import ProgressBar, console, size_text
 from convmodel.errors import ModelLoadError, SaveError
+from convmodel.files.atomic import is_leftover
 from convmodel.files.download import download, reachable_options, weights_to_download
 from convmodel.files.hub import (
     ADAPTER_CONFIG,
@@ -71,7 +73,7 @@ def print_result(text: str) -> None:
 def print_json(result: Mapping[str, Any]) -> None:
     """Writes a result to standard output as one line of JSON."""
     no_json = {name for name, value in result.items() if isinstance(value, float) and not math.isfinite(value)}
-    print_result(json.dumps({**result, **dict.fromkeys(no_json)}, ensure_ascii=False))
+    print_result(json.dumps({**result, **dict.fromkeys(no_json)}, ensure_ascii=not writes_any_text()))
 
 
 def print_table(
@@ -102,10 +104,11 @@ def check_output_dir(
     overwrite: bool = False,
     content: str = "a model",
     files: Sequence[str] = MODEL_FILES,
+    ignored: Collection[str] = (),
 ) -> None:
     """Checks that saving replaces nothing that the user wants to keep: only such content, and only with `overwrite`.
 
-    A folder with one of the `files` holds such `content`.
+    A folder with one of the `files` holds such `content`; those that are `ignored` do not count.
     """
     path = Path(folder)
     if path.exists() and not path.is_dir():
@@ -113,7 +116,7 @@ def check_output_dir(
     if any((path / file).exists() for file in files):
         if not overwrite:
             raise SaveError(f"{path} already holds {content}: give another --output-dir, or --overwrite to replace it")
-    elif path.is_dir() and any(path.iterdir()):
+    elif path.is_dir() and not all(is_leftover(each) or each.name in ignored for each in path.iterdir()):
         raise SaveError(f"{path} holds something else: give another --output-dir")
 
 

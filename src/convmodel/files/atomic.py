@@ -10,6 +10,7 @@ import os
 import secrets
 import shutil
 import stat
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -126,9 +127,9 @@ def replace_text(path: Path, text: str) -> None:
     part = path.parent / f".{path.name}.{secrets.token_hex(4)}"
     try:
         if path.exists() and not path.is_file():
-            path.write_text(text, encoding="utf-8")
+            path.write_text(text, encoding="utf-8", newline="\n")
             return
-        part.write_text(text, encoding="utf-8")
+        part.write_text(text, encoding="utf-8", newline="\n")
         part.replace(path)
     except OSError as error:
         raise SaveError(f"{path} cannot be written: {error.strerror or error}; choose another file") from error
@@ -160,9 +161,14 @@ def remove_folder(folder: Path) -> None:
     shutil.rmtree(stage, ignore_errors=True)
 
 
+def is_leftover(path: Path) -> bool:
+    """Checks whether this is a staging folder, which only killed processes leave behind."""
+    return path.name.startswith(_PREFIX)
+
+
 def remove_leftovers(folder: Path) -> None:
     """Removes the staging folders that killed processes left in a folder."""
-    for path in folder.glob(f"{_PREFIX}*"):
+    for path in filter(is_leftover, folder.iterdir() if folder.is_dir() else ()):
         shutil.rmtree(path, ignore_errors=True)
 
 
@@ -194,7 +200,7 @@ def _sync(folder: Path) -> None:
 
 def _sync_entry(folder: Path) -> None:
     """Syncs a folder's list of names to disk."""
-    if os.name == "nt":
+    if sys.platform == "win32":
         return  # Windows cannot open folders, and does not need to
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -6,7 +6,6 @@ Owns: how long to wait for the Hub, and which files of a model are its weights. 
 import functools
 import re
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 from convmodel.errors import ModelLoadError
@@ -14,10 +13,10 @@ from convmodel.files.hub import (
     ADAPTER_CONFIG,
     CHITCHAT,
     ONE_FILE_OPTIONS,
-    is_path,
+    gguf_path,
+    is_local,
     load_error,
     near_name,
-    resolve_builtin,
 )
 
 _PATIENCE = 5.0  # seconds to wait for the Hub's first answer
@@ -38,8 +37,8 @@ def reachable_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
     """
     from huggingface_hub import constants
 
-    folder = Path(resolve_builtin(name))
-    if folder.is_dir() or is_path(name) or options.get("local_files_only"):
+    if is_local(name, options):
+        gguf_path(name, options)  # an unusable file is an error at once
         return options
     try:
         _require_answer(constants.ENDPOINT)
@@ -74,7 +73,7 @@ def weights_to_download(name: str, options: dict[str, Any]) -> dict[str, int]:
     """Returns the files of weights that loading a model would download, and their sizes in bytes; empty if unknown."""
     from huggingface_hub import HfApi, try_to_load_from_cache
 
-    if Path(resolve_builtin(name)).is_dir() or is_path(name) or options.get("local_files_only"):
+    if is_local(name, options):
         return {}
     revision, cache = options.get("revision"), options.get("cache_dir")
     try:

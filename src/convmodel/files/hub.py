@@ -1,7 +1,7 @@
-"""From a model's name to its files: in a folder, inside the package, or on the Hub.
+"""From a model's name to its files: in a folder, a GGUF file, inside the package, or on the Hub.
 
-Owns: distinguishing a folder from a Hub id, the names of built-in models, the files of adapters, that no code of a
-model is run, and one-sentence messages for Hugging Face's load errors. Knows nothing about tokenizers or layouts.
+Owns: distinguishing a folder, a file and a Hub id, the names of built-in models, the files of adapters, that no code
+of a model is run, and one-sentence messages for Hugging Face's load errors. Knows nothing about tokenizers or layouts.
 """
 
 import json
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from convmodel.errors import ModelLoadError
+from convmodel.files.gguf import SUFFIX, is_gguf, read_header
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS, BASE_FILE = "adapter_config.json", "adapter_model.safetensors", "base_model.json"
 """peft's files of adapters, and ours beside them, which identifies the weights that they were trained on."""
@@ -49,6 +50,8 @@ def find_file(name: str, file: str, options: dict[str, Any]) -> Path | None:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 
+    if is_gguf(name):  # complete in itself: files beside it belong to other models
+        return None
     if Path(name).is_dir():
         path = Path(name, options.get("subfolder") or "", file)
         return path if path.is_file() else None
@@ -56,6 +59,39 @@ def find_file(name: str, file: str, options: dict[str, Any]) -> Path | None:
         return Path(hf_hub_download(name, file, **{key: options[key] for key in options.keys() & ONE_FILE_OPTIONS}))
     except EntryNotFoundError:  # also raised without a network if the file was never downloaded
         return None
+
+
+def gguf_path(name: str, options: dict[str, Any]) -> Path | None:
+    """Returns the GGUF file that a name, or the option `gguf_file`, stands for, after checking it; else None.
+
+    Raises:
+        MissingExtraError: If the package gguf is not installed.
+        ModelLoadError: If there is no such file, or it is not a whole model.
+    """
+    path: Path | None = Path(name)
+    if file := options.get("gguf_file"):
+        try:
+            path = find_file(resolve_builtin(name), file, options)
+        except (OSError, ValueError) as error:
+            raise load_error("GGUF file", name, error) from error
+        if path is None:
+            raise ModelLoadError(f"{name} has no file {file}: check the name of the file")
+    elif not is_gguf(checked_name(name)):
+        return None
+    elif path is not None and not path.is_file():
+        raise ModelLoadError(f"there is no file {name}: {near_name(name) or 'check the path'}")
+    return None if path is None else read_header(path).path
+
+
+def is_local(name: str, options: dict[str, Any]) -> bool:
+    """Returns whether a model can be loaded without asking the Hub."""
+    folder = Path(resolve_builtin(name))
+    return folder.is_dir() or is_path(name) or is_gguf(name) or bool(options.get("local_files_only"))
+
+
+def is_on_hub(name: str) -> bool:
+    """Returns whether a name can only be that of a repository of the Hub."""
+    return name.count("/") == 1 and not (is_path(name) or is_gguf(name) or Path(name).exists())
 
 
 def adapter_folder(name: str, options: dict[str, Any]) -> Path | None:
@@ -114,8 +150,9 @@ def load_error(what: str, name: str, error: Exception) -> ModelLoadError:
             "safetensors with the program that saved them"
         )
     reason = _reason(error)
-    if Path(name).is_dir():
-        return ModelLoadError(f"the folder {name} holds no usable {what}: {reason}")
+    for kind, exists in (("folder", Path(name).is_dir()), ("file", Path(name).is_file())):
+        if exists:
+            return ModelLoadError(f"the {kind} {name} holds no usable {what}: {reason}")
     return ModelLoadError(
         f"there is no folder {name}, and the Hub returned no {what} of that name ({reason}): "
         + (near_name(name) or f"check the name; without a network, give a folder or {CHITCHAT}")
@@ -132,16 +169,20 @@ def remote_code_error(what: str, name: str) -> ModelLoadError:
 
 
 def near_name(name: str) -> str:
-    """Returns a question for a name close to that of a folder beside it or of the built-in model; else nothing."""
+    """Returns a question for a name close to that of a model beside it or of the built-in model; else nothing."""
     place = Path(name).parent
     try:
-        folders = [str(path) for path in place.iterdir() if path.is_dir() and not path.name.startswith(".")]
+        folders = [str(path) for path in place.iterdir() if _may_be_model(path)]
     except OSError:
         folders = []
     inside = CHITCHAT.partition(":")[2]
     written = {folder.lower(): folder for folder in folders} | {inside: CHITCHAT, CHITCHAT: CHITCHAT}
     near = get_close_matches(str(Path(name)).lower(), written, n=1, cutoff=0.75)
     return f"did you mean {written[near[0]]}?" if near else ""
+
+
+def _may_be_model(path: Path) -> bool:
+    return not path.name.startswith(".") and (path.is_dir() or path.suffix.lower() == SUFFIX)
 
 
 def _reason(error: Exception) -> str:
@@ -201,3 +242,8 @@ def resolve_builtin(name: str) -> str:
     if Path(inside).name != inside or not (folder / "config.json").is_file():
         raise ModelLoadError(f"the package has no model {name}: use {CHITCHAT}")
     return str(folder)
+
+
+def sample_file(name: str) -> Path:
+    """Returns the file of the package's sample conversations called `train`, `valid` or `test`."""
+    return Path(str(files("convmodel"))) / "assets" / "sample" / f"{name}.jsonl"

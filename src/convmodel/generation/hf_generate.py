@@ -22,6 +22,7 @@ from convmodel.generation.engine.sampling import OWN, Sampler, own_processors, w
 from convmodel.generation.options import GenerationOptions
 from convmodel.generation.output import Response
 from convmodel.generation.response_text import join_chunks, read_chunks
+from convmodel.hf_model.devices import own_random_state
 from convmodel.hf_model.eval_mode import evaluation_mode
 from convmodel.layout.sequence import Prompt
 from convmodel.layout.tokenizer import ConversationTokenizer
@@ -160,7 +161,7 @@ def _alone(hf_model: "PreTrainedModel", seed: int | None, arguments: dict[str, A
         if seed is None:
             yield
             return
-        with torch.random.fork_rng([hf_model.device] if hf_model.device.type == "cuda" else []):
+        with own_random_state(hf_model.device):
             torch.manual_seed(seed)
             yield
 

@@ -58,6 +58,22 @@ def current_usage() -> Usage:
     return Usage(time.perf_counter(), time.process_time(), switches)
 
 
+def free_threads(usage: Callable[[], Usage] = current_usage) -> int:
+    """Returns on how many threads a program that this process starts can compute, by trying for a moment."""
+    threads = torch.get_num_threads()
+    if any(name in os.environ for name in VARIABLES):
+        return threads
+    return max(1, min(threads, int(_computing(usage, _SHORTEST) + _MISSING)))
+
+
+def _computing(usage: Callable[[], Usage], seconds: float) -> float:
+    """Computes something on torch's threads for some seconds; returns how many of them computed at a time."""
+    values, before = torch.ones(1 << 18), usage()
+    while (after := usage()).wall - before.wall < seconds:
+        values.mul_(1.0)
+    return (after.cpu - before.cpu) / (after.wall - before.wall)
+
+
 class Threads:
     """Adapts the number of torch's threads of this process.
 
@@ -110,12 +126,10 @@ class Threads:
     def _are_free(self) -> bool:
         """Computes something on all threads for a moment; returns whether they could."""
         torch.set_num_threads(self._full)
-        values, before = torch.ones(1 << 18), self._usage()
-        while (after := self._usage()).wall - before.wall < _TRIAL:
-            values.mul_(1.0)
+        computing = _computing(self._usage, _TRIAL)
         torch.set_num_threads(self._now)
-        self._tried_at = after.wall
-        return after.cpu - before.cpu > (self._full - _MISSING) * (after.wall - before.wall)
+        self._tried_at = self._usage().wall
+        return computing > self._full - _MISSING
 
     def _use(self, threads: int, why: str) -> None:
         logger.info("computing on %d of %d threads, %s", threads, self._full, why)

@@ -7,6 +7,7 @@ import pytest
 
 from convmodel.cli.console import MODEL_FILES, _rank, check_output_dir, check_output_file, print_json
 from convmodel.errors import SaveError
+from convmodel.files.atomic import _make_stage
 
 
 def test_the_next_command_is_one_that_the_reader_can_type(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -58,6 +59,16 @@ def test_an_output_folder_is_new_or_empty_or_replaced_on_demand(tmp_path: Path) 
         with pytest.raises(SaveError, match="already holds a model: give another --output-dir, or --overwrite"):
             check_output_dir(folder)
         check_output_dir(folder, overwrite=True)
+
+
+def test_an_output_folder_may_hold_what_a_process_killed_at_its_start_left(tmp_path: Path) -> None:
+    stage = _make_stage(tmp_path / "model")  # as `fit` was about to write its first file
+    check_output_dir(tmp_path / "model")
+    (tmp_path / "model" / "thesis.tex").touch()
+
+    with pytest.raises(SaveError, match="holds something else"):
+        check_output_dir(tmp_path / "model")
+    assert stage.exists()
 
 
 def test_an_output_folder_with_anything_else_is_refused(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from convmodel.hf_model.threads import VARIABLES, Threads, Usage, current_usage
+from convmodel.hf_model.threads import VARIABLES, Threads, Usage, current_usage, free_threads
 
 
 class Machine:
@@ -115,3 +115,19 @@ def test_the_use_grows_with_time() -> None:
     assert after.wall > before.wall
     assert after.cpu >= before.cpu
     assert after.switches >= before.switches
+
+
+@pytest.mark.parametrize(("cores", "busy", "free"), [(2, 0, 2), (2, 1, 1), (4, 1, 3), (4, 0, 4)])
+def test_a_program_that_is_started_leaves_busy_cores_alone(cores: int, busy: int, free: int) -> None:
+    machine = Machine(cores)
+    machine.busy = busy
+    torch.set_num_threads(cores)
+    assert free_threads(machine.usage) == free
+
+
+def test_threads_that_the_user_has_set_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    machine = Machine(2)
+    machine.busy = 1
+    torch.set_num_threads(2)
+    assert free_threads(machine.usage) == 2

@@ -42,7 +42,8 @@ def in_processes(work: Callable[[T], R], items: Iterable[T], processes: int | No
     if following is None:
         return
     remaining = chain([following], remaining)
-    count = processes or (len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1)
+    # Elsewhere processes are not forked, or not safely: then the calling process does all of the work.
+    count = (processes or len(os.sched_getaffinity(0))) if sys.platform == "linux" else 1
     if count == 1:
         yield from map(work, remaining)
         return

@@ -24,7 +24,7 @@ def write_state(state: dict[str, Any], folder: Path) -> None:
     """
     tensors: dict[str, torch.Tensor] = {}
     rest = _without_tensors(state, "", tensors)
-    (folder / REST).write_text(json.dumps(rest), encoding="utf-8")
+    (folder / REST).write_text(json.dumps(rest), encoding="utf-8", newline="\n")
     try:
         save_file(tensors, folder / TENSORS)
     except SafetensorError as error:  # raised on a full disk
