@@ -1,6 +1,7 @@
 """`convmodel import` as a user types it."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from typer.testing import CliRunner
 
 from convmodel.cli.main import app
 from convmodel.data.reading.reader import read_conversations
-from convmodel.errors import ConfigError, SaveError
+from convmodel.errors import ConfigError, MissingExtraError, SaveError
 
 CHAT = "".join(
     f"{1 + day:02}/02/2024, 18:0{minute} - {who}: {text} {day}\n"
@@ -41,6 +42,35 @@ def test_a_table_says_what_came_in_and_what_went_out() -> None:
     assert "dates read as day/month/year" in said
     assert "fit data/train.jsonl --valid data/valid.jsonl --loss-on assistant" in said
     assert {one.turn_speakers for one in read_conversations("data/train.jsonl")} == {("user", "assistant", "user")}
+
+
+def test_without_datasketch_exact_duplicates_are_dropped_and_a_line_reports_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasketch", None)
+    talk = ["Did you see the river in the town this morning", "No, I was at home with a good book"]
+    talks = [[*talk, str(number)] for number in (*range(20), 7)]
+    Path("talks.jsonl").write_text("".join(f"{json.dumps(turns)}\n" for turns in talks))
+
+    result = CliRunner().invoke(app, ["import", "talks.jsonl", "--json"], catch_exceptions=False)
+    account = json.loads(result.stdout)
+    assert account["dropped"] == {"exact duplicate": 1}
+    assert sum(account["written"].values()) == 20
+    [note] = [note for note in account["notes"] if "near-duplicates" in note]
+    assert note.startswith("near-duplicates were not looked for, only exact ones: ")
+    assert "pip install" in note
+    with pytest.raises(MissingExtraError, match="finding near-duplicates needs datasketch"):
+        CliRunner().invoke(app, ["import", "talks.jsonl", "--near", "0.8", "-o", "near"], catch_exceptions=False)
+    assert not Path("near").exists()
+
+
+def test_by_default_near_duplicates_are_dropped() -> None:
+    talks = [["Did you see the river in the town this morning " * 3, f"No, I was at home {n}"] for n in (1, 2)]
+    talks += [[f"Is number {number} there", f"It is {number}"] for number in range(20)]
+    Path("talks.jsonl").write_text("".join(f"{json.dumps(turns)}\n" for turns in talks))
+
+    result = CliRunner().invoke(app, ["import", "talks.jsonl", "--json"], catch_exceptions=False)
+    account = json.loads(result.stdout)
+    assert account["dropped"] == {"near-duplicate": 1}
+    assert not any("near-duplicates" in note for note in account["notes"])
 
 
 def test_the_account_for_machines() -> None:

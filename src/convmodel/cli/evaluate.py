@@ -96,7 +96,8 @@ def command(
     `convmodel evaluate old new --data test.jsonl --responses 100`
 
     Each metric comes with a 95 % bootstrap confidence interval over the conversations. Perplexity is per token and
-    compares only models with the same vocabulary; bits per byte compares any two models.
+    compares only models with the same vocabulary; bits per byte compares any two models. Installed packages may add
+    metrics.
     """
     for path in report or []:
         if path.suffix not in (".html", ".md", ".json"):
@@ -152,7 +153,7 @@ def _evaluate(
     training = None if train is None else ConversationReader(train, on_error=settings["on_error"])
     if training is not None:
         next(iter(training))  # reports an unreadable file before anything is measured
-    from convmodel.report.evaluation.base_model import recorded_base
+    from convmodel.hf_model.model_card import recorded_base
     from convmodel.report.evaluation.evaluate import evaluate_model
     from convmodel.report.evaluation.model_evaluation import Settings
     from convmodel.report.evaluation.results import data_fingerprint, make_report, nearest_context

@@ -15,7 +15,7 @@ from convmodel.cli import flags
 from convmodel.cli.console import DEFAULT_MODEL, print_json, print_message, print_table, program
 from convmodel.cli.starting_point import BASE_MODEL
 from convmodel.data.importing.cleaning import CleaningRules
-from convmodel.data.importing.deduplication import NEAR
+from convmodel.data.importing.deduplication import NEAR, available_near
 from convmodel.data.importing.exports.formats import FORMATS
 from convmodel.data.importing.splitting import PARTS, SHARES
 from convmodel.data.progress import ProgressBar
@@ -48,7 +48,7 @@ def command(
         str,
         Option(
             help="Format of the sources: auto (recognize it), an export "
-            f"({', '.join(FORMATS)}) or other data ({', '.join(SHAPES)})."
+            f"({', '.join(FORMATS)}), one of an installed package, or other data ({', '.join(SHAPES)})."
         ),
     ] = AUTO,
     columns: Annotated[
@@ -87,12 +87,13 @@ def command(
     max_chars: Annotated[int | None, _cleaning(help="Maximum number of characters in a conversation.")] = None,
     min_speakers: Annotated[int, _cleaning(help="Minimum number of speakers in a conversation.")] = _RULES.min_speakers,
     near: Annotated[
-        float,
+        float | None,
         _cleaning(
             help="Drop near-duplicates: conversations whose Jaccard similarity of word trigrams to an earlier one is "
-            "at least this, from 0.5 to 1."
+            "at least this, from 0.5 to 1. Needs datasketch (the extra train); without it, the default drops exact "
+            f"duplicates only. [default: {NEAR}]",
         ),
-    ] = NEAR,
+    ] = None,
     keep_duplicates: Annotated[
         bool, _cleaning("--keep-duplicates", help="Keep duplicates and near-duplicates.")
     ] = False,
@@ -125,8 +126,8 @@ def command(
 
     Supports exports of WhatsApp, Signal, Telegram, Discord, Slack, Messenger, Instagram, LINE, KakaoTalk, Google Chat,
     ChatGPT, Claude and DeepSeek, plain `Name: text` transcripts, and JSONL, JSON, YAML, CSV, TSV and Parquet in common
-    formats (ShareGPT, role/content messages, prompt and response, ...). Prints what was read, what was dropped and why,
-    who speaks, and what was written.
+    formats (ShareGPT, role/content messages, prompt and response, ...). Installed packages may add exports. Prints what
+    was read, what was dropped and why, who speaks, and what was written.
     """
     from convmodel.data.importing.pipeline import ImportOptions, import_conversations
     from convmodel.data.importing.segmenting import Segmenting, parse_gap
@@ -145,7 +146,7 @@ def command(
             max_chars=max_chars,
             min_speakers=min_speakers,
             deduplicate=not keep_duplicates,
-            near_duplicates=near,
+            near_duplicates=available_near() if near is None else near,
             redact=redact,
         ),
         shares=_parse_shares(shares),

@@ -1,4 +1,4 @@
-"""Metrics of generated responses: similarity to the references, variety, repetition, length, empty ones.
+"""Metrics of generated responses: similarity to the references, variety, repetition, length, empty ones, loops.
 
 Owns: what each of these metrics is. Knows nothing of where responses come from. BLEU and chrF are in `bleu_chrf`,
 copies of the training data in `verbatim_copies`. `docs/evaluation.md` has the formulas and their sources.
@@ -24,6 +24,10 @@ class Exchange:
     """A context, what followed it in the data, and what a model responds.
 
     `number` is the conversation's, from 1; `finish_reason` is `stop` or `length`, `tokens` the response's length.
+
+    Example:
+        >>> Exchange(1, Conversation(["Hello"]), reference="Hi", response="Hi there!").finish_reason
+        'stop'
     """
 
     number: int
@@ -95,6 +99,11 @@ RESPONSES: tuple[Ratio[_SplitExchange], ...] = (
         above=lambda exchange: not exchange.exchange.response.strip()),
 )
 # fmt: on
+
+LOOPS: Ratio[bool] = Ratio(
+    name="loops", label="self-chats that loop", topic=Topic.RESPONSES, better="lower", percent=True,
+    explanation="conversations with itself that repeat the same turns over and over", above=lambda is_loop: is_loop,
+)  # fmt: skip
 
 
 def response_metrics(exchanges: Sequence[Exchange]) -> list[Metric]:

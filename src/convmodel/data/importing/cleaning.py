@@ -20,7 +20,7 @@ class CleaningRules:
     Attributes:
         max_chars: Maximum number of characters in all turns; None for no limit.
         near_duplicates: The Jaccard similarity of word trigrams from which two conversations are duplicates, from 0.5
-            to 1; None to leave out exact duplicates only.
+            to 1; None to leave out exact duplicates only, which needs no datasketch.
         redact: Whether to mask personal data.
 
     Raises:

@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
@@ -197,6 +198,11 @@ def groups(conversations: Iterable[Conversation], near: float | None = NEAR) -> 
     return list(members.values())
 
 
+def available_near() -> float | None:
+    """Returns the default threshold of near-duplicates, or None where datasketch is not installed."""
+    return NEAR if find_spec("datasketch") else None
+
+
 def checked_near(near: float | None, option: str = "near") -> float | None:
     """Checks a threshold of near-duplicates and returns it; `option` is its name in the error.
 
@@ -224,7 +230,7 @@ def _minhash(near: float) -> tuple[Any, Any]:
     try:
         from datasketch import MinHash, MinHashLSH
     except ImportError as error:
-        raise MissingExtraError("finding near-duplicates needs datasketch: pip install 'convmodel[train]'") from error
+        raise MissingExtraError("finding near-duplicates needs datasketch", "train") from error
     rows = max(r for r in range(1, _PERMUTATIONS // 4) if (1 - near**r) ** (_PERMUTATIONS // r) <= _MISS_RATE)
     empty = MinHash(num_perm=_PERMUTATIONS, seed=1, hashfunc=int, scheme="affine32")
     return empty, MinHashLSH(num_perm=_PERMUTATIONS, params=(_PERMUTATIONS // rows, rows))

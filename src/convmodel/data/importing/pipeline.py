@@ -11,8 +11,8 @@ from pathlib import Path
 
 from convmodel.conversation import Conversation
 from convmodel.data.importing.cleaning import Cleaner, CleaningRules
-from convmodel.data.importing.deduplication import NEAR
-from convmodel.data.importing.exports.formats import FORMATS, Format, recognised
+from convmodel.data.importing.deduplication import available_near
+from convmodel.data.importing.exports.formats import Format, find_format, format_names, recognised
 from convmodel.data.importing.exports.messages import Chat
 from convmodel.data.importing.exports.text_lines import first_bytes
 from convmodel.data.importing.exports.unread import unknown, unread
@@ -36,7 +36,7 @@ from convmodel.data.reading.reader import ConversationReader
 from convmodel.data.reading.rows import data_files, is_data_file, visible_paths
 from convmodel.data.reading.shapes import AUTO, SHAPES
 from convmodel.data.reading.writing import write_jsonl
-from convmodel.errors import ConfigError, ConversationError
+from convmodel.errors import ConfigError, ConversationError, install_command
 from convmodel.files.atomic import staged
 
 
@@ -45,7 +45,7 @@ class ImportOptions:
     """How to import.
 
     Attributes:
-        format: The export or shape of the data, one of `FORMATS` or `SHAPES`; detected by default.
+        format: The export or shape of the data, one of `format_names()` or `SHAPES`; detected by default.
         columns: The columns of tables with a message per row, if they have unusual names; all sources are then tables.
         gap: The pause after which a new conversation starts; None to choose it from the data.
         segmenting: How messages become conversations, apart from the gap.
@@ -65,10 +65,12 @@ class ImportOptions:
     def __post_init__(self) -> None:
         if self.segmenting.merge_others and self.segmenting.me is None:
             raise ConfigError("merge_others needs the speaker to learn: set me too")
-        if self.columns and self.format in FORMATS:
+        is_export = find_format(self.format) is not None
+        if self.columns and is_export:
             raise ConfigError(f"the format {self.format} has no columns: leave --format or --columns out")
-        if self.format not in (AUTO, *FORMATS, *SHAPES):
-            raise ConfigError(f"there is no format {self.format}; there are {AUTO}, {', '.join((*FORMATS, *SHAPES))}")
+        if not is_export and self.format not in (AUTO, *SHAPES):
+            names = ", ".join((AUTO, *format_names(), *SHAPES))
+            raise ConfigError(f"there is no format {self.format}; there are {names}")
 
 
 def import_conversations(
@@ -88,7 +90,7 @@ def import_conversations(
     Raises:
         ConversationError: If something cannot be read, nothing is left, or a part duplicates conversations of another.
         SaveError: If the folder cannot be written.
-        MissingExtraError: If datasketch is not installed.
+        MissingExtraError: If the rules have a threshold of near-duplicates, and datasketch is not installed.
     """
     options = options or ImportOptions()
     summary = ImportSummary()
@@ -115,9 +117,12 @@ def import_conversations(
     summary.notes += table.warnings()
     if not kept:
         raise ConversationError(f"{', '.join(map(str, sources))[:200]}: {summary.why_nothing(how.me)}")
-    parts = split(kept, options.shares, seed=options.seed, by=options.split_by, near=_near(options))
-    require_no_leakage(parts.train, {"valid": parts.valid, "test": parts.test}, near=_near(options))
-    require_no_leakage(parts.valid, {"test": parts.test}, near=_near(options), name="valid")
+    near = _near(options)
+    parts = split(kept, options.shares, seed=options.seed, by=options.split_by, near=near)
+    require_no_leakage(parts.train, {"valid": parts.valid, "test": parts.test}, near=near)
+    require_no_leakage(parts.valid, {"test": parts.test}, near=near, name="valid")
+    if near is None:
+        summary.notes.append(f"near-duplicates were not looked for, only exact ones: {install_command('train')}")
     summary.notes.append(f"split {parts.method}")
     summary.notes += filter(None, [too_small(parts)])
     _write(parts, Path(output), summary)
@@ -126,7 +131,8 @@ def import_conversations(
 
 def _near(options: ImportOptions) -> float | None:
     """Returns the threshold for splitting: duplicates stay in one part even if they are kept."""
-    return NEAR if options.cleaning.near_duplicates is None else options.cleaning.near_duplicates
+    near = options.cleaning.near_duplicates
+    return available_near() if near is None else near
 
 
 def _read(
@@ -185,13 +191,13 @@ def _recognised(
 ) -> Iterator[tuple[str | Path, Format | None]]:
     """Detects what a source is: one export, a folder of several, or data of another shape."""
     path = Path(source)
-    if name in FORMATS:
-        inside = [] if FORMATS[name].matches(path) or not path.is_dir() else sorted(path.rglob("*"))
-        exports = [file for file in inside if FORMATS[name].matches(file)]
+    if named := find_format(name):
+        inside = [] if named.matches(path) or not path.is_dir() else sorted(path.rglob("*"))
+        exports = [file for file in inside if named.matches(file)]
         if path.is_dir() and inside and not exports:
             raise ConversationError(f"{path} holds no export of the format {name}")
         for file in exports or [path]:
-            yield file, FORMATS[name]
+            yield file, named
     elif name in SHAPES or str(source) == STDIN or not path.exists():
         yield source, None
     elif path.is_dir():
@@ -200,7 +206,7 @@ def _recognised(
         yield path, format
     elif path.suffix and not is_data_file(path):
         first_bytes(path)  # raises if the file was not recognised because it cannot be read
-        raise ConversationError(unread(path) or unknown(path, FORMATS))
+        raise ConversationError(unread(path) or unknown(path, format_names()))
     elif why := unread(path):
         problems.add(why)
     else:
@@ -226,7 +232,7 @@ def _folder(folder: Path, problems: Problems, summary: ImportSummary) -> Iterato
     if not taken:
         if ignored:
             why = next(filter(None, map(unread, ignored)), None)
-            raise ConversationError(why or unknown(ignored[0], FORMATS))
+            raise ConversationError(why or unknown(ignored[0], format_names()))
         data_files(folder)  # raises the error
     if ignored:
         summary.notes.append(f"{len(ignored):,} files in {folder} have no known format and were ignored")

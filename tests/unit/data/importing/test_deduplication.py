@@ -10,7 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convmodel.conversation import Conversation
-from convmodel.data.importing.deduplication import Duplicates, Match, groups, jaccard, normalized, shingles
+from convmodel.data.importing.deduplication import (
+    NEAR,
+    Duplicates,
+    Match,
+    available_near,
+    groups,
+    jaccard,
+    normalized,
+    shingles,
+)
 from convmodel.errors import ConfigError, MissingExtraError
 
 STORY = [
@@ -233,8 +242,10 @@ def test_the_threshold_is_checked(near: float) -> None:
 
 
 def test_datasketch_is_asked_for_only_where_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert available_near() == NEAR
     monkeypatch.setitem(sys.modules, "datasketch", None)
 
+    assert available_near() is None
     assert groups([story(), story()], near=None) == [[0, 1]]
-    with pytest.raises(MissingExtraError, match=r"pip install 'convmodel\[train\]'"):
+    with pytest.raises(MissingExtraError, match=r"\(the extra train\): .*pip install "):
         Duplicates()

@@ -12,9 +12,14 @@ from datetime import datetime
 class Message:
     """One message of a chat; its text is never empty, and without the marks of the export.
 
-    The time has no zone: it is UTC if the export has a zone, otherwise as written, and None if it has no times. The
-    place is `file:line` or `file: message 12`. `without` names the kinds of parts that were left out of the text, such
-    as a quote.
+    Attributes:
+        time: Without a zone: UTC if the export has a zone, otherwise as written; None if it has no times.
+        place: `file:line` or `file: message 12`, for errors and ids.
+        without: The kinds of parts that were left out of the text, such as a quote.
+
+    Example:
+        >>> Message("Ann", "Black or green?", datetime(2026, 11, 2, 12, 30), "tea.log:2").speaker
+        'Ann'
     """
 
     speaker: str
@@ -32,7 +37,14 @@ class Chat:
         dropped: Number of entries left out, by reason (`system message`, `media`, `deleted message`, ...).
         notes: Notes about the file for the user: how its dates were read and why.
         parted: Whether a long pause in it begins a new conversation.
-        folder: The start of its messages' places that is not a part of ids: where the export lies on this machine.
+        folder: Set by the import: the start of its messages' places that is not a part of ids, where the export lies on
+            this machine.
+
+    Example:
+        >>> chat = Chat("tea", [Message("Ann", "Black or green?", None, "tea.log:2")])
+        >>> chat.dropped["system message"] += 1
+        >>> chat.entries
+        2
     """
 
     name: str
