@@ -10,10 +10,10 @@ PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test slow coverage check format docs build gpu-check smoke clean
+.PHONY: help setup demo test slow coverage check format docs site build gpu-check smoke release-check release-notes clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "  make %-9s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 setup: $(STAMP) ## install everything into .venv, once
 
@@ -51,15 +51,24 @@ format: $(STAMP) ## format the code
 docs: $(STAMP) ## write the generated pages again
 	@$(BIN)/python scripts/build_docs.py
 
+site: $(STAMP) ## build the documentation site into site/, without a network
+	@$(BIN)/python scripts/build_site.py
+
 build: $(STAMP) ## build the wheel and the source archive into dist/
-	@$(BIN)/python -m build
+	@$(BIN)/python scripts/build_dist.py
 
 gpu-check: $(STAMP) ## check and measure training and generation on a GPU, in six minutes at most
 	@$(BIN)/python scripts/gpu_check.py $(ARGS)
 
 smoke: $(STAMP) ## build the wheel and test it in a new environment, from an empty folder
-	@$(BIN)/python scripts/smoke_test.py
+	@$(BIN)/python scripts/release_check.py --quick
+
+release-check: $(STAMP) ## build a release and test it with each extra (ARGS=--resume resumes)
+	@$(BIN)/python scripts/release_check.py $(ARGS)
+
+release-notes: ## print the notes of the tag, from CHANGELOG.md
+	@$(PYTHON) scripts/release_notes.py $(ARGS)
 
 clean: ## delete caches and build results; keep the environment
-	rm -rf build dist htmlcov .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build dist site .cache htmlcov .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find src tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'convmodel[ray]'")
+ray = pytest.importorskip("ray", reason="Ray is not installed, which the extra ray brings")
 
 pytestmark = [
     pytest.mark.loopback,

@@ -85,3 +85,23 @@ def test_what_cannot_go_together(arguments: list[str], message: str) -> None:
 def test_what_cannot_be(arguments: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         run("fit", *arguments, "--output-dir", "m")
+
+
+def test_a_new_model_can_go_without_token_types() -> None:
+    fit("--output-dir", "without", "--token-types", "off")
+    fit("--output-dir", "with")
+    layouts = [json.loads(Path(name, "convmodel_config.json").read_text()) for name in ("without", "with")]
+    assert [layout["use_token_types"] for layout in layouts] == [False, True]
+    cards = [Path(name, "README.md").read_text(encoding="utf-8") for name in ("without", "with")]
+    assert ["fine-tune with `convmodel fit --token-types off`" in card for card in cards] == [False, True]
+
+
+def test_a_model_keeps_what_it_was_trained_with() -> None:
+    fit("--output-dir", "m", "--token-types", "off")
+    again = ("fit", "chats.jsonl", "-m", "m", "--max-steps", "1", "--output-dir", "n")
+    with pytest.raises(ConvModelError, match=r"was trained with use_token_types=False: leave .* out"):
+        run(*again, "--token-types", "on")
+    run(*again)
+    assert json.loads(Path("n/convmodel_config.json").read_text())["use_token_types"] is False
+    with pytest.raises(ConfigError, match="--token-types maybe: it must be on or off"):
+        run(*again, "--token-types", "maybe")

@@ -19,9 +19,11 @@ from convmodel.cli import (
     demo,
     doctor,
     evaluate,
+    export,
     fit,
     generate,
     import_,
+    improve,
     next_turn,
     plot,
     selfchat,
@@ -29,6 +31,7 @@ from convmodel.cli import (
 )
 from convmodel.cli.console import RANK
 from convmodel.cli.help import CONTEXT, Command, Group
+from convmodel.cli.streams import use_utf8
 from convmodel.cli.tokenizer import app as tokenizer_app
 from convmodel.data.progress import console
 from convmodel.errors import ConvModelError, StoppedError
@@ -40,7 +43,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for module in (import_, doctor, fit, plot, evaluate, compare, generate, next_turn, chat, serve, selfchat, demo):
+for module in (
+    import_,
+    doctor,
+    fit,
+    improve,
+    plot,
+    evaluate,
+    compare,
+    generate,
+    next_turn,
+    chat,
+    serve,
+    export,
+    selfchat,
+    demo,
+):
     name = module.__name__.rpartition(".")[2].rstrip("_").replace("_", "-")
     app.command(name, cls=Command)(module.command)
 app.add_typer(tokenizer_app, name="tokenizer")
@@ -65,7 +83,7 @@ def options(
 
     `convmodel chat` chats with a small model that comes with the package.
 
-    `convmodel demo` fine-tunes that model on other dialogues and evaluates it before and after, in about a minute.
+    `convmodel demo` fine-tunes that model on other dialogues and evaluates it before and after, in minutes.
 
     `convmodel import "WhatsApp Chat with Bob.txt" --me Ann` converts your chats to training data.
 
@@ -74,6 +92,8 @@ def options(
     `convmodel chat --model model` chats with the result.
 
     `convmodel serve model` serves it: a chat page, and an API for OpenAI clients.
+
+    `convmodel export model -o bot.gguf` writes it for llama.cpp, Ollama and LM Studio.
 
     `convmodel COMMAND --help` explains a command. Results go to standard output, everything else to standard error.
     """
@@ -93,6 +113,7 @@ class _Messages(logging.StreamHandler[Any]):
 
 def main() -> None:
     """Runs the command line and exits with 0 (success), 1 (error), 2 (wrong usage), or 130 or 143 (stopped)."""
+    use_utf8()
     arguments = sys.argv[1:]
     debug = "--debug" in (arguments[: arguments.index("--")] if "--" in arguments else arguments)
     if debug:
@@ -102,7 +123,7 @@ def main() -> None:
     level = logging.DEBUG if debug else logging.ERROR if RANK > 0 else logging.INFO
     logging.basicConfig(level=level, format="%(message)s", handlers=[_Messages()])
     noisy_libraries = (
-        "httpx", "httpx2", "httpcore", "httpcore2", "urllib3", "filelock", "fsspec", "huggingface_hub", "torch",
+        "httpx", "httpx2", "httpcore", "httpcore2", "urllib3", "filelock", "fsspec", "gguf", "huggingface_hub", "torch",
     )  # fmt: skip
     for noisy in noisy_libraries:
         logging.getLogger(noisy).setLevel(logging.WARNING if debug else logging.ERROR)

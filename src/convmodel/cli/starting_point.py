@@ -30,6 +30,7 @@ class StartingPoint:
     grow_vocabulary: int | None  # how many entries to add to a pretrained model's vocabulary
     layout: str = "auto"  # the token layout of a pretrained model
     names: str | None = None  # whether speakers' names are put before their texts
+    token_types: bool | None = None  # whether the model gets token types
 
     def check(self, train: str) -> None:
         """Checks that the options can be combined."""
@@ -58,7 +59,7 @@ class StartingPoint:
     def load(self, train: ConversationReader, config: FitConfig, *, validated: bool) -> "ConversationModel":
         """Loads the model or makes a new one."""
         if self.from_scratch is not None:
-            return _make_model(train, self.from_scratch, self.tokenizer, config, validated)
+            return _make_model(train, self, config, validated)
         if self.grow_vocabulary is None:
             return self._load_model()
         if config.lora:
@@ -66,22 +67,25 @@ class StartingPoint:
         return _grow_vocabulary(self._load_model(), train, self.grow_vocabulary)
 
     def _load_model(self) -> "ConversationModel":
-        return load_model(self.model or BASE_MODEL, layout=self.layout, names=self.names)
+        chosen = {"layout": self.layout, "names": self.names, "use_token_types": self.token_types}
+        return load_model(self.model or BASE_MODEL, **chosen)
 
 
 def _make_model(
-    train: ConversationReader, shape: str, tokenizer: str | None, config: FitConfig, validated: bool
+    train: ConversationReader, start: StartingPoint, config: FitConfig, validated: bool
 ) -> "ConversationModel":
     """Creates a model with random weights, reports its size, and warns if it is too large for the data."""
     with console.status("training a vocabulary ..."):
         silence_transformers()
+        from convmodel.hf_model.device_check import place
         from convmodel.hf_model.from_scratch import make_model
-        from convmodel.hf_model.loading import place
         from convmodel.layout.tokenizer import ConversationTokenizer
         from convmodel.model import ConversationModel
 
-        vocabulary = ConversationTokenizer.from_pretrained(tokenizer) if tokenizer else None
-        new = make_model(train, shape, tokenizer=vocabulary, seed=config.seed)
+        shape = start.from_scratch or ""
+        vocabulary = ConversationTokenizer.from_pretrained(start.tokenizer) if start.tokenizer else None
+        types = start.token_types
+        new = make_model(train, shape, tokenizer=vocabulary, seed=config.seed, use_token_types=types)
         model = ConversationModel(place(new.hf_model, None), new.tokenizer)
     parameters = new.hf_model.num_parameters()
     print_message(
