@@ -1,8 +1,11 @@
-"""Takes the pictures of docs/serving.md: the page of a real server with the built-in model.
+"""Takes the pictures in `docs/images`: the chat page of a real server with the built-in model.
 
-    python scripts/make_screenshots.py [--seed 11]
+    python scripts/make_screenshots.py                   # all of them
+    python scripts/make_screenshots.py --only chat       # page-chat, page-inspect, page-compare and page-phone
+    python scripts/make_screenshots.py --only improve    # page-improve
 
-Needs chromium and Playwright. What the model says is what it says; the seed chooses it.
+Needs Chromium and Playwright. `page-improve` shows the view "Improve" after a training run of a few minutes; nothing
+else should run then. The responses are not chosen by hand: `--seed` sets the seed of all of them.
 """
 
 import argparse
@@ -10,12 +13,19 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
+
+from convmodel.data.reading.reader import ConversationReader
+from convmodel.files.hub import sample_file
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "tests"))
@@ -28,11 +38,26 @@ TURNS = ("Hello! How are you?", "What do you study?", "Do you have any pets?")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=11)
-    seed = parser.parse_args().seed
+    parser.add_argument("--seed", type=int, default=11, help="the seed of the responses")
+    parser.add_argument("--only", choices=["chat", "improve"], help="take these pictures only")
+    arguments = parser.parse_args()
     FOLDER.mkdir(exist_ok=True)
-    models = ["chitchat=builtin:chitchat", "other=builtin:chitchat"]
-    command = [sys.executable, "-m", "convmodel", "serve", *models, "--port", str(PORT)]
+    if arguments.only != "improve":
+        with served("chitchat=builtin:chitchat", "other=builtin:chitchat") as browser:
+            take(browser, arguments.seed)
+    if arguments.only != "chat":
+        with tempfile.TemporaryDirectory() as place:
+            feedback = Path(place, "feedback.jsonl")
+            feedback.write_text("".join(f"{json.dumps(line)}\n" for line in judgements()), encoding="utf-8")
+            training = ["--feedback", str(feedback), "--allow-training", str(Path(place, "better"))]
+            with served("chitchat=builtin:chitchat", *training) as browser:
+                take_improve(browser, arguments.seed)
+
+
+@contextmanager
+def served(*arguments: str) -> Iterator[Browser]:
+    """Starts a server, and a browser to look at it."""
+    command = [sys.executable, "-m", "convmodel", "serve", *arguments, "--port", str(PORT)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         try:
             wait()
@@ -40,9 +65,18 @@ def main() -> None:
                 browser = playwright.chromium.launch(
                     executable_path=shutil.which("chromium") or shutil.which("google-chrome"), args=["--no-sandbox"]
                 )
-                take(browser, seed)
+                yield browser
         finally:
             server.terminate()
+
+
+def judgements() -> list[dict[str, object]]:
+    """Corrections: what somebody said in the sample is better than "I don't know."."""
+    conversations = islice(ConversationReader(sample_file("train")), 24)
+    return [
+        {"context": one.turns[:1], "chosen": one.turns[1], "rejected": "I don't know.", "kind": "edit"}
+        for one in conversations
+    ]
 
 
 def wait() -> None:
@@ -77,6 +111,16 @@ def take(browser: Browser, seed: int) -> None:
     for text in TURNS[:2]:
         talk(phone, text)
     save(phone, "page-phone")
+
+
+def take_improve(browser: Browser, seed: int) -> None:
+    page = open_page(browser, seed, 1120, 1000)
+    page.get_by_role("button", name="Improve", exact=True).click()
+    view = page.get_by_role("dialog", name="Improve")
+    view.get_by_role("button", name="Start improving").click()
+    view.get_by_role("button", name="Show two responses").click(timeout=1_200_000)
+    view.get_by_role("button", name="Neither").wait_for()
+    save(page, "page-improve")
 
 
 def open_page(browser: Browser, seed: int, width: int, height: int, **options: str) -> Page:
