@@ -7,8 +7,9 @@ from playwright.sync_api import Page
 
 
 def say(page: Page, text: str) -> None:
-    """Says something, and does not wait for the response."""
+    """Says something, and does not wait for the response; the one before must be complete, not only its text."""
     page.get_by_label("Your turn", exact=True).fill(text)
+    page.get_by_role("button", name="Send", exact=True).wait_for()
     page.keyboard.press("Enter")
 
 

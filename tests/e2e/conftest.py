@@ -1,5 +1,6 @@
 """A browser, and a page of a real server whose model says what the test wants."""
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -13,6 +14,10 @@ from serving import Serving, serving
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
+PATIENCE = 30_000
+"""Milliseconds that a test waits for what must happen; much longer than it takes, since other tests run beside it."""
+SLOWDOWN = float(os.environ.get("SLOWDOWN", "1"))
+"""How many times slower the page's scripts run, to find tests that depend on timing: `SLOWDOWN=10 pytest tests/e2e`."""
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
@@ -21,8 +26,9 @@ def browser() -> "Iterator[Browser]":
     """Ended with each module: its loop runs as long as it does, and other tests have loops of their own."""
     if CHROMIUM is None:
         pytest.skip("there is no chromium here")
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=PATIENCE)
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield started
@@ -51,7 +57,9 @@ def page(browser: "Browser", server: Serving) -> "Iterator[Page]":
     """The page in a browser without a past; the test fails if a script of it does."""
     context = browser.new_context(viewport={"width": 1200, "height": 800})
     opened, errors = context.new_page(), []
-    opened.set_default_timeout(10_000)
+    opened.set_default_timeout(PATIENCE)
+    if SLOWDOWN > 1:
+        context.new_cdp_session(opened).send("Emulation.setCPUThrottlingRate", {"rate": SLOWDOWN})
     opened.on("pageerror", lambda error: errors.append(str(error)))
     opened.goto(server.url)
     opened.get_by_role("heading", name="Chat with chitchat").wait_for()

@@ -131,12 +131,12 @@ def test_options_and_the_model_can_change(server: Serving) -> None:
 def test_a_response_that_is_interrupted_stops_the_server(server: Serving) -> None:
     with (
         RemoteSession(server.url, model="tiny", max_completion_tokens=100) as session,
-        scripted(server.model("tiny"), "word " * 100, seconds=0.02),
+        scripted(server.model("tiny"), "word " * 100, seconds=0.2),
     ):
         pieces = session.stream("Hello")
         first = next(pieces)
         pieces.close()  # type: ignore[attr-defined]
-        assert wait_until(lambda: server.is_idle("tiny")) < 2
+        assert wait_until(lambda: server.is_idle("tiny")) < 10  # the whole takes 20 seconds
     assert session.turns == ["Hello", first]
     assert session.finish_reason is None
 

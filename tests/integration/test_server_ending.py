@@ -112,5 +112,5 @@ def test_it_may_be_stopped_while_it_loads(served_models: dict[str, ConversationM
 
 def test_a_server_that_has_nothing_to_do_ends_at_once(own: Serving) -> None:
     stop(own)
-    assert wait_until(lambda: has_ended(own)) < 1
+    assert wait_until(lambda: has_ended(own)) < own.registry.settings.drain_seconds / 2
     assert not [thread.name for thread in threading.enumerate() if thread.name == "loading"]

@@ -121,7 +121,8 @@ function edit(turn) {
   const before = state.editing;
   state.editing = turn?.id ?? null;
   show();
-  if (!turn && before) $(`turn-${before}`)?.querySelector(".tools button")?.focus();
+  if (turn) $("turns").querySelector("textarea")?.focus(); // at once, so that no key is lost
+  else if (before) $(`turn-${before}`)?.querySelector(".tools button")?.focus();
 }
 
 function change(turn, text) {

@@ -100,7 +100,6 @@ function editor(turn, act) {
   const field = h("textarea", { value: turn.text, rows: Math.min(12, turn.text.split("\n").length + 1), "aria-label": "Edit the turn" });
   const form = h("form", { className: `turn ${turn.role === "user" ? "mine" : "theirs"}`, onsubmit: (event) => { event.preventDefault(); act.change(turn, field.value); } },
     field, h("div.row", {}, button("Cancel", () => act.edit(null)), h("button.main", { type: "submit" }, turn.role === "user" ? "Send as a branch" : "Keep as a branch")));
-  requestAnimationFrame(() => field.focus());
   field.addEventListener("keydown", (event) => {
     if (event.key === "Escape") act.edit(null);
     if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); form.requestSubmit(); }

@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -192,7 +191,6 @@ def test_an_end_that_cannot_be_recorded_is_known_all_the_same(runs: Runs, monkey
         raise SaveError("no room")
 
     monkeypatch.setattr("convmodel.server.serving.improvement_file.replace_text", refuse)
-    wait_until(lambda: not run.running)
-    time.sleep(0.01)
+    wait_until(lambda: not run.running and runs.done)
     assert [job.state for job in runs.done] == ["done"]
     runs.close(run)
