@@ -33,6 +33,8 @@ SEED = 42
 VOCABULARY = 8000
 SHAPE = "small"
 SETTINGS = {"epochs": 8, "weight-decay": 0.1, "dropout": 0.1}  # the rest is the shape's own
+CHAT = {"temperature": 0.6, "top_p": 0.9, "candidates": 16, "repeat_weight": 3.0}
+"""Settings for chats; chosen by reading conversations, see the section "The built-in model" of `benchmarks/LOG.md`."""
 SPLITS = ("train", "valid", "test")
 OPENINGS = (
     ["Hello", "Hi! How are you doing today?", "I'm good. What do you do for fun?"],
@@ -149,6 +151,7 @@ def halve(fitted: Path, folder: Path) -> None:
     from convmodel import ConversationModel
 
     model = ConversationModel.from_pretrained(fitted, dtype=torch.float16)
+    model.hf_model.generation_config.chat = CHAT
     model.save_pretrained(folder)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     (folder / "config.json").write_text(json.dumps(config | {"dtype": "float32"}, indent=2) + "\n", encoding="utf-8")

@@ -30,6 +30,12 @@ class Script:
     steps: int = 0
 
 
+def drawing_once(model: ConversationModel) -> ConversationModel:
+    """Makes a model draw a single response in chats, so that a script has one reply for each."""
+    model.hf_model.generation_config.chat = None
+    return model
+
+
 @contextmanager
 def scripted(
     model: ConversationModel, *replies: str | Sequence[int], otherwise: int = 0, seconds: float = 0.0

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from scripted import scripted
+from scripted import drawing_once, scripted
 from serving import Serving, serving
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def server(browser: "Browser", place: Path) -> Iterator[Serving]:
     """A server with the built-in model under two names; asks for the browser first, which may be missing."""
     from convmodel import ConversationModel
 
-    model = ConversationModel.from_pretrained("builtin:chitchat")
+    model = drawing_once(ConversationModel.from_pretrained("builtin:chitchat"))
     files = {"feedback": place / "feedback.jsonl", "votes": place / "votes.jsonl"}
     with serving({"chitchat": model, "other": model}, **files) as served:
         yield served

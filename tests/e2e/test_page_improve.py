@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from fake_improve import CONTEXTS, GUARD, command
 from playwright.sync_api import Browser, Locator, Page, Route, expect
-from scripted import scripted
+from scripted import drawing_once, scripted
 from serving import Serving, serving
 
 from convmodel import ConversationModel
@@ -43,7 +43,7 @@ class Loop:
         """Starts a server whose command takes such options, and opens its page with the view."""
 
         def load(source: str) -> ConversationModel:
-            return ConversationModel.from_pretrained(source, device="cpu")
+            return drawing_once(ConversationModel.from_pretrained(source, device="cpu"))
 
         sources, judged = {"chitchat": "builtin:chitchat"}, [self.feedback, self.votes]
         options = {"give": saved_chitchat(self._place)} | options

@@ -20,7 +20,7 @@ from convmodel.export.options import TYPES
 from convmodel.export.origin import Origin
 from convmodel.export.turn_templates import TurnTemplates, turn_templates
 from convmodel.files.gguf import END_NAMES, require_gguf
-from convmodel.generation.defaults import chat_sampling
+from convmodel.generation.defaults import single_response_sampling
 from convmodel.hf_model.generation_config import SAMPLING_OPTIONS
 from convmodel.layout.tokenizer import ConversationTokenizer
 
@@ -86,7 +86,7 @@ def gguf_model(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer) ->
 def _sampling(hf_model: "PreTrainedModel") -> tuple[dict[str, Any], list[str]]:
     """Returns the settings of a chat that llama.cpp has, and the names of those that it does not have."""
     config = hf_model.generation_config
-    sampling = chat_sampling(hf_model) | {
+    sampling = single_response_sampling(hf_model) | {
         "min_p": getattr(config, "min_p", None) or 0.0,
         "repetition_penalty": getattr(config, "repetition_penalty", None) or 1.0,
     }

@@ -19,7 +19,7 @@ import torch
 from convmodel.errors import ConfigError
 from convmodel.export.html_vocabulary import character_classes, read_vocabulary
 from convmodel.export.html_weights import PackedArrays, pack_arrays, require_computable, shape_of
-from convmodel.generation.defaults import chat_sampling
+from convmodel.generation.defaults import single_response_sampling
 from convmodel.generation.engine.engine import Engine
 from convmodel.generation.options import read_options
 from convmodel.generation.respond import SPARE, respond
@@ -125,7 +125,7 @@ def _generation(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer) -
                 f"the generation config sets {name}={own!r}, which a page does not compute: remove it from "
                 "generation_config.json"
             )
-    sampling = chat_sampling(hf_model)
+    sampling = single_response_sampling(hf_model)
     options = read_options(hf_model, tokenizer, {"min_new_tokens": 1} | sampling)
     return {
         "sampling": {"temperature": sampling["temperature"], "topP": sampling["top_p"], "topK": sampling["top_k"]},

@@ -140,7 +140,7 @@ def _respond_in_batch(
         if request.error:
             results[number] = _error(request.error)
         else:
-            _, candidates = ranked(engine, tokenizer, request, candidates, options)
+            _, candidates = ranked(engine.hf_model, tokenizer, request, candidates, options)
             results[number] = make_output(conversation, prompt, candidates)
 
 

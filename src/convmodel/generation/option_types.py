@@ -23,6 +23,7 @@ class GenerateOptions(TypedDict, total=False):
     bos_token_id: int | None
     cache_config: Any
     cache_implementation: str | None
+    candidates: int | None
     compile_config: Any
     continuous_batching_config: Any
     cut_long_turn: bool | None
@@ -75,6 +76,7 @@ class GenerateOptions(TypedDict, total=False):
     remove_invalid_values: bool | None
     renormalize_logits: bool | None
     repetition_penalty: float | None
+    repeat_weight: float | None
     reply_as: str | None
     rerank: "str | NextTurnHead | None"
     return_dict_in_generate: bool | None

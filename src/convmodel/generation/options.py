@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 MAX_NEW_TOKENS = 128
 """The default maximum length of a response in tokens, for models with enough positions."""
 
-OWN_OPTIONS = frozenset({"reply_as", "cut_long_turn", "seed", "rerank", "mmi_lambda"})
+OWN_OPTIONS = frozenset({"reply_as", "cut_long_turn", "seed", "rerank", "mmi_lambda", "repeat_weight", "candidates"})
 
 _REFUSED = {
     "custom_generate": "it runs code from the Hub; convmodel runs none",
@@ -60,6 +60,8 @@ class GenerationOptions:
         seed: Seeds this call's sampling and leaves the global random state alone; None draws from that state.
         rerank: What several responses are ordered by: one of `RERANK`, a trained head, or None to leave them unordered.
         mmi_lambda: For `rerank="mmi"`, the weight of a response's probability without the context.
+        repeat_weight: How much repetition counts against a response, in nats per token; see `response_scores`.
+        candidates: How many responses are drawn to return the best of them, by `rerank`.
         max_length: The caller's limit on prompt and response together; None unless given.
     """
 
@@ -70,6 +72,8 @@ class GenerationOptions:
     seed: int | None = None
     rerank: str | NextTurnHead | None = None
     mmi_lambda: float = MMI_LAMBDA
+    repeat_weight: float = 0.0
+    candidates: int = 1
     max_length: int | None = None
 
     @property
@@ -83,6 +87,14 @@ class GenerationOptions:
         """Ids that end a response."""
         stop = self.hf["eos_token_id"]
         return frozenset([stop] if isinstance(stop, int) else stop)
+
+    @property
+    def seeds(self) -> list[int | None]:
+        """The seed of each response that is drawn; other seeds have other candidates, all of them."""
+        number = self.candidates * self.hf.get("num_return_sequences", 1)
+        if self.seed is None:
+            return [None] * number
+        return [(self.seed * self.candidates + each) % 2**63 for each in range(number)]
 
     def new_tokens(self, prompt: Prompt) -> int:
         """Returns the largest number of tokens of a response to a prompt."""
@@ -131,6 +143,11 @@ def read_options(
     hf.setdefault("eos_token_id", tokenizer.stop_token_ids)
     hf.setdefault("pad_token_id", tokenizer.pad_token_id)
     own_options = {name: options[name] for name in OWN_OPTIONS if options.get(name) is not None}
+    if own_options.get("candidates", 1) > 1:
+        _check_candidates(hf_model, hf)
+        own_options.setdefault("rerank", "mmi")
+    elif own_options.get("repeat_weight") and "rerank" not in own_options:
+        raise ConfigError("repeat_weight changes nothing without rerank or candidates: give one, or leave it out")
     return GenerationOptions(hf=hf, budget=budget, max_length=min(bounds) if max_length else None, **own_options)
 
 
@@ -151,6 +168,14 @@ def _check_names(hf: Mapping[str, Any]) -> None:
             "and those of transformers' generate, such as max_new_tokens, do_sample, temperature, top_p, num_beams"
             + did_you_mean(sorted(unknown), option_names())
         )
+
+
+def _check_candidates(hf_model: "PreTrainedModel", hf: Mapping[str, Any]) -> None:
+    """Raises a `ConfigError` if several candidates make no sense with these options."""
+    if not hf.get("do_sample", _samples_by_default(hf_model)) or hf.get("num_beams", 1) > 1:
+        raise ConfigError("candidates are sampled: give do_sample=True and no beams, or leave candidates out")
+    if hf.get("num_return_sequences", 1) > 1:
+        raise ConfigError("num_return_sequences returns several responses, candidates the best of several: give one")
 
 
 def _samples_by_default(hf_model: "PreTrainedModel") -> bool:
@@ -258,7 +283,7 @@ _VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "do_sample": (lambda value: value in (0, 1), "true or false"),
     **dict.fromkeys(
-        ("max_new_tokens", "max_length", "num_beams", "num_return_sequences"),
+        ("max_new_tokens", "max_length", "num_beams", "num_return_sequences", "candidates"),
         (_is_count, "a whole number of at least 1"),
     ),
     "prefix_allowed_tokens_fn": (callable, "a function"),
@@ -271,7 +296,9 @@ _VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: isinstance(value, NextTurnHead) or value in RERANK,
         " or ".join(RERANK) + ", or a NextTurnHead",
     ),
-    "mmi_lambda": (lambda value: _is_number(value) and value >= 0, "a number of at least 0"),
+    **dict.fromkeys(
+        ("mmi_lambda", "repeat_weight"), (lambda value: _is_number(value) and value >= 0, "a number of at least 0")
+    ),
     "reply_as": (lambda value: isinstance(value, str) and value.strip() != "", "a speaker's name"),
 }
 

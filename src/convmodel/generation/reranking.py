@@ -4,6 +4,7 @@ Owns: the scores by which responses are ordered.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from convmodel.generation.engine.request import Row
@@ -30,13 +31,15 @@ def response_scores(
     responses: Sequence[Response],
     *,
     mmi_lambda: float = MMI_LAMBDA,
+    repeat_weight: float = 0.0,
 ) -> list[float]:
     """Scores responses, in nats per token; the separator that closes one counts as a token, a stop string's do not.
 
     `likelihood` is ln p(response | context). `mmi` subtracts `mmi_lambda` times ln p(response), the response being the
     first turn of a conversation, so that responses that fit any context come later: Li et al. 2016, "A
     Diversity-Promoting Objective Function for Neural Conversation Models", arXiv:1510.03055, equation 9, without its
-    position weights. Both are divided by the number of tokens, since sums would favour short responses.
+    position weights. Both are divided by the number of tokens, since sums would favour short responses. From each score
+    comes off `repeat_weight` times the share of the response that repeats; see `repeated_share`.
 
     Args:
         rerank: One of `RERANK`, or a trained head.
@@ -45,7 +48,12 @@ def response_scores(
         rows: The responses as they were generated, with the log-probabilities of their tokens.
         responses: Their texts.
         mmi_lambda: The weight of ln p(response).
+        repeat_weight: The weight of repetition.
     """
+    penalties = [
+        repeat_weight * repeated_share(row.request.ids, response.ids) if repeat_weight else 0.0
+        for row, response in zip(rows, responses, strict=True)
+    ]
     ends = [
         row.end_log_probability if len(response.ids) == len(row.tokens) else None
         for row, response in zip(rows, responses, strict=True)
@@ -63,8 +71,23 @@ def response_scores(
         unconditional = log_probabilities(hf_model, tokenizer, windows)
         if isinstance(rerank, NextTurnHead):
             return [
-                rerank.score(score, other, max(1, length))
-                for score, other, length in zip(conditional, unconditional, lengths, strict=True)
+                rerank.score(score, other, max(1, length)) - penalty
+                for score, other, length, penalty in zip(conditional, unconditional, lengths, penalties, strict=True)
             ]
         conditional = [score - mmi_lambda * other for score, other in zip(conditional, unconditional, strict=True)]
-    return [score / max(1, length) for score, length in zip(conditional, lengths, strict=True)]
+    scored = zip(conditional, lengths, penalties, strict=True)
+    return [score / max(1, length) - penalty for score, length, penalty in scored]
+
+
+def repeated_share(prompt: Sequence[int], response: Sequence[int]) -> float:
+    """Returns which share of a response's pairs of tokens occur before: in the prompt, or earlier in the response.
+
+    Example:
+        >>> repeated_share([1, 2, 3], [2, 3, 4, 2, 3])
+        0.5
+    """
+    seen, repeated = set(pairwise(prompt)), 0
+    for pair in pairwise(response):
+        repeated += pair in seen
+        seen.add(pair)
+    return repeated / max(1, len(response) - 1)

@@ -47,16 +47,12 @@ def respond(
     conversation = Conversation.of(context)
     prompt = make_prompt(tokenizer, conversation, options)
     if not is_for_engine(engine.hf_model, options):
-        if options.rerank is not None and not can_be_cached(engine.hf_model):
-            kind = engine.hf_model.config.model_type
-            raise ConfigError(f"rerank needs the engine, which does not support this {kind}: leave it out")
-        if options.rerank is not None:
-            raise ConfigError("rerank orders sampled responses: give do_sample=True, and no beams or the like")
+        _check_rerank(engine.hf_model, options)
         responses, raw = hf_generate.generate(engine.hf_model, tokenizer, prompt, options)
         return make_output(conversation, prompt, responses, raw)
     request = make_request(engine.hf_model, tokenizer, prompt, options)
     chunks = read_chunks(request.rows, engine.follow(request), tokenizer, options.stop_strings)
-    rows, responses = ranked(engine, tokenizer, request, join_chunks(request.rows, chunks), options)
+    rows, responses = ranked(engine.hf_model, tokenizer, request, join_chunks(request.rows, chunks), options)
     sequences: Any = _sequences(rows, options.hf["pad_token_id"])
     return make_output(conversation, prompt, responses, GenerateDecoderOnlyOutput(sequences=sequences))
 
@@ -71,12 +67,16 @@ def stream(
     Raises:
         ConfigError: If transformers refuses the options, or they request beams or several responses.
     """
-    if options.rerank or options.hf.get("num_beams", 1) > 1 or options.hf.get("num_return_sequences", 1) > 1:
+    several = options.hf.get("num_beams", 1) > 1 or options.hf.get("num_return_sequences", 1) > 1
+    if several or (options.rerank and options.candidates == 1):
         raise ConfigError("only one response without beams can be streamed: call generate() instead")
     if is_for_engine(engine.hf_model, options):
         request = make_request(engine.hf_model, tokenizer, prompt, options)
         steps = engine.follow(request)
+        if options.candidates > 1:
+            return _chunks_of_best(engine, tokenizer, request, steps, options)
     else:
+        _check_rerank(engine.hf_model, options)
         request, steps = hf_generate.follow(engine.hf_model, tokenizer, prompt, options)
     return _chunks(request, steps, tokenizer, options)
 
@@ -87,6 +87,34 @@ def _chunks(
     with closing(read_chunks(request.rows, steps, tokenizer, options.stop_strings)) as chunks:
         for _, chunk in chunks:
             yield chunk
+
+
+def _chunks_of_best(
+    engine: Engine,
+    tokenizer: ConversationTokenizer,
+    request: Request,
+    steps: Generator[None],
+    options: GenerationOptions,
+) -> Iterator[Chunk]:
+    """Yields the chunks of the best candidate, when all of them are complete."""
+    chunks: dict[Row, list[Chunk]] = {row: [] for row in request.rows}
+
+    def kept() -> Generator[tuple[Row, Chunk]]:
+        for row, chunk in read_chunks(request.rows, steps, tokenizer, options.stop_strings):
+            chunks[row].append(chunk)
+            yield row, chunk
+
+    [best], _ = ranked(engine.hf_model, tokenizer, request, join_chunks(request.rows, kept()), options)
+    yield from chunks[best]
+
+
+def _check_rerank(hf_model: "PreTrainedModel", options: GenerationOptions) -> None:
+    """Raises a `ConfigError` if responses are to be ordered that the engine does not generate."""
+    if options.rerank is not None and not can_be_cached(hf_model):
+        kind = hf_model.config.model_type
+        raise ConfigError(f"rerank needs the engine, which does not support this {kind}: leave it out")
+    if options.rerank is not None:
+        raise ConfigError("rerank orders sampled responses: give do_sample=True, and no beams or the like")
 
 
 def make_prompt(tokenizer: ConversationTokenizer, context: ConversationLike, options: GenerationOptions) -> Prompt:
@@ -135,10 +163,10 @@ def make_request(
                 sampling,
                 prompt.input_ids,
                 stop_ids,
-                seed=None if options.seed is None else options.seed + number,
+                seed=seed,
                 device=hf_model.device,
             )
-            for number in range(options.hf.get("num_return_sequences", 1))
+            for seed in options.seeds
         ]
     except (ValueError, TypeError) as error:
         raise ConfigError(f"transformers refuses these options: {error}") from error
@@ -154,19 +182,30 @@ def make_request(
 
 
 def ranked(
-    engine: Engine,
+    hf_model: "PreTrainedModel",
     tokenizer: ConversationTokenizer,
     request: Request,
     responses: Sequence[Response],
     options: GenerationOptions,
 ) -> tuple[list[Row], list[Response]]:
-    """Orders the rows of a request, and the responses made of them, by `rerank`, the best first."""
+    """Orders the rows of a request, and the responses made of them, by `rerank`, the best first.
+
+    Of several candidates only the best one is returned.
+    """
     if options.rerank is None:
         return request.rows, list(responses)
     scores = response_scores(
-        options.rerank, engine.hf_model, tokenizer, request.rows, responses, mmi_lambda=options.mmi_lambda
+        options.rerank,
+        hf_model,
+        tokenizer,
+        request.rows,
+        responses,
+        mmi_lambda=options.mmi_lambda,
+        repeat_weight=options.repeat_weight,
     )
     order = sorted(range(len(scores)), key=lambda number: -scores[number])
+    if options.candidates > 1:
+        del order[1:]
     return [request.rows[n] for n in order], [replace(responses[n], score=scores[n]) for n in order]
 
 

@@ -10,11 +10,11 @@ from typing import Any
 
 from convmodel.conversation import DEFAULT_SPEAKERS, Conversation, ConversationLike
 from convmodel.errors import ConfigError, ConversationError
-from convmodel.generation.defaults import chat_sampling
+from convmodel.generation.defaults import chat_candidates, chat_sampling
 from convmodel.generation.engine.engine import Engine
 from convmodel.generation.options import GenerationOptions, read_options
 from convmodel.generation.output import Chunk, FinishReason
-from convmodel.generation.respond import make_prompt, stream
+from convmodel.generation.respond import is_for_engine, make_prompt, stream
 from convmodel.hf_model.generation_config import SAMPLING_OPTIONS
 from convmodel.layout.tokenizer import ConversationTokenizer
 
@@ -252,7 +252,17 @@ def _read_options(engine: Engine, tokenizer: ConversationTokenizer, given: dict[
     decide = {name for name in ("do_sample", "num_beams") if given.get(name) is not None}
     sampling = {} if decide or given.get("temperature") == 0 else chat_sampling(engine.hf_model)
     # A turn is never empty, so the first token must not end it.
-    return read_options(engine.hf_model, tokenizer, {"min_new_tokens": 1} | sampling | given)
+    wanted = {"min_new_tokens": 1} | sampling | given
+    candidates = chat_candidates(engine.hf_model)
+    if candidates and wanted.get("do_sample") and not _DECIDE_CANDIDATES & wanted.keys():
+        options = read_options(engine.hf_model, tokenizer, candidates | wanted)
+        if is_for_engine(engine.hf_model, options):
+            return options
+    return read_options(engine.hf_model, tokenizer, wanted)
+
+
+_DECIDE_CANDIDATES = {"candidates", "rerank", "num_beams", "num_return_sequences"}
+"""Options with which a model's own number of candidates does not apply."""
 
 
 def _with_system(text: str, conversation: Conversation | None) -> Conversation:

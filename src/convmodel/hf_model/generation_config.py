@@ -23,7 +23,7 @@ SAMPLING_OPTIONS = {
 }
 """Options that change the distribution to sample from, with the value that has no effect, in transformers' order."""
 
-_KEPT = ("do_sample", "repetition_penalty", "no_repeat_ngram_size")
+_KEPT = ("do_sample", "repetition_penalty", "no_repeat_ngram_size", "chat")
 
 
 def match_tokenizer(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer) -> None:

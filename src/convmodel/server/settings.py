@@ -10,6 +10,7 @@ MAX_BODY = 2**20  # bytes of a request body
 MAX_MARKS = 2**15  # commas and brackets of a request body outside of texts, which bound the number of its values
 MAX_FIELDS = 64  # fields of an object
 MAX_CHOICES = 8  # responses per request
+MAX_CANDIDATES = 16  # candidates for one response
 MAX_STOPS = 16  # stop strings per request
 MAX_STOP_LENGTH = 256  # characters of a stop string
 MAX_MESSAGES = 4096  # messages per request, and content parts per message

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 from transformers import GenerationConfig
 
-from convmodel.generation.defaults import CHAT_SAMPLING, chat_sampling
+from convmodel.generation.defaults import CHAT_SAMPLING, chat_candidates, chat_sampling, single_response_sampling
 
 
 def test_a_model_that_samples_keeps_its_own_options() -> None:
@@ -15,3 +15,22 @@ def test_a_model_that_samples_keeps_its_own_options() -> None:
 def test_others_have_ours() -> None:
     assert chat_sampling(SimpleNamespace(generation_config=GenerationConfig(temperature=0.3))) == CHAT_SAMPLING
     assert chat_sampling(SimpleNamespace()) == CHAT_SAMPLING
+
+
+CHAT = {"temperature": 0.6, "candidates": 8, "repeat_weight": 2.0}
+
+
+def test_a_model_may_have_settings_for_chats_only() -> None:
+    model = SimpleNamespace(generation_config=GenerationConfig(chat=CHAT))
+    assert chat_sampling(model) == CHAT_SAMPLING | {"temperature": 0.6}
+    assert chat_candidates(model) == {"candidates": 8, "repeat_weight": 2.0}
+    assert single_response_sampling(model) == CHAT_SAMPLING
+    both = GenerationConfig(do_sample=True, temperature=0.3, top_p=0.5, chat=CHAT)
+    assert chat_sampling(SimpleNamespace(generation_config=both))["temperature"] == 0.6
+    assert chat_sampling(SimpleNamespace(generation_config=both))["top_p"] == 0.5
+
+
+def test_a_model_without_candidates_draws_one() -> None:
+    for chat in ({}, {"candidates": 1, "repeat_weight": 2.0}, {"repeat_weight": 2.0}, None, "fast"):
+        assert chat_candidates(SimpleNamespace(generation_config=GenerationConfig(chat=chat))) == {}
+    assert chat_candidates(SimpleNamespace(generation_config=None)) == chat_candidates(SimpleNamespace()) == {}

@@ -9,6 +9,8 @@ from scripted import enliven
 
 from convmodel import Conversation, ConversationModel
 from convmodel.errors import ConfigError
+from convmodel.generation.options import read_options
+from convmodel.generation.reranking import repeated_share
 
 CONTEXT = ["Hello there", "How are you"]
 DRAWN = {"do_sample": True, "temperature": 1.5, "seed": 3, "num_return_sequences": 6}
@@ -144,3 +146,95 @@ def test_what_makes_no_sense_is_refused(gpt2: ConversationModel, options: dict[s
 def test_one_response_cannot_be_streamed_and_ranked(gpt2: ConversationModel) -> None:
     with pytest.raises(ConfigError, match="generate"):
         gpt2.stream(Conversation(CONTEXT), rerank="mmi", do_sample=True)
+
+
+# Candidates: the best of several responses is returned.
+
+CANDIDATES = {"do_sample": True, "temperature": 1.5, "seed": 3, "candidates": 6, "max_new_tokens": 8}
+
+
+def best_of(model: ConversationModel, **options: Any) -> str:
+    """The best of the same candidates, drawn as several responses."""
+    drawn = {"do_sample": True, "temperature": 1.5, "seed": 3 * 6, "num_return_sequences": 6, "max_new_tokens": 8}
+    return model.generate(CONTEXT, **drawn | {"rerank": "mmi"} | options).responses[0]
+
+
+@pytest.mark.parametrize("options", [{}, {"rerank": "likelihood"}, {"repeat_weight": 5.0}, {"stop_strings": ["e"]}])
+def test_the_best_candidate_is_returned_and_streamed(model: ConversationModel, options: dict[str, Any]) -> None:
+    output = model.generate(CONTEXT, **CANDIDATES, **options)
+    chunks = [*model.stream(CONTEXT, **CANDIDATES, **options)]
+
+    assert output.responses == [best_of(model, **options)]
+    assert output.scores is not None
+    assert len(output.scores) == len(output.finish_reasons) == len(output.raw.sequences) == 1
+    assert "".join(chunk.text for chunk in chunks) == output.responses[0]
+    assert chunks[-1].finish_reason == output.finish_reasons[0]
+    assert sum(len(chunk.token_ids) for chunk in chunks) == output.response_tokens[0]
+    batch = model.generate_batch([["Hi"], CONTEXT], **CANDIDATES | {"seed": 2}, **options)
+    assert batch[1].responses == output.responses
+
+
+def test_other_seeds_have_other_candidates(gpt2: ConversationModel) -> None:
+    seeds = [read_options(gpt2.hf_model, gpt2.tokenizer, CANDIDATES | {"seed": seed}).seeds for seed in (3, 4, 5)]
+    assert len({seed for each in seeds for seed in each}) == 3 * 6
+    largest = read_options(gpt2.hf_model, gpt2.tokenizer, CANDIDATES | {"seed": 2**63 - 1}).seeds
+    assert len({*largest}) == 6
+    assert all(isinstance(seed, int) and 0 <= seed < 2**63 for seed in largest)
+    assert read_options(gpt2.hf_model, gpt2.tokenizer, CANDIDATES | {"seed": None}).seeds == [None] * 6
+
+
+def test_repetition_counts_against_a_response(model: ConversationModel) -> None:
+    drawn = DRAWN | {"max_new_tokens": 8, "rerank": "mmi"}
+    plain = model.generate(CONTEXT, **drawn)
+    weighted = model.generate(CONTEXT, **drawn, repeat_weight=3.0)
+    assert plain.scores is not None
+    assert weighted.scores is not None
+    ids = model.tokenizer(CONTEXT)["input_ids"]
+    shares = {}
+    for sequence, count in zip(plain.raw.sequences.tolist(), plain.response_tokens, strict=True):
+        response = sequence[len(ids) :][:count]
+        shares[tuple(response)] = repeated_share(ids, response)
+    rows = weighted.raw.sequences.tolist()
+    expected = dict(zip(map(tuple, plain.raw.sequences.tolist()), plain.scores, strict=True))
+    for row, count, score in zip(rows, weighted.response_tokens, weighted.scores, strict=True):
+        share = shares[tuple(row[len(ids) :][:count])]
+        assert score == pytest.approx(expected[tuple(row)] - 3.0 * share, abs=1e-5)
+    assert weighted.scores == sorted(weighted.scores, reverse=True)
+
+
+def test_the_share_that_repeats() -> None:
+    assert repeated_share([1, 2, 3], [3, 1]) == 0
+    assert repeated_share([1, 2, 3], [1, 2, 3]) == 1
+    assert repeated_share([], [5, 5, 5, 5]) == pytest.approx(2 / 3)
+    assert repeated_share([1, 2], [1]) == repeated_share([1, 2], []) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"candidates": 4}, "candidates are sampled: give do_sample=True"),
+        ({"candidates": 4, "do_sample": True, "num_beams": 2}, "no beams"),
+        ({"candidates": 4, "do_sample": True, "num_return_sequences": 2}, "give one"),
+        ({"candidates": 0, "do_sample": True}, "candidates is 0"),
+        ({"candidates": 4, "do_sample": True, "use_cache": False}, "rerank orders sampled responses"),
+        ({"repeat_weight": 1.0, "do_sample": True}, "repeat_weight changes nothing without"),
+        ({"candidates": 4, "do_sample": True, "repeat_weight": -1}, "repeat_weight is -1"),
+    ],
+)
+def test_candidates_that_make_no_sense_are_refused(gpt2: ConversationModel, options: dict[str, Any], word: str) -> None:
+    with pytest.raises(ConfigError, match=word):
+        gpt2.generate(CONTEXT, **options)
+    with pytest.raises(ConfigError, match=word if "num_" not in word else "candidates|streamed"):
+        gpt2.stream(CONTEXT, **options)
+
+
+def test_one_candidate_is_the_response(gpt2: ConversationModel) -> None:
+    plain = {name: value for name, value in CANDIDATES.items() if name != "candidates"}
+    assert gpt2.generate(CONTEXT, **plain).responses == gpt2.generate(CONTEXT, **plain, candidates=1).responses
+
+
+def test_a_stream_of_candidates_can_be_closed(gpt2: ConversationModel) -> None:
+    stream = gpt2.stream(CONTEXT, **CANDIDATES)
+    next(stream)
+    stream.close()  # type: ignore[attr-defined]
+    assert gpt2.generate(CONTEXT, **CANDIDATES).responses == [best_of(gpt2)]

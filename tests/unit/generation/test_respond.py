@@ -710,7 +710,7 @@ def test_a_stream_that_waits_for_another_ends_at_once(gpt2: ConversationModel) -
     second = gpt2.stream(CONTEXT, max_new_tokens=30, use_cache=False)
     waiting = threading.Thread(target=lambda: next(second, None))
     waiting.start()
-    wait_until(lambda: len([*generating()]) == 2)
+    wait_until(lambda: sum(thread.is_alive() for thread in generating()) == 2)
     [thread] = {*generating()} - {other}
     begin = time.perf_counter()
     thread._target.__self__.stop()  # type: ignore[attr-defined]

@@ -116,6 +116,37 @@ def test_a_session_samples_as_chat_does(
     assert hf["min_new_tokens"] == 1
 
 
+@pytest.fixture
+def asking(model: ConversationModel, monkeypatch: pytest.MonkeyPatch) -> ConversationModel:
+    """A model that asks for candidates in chats."""
+    chat = {"candidates": 4, "repeat_weight": 2.0, "temperature": 0.9}
+    monkeypatch.setattr(model.hf_model.generation_config, "chat", chat, raising=False)
+    return model
+
+
+def test_a_session_draws_the_models_candidates(asking: ConversationModel) -> None:
+    session = asking.session(seed=5, max_new_tokens=6)
+    drawn = {"do_sample": True, "temperature": 0.9, "top_p": 0.95, "top_k": 0, "min_new_tokens": 1, "max_new_tokens": 6}
+    best = {"candidates": 4, "repeat_weight": 2.0}
+    assert session.respond("Hello") == asking.generate(["Hello"], **drawn, **best, seed=5).responses[0]
+    assert session.regenerate() == asking.generate(["Hello"], **drawn, **best, seed=6).responses[0]
+    session.set_options(temperature=1.2)
+    session.reset()
+    expected = asking.generate(["Hello"], **drawn | {"temperature": 1.2}, **best, seed=5).responses[0]
+    assert session.respond("Hello") == expected
+
+
+@pytest.mark.parametrize(
+    "options", [{"candidates": 1}, {"do_sample": False}, {"temperature": 0}, {"use_cache": False}, {"num_beams": 1}]
+)
+def test_a_session_without_candidates_responds_as_before(
+    asking: ConversationModel, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    said = asking.session(seed=5, max_new_tokens=6, **options).respond("Hello")
+    monkeypatch.setattr(asking.hf_model.generation_config, "chat", {"temperature": 0.9})
+    assert said == asking.session(seed=5, max_new_tokens=6, **options).respond("Hello")
+
+
 def test_a_session_may_stop_sampling(gpt2: ConversationModel) -> None:
     session = gpt2.session(temperature=0.5, do_sample=True)
     session.set_options(do_sample=False)

@@ -1,5 +1,7 @@
 """The generation config of a conversation model: what is kept of a checkpoint's own."""
 
+from pathlib import Path
+
 from transformers import GenerationConfig
 
 from convmodel.hf_model.generation_config import SAMPLING_OPTIONS, sampling_defaults
@@ -23,6 +25,14 @@ def test_sampling_options_are_kept_where_the_checkpoint_samples(gpt2_tokenizer: 
 
     greedy = sampling_defaults(GenerationConfig(do_sample=False, repetition_penalty=1.1), gpt2_tokenizer)
     assert (greedy.do_sample, greedy.repetition_penalty, greedy.top_p) == (False, 1.1, GenerationConfig().top_p)
+
+
+def test_settings_for_chats_are_kept(gpt2_tokenizer: ConversationTokenizer, tmp_path: Path) -> None:
+    kept = sampling_defaults(GenerationConfig(chat={"candidates": 8, "temperature": 0.6}), gpt2_tokenizer)
+    kept.save_pretrained(tmp_path)
+    assert GenerationConfig.from_pretrained(tmp_path).chat == {"candidates": 8, "temperature": 0.6}
+    assert (kept.do_sample, kept.temperature) == (GenerationConfig().do_sample, GenerationConfig().temperature)
+    assert not hasattr(sampling_defaults(GenerationConfig(), gpt2_tokenizer), "chat")
 
 
 def test_nothing_that_ends_or_searches_a_response_is_kept(gpt2_tokenizer: ConversationTokenizer) -> None:

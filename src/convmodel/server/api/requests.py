@@ -15,9 +15,11 @@ from starlette.requests import Request as HttpRequest
 
 from convmodel.conversation import PINNED_ROLES, Conversation
 from convmodel.errors import ConfigError, ContextTooLongError
+from convmodel.generation.defaults import chat_candidates
 from convmodel.generation.engine.request import Request
 from convmodel.generation.options import GenerationOptions, read_options
-from convmodel.generation.respond import make_prompt, make_request
+from convmodel.generation.output import Response
+from convmodel.generation.respond import make_prompt, make_request, ranked
 from convmodel.generation.response_text import ResponseText
 from convmodel.layout.architecture import positions
 from convmodel.layout.sequence import Prompt
@@ -90,9 +92,19 @@ async def _submit(
         prompt, request, options = await served.encoding.run(prepare, characters)
         request.alternatives, request.scope, request.whole_turns = alternatives, scope, scope is None
         texts = [ResponseText(row, tokenizer, options.stop_strings, hide_stop_tokens=True) for row in request.rows]
-        job = Job(request, texts, left_out=prompt.left_out, cut=prompt.cut, arrived=arrived)
+        choose = None
+        if options.candidates > 1:
+            choose = partial(_best, served, request, texts, options)
+        job = Job(request, texts, choose, left_out=prompt.left_out, cut=prompt.cut, arrived=arrived)
         served.scheduler.submit(job)
     return job
+
+
+def _best(served: ServedModel, request: Request, texts: Sequence[ResponseText], options: GenerationOptions) -> int:
+    """Returns the number of the best candidate; runs the model."""
+    responses = [Response("", text.ids, text.row.finish_reason or "length") for text in texts]
+    [best], _ = ranked(served.model.hf_model, served.model.tokenizer, request, responses, options)
+    return request.rows.index(best)
 
 
 def count_characters(messages: Sequence[Message]) -> int:
@@ -143,7 +155,13 @@ def make_options(served: ServedModel, new_tokens: int | None, name: str, **optio
         raise ApiError(400, str(error), param=named[0] if named else None) from error
 
 
-_PARAMETERS = {"logit_bias": "logit_bias", "reply_as": "reply_as", "stop_strings": "stop", "num_return_sequences": "n"}
+_PARAMETERS = {
+    "candidates": "candidates",
+    "logit_bias": "logit_bias",
+    "reply_as": "reply_as",
+    "stop_strings": "stop",
+    "num_return_sequences": "n",
+}
 """The parameters of a request, by the options of `generate`, that a schema alone cannot check."""
 
 
@@ -182,12 +200,23 @@ def _chat(served: ServedModel, body: ChatRequest, *, truncate: bool) -> _Prepare
         raise ApiError(400, "max_tokens is the older name of max_completion_tokens: give one", param="max_tokens")
     name = "max_tokens" if body.max_tokens else "max_completion_tokens"
     new_tokens = body.max_tokens or body.max_completion_tokens
-    options = make_options(served, new_tokens, name, **body.options, reply_as=body.reply_as)
+    candidates = _candidates(served, body)
+    options = make_options(served, new_tokens, name, **body.options, **candidates, reply_as=body.reply_as)
     prompt = encode_prompt(served, conversation, options)
     if prompt.left_out and not truncate:
         problem = f"the conversation has {prompt.left_out} turns more than fit"
         raise too_long(served, problem, 'shorten it, or request truncation: "auto"', "messages")
     return prompt, make_request(model.hf_model, model.tokenizer, prompt, options), options
+
+
+def _candidates(served: ServedModel, body: ChatRequest) -> dict[str, Any]:
+    """Returns how many candidates are drawn: as many as is requested, or as the model asks for in chats."""
+    default = chat_candidates(served.model.hf_model)
+    if body.candidates is None:
+        return default if body.options["do_sample"] and body.n == 1 else {}
+    if body.candidates > 1:
+        return default | {"candidates": body.candidates}
+    return {}
 
 
 def _completion(served: ServedModel, body: CompletionRequest, text: str) -> _Prepared:

@@ -14,6 +14,7 @@ from convmodel.server.settings import (
     MAX_ALTERNATIVES,
     MAX_BIASES,
     MAX_BODY,
+    MAX_CANDIDATES,
     MAX_CHOICES,
     MAX_FIELDS,
     MAX_MESSAGES,
@@ -196,6 +197,7 @@ class ChatRequest(Sampling):
         logprobs: Whether to return the log-probability of each token.
         top_logprobs: How many of the likeliest tokens to return at each position.
         reply_as: The speaker who responds; not in OpenAI's API.
+        candidates: How many responses are drawn to return the best; not in OpenAI's API.
     """
 
     messages: Messages
@@ -204,6 +206,7 @@ class ChatRequest(Sampling):
     logprobs: bool = False
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_ALTERNATIVES)] = 0
     reply_as: Name = "assistant"
+    candidates: Annotated[int, Field(ge=1, le=MAX_CANDIDATES)] | None = None
 
     @model_validator(mode="after")
     def _check_top_logprobs(self) -> Self:

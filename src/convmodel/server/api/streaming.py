@@ -70,7 +70,7 @@ async def send_responses(
     """Returns the response to some jobs: whole, once they have finished, or as a stream."""
     if stream:
         return EventStream(writer, jobs, settings)
-    responses: list[list[Piece]] = [[] for job in jobs for _ in job.texts]
+    responses: list[list[Piece]] = [[] for job in jobs for _ in range(job.responses)]
 
     async def collect() -> None:
         async for item in pieces_of(jobs):

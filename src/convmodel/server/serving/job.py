@@ -5,8 +5,8 @@ Owns: delivering its new pieces of text in order, and its times.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 from convmodel.generation.engine.request import Request
 from convmodel.generation.output import Chunk, FinishReason
@@ -36,6 +36,7 @@ class Job:
 
     request: Request
     texts: list[ResponseText]
+    choose: Callable[[], int] | None = None  # returns which text is the response, if all are candidates
     left_out: int = 0  # how many of the oldest turns the prompt leaves out
     cut: int = 0  # how many tokens were cut from the newest turn
     arrived: float = field(default_factory=time.monotonic)
@@ -47,6 +48,8 @@ class Job:
         self._updates: asyncio.Queue[Piece | Exception | None] = asyncio.Queue()
         self._open = set(range(len(self.texts)))
         self._sent = [0] * len(self.texts)
+        self._held: list[Piece] = []  # of candidates, until the best is known
+        self.responses = 1 if self.choose else len(self.texts)
 
     @property
     def begun_at(self) -> float | None:
@@ -63,7 +66,7 @@ class Job:
         """The speed after the first token; None for a single token."""
         if self.first_at is None or self.ended_at is None or self.ended_at <= self.first_at:
             return None
-        after_first = self.completion_tokens - len(self.texts)
+        after_first = self.completion_tokens - self.responses
         return after_first / (self.ended_at - self.first_at) if after_first > 0 else None
 
     def cancel(self) -> None:
@@ -90,17 +93,27 @@ class Job:
             if self.request.rows[index].tokens and self.first_at is None:
                 self.first_at = now
             if chunk is not None:
-                updates.append(self._piece(index, chunk))
+                (self._held if self.choose else updates).append(self._piece(index, chunk))
                 if chunk.finish_reason is not None:
                     self._open.discard(index)
         if self.request.error is not None:
             updates.append(self.request.error)
         elif not self._open:
             self.ended_at = now
-            updates.append(None)
+            updates += [*self._chosen(), None]
         elif self.request.cancelled:
             updates.append(ApiError(499, "the client disconnected"))
         return updates
+
+    def _chosen(self) -> list[Piece]:
+        """Returns the pieces of the best candidate, if the response is one; drops the others."""
+        if self.choose is None or not self._held:
+            return []
+        best = self.choose()
+        self.texts = [self.texts[best]]
+        pieces = [replace(piece, index=0) for piece in self._held if piece.index == best]
+        self._held = []
+        return pieces
 
     def _piece(self, index: int, chunk: Chunk) -> Piece:
         begin = self._sent[index]
@@ -113,7 +126,7 @@ async def pieces_of(
     jobs: Sequence[Job], *, ping_seconds: float | None = None
 ) -> AsyncIterator[tuple[int, Piece] | None]:
     """Yields the pieces of several jobs, each with the index of its response among all; None after silence."""
-    firsts = [sum(len(job.texts) for job in jobs[:number]) for number in range(len(jobs))]
+    firsts = [sum(job.responses for job in jobs[:number]) for number in range(len(jobs))]
     waiting = {asyncio.ensure_future(job.next()): number for number, job in enumerate(jobs)}
     try:
         while waiting:

@@ -153,7 +153,7 @@ class Scheduler:
         finished: set[Job] = set()
         for job in self._jobs:
             self._check_time(job, now)
-            if job_updates := job.new_updates(now):
+            if job_updates := self._updates_of(job, now):
                 updates[job.loop].append((job, job_updates))
             if job.request.done or job.ended_at is not None:
                 finished.add(job)
@@ -167,6 +167,16 @@ class Scheduler:
                 loop.call_soon_threadsafe(_deliver, loop_updates)
             except RuntimeError:
                 logger.debug("the event loop of a finished request is closed")
+
+    def _updates_of(self, job: Job, now: float) -> Updates:
+        if job.choose is None:
+            return job.new_updates(now)
+        try:
+            with _COMPUTE_LOCK:  # choosing runs the model
+                return job.new_updates(now)
+        except Exception as error:
+            job.request.error = error
+            return [error]
 
     def _check_time(self, job: Job, now: float) -> None:
         """Ends a request that has waited or run for too long."""
