@@ -1,0 +1,111 @@
+"""Conversations of a model with itself under several settings, to be read blind.
+
+    python benchmarks/replies.py WORK [--model NAME] [--settings single candidates ...]
+    python benchmarks/replies.py WORK --judged WORK/judged.json
+
+The first command writes `WORK/blind.txt`, the conversations of all settings in a random order, and `WORK/key.json`,
+whose they are; it prints what can be counted. Readers write a JSON file with a list of 0 and 1 for each conversation:
+whether each generated turn is sensible at its place. The second command prints the share of sensible turns of each
+setting, with its standard error over conversations.
+"""
+
+import argparse
+import json
+import random
+import statistics
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+OPENINGS = (
+    "Hello! How are you today?",
+    "What do you like to do at the weekend?",
+    "Tell me about a film you have seen.",
+    "Hey, what's up?",
+    "Do you like music?",
+    "What are you studying?",
+    "I'm so tired today.",
+    "Where are you from?",
+    "Do you have any pets?",
+    "I just got back from work.",
+    "What's your favorite food?",
+    "Have you been on vacation lately?",
+    "It's so cold outside today.",
+    "Do you play any sports?",
+    "I have an exam tomorrow and I am nervous.",
+    "What are you doing this weekend?",
+    "Do you have brothers or sisters?",
+    "I love reading. Do you?",
+    "My friend is getting married next week.",
+    "What kind of job do you want?",
+)
+TURNS = 9  # after the opening
+SETTINGS: dict[str, dict[str, Any]] = {
+    "single": {"temperature": 0.8, "top_p": 0.95},
+    "8": {"temperature": 0.6, "top_p": 0.9, "candidates": 8, "repeat_weight": 3.0},
+    "16": {"temperature": 0.6, "top_p": 0.9, "candidates": 16, "repeat_weight": 3.0},
+    "32": {"temperature": 0.6, "top_p": 0.9, "candidates": 32, "repeat_weight": 3.0},
+    "32 warm": {"temperature": 0.8, "top_p": 0.95, "candidates": 32, "repeat_weight": 2.0},
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--model", default="builtin:chitchat")
+    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=["single", "16"])
+    parser.add_argument("--judged", type=Path)
+    arguments = parser.parse_args()
+    if arguments.judged:
+        judge(arguments.work, json.loads(arguments.judged.read_text(encoding="utf-8")))
+    else:
+        generate(arguments.work, arguments.model, arguments.settings)
+
+
+def generate(work: Path, name: str, settings: list[str]) -> None:
+    from convmodel import ConversationModel
+
+    model = ConversationModel.from_pretrained(name, device="cpu")
+    talks = []
+    print("| settings | words per turn | different pairs of words | repeated turns | ms per turn, median |")
+    print("|---|---|---|---|---|")
+    for setting in settings:
+        seconds, own = [], []
+        for number, opening in enumerate(OPENINGS):
+            turns = [opening]
+            for turn in range(TURNS):
+                begin = time.perf_counter()
+                options = {"do_sample": True, "top_k": 0, "min_new_tokens": 1, "max_new_tokens": 60} | SETTINGS[setting]
+                turns.append(model.generate(turns, seed=100 * number + turn, **options).responses[0].strip())
+                seconds.append(time.perf_counter() - begin)
+            own.append(turns)
+        talks += [(setting, turns) for turns in own]
+        words = [[text.lower().split() for text in turns] for turns in own]
+        pairs = [pair for turns in words for text in turns[1:] for pair in pairwise(text)]
+        repeated = sum(turns[n] in turns[:n] for turns in words for n in range(1, len(turns)))
+        length = statistics.mean(len(text) for turns in words for text in turns[1:])
+        share, median = len({*pairs}) / len(pairs), 1000 * statistics.median(seconds)
+        print(f"| {setting} | {length:.1f} | {share:.2f} | {repeated} | {median:.0f} |", flush=True)
+    random.Random(0).shuffle(talks)
+    work.mkdir(parents=True, exist_ok=True)
+    blocks = [
+        "\n".join([f"## conversation {n}", *(f"{k}. [{'AB'[k % 2]}] {text!r}" for k, text in enumerate(turns))])
+        for n, (_, turns) in enumerate(talks, 1)
+    ]
+    (work / "blind.txt").write_text("\n\n".join(blocks) + "\n", encoding="utf-8")
+    key = {str(n): setting for n, (setting, _) in enumerate(talks, 1)}
+    (work / "key.json").write_text(json.dumps(key), encoding="utf-8")
+
+
+def judge(work: Path, judged: dict[str, list[int]]) -> None:
+    key: dict[str, str] = json.loads((work / "key.json").read_text(encoding="utf-8"))
+    print("| settings | turns | sensible | standard error |\n|---|---|---|---|")
+    for setting in dict.fromkeys(key.values()):
+        shares = [statistics.mean(judged[number]) for number, each in key.items() if each == setting]
+        error = statistics.stdev(shares) / len(shares) ** 0.5
+        print(f"| {setting} | {TURNS * len(shares)} | {statistics.mean(shares):.2f} | {error:.2f} |")
+
+
+if __name__ == "__main__":
+    main()
