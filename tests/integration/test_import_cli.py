@@ -82,6 +82,34 @@ def test_the_account_for_machines() -> None:
     assert account["speakers"] == {"Ann": 56, "Bob": 28}
 
 
+def test_openais_files_carry_over_with_a_line_for_each_kind_of_content() -> None:
+    call = {"role": "assistant", "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "f"}}]}
+    rows: list[dict[str, object]] = [
+        {"messages": [{"role": "user", "content": f"Is {n} there?"}, {"role": "assistant", "content": f"It is {n}"}]}
+        for n in range(20)
+    ]
+    for n in (4, 9):
+        rows[n]["messages"][1]["weight"] = 0  # type: ignore[index]
+    rows.insert(12, {"messages": [{"role": "user", "content": "Is it warm?"}, call], "tools": [{"type": "function"}]})
+    Path("openai.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+
+    result = CliRunner().invoke(app, ["import", "openai.jsonl", "--near", "1"], catch_exceptions=False)
+    assert "dropped: no response before the first tool call      1" in result.stdout
+    assert "- plain text in 18 of 21 rows of messages: kept\n" in result.stderr
+    assert "- weights in 2 rows (first: openai.jsonl:5): kept; 0 leaves the turn out of the loss\n" in result.stderr
+    assert "- tool calls in 1 row (first: openai.jsonl:13): the conversation ends" in result.stderr
+    assert "- definitions of tools in 1 row (first: openai.jsonl:13): left out" in result.stderr
+    assert "fit data/train.jsonl --valid data/valid.jsonl --loss-on assistant" in result.stderr
+    read = [one for name in ("train", "valid", "test") for one in read_conversations(f"data/{name}.jsonl")]
+    assert len(read) == 20
+    assert sum(one.turn_weights == (1, 0) for one in read) == 2
+
+    result = CliRunner().invoke(app, ["import", "openai.jsonl", "-o", "more", "--json"], catch_exceptions=False)
+    carried = json.loads(result.stdout)["carried"]
+    assert carried["weights"]["rows"] == ["openai.jsonl:5", "openai.jsonl:10"]
+    assert carried["tool calls"]["rows"] == ["openai.jsonl:13"]
+
+
 def test_the_next_commands_can_be_typed_as_they_are() -> None:
     _, said = run("--output", "my data")
 

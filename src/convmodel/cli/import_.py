@@ -161,7 +161,8 @@ def command(
     _print(summary)
     train, valid = quote(str(Path(output, "train.jsonl"))), Path(output, "valid.jsonl")
     valid_flag = f" --valid {quote(str(valid))}" if valid.name in summary.written else ""
-    loss_flag = " --loss-on assistant" if me else ""
+    is_chat = summary.carried.rows and "assistant" in summary.speaker_turns  # OpenAI trains on the assistant's turns
+    loss_flag = " --loss-on assistant" if me or is_chat else ""
     model = BASE_MODEL if Path(BASE_MODEL).is_dir() or is_downloaded(BASE_MODEL) else CHITCHAT
     folders = chain([DEFAULT_MODEL], (f"{DEFAULT_MODEL}-{number}" for number in count(2)))
     output_dir = next(folder for folder in folders if not Path(folder).exists())
@@ -201,5 +202,7 @@ def _print(summary: "ImportSummary") -> None:
     )
     if more := len(summary.speaker_turns) - len(speakers):
         print_message(f"- {more:,} more speakers have fewer turns")
+    if summary.carried.places:
+        print_message("- --json lists all rows of each kind of content")
     for note in (*summary.notes, *(f"dropped: {message}" for message in summary.first_problems)):
         print_message(f"- {note}")

@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 from convmodel.conversation import Conversation
@@ -110,11 +111,12 @@ def import_conversations(
         if progress and not len(kept) % 100:
             progress(len(kept))
     summary.problems, summary.first_problems = problems.count, problems.messages
+    summary.dropped += summary.carried.left_out
     summary.conversations = cleaner.rows_in + summary.dropped.total()
     summary.dropped += cleaner.dropped
     summary.masked = cleaner.masked
     summary.speaker_turns, summary.first_words = table.turns, table.first_words
-    summary.notes += table.warnings()
+    summary.notes += [*summary.carried.notes(), *table.warnings()]
     if not kept:
         raise ConversationError(f"{', '.join(map(str, sources))[:200]}: {summary.why_nothing(how.me)}")
     near = _near(options)
@@ -146,7 +148,10 @@ def _read(
         for path, format in tables if options.columns else _recognised(source, options.format, problems, summary):
             if format is None:
                 shape = options.format if options.format in SHAPES else AUTO
-                reader = ConversationReader(path, shape=shape, on_error=options.on_error, columns=options.columns)
+                edit = partial(summary.carried.edit, shape=shape)
+                reader = ConversationReader(
+                    path, shape=shape, on_error=options.on_error, columns=options.columns, edit=edit
+                )
                 readers.append((reader, _folder_of(source)))
                 continue
             new_chats = list(format.read(Path(path), problems))

@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from convmodel.data.importing.carry_over import CarryOver
 from convmodel.data.reading.messages import nobody
 
 _PLURAL = re.compile(r"\b(message|reaction|quote|version)\b")
@@ -22,6 +23,7 @@ class ImportSummary:
         entries: Messages of chat exports, and rows of other data.
         dropped_entries: Entries that were left out, by reason.
         dropped_parts: Parts that were left out of messages, by kind.
+        carried: What rows of messages had beside plain text, and how it is treated.
         problems: Entries that could not be read and were left out.
         speakers: Messages in chat exports by speaker.
         speaker_turns: Turns in all data by speaker, before they are renamed or left out.
@@ -37,6 +39,7 @@ class ImportSummary:
     entries: int = 0
     dropped_entries: Counter[str] = field(default_factory=Counter)
     dropped_parts: Counter[str] = field(default_factory=Counter)
+    carried: CarryOver = field(default_factory=CarryOver)
     problems: int = 0
     first_problems: list[str] = field(default_factory=list)
     speakers: Counter[str] = field(default_factory=Counter)
@@ -52,6 +55,7 @@ class ImportSummary:
     def to_dict(self) -> dict[str, Any]:
         """Returns the summary for JSON."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
+        values["carried"] = self.carried.to_dict()
         return {name: dict(value) if isinstance(value, Counter) else value for name, value in values.items()}
 
     def why_nothing(self, me: str | None = None) -> str:

@@ -20,7 +20,9 @@ ROLES |= {"user": "user", "human": "user", "system": "system"}
 _SPEAKER = ("role", "from", "speaker", "sender", "author", "name", "user")
 _TEXT = ("content", "value", "text", "message", "body", "utterance")
 _TIME = ("timestamp", "time", "date", "created_at")
-_TEXT_PARTS = ("text", "input_text", "output_text")  # the types of a content's parts that are text
+TEXT_PARTS = ("text", "input_text", "output_text")
+"""The types of a content's parts that are text."""
+
 _WEIGHT = ("weight", "train", "training")  # OpenAI's fine-tuning has the first, Axolotl the others
 THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 """Keys of a message with thoughts before its text, which no layout has a place for."""
@@ -125,7 +127,7 @@ def _plain(message: Any, number: int) -> dict[str, Any]:
 def _text_of(part: Any) -> Any:
     """Returns the text of a part of a message; None for what nobody says, such as an image or a thought."""
     if isinstance(part, Mapping):
-        return part.get("text") if part.get("type", "text") in _TEXT_PARTS else None
+        return part.get("text") if part.get("type", "text") in TEXT_PARTS else None
     return part
 
 

@@ -36,6 +36,7 @@ class ConversationReader:
         conversations: Conversations in the last iteration.
         shapes: Number of rows by shape.
         problems: What was left out, and why.
+        left_out: Rows in the last iteration that `edit` left out.
         complete: Whether the last iteration reached the end of the source.
 
     Example:
@@ -53,6 +54,7 @@ class ConversationReader:
         shape: str = AUTO,
         on_error: OnError = "fail",
         columns: Columns | None = None,
+        edit: Callable[[Row], Row | None] | None = None,
     ) -> None:
         """Sets the source; reading starts with the iteration.
 
@@ -62,6 +64,7 @@ class ConversationReader:
             shape: The shape of its rows, one of `SHAPES`; detected by default.
             on_error: Whether invalid data stops the reading, or is left out and counted.
             columns: The columns of a table with a message per row, if they have unusual names.
+            edit: Called with each row; returns the row to read in its place, or None to leave it out.
 
         Raises:
             ConversationError: If the source is none of these.
@@ -75,8 +78,10 @@ class ConversationReader:
         self.source = source
         self._shape = shape
         self._columns = columns
+        self._edit = edit
         self.problems = Problems(on_error)
         self.rows = 0
+        self.left_out = 0
         self.conversations = 0
         self.complete = False
         self.shapes: Counter[str] = Counter()
@@ -99,7 +104,7 @@ class ConversationReader:
                 yield result
             else:
                 self.problems.add(str(result), rows=rows)
-        if not self.conversations:
+        if not self.conversations and not self.left_out:
             raise ConversationError(self._nothing())
 
     def with_errors(self) -> Iterator[Conversation | ConversationError]:
@@ -135,7 +140,7 @@ class ConversationReader:
 
     def _results(self) -> Iterator[tuple[int, Conversation | ConversationError]]:
         """Yields conversations, and errors with the number of rows that they leave out; counts both."""
-        self.rows, self.conversations, self.shapes, self.complete = 0, 0, Counter(), False
+        self.rows, self.left_out, self.conversations, self.shapes, self.complete = 0, 0, 0, Counter(), False
         for rows, result in self._read():
             self.conversations += isinstance(result, Conversation)
             yield rows, result
@@ -163,7 +168,10 @@ class ConversationReader:
             rows = (Row(f"conversation {number}", plain(item)) for number, item in enumerate(self.source, 1))
         for row in rows if self._columns is None else chain.from_iterable(map(self._columns.rename, rows)):
             self.rows += 1
-            yield row
+            edited = self._edit(row) if self._edit else row
+            self.left_out += edited is None
+            if edited is not None:
+                yield edited
 
     def _converted(
         self, convert: Callable[..., list[Conversation]], *rows: Row
