@@ -1,21 +1,18 @@
 """When a run validates, saves and stops.
 
-Owns: the decision after each step, on which all processes agree, and the handling of signals. Does not know what is
-saved.
+Owns: the decision after each step, on which all processes agree, also after a signal. Does not know what is saved.
 """
 
 import logging
-import signal
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 from typing import Any
 
 import torch
 from transformers import TrainerCallback
 
+from convmodel.data.stop_request import StopRequest, handling_signals
 from convmodel.training.config import FitConfig
 
 logger = logging.getLogger(__name__)
@@ -29,7 +26,7 @@ class EvalSaveSchedule(TrainerCallback):
         self.stopped_by = 0  # the signal that stops the run after this step
         self._config = config
         self._saved_at = time.monotonic()
-        self._received = 0
+        self._request = StopRequest()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Starts the clock."""
@@ -43,7 +40,7 @@ class EvalSaveSchedule(TrainerCallback):
         due = step % config.eval_steps == 0 if config.eval_steps else state.epoch == int(state.epoch)
         control.should_evaluate |= due or ends
         late = bool(config.save_minutes) and time.monotonic() - self._saved_at >= config.save_minutes * 60
-        late, self.stopped_by = self._agreed(args, late and not ends, self._received)
+        late, self.stopped_by = self._agreed(args, late and not ends, self._request.number or 0)
         # A checkpoint that a callback requests, now or after the validation or the epoch, stays too.
         requested = control.should_save or (bool(config.save_steps) and step % config.save_steps == 0)
         temporary = bool(late or self.stopped_by)
@@ -65,34 +62,12 @@ class EvalSaveSchedule(TrainerCallback):
         any_late, any_received = both.tolist()
         return bool(any_late), any_received
 
-    def _stopping(self, number: int) -> str:
-        name = "Ctrl+C" if number == signal.SIGINT else signal.Signals(number).name
-        doing = "saving ..." if self._config.output_dir is not None else "stopping ..."
-        return f"{name}: {doing} (after this step; again to stop at once)"
-
     @contextmanager
     def handling_signals(self) -> Iterator[None]:
         """Makes SIGTERM and the first Ctrl-C stop the run after the current step; a second one has its usual effect."""
-        if threading.current_thread() is not threading.main_thread():
-            yield  # only the main thread may set signal handlers
-            return
-        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-
-        def restore() -> None:
-            for number, handler in before.items():
-                signal.signal(number, handler if handler is not None else signal.SIG_DFL)
-
-        def note(number: int, frame: FrameType | None) -> None:
-            self._received = number
-            restore()
-            # In a thread, since the signal may have interrupted a message that holds the lock of the log.
-            threading.Thread(target=logger.info, args=(self._stopping(number),), daemon=True).start()
-
-        for number, handler in before.items():
-            # A signal that the program ignores, as under nohup or in the background, stays ignored.
-            if handler != signal.SIG_IGN:
-                signal.signal(number, note)
-        try:
+        with handling_signals(self._log_stop) as self._request:
             yield
-        finally:
-            restore()
+
+    def _log_stop(self, request: StopRequest) -> None:
+        doing = "saving ..." if self._config.output_dir is not None else "stopping ..."
+        logger.info(f"{request.name}: {doing} (after this step; again to stop at once)")
