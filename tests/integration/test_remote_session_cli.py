@@ -14,7 +14,7 @@ from scripted import scripted
 from serving import Serving, serving, wait_until
 
 from convmodel import ConversationModel
-from convmodel.cli.remote_session import RemoteSession, _complete
+from convmodel.cli.remote_session import RemoteSession
 from convmodel.errors import ConfigError, GenerationError, ModelLoadError
 
 pytestmark = pytest.mark.loopback
@@ -95,22 +95,6 @@ def test_requests_are_not_logged(run: Callable[..., int]) -> None:
 def test_an_address_needs_no_scheme(server: Serving) -> None:
     with RemoteSession(server.url.removeprefix("http://") + "/v1/", model="tiny", max_new_tokens=2) as remote:
         assert remote.respond("Hello")
-
-
-@pytest.mark.parametrize(
-    ("written", "complete"),
-    [
-        ("127.0.0.1:8765", "http://127.0.0.1:8765"),
-        ("localhost:8765/v1", "http://localhost:8765"),
-        ("[::1]:8765/", "http://[::1]:8765"),
-        ("192.168.1.5:8000", "http://192.168.1.5:8000"),
-        ("api.example.com/v1", "https://api.example.com"),
-        ("8.8.8.8:8000", "https://8.8.8.8:8000"),  # a key is never sent in plain text unless it is asked for
-        ("http://8.8.8.8:8000/v1", "http://8.8.8.8:8000"),
-    ],
-)
-def test_an_address_is_completed(written: str, complete: str) -> None:
-    assert _complete(written) == complete
 
 
 def test_options_and_the_model_can_change(server: Serving) -> None:

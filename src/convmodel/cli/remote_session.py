@@ -1,25 +1,25 @@
 """A conversation with a model behind OpenAI's API.
 
-Owns: the requests to a server, retries, and how its errors are reported. Does not know the terminal.
+Owns: the requests for responses, streams, and retries. Does not know the terminal; the connection is
+`remote_server.py`'s.
 """
 
-import ipaddress
 import json
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx2
 
+from convmodel.cli.remote_server import TIMEOUT, RemoteServer
 from convmodel.conversation import DEFAULT_SPEAKERS, Conversation
-from convmodel.errors import ConfigError, ConvModelError, GenerationError, ModelLoadError
+from convmodel.errors import ConfigError, GenerationError
 from convmodel.generation.output import Chunk
 from convmodel.generation.session import Session
 from convmodel.server.settings import SESSION_HEADER
 
-_TIMEOUT = 60.0  # seconds to wait for the server's next bytes, and the longest wait before a retry
+_LONGEST_WAIT = TIMEOUT  # seconds before a retry
 _ATTEMPTS = 5
 PARAMETERS = (
     "temperature", "top_p", "max_completion_tokens", "seed", "presence_penalty", "frequency_penalty", "stop",
@@ -50,14 +50,12 @@ class RemoteSession(Session):
         self._options = _parameters(options)
         self._on_wait = on_wait
         headers = {SESSION_HEADER: uuid.uuid4().hex}  # a load balancer can route by it
-        if api_key:
-            headers["Authorization"] = f"Bearer {api_key}"
-        self._url = _complete(url)
-        self._client = httpx2.Client(base_url=self._url, headers=headers, timeout=_TIMEOUT)
+        self._server = RemoteServer(url, api_key=api_key, headers=headers)
+        self._url = self._server.url
         try:
-            self.model = self._choose_model(model)
+            self.model = self._server.choose_model(model)
         except BaseException:
-            self._client.close()
+            self._server.client.close()
             raise
 
     @property
@@ -72,30 +70,13 @@ class RemoteSession(Session):
 
     def choose(self, model: str) -> None:
         """Continues with another model of the server; raises a `ModelLoadError` if it has none of that name."""
-        self.model = self._choose_model(model)
+        self.model = self._server.choose_model(model)
 
     def __enter__(self) -> "RemoteSession":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._client.close()
-
-    def _choose_model(self, name: str | None) -> str:
-        try:
-            response = self._client.get("/v1/models")
-        except (httpx2.TransportError, httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
-            raise ModelLoadError(f"{self._url} does not answer ({error}): is the server running?") from error
-        if response.status_code != 200:
-            raise self._error(response)
-        try:
-            names = [str(entry["id"]) for entry in response.json()["data"]]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ModelLoadError(f"{self._url} does not provide OpenAI's API: it lists no models") from error
-        if name is not None and name not in names:
-            raise ModelLoadError(f"{self._url} has no model {name}: it has {', '.join(names) or 'none'}")
-        if name is None and len(names) != 1:
-            raise ConfigError(f"{self._url} has {len(names)} models: name one with --model ({', '.join(names)})")
-        return name or names[0]
+        self._server.client.close()
 
     def _begin(self, context: Conversation) -> tuple[int, Iterator[Chunk]]:
         body = {
@@ -111,7 +92,7 @@ class RemoteSession(Session):
         """Streams the response; retries while the server is busy."""
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                with self._client.stream("POST", "/v1/chat/completions", json=body) as response:
+                with self._server.client.stream("POST", "/chat/completions", json=body) as response:
                     if response.status_code == 200:
                         yield from self._read_events(response)
                         return
@@ -119,7 +100,7 @@ class RemoteSession(Session):
             except httpx2.TransportError as error:
                 raise GenerationError(f"the connection to {self._url} broke: {error}") from error
             if response.status_code != 429 or attempt == _ATTEMPTS:
-                raise self._error(response)
+                raise self._server.error(response)
             seconds = _retry_after(response)
             self._on_wait(seconds)
             time.sleep(seconds)
@@ -146,17 +127,6 @@ class RemoteSession(Session):
         if not ended:
             raise GenerationError(f"{self._url} broke off the stream: the text so far is kept; /retry tries again")
 
-    def _error(self, response: httpx2.Response) -> ConvModelError:
-        try:
-            message = response.json()["error"]["message"]
-        except (ValueError, KeyError, TypeError):
-            message = f"status {response.status_code}"
-        if response.status_code in (401, 403):
-            return ConfigError(f"{self._url} refuses: {message}; give --api-key KEY")
-        if response.status_code in (404, 503):
-            return ModelLoadError(f"{self._url}: {message}")
-        return GenerationError(f"{self._url} refuses: {message}")
-
 
 def _parameters(options: dict[str, Any]) -> dict[str, Any]:
     """Returns the parameters for some options, which may have the names of `generate`'s."""
@@ -166,27 +136,8 @@ def _parameters(options: dict[str, Any]) -> dict[str, Any]:
     return parameters
 
 
-def _complete(url: str) -> str:
-    """Returns an address with a scheme and without `/v1`; a name in the public network is never asked in plain text.
-
-    Example:
-        >>> _complete("127.0.0.1:8765"), _complete("localhost:8000/v1/"), _complete("api.example.com/v1")
-        ('http://127.0.0.1:8765', 'http://localhost:8000', 'https://api.example.com')
-    """
-    url = url.strip().rstrip("/").removesuffix("/v1")
-    if "://" in url:
-        return url
-    try:
-        host = urlsplit(f"//{url}").hostname or ""
-        address = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
-        near = address.is_loopback or address.is_private
-    except ValueError:  # a name, or not an address at all
-        near = False
-    return f"{'http' if near else 'https'}://{url}"
-
-
 def _retry_after(response: httpx2.Response) -> float:
     try:
-        return min(_TIMEOUT, max(0.1, float(response.headers.get("retry-after", 1))))
+        return min(_LONGEST_WAIT, max(0.1, float(response.headers.get("retry-after", 1))))
     except ValueError:
         return 1.0
