@@ -20,6 +20,7 @@ ELSEWHERE = {
     "cli/fit_options.py": ("integration/test_fit_cli.py", "--output-dir"),
     # The server: asked over HTTP. The second is a path, or what the server is made with.
     "server/api/completions.py": ("integration/test_server_openai.py", "completions.create"),
+    "cli/recording.py": ("integration/test_record_cli.py", "the same command resumes"),
     "cli/help.py": ("integration/test_main_cli.py", '"-h"'),
     "server/api/improve.py": ("integration/test_improve_server.py", "/improve"),
     "server/api/requests.py": ("integration/test_server_errors.py", "/v1/chat/completions"),

@@ -135,6 +135,7 @@ def test_output_has_the_same_short_name_everywhere() -> None:
         "export": ["--output", "-o"],
         "compare": ["--votes", "-o"],
         "generate": ["--output", "-o"],
+        "record": ["--output", "-o"],
         "selfchat": ["--output", "-o"],
         "demo": ["--output-dir", "-o"],
         "train": ["--output-dir", "-o"],

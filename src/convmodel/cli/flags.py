@@ -4,6 +4,7 @@ Owns: their names and help texts, and what their values mean: a reader, the defa
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -121,6 +122,22 @@ def parse_value(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text
+
+
+def parse_options(pairs: Sequence[str], example: str = "num_beams=4") -> dict[str, Any]:
+    """Returns the options of several `NAME=VALUE`.
+
+    Example:
+        >>> parse_options(["num_beams=4", "early_stopping=true"])
+        {'num_beams': 4, 'early_stopping': True}
+    """
+    options = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"--option {pair}: write NAME=VALUE, such as {example}")
+        options[name] = parse_value(value)
+    return options
 
 
 def sampling_options(*, greedy: bool, temperature: float, top_p: float, max_new_tokens: int | None) -> dict[str, Any]:

@@ -95,7 +95,7 @@ def command(
     # -o was short for --option before it was the output, and `-o num_beams=2` still is.
     options_given = [*(option or []), *(value for value in output or [] if _PAIR.match(value))]
     files = [value for value in output or [] if not _PAIR.match(value)]
-    options = {name: value for name, value in values.items() if value is not None} | _parse_options(options_given)
+    options = {name: value for name, value in values.items() if value is not None} | flags.parse_options(options_given)
     if input is not None:
         if context or as_json or len(files) != 1:
             raise ConfigError("--input takes --output once, and neither turns nor --json")
@@ -157,14 +157,3 @@ def _generate_file(
     )
     if summary.failed:
         print_message(f"{summary.failed:,} contexts failed, the first with: {summary.first_error}", style="yellow")
-
-
-def _parse_options(pairs: list[str]) -> dict[str, Any]:
-    """Parses `NAME=VALUE`."""
-    options = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals or not name:
-            raise ConfigError(f"--option {pair}: write NAME=VALUE, such as num_beams=4")
-        options[name] = flags.parse_value(value)
-    return options

@@ -26,6 +26,7 @@ from convmodel.cli import (
     improve,
     next_turn,
     plot,
+    record,
     selfchat,
     serve,
 )
@@ -52,6 +53,7 @@ for module in (
     evaluate,
     compare,
     generate,
+    record,
     next_turn,
     chat,
     serve,

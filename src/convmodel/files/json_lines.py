@@ -60,12 +60,13 @@ def _append(path: str | os.PathLike[str], line: bytes, fix: str, *, sync: bool =
             if not line:
                 return
             lock(file.fileno(), wait=True)  # so that no half line of another process is taken for a torn one
-            _write_whole(file, b"\n" + line if _is_torn(Path(path)) else line, sync=sync and Path(path).is_file())
+            write_whole(file, b"\n" + line if _is_torn(Path(path)) else line, sync=sync and Path(path).is_file())
     except OSError as error:
         raise SaveError(f"{path} cannot be written: {error.strerror or error}; {fix}") from error
 
 
-def _write_whole(file: FileIO, line: bytes, *, sync: bool) -> None:
+def write_whole(file: FileIO, line: bytes, *, sync: bool) -> None:
+    """Writes a line to an unbuffered file; if that fails, no part of it stays, and the `OSError` is raised."""
     written = 0
     try:
         while written < len(line):
