@@ -7,15 +7,15 @@ a model is trained or served.
 import json
 import os
 import re
-import sys
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import chain, count
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
-from convmodel.errors import ConfigError, SaveError
-from convmodel.files.atomic import lock, replace_text
+from convmodel.errors import ConfigError
+from convmodel.files.atomic import replace_text
+from convmodel.server.serving.locked_folder import lock_folder
 
 FILE = "improvements.json"
 
@@ -63,7 +63,7 @@ class ImprovementFile:
         self._others: dict[str, Any] = {}  # entries of models that are not served now
         self._numbers: dict[str, int] = {}  # the highest one in the names of folders, by the part before it
         self.job: JobRecord | None = None
-        self._descriptor = _lock_folder(folder)
+        self._descriptor = lock_folder(folder, "--allow-training")
         try:
             if (folder / FILE).exists():
                 self._read()
@@ -211,19 +211,3 @@ def _read_job(value: dict[str, Any]) -> JobRecord:
     if not _is_name(job.folder) or type(job.pid) is not int:
         raise ValueError(value)
     return job
-
-
-def _lock_folder(folder: Path) -> int | None:
-    """Locks a folder, which is created if it is missing, until its descriptor is closed."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if sys.platform == "win32":  # folders cannot be opened there
-            return None
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError as error:
-        message = f"{folder} cannot be written: {error.strerror or error}; give another folder to --allow-training"
-        raise SaveError(message) from error
-    if not lock(descriptor):
-        os.close(descriptor)
-        raise SaveError(f"another server trains in {folder}: stop it, or give another folder to --allow-training")
-    return descriptor

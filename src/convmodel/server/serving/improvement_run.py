@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from convmodel.errors import SaveError
+from convmodel.server.serving.background_process import BackgroundProcess, last_error
 from convmodel.server.serving.improvement_counts import JudgementCounts
 from convmodel.server.serving.improvement_file import ImprovementFile, JobRecord, JobState, changed
-from convmodel.server.serving.improvement_job import ImprovementProcess, Progress, last_error
+from convmodel.server.serving.improvement_job import Progress
 from convmodel.training.improvement import read_record
 
 logger = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ class ImprovementRun:
         self.counts = JudgementCounts(feedback)
         self._cancelled = self._closed = False
         job = file.job
-        self._process = None if job is None else ImprovementProcess(file.log(job.folder), job.pid)
+        self._process = None if job is None else BackgroundProcess(file.log(job.folder), job.pid)
         self._progress = None if job is None else Progress(file.folder / job.folder)
 
     @property
@@ -110,7 +111,7 @@ class ImprovementRun:
         place = self._file.folder / folder
         arguments = [part for path in feedback for part in ("--feedback", str(path))]
         command = [*self._command, self._file.source(name), *arguments, "--output-dir", str(place), "--json"]
-        process = ImprovementProcess(self._file.log(folder), pid)
+        process = BackgroundProcess(self._file.log(folder), pid)
         process.start(command)
         try:
             self._file.record(JobRecord(name, folder, pid=process.pid))
@@ -162,7 +163,7 @@ class ImprovementRun:
             if not self._closed:
                 self._end(job, result)
 
-    def _ended(self, job: JobRecord, process: ImprovementProcess) -> tuple[JobRecord, Mapping[str, Any]]:
+    def _ended(self, job: JobRecord, process: BackgroundProcess) -> tuple[JobRecord, Mapping[str, Any]]:
         """Returns the record of an improvement whose process has ended, and its report; needs no lock."""
         result = read_record(self._file.folder / job.folder)
         state, error = self._ended_state(process, has_result=result is not None), ""
@@ -180,7 +181,7 @@ class ImprovementRun:
         if job.state == "done" and not self._closed:
             self._on_done(job, result)
 
-    def _ended_state(self, process: ImprovementProcess, *, has_result: bool) -> JobState:
+    def _ended_state(self, process: BackgroundProcess, *, has_result: bool) -> JobState:
         if has_result and (self._cancelled or not process.failed):
             return "done"  # also if it was cancelled after it had written its model
         if self._cancelled:

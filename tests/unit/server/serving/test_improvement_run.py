@@ -12,7 +12,7 @@ from fake_improve import command
 from serving import wait_until
 
 from convmodel.errors import SaveError
-from convmodel.server.serving import improvement_job
+from convmodel.server.serving import background_process
 from convmodel.server.serving.improvement_file import ImprovementFile, JobRecord, changed
 from convmodel.server.serving.improvement_run import ImprovementRun
 
@@ -110,7 +110,7 @@ def test_a_run_that_was_cancelled_too_late_is_done(runs: Runs) -> None:
 
 
 def test_a_process_that_cannot_be_resumed_is_named(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(improvement_job, "_LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(background_process, "_LOCK_SECONDS", 0.1)
     run = runs.open(**SLOW)
     run.start("chat", (), runs.feedback)
     wait_until(in_step(run))
