@@ -22,6 +22,7 @@ from typing import Any
 
 from convmodel import ConversationModel
 from convmodel.generation.engine.engine import Engine
+from convmodel.server.fine_tuning.service import FineTuning
 from convmodel.server.run import listen, make_server
 from convmodel.server.serving.improvement import Improver
 from convmodel.server.serving.model_registry import ModelRegistry
@@ -194,11 +195,16 @@ def serving(models: Mapping[str, ConversationModel], **settings: Any) -> Iterato
 
 @contextmanager
 def serving_loaded(
-    load: Callable[[], Mapping[str, ConversationModel]], *, improver: Improver | None = None, **settings: Any
+    load: Callable[[], Mapping[str, ConversationModel]],
+    *,
+    improver: Improver | None = None,
+    fine_tuning: FineTuning | None = None,
+    **settings: Any,
 ) -> Iterator[Serving]:
     """Serves what a function loads, from the moment on in which the server listens."""
-    registry, sock = ModelRegistry(load, ServerSettings(**settings), improver), listen("127.0.0.1", 0)
-    port, server = sock.getsockname()[1], make_server(registry)
+    shelf = None if fine_tuning is None else fine_tuning.shelf
+    registry, sock = ModelRegistry(load, ServerSettings(**settings), improver, shelf), listen("127.0.0.1", 0)
+    port, server = sock.getsockname()[1], make_server(registry, fine_tuning)
     loops: list[asyncio.AbstractEventLoop] = []
 
     async def serve() -> None:

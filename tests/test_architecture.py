@@ -44,6 +44,7 @@ ONLY_IN = {
     "prompt_toolkit": {"cli"},
     "pydantic": {"server"},
     "prometheus_client": {"server"},
+    "python_multipart": {"server"},
     "ray": {"server"},
     "rich": {"cli", "data"},
     "sacrebleu": {"evaluation"},

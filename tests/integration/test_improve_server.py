@@ -397,7 +397,7 @@ def test_the_servers_validation_data_and_replayed_data_are_those_of_the_run(
         make(self, *arguments)
 
     monkeypatch.setattr(Improver, "__init__", noting)
-    monkeypatch.setattr("convmodel.server.run.run", lambda registry, listener: listener.close())
+    monkeypatch.setattr("convmodel.server.run.run", lambda registry, listener, fine_tuning: listener.close())
     given = ["--feedback", "f.jsonl", "--port", "0", "--allow-training"]
     file = str(Path("test.jsonl").resolve())
     assert run("serve", "model", *given, "better", "--valid", "test.jsonl") == 0

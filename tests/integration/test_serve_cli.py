@@ -133,7 +133,7 @@ def test_a_server_that_was_stopped_while_it_loads_has_no_error(
 ) -> None:
     errors: list[Exception | None] = []
 
-    def stop_and_load(registry: ModelRegistry, listener: socket.socket) -> None:
+    def stop_and_load(registry: ModelRegistry, listener: socket.socket, fine_tuning: None) -> None:
         listener.close()  # as after SIGTERM, while the thread goes on
         registry.drain()
         registry.start()

@@ -1,10 +1,13 @@
 """Whatever the OpenAPI document allows, and much that it does not: no crash, and every answer as documented."""
 
 import math
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import schemathesis
+from fine_tuning_service import Tuning, make_tune
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from schemathesis.checks import not_a_server_error
@@ -63,6 +66,29 @@ def check(server: Serving, case: schemathesis.Case) -> None:
 @settings(max_examples=EXAMPLES, suppress_health_check=[*HealthCheck])
 def test_every_route_answers_as_documented(server: Serving, case: schemathesis.Case) -> None:
     check(server, case)
+
+
+@pytest.fixture(scope="module")
+def tuning(tmp_path_factory: pytest.TempPathFactory, gpt2_folder: Path) -> Iterator[Tuning]:
+    with make_tune(tmp_path_factory.mktemp("fuzzing"), gpt2_folder)(steps=1) as tuning:
+        yield tuning
+
+
+@pytest.fixture(scope="module")
+def uploaded(tuning: Tuning) -> str:
+    return tuning.upload()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@schema.include(path_regex="files|fine_tuning|models").parametrize()
+@settings(max_examples=60, suppress_health_check=[*HealthCheck])
+def test_every_route_answers_as_documented_where_fine_tuning_is_allowed(
+    tuning: Tuning, uploaded: str, case: schemathesis.Case
+) -> None:
+    if isinstance(case.body, dict) and "training_file" in case.body:
+        case.body["training_file"] = uploaded  # else most of it would be refused for that
+    check(tuning.served, case)
 
 
 JSON = st.recursive(

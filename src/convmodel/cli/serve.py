@@ -23,7 +23,9 @@ from convmodel.training.improvement import NO_REPLAY
 
 if TYPE_CHECKING:
     from convmodel.model import ConversationModel
+    from convmodel.server.fine_tuning.service import FineTuning
     from convmodel.server.serving.improvement import Improver
+    from convmodel.server.settings import TrainingLimits
 
 
 def command(
@@ -82,6 +84,26 @@ def command(
             metavar="DIR",
         ),
     ] = None,
+    train: Annotated[
+        Path | None,
+        Option(
+            help="Allow clients to fine-tune the models by OpenAI's API of files and fine-tuning jobs; files, jobs and "
+            "the new models are kept in this folder. See `docs/fine-tuning-service.md`.",
+            metavar="DIR",
+        ),
+    ] = None,
+    train_storage: Annotated[
+        int | None, Option(min=1, help="With --train: MiB of all uploaded files together. [default: 4096]")
+    ] = None,
+    train_files: Annotated[
+        int | None, Option(min=1, help="With --train: how many files are kept. [default: 1000]")
+    ] = None,
+    train_jobs: Annotated[
+        int | None, Option(min=1, help="With --train: jobs that wait, run or keep a model. [default: 100]")
+    ] = None,
+    train_at_once: Annotated[
+        int | None, Option(min=1, help="With --train: jobs that run at the same time. [default: 1]")
+    ] = None,
     valid: Annotated[
         str | None,
         Option(
@@ -118,12 +140,15 @@ def command(
 
     keys = _collect_keys(api_key or [], api_key_file)
     hosts = _check_hosts(host, allowed_host or [], has_keys=bool(keys), insecure=insecure_no_auth)
+    for flag, folder in (("--allow-training", allow_training), ("--train", train)):
+        if folder is not None:
+            _check_training(flag, host, hosts, layout, has_keys=bool(keys))
     if allow_training is not None:
-        _check_training(host, hosts, feedback, has_keys=bool(keys))
-        if layout != "auto":
-            fix = "leave --layout out, or serve a model that convmodel saved with it"
-            raise ConfigError(f"--allow-training trains models as they are loaded without --layout: {fix}")
+        if feedback is None:
+            raise ConfigError("--allow-training trains on the file of --feedback: give --feedback FILE")
         votes = votes or allow_training / "votes.jsonl"
+    quotas = {"--train-storage": train_storage, "--train-files": train_files, "--train-jobs": train_jobs}
+    limits = _limits(train, quotas | {"--train-at-once": train_at_once})
     settings = ServerSettings(
         api_keys=keys,
         hosts=host_names(host, hosts),
@@ -138,14 +163,15 @@ def command(
     )
     sources = _name_models(models or [flags.default_model()])
     improver = None
+    load_trained = partial(load_model, quantize=quantize, layout=layout)
     if allow_training is not None:
-        load_improved = partial(load_model, quantize=quantize, layout=layout)
         files = [path for path in (feedback, votes) if path is not None]
-        improver = _improver(allow_training, sources, files, load_improved, {"--valid": valid, "--replay": replay})
+        improver = _improver(allow_training, sources, files, load_trained, {"--valid": valid, "--replay": replay})
     elif flag := "--valid" if valid is not None else "--replay" if replay is not None else "":
         raise ConfigError(f"{flag} is for training: give --allow-training DIR with it")
     for path in filter(None, (feedback, votes)):
         require_appendable(path)
+    fine_tuning = None if train is None else _fine_tuning(train, sources, load_trained, limits, improver)
     listener = listen(host, port)
     address = f"[{host}]" if ":" in host else host
     url = f"http://{address}:{listener.getsockname()[1]}"
@@ -158,7 +184,8 @@ def command(
         return loaded
 
     format_logs()
-    run(ModelRegistry(load, settings, improver), listener)
+    shelf = None if fine_tuning is None else fine_tuning.shelf
+    run(ModelRegistry(load, settings, improver, shelf), listener, fine_tuning)
 
 
 def _collect_keys(flags: Sequence[str], file: Path | None) -> tuple[str, ...]:
@@ -195,15 +222,42 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _check_training(host: str, hosts: Sequence[str], feedback: Path | None, *, has_keys: bool) -> None:
-    """Checks that there are judgements to train on, and that nobody elsewhere can start training without a key."""
-    if feedback is None:
-        raise ConfigError("--allow-training trains on the file of --feedback: give --feedback FILE")
+def _check_training(flag: str, host: str, hosts: Sequence[str], layout: str, *, has_keys: bool) -> None:
+    """Checks that nobody elsewhere can start training without a key, and that models are trained as they are served."""
+    if layout != "auto":
+        fix = "leave --layout out, or serve a model that convmodel saved with it"
+        raise ConfigError(f"{flag} trains models as they are loaded without --layout: {fix}")
     if has_keys:
         return
     if hosts or not _is_loopback(host):
         where = host if not _is_loopback(host) else f"a page of {hosts[0]}" if hosts[0] != "*" else "a page of any site"
-        raise ConfigError(f"{where} could start training without a key: give --api-key KEY with --allow-training")
+        raise ConfigError(f"{where} could start training without a key: give --api-key KEY with {flag}")
+
+
+def _limits(train: Path | None, quotas: Mapping[str, int | None]) -> "TrainingLimits":
+    """Returns the limits of fine-tuning that the flags set."""
+    from convmodel.server.settings import TrainingLimits
+
+    given = {flag: value for flag, value in quotas.items() if value is not None}
+    if given and train is None:
+        raise ConfigError(f"{next(iter(given))} is for fine-tuning: give --train DIR with it")
+    fields = {flag.removeprefix("--train-").replace("-", "_"): value for flag, value in given.items()}
+    if "storage" in fields:
+        fields["total_bytes"] = fields.pop("storage") * 2**20
+    return TrainingLimits(**fields)
+
+
+def _fine_tuning(
+    folder: Path,
+    sources: Mapping[str, str],
+    load: Callable[[str], "ConversationModel"],
+    limits: "TrainingLimits",
+    improver: "Improver | None",
+) -> "FineTuning":
+    """Returns what fine-tunes the models; of an improved one, the version that is served."""
+    from convmodel.server.fine_tuning.service import FineTuning
+
+    return FineTuning(folder, sources, load, limits, source=None if improver is None else improver.source)
 
 
 def _improver(

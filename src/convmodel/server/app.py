@@ -8,22 +8,41 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from convmodel.errors import ConvModelError
-from convmodel.server.api import completions, feedback, improve, responses, status, tokenize, web_page
+from convmodel.server.api import (
+    completions,
+    feedback,
+    files,
+    fine_tuning_jobs,
+    improve,
+    responses,
+    status,
+    tokenize,
+    web_page,
+)
 from convmodel.server.errors import ApiError, handle_error
+from convmodel.server.fine_tuning.service import FineTuning
 from convmodel.server.middleware import RequestMiddleware
 from convmodel.server.serving.model_registry import ModelRegistry
 
 
-def create_app(registry: ModelRegistry) -> RequestMiddleware:
-    """Returns the application that serves the models of a registry; it starts and closes the registry."""
+def create_app(registry: ModelRegistry, fine_tuning: FineTuning | None = None) -> RequestMiddleware:
+    """Returns the application that serves the models of a registry, and fine-tunes them if it is given what does.
+
+    It starts and closes both.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         registry.start()
+        if fine_tuning is not None:
+            fine_tuning.start(registry)
         yield
+        if fine_tuning is not None:
+            fine_tuning.close()
         registry.close()
 
     app = FastAPI(
@@ -36,9 +55,10 @@ def create_app(registry: ModelRegistry) -> RequestMiddleware:
         lifespan=lifespan,
     )
     app.state.registry = registry
-    for module in (completions, responses, tokenize, feedback, improve, status, web_page):
+    app.state.fine_tuning = fine_tuning
+    for module in (completions, responses, tokenize, feedback, improve, files, fine_tuning_jobs, status, web_page):
         app.include_router(module.router)
-    for error in (HTTPException, ApiError, ConvModelError, Exception):
+    for error in (HTTPException, RequestValidationError, ApiError, ConvModelError, Exception):
         app.add_exception_handler(error, handle_error)
     if registry.settings.api_keys:
         document = app.openapi()  # FastAPI keeps it

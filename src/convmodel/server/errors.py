@@ -9,6 +9,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -37,18 +38,18 @@ class ErrorEnvelope(BaseModel):
 _STATUSES = {
     400: "the request is invalid or not supported; `param` names the field",
     401: "the key is missing or wrong",
-    403: "the Host header is not a name of this server",
-    404: "there is no such model or path",
+    403: "the Host header is not a name of this server, or a page of another site uploads a file",
+    404: "there is no such model, file, job or path",
     408: "the body did not arrive in time",
-    413: "the body is too long",
-    415: "the Content-Type is not application/json",
+    413: "the body, or the file, is too long",
+    415: "the Content-Type is not application/json, or, for a file, not multipart/form-data",
     422: "never used; malformed requests are answered with 400",
-    429: "too many requests are waiting; see Retry-After",
+    429: "too many requests are waiting, or there are too many jobs; see Retry-After",
     431: "the headers are too many or too long",
     500: "the model failed",
     503: "the server is loading the model, or shutting down",
     504: "the response took too long",
-    507: "feedback or votes have reached their limit, or the disk is full: nothing was saved",
+    507: "feedback, votes or files have reached their limit, or the disk is full: nothing was saved",
 }
 
 ERRORS: dict[int | str, dict[str, Any]] = {
@@ -131,6 +132,13 @@ def _http_error(error: HTTPException, request: Request) -> ApiError:
     return ApiError(error.status_code, message, headers=error.headers)
 
 
+def _query_error(error: RequestValidationError) -> ApiError:
+    """Converts an invalid parameter of the query; `convmodel.server.api.body` reports those of a body."""
+    details = error.errors()[0]
+    param = str(details["loc"][-1])
+    return ApiError(400, f"{param}: {details['msg']}", param=param)
+
+
 async def handle_error(request: Request, error: Exception) -> Response:
     """Answers a request that raised, and logs those of convmodel's own errors that become a 500 or 507.
 
@@ -138,6 +146,8 @@ async def handle_error(request: Request, error: Exception) -> Response:
     """
     if isinstance(error, HTTPException):
         return _http_error(error, request).response()
+    if isinstance(error, RequestValidationError):
+        return _query_error(error).response()
     converted = api_error(error)
     if converted.status in (500, 507) and isinstance(error, ConvModelError):
         logger.error("%s failed", request.scope["route"].path, exc_info=error)

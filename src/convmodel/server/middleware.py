@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from convmodel.server.errors import ApiError, api_error
 from convmodel.server.serving.metrics import Metrics
 from convmodel.server.settings import LOOPBACK, MAX_BODY, ServerSettings
+from convmodel.server.uploads import UploadBody, check_same_site, discard_body, is_bare_action, is_upload, may_discard
 
 logger = logging.getLogger(__name__)
 access_logger = logging.getLogger("convmodel.server.access")
@@ -33,7 +34,6 @@ _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _ABSOLUTE_FORM = re.compile(rb"https?://([^/?#@]*)(/.*)?", re.IGNORECASE | re.DOTALL)
 _MAX_HEADERS, _MAX_HEADER_BYTES = 100, 16 * 2**10
-_MAX_DISCARDED = 16 * 2**20  # bytes of a refused body that are read before the connection is closed
 _RESPONSE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -74,16 +74,21 @@ class RequestMiddleware:
         try:
             try:
                 self._check_head(scope, headers)
-                body = await self._read_body(headers, receive)
+                app_receive, app_send = receive, send_with_headers
+                if is_upload(scope):
+                    upload = UploadBody(receive, send_with_headers, self._settings)
+                    app_receive, app_send = upload.receive, upload.send
+                else:
+                    app_receive = _replay(await self._read_body(headers, receive), receive)
             except ApiError as error:
                 await self._refuse(error, headers, receive, send_with_headers)
                 return
             try:
-                await self.app(scope, _replay(body, receive), send_with_headers)
+                await self.app(scope, app_receive, app_send)
             except Exception as error:
                 logger.exception("request %s failed", request_id)
                 if not status:  # otherwise closing the connection tells the client that the response is incomplete
-                    await api_error(error).response()(scope, receive, send_with_headers)
+                    await api_error(error).response()(scope, app_receive, app_send)
         finally:
             self._log(scope, status, time.monotonic() - begin, request_id)
 
@@ -101,9 +106,13 @@ class RequestMiddleware:
             scope.setdefault("state", {})["key"] = self._check_key(headers)
         if scope["method"] in ("POST", "PUT", "PATCH"):
             media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
-            if media_type != "application/json":
+            expected = "multipart/form-data" if is_upload(scope) else "application/json"
+            is_bare = is_bare_action(scope, headers)
+            if media_type != expected and not is_bare:
                 # Browsers let other sites send forms and plain text without a CORS preflight, but not JSON.
-                raise ApiError(415, "the Content-Type must be application/json")
+                raise ApiError(415, f"the Content-Type must be {expected}")
+            if is_bare or is_upload(scope):
+                check_same_site(headers)
 
     def _check_key(self, headers: Headers) -> int:
         """Returns the number of the request's key among the server's keys."""
@@ -140,30 +149,15 @@ class RequestMiddleware:
         return bytes(body)
 
     async def _refuse(self, error: ApiError, headers: Headers, receive: Receive, send: Send) -> None:
-        """Answers a request whose body was not read, and closes the connection.
-
-        The unread rest of the body must not be taken for the next request. But it is read before the connection is
-        closed: otherwise the system resets the connection, and clients that send before they read lose the answer.
-        """
+        """Answers a request whose body was not read, and closes the connection."""
         error.headers["Connection"] = "close"
         response = error.response()
         await send({"type": "http.response.start", "status": error.status, "headers": response.raw_headers})
         await send({"type": "http.response.body", "body": bytes(response.body), "more_body": True})
-        length = headers.get("content-length", "")
-        if not (length.isdecimal() and int(length) > _MAX_DISCARDED) and error.status not in (408, 499):
+        if may_discard(headers) and error.status not in (408, 499):
             with suppress(TimeoutError):
-                await self._discard_body(receive)
+                await discard_body(receive, self._settings)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-    async def _discard_body(self, receive: Receive) -> None:
-        """Reads and drops a body, within limits of size and time."""
-        size, more = 0, True
-        async with asyncio.timeout(self._settings.body_seconds):
-            while more and size <= _MAX_DISCARDED:
-                async with asyncio.timeout(self._settings.linger_seconds):
-                    message = await receive()
-                size += len(message.get("body", b""))
-                more = message.get("more_body", False)
 
     def _log(self, scope: Scope, status: int, seconds: float, request_id: str) -> None:
         """Logs and counts an answered request, without its body and without paths that do not exist."""

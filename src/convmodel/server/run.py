@@ -19,6 +19,7 @@ import uvicorn
 from convmodel.errors import ConfigError
 from convmodel.server.app import create_app
 from convmodel.server.connections import Connections, Protocol, connection_limit
+from convmodel.server.fine_tuning.service import FineTuning
 from convmodel.server.serving.model_registry import ModelRegistry
 
 logger = logging.getLogger(__name__)
@@ -92,19 +93,19 @@ def listen(host: str, port: int) -> socket.socket:
     return sock
 
 
-def run(registry: ModelRegistry, sock: socket.socket) -> None:
+def run(registry: ModelRegistry, sock: socket.socket, fine_tuning: FineTuning | None = None) -> None:
     """Serves until a signal, then finishes all running requests; raises the error of loading the models, if any."""
-    asyncio.run(make_server(registry).serve([sock]))
+    asyncio.run(make_server(registry, fine_tuning).serve([sock]))
     if registry.error is not None:
         raise registry.error
 
 
-def make_server(registry: ModelRegistry) -> uvicorn.Server:
+def make_server(registry: ModelRegistry, fine_tuning: FineTuning | None = None) -> uvicorn.Server:
     """Returns the server of a registry; its `handle_exit` shuts it down gracefully."""
     connections = Connections(connection_limit())
     http: Any = partial(Protocol, connections)
     config = uvicorn.Config(
-        create_app(registry),
+        create_app(registry, fine_tuning),
         http=http,
         backlog=connections.accepted_at_once,
         log_config=None,

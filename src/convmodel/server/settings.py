@@ -48,3 +48,15 @@ class ServerSettings:
     cache_bytes: int | None = None  # memory for each model's cached conversations; None for the engine's default
     feedback: Path | None = None  # the file to append feedback to; None to refuse feedback
     votes: Path | None = None  # the file to append votes to; None to keep votes in memory only
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingLimits:
+    """How much the clients of `--train` may store and start."""
+
+    file_bytes: int = 512 * 2**20  # of one file, as in OpenAI's API
+    total_bytes: int = 4 * 2**30  # of all uploaded files together
+    files: int = 1000
+    uploads: int = 4  # at the same time
+    jobs: int = 100  # that wait, run or are paused, or whose models are kept
+    at_once: int = 1  # jobs that run at the same time

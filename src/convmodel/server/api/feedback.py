@@ -69,7 +69,7 @@ async def feedback(body: FeedbackRequest, registry: Registry) -> dict[str, Any]:
     """Saves a judgement of a response, as a line that `convmodel fit` reads."""
     if registry.feedback is None:
         raise ApiError(404, "feedback is not saved: start the server with --feedback FILE", code="feedback_off")
-    await anyio.to_thread.run_sync(_save, registry.feedback, registry.get(body.model), body)
+    await anyio.to_thread.run_sync(_save, registry.feedback, await registry.load(body.model), body)
     return {"object": "feedback", "saved": True}
 
 

@@ -58,11 +58,11 @@ async def submit_to(
     registry: ModelRegistry, name: str, submit: Callable[[ServedModel], Awaitable[_Submitted]]
 ) -> tuple[ServedModel, _Submitted]:
     """Submits a request to a model; again if the model is replaced meanwhile, and the one before refuses it."""
-    served = registry.get(name)
+    served = await registry.load(name)
     try:
         return served, await submit(served)
     except ApiError:
-        if not served.scheduler.draining or (current := registry.get(name)) is served:
+        if not served.scheduler.draining or (current := await registry.load(name)) is served:
             raise
     return current, await submit(current)
 

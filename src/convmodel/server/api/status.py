@@ -36,10 +36,11 @@ async def metrics(registry: Registry) -> Response:
 @router.get("/v1/models", responses=ERRORS)
 async def models(registry: Registry) -> dict[str, Any]:
     """Lists the models."""
-    return {"object": "list", "data": [registry.describe(served) for served in registry.models]}
+    return {"object": "list", "data": registry.describe_all()}
 
 
 @router.get("/v1/models/{id:path}", responses=ERRORS)
 async def model(id: str, registry: Registry) -> dict[str, Any]:
     """Describes one model."""
-    return registry.describe(registry.get(id))
+    shelved = next((model for model in registry.shelved if model.name == id), None)
+    return registry.describe(registry.get(id)) if shelved is None else registry.describe_shelved(shelved)

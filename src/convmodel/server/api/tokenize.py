@@ -42,7 +42,7 @@ class TokenizeRequest(Strict):
 @router.post("/tokenize", responses=ERRORS)
 async def tokenize(body: TokenizeRequest, registry: Registry) -> dict[str, Any]:
     """Returns the exact prompt of a conversation: ids, types, pieces of text."""
-    served = registry.get(body.model)
+    served = await registry.load(body.model)
     return await served.encoding.run(partial(_tokenize, served, body), count_characters(body.messages))
 
 

@@ -18,6 +18,7 @@ from convmodel.files.atomic import lock
 
 NICENESS = 10  # added to the server's: responses go before training
 
+_FIRST_TO_END = 500  # of 1000: where memory runs out, Linux ends training, which can be resumed, and not the server
 _LOCK_SECONDS = 2.0  # to wait for the last processes of a run that was stopped
 _LONGEST_ERROR = 500  # characters
 _LOG_TAIL = 2**16  # bytes of the log that are searched for the error
@@ -72,6 +73,8 @@ class BackgroundProcess:
         if hasattr(os, "setpriority"):
             with suppress(OSError):  # it has ended already
                 os.setpriority(os.PRIO_PROCESS, self.pid, os.getpriority(os.PRIO_PROCESS, 0) + NICENESS)
+        with suppress(OSError):  # Linux alone has this
+            Path(f"/proc/{self.pid}/oom_score_adj").write_text(str(_FIRST_TO_END), encoding="ascii")
 
     @property
     def running(self) -> bool:

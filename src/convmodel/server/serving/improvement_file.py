@@ -58,7 +58,7 @@ class ImprovementFile:
             SaveError: If the folder cannot be written, or another server uses it.
         """
         self.folder = folder
-        self._sources = {name: _absolute(source) for name, source in sources.items()}
+        self._sources = {name: absolute_source(source) for name, source in sources.items()}
         self._versions: dict[str, tuple[str, ...]] = dict.fromkeys(sources, ())
         self._others: dict[str, Any] = {}  # entries of models that are not served now
         self._numbers: dict[str, int] = {}  # the highest one in the names of folders, by the part before it
@@ -181,7 +181,7 @@ def changed(job: JobRecord, state: JobState, error: str = "") -> JobRecord:
     return replace(job, state=state, error=error)
 
 
-def _absolute(source: str) -> str:
+def absolute_source(source: str) -> str:
     """Returns the absolute path of a folder or file; other names, such as ids of the Hub, as they are."""
     return str(Path(source).resolve()) if Path(source).exists() else source
 

@@ -33,14 +33,21 @@ def missing_memory(hf_model: "PreTrainedModel", *, seconds: float = 5.0) -> str:
     return ""
 
 
-def missing_room(folder: Path, hf_model: "PreTrainedModel") -> str:
-    """Says what is missing on the disk for an improvement: twice the model, for the new one and a checkpoint."""
-    needed = 2 * _bytes(hf_model)
+def missing_room(folder: Path, hf_model: "PreTrainedModel", *, what: str = "an improvement", models: int = 2) -> str:
+    """Says what is missing on the disk for a run; empty if it fits.
+
+    Args:
+        folder: Where it is written.
+        hf_model: The model that is trained.
+        what: What the message calls the run.
+        models: How much it writes, in sizes of the model: for an improvement, the new one and a checkpoint.
+    """
+    needed = models * _bytes(hf_model)
     free = shutil.disk_usage(folder).free
     if free >= needed:
         return ""
-    what = f"an improvement needs {needed / _MIB:,.0f} MiB on the server's disk, and {free / _MIB:,.0f} MiB are free"
-    return f"{what}: delete folders of versions that are no longer needed"
+    problem = f"{what} needs {needed / _MIB:,.0f} MiB on the server's disk, and {free / _MIB:,.0f} MiB are free"
+    return f"{problem}: delete folders of versions that are no longer needed"
 
 
 def _bytes(hf_model: "PreTrainedModel") -> int:

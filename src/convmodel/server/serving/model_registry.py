@@ -28,6 +28,7 @@ from convmodel.server.settings import ServerSettings
 
 if TYPE_CHECKING:
     from convmodel.server.serving.improvement import Improver
+    from convmodel.server.serving.model_shelf import ModelShelf, ShelvedModel
 
 _GRACE_SECONDS = 0.5  # between replacing a model and ending its scheduler, for requests that have just looked it up
 
@@ -53,10 +54,15 @@ class ModelRegistry:
         load: Callable[[], Mapping[str, ConversationModel]],
         settings: ServerSettings,
         improver: "Improver | None" = None,
+        shelf: "ModelShelf | None" = None,
     ) -> None:
-        """Serves what `load` returns; an `improver` adds and replaces models, None refuses training."""
+        """Serves what `load` returns, and the models of a `shelf` when clients ask for them.
+
+        An `improver` adds and replaces models, None refuses improvements.
+        """
         self.settings = settings
         self.improver = improver
+        self.shelf = shelf
         self.metrics = Metrics()
         self.feedback = None if settings.feedback is None else FeedbackStore(settings.feedback)
         self.votes = VoteStore(settings.votes)
@@ -149,9 +155,36 @@ class ModelRegistry:
         """Returns a model by its id; raises an `ApiError` if there is none, or while the models are being loaded."""
         models = {served.id: served for served in self.models}
         if (served := models.get(name) or self._candidates.get(name)) is None:
-            message = f"there is no model {name}, only {', '.join(models)}"
+            names = [*models, *(model.name for model in self.shelved)]
+            message = f"there is no model {name}, only {', '.join(names)}"
             raise ApiError(404, message, param="model", code="model_not_found")
         return served
+
+    async def load(self, name: str) -> ServedModel:
+        """Returns a model by its id, which may have to be loaded first; raises as `get` does, or if that fails."""
+        if self.shelf is not None:
+            await self.shelf.load(self, name)
+        return self.get(name)
+
+    @property
+    def shelved(self) -> "list[ShelvedModel]":
+        """The models that are loaded when clients ask for them."""
+        return [] if self.shelf is None else self.shelf.of({*self._models})
+
+    def is_busy(self, name: str) -> bool:
+        """Returns whether a candidate answers requests."""
+        scheduler = self._candidates[name].scheduler
+        return bool(scheduler.waiting or scheduler.running)
+
+    def describe_all(self) -> list[dict[str, Any]]:
+        """Returns the entries of `/v1/models`."""
+        return [*map(self.describe, self.models), *map(self.describe_shelved, self.shelved)]
+
+    def describe_shelved(self, shelved: "ShelvedModel") -> dict[str, Any]:
+        """Returns the entry of a model; before it is loaded, with the layout and the settings of its base."""
+        entry = self.describe(self._candidates.get(shelved.name) or self.get(shelved.base))
+        own = {"version": shelved.name}
+        return entry | {"id": shelved.name, "created": shelved.created, "convmodel": entry["convmodel"] | own}
 
     def describe(self, served: ServedModel) -> dict[str, Any]:
         """Returns the entry of a model in `/v1/models`."""

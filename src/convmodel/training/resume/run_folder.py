@@ -33,6 +33,12 @@ def is_unfinished(folder: str | os.PathLike[str]) -> bool:
     return facts is not None and not facts["finished"]
 
 
+def is_finished(folder: str | os.PathLike[str]) -> bool:
+    """Returns whether a folder holds a run that has finished."""
+    facts = read_checked(Path(folder) / RUN, _FIELDS)
+    return facts is not None and bool(facts["finished"])
+
+
 class RunFolder:
     """One run's folder, where the newest `limit` checkpoints stay, or all if it is 0."""
 

@@ -1,0 +1,111 @@
+"""`/v1/files`: the files to fine-tune on, in the form of OpenAI's API.
+
+Owns: the routes. What is stored is in `convmodel.server.fine_tuning.file_store`.
+"""
+
+from functools import partial
+from typing import Annotated, Any, Literal
+
+import anyio
+from fastapi import APIRouter, Depends, Query
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+
+from convmodel.server.api.multipart import read_form
+from convmodel.server.api.pages import only_query, page_of
+from convmodel.server.errors import ERRORS, ApiError, ErrorEnvelope
+from convmodel.server.fine_tuning.file_store import FileRecord, Incoming, Purpose
+from convmodel.server.fine_tuning.json_lines_check import check_json_lines
+from convmodel.server.fine_tuning.service import FineTuning
+
+router = APIRouter()
+
+_PURPOSE: Purpose = "fine-tune"
+_CHECKS = anyio.CapacityLimiter(1)  # parsing holds the interpreter's lock, so more threads would only delay others
+_IN_USE: dict[int | str, dict[str, Any]] = {409: {"model": ErrorEnvelope, "description": "a job needs the file"}}
+_FORM = {
+    "required": True,
+    "content": {
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "properties": {
+                    "purpose": {"type": "string", "enum": [_PURPOSE]},
+                    "file": {"type": "string", "format": "binary"},
+                },
+                "required": ["purpose", "file"],
+                "additionalProperties": False,
+            }
+        }
+    },
+}
+
+
+async def _fine_tuning(request: Request) -> FineTuning:
+    service: FineTuning | None = request.app.state.fine_tuning
+    if service is None:
+        fix = "start the server with --train FOLDER"
+        raise ApiError(404, f"fine-tuning is not allowed: {fix}", code="training_off")
+    return service
+
+
+Service = Annotated[FineTuning, Depends(_fine_tuning)]
+"""A parameter of this type receives the fine-tuning of the server; without it, the request gets 404."""
+
+
+@router.post("/v1/files", responses=ERRORS, openapi_extra={"requestBody": _FORM})
+async def upload(request: Request, service: Service) -> dict[str, Any]:
+    """Stores a file of JSON lines."""
+    with service.files.incoming() as file:
+        record = await _receive(request, service, file)
+    return record.describe()
+
+
+async def _receive(request: Request, service: FineTuning, file: Incoming) -> FileRecord:
+    async def write(data: bytes) -> None:
+        await anyio.to_thread.run_sync(file.write, data)
+
+    form = await read_form(request, fields=["purpose"], file="file", write=write)
+    purpose = form.fields.get("purpose")
+    if purpose is None:
+        raise ApiError(400, f"purpose is missing: send {_PURPOSE}", param="purpose")
+    if purpose != _PURPOSE:
+        raise ApiError(400, f"purpose is {purpose!r}: only {_PURPOSE} is supported here", param="purpose")
+    await anyio.to_thread.run_sync(file.finish)
+    await anyio.to_thread.run_sync(check_json_lines, file.path, limiter=_CHECKS)
+    store = partial(service.files.store, file, form.filename or "", _PURPOSE)
+    return await anyio.to_thread.run_sync(store)
+
+
+@router.get("/v1/files", responses=ERRORS, dependencies=[only_query("after", "limit", "order", "purpose")])
+async def list_files(
+    service: Service,
+    after: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
+    order: Literal["asc", "desc"] = "desc",
+    purpose: str | None = None,
+) -> dict[str, Any]:
+    """Lists the files, the newest first."""
+    records = [record for record in service.files.all() if purpose in (None, record.purpose)]
+    described = [record.describe() for record in (records if order == "asc" else reversed(records))]
+    return page_of(described, after, limit)
+
+
+@router.get("/v1/files/{id}", responses=ERRORS)
+async def file(id: str, service: Service) -> dict[str, Any]:
+    """Describes a file."""
+    return service.files.get(id).describe()
+
+
+@router.get("/v1/files/{id}/content", responses=ERRORS, response_class=Response)
+async def content(id: str, service: Service) -> Response:
+    """Returns the content of a file."""
+    record = service.files.get(id)
+    return FileResponse(service.files.path(id), filename=record.filename, media_type="application/octet-stream")
+
+
+@router.delete("/v1/files/{id}", responses=ERRORS | _IN_USE)
+async def delete(id: str, service: Service) -> dict[str, Any]:
+    """Deletes a file that no unfinished job needs."""
+    await anyio.to_thread.run_sync(service.delete_file, id)
+    return {"object": "file", "id": id, "deleted": True}

@@ -1,0 +1,260 @@
+"""The jobs of a server, in files that a restarted server reads.
+
+Owns: the folder `jobs`, what is recorded of a job, and its events. Does not know how a job runs.
+"""
+
+import json
+import logging
+import secrets
+import shutil
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, get_args
+
+from convmodel.errors import ConfigError, SaveError
+from convmodel.files.atomic import replace_text
+from convmodel.files.json_lines import append_line
+from convmodel.server.errors import ApiError
+from convmodel.server.fine_tuning.hyperparameters import Method
+from convmodel.training.metrics_reader import METRICS_FILE
+
+logger = logging.getLogger(__name__)
+
+Status: TypeAlias = Literal["validating_files", "queued", "running", "paused", "succeeded", "failed", "cancelled"]
+Level: TypeAlias = Literal["info", "warn", "error"]
+
+STARTED: tuple[Status, ...] = ("validating_files", "running")
+"""The statuses of jobs that have a process, or had one when the server was killed."""
+
+UNFINISHED: tuple[Status, ...] = (*STARTED, "queued", "paused")
+"""The statuses of jobs that need their files."""
+
+_JOB, _EVENTS = "job.json", "events.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class JobSpec:
+    """What a client ordered.
+
+    Attributes:
+        model: The model to train, as the client named it.
+        base: The id of the served model that it is, or comes from.
+        source: What to load.
+        training_file: The id of the file to train on.
+        validation_file: The id of the file to validate on, if any.
+        method: What is learned.
+        hyperparameters: Their values, without `auto`.
+        seed: The seed.
+        suffix: The client's part of the new model's name.
+        metadata: Whatever the client wants to find again.
+    """
+
+    model: str
+    base: str
+    source: str
+    training_file: str
+    method: Method
+    hyperparameters: dict[str, Any]
+    seed: int
+    validation_file: str | None = None
+    suffix: str | None = None
+    metadata: dict[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """A job.
+
+    Attributes:
+        id: Its id.
+        created_at: When it was created, in seconds since 1970.
+        spec: What was ordered.
+        status: Its status.
+        finished_at: When it ended.
+        error: Why it failed: `code`, `message` and `param`.
+        result_files: The ids of the files with its metrics.
+        trained_tokens: How many tokens it trained on.
+        pid: Its process; 0 before the first one.
+        deaths: How often its process was killed since it last made progress.
+        progress: The step of the newest checkpoint when the process was killed last.
+        deleted: Whether its model was deleted.
+    """
+
+    id: str
+    created_at: int
+    spec: JobSpec
+    status: Status = "queued"
+    finished_at: int | None = None
+    error: dict[str, str | None] | None = None
+    result_files: list[str] = field(default_factory=list)
+    trained_tokens: int | None = None
+    pid: int = 0
+    deaths: int = 0
+    progress: int = 0
+    deleted: bool = False
+
+    @property
+    def model_name(self) -> str:
+        """The name of the model that it makes, in the form of OpenAI's."""
+        return f"ft:{self.spec.base}:{self.spec.suffix or ''}:{self.id[-8:]}"
+
+    def describe(self) -> dict[str, Any]:
+        """Returns it in the form of OpenAI's API."""
+        spec, has_model = self.spec, self.status == "succeeded" and not self.deleted
+        return {
+            "object": "fine_tuning.job",
+            "id": self.id,
+            "created_at": self.created_at,
+            "finished_at": self.finished_at,
+            "model": spec.model,
+            "fine_tuned_model": self.model_name if has_model else None,
+            "organization_id": "convmodel",
+            "status": self.status,
+            "training_file": spec.training_file,
+            "validation_file": spec.validation_file,
+            "hyperparameters": {name: value for name, value in spec.hyperparameters.items() if name != "beta"},
+            "method": {"type": spec.method, spec.method: {"hyperparameters": spec.hyperparameters}},
+            "seed": spec.seed,
+            "metadata": spec.metadata,
+            "result_files": self.result_files,
+            "trained_tokens": self.trained_tokens,
+            "error": self.error,
+            "estimated_finish": None,
+            "integrations": [],
+            "user_provided_suffix": spec.suffix,
+        }
+
+
+class JobStore:
+    """The jobs in one folder, each in a folder of its own; a change is written before it counts."""
+
+    def __init__(self, folder: Path) -> None:
+        """Reads the jobs of an earlier server.
+
+        Raises:
+            ConfigError: If a record is damaged.
+            SaveError: If the folder cannot be written.
+        """
+        self._folder = folder
+        self._lock = threading.Lock()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SaveError(f"{folder} cannot be written: {error.strerror or error}") from error
+        jobs = [_read(path) for path in folder.glob(f"*/{_JOB}")]
+        self._jobs = {job.id: job for job in sorted(jobs, key=lambda one: one.created_at)}
+
+    def all(self) -> Sequence[JobRecord]:
+        """Returns all jobs, the oldest first."""
+        with self._lock:
+            return [*self._jobs.values()]
+
+    def get(self, id: str) -> JobRecord:
+        """Returns a job; raises an `ApiError` if there is none."""
+        with self._lock:
+            if (job := self._jobs.get(id)) is None:
+                raise ApiError(404, f"there is no fine-tuning job {id}", code="fine_tune_not_found")
+            return job
+
+    def create(self, spec: JobSpec) -> JobRecord:
+        """Records a new job; raises `SaveError` if it cannot be written."""
+        job = JobRecord(f"ftjob-{secrets.token_hex(12)}", int(time.time()), spec)
+        try:
+            self.path(job.id).mkdir()
+            self._write(job)
+        except OSError as error:  # SaveError too
+            shutil.rmtree(self.path(job.id), ignore_errors=True)
+            if isinstance(error, SaveError):
+                raise
+            raise SaveError(f"the job cannot be recorded: {error.strerror or error}") from error
+        with self._lock:
+            self._jobs[job.id] = job
+        return job
+
+    def change(self, id: str, **fields: Any) -> JobRecord:
+        """Changes a job; raises `SaveError`, and leaves it as it was, if that cannot be written."""
+        job = replace(self.get(id), **fields)
+        self._write(job)
+        with self._lock:
+            self._jobs[id] = job
+        return job
+
+    def force(self, id: str, **fields: Any) -> JobRecord:
+        """Changes a job, in memory alone if that cannot be written: a restarted server finds out again."""
+        try:
+            return self.change(id, **fields)
+        except SaveError:
+            logger.exception("a change of %s is not recorded", id)
+            job = replace(self.get(id), **fields)
+            with self._lock:
+                self._jobs[id] = job
+            return job
+
+    def path(self, id: str) -> Path:
+        """Returns the folder of a job."""
+        return self._folder / id
+
+    def model(self, id: str) -> Path:
+        """Returns the folder of the run, which holds the model at its end."""
+        return self.path(id) / "model"
+
+    def metrics(self, id: str) -> Path:
+        """Returns where a job's metrics are: in its run, or, if that was removed, beside it."""
+        kept = self.path(id) / METRICS_FILE
+        return kept if kept.exists() else self.model(id) / METRICS_FILE
+
+    def drop_model(self, id: str) -> None:
+        """Removes the run of a job, checkpoints and weights; its metrics stay."""
+        metrics = self.model(id) / METRICS_FILE
+        with suppress(OSError):
+            if metrics.exists():
+                metrics.replace(self.path(id) / METRICS_FILE)
+        shutil.rmtree(self.model(id), ignore_errors=True)
+
+    def log(self, id: str) -> Path:
+        """Returns the file for what the processes of a job report."""
+        return self.path(id) / "log"
+
+    def report(self, id: str, message: str, level: Level = "info", data: Mapping[str, Any] | None = None) -> None:
+        """Adds an event; one that cannot be written is logged."""
+        event = {"id": f"ftevent-{secrets.token_hex(12)}", "time": time.time(), "level": level, "message": message}
+        try:
+            append_line(self.path(id) / _EVENTS, event | {"data": dict(data or {})})
+        except SaveError:
+            logger.exception("an event of %s is not recorded: %s", id, message)
+
+    def events(self, id: str) -> list[dict[str, Any]]:
+        """Returns the events in order, with `time` in seconds since 1970."""
+        self.get(id)
+        events = []
+        with suppress(FileNotFoundError):
+            for line in (self.path(id) / _EVENTS).read_bytes().splitlines():
+                with suppress(ValueError):  # a half line, which a killed server left
+                    events.append(json.loads(line))
+        return [event for event in events if isinstance(event, dict) and "time" in event]
+
+    def _write(self, job: JobRecord) -> None:
+        replace_text(self.path(job.id) / _JOB, json.dumps(asdict(job), indent=1) + "\n")
+
+
+def new_steps(folder: Path) -> int:
+    """Returns the step of the newest checkpoint in the folder of a run; 0 without one."""
+    numbers = [path.name.removeprefix("checkpoint-") for path in folder.glob("checkpoint-*")]
+    return max((int(number) for number in numbers if number.isdecimal()), default=0)
+
+
+def _read(path: Path) -> JobRecord:
+    try:
+        content = json.loads(path.read_bytes())
+        job = JobRecord(**content | {"spec": JobSpec(**content["spec"])})
+        if job.id != path.parent.name or job.status not in get_args(Status) or type(job.pid) is not int:
+            raise ValueError(job)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ConfigError(f"{path} is damaged: restore it, or remove {path.parent} to drop the job") from error
+    return job
