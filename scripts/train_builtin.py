@@ -224,6 +224,7 @@ def card(work: Path) -> str:
         heads=layout["n_head"],
         positions=layout["n_positions"],
         vocabulary=layout["vocab_size"],
+        candidates=CHAT["candidates"],
         settings=" ".join(f"--{name} {value}" for name, value in (SETTINGS | {"seed": SEED}).items()),
         measured="\n".join(measured),
         curve="\n".join(curve),
@@ -295,6 +296,10 @@ Of the weights in half precision. Perplexity is per token of this vocabulary; bi
 To try convmodel, to test it, and to fine-tune on a laptop. It imitates how small talk sounds and hardly what it means:
 it makes up facts about itself and the world, forgets, and contradicts itself. It is not for advice of any kind, nor for
 people who do not know that they chat with a program.
+
+In chats, as its generation config says, it draws {candidates} responses and returns the one that fits the context best and
+repeats least. Of 180 turns of 20 conversations with itself, a reader who did not know the settings found 70 % sensible;
+26 % without (`python benchmarks/replies.py WORK`).
 
 ## Examples
 
