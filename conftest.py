@@ -207,7 +207,7 @@ def _run_shell(example: Example) -> str | None:
                 ["make", "-n", "-C", str(Path(__file__).parent), *arguments], check=True, capture_output=True
             )
         elif program == "convmodel":
-            if arguments[:1] == ["fit"] and "--epochs" in arguments:
+            if arguments[:1] == ["fit"] and {"--epochs", "--valid"} & {*arguments}:
                 arguments += ["--max-steps", "3"]
             result = CliRunner().invoke(app, arguments, input="Hello\n/quit\n", catch_exceptions=False)
             if result.exit_code:

@@ -11,7 +11,6 @@ PACKAGE = TESTS.parent / "src/convmodel"
 CONSTANTS = {
     "__main__.py",
     "export/options.py",
-    "hf_model/lora_options.py",
 }
 """Modules without a function of their own."""
 
@@ -53,6 +52,7 @@ ELSEWHERE = {
     "data/reading/problems.py": ("unit/data/importing/exports/test_line.py", "Problems"),
     # Parts of one thing, which is tested as a whole: the engine, a report, the trainer.
     "data/windows/encoding.py": ("unit/data/windows/test_store.py", "encode_windows"),
+    "hf_model/lora_options.py": ("integration/test_lora.py", "LoraConfig"),
     "export/llama_cpp_server.py": ("unit/export/test_llama_cpp.py", "llama_cpp_server"),
     "generation/engine/request.py": ("unit/generation/engine/test_engine.py", "Request"),
     "generation/hf_generate.py": ("unit/generation/test_respond.py", "transformers"),
@@ -70,6 +70,8 @@ ELSEWHERE = {
     "training/objectives/preference.py": ("integration/test_preferences.py", "reward_chosen"),
     "training/objectives/reference.py": ("integration/test_preferences.py", "Reference"),
     "training/fit_data.py": ("integration/test_packing.py", "require_packable"),
+    "training/trainable.py": ("integration/test_lora.py", "requires_grad"),
+    "training/validation.py": ("integration/test_distributed.py", "--valid"),
     "training/metrics_reader.py": ("unit/training/test_metrics_log.py", "read_metrics"),
 }
 """For a module without a mirror: the file that tests it, and what that file says of it."""

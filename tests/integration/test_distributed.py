@@ -96,20 +96,20 @@ def test_two_processes_learn_the_same_from_judgements(tmp_path: Path, unigram_fo
 OTHERS = """
 import dataclasses, json, os, sys
 from convmodel import ConversationModel
-from convmodel.training import trainer
+from convmodel.training import validation
 
-rank, measure, losses = int(os.environ["RANK"]), trainer.evaluate_windows, iter([3.0, 2.0, 1.0])
+rank, measure, losses = int(os.environ["RANK"]), validation.evaluate_windows, iter([4.0, 3.0, 2.0, 1.0])
 
 def differing(*args, **options):
     result = measure(*args, **options)
-    return dataclasses.replace(result, loss=4.0 - next(losses)) if rank else result  # ever worse
+    return dataclasses.replace(result, loss=5.0 - next(losses)) if rank else result  # ever worse
 
-trainer.evaluate_windows = differing
+validation.evaluate_windows = differing
 model = ConversationModel.from_pretrained(sys.argv[1], device="cpu")
 talks = [["Hello", "Hi there"], ["Yes", "No"]]
 found = model.fit(talks, talks, epochs=3, batch_size=1, learning_rate=1e-3, precision="fp32")
 with open(f"found-{rank}.json", "w") as file:
-    json.dump({"best_step": found.best_step, "loss": found.validation.loss}, file)
+    json.dump({"best_step": found.best_step, "before": found.before.loss, "loss": found.validation.loss}, file)
 """
 
 

@@ -1,6 +1,7 @@
 """`convmodel doctor` as a user meets it: what is shown, what machines get, and the exit code."""
 
 import json
+import re
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
@@ -16,6 +17,7 @@ from convmodel.cli import doctor as doctor_module
 from convmodel.cli.doctor import command
 from convmodel.errors import ConfigError, ConversationError
 from convmodel.training.config import FitConfig
+from convmodel.training.doctor.run_plan import RunPlan
 
 Doctor = Callable[..., Result]
 
@@ -84,14 +86,28 @@ def test_machines_get_one_object(doctor: Doctor) -> None:
 def test_defaults_are_those_of_fit(doctor: Doctor) -> None:
     found = json.loads(doctor("gpt2", "train.jsonl", "--json", "--no-estimate").stdout)
 
-    config = FitConfig()
     windows = int(next(check for check in found["checks"] if check["name"] == "length")["finding"].split()[0])
-    steps = -(-windows // config.batch_size) * int(config.epochs)
-    assert next(c for c in found["checks"] if c["name"] == "steps")["finding"].startswith(f"{steps} steps")
+    plan = RunPlan.of(FitConfig().to_dict(), windows, 128)
+    assert next(c for c in found["checks"] if c["name"] == "steps")["finding"].startswith(f"{plan.steps} steps")
     assert found["estimate"] is None
     shown = doctor("--help", environment={"COLUMNS": "200", "TERM": "dumb"}).stdout
-    assert f"[default: {config.batch_size}]" in shown
-    assert f"[default: {config.epochs}]" in shown
+    assert "by default 8, and fewer for few windows" in " ".join(shown.split())
+    assert f"[default: {FitConfig().gradient_accumulation_steps}]" in shown
+
+
+def test_a_run_that_may_end_early_is_estimated_at_most(doctor: Doctor) -> None:
+    valid = ("train.jsonl", "--valid", "valid.jsonl", "--max-length", "64", "--batch-size", "1")
+    wide = {"COLUMNS": "200"}
+    opened = doctor("gpt2", *valid, environment=wide)
+    given = doctor("gpt2", *valid, "--epochs", "2", "--no-estimate", environment=wide)
+    refused = pytest.raises(ConfigError, match=r"epochs is auto, .*: pass valid too")
+
+    assert re.search(r"at most \d+ steps, \d+ of them warm-up in each cycle; cycles end after \d+, \d+", opened.stdout)
+    assert re.search(r"steps +at most \d+", opened.stdout)
+    assert re.search(r"time +at most about", opened.stdout)
+    assert "at most" not in given.stdout
+    with refused:
+        doctor("gpt2", "train.jsonl", "--epochs", "auto")
 
 
 FAULTS: list[tuple[str, list[Any], list[str], str]] = [

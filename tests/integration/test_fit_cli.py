@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -39,6 +40,38 @@ def test_a_flag_wins_over_the_file_and_the_file_over_the_default(run: Run, capfd
 
     config = json.loads(capfd.readouterr().out)["config"]
     assert (config["max_steps"], config["batch_size"], config["output_dir"], config["seed"]) == (1, 3, "new", 42)
+
+
+def test_a_model_that_training_does_not_improve_is_kept_as_it_was(
+    run: Run, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "convmodel")
+    options = ["--valid", "valid.jsonl", "-m", "gpt2", "--output-dir", "new", "--early-stopping-patience", "1"]
+
+    assert run("fit", "train.jsonl", *options, "--epochs", "auto", "--eval-steps", "1", "--learning-rate", "3") == 0
+
+    shown = capfd.readouterr()
+    row = re.search(r"validation perplexity +([\d.]+) → ([\d.]+), at step 0", shown.out)
+    assert row is not None
+    before, after = row.groups()
+    assert before == after
+    text = " ".join(shown.err.split())
+    assert "epochs auto: at most 126 steps; a cycle ends after step 18, 54, 126, and the run with it" in caplog.text
+    assert "no validation since step 0 was better (early_stopping_patience 1)" in caplog.text
+    assert f"No better than before: validation perplexity was {float(before):,.0f} before and at best" in text
+    assert "The model was kept as it was" in text
+
+
+def test_auto_is_refused_where_it_cannot_work(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    plain = ["fit", "train.jsonl", "-m", "gpt2", "--output-dir", "new"]
+    for more, problem in (
+        (["--epochs", "auto"], "epochs is auto, which ends a run when validation stops improving: pass valid too"),
+        (["--epochs", "auto", "--objective", "kto"], "epochs is auto, which is not for objective kto: give a number"),
+    ):
+        assert run(*plain, *more) == 1
+        assert problem in " ".join(capfd.readouterr().err.split())
+    assert run(*plain, "--epochs", "many") == 2
+    assert "'many' is neither a number nor auto" in " ".join(capfd.readouterr().err.split())
 
 
 def test_several_speakers_can_be_named(run: Run, capfd: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,7 @@ from convmodel import ConversationModel, FitConfig
 from convmodel.errors import ConfigError, MissingExtraError, ModelLoadError
 from convmodel.evaluation.likelihood import EvaluationResult
 from convmodel.hf_model.lora import has_adapters
-from convmodel.training import trainer
+from convmodel.training import validation
 from convmodel.training.resume.run_folder import RunFolder
 from fine_tuning import TALKS, Recorder, weights
 
@@ -407,13 +407,13 @@ def test_what_was_frozen_before_a_run_is_frozen_after_it_and_nothing_else(load: 
 
 def test_a_run_killed_after_the_merge_goes_on(load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = LORA | {"epochs": 3, "merge": True, "save_steps": 2}
-    measure, worse = trainer.evaluate_windows, itertools.count()
+    measure, worse = validation.evaluate_windows, itertools.count()
 
     def worsening(*arguments: Any, **settings: Any) -> EvaluationResult:
         result = measure(*arguments, **settings)
         return replace(result, loss=result.loss + next(worse))
 
-    monkeypatch.setattr(trainer, "evaluate_windows", worsening)  # so that the first is the best, not the last
+    monkeypatch.setattr(validation, "evaluate_windows", worsening)  # so that the first is the best, not the last
     whole = load()
     done = whole.fit(TALKS, TALKS[:4], output_dir=tmp_path / "whole", **options)
     assert done.best_step < done.steps

@@ -24,6 +24,7 @@ SHORT = {"epochs": 2, "batch_size": 3, "gradient_accumulation_steps": 3, "loggin
 PACKED = {"epochs": 3, "batch_size": 1, "packing": True, "max_length": 64, "logging_steps": 4}
 PART = {"max_steps": 9, "batch_size": 2, "logging_steps": 1}  # ends within an epoch
 WORSE = {"epochs": 4, "batch_size": 2, "learning_rate": 0.1, "eval_steps": 2, "early_stopping_patience": 2}
+AUTO: dict[str, Any] = {"learning_rate": 2e-3, "logging_steps": 5}  # 11 updates an epoch; a second cycle from 34 on
 FACTORED = PLAIN | {"optim": "adafactor", "learning_rate": 1e-2}
 BF16 = PLAIN | {"precision": "bf16"}
 CHECKPOINTED = PLAIN | {"gradient_checkpointing": True}
@@ -62,7 +63,17 @@ def facts(result: FitResult) -> dict[str, Any]:
     """What two runs have in common that do the same: all but times."""
     timed = ("_runtime", "per_second", "runtime")
     history = [{name: log[name] for name in log if not name.endswith(timed)} for log in result.history]
-    names = ("steps", "epochs", "train_loss", "validation", "best_step", "stopped_early", "windows")
+    names = (
+        "steps",
+        "epochs",
+        "train_loss",
+        "before",
+        "validation",
+        "best_step",
+        "stopped_early",
+        "windows",
+        "verdict",
+    )
     return {name: getattr(result, name) for name in names} | {"history": history}
 
 
@@ -97,6 +108,9 @@ def require_same(one: tuple[FitResult, Any], other: tuple[FitResult, Any], tmp_p
         pytest.param(PART, 9, id="last update within an epoch"),
         pytest.param(WORSE, 3, id="between two validations"),
         pytest.param(WORSE, 4, id="at a validation"),
+        pytest.param(AUTO, 17, id="first cycle"),
+        pytest.param(AUTO, 33, id="end of a cycle"),
+        pytest.param(AUTO, 40, id="second cycle"),
         pytest.param(FACTORED, 5, id="Adafactor"),
         pytest.param(BF16, 5, id="bf16"),
         pytest.param(CHECKPOINTED, 5, id="gradient checkpointing"),

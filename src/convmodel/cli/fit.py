@@ -124,9 +124,12 @@ def _print(result: "FitResult", output_dir: str) -> None:
         ("tokens per second", f"{result.tokens_per_second:,.0f}"),
     ]
     if result.validation is not None:
-        rows.append(("validation perplexity", f"{result.validation.perplexity:.2f}, at step {result.best_step}"))
-        rows.append(("validation bits per byte", f"{result.validation.bits_per_byte:.3f}"))
+        before, after = result.before, result.validation
+        was = ("", "") if before is None else (f"{before.perplexity:.2f} → ", f"{before.bits_per_byte:.3f} → ")
+        rows.append(("validation perplexity", f"{was[0]}{after.perplexity:.2f}, at step {result.best_step}"))
+        rows.append(("validation bits per byte", f"{was[1]}{after.bits_per_byte:.3f}"))
     print_table(("", output_dir), rows)
+    print_message(result.verdict)
     print_message(f"Chat with it:  {program()} chat --model {output_dir}")
 
 

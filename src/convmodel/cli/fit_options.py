@@ -6,6 +6,7 @@ Owns: one flag per setting, and the order of precedence: flag, then `--config` f
 import inspect
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import Field, fields
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -69,11 +70,29 @@ def _flag(setting: Field[Any], value: Any) -> inspect.Parameter:
     kinds = setting_types()[setting.name]
     kind: Any = list[str] if list in kinds else kinds[0]
     default = "" if value is None else f" [default: {value}]"
+    words = setting.metadata["choices"] if float in kinds else ()
+    parsing: dict[str, Any] = (
+        {"parser": partial(_number, words), "metavar": "|".join(["float", *words])} if words else {}
+    )
     names = [] if kind is bool else [f"--{setting.name.replace('_', '-')}", *_SHORT.get(setting.name, ())]
     option = typer.Option(
-        *names, help=setting.metadata["help"] + default, show_default=False, rich_help_panel=_group(setting.name)
+        *names,
+        help=setting.metadata["help"] + default,
+        show_default=False,
+        rich_help_panel=_group(setting.name),
+        **parsing,
     )
     return _keyword(setting.name, Annotated[kind | None, option])
+
+
+def _number(words: Collection[str], text: str) -> float | str:
+    """Reads a number, or one of the words that may stand in its place."""
+    if text in words:
+        return text
+    try:
+        return float(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is neither a number nor {' or '.join(words)}.") from error
 
 
 def _group(name: str) -> str:

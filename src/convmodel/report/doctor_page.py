@@ -112,12 +112,13 @@ def spread_row(values: Histogram) -> list[str]:
 
 def estimate_rows(estimate: Estimate) -> list[tuple[str, str]]:
     """Returns the name and the value of each part of an estimate, as text."""
+    most = "at most " if estimate.at_most else ""
     padding = 1 - estimate.tokens / max(1, estimate.padded_tokens)
     available = "" if estimate.available_bytes is None else f" of {size(estimate.available_bytes)} available"
     return [
-        ("steps", f"{estimate.steps:,}"),
-        ("tokens", f"{estimate.tokens:,} (and {padding:.0%} padding)"),
-        ("time", f"about {duration(estimate.seconds)}"),
+        ("steps", f"{most}{estimate.steps:,}"),
+        ("tokens", f"{most}{estimate.tokens:,} (and {padding:.0%} padding)"),
+        ("time", f"{most}about {duration(estimate.seconds)}"),
         ("memory", f"about {size(estimate.memory_bytes)}{available}"),
     ]
 

@@ -23,15 +23,12 @@ _OPTIMIZERS = {"adamw": "adamw_torch_fused", "adafactor": "adafactor"}
 def training_arguments(config: FitConfig, hf_model: "PreTrainedModel") -> TrainingArguments:
     """Creates `Trainer`'s arguments; with several processes, this also joins their group.
 
-    The caller sets the warm-up and the default of `logging_steps`, which depend on the data, and the folder for
-    trackers.
+    The caller sets epochs, batch size, warm-up and the default of `logging_steps`, which depend on the data, and the
+    folder for trackers.
     """
     precision = choose_precision(config.precision, hf_model.device)
     args = TrainingArguments(
-        num_train_epochs=config.epochs,
         max_steps=config.max_steps or -1,
-        per_device_train_batch_size=config.batch_size,
-        per_device_eval_batch_size=config.batch_size,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,

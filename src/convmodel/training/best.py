@@ -6,7 +6,7 @@ run validates.
 
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,9 +30,10 @@ _ADAPTERS = "best-adapters"
 class BestModel:
     """Keeps the weights of the lowest validation loss: in a folder, or in memory without one.
 
-    `result` is the best validation and `step` the step after which it was measured; `exhausted` is whether
-    `patience` validations in a row brought no improvement, or the `guard` stopped the run. Adapters to be merged at the
-    end are kept in a folder beside the model until then, so that a killed run finds them again.
+    `before` is the validation before the first step; `result` is the best validation and `step` the step after which it
+    was measured; `exhausted` is whether `patience` validations in a row brought no improvement, the last one of a cycle
+    did not, or the `guard` stopped the run. Adapters to be merged at the end are kept in a folder beside the model
+    until then, so that a killed run finds them again.
     """
 
     def __init__(
@@ -42,9 +43,11 @@ class BestModel:
         folder: str | None,
         *,
         patience: int | None = None,
+        cycles: Collection[int] = (),
         merges: bool = False,
         guard: RegressionGuard | None = None,
     ) -> None:
+        self.before: EvaluationResult | None = None
         self.result: EvaluationResult | None = None
         self.step = 0
         self.exhausted = False
@@ -55,6 +58,7 @@ class BestModel:
         self._final_folder = folder
         self._folder = str(Path(folder, _ADAPTERS)) if folder is not None and merges else folder
         self._patience = patience or math.inf
+        self._cycles = cycles  # the steps at which they end
         self._worse = 0
         self._weights: dict[str, torch.Tensor] = {}
 
@@ -73,7 +77,7 @@ class BestModel:
             self.keep(result, step, save=save)
             return
         self._worse += 1
-        self.exhausted = self._worse >= self._patience
+        self.exhausted = self._worse >= self._patience or step in self._cycles
 
     def keep(self, result: EvaluationResult | None, step: int, *, save: bool) -> None:
         """Keeps the model as it is now."""
@@ -111,6 +115,7 @@ class BestModel:
     def to_dict(self) -> dict[str, Any]:
         """Returns the state of the validations so far, for a checkpoint; the weights are in the folder."""
         return {
+            "before": None if self.before is None else self.before.to_dict(),
             "result": None if self.result is None else self.result.to_dict(),
             "step": self.step,
             "worse": self._worse,
@@ -119,7 +124,9 @@ class BestModel:
 
     def load_dict(self, state: dict[str, Any]) -> None:
         """Restores what `to_dict` returned."""
-        self.result = None if state["result"] is None else EvaluationResult(**state["result"])
+        before, result = state.get("before"), state["result"]  # convmodel 0.4.0 did not measure the first one
+        self.before = None if before is None else EvaluationResult(**before)
+        self.result = None if result is None else EvaluationResult(**result)
         self.step, self._worse, self.exhausted = state["step"], state["worse"], state["exhausted"]
         if self.guard is not None:
             self.guard.load_dict(state["guard"])

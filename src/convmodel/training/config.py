@@ -15,14 +15,15 @@ from dataclasses import Field, asdict, dataclass, field, fields
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from convmodel.arguments.names import did_you_mean
 from convmodel.arguments.values import plain
 from convmodel.errors import ConfigError
-from convmodel.hf_model.lora_options import LORA_OPTIONS
+from convmodel.hf_model.lora_options import lora_options
 from convmodel.layout.architecture import SHORTEST_WINDOW
 from convmodel.layout.sequence import LossOn
+from convmodel.training.schedule import AUTO, Auto
 
 
 def _option(
@@ -48,9 +49,17 @@ class FitConfig:
         5e-05
     """
 
-    epochs: float = _option(3.0, "Passes over the training data; fractions are allowed.", above=0)
+    epochs: float | Auto | None = _option(
+        None,
+        "Passes over the training data; fractions are allowed. auto, the default with validation data: 3, then 6 and "
+        "12 more if validation improves and all are at most 1,000 steps. Without it, and for judgements: 3.",
+        above=0,
+        choices=(AUTO,),
+    )
     max_steps: int | None = _option(None, "Steps after which to stop; overrides epochs.", at_least=1)
-    batch_size: int = _option(8, "Windows in one forward pass.", at_least=1)
+    batch_size: int | None = _option(
+        None, "Windows in one forward pass; by default 8, and fewer for few windows if epochs is not given.", at_least=1
+    )
     gradient_accumulation_steps: int = _option(
         1,
         "Forward passes per step; batch_size 1 with 8 passes gives the same step as batch_size 8, in less memory.",
@@ -142,7 +151,9 @@ class FitConfig:
         "Folder for the best model, written whenever validation improves; in Python, without one, it stays in memory.",
     )
     eval_steps: int | None = _option(
-        None, "Steps between validations; by default once per epoch. The end of a run is always validated.", at_least=1
+        None,
+        "Steps between validations; by default an epoch or less. The end of a run is always validated.",
+        at_least=1,
     )
     save_steps: int | None = _option(
         None,
@@ -165,7 +176,7 @@ class FitConfig:
         None, "Steps between reports of the training loss; by default 10, fewer in runs of less than 100.", at_least=1
     )
     early_stopping_patience: int | None = _option(
-        None, "Validations without improvement after which to stop; by default never.", at_least=1
+        None, "Validations without improvement after which to stop; by default never if epochs is given.", at_least=1
     )
     report_to: str = _option("none", "A tracker that transformers supports: tensorboard, trackio, wandb, mlflow, ...")
 
@@ -174,7 +185,7 @@ class FitConfig:
         if isinstance(folder, os.PathLike):
             object.__setattr__(self, "output_dir", os.fspath(folder))
         if hasattr(self.lora, "to_dict"):  # peft's own object
-            object.__setattr__(self, "lora", _plain(self.lora))
+            object.__setattr__(self, "lora", lora_options(self.lora))
         for setting in fields(self):
             self._check(setting)
         if self.merge and self.lora is False:
@@ -195,18 +206,20 @@ class FitConfig:
         object.__setattr__(self, setting.name, value)
         if value is None and setting.default is None:
             return
-        kinds = setting_types()[setting.name]
+        kinds, choices = setting_types()[setting.name], setting.metadata["choices"]
+        if str not in kinds and value in choices:  # a word in place of a number
+            return
         at_least, above = setting.metadata["at_least"], setting.metadata["above"]
         if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
             names = " or ".join(kind.__name__ for kind in kinds)
-            raise ConfigError(f"{setting.name} is {value!r}: it must be of type {names}")
+            words = "" if str in kinds else "".join(f", or {choice}" for choice in choices)
+            raise ConfigError(f"{setting.name} is {value!r}: it must be of type {names}{words}")
         if (at_least is not None and not value >= at_least) or (above is not None and not value > above):
             bound = f"at least {at_least}" if above is None else f"more than {above}"
             raise ConfigError(f"{setting.name} is {value!r}: it must be {bound}")
         if above is not None and value == math.inf:
             raise ConfigError(f"{setting.name} is {value}: it must be finite")
-        choices = setting.metadata["choices"]
-        if choices and value not in choices:
+        if str in kinds and choices and value not in choices:
             raise ConfigError(f"{setting.name} is {value!r}: it must be one of {', '.join(choices)}")
 
     def _check_objective(self) -> None:
@@ -219,6 +232,8 @@ class FitConfig:
             raise ConfigError(f"{', '.join(given)} changes nothing with objective {self.objective}: leave it out")
         if self.label_smoothing >= 0.5:
             raise ConfigError(f"label_smoothing is {self.label_smoothing}: it must be less than 0.5")
+        if self.objective != "sft" and self.epochs == AUTO:
+            raise ConfigError(f"epochs is auto, which is not for objective {self.objective}: give a number of epochs")
         if self.objective != "sft" and self.early_stopping_patience:
             raise ConfigError(
                 f"early_stopping_patience changes nothing with objective {self.objective}: max_regression stops the run"
@@ -282,11 +297,7 @@ class FitConfig:
 
     def describe(self) -> str:
         """The settings that differ from their defaults, in one line."""
-        changed = {
-            setting.name: getattr(self, setting.name)
-            for setting in fields(self)
-            if getattr(self, setting.name) != setting.default
-        }
+        changed = {one.name: getattr(self, one.name) for one in fields(self) if getattr(self, one.name) != one.default}
         return ", ".join(f"{name}={json.dumps(value)}" for name, value in changed.items()) or "all defaults"
 
 
@@ -294,19 +305,14 @@ PAIRS_ONLY = ("dpo", "orpo")
 """Objectives that learn from pairs of responses, and not from single ones."""
 
 PREFERENCE_SETTINGS = (
-    "beta",
-    "sft_weight",
-    "label_smoothing",
-    "max_regression",
-    "replay_weight",
-    "regeneration_weight",
-)
+    "beta", "sft_weight", "label_smoothing", "max_regression", "replay_weight", "regeneration_weight",
+)  # fmt: skip
 """Settings that only objectives other than sft have."""
 
 
 @cache
 def setting_types() -> dict[str, tuple[type, ...]]:
-    """Returns the classes that the value of each setting may have, beside None, by its annotation in `FitConfig`.
+    """Returns the classes that the value of each setting may have, beside None and words, by its annotation.
 
     Example:
         >>> setting_types()["epochs"], setting_types()["max_steps"], setting_types()["loss_on"]
@@ -315,16 +321,7 @@ def setting_types() -> dict[str, tuple[type, ...]]:
     accepted = {float: (float, int), Sequence: (list, tuple)}  # other annotations accept their own class only
     types: dict[str, tuple[type, ...]] = {}
     for name, hint in get_type_hints(FitConfig).items():
-        parts = get_args(hint) if isinstance(hint, UnionType) else (hint,)
-        classes = [get_origin(part) or part for part in parts if part is not NoneType]
+        parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+        classes = [get_origin(part) or part for part in parts if part is not NoneType and get_origin(part) != Literal]
         types[name] = tuple(kind for part in classes for kind in accepted.get(part, (part,)))
     return types
-
-
-def _plain(options: Any) -> dict[str, Any]:
-    """Returns the options of a peft config that define the adapters, as JSON values."""
-    options_set = {name: value for name, value in options.to_dict().items() if name in LORA_OPTIONS}
-    defaults = type(options)().to_dict()
-    always = ("r", "lora_alpha")  # convmodel has other defaults for them
-    kept = {name: value for name, value in options_set.items() if name in always or value != defaults.get(name)}
-    return {name: sorted(value) if isinstance(value, set) else value for name, value in kept.items()}

@@ -27,6 +27,17 @@ class DivergedError(ConfigError):
         self.problem = problem
 
 
+def diverged(problem: str, step: int, learning_rate: float) -> DivergedError:
+    """Returns the error for a problem at a step; at step 0, no weight has changed yet."""
+    if step == 0:
+        return DivergedError(
+            f"{problem} at step 1, before any weight has changed",
+            ": the model itself computes values that are not finite; set precision to fp32, or use other weights",
+        )
+    fix = f"lower learning_rate (now {learning_rate:g}) or raise warmup_steps"
+    return DivergedError(f"{problem} at step {step}", f": training has diverged; {fix}")
+
+
 def sources_to_blame(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, windows: Sequence[Window]) -> str:
     """Names the conversations of windows whose loss is not finite, or of all if each alone has a finite one."""
     # A sharded model computes only when all processes call it, and the others may have no problem.

@@ -9,12 +9,11 @@ import logging
 import random
 import tempfile
 import time
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,17 +25,6 @@ from convmodel.data.windows.encoding import windows_hash
 from convmodel.errors import ConfigError, MissingExtraError
 from convmodel.files.atomic import require_writable
 from convmodel.hf_model.devices import own_random_state
-from convmodel.hf_model.fingerprint import base_fingerprint
-from convmodel.hf_model.float32 import in_half_precision, to_float32
-from convmodel.hf_model.lora import (
-    add_adapters,
-    has_adapters,
-    merge_trained_rows,
-    remove_adapters,
-    require_base,
-    require_same_options,
-    train_adapters,
-)
 from convmodel.layout.tokenizer import ConversationTokenizer
 from convmodel.training.arguments import training_arguments
 from convmodel.training.best import BestModel
@@ -51,11 +39,13 @@ from convmodel.training.objectives.guard import RegressionGuard
 from convmodel.training.progress import FitProgress, worsening
 from convmodel.training.resume.run_folder import RunFolder
 from convmodel.training.resume.run_identity import run_identity
-from convmodel.training.sharding import is_sharded
+from convmodel.training.schedule import require_validation
 from convmodel.training.step.forward import prepared
 from convmodel.training.step.runtime import choose_precision
+from convmodel.training.trainable import trainable
 from convmodel.training.trainer import FitTrainer
 from convmodel.training.update_check import leave_wrong_device
+from convmodel.training.verdict import ended_early, verdict
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -94,7 +84,10 @@ def fit(
     with args.main_process_first(desc="encoding"):  # the others find its windows in the cache
         data = prepare_data(hf_model, tokenizer, sources, config, processes=args.world_size)
     require_shared_length(hf_model, data.train)
-    plan = RunPlan.of(config.to_dict(), len(data.order), data.max_length, processes=args.world_size)
+    plan = RunPlan.of(
+        config.to_dict(), len(data.order), data.max_length, valid_rows=data.valid_rows, processes=args.world_size
+    )
+    config = replace(config, **plan.chosen)
     _examine(fast_checks(hf_model, tokenizer, data.train, data.valid, plan))
     if config.objective == "sft":  # judgements say nothing about how conversations are supervised
         tokenizer = tokenizer.with_layout(
@@ -102,7 +95,7 @@ def fit(
         )
     begin = time.perf_counter()
     with ExitStack() as stack:
-        stack.enter_context(_trainable(hf_model, tokenizer, config))
+        stack.enter_context(trainable(hf_model, tokenizer, config))
         if leave_wrong_device(hf_model):
             args = training_arguments(config, hf_model)
         _schedule(args, plan, config)
@@ -117,16 +110,17 @@ def fit(
             tokenizer,
             config.output_dir,
             patience=config.early_stopping_patience,
+            cycles=plan.cycles,
             merges=config.merge,
             guard=None if config.objective == "sft" else RegressionGuard(config.max_regression, sources.valid or ()),
         )
-        run = stack.enter_context(_run_folder(hf_model, data, config, args.world_size))
-        observers = [FitProgress(), *_metrics(hf_model, data, config, plan, args), *callbacks]
+        run = stack.enter_context(_run_folder(hf_model, data, config, plan, args.world_size))
+        observers = [FitProgress(at_most=plan.may_end_early), *_metrics(hf_model, data, config, plan, args), *callbacks]
         objective = make_objective(hf_model, tokenizer, data, config)
         make = partial(FitTrainer, hf_model, tokenizer, args, data, best, objective, observers)
         trainer = _trainer(args, make)
         with prepared(hf_model, config.dropout, config.gradient_checkpointing, config.torch_compile):
-            train_loss = trainer.fit(config, run)
+            train_loss = trainer.fit(config, run, plan.cycles)
         if config.merge:
             best.merge(save=args.should_save)
         if run is not None and args.should_save:
@@ -134,17 +128,13 @@ def fit(
             best.forget()
     seconds = time.perf_counter() - begin + trainer.seconds_before
     state = trainer.state
-    guard = "" if best.guard is None else best.guard.reason
-    if guard:
-        logger.warning("the run was stopped after step %d: %s; %s", state.global_step, guard, _kept(best))
-    elif problem := worsening(state.log_history, hf_model.config.get_text_config().vocab_size):
-        kept = f"the best weights, after step {best.step:,}, are kept" if best.result else "the last weights are kept"
-        fix = f"lower learning_rate (now {config.learning_rate:g}) or epochs"
-        logger.warning("training made the model worse: %s, %s: %s", problem, kept, fix)
+    vocabulary = hf_model.config.get_text_config().vocab_size
+    _report_end(best, plan, config, worsening(state.log_history, vocabulary), state.global_step)
     result = FitResult(
         steps=state.global_step,
         epochs=state.epoch or 0.0,
         train_loss=train_loss,
+        before=best.before,
         validation=best.result,
         best_step=best.step,
         stopped_early=best.exhausted and state.global_step < state.max_steps,
@@ -154,22 +144,43 @@ def fit(
         left_out=data.left_out(),
         output_dir=config.output_dir,
         history=state.log_history,
-        guard=guard,
+        guard="" if best.guard is None else best.guard.reason,
+        verdict=verdict(best, plan, config, state.log_history, state.global_step),
     )
     return result, tokenizer
 
 
 def _schedule(args: TrainingArguments, plan: RunPlan, config: FitConfig) -> None:
-    """Sets the arguments that depend on the number of steps."""
+    """Sets the arguments that depend on the data, and reports those that were chosen by it."""
+    args.num_train_epochs = plan.epochs
+    args.per_device_train_batch_size = args.per_device_eval_batch_size = plan.batch_size
     args.warmup_steps = plan.warmup_steps
     if config.logging_steps is None:  # a short run shows a loss, too
-        args.logging_steps = max(1, min(_LOGGING_STEPS, plan.steps // 10))
+        steps = plan.cycles[0] if plan.cycles else plan.steps
+        args.logging_steps = max(1, min(_LOGGING_STEPS, steps // 10))
+    if plan.cycles and args.process_index == 0:
+        logger.info(
+            "epochs auto: %s; a cycle ends after step %s, and the run with it unless validation still improves "
+            "(batch_size %d, warmup_steps %d, eval_steps %d, early_stopping_patience %d)",
+            plan.count(), ", ".join(f"{end:,}" for end in plan.cycles), plan.batch_size, plan.warmup_steps,
+            config.eval_steps, config.early_stopping_patience,
+        )  # fmt: skip
 
 
-def _kept(best: BestModel) -> str:
-    if not best.step:
-        return "the model is what it was before the run"
-    return f"the model after step {best.step:,} is kept"
+def _report_end(best: BestModel, plan: RunPlan, config: FitConfig, worse: str, steps: int) -> None:
+    """Logs what stopped the run, and a loss that rose."""
+    if best.guard is not None and best.guard.reason:
+        kept = f"the model after step {best.step:,} is kept" if best.step else "the model is what it was before the run"
+        logger.warning("the run was stopped after step %d: %s; %s", steps, best.guard.reason, kept)
+        return
+    if worse:
+        kept = "the last weights are kept"
+        if best.result is not None:
+            kept = f"the best weights, after step {best.step:,}, are kept" if best.step else "it is kept as it was"
+        fix = f"lower learning_rate (now {config.learning_rate:g}) or epochs"
+        logger.warning("training made the model worse: %s, %s: %s", worse, kept, fix)
+    if reason := ended_early(best, plan, steps):
+        logger.info("%s", reason)
 
 
 def require_accelerate() -> None:
@@ -184,6 +195,7 @@ def _check(config: FitConfig, sources: Sources) -> None:
     if config.report_to not in {"none", "all", *INTEGRATION_TO_CALLBACK}:
         trackers = ", ".join(sorted(INTEGRATION_TO_CALLBACK))
         raise ConfigError(f"report_to is {config.report_to!r}: it must be none, all, {trackers}")
+    require_validation(config.to_dict(), validated=sources.valid is not None)
     if sources.valid is None and (config.eval_steps or config.early_stopping_patience):
         raise ConfigError("eval_steps and early_stopping_patience need validation data: pass valid too")
     if config.replay_weight != FitConfig().replay_weight and sources.replay is None:
@@ -210,58 +222,6 @@ def _trainer(args: TrainingArguments, make: Callable[[], FitTrainer]) -> FitTrai
     return trainer
 
 
-@contextmanager
-def _trainable(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, config: FitConfig) -> Iterator[None]:
-    """Makes a model's weights or adapters trainable inside the block; an error removes new adapters again."""
-    # Weak references, since sharding replaces the parameters.
-    flags = [(weakref.ref(parameter), parameter.requires_grad) for parameter in hf_model.parameters()]
-    added = _make_trainable(hf_model, tokenizer, config)
-    before = base_fingerprint(hf_model)
-    try:
-        yield
-        if not has_adapters(hf_model):
-            hf_model.name_or_path = str(Path(config.output_dir).resolve()) if config.output_dir else ""
-    except BaseException:
-        if added and has_adapters(hf_model):
-            remove_adapters(hf_model, merge=False)
-        elif is_sharded(hf_model) or base_fingerprint(hf_model) != before:  # it differs from what it was loaded from
-            hf_model.name_or_path = ""
-        raise
-    finally:
-        hf_model.eval()
-        if has_adapters(hf_model):
-            merge_trained_rows(hf_model)
-        for reference, wanted in flags:
-            if (parameter := reference()) is not None:
-                parameter.requires_grad_(wanted)
-
-
-def _make_trainable(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, config: FitConfig) -> bool:
-    """Makes the weights float32, or adds adapters; returns whether it added any."""
-    if config.lora is not False:
-        options = config.lora if isinstance(config.lora, dict) else {}
-        if config.output_dir is not None:
-            require_base(hf_model, config.output_dir, alone=not config.merge)
-        if config.merge and config.objective != "sft" and has_adapters(hf_model):
-            logger.info("merging the adapters first: what the model is with them is the reference")
-            remove_adapters(hf_model, merge=True)
-        added = not has_adapters(hf_model)
-        if added:
-            trained = add_adapters(hf_model, tokenizer, options, seed=config.seed)
-        else:  # training continues with these
-            require_same_options(hf_model, options)
-            trained = train_adapters(hf_model)
-        logger.info("training %s of %s parameters", f"{trained:,}", f"{hf_model.num_parameters():,}")
-        return added
-    if has_adapters(hf_model):
-        logger.info("merging the adapters, since all weights are trained")
-        remove_adapters(hf_model, merge=True)
-    if in_half_precision(hf_model):
-        logger.info("converting weights from %s to float32 for training", hf_model.dtype)
-        to_float32(hf_model)
-    return False
-
-
 def _metrics(
     hf_model: "PreTrainedModel", data: FitData, config: FitConfig, plan: RunPlan, args: TrainingArguments
 ) -> list[MetricsFile]:
@@ -276,7 +236,7 @@ def _metrics(
         "parameters": hf_model.num_parameters(),
         "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
         "version": version("convmodel"),
-    }
+    } | ({"cycles": [*plan.cycles]} if plan.cycles else {})
     return [MetricsFile(config.output_dir, begin)]
 
 
@@ -295,7 +255,7 @@ def _examine(checks: Sequence[Check]) -> None:
 
 @contextmanager
 def _run_folder(
-    hf_model: "PreTrainedModel", data: FitData, config: FitConfig, processes: int
+    hf_model: "PreTrainedModel", data: FitData, config: FitConfig, plan: RunPlan, processes: int
 ) -> Iterator[RunFolder | None]:
     """Opens the folder of the run's checkpoints, if there is one, and unlocks it afterwards."""
     if config.output_dir is None:
@@ -303,6 +263,8 @@ def _run_folder(
         return
     identity = run_identity(hf_model, data.train, data.valid, config, processes=processes)
     identity |= data.identity()
+    if plan.cycles:
+        identity["cycles"] = [*plan.cycles]  # the learning rate depends on them
     identity["precision"] = choose_precision(config.precision, hf_model.device)  # auto may differ on another machine
     with closing(RunFolder(config.output_dir, identity, limit=config.save_total_limit)) as run:
         yield run

@@ -23,6 +23,7 @@ from convmodel.layout.architecture import SHORTEST_WINDOW, shared_length, window
 from convmodel.layout.sequence import IGNORED, Window
 from convmodel.layout.tokenizer import ConversationTokenizer
 from convmodel.training.config import FitConfig
+from convmodel.training.schedule import Schedule, require_validation
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, TrainingArguments
@@ -60,7 +61,9 @@ class FitData:
 
         Raises:
             ConversationError: If the data is malformed, or has no supervised turn.
+            ConfigError: If `epochs` is auto without validation data.
         """
+        require_validation(config.to_dict(), validated=valid is not None)
         max_length = window_length(hf_model.config, config.max_length)
         encode = partial(prepare_windows, tokenizer=tokenizer, max_length=max_length, loss_on=config.loss_on)
         windows, valid_windows = encode(train), None if valid is None else encode(valid)
@@ -68,7 +71,9 @@ class FitData:
         if config.packing:
             order = PackedSampler(windows.lengths, max_length, config.seed)
         else:
-            per_step = config.batch_size * config.gradient_accumulation_steps * processes
+            valid_rows = 0 if valid_windows is None else len(valid_windows.windows)
+            schedule = Schedule.of(config.to_dict(), len(windows.windows), valid_rows=valid_rows, processes=processes)
+            per_step = schedule.settings["batch_size"] * config.gradient_accumulation_steps * processes
             order = GroupedSampler(windows.lengths, per_step, config.seed)
         return cls(windows, valid_windows, order, max_length)
 
@@ -86,6 +91,11 @@ class FitData:
             pin_memory=args.dataloader_pin_memory,
             generator=torch.Generator(),  # a loader draws a seed that it does not use; not from the run's generator
         )
+
+    @property
+    def valid_rows(self) -> int:
+        """Returns the number of validation windows; 0 without validation data."""
+        return 0 if self.valid is None else len(self.valid.windows)
 
     def left_out(self) -> str:
         """Describes what of the training data cannot be used, in a sentence; empty if everything can."""

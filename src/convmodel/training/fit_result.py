@@ -17,9 +17,12 @@ class FitResult:
         steps: Steps of the optimizer.
         epochs: Passes over the training data.
         train_loss: Nats per supervised token, averaged over the run's steps.
-        validation: The best validation; None without validation data.
-        best_step: The step after which the kept model was validated; the last one without validation.
-        stopped_early: Whether `early_stopping_patience` ended the run, or the guard of a run on judgements.
+        before: The validation before the first step; None without validation data.
+        validation: The best validation, which is that of the kept model; None without validation data.
+        best_step: The step after which the kept model was validated; the last one without validation, and 0 if the
+            model was kept as it was.
+        stopped_early: Whether the run ended before its last step, since validation did not improve any more, or since
+            the guard of a run on judgements stopped it.
         seconds: How long the run took.
         tokens_per_second: Training tokens per second, with context and without padding; validation time is included.
         windows: Training windows.
@@ -27,6 +30,7 @@ class FitResult:
         output_dir: The folder in which the model was saved; None if it was not.
         history: The logged metrics, in order: losses, learning rates, validations.
         guard: Why the guard of a run on judgements stopped it, in a sentence; empty if it did not.
+        verdict: Whether the model is better than before the run, by how much, and what may help, in a sentence.
     """
 
     steps: int
@@ -42,8 +46,10 @@ class FitResult:
     output_dir: str | None
     history: list[dict[str, float]] = field(default_factory=list, repr=False)
     guard: str = ""
+    before: EvaluationResult | None = None
+    verdict: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields as a dictionary of JSON values."""
-        validation = None if self.validation is None else self.validation.to_dict()
-        return {**asdict(self), "validation": validation}
+        measured = {"before": self.before, "validation": self.validation}
+        return asdict(self) | {name: None if one is None else one.to_dict() for name, one in measured.items()}

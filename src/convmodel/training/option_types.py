@@ -7,14 +7,15 @@ import os
 from typing import Any, TypedDict
 
 from convmodel.layout.sequence import LossOn
+from convmodel.training.schedule import Auto
 
 
 class FitOptions(TypedDict, total=False):
     """The settings of `FitConfig`, as options of `ConversationModel.fit`."""
 
-    epochs: float
+    epochs: float | Auto | None
     max_steps: int | None
-    batch_size: int
+    batch_size: int | None
     gradient_accumulation_steps: int
     learning_rate: float
     warmup_steps: int | None

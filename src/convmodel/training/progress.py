@@ -23,7 +23,9 @@ _LOG_SECONDS = 10.0  # between log lines about training
 class FitProgress(TrainerCallback):
     """Shows steps, loss, perplexity, speed, validations and the time left, on standard error."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, at_most: bool = False) -> None:
+        """Prepares the display; `at_most`: the run may end before its last step."""
+        self._at_most = "at most " if at_most else ""
         self._bar: ProgressBar | None = None
         self._shown: dict[str, str] = {}
         self._first_step = 0
@@ -36,7 +38,11 @@ class FitProgress(TrainerCallback):
         self._first_step, self._began = state.global_step, time.monotonic()
         if state.is_world_process_zero and console.is_terminal:
             self._bar = ProgressBar(
-                "fit", state.max_steps, unit="steps", completed=state.global_step, per_second="tokens/s"
+                "fit, at most" if self._at_most else "fit",
+                state.max_steps,
+                unit="steps",
+                completed=state.global_step,
+                per_second="tokens/s",
             )
             self._bar.start()
 
@@ -74,7 +80,7 @@ class FitProgress(TrainerCallback):
     def _log(self, state: Any) -> None:
         if self._pending is not None:
             step, metrics = self._pending
-            logger.info("step %d of %d: %s", step, state.max_steps, metrics)
+            logger.info("step %d of %s%d: %s", step, self._at_most, state.max_steps, metrics)
             self._logged_at, self._pending = time.monotonic(), None
 
     def _left(self, state: Any) -> str:
@@ -82,7 +88,7 @@ class FitProgress(TrainerCallback):
         done, left = state.global_step - self._first_step, state.max_steps - state.global_step
         if done <= 0 or left <= 0:
             return ""
-        return f", {duration((time.monotonic() - self._began) / done * left)} left"
+        return f", {self._at_most}{duration((time.monotonic() - self._began) / done * left)} left"
 
 
 class Pace:

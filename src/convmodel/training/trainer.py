@@ -8,7 +8,6 @@ import math
 import signal
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,13 +19,13 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from convmodel.data.windows.collate import WindowDataset
 from convmodel.errors import StoppedError
-from convmodel.evaluation.likelihood import evaluate_windows
+from convmodel.evaluation.likelihood import EvaluationResult
 from convmodel.hf_model.saving import save_checkpoint
 from convmodel.layout.sequence import Window
 from convmodel.layout.tokenizer import ConversationTokenizer
 from convmodel.training.best import BestModel
 from convmodel.training.config import FitConfig
-from convmodel.training.divergence import DivergedError, sources_to_blame
+from convmodel.training.divergence import DivergedError, diverged, sources_to_blame
 from convmodel.training.fit_data import FitData
 from convmodel.training.objectives.objective import Objective
 from convmodel.training.progress import Pace
@@ -34,8 +33,9 @@ from convmodel.training.resume.eval_save_schedule import EvalSaveSchedule
 from convmodel.training.resume.run_folder import RunFolder
 from convmodel.training.resume.run_state import RunState, choose_checkpoint
 from convmodel.training.resume.state_file import write_state
-from convmodel.training.sharding import allocate, is_sharded, reshard, restore_weights, settle_sharding, whole_weights
-from convmodel.training.step.forward import plain_forward
+from convmodel.training.schedule import cycle_factor
+from convmodel.training.sharding import allocate, restore_weights, settle_sharding, whole_weights
+from convmodel.training.validation import validate, validation_metrics
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +65,7 @@ class FitTrainer(Trainer):
         self._run: RunFolder | None = None
         self._resume: bool | None = None
         self._schedule: EvalSaveSchedule | None = None
+        self._cycles: tuple[int, ...] = ()
         self._recent: list[tuple[torch.Tensor, list[Window]]] = []
         self._pace = Pace()
         super().__init__(
@@ -82,17 +83,18 @@ class FitTrainer(Trainer):
         """How long the run took before this process resumed it."""
         return self._run_state.seconds_before
 
-    def fit(self, config: FitConfig, run: RunFolder | None) -> float:
+    def fit(self, config: FitConfig, run: RunFolder | None, cycles: tuple[int, ...] = ()) -> float:
         """Trains from the beginning, or from the newest checkpoint of the same run, and keeps the best weights.
 
-        Saves no checkpoints without a folder for them. Returns the training loss, averaged over the run's steps.
+        Saves no checkpoints without a folder for them. `cycles` are the steps at which the learning rate is zero, to
+        rise again if training continues. Returns the training loss, averaged over the run's steps.
 
         Raises:
             StoppedError: If a signal stopped the run.
         """
         settle_sharding(self.accelerator, self._hf_model, config)
-        self._run, self._resume = run, config.resume
-        self._schedule = EvalSaveSchedule(config)
+        self._run, self._resume, self._cycles = run, config.resume, cycles
+        self._schedule = EvalSaveSchedule(config, cycles)
         self.add_callback(self._schedule)
         self.add_callback(_OnBegin(self._restore_counts))
         checkpoint = choose_checkpoint(run, config.resume, self.args) if run else None
@@ -116,10 +118,34 @@ class FitTrainer(Trainer):
         if losses is not None:
             self._tr_loss, self._total_loss_scalar, self._globalstep_last_logged = losses
             self._initial_global_step = 0  # its losses are those of the whole run
-        elif self._best.guard is not None:
+        elif self._data.valid is not None:
             allocate(self._hf_model)
-            self.evaluate()  # what later validations are compared with
+            self._validate_before()
         self._pace.begin(self.state.num_input_tokens_seen)
+
+    def _validate_before(self) -> None:
+        """Validates before the first step; where training may bring nothing, that model is one of those to keep."""
+        if self._best.guard is not None:
+            self.evaluate()  # what later validations are compared with
+            self._best.before = self._best.result
+        else:
+            self._best.before = result = self._measure()
+            if self._cycles and math.isfinite(result.loss):  # the first step finds what is to blame if it is not
+                self._consider(result, 0.0)
+
+    def _measure(self) -> EvaluationResult:
+        assert self._data.valid is not None
+        return validate(self._hf_model, self._tokenizer, self._data.valid, self.args, self._best.guard)
+
+    def _consider(self, result: EvaluationResult, seconds: float, prefix: str = "eval") -> dict[str, float]:
+        """Logs a validation, and decides by it which model is kept and whether the run ends."""
+        metrics = validation_metrics(result, self._best.guard, prefix)
+        metrics |= {f"{prefix}_runtime": seconds, "tokens": self.state.num_input_tokens_seen}
+        self.log(metrics)
+        self._best.consider(result, self.state.global_step, save=self.args.should_save)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self.control.should_training_stop |= self._best.exhausted
+        return metrics
 
     def _finish(self) -> None:
         """Validates after the last step unless that is done, and restores the best weights."""
@@ -142,14 +168,7 @@ class FitTrainer(Trainer):
         step = self.state.global_step
         if windows:  # those of the next step
             problem = f"{problem} in {sources_to_blame(self._hf_model, self._tokenizer, windows)}"
-            step += 1
-        if self.state.global_step == 0:
-            return DivergedError(
-                f"{problem} at step 1, before any weight has changed",
-                ": the model itself computes values that are not finite; set precision to fp32, or use other weights",
-            )
-        fix = f"lower learning_rate (now {self.args.learning_rate:g}) or raise warmup_steps"
-        return DivergedError(f"{problem} at step {step}", f": training has diverged; {fix}")
+        return diverged(problem, step + bool(windows and step), self.args.learning_rate)
 
     def _stopped(self, number: int) -> StoppedError:
         step, name = self.state.global_step, signal.Signals(number).name
@@ -163,6 +182,16 @@ class FitTrainer(Trainer):
     # Methods of `Trainer` that are overridden, read from transformers 5.23.0. Private ones may change in any version:
     # tests/unit/training/test_trainer.py compares all signatures with those of the installed one. Its attributes
     # `_tr_loss`, `_total_loss_scalar`, `_globalstep_last_logged` and `_initial_global_step` are used in this file only.
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
+        """Returns the schedule of the learning rate: `Trainer`'s own, or one with cycles."""
+        if self.lr_scheduler is None and self._cycles:
+            rate = partial(cycle_factor, warmup=int(self.args.warmup_steps), ends=self._cycles)
+            used = optimizer or self.optimizer
+            assert used is not None
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(used, rate)
+            self._created_lr_scheduler = True
+        return super().create_scheduler(num_training_steps, optimizer)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Returns this process's share of the windows, in an order that depends on the seed and the epoch only."""
@@ -216,36 +245,9 @@ class FitTrainer(Trainer):
         """Validates with the same code as `ConversationModel.evaluate`."""
         if self._data.valid is None:
             return {}
-        begin, guard = time.perf_counter(), self._best.guard
-        with plain_forward(self._hf_model):
-            result = evaluate_windows(
-                self._hf_model, self._tokenizer, self._data.valid, batch_size=self.args.eval_batch_size
-            )
-            if guard is not None and not is_sharded(self._hf_model):
-                guard.respond(self._hf_model, self._tokenizer)
-        reshard(self._hf_model)
-        if self.args.world_size > 1:  # all processes decide by the same values, to the last bit
-            responses = [0, 0] if guard is None else guard.responses
-            decisive = [result.loss, result.perplexity, result.bits_per_byte, *responses]
-            values = torch.tensor(decisive, dtype=torch.float64, device=self.args.device)
-            torch.distributed.broadcast(values, src=0)
-            loss, perplexity, bits, *counts = values.tolist()
-            result = replace(result, loss=loss, perplexity=perplexity, bits_per_byte=bits)
-            if guard is not None:
-                guard.responses = counts
-        metrics = {
-            f"{metric_key_prefix}_loss": result.loss,
-            f"{metric_key_prefix}_perplexity": result.perplexity,
-            f"{metric_key_prefix}_bits_per_byte": result.bits_per_byte,
-            f"{metric_key_prefix}_runtime": time.perf_counter() - begin,
-            "tokens": self.state.num_input_tokens_seen,
-        }
-        if guard is not None and (ended := guard.ended) is not None:
-            metrics[f"{metric_key_prefix}_ended"] = ended
-        self.log(metrics)
-        self._best.consider(result, self.state.global_step, save=self.args.should_save)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        self.control.should_training_stop |= self._best.exhausted
+        begin = time.perf_counter()
+        result = self._measure()
+        metrics = self._consider(result, time.perf_counter() - begin, metric_key_prefix)
         self._pace.pause(time.perf_counter() - begin)
         return metrics
 

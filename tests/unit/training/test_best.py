@@ -72,6 +72,17 @@ def test_a_folder_holds_the_best_model_at_every_moment(model: ConversationModel,
     assert "| Validation bits per byte | 1.250 |" in card
 
 
+def test_a_cycle_whose_last_validation_is_not_the_best_is_the_last_one(model: ConversationModel) -> None:
+    best = BestModel(model.hf_model, model.tokenizer, None, patience=3, cycles=(2, 5))
+
+    ended = []
+    for step, loss in enumerate([3.0, 2.0, 2.5, 1.9, 1.95], 1):
+        best.consider(measured(loss), step, save=True)
+        ended.append(best.exhausted)
+
+    assert ended == [False, False, False, False, True]
+
+
 def test_a_process_that_does_not_write_writes_nothing(model: ConversationModel, tmp_path: Path) -> None:
     best = BestModel(model.hf_model, model.tokenizer, str(tmp_path))
 

@@ -19,8 +19,8 @@ BAD = [
     ("epochs", -1.5, "more than 0"),
     ("epochs", math.nan, "more than 0"),
     ("epochs", math.inf, "finite"),
-    ("epochs", "3", "of type float or int"),
-    ("epochs", None, "of type float or int"),
+    ("epochs", "3", "of type float or int, or auto"),
+    ("epochs", "Auto", "of type float or int, or auto"),
     ("epochs", True, "of type float or int"),
     ("packing", 1, "of type bool"),
     ("max_steps", 0, "at least 1"),
@@ -28,7 +28,6 @@ BAD = [
     ("max_steps", 1.5, "of type int"),
     ("batch_size", 0, "at least 1"),
     ("batch_size", 8.0, "of type int"),
-    ("batch_size", None, "of type int"),
     ("gradient_accumulation_steps", 0, "at least 1"),
     ("learning_rate", 0, "more than 0"),
     ("learning_rate", -1e-4, "more than 0"),
@@ -130,6 +129,7 @@ def test_going_on_needs_a_folder() -> None:
         {"weight_decay": 0},
         {"max_grad_norm": 0},
         {"epochs": 0.25},
+        {"epochs": "auto"},
         {"epochs": 2},
         {"loss_on": ["Ann", "Bob"]},
         {"loss_on": ("Ann",)},
@@ -203,7 +203,7 @@ def test_a_toml_file_has_the_names_of_the_settings(tmp_path: Path) -> None:
         (b'output_dir = "caf\xe9"', "cannot be read as TOML"),
         (b"lr = 1e-3", "no training option is called lr; the options are epochs"),
         (b"[fit]\nepochs = 1", "no training option is called fit"),
-        (b'epochs = "2"', "epochs is '2': it must be of type float or int"),
+        (b'epochs = "2"', "epochs is '2': it must be of type float or int, or auto"),
         (b"epochs = inf", "epochs is inf: it must be finite"),
         (b"seed = -1", "seed is -1: it must be at least 0"),
         (b"seed = true", "seed is True: it must be of type int"),
@@ -229,7 +229,7 @@ def test_a_folder_is_no_toml_file(tmp_path: Path) -> None:
 
 def test_a_config_describes_what_is_not_default() -> None:
     assert FitConfig().describe() == "all defaults"
-    assert FitConfig(seed=0, epochs=3).describe() == "seed=0"
+    assert FitConfig(seed=0, batch_size=None).describe() == "seed=0"
     assert FitConfig(loss_on=("Ann", "Bob"), output_dir="m").describe() == 'loss_on=["Ann", "Bob"], output_dir="m"'
 
 

@@ -17,6 +17,7 @@ LOG_SAVE_EVALUATE = (
     "(self, tr_loss, grad_norm, model, trial, epoch, ignore_keys_for_eval, start_time, learning_rate=None)"
 )
 OVERRIDDEN = {
+    "create_scheduler": "(self, num_training_steps, optimizer=None)",
     "get_train_dataloader": "(self)",
     "_get_num_items_in_batch": "(self, batch_samples, device)",
     "compute_loss": "(self, model, inputs, return_outputs=False, num_items_in_batch=None)",

@@ -252,10 +252,13 @@ def check_speakers(tokens: Mapping[str, int], *, named: bool = True) -> Check:
 
 def check_steps(plan: RunPlan) -> Check:
     """Fails if the warm-up is longer than the run, warns if the run is very short."""
-    finding = f"{plan.steps:,} steps, {plan.warmup_steps:,} of them warm-up"
-    if plan.warmup_steps >= plan.steps:
+    part, steps = ("first cycle", plan.cycles[0]) if plan.cycles else ("run", plan.steps)
+    finding = f"{plan.count()}, {plan.warmup_steps:,} of them warm-up"
+    if plan.cycles:
+        finding += f" in each cycle; cycles end after {', '.join(f'{end:,}' for end in plan.cycles)}"
+    if plan.warmup_steps >= steps:
         fix = "lower warmup_steps, or raise epochs or max_steps"
-        finding = f"warmup_steps is {plan.warmup_steps:,}, but the run has {plan.steps:,} steps"
+        finding = f"warmup_steps is {plan.warmup_steps:,}, but the {part} has {steps:,} steps"
         return Check("steps", "fail", f"{finding}: the learning rate would never peak", fix)
     if plan.steps < FEW_STEPS:
         return Check("steps", "warn", f"{finding}: hardly enough to learn", "raise epochs, or lower batch_size")

@@ -49,13 +49,14 @@ _PROBE = 1 << 20  # weights of the trial step
 class Estimate:
     """Time and memory of a run."""
 
-    steps: int
+    steps: int  # the most, if the run may end early; so is what follows from them
     tokens: int  # of the whole run, supervised or context
     padded_tokens: int  # the same with padding, which takes time too
     seconds: float  # of the steps, without validation and saving
     memory_bytes: int  # of weights, gradients, AdamW's moments and activations
     activation_bytes: int
     available_bytes: int | None  # what the device has for the run; None if unknown
+    at_most: bool = False  # whether the run may end early
 
 
 def estimate(
@@ -91,7 +92,7 @@ def estimate(
         timed = _representative(train, longest_first, together)
         per_token = _seconds_per_token(hf_model, tokenizer, timed, packed=plan.packing)
         seconds = per_token * padded + plan.steps * seconds_per_step(hf_model)
-    return Estimate(plan.steps, tokens, padded, seconds, memory, activations, available)
+    return Estimate(plan.steps, tokens, padded, seconds, memory, activations, available, plan.may_end_early)
 
 
 def check_memory(costs: Estimate, *, smaller: bool = False) -> Check:

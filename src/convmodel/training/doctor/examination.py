@@ -74,7 +74,8 @@ def examine(
     windows = train.windows(tokenizer, max_length, loss_on)
     valid_windows = None if valid is None else valid.windows(tokenizer, max_length, loss_on)
     packed = settings["packing"] and packed_order(windows.lengths, max_length, seed=settings["seed"], epoch=0)
-    plan = RunPlan.of(settings, len(packed or windows.windows), max_length)
+    valid_rows = 0 if valid_windows is None else len(valid_windows.windows)
+    plan = RunPlan.of(settings, len(packed or windows.windows), max_length, valid_rows=valid_rows)
     statistics = Statistics.collect(train.conversations, tokenizer, loss_on=loss_on)
     checks = fast_checks(hf_model, tokenizer, windows, valid_windows, plan, statistics.supervised())
     # A model that lacks rows or positions cannot compute these windows at all.

@@ -61,7 +61,7 @@ def estimate_judgements(
     """
     data = PreferenceData.of(hf_model, tokenizer, Sources(judgements, None, replay), config)
     plan = RunPlan.of(config.to_dict(), len(data.order), data.max_length)
-    batches = _Batches(data, tokenizer, config.batch_size)
+    batches = _Batches(data, tokenizer, plan.batch_size)
     run = _Run(hf_model, make_objective(hf_model, tokenizer, data, config))
     dtype = PRECISIONS[choose_precision(config.precision, hf_model.device)]
     precise = torch.autocast(hf_model.device.type, dtype, enabled=dtype != torch.float32)

@@ -1,14 +1,16 @@
 """The plan of a run, computed before it begins.
 
-Owns: the number of steps that follows from settings and data. Does not know the data itself.
+Owns: the number of steps that follows from settings and data. Does not know the data itself, nor how open settings are
+chosen (`schedule.py`).
 """
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from convmodel.layout.sequence import LossOn
+from convmodel.training.schedule import Schedule, warmup_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +27,40 @@ class RunPlan:
     packing: bool = False
     precision: str = "fp32"
     gradient_checkpointing: bool = False
+    early_stopping_patience: int | None = None
+    cycles: tuple[int, ...] = ()  # steps at which one ends, and the run if validation does not improve any more
+    chosen: Mapping[str, Any] = field(default_factory=dict)  # the settings that were left open, as numbers
 
     @classmethod
-    def of(cls, settings: Mapping[str, Any], rows: int, max_length: int, *, processes: int = 1) -> "RunPlan":
-        """Computes the number of steps from the fields of a `FitConfig` and the rows of an epoch, as `fit` does."""
+    def of(
+        cls, settings: Mapping[str, Any], rows: int, max_length: int, *, valid_rows: int = 0, processes: int = 1
+    ) -> "RunPlan":
+        """Computes the number of steps from the fields of a `FitConfig` and the rows of an epoch, as `fit` does.
+
+        Raises:
+            ConfigError: If `epochs` is auto without validation data.
+        """
+        schedule = Schedule.of(settings, rows, valid_rows=valid_rows, processes=processes)
+        settings = {**settings, **schedule.settings}
         per_step = settings["batch_size"] * settings["gradient_accumulation_steps"] * processes
         steps = settings["max_steps"] or math.ceil(math.ceil(rows / per_step) * settings["epochs"])
-        warmup = settings["warmup_steps"]
-        computed = {"steps", "warmup_steps", "max_length"}
-        copied = {field.name: settings[field.name] for field in fields(cls) if field.name in settings.keys() - computed}
-        return cls(steps, steps // 20 if warmup is None else warmup, max_length=max_length, **copied)
+        computed = {"steps", "warmup_steps", "max_length", "cycles", "chosen"}
+        copied = {one.name: settings[one.name] for one in fields(cls) if one.name in settings.keys() - computed}
+        warmup = warmup_of(settings, steps)
+        return cls(steps, warmup, max_length=max_length, cycles=schedule.cycles, chosen=schedule.settings, **copied)
+
+    @property
+    def may_end_early(self) -> bool:
+        """Returns whether the steps are the most that there can be."""
+        return bool(self.early_stopping_patience or self.cycles)
+
+    def count(self) -> str:
+        """Returns the number of steps as text.
+
+        Example:
+            >>> settings = {"objective": "sft", "max_steps": 1200, "batch_size": 8, "gradient_accumulation_steps": 1}
+            >>> settings |= {"epochs": 3, "warmup_steps": None, "loss_on": "all", "early_stopping_patience": 2}
+            >>> RunPlan.of(settings, 100, 64).count()
+            'at most 1,200 steps'
+        """
+        return f"{'at most ' if self.may_end_early else ''}{self.steps:,} steps"

@@ -14,6 +14,7 @@ from convmodel.training.objectives.objective import Objective, SupervisedObjecti
 from convmodel.training.objectives.preference import PreferenceObjective
 from convmodel.training.objectives.preference_data import PreferenceData
 from convmodel.training.objectives.reference import Reference
+from convmodel.training.schedule import BATCH_SIZE
 from convmodel.training.step.runtime import choose_precision
 
 if TYPE_CHECKING:
@@ -83,6 +84,6 @@ def make_objective(
         data.train.windows,
         data.examples.mismatched,
         precision=choose_precision(config.precision, hf_model.device),
-        batch_size=2 * config.batch_size,
+        batch_size=2 * (config.batch_size or BATCH_SIZE),
     )
     return PreferenceObjective(hf_model, data, config, reference)

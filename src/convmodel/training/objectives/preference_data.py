@@ -26,6 +26,7 @@ from convmodel.layout.sequence import Window
 from convmodel.layout.tokenizer import ConversationTokenizer
 from convmodel.training.config import PAIRS_ONLY, FitConfig
 from convmodel.training.fit_data import FitData, Sources, padding_multiple, require_shared_length
+from convmodel.training.schedule import BATCH_SIZE
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -96,7 +97,7 @@ class PreferenceData(FitData):
         if config.packing:
             order = PackedSampler(lengths, max(max_length, int(lengths.max())), config.seed)
         else:
-            per_step = config.batch_size * config.gradient_accumulation_steps * processes
+            per_step = (config.batch_size or BATCH_SIZE) * config.gradient_accumulation_steps * processes
             order = GroupedSampler(lengths, per_step, config.seed)
         reader = sources.train
         skipped = [reader.left_out()] if isinstance(reader, JudgementReader) else []

@@ -5,7 +5,7 @@ Owns: the decision after each step, on which all processes agree, also after a s
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,10 +21,12 @@ logger = logging.getLogger(__name__)
 class EvalSaveSchedule(TrainerCallback):
     """Requests validations and checkpoints when they are due, independently of logging."""
 
-    def __init__(self, config: FitConfig) -> None:
+    def __init__(self, config: FitConfig, cycles: Collection[int] = ()) -> None:
+        """Prepares the schedule of a run; each of the steps at which `cycles` end is validated."""
         self.keep = True  # whether the next checkpoint stays: not if only the clock or a signal requested it
         self.stopped_by = 0  # the signal that stops the run after this step
         self._config = config
+        self._cycles = cycles
         self._saved_at = time.monotonic()
         self._request = StopRequest()
 
@@ -38,7 +40,7 @@ class EvalSaveSchedule(TrainerCallback):
         ends = step >= state.max_steps
         # `Trainer` counts batches: after an epoch's last one, `epoch` is a whole number.
         due = step % config.eval_steps == 0 if config.eval_steps else state.epoch == int(state.epoch)
-        control.should_evaluate |= due or ends
+        control.should_evaluate |= due or ends or step in self._cycles
         late = bool(config.save_minutes) and time.monotonic() - self._saved_at >= config.save_minutes * 60
         late, self.stopped_by = self._agreed(args, late and not ends, self._request.number or 0)
         # A checkpoint that a callback requests, now or after the validation or the epoch, stays too.

@@ -14,6 +14,9 @@ SETTINGS: dict[str, Any] = {
     "warmup_steps": None,
     "loss_on": "all",
     "packing": False,
+    "objective": "sft",
+    "eval_steps": None,
+    "early_stopping_patience": None,
 }
 
 

@@ -37,6 +37,12 @@ def test_validations_may_be_counted_in_updates() -> None:
     assert steps_that(0, eval_steps=4) == [4, 8, 11]
 
 
+def test_the_end_of_a_cycle_is_validated() -> None:
+    schedule = EvalSaveSchedule(FitConfig(eval_steps=4), cycles=(3, 9))
+
+    assert [step for step in range(1, 12) if decide(schedule, step, step / 5, 11)[0]] == [3, 4, 8, 9, 11]
+
+
 def test_checkpoints_are_counted_in_updates() -> None:
     assert steps_that(1, save_steps=4, output_dir="out") == [4, 8]
     assert steps_that(1, output_dir="out") == []

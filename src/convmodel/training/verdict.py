@@ -1,0 +1,97 @@
+"""What a run did to the model, in a sentence.
+
+Owns: that sentence, and the one about why a run ended before its last step. Does not know how anything was measured.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from convmodel.evaluation.likelihood import EvaluationResult
+from convmodel.training.best import BestModel
+from convmodel.training.config import FitConfig
+from convmodel.training.doctor.run_plan import RunPlan
+
+FEW = 30
+"""Validation conversations below which a result is called rough."""
+
+_STILL = 0.002  # of the loss: a smaller improvement by the last validation is none
+_PREFIX = "eval_loss"
+
+
+def verdict(best: BestModel, plan: RunPlan, config: FitConfig, history: Sequence[Mapping[str, Any]], steps: int) -> str:
+    """Says whether the model is better than before the run, by how much, and what may help.
+
+    `config` are the run's settings, and `history` what was logged in its `steps` steps.
+    """
+    before, after = best.before, best.result
+    if after is None:
+        return (
+            "Nothing was measured, so nobody knows whether the model is better than before: give validation data "
+            "(valid), which `convmodel import` splits off."
+        )
+    if best.guard is not None:
+        return _of_judgements(best)
+    if before is None:
+        return f"Validation perplexity is {_shown(after)}; before the run it was not measured."
+    rough = "" if after.conversations >= FEW else f" (of {after.conversations} conversations only, so roughly)"
+    slower = f"a lower learning_rate (now {config.learning_rate:g}) or more conversations may help"
+    if best.step == 0:
+        others = [log["eval_perplexity"] for log in history if _PREFIX in log and log["step"]]
+        lowest = f"{_format(before.perplexity)} before and at best {_format(min(others))} after" if others else "lower"
+        return (
+            f"No better than before: validation perplexity was {lowest}{rough}. The model was kept as it was; {slower}."
+        )
+    if not after.loss < before.loss:
+        return (
+            f"Not better than before: validation perplexity was {_shown(before)} and is {_shown(after)}{rough}; keep "
+            f"the model that you started from, or train again: {slower}."
+        )
+    fell = f"Better: validation perplexity fell from {_shown(before)} to {_shown(after)}"
+    percent = 1 - after.perplexity / before.perplexity
+    sentence = f"{fell}, by {percent:.0%}{rough}" if percent >= 0.01 else f"{fell}, by less than 1%{rough}"
+    if best.step < steps:
+        return f"{sentence}; training beyond step {best.step:,} did not improve it."
+    if _is_improving(history):
+        more = f"max_steps={2 * steps}" if config.max_steps else f"epochs={2 * plan.epochs:g}"
+        return f"{sentence}; it was still falling at the end, so more training may help: {more}."
+    return f"{sentence}."
+
+
+def ended_early(best: BestModel, plan: RunPlan, steps: int) -> str:
+    """Says why a run ended before its last step, as a line of the log; empty if it did not."""
+    if not best.exhausted or best.guard is not None or steps >= plan.steps:
+        return ""
+    bound = f"the run ended after step {steps:,} of at most {plan.steps:,}"
+    if steps in plan.cycles:
+        return f"{bound}: the last validation of a cycle was not the best one"
+    patience = f"early_stopping_patience {plan.early_stopping_patience}"
+    return f"{bound}: no validation since step {best.step:,} was better ({patience})"
+
+
+def _of_judgements(best: BestModel) -> str:
+    assert best.guard is not None
+    if best.guard.reason:
+        kept = f"the model after step {best.step:,} was kept" if best.step else "the model was kept as it was"
+        return f"The run was stopped, since {best.guard.reason}; {kept}."
+    if best.before is None or best.result is None:
+        return ""
+    return (
+        f"Validation perplexity was {_shown(best.before)} before and is {_shown(best.result)} after; whether responses "
+        "are better, only people can judge: convmodel compare."
+    )
+
+
+def _is_improving(history: Sequence[Mapping[str, Any]]) -> bool:
+    """Returns whether the last validation is clearly better than the one before it."""
+    losses = [log[_PREFIX] for log in history if _PREFIX in log]
+    return len(losses) > 1 and losses[-1] < losses[-2] * (1 - _STILL)
+
+
+def _shown(result: EvaluationResult) -> str:
+    return _format(result.perplexity)
+
+
+def _format(perplexity: float) -> str:
+    if perplexity >= 1e6:
+        return f"{perplexity:.1e}"
+    return f"{perplexity:,.0f}" if perplexity >= 1000 else f"{perplexity:.2f}"
