@@ -10,6 +10,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from prompt_toolkit.application import create_app_session
@@ -17,6 +19,7 @@ from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 from typer.testing import CliRunner
 
+from convmodel.cli.chat import Chat
 from convmodel.cli.main import app
 from convmodel.errors import ConfigError
 
@@ -264,3 +267,25 @@ def test_a_real_terminal(reader_folder: Path, columns: int) -> None:
             chat.wait()
         os.close(inside)
         os.close(terminal)
+
+
+class Leaving:
+    """A line editor whose user leaves at once."""
+
+    def __init__(self, *_: object) -> None: ...
+
+    def read(self, turns: int) -> str:
+        raise EOFError
+
+
+@pytest.mark.parametrize("name", ["builtin:chitchat", "model"])
+def test_the_built_in_model_says_what_it_is(
+    name: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("convmodel.cli.chat.is_terminal", lambda: True)
+    monkeypatch.setattr("convmodel.cli.chat.LineEditor", Leaving)
+    session: Any = SimpleNamespace(turns=[], left_out=0)
+    Chat(session, name, lambda _: session).begin(None, None)
+    err = capfd.readouterr().err
+    assert f"Chatting with {name}." in err
+    assert ("a toy for small talk" in err) is (name == "builtin:chitchat")

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Option
 
 from convmodel.cli import flags
-from convmodel.cli.console import load_model, print_message
+from convmodel.cli.console import load_model, print_message, program
 from convmodel.cli.line_editor import LineEditor, history_file, is_terminal, unseen_keys
 from convmodel.cli.streams import read_line
 from convmodel.cli.word_wrap import WordWrap
 from convmodel.data.progress import console
 from convmodel.data.reading.writing import to_record
 from convmodel.errors import ConfigError, ConvModelError
+from convmodel.files.hub import CHITCHAT
 from convmodel.files.json_lines import append_line
 from convmodel.generation.defaults import TEMPERATURE, TOP_P
 from convmodel.server.settings import KEY_VARIABLE
@@ -42,6 +43,10 @@ COMMANDS = {
 _QUIT = ("/quit", "/exit", "/bye")
 _LEAVING = ("quit", "exit")  # as a whole turn, they are more likely commands
 _OPTIONS = ("temperature", "top_p", "top_k", "max_new_tokens", "seed", "repetition_penalty", "do_sample")
+_ABOUT_CHITCHAT = (
+    "It is a toy for small talk, and makes everything up. For a model that knows more:\n"
+    "  {program} chat --model HuggingFaceTB/SmolLM2-360M-Instruct"
+)
 _KEYS = "Enter sends a turn, Alt+Enter begins a new line in it, Tab completes commands, arrow up recalls earlier turns."
 
 
@@ -148,6 +153,8 @@ class Chat:
                 print_message(f"what you type is not kept: {error}", style="yellow")
                 self._editor = LineEditor(self._complete, None)
             print_message(f"Chatting with {self._name}. /help lists the commands, Ctrl+D quits.")
+            if self._name == CHITCHAT:
+                print_message(_ABOUT_CHITCHAT.format(program=program()), style="dim")
             with unseen_keys():
                 self._run()
         else:
