@@ -4,19 +4,18 @@ Owns: how each token is displayed, so that none of its characters is invisible. 
 """
 
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache, partial
-from typing import Any
+from functools import partial
 
 from convmodel.conversation import Conversation
 from convmodel.layout.markers import ASSISTANT, START, SYSTEM, USER
 from convmodel.layout.sequence import IGNORED, LossOn
 from convmodel.layout.text_codec import REPLACEMENT
+from convmodel.layout.token_bytes import SPACE_MARK, byte_level_bytes, fallback_byte
 from convmodel.layout.tokenizer import ConversationTokenizer
 
 _MARKS = {" ": "·", "\n": "↵", "\r": "␍", "\t": "⇥"}
-_SPACE_MARK = "▁"  # SentencePiece's space
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +121,8 @@ def token_text(tokenizer: ConversationTokenizer, index: int) -> str:
             return visible(whole)
         start = next(i for i, byte in enumerate(content) if byte >= 0x80)  # leading ASCII is text
         return visible(content[:start].decode()) + f"⟨{content[start:].hex().upper()}⟩"
-    if str(token).startswith(_SPACE_MARK):  # decoding it alone would drop the space
-        return visible(str(token).replace(_SPACE_MARK, " "))
+    if str(token).startswith(SPACE_MARK):  # decoding it alone would drop the space
+        return visible(str(token).replace(SPACE_MARK, " "))
     return visible(text or str(token))
 
 
@@ -131,7 +130,7 @@ def token_bytes(tokenizer: ConversationTokenizer, index: int) -> bytes:
     """Returns the bytes of one token's text."""
     token = str(tokenizer.hf_tokenizer.convert_ids_to_tokens(index))
     content = _bytes_of(token)
-    return content if content is not None else token.replace(_SPACE_MARK, " ").encode()
+    return content if content is not None else token.replace(SPACE_MARK, " ").encode()
 
 
 def visible(text: str) -> str:
@@ -158,22 +157,5 @@ def _shown(character: str) -> str:
 
 def _bytes_of(token: str) -> bytes | None:
     """Returns the bytes of a token of a byte-level vocabulary, or of a byte-fallback token like <0xE3>; else None."""
-    if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
-        return bytes.fromhex(token[3:5])
-    alphabet = _byte_alphabet()
-    return bytes(alphabet[letter] for letter in token) if all(letter in alphabet for letter in token) else None
-
-
-@cache
-def _byte_alphabet() -> dict[str, int]:
-    """Maps the letters of byte-level vocabularies to bytes.
-
-    Bytes that are printable in Latin-1 are their own letter; the others, in order, are the letters from U+0100 on
-    (Radford et al., "Language models are unsupervised multitask learners", 2019).
-    """
-    from tokenizers import pre_tokenizers
-
-    letters: Sequence[Any] = sorted(pre_tokenizers.ByteLevel.alphabet())
-    latin_1 = {letter: ord(letter) for letter in letters if ord(letter) < 256}
-    remaining = (byte for byte in range(256) if byte not in latin_1.values())
-    return latin_1 | dict(zip(letters[len(latin_1) :], remaining, strict=True))
+    fallback = fallback_byte(token)
+    return byte_level_bytes(token) if fallback is None else fallback
