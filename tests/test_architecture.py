@@ -38,6 +38,7 @@ ONLY_IN = {
     "fastapi": {"server"},
     "gguf": {"export", "files", "hf_model", "layout"},
     "httpx2": {"cli"},
+    "llguidance": {"generation"},
     "matplotlib": {"report"},
     "peft": {"hf_model"},
     "pyarrow": {"data"},

@@ -41,8 +41,10 @@ class GenerateOptions(TypedDict, total=False):
     forced_bos_token_id: int | None
     forced_eos_token_id: int | Sequence[int] | None
     frequency_penalty: float | None
+    grammar: str | None
     guidance_scale: float | None
     is_assistant: bool | None
+    json_schema: Any
     length_penalty: float | None
     logit_bias: Mapping[int, float] | None
     logits_processor: Any
@@ -74,6 +76,7 @@ class GenerateOptions(TypedDict, total=False):
     presence_penalty: float | None
     prompt_lookup_num_tokens: int | None
     remove_invalid_values: bool | None
+    regex: str | None
     renormalize_logits: bool | None
     repetition_penalty: float | None
     repeat_weight: float | None

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from convmodel.arguments.names import did_you_mean
 from convmodel.arguments.values import plain
 from convmodel.errors import ConfigError
+from convmodel.generation.constraints.grammar import OPTIONS, Grammar, read_grammar
 from convmodel.generation.reranking import MMI_LAMBDA, RERANK
 from convmodel.hf_model.generation_config import SAMPLING_OPTIONS
 from convmodel.hf_model.next_turn import NextTurnHead
@@ -30,6 +31,8 @@ MAX_NEW_TOKENS = 128
 """The default maximum length of a response in tokens, for models with enough positions."""
 
 OWN_OPTIONS = frozenset({"reply_as", "cut_long_turn", "seed", "rerank", "mmi_lambda", "repeat_weight", "candidates"})
+
+_OURS = OWN_OPTIONS | {*OPTIONS}
 
 _REFUSED = {
     "custom_generate": "it runs code from the Hub; convmodel runs none",
@@ -63,6 +66,7 @@ class GenerationOptions:
         repeat_weight: How much repetition counts against a response, in nats per token; see `response_scores`.
         candidates: How many responses are drawn to return the best of them, by `rerank`.
         max_length: The caller's limit on prompt and response together; None unless given.
+        grammar: What the response must match; None for any text.
     """
 
     hf: dict[str, Any] = field(default_factory=dict)
@@ -75,6 +79,7 @@ class GenerationOptions:
     repeat_weight: float = 0.0
     candidates: int = 1
     max_length: int | None = None
+    grammar: Grammar | None = None
 
     @property
     def stop_strings(self) -> list[str]:
@@ -111,7 +116,7 @@ def read_options(
         ConfigError: If an option does not exist, is refused, or leaves no room for a prompt.
     """
     options = {name: plain(value) for name, value in options.items()}
-    hf = {name: value for name, value in options.items() if name not in OWN_OPTIONS and value is not None}
+    hf = {name: value for name, value in options.items() if name not in _OURS and value is not None}
     _check_names(hf)
     _check_values(options)
     _check_ids(hf, hf_model.config.get_text_config().vocab_size)
@@ -142,18 +147,13 @@ def read_options(
         )
     hf.setdefault("eos_token_id", tokenizer.stop_token_ids)
     hf.setdefault("pad_token_id", tokenizer.pad_token_id)
-    own_options = {name: options[name] for name in OWN_OPTIONS if options.get(name) is not None}
-    if own_options.get("candidates", 1) > 1:
-        _check_candidates(hf_model, hf)
-        own_options.setdefault("rerank", "mmi")
-    elif own_options.get("repeat_weight") and "rerank" not in own_options:
-        raise ConfigError("repeat_weight changes nothing without rerank or candidates: give one, or leave it out")
-    return GenerationOptions(hf=hf, budget=budget, max_length=min(bounds) if max_length else None, **own_options)
+    own = _own_options(hf_model, hf, options)
+    return GenerationOptions(hf=hf, budget=budget, max_length=min(bounds) if max_length else None, **own)
 
 
 def option_names() -> frozenset[str]:
     """Returns the names of all options."""
-    return (OWN_OPTIONS | _hf_options()) - _REFUSED.keys()
+    return (_OURS | _hf_options()) - _REFUSED.keys()
 
 
 def _check_names(hf: Mapping[str, Any]) -> None:
@@ -164,10 +164,26 @@ def _check_names(hf: Mapping[str, Any]) -> None:
     unknown = hf.keys() - _hf_options()
     if unknown:
         raise ConfigError(
-            f"no generation option is called {', '.join(sorted(unknown))}; there are {', '.join(sorted(OWN_OPTIONS))}, "
+            f"no generation option is called {', '.join(sorted(unknown))}; there are {', '.join(sorted(_OURS))}, "
             "and those of transformers' generate, such as max_new_tokens, do_sample, temperature, top_p, num_beams"
             + did_you_mean(sorted(unknown), option_names())
         )
+
+
+def _own_options(
+    hf_model: "PreTrainedModel", hf: Mapping[str, Any], options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Returns convmodel's own options among some; raises a `ConfigError` for those that do not go together."""
+    own = {name: options[name] for name in OWN_OPTIONS if options.get(name) is not None}
+    if own.get("candidates", 1) > 1:
+        _check_candidates(hf_model, hf)
+        own.setdefault("rerank", "mmi")
+    elif own.get("repeat_weight") and "rerank" not in own:
+        raise ConfigError("repeat_weight changes nothing without rerank or candidates: give one, or leave it out")
+    own["grammar"] = read_grammar(options)
+    if own["grammar"] and "stop_strings" in hf:
+        raise ConfigError(f"stop_strings could end what {own['grammar'].option} requires: leave one of them out")
+    return own
 
 
 def _check_candidates(hf_model: "PreTrainedModel", hf: Mapping[str, Any]) -> None:

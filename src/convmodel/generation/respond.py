@@ -14,6 +14,7 @@ from transformers.generation import GenerateDecoderOnlyOutput
 from convmodel.conversation import Conversation, ConversationLike
 from convmodel.errors import ConfigError
 from convmodel.generation import hf_generate
+from convmodel.generation.constraints.constraint import ConstrainedResponse, constraint_of
 from convmodel.generation.engine.engine import Engine
 from convmodel.generation.engine.request import Request, Row
 from convmodel.generation.engine.sampling import HONOURED, Sampler, with_defaults
@@ -138,7 +139,11 @@ def is_for_engine(hf_model: "PreTrainedModel", options: GenerationOptions) -> bo
     }
     if with_defaults(hf_model, options.hf).get("do_sample"):
         names.discard("num_return_sequences")
-    return names <= HONOURED | _LENGTH_AND_END and can_be_cached(hf_model)
+    is_for_engine = names <= HONOURED | _LENGTH_AND_END and can_be_cached(hf_model)
+    if options.grammar is not None and not is_for_engine:
+        unsupported = ", ".join(sorted(names - HONOURED - _LENGTH_AND_END)) or hf_model.config.model_type
+        raise ConfigError(f"{options.grammar.option} does not go together with {unsupported}: leave one of them out")
+    return is_for_engine
 
 
 def make_request(
@@ -157,6 +162,8 @@ def make_request(
     """
     stop_ids = sorted(options.stop_token_ids)
     sampling = with_defaults(hf_model, options.hf)
+    constraint = None if options.grammar is None else constraint_of(tokenizer, options.grammar)
+    most = options.new_tokens(prompt)
     try:
         samplers = [
             Sampler(
@@ -165,9 +172,12 @@ def make_request(
                 stop_ids,
                 seed=seed,
                 device=hf_model.device,
+                legal_tokens=None if constraint is None else ConstrainedResponse(constraint, stop_ids, most),
             )
             for seed in options.seeds
         ]
+    except ConfigError:
+        raise
     except (ValueError, TypeError) as error:
         raise ConfigError(f"transformers refuses these options: {error}") from error
     return Request(
@@ -175,7 +185,7 @@ def make_request(
         prompt.types if tokenizer.layout.use_token_types else [],
         samplers,
         stop_ids=options.stop_token_ids,
-        max_new_tokens=options.new_tokens(prompt),
+        max_new_tokens=most,
         remember=remember,
         patient=patient,
     )

@@ -130,7 +130,7 @@ def _record(name: str | None, result: Result) -> dict[str, Any]:
 
 def _facts(engine: Engine, contexts: ConversationReader, options: GenerationOptions) -> dict[str, Any]:
     """Returns what must be equal for a call to resume another."""
-    facts = {
+    facts: dict[str, Any] = {
         "contexts": contexts.fingerprint(),
         "model": model_fingerprint(engine.hf_model),
         "weights": "int8" if is_quantized(engine.hf_model) else str(engine.hf_model.dtype),
@@ -138,6 +138,8 @@ def _facts(engine: Engine, contexts: ConversationReader, options: GenerationOpti
         **{name: getattr(options, name) for name in sorted(OWN_OPTIONS)},
         "max_length": options.max_length,
     }
+    if options.grammar is not None:
+        facts["grammar"] = options.grammar.text
     as_json: dict[str, Any] = json.loads(json.dumps(facts, default=str))
     return as_json
 

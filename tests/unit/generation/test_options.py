@@ -305,3 +305,15 @@ def test_the_callers_dictionary_is_left_alone(tokenizer: ConversationTokenizer) 
     hf_model: Any = SimpleNamespace(config=GPT2Config(n_positions=128))
     read_options(hf_model, tokenizer, given)
     assert given == {"max_length": 50, "top_p": None, "seed": 1}
+
+
+def test_a_schema_becomes_the_grammar_of_the_response(tokenizer: ConversationTokenizer) -> None:
+    grammar = read(tokenizer, json_schema={"type": "string"}).grammar
+    assert grammar is not None
+    assert grammar.option == "json_schema"
+    assert read(tokenizer, json_schema=None, regex=None).grammar is None
+
+
+def test_a_stop_string_could_end_what_a_schema_requires(tokenizer: ConversationTokenizer) -> None:
+    with pytest.raises(ConfigError, match="stop_strings could end what json_schema requires"):
+        read(tokenizer, json_schema={"type": "string"}, stop_strings=["}"])

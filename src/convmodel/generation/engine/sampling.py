@@ -4,7 +4,7 @@ Owns: which options the engine supports by itself, their logits processors in tr
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList
@@ -41,6 +41,22 @@ HONOURED = (
 _DEFAULT_TOP_K = 50  # of transformers' `generate`
 
 
+class LegalTokens(Protocol):
+    """Says which tokens of one response are legal."""
+
+    def legal(self, length: int, size: int) -> torch.Tensor:
+        """Returns which of `size` ids may follow the first `length` tokens of the response, (size,)."""
+        ...
+
+    def forced(self, length: int) -> int:
+        """Returns a token that may follow in any case."""
+        ...
+
+    def accept(self, length: int, token: int) -> int:
+        """Takes the token after the first `length` ones; returns the one that follows, possibly another one."""
+        ...
+
+
 class Sampler:
     """Chooses the tokens of one response.
 
@@ -56,15 +72,21 @@ class Sampler:
         *,
         seed: int | None = None,
         device: torch.device | str = "cpu",
+        legal_tokens: LegalTokens | None = None,
     ) -> None:
         """Reads the options of one request, those of `HONOURED`; without a seed, torch's global random state is used.
+
+        With `legal_tokens`, no others are chosen, whatever the options say.
 
         Raises:
             ValueError, TypeError: If transformers refuses a value.
         """
         self.do_sample = bool(options.get("do_sample"))
         self._begin = len(prompt)
+        self._legal_tokens = legal_tokens
         self._processors = make_processors(options, prompt, stop_ids, device)
+        if legal_tokens is not None:  # before the options that keep the likeliest tokens
+            self._processors.append(_OnlyLegal(legal_tokens, self._begin))
         if self.do_sample:
             self._processors += _warpers(options)
         if options.get("renormalize_logits"):
@@ -88,8 +110,10 @@ class Sampler:
         device_ids: Any = ids.to(logits.device)
         scores: Any = self._processors(device_ids, logits.float())
         if self.do_sample:
-            return int(torch.multinomial(scores.softmax(-1), 1, generator=self._generator))
-        return int(scores.argmax(-1))
+            token = int(torch.multinomial(scores.softmax(-1), 1, generator=self._generator))
+        else:
+            token = int(scores.argmax(-1))
+        return token if self._legal_tokens is None else self._legal_tokens.accept(ids.shape[1] - self._begin, token)
 
 
 def with_defaults(hf_model: "PreTrainedModel", options: Mapping[str, Any]) -> dict[str, Any]:
@@ -168,6 +192,22 @@ class _InResponse(LogitsProcessor):
     def __call__(self, input_ids: Any, scores: Any) -> Any:
         response_ids: Any = input_ids[:, self._begin :]
         return self._processor(response_ids, scores)
+
+
+class _OnlyLegal(LogitsProcessor):
+    """Forbids all tokens of a response but the legal ones."""
+
+    def __init__(self, legal_tokens: LegalTokens, begin: int) -> None:
+        self._legal_tokens = legal_tokens
+        self._begin = begin
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        length = input_ids.shape[1] - self._begin
+        legal = self._legal_tokens.legal(length, scores.shape[-1]).to(scores.device)
+        scores = scores.masked_fill(~legal, -torch.inf)
+        if not (scores > -torch.inf).any():  # another option forbids all legal ones
+            scores[:, self._legal_tokens.forced(length)] = 0.0
+        return scores
 
 
 class NoRepeatContextNGram(LogitsProcessor):

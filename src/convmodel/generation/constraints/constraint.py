@@ -1,0 +1,202 @@
+"""A response that matches a grammar to its last token.
+
+Owns: which tokens are legal next, and keeping room for the end: after every token a way to the end is known that fits
+in the tokens that are left, so no length limit can cut the response. A token that would leave none is replaced by the
+first one of the known way. Knows no probabilities.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+from convmodel.errors import ConfigError
+from convmodel.generation.constraints.checking import CHECKER, Checked
+from convmodel.generation.constraints.closing import find_closing
+from convmodel.generation.constraints.grammar import Grammar
+from convmodel.generation.constraints.matching import is_json, make_matcher
+from convmodel.generation.constraints.vocabulary import Vocabulary, vocabulary_of
+from convmodel.layout.tokenizer import ConversationTokenizer
+
+_KEPT = 32  # compiled grammars
+
+_STEPS = 100
+"""How many steps the search for another way to the end takes after a token."""
+
+_BITS = torch.arange(8, dtype=torch.uint8)
+
+
+class Constraint:
+    """A grammar compiled for a vocabulary, which the responses of several requests can share.
+
+    Attributes:
+        grammar: The grammar.
+        closing: Tokens that match it, without the end.
+    """
+
+    def __init__(self, grammar: Grammar, vocabulary: Vocabulary, checked: Checked) -> None:
+        """Compiles a grammar that has been checked.
+
+        Raises:
+            ConfigError: If the vocabulary cannot write a response that matches it.
+        """
+        self.grammar, self.vocabulary, self._literals = grammar, vocabulary, checked.literals
+        self._is_json = is_json(grammar.text)
+        self._matcher = make_matcher(vocabulary.tokenizer, grammar.text)
+        closing = self.verified(self._matcher, vocabulary.split(checked.closing))
+        if closing is None:
+            raise ConfigError(f"{grammar.option} cannot be used: the vocabulary has no tokens for a response")
+        self.closing = closing
+
+    def matcher(self) -> Any:
+        """Returns a matcher at the start of a response."""
+        return self._matcher.deep_copy()
+
+    def verified(self, matcher: Any, closing: Sequence[int] | None) -> list[int] | None:
+        """Returns tokens if they complete what a matcher has read, else None."""
+        if not closing:  # a matcher that nothing can follow does not validate the end alone
+            return [] if closing is not None and matcher.is_accepting() else None
+        with_end = [*closing, self.vocabulary.end_id]
+        return [*closing] if matcher.validate_tokens(with_end) == len(with_end) else None
+
+    def closing_after(self, matcher: Any, closing: Sequence[int], token: int) -> list[int] | None:
+        """Returns what is left of a way to the end after a token; None if the token leads another way."""
+        if closing and closing[0] == token:
+            return [*closing[1:]]
+        if (same := self.verified(matcher, closing)) is not None:  # as in a text
+            return same
+        pieces = self.vocabulary.pieces
+        content = b"".join(pieces[index] for index in closing)
+        if not content.startswith(pieces[token]):
+            return None
+        return self.verified(matcher, self.vocabulary.split(content[len(pieces[token]) :]))
+
+    def find_closing(self, matcher: Any, limit: int) -> list[int] | None:
+        """Returns at most `limit` tokens that complete what a matcher has read; None if none were found."""
+        content = find_closing(
+            matcher,
+            self.vocabulary.byte_ids,
+            limit=limit * 8,
+            literals=self._literals,
+            most=_STEPS,
+            is_json=self._is_json,
+        )
+        return None if content is None else self.verified(matcher, self.vocabulary.split(content))
+
+
+class _State(NamedTuple):
+    """What is known after some tokens."""
+
+    length: int  # of the response, in tokens
+    matcher: Any  # None if it has reached a limit of its own; the closing follows
+    closing: list[int]  # tokens that complete it, without the end
+
+
+class ConstrainedResponse:
+    """The legal tokens of one response."""
+
+    def __init__(self, constraint: Constraint, stop_ids: Iterable[int], max_new_tokens: int) -> None:
+        """Starts a response of at most `max_new_tokens` tokens, the end included.
+
+        Raises:
+            ConfigError: If no response that matches fits in them.
+        """
+        self._constraint, self._stop_ids, self._most = constraint, [*stop_ids], max_new_tokens
+        needed = len(constraint.closing) + 1
+        if needed > max_new_tokens:
+            raise ConfigError(
+                f"max_new_tokens is {max_new_tokens}: a short response that matches {constraint.grammar.option} has "
+                f"{needed} tokens"
+            )
+        self._state = _State(0, constraint.matcher(), constraint.closing)
+        self._before = self._state
+
+    def legal(self, length: int, size: int) -> torch.Tensor:
+        """Returns which of `size` ids may follow the first `length` tokens of the response, (size,)."""
+        state = self._at(length)
+        mask = torch.zeros(size, dtype=torch.bool)
+        if state.matcher is not None:
+            bits = torch.frombuffer(bytearray(state.matcher.compute_bitmask()), dtype=torch.uint8)
+            if not state.matcher.is_error():
+                text = (bits[:, None] >> _BITS & 1).flatten()[: len(self._constraint.vocabulary.is_text)].bool()
+                text &= self._constraint.vocabulary.is_text[: len(text)]
+                mask[: len(text)] = text[:size]
+                mask[self._stop_ids] = state.matcher.is_accepting()
+                if mask.any():
+                    return mask
+            self._state = state._replace(matcher=None)
+        mask[self.forced(length)] = True
+        return mask
+
+    def forced(self, length: int) -> int:
+        """Returns the token of the known way to the end."""
+        state = self._at(length)
+        return state.closing[0] if state.closing else self._stop_ids[0]
+
+    def accept(self, length: int, token: int) -> int:
+        """Takes the token after the first `length` ones; returns the one that follows, another if it left no room."""
+        state = self._at(length)
+        if token in self._stop_ids:
+            return token
+        left = self._most - length - 1
+        following = self._after(state, token, left)
+        if following is None:
+            token = self.forced(length)
+            following = None if token in self._stop_ids else self._forced_after(state)
+        if following is not None:
+            self._before, self._state = state, following
+        return token
+
+    def _at(self, length: int) -> _State:
+        """Returns the state after some tokens: the step before is repeated if it was interrupted."""
+        if self._state.length != length:
+            self._state = self._before
+        assert self._state.length == length
+        return self._state
+
+    def _after(self, state: _State, token: int, left: int) -> _State | None:
+        """Returns the state after a token; None if then no way to the end is known that fits."""
+        constraint = self._constraint
+        if state.matcher is None:
+            return None
+        matcher = state.matcher.deep_copy()
+        if not matcher.consume_token(token):
+            return None
+        closing = constraint.closing_after(matcher, state.closing, token)
+        if closing is None:
+            closing = constraint.find_closing(matcher, left)
+        if closing is None or len(closing) + 1 > left:
+            return None
+        return _State(state.length + 1, matcher, closing)
+
+    def _forced_after(self, state: _State) -> _State:
+        matcher = None if state.matcher is None else state.matcher.deep_copy()
+        if matcher is not None and not matcher.consume_token(state.closing[0]):
+            matcher = None
+        return _State(state.length + 1, matcher, state.closing[1:])
+
+
+_CONSTRAINTS: OrderedDict[tuple[int, str], Constraint] = OrderedDict()
+_lock = threading.Lock()
+
+
+def constraint_of(tokenizer: ConversationTokenizer, grammar: Grammar) -> Constraint:
+    """Returns a grammar compiled for a tokenizer; the latest ones are kept.
+
+    Raises:
+        ConfigError: If it cannot be used.
+    """
+    vocabulary = vocabulary_of(tokenizer)
+    key = (id(vocabulary), grammar.text)
+    with _lock:
+        if key in _CONSTRAINTS and _CONSTRAINTS[key].vocabulary is vocabulary:
+            _CONSTRAINTS.move_to_end(key)
+            return _CONSTRAINTS[key]
+    constraint = Constraint(grammar, vocabulary, CHECKER.check(grammar))
+    with _lock:
+        _CONSTRAINTS[key] = constraint
+        while len(_CONSTRAINTS) > _KEPT:
+            _CONSTRAINTS.popitem(last=False)
+    return constraint

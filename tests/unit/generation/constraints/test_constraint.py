@@ -1,0 +1,142 @@
+"""Responses that match to the last token, whatever a model wants to say and however few tokens are left."""
+
+import json
+import random
+from collections.abc import Callable
+from typing import Any
+
+import jsonschema_rs
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from json_schemas import SCHEMAS
+
+from convmodel import ConversationTokenizer
+from convmodel.errors import ConfigError
+from convmodel.generation.constraints.checking import CHECKER
+from convmodel.generation.constraints.constraint import ConstrainedResponse, Constraint, constraint_of
+from convmodel.generation.constraints.grammar import Grammar, read_grammar
+from convmodel.generation.constraints.vocabulary import Vocabulary
+
+PERSON: dict[str, Any] = {
+    "type": "object",
+    "properties": {"name": {"type": "string"}, "tags": {"type": "array", "items": {"type": "string"}}},
+    "required": ["name", "tags"],
+    "additionalProperties": False,
+}
+Choose = Callable[[torch.Tensor], int]
+
+
+def grammar(**options: Any) -> Grammar:
+    result = read_grammar(options)
+    assert result is not None
+    return result
+
+
+def respond(tokenizer: ConversationTokenizer, constraint: Constraint, most: int, choose: Choose) -> list[int]:
+    """Returns the tokens of a response whose every token `choose` takes from the legal ones."""
+    response = ConstrainedResponse(constraint, tokenizer.stop_token_ids, most)
+    tokens: list[int] = []
+    while len(tokens) < most:
+        legal = response.legal(len(tokens), len(tokenizer) + 7)
+        assert legal.any()
+        token = response.accept(len(tokens), choose(legal))
+        if token in tokenizer.stop_token_ids:
+            return tokens
+        tokens.append(token)
+    raise AssertionError(f"cut: {tokenizer.decode(tokens)}")
+
+
+def at_random(seed: int, *, ends: float = 0.2) -> Choose:
+    chance = random.Random(seed)
+
+    def choose(legal: torch.Tensor) -> int:
+        ids = legal.nonzero()[:, 0].tolist()
+        return ids[0] if chance.random() < ends else chance.choice(ids)
+
+    return choose
+
+
+def test_any_schema_is_obeyed_to_the_last_token(gpt2_tokenizer: ConversationTokenizer) -> None:
+    @settings(max_examples=25, deadline=None)
+    @given(SCHEMAS, st.integers(0, 99), st.integers(0, 3))
+    def check(schema: Any, seed: int, room: int) -> None:
+        try:
+            constraint = constraint_of(gpt2_tokenizer, grammar(json_schema=schema))
+        except ConfigError:
+            return  # it contradicts itself
+        most = len(constraint.closing) + 1 + 7 * room
+        text = gpt2_tokenizer.decode(respond(gpt2_tokenizer, constraint, most, at_random(seed)))
+        jsonschema_rs.validate(schema, json.loads(text), validate_formats=True)
+
+    check()
+
+
+def test_every_family_of_vocabularies_is_constrained(family: ConversationTokenizer) -> None:
+    constraint = constraint_of(family, grammar(json_schema=PERSON))
+    for seed in range(5):
+        value = json.loads(family.decode(respond(family, constraint, 60, at_random(seed))))
+        jsonschema_rs.validate(PERSON, value)
+
+
+def test_a_response_of_the_least_tokens_is_the_closing(gpt2_tokenizer: ConversationTokenizer) -> None:
+    constraint = constraint_of(gpt2_tokenizer, grammar(json_schema=PERSON))
+    tokens = respond(gpt2_tokenizer, constraint, len(constraint.closing) + 1, at_random(0, ends=0.0))
+    assert tokens == constraint.closing
+
+
+def test_too_few_tokens_are_refused_before_the_first(gpt2_tokenizer: ConversationTokenizer) -> None:
+    constraint = constraint_of(gpt2_tokenizer, grammar(json_schema=PERSON))
+    with pytest.raises(ConfigError, match=rf"max_new_tokens is 3: .* has {len(constraint.closing) + 1} tokens"):
+        ConstrainedResponse(constraint, gpt2_tokenizer.stop_token_ids, 3)
+
+
+def test_control_tokens_are_never_legal(gpt2_tokenizer: ConversationTokenizer) -> None:
+    constraint = constraint_of(gpt2_tokenizer, grammar(regex="(.|\n)*"))
+    response = ConstrainedResponse(constraint, [50256], 9)
+    legal = response.legal(0, 50300)
+    assert legal[:50256].sum() > 50000
+    assert legal[50256], "an empty text matches"
+    assert not legal[50257:].any(), "ids past the vocabulary"
+    strict = ConstrainedResponse(constraint_of(gpt2_tokenizer, grammar(regex="(.|\n)+")), [50256], 9)
+    assert not strict.legal(0, 50300)[50256]
+
+
+def test_a_grammar_cannot_make_control_tokens_legal(gpt2_tokenizer: ConversationTokenizer) -> None:
+    with pytest.raises(ConfigError, match="no response that matches it was found"):
+        constraint_of(gpt2_tokenizer, grammar(grammar="start: <[256]>"))
+    either = grammar(grammar='start: <[256]> "x" | "a"')
+    vocabulary = Vocabulary([*(bytes([byte]) for byte in range(256)), None], [256])
+    response = ConstrainedResponse(Constraint(either, vocabulary, CHECKER.check(either)), [256], 9)
+    assert response.legal(0, 257).nonzero()[:, 0].tolist() == [ord("a")]
+
+
+def test_a_step_that_was_interrupted_is_repeated(gpt2_tokenizer: ConversationTokenizer) -> None:
+    constraint = constraint_of(gpt2_tokenizer, grammar(regex="a?b"))
+    response = ConstrainedResponse(constraint, [50256], 9)
+    a, b = gpt2_tokenizer.encode("a") + gpt2_tokenizer.encode("b")
+    assert response.accept(0, a) == a
+    assert response.accept(0, b) == b
+    assert response.legal(1, 50257).nonzero()[:, 0].tolist() == [50256]
+
+
+def test_a_matcher_that_fails_is_completed_on_the_known_way(gpt2_tokenizer: ConversationTokenizer) -> None:
+    constraint = constraint_of(gpt2_tokenizer, grammar(json_schema=PERSON))
+    response = ConstrainedResponse(constraint, [50256], 40)
+    response._state.matcher.consume_token(gpt2_tokenizer.encode("x")[0])  # which is not legal
+    tokens: list[int] = []
+    while (token := response.accept(len(tokens), int(response.legal(len(tokens), 50257).nonzero()[0]))) != 50256:
+        tokens.append(token)
+    assert tokens == constraint.closing
+
+
+def test_the_choice_of_the_model_is_kept_where_it_is_legal(gpt2_tokenizer: ConversationTokenizer) -> None:
+    constraint = constraint_of(gpt2_tokenizer, grammar(json_schema=PERSON))
+    response = ConstrainedResponse(constraint, [50256], 60)
+    wanted = gpt2_tokenizer.encode('{"name":"Ann","tags":["a dog","cats"]}')
+    assert [response.accept(length, token) for length, token in enumerate(wanted)] == wanted
+
+
+def test_compiled_grammars_are_shared(gpt2_tokenizer: ConversationTokenizer) -> None:
+    assert constraint_of(gpt2_tokenizer, grammar(regex="ab")) is constraint_of(gpt2_tokenizer, grammar(regex="ab"))
