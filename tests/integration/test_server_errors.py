@@ -100,7 +100,7 @@ def test_the_error_names_the_parameter(server: Serving, change: dict[str, Any], 
 
 
 UNKNOWN = """
-tools response_format functions audio prediction reasoning_effort verbosity web_search_options repetition_penalty
+tools functions audio prediction reasoning_effort verbosity web_search_options repetition_penalty
 chat_template trust_remote_code generation_config stop_token_ids best_of ignore_eos use_beam_search __class__ do_sample
 num_beams logits_processor rerank
 """

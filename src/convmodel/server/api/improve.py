@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends
 
 from convmodel.server.api.body import BodyRoute
 from convmodel.server.api.requests import Registry
-from convmodel.server.api.schemas import Strict, Text
+from convmodel.server.api.strict import Strict, Text
 from convmodel.server.errors import ERRORS, ApiError, ErrorEnvelope
 from convmodel.server.serving.improvement import Improver
 

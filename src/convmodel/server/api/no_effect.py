@@ -13,12 +13,6 @@ _VALUES: dict[str, list[Any]] = {
     "function_call": ["none", "auto"],
     "parallel_tool_calls": [True, False],
     "response_format": [{"type": "text"}],
-    "text": [
-        {},
-        {"format": {"type": "text"}},
-        {"verbosity": "medium"},
-        {"format": {"type": "text"}, "verbosity": "medium"},
-    ],
     "modalities": [["text"]],
     "store": [False],
     "background": [False],

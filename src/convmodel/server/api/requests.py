@@ -14,7 +14,9 @@ from fastapi import Depends
 from starlette.requests import Request as HttpRequest
 
 from convmodel.conversation import PINNED_ROLES, Conversation
-from convmodel.errors import ConfigError, ContextTooLongError
+from convmodel.errors import ConfigError, ContextTooLongError, MissingExtraError
+from convmodel.generation.constraints.constraint import constraint_of
+from convmodel.generation.constraints.grammar import Grammar, read_grammar
 from convmodel.generation.defaults import chat_candidates
 from convmodel.generation.engine.request import Request
 from convmodel.generation.options import GenerationOptions, read_options
@@ -76,7 +78,8 @@ async def submit_chat(served: ServedModel, body: ChatRequest, scope: str | None,
     Without `truncate`, a conversation whose oldest turns would be left out of the prompt is invalid.
     """
     prepare = partial(_chat, served, body, truncate=truncate)
-    return await _submit(served, body.top_logprobs, scope, prepare, count_characters(body.messages))
+    grammar = requested_grammar(body)
+    return await _submit(served, body.top_logprobs, scope, prepare, count_characters(body.messages), grammar)
 
 
 async def submit_completion(served: ServedModel, body: CompletionRequest, text: str, scope: str | None) -> Job:
@@ -85,10 +88,18 @@ async def submit_completion(served: ServedModel, body: CompletionRequest, text: 
 
 
 async def _submit(
-    served: ServedModel, alternatives: int, scope: str | None, prepare: Callable[[], _Prepared], characters: int
+    served: ServedModel,
+    alternatives: int,
+    scope: str | None,
+    prepare: Callable[[], _Prepared],
+    characters: int,
+    grammar: Grammar | None = None,
 ) -> Job:
     tokenizer, arrived = served.model.tokenizer, time.monotonic()
     with served.scheduler.reserve():
+        if grammar is not None:
+            # Before, since it may take long; `prepare` then finds it compiled.
+            await served.encoding.run_apart(partial(_compile, served, grammar))
         prompt, request, options = await served.encoding.run(prepare, characters)
         request.alternatives, request.scope, request.whole_turns = alternatives, scope, scope is None
         texts = [ResponseText(row, tokenizer, options.stop_strings, hide_stop_tokens=True) for row in request.rows]
@@ -105,6 +116,21 @@ def _best(served: ServedModel, request: Request, texts: Sequence[ResponseText], 
     responses = [Response("", text.ids, text.row.finish_reason or "length") for text in texts]
     [best], _ = ranked(served.model.hf_model, served.model.tokenizer, request, responses, options)
     return request.rows.index(best)
+
+
+def requested_grammar(body: ChatRequest) -> Grammar | None:
+    """Returns what the response must match; raises an `ApiError` if that is malformed."""
+    try:
+        return read_grammar(body.options)
+    except (ConfigError, MissingExtraError) as error:
+        raise refusal(error, "max_completion_tokens") from error
+
+
+def _compile(served: ServedModel, grammar: Grammar) -> None:
+    try:
+        constraint_of(served.model.tokenizer, grammar)
+    except ConfigError as error:
+        raise refusal(error, "max_completion_tokens") from error
 
 
 def count_characters(messages: Sequence[Message]) -> int:
@@ -151,8 +177,21 @@ def make_options(served: ServedModel, new_tokens: int | None, name: str, **optio
     try:
         return read_options(served.model.hf_model, served.model.tokenizer, options | {"max_new_tokens": new_tokens})
     except ConfigError as error:
-        named = [parameter for option, parameter in _PARAMETERS.items() if option in str(error)]
-        raise ApiError(400, str(error), param=named[0] if named else None) from error
+        raise refusal(error, name) from error
+
+
+def refusal(error: ConfigError | MissingExtraError, new_tokens_name: str) -> ApiError:
+    """Returns the error for options that `generate` refuses, by the names that they have in the request."""
+    message = str(error)
+    if isinstance(error, MissingExtraError):
+        message = "json_schema needs llguidance, which this server does not have: leave it out"
+    if "json_schema" in message:
+        for option, parameter in {**_PARAMETERS, "max_new_tokens": new_tokens_name}.items():
+            message = message.replace(option, parameter)
+    if message.startswith(f"{new_tokens_name} is"):
+        return ApiError(400, message, param=new_tokens_name)
+    named = [parameter for option, parameter in _PARAMETERS.items() if option in str(error)]
+    return ApiError(400, message, param=named[0] if named else None)
 
 
 _PARAMETERS = {
@@ -161,6 +200,7 @@ _PARAMETERS = {
     "reply_as": "reply_as",
     "stop_strings": "stop",
     "num_return_sequences": "n",
+    "json_schema": "response_format",
 }
 """The parameters of a request, by the options of `generate`, that a schema alone cannot check."""
 
@@ -206,14 +246,18 @@ def _chat(served: ServedModel, body: ChatRequest, *, truncate: bool) -> _Prepare
     if prompt.left_out and not truncate:
         problem = f"the conversation has {prompt.left_out} turns more than fit"
         raise too_long(served, problem, 'shorten it, or request truncation: "auto"', "messages")
-    return prompt, make_request(model.hf_model, model.tokenizer, prompt, options), options
+    try:
+        return prompt, make_request(model.hf_model, model.tokenizer, prompt, options), options
+    except ConfigError as error:
+        raise refusal(error, name) from error
 
 
 def _candidates(served: ServedModel, body: ChatRequest) -> dict[str, Any]:
     """Returns how many candidates are drawn: as many as is requested, or as the model asks for in chats."""
     default = chat_candidates(served.model.hf_model)
     if body.candidates is None:
-        return default if body.options["do_sample"] and body.n == 1 else {}
+        is_free = body.options["do_sample"] and body.n == 1 and body.options["json_schema"] is None
+        return default if is_free else {}
     if body.candidates > 1:
         return default | {"candidates": body.candidates}
     return {}

@@ -36,6 +36,7 @@ async def responses(body: ResponsesRequest, request: Request, registry: Registry
         converted = api_error(error)
         is_system = converted.envelope["error"]["code"] == "system_message" and body.instructions
         names = {"messages": "instructions" if is_system else "input", "max_completion_tokens": "max_output_tokens"}
+        names["response_format"] = "text.format"
         raise converted.renamed(names) from error
     return await send_responses(_ResponsesWriter(body, job), [job], request, registry.settings, stream=body.stream)
 
@@ -100,7 +101,7 @@ class _ResponsesWriter(ResponseWriter):
             "previous_response_id": None,
             "store": False,
             "temperature": body.temperature,
-            "text": {"format": {"type": "text"}},
+            "text": {"format": body.text.format.model_dump(by_alias=True)},
             "tool_choice": "none",
             "tools": [],
             "top_p": body.top_p,

@@ -4,16 +4,16 @@ Owns: their parameters. Any other parameter is refused by name, unless its value
 schemas of convmodel's own routes are next to the routes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
-from convmodel.server.api.no_effect import has_no_effect
+from convmodel.server.api.formats import ResponseFormat, TextOptions
+from convmodel.server.api.strict import Strict, Text, few
 from convmodel.server.settings import (
     MAX_ALTERNATIVES,
     MAX_BIASES,
-    MAX_BODY,
     MAX_CANDIDATES,
     MAX_CHOICES,
     MAX_FIELDS,
@@ -22,40 +22,6 @@ from convmodel.server.settings import (
     MAX_STOP_LENGTH,
     MAX_STOPS,
 )
-
-
-def _few(limit: int) -> BeforeValidator:
-    """Refuses an object with more than `limit` fields before any of them is validated."""
-
-    def check(value: Any) -> Any:
-        if isinstance(value, Mapping) and len(value) > limit:
-            raise ValueError(f"at most {limit} fields are allowed")
-        return value
-
-    return BeforeValidator(check)
-
-
-class Strict(BaseModel):
-    """The base of all request bodies: no unknown fields, no numbers as strings, no infinity."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _drop_without_effect(cls, body: Any) -> Any:
-        if not isinstance(body, Mapping):
-            return body
-        if len(body) > MAX_FIELDS:  # each unknown one is an error
-            raise ValueError(f"at most {MAX_FIELDS} fields are allowed")
-        return {
-            name: value
-            for name, value in body.items()
-            if value is not None and (name in cls.model_fields or not has_no_effect(name, value, body))
-        }
-
-
-Text: TypeAlias = Annotated[str, StringConstraints(max_length=MAX_BODY)]
-"""Any text. The constraint makes pydantic reject lone surrogates, which JSON can contain."""
 
 Name: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"\S")]
 Stop: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=MAX_STOP_LENGTH)]
@@ -122,7 +88,7 @@ class Generation(Strict):
     user: Text | None = None
     safety_identifier: Text | None = None
     prompt_cache_key: Text | None = None
-    metadata: Annotated[dict[Text, Text], _few(MAX_FIELDS)] | None = None
+    metadata: Annotated[dict[Text, Text], few(MAX_FIELDS)] | None = None
 
 
 class Sampling(Generation):
@@ -146,10 +112,10 @@ class Sampling(Generation):
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
     logit_bias: Annotated[
         dict[Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}$")], Annotated[float, Field(ge=-100, le=100)]],
-        _few(MAX_BIASES),
-    ] = {}
+        few(MAX_BIASES),
+    ] = Field(default_factory=dict)
     seed: Annotated[int, Field(ge=0, le=2**63 - 1 - MAX_CHOICES)] | None = None
-    stop: Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS, fail_fast=True)] = []
+    stop: Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS, fail_fast=True)] = Field(default_factory=list)
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] = 1
     stream_options: StreamOptions | None = None
 
@@ -196,6 +162,7 @@ class ChatRequest(Sampling):
         max_completion_tokens: The longest response, in tokens; `max_tokens` is its older name.
         logprobs: Whether to return the log-probability of each token.
         top_logprobs: How many of the likeliest tokens to return at each position.
+        response_format: The form that the response must have.
         reply_as: The speaker who responds; not in OpenAI's API.
         candidates: How many responses are drawn to return the best; not in OpenAI's API.
     """
@@ -205,8 +172,15 @@ class ChatRequest(Sampling):
     max_tokens: NewTokens | None = None
     logprobs: bool = False
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_ALTERNATIVES)] = 0
+    response_format: ResponseFormat | None = None
     reply_as: Name = "assistant"
     candidates: Annotated[int, Field(ge=1, le=MAX_CANDIDATES)] | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The same parameters as options of `generate`."""
+        schema = None if self.response_format is None else self.response_format.json_schema_option
+        return super().options | {"json_schema": schema}
 
     @model_validator(mode="after")
     def _check_top_logprobs(self) -> Self:
@@ -266,6 +240,7 @@ class ResponsesRequest(Generation):
         input: The user's message, or the conversation so far.
         instructions: A system message.
         max_output_tokens: The longest response, in tokens.
+        text: The form that the response must have.
         truncation: `auto` if the oldest turns of a conversation that is too long are left out; otherwise an error.
         stream_options: Only for values that have no effect.
     """
@@ -273,6 +248,7 @@ class ResponsesRequest(Generation):
     input: Text | Annotated[list[InputMessage], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
     instructions: Text | None = None
     max_output_tokens: NewTokens | None = None
+    text: TextOptions = TextOptions()
     truncation: Literal["auto", "disabled"] = "disabled"
     stream_options: NoOptions | None = None
 
@@ -298,4 +274,5 @@ class ResponsesRequest(Generation):
             temperature=self.temperature,
             top_p=self.top_p,
             max_completion_tokens=self.max_output_tokens,
+            response_format=self.text.as_response_format(),
         )

@@ -23,7 +23,8 @@ from convmodel.server.api.requests import (
     read_conversation,
     spoken,
 )
-from convmodel.server.api.schemas import Messages, Name, NewTokens, Strict, Text
+from convmodel.server.api.schemas import Messages, Name, NewTokens
+from convmodel.server.api.strict import Strict, Text
 from convmodel.server.errors import ERRORS
 from convmodel.server.serving.model_registry import ServedModel
 

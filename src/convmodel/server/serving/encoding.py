@@ -31,6 +31,7 @@ class EncodingQueue:
     def __init__(self, wait_seconds: float) -> None:
         self._wait_seconds = wait_seconds
         self._threads = anyio.CapacityLimiter(_THREADS)
+        self._apart = anyio.CapacityLimiter(1)
         self._waiting: dict[bool, list[tuple[float, int, asyncio.Future[None]]]] = {True: [], False: []}  # is long?
         self._running = {True: 0, False: 0}
         self._numbers = count()
@@ -43,6 +44,10 @@ class EncodingQueue:
         """
         async with self._turn(characters):
             return await anyio.to_thread.run_sync(work, limiter=self._threads)
+
+    async def run_apart(self, work: Callable[[], Result]) -> Result:
+        """Runs a function that encodes nothing but may take long, in a thread of its own; one at a time."""
+        return await anyio.to_thread.run_sync(work, limiter=self._apart)
 
     @asynccontextmanager
     async def _turn(self, characters: int) -> AsyncGenerator[None]:
