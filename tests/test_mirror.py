@@ -27,6 +27,7 @@ ELSEWHERE = {
     "server/api/improve.py": ("integration/test_improve_server.py", "/improve"),
     "server/api/multipart.py": ("integration/test_server_files.py", "its end is missing"),
     "server/api/pages.py": ("integration/test_server_files.py", "after=file-none"),
+    "server/api/messages.py": ("integration/test_server_tools.py", "tool_calls"),
     "server/api/requests.py": ("integration/test_server_errors.py", "/v1/chat/completions"),
     "server/api/responses.py": ("integration/test_server_openai.py", "responses.create"),
     "server/api/strict.py": ("unit/server/api/test_no_effect.py", "Extra inputs"),

@@ -75,7 +75,7 @@ def test_what_is_no_object_of_json_is_400(server: Serving, path: str, name: str)
         ({"messages": "Hello"}, "messages"),
         ({"messages": [{"role": "user"}]}, "messages.0.content"),
         ({"messages": [{"content": "Hello"}]}, "messages.0.role"),
-        ({"messages": [{"role": "tool", "content": "Hello"}]}, "messages.0.role"),
+        ({"messages": [{"role": "wizard", "content": "Hello"}]}, "messages.0.role"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]}, "messages.0.content"),
         ({"messages": [{"role": "user", "content": "Hi", "weight": 3}]}, "messages.0.weight"),
         ({"messages": [{"role": "user", "content": ""}]}, "messages"),
@@ -100,7 +100,7 @@ def test_the_error_names_the_parameter(server: Serving, change: dict[str, Any], 
 
 
 UNKNOWN = """
-tools functions audio prediction reasoning_effort verbosity web_search_options repetition_penalty
+functions audio prediction reasoning_effort verbosity web_search_options repetition_penalty
 chat_template trust_remote_code generation_config stop_token_ids best_of ignore_eos use_beam_search __class__ do_sample
 num_beams logits_processor rerank
 """

@@ -33,5 +33,5 @@ def test_the_client_for_node(server: Serving) -> None:
     assert found["events"][0] == "response.created"
     assert found["events"][-1] in ("response.completed", "response.incomplete")
     assert found["left"]
-    assert found["error"] == ["BadRequestError", 400, "tools", "unsupported_parameter"]
+    assert found["error"] == ["BadRequestError", 400, "prediction", "unsupported_parameter"]
     wait_until(server.is_idle)

@@ -307,9 +307,9 @@ def test_errors_are_the_clients(client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError, match="there is no model gpt-5") as missing:
         client.chat.completions.create(model="gpt-5", messages=HELLO)
     assert (missing.value.param, missing.value.code) == ("model", "model_not_found")
-    with pytest.raises(openai.BadRequestError, match="tools is not supported here") as refused:
-        client.chat.completions.create(model="tiny", messages=HELLO, tools=[{"type": "function"}])
-    assert (refused.value.param, refused.value.code) == ("tools", "unsupported_parameter")
+    with pytest.raises(openai.BadRequestError, match="prediction is not supported here") as refused:
+        client.chat.completions.create(model="tiny", messages=HELLO, prediction={"type": "content", "content": "Hi"})
+    assert (refused.value.param, refused.value.code) == ("prediction", "unsupported_parameter")
     with pytest.raises(openai.BadRequestError) as hot:
         client.chat.completions.create(model="tiny", messages=HELLO, temperature=2.1, stream=True)
     assert hot.value.param == "temperature"

@@ -14,7 +14,7 @@ from transformers.generation import GenerateDecoderOnlyOutput
 from convmodel.conversation import Conversation, ConversationLike
 from convmodel.errors import ConfigError
 from convmodel.generation import hf_generate
-from convmodel.generation.constraints.constraint import ConstrainedResponse, constraint_of
+from convmodel.generation.constraints.constraint import constraint_of, legal_tokens
 from convmodel.generation.engine.engine import Engine
 from convmodel.generation.engine.request import Request, Row
 from convmodel.generation.engine.sampling import HONOURED, Sampler, with_defaults
@@ -163,7 +163,7 @@ def make_request(
     stop_ids = sorted(options.stop_token_ids)
     sampling = with_defaults(hf_model, options.hf)
     constraint = None if options.grammar is None else constraint_of(tokenizer, options.grammar)
-    most = options.new_tokens(prompt)
+    most, optional = options.new_tokens(prompt), options.grammar is not None and options.grammar.optional
     try:
         samplers = [
             Sampler(
@@ -172,7 +172,9 @@ def make_request(
                 stop_ids,
                 seed=seed,
                 device=hf_model.device,
-                legal_tokens=None if constraint is None else ConstrainedResponse(constraint, stop_ids, most),
+                legal_tokens=None
+                if constraint is None
+                else legal_tokens(constraint, stop_ids, most, optional=optional),
             )
             for seed in options.seeds
         ]

@@ -39,7 +39,7 @@ async function main(url) {
   }
 
   try {
-    await client.chat.completions.create({ ...asked, tools: [{ type: "function", function: { name: "f" } }] });
+    await client.chat.completions.create({ ...asked, prediction: { type: "content", content: "Hi" } });
   } catch (error) {
     found.error = [error.constructor.name, error.status, error.param, error.code];
   }

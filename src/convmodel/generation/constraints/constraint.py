@@ -178,6 +178,42 @@ class ConstrainedResponse:
         return _State(state.length + 1, matcher, state.closing[1:])
 
 
+class OptionalCall:
+    """The legal tokens of a response that is either free text or, if it begins with a brace, matches a grammar."""
+
+    def __init__(self, response: ConstrainedResponse, vocabulary: Vocabulary, stop_ids: Sequence[int]) -> None:
+        self._response, self._stop_ids = response, stop_ids
+        self._begins = torch.tensor([piece.startswith(b"{") for piece in vocabulary.pieces])
+        self._is_free = False
+
+    def legal(self, length: int, size: int) -> torch.Tensor:
+        """Returns which of `size` ids may follow the first `length` tokens of the response, (size,)."""
+        free = torch.ones(size, dtype=torch.bool)
+        if length == 0:
+            begins = torch.zeros(size, dtype=torch.bool)
+            begins[: len(self._begins)] = self._begins[:size]
+            return ~begins | (begins & self._response.legal(0, size))
+        return free if self._is_free else self._response.legal(length, size)
+
+    def forced(self, length: int) -> int:
+        """Returns a token that may follow in any case."""
+        return self._stop_ids[0] if self._is_free or length == 0 else self._response.forced(length)
+
+    def accept(self, length: int, token: int) -> int:
+        """Takes the token after the first `length` ones; returns the one that follows, possibly another one."""
+        if length == 0:
+            self._is_free = token >= len(self._begins) or not self._begins[token]
+        return token if self._is_free else self._response.accept(length, token)
+
+
+def legal_tokens(
+    constraint: Constraint, stop_ids: Sequence[int], max_new_tokens: int, *, optional: bool
+) -> ConstrainedResponse | OptionalCall:
+    """Returns the legal tokens of one response; see `ConstrainedResponse` for the error."""
+    response = ConstrainedResponse(constraint, stop_ids, max_new_tokens)
+    return OptionalCall(response, constraint.vocabulary, stop_ids) if optional else response
+
+
 _CONSTRAINTS: OrderedDict[tuple[int, str], Constraint] = OrderedDict()
 _lock = threading.Lock()
 

@@ -32,10 +32,12 @@ class Grammar:
     Attributes:
         option: The option that gave it: one of `OPTIONS`.
         text: The grammar in llguidance's form.
+        optional: Whether the response may also be any text that does not begin as the grammar requires, with a brace.
     """
 
     option: str
     text: str
+    optional: bool = False
 
 
 def llguidance() -> ModuleType:

@@ -16,6 +16,7 @@ from convmodel.server.api.body import BodyRoute
 from convmodel.server.api.requests import CacheScope, Registry, submit_chat, submit_completion, submit_to
 from convmodel.server.api.schemas import ChatRequest, CompletionRequest
 from convmodel.server.api.streaming import DONE, ResponseWriter, event, send_responses, streamed
+from convmodel.server.api.tools import CallParts
 from convmodel.server.api.usage import chat_logprobs, completion_logprobs, usage
 from convmodel.server.errors import ERRORS
 from convmodel.server.serving.job import Job, Piece
@@ -90,25 +91,33 @@ class _ChatWriter(_ChoicesWriter):
     def __init__(self, served: ServedModel, body: ChatRequest, jobs: Sequence[Job]) -> None:
         super().__init__(served, body, jobs)
         self._body = body
+        self._calls = [CallParts() for _ in range(body.n)] if body.callable else []
 
     def choice(self, index: int, pieces: Sequence[Piece]) -> dict[str, Any]:
         text = "".join(piece.text for piece in pieces)
+        parts = CallParts.whole(text) if self._calls else {"content": text}
         return {
             "index": index,
-            "message": {"role": "assistant", "content": text, "refusal": None},
+            "message": {"role": "assistant", "refusal": None, **parts},
             "logprobs": self._logprobs(pieces),
-            "finish_reason": pieces[-1].finish_reason,
+            "finish_reason": "tool_calls" if "tool_calls" in parts else pieces[-1].finish_reason,
         }
 
     def start(self) -> Iterator[bytes]:
         for index in range(self._body.n):
-            yield self._delta(index, {"role": "assistant", "content": "", "refusal": None})
+            content = "" if self._body.may_be_text else None
+            yield self._delta(index, {"role": "assistant", "content": content, "refusal": None})
 
     def piece(self, index: int, piece: Piece) -> Iterator[bytes]:
-        if piece.text or (self._body.logprobs and piece.ids):
-            yield self._delta(index, {"content": piece.text}, logprobs=self._logprobs([piece]))
+        deltas = [*self._calls[index].add(piece.text)] if self._calls else [{"content": piece.text}] * bool(piece.text)
+        if deltas or (self._body.logprobs and piece.ids):
+            logprobs = self._logprobs([piece])
+            for delta in deltas or [{} if self._calls else {"content": ""}]:
+                yield self._delta(index, delta, logprobs=logprobs)
+                logprobs = None
         if piece.finish_reason:
-            yield self._delta(index, {}, piece.finish_reason)
+            is_call = bool(self._calls) and self._calls[index].is_call
+            yield self._delta(index, {}, "tool_calls" if is_call else piece.finish_reason)
 
     def _delta(self, index: int, delta: dict[str, Any], reason: str | None = None, logprobs: Any = None) -> bytes:
         [job] = self._jobs

@@ -18,8 +18,8 @@ from convmodel.data.reading.judged_row import split_last
 from convmodel.errors import ConversationError
 from convmodel.evaluation.votes import Vote
 from convmodel.server.api.body import BodyRoute
+from convmodel.server.api.messages import Message
 from convmodel.server.api.requests import Registry, read_conversation, spoken
-from convmodel.server.api.schemas import Message
 from convmodel.server.api.strict import Strict, Text
 from convmodel.server.errors import ERRORS, ApiError
 from convmodel.server.serving.model_registry import ServedModel

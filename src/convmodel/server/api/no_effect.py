@@ -21,7 +21,6 @@ _VALUES: dict[str, list[Any]] = {
     "service_tier": ["auto", "default"],
     "annotations": [[]],
     "logprobs": [[]],
-    "tool_calls": [[]],
     "reasoning": [{}, {"effort": "none"}],
     "reasoning_effort": ["none"],
     "verbosity": ["medium"],

@@ -6,7 +6,8 @@ request may use.
 
 import math
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, TypeVar
 
@@ -24,9 +25,12 @@ from convmodel.generation.output import Response
 from convmodel.generation.respond import make_prompt, make_request, ranked
 from convmodel.generation.response_text import ResponseText
 from convmodel.layout.architecture import positions
+from convmodel.layout.markers import ASSISTANT, TOOL, USER
 from convmodel.layout.sequence import Prompt
 from convmodel.layout.tokenizer import ConversationTokenizer
-from convmodel.server.api.schemas import ChatRequest, CompletionRequest, Message
+from convmodel.server.api.messages import ChatMessage, Message
+from convmodel.server.api.schemas import ChatRequest, CompletionRequest
+from convmodel.server.api.tools import describe
 from convmodel.server.errors import ApiError
 from convmodel.server.serving.job import Job
 from convmodel.server.serving.model_registry import ModelRegistry, ServedModel
@@ -79,7 +83,8 @@ async def submit_chat(served: ServedModel, body: ChatRequest, scope: str | None,
     """
     prepare = partial(_chat, served, body, truncate=truncate)
     grammar = requested_grammar(body)
-    return await _submit(served, body.top_logprobs, scope, prepare, count_characters(body.messages), grammar)
+    compile_first = None if grammar is None else partial(_compile, served, body, grammar)
+    return await _submit(served, body.top_logprobs, scope, prepare, count_characters(body.messages), compile_first)
 
 
 async def submit_completion(served: ServedModel, body: CompletionRequest, text: str, scope: str | None) -> Job:
@@ -93,13 +98,12 @@ async def _submit(
     scope: str | None,
     prepare: Callable[[], _Prepared],
     characters: int,
-    grammar: Grammar | None = None,
+    compile_first: Callable[[], None] | None = None,
 ) -> Job:
     tokenizer, arrived = served.model.tokenizer, time.monotonic()
     with served.scheduler.reserve():
-        if grammar is not None:
-            # Before, since it may take long; `prepare` then finds it compiled.
-            await served.encoding.run_apart(partial(_compile, served, grammar))
+        if compile_first is not None:  # since it may take long; `prepare` then finds it compiled
+            await served.encoding.run_apart(compile_first)
         prompt, request, options = await served.encoding.run(prepare, characters)
         request.alternatives, request.scope, request.whole_turns = alternatives, scope, scope is None
         texts = [ResponseText(row, tokenizer, options.stop_strings, hide_stop_tokens=True) for row in request.rows]
@@ -118,19 +122,25 @@ def _best(served: ServedModel, request: Request, texts: Sequence[ResponseText], 
     return request.rows.index(best)
 
 
+def _names(body: ChatRequest) -> dict[str, str]:
+    """Returns the parameters of a request by the options of `generate`, as far as they differ between requests."""
+    new_tokens = "max_tokens" if body.max_tokens else "max_completion_tokens"
+    return {"json_schema": "tools" if body.callable else "response_format", "max_new_tokens": new_tokens}
+
+
 def requested_grammar(body: ChatRequest) -> Grammar | None:
     """Returns what the response must match; raises an `ApiError` if that is malformed."""
     try:
         return read_grammar(body.options)
     except (ConfigError, MissingExtraError) as error:
-        raise refusal(error, "max_completion_tokens") from error
+        raise refusal(error, _names(body)) from error
 
 
-def _compile(served: ServedModel, grammar: Grammar) -> None:
+def _compile(served: ServedModel, body: ChatRequest, grammar: Grammar) -> None:
     try:
         constraint_of(served.model.tokenizer, grammar)
     except ConfigError as error:
-        raise refusal(error, "max_completion_tokens") from error
+        raise refusal(error, _names(body)) from error
 
 
 def count_characters(messages: Sequence[Message]) -> int:
@@ -162,11 +172,39 @@ def read_conversation(served: ServedModel, messages: Sequence[Message]) -> Conve
         raise ApiError(400, message, param="messages", code="system_message")
     if any(is_system[pinned:]):
         raise ApiError(400, "system messages must come before all others", param="messages", code="system_message")
-    speakers = [message.name or message.role for message in messages]
+    speakers = [_speaker(served, message) for message in messages]
     return Conversation([message.text for message in messages], speakers, pinned=pinned)
 
 
-def make_options(served: ServedModel, new_tokens: int | None, name: str, **options: Any) -> GenerationOptions:
+def _speaker(served: ServedModel, message: Message) -> str:
+    """Returns a message's name or role; what a tool returned is the user's turn if the layout has none of tools."""
+    if message.role != TOOL:
+        return message.name or message.role
+    layout = served.model.tokenizer.layout
+    has_tools = layout.template is not None and layout.markers.follows(ASSISTANT, TOOL)
+    return TOOL if has_tools and layout.markers.follows(TOOL, ASSISTANT) else USER
+
+
+def _with_tools(served: ServedModel, body: ChatRequest) -> Sequence[Message]:
+    """Returns the messages with a description of the tools as a system message, if the model takes one."""
+    if not body.callable:
+        return body.messages
+    if not served.takes_system:
+        if body.tool_choice != "auto":
+            return body.messages
+        fix = 'give tool_choice "required" or a function, or "none"'
+        message = f"{served.id} takes no system message, in which it would read of the tools and so could choose: {fix}"
+        raise ApiError(400, message, param="tool_choice", code="unsupported_value")
+    first, *rest = body.messages
+    if first.role in PINNED_ROLES:
+        text = f"{first.text}\n\n{describe(body.callable)}"
+        return [ChatMessage.model_construct(role=first.role, content=text, name=first.name), *rest]
+    return [ChatMessage.model_construct(role="system", content=describe(body.callable)), *body.messages]
+
+
+def make_options(
+    served: ServedModel, new_tokens: int | None, name: str, names: Mapping[str, str] | None = None, **options: Any
+) -> GenerationOptions:
     """Returns the options of `generate`; `name` is the request's parameter for the number of new tokens."""
     limit = positions(served.model.hf_model.config)
     longest = None if limit is None else limit - served.model.tokenizer.layout.shortest_prompt
@@ -177,20 +215,20 @@ def make_options(served: ServedModel, new_tokens: int | None, name: str, **optio
     try:
         return read_options(served.model.hf_model, served.model.tokenizer, options | {"max_new_tokens": new_tokens})
     except ConfigError as error:
-        raise refusal(error, name) from error
+        raise refusal(error, names or {}) from error
 
 
-def refusal(error: ConfigError | MissingExtraError, new_tokens_name: str) -> ApiError:
+def refusal(error: ConfigError | MissingExtraError, names: Mapping[str, str]) -> ApiError:
     """Returns the error for options that `generate` refuses, by the names that they have in the request."""
-    message = str(error)
+    message, parameters = str(error), {**_PARAMETERS, "max_new_tokens": "max_tokens", **names}
     if isinstance(error, MissingExtraError):
         message = "json_schema needs llguidance, which this server does not have: leave it out"
+    is_too_short = message.startswith("max_new_tokens is")
+    named = [parameters["max_new_tokens"]] if is_too_short else []
+    named += [parameter for option, parameter in parameters.items() if option in message]
     if "json_schema" in message:
-        for option, parameter in {**_PARAMETERS, "max_new_tokens": new_tokens_name}.items():
+        for option, parameter in parameters.items():
             message = message.replace(option, parameter)
-    if message.startswith(f"{new_tokens_name} is"):
-        return ApiError(400, message, param=new_tokens_name)
-    named = [parameter for option, parameter in _PARAMETERS.items() if option in str(error)]
     return ApiError(400, message, param=named[0] if named else None)
 
 
@@ -200,7 +238,6 @@ _PARAMETERS = {
     "reply_as": "reply_as",
     "stop_strings": "stop",
     "num_return_sequences": "n",
-    "json_schema": "response_format",
 }
 """The parameters of a request, by the options of `generate`, that a schema alone cannot check."""
 
@@ -235,13 +272,14 @@ _SHORTEN = "shorten it, or request fewer new tokens"
 
 
 def _chat(served: ServedModel, body: ChatRequest, *, truncate: bool) -> _Prepared:
-    model, conversation = served.model, read_conversation(served, body.messages)
+    model, conversation = served.model, read_conversation(served, _with_tools(served, body))
     if body.max_tokens and body.max_completion_tokens and body.max_tokens != body.max_completion_tokens:
         raise ApiError(400, "max_tokens is the older name of max_completion_tokens: give one", param="max_tokens")
-    name = "max_tokens" if body.max_tokens else "max_completion_tokens"
-    new_tokens = body.max_tokens or body.max_completion_tokens
-    candidates = _candidates(served, body)
-    options = make_options(served, new_tokens, name, **body.options, **candidates, reply_as=body.reply_as)
+    names, new_tokens = _names(body), body.max_tokens or body.max_completion_tokens
+    given = body.options | _candidates(served, body)
+    options = make_options(served, new_tokens, names["max_new_tokens"], names, **given, reply_as=body.reply_as)
+    if body.callable and body.may_be_text and options.grammar is not None:
+        options = replace(options, grammar=replace(options.grammar, optional=True))
     prompt = encode_prompt(served, conversation, options)
     if prompt.left_out and not truncate:
         problem = f"the conversation has {prompt.left_out} turns more than fit"
@@ -249,7 +287,7 @@ def _chat(served: ServedModel, body: ChatRequest, *, truncate: bool) -> _Prepare
     try:
         return prompt, make_request(model.hf_model, model.tokenizer, prompt, options), options
     except ConfigError as error:
-        raise refusal(error, name) from error
+        raise refusal(error, _names(body)) from error
 
 
 def _candidates(served: ServedModel, body: ChatRequest) -> dict[str, Any]:

@@ -10,7 +10,9 @@ from typing import Annotated, Any, Literal, Self, TypeAlias
 from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
 from convmodel.server.api.formats import ResponseFormat, TextOptions
+from convmodel.server.api.messages import ChatMessage, ChatMessages, Message, Name
 from convmodel.server.api.strict import Strict, Text, few
+from convmodel.server.api.tools import Function, NamedTool, ToolChoice, Tools, call_schema
 from convmodel.server.settings import (
     MAX_ALTERNATIVES,
     MAX_BIASES,
@@ -23,40 +25,7 @@ from convmodel.server.settings import (
     MAX_STOPS,
 )
 
-Name: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"\S")]
 Stop: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=MAX_STOP_LENGTH)]
-
-
-class TextPart(Strict):
-    """A part of a message's content; only text is supported."""
-
-    type: Literal["text", "input_text", "output_text"]
-    text: Text
-
-
-Content: TypeAlias = Text | Annotated[list[TextPart], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
-
-
-class Message(Strict):
-    """One turn of a conversation.
-
-    Attributes:
-        role: `system` and `developer` messages at the beginning are never left out of the context.
-        content: The text, whole or in parts.
-        name: The speaker, for conversations of more than two.
-    """
-
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Content
-    name: Name | None = None
-
-    @property
-    def text(self) -> str:
-        """The content as one text."""
-        return self.content if isinstance(self.content, str) else "\n".join(part.text for part in self.content)
-
-
-Messages: TypeAlias = Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
 
 
 class StreamOptions(Strict):
@@ -163,16 +132,22 @@ class ChatRequest(Sampling):
         logprobs: Whether to return the log-probability of each token.
         top_logprobs: How many of the likeliest tokens to return at each position.
         response_format: The form that the response must have.
+        tools: Functions that the response may call.
+        tool_choice: Whether it must call one, or which one; by default `auto`.
+        parallel_tool_calls: Ignored: a response has one call at most.
         reply_as: The speaker who responds; not in OpenAI's API.
         candidates: How many responses are drawn to return the best; not in OpenAI's API.
     """
 
-    messages: Messages
+    messages: ChatMessages
     max_completion_tokens: NewTokens | None = None
     max_tokens: NewTokens | None = None
     logprobs: bool = False
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_ALTERNATIVES)] = 0
     response_format: ResponseFormat | None = None
+    tools: Tools = Field(default_factory=list)
+    tool_choice: ToolChoice = "auto"
+    parallel_tool_calls: bool = True
     reply_as: Name = "assistant"
     candidates: Annotated[int, Field(ge=1, le=MAX_CANDIDATES)] | None = None
 
@@ -180,7 +155,31 @@ class ChatRequest(Sampling):
     def options(self) -> dict[str, Any]:
         """The same parameters as options of `generate`."""
         schema = None if self.response_format is None else self.response_format.json_schema_option
-        return super().options | {"json_schema": schema}
+        return super().options | {"json_schema": call_schema(self.callable) if self.callable else schema}
+
+    @property
+    def callable(self) -> list[Function]:
+        """The functions that the response may or must call."""
+        if self.tool_choice == "none":
+            return []
+        named = self.tool_choice.function.name if isinstance(self.tool_choice, NamedTool) else None
+        return [tool.function for tool in self.tools if named in (None, tool.function.name)]
+
+    @property
+    def may_be_text(self) -> bool:
+        """Whether the response need not call any function."""
+        return not self.callable or self.tool_choice == "auto"
+
+    @model_validator(mode="after")
+    def _check_tools(self) -> Self:
+        names = [tool.function.name for tool in self.tools]
+        if len(set(names)) < len(names):
+            raise ValueError("tools has two functions of one name")
+        if self.tool_choice not in ("none", "auto") and not self.callable:
+            raise ValueError("tool_choice needs a function that is among tools")
+        if self.callable and self.response_format is not None and self.response_format.json_schema_option is not None:
+            raise ValueError("response_format with a schema and tools exclude each other: leave one of them out")
+        return self
 
     @model_validator(mode="after")
     def _check_top_logprobs(self) -> Self:
@@ -263,11 +262,11 @@ class ResponsesRequest(Generation):
         turns = [Message(role="user", content=self.input)] if isinstance(self.input, str) else self.input
         messages = [
             # They are valid already.
-            Message.model_construct(role=message.role, content=message.text, name=message.name)
+            ChatMessage.model_construct(role=message.role, content=message.text, name=message.name)
             for message in turns
         ]
         if self.instructions:
-            messages.insert(0, Message(role="system", content=self.instructions))
+            messages.insert(0, ChatMessage(role="system", content=self.instructions))
         return ChatRequest(
             model=self.model,
             messages=messages,

@@ -15,6 +15,7 @@ from convmodel.layout.architecture import positions
 from convmodel.layout.sequence import Prompt
 from convmodel.layout.token_view import marker_text, token_text
 from convmodel.server.api.body import BodyRoute
+from convmodel.server.api.messages import Messages, Name
 from convmodel.server.api.requests import (
     Registry,
     count_characters,
@@ -23,7 +24,7 @@ from convmodel.server.api.requests import (
     read_conversation,
     spoken,
 )
-from convmodel.server.api.schemas import Messages, Name, NewTokens
+from convmodel.server.api.schemas import NewTokens
 from convmodel.server.api.strict import Strict, Text
 from convmodel.server.errors import ERRORS
 from convmodel.server.serving.model_registry import ServedModel

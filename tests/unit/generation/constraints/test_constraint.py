@@ -15,7 +15,7 @@ from json_schemas import SCHEMAS
 from convmodel import ConversationTokenizer
 from convmodel.errors import ConfigError
 from convmodel.generation.constraints.checking import CHECKER
-from convmodel.generation.constraints.constraint import ConstrainedResponse, Constraint, constraint_of
+from convmodel.generation.constraints.constraint import ConstrainedResponse, Constraint, constraint_of, legal_tokens
 from convmodel.generation.constraints.grammar import Grammar, read_grammar
 from convmodel.generation.constraints.vocabulary import Vocabulary
 
@@ -136,6 +136,32 @@ def test_the_choice_of_the_model_is_kept_where_it_is_legal(gpt2_tokenizer: Conve
     response = ConstrainedResponse(constraint, [50256], 60)
     wanted = gpt2_tokenizer.encode('{"name":"Ann","tags":["a dog","cats"]}')
     assert [response.accept(length, token) for length, token in enumerate(wanted)] == wanted
+
+
+@pytest.mark.parametrize("size", [50257, 50300])
+def test_a_call_is_optional(gpt2_tokenizer: ConversationTokenizer, size: int) -> None:
+    constraint = constraint_of(gpt2_tokenizer, grammar(json_schema=PERSON))
+    [brace], [text] = gpt2_tokenizer.encode('{"'), gpt2_tokenizer.encode("Hi")
+    other = constraint.vocabulary.pieces.index(b"{{")
+
+    free = legal_tokens(constraint, [50256], 40, optional=True)
+    first = free.legal(0, size)
+    assert (first[brace], first[text], first[50256], first[other]) == (True, True, True, False)
+    assert first[50257:].all(), "as without a schema"
+    assert free.accept(0, text) == text
+    assert free.legal(1, size).all()
+    assert free.accept(1, other) == other
+    assert free.forced(2) == 50256
+
+    call = legal_tokens(constraint, [50256], 40, optional=True)
+    assert call.accept(0, brace) == brace
+    assert not call.legal(1, size)[text]
+    assert call.accept(1, text) != text
+
+
+def test_a_response_that_must_match_is_not_optional(gpt2_tokenizer: ConversationTokenizer) -> None:
+    constraint = constraint_of(gpt2_tokenizer, grammar(json_schema=PERSON))
+    assert isinstance(legal_tokens(constraint, [50256], 40, optional=False), ConstrainedResponse)
 
 
 def test_compiled_grammars_are_shared(gpt2_tokenizer: ConversationTokenizer) -> None:

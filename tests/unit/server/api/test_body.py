@@ -106,8 +106,8 @@ CHAT_ERRORS = [
     ({"messages": [{"role": "user", "content": 5}]}, "messages.0.content", "string or: Input should be a valid list"),
     (
         {"messages": [{"role": "assistant", "content": None, "tool_calls": [1]}]},
-        "messages.0.tool_calls",
-        "leave it out",
+        "messages.0.tool_calls.0",
+        "valid dictionary",
     ),
     ({"messages": [*HI, {"role": "user"}]}, "messages.1.content", "Field required"),
     ({"messages": [*HI, "Hi"]}, "messages.1", "valid dictionary"),

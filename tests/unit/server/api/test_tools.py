@@ -1,0 +1,83 @@
+"""Calls of tools: their schema, the text of a call in parts, and what describes the functions to the model."""
+
+import itertools
+import json
+from typing import Any
+
+import jsonschema_rs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from convmodel.server.api.tools import CallParts, Function, call_schema, call_text, describe
+
+WEATHER = Function(
+    name="weather",
+    description="The weather of a city.",
+    parameters={
+        "type": "object",
+        "properties": {"city": {"$ref": "#/$defs/city"}, "kind": {"const": {"$ref": "#"}}},
+        "required": ["city"],
+        "$defs": {"city": {"type": "string"}},
+    },
+)
+NOTHING = Function(name="nothing")
+CALL = '{"name":"weather","arguments":{"city":"a } b"}}'
+
+
+@pytest.mark.parametrize(
+    ("text", "valid"),
+    [
+        (CALL, True),
+        ('{"name":"weather","arguments":{"city":3}}', False),
+        ('{"name":"weather","arguments":{}}', False),
+        ('{"name":"other","arguments":{"city":"a"}}', False),
+        ('{"name":"nothing","arguments":{}}', True),
+        ('{"name":"nothing","arguments":{"a":1}}', False),
+        ('{"name":"weather","arguments":{"city":"a","kind":{"$ref":"#"}}}', True),
+    ],
+)
+def test_the_schema_of_a_call(text: str, valid: bool) -> None:
+    assert jsonschema_rs.is_valid(call_schema([WEATHER, NOTHING]), json.loads(text)) == valid
+
+
+def deltas(pieces: list[str]) -> list[dict[str, Any]]:
+    parts = CallParts()
+    return [delta for piece in pieces for delta in parts.add(piece)]
+
+
+@given(st.lists(st.integers(0, len(CALL)), max_size=8))
+def test_a_call_in_any_pieces_has_its_name_first_and_then_its_arguments(cuts: list[int]) -> None:
+    places = [0, *sorted(cuts), len(CALL)]
+    [first, *rest] = deltas([CALL[begin:end] for begin, end in itertools.pairwise(places)])
+    [call] = first["tool_calls"]
+    assert (call["index"], call["type"], call["function"]) == (0, "function", {"name": "weather", "arguments": ""})
+    assert call["id"].startswith("call_")
+    assert all(delta["tool_calls"][0].keys() == {"index", "function"} for delta in rest)
+    arguments = "".join(delta["tool_calls"][0]["function"]["arguments"] for delta in rest)
+    assert arguments == '{"city":"a } b"}'
+
+
+@given(st.lists(st.text(max_size=5), max_size=6).filter(lambda pieces: not "".join(pieces).startswith("{")))
+def test_any_other_text_is_content(pieces: list[str]) -> None:
+    assert "".join(delta["content"] for delta in deltas(pieces)) == "".join(pieces)
+
+
+def test_a_whole_text_is_content_or_a_call() -> None:
+    assert CallParts.whole("Hello") == {"content": "Hello"}
+    assert CallParts.whole("") == {"content": ""}
+    message = CallParts.whole(CALL)
+    assert message["content"] is None
+    assert message["tool_calls"][0]["function"] == {"name": "weather", "arguments": '{"city":"a } b"}'}
+
+
+def test_a_call_is_written_as_it_is_generated() -> None:
+    assert call_text("weather", '{"city":"a } b"}') == CALL
+
+
+def test_the_description_names_all_functions() -> None:
+    text = describe([WEATHER, NOTHING])
+    first, second = map(json.loads, text.splitlines()[1:])
+    assert first["description"] == "The weather of a city."
+    assert first["parameters"] == WEATHER.parameters
+    assert second["name"] == "nothing"
