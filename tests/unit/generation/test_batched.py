@@ -226,6 +226,8 @@ def test_the_beginning_of_something_else_is_refused_and_the_difference_told(
 
     with pytest.raises(ConfigError, match="max_new_tokens: 6 there, 5 here"):
         write(max_new_tokens=5)
+    with pytest.raises(ConfigError, match="grammar: "):
+        write(regex="(yes|no)")
     contexts.write_text('["Hi"]\n')
     with pytest.raises(ConfigError, match="contexts: "):
         write()

@@ -20,7 +20,7 @@ from convmodel.generation.constraints.matching import is_json, make_matcher
 from convmodel.generation.constraints.vocabulary import Vocabulary, vocabulary_of
 from convmodel.layout.tokenizer import ConversationTokenizer
 
-_KEPT = 32  # compiled grammars
+_KEPT = 16  # compiled grammars
 
 _STEPS = 100
 """How many steps the search for another way to the end takes after a token."""

@@ -68,7 +68,11 @@ def read_grammar(options: Mapping[str, Any]) -> Grammar | None:
     [(name, value)] = given.items()
     matcher = llguidance().LLMatcher
     if name == "json_schema":
-        return Grammar(name, matcher.grammar_from_json_schema(_schema_text(value), overrides=_JSON))
+        text = _schema_text(value)
+        try:
+            return Grammar(name, matcher.grammar_from_json_schema(text, overrides=_JSON))
+        except ValueError as error:  # nested more than 127 times
+            raise ConfigError(f"json_schema cannot be used: {error}") from error
     if not isinstance(value, str) or not value:
         kind = "a regular expression" if name == "regex" else "a grammar in llguidance's variant of Lark"
         raise ConfigError(f"{name} is {str(value)[:80]!r}: it must be {kind}, as a text")

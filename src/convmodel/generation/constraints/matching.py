@@ -15,7 +15,7 @@ _LIMITS = {
     "initial_lexer_fuel": 1_000_000,
     "step_lexer_fuel": 200_000,
     "step_max_items": 50_000,
-    "max_lexer_states": 50_000,  # 1 to 2 kB each
+    "max_lexer_states": 20_000,  # 1 to 2 kB each
     "max_grammar_size": 200_000,
     "verbose_errors": False,  # a state may contain a part of a conversation
 }

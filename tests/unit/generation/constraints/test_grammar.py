@@ -30,9 +30,9 @@ def test_a_schema_may_be_a_pydantic_model() -> None:
     assert read_grammar({"json_schema": Pet}) == read_grammar({"json_schema": Pet.model_json_schema()})
 
 
-def deep() -> Any:
+def deep(depth: int) -> Any:
     schema: Any = {}
-    for _ in range(5000):
+    for _ in range(depth):
         schema = {"items": schema}
     return schema
 
@@ -60,9 +60,10 @@ def test_what_is_malformed_is_refused(options: dict[str, Any], problem: str) -> 
         read_grammar(options)
 
 
-def test_a_schema_that_is_nested_without_end_is_refused() -> None:
-    with pytest.raises(ConfigError, match="nested too deeply"):
-        read_grammar({"json_schema": deep()})
+@pytest.mark.parametrize(("depth", "problem"), [(5000, "nested too deeply"), (300, "recursion limit exceeded")])
+def test_a_schema_that_is_nested_without_end_is_refused(depth: int, problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        read_grammar({"json_schema": deep(depth)})
 
 
 def test_without_the_library_the_message_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:

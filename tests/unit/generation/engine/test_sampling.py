@@ -97,3 +97,36 @@ def test_a_seed_repeats_and_leaves_torchs_random_state_alone() -> None:
     assert unseeded[0] != unseeded[1]
     torch.manual_seed(1)
     assert (draw(None), draw(None)) == unseeded
+
+
+class _OnlyOdd:
+    """Legal are odd ids; the response has 7 in the place of 5."""
+
+    def legal(self, length: int, size: int) -> torch.Tensor:
+        return torch.arange(size) % 2 == 1
+
+    def forced(self, length: int) -> int:
+        return 3
+
+    def accept(self, length: int, token: int) -> int:
+        return 7 if token == 5 else token
+
+
+@pytest.mark.parametrize(
+    ("options", "likeliest", "chosen"),
+    [
+        ({}, [4, 9], 9),
+        ({"do_sample": True, "top_k": 1}, [4, 9], 9),
+        ({"do_sample": True, "top_p": 0.01}, [4, 8, 1], 1),
+        ({"logit_bias": {4: 100.0}}, [9], 9),
+        ({"suppress_tokens": [*range(10)]}, [9], 3),
+        ({"do_sample": True, "suppress_tokens": [1, 3, 5, 7, 9]}, [9], 3),
+        ({}, [5], 7),
+    ],
+)
+def test_only_legal_tokens_are_chosen(options: dict[str, Any], likeliest: list[int], chosen: int) -> None:
+    sampler = Sampler(options, [2, 2], [0], seed=0, legal_tokens=_OnlyOdd())
+    logits = torch.zeros(1, 10)
+    logits[0, likeliest] = torch.tensor([30.0 - number for number, _ in enumerate(likeliest)])
+    assert not sampler.is_plain
+    assert sampler.choose(torch.tensor([[2, 2, 4]]), logits) == chosen
