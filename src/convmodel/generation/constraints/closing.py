@@ -5,8 +5,10 @@ response can be completed. A search, since llguidance does not say how far the e
 """
 
 import json
+import math
 import random
 import re
+import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -50,6 +52,7 @@ def find_closing(
     literals: Sequence[bytes] = (),
     most: int = 10_000,
     is_json: bool = True,
+    seconds: float = math.inf,
 ) -> bytes | None:
     """Returns a short text that completes what a matcher has read, or None if none was found.
 
@@ -60,10 +63,12 @@ def find_closing(
         literals: Texts to try where any text is legal, for patterns that need one of them.
         most: How many steps each of the searches takes at most.
         is_json: Whether the grammar is a JSON schema, so that quotes and brackets lead to the end.
+        seconds: How long the search may take, in seconds of this thread.
     """
     if matcher.is_accepting():
         return b""
     search = _Search(byte_ids, limit, literals, is_json)
+    search.end = time.thread_time() + seconds
     closing = search.greedy(matcher, min(most, _STEPS))
     return closing if closing is not None else search.walk(matcher, most)
 
@@ -110,12 +115,15 @@ def common_literals() -> list[bytes]:
 class _Search:
     def __init__(self, byte_ids: Sequence[int | None], limit: int, literals: Sequence[bytes], is_json: bool) -> None:
         self._byte_ids, self._limit, self._literals = byte_ids, limit, literals
+        self.end = math.inf  # in seconds of this thread
         self._ends = (b'"', b"}", b"]") if is_json else ()
 
     def greedy(self, matcher: Any, steps: int) -> bytes | None:
         """Extends a text by what is most likely to lead to the end."""
         text, tries = _Text(b"", matcher), _TRIES
         for _ in range(steps):
+            if time.thread_time() > self.end:
+                return None
             legal, more = self._legal(text.matcher), None
             if tries and len(legal) >= _FREE and legal[0] not in self._ends:
                 more, tries = self._ending(text), tries - 1
@@ -142,6 +150,8 @@ class _Search:
         chance, start = random.Random(0), _Text(b"", matcher)
         length, walks, text, walked = _SHORTEST_WALK, 0, start, 0
         for _ in range(steps):
+            if time.thread_time() > self.end:
+                return None
             more = self._extended(text, self._chosen(text, chance))
             if more is not None and more.matcher.is_accepting():
                 return more.content

@@ -6,6 +6,7 @@ first one of the known way. Knows no probabilities.
 """
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -24,6 +25,9 @@ _KEPT = 16  # compiled grammars
 
 _STEPS = 100
 """How many steps the search for another way to the end takes after a token."""
+
+_SECONDS, _TOKEN_SECONDS, _SEARCH_SECONDS = 0.5, 0.01, 0.05
+"""How long a response may take in all, how much more per token, and one search; then it follows the known way."""
 
 _BITS = torch.arange(8, dtype=torch.uint8)
 
@@ -81,6 +85,7 @@ class Constraint:
             limit=limit * 8,
             literals=self._literals,
             most=_STEPS,
+            seconds=_SEARCH_SECONDS,
             is_json=self._is_json,
         )
         return None if content is None else self.verified(matcher, self.vocabulary.split(content))
@@ -112,9 +117,19 @@ class ConstrainedResponse:
             )
         self._state = _State(0, constraint.matcher(), constraint.closing)
         self._before = self._state
+        self._seconds = 0.0  # that it has taken
 
     def legal(self, length: int, size: int) -> torch.Tensor:
         """Returns which of `size` ids may follow the first `length` tokens of the response, (size,)."""
+        begin = time.thread_time()
+        try:
+            return self._legal(length, size)
+        finally:
+            self._seconds += time.thread_time() - begin
+
+    def _legal(self, length: int, size: int) -> torch.Tensor:
+        if self._seconds > _SECONDS + _TOKEN_SECONDS * length:
+            self._state = self._at(length)._replace(matcher=None)
         state = self._at(length)
         mask = torch.zeros(size, dtype=torch.bool)
         if state.matcher is not None:
@@ -137,6 +152,13 @@ class ConstrainedResponse:
 
     def accept(self, length: int, token: int) -> int:
         """Takes the token after the first `length` ones; returns the one that follows, another if it left no room."""
+        begin = time.thread_time()
+        try:
+            return self._accept(length, token)
+        finally:
+            self._seconds += time.thread_time() - begin
+
+    def _accept(self, length: int, token: int) -> int:
         state = self._at(length)
         if token in self._stop_ids:
             return token

@@ -14,6 +14,7 @@ from json_schemas import SCHEMAS
 
 from convmodel import ConversationTokenizer
 from convmodel.errors import ConfigError
+from convmodel.generation.constraints import constraint as constraint_module
 from convmodel.generation.constraints.checking import CHECKER
 from convmodel.generation.constraints.constraint import ConstrainedResponse, Constraint, constraint_of, legal_tokens
 from convmodel.generation.constraints.grammar import Grammar, read_grammar
@@ -162,6 +163,14 @@ def test_a_call_is_optional(gpt2_tokenizer: ConversationTokenizer, size: int) ->
 def test_a_response_that_must_match_is_not_optional(gpt2_tokenizer: ConversationTokenizer) -> None:
     constraint = constraint_of(gpt2_tokenizer, grammar(json_schema=PERSON))
     assert isinstance(legal_tokens(constraint, [50256], 40, optional=False), ConstrainedResponse)
+
+
+def test_a_grammar_that_takes_too_long_is_completed_on_the_known_way(
+    gpt2_tokenizer: ConversationTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    constraint = constraint_of(gpt2_tokenizer, grammar(json_schema=PERSON))
+    monkeypatch.setattr(constraint_module, "_SECONDS", -1.0)
+    assert respond(gpt2_tokenizer, constraint, 60, at_random(1)) == constraint.closing
 
 
 def test_compiled_grammars_are_shared(gpt2_tokenizer: ConversationTokenizer) -> None:
