@@ -170,9 +170,7 @@ def _check_names(hf: Mapping[str, Any]) -> None:
         )
 
 
-def _own_options(
-    hf_model: "PreTrainedModel", hf: Mapping[str, Any], options: Mapping[str, Any]
-) -> dict[str, Any]:
+def _own_options(hf_model: "PreTrainedModel", hf: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """Returns convmodel's own options among some; raises a `ConfigError` for those that do not go together."""
     own = {name: options[name] for name in OWN_OPTIONS if options.get(name) is not None}
     if own.get("candidates", 1) > 1:

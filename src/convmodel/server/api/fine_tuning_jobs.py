@@ -12,7 +12,7 @@ from pydantic import Field, StringConstraints, model_validator
 from convmodel.server.api.body import BodyRoute
 from convmodel.server.api.files import Service
 from convmodel.server.api.pages import only_query, page_of
-from convmodel.server.api.schemas import Strict
+from convmodel.server.api.strict import Strict
 from convmodel.server.errors import ERRORS, ErrorEnvelope
 from convmodel.server.fine_tuning.service import Order
 
