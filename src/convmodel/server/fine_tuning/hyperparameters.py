@@ -48,8 +48,9 @@ class Hyperparameter:
     methods: tuple[Method, ...] = ("supervised", "dpo")
 
     def auto(self, method: Method) -> Any:
-        """Returns the value that `auto` is: what the option is without it."""
-        return 1 if self.factor else self._default(method)
+        """Returns the value that `auto` is: what the option is without it; `auto` if the data decide."""
+        default = self._default(method)
+        return AUTO if default is None else 1 if self.factor else default
 
     def setting(self, method: Method, value: float) -> Any:
         """Returns the value of the option."""
@@ -76,7 +77,7 @@ TABLE = (
 
 
 def resolve(method: Method, values: Mapping[str, Any], place: str) -> dict[str, Any]:
-    """Returns the value of each hyperparameter of a method, instead of `auto` or none.
+    """Returns the value of each hyperparameter of a method, instead of `auto` or none where it is known.
 
     Args:
         method: The method.
@@ -88,7 +89,7 @@ def resolve(method: Method, values: Mapping[str, Any], place: str) -> dict[str, 
 
     Example:
         >>> resolve("supervised", {"n_epochs": 2, "batch_size": "auto"}, "hyperparameters")
-        {'n_epochs': 2, 'batch_size': 8, 'learning_rate_multiplier': 1}
+        {'n_epochs': 2, 'batch_size': 'auto', 'learning_rate_multiplier': 1}
     """
     rows = {row.name: row for row in TABLE if method in row.methods}
     for name, value in values.items():
@@ -107,9 +108,10 @@ def fit_settings(method: Method, values: Mapping[str, Any], seed: int) -> dict[s
 
     Example:
         >>> fit_settings("supervised", resolve("supervised", {"learning_rate_multiplier": 2}, ""), seed=7)
-        {'loss_on': 'assistant', 'epochs': 3.0, 'batch_size': 8, 'learning_rate': 0.0001, 'seed': 7}
+        {'loss_on': 'assistant', 'learning_rate': 0.0001, 'seed': 7}
     """
-    chosen = {row.option: row.setting(method, values[row.name]) for row in TABLE if row.name in values}
+    given = [row for row in TABLE if values.get(row.name, AUTO) != AUTO]
+    chosen = {row.option: row.setting(method, values[row.name]) for row in given}
     return _BASE[method] | chosen | {"seed": seed}
 
 
@@ -124,8 +126,9 @@ def markdown_table() -> str:
         option = f"--{row.option.replace('_', '-')}"
         autos = []
         for method in ("supervised", "dpo"):
-            value = row.setting(method, row.auto(method))
-            autos.append(f"{value:g}" if method in row.methods else "not supported")
+            value = row.auto(method)
+            shown = "by the data" if value == AUTO else f"{row.setting(method, value):g}"
+            autos.append(shown if method in row.methods else "not supported")
         if row.factor:
             autos = [f"1 ({value})" for value in autos]
         shown = f"`{option}`, multiplied" if row.factor else f"`{option}`"

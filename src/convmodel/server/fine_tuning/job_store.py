@@ -47,7 +47,7 @@ class JobSpec:
         training_file: The id of the file to train on.
         validation_file: The id of the file to validate on, if any.
         method: What is learned.
-        hyperparameters: Their values, without `auto`.
+        hyperparameters: Their values; `auto` where the data decide.
         seed: The seed.
         suffix: The client's part of the new model's name.
         metadata: Whatever the client wants to find again.
