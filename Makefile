@@ -25,7 +25,7 @@ $(STAMP): pyproject.toml constraints.txt src/convmodel/hf_model/_kernels.c
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: $(STAMP) ## fine-tune the built-in model on real conversations, evaluate it, generate responses
+demo: $(STAMP) ## go from a sample chat export to a bot: import, check, fine-tune, compare
 	@$(BIN)/convmodel demo
 
 test: $(STAMP) ## run the quick tests (ARGS="-k layout" selects some)

