@@ -65,7 +65,7 @@ def test_a_job_makes_a_model_that_the_server_serves(tune: Tune, model_folder: Pa
         assert (job.object, job.status, job.model, job.fine_tuned_model) == ("fine_tuning.job", "queued", "tiny", None)
         assert (job.seed, job.metadata, job.training_file, job.validation_file) == (7, {"who": "me"}, file, valid)
         assert job.hyperparameters.n_epochs == 2
-        assert job.hyperparameters.batch_size == 8
+        assert job.hyperparameters.batch_size == "auto"
         job = tuning.wait(job.id, "succeeded")
         assert job.fine_tuned_model == f"ft:tiny:kind:{job.id[-8:]}"
         assert (job.trained_tokens, job.error) == (300, None)
