@@ -14,7 +14,7 @@ from answering import Answering, Reply, answering, failed, last, said
 from serving import PATIENCE, Serving, wait_until
 
 from convmodel import ConversationModel
-from convmodel.cli import remote_answers
+from convmodel.cli import remote_answers, remote_server
 from convmodel.data.reading.reader import read_conversations
 
 pytestmark = pytest.mark.loopback
@@ -304,6 +304,14 @@ def test_a_server_that_is_gone_leaves_what_came(run: Run, capsys: pytest.Capture
     assert turns() == [("Hi", "Hello")]
 
 
+def test_the_key_of_openai_is_sent_to_no_other_server(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "of-openai")
+    with answering() as server:
+        assert run("record", "contexts.jsonl", "--url", server.url, "-o", "data.jsonl") == 0
+    assert len(server.requests) == 3
+    assert not any("authorization" in headers for headers in server.headers)
+
+
 def test_keys_are_those_of_the_flag_the_file_or_the_environment(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("key").write_text("of-the-file\n")
     with answering() as server:
@@ -313,7 +321,7 @@ def test_keys_are_those_of_the_flag_the_file_or_the_environment(run: Run, monkey
             return server.headers[-1].get("authorization")
 
         assert key() is None
-        monkeypatch.setenv("OPENAI_API_KEY", "of-openai")
+        monkeypatch.setattr(remote_server, "openai_key", lambda url: "of-openai" if url == server.url else None)
         assert key() == "Bearer of-openai"
         monkeypatch.setenv("CONVMODEL_API_KEY", "of-convmodel")
         assert key() == "Bearer of-convmodel"

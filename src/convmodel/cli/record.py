@@ -78,7 +78,10 @@ def command(
     timeout: Annotated[float, _pace(min=0.1, help="Seconds to wait for a response.")] = 120.0,
     max_failures: Annotated[int, _pace(min=1, help="Failed contexts in a row after which the server is given up.")] = 5,
     api_key: Annotated[
-        str | None, Option(envvar=[KEY_VARIABLE, "OPENAI_API_KEY"], help="API key of the server.")
+        str | None,
+        Option(
+            envvar=KEY_VARIABLE, help="API key of the server. By default that in OPENAI_API_KEY, for openai.com alone."
+        ),
     ] = None,
     key_file: Annotated[Path | None, Option(help="File with the API key, in its first line.")] = None,
     format: flags.Format = AUTO,
@@ -100,14 +103,14 @@ def command(
     """
     from convmodel.cli.recording import Recording
     from convmodel.cli.remote_answers import RemoteAnswers
-    from convmodel.cli.remote_server import RemoteServer, read_key
+    from convmodel.cli.remote_server import RemoteServer, openai_key, read_key
 
     begin = time.monotonic()
     body = _body(max_tokens, temperature, option or [])
     reader = flags.open_reader(contexts, format, on_error)
     how = {"each_turn": each_turn, "reply_as": reply_as, "system": system}
     readable = Contexts.read(reader, how)
-    key = api_key if key_file is None else read_key(key_file)
+    key = read_key(key_file) if key_file is not None else api_key or openai_key(url)
     with RemoteServer(url, api_key=key, timeout=timeout, connections=parallel) as server:
         facts = {"contexts": reader.fingerprint(), "url": server.url, "model": model, **how}
         facts |= {name: value for name, value in body.items() if name not in _LIMITS}
