@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx2
 
-from convmodel.cli.remote_server import RemoteServer, message_of
+from convmodel.cli.remote_server import RemoteServer, one_line
 from convmodel.errors import ConvModelError, GenerationError
 from convmodel.generation.recording.answers_file import (
     CUT,
@@ -35,6 +35,7 @@ _FIRST_WAIT = 1.0  # seconds before the second attempt, doubled with each furthe
 _LONGEST_WAIT = 60.0  # of these
 _LONGEST_RETRY_AFTER = 600.0  # seconds that a server may name
 _REJECTED = (400, 413, 422)  # of one context, most often because it is too long
+_CALLS = ("tool_calls", "function_call")  # of a message: without them, its text is not the whole answer
 _BUSY = (408, 409, 425, 429)
 _NO_CREDIT = ("insufficient_quota", "billing_hard_limit_reached")  # 429s that no waiting helps against
 
@@ -76,6 +77,7 @@ class RemoteAnswers:
         per_minute: How many requests may begin per minute; None for any number.
         max_failures: After how many failed contexts in a row the server is given up.
         max_tokens: The length limit in `body`, for the answers.
+        accepted: Whether the server answered such requests before, so that a context that it rejects is the fault.
         on_wait: Called with the seconds until a retry, and why.
         stopping: Set it to let the requests that are open end, and begin no other.
     """
@@ -86,6 +88,7 @@ class RemoteAnswers:
     per_minute: float | None = None
     max_failures: int = 5
     max_tokens: int | None = None
+    accepted: bool = False
     on_wait: Callable[[float, str], None] = lambda seconds, reason: None
     stopping: threading.Event = field(default_factory=threading.Event)
 
@@ -98,7 +101,7 @@ class RemoteAnswers:
             ConvModelError: If the server refuses every request, or failed so many times in a row. Answers to requests
                 that were open are yielded before.
         """
-        accepted, in_a_row, error = False, 0, None
+        accepted, in_a_row, error = self.accepted, 0, None
         for number, answer in self._results(iter(requests)):
             if isinstance(answer, BaseException):
                 error = error or answer
@@ -159,45 +162,52 @@ class RemoteAnswers:
                 raise GenerationError(f"{self.server.url} is not an address of a server: {error}") from error
             except httpx2.RequestError as error:  # a timeout, a connection that broke, a body that cannot be decoded
                 reason = f"{type(error).__name__}: {error}".removesuffix(": ")
-                self._wait(_backoff(attempt), reason)
+                self._wait(attempt, _backoff(attempt), reason)
                 continue
             if response.status_code == 200 and (answer := self._answer(response)) is not None:
                 return answer
             if response.status_code in _REJECTED:
-                return self._given("", REJECTED, reason=message_of(response))
+                return self._given("", REJECTED, reason=self.server.message(response))
             reason = self._reason(response)
-            seconds = _retry_after(response)
-            seconds = _backoff(attempt) if seconds is None else seconds
+            seconds = _retry_after(response) or _backoff(attempt)  # "at once" is no time to wait for
             if response.status_code == 429 or "retry-after" in response.headers:
                 pace.hold(seconds)
                 self.on_wait(seconds, reason)
             else:
-                self._wait(seconds, reason)
+                self._wait(attempt, seconds, reason)
         return Failure(reason)
 
     def _reason(self, response: httpx2.Response) -> str:
         """Returns why a response is none; raises the error that every further request would get, too."""
         status = response.status_code
-        if status == 200:
-            return "the body is not a response of OpenAI's API"
         if _code(response) in _NO_CREDIT or (400 <= status < 500 and status not in _BUSY):
             raise self.server.error(response)
-        return f"{status}: {message_of(response)}"
+        if response.has_redirect_location:
+            raise self.server.error(response)
+        message = self.server.message(response)
+        if status == 200 and message == f"status {status}":
+            return "the body is not a whole response of OpenAI's API"
+        return f"{status}: {message}"
 
     def _answer(self, response: httpx2.Response) -> Answer | None:
-        """Reads an answer; None if the body is not one."""
+        """Reads an answer; None if the body is not one, or says that the server failed in the middle of it."""
         try:
             body = response.json()
             choice = body["choices"][0]
-            text, refusal = choice["message"].get("content"), choice["message"].get("refusal")
+            message = choice["message"]
+            text, refusal = _text(message.get("content")), message.get("refusal")
             reason, usage = choice.get("finish_reason"), body.get("usage") or {}
             tokens = [int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")]
         except (ValueError, KeyError, TypeError, IndexError, AttributeError):
             return None
+        if reason == "error" or choice.get("error") or body.get("error"):
+            return None
         if refusal or reason == "content_filter":
-            return self._given(text or "", REFUSED, *tokens, reason=str(refusal or "the content filter"))
-        if not isinstance(text, str) or not is_usable(text):
-            return self._given("", EMPTY, *tokens, reason=f"finish reason {reason}")
+            return self._given(text, REFUSED, *tokens, reason=one_line(str(refusal or "the content filter")))
+        if calls := [name for name in _CALLS if message.get(name)]:
+            return self._given("", EMPTY, *tokens, reason=calls[0])
+        if not is_usable(text):
+            return self._given("", EMPTY, *tokens, reason=one_line(f"finish reason {reason}"))
         return self._given(text, CUT if reason == "length" else RECORDED, *tokens)
 
     def _given(
@@ -205,15 +215,25 @@ class RemoteAnswers:
     ) -> Answer:
         return Answer(text, outcome, reason, self.max_tokens, prompt_tokens, response_tokens)
 
-    def _wait(self, seconds: float, reason: str) -> None:
-        self.on_wait(seconds, reason)
-        self.stopping.wait(seconds)
+    def _wait(self, attempt: int, seconds: float, reason: str) -> None:
+        """Waits before the next attempt; not after the last one."""
+        if attempt + 1 < ATTEMPTS:
+            self.on_wait(seconds, reason)
+            self.stopping.wait(seconds)
 
     def _given_up(self, last: Answer | Failure) -> ConvModelError:
-        reason = " ".join(last.reason.split())[:300]
         return GenerationError(
-            f"{self.server.url} failed for {self.max_failures} contexts in a row, the last: {reason}"
+            f"{self.server.url} failed for {self.max_failures} contexts in a row, the last: {last.reason}; "
+            "--max-failures N allows more"
         )
+
+
+def _text(content: Any) -> str:
+    """Returns the text of an answer's content, which some servers give in parts; empty if it has none."""
+    if isinstance(content, list):
+        parts = [part for part in content if isinstance(part, Mapping) and part.get("type") == "text"]
+        return "".join(part["text"] for part in parts if isinstance(part.get("text"), str))
+    return content if isinstance(content, str) else ""
 
 
 def _backoff(attempt: int) -> float:

@@ -76,6 +76,8 @@ def test_requests_are_made_at_the_same_time_but_no_more_than_allowed() -> None:
         (200, {"choices": []}, {}),
         (200, {"choices": [{"message": "Hi"}]}, {}),
         (200, [1], {}),
+        (200, {"error": {"message": "the provider failed", "code": 502}}, {}),
+        said("Hel", "error"),
         (200, b"\xff", {"Content-Encoding": "gzip"}),
         failed(408),
         BROKEN,
@@ -179,6 +181,8 @@ def test_a_server_that_rejects_everything_is_given_up() -> None:
         (said(""), EMPTY, "", "finish reason stop"),
         (said(" \n"), EMPTY, "", "finish reason stop"),
         (said(None, "tool_calls"), EMPTY, "", "finish reason tool_calls"),
+        (said("Wait", "tool_calls", tool_calls=[{"id": "c"}]), EMPTY, "", "tool_calls"),
+        (said("Wait", function_call={"name": "f"}), EMPTY, "", "function_call"),
     ],
 )
 def test_outcomes(reply: Reply, outcome: str, text: str, reason: str) -> None:
@@ -187,6 +191,46 @@ def test_outcomes(reply: Reply, outcome: str, text: str, reason: str) -> None:
     assert isinstance(answer, Answer)
     assert (answer.outcome, answer.text, answer.reason) == (outcome, text, reason)
     assert (answer.max_tokens, answer.prompt_tokens, answer.response_tokens) == (9, 3, 2)
+
+
+def test_an_answer_in_parts_is_their_text() -> None:
+    parts = [{"type": "thinking", "thinking": []}, {"type": "text", "text": "Hel"}, {"type": "text", "text": "lo"}]
+    with answering(lambda body, _: said(None, content=parts)) as server:
+        [answer] = ask(server, "Hi").values()
+    assert isinstance(answer, Answer)
+    assert (answer.outcome, answer.text) == (RECORDED, "Hello")
+
+
+def test_the_message_of_a_server_that_fails_with_status_200_is_the_reason() -> None:
+    with answering(lambda body, _: (200, {"error": {"message": "the provider failed"}}, {})) as server:
+        assert ask(server, "Hi") == {0: Failure("200: the provider failed")}
+
+
+def test_a_wait_of_no_time_is_a_doubling_pause_and_none_follows_the_last_attempt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(remote_answers, "_backoff", lambda attempt: attempt / 1000 + 0.001)
+    with answering(lambda body, _: failed(503, retry_after="0")) as server:
+        ask(server, "Hi", on_wait=lambda seconds, reason: waits.append(seconds))
+        assert waits == [(attempt + 1) / 1000 for attempt in range(ATTEMPTS)]  # all requests are held back
+        waits.clear()
+        server.reply = lambda body, _: failed(500)
+        ask(server, "Bye", on_wait=lambda seconds, reason: waits.append(seconds))
+    assert waits == [(attempt + 1) / 1000 for attempt in range(ATTEMPTS - 1)]
+
+
+def test_a_redirect_ends_at_once() -> None:
+    reply: Reply = (307, {}, {"Location": "https://api.example.com/v1"})
+    with answering(lambda body, _: reply) as server, pytest.raises(ConfigError, match="redirects to https"):
+        ask(server, *"abc")
+    assert server.texts() == ["a"]
+
+
+def test_a_server_that_answered_before_may_reject_all_the_rest() -> None:
+    with answering(lambda body, _: failed(400, "too long")) as server:
+        answers = ask(server, *"abc", max_failures=1, accepted=True)
+    assert [answer.outcome for answer in answers.values() if isinstance(answer, Answer)] == [REJECTED] * 3
 
 
 def test_stopping_lets_open_requests_end_and_begins_no_other() -> None:
