@@ -48,7 +48,9 @@ def test_answers_become_training_data(run: Run, capsys: pytest.CaptureFixture[st
         "speakers": ["user", "assistant", "user", "assistant"],
         "weights": [0.0, 0.0, 0.0, 1.0],
     }
-    assert "data.jsonl: 3 of 3 contexts with their answers, in 1 s; 9 prompt tokens" in capsys.readouterr().err
+    shown = capsys.readouterr().err
+    assert "data.jsonl: 3 of 3 contexts with their answers, in " in shown
+    assert "; 9 prompt tokens and 6 response tokens in all" in shown
     assert not Path("data.jsonl.recording").exists()
     assert all(body.keys() == {"model", "messages"} for body in server.requests)
 
@@ -243,6 +245,39 @@ def test_what_is_left_out_is_counted_with_the_first_reason(run: Run, capsys: pyt
     assert "1 answers have no text and were left out, the first with finish reason stop" in shown
     assert "1 contexts were rejected by the server and left out, the first with: too long" in shown
     assert turns() == [("a", "Hello")]
+    server_accepts = said("Well")
+    with answering(lambda body, _: server_accepts) as later:
+        Path("data.jsonl.recording").write_text(
+            Path("data.jsonl.recording").read_text().replace(server.url, later.url)  # the same server, later
+        )
+        assert run("record", "contexts.jsonl", "--url", later.url, "-o", "data.jsonl") == 0
+        assert later.texts() == ["e"]
+    assert turns() == [("a", "Hello"), ("e", "Well")]
+    assert not Path("data.jsonl.recording").exists()
+
+
+def test_a_server_that_has_another_model_now_does_not_resume(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    with answering(lambda body, _: said("Hello") if last(body) == "Hi" else failed(500, "oh")) as server:
+        flags = ["contexts.jsonl", "--url", server.url, "-o", "data.jsonl", "--parallel", "1"]
+        assert run("record", *flags) == 0
+        server.models = ["other"]
+        server.requests.clear()
+        assert run("record", *flags) == 1
+        assert "has answers of the model m, and the server now has other" in capsys.readouterr().err
+        assert server.requests == []
+    assert turns() == [("Hi", "Hello")]
+
+
+def test_overwriting_loses_no_answer_to_a_server_that_is_gone(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    with answering(lambda body, _: said("Hello") if last(body) == "Hi" else failed(401, "oh")) as server:
+        flags = ["contexts.jsonl", "--url", server.url, "-m", "m", "-o", "data.jsonl", "--parallel", "1"]
+        assert run("record", *flags) == 1
+    before = Path("data.jsonl.recording").read_bytes()
+    capsys.readouterr()
+    assert run("record", *flags, "--overwrite") == 1
+    assert capsys.readouterr().err.startswith(f"convmodel: {server.url} does not answer")
+    assert Path("data.jsonl.recording").read_bytes() == before
+    assert turns() == [("Hi", "Hello")]
 
 
 def test_a_server_that_fails_is_given_up_and_what_came_is_written(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
@@ -354,11 +389,13 @@ def test_wrong_usage_is_an_error_before_the_first_request(
 
 
 def test_rows_that_cannot_be_asked_are_skipped_and_counted(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    write("contexts.jsonl", ["Hi"], ["Hi", "Hello"], {"turns": []})
+    write("contexts.jsonl", ["Hi"], *[["Hi", "Hello"]] * 30, {"turns": []})
     with answering() as server:
-        flags = ["contexts.jsonl", "--url", server.url, "-o", "data.jsonl", "--on-error", "skip"]
+        flags = ["contexts.jsonl", "--url", server.url, "-o", "data.jsonl", "--on-error", "skip", "--json"]
         assert run("record", *flags) == 0
-    assert "2 rows were left out, the first: contexts.jsonl:2: the conversation does not end" in capsys.readouterr().err
+    shown = capsys.readouterr()
+    assert "31 rows were left out, the first: contexts.jsonl:2: the conversation does not end" in shown.err
+    assert json.loads(shown.out)["problems"] == 31
     assert turns() == [("Hi", "Re: Hi")]
 
 

@@ -37,7 +37,8 @@ _LEFT_OUT = {
     "command with a higher --max-tokens asks for these again, --keep-cut keeps them",
     REFUSED: "{count} contexts were refused and left out, the first by: {reason}",
     EMPTY: "{count} answers have no text and were left out, the first with {reason}",
-    REJECTED: "{count} contexts were rejected by the server and left out, the first with: {reason}",
+    REJECTED: "{count} contexts were rejected by the server and left out, the first with: {reason}; the same command "
+    "asks for these again",
 }
 
 
@@ -123,7 +124,8 @@ def command(
             except ConvModelError:
                 with suppress(SaveError):  # the first error is the one to report
                     recording.finish()
-                    _print(recording.summary, output, time.monotonic() - begin)
+                    if recording.summary.outcomes or recording.summary.failed:
+                        _print(recording.summary, output, time.monotonic() - begin)
                 raise
             recording.finish()
     if recording.is_complete:
@@ -132,9 +134,7 @@ def command(
         print_json(recording.summary.to_dict())
     _print(recording.summary, output, time.monotonic() - begin)
     if readable.problems:
-        print_message(
-            f"{len(readable.problems):,} rows were left out, the first: {readable.problems[0]}", style="yellow"
-        )
+        print_message(f"{readable.left_out:,} rows were left out, the first: {readable.problems[0]}", style="yellow")
     if not recording.summary.written:
         raise GenerationError(f"{output} was not written: no context has an answer to keep")
 
@@ -157,8 +157,7 @@ def _print(summary: RecordingSummary, path: Path, seconds: float) -> None:
     )
     for outcome, text in _LEFT_OUT.items():
         if count := summary.outcomes[outcome]:
-            reason = " ".join(summary.reasons.get(outcome, "").split())[:300]
-            print_message(text.format(count=f"{count:,}", reason=reason), style="yellow")
+            print_message(text.format(count=f"{count:,}", reason=summary.reasons.get(outcome, "")), style="yellow")
     if summary.failed:
         print_message(
             f"{summary.failed:,} contexts failed, the first with: {summary.first_failure}; the same command resumes",

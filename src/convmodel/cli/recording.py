@@ -36,7 +36,7 @@ class Recording:
         self._path = path
         self._keep_cut = keep_cut
         self._done = {number for number in range(contexts.count) if self._is_answered(number)}
-        self.summary = RecordingSummary(contexts=contexts.count, kept=len(self._done))
+        self.summary = RecordingSummary(contexts=contexts.count, kept=len(self._done), problems=contexts.left_out)
 
     def run(self, server: RemoteServer, model: str | None) -> None:
         """Asks for all answers that are missing.
@@ -48,10 +48,12 @@ class Recording:
         if len(self._done) == self._contexts.count:
             return
         if model is None:
-            self._answers.body = {**self._answers.body, "model": server.choose_model(None)}
+            model = server.choose_model(None)
+            self._journal.bind(model)
         else:
-            self._answers.body = {**self._answers.body, "model": model}
             server.require_access()
+        self._answers.body = {**self._answers.body, "model": model}
+        self._answers.accepted = bool(self._done)
         with (
             ProgressBar("recording", self._contexts.count, unit="contexts", completed=len(self._done)) as bar,
             handling_signals(self._stop) as request,
@@ -61,8 +63,7 @@ class Recording:
                 self._ask(bar)
             finally:
                 self._answers.stopping.set()
-        if request.number is not None and not self.is_complete:
-            left = self._contexts.count - len(self._done)
+        if request.number is not None and (left := self._contexts.count - len(self._done)):
             raise StoppedError(
                 f"{request.name} stopped the recording, {left:,} contexts are left: the same command resumes",
                 request.number,
@@ -80,7 +81,9 @@ class Recording:
     @property
     def is_complete(self) -> bool:
         """Whether asking again would bring nothing more."""
-        return len(self._done) == self._contexts.count and (self._keep_cut or not self.summary.outcomes[CUT])
+        outcomes = self.summary.outcomes
+        missing = outcomes[REJECTED] + (0 if self._keep_cut else outcomes[CUT])
+        return len(self._done) == self._contexts.count and not missing
 
     def _ask(self, bar: ProgressBar) -> None:
         missing = (

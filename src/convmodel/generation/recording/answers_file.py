@@ -9,8 +9,8 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
-from io import FileIO
+from dataclasses import asdict, dataclass, field, fields
+from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,7 @@ class RecordingSummary:
         kept: How many of them an earlier call had answers to.
         outcomes: Answers by outcome.
         reasons: The first reason of each outcome that has one.
+        problems: Rows that are not contexts and were left out.
         failed: Contexts without an answer, because the server failed or the recording was stopped.
         first_failure: Why the first of these failed.
         prompt_tokens: Tokens of all answered contexts.
@@ -80,6 +81,7 @@ class RecordingSummary:
     kept: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
     reasons: dict[str, str] = field(default_factory=dict)
+    problems: int = 0
     failed: int = 0
     first_failure: str = ""
     prompt_tokens: int = 0
@@ -102,7 +104,8 @@ class RecordingSummary:
 class Journal:
     """Answers by the number of their context, on the disk as soon as they are added.
 
-    The lines may be in any order; half a line, which a kill or a full disk left, is removed.
+    The lines may be in any order; half a line, which a kill or a full disk left, is removed. A line that was damaged
+    is passed over, so that its context is asked again and those after it are not.
     """
 
     def __init__(self, file: FileIO, path: Path) -> None:
@@ -110,29 +113,51 @@ class Journal:
         self._file = file
         self._path = path
         self._lines: dict[int, tuple[int, int]] = {}  # where each answer lies, so that texts are not kept in memory
-        self._end = 0
+        self._end = position = 0
+        self._is_new = True  # nothing of this recording is in the file
         self.facts: dict[str, Any] | None = None
-        for line in file:
-            record = _parse(line, "contexts" if self.facts is None else "number")
-            if record is None:
-                break
+        lines = BufferedReader(file)
+        for line in lines:
+            record = _parse(line)
             if self.facts is None:
+                if record is None or "contexts" not in record:
+                    break
                 self.facts = record
-            else:
-                self._lines[record["number"]] = (self._end, len(line))
-            self._end += len(line)
+            elif (number := _number_of(record)) is not None:
+                self._lines[number] = (position, len(line))
+                self._end = position + len(line)
+            position += len(line)
+        lines.detach()
         if self.facts is None and b"\n" in _head(file):
             raise SaveError(f"{path} was not written by `convmodel record`: give another --output, or remove it")
         if not self._lines:
-            self.facts, self._end = None, 0  # a recording without answers binds no later one to its settings
+            self.facts = None  # a recording without answers binds no later one to its settings
+        self._had_answers = bool(self._lines)
 
     def start(self, facts: dict[str, Any]) -> None:
-        """Begins an empty journal, or resumes one after its last whole line."""
-        if self.facts is None:
-            self._lines, self._end = {}, 0
-            self._write(facts)
-            self.facts = facts
-        self._file.truncate(self._end)
+        """Begins a journal, whose first answer replaces what is in the file, or resumes one after its last answer."""
+        self._is_new = self.facts is None
+        if self._is_new:
+            self._lines, self.facts = {}, dict(facts)
+        else:
+            self._file.truncate(self._end)
+
+    def bind(self, model: str) -> None:
+        """Notes which model answers, if the settings do not name one.
+
+        Raises:
+            ConfigError: If the answers so far are another model's.
+        """
+        facts = self.facts or {}
+        if (earlier := facts.get("model")) not in (None, model):
+            has = f"has answers of the model {earlier}, and the server now has {model}"
+            raise ConfigError(f"{self._path} {has}: --overwrite starts over")
+        facts["model"] = model
+
+    @property
+    def is_of_use(self) -> bool:
+        """Whether the file has answers, of this recording or of an earlier one that was not replaced."""
+        return bool(self._lines) or self._had_answers
 
     def __len__(self) -> int:
         return len(self._lines)
@@ -153,9 +178,17 @@ class Journal:
         Raises:
             SaveError: If it cannot be written; the other answers stay.
         """
+        if self._is_new:
+            self._replace()
         start = self._end
         length = self._write({"number": number, **asdict(answer)})
         self._lines[number] = (start, length)
+
+    def _replace(self) -> None:
+        """Empties the file, of an earlier recording or half a line, only now that there is an answer to put there."""
+        self._file.truncate(0)
+        self._end, self._is_new, self._had_answers = 0, False, False
+        self._write(self.facts or {})
 
     def _write(self, record: dict[str, Any]) -> int:
         line = to_line(record)
@@ -207,7 +240,7 @@ def open_journal(
             raise
         raise SaveError(f"{path} cannot be written: {error.strerror or error}; choose another file") from error
     finally:
-        if journal is not None and not len(journal):
+        if journal is not None and not journal.is_of_use:
             with suppress(OSError):  # a failure while nothing was recorded is the error to report
                 note.unlink()
 
@@ -251,15 +284,21 @@ def _head(file: FileIO) -> bytes:
     return file.read(1024)
 
 
-def _parse(line: bytes, key: str) -> dict[str, Any] | None:
-    """Returns the record of a line of the journal, which has a key; None for a torn one."""
-    if not line.endswith(b"\n"):
-        return None
+def _parse(line: bytes) -> dict[str, Any] | None:
+    """Returns the record of a line of the journal; None for half a line or a damaged one."""
     try:
-        record = json.loads(line)
+        record = json.loads(line) if line.endswith(b"\n") else None
     except ValueError:  # part of a block that the disk never got
         return None
-    return record if isinstance(record, dict) and key in record else None
+    return record if isinstance(record, dict) else None
+
+
+def _number_of(record: dict[str, Any] | None) -> int | None:
+    """Returns the number of the context that a record answers; None if it is not an answer."""
+    names = {item.name for item in fields(Answer)} | {"number"}
+    if record is None or record.keys() != names or type(record["number"]) is not int:
+        return None
+    return record["number"]
 
 
 def _require_writable(path: Path, source: Any, *, resumes: bool) -> None:
@@ -268,6 +307,10 @@ def _require_writable(path: Path, source: Any, *, resumes: bool) -> None:
     is_file = isinstance(source, str | os.PathLike) and Path(source).is_file()
     if is_file and path.exists() and path.samefile(str(source)):
         raise SaveError(f"{path} holds the contexts: give another --output")
+    if isinstance(source, str | os.PathLike) and Path(source).resolve() in path.resolve().parents:
+        raise SaveError(f"{path} is in the folder of the contexts, and would be one: give another --output")
+    if path.suffix.lower() != ".jsonl":
+        raise SaveError(f"{path} would not be read as what it is: give an --output that ends with .jsonl")
     if path.exists() and not resumes:
         raise SaveError(f"{path} already exists: give another --output, or --overwrite to replace it")
 
@@ -275,5 +318,10 @@ def _require_writable(path: Path, source: Any, *, resumes: bool) -> None:
 def _require_same(path: Path, earlier: dict[str, Any], facts: dict[str, Any]) -> None:
     if facts["contexts"] is None:
         raise ConfigError(f"{path} is unfinished, and its contexts cannot be read again: --overwrite starts over")
-    if different := differing_facts(earlier, facts):
+    if facts["model"] is None:  # the only one of the server, which is compared when it is known
+        facts = {**facts, "model": earlier.get("model")}
+    different = differing_facts({**earlier, "contexts": ""}, {**facts, "contexts": ""})
+    if facts["contexts"] != earlier["contexts"]:
+        different = ["the contexts have changed", *different]
+    if different:
         raise ConfigError(f"{path} was started with other settings ({'; '.join(different)}): --overwrite starts over")

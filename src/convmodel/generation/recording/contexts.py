@@ -59,12 +59,14 @@ class Contexts:
         conversations: What they are made from.
         how: The options of `contexts_of`.
         count: How many contexts there are.
-        problems: Why rows were left out.
+        left_out: How many rows were left out.
+        problems: Why the first of these were.
     """
 
     conversations: list[Conversation]
     how: dict[str, Any]
     count: int = 0
+    left_out: int = 0
     problems: list[str] = field(default_factory=list)
 
     @classmethod
@@ -77,7 +79,7 @@ class Contexts:
                 contexts.conversations.append(conversation)
             except ConversationError as error:
                 reader.problems.add(str(error))
-        contexts.problems = reader.problems.messages
+        contexts.left_out, contexts.problems = reader.problems.count, reader.problems.messages
         if not contexts.count:
             raise ConversationError(f"{reader.source} has no context to answer: {contexts.problems[0]}")
         return contexts

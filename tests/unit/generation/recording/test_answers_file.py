@@ -157,6 +157,8 @@ def test_other_settings_do_not_resume(tmp_path: Path) -> None:
         journal.add(0, Answer("Hello"))
     with pytest.raises(ConfigError, match=r"other settings \(model: m there, other here\): --overwrite starts over"):
         opened(path, FACTS | {"model": "other"}).__enter__()
+    with pytest.raises(ConfigError, match=r"other settings \(the contexts have changed\)"):
+        opened(path, FACTS | {"contexts": "f01"}).__enter__()
     with pytest.raises(ConfigError, match="its contexts cannot be read again: --overwrite starts over"):
         opened(path, FACTS | {"contexts": None}).__enter__()
     with opened(path, FACTS | {"model": "other"}, overwrite=True) as journal:
@@ -166,12 +168,65 @@ def test_other_settings_do_not_resume(tmp_path: Path) -> None:
         assert (0 in journal, 1 in journal) == (False, True)
 
 
+def test_earlier_answers_stay_until_there_is_one_to_replace_them(tmp_path: Path) -> None:
+    path = tmp_path / "data.jsonl"
+    with opened(path) as journal:
+        journal.add(0, Answer("Hello"))
+    before = journal_path(path).read_bytes()
+    with opened(path, FACTS | {"model": "other"}, overwrite=True) as journal:
+        assert len(journal) == 0
+    assert journal_path(path).read_bytes() == before
+    with opened(path, FACTS | {"model": "other"}, overwrite=True) as journal:
+        journal.add(1, Answer("Fine"))
+    lines = journal_path(path).read_text().splitlines()
+    assert json.loads(lines[0])["model"] == "other"
+    assert [json.loads(line)["number"] for line in lines[1:]] == [1]
+
+
+@pytest.mark.parametrize(
+    "damaged", [b"\0" * 20, b'{"number": 1', b"[1]", b'{"number": 1, "text": "Hi"}', b'{"number": "1"}', b"\xff"]
+)
+def test_a_damaged_line_loses_no_other_answer(tmp_path: Path, damaged: bytes) -> None:
+    path = tmp_path / "data.jsonl"
+    with opened(path) as journal:
+        for number in range(3):
+            journal.add(number, Answer(f"{number}"))
+    lines = journal_path(path).read_bytes().splitlines(keepends=True)
+    journal_path(path).write_bytes(b"".join([*lines[:2], damaged + b"\n", *lines[3:]]))
+    with opened(path) as journal:
+        assert [number for number in range(3) if number in journal] == [0, 2]
+        journal.add(1, Answer("again"))
+        assert [journal[number].text for number in range(3)] == ["0", "again", "2"]
+
+
+def test_answers_of_two_models_do_not_mix(tmp_path: Path) -> None:
+    path, facts = tmp_path / "data.jsonl", FACTS | {"model": None}
+    with opened(path, facts) as journal:
+        journal.bind("m")
+        journal.add(0, Answer("Hello"))
+    with opened(path, facts) as journal:
+        journal.bind("m")
+        with pytest.raises(ConfigError, match="has answers of the model m, and the server now has other: --overwrite"):
+            journal.bind("other")
+    with opened(path, FACTS) as journal:  # the same, by name
+        assert 0 in journal
+
+
+def test_what_would_be_read_as_contexts_or_not_as_lines_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(SaveError, match="is in the folder of the contexts"):
+        opened(tmp_path / "sub" / "data.jsonl", source=tmp_path).__enter__()
+    for name in ("data.jsonl.gz", "data.csv", "data"):
+        with pytest.raises(SaveError, match=r"give an --output that ends with \.jsonl"):
+            opened(tmp_path / name).__enter__()
+    assert [*tmp_path.iterdir()] == []
+
+
 def test_a_recording_without_answers_leaves_nothing_and_binds_no_later_one(tmp_path: Path) -> None:
     path = tmp_path / "data.jsonl"
     with opened(path):
-        killed = journal_path(path).read_bytes()
+        assert journal_path(path).exists()
     assert not journal_path(path).exists()
-    journal_path(path).write_bytes(killed)
+    journal_path(path).write_text(json.dumps(FACTS) + "\n")  # killed before the first answer
     with opened(path, FACTS | {"model": "other"}) as journal:
         journal.add(0, Answer("Hello"))
     assert json.loads(journal_path(path).read_text().splitlines()[0]) == FACTS | {"model": "other"}
