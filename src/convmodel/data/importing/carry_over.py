@@ -10,13 +10,21 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from convmodel.conversation import DEFAULT_SPEAKERS, PINNED_ROLES
-from convmodel.data.reading.messages import ROLES, TEXT_PARTS, THOUGHTS, speaker_key, text_key
+from convmodel.data.reading.messages import (
+    ROLES,
+    TEXT_PARTS,
+    THOUGHTS,
+    conversation_of_messages,
+    speaker_key,
+    text_key,
+)
 from convmodel.data.reading.rows import Row
 from convmodel.data.reading.shapes import AUTO, shape_of
+from convmodel.errors import ConversationError
 
 CALLS, MEDIA, LATE_SYSTEM, REFUSALS = "tool calls", "images, audio or files", "later system messages", "refusals"
 TOOLS, SYSTEM, WEIGHTS, NAMES = "definitions of tools", "several system messages", "weights", "participants' names"
-REASONING, JUDGEMENTS = "thoughts", "judgements"
+RESULTS, REASONING, JUDGEMENTS = "results of tools without a call", "thoughts", "judgements"
 
 KINDS = {
     WEIGHTS: "kept; 0 leaves the turn out of the loss",
@@ -28,6 +36,7 @@ KINDS = {
     "that the model cannot look up",
     MEDIA: "the conversation ends with the last response before the first of them, since later responses rely on what "
     "the model cannot see",
+    RESULTS: "kept as turns of a speaker called tool or function",
     TOOLS: "left out, since no layout has a place for definitions",
     NAMES: "left out, since the role is the speaker",
     REASONING: "left out, since no layout has a place for them",
@@ -39,6 +48,7 @@ KINDS = {
 _NOTHING_BEFORE = {CALLS: "no response before the first tool call", MEDIA: "no response before the first image or file"}
 _DEFINITIONS = ("tools", "functions")
 _CALLS = ("tool_calls", "function_call")
+_RESULT_ROLES = ("tool", "function")
 _PLAIN = {"role", "content"}
 
 
@@ -47,7 +57,7 @@ class CarryOver:
     """Edits rows of messages so that they can be read as text, and notes what each of them had beside text.
 
     Attributes:
-        rows: How many rows of messages there were.
+        rows: How many rows of messages there were that can be read.
         places: The places of the rows with something of a kind, by the kind.
         left_out: Rows of which nothing is left, by reason.
 
@@ -72,20 +82,25 @@ class CarryOver:
         is_list = isinstance(messages, list | tuple) and all(isinstance(message, Mapping) for message in messages)
         if name != "messages" or not is_list:
             return row
-        self.rows += 1
         defines = messages is not row.value and any(row.value.get(key) for key in _DEFINITIONS)
         if not defines and _is_plain(messages):
+            self.rows += 1
             return row
         value = {} if messages is row.value else dict(row.value)
-        self._note({TOOLS: defines, **_kinds_of(messages)}, row.place)
         end = next((number for number, message in enumerate(messages) if _ends(message)), None)
         kept = _without_late_system([_with_refusal(message) for message in messages[:end]])
         if end is not None:
             kept = _until_response(kept)
-            if not kept:
-                self.left_out[_NOTHING_BEFORE[CALLS if _calls(messages[end]) else MEDIA]] += 1
-                return None
-        return replace(row, value={**value, "messages": kept} if value else kept)
+        result = replace(row, value={**value, "messages": kept} if value else kept)
+        if (kept or end is None) and not _is_readable(kept):
+            return result  # for the reader to reject: not counted here
+        self.rows += 1
+        before = messages[:end] if kept else []  # what is kept of what is cut off anyway is nothing
+        self._note({TOOLS: defines, **_kinds_of(before), **_endings_of(messages)}, row.place)
+        if not kept and end is not None:
+            self.left_out[_NOTHING_BEFORE[CALLS if _calls(messages[end]) else MEDIA]] += 1
+            return None
+        return result
 
     def notes(self) -> Iterator[str]:
         """Describes each kind in a line: the number of rows, the first of them, and how it is treated."""
@@ -109,12 +124,21 @@ class CarryOver:
 
 def _is_plain(messages: Sequence[Mapping[str, Any]]) -> bool:
     """Returns quickly, for most rows, that there is nothing beside text, and no system message after the first."""
-    return all(
+    return bool(messages) and all(
         message.keys() == _PLAIN
         and isinstance(message["content"], str)
-        and (number == 0 or message["role"] in DEFAULT_SPEAKERS)
+        and message["content"].strip() != ""
+        and (message["role"] in DEFAULT_SPEAKERS or (number == 0 and message["role"] == "system"))
         for number, message in enumerate(messages)
     )
+
+
+def _is_readable(messages: Sequence[Mapping[str, Any]]) -> bool:
+    try:
+        conversation_of_messages(messages)
+    except ConversationError:
+        return False
+    return True
 
 
 def _kinds_of(messages: Sequence[Mapping[str, Any]]) -> dict[str, bool]:
@@ -125,10 +149,18 @@ def _kinds_of(messages: Sequence[Mapping[str, Any]]) -> dict[str, bool]:
         SYSTEM: first > 1,
         LATE_SYSTEM: any(pinned[first:]),
         REFUSALS: any(_refusal(message) for message in messages),
+        RESULTS: any(_role(message) in _RESULT_ROLES for message in messages),
+        NAMES: any(
+            message.get("name") and "role" in message and _role(message) not in _RESULT_ROLES for message in messages
+        ),
+        REASONING: any(message.get(key) for message in messages for key in THOUGHTS),
+    }
+
+
+def _endings_of(messages: Sequence[Mapping[str, Any]]) -> dict[str, bool]:
+    return {
         CALLS: any(map(_calls, messages)),
         MEDIA: any(_ends(message) and not _calls(message) for message in messages),
-        NAMES: any(message.get("name") and "role" in message for message in messages),
-        REASONING: any(message.get(key) for message in messages for key in THOUGHTS),
     }
 
 
@@ -173,7 +205,7 @@ def _with_refusal(message: Mapping[str, Any]) -> Mapping[str, Any]:
     if isinstance(parts, list | tuple):
         texts = [part.get("refusal") or part.get("text") if isinstance(part, Mapping) else part for part in parts]
         return {**message, "content": texts}
-    return {**message, "content": parts or text}
+    return {**message, "content": [parts, text] if parts else text}
 
 
 def _without_late_system(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -13,6 +13,7 @@ from convmodel.data.importing.carry_over import (
     NAMES,
     REASONING,
     REFUSALS,
+    RESULTS,
     SYSTEM,
     TOOLS,
     WEIGHTS,
@@ -65,6 +66,7 @@ def test_plain_text_carries_over_whole() -> None:
          ["A", "B", "Hi", "Hello"], {SYSTEM}),
         ([user("Hi"), assistant(None, refusal="I cannot.")], ["Hi", "I cannot."], {REFUSALS}),
         ([user("Hi"), assistant([{"type": "refusal", "refusal": "I cannot."}])], ["Hi", "I cannot."], {REFUSALS}),
+        ([user("Hi"), assistant("Well,", refusal="I cannot.")], ["Hi", "Well,\nI cannot."], {REFUSALS}),
         ([user("Hi", name="Ann"), assistant("Hello")], ["Hi", "Hello"], {NAMES}),
         ([user("Hi"), assistant("Hello", reasoning_content="Hm")], ["Hi", "Hello"], {REASONING}),
         ([user("Hi"), assistant("Hello"), user("Is it warm?"), CALL, RESULT, assistant("12 degrees")],
@@ -115,6 +117,38 @@ def test_without_a_response_before_it_a_call_or_an_image_leaves_the_row_out() ->
     assert carried.places == {CALLS: ["conversation 1"], MEDIA: ["conversation 2"]}
 
 
+def test_what_is_cut_off_is_not_noted_as_kept() -> None:
+    after = [CALL, RESULT, assistant("12 degrees", weight=0, name="Bot"), system("Now rude."),
+             assistant(None, refusal="I cannot."), user(IMAGE)]  # fmt: skip
+    turns, carried = read([user("Hi"), assistant("Hello"), user("Is it warm?"), *after], [user("Hi", name="Ann"), CALL])
+
+    assert turns == [["Hi", "Hello"]]
+    assert carried.places == {CALLS: ["conversation 1", "conversation 2"], MEDIA: ["conversation 1"]}
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [],
+        [user("Hi"), {"role": "assistant"}],
+        [user("Hi"), assistant(None)],
+        [user(" "), assistant("Hello")],
+        [user("Hi"), assistant("Hello", weight="all")],
+        [user("Hi"), assistant([{"type": "text"}])],
+        [{"role": 7, "content": "Hi"}, assistant("Hello")],
+        [user("Hi"), {"role": "assistant"}, assistant("Hello"), CALL],
+    ],
+)
+def test_rows_that_cannot_be_read_are_counted_as_such_alone(messages: list[Message]) -> None:
+    carried = CarryOver()
+    rows = [{"messages": messages}, {"messages": [user("Hi"), assistant("Hello")]}]
+    reader = ConversationReader(rows, edit=carried.edit, on_error="skip")
+
+    assert [one.turns for one in reader] == [("Hi", "Hello")]
+    assert reader.problems.count == 1
+    assert [*carried.notes()] == ["plain text in 1 of 1 row of messages: kept"]
+
+
 def test_a_reader_whose_rows_were_all_left_out_is_no_error() -> None:
     reader = ConversationReader([{"messages": [user("Is it warm?"), CALL]}], edit=CarryOver().edit)
 
@@ -133,7 +167,7 @@ def test_texts_of_a_tool_without_calls_stay() -> None:
     turns, carried = read([user("Is it warm?"), RESULT, assistant("12 degrees")])
 
     assert turns == [["Is it warm?", "12 degrees", "12 degrees"]]
-    assert not carried.places
+    assert carried.places.keys() == {RESULTS}
 
 
 def test_preferences_are_noted_with_the_command_that_learns_from_them() -> None:
