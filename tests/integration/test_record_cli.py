@@ -1,5 +1,6 @@
 """`convmodel record`: the answers of another model as training data, from our server and from one that fails."""
 
+import errno
 import json
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from serving import PATIENCE, Serving, wait_until
 from convmodel import ConversationModel
 from convmodel.cli import remote_answers, remote_server
 from convmodel.data.reading.reader import read_conversations
+from convmodel.generation.recording import answers_file
 
 pytestmark = pytest.mark.loopback
 
@@ -178,6 +180,24 @@ def test_where_nothing_more_can_be_written_the_answers_so_far_stay() -> None:
             assert process.wait(PATIENCE) == 0
         assert len(server.requests) == 40 - answers
     assert turns() == [(f"Question {number}", f"Re: Question {number}") for number in range(40)]
+
+
+def test_a_file_that_cannot_be_written_is_written_from_the_journal_later(
+    run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with answering() as server:
+        flags = ["contexts.jsonl", "--url", server.url, "-o", "data.jsonl"]
+        with monkeypatch.context() as full:
+            full.setattr(answers_file, "write_jsonl", fail)
+            assert run("record", *flags) == 1
+        message = "data.jsonl cannot be written: No space left on device; the answers stay in data.jsonl.recording"
+        assert message in capsys.readouterr().err
+        assert run("record", *flags) == 0
+        assert len(server.requests) == 3
+    assert len(turns()) == 3
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -11,7 +11,7 @@ from convmodel.cli.remote_answers import RemoteAnswers
 from convmodel.cli.remote_server import RemoteServer
 from convmodel.data.progress import ProgressBar
 from convmodel.data.stop_request import StopRequest, handling_signals
-from convmodel.errors import StoppedError
+from convmodel.errors import SaveError, StoppedError
 from convmodel.generation.recording.answers_file import (
     CUT,
     RECORDED,
@@ -19,6 +19,7 @@ from convmodel.generation.recording.answers_file import (
     Failure,
     Journal,
     RecordingSummary,
+    journal_path,
     write_answers,
 )
 from convmodel.generation.recording.contexts import Contexts
@@ -70,13 +71,20 @@ class Recording:
             )
 
     def finish(self) -> None:
-        """Writes all answers so far, and counts them."""
+        """Writes all answers so far, and counts them; raises a `SaveError` if the file cannot be written."""
         for number in range(self._contexts.count):
             if number in self._journal:
                 self.summary.add(self._journal[number])
         outcomes = self.summary.outcomes
         if outcomes[RECORDED] or (self._keep_cut and outcomes[CUT]):
-            self.summary.written = write_answers(self._path, self._contexts, self._journal, keep_cut=self._keep_cut)
+            try:
+                self.summary.written = write_answers(self._path, self._contexts, self._journal, keep_cut=self._keep_cut)
+            except SaveError as error:
+                reason = getattr(error.__cause__, "strerror", None) or error
+                raise SaveError(
+                    f"{self._path} cannot be written: {reason}; the answers stay in {journal_path(self._path)}, and "
+                    "the same command writes the file from it"
+                ) from error
 
     @property
     def is_complete(self) -> bool:

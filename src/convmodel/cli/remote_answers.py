@@ -222,9 +222,10 @@ class RemoteAnswers:
             self.stopping.wait(seconds)
 
     def _given_up(self, last: Answer | Failure) -> ConvModelError:
+        is_failure = isinstance(last, Failure)
+        fix = "the same command resumes" if is_failure else "if the contexts are at fault, --max-failures N allows more"
         return GenerationError(
-            f"{self.server.url} failed for {self.max_failures} contexts in a row, the last: {last.reason}; "
-            "--max-failures N allows more"
+            f"{self.server.url} failed for {self.max_failures} contexts in a row, the last: {last.reason}; {fix}"
         )
 
 
