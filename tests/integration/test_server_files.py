@@ -5,12 +5,13 @@ import io
 import json
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
-from fine_tuning_service import FORM, TALK, Tune, Tuning, lines, make_tune, multipart
+from fine_tuning_service import FORM, TALK, Tune, Tuning, lines, make_tune, multipart, soon
 from serving import Serving, read_all, read_until, wait_until
 
 from convmodel.server.fine_tuning.file_store import Incoming
@@ -81,11 +82,41 @@ def test_a_restarted_server_has_the_files_and_removes_halves(tune: Tune, tmp_pat
     with tune() as tuning:
         kept = tuning.upload()
     folder = tmp_path / "tuned/files"
-    (folder / "1234.part").write_bytes(b"half")
-    (folder / "file-without-record.jsonl").write_bytes(b"{}")
+    (folder / "0123456789abcdef.part").write_bytes(b"half")
+    (folder / f"file-{'0' * 24}.jsonl").write_bytes(b"{}")
+    others = ["my talks.jsonl", "file-1.jsonl", "notes.json", "half.part"]  # the folder may have been in use before
+    for name in others:
+        (folder / name).write_bytes(b"mine")
     with tune() as tuning:
         assert [file.id for file in tuning.client.files.list()] == [kept]
-    assert sorted(path.name for path in folder.iterdir()) == [f"{kept}.json", f"{kept}.jsonl"]
+    assert {path.name for path in folder.iterdir()} == {f"{kept}.json", f"{kept}.jsonl", *others}
+
+
+def test_a_file_that_is_deleted_while_it_is_asked_for_is_not_found(tuning: Tuning) -> None:
+    id = tuning.upload()
+    content = tuning.service.files.path(id)
+    content.rename(content.with_suffix(".away"))
+    answer = tuning.served.get(f"/v1/files/{id}/content")
+    assert (answer.status, answer.error["code"]) == (404, "file_not_found")
+    content.with_suffix(".away").unlink()
+
+
+def test_files_stay_in_order_after_a_restart(tune: Tune) -> None:
+    """Several are stored in one second."""
+    with tune() as tuning:
+        ids = [tuning.upload() for _ in range(5)]
+    with tune() as tuning:
+        assert [file.id for file in tuning.client.files.list(order="asc")] == ids
+
+
+def test_nobody_waits_for_a_file_that_is_being_stored(tuning: Tuning) -> None:
+    """A slow disk delays other uploads, and not the responses of models."""
+    with ThreadPoolExecutor(3) as pool, tuning.service.files._lock:
+        for path in ("/v1/files", "/v1/files/file-1"):
+            pool.submit(tuning.served.get, path)
+        pool.submit(upload, tuning.served, lines(TALK))
+        soon()
+        assert tuning.served.get("/health").status == 200
 
 
 def zipped() -> bytes:

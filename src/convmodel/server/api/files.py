@@ -14,7 +14,7 @@ from starlette.responses import FileResponse, Response
 from convmodel.server.api.multipart import read_form
 from convmodel.server.api.pages import only_query, page_of
 from convmodel.server.errors import ERRORS, ApiError, ErrorEnvelope
-from convmodel.server.fine_tuning.file_store import FileRecord, Incoming, Purpose
+from convmodel.server.fine_tuning.file_store import FileRecord, Incoming, Purpose, unknown_file
 from convmodel.server.fine_tuning.json_lines_check import check_json_lines
 from convmodel.server.fine_tuning.service import FineTuning
 
@@ -56,8 +56,12 @@ Service = Annotated[FineTuning, Depends(_fine_tuning)]
 @router.post("/v1/files", responses=ERRORS, openapi_extra={"requestBody": _FORM})
 async def upload(request: Request, service: Service) -> dict[str, Any]:
     """Stores a file of JSON lines."""
-    with service.files.incoming() as file:
+    uploading = service.files.incoming()  # in threads, since it waits while another file is stored
+    file = await anyio.to_thread.run_sync(uploading.__enter__)
+    try:
         record = await _receive(request, service, file)
+    finally:
+        await anyio.to_thread.run_sync(uploading.__exit__, None, None, None)
     return record.describe()
 
 
@@ -78,7 +82,7 @@ async def _receive(request: Request, service: FineTuning, file: Incoming) -> Fil
 
 
 @router.get("/v1/files", responses=ERRORS, dependencies=[only_query("after", "limit", "order", "purpose")])
-async def list_files(
+def list_files(
     service: Service,
     after: str | None = None,
     limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
@@ -92,16 +96,20 @@ async def list_files(
 
 
 @router.get("/v1/files/{id}", responses=ERRORS)
-async def file(id: str, service: Service) -> dict[str, Any]:
+def file(id: str, service: Service) -> dict[str, Any]:
     """Describes a file."""
     return service.files.get(id).describe()
 
 
 @router.get("/v1/files/{id}/content", responses=ERRORS, response_class=Response)
-async def content(id: str, service: Service) -> Response:
+def content(id: str, service: Service) -> Response:
     """Returns the content of a file."""
-    record = service.files.get(id)
-    return FileResponse(service.files.path(id), filename=record.filename, media_type="application/octet-stream")
+    record, path = service.files.get(id), service.files.path(id)
+    try:
+        facts = path.stat()
+    except FileNotFoundError:  # it was deleted meanwhile
+        raise unknown_file(id) from None
+    return FileResponse(path, stat_result=facts, filename=record.filename, media_type="application/octet-stream")
 
 
 @router.delete("/v1/files/{id}", responses=ERRORS | _IN_USE)

@@ -7,6 +7,7 @@ clients give are shown to them, and are no part of a path. Does not know what a 
 import json
 import logging
 import os
+import re
 import secrets
 import threading
 import time
@@ -28,6 +29,7 @@ Purpose = Literal["fine-tune", "fine-tune-results"]
 _CONTENT = ".jsonl"  # of the name of a file's content, which readers go by; that of its record is .json
 _PART = ".part"
 _LONGEST_NAME = 255
+_HALF = re.compile(r"[0-9a-f]{16}\.part|file-[0-9a-f]{24}\.jsonl")  # what a killed server may leave; other files stay
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,20 +39,21 @@ class FileRecord:
     Attributes:
         id: Its id, and the beginning of the names on the disk.
         bytes: Its size.
-        created_at: When it was stored, in seconds since 1970.
+        created_at: When it was stored, in seconds since 1970; of files stored in one second, the order counts.
         filename: The name that the client gave, without folders.
         purpose: What it is for.
     """
 
     id: str
     bytes: int
-    created_at: int
+    created_at: float
     filename: str
     purpose: Purpose
 
     def describe(self) -> dict[str, Any]:
         """Returns it in the form of OpenAI's API."""
-        return {"object": "file", **asdict(self), "status": "processed", "status_details": None, "expires_at": None}
+        own = asdict(self) | {"created_at": int(self.created_at)}
+        return {"object": "file", **own, "status": "processed", "status_details": None, "expires_at": None}
 
 
 class Incoming:
@@ -118,11 +121,12 @@ class FileStore:
         self._incoming: set[Incoming] = set()
         with _writing():
             folder.mkdir(parents=True, exist_ok=True)
-        records = [_read(path) for path in folder.glob("*.json")]
+        records = [_read(path) for path in folder.glob("file-*.json")]
         self._records = {record.id: record for record in sorted(records, key=lambda one: (one.created_at, one.id))}
-        for path in folder.iterdir():
-            if path.suffix == _PART or (path.suffix == _CONTENT and path.stem not in self._records):
-                path.unlink()
+        with _writing():
+            for path in folder.iterdir():
+                if _HALF.fullmatch(path.name) and path.stem not in self._records:
+                    path.unlink()
 
     def all(self) -> Sequence[FileRecord]:
         """Returns all files, the oldest first."""
@@ -133,8 +137,7 @@ class FileStore:
         """Returns a file's record; raises an `ApiError` if there is none, about a parameter if one named it."""
         with self._lock:
             if (record := self._records.get(id)) is None:
-                status = 404 if param is None else 400
-                raise ApiError(status, f"there is no file {id}: upload it first", param=param, code="file_not_found")
+                raise unknown_file(id, param)
             return record
 
     def path(self, id: str) -> Path:
@@ -163,9 +166,9 @@ class FileStore:
         try:
             yield file
         finally:
-            with self._lock:
-                self._incoming.discard(file)
             file.discard()
+            with self._lock:  # its room is free now, and not before
+                self._incoming.discard(file)
 
     def reserve(self, file: Incoming, size: int) -> None:
         """Counts what is about to be written to a file."""
@@ -186,7 +189,7 @@ class FileStore:
         """
         file.finish()
         id = id or f"file-{secrets.token_hex(12)}"
-        record = FileRecord(id, file.size, int(time.time()), _shown_name(name), purpose)
+        record = FileRecord(id, file.size, time.time(), _shown_name(name), purpose)
         with self._lock:
             with _writing():
                 file.path.replace(self.path(record.id))
@@ -217,9 +220,9 @@ class FileStore:
 
     def delete(self, id: str) -> None:
         """Deletes a file; raises an `ApiError` if there is none."""
-        self.get(id)
         with self._lock:
-            self._records.pop(id, None)
+            if self._records.pop(id, None) is None:
+                raise unknown_file(id)
             with _writing():
                 # The record first: a content without a record is removed by the next server.
                 (self._folder / f"{id}.json").unlink(missing_ok=True)
@@ -232,6 +235,12 @@ def _writing() -> Iterator[None]:
         yield
     except OSError as error:
         raise SaveError(f"the folder of files cannot be written: {error.strerror or error}; make room") from error
+
+
+def unknown_file(id: str, param: str | None = None) -> ApiError:
+    """Returns the error about a file that does not exist, which a parameter named if one is given."""
+    status = 404 if param is None else 400
+    return ApiError(status, f"there is no file {id}: upload it first", param=param, code="file_not_found")
 
 
 def _full(problem: str) -> ApiError:
@@ -264,7 +273,7 @@ def _read(path: Path) -> FileRecord:
     try:
         record = FileRecord(**json.loads(path.read_bytes()))
         numbers, texts = (record.bytes, record.created_at), (record.id, record.filename)
-        is_valid = all(type(number) is int for number in numbers) and all(isinstance(text, str) for text in texts)
+        is_valid = all(type(number) in (int, float) for number in numbers) and all(type(text) is str for text in texts)
         if not is_valid or record.id != path.stem or record.purpose not in get_args(Purpose):
             raise ValueError(record)
     except OSError as error:
