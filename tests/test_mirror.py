@@ -39,7 +39,6 @@ ELSEWHERE = {
     "server/fine_tuning/service.py": ("integration/test_server_fine_tuning.py", "is needed by"),
     "server/middleware.py": ("integration/test_server_middleware.py", "/health"),
     "server/ray_app.py": ("integration/test_server_ray.py", "convmodel.server.ray_app"),
-    "server/serving/model_shelf.py": ("integration/test_server_fine_tuning.py", "memory_missing"),
     "server/settings.py": ("integration/test_server_errors.py", "convmodel.server.settings"),
     "server/uploads.py": ("integration/test_server_files.py", "cross-site"),
     # What the readers of chat exports share: read through each of them.

@@ -50,6 +50,7 @@ class ModelShelf:
         self._models: dict[str, ShelvedModel] = {}
         self._used: dict[str, float] = {}  # the loaded ones, with the time of their last use
         self._lock = threading.Lock()  # held while a model is loaded or unloaded
+        self._noting = threading.Lock()  # held, for a moment, while a use is noted or the model to unload is chosen
         self._loading: dict[str, asyncio.Future[None]] = {}
 
     def add(self, model: ShelvedModel) -> None:
@@ -80,14 +81,20 @@ class ModelShelf:
         """
         if name not in self._models or self._models[name].base not in {served.id for served in registry.models}:
             return
-        if name in self._used:
-            self._used[name] = time.monotonic()
+        if self._note_use(name):
             return
         if name not in self._loading:
             work = asyncio.get_running_loop().run_in_executor(None, self._add, registry, name)
             self._loading[name] = work
             work.add_done_callback(lambda _: self._loading.pop(name, None))
         await asyncio.shield(self._loading[name])
+
+    def _note_use(self, name: str) -> bool:
+        """Notes the use of a model; returns whether it is loaded."""
+        with self._noting:
+            if is_loaded := name in self._used:
+                self._used[name] = time.monotonic()
+            return is_loaded
 
     def _add(self, registry: "ModelRegistry", name: str) -> None:
         with self._lock:
@@ -100,11 +107,12 @@ class ModelShelf:
     def _make_room(self, registry: "ModelRegistry", shelved: ShelvedModel) -> None:
         base: Any = registry.get(shelved.base).model.hf_model
         while missing := missing_memory(base, seconds=0):
-            idle = [name for name in self._used if not registry.is_busy(name)]
-            if not idle:
+            with self._noting:
+                idle = [name for name in self._used if not registry.is_busy(name)]
+                oldest = min(idle, key=self._used.__getitem__, default=None)
+                self._used.pop(oldest or "", None)
+            if oldest is None:
                 message = f"{missing}: try again when other models are not used any more"
                 raise ApiError(503, message, type="server_error", code="memory_missing", headers={"Retry-After": "30"})
-            oldest = min(idle, key=self._used.__getitem__)
-            del self._used[oldest]
             registry.remove_candidate(oldest)
             missing_memory(base)  # waits until the memory is free
