@@ -41,6 +41,7 @@ class BackgroundProcess:
         self._output = output
         self.pid = pid
         self._process: subprocess.Popen[bytes] | None = None
+        self._stopping = False
 
     def start(self, command: Sequence[str]) -> None:
         """Starts the process.
@@ -93,8 +94,9 @@ class BackgroundProcess:
             time.sleep(0.05)
 
     def stop(self) -> None:
-        """Requests its end: it finishes its step and saves a checkpoint."""
-        if self.running and self.pid > 0:
+        """Requests its end, once: it finishes its step and saves a checkpoint; a second signal would end it without."""
+        if not self._stopping and self.running and self.pid > 0:
+            self._stopping = True
             with suppress(OSError):  # it has ended meanwhile: each system has an error of its own
                 os.kill(self.pid, signal.SIGTERM)
 

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,28 @@ def test_a_process_runs_with_a_lower_priority_and_its_lock_outlives_its_server(t
     assert not of_next_server.failed
     assert "resumes" in last_error(tmp_path / "log")
     of_next_server.stop()  # its id may belong to another process by now
+
+
+def test_a_process_is_asked_once_to_end(tmp_path: Path) -> None:
+    """A second signal would end `convmodel fit` before it has saved a checkpoint."""
+    code = """
+import pathlib, signal, sys, time
+count = []
+signal.signal(signal.SIGTERM, lambda *_: count.append(1))
+pathlib.Path(sys.argv[1]).touch()
+while not count:
+    time.sleep(0.01)
+time.sleep(0.5)
+sys.exit(len(count))
+"""
+    process = BackgroundProcess(tmp_path / "log")
+    process.start([sys.executable, "-c", code, str(tmp_path / "ready")])
+    wait_until((tmp_path / "ready").exists)
+    for _ in range(3):
+        process.stop()
+        time.sleep(0.05)  # signals that arrive together count as one
+    process.wait(30)
+    assert process.exit_code == 1
 
 
 def test_a_program_that_is_missing_is_an_error(tmp_path: Path) -> None:
