@@ -14,16 +14,19 @@ from typing import Any
 
 import openai
 import pytest
+from fake_convmodel import command
 from fine_tuning_service import PAIR, TALK, Tune, Tuning, lines, make_tune, soon
 from openai import OpenAI
 from serving import HELLO, Program, program, wait_until
 
 from convmodel.errors import SaveError
 from convmodel.files.hub import sample_file
+from convmodel.server.fine_tuning import job_store
 from convmodel.server.fine_tuning.commands import COMMAND
 from convmodel.server.fine_tuning.file_store import FileStore
 from convmodel.server.fine_tuning.job_store import new_steps
 from convmodel.server.fine_tuning.service import FineTuning
+from convmodel.server.serving.background_process import BackgroundProcess
 from convmodel.server.settings import TrainingLimits
 
 pytestmark = pytest.mark.loopback
@@ -133,7 +136,7 @@ def test_preferences_are_learned_with_dpo(tuning: Tuning) -> None:
 
 
 def test_jobs_run_in_order_and_one_at_a_time(tune: Tune) -> None:
-    with tune(steps=100, pause=0.05) as tuning:
+    with tune(steps=5000, pause=0.05) as tuning:
         file = tuning.upload()
         jobs = [
             tuning.client.fine_tuning.jobs.create(model="tiny", training_file=file, suffix="same").id for _ in range(3)
@@ -154,15 +157,14 @@ def test_jobs_run_in_order_and_one_at_a_time(tune: Tune) -> None:
 
 
 def test_two_jobs_may_run_at_once(tune: Tune) -> None:
-    with tune(limits=TrainingLimits(at_once=2), steps=100, pause=0.05) as tuning:
+    with tune(limits=TrainingLimits(at_once=2), steps=5000, pause=0.05) as tuning:
         file = tuning.upload()
         jobs = [tuning.client.fine_tuning.jobs.create(model="tiny", training_file=file).id for _ in range(2)]
-        for id in jobs:
-            tuning.wait(id, "running")
+        wait_until(lambda: [tuning.status(id) for id in jobs] == ["running", "running"])
 
 
 def test_a_paused_job_resumes_where_it_was(tune: Tune) -> None:
-    with tune(steps=30, pause=0.05) as tuning:
+    with tune(steps=30, pause=0.4) as tuning:
         jobs = tuning.client.fine_tuning.jobs
         job = jobs.create(model="tiny", training_file=tuning.upload())
         with pytest.raises(openai.ConflictError, match="so it cannot be resumed"):
@@ -186,7 +188,7 @@ def test_a_paused_job_resumes_where_it_was(tune: Tune) -> None:
 
 
 def test_a_paused_job_can_be_cancelled(tune: Tune) -> None:
-    with tune(steps=100, pause=0.05) as tuning:
+    with tune(steps=5000, pause=0.05) as tuning:
         job = tuning.client.fine_tuning.jobs.create(model="tiny", training_file=tuning.upload())
         wait_until(lambda: tuning.step(job.id) > 2)
         tuning.client.fine_tuning.jobs.pause(job.id)
@@ -209,17 +211,74 @@ def test_what_a_killed_server_could_not_remove_is_removed_by_the_next_one(tune: 
         wait_until(lambda: not any(folder.exists() for folder in folders))
 
 
+def test_what_a_killed_server_could_not_stop_is_stopped_by_the_next_one(tune: Tune, tmp_path: Path) -> None:
+    with tune(steps=5000, pause=0.05) as tuning:
+        job = tuning.client.fine_tuning.jobs.create(model="tiny", training_file=tuning.upload())
+        wait_until(lambda: tuning.step(job.id) > 2)
+        tuning.client.fine_tuning.jobs.pause(job.id)
+        wait_until(lambda: not tuning.service._queue._taken)
+    # As if the server had been killed before it could stop the process.
+    folder = tmp_path / f"tuned/jobs/{job.id}"
+    left = BackgroundProcess(folder / "log")
+    data = str(tmp_path / f"tuned/files/{job.training_file}.jsonl")
+    line = [*command(steps=5000, pause=0.05), "fit", data, "--model", "tiny", "--output-dir", str(folder / "model")]
+    step = new_steps(folder / "model")
+    left.start([*line, "--json"])
+    wait_until(lambda: new_steps(folder / "model") > step)
+    record = json.loads((folder / "job.json").read_text())
+    (folder / "job.json").write_text(json.dumps(record | {"pid": left.pid}))
+    with tune() as tuning:
+        wait_until(lambda: not left.running)
+        assert tuning.status(job.id) == "paused"
+
+
+def test_jobs_that_wait_keep_their_order_after_a_restart(tune: Tune) -> None:
+    """One that was resumed is behind those that waited meanwhile."""
+    with tune() as tuning:
+        tuning.service._queue.close()
+        jobs, file = tuning.client.fine_tuning.jobs, tuning.upload()
+        ids = [jobs.create(model="tiny", training_file=file).id for _ in range(5)]
+        jobs.pause(ids[0])
+        jobs.resume(ids[0])
+    with tune() as tuning:
+        assert [job.id for job in tuning.service.jobs()] == ids
+        for id in ids:
+            tuning.wait(id, "succeeded")
+        ends = [job.finished_at for job in map(tuning.service.job, [*ids[1:], ids[0]])]
+        assert ends == sorted(ends)
+        begins = [tuning.service._jobs.events(id)[-1]["time"] for id in [*ids[1:], ids[0]]]
+        assert begins == sorted(begins)
+
+
+def test_a_full_disk_keeps_no_job_from_being_cancelled(tune: Tune, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a cancelled job leaves is what makes room."""
+    with tune(steps=5000, pause=0.05) as tuning:
+        job = tuning.client.fine_tuning.jobs.create(model="tiny", training_file=tuning.upload())
+        wait_until(lambda: tuning.step(job.id) > 2)
+        folder = tuning.service._jobs.model(job.id)
+        replace_text = job_store.replace_text
+
+        def full(path: Path, text: str) -> None:
+            if folder.exists():
+                raise SaveError("no room")
+            replace_text(path, text)
+
+        monkeypatch.setattr(job_store, "replace_text", full)
+        assert tuning.client.fine_tuning.jobs.cancel(job.id).status == "cancelled"
+        wait_until(lambda: json.loads((folder.parent / "job.json").read_text())["status"] == "cancelled")
+
+
 def test_a_killed_process_is_started_again_and_resumes(tune: Tune) -> None:
-    with tune(steps=30, pause=0.05) as tuning:
+    with tune(steps=40, pause=0.2) as tuning:
         job = tuning.client.fine_tuning.jobs.create(model="tiny", training_file=tuning.upload())
         for _ in range(3):
             step = tuning.step(job.id)
             wait_until(lambda at_least=step: tuning.step(job.id) > at_least + 2)
             os.kill(pid(tuning, job.id), signal.SIGKILL)
-        assert tuning.wait(job.id, "succeeded").trained_tokens == 3000
+        assert tuning.wait(job.id, "succeeded").trained_tokens == 4000
         messages = tuning.messages(job.id)
         assert sum("was killed, and is started again from step" in message for message in messages) == 3
-        assert sum("training loss" in message for message in messages) == 30
+        assert sum("training loss" in message for message in messages) == 40
 
 
 def test_a_process_that_is_killed_again_and_again_without_progress_fails(tune: Tune) -> None:
@@ -230,7 +289,7 @@ def test_a_process_that_is_killed_again_and_again_without_progress_fails(tune: T
 
 
 def test_a_stopped_server_stops_its_job_and_the_next_one_resumes_it(tune: Tune) -> None:
-    with tune(steps=200, pause=0.05) as tuning:
+    with tune(steps=5000, pause=0.4) as tuning:  # less than 20 of them, however slow the machine is
         running = tuning.client.fine_tuning.jobs.create(model="tiny", training_file=tuning.upload())
         waiting = tuning.client.fine_tuning.jobs.create(model="tiny", training_file=running.training_file)
         wait_until(lambda: tuning.step(running.id) > 2)
@@ -277,7 +336,7 @@ def test_a_finding_that_makes_training_pointless_fails_the_job(tune: Tune) -> No
 
 
 def test_a_file_in_use_is_kept_until_its_job_ends(tune: Tune) -> None:
-    with tune(steps=100, pause=0.05) as tuning:
+    with tune(steps=5000, pause=0.05) as tuning:
         file, valid = tuning.upload(), tuning.upload()
         job = tuning.client.fine_tuning.jobs.create(model="tiny", training_file=file, validation_file=valid)
         for id in (file, valid):
@@ -417,7 +476,7 @@ def test_an_unexpected_error_ends_its_job_and_not_the_queue(tune: Tune, monkeypa
 
 def test_actions_need_no_body_and_are_not_taken_from_other_sites(tune: Tune) -> None:
     """Clients that send no Content-Type look like pages of other sites, whose origin browsers report."""
-    with tune(steps=200, pause=0.05) as tuning:
+    with tune(steps=5000, pause=0.05) as tuning:
         job = tuning.client.fine_tuning.jobs.create(model="tiny", training_file=tuning.upload())
         path = f"/v1/fine_tuning/jobs/{job.id}/cancel"
         for headers in ({"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"}):

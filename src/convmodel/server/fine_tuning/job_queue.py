@@ -52,12 +52,12 @@ class JobQueue:
         self._closed = False
         self._taken: set[str] = set()  # jobs that a worker cares for
         self._processes: dict[str, BackgroundProcess] = {}
-        waiting = [job.id for job in store.all() if job.status == "queued"]
-        self._order = [*(job.id for job in store.all() if job.status in STARTED), *waiting]
+        waiting = sorted((job for job in store.all() if job.status == "queued"), key=lambda one: one.queued_at)
+        self._order = [job.id for job in (*(job for job in store.all() if job.status in STARTED), *waiting)]
 
     def start(self, workers: int) -> None:
         """Starts threads that run the jobs, those first that ran when an earlier server ended."""
-        self._remove_leftovers()
+        self._end_leftovers()
         for number in range(workers):
             threading.Thread(target=self._work, name=f"fine-tuning {number}", daemon=True).start()
 
@@ -93,7 +93,7 @@ class JobQueue:
             job = self._store.get(id)
             if job.status != "paused":
                 raise _conflict(job, "resumed")
-            job = self._store.change(id, status="queued", deaths=0)
+            job = self._store.change(id, status="queued", queued_at=time.time(), deaths=0)
             self._store.report(id, "The job waits to be resumed.")
             self.add(id)
             return job
@@ -103,23 +103,32 @@ class JobQueue:
             job = self._store.get(id)
             if job.status not in UNFINISHED or job.status == status:
                 raise _conflict(job, status)
-            ended = int(time.time()) if status == "cancelled" else None
-            job = self._store.change(id, status=status, finished_at=ended)
+            if status == "cancelled":  # also if the disk is full: that makes room
+                self._store.force(id, status=status, finished_at=int(time.time()))
+            else:
+                self._store.change(id, status=status)
             self._store.report(id, message)
             self._order = [other for other in self._order if other != id]
             if (process := self._processes.get(id)) is not None:
                 process.stop()
             elif status == "cancelled" and id not in self._taken:
-                self._store.drop_model(id)
-            return job
+                self._drop(id)
+            return self._store.get(id)
 
-    def _remove_leftovers(self) -> None:
-        """Removes what a killed server had no time to remove; what a process still writes, the next one removes."""
+    def _drop(self, id: str) -> None:
+        """Removes the checkpoints of a cancelled job, and records again that it is: now there is room on the disk."""
+        self._store.drop_model(id)
+        self._store.force(id, status="cancelled")
+
+    def _end_leftovers(self) -> None:
+        """Stops and removes what a killed server had no time to; what a process still writes, the next one removes."""
         for job in self._store.all():
-            if job.status == "cancelled" or job.deleted:
-                process = BackgroundProcess(self._store.log(job.id), job.pid)
-                if self._store.model(job.id).exists() and not process.running:
-                    self._store.drop_model(job.id)
+            process = BackgroundProcess(self._store.log(job.id), job.pid)
+            if job.status in ("paused", "cancelled"):
+                process.stop()
+            is_left = job.status == "cancelled" or job.deleted
+            if is_left and self._store.model(job.id).exists() and not process.running:
+                self._store.drop_model(job.id)
 
     def _work(self) -> None:
         while (id := self._take()) is not None:
@@ -133,7 +142,7 @@ class JobQueue:
                     self._taken.discard(id)
                     self._processes.pop(id, None)
                     if not self._closed and self._store.get(id).status == "cancelled":
-                        self._store.drop_model(id)
+                        self._drop(id)
                     self._changed.notify_all()
 
     def _take(self) -> str | None:
@@ -187,6 +196,8 @@ class JobQueue:
             output = self._store.path(id) / "check.json" if status == "validating_files" else None
             process = BackgroundProcess(self._store.log(id), job.pid, what="job", output=output)
             if not process.running:
+                if job.pid:  # if the server is killed before it knows the next one, this one may be another program's
+                    self._store.force(id, pid=0)
                 process.start(line)
                 if job.status != status:
                     what = "Checking the files." if status == "validating_files" else "Training has started."
@@ -237,11 +248,11 @@ class JobQueue:
     def _fail(self, id: str, code: str, message: str, param: str | None = None, *, keep: bool = False) -> None:
         """Ends a job with an error, and removes its checkpoints, unless to keep them; its metrics and its log stay."""
         with self._changed:
+            if not keep:
+                self._store.drop_model(id)  # first, so that there is room on the disk to record the rest
+            self._store.report(id, f"The job failed: {message}", "error")
             error = {"code": code, "message": message, "param": param}
             self._store.force(id, status="failed", error=error, finished_at=int(time.time()))
-            if not keep:
-                self._store.drop_model(id)
-            self._store.report(id, f"The job failed: {message}", "error")
             logger.error("%s failed: %s", id, message)
 
     def _shown(self, job: JobRecord, message: str) -> str:

@@ -71,7 +71,7 @@ class JobRecord:
 
     Attributes:
         id: Its id.
-        created_at: When it was created, in seconds since 1970.
+        created_at: When it was created, in seconds since 1970; of jobs created in one second, the order counts.
         spec: What was ordered.
         status: Its status.
         finished_at: When it ended.
@@ -82,10 +82,11 @@ class JobRecord:
         deaths: How often its process was killed since it last made progress.
         progress: The step of the newest checkpoint when the process was killed last.
         deleted: Whether its model was deleted.
+        queued_at: When it began to wait, in seconds since 1970.
     """
 
     id: str
-    created_at: int
+    created_at: float
     spec: JobSpec
     status: Status = "queued"
     finished_at: int | None = None
@@ -96,6 +97,7 @@ class JobRecord:
     deaths: int = 0
     progress: int = 0
     deleted: bool = False
+    queued_at: float = 0.0
 
     @property
     def model_name(self) -> str:
@@ -108,7 +110,7 @@ class JobRecord:
         return {
             "object": "fine_tuning.job",
             "id": self.id,
-            "created_at": self.created_at,
+            "created_at": int(self.created_at),
             "finished_at": self.finished_at,
             "model": spec.model,
             "fine_tuned_model": self.model_name if has_model else None,
@@ -162,7 +164,8 @@ class JobStore:
 
     def create(self, spec: JobSpec) -> JobRecord:
         """Records a new job; raises `SaveError` if it cannot be written."""
-        job = JobRecord(f"ftjob-{secrets.token_hex(12)}", int(time.time()), spec)
+        now = time.time()
+        job = JobRecord(f"ftjob-{secrets.token_hex(12)}", now, spec, queued_at=now)
         try:
             self.path(job.id).mkdir()
             self._write(job)

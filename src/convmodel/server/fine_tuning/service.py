@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -269,19 +269,20 @@ class FineTuning:
         except SaveError as error:
             logger.exception("the results of %s are not saved", job.id)
             self._jobs.report(job.id, f"The results cannot be saved: {error}", "error")
-        fields = {
+        fields: dict[str, Any] = {
             "result_files": results,
             "trained_tokens": trained_tokens(metrics),
             "finished_at": int(time.time()),
         }
-        job = self._jobs.force(job.id, status="succeeded", **fields)
-        self._shelve(job)
+        # The status at last: clients that wait for it ask for the model and the events at once.
+        self._shelve(replace(job, **fields))
         self._jobs.report(job.id, f"New fine-tuned model created: {job.model_name}")
         self._jobs.report(job.id, "The job has successfully completed")
+        self._jobs.force(job.id, status="succeeded", **fields)
         logger.info("%s is served as %s", self._jobs.model(job.id), job.model_name)
 
     def _shelve(self, job: JobRecord) -> None:
-        created = job.finished_at or job.created_at
+        created = job.finished_at or int(job.created_at)
         self.shelf.add(ShelvedModel(job.model_name, job.spec.base, self._jobs.model(job.id), created))
 
     def _has_model(self, job: JobRecord) -> bool:
