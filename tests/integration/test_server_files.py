@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import select
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -331,6 +332,18 @@ def test_a_client_that_stops_sending_is_not_waited_for(tune: Tune) -> None:
         connection.sendall("\r\n".join([*head, "", ""]).encode() + multipart(PURPOSE, FILE)[:50])
         assert b"408 " in read_all(connection)
         assert [*tuning.service.files._folder.iterdir()] == []
+
+
+def test_a_file_that_arrives_too_slowly_is_refused(tune: Tune) -> None:
+    """A few clients that send a byte now and then would keep all others from uploading."""
+    with tune({"upload_seconds": 0.5}) as tuning, tuning.served.connect() as connection:
+        head = ["POST /v1/files HTTP/1.1", "Host: localhost", "Content-Length: 100000", *map(": ".join, FORM.items())]
+        connection.sendall("\r\n".join([*head, "", ""]).encode() + multipart(PURPOSE, FILE)[:50])
+        while not select.select([connection], [], [], 0.05)[0]:
+            connection.sendall(b"x")
+        answer = read_all(connection)
+        assert b"408 " in answer
+        assert b"did not arrive within 0.5 s" in answer
 
 
 def test_a_full_disk_stores_nothing(tuning: Tuning, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ from convmodel.server.fine_tuning import job_store
 from convmodel.server.fine_tuning.commands import COMMAND
 from convmodel.server.fine_tuning.file_store import FileStore
 from convmodel.server.fine_tuning.job_store import new_steps
-from convmodel.server.fine_tuning.service import FineTuning
+from convmodel.server.fine_tuning.service import FineTuning, Order
 from convmodel.server.serving.background_process import BackgroundProcess
 from convmodel.server.settings import TrainingLimits
 
@@ -104,6 +104,9 @@ def test_a_job_makes_a_model_that_the_server_serves(tune: Tune, model_folder: Pa
         ]
 
         name = job.fine_tuned_model
+        (checkpoint,) = client.fine_tuning.jobs.checkpoints.list(job.id)
+        assert (checkpoint.fine_tuned_model_checkpoint, checkpoint.fine_tuning_job_id) == (name, job.id)
+        assert (checkpoint.step_number, checkpoint.metrics.valid_loss) == (3, 3.05)
         assert [model.id for model in client.models.list()] == ["tiny", name]
         assert not tuning.service.shelf.is_loaded(name)
         chat: Any = {"messages": HELLO, "temperature": 0, "max_tokens": 8}
@@ -335,6 +338,33 @@ def test_a_finding_that_makes_training_pointless_fails_the_job(tune: Tune) -> No
         assert job.error.message == "steps: 3 steps are few; raise epochs"
 
 
+def test_jobs_that_have_ended_are_not_kept_without_limit(tune: Tune) -> None:
+    with tune(limits=TrainingLimits(ended=2), fail="no", steps=1) as tuning:
+        file = tuning.upload()
+        ids = [tuning.train(training_file=file).id for _ in range(4)]
+        assert [job.id for job in tuning.service.jobs()] == ids[1:]  # one of them when the last one was created
+        assert {path.name for path in tuning.service._jobs._folder.iterdir()} == {*ids[1:]}
+        with pytest.raises(openai.NotFoundError):
+            tuning.client.fine_tuning.jobs.retrieve(ids[0])
+    with tune(limits=TrainingLimits(ended=1)) as tuning:
+        done = tuning.train(training_file=file)
+        assert [job.id for job in tuning.service.jobs()] == [ids[-1], done.id]
+
+
+def test_a_job_that_still_stops_is_not_removed(tune: Tune) -> None:
+    with tune(limits=TrainingLimits(ended=1), steps=5000, pause=0.05) as tuning:
+        jobs, file = tuning.client.fine_tuning.jobs, tuning.upload()
+        stopping = jobs.create(model="tiny", training_file=file).id
+        tuning.wait(stopping, "running")
+        with tuning.service._queue._changed:  # its worker cannot notice the end
+            tuning.service.cancel(stopping)
+            tuning.service.cancel(tuning.service.create(Order("tiny", file)).id)
+            tuning.service.create(Order("tiny", file))
+            assert stopping in [job.id for job in tuning.service.jobs()]
+        (last,) = [job.id for job in tuning.service.jobs() if job.status == "queued"]
+        tuning.wait(last, "running")
+
+
 def test_a_file_in_use_is_kept_until_its_job_ends(tune: Tune) -> None:
     with tune(steps=5000, pause=0.05) as tuning:
         file, valid = tuning.upload(), tuning.upload()
@@ -360,6 +390,7 @@ def test_a_model_of_a_job_is_trained_further_and_deleted(tune: Tune) -> None:
         assert (deleted.deleted, deleted.id) == (True, first.fine_tuned_model)
         assert not tuning.service._jobs.model(first.id).exists()
         assert tuning.client.fine_tuning.jobs.retrieve(first.id).fine_tuned_model is None
+        assert [*tuning.client.fine_tuning.jobs.checkpoints.list(first.id)] == []
         for name in (first.fine_tuned_model, "tiny"):
             with pytest.raises(openai.NotFoundError, match="only those can be deleted"):
                 tuning.client.models.delete(name)
@@ -428,7 +459,7 @@ def test_jobs_are_checked_before_they_are_created(
 
 def test_jobs_that_do_not_exist_are_not_found(tuning: Tuning) -> None:
     jobs = tuning.client.fine_tuning.jobs
-    for ask in (jobs.retrieve, jobs.cancel, jobs.pause, jobs.resume, lambda id: [*jobs.list_events(id)]):
+    for ask in (jobs.retrieve, jobs.cancel, jobs.pause, jobs.resume, jobs.list_events, jobs.checkpoints.list):
         with pytest.raises(openai.NotFoundError, match="there is no fine-tuning job ftjob-none"):
             ask("ftjob-none")
     for query in ("limit=0", "after=ftjob-none", "metadata[a]=b"):

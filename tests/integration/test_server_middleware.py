@@ -63,6 +63,7 @@ def test_all_routes_are_found() -> None:
         "/v1/fine_tuning/jobs",
         "/v1/fine_tuning/jobs/{id}",
         "/v1/fine_tuning/jobs/{id}/cancel",
+        "/v1/fine_tuning/jobs/{id}/checkpoints",
         "/v1/fine_tuning/jobs/{id}/events",
         "/v1/fine_tuning/jobs/{id}/pause",
         "/v1/fine_tuning/jobs/{id}/resume",

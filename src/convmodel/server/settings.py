@@ -42,7 +42,8 @@ class ServerSettings:
     head_seconds: float = 30.0  # how long a connection may stay open without a complete request head
     body_seconds: float = 20.0  # how long a client may take to send its body
     linger_seconds: float = 2.0  # how long a client may pause while the body of a refused request is dropped
-    stall_seconds: float = 60.0  # how long a client may leave a stream unread
+    stall_seconds: float = 60.0  # how long a client may leave a stream unread, or pause within an upload
+    upload_seconds: float = 3600.0  # how long an upload may take
     ping_seconds: float = 15.0  # after how much silence a stream sends a comment, to keep the connection open
     system_messages: bool = False  # whether models that were trained without system messages accept them
     cache_bytes: int | None = None  # memory for each model's cached conversations; None for the engine's default
@@ -59,4 +60,5 @@ class TrainingLimits:
     files: int = 1000
     uploads: int = 4  # at the same time
     jobs: int = 100  # that wait, run or are paused, or whose models are kept
+    ended: int = 1000  # other jobs, which are shown; of more, the oldest are removed
     at_once: int = 1  # jobs that run at the same time

@@ -5,6 +5,7 @@ sends gets its answer. Does not know what is uploaded, nor how large it may be.
 """
 
 import asyncio
+import time
 from contextlib import suppress
 from urllib.parse import urlsplit
 
@@ -56,15 +57,18 @@ class UploadBody:
         self._send = send
         self._settings = settings
         self._complete = False
+        self._end = time.monotonic() + settings.upload_seconds
 
     async def receive(self) -> Message:
         """Returns the next part of the body.
 
         Raises:
-            ApiError: If the client pauses too long, or disconnects.
+            ApiError: If the client pauses or takes too long, or disconnects.
         """
         if self._complete:
             return await self._receive()
+        if time.monotonic() > self._end:
+            raise ApiError(408, f"the file did not arrive within {self._settings.upload_seconds:g} s: split it")
         try:
             async with asyncio.timeout(self._settings.stall_seconds):
                 message = await self._receive()

@@ -120,6 +120,12 @@ async def events(id: str, service: Service, after: str | None = None, limit: Lim
     return page_of(await anyio.to_thread.run_sync(service.events, id), after, limit)
 
 
+@router.get(_PATH + "/{id}/checkpoints", responses=ERRORS, dependencies=[_PAGES])
+async def checkpoints(id: str, service: Service, after: str | None = None, limit: Limit = 10) -> dict[str, Any]:
+    """Lists the checkpoint that a job has kept, which is its model."""
+    return page_of(await anyio.to_thread.run_sync(service.checkpoints, id), after, limit)
+
+
 @router.post(_PATH + "/{id}/cancel", responses=_ERRORS)
 async def cancel(id: str, service: Service) -> dict[str, Any]:
     """Ends a job and removes its checkpoints."""

@@ -51,10 +51,7 @@ def metric_events(path: Path, id: str) -> list[dict[str, Any]]:
 
 def result_csv(path: Path) -> bytes:
     """Returns the metrics of a run as CSV, one row per step; empty cells were not measured."""
-    rows: dict[int, dict[str, Any]] = {}
-    for point in _points(path):
-        row = rows.setdefault(point["step"], {})
-        row |= {name: point[key] for name, key in COLUMNS.items() if point.get(key) is not None}
+    rows = _rows(path)
     text = io.StringIO()
     names = [name for name in COLUMNS if any(name in row for row in rows.values())] or ["step"]
     writer = csv.DictWriter(text, names, lineterminator="\n")
@@ -63,10 +60,32 @@ def result_csv(path: Path) -> bytes:
     return text.getvalue().encode()
 
 
+def kept_step(path: Path) -> dict[str, Any] | None:
+    """Returns the metrics of the step whose weights a run has kept; None if it measured nothing.
+
+    That is the best validation; of a run without one, or on preferences, the last step.
+    """
+    try:
+        best = read_metrics(path).best
+    except ConfigError:
+        return None
+    rows = _rows(path)
+    return rows[max(rows) if best is None else best["step"]] if rows else None
+
+
 def trained_tokens(path: Path) -> int | None:
     """Returns the number of tokens that a run has trained on; None if it measured nothing."""
     counts = [int(point["tokens"]) for point in _points(path) if "loss" in point and point.get("tokens")]
     return max(counts, default=None)
+
+
+def _rows(path: Path) -> dict[int, dict[str, Any]]:
+    """Returns what was measured at each step."""
+    rows: dict[int, dict[str, Any]] = {}
+    for point in _points(path):
+        row = rows.setdefault(point["step"], {})
+        row |= {name: point[key] for name, key in COLUMNS.items() if point.get(key) is not None}
+    return rows
 
 
 def _points(path: Path) -> Iterator[Point]:

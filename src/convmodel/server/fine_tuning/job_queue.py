@@ -87,6 +87,13 @@ class JobQueue:
         """Ends a job after its current step, and removes its checkpoints; raises an `ApiError` if it has ended."""
         return self._stop(id, "cancelled", "The job was cancelled; its checkpoints are removed.")
 
+    def forget(self, id: str) -> None:
+        """Removes a job that has ended, unless it still stops."""
+        with self._changed:
+            if id not in self._taken:
+                self._store.forget(id)
+                logger.info("%s is removed: there are too many jobs that have ended", id)
+
     def resume(self, id: str) -> JobRecord:
         """Puts a paused job at the end of the queue; raises an `ApiError` if it is not paused."""
         with self._changed:

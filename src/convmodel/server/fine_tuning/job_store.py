@@ -218,6 +218,12 @@ class JobStore:
                 metrics.replace(self.path(id) / METRICS_FILE)
         shutil.rmtree(self.model(id), ignore_errors=True)
 
+    def forget(self, id: str) -> None:
+        """Removes a job, with its log and its events."""
+        with self._lock:
+            self._jobs.pop(id, None)
+        shutil.rmtree(self.path(id), ignore_errors=True)
+
     def log(self, id: str) -> Path:
         """Returns the file for what the processes of a job report."""
         return self.path(id) / "log"

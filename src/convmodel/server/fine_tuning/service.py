@@ -20,7 +20,7 @@ from convmodel.server.errors import ApiError, unavailable
 from convmodel.server.fine_tuning.commands import COMMAND, Data
 from convmodel.server.fine_tuning.file_store import FileStore
 from convmodel.server.fine_tuning.hyperparameters import Method, resolve
-from convmodel.server.fine_tuning.job_metrics import metric_events, result_csv, trained_tokens
+from convmodel.server.fine_tuning.job_metrics import kept_step, metric_events, result_csv, trained_tokens
 from convmodel.server.fine_tuning.job_queue import JobQueue
 from convmodel.server.fine_tuning.job_store import UNFINISHED, JobRecord, JobSpec, JobStore
 from convmodel.server.serving.improvement_file import absolute_source
@@ -149,6 +149,7 @@ class FineTuning:
                 order.validation_file, order.suffix, order.metadata,
             )  # fmt: skip
             job = self._jobs.create(spec)
+            self._forget()
         self._jobs.report(job.id, f"Created fine-tuning job: {job.id}")
         self._queue.add(job.id)
         return job
@@ -189,6 +190,16 @@ class FineTuning:
             }
             for event in reversed(events)
         ]
+
+    def checkpoints(self, id: str) -> list[dict[str, Any]]:
+        """Returns the checkpoint that a job has kept, in the form of OpenAI's API: its model."""
+        job = self._jobs.get(id)
+        metrics = kept_step(self._jobs.metrics(id)) if self._has_model(job) else None
+        if metrics is None:
+            return []
+        own = {"id": f"ftckpt-{id.removeprefix('ftjob-')}", "object": "fine_tuning.job.checkpoint"}
+        names = {"fine_tuned_model_checkpoint": job.model_name, "fine_tuning_job_id": id}
+        return [own | names | {"created_at": job.finished_at, "step_number": metrics["step"], "metrics": metrics}]
 
     def delete_model(self, name: str) -> None:
         """Deletes the model of a job; raises an `ApiError` if there is none, or a job trains it further."""
@@ -251,6 +262,12 @@ class FineTuning:
         hf_model = self._served.get(base).model.hf_model
         if missing := missing_room(self._folder, hf_model, what="a job", models=_SIZES):
             raise ApiError(507, missing, type="server_error", code="storage_full")
+
+    def _forget(self) -> None:
+        """Removes the oldest jobs that have ended without a model, or whose model was deleted, if there are many."""
+        ended = [job.id for job in self._jobs.all() if job.status not in UNFINISHED and not self._has_model(job)]
+        for id in ended[: max(0, len(ended) - self._limits.ended)]:
+            self._queue.forget(id)
 
     def _data(self, job: JobRecord) -> Data:
         """Returns the files of a job; preferences need conversations, by default the sample's, as in `improve`."""

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from convmodel.server.fine_tuning.job_metrics import metric_events, result_csv, trained_tokens
+from convmodel.server.fine_tuning.job_metrics import kept_step, metric_events, result_csv, trained_tokens
 
 LINES = [
     {"event": "begin", "steps": 2, "config": {}},
@@ -33,6 +33,15 @@ def test_results_have_a_row_per_step(tmp_path: Path) -> None:
     assert rows == ["step,train_loss,valid_loss,valid_perplexity,learning_rate", "1,2.5,,,0.0001", "2,,3.0,20.1,"]
 
 
+def test_the_step_that_is_kept_is_the_best_validation_or_the_last_step(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    worse = {"step": 3, "eval_loss": 3.5, "time": "2026-01-01T00:00:02+00:00"}
+    path.write_text("".join(json.dumps(line) + "\n" for line in [*LINES, worse]))
+    assert kept_step(path) == {"step": 2, "valid_loss": 3.0, "valid_perplexity": 20.1}
+    path.write_text("".join(json.dumps(line) + "\n" for line in LINES[:3]))
+    assert kept_step(path) == {"step": 2}
+
+
 def test_without_metrics_there_is_nothing(tmp_path: Path) -> None:
     for content in (None, "damaged\n\n"):
         if content is not None:
@@ -40,3 +49,4 @@ def test_without_metrics_there_is_nothing(tmp_path: Path) -> None:
         assert metric_events(tmp_path / "metrics.jsonl", "ftjob-1") == []
         assert result_csv(tmp_path / "metrics.jsonl") == b"step\n"
         assert trained_tokens(tmp_path / "metrics.jsonl") is None
+        assert kept_step(tmp_path / "metrics.jsonl") is None
