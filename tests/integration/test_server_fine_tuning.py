@@ -685,7 +685,8 @@ def test_kills_of_server_and_job_leave_the_weights_as_they_would_be(tmp_path: Pa
             ]
             file = client.files.create(file=("talks.jsonl", lines(*talks)), purpose="fine-tune")
             for _ in range(2):
-                options: Any = {"n_epochs": 3, "batch_size": 2, "learning_rate_multiplier": 20}
+                # Longer than a server takes to start, so that the job still runs when it is killed the last time.
+                options: Any = {"n_epochs": 6, "batch_size": 2, "learning_rate_multiplier": 20}
                 job = client.fine_tuning.jobs.create(model="tiny", training_file=file.id, hyperparameters=options)
                 ids.append(job.id)
         for victims in (("job",), ("server", "job"), ("server",)):
