@@ -78,7 +78,8 @@ def test_a_job_makes_a_model_that_the_server_serves(tune: Tune, model_folder: Pa
         arguments = json.loads((tmp_path / f"tuned/jobs/{job.id}/model/arguments.json").read_text())
         given = dict(pairwise(arguments))
         assert given["--valid"].endswith(f"{valid}.jsonl")
-        assert (given["--epochs"], given["--batch-size"], given["--seed"]) == ("2", "8", "7")
+        assert (given["--epochs"], given["--seed"]) == ("2", "7")
+        assert "--batch-size" not in given
         assert (given["--loss-on"], float(given["--learning-rate"])) == ("assistant", 5e-5)
 
         messages = tuning.messages(job.id)
