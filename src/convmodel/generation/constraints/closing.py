@@ -5,10 +5,8 @@ response can be completed. A search, since llguidance does not say how far the e
 """
 
 import json
-import math
 import random
 import re
-import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -34,9 +32,24 @@ _SHORTEST_WALK = 32
 
 _WALKS = 16
 
+_UNBOUNDED = 2**62
+
 _WORD = re.compile(r"\w{1,32}|[^\w\s]")
 _MOST_LITERALS = 32
 _EXAMPLES = ("a@aa.aa", "aa.aa", "a://a")  # of formats
+
+
+class Steps:
+    """How many steps searches may still take together: one for each set of legal bytes, and one for each text tried.
+
+    A count, not a time, so that the outcome is the same on every machine.
+
+    Attributes:
+        left: The number; a step that has begun may take it below zero.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.left = number
 
 
 class _Text(NamedTuple):
@@ -52,7 +65,7 @@ def find_closing(
     literals: Sequence[bytes] = (),
     most: int = 10_000,
     is_json: bool = True,
-    seconds: float = math.inf,
+    steps: Steps | None = None,
 ) -> bytes | None:
     """Returns a short text that completes what a matcher has read, or None if none was found.
 
@@ -61,14 +74,13 @@ def find_closing(
         byte_ids: The token of each of the 256 bytes, or None.
         limit: The longest text, in bytes.
         literals: Texts to try where any text is legal, for patterns that need one of them.
-        most: How many steps each of the searches takes at most.
+        most: How many bytes or literals each of the two searches adds at most.
         is_json: Whether the grammar is a JSON schema, so that quotes and brackets lead to the end.
-        seconds: How long the search may take, in seconds of this thread.
+        steps: Further bounds the search, and is reduced by the steps that it takes.
     """
     if matcher.is_accepting():
         return b""
-    search = _Search(byte_ids, limit, literals, is_json)
-    search.end = time.thread_time() + seconds
+    search = _Search(byte_ids, limit, literals, is_json, steps or Steps(_UNBOUNDED))
     closing = search.greedy(matcher, min(most, _STEPS))
     return closing if closing is not None else search.walk(matcher, most)
 
@@ -113,16 +125,17 @@ def common_literals() -> list[bytes]:
 
 
 class _Search:
-    def __init__(self, byte_ids: Sequence[int | None], limit: int, literals: Sequence[bytes], is_json: bool) -> None:
-        self._byte_ids, self._limit, self._literals = byte_ids, limit, literals
-        self.end = math.inf  # in seconds of this thread
+    def __init__(
+        self, byte_ids: Sequence[int | None], limit: int, literals: Sequence[bytes], is_json: bool, steps: Steps
+    ) -> None:
+        self._byte_ids, self._limit, self._literals, self._steps = byte_ids, limit, literals, steps
         self._ends = (b'"', b"}", b"]") if is_json else ()
 
     def greedy(self, matcher: Any, steps: int) -> bytes | None:
         """Extends a text by what is most likely to lead to the end."""
         text, tries = _Text(b"", matcher), _TRIES
         for _ in range(steps):
-            if time.thread_time() > self.end:
+            if self._steps.left <= 0:
                 return None
             legal, more = self._legal(text.matcher), None
             if tries and len(legal) >= _FREE and legal[0] not in self._ends:
@@ -150,7 +163,7 @@ class _Search:
         chance, start = random.Random(0), _Text(b"", matcher)
         length, walks, text, walked = _SHORTEST_WALK, 0, start, 0
         for _ in range(steps):
-            if time.thread_time() > self.end:
+            if self._steps.left <= 0:
                 return None
             more = self._extended(text, self._chosen(text, chance))
             if more is not None and more.matcher.is_accepting():
@@ -174,6 +187,7 @@ class _Search:
         return chance.choice(legal) if legal else b""
 
     def _extended(self, text: _Text, more: bytes) -> _Text | None:
+        self._steps.left -= 1
         ids = [self._byte_ids[byte] for byte in more]
         content = text.content + more
         if not ids or None in ids or len(content) > self._limit:
@@ -185,6 +199,7 @@ class _Search:
 
     def _legal(self, matcher: Any) -> list[bytes]:
         """Returns the bytes that may follow, or a longer text that must, the best ones first."""
+        self._steps.left -= 1
         forced: bytes = matcher.compute_ff_bytes()
         if forced:
             return [forced]

@@ -6,7 +6,6 @@ first one of the known way. Knows no probabilities.
 """
 
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ import torch
 
 from convmodel.errors import ConfigError
 from convmodel.generation.constraints.checking import CHECKER, Checked
-from convmodel.generation.constraints.closing import find_closing
+from convmodel.generation.constraints.closing import Steps, find_closing
 from convmodel.generation.constraints.grammar import Grammar
 from convmodel.generation.constraints.matching import is_json, make_matcher
 from convmodel.generation.constraints.vocabulary import Vocabulary, vocabulary_of
@@ -26,8 +25,11 @@ _KEPT = 16  # compiled grammars
 _STEPS = 100
 """How many steps the search for another way to the end takes after a token."""
 
-_SECONDS, _TOKEN_SECONDS, _SEARCH_SECONDS = 0.5, 0.01, 0.05
-"""How long a response may take in all, how much more per token, and one search; then it follows the known way."""
+_RESPONSE_STEPS, _TOKEN_STEPS = 1000, 20
+"""How many steps all searches of a response take together, and how many more per token; then it follows the known way.
+
+A count and not a time, since the same seed must give the same text on every machine. A step takes 0.05 to 0.4 ms.
+"""
 
 _BITS = torch.arange(8, dtype=torch.uint8)
 
@@ -48,15 +50,18 @@ class Constraint:
         """
         self.grammar, self.vocabulary, self._literals = grammar, vocabulary, checked.literals
         self._is_json = is_json(grammar.text)
-        self._matcher = make_matcher(vocabulary.tokenizer, grammar.text)
-        closing = self.verified(self._matcher, vocabulary.split(checked.closing))
+        closing = self.verified(self.matcher(), vocabulary.split(checked.closing))
         if closing is None:
             raise ConfigError(f"{grammar.option} cannot be used: the vocabulary has no tokens for a response")
         self.closing = closing
 
     def matcher(self) -> Any:
-        """Returns a matcher at the start of a response."""
-        return self._matcher.deep_copy()
+        """Returns a matcher at the start of a response.
+
+        It is compiled for this response alone: copies share the states of their lexer, whose number is limited, so that
+        with copies other responses could decide when this one reaches the limit.
+        """
+        return make_matcher(self.vocabulary.tokenizer, self.grammar.text)
 
     def verified(self, matcher: Any, closing: Sequence[int] | None) -> list[int] | None:
         """Returns tokens if they complete what a matcher has read, else None."""
@@ -77,7 +82,7 @@ class Constraint:
             return None
         return self.verified(matcher, self.vocabulary.split(content[len(pieces[token]) :]))
 
-    def find_closing(self, matcher: Any, limit: int) -> list[int] | None:
+    def find_closing(self, matcher: Any, limit: int, steps: Steps) -> list[int] | None:
         """Returns at most `limit` tokens that complete what a matcher has read; None if none were found."""
         content = find_closing(
             matcher,
@@ -85,7 +90,7 @@ class Constraint:
             limit=limit * 8,
             literals=self._literals,
             most=_STEPS,
-            seconds=_SEARCH_SECONDS,
+            steps=steps,
             is_json=self._is_json,
         )
         return None if content is None else self.verified(matcher, self.vocabulary.split(content))
@@ -97,6 +102,7 @@ class _State(NamedTuple):
     length: int  # of the response, in tokens
     matcher: Any  # None if it has reached a limit of its own; the closing follows
     closing: list[int]  # tokens that complete it, without the end
+    steps: int  # that searches may still take
 
 
 class ConstrainedResponse:
@@ -115,21 +121,11 @@ class ConstrainedResponse:
                 f"max_new_tokens is {max_new_tokens}: a short response that matches {constraint.grammar.option} has "
                 f"{needed} tokens"
             )
-        self._state = _State(0, constraint.matcher(), constraint.closing)
+        self._state = _State(0, constraint.matcher(), constraint.closing, _RESPONSE_STEPS)
         self._before = self._state
-        self._seconds = 0.0  # that it has taken
 
     def legal(self, length: int, size: int) -> torch.Tensor:
         """Returns which of `size` ids may follow the first `length` tokens of the response, (size,)."""
-        begin = time.thread_time()
-        try:
-            return self._legal(length, size)
-        finally:
-            self._seconds += time.thread_time() - begin
-
-    def _legal(self, length: int, size: int) -> torch.Tensor:
-        if self._seconds > _SECONDS + _TOKEN_SECONDS * length:
-            self._state = self._at(length)._replace(matcher=None)
         state = self._at(length)
         mask = torch.zeros(size, dtype=torch.bool)
         if state.matcher is not None:
@@ -152,23 +148,16 @@ class ConstrainedResponse:
 
     def accept(self, length: int, token: int) -> int:
         """Takes the token after the first `length` ones; returns the one that follows, another if it left no room."""
-        begin = time.thread_time()
-        try:
-            return self._accept(length, token)
-        finally:
-            self._seconds += time.thread_time() - begin
-
-    def _accept(self, length: int, token: int) -> int:
         state = self._at(length)
         if token in self._stop_ids:
             return token
-        left = self._most - length - 1
-        following = self._after(state, token, left)
+        left, steps = self._most - length - 1, Steps(state.steps + _TOKEN_STEPS)
+        following = self._after(state, token, left, steps)
         if following is None:
             token = self.forced(length)
             following = None if token in self._stop_ids else self._forced_after(state)
         if following is not None:
-            self._before, self._state = state, following
+            self._before, self._state = state, following._replace(steps=steps.left)
         return token
 
     def _at(self, length: int) -> _State:
@@ -178,7 +167,7 @@ class ConstrainedResponse:
         assert self._state.length == length
         return self._state
 
-    def _after(self, state: _State, token: int, left: int) -> _State | None:
+    def _after(self, state: _State, token: int, left: int, steps: Steps) -> _State | None:
         """Returns the state after a token; None if then no way to the end is known that fits."""
         constraint = self._constraint
         if state.matcher is None:
@@ -188,16 +177,16 @@ class ConstrainedResponse:
             return None
         closing = constraint.closing_after(matcher, state.closing, token)
         if closing is None:
-            closing = constraint.find_closing(matcher, left)
+            closing = constraint.find_closing(matcher, left, steps)
         if closing is None or len(closing) + 1 > left:
             return None
-        return _State(state.length + 1, matcher, closing)
+        return _State(state.length + 1, matcher, closing, steps.left)
 
     def _forced_after(self, state: _State) -> _State:
         matcher = None if state.matcher is None else state.matcher.deep_copy()
         if matcher is not None and not matcher.consume_token(state.closing[0]):
             matcher = None
-        return _State(state.length + 1, matcher, state.closing[1:])
+        return _State(state.length + 1, matcher, state.closing[1:], state.steps)
 
 
 class OptionalCall:

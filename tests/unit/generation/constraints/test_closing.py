@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from json_schemas import SCHEMAS
 
 from convmodel.errors import ConfigError
-from convmodel.generation.constraints.closing import find_closing, in_json
+from convmodel.generation.constraints.closing import Steps, find_closing, in_json
 from convmodel.generation.constraints.grammar import read_grammar
 from convmodel.generation.constraints.matching import make_matcher, make_tokenizer
 
@@ -93,12 +93,33 @@ def test_examples_are_escaped() -> None:
     assert in_json(b'a"b\\') == rb"a\"b\\"
 
 
-@settings(max_examples=25, deadline=None)
-@given(SCHEMAS)
-def test_drawn_schemas_are_closed(schema: Any) -> None:
-    try:
-        text = closing(json_schema=schema, literals=(b"b", b"xy", b"Aa", b"a@a.com"))
-    except ConfigError:
-        return  # it contradicts itself
-    assert text is not None
-    jsonschema_rs.validate(schema, json.loads(text))
+def test_steps_bound_the_search_and_are_reduced() -> None:
+    grammar = read_grammar({"json_schema": {"type": "array", "items": {"type": "null"}, "minItems": 3}})
+    assert grammar is not None
+    matcher = make_matcher(BYTES, grammar.text)
+    steps = Steps(1000)
+    assert find_closing(matcher, range(256), limit=100, steps=steps) == b"[null,null,null]"
+    taken = 1000 - steps.left
+    assert taken > 0
+    assert find_closing(matcher, range(256), limit=100, steps=Steps(taken)) == b"[null,null,null]"
+    assert find_closing(matcher, range(256), limit=100, steps=Steps(taken // 2)) is None
+    assert find_closing(matcher, range(256), limit=100, steps=Steps(0)) is None
+
+
+def test_drawn_schemas_are_closed() -> None:
+    closed: list[bool] = []
+
+    @settings(max_examples=25, deadline=None)
+    @given(SCHEMAS)
+    def check(schema: Any) -> None:
+        try:
+            text = closing(json_schema=schema, literals=(b"b", b"xy", b"Aa", b"a@a.com"))
+        except ConfigError:
+            closed.append(False)
+            return  # it contradicts itself
+        assert text is not None
+        jsonschema_rs.validate(schema, json.loads(text))
+        closed.append(True)
+
+    check()
+    assert sum(closed) > len(closed) / 2

@@ -26,6 +26,7 @@ PERSON: dict[str, Any] = {
     "required": ["name", "tags"],
     "additionalProperties": False,
 }
+LISTS: dict[str, Any] = {"type": "array", "items": {"type": "array", "items": {"type": "integer"}}, "minItems": 3}
 Choose = Callable[[torch.Tensor], int]
 
 
@@ -60,18 +61,23 @@ def at_random(seed: int, *, ends: float = 0.2) -> Choose:
 
 
 def test_any_schema_is_obeyed_to_the_last_token(gpt2_tokenizer: ConversationTokenizer) -> None:
+    obeyed: list[bool] = []
+
     @settings(max_examples=25, deadline=None)
     @given(SCHEMAS, st.integers(0, 99), st.integers(0, 3))
     def check(schema: Any, seed: int, room: int) -> None:
         try:
             constraint = constraint_of(gpt2_tokenizer, grammar(json_schema=schema))
         except ConfigError:
+            obeyed.append(False)
             return  # it contradicts itself
         most = len(constraint.closing) + 1 + 7 * room
         text = gpt2_tokenizer.decode(respond(gpt2_tokenizer, constraint, most, at_random(seed)))
         jsonschema_rs.validate(schema, json.loads(text), validate_formats=True)
+        obeyed.append(True)
 
     check()
+    assert sum(obeyed) > len(obeyed) / 2
 
 
 def test_every_family_of_vocabularies_is_constrained(family: ConversationTokenizer) -> None:
@@ -165,12 +171,26 @@ def test_a_response_that_must_match_is_not_optional(gpt2_tokenizer: Conversation
     assert isinstance(legal_tokens(constraint, [50256], 40, optional=False), ConstrainedResponse)
 
 
-def test_a_grammar_that_takes_too_long_is_completed_on_the_known_way(
+def test_a_response_without_steps_left_is_completed_on_the_known_way(
     gpt2_tokenizer: ConversationTokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    constraint = constraint_of(gpt2_tokenizer, grammar(json_schema=PERSON))
-    monkeypatch.setattr(constraint_module, "_SECONDS", -1.0)
-    assert respond(gpt2_tokenizer, constraint, 60, at_random(1)) == constraint.closing
+    constraint = constraint_of(gpt2_tokenizer, grammar(json_schema=LISTS))
+    free = respond(gpt2_tokenizer, constraint, 60, at_random(1))
+    assert free != constraint.closing
+    monkeypatch.setattr(constraint_module, "_RESPONSE_STEPS", -(10**6))
+    bound = respond(gpt2_tokenizer, constraint, 60, at_random(1))
+    jsonschema_rs.validate(LISTS, json.loads(gpt2_tokenizer.decode(bound)))
+    assert len(bound) < len(free)
+
+
+def test_earlier_responses_do_not_change_later_ones(gpt2_tokenizer: ConversationTokenizer) -> None:
+    """A lexer has at most so many states: each response needs its own."""
+    constraint = constraint_of(gpt2_tokenizer, grammar(regex="[a-z ]*a[a-z ]{60}"))
+    first = respond(gpt2_tokenizer, constraint, 90, at_random(0, ends=0.0))
+    assert len(first) > len(constraint.closing)
+    for seed in range(1, 4):
+        respond(gpt2_tokenizer, constraint, 90, at_random(seed, ends=0.0))
+    assert respond(gpt2_tokenizer, constraint, 90, at_random(0, ends=0.0)) == first
 
 
 def test_compiled_grammars_are_shared(gpt2_tokenizer: ConversationTokenizer) -> None:
