@@ -1,11 +1,13 @@
 """The process that tries a grammar before the one that generates does.
 
-Owns: what it reads and writes: a line of JSON for each grammar, and one for each answer. For some grammars llguidance
-takes minutes, or all memory, or crashes; here that costs only a process without anything in it.
+Owns: what it reads and writes: a line of JSON for each grammar; an empty object once that is read, and the answer. For
+some grammars llguidance takes minutes, or all memory, or crashes; here that costs only a process that has nothing else.
 """
 
 import json
+import signal
 import sys
+import time
 from contextlib import suppress
 from typing import Any
 
@@ -20,22 +22,37 @@ _LONGEST = 2**14  # bytes of the shortest response that is looked for
 _EXAMPLE_STEPS = 2000  # to look for an example of a pattern
 
 
-def main() -> None:
-    """Answers each line of the standard input."""
+_COMPILE_SECONDS = 0.25  # of a core, since each response compiles its grammar again
+
+_START = "{}\n"
+
+
+def main(seconds: float) -> None:
+    """Answers each line of the standard input; ends if one takes longer than some seconds of a core."""
     _limit_memory()
     tokenizer = make_tokenizer([*(bytes([byte]) for byte in range(256)), b""], 256, list)
-    sys.stdout.write("{}\n")
-    sys.stdout.flush()
+    _write(_START)
     for line in sys.stdin:
-        sys.stdout.write(json.dumps(_answer(tokenizer, json.loads(line))) + "\n")
-        sys.stdout.flush()
+        _write(_START)
+        _limit_seconds(seconds)
+        answer = _answer(tokenizer, json.loads(line))
+        _limit_seconds(0)
+        _write(json.dumps(answer) + "\n")
+
+
+def _write(line: str) -> None:
+    sys.stdout.write(line)
+    sys.stdout.flush()
 
 
 def _answer(tokenizer: Any, grammar: str) -> dict[str, Any]:
+    begin = time.process_time()
     try:
         matcher = make_matcher(tokenizer, grammar)
     except ConfigError as error:
         return {"error": str(error)}
+    if time.process_time() - begin > _COMPILE_SECONDS:
+        return {"error": f"it is too complex: simplify it (compiling it took more than {_COMPILE_SECONDS:g} s)"}
     literals = _literals(tokenizer, grammar)
     closing = find_closing(matcher, range(256), limit=_LONGEST, literals=literals, is_json=is_json(grammar))
     if closing is None:
@@ -60,6 +77,12 @@ def _literals(tokenizer: Any, grammar: str) -> list[bytes]:
     return [*literals, *common_literals()]
 
 
+def _limit_seconds(seconds: float) -> None:
+    """Lets the system end this process after some seconds of a core; 0 lifts the limit."""
+    if hasattr(signal, "setitimer"):  # not on Windows
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+
+
 def _limit_memory() -> None:
     with suppress(ImportError, ValueError, OSError):  # not on Windows; macOS has no such limit
         import resource
@@ -68,4 +91,4 @@ def _limit_memory() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(float(sys.argv[1]))

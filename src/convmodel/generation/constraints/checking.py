@@ -6,6 +6,7 @@ Owns: that process, how long it may take, and which answers are kept.
 import atexit
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -17,7 +18,10 @@ from convmodel.errors import ConfigError
 from convmodel.generation.constraints.grammar import Grammar
 
 _SECONDS = 1.5
-"""How long a grammar may take."""
+"""How long a grammar may take, in seconds of a core, so that a busy machine refuses no others."""
+
+_LONGEST_SECONDS = 30.0 if hasattr(signal, "setitimer") else _SECONDS
+"""How long a grammar may take in any case; Windows has no limit on the time of a core."""
 
 _START_SECONDS = 60.0
 _KEPT = 256  # answers
@@ -67,11 +71,14 @@ class Checker:
             process.communicate()
 
     def _ask(self, text: str) -> dict[str, Any]:
-        process = self._started()
-        line = self._exchange(process, json.dumps(text) + "\n", self._seconds)
-        if line:
-            answer: dict[str, Any] = json.loads(line)
-            return answer
+        line = json.dumps(text) + "\n"
+        if not self._exchange(self._started(), line, _START_SECONDS):  # it ended before it read the line
+            self.close()
+            self._exchange(self._started(), line, _START_SECONDS)
+        answer = self._exchange(self._started(), "", _LONGEST_SECONDS)
+        if answer:
+            result: dict[str, Any] = json.loads(answer)
+            return result
         self.close()
         return {"error": _FAILED.format(f"{self._seconds:g}")}
 
@@ -79,9 +86,9 @@ class Checker:
         if self._process is not None and self._owner == os.getpid() and self._process.poll() is None:
             return self._process
         self.close()
-        command = [sys.executable, "-m", "convmodel.generation.constraints.check_process"]
+        module = "convmodel.generation.constraints.check_process"
         self._process = subprocess.Popen(
-            command,
+            [sys.executable, "-P", "-m", module, str(self._seconds)],  # -P: no modules of the current folder
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
