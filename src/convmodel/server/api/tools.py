@@ -18,7 +18,8 @@ from convmodel.server.api.strict import Strict, Text
 MAX_TOOLS = 128
 
 _HEAD = re.compile(r'\{"name":"([a-zA-Z0-9_-]+)","arguments":')
-_LITERAL = ("const", "enum", "default", "examples")  # keywords whose values are no schemas
+_LITERAL = ("const", "enum", "default", "examples")  # keywords whose values are not schemas
+_NAMED = ("properties", "patternProperties", "dependentSchemas", "$defs", "definitions")  # schemas by names
 
 _INTRODUCTION = 'You can call functions. To call one, respond with {"name": NAME, "arguments": OBJECT} only. Functions:'
 
@@ -92,14 +93,18 @@ def _moved(schema: Any, place: str) -> Any:
         return [_moved(value, place) for value in schema]
     if not isinstance(schema, Mapping):
         return schema
-    return {
-        name: place + value[1:]
-        if name == "$ref" and isinstance(value, str) and value.startswith("#")
-        else value
-        if name in _LITERAL
-        else _moved(value, place)
-        for name, value in schema.items()
-    }
+    return {keyword: _moved_value(keyword, value, place) for keyword, value in schema.items()}
+
+
+def _moved_value(keyword: str, value: Any, place: str) -> Any:
+    """Returns the value of a keyword; the names of properties are not keywords, even if one is `default`."""
+    if keyword == "$ref" and isinstance(value, str) and value.startswith("#"):
+        return place + value[1:]
+    if keyword in _LITERAL:
+        return value
+    if keyword in _NAMED and isinstance(value, Mapping):
+        return {name: _moved(inner, place) for name, inner in value.items()}
+    return _moved(value, place)
 
 
 def describe(functions: Sequence[Function]) -> str:

@@ -16,7 +16,11 @@ WEATHER = Function(
     description="The weather of a city.",
     parameters={
         "type": "object",
-        "properties": {"city": {"$ref": "#/$defs/city"}, "kind": {"const": {"$ref": "#"}}},
+        "properties": {
+            "city": {"$ref": "#/$defs/city"},
+            "kind": {"const": {"$ref": "#"}},
+            "default": {"$ref": "#/$defs/city"},
+        },
         "required": ["city"],
         "$defs": {"city": {"type": "string"}},
     },
@@ -31,6 +35,8 @@ CALL = '{"name":"weather","arguments":{"city":"a } b"}}'
         (CALL, True),
         ('{"name":"weather","arguments":{"city":3}}', False),
         ('{"name":"weather","arguments":{}}', False),
+        ('{"name":"weather","arguments":{"city":"a","default":"b"}}', True),
+        ('{"name":"weather","arguments":{"city":"a","default":3}}', False),
         ('{"name":"other","arguments":{"city":"a"}}', False),
         ('{"name":"nothing","arguments":{}}', True),
         ('{"name":"nothing","arguments":{"a":1}}', False),
