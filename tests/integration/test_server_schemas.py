@@ -107,6 +107,7 @@ def of(schema: Any, name: str = "x") -> dict[str, Any]:
         (of({"not": {}}), "response_format", "Unimplemented keys"),
         (of({"enum": ["a" * 300_000]}), "response_format", "characters"),
         (of({"allOf": [{"pattern": f"^.*[a-m]{{{n}}}.*$"} for n in range(60)]}), "response_format", "too complex"),
+        (of({"type": "max_new_tokens"}), "response_format", "response_format cannot be used: Invalid type: max_new_"),
         (of(3), "response_format.json_schema.schema", "dictionary"),
         ({"response_format": {"type": "yaml"}}, "response_format", "yaml"),
         ({"response_format": {"type": "json_schema"}}, "response_format.json_schema", "required"),

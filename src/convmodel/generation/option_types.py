@@ -75,8 +75,8 @@ class GenerateOptions(TypedDict, total=False):
     prefix_allowed_tokens_fn: Callable[[int, Any], list[int]] | None
     presence_penalty: float | None
     prompt_lookup_num_tokens: int | None
-    remove_invalid_values: bool | None
     regex: str | None
+    remove_invalid_values: bool | None
     renormalize_logits: bool | None
     repetition_penalty: float | None
     repeat_weight: float | None

@@ -109,7 +109,8 @@ def _path(place: Sequence[int | str], value: Any) -> tuple[int | str, ...]:
     """
     path: list[int | str] = []
     for number, part in enumerate(place):
-        is_missing = isinstance(value, dict) and number == len(place) - 1 and part != "[key]"
+        is_type = part == "[key]" or str(part).startswith("literal[")
+        is_missing = isinstance(value, dict) and number == len(place) - 1 and not is_type
         is_index = isinstance(value, list) and isinstance(part, int) and part < len(value)
         if is_index or (isinstance(value, dict) and part in value):
             value = value[part]

@@ -223,13 +223,13 @@ def refusal(error: ConfigError | MissingExtraError, names: Mapping[str, str]) ->
     message, parameters = str(error), {**_PARAMETERS, "max_new_tokens": "max_tokens", **names}
     if isinstance(error, MissingExtraError):
         message = "json_schema needs llguidance, which this server does not have: leave it out"
-    is_too_short = message.startswith("max_new_tokens is")
-    named = [parameters["max_new_tokens"]] if is_too_short else []
-    named += [parameter for option, parameter in parameters.items() if option in message]
+    named = sorted((option for option in parameters if option in message), key=message.index)
     if "json_schema" in message:
+        ours, separator, theirs = message.partition(" cannot be used: ")  # which may quote the schema
         for option, parameter in parameters.items():
-            message = message.replace(option, parameter)
-    return ApiError(400, message, param=named[0] if named else None)
+            ours = ours.replace(option, parameter)
+        message = ours + separator + theirs
+    return ApiError(400, message, param=parameters[named[0]] if named else None)
 
 
 _PARAMETERS = {
