@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from convmodel.errors import ConfigError
 from convmodel.generation.constraints.grammar import Grammar
 
-_SECONDS = 1.5
+_SECONDS = 1.0
 """How long a grammar may take, in seconds of a core, so that a busy machine refuses no others."""
 
 _LONGEST_SECONDS = 30.0 if hasattr(signal, "setitimer") else _SECONDS
