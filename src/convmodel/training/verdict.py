@@ -10,6 +10,7 @@ from convmodel.evaluation.likelihood import EvaluationResult
 from convmodel.training.best import BestModel
 from convmodel.training.config import FitConfig
 from convmodel.training.doctor.run_plan import RunPlan
+from convmodel.training.schedule import BATCH_SIZE
 
 FEW = 30
 """Validation conversations below which a result is called rough."""
@@ -26,14 +27,14 @@ def verdict(best: BestModel, plan: RunPlan, config: FitConfig, history: Sequence
     before, after = best.before, best.result
     if after is None:
         return (
-            "Nothing was measured, so nobody knows whether the model is better than before: give validation data "
-            "(valid), which `convmodel import` splits off."
+            "Nothing was measured, so it is not known whether the model is better than before: pass validation data "
+            "(valid), such as the valid.jsonl that `convmodel import` writes."
         )
     if best.guard is not None:
         return _of_judgements(best)
     if before is None:
         return f"Validation perplexity is {_shown(after)}; before the run it was not measured."
-    rough = "" if after.conversations >= FEW else f" (of {after.conversations} conversations only, so roughly)"
+    rough = "" if after.conversations >= FEW else f" (a rough estimate, from {_few(after.conversations)})"
     slower = f"a lower learning_rate (now {config.learning_rate:g}) or more conversations may help"
     if best.step == 0:
         others = [log["eval_perplexity"] for log in history if _PREFIX in log and log["step"]]
@@ -48,11 +49,13 @@ def verdict(best: BestModel, plan: RunPlan, config: FitConfig, history: Sequence
         )
     fell = f"Better: validation perplexity fell from {_shown(before)} to {_shown(after)}"
     percent = 1 - after.perplexity / before.perplexity
-    sentence = f"{fell}, by {percent:.0%}{rough}" if percent >= 0.01 else f"{fell}, by less than 1%{rough}"
+    sentence = f"{fell}, by {_percent(percent)}{rough}"
     if best.step < steps:
         return f"{sentence}; training beyond step {best.step:,} did not improve it."
     if _is_improving(history):
         more = f"max_steps={2 * steps}" if config.max_steps else f"epochs={2 * plan.epochs:g}"
+        if plan.batch_size != BATCH_SIZE:  # which is the default with a number of epochs or steps
+            more += f" with batch_size={plan.batch_size}"
         return f"{sentence}; it was still falling at the end, so more training may help: {more}."
     return f"{sentence}."
 
@@ -85,6 +88,16 @@ def _is_improving(history: Sequence[Mapping[str, Any]]) -> bool:
     """Returns whether the last validation is clearly better than the one before it."""
     losses = [log[_PREFIX] for log in history if _PREFIX in log]
     return len(losses) > 1 and losses[-1] < losses[-2] * (1 - _STILL)
+
+
+def _few(count: int) -> str:
+    return f"only {count} conversation{'' if count == 1 else 's'}"
+
+
+def _percent(part: float) -> str:
+    if part < 0.01:
+        return "less than 1%"
+    return "more than 99%" if part > 0.99 else f"{part:.0%}"
 
 
 def _shown(result: EvaluationResult) -> str:

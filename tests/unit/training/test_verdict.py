@@ -50,8 +50,8 @@ def says(
         ),
         (
             2345.0, {10: 30.0, 20: 20.0, 30: 21.0}, {},
-            "Better: validation perplexity fell from 2,345 to 20.00, by 99%; training beyond step 20 did not improve "
-            "it.",
+            "Better: validation perplexity fell from 2,345 to 20.00, by more than 99%; training beyond step 20 did "
+            "not improve it.",
         ),
         (60.0, {20: 59.81, 30: 59.8}, {}, "Better: validation perplexity fell from 60.00 to 59.80, by less than 1%."),
         (
@@ -67,8 +67,8 @@ def says(
         (None, {10: 30.0}, {}, "Validation perplexity is 30.00; before the run it was not measured."),
         (
             None, {}, {},
-            "Nothing was measured, so nobody knows whether the model is better than before: give validation data "
-            "(valid), which `convmodel import` splits off.",
+            "Nothing was measured, so it is not known whether the model is better than before: pass validation data "
+            "(valid), such as the valid.jsonl that `convmodel import` writes.",
         ),
     ],
 )  # fmt: skip
@@ -78,10 +78,21 @@ def test_the_sentence(
     assert says(before, validations, **options) == expected
 
 
-def test_a_result_of_few_conversations_is_called_rough() -> None:
-    assert says(60.0, {30: 20.0}, conversations=8) == (
-        "Better: validation perplexity fell from 60.00 to 20.00, by 67% (of 8 conversations only, so roughly)."
+@pytest.mark.parametrize(("count", "few"), [(1, "only 1 conversation"), (8, "only 8 conversations")])
+def test_a_result_of_few_conversations_is_called_rough(count: int, few: str) -> None:
+    assert says(60.0, {30: 20.0}, conversations=count) == (
+        f"Better: validation perplexity fell from 60.00 to 20.00, by 67% (a rough estimate, from {few})."
     )
+
+
+def test_a_batch_size_that_auto_chose_is_suggested_with_more_epochs() -> None:
+    config = FitConfig()
+    plan = RunPlan.of(config.to_dict(), 24, 64, valid_rows=50)
+    best: Any = SimpleNamespace(before=measured(60.0), result=measured(20.0), step=252, guard=None)
+    history = [{"step": at, "eval_loss": loss} for at, loss in ((240, 3.5), (252, 3.0))]
+
+    # With a number of epochs, batches would be of 8 again, and the run would have fewer steps than this one.
+    assert verdict(best, plan, config, history, 252).endswith("more training may help: epochs=42 with batch_size=2.")
 
 
 def test_at_the_limit_of_auto_more_epochs_are_suggested() -> None:
