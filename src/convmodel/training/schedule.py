@@ -34,7 +34,7 @@ VALIDATIONS = 4
 """The most validations in a pass."""
 
 _STEPS_BETWEEN = 25  # from one validation to the next, at least, if there are several in a pass
-_PATIENCE = 2  # passes without improvement after which a cycle ends
+_PATIENCE = 2  # passes without improvement after which the run ends, in the middle of a cycle, too
 _WARMUP = 20  # one step of so many of a run, or of the first cycle
 
 

@@ -1,6 +1,8 @@
 """The length of a run that is left open follows from the number of windows."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -37,6 +39,18 @@ def test_an_open_run_follows_from_the_number_of_windows(
 ) -> None:
     assert chosen(rows) == (settings, cycles)
     assert chosen(rows, epochs="auto") == (settings, cycles)
+
+
+def test_the_table_of_the_docs_is_what_is_computed() -> None:
+    page = Path(__file__, "../../../../docs/training.md").resolve().read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([\d,]+)[^|]*\| (\d+) \| ([\d,]+) \| ([^|]+) \|$", page, re.MULTILINE)
+
+    assert len(rows) == 4
+    for windows, *expected, ends in rows:
+        settings, cycles = chosen(int(windows.replace(",", "")))
+        first_epoch = cycles[0] // 3
+        assert expected == [str(settings[1]), f"{first_epoch:,}"]
+        assert re.findall(r"[\d,]*\d", ends) == [f"{end:,}" for end in cycles]
 
 
 def test_what_is_given_stays() -> None:
