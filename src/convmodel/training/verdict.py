@@ -16,6 +16,7 @@ FEW = 30
 """Validation conversations below which a result is called rough."""
 
 _STILL = 0.002  # of the loss: a smaller improvement by the last validation is none
+_SAME = 0.01  # of the perplexity: a smaller rise does not mean that the learning rate is too high
 _PREFIX = "eval_loss"
 
 
@@ -39,6 +40,8 @@ def verdict(best: BestModel, plan: RunPlan, config: FitConfig, history: Sequence
     if best.step == 0:
         others = [log["eval_perplexity"] for log in history if _PREFIX in log and log["step"]]
         lowest = f"{_format(before.perplexity)} before and at best {_format(min(others))} after" if others else "lower"
+        if others and min(others) < before.perplexity * (1 + _SAME):  # the rate may be too low just as well
+            slower = slower.replace("a lower", "another")
         return (
             f"No better than before: validation perplexity was {lowest}{rough}. The model was kept as it was; {slower}."
         )

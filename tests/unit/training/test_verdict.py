@@ -64,6 +64,11 @@ def says(
             "No better than before: validation perplexity was 60.00 before and at best 61.00 after. The model was kept "
             "as it was; a lower learning_rate (now 0.001) or more conversations may help.",
         ),
+        (
+            60.0, {0: 60.0, 10: 60.0, 20: 60.1}, {"learning_rate": 1e-9},
+            "No better than before: validation perplexity was 60.00 before and at best 60.00 after. The model was kept "
+            "as it was; another learning_rate (now 1e-09) or more conversations may help.",
+        ),
         (None, {10: 30.0}, {}, "Validation perplexity is 30.00; before the run it was not measured."),
         (
             None, {}, {},
