@@ -71,6 +71,18 @@ def test_two_processes_equal_one(
     assert said.count("fine-tuning") == 1
 
 
+def test_two_processes_end_a_run_of_auto_after_the_same_step(tmp_path: Path, unigram_folder: Path) -> None:
+    options = ["--epochs", "auto", "--early-stopping-patience", "1", "--learning-rate", "3"]  # ever worse
+    one, _ = fit(tmp_path / "one", unigram_folder, 1, *options, "--batch-size", "2")
+    two, said = fit(tmp_path / "two", unigram_folder, 2, *options, "--batch-size", "1")
+
+    for result in (one, two):
+        assert (result["steps"], result["best_step"], result["stopped_early"]) == (6, 0, True)
+        assert result["validation"] == result["before"]
+    assert two["before"]["loss"] == pytest.approx(one["before"]["loss"], rel=1e-4)
+    assert said.count("a cycle ends after step 18, 54, 126") == 1
+
+
 @pytest.mark.parametrize("objective", ["kto", "dpo"])
 def test_two_processes_learn_the_same_from_judgements(tmp_path: Path, unigram_folder: Path, objective: str) -> None:
     judged = [{"context": talk[:-1], "chosen": talk[-1], "rejected": "I do not know."} for talk in TALKS if talk[1:]]
