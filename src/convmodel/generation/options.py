@@ -189,7 +189,9 @@ def _check_candidates(hf_model: "PreTrainedModel", hf: Mapping[str, Any]) -> Non
     if not hf.get("do_sample", _samples_by_default(hf_model)) or hf.get("num_beams", 1) > 1:
         raise ConfigError("candidates are sampled: give do_sample=True and no beams, or leave candidates out")
     if hf.get("num_return_sequences", 1) > 1:
-        raise ConfigError("candidates returns the best of several responses, num_return_sequences all of them: give one")
+        raise ConfigError(
+            "candidates returns the best of several responses, num_return_sequences all of them: give one"
+        )
 
 
 def _samples_by_default(hf_model: "PreTrainedModel") -> bool:
