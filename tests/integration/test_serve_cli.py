@@ -36,7 +36,7 @@ def test_the_program_logs_json_without_texts_and_ends_well(tmp_path: Path) -> No
             str(index): -100 for index in ConversationModel.from_pretrained("builtin:chitchat").tokenizer.stop_token_ids
         }
         asked = {"model": "mine", "messages": said, "stream": True, "max_completion_tokens": 300,
-                 "logit_bias": ends, "stream_options": {"include_usage": True}}  # fmt: skip
+                 "candidates": 1, "logit_bias": ends, "stream_options": {"include_usage": True}}  # fmt: skip
         with ThreadPoolExecutor() as pool:
             streams = [pool.submit(served.post, "/v1/chat/completions", **asked) for _ in range(3)]
             wait_until(lambda: b'convmodel_running_requests{model="mine"} 3.0' in served.get("/metrics").body)

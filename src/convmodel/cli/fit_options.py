@@ -71,9 +71,7 @@ def _flag(setting: Field[Any], value: Any) -> inspect.Parameter:
     kind: Any = list[str] if list in kinds else kinds[0]
     default = "" if value is None else f" [default: {value}]"
     words = setting.metadata["choices"] if float in kinds else ()
-    parsing: dict[str, Any] = (
-        {"parser": partial(_number, words), "metavar": "|".join(["float", *words])} if words else {}
-    )
+    parsing: dict[str, Any] = {"parser": partial(_number, words), "metavar": "|".join(["N", *words])} if words else {}
     names = [] if kind is bool else [f"--{setting.name.replace('_', '-')}", *_SHORT.get(setting.name, ())]
     option = typer.Option(
         *names,

@@ -75,7 +75,7 @@ class BackgroundProcess:
             with suppress(OSError):  # it has ended already
                 os.setpriority(os.PRIO_PROCESS, self.pid, os.getpriority(os.PRIO_PROCESS, 0) + NICENESS)
         with suppress(OSError):  # Linux alone has this
-            Path(f"/proc/{self.pid}/oom_score_adj").write_text(str(_FIRST_TO_END), encoding="ascii")
+            Path(f"/proc/{self.pid}/oom_score_adj").write_text(str(_FIRST_TO_END), encoding="ascii", newline="\n")
 
     @property
     def running(self) -> bool:

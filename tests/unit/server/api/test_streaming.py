@@ -16,7 +16,7 @@ from convmodel.server.settings import ServerSettings
 class FakeJob:
     """Yields what a test puts into it, as a `Job` of one response does."""
 
-    texts = ("one response",)
+    responses = 1
 
     def __init__(self, *items: Piece | Exception | None) -> None:
         self.items: asyncio.Queue[Piece | Exception | None] = asyncio.Queue()
