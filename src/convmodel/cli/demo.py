@@ -58,9 +58,9 @@ def command(
 ) -> None:
     """Go from a chat export to a bot: import a sample export, check, fine-tune the built-in model, compare the replies.
 
-    Takes one to four minutes on one CPU core beside other work, less on two free ones, and needs no network. The sample
-    is made up: dialogues of Shakespeare's comedies, in the form of an exported WhatsApp chat between Anne and Will.
-    Each step is introduced by its command, which works for your own chat, too.
+    Takes about a minute on two CPU cores, longer beside other work, and needs no network. The sample is made up:
+    dialogues of Shakespeare's comedies, in the form of an exported WhatsApp chat between Anne and Will. Each step is
+    introduced by its command, which works for your own chat, too.
     """
     check_output_dir(output_dir, overwrite=overwrite or output_dir == FOLDER, content="a demo", files=(EXPORT,))
     settings = SETTINGS | {"epochs": epochs, "seed": seed}
@@ -171,7 +171,8 @@ class _Steps:
         """Returns the flags of those settings that are not the default of `fit`."""
         defaults = FitConfig().to_dict()
         chosen = {name: self.settings[name] for name in names if self.settings[name] != defaults[name]}
-        return [word for name, value in chosen.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+        shown = {name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in chosen.items()}
+        return [word for name, value in shown.items() for word in (f"--{name.replace('_', '-')}", value)]
 
 
 def _announce(number: int, what: str, line: list[str]) -> None:
