@@ -20,11 +20,10 @@ from convmodel.cli.console import (
     check_output_file,
     load_model,
     print_json,
-    print_message,
     silence_transformers,
 )
 from convmodel.cli.doctor_device import doctor_device, require_alone
-from convmodel.cli.doctor_display import print_examination, print_tokens
+from convmodel.cli.doctor_display import print_examination, print_tokens, write_report
 from convmodel.cli.doctor_judgements import JUDGEMENTS, Display, Sources, doctor_judgements
 from convmodel.cli.fit_options import with_fit_options
 from convmodel.conversation import DEFAULT_SPEAKERS, Conversation
@@ -128,18 +127,7 @@ def _doctor(
         measure=not no_estimate,
     )
     if report is not None:
-        from convmodel.report.doctor_page import write_doctor_page
-
-        with console.status(f"writing {report} ..."):
-            write_doctor_page(
-                report,
-                title=f"{data}, to fine-tune {model}",
-                checks=examination.checks,
-                statistics=examination.statistics,
-                windows=windows,
-                estimate=examination.estimate,
-            )
-        print_message(f"wrote the report to {report}")
+        write_report(report, f"{data}, to fine-tune {model}", examination, windows)
     if as_json:
         print_json(
             {
@@ -149,7 +137,7 @@ def _doctor(
             }
         )
     else:
-        print_examination(examination, windows, conversation)
+        print_examination(examination, windows, f"conversation {conversation}")
     if examination.failed:
         raise typer.Exit(1)
 

@@ -4,19 +4,22 @@ Owns: how tokens, statistics and checks look. The checks and the estimate are `t
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from convmodel.cli.console import print_table
+from convmodel.cli.console import print_message, print_table
+from convmodel.data.progress import console
 
 if TYPE_CHECKING:
     from convmodel.layout.token_view import ShownToken
     from convmodel.training.doctor.checks import Check
     from convmodel.training.doctor.estimate import Estimate
     from convmodel.training.doctor.examination import Examination
+    from convmodel.training.doctor.judgement_checks import JudgementExamination
     from convmodel.training.doctor.statistics import Statistics
 
 _SPEAKER_STYLES = ("cyan", "yellow", "green", "magenta", "blue", "red")
@@ -24,15 +27,44 @@ _STATUS_STYLES = {"pass": "green", "warn": "yellow", "fail": "bold red"}
 _MAX_TOKENS = 400  # in a terminal; the report shows all
 
 
-def print_examination(examination: "Examination", windows: "list[list[ShownToken]]", number: int) -> None:
-    """Prints tokens, statistics, checks and the estimate on standard output."""
+def print_examination(
+    examination: "Examination | JudgementExamination", windows: "list[list[ShownToken]]", shown: str
+) -> None:
+    """Prints tokens, statistics, checks and the estimate on standard output, as far as there are any.
+
+    Args:
+        examination: The results.
+        windows: The tokens of one item.
+        shown: What the item is, such as "conversation 1".
+    """
     screen = Console()
-    screen.print(Text(f"conversation {number}, as the model sees it", style="bold"))
-    print_tokens(windows, screen)
-    screen.print()
-    print_statistics(examination.statistics, screen)
+    if examination.statistics is not None:
+        screen.print(Text(f"{shown}, as the model sees it", style="bold"))
+        print_tokens(windows, screen)
+        screen.print()
+        print_statistics(examination.statistics, screen)
     print_checks(examination.checks, screen)
     print_estimate(examination.estimate, screen)
+
+
+def write_report(
+    path: Path, title: str, examination: "Examination | JudgementExamination", windows: "list[list[ShownToken]]"
+) -> None:
+    """Writes the results as a page, if a model was examined."""
+    from convmodel.report.doctor_page import write_doctor_page
+
+    if examination.statistics is None:
+        return
+    with console.status(f"writing {path} ..."):
+        write_doctor_page(
+            path,
+            title=title,
+            checks=examination.checks,
+            statistics=examination.statistics,
+            windows=windows,
+            estimate=examination.estimate,
+        )
+    print_message(f"wrote the report to {path}")
 
 
 def print_estimate(estimate: "Estimate | None", screen: Console) -> None:

@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from convmodel.cli import flags
-from convmodel.cli.console import check_output_file, print_json, print_message
-from convmodel.cli.doctor_display import print_checks, print_estimate, print_statistics, print_tokens
+from convmodel.cli.console import check_output_file, print_json
+from convmodel.cli.doctor_display import print_examination, write_report
 from convmodel.data.judgements.judgement import Judgement
 from convmodel.data.judgements.reader import JudgementReader
 from convmodel.data.progress import console
@@ -25,7 +23,6 @@ from convmodel.training.config import FitConfig
 if TYPE_CHECKING:
     from convmodel.layout.token_view import ShownToken
     from convmodel.model import ConversationModel
-    from convmodel.training.doctor.judgement_checks import JudgementExamination
 
 JUDGEMENTS = "judgements"
 """The `--format` of judgements."""
@@ -76,7 +73,7 @@ def doctor_judgements(
         examination = examine_judgements(judgements, reader.summary, valid, parts, config, measure=measure)
     windows = [] if model is None else _tokens(model, judgements[number - 1], examination.max_length)
     if report is not None:
-        _write_report(report, sources.data, examination, windows)
+        write_report(report, f"{sources.data}, judgements", examination, windows)
     if display.as_json:
         statistics = examination.statistics
         print_json(
@@ -88,7 +85,7 @@ def doctor_judgements(
             }
         )
     else:
-        _print(examination, windows, number)
+        print_examination(examination, windows, f"judgement {number}")
     if examination.failed:
         raise typer.Exit(1)
 
@@ -99,33 +96,3 @@ def _tokens(model: "ConversationModel", judgement: Judgement, max_length: int) -
 
     conversation = judgement.conversation(judgement.chosen or judgement.rejected or "")
     return token_view(model.tokenizer, conversation, max_length=max_length, loss_on="last")
-
-
-def _write_report(
-    path: Path, name: str, examination: "JudgementExamination", windows: "list[list[ShownToken]]"
-) -> None:
-    from convmodel.report.doctor_page import write_doctor_page
-
-    if examination.statistics is None:
-        return
-    with console.status(f"writing {path} ..."):
-        write_doctor_page(
-            path,
-            title=f"{name}, judgements",
-            checks=examination.checks,
-            statistics=examination.statistics,
-            windows=windows,
-            estimate=examination.estimate,
-        )
-    print_message(f"wrote the report to {path}")
-
-
-def _print(examination: "JudgementExamination", windows: "list[list[ShownToken]]", number: int) -> None:
-    screen = Console()
-    if examination.statistics is not None:
-        screen.print(Text(f"judgement {number}, as the model sees it", style="bold"))
-        print_tokens(windows, screen)
-        screen.print()
-        print_statistics(examination.statistics, screen)
-    print_checks(examination.checks, screen)
-    print_estimate(examination.estimate, screen)
