@@ -1,9 +1,13 @@
 """What people do on the page, in the words of tests."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from playwright.sync_api import Page
+
+PATIENCE = 30_000
+"""Milliseconds that a test waits for what must happen; much longer than it takes, since other tests run beside it."""
 
 
 def say(page: Page, text: str) -> None:
@@ -39,3 +43,11 @@ def stored(page: Page) -> list[dict[str, Any]]:
     """The conversations in the browser's storage."""
     items: dict[str, str] = page.evaluate("({ ...localStorage })")
     return [json.loads(text) for key, text in items.items() if key.startswith("convmodel.talk.")]
+
+
+def wait_for(page: Page, is_so: Callable[[], Any]) -> None:
+    """Waits for something outside of the page, which goes on meanwhile; not for ever: the test then says what lacks."""
+    for _ in range(PATIENCE // 50):
+        if is_so():
+            return
+        page.wait_for_timeout(50)

@@ -3,21 +3,22 @@
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from scripted import drawing_once, scripted
-from serving import Serving, serving
+from page_acts import PATIENCE
+from scripted import Script, drawing_once, scripted
+from serving import Serving, serving, wait_until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-PATIENCE = 30_000
-"""Milliseconds that a test waits for what must happen; much longer than it takes, since other tests run beside it."""
 SLOWDOWN = float(os.environ.get("SLOWDOWN", "1"))
 """How many times slower the page's scripts run, to find tests that depend on timing: `SLOWDOWN=10 pytest tests/e2e`."""
+STEP_SECONDS = float(os.environ.get("STEP_SECONDS", "0"))
+"""How long a step of the model takes at least, to find tests that depend on its speed: `STEP_SECONDS=0.3 pytest`."""
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
@@ -70,10 +71,14 @@ def page(browser: "Browser", server: Serving) -> "Iterator[Page]":
 
 @pytest.fixture
 def saying(server: Serving) -> Callable[..., AbstractContextManager[Any]]:
-    """Lets the model say some texts, one after the other."""
+    """Lets the model say some texts, one after the other; the block ends once it has."""
 
-    def say(*replies: str, name: str = "chitchat", **options: Any) -> AbstractContextManager[Any]:
+    @contextmanager
+    def say(*replies: str, name: str = "chitchat", seconds: float = 0.0) -> Iterator[Script]:
         server.engine(name).caches.clear()
-        return scripted(server.model(name), *replies, **options)
+        with scripted(server.model(name), *replies, seconds=max(seconds, STEP_SECONDS)) as script:
+            yield script
+            # A text is complete on the page before the token that ends it is drawn: then the model itself would go on.
+            wait_until(lambda: server.is_idle(name))
 
     return say

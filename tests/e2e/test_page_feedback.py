@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from page_acts import shown, talk
+from page_acts import shown, talk, wait_for
 from playwright.sync_api import Page, Route, expect
 
 from convmodel.data.judgements.judgement import Judgement
@@ -24,10 +24,7 @@ def file(place: Path) -> Path:
 
 def read(page: Page, file: Path, lines: int) -> list[Judgement]:
     """The judgements of the file, once it has so many."""
-    for _ in range(100):
-        if file.exists() and file.read_bytes().count(b"\n") >= lines:
-            break
-        page.wait_for_timeout(50)
+    wait_for(page, lambda: file.exists() and file.read_bytes().count(b"\n") >= lines)
     return list(JudgementReader(file, regeneration_weight=1))
 
 
@@ -196,3 +193,27 @@ def test_a_version_that_is_not_served_any_more_has_no_fingerprint(
 
     [judgement] = read(page, file, 1)
     assert (judgement.model, judgement.fingerprint) == ("chitchat", "")
+
+
+def test_judgements_are_saved_in_the_order_in_which_they_were_made(
+    page: Page, file: Path, saying: Callable[..., Any]
+) -> None:
+    with saying("Go away"):
+        talk(page, "Hello")
+    sent: list[Route] = []
+
+    def hold_first(route: Route) -> None:
+        sent.append(route)
+        if len(sent) > 1:
+            route.continue_()
+
+    page.route("**/feedback", hold_first)
+    for text in ("Good morning!", "Good evening!"):
+        edit(page, text)
+        expect(page.locator("article.theirs").last).to_contain_text(text)
+    wait_for(page, lambda: sent)
+    page.evaluate("new Promise((resolve) => setTimeout(resolve))")  # whatever else would have been sent is
+    [first] = sent
+    first.continue_()
+
+    assert [judgement.chosen for judgement in read(page, file, 2)] == ["Good morning!", "Good evening!"]

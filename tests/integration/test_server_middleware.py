@@ -207,7 +207,7 @@ def test_half_sent_bodies_are_408_and_closed(locked: Serving) -> None:
     )
     begin = time.monotonic()
     found = raw(locked, head, b'{"model": ')
-    assert 0.25 < time.monotonic() - begin < 5
+    assert 0.25 < time.monotonic() - begin < 15  # 20 by default
     assert found.startswith(b"HTTP/1.1 408")
     assert b"connection: close" in found.lower()
     assert json.loads(found.partition(b"\r\n\r\n")[2])["error"]["param"] is None

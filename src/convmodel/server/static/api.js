@@ -63,17 +63,22 @@ export async function tokenize(body, signal) {
   return (await request("/tokenize", { body, signal })).json();
 }
 
-/** Saves a judgement of a response. */
-export async function feedback(body) {
-  return (await request("/feedback", { body })).json();
+const json = async (path, options) => (await request(path, options)).json();
+
+let saved = Promise.resolve(); // the judgements so far; the server appends each to a file
+
+/** Sends a judgement once those before it are saved, so that the file has them in the order in which they were made. */
+function inOrder(path, body) {
+  const sent = saved.then(() => json(path, { body }));
+  saved = sent.catch(() => {});
+  return sent;
 }
+
+/** Saves a judgement of a response. */
+export const feedback = (body) => inOrder("/feedback", body);
 
 /** Saves a vote, and returns the counts for these two models. */
-export async function vote(body) {
-  return (await request("/votes", { body })).json();
-}
-
-const json = async (path, options) => (await request(path, options)).json();
+export const vote = (body) => inOrder("/votes", body);
 
 /** Improving a model; each returns the judgements, the latest improvement, and the new version with its votes. */
 export const improvement = {
