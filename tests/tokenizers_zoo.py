@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import (
@@ -150,6 +151,29 @@ def unigram_pieces() -> list[tuple[str, float]]:
     # Scored so low that the text "<0x41>" is cheaper as six characters than as the piece of byte 0x41.
     bytes_ = [(f"<0x{byte:02X}>", -1000.0) for byte in range(256)]
     return specials + [(piece, math.log(kept[piece] / total)) for piece in sorted(kept)] + bytes_
+
+
+def sentencepiece() -> PreTrainedTokenizerFast:
+    """As Llama 2 and Gemma: pieces with space marks, and a token for each byte that no piece has."""
+    pieces = [
+        "<unk>",
+        "<s>",
+        "</s>",
+        *(f"<0x{byte:02X}>" for byte in range(256)),
+        "▁",
+        "a",
+        "b",
+        "é",
+        "▁a",
+        "ab",
+        "▁ab",
+    ]
+    merges: list[tuple[str, str]] = [("▁", "a"), ("a", "b"), ("▁a", "b")]
+    vocabulary = {piece: index for index, piece in enumerate(pieces)}
+    backend: Any = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>", byte_fallback=True))
+    backend.normalizer = normalizers.Replace(" ", "▁")
+    backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
 
 
 def save_smollm2(folder: Path) -> None:

@@ -10,8 +10,6 @@ TEMPERATURE, TOP_P = 0.8, 0.95
 CHAT_SAMPLING = {"do_sample": True, "temperature": TEMPERATURE, "top_p": TOP_P, "top_k": 0}
 """The same as options of `generate`."""
 
-_CANDIDATES = ("candidates", "repeat_weight", "mmi_lambda")
-
 
 def chat_sampling(hf_model: Any) -> dict[str, Any]:
     """Returns the options of sampling for a chat: the model's own if its generation config has some, else ours.
@@ -38,8 +36,10 @@ def single_response_sampling(hf_model: Any) -> dict[str, Any]:
 
 def chat_candidates(hf_model: Any) -> dict[str, Any]:
     """Returns how many candidates a model asks for in chats, and how they are ordered; empty if it does not."""
+    from convmodel.hf_model.generation_config import CANDIDATE_OPTIONS
+
     own = _for_chats(hf_model)
-    return {name: own[name] for name in _CANDIDATES if name in own} if own.get("candidates", 1) > 1 else {}
+    return {name: own[name] for name in CANDIDATE_OPTIONS if name in own} if own.get("candidates", 1) > 1 else {}
 
 
 def _for_chats(hf_model: Any) -> dict[str, Any]:

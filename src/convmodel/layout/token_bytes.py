@@ -28,8 +28,8 @@ def bytes_of_tokens(hf_tokenizer: "PreTrainedTokenizerBase") -> list[bytes | Non
     """
     backend: Any = hf_tokenizer.backend_tokenizer
     state = json.loads(backend.to_str())
-    is_byte_level = any(part["type"] == "ByteLevel" for part in _parts(state["decoder"]))
-    if not is_byte_level and not _has_space_marks(state["decoder"]):
+    is_bytes = is_byte_level(hf_tokenizer)
+    if not is_bytes and not _has_space_marks(state["decoder"]):
         return None
     added = state["added_tokens"]
     hidden = {*hidden_tokens(added, hf_tokenizer.all_special_tokens, space_tokens=True)}
@@ -37,13 +37,20 @@ def bytes_of_tokens(hf_tokenizer: "PreTrainedTokenizerBase") -> list[bytes | Non
     tokens: list[bytes | None] = [None] * len(hf_tokenizer)
     for token, index in backend.get_vocab(with_added_tokens=True).items():
         if token not in hidden and index < len(tokens):
-            is_plain = token in plain and not (is_byte_level and len(token) == 1)
-            tokens[index] = token.encode() if is_plain else _bytes(token, is_byte_level)
+            is_plain = token in plain and not (is_bytes and len(token) == 1)
+            tokens[index] = token.encode() if is_plain else _bytes(token, is_bytes)
     return tokens
 
 
-def _bytes(token: str, is_byte_level: bool) -> bytes | None:
-    if is_byte_level:
+def is_byte_level(hf_tokenizer: "PreTrainedTokenizerBase") -> bool:
+    """Returns whether the letters of a vocabulary's tokens are bytes, as GPT-2's are."""
+    decoder: Any = hf_tokenizer.backend_tokenizer.decoder
+    state = None if decoder is None else json.loads(decoder.__getstate__())
+    return any(part["type"] == "ByteLevel" for part in _parts(state))
+
+
+def _bytes(token: str, is_bytes: bool) -> bytes | None:
+    if is_bytes:
         return byte_level_bytes(token)
     fallback = fallback_byte(token)
     return token.replace(SPACE_MARK, " ").encode() if fallback is None else fallback

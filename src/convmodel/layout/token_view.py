@@ -12,7 +12,7 @@ from convmodel.conversation import Conversation
 from convmodel.layout.markers import ASSISTANT, START, SYSTEM, USER
 from convmodel.layout.sequence import IGNORED, LossOn
 from convmodel.layout.text_codec import REPLACEMENT
-from convmodel.layout.token_bytes import SPACE_MARK, byte_level_bytes, fallback_byte
+from convmodel.layout.token_bytes import SPACE_MARK, byte_level_bytes, fallback_byte, is_byte_level
 from convmodel.layout.tokenizer import ConversationTokenizer
 
 _MARKS = {" ": "·", "\n": "↵", "\r": "␍", "\t": "⇥"}
@@ -113,7 +113,7 @@ def token_text(tokenizer: ConversationTokenizer, index: int) -> str:
     token = tokenizer.hf_tokenizer.convert_ids_to_tokens(index)
     if token is None:
         return f"⟨token {index}⟩"
-    content = _bytes_of(str(token))
+    content = _bytes_of(tokenizer, str(token))
     text = str(tokenizer.hf_tokenizer.decode([index], clean_up_tokenization_spaces=False))
     if content is not None and REPLACEMENT in text:
         whole = content.decode("utf-8", "backslashreplace")
@@ -129,7 +129,7 @@ def token_text(tokenizer: ConversationTokenizer, index: int) -> str:
 def token_bytes(tokenizer: ConversationTokenizer, index: int) -> bytes:
     """Returns the bytes of one token's text."""
     token = str(tokenizer.hf_tokenizer.convert_ids_to_tokens(index))
-    content = _bytes_of(token)
+    content = _bytes_of(tokenizer, token)
     return content if content is not None else token.replace(SPACE_MARK, " ").encode()
 
 
@@ -155,7 +155,9 @@ def _shown(character: str) -> str:
     return f"⟨U+{ord(character):04X}⟩"
 
 
-def _bytes_of(token: str) -> bytes | None:
+def _bytes_of(tokenizer: ConversationTokenizer, token: str) -> bytes | None:
     """Returns the bytes of a token of a byte-level vocabulary, or of a byte-fallback token like <0xE3>; else None."""
     fallback = fallback_byte(token)
-    return byte_level_bytes(token) if fallback is None else fallback
+    if fallback is None and is_byte_level(tokenizer.hf_tokenizer):  # SentencePiece's letters are letters, also "é"
+        return byte_level_bytes(token)
+    return fallback

@@ -1,9 +1,12 @@
 """The generation config of a conversation model: what is kept of a checkpoint's own."""
 
 from pathlib import Path
+from typing import Any
 
+import pytest
 from transformers import GenerationConfig
 
+from convmodel.errors import ModelLoadError
 from convmodel.hf_model.generation_config import SAMPLING_OPTIONS, sampling_defaults
 from convmodel.layout.tokenizer import ConversationTokenizer
 
@@ -33,6 +36,21 @@ def test_settings_for_chats_are_kept(gpt2_tokenizer: ConversationTokenizer, tmp_
     assert GenerationConfig.from_pretrained(tmp_path).chat == {"candidates": 8, "temperature": 0.6}
     assert (kept.do_sample, kept.temperature) == (GenerationConfig().do_sample, GenerationConfig().temperature)
     assert not hasattr(sampling_defaults(GenerationConfig(), gpt2_tokenizer), "chat")
+
+
+@pytest.mark.parametrize(
+    ("chat", "problem"),
+    [
+        (["candidates"], "is not a table of options"),
+        ({"candidates": "8"}, "candidates of .* is not a whole number"),
+        ({"candidates": True}, "candidates of .* is not a whole number"),
+        ({"temperature": None}, "temperature of .* is not a number"),
+        ({"candidate": 8}, "unknown option candidate .known: candidates, "),
+    ],
+)
+def test_invalid_settings_for_chats_are_refused(gpt2_tokenizer: ConversationTokenizer, chat: Any, problem: str) -> None:
+    with pytest.raises(ModelLoadError, match=f"{problem}.*: correct it in generation_config.json"):
+        sampling_defaults(GenerationConfig(chat=chat), gpt2_tokenizer)
 
 
 def test_nothing_that_ends_or_searches_a_response_is_kept(gpt2_tokenizer: ConversationTokenizer) -> None:

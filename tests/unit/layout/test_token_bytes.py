@@ -5,34 +5,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from convmodel import ConversationTokenizer
 from convmodel.layout.token_bytes import bytes_of_tokens
-
-
-def sentencepiece() -> PreTrainedTokenizerFast:
-    """As Llama 2 and Gemma: pieces with space marks, and a token for each byte that no piece has."""
-    pieces = [
-        "<unk>",
-        "<s>",
-        "</s>",
-        *(f"<0x{byte:02X}>" for byte in range(256)),
-        "▁",
-        "a",
-        "b",
-        "é",
-        "▁a",
-        "ab",
-        "▁ab",
-    ]
-    merges: list[tuple[str, str]] = [("▁", "a"), ("a", "b"), ("▁a", "b")]
-    vocabulary = {piece: index for index, piece in enumerate(pieces)}
-    backend: Any = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>", byte_fallback=True))
-    backend.normalizer = normalizers.Replace(" ", "▁")
-    backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
-    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
+from tokenizers_zoo import sentencepiece
 
 
 def test_the_bytes_of_a_byte_level_vocabulary_join_to_the_text(gpt2_tokenizer: ConversationTokenizer) -> None:

@@ -1,6 +1,8 @@
 """Tokens for people: every position is there, and nothing in it is invisible."""
 
 import unicodedata
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -8,7 +10,9 @@ from hypothesis import strategies as st
 
 from convmodel import Conversation, ConversationTokenizer
 from convmodel.layout.sequence import IGNORED
-from convmodel.layout.token_view import token_text, token_view, visible, visible_line
+from convmodel.layout.token_bytes import bytes_of_tokens
+from convmodel.layout.token_view import token_bytes, token_text, token_view, visible, visible_line
+from tokenizers_zoo import sentencepiece
 
 TALK = Conversation(["Be kind.", "Hello [bold]\nyou[/]", "How are you", "Fine"], ["system", "Ann", "Bob", "Ann"], 1)
 
@@ -93,6 +97,20 @@ def test_every_token_of_a_family_has_a_visible_name(family: ConversationTokenize
         name = token_text(family, index)
         assert name or index in family.hf_tokenizer.all_special_ids
         assert not any(unicodedata.category(character)[0] in "CZ" for character in name)
+
+
+def test_the_bytes_of_one_token_are_those_of_the_vocabulary(family: ConversationTokenizer) -> None:
+    tokens = bytes_of_tokens(family.hf_tokenizer) or []
+    for index, content in enumerate(tokens):
+        assert content is None or token_bytes(family, index) == content
+
+
+def test_a_latin_letter_of_sentencepiece_is_a_letter() -> None:
+    hf_tokenizer = sentencepiece()
+    tokenizer: Any = SimpleNamespace(hf_tokenizer=hf_tokenizer)  # no model is needed to show a token
+    index = hf_tokenizer.convert_tokens_to_ids("é")
+    assert token_bytes(tokenizer, index) == "é".encode()
+    assert token_text(tokenizer, index) == "é"
 
 
 @given(st.text())
