@@ -25,7 +25,7 @@ SAMPLING_OPTIONS = {
 """Options that change the distribution to sample from, with the value that has no effect, in transformers' order."""
 
 CANDIDATE_OPTIONS = ("candidates", "repeat_weight", "mmi_lambda")
-"""Options of the candidates that a model draws in chats; they and sampling options may be in the config's table `chat`."""
+"""Options of the candidates that a model draws in chats; with sampling options, they may be in the table `chat`."""
 
 _KEPT = ("do_sample", "repetition_penalty", "no_repeat_ngram_size", "chat")
 
