@@ -1,10 +1,10 @@
 """What people do on the page, in the words of tests."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 PATIENCE = 30_000
 """Milliseconds that a test waits for what must happen; much longer than it takes, since other tests run beside it."""
@@ -35,8 +35,15 @@ def compare(page: Page) -> None:
 
 
 def shown(page: Page) -> list[str]:
-    """The turns that are shown."""
+    """The turns that are shown at this moment, which may be in the middle of a change."""
     return page.locator("#talk article .text").all_text_contents()
+
+
+def expect_turns(page: Page, texts: Sequence[str]) -> None:
+    """Waits until these turns are shown, and no others."""
+    turns = page.locator("#talk article .text")
+    expect(turns).to_have_count(len(texts))
+    expect(turns).to_have_text([*texts])
 
 
 def stored(page: Page) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from page_acts import shown, talk, wait_for
+from page_acts import expect_turns, talk, wait_for
 from playwright.sync_api import Page, Route, expect
 
 from convmodel.data.judgements.judgement import Judgement
@@ -74,7 +74,7 @@ def test_the_first_response_kept_says_nothing(page: Page, file: Path, saying: Ca
         expect(page.locator("#talk article .text").last).to_have_text("First")
         talk(page, "How are you?")
 
-    assert shown(page) == ["Hello", "First", "How are you?", "Fine"]
+    expect_turns(page, ["Hello", "First", "How are you?", "Fine"])
     assert not file.exists()
 
 
@@ -121,7 +121,7 @@ def test_what_could_not_be_saved_is_shown(page: Page, file: Path, saying: Callab
     edit(page, "Good morning!")
 
     expect(page.locator("#notice")).to_contain_text("The edit was not saved as feedback: No room")
-    assert shown(page) == ["Hello", "Good morning!"]
+    expect_turns(page, ["Hello", "Good morning!"])
     assert not file.exists()
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from page_acts import compare, say, shown, stored, talk
+from page_acts import compare, expect_turns, say, stored, talk
 from playwright.sync_api import Page, expect
 
 from convmodel.conversation import Conversation
@@ -45,7 +45,7 @@ def test_what_import_and_save_write_is_imported_and_exported_unchanged(page: Pag
         more.write(json.dumps(day | {"turns": ["Dated", "Yes"], "speakers": ["user", "assistant"]}) + "\n")
     original = [*ConversationReader(file)]
     import_file(page, file, "7 conversations imported.")
-    assert shown(page) == list(written[0].turns)
+    expect_turns(page, list(written[0].turns))
     import_file(page, file, "0 conversations imported, 7 here already.")
     assert page.locator("#list .name").count() == 7
 
@@ -95,10 +95,10 @@ def test_branches_and_titles_survive_export_and_import(page: Page, saying: Calla
     for turn in before[0]["turns"].values():
         turn.pop("version", None)  # another server's model may have written what is imported
     assert stored(page) == before
-    assert shown(page) == ["Hello", "Second", "How are you?", "Fine"]
+    expect_turns(page, ["Hello", "Second", "How are you?", "Fine"])
     expect(page.get_by_role("button", name="Good response").last).to_have_attribute("aria-pressed", "true")
     page.get_by_role("button", name="Previous branch").click()
-    assert shown(page) == ["Hello", "First"]
+    expect_turns(page, ["Hello", "First"])
 
     with saying("Great", "More"):  # an older export adds nothing, and takes nothing away
         talk(page, "Continue")
@@ -180,7 +180,7 @@ def test_an_import_while_comparing_keeps_the_responses(page: Page, saying: Calla
         say(page, "Hello")
         page.get_by_role("button", name="Neither").wait_for()
         import_file(page, file, "1 conversation imported.")
-    assert shown(page) == ["A", "B"]
+    expect_turns(page, ["A", "B"])
     expect(page.locator("#comparing")).to_be_empty()
     page.locator("#list .name", has_text="Hello").click()
     expect(page.get_by_text("/ 2")).to_be_visible()

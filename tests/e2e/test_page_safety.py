@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from page_acts import shown, talk
+from page_acts import expect_turns, talk
 from playwright.sync_api import Browser, Page, Route, expect
 from serving import Serving, serving, wait_until
 
@@ -35,7 +35,7 @@ def test_texts_are_text_everywhere(page: Page, saying: Callable[..., Any], tmp_p
         page.get_by_role("textbox", name="Edit the turn").fill(EVIL + "!")
         page.get_by_role("button", name="Send as a branch").click()
         expect(page.locator("article.theirs .tools button").first).to_be_visible()
-    assert shown(page) == [EVIL + "!", EVIL]
+    expect_turns(page, [EVIL + "!", EVIL])
     page.get_by_label(re.compile("More of")).click()
     page.get_by_role("button", name="Rename").click()
     page.get_by_role("textbox", name="Rename this conversation").fill(EVIL)
@@ -144,10 +144,10 @@ def test_a_server_that_is_away_loses_nothing(page: Page, saying: Callable[..., A
         page.get_by_label("Your turn", exact=True).fill("Are you there?")
         page.keyboard.press("Enter")
         expect(page.locator("#notice")).to_contain_text("Your text is kept.")
-        assert shown(page) == ["Are you there?"]
+        expect_turns(page, ["Are you there?"])
         page.get_by_role("button", name="Try again").click()
         expect(page.locator("article.theirs .text")).to_have_text("Back again")
-    assert shown(page) == ["Are you there?", "Back again"]
+    expect_turns(page, ["Are you there?", "Back again"])
 
 
 def test_a_stream_that_breaks_keeps_what_came(page: Page, saying: Callable[..., Any]) -> None:
@@ -159,7 +159,7 @@ def test_a_stream_that_breaks_keeps_what_came(page: Page, saying: Callable[..., 
         page.keyboard.press("Enter")
         expect(page.locator("#notice")).to_contain_text("connection was lost")
         expect(page.locator("article.theirs")).to_contain_text("incomplete")
-        assert shown(page) == ["Hello", "Half a resp"]
+        expect_turns(page, ["Hello", "Half a resp"])
         page.locator("#notice").get_by_role("button", name="Regenerate").click()
         expect(page.locator("article.theirs .text")).to_have_text("A whole response")
     expect(page.get_by_text("2 / 2")).to_be_visible()

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from page_acts import shown, talk
+from page_acts import expect_turns, shown, talk
 from playwright.sync_api import Page, expect
 from serving import Serving, wait_until
 
@@ -16,11 +16,11 @@ def test_turns_are_said_and_kept(page: Page, saying: Callable[..., Any]) -> None
         talk(page, "Hello")
         talk(page, "What do you study?")
 
-    assert shown(page) == ["Hello", "Hi there!", "What do you study?", "I study music"]
+    expect_turns(page, ["Hello", "Hi there!", "What do you study?", "I study music"])
     expect(page.locator("article.theirs").last).to_contain_text("tokens per second")
     expect(page.locator("#used-text")).to_contain_text("of 512 positions used")
     page.reload()
-    assert shown(page) == ["Hello", "Hi there!", "What do you study?", "I study music"]
+    expect_turns(page, ["Hello", "Hi there!", "What do you study?", "I study music"])
     expect(page.locator("#list .name")).to_have_text(["Hello"])
     expect(page.locator("#said")).to_be_empty()
 
@@ -59,14 +59,14 @@ def test_other_responses_are_branches(page: Page, saying: Callable[..., Any]) ->
         talk(page, "Hello")
         page.get_by_role("button", name="Regenerate").click()
         expect(page.get_by_text("2 / 2")).to_be_visible()
-        assert shown(page) == ["Hello", "Second"]
+        expect_turns(page, ["Hello", "Second"])
         page.get_by_role("button", name="Previous branch").click()
-        assert shown(page) == ["Hello", "First"]
+        expect_turns(page, ["Hello", "First"])
         talk(page, "Go on")
         page.get_by_role("button", name="Next branch").click()
-        assert shown(page) == ["Hello", "Second"]
+        expect_turns(page, ["Hello", "Second"])
         page.get_by_role("button", name="Previous branch").click()
-        assert shown(page) == ["Hello", "First", "Go on", "Third"]
+        expect_turns(page, ["Hello", "First", "Go on", "Third"])
 
 
 def test_any_turn_can_be_edited(page: Page, saying: Callable[..., Any]) -> None:
@@ -82,13 +82,13 @@ def test_any_turn_can_be_edited(page: Page, saying: Callable[..., Any]) -> None:
         expect(page.locator("article.theirs .text")).to_have_text("Mended")
 
     assert len(script.prompts) == 2
-    assert shown(page) == ["Good evening", "Mended"]
+    expect_turns(page, ["Good evening", "Mended"])
     page.locator("article.mine").get_by_role("button", name="Previous branch").click()
-    assert shown(page) == ["Hello", "First"]
+    expect_turns(page, ["Hello", "First"])
     page.locator("article.mine").get_by_role("button", name="Edit").click()
     page.keyboard.press("Escape")
     expect(page.locator("article.mine .text")).to_be_visible()
-    assert shown(page) == ["Hello", "First"]
+    expect_turns(page, ["Hello", "First"])
 
 
 def test_a_turn_is_copied(page: Page, saying: Callable[..., Any]) -> None:
@@ -131,7 +131,7 @@ def test_conversations_are_listed_found_renamed_and_deleted(page: Page, saying: 
         page.locator("#list details[open]").get_by_role("button", name="Delete").click()
         page.locator("#ask-dialog").get_by_role("button", name=answer).click()
         expect(names).to_have_text(left)
-    assert shown(page) == ["Hello cats", "About cats"]
+    expect_turns(page, ["Hello cats", "About cats"])
     page.reload()
     expect(names).to_have_text(["Cats"])
 
@@ -144,4 +144,4 @@ def test_two_tabs_know_of_each_other(page: Page, server: Serving, saying: Callab
         expect(other.locator("#list .name")).to_have_text(["From one tab"])
         talk(other, "From the other")
     expect(page.locator("#list .name")).to_have_text(["From the other", "From one tab"])
-    assert shown(page) == ["From one tab", "Hi"]
+    expect_turns(page, ["From one tab", "Hi"])

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from page_acts import compare, say, shown, talk
+from page_acts import compare, expect_turns, say, shown, talk
 from playwright.sync_api import Page, Route, expect
 from serving import Serving
 
@@ -115,7 +115,7 @@ def test_two_models_are_compared_blind(page: Page, server: Serving, place: Path,
             break
     page.keyboard.press("Enter")
     expect(page.locator("#notice")).to_contain_text("95 % confidence interval")
-    assert shown(page) == ["Who are you?", "I am other"]
+    expect_turns(page, ["Who are you?", "I am other"])
     expect(page.locator("article.theirs")).to_contain_text("other · temperature 0.8 · top-p 0.95")
     expect(page.get_by_text("/ 2")).to_be_visible()
     vote = [*read_votes(place / "votes.jsonl")][before]
@@ -220,7 +220,7 @@ def test_all_can_be_done_with_keys(page: Page, saying: Callable[..., Any]) -> No
     expect(page.get_by_label("Search conversations")).to_be_focused()
     page.keyboard.press("Alt+n")
     expect(page.get_by_label("Your turn", exact=True)).to_be_focused()
-    assert shown(page) == []
+    expect_turns(page, [])
     reached = set()
     for _ in range(30):
         page.keyboard.press("Tab")
@@ -346,10 +346,10 @@ def test_keys_keep_their_place_when_a_turn_changes(page: Page, saying: Callable[
             expect(page.get_by_text(number)).to_be_visible()
     page.get_by_role("button", name="Previous branch").focus()
     page.keyboard.press("Enter")
-    assert shown(page) == ["Hello", "Second"]
+    expect_turns(page, ["Hello", "Second"])
     expect(page.get_by_role("button", name="Previous branch")).to_be_focused()
     page.keyboard.press("Enter")
-    assert shown(page) == ["Hello", "First"]
+    expect_turns(page, ["Hello", "First"])
     page.get_by_role("button", name="Good response").focus()
     page.keyboard.press("Enter")
     expect(page.get_by_role("button", name="Good response")).to_have_attribute("aria-pressed", "true")
