@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-from typer import Argument, Option
+from typer import Argument, Exit, Option
 
 from convmodel.cli import flags
 from convmodel.cli.console import print_json, print_message
@@ -99,8 +99,8 @@ def command(
 
     Each answer is on the disk when it arrives. If the recording was stopped or killed, the same command resumes it,
     requests nothing that it has, and writes the same file. Requests to a busy server are repeated, at the time that it
-    names or after doubling pauses. Record test data, too: `convmodel evaluate` then measures how close a model comes
-    that was trained on the answers.
+    names or after doubling pauses. If contexts failed, the exit code is 1. Record test data, too: `convmodel evaluate`
+    then measures how close a model comes that was trained on the answers.
     """
     from convmodel.cli.recording import Recording
     from convmodel.cli.remote_answers import RemoteAnswers
@@ -137,6 +137,8 @@ def command(
         print_message(f"{readable.left_out:,} rows were left out, the first: {readable.problems[0]}", style="yellow")
     if not recording.summary.written:
         raise GenerationError(f"{output} was not written: no context has an answer to keep")
+    if recording.summary.failed:  # what follows in a script would train on a part
+        raise Exit(1)
 
 
 def _body(max_tokens: int | None, temperature: float | None, pairs: list[str]) -> dict[str, Any]:

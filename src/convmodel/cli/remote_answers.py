@@ -120,13 +120,17 @@ class RemoteAnswers:
     def _results(
         self, requests: Iterator[tuple[int, Sequence[Mapping[str, str]]]]
     ) -> Iterator[tuple[int, Answer | Failure | BaseException]]:
-        """Yields the result of each request, as it comes."""
+        """Yields the result of each request, as it comes; at most `parallel` wait for the caller to take and keep them.
+
+        A thread requests nothing more until its result was kept: a kill loses no more answers than could be open.
+        """
+        kept, is_closed = threading.Semaphore(0), threading.Event()
         results: SimpleQueue[tuple[int, Answer | Failure | BaseException] | None] = SimpleQueue()
         pace, taking = Pace(self.per_minute, self.stopping.wait), threading.Lock()
 
         def take() -> tuple[int, Sequence[Mapping[str, str]]] | None:
             with taking:  # an iterator is not safe in threads
-                return None if self.stopping.is_set() else next(requests, None)
+                return None if self.stopping.is_set() or is_closed.is_set() else next(requests, None)
 
         def work() -> None:
             number = -1
@@ -134,6 +138,7 @@ class RemoteAnswers:
                 while (request := take()) is not None:
                     number, messages = request
                     results.put((number, self._ask(messages, pace)))
+                    kept.acquire()
             except BaseException as error:
                 results.put((number, error))
             finally:
@@ -142,12 +147,17 @@ class RemoteAnswers:
         for _ in range(self.parallel):  # as daemons, which do not delay the end of a program that is stopped at once
             threading.Thread(target=work, daemon=True).start()
         working = self.parallel
-        while working:
-            result = results.get()
-            if result is None:
-                working -= 1
-            else:
-                yield result
+        try:
+            while working:
+                result = results.get()
+                if result is None:
+                    working -= 1
+                else:
+                    yield result
+                    kept.release()
+        finally:
+            is_closed.set()
+            kept.release(self.parallel)  # no thread stays behind if the caller has given up
 
     def _ask(self, messages: Sequence[Mapping[str, str]], pace: Pace) -> Answer | Failure:
         """Asks for one answer until there is one, or the server has failed too often."""

@@ -330,3 +330,16 @@ def test_retry_after_is_seconds_or_a_date() -> None:
     assert seconds(format_datetime(datetime.now(UTC) - timedelta(hours=1), usegmt=True)) == 0
     assert remote_answers._retry_after(httpx2.Response(429)) is None
     assert time.time() - remote_answers._wall_clock() < 30
+
+
+def test_no_more_answers_wait_to_be_kept_than_requests_may_be_open() -> None:
+    with answering() as server, RemoteServer(server.url, connections=2) as remote:
+        answers = RemoteAnswers(remote, {}, parallel=2).ask_all(requests(*"abcdefgh"))
+        next(answers)  # the caller has one in its hands, and another waits for it
+        with pytest.raises(AssertionError, match="not come about"):
+            wait_until(lambda: len(server.requests) > 2, seconds=0.5)
+        next(answers)
+        wait_until(lambda: len(server.requests) == 3)
+        answers.close()  # type: ignore[attr-defined]
+        with pytest.raises(AssertionError, match="not come about"):
+            wait_until(lambda: len(server.requests) > 3, seconds=0.5)
