@@ -3,6 +3,7 @@
 Owns: replacing and watching a real forward pass. Caches, token types and `generate` itself stay real.
 """
 
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -91,6 +92,25 @@ def scripted(
         yield script
     finally:
         engine.runner.choose = choose  # type: ignore[method-assign]
+        handle.remove()
+
+
+@contextmanager
+def halted(model: Any, steps: int = 0) -> Iterator[threading.Event]:
+    """Lets a model compute so many steps, and no more until the event is set; the end of the block sets it, too."""
+    go_on, left = threading.Event(), [None] * steps
+
+    def wait(*_: Any) -> None:
+        if left:
+            left.pop()
+        else:
+            go_on.wait(30)
+
+    handle = model.hf_model.register_forward_pre_hook(wait)
+    try:
+        yield go_on
+    finally:
+        go_on.set()
         handle.remove()
 
 

@@ -37,7 +37,7 @@ def test_a_reload_before_the_first_token_keeps_the_turn(
 def test_a_reload_during_a_response_keeps_what_came(
     page: Page, server: Serving, saying: Callable[..., Any], event: str
 ) -> None:
-    with saying(SLOW, seconds=0.03):
+    with saying(SLOW, seconds=0.25):
         say(page, "Count")
         expect(page.locator("article.theirs .text")).to_contain_text("two")
         if event == "crash":  # of the browser, without a chance to store anything more
@@ -67,7 +67,7 @@ def test_a_reload_during_a_response_keeps_what_came(
 
 
 def test_a_reload_after_a_stop_and_while_regenerating(page: Page, server: Serving, saying: Callable[..., Any]) -> None:
-    with saying(SLOW, SLOW, seconds=0.03):
+    with saying(SLOW, SLOW, seconds=0.25):
         say(page, "Count")
         expect(page.locator("article.theirs .text")).to_contain_text("two")
         page.keyboard.press("Escape")
@@ -96,6 +96,7 @@ def test_a_reload_while_comparing_keeps_both_responses(page: Page, server: Servi
         if page.get_by_role("button", name=name).is_enabled():
             texts.append(shown(page)[1])
             page.get_by_role("button", name=name).click()
+            expect(page.get_by_role("button", name=name)).to_be_disabled()
             texts.append(shown(page)[1])
             break
     assert sorted(texts) == ["From chitchat", "From other"]

@@ -42,7 +42,7 @@ def test_what_is_said_is_what_the_model_would_generate(page: Page, server: Servi
 
 
 def test_a_response_comes_in_pieces_and_can_be_stopped(page: Page, server: Serving, saying: Callable[..., Any]) -> None:
-    with saying("one two three four five six seven eight nine ten " * 20, seconds=0.05):
+    with saying("one two three four five six seven eight nine ten " * 20, seconds=0.25):
         page.get_by_label("Your turn", exact=True).fill("Count")
         page.keyboard.press("Enter")
         expect(page.locator("article.theirs .text")).to_contain_text("two")

@@ -299,7 +299,7 @@ def test_titles_have_room(page: Page, saying: Callable[..., Any]) -> None:
 def test_what_goes_wrong_while_comparing_loses_no_response(page: Page, saying: Callable[..., Any], what: str) -> None:
     def fail_other(route: Route) -> None:
         if route.request.post_data_json["model"] == "other":
-            page.wait_for_timeout(600)
+            expect(page.locator("#comparing")).to_contain_text("one two")
             route.fulfill(status=500, json={"error": {"message": "It broke"}})
         else:
             route.continue_()
@@ -309,7 +309,8 @@ def test_what_goes_wrong_while_comparing_loses_no_response(page: Page, saying: C
         page.route("**/v1/chat/completions", fail_other)
     if what == "vote":
         page.route("**/votes", lambda route: route.fulfill(status=507, json={"error": {"message": "No room"}}))
-    with saying("one two three four " * 5, seconds=0.05), saying("I am other", name="other"):
+    seconds = 0.5 if what == "failure" else 0.05  # which comes while the other still responds
+    with saying("one two three four " * 5, seconds=seconds), saying("I am other", name="other"):
         say(page, "Who are you?")
         if what != "failure":
             page.get_by_role("button", name="Neither").wait_for()

@@ -239,7 +239,7 @@ def test_running_requests_finish_on_the_model_they_began_with(start: Start, mode
         served.chat(max_tokens=4)
         assert len(replaced.engine.caches)
         said = "word " * 60
-        with scripted(served.model(), said, seconds=0.02), ThreadPoolExecutor() as pool:
+        with scripted(served.model(), said, seconds=0.1), ThreadPoolExecutor() as pool:
             running = pool.submit(served.chat, max_tokens=100)
             wait_until(lambda: replaced.running)
             assert served.post("/improve/use", model="tiny", version="new").status == 200

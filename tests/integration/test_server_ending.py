@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from scripted import scripted
+from scripted import halted, scripted
 from serving import Serving, data_lines, read_all, read_until, serving, serving_loaded, wait_until
 
 from convmodel import ConversationModel
@@ -38,12 +38,13 @@ def has_ended(own: Serving) -> bool:
 
 def test_streams_end_whole_and_nothing_new_is_taken(own: Serving) -> None:
     with (
-        scripted(own.model(), LONG, LONG, seconds=0.005),
+        scripted(own.model(), LONG, LONG),
+        halted(own.model(), steps=2) as go_on,
         own.begin(stream=True, max_tokens=100) as stream,
         own.begin(max_tokens=100) as whole,
     ):
         begun = read_until(stream, b'"content":" the"')
-        wait_until(lambda: own.engine().load == (2, 0))
+        wait_until(lambda: own.scheduler().running + own.scheduler().waiting == 2)
         stop(own)
         ready = own.get("/ready")
         assert (ready.status, ready.json) == (503, {"status": "draining"})
@@ -52,6 +53,7 @@ def test_streams_end_whole_and_nothing_new_is_taken(own: Serving) -> None:
         assert (refused.status, refused.error["code"]) == (503, "draining")
         assert int(refused.headers["retry-after"]) >= 1
         assert own.post("/v1/completions", model="tiny", prompt="Hi").status == 503
+        go_on.set()
         lines = data_lines(begun + read_all(stream))
         answer = json.loads(read_all(whole).partition(b"\r\n\r\n")[2])
     assert lines[-1] == "[DONE]"
@@ -62,12 +64,13 @@ def test_streams_end_whole_and_nothing_new_is_taken(own: Serving) -> None:
 
 def test_those_that_wait_are_answered_too(own: Serving) -> None:
     own.engine().max_rows = 1
-    with scripted(own.model(), LONG, "Good", "Good", seconds=0.002), ThreadPoolExecutor() as pool:
-        with own.begin(stream=True, max_tokens=100) as first:
+    with scripted(own.model(), LONG, "Good", "Good"), ThreadPoolExecutor() as pool:
+        with halted(own.model(), steps=2) as go_on, own.begin(stream=True, max_tokens=100) as first:
             read_until(first, b'"content":" the"')
             waiting = [pool.submit(own.chat) for _ in range(2)]
             wait_until(lambda: own.scheduler().waiting == 2)
             stop(own)
+            go_on.set()
             read_all(first)
         said = [each.result().json["choices"][0]["message"]["content"] for each in waiting]
     assert said == ["Good", "Good"]
@@ -76,7 +79,7 @@ def test_those_that_wait_are_answered_too(own: Serving) -> None:
 @pytest.mark.parametrize("own", [{"drain_seconds": 0.1}], indirect=True)
 def test_the_deadline_ends_what_goes_on(own: Serving) -> None:
     with (
-        scripted(own.model(), LONG, LONG, seconds=0.02),
+        scripted(own.model(), LONG, LONG, seconds=0.15),
         own.begin(stream=True, max_tokens=100) as stream,
         own.begin(max_tokens=100) as whole,
     ):
@@ -91,7 +94,7 @@ def test_the_deadline_ends_what_goes_on(own: Serving) -> None:
 
 
 def test_asked_twice_it_ends_at_once(own: Serving) -> None:
-    with scripted(own.model(), LONG, seconds=0.02), own.begin(stream=True, max_tokens=100) as stream:
+    with scripted(own.model(), LONG, seconds=0.15), own.begin(stream=True, max_tokens=100) as stream:
         read_until(stream, b'"content":" the"')
         stop(own)
         stop(own)

@@ -5,19 +5,19 @@ import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import Any
 
 import openai
 import pytest
-from scripted import scripted
+from scripted import halted, scripted
 from serving import HELLO, Serving, raw_post, read_all, read_until, serving, wait_until
 
 from convmodel import ConversationModel
 
 pytestmark = pytest.mark.loopback
 
-STEP = 0.03  # seconds that a forward pass takes in tests that count them
+STEP = 0.15  # seconds that a forward pass takes in tests that count them; a busy machine may be slow to hear of things
 LONG = [262] * 110
 
 
@@ -31,23 +31,10 @@ def own(served_models: dict[str, ConversationModel], request: pytest.FixtureRequ
         wait_until(served.is_idle)
 
 
-@contextmanager
-def halted(own: Serving) -> Iterator[threading.Event]:
-    """Lets the model compute nothing until the event is set."""
-    go_on = threading.Event()
-    handle = own.model().hf_model.register_forward_pre_hook(lambda *_: go_on.wait(30) and None)
-    try:
-        yield go_on
-    finally:
-        go_on.set()
-        wait_until(own.is_idle)
-        handle.remove()
-
-
 @pytest.mark.parametrize("own", [{"max_queue": 2}], indirect=True)
 def test_a_full_queue_is_429(own: Serving) -> None:
     scheduler = own.scheduler()
-    with ThreadPoolExecutor() as pool, halted(own) as go_on:
+    with ThreadPoolExecutor() as pool, halted(own.model()) as go_on:
         asked = [pool.submit(own.chat, max_tokens=2)]
         wait_until(lambda: (scheduler.waiting, scheduler.running) == (0, 1))
         asked += [pool.submit(own.chat, max_tokens=2) for _ in range(2)]
@@ -73,7 +60,7 @@ def test_a_full_queue_is_429(own: Serving) -> None:
 
 @pytest.mark.parametrize("own", [{"max_queue": 4}], indirect=True)
 def test_the_queue_is_short_however_many_come_at_once(own: Serving) -> None:
-    with ThreadPoolExecutor(40) as pool, halted(own) as go_on:
+    with ThreadPoolExecutor(40) as pool, halted(own.model()) as go_on:
         asked = [pool.submit(own.chat, [{"role": "user", "content": "Hi " * 2000}], max_tokens=1) for _ in range(40)]
         wait_until(lambda: sum(each.done() for each in asked) >= 35)
         assert own.scheduler().waiting <= 4
@@ -84,16 +71,16 @@ def test_the_queue_is_short_however_many_come_at_once(own: Serving) -> None:
 
 @pytest.mark.parametrize("own", [{"wait_seconds": 0.15}], indirect=True)
 def test_who_waits_too_long_is_told_so(own: Serving) -> None:
-    with scripted(own.model(), LONG, seconds=0.01), own.begin(stream=True) as running:
+    with scripted(own.model(), LONG, seconds=0.1), own.begin(stream=True) as running:
         read_until(running, b'"content":" the"')
         waited = own.chat(max_tokens=2)
         assert (waited.status, waited.error["code"]) == (503, "waited")
         assert int(waited.headers["retry-after"]) >= 1
 
 
-@pytest.mark.parametrize("own", [{"run_seconds": 0.15}], indirect=True)
+@pytest.mark.parametrize("own", [{"run_seconds": 1.0}], indirect=True)
 def test_a_response_that_takes_too_long_is_ended(own: Serving) -> None:
-    with scripted(own.model(), LONG, LONG, seconds=0.01):
+    with scripted(own.model(), LONG, LONG, seconds=0.1):
         whole = own.chat(max_tokens=100)
         assert (whole.status, whole.error["code"]) == (504, "run_limit")
         stream = own.chat(max_tokens=100, stream=True)
@@ -141,7 +128,7 @@ def test_all_choices_and_prompts_of_a_client_that_leaves_end(own: Serving) -> No
         with own.connect() as leaving:
             leaving.sendall(raw_post("/v1/completions", model="tiny", prompt=["a", "b", "c"], n=2, max_tokens=100))
             wait_until(lambda: own.engine().load == (6, 0))
-        wait_until(own.is_idle, 1.0)
+        assert wait_until(own.is_idle) < 8  # the whole takes 15 seconds
     assert b'outcome="cancelled"} 3.0' in own.get("/metrics").body
 
 
@@ -172,7 +159,7 @@ def test_two_hundred_clients_vanish_and_the_next_one_is_answered_promptly(
         asyncio.run(all_vanish(own))
         answers = []
         took = wait_until(lambda: answers.append(own.chat(max_tokens=2)) or answers[-1].status == 200)
-        assert took < 3
+        assert took < 10
         assert {answer.status for answer in answers} <= {200, 429}
         wait_until(own.is_idle)
         wait_until(lambda: not own.tasks())
@@ -206,7 +193,7 @@ def test_a_slow_reader_gets_all_and_holds_nobody_up(own: Serving) -> None:
 
 @pytest.mark.parametrize("own", [{"ping_seconds": 0.05}], indirect=True)
 def test_a_stream_says_that_it_is_alive(own: Serving) -> None:
-    with halted(own) as go_on, own.begin(stream=True, max_tokens=2) as waiting:
+    with halted(own.model()) as go_on, own.begin(stream=True, max_tokens=2) as waiting:
         begun = read_until(waiting, b": ping\n\n", 3)
         go_on.set()
         assert b"data: [DONE]" in read_all(waiting)
@@ -222,7 +209,7 @@ def test_a_step_that_fails_ends_what_is_in_work_and_no_other(own: Serving, monke
         return step()
 
     monkeypatch.setattr(engine, "step", broken)
-    with scripted(own.model(), LONG, seconds=0.01), own.begin(stream=True, max_tokens=100) as running:
+    with scripted(own.model(), LONG, seconds=0.1), own.begin(stream=True, max_tokens=100) as running:
         read_until(running, b'"content":" the"')
         fails.set()
         assert b'"server_error"' in read_all(running)

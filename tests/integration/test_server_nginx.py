@@ -3,12 +3,11 @@
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from scripted import scripted
+from scripted import halted, scripted
 from serving import Address, Serving, free_port, read_until, serving, wait_until
 
 from convmodel import ConversationModel
@@ -82,18 +81,17 @@ def test_a_conversation_stays_with_one_server(proxy: Address, servers: list[Serv
 
 def test_tokens_pass_as_they_come(proxy: Address, servers: list[Serving]) -> None:
     with (
-        scripted(servers[0].model(), "one two three four five six", seconds=0.1),
-        scripted(servers[1].model(), "one two three four five six", seconds=0.1),
+        scripted(servers[0].model(), "one two three four five six"),
+        scripted(servers[1].model(), "one two three four five six"),
+        halted(servers[0].model(), steps=2) as first,
+        halted(servers[1].model(), steps=2) as second,
         proxy.begin(stream=True, temperature=0) as connection,
     ):
-        times: dict[str, float] = {}
-        got = b""
-        while b"[DONE]" not in got:
-            got += connection.recv(65536)
-            for word in ("one", "six"):
-                if f'{word}"'.encode() in got:
-                    times.setdefault(word, time.monotonic())
-    assert times["six"] - times["one"] > 0.3  # five words later, a step each
+        got = read_until(connection, b'one"')  # while the model waits with the rest
+        assert b"six" not in got
+        first.set()
+        second.set()
+        assert b'six"' in read_until(connection, b"[DONE]")
 
 
 def test_a_client_that_leaves_is_noticed_behind_it(proxy: Address, servers: list[Serving]) -> None:
