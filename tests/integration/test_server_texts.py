@@ -176,9 +176,25 @@ def test_system_messages_need_a_model_or_an_option(server: Serving, own: Serving
         assert (answer.status, answer.error["code"], answer.error["param"]) == (400, "system_message", param)
         assert "--system-messages" in answer.error["message"]
     assert own.chat(said, max_tokens=1).status == 200
-    late = own.chat([*turns("Hello"), {"role": role, "content": "Be kind"}], max_tokens=1)
-    assert (late.status, late.error["code"]) == (400, "system_message")
     assert [server.get("/v1/models/tiny").json["convmodel"]["system"] for server in (server, own)] == [False, True]
+
+
+@pytest.mark.parametrize("role", ["system", "developer"])
+def test_later_system_messages_move_to_the_beginning(own: Serving, role: str) -> None:
+    late = [{"role": "system", "content": "Be kind"}, *turns("Hello", "Hi"), {"role": role, "content": "Be brief"}]
+    late += turns("And you?")
+    first = [late[0], late[3], *late[1:3], late[4]]
+    with watched(own.model()) as passes:
+        assert own.chat(late, max_tokens=1).status == 200
+    tokens = [own.post("/tokenize", model="tiny", messages=messages).json["tokens"] for messages in (late, first)]
+    assert [[token["id"] for token in each] for each in tokens] == [passes[0].ids[0]] * 2
+    assert list(dict.fromkeys(token["turn"] for token in tokens[0])) == [0, 3, 1, 2, 4, None]
+
+
+def test_a_system_message_is_not_judged(own: Serving) -> None:
+    messages = [*turns("Hello", "Hi"), {"role": "system", "content": "Be kind"}]
+    answer = own.post("/feedback", model="tiny", messages=messages, rating="up")
+    assert (answer.status, answer.error["param"]) == (400, "messages")
 
 
 def test_instructions_are_pinned(own: Serving) -> None:
@@ -288,9 +304,9 @@ def test_what_no_longer_fits_is_an_error_or_told(server: Serving) -> None:
         assert (refused.status, refused.error["param"], refused.error["code"]) == (
             400, "input", "context_length_exceeded"
         )  # fmt: skip
-        assert (
-            "this model's maximum context length is 128 tokens" in refused.error["message"]
-        )  # as LiteLLM looks for it
+        # As LiteLLM and LangChain look for it.
+        assert "this model's maximum context length is 128 tokens" in refused.error["message"]
+        assert refused.error["message"].startswith("the prompt is too long: ")
     left_out = server.chat(said, max_tokens=8, temperature=0).json["usage"]["convmodel"]["left_out"]
     assert left_out > 10
     whole = server.post("/v1/responses", **asked, truncation="auto").json
@@ -301,6 +317,12 @@ def test_what_no_longer_fits_is_an_error_or_told(server: Serving) -> None:
     assert done == "[DONE]"
     assert last["convmodel"] == {"left_out": left_out, "cut": 0}
     assert all("convmodel" not in chunk for chunk in server.chat(stream=True, max_tokens=2).events[:-1])
+
+
+def test_a_prompt_whose_system_message_is_too_long_says_so(own: Serving) -> None:
+    answer = own.chat([{"role": "system", "content": "Be kind " * 70}, *turns("Hello")], max_tokens=8)
+    assert answer.error["code"] == "context_length_exceeded"
+    assert "shorten it, the system messages or the descriptions of tools" in answer.error["message"]
 
 
 @pytest.mark.parametrize("characters", [30_000, 1_000_000])

@@ -126,6 +126,39 @@ def test_a_call_that_the_model_begins_obeys_the_schema(open_server: Serving) -> 
     jsonschema_rs.validate(NUMBER, json.loads(call["function"]["arguments"]))
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_response_is_a_call_or_obeys_the_response_format(open_server: Serving, stream: bool) -> None:
+    schema = {"type": "object", "properties": {"name": {"type": "string"}, "size": NUMBER}, "required": ["name"]}
+    response_format = {"type": "json_schema", "json_schema": {"name": "pet", "schema": schema}}
+    body = GOOD | {"tools": [SQUARE], "response_format": response_format, "temperature": 0, "stream": stream}
+    body["max_completion_tokens"] = 40
+    text = '{"name":"square"}'  # which begins as a call
+    with scripted(open_server.model(), text, CALL, "Hello there"):
+        answers = [open_server.post("/v1/chat/completions", **body) for _ in range(3)]
+    if stream:
+        choices = [[event["choices"][0] for event in answer.events[:-1]] for answer in answers]
+        contents = ["".join(choice["delta"].get("content") or "" for choice in stream) for stream in choices]
+        called = [any("tool_calls" in choice["delta"] for choice in stream) for stream in choices]
+        reasons = [stream[-1]["finish_reason"] for stream in choices]
+    else:
+        choices = [answer.json["choices"][0] for answer in answers]
+        contents = [choice["message"]["content"] for choice in choices]
+        called = ["tool_calls" in choice["message"] for choice in choices]
+        reasons = [choice["finish_reason"] for choice in choices]
+    assert called[:2] == [False, True]
+    assert contents[0] == text
+    assert not contents[1]
+    assert reasons == ["tool_calls" if call else "stop" for call in called]
+    if not called[2]:  # it was made to fit
+        jsonschema_rs.validate(schema, json.loads(contents[2]))
+
+
+def test_a_call_that_is_required_need_not_obey_the_response_format(server: Serving) -> None:
+    body = GOOD | {"tools": TOOLS, "tool_choice": "required", "response_format": {"type": "json_object"}}
+    [choice] = server.post("/v1/chat/completions", **body).json["choices"]
+    assert choice["finish_reason"] == "tool_calls"
+
+
 def test_earlier_calls_and_results_are_turns(open_server: Serving) -> None:
     history = [
         *HELLO,
@@ -159,7 +192,6 @@ def test_a_model_without_system_messages_cannot_choose(server: Serving) -> None:
         ({"tools": [CLOCK], "tool_choice": NAMED}, "tool_choice", "tool_choice needs a function"),
         ({"tools": [CLOCK], "tool_choice": "any"}, "tool_choice", "'required'"),
         ({"tools": [CLOCK], "tool_choice": {"type": "allowed_tools"}}, "tool_choice.type", "function"),
-        ({"tools": TOOLS, "response_format": {"type": "json_object"}}, "response_format", "exclude each other"),
         ({"tools": TOOLS, "tool_choice": "required", "max_completion_tokens": 4}, "max_completion_tokens", "is 4"),
         ({"tools": TOOLS, "tool_choice": "required", "stop": "a"}, "stop", "stop could end what tools requires"),
         (

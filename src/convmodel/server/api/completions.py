@@ -91,11 +91,12 @@ class _ChatWriter(_ChoicesWriter):
     def __init__(self, served: ServedModel, body: ChatRequest, jobs: Sequence[Job]) -> None:
         super().__init__(served, body, jobs)
         self._body = body
-        self._calls = [CallParts() for _ in range(body.n)] if body.callable else []
+        self._names = [function.name for function in body.callable]
+        self._calls = [CallParts(self._names) for _ in range(body.n)] if self._names else []
 
     def choice(self, index: int, pieces: Sequence[Piece]) -> dict[str, Any]:
         text = "".join(piece.text for piece in pieces)
-        parts = CallParts.whole(text) if self._calls else {"content": text}
+        parts = CallParts.whole(text, self._names) if self._calls else {"content": text}
         return {
             "index": index,
             "message": {"role": "assistant", "refusal": None, **parts},

@@ -12,7 +12,7 @@ import anyio
 from fastapi import APIRouter
 from pydantic import Field, StringConstraints, model_validator
 
-from convmodel.conversation import Conversation
+from convmodel.conversation import PINNED_ROLES, Conversation
 from convmodel.data.judgements.judgement import Judgement
 from convmodel.data.reading.judged_row import split_last
 from convmodel.errors import ConversationError
@@ -89,7 +89,7 @@ def requested_judgement(body: FeedbackRequest, conversation: Conversation) -> Ju
     Raises:
         ApiError: If the last message is no response to the others.
     """
-    if conversation.pinned == len(conversation.turns):
+    if body.messages[-1].role in PINNED_ROLES:
         raise ApiError(400, "the judged message is a system message: judge a response", param="messages")
     try:
         context, response = split_last(conversation)

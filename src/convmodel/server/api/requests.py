@@ -149,19 +149,20 @@ def count_characters(messages: Sequence[Message]) -> int:
 
 
 def spoken(messages: Sequence[Message]) -> list[int]:
-    """Returns the indices of the messages that become turns: all but the blank ones of the assistant.
+    """Returns the indices of the messages that become turns, in their order: system messages first.
 
-    The server itself returns such a response if it begins with a stop text, and clients send it back.
+    Clients send later ones, too, but models are trained with system messages at the beginning. Blank messages of the
+    assistant are left out: the server itself returns such a response if it begins with a stop text.
     """
-    return [index for index, message in enumerate(messages) if message.role != "assistant" or message.text.strip()]
+    indices = [index for index, message in enumerate(messages) if message.role != "assistant" or message.text.strip()]
+    return sorted(indices, key=lambda index: messages[index].role not in PINNED_ROLES)
 
 
 def read_conversation(served: ServedModel, messages: Sequence[Message]) -> Conversation:
     """Returns the conversation of some messages that have text; a message's speaker is its name, or else its role."""
     messages = [messages[index] for index in spoken(messages)]
-    is_system = [message.role in PINNED_ROLES for message in messages]
-    pinned = is_system.index(False) if False in is_system else len(messages)
-    if any(is_system) and not served.takes_system:
+    pinned = sum(message.role in PINNED_ROLES for message in messages)
+    if pinned and not served.takes_system:
         if served.model.tokenizer.layout.name == "template":
             message = f"the chat template of {served.id} has no place for a system message: leave it out"
         else:
@@ -170,8 +171,6 @@ def read_conversation(served: ServedModel, messages: Sequence[Message]) -> Conve
                 "out, or start the server with --system-messages"
             )
         raise ApiError(400, message, param="messages", code="system_message")
-    if any(is_system[pinned:]):
-        raise ApiError(400, "system messages must come before all others", param="messages", code="system_message")
     speakers = [_speaker(served, message) for message in messages]
     return Conversation([message.text for message in messages], speakers, pinned=pinned)
 
@@ -243,9 +242,14 @@ _PARAMETERS = {
 
 
 def too_long(served: ServedModel, problem: str, fix: str, param: str) -> ApiError:
-    """Returns the error for a request that does not fit in the model's positions, in words that LiteLLM recognises."""
+    """Returns the error for a request that does not fit in the model's positions, in words that LiteLLM recognizes."""
     limit = f"this model's maximum context length is {positions(served.model.hf_model.config)} tokens"
     return ApiError(400, f"{problem}, and {limit}: {fix}", param=param, code="context_length_exceeded")
+
+
+def prompt_too_long(served: ServedModel, problem: str, fix: str, param: str) -> ApiError:
+    """Returns the error for a prompt that does not fit, in words that LangChain recognizes, too."""
+    return too_long(served, f"the prompt is too long: {problem}", fix, param)
 
 
 def encode_prompt(served: ServedModel, conversation: Conversation, options: GenerationOptions) -> Prompt:
@@ -253,14 +257,15 @@ def encode_prompt(served: ServedModel, conversation: Conversation, options: Gene
     tokenizer, turns = served.model.tokenizer, conversation.turns
     needed = (*turns[: min(conversation.pinned, len(turns) - 1)], turns[-1])
     least = sum(_least_tokens(tokenizer, text) for text in needed)
+    fix = _SHORTEN_PINNED if conversation.pinned else _SHORTEN
     if options.budget is not None and least > options.budget:
         pinned = " with the pinned turns" if conversation.pinned else ""
         problem = f"the newest turn{pinned} has at least {least} tokens, {options.budget} fit in the prompt"
-        raise too_long(served, problem, _SHORTEN, "messages")
+        raise prompt_too_long(served, problem, fix, "messages")
     try:
         return make_prompt(tokenizer, conversation, options)
     except ContextTooLongError as error:
-        raise too_long(served, error.problem, _SHORTEN, "messages") from error
+        raise prompt_too_long(served, error.problem, fix, "messages") from error
 
 
 def _least_tokens(tokenizer: ConversationTokenizer, text: str) -> int:
@@ -269,6 +274,7 @@ def _least_tokens(tokenizer: ConversationTokenizer, text: str) -> int:
 
 
 _SHORTEN = "shorten it, or request fewer new tokens"
+_SHORTEN_PINNED = "shorten it, the system messages or the descriptions of tools, or request fewer new tokens"
 
 
 def _chat(served: ServedModel, body: ChatRequest, *, truncate: bool) -> _Prepared:
@@ -278,12 +284,12 @@ def _chat(served: ServedModel, body: ChatRequest, *, truncate: bool) -> _Prepare
     names, new_tokens = _names(body), body.max_tokens or body.max_completion_tokens
     given = body.options | _candidates(served, body)
     options = make_options(served, new_tokens, names["max_new_tokens"], names, **given, reply_as=body.reply_as)
-    if body.callable and body.may_be_text and options.grammar is not None:
+    if body.may_be_free and options.grammar is not None:
         options = replace(options, grammar=replace(options.grammar, optional=True))
     prompt = encode_prompt(served, conversation, options)
     if prompt.left_out and not truncate:
         problem = f"the conversation has {prompt.left_out} turns more than fit"
-        raise too_long(served, problem, 'shorten it, or request truncation: "auto"', "messages")
+        raise prompt_too_long(served, problem, 'shorten it, or request truncation: "auto"', "messages")
     try:
         return prompt, make_request(model.hf_model, model.tokenizer, prompt, options), options
     except ConfigError as error:
@@ -315,4 +321,4 @@ def _require_fit(
 ) -> None:
     if options.budget is not None and tokens > options.budget:
         problem = f"the prompt has {least}{tokens} tokens, {options.budget} fit beside {body.max_tokens} new ones"
-        raise too_long(served, problem, _SHORTEN, "prompt")
+        raise prompt_too_long(served, problem, _SHORTEN, "prompt")

@@ -154,8 +154,14 @@ class ChatRequest(Sampling):
     @property
     def options(self) -> dict[str, Any]:
         """The same parameters as options of `generate`."""
-        schema = None if self.response_format is None else self.response_format.json_schema_option
-        return super().options | {"json_schema": call_schema(self.callable) if self.callable else schema}
+        schema = self._response_schema
+        if self.callable:
+            schema = call_schema(self.callable, schema if self.may_be_text else None)
+        return super().options | {"json_schema": schema}
+
+    @property
+    def _response_schema(self) -> dict[str, Any] | None:
+        return None if self.response_format is None else self.response_format.json_schema_option
 
     @property
     def callable(self) -> list[Function]:
@@ -170,6 +176,11 @@ class ChatRequest(Sampling):
         """Whether the response need not call any function."""
         return not self.callable or self.tool_choice == "auto"
 
+    @property
+    def may_be_free(self) -> bool:
+        """Whether the response may be a call of a function, or else any text."""
+        return bool(self.callable) and self.tool_choice == "auto" and self._response_schema is None
+
     @model_validator(mode="after")
     def _check_tools(self) -> Self:
         names = [tool.function.name for tool in self.tools]
@@ -177,8 +188,6 @@ class ChatRequest(Sampling):
             raise ValueError("tools has two functions of one name")
         if self.tool_choice not in ("none", "auto") and not self.callable:
             raise ValueError("tool_choice needs a function that is among tools")
-        if self.callable and self.response_format is not None and self.response_format.json_schema_option is not None:
-            raise ValueError("response_format with a schema and tools exclude each other: leave one of them out")
         return self
 
     @model_validator(mode="after")

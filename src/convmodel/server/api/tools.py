@@ -7,7 +7,7 @@ describes the functions, and dividing a text with a call into the parts of OpenA
 import json
 import re
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field
@@ -17,7 +17,8 @@ from convmodel.server.api.strict import Strict, Text
 
 MAX_TOOLS = 128
 
-_HEAD = re.compile(r'\{"name":"([a-zA-Z0-9_-]+)","arguments":')
+_BEGIN, _END = '{"name":"', '","arguments":'
+_HEAD = re.compile(f"{re.escape(_BEGIN)}([a-zA-Z0-9_-]+){re.escape(_END)}")
 _LITERAL = ("const", "enum", "default", "examples")  # keywords whose values are not schemas
 _NAMED = ("properties", "patternProperties", "dependentSchemas", "$defs", "definitions")  # schemas by names
 
@@ -66,8 +67,8 @@ Tools: TypeAlias = Annotated[list[Tool], Field(max_length=MAX_TOOLS, fail_fast=T
 ToolChoice: TypeAlias = Literal["none", "auto", "required"] | NamedTool
 
 
-def call_schema(functions: Sequence[Function]) -> dict[str, Any]:
-    """Returns the schema of a call of one of some functions.
+def call_schema(functions: Sequence[Function], response: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Returns the schema of a call of one of some functions, or of a response that another schema allows.
 
     Example:
         >>> schema = call_schema([Function(name="f", parameters={"$ref": "#/$defs/a", "$defs": {"a": {}}})])
@@ -84,7 +85,13 @@ def call_schema(functions: Sequence[Function]) -> dict[str, Any]:
         for function in functions
     ]
     schemas = {function.name: _moved(function.parameters, f"#/$defs/{function.name}") for function in functions}
-    return {"anyOf": calls, "$defs": schemas}
+    if response is None:
+        return {"anyOf": calls, "$defs": schemas}
+    # The name has a character that no function's has.
+    return {
+        "anyOf": [*calls, {"$ref": "#/$defs/.response"}],
+        "$defs": {**schemas, ".response": _moved(response, "#/$defs/.response")},
+    }
 
 
 def _moved(schema: Any, place: str) -> Any:
@@ -120,9 +127,14 @@ def call_text(name: str, arguments: str) -> str:
 
 
 class CallParts:
-    """Divides the text of a response that may be a call, as it arrives, into the deltas of OpenAI's API."""
+    """Divides the text of a response that may be a call, as it arrives, into the deltas of OpenAI's API.
 
-    def __init__(self) -> None:
+    Args:
+        names: Those of the functions; a text that begins as a call of another one is not a call.
+    """
+
+    def __init__(self, names: Collection[str]) -> None:
+        self._names = names
         self._held = ""
         self._in_text = self._in_arguments = False
         self._id = f"call_{uuid.uuid4().hex}"
@@ -137,7 +149,7 @@ class CallParts:
         self._held += text
         if not self._held:
             return
-        if self._in_text or not (self._in_arguments or self._held.startswith("{")):
+        if self._in_text or not (self._in_arguments or self._may_begin_call(self._held)):
             self._in_text = True
             content, self._held = self._held, ""
             yield {"content": content}
@@ -149,18 +161,22 @@ class CallParts:
             arguments, self._held = self._held[:-1], self._held[-1]
             yield self._delta(function={"arguments": arguments})
 
+    def _may_begin_call(self, text: str) -> bool:
+        heads = (f"{_BEGIN}{name}{_END}" for name in self._names)
+        return any(text.startswith(head) or head.startswith(text) for head in heads)
+
     def _delta(self, **call: Any) -> dict[str, Any]:
         return {"tool_calls": [{"index": 0, **call}]}
 
     @classmethod
-    def whole(cls, text: str) -> dict[str, Any]:
+    def whole(cls, text: str, names: Collection[str]) -> dict[str, Any]:
         """Returns the content and the calls of a message with a text.
 
         Example:
-            >>> CallParts.whole('{"name":"f","arguments":{"a":1}}')["tool_calls"][0]["function"]
+            >>> CallParts.whole('{"name":"f","arguments":{"a":1}}', ["f"])["tool_calls"][0]["function"]
             {'name': 'f', 'arguments': '{"a":1}'}
         """
-        parts = cls()
+        parts = cls(names)
         deltas = [*parts.add(text)]
         if not parts.is_call:
             return {"content": text}

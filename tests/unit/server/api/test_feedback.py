@@ -64,7 +64,6 @@ def test_what_says_nothing_or_too_much_is_refused(fields: dict[str, Any], messag
     [
         (Conversation(["Hi"]), "no context before the response"),
         (Conversation(["Hi", "Hey"], ["Ann", "Ann"]), "the context ends with a turn of Ann, who responds"),
-        (Conversation(["Be kind.", "Be"], ["system", "system"], pinned=2), "is a system message: judge a response"),
     ],
 )
 def test_what_is_no_response_to_anything_is_refused(conversation: Conversation, message: str) -> None:

@@ -26,6 +26,7 @@ WEATHER = Function(
     },
 )
 NOTHING = Function(name="nothing")
+NAMES = ["weather", "nothing"]
 CALL = '{"name":"weather","arguments":{"city":"a } b"}}'
 
 
@@ -47,8 +48,27 @@ def test_the_schema_of_a_call(text: str, valid: bool) -> None:
     assert jsonschema_rs.is_valid(call_schema([WEATHER, NOTHING]), json.loads(text)) == valid
 
 
+@pytest.mark.parametrize(
+    ("text", "valid"),
+    [
+        (CALL, True),
+        ('{"size":3}', True),
+        ('{"size":"a"}', False),
+        ('{"name":"weather","arguments":{"city":3}}', False),
+    ],
+)
+def test_the_schema_of_a_call_or_a_response(text: str, valid: bool) -> None:
+    response = {
+        "type": "object",
+        "properties": {"size": {"$ref": "#/$defs/size"}},
+        "required": ["size"],
+        "$defs": {"size": {"type": "integer"}},
+    }
+    assert jsonschema_rs.is_valid(call_schema([WEATHER, NOTHING], response), json.loads(text)) == valid
+
+
 def deltas(pieces: list[str]) -> list[dict[str, Any]]:
-    parts = CallParts()
+    parts = CallParts(NAMES)
     return [delta for piece in pieces for delta in parts.add(piece)]
 
 
@@ -69,10 +89,16 @@ def test_any_other_text_is_content(pieces: list[str]) -> None:
     assert "".join(delta["content"] for delta in deltas(pieces)) == "".join(pieces)
 
 
+@pytest.mark.parametrize("text", ['{"size":3}', '{"name":"Ann","size":3}', '{"name":"weathers","arguments":{}}', "{}"])
+def test_an_object_that_is_not_a_call_is_content(text: str) -> None:
+    assert "".join(delta["content"] for delta in deltas([*text])) == text
+    assert CallParts.whole(text, NAMES) == {"content": text}
+
+
 def test_a_whole_text_is_content_or_a_call() -> None:
-    assert CallParts.whole("Hello") == {"content": "Hello"}
-    assert CallParts.whole("") == {"content": ""}
-    message = CallParts.whole(CALL)
+    assert CallParts.whole("Hello", NAMES) == {"content": "Hello"}
+    assert CallParts.whole("", NAMES) == {"content": ""}
+    message = CallParts.whole(CALL, NAMES)
     assert message["content"] is None
     assert message["tool_calls"][0]["function"] == {"name": "weather", "arguments": '{"city":"a } b"}'}
 
