@@ -10,7 +10,7 @@ PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test slow coverage check format docs site build gpu-check smoke release-check release-notes clean
+.PHONY: help setup demo test slow coverage check format docs site build gpu-check client-check smoke release-check release-notes clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -59,6 +59,9 @@ build: $(STAMP) ## build the wheel and the source archive into dist/
 
 gpu-check: $(STAMP) ## check and measure training and generation on a GPU, in six minutes at most
 	@$(BIN)/python scripts/gpu_check.py $(ARGS)
+
+client-check: $(STAMP) ## check the server with real clients, each installed in an environment of its own (needs a network)
+	@$(BIN)/python scripts/check_clients.py $(ARGS)
 
 smoke: $(STAMP) ## build the wheel and test it in a new environment, from an empty folder
 	@$(BIN)/python scripts/release_check.py --quick

@@ -40,8 +40,13 @@ for name in ("HF_TOKEN", "HF_HUB_CACHE", "TRANSFORMERS_CACHE"):
 hypothesis.settings.register_profile("convmodel", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("convmodel")
 
-collect_ignore = ["tests/data", *([] if importlib.util.find_spec("ray") else ["src/convmodel/server/ray_app.py"])]
-"""Data, and modules that need a package which is not of the development environment: Ray is larger than all of it."""
+collect_ignore = [
+    "tests/data",
+    "tests/clients",
+    *([] if importlib.util.find_spec("ray") else ["src/convmodel/server/ray_app.py"]),
+]
+"""Data, and modules that need packages which are not of the development environment: Ray is larger than all of it, and
+clients of the server exclude each other."""
 
 _loopback_allowed = False
 

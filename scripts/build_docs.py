@@ -10,6 +10,7 @@ import argparse
 import dataclasses
 import importlib
 import inspect
+import re
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from typing import Any
 
 import typer
 from api_page import alias_rows, class_section, error_rows, function_node, function_section, summary
+from check_clients import read_clients
 
 DOCS = Path(__file__).parents[1] / "docs"
 RETURNED = {"Chunk": "convmodel.generation.output", "LayoutConfig": "convmodel.layout.config"}
@@ -33,6 +35,8 @@ ALIASES = {
     "convmodel.evaluation.custom_metric": ("Better",),
 }
 """Types that the signatures of public names mention, by module."""
+LANGUAGES = {".py": "py", ".mjs": "js", ".yaml": "yaml"}
+"""Names of languages for code blocks that are no tests: the programs need packages and a server."""
 NOTE = "<!-- Made by scripts/build_docs.py; change the code and run `make docs`. -->\n"
 
 
@@ -56,15 +60,33 @@ def main() -> None:
 
 
 def pages() -> dict[str, str]:
-    """Returns the text of each page by its name under `docs/`."""
+    """Returns the text of each page by its name under `docs/`; of `clients.md` only the blocks are generated."""
     from convmodel.cli.main import app
     from convmodel.training.config import FitConfig
 
     return {
         "api.md": "\n".join(api_page()),
+        "clients.md": with_blocks((DOCS / "clients.md").read_text(encoding="utf-8")),
         "commands.md": commands_page(app, "convmodel"),
         "fit-options.md": options_page(FitConfig),
     }
+
+
+def with_blocks(page: str) -> str:
+    """Returns a page with what each pair of comments, `from PATH` and `end`, names between them."""
+
+    def block(match: re.Match[str]) -> str:
+        path = DOCS.parent / match["path"]
+        if path.suffix == ".toml":
+            rows = [
+                (client.title, " ".join(f"`{name}`" for name in client.packages)) for client in read_clients().values()
+            ]
+            content = next(table(["client", "packages"], rows))
+        else:
+            content = f"```{LANGUAGES[path.suffix]}\n{path.read_text(encoding='utf-8')}```\n"
+        return f"<!-- from {match['path']} -->\n\n{content}\n<!-- end -->"
+
+    return re.sub("<!-- from (?P<path>\\S+) -->.*?<!-- end -->", block, page, flags=re.DOTALL)
 
 
 def api_page() -> Iterator[str]:
