@@ -23,6 +23,11 @@ check("options", async () => {
   equal((await generateText({ ...asked, ...settings })).text, (await generateText({ ...asked, ...settings })).text);
 });
 
+check("further parameters", async () => {
+  await generateText({ ...asked, providerOptions: { convmodel: { top_k: 5, candidates: 2 } } });
+  equal((await raised(generateText({ ...asked, providerOptions: { convmodel: { bogus: 1 } } }))).statusCode, 400);
+});
+
 check("stream", async () => {
   const result = streamText(asked);
   for await (const text of result.textStream) ok(text);

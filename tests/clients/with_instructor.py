@@ -46,6 +46,13 @@ def simple_types() -> None:
 
 
 @check
+def further_parameters() -> None:
+    asked = {"model": MODEL, "messages": HELLO, "response_model": Weather}
+    assert isinstance(by_schema.create(**asked, extra_body={"top_k": 5}), Weather)
+    raised(lambda: by_schema.create(**asked, extra_body={"bogus": 1}), InstructorRetryException)
+
+
+@check
 def stream() -> None:
     for mode in (by_schema, by_tools):
         parts = [*mode.create_partial(model=MODEL, messages=HELLO, response_model=Weather)]

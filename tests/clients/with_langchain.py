@@ -41,6 +41,12 @@ def options() -> None:
 
 
 @check
+def further_parameters() -> None:
+    model(extra_body={"top_k": 5, "candidates": 2}).invoke("Hello")
+    raised(lambda: model(extra_body={"bogus": 1}).invoke("Hello"), openai.BadRequestError)
+
+
+@check
 def stream() -> None:
     whole = None
     for chunk in model(stream_usage=True).stream("Hello"):

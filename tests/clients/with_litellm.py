@@ -45,6 +45,12 @@ def options() -> None:
 
 
 @check
+def further_parameters() -> None:
+    create(extra_body={"top_k": 5, "candidates": 2})
+    raised(lambda: create(extra_body={"bogus": 1}), litellm.BadRequestError)
+
+
+@check
 def stream() -> None:
     chunks = [*create(stream=True, stream_options={"include_usage": True})]
     assert chunks[-1].usage.completion_tokens > 0

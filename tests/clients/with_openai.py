@@ -52,6 +52,13 @@ def options() -> None:
 
 
 @check
+def further_parameters() -> None:
+    create(model=MODEL, messages=HELLO, extra_body={"top_k": 5, "candidates": 2})
+    error = raised(lambda: create(model=MODEL, messages=HELLO, extra_body={"bogus": 1}), openai.BadRequestError)
+    assert (error.param, error.code) == ("bogus", "unsupported_parameter")
+
+
+@check
 def stream() -> None:
     chunks = list(create(model=MODEL, messages=HELLO, stream=True, stream_options={"include_usage": True}))
     assert chunks[-1].usage.completion_tokens > 0

@@ -49,6 +49,12 @@ def options() -> None:
 
 
 @check
+def further_parameters() -> None:
+    agent(model_settings={"extra_body": {"top_k": 5, "candidates": 2}}).run_sync(TEXT)
+    raised(lambda: agent(model_settings={"extra_body": {"bogus": 1}}).run_sync(TEXT), ModelHTTPError)
+
+
+@check
 def stream() -> None:
     async def ask() -> tuple[list[str], int]:
         async with agent().run_stream(TEXT) as result:
