@@ -175,7 +175,7 @@ PURPOSE = ("purpose", None, b"fine-tune")
         ([FILE], "purpose", "purpose is missing"),
         ([PURPOSE], "file", "file is missing"),
         ([("purpose", None, b"assistants"), FILE], "purpose", "purpose is 'assistants': only fine-tune"),
-        ([FILE, ("purpose", None, b"fine-tune-results")], "purpose", "only fine-tune is supported"),
+        ([FILE, ("purpose", None, b"fine-tune-results")], "purpose", "only fine-tune or user_data is supported"),
         ([PURPOSE, FILE, ("expires_after[anchor]", None, b"created_at")], "expires_after[anchor]", "not supported"),
         ([PURPOSE, PURPOSE, FILE], "purpose", "given twice"),
         ([PURPOSE, FILE, FILE], "file", "given twice"),

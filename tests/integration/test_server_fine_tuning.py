@@ -21,11 +21,12 @@ from serving import HELLO, Program, program, wait_until
 
 from convmodel.errors import SaveError
 from convmodel.files.hub import sample_file
-from convmodel.server.fine_tuning import job_store
+from convmodel.server.fine_tuning import record_folder
 from convmodel.server.fine_tuning.commands import COMMAND
 from convmodel.server.fine_tuning.file_store import FileStore
+from convmodel.server.fine_tuning.job_order import Order
 from convmodel.server.fine_tuning.job_store import new_steps
-from convmodel.server.fine_tuning.service import FineTuning, Order
+from convmodel.server.fine_tuning.service import FineTuning
 from convmodel.server.serving.background_process import BackgroundProcess
 from convmodel.server.settings import TrainingLimits
 
@@ -260,14 +261,14 @@ def test_a_full_disk_keeps_no_job_from_being_cancelled(tune: Tune, monkeypatch: 
         job = tuning.client.fine_tuning.jobs.create(model="tiny", training_file=tuning.upload())
         wait_until(lambda: tuning.step(job.id) > 2)
         folder = tuning.service._jobs.model(job.id)
-        replace_text = job_store.replace_text
+        replace_text = record_folder.replace_text
 
         def full(path: Path, text: str) -> None:
             if folder.exists():
                 raise SaveError("no room")
             replace_text(path, text)
 
-        monkeypatch.setattr(job_store, "replace_text", full)
+        monkeypatch.setattr(record_folder, "replace_text", full)
         assert tuning.client.fine_tuning.jobs.cancel(job.id).status == "cancelled"
         wait_until(lambda: json.loads((folder.parent / "job.json").read_text())["status"] == "cancelled")
 
@@ -478,7 +479,7 @@ def test_a_full_disk_creates_no_job(tuning: Tuning, monkeypatch: pytest.MonkeyPa
         raise SaveError("no room") from OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("convmodel.server.fine_tuning.job_store.replace_text", full)
+        patch.setattr("convmodel.server.fine_tuning.record_folder.replace_text", full)
         answer = tuning.served.post("/v1/fine_tuning/jobs", model="tiny", training_file=file)
         assert (answer.status, answer.error["code"]) == (507, "storage_full")
     assert len(tuning.service.jobs()) == count == len([*tuning.service._jobs._folder.iterdir()])

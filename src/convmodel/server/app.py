@@ -21,6 +21,7 @@ from convmodel.server.api import (
     responses,
     status,
     tokenize,
+    train,
     web_page,
 )
 from convmodel.server.errors import ApiError, handle_error
@@ -56,7 +57,8 @@ def create_app(registry: ModelRegistry, fine_tuning: FineTuning | None = None) -
     )
     app.state.registry = registry
     app.state.fine_tuning = fine_tuning
-    for module in (completions, responses, tokenize, feedback, improve, files, fine_tuning_jobs, status, web_page):
+    modules = (completions, responses, tokenize, feedback, improve, files, fine_tuning_jobs, train, status, web_page)
+    for module in modules:
         app.include_router(module.router)
     for error in (HTTPException, RequestValidationError, ApiError, ConvModelError, Exception):
         app.add_exception_handler(error, handle_error)

@@ -19,6 +19,7 @@ MAX_ALTERNATIVES = 20  # `top_logprobs`, as in OpenAI's API
 MAX_STORED = 256 * 2**20  # bytes of the file of feedback, and of that of votes; one record may exceed it
 MAX_PAIRS = 10_000  # pairs of models whose votes are counted
 MIN_VOTES = 5  # votes between the old and the new model before the new one can be used
+MAX_SOURCES = 100  # files of a preparation
 MAX_NEW_TOKENS = 2**20  # largest `max_completion_tokens`; in practice the model's positions are the limit
 
 KEY_VARIABLE = "CONVMODEL_API_KEY"  # the environment variable with an API key, for the server and its clients
@@ -62,3 +63,6 @@ class TrainingLimits:
     jobs: int = 100  # that wait, run or are paused, or whose models are kept
     ended: int = 1000  # other jobs, which are shown; of more, the oldest are removed
     at_once: int = 1  # jobs that run at the same time
+    preparations: int = 100  # of more, the oldest that has ended is removed; if all are under way, no more are taken
+    preparations_at_once: int = 2  # that run at the same time
+    preparation_seconds: float = 3600.0  # how long each process of a preparation may take

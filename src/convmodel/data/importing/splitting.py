@@ -24,6 +24,9 @@ SHARES = (0.9, 0.05, 0.05)
 FEW = 20
 """With fewer conversations in valid or test, metrics differ by chance."""
 
+TOO_FEW = "too few for"
+"""What the error about too few conversations for all parts contains."""
+
 SHOWN = 5
 """Number of pairs that an error lists; all are counted."""
 
@@ -186,7 +189,7 @@ def _require_enough(duplicates: list[list[int]], count: int, shares: tuple[float
     if len(duplicates) < needed:
         apart = f", {len(duplicates)} if those that repeat each other are one" if len(duplicates) < count else ""
         raise ConversationError(
-            f"{count} conversations{apart}: too few for {needed} parts; add conversations, "
+            f"{count} conversations{apart}: {TOO_FEW} {needed} parts; add conversations, "
             "or set the share of valid or test to 0, as in --split 1,0,0"
         )
 

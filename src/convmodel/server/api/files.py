@@ -1,4 +1,4 @@
-"""`/v1/files`: the files to fine-tune on, in the form of OpenAI's API.
+"""`/v1/files`: the files to fine-tune on, or to prepare for it, in the form of OpenAI's API.
 
 Owns: the routes. What is stored is in `convmodel.server.fine_tuning.file_store`.
 """
@@ -20,9 +20,11 @@ from convmodel.server.fine_tuning.service import FineTuning
 
 router = APIRouter()
 
-_PURPOSE: Purpose = "fine-tune"
+_PURPOSES: dict[str, Purpose] = {"fine-tune": "fine-tune", "user_data": "user_data"}
 _CHECKS = anyio.CapacityLimiter(1)  # parsing holds the interpreter's lock, so more threads would only delay others
-_IN_USE: dict[int | str, dict[str, Any]] = {409: {"model": ErrorEnvelope, "description": "a job needs the file"}}
+_IN_USE: dict[int | str, dict[str, Any]] = {
+    409: {"model": ErrorEnvelope, "description": "something unfinished needs the file"}
+}
 _FORM = {
     "required": True,
     "content": {
@@ -30,7 +32,7 @@ _FORM = {
             "schema": {
                 "type": "object",
                 "properties": {
-                    "purpose": {"type": "string", "enum": [_PURPOSE]},
+                    "purpose": {"type": "string", "enum": [*_PURPOSES]},
                     "file": {"type": "string", "format": "binary"},
                 },
                 "required": ["purpose", "file"],
@@ -55,7 +57,7 @@ Service = Annotated[FineTuning, Depends(_fine_tuning)]
 
 @router.post("/v1/files", responses=ERRORS, openapi_extra={"requestBody": _FORM})
 async def upload(request: Request, service: Service) -> dict[str, Any]:
-    """Stores a file of JSON lines."""
+    """Stores a file: JSON lines to fine-tune on, or, as `user_data`, what `/train/preparations` imports."""
     uploading = service.files.incoming()  # in threads, since it waits while another file is stored
     file = await anyio.to_thread.run_sync(uploading.__enter__)
     try:
@@ -70,14 +72,15 @@ async def _receive(request: Request, service: FineTuning, file: Incoming) -> Fil
         await anyio.to_thread.run_sync(file.write, data)
 
     form = await read_form(request, fields=["purpose"], file="file", write=write)
-    purpose = form.fields.get("purpose")
-    if purpose is None:
-        raise ApiError(400, f"purpose is missing: send {_PURPOSE}", param="purpose")
-    if purpose != _PURPOSE:
-        raise ApiError(400, f"purpose is {purpose!r}: only {_PURPOSE} is supported here", param="purpose")
+    given, names = form.fields.get("purpose"), " or ".join(_PURPOSES)
+    if given is None:
+        raise ApiError(400, f"purpose is missing: send {names}", param="purpose")
+    if (purpose := _PURPOSES.get(given)) is None:
+        raise ApiError(400, f"purpose is {given!r}: only {names} is supported here", param="purpose")
     await anyio.to_thread.run_sync(file.finish)
-    await anyio.to_thread.run_sync(check_json_lines, file.path, limiter=_CHECKS)
-    store = partial(service.files.store, file, form.filename or "", _PURPOSE)
+    if purpose == "fine-tune":
+        await anyio.to_thread.run_sync(check_json_lines, file.path, limiter=_CHECKS)
+    store = partial(service.files.store, file, form.filename or "", purpose)
     return await anyio.to_thread.run_sync(store)
 
 
@@ -114,6 +117,6 @@ def content(id: str, service: Service) -> Response:
 
 @router.delete("/v1/files/{id}", responses=ERRORS | _IN_USE)
 async def delete(id: str, service: Service) -> dict[str, Any]:
-    """Deletes a file that no unfinished job needs."""
+    """Deletes a file that nothing unfinished needs, and the preparations of it."""
     await anyio.to_thread.run_sync(service.delete_file, id)
     return {"object": "file", "id": id, "deleted": True}

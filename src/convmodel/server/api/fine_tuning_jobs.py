@@ -14,7 +14,7 @@ from convmodel.server.api.files import Service
 from convmodel.server.api.pages import only_query, page_of
 from convmodel.server.api.strict import Strict
 from convmodel.server.errors import ERRORS, ErrorEnvelope
-from convmodel.server.fine_tuning.service import Order
+from convmodel.server.fine_tuning.job_order import Order
 
 router = APIRouter()
 bodies = APIRouter(route_class=BodyRoute)

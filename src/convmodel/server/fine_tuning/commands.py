@@ -36,13 +36,13 @@ class Data:
     valid: Path | None
 
 
-def check_command(command: Sequence[str], spec: JobSpec, data: Data) -> list[str]:
-    """Returns the command that checks the files of a job, and prints the findings."""
+def check_command(command: Sequence[str], spec: JobSpec, data: Data, *, estimate: bool = False) -> list[str]:
+    """Returns the command that checks the files of a job, and prints the findings, with an `estimate` if wanted."""
     settings = fit_settings(spec.method, spec.hyperparameters, spec.seed)
     chosen = {name: settings[name] for name in _DOCTOR_OPTIONS if name in settings and spec.method == "supervised"}
     form = [] if spec.method == "supervised" else ["--format", "judgements"]
     line = [*command, "doctor", spec.source, str(data.train), *form, *_valid(data), *_flags(chosen)]
-    return [*line, "--no-estimate", "--json"]
+    return [*line, *([] if estimate else ["--no-estimate"]), "--json"]
 
 
 def fit_command(command: Sequence[str], job: JobRecord, data: Data, folder: Path) -> list[str]:

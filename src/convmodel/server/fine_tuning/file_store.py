@@ -24,9 +24,11 @@ from convmodel.server.settings import TrainingLimits
 
 logger = logging.getLogger(__name__)
 
-Purpose = Literal["fine-tune", "fine-tune-results"]
+Purpose = Literal["fine-tune", "fine-tune-results", "user_data"]
 
-_CONTENT = ".jsonl"  # of the name of a file's content, which readers go by; that of its record is .json
+# Of the name of a file's content, which readers go by; that of its record is .json. What has the purpose user_data is
+# read under another name.
+_CONTENT = ".jsonl"
 _PART = ".part"
 _LONGEST_NAME = 255
 _HALF = re.compile(r"[0-9a-f]{16}\.part|file-[0-9a-f]{24}\.jsonl")  # what a killed server may leave; other files stay
@@ -140,6 +142,11 @@ class FileStore:
                 raise unknown_file(id, param)
             return record
 
+    def has(self, id: str) -> bool:
+        """Returns whether there is a file of an id."""
+        with self._lock:
+            return id in self._records
+
     def path(self, id: str) -> Path:
         """Returns where the content of a file lies."""
         return self._folder / f"{id}{_CONTENT}"
@@ -153,8 +160,7 @@ class FileStore:
             SaveError: If it cannot be written.
         """
         with self._lock:
-            if len(self._records) + len(self._incoming) >= self._limits.files:
-                raise _full(f"there are {self._limits.files:,} files, as many as may be")
+            self._check_count()
             if len(self._incoming) >= self._limits.uploads:
                 message = f"{self._limits.uploads} files are uploaded already: try again later"
                 raise ApiError(
@@ -176,10 +182,17 @@ class FileStore:
             if file.size + size > self._limits.file_bytes:
                 limit = _shown(self._limits.file_bytes)
                 raise ApiError(413, f"the file is larger than {limit}: split it", param="file", code="file_too_large")
-            stored = sum(record.bytes for record in self._records.values())
-            if stored + sum(one.size for one in self._incoming) + size > self._limits.total_bytes:
-                raise _full(f"all files together would be larger than {_shown(self._limits.total_bytes)}")
+            self._check_total(size)
             file.size += size
+
+    def _check_count(self) -> None:
+        if len(self._records) + len(self._incoming) >= self._limits.files:
+            raise _full(f"there are {self._limits.files:,} files, as many as may be")
+
+    def _check_total(self, size: int) -> None:
+        stored = sum(record.bytes for record in self._records.values())
+        if stored + sum(one.size for one in self._incoming) + size > self._limits.total_bytes:
+            raise _full(f"all files together would be larger than {_shown(self._limits.total_bytes)}")
 
     def store(self, file: Incoming, name: str, purpose: Purpose, *, id: str = "") -> FileRecord:
         """Stores a file that was written, under a new id or in place of the one that has the given id.
@@ -214,6 +227,34 @@ class FileStore:
             file.size = len(content)
             with _writing():
                 file.append(content)
+            return self.store(file, name, purpose, id=id)
+        finally:
+            file.discard()
+
+    def take(self, path: Path, name: str, purpose: Purpose, *, id: str) -> FileRecord:
+        """Moves a file that the server has made for a client into the store, within the limits of uploaded files.
+
+        Args:
+            path: The file.
+            name: The name that clients see.
+            purpose: What it is for.
+            id: Its id; if the store has a file of this id, it is returned, and nothing moves.
+
+        Raises:
+            ApiError: If there are as many files as may be, or all together would become too large.
+            SaveError: If it cannot be moved.
+        """
+        with self._lock:
+            if (stored := self._records.get(id)) is not None:
+                return stored
+            self._check_count()
+            self._check_total(size := path.stat().st_size)
+        file = Incoming(self, path.with_suffix(_PART))
+        try:
+            file.size = size
+            file.finish()
+            with _writing():
+                path.replace(file.path)
             return self.store(file, name, purpose, id=id)
         finally:
             file.discard()

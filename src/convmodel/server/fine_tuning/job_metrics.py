@@ -5,7 +5,7 @@ Owns: their forms in OpenAI's API. The file that they come from is `convmodel.tr
 
 import csv
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ def metric_events(path: Path, id: str) -> list[dict[str, Any]]:
         events.append(
             {
                 "id": f"ftevent-{id.removeprefix('ftjob-')}-{'train' if is_training else 'valid'}-{point['step']}",
-                "time": _time(point),
+                "time": measured_at(point),
                 "level": "info",
                 "message": f"Step {point['step']}: {shown} {value}",
                 "data": data,
@@ -47,6 +47,23 @@ def metric_events(path: Path, id: str) -> list[dict[str, Any]]:
             }
         )
     return events
+
+
+def described_events(events: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Returns events with their `time`, the newest first, in the form of OpenAI's API."""
+    ordered = sorted(events, key=lambda event: float(event["time"]))
+    return [
+        {
+            "object": "fine_tuning.job.event",
+            "id": event["id"],
+            "created_at": int(event["time"]),
+            "level": event["level"],
+            "message": event["message"],
+            "data": event["data"],
+            "type": event.get("type", "message"),
+        }
+        for event in reversed(ordered)
+    ]
 
 
 def result_csv(path: Path) -> bytes:
@@ -79,6 +96,14 @@ def trained_tokens(path: Path) -> int | None:
     return max(counts, default=None)
 
 
+def measured_at(point: Mapping[str, Any]) -> float:
+    """Returns when something was measured, in seconds since 1970; 0 if that is unknown."""
+    try:
+        return datetime.fromisoformat(str(point["time"])).timestamp()
+    except (KeyError, ValueError):
+        return 0.0
+
+
 def _rows(path: Path) -> dict[int, dict[str, Any]]:
     """Returns what was measured at each step."""
     rows: dict[int, dict[str, Any]] = {}
@@ -95,10 +120,3 @@ def _points(path: Path) -> Iterator[Point]:
         return
     points = [*metrics.train, *(point for point in metrics.validations if "loss" not in point)]
     yield from sorted(points, key=lambda point: int(point["step"]))
-
-
-def _time(point: Mapping[str, Any]) -> float:
-    try:
-        return datetime.fromisoformat(str(point["time"])).timestamp()
-    except (KeyError, ValueError):
-        return 0.0

@@ -167,7 +167,7 @@ class JobQueue:
     def _run(self, id: str) -> None:
         """Runs a job to its end, or until it is stopped."""
         job, store = self._store.get(id), self._store
-        data, output = self._data(job), store.path(id) / "check.json"
+        data, output = self._data(job), store.check(id)
         if commands.read_findings(output) is None:
             line = commands.check_command(self._command, job.spec, data)
             if not self._finish_process(id, "validating_files", line, partial(_is_checked, output)):
@@ -200,7 +200,7 @@ class JobQueue:
             job = self._store.get(id)
             if self._closed or job.status not in (*STARTED, "queued"):
                 return None
-            output = self._store.path(id) / "check.json" if status == "validating_files" else None
+            output = self._store.check(id) if status == "validating_files" else self._store.result(id)
             process = BackgroundProcess(self._store.log(id), job.pid, what="job", output=output)
             if not process.running:
                 if job.pid:  # if the server is killed before it knows the next one, this one may be another program's
@@ -248,7 +248,7 @@ class JobQueue:
         """Reports what the doctor found, once, also if the job was paused or the server killed in between."""
         if any("check" in event["data"] for event in self._store.events(id)):
             return
-        for check in commands.read_findings(self._store.path(id) / "check.json") or []:
+        for check in commands.read_findings(self._store.check(id)) or []:
             message, level = commands.describe_finding(check)
             self._store.report(id, message, level, {"check": check})
 

@@ -7,19 +7,17 @@ import json
 import logging
 import secrets
 import shutil
-import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
-from convmodel.errors import ConfigError, SaveError
-from convmodel.files.atomic import replace_text
+from convmodel.errors import SaveError
 from convmodel.files.json_lines import append_line
-from convmodel.server.errors import ApiError
 from convmodel.server.fine_tuning.hyperparameters import Method
+from convmodel.server.fine_tuning.record_folder import RecordFolder
 from convmodel.training.metrics_reader import METRICS_FILE
 
 logger = logging.getLogger(__name__)
@@ -63,6 +61,11 @@ class JobSpec:
     validation_file: str | None = None
     suffix: str | None = None
     metadata: dict[str, str] | None = None
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The ids of its files."""
+        return (self.training_file, *filter(None, [self.validation_file]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +134,7 @@ class JobRecord:
         }
 
 
-class JobStore:
+class JobStore(RecordFolder[JobRecord]):
     """The jobs in one folder, each in a folder of its own; a change is written before it counts."""
 
     def __init__(self, folder: Path) -> None:
@@ -141,69 +144,24 @@ class JobStore:
             ConfigError: If a record is damaged.
             SaveError: If the folder cannot be written.
         """
-        self._folder = folder
-        self._lock = threading.Lock()
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise SaveError(f"{folder} cannot be written: {error.strerror or error}") from error
-        jobs = [_read(path) for path in folder.glob(f"*/{_JOB}")]
-        self._jobs = {job.id: job for job in sorted(jobs, key=lambda one: one.created_at)}
-
-    def all(self) -> Sequence[JobRecord]:
-        """Returns all jobs, the oldest first."""
-        with self._lock:
-            return [*self._jobs.values()]
-
-    def get(self, id: str) -> JobRecord:
-        """Returns a job; raises an `ApiError` if there is none."""
-        with self._lock:
-            if (job := self._jobs.get(id)) is None:
-                raise ApiError(404, f"there is no fine-tuning job {id}", code="fine_tune_not_found")
-            return job
+        super().__init__(folder, _JOB, _parse, what="fine-tuning job", unknown="fine_tune_not_found")
 
     def create(self, spec: JobSpec) -> JobRecord:
         """Records a new job; raises `SaveError` if it cannot be written."""
         now = time.time()
-        job = JobRecord(f"ftjob-{secrets.token_hex(12)}", now, spec, queued_at=now)
-        try:
-            self.path(job.id).mkdir()
-            self._write(job)
-        except OSError as error:  # SaveError too
-            shutil.rmtree(self.path(job.id), ignore_errors=True)
-            if isinstance(error, SaveError):
-                raise
-            raise SaveError(f"the job cannot be recorded: {error.strerror or error}") from error
-        with self._lock:
-            self._jobs[job.id] = job
-        return job
-
-    def change(self, id: str, **fields: Any) -> JobRecord:
-        """Changes a job; raises `SaveError`, and leaves it as it was, if that cannot be written."""
-        job = replace(self.get(id), **fields)
-        self._write(job)
-        with self._lock:
-            self._jobs[id] = job
-        return job
-
-    def force(self, id: str, **fields: Any) -> JobRecord:
-        """Changes a job, in memory alone if that cannot be written: a restarted server finds out again."""
-        try:
-            return self.change(id, **fields)
-        except SaveError:
-            logger.exception("a change of %s is not recorded", id)
-            job = replace(self.get(id), **fields)
-            with self._lock:
-                self._jobs[id] = job
-            return job
-
-    def path(self, id: str) -> Path:
-        """Returns the folder of a job."""
-        return self._folder / id
+        return self.add(JobRecord(f"ftjob-{secrets.token_hex(12)}", now, spec, queued_at=now))
 
     def model(self, id: str) -> Path:
         """Returns the folder of the run, which holds the model at its end."""
         return self.path(id) / "model"
+
+    def check(self, id: str) -> Path:
+        """Returns the file for what `convmodel doctor` prints."""
+        return self.path(id) / "check.json"
+
+    def result(self, id: str) -> Path:
+        """Returns the file for what `convmodel fit` prints."""
+        return self.path(id) / "result.json"
 
     def metrics(self, id: str) -> Path:
         """Returns where a job's metrics are: in its run, or, if that was removed, beside it."""
@@ -217,16 +175,6 @@ class JobStore:
             if metrics.exists():
                 metrics.replace(self.path(id) / METRICS_FILE)
         shutil.rmtree(self.model(id), ignore_errors=True)
-
-    def forget(self, id: str) -> None:
-        """Removes a job, with its log and its events."""
-        with self._lock:
-            self._jobs.pop(id, None)
-        shutil.rmtree(self.path(id), ignore_errors=True)
-
-    def log(self, id: str) -> Path:
-        """Returns the file for what the processes of a job report."""
-        return self.path(id) / "log"
 
     def report(self, id: str, message: str, level: Level = "info", data: Mapping[str, Any] | None = None) -> None:
         """Adds an event; one that cannot be written is logged."""
@@ -246,9 +194,6 @@ class JobStore:
                     events.append(json.loads(line))
         return [event for event in events if isinstance(event, dict) and "time" in event]
 
-    def _write(self, job: JobRecord) -> None:
-        replace_text(self.path(job.id) / _JOB, json.dumps(asdict(job), indent=1) + "\n")
-
 
 def new_steps(folder: Path) -> int:
     """Returns the step of the newest checkpoint in the folder of a run; 0 without one."""
@@ -256,14 +201,8 @@ def new_steps(folder: Path) -> int:
     return max((int(number) for number in numbers if number.isdecimal()), default=0)
 
 
-def _read(path: Path) -> JobRecord:
-    try:
-        content = json.loads(path.read_bytes())
-        job = JobRecord(**content | {"spec": JobSpec(**content["spec"])})
-        if job.id != path.parent.name or job.status not in get_args(Status) or type(job.pid) is not int:
-            raise ValueError(job)
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ConfigError(f"{path} is damaged: restore it, or remove {path.parent} to drop the job") from error
+def _parse(content: dict[str, Any]) -> JobRecord:
+    job = JobRecord(**content | {"spec": JobSpec(**content["spec"])})
+    if job.status not in get_args(Status) or type(job.pid) is not int:
+        raise ValueError(job)
     return job

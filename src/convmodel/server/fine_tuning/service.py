@@ -1,4 +1,4 @@
-"""Fine-tuning as a service: files, jobs, and the models that they make.
+"""Fine-tuning as a service: files, preparations of them, jobs, and the models that they make.
 
 Owns: what a job may be, what is in use, and how much there may be. Does not know HTTP, nor how a job runs.
 """
@@ -8,21 +8,30 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from convmodel.data.judgements.reader import holds_judgements
 from convmodel.errors import SaveError
 from convmodel.files.hub import sample_file
 from convmodel.model import ConversationModel
 from convmodel.server.errors import ApiError, unavailable
 from convmodel.server.fine_tuning.commands import COMMAND, Data
 from convmodel.server.fine_tuning.file_store import FileStore
-from convmodel.server.fine_tuning.hyperparameters import Method, resolve
-from convmodel.server.fine_tuning.job_metrics import kept_step, metric_events, result_csv, trained_tokens
+from convmodel.server.fine_tuning.hyperparameters import resolve
+from convmodel.server.fine_tuning.job_metrics import (
+    described_events,
+    kept_step,
+    metric_events,
+    result_csv,
+    trained_tokens,
+)
+from convmodel.server.fine_tuning.job_order import Order, check_files
 from convmodel.server.fine_tuning.job_queue import JobQueue
 from convmodel.server.fine_tuning.job_store import UNFINISHED, JobRecord, JobSpec, JobStore
+from convmodel.server.fine_tuning.job_view import job_progress, job_view
+from convmodel.server.fine_tuning.preparation_store import PreparationRecord
+from convmodel.server.fine_tuning.preparations import PreparationOrder, Preparations
 from convmodel.server.serving.improvement_file import absolute_source
 from convmodel.server.serving.improvement_room import missing_room
 from convmodel.server.serving.locked_folder import lock_folder
@@ -37,33 +46,6 @@ FLAG = "--train"
 """The option of `convmodel serve` that allows fine-tuning."""
 
 _SIZES = 8  # of the model: two checkpoints, each with the optimizer's two values per weight, and itself twice
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """A job as a client orders it.
-
-    Attributes:
-        model: The model to train: an id, what a served model was loaded from, or a model of an earlier job.
-        training_file: The id of the file to train on.
-        validation_file: The id of the file to validate on.
-        method: What is learned.
-        hyperparameters: Their values.
-        place: Where the client gave these, for messages.
-        seed: The seed; None for the usual one.
-        suffix: A part of the new model's name.
-        metadata: Whatever the client wants to find again.
-    """
-
-    model: str
-    training_file: str
-    validation_file: str | None = None
-    method: Method = "supervised"
-    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
-    place: str = "hyperparameters"
-    seed: int | None = None
-    suffix: str | None = None
-    metadata: dict[str, str] | None = None
 
 
 class FineTuning:
@@ -101,6 +83,9 @@ class FineTuning:
         try:
             self.files = FileStore(self._folder / "files", self._limits)
             self._jobs = JobStore(self._folder / "jobs")
+            self.preparations = Preparations(
+                self._folder / "preparations", self.files, self._limits, command, self._is_needed
+            )
         except BaseException:
             self._unlock()
             raise
@@ -116,20 +101,34 @@ class FineTuning:
         """Continues what an earlier server left, and runs the jobs that wait."""
         self._registry = registry
         self._queue.start(self._limits.at_once)
+        self.preparations.start()
 
     def close(self) -> None:
         """Stops the running jobs, which the next server resumes, and lets another server use the folder."""
         self._queue.close()
+        self.preparations.close()
         self._unlock()
 
     def delete_file(self, id: str) -> None:
-        """Deletes a file; raises an `ApiError` if there is none, or a job needs it."""
+        """Deletes a file, and the preparations of it; raises an `ApiError` if there is none, or something needs it."""
         with self._lock:
             for job in self._jobs.all():
-                if job.status in UNFINISHED and id in (job.spec.training_file, job.spec.validation_file):
+                if job.status in UNFINISHED and id in job.spec.files:
                     fix = "wait for its end, or cancel it"
                     raise ApiError(409, f"{id} is needed by {job.id}, which is {job.status}: {fix}", code="file_in_use")
+            self.preparations.check_unused(id)
             self.files.delete(id)
+            self.preparations.forget_of(id)
+
+    def prepare(self, order: PreparationOrder) -> PreparationRecord:
+        """Adds a preparation to the queue; raises as `Preparations.create`, or an `ApiError` without such a model."""
+        with self._lock:
+            return self.preparations.create(order, self._base(order.model)[1])
+
+    def delete_preparation(self, id: str) -> None:
+        """Ends and removes a preparation; raises an `ApiError` if there is none."""
+        with self._lock:
+            self.preparations.delete(id)
 
     def create(self, order: Order) -> JobRecord:
         """Adds a job to the queue.
@@ -142,7 +141,7 @@ class FineTuning:
         seed = FitConfig().seed if order.seed is None else order.seed
         with self._lock:
             base, source = self._base(order.model)
-            self._check_files(order)
+            check_files(self.files, order)
             self._check_room(base)
             spec = JobSpec(
                 order.model, base, source, order.training_file, order.method, values, seed,
@@ -176,20 +175,15 @@ class FineTuning:
 
     def events(self, id: str) -> list[dict[str, Any]]:
         """Returns the events of a job, the newest first, in the form of OpenAI's API."""
-        events = [*metric_events(self._jobs.metrics(id), id), *self._jobs.events(id)]
-        events.sort(key=lambda event: float(event["time"]))
-        return [
-            {
-                "object": "fine_tuning.job.event",
-                "id": event["id"],
-                "created_at": int(event["time"]),
-                "level": event["level"],
-                "message": event["message"],
-                "data": event["data"],
-                "type": event.get("type", "message"),
-            }
-            for event in reversed(events)
-        ]
+        return described_events([*metric_events(self._jobs.metrics(id), id), *self._jobs.events(id)])
+
+    def progress(self, id: str) -> dict[str, Any]:
+        """Returns how far a job is and how it ended; raises an `ApiError` if there is none."""
+        return job_progress(self._jobs.get(id), self._jobs)
+
+    def view(self, id: str) -> dict[str, Any]:
+        """Returns all that a live view of a job needs; raises an `ApiError` if there is none."""
+        return job_view(self._jobs.get(id), self._jobs)
 
     def checkpoints(self, id: str) -> list[dict[str, Any]]:
         """Returns the checkpoint that a job has kept, in the form of OpenAI's API: its model."""
@@ -235,22 +229,8 @@ class FineTuning:
         message = f"there is no model {model} to fine-tune, only {', '.join(names)}"
         raise ApiError(400, message, param="model", code="model_not_available")
 
-    def _check_files(self, order: Order) -> None:
-        for param, id in (("training_file", order.training_file), ("validation_file", order.validation_file)):
-            if id is None:
-                continue
-            record = self.files.get(id, param=param)
-            if record.purpose != "fine-tune":
-                problem = f"{id} has the purpose {record.purpose}: upload one with the purpose fine-tune"
-                raise ApiError(400, problem, param=param, code="invalid_file_purpose")
-            is_judged = holds_judgements(self.files.path(id))
-            wants_judged = order.method == "dpo" and param == "training_file"
-            if is_judged != wants_judged:
-                has = "preferences" if is_judged else "conversations"
-                needs = "preferences, with input, preferred_output and non_preferred_output"
-                needs = needs if wants_judged else "conversations, with messages"
-                message = f"{id} has {has}: the {param} of a {order.method} job needs {needs}"
-                raise ApiError(400, message, param=param, code="invalid_file")
+    def _is_needed(self, file: str) -> bool:
+        return any(file in job.spec.files for job in self._jobs.all() if job.status in UNFINISHED)
 
     def _check_room(self, base: str) -> None:
         """Raises an `ApiError` if there are too many jobs, or the disk is full."""

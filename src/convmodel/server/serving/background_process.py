@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
@@ -20,14 +21,22 @@ NICENESS = 10  # added to the server's: responses go before training
 
 _FIRST_TO_END = 500  # of 1000: where memory runs out, Linux ends training, which can be resumed, and not the server
 _LOCK_SECONDS = 2.0  # to wait for the last processes of a run that was stopped
-_LONGEST_ERROR = 500  # characters
+_LONGEST_ERROR = 500  # characters, unless more are wanted
 _LOG_TAIL = 2**16  # bytes of the log that are searched for the error
 
 
 class BackgroundProcess:
     """A process that writes its log to a file, and holds the file's lock as long as it runs."""
 
-    def __init__(self, log: Path, pid: int = 0, *, what: str = "improvement", output: Path | None = None) -> None:
+    def __init__(
+        self,
+        log: Path,
+        pid: int = 0,
+        *,
+        what: str = "improvement",
+        output: Path | None = None,
+        folder: Path | None = None,
+    ) -> None:
         """Finds the process that an earlier server started, if it still runs; `start` starts a new one.
 
         Args:
@@ -35,10 +44,12 @@ class BackgroundProcess:
             pid: The process of an earlier server; 0 without one.
             what: What messages call it.
             output: The file for its results; None to drop them.
+            folder: Where it runs; None for the server's own working directory. No module is imported from there.
         """
         self._log = log
         self._what = what
         self._output = output
+        self._folder = folder
         self.pid = pid
         self._process: subprocess.Popen[bytes] | None = None
         self._stopping = False
@@ -64,7 +75,13 @@ class BackgroundProcess:
                 if self._output is not None:
                     output = files.enter_context(self._output.open("wb")).fileno()
                 self._process = subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, stdout=output, stderr=file, start_new_session=True
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=file,
+                    start_new_session=True,
+                    cwd=self._folder,
+                    env=None if self._folder is None else os.environ | _elsewhere(),
                 )
         except SaveError:
             raise
@@ -116,8 +133,19 @@ class BackgroundProcess:
         return self.exit_code not in (None, 0)
 
 
-def last_error(log: Path) -> str:
-    """Returns the last line of a log that has text, without colours and without what a progress bar overwrote."""
+def _elsewhere() -> dict[str, str]:
+    """Returns the variables with which Python imports in any folder what it imports here, and nothing of the folder."""
+    paths = [str(Path(path).absolute()) for path in sys.path]
+    return {"PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1"}
+
+
+def last_error(log: Path, longest: int = _LONGEST_ERROR) -> str:
+    """Returns the last line of a log that has text, without colours and without what a progress bar overwrote.
+
+    Args:
+        log: The file.
+        longest: How many characters to return at most; the end of a longer line is cut off.
+    """
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - _LOG_TAIL))
@@ -127,4 +155,4 @@ def last_error(log: Path) -> str:
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
     lines = [part for line in text.split("\n") if (part := line.rstrip("\r").rpartition("\r")[2].strip())]
     message = lines[-1] if lines else "the process ended without a message"
-    return message if len(message) <= _LONGEST_ERROR else message[: _LONGEST_ERROR - 1] + "…"
+    return message if len(message) <= longest else message[: longest - 1] + "…"

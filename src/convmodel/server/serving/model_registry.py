@@ -205,6 +205,7 @@ class ModelRegistry:
                 "system": served.takes_system,
                 "feedback": self.feedback is not None,
                 "training": self.improver is not None,
+                "fine_tuning": self.shelf is not None,
                 "version": served.version,
                 "max_new_tokens": defaults.hf["max_new_tokens"],
                 "defaults": {name: sampling[name] for name in ("temperature", "top_p")},

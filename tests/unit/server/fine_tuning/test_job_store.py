@@ -42,7 +42,7 @@ def test_a_damaged_record_is_reported(tmp_path: Path, text: str) -> None:
     whole = path.read_text()
     texts = {"STATUS": whole.replace("queued", "waiting"), "ID": whole.replace(job.id, "ftjob-other")}
     path.write_text(texts.get(text, text))
-    with pytest.raises(ConfigError, match=r"job.json is damaged: restore it, or remove .* to drop the job"):
+    with pytest.raises(ConfigError, match=r"job.json is damaged: restore it, or remove .* to drop the fine-tuning job"):
         JobStore(tmp_path)
 
 
@@ -54,7 +54,7 @@ def test_what_cannot_be_written_does_not_count(tmp_path: Path, monkeypatch: pyte
         json.loads(text)
         raise SaveError("no room")
 
-    monkeypatch.setattr("convmodel.server.fine_tuning.job_store.replace_text", full)
+    monkeypatch.setattr("convmodel.server.fine_tuning.record_folder.replace_text", full)
     with pytest.raises(SaveError):
         store.create(SPEC)
     with pytest.raises(SaveError):
