@@ -1,6 +1,7 @@
 """A server that fine-tunes, for tests: with a stand-in for `convmodel`, or the real one."""
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -104,3 +105,11 @@ def make_tune(folder: Path, model: Path, *, real: Sequence[str] | None = None) -
 def soon() -> None:
     """Waits a moment in which something could happen that must not."""
     time.sleep(0.3)
+
+
+def exists(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"

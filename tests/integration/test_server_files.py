@@ -52,12 +52,16 @@ def test_it_is_off_by_default(server: Serving) -> None:
     for method, path in (
         ("POST", "/v1/files"), ("GET", "/v1/files"), ("GET", "/v1/files/file-1"), ("DELETE", "/v1/files/file-1"),
         ("GET", "/v1/files/file-1/content"), ("GET", "/v1/fine_tuning/jobs"), ("DELETE", "/v1/models/tiny"),
+        ("GET", "/train/preparations"), ("GET", "/train/preparations/prep-1"), ("DELETE", "/train/preparations/prep-1"),
+        ("GET", "/train/jobs"), ("GET", "/train/jobs/ftjob-1"),
     ):  # fmt: skip
         body = multipart(("purpose", None, b"fine-tune"), ("file", "f", b"{}")) if method == "POST" else None
         answer = server.ask(method, path, body, FORM if body else {})
         assert (answer.status, answer.error["code"]) == (404, "training_off"), path
         assert "--train FOLDER" in answer.error["message"]
     assert server.post("/v1/fine_tuning/jobs", model="tiny", training_file="f").error["code"] == "training_off"
+    assert server.post("/train/preparations", model="tiny", files=["f"]).error["code"] == "training_off"
+    assert server.get("/v1/models/tiny").json["convmodel"]["fine_tuning"] is False
 
 
 def test_the_client_stores_lists_reads_and_deletes_files(tuning: Tuning) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import openai
 import pytest
 from fake_convmodel import command
-from fine_tuning_service import PAIR, TALK, Tune, Tuning, lines, make_tune, soon
+from fine_tuning_service import PAIR, TALK, Tune, Tuning, exists, lines, make_tune, soon
 from openai import OpenAI
 from serving import HELLO, Program, program, wait_until
 
@@ -305,14 +305,6 @@ def test_a_stopped_server_stops_its_job_and_the_next_one_resumes_it(tune: Tune) 
         tuning.wait(waiting.id, "succeeded")
         losses = [message for message in tuning.messages(running.id) if "training loss" in message]
         assert len(losses) == 20
-
-
-def exists(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 def test_a_job_that_fails_says_why_and_leaves_no_checkpoints(tune: Tune) -> None:

@@ -81,13 +81,15 @@ def uploaded(tuning: Tuning) -> str:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@schema.include(path_regex="files|fine_tuning|models").parametrize()
+@schema.include(path_regex="files|fine_tuning|models|train").parametrize()
 @settings(max_examples=60, suppress_health_check=[*HealthCheck])
 def test_every_route_answers_as_documented_where_fine_tuning_is_allowed(
     tuning: Tuning, uploaded: str, case: schemathesis.Case
 ) -> None:
     if isinstance(case.body, dict) and "training_file" in case.body:
         case.body["training_file"] = uploaded  # else most of it would be refused for that
+    if isinstance(case.body, dict) and "files" in case.body:
+        case.body["files"] = [uploaded]
     check(tuning.served, case)
 
 

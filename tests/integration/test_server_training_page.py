@@ -1,15 +1,23 @@
 """`/train` over HTTP: the real import; a stand-in checks and trains, but for the tests marked slow."""
 
+import gzip
+import io
 import json
+import os
+import shutil
+import signal
+import zipfile
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fine_tuning_service import Tune, Tuning, lines, make_tune
+from fine_tuning_service import FORM, PAIR, TALK, Tune, Tuning, exists, lines, make_tune, multipart
 from serving import wait_until
 
+from convmodel.errors import SaveError
+from convmodel.server.fine_tuning import import_command
 from convmodel.server.settings import TrainingLimits
 
 pytestmark = pytest.mark.loopback
@@ -165,3 +173,284 @@ def test_a_preparation_that_takes_too_long_ends(tune: Tune) -> None:
         failed = prepare(tuning, upload(tuning, chat()))
         assert (failed["status"], failed["error"]["code"]) == ("failed", "time_limit")
         assert failed["error"]["message"].startswith("it was not done within 0.5 s: split the files")
+
+
+def zipped(name: str, content: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(name, content)
+    return file.getvalue()
+
+
+EASY = "write it as lines of `Name: text` in a .txt file"
+REFUSED: dict[str, tuple[str, bytes, dict[str, Any], str]] = {
+    "empty text": ("chat.txt", b"", {}, f"chat.txt is not a known chat export (signal, whatsapp,|{EASY}"),
+    "empty lines": ("talks.jsonl", b"", {}, "talks.jsonl has no conversation: write one per line"),
+    "without a suffix": ("talks", b"\0\1\2", {}, "talks:1"),
+    "pdf": ("Chat: Ann?.pdf", b"%PDF-1.4\n\0\1", {}, f"Chat: Ann?.pdf is not a known chat export|{EASY}"),
+    "page": ("chat.html", b"<html>Hello</html>", {}, "chat.html: this looks like a page of HTML, which is not read"),
+    "module": ("torch.py", b"raise SystemExit", {}, "torch.py is not a known chat export"),
+    "path": ("../../etc/passwd.txt", b"root:x:0", {}, "passwd.txt is not a known chat export"),
+    "option": ("--help", b"{", {}, "--help:1"),
+    "long name": ("長" * 250 + ".csv", b"a,a\n1,2\n", {}, ".csv:1: the header cannot be read: a column occurs twice"),
+    "broken zip": ("chat.zip", b"PK\3\4broken", {}, "chat.zip is not a known chat export"),
+    "zip without a chat": ("chat.zip", zipped("a.jpg", b"1"), {}, "chat.zip"),
+    "zip bomb": (
+        "chat.zip", zipped("_chat.txt", b"[01/01/2021, 10:00:00] Ann: Hello\n" + b"a\n" * 2**26), {},
+        "chat.zip/_chat.txt: it has more than 64 MiB of text, the limit for its size",
+    ),
+    "bomb of JSON": (
+        "result.json.gz", gzip.compress(b"[" + b" " * 2**27), {}, "result.json.gz: it has more than 64 MiB of text",
+    ),
+    "bad row": ("talks.jsonl", lines(TALK) + b'{"turns": 1}\n', {}, 'talks.jsonl:2: turns must be a list of strings'),
+    "silent speaker": ("chat.txt", chat(), {"me": "Bob"}, "nobody is called Bob; there are Ann (20), Will (20)"),
+    "odd speaker": ("chat.txt", chat(), {"me": "--\n🙂"}, "nobody is called --"),
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_what_cannot_be_imported_says_why(tuning: Tuning) -> None:
+    """As the terminal does, with the client's name of the file, and without a path of the server."""
+    ids = {
+        case: begin(tuning, upload(tuning, content, name), **options)["id"]
+        for case, (name, content, options, _) in REFUSED.items()
+    }
+    under_way = ("importing", "checking")
+    wait_until(lambda: all(state(tuning, id)["status"] not in under_way for id in ids.values()), 240)
+    for case, (*_, message) in REFUSED.items():
+        failed = state(tuning, ids[case])
+        assert (failed["status"], failed["error"]["code"]) == ("failed", "import_failed"), (case, failed["error"])
+        missing = [part for part in message.split("|") if part not in failed["error"]["message"]]
+        assert not missing, (case, failed["error"]["message"])
+        shown = json.dumps(failed)
+        assert str(tuning.service._folder) not in shown, case
+        assert "unnamed-file" not in shown, case
+        assert failed["training_file"] is None, case
+        folder = tuning.service.preparations._store.path(failed["id"])
+        assert not {"input", "data"} & {path.name for path in folder.iterdir()}, case
+
+
+def test_zips_preferences_and_several_files_are_imported(tuning: Tuning) -> None:
+    archive = upload(tuning, zipped("WhatsApp Chat with Ann.txt", chat()), "WhatsApp Chat with Ann.zip")
+    again = upload(tuning, chat(10, others=("Zoë", "Ida")), "chat.txt")
+    asked = [{"input": {"messages": [{"role": "user", "content": f"Is {number} even?"}]}} for number in range(9)]
+    pairs = upload(tuning, lines(*(PAIR | one for one in asked)), "pairs.jsonl")
+    ready = prepare(tuning, archive, again, me="Will", merge_others=True)
+    assert (ready["status"], ready["filenames"]) == ("ready", ["WhatsApp Chat with Ann.zip", "chat.txt"])
+    speakers = {speaker["name"]: speaker["turns"] for speaker in ready["speakers"]}
+    assert speakers == {"Will": 30, "Ann": 20, "Zoë": 5, "Ida": 5}
+    train = content(tuning, ready["training_file"])
+    assert {speaker for one in train for speaker in one["speakers"]} == {"user", "assistant"}
+    judged = prepare(tuning, pairs)  # its assistant is learned without asking
+    assert judged["status"] == "ready"
+    notes = " ".join(judged["summary"]["notes"])
+    assert "judgements in 9 rows (first: pairs.jsonl:1): only good responses are kept" in notes
+    assert "upload the file with the purpose fine-tune, and create a job with the method dpo" in notes
+
+
+def test_rows_that_cannot_be_read_are_left_out_if_wanted(tuning: Tuning) -> None:
+    talks = [{"turns": [f"Is it {n} o'clock?", f"No, it is {n + 1}."]} for n in range(4)]
+    file = upload(tuning, lines(*talks) + b"{\n", "talks.jsonl")
+    again = upload(tuning, lines({"turns": ["Is this read?", "It is."]}) + b"[\n", "talks.jsonl")
+    ready = prepare(tuning, file, again, on_error="skip", redact=True)
+    assert (ready["status"], ready["summary"]["problems"]) == ("ready", 2)
+    first, second = ready["summary"]["first_problems"]
+    assert first.startswith("talks.jsonl:5:")
+    assert second.startswith("talks.jsonl (2):2:")
+
+
+def test_a_single_conversation_is_trained_on_alone(tuning: Tuning) -> None:
+    ready = prepare(tuning, upload(tuning, chat(1)), me="Will")
+    assert (ready["status"], ready["summary"]["written"]) == ("ready", {"train.jsonl": 1})
+    assert ready["validation_file"] is None
+    assert len(content(tuning, ready["training_file"])) == 1
+
+
+BAD: list[tuple[dict[str, Any], str, str]] = [
+    ({"files": []}, "files", "at least 1 item"),
+    ({"files": ["file-none"]}, "files", "there is no file file-none: upload it first"),
+    ({"files": ["CHAT", "CHAT"]}, "files", "names one file twice"),
+    ({"files": ["RESULTS"]}, "files", "has the metrics of a job, and no conversations: leave it out"),
+    ({"files": ["CHAT"] * 101}, "files", "at most 100 items"),
+    ({"files": "CHAT"}, "files", "valid list"),
+    ({"model": "gpt-4"}, "model", "there is no model gpt-4 to fine-tune, only tiny"),
+    ({"model": 1}, "model", "valid string"),
+    ({"me": ""}, "me", "at least 1 character"),
+    ({"me": "A\0"}, "me", "match pattern"),
+    ({"me": "A" * 3000}, "me", "at most 2000"),
+    ({"merge_others": True}, "merge_others", "merge_others needs the speaker to learn: send me too"),
+    ({"merge_others": "yes", "me": "Will"}, "merge_others", "valid boolean"),
+    ({"on_error": "ignore"}, "on_error", "'fail' or 'skip'"),
+    ({"split": "1,0,0"}, "split", "split is not supported here: leave it out"),
+]
+
+
+@pytest.mark.parametrize(("fields", "param", "message"), BAD)
+def test_preparations_are_checked_before_they_are_created(
+    tuning: Tuning, fields: dict[str, Any], param: str, message: str
+) -> None:
+    ids = {"CHAT": upload(tuning, chat()), "RESULTS": tuning.service.files.add("r.csv", "fine-tune-results", b"1").id}
+    count = len(tuning.service.preparations.all())
+    body = {"files": ["CHAT"], "model": "tiny"} | fields
+    if isinstance(body["files"], list):
+        body["files"] = [ids.get(file, file) for file in body["files"]]
+    answer = tuning.served.post("/train/preparations", **body)
+    assert (answer.status, answer.error["param"]) == (400, param)
+    assert message in answer.error["message"]
+    assert len(tuning.service.preparations.all()) == count
+
+
+def test_what_is_not_training_data_is_not_trained_on(tuning: Tuning) -> None:
+    answer = tuning.served.post("/v1/fine_tuning/jobs", model="tiny", training_file=upload(tuning, chat()))
+    assert (answer.status, answer.error["code"]) == (400, "invalid_file_purpose")
+    assert "has the purpose user_data: prepare it first" in answer.error["message"]
+
+
+def test_the_routes_need_the_key_and_take_nothing_of_other_sites(tune: Tune) -> None:
+    with tune({"api_keys": ["key"]}) as tuning:
+        file = upload(tuning, chat())
+        for method, path in (
+            ("GET", "/train/preparations"), ("POST", "/train/preparations"), ("GET", "/train/preparations/prep-1"),
+            ("DELETE", "/train/preparations/prep-1"), ("GET", "/train/jobs"), ("GET", "/train/jobs/ftjob-1"),
+        ):  # fmt: skip
+            body = {"files": [file], "model": "tiny"} if method == "POST" else None
+            assert tuning.served.ask(method, path, body, {"Authorization": ""}).status == 401
+        parts = multipart(("purpose", None, b"user_data"), ("file", "chat.txt", b"a"))
+        for headers in ({"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"}):
+            answer = tuning.served.ask("POST", "/v1/files", parts, FORM | headers)
+            assert (answer.status, answer.error["code"]) == (403, "origin")
+        for kind in ("application/x-www-form-urlencoded", "text/plain", ""):
+            answer = tuning.served.ask("POST", "/train/preparations", b"{}", {"Content-Type": kind})
+            assert answer.status == 415
+        assert tuning.service.preparations.all() == []
+        facts = tuning.served.get("/v1/models/tiny").json["convmodel"]
+        assert (facts["fine_tuning"], facts["training"]) == (True, False)
+
+
+def test_there_are_at_most_so_many_preparations(tune: Tune) -> None:
+    with tune(limits=TrainingLimits(preparations=2), hang=60) as tuning:
+        file = upload(tuning, chat())
+        first, second = (begin(tuning, file)["id"] for _ in range(2))
+        answer = tuning.served.post("/train/preparations", files=[file], model="tiny")
+        assert (answer.status, answer.error["code"]) == (429, "too_many_preparations")
+        assert "there are 2 preparations under way" in answer.error["message"]
+        tuning.service.preparations._store.change(first, status="failed")
+        third = begin(tuning, file)["id"]
+        listed = tuning.served.get("/train/preparations").json["data"]
+        assert [one["id"] for one in listed] == [third, second]  # the oldest that has ended is gone
+
+
+def test_a_full_disk_prepares_nothing(tuning: Tuning, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, count = upload(tuning, chat()), len(tuning.service.preparations.all())
+
+    def full(path: Path, text: str) -> None:
+        raise SaveError("no room") from OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("convmodel.server.fine_tuning.record_folder.replace_text", full)
+        answer = tuning.served.post("/train/preparations", files=[file], model="tiny")
+        assert (answer.status, answer.error["code"]) == (507, "storage_full")
+    with monkeypatch.context() as patch:
+        usage = shutil.disk_usage(tuning.service._folder)._replace(free=100)
+        patch.setattr("convmodel.server.fine_tuning.preparations.shutil.disk_usage", lambda folder: usage)
+        answer = tuning.served.post("/train/preparations", files=[file], model="tiny")
+        assert (answer.status, answer.error["code"]) == (507, "storage_full")
+        assert "too little room to prepare these files" in answer.error["message"]
+    assert len(tuning.service.preparations.all()) == count
+
+
+def test_files_that_were_made_count_against_the_quota(tune: Tune) -> None:
+    with tune(limits=TrainingLimits(files=2), talks=9) as tuning:
+        failed = prepare(tuning, upload(tuning, chat()), me="Will")
+        assert (failed["status"], failed["error"]["code"]) == ("failed", "storage_full")
+        assert failed["error"]["message"] == "there are 2 files, as many as may be: delete some"
+
+
+def test_a_deleted_file_takes_its_preparations_along(tune: Tune) -> None:
+    with tune(talks=9, steps=5000, pause=0.05) as tuning:
+        file = upload(tuning, chat())
+        used, unused = (prepare(tuning, file, me="Will") for _ in range(2))
+        job = tuning.client.fine_tuning.jobs.create(
+            model="tiny", training_file=used["training_file"], validation_file=used["validation_file"]
+        )
+        assert tuning.served.ask("DELETE", f"/v1/files/{used['validation_file']}").error["code"] == "file_in_use"
+        assert tuning.served.ask("DELETE", f"/v1/files/{file}").status == 200
+        assert tuning.served.get("/train/preparations").json["data"] == []
+        left = {one.id for one in tuning.client.files.list()}
+        assert left == {used["training_file"], used["validation_file"]}  # the job needs them
+        assert tuning.status(job.id) not in ("failed", "cancelled")
+        store = tuning.service.preparations._store
+        assert not store.path(unused["id"]).exists()
+
+        third = prepare(tuning, upload(tuning, chat()), me="Will")
+        assert tuning.served.ask("DELETE", f"/v1/files/{third['training_file']}").status == 200
+        assert tuning.served.get(f"/train/preparations/{third['id']}").status == 404
+        assert tuning.service.files.has(third["validation_file"])
+
+
+def test_a_preparation_starts_again_with_the_server(tune: Tune) -> None:
+    with tune(hang=60) as tuning:
+        file = upload(tuning, chat())
+        ready = begin(tuning, file, me="Will")["id"]
+        wait_until(lambda: tuning.service.preparations.get(ready).pid)
+        process = tuning.service.preparations.get(ready).pid
+    assert not exists(process)  # a server that is stopped stops its preparations, too
+    with tune(hang=60) as tuning:
+        wait_until(lambda: tuning.service.preparations.get(ready).pid not in (0, process))
+        assert state(tuning, ready)["status"] == "importing"
+        again = tuning.service.preparations.get(ready).pid
+        tuning.service.preparations._queue._processes.clear()  # as if the server were killed
+    assert exists(again)
+    with tune(talks=9) as tuning:
+        wait_until(lambda: state(tuning, ready)["status"] == "ready", 90)
+        assert not exists(again)
+        whole = state(tuning, ready)
+    with tune(talks=9) as tuning:
+        assert state(tuning, ready) == whole
+        assert tuning.client.files.retrieve(whole["training_file"]).purpose == "fine-tune"
+
+
+def test_a_check_that_fails_says_why(tune: Tune) -> None:
+    with tune(talks=9, refuse="the tokens of this model cannot be read") as tuning:
+        failed = prepare(tuning, upload(tuning, chat()), me="Will")
+        assert (failed["status"], failed["error"]["code"]) == ("failed", "check_failed")
+        message = "WhatsApp Chat with Ann.train.jsonl:4: the tokens of this model cannot be read"
+        assert failed["error"]["message"] == message
+
+
+def test_a_finding_that_makes_training_pointless_is_named(tune: Tune) -> None:
+    with tune(talks=9, finding="fail") as tuning:
+        ready = prepare(tuning, upload(tuning, chat()), me="Will")
+        assert (ready["status"], ready["blocking"]) == ("ready", "steps: 3 steps are few; raise epochs")
+
+
+def test_a_killed_process_fails_its_preparation_and_not_the_server(tune: Tune) -> None:
+    with tune(hang=60) as tuning:
+        id = begin(tuning, upload(tuning, chat()))["id"]
+        wait_until(lambda: tuning.service.preparations.get(id).pid)
+        os.kill(tuning.service.preparations.get(id).pid, signal.SIGKILL)
+        wait_until(lambda: state(tuning, id)["status"] == "failed")
+        error = state(tuning, id)["error"]
+        assert error["code"] == "process_killed"
+        assert "is there too little memory?" in error["message"]
+
+
+def test_too_many_speakers_to_show_are_refused(tuning: Tuning, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(import_command, "LARGEST_RESULT", 100)
+    failed = prepare(tuning, upload(tuning, chat()))
+    assert failed["error"]["message"].startswith("the summary has too many names of speakers to be shown: import it")
+
+
+def test_an_unexpected_error_ends_its_preparation_and_not_the_queue(
+    tuning: Tuning, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "convmodel.server.fine_tuning.import_command.import_command", lambda *_, **__: ["/no/such/program"]
+        )
+        failed = prepare(tuning, upload(tuning, chat()))
+    assert (failed["status"], failed["error"]["code"]) == ("failed", "server_error")
+    assert "the preparation cannot be started" in failed["error"]["message"]
+    assert prepare(tuning, upload(tuning, chat(), "secret.txt"), me="Bob")["status"] == "failed"
+    assert "Will (20)" not in caplog.text  # the log has no text of conversations

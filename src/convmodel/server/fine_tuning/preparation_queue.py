@@ -93,9 +93,9 @@ class PreparationQueue:
     def remove(self, id: str) -> None:
         """Ends a preparation, and removes its record and its folder."""
         with self._lock:
+            process = self._processes.get(id) or self._earlier(id)
             self._store.forget(id)
-            if (process := self._processes.get(id)) is not None:
-                process.stop()
+            process.stop()
 
     def _work(self) -> None:
         while (id := self._waiting.get()) is not None:
@@ -146,7 +146,10 @@ class PreparationQueue:
             failure = self._failure(id, code, "import_failed", names)
             if record.alone or not import_command.is_too_few(str(failure)):
                 raise failure
-            record = self._store.change(id, alone=True)
+            with self._lock:
+                if self._store.find(id) is None:
+                    return False
+                record = self._store.change(id, alone=True)
 
     def _keep(self, record: PreparationRecord, result: dict[str, Any]) -> None:
         """Records what was imported, and stores the files that it made, unless nobody knows yet whom to learn."""
@@ -208,8 +211,8 @@ class PreparationQueue:
             _FailedError: If it takes too long.
         """
         place = self._store.path(id)
-        earlier = BackgroundProcess(self._store.log(id), self._pid(id))
-        earlier.stop()  # its server was killed
+        earlier = self._earlier(id)
+        earlier.stop()
         earlier.wait(_LEFTOVER_SECONDS)
         with self._lock:
             if self._closed or self._store.find(id) is None:
@@ -234,9 +237,10 @@ class PreparationQueue:
             raise _FailedError("time_limit", f"it was not done within {limit}: split the files, and train on some")
         return process.exit_code
 
-    def _pid(self, id: str) -> int:
+    def _earlier(self, id: str) -> BackgroundProcess:
+        """Returns the process that a killed server has left, if it still runs."""
         record = self._store.find(id)
-        return 0 if record is None else record.pid
+        return BackgroundProcess(self._store.log(id), 0 if record is None else record.pid)
 
     def _failure(self, id: str, code: int, kind: str, names: Mapping[str, str]) -> _FailedError:
         """Returns what a process that failed would say in a terminal, with the clients' names of files."""
@@ -253,4 +257,4 @@ class PreparationQueue:
                 return
             import_command.clear(self._store.path(id))  # first, so that there is room on the disk to record the rest
             self._store.force(id, status="failed", error={"code": code, "message": message})
-            logger.error("%s failed: %s", id, message)
+            logger.error("%s failed (%s); its log is %s", id, code, self._store.log(id))  # the message may quote a chat

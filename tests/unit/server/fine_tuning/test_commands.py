@@ -18,6 +18,7 @@ def test_both_commands_get_the_same_settings(tmp_path: Path) -> None:
     assert check[6:] == [
         "--loss-on", "assistant", "--epochs", "3", "--batch-size", "4", "--no-estimate", "--json"
     ]  # fmt: skip
+    assert "--no-estimate" not in commands.check_command(["convmodel"], SPEC, data, estimate=True)
     fit = commands.fit_command(["convmodel"], JobRecord("ftjob-1", 0, SPEC), data, tmp_path)
     assert fit[:5] == ["convmodel", "fit", "/a.jsonl", "--valid", "/b.jsonl"]
     settings = dict(zip(fit[5:-1:2], fit[6::2], strict=True))

@@ -99,3 +99,22 @@ def test_a_record_that_cannot_be_written_leaves_no_file(tmp_path: Path, monkeypa
     (tmp_path / "file").write_text("")
     with pytest.raises(SaveError, match="cannot be written"):
         FileStore(tmp_path / "file", TrainingLimits())
+
+
+def test_a_file_that_the_server_made_for_a_client_counts_like_an_upload(tmp_path: Path) -> None:
+    store = FileStore(tmp_path / "files", TrainingLimits(total_bytes=10, files=2))
+    made = tmp_path / "train.jsonl"
+    made.write_bytes(b"12345")
+    record = store.take(made, "chat.train.jsonl", "fine-tune", id="file-1")
+    assert (record.bytes, record.filename, store.path("file-1").read_bytes()) == (5, "chat.train.jsonl", b"12345")
+    assert store.has("file-1")
+    assert [path.name for path in tmp_path.iterdir()] == ["files"]
+    assert store.take(made, "chat.train.jsonl", "fine-tune", id="file-1") == record  # the server was killed here
+    made.write_bytes(b"123456")
+    with pytest.raises(ApiError, match="all files together would be larger than 10 bytes"):
+        store.take(made, "valid.jsonl", "fine-tune", id="file-2")
+    store.add("r.csv", "fine-tune-results", b"1")
+    with pytest.raises(ApiError, match="there are 2 files, as many as may be"):
+        store.take(made, "valid.jsonl", "fine-tune", id="file-2")
+    assert made.read_bytes() == b"123456"
+    assert not store.has("file-2")

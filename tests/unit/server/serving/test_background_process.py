@@ -111,3 +111,24 @@ def test_results_go_to_a_file_of_their_own(tmp_path: Path) -> None:
     assert ((tmp_path / "result").read_text(), (tmp_path / "log").read_text()) == ("result\n", "report\n")
     with pytest.raises(SaveError, match="the job cannot be started"):
         BackgroundProcess(tmp_path / "log", what="job").start([str(tmp_path / "missing")])
+
+
+def test_a_process_elsewhere_imports_what_its_server_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of clients lie there, which may be called like a module."""
+    folder, outside = tmp_path / "input", tmp_path / "site"
+    folder.mkdir()
+    outside.mkdir()
+    (folder / "json.py").write_text("raise SystemExit('imported from the folder')")
+    (outside / "known_to_the_server.py").write_text("")
+    monkeypatch.syspath_prepend(outside)
+    code = "import json, os, known_to_the_server; print(json.dumps(os.listdir()))"
+    process = BackgroundProcess(tmp_path / "log", output=tmp_path / "output", folder=folder)
+    process.start([sys.executable, "-c", code])
+    process.wait(30)
+    assert (process.exit_code, (tmp_path / "output").read_text()) == (0, '["json.py"]\n'), last_error(tmp_path / "log")
+
+
+def test_a_long_error_is_cut_where_it_is_wanted(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text("a" * 1000)
+    assert last_error(tmp_path / "log") == "a" * 499 + "…"
+    assert last_error(tmp_path / "log", 1000) == "a" * 1000
