@@ -4,6 +4,7 @@ Owns: what the output folder may hold before a run. `fit_options` owns the flags
 model that it trains.
 """
 
+import logging
 from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
@@ -18,6 +19,7 @@ from convmodel.errors import ConfigError
 from convmodel.hf_model.from_scratch import SHAPES
 from convmodel.training.config import FitConfig
 from convmodel.training.resume.run_folder import is_unfinished
+from convmodel.training.samples_file import SHOWN
 from convmodel.training.units import millions
 
 if TYPE_CHECKING:
@@ -106,6 +108,8 @@ def _fit(
     conversation_model = start.load(train_reader, config, validated=valid is not None)
     print_message(f"{start.describe()} on {train}: {config.describe()}")
     print_message(f"token layout: {conversation_model.tokenizer.describe_layout()}")
+    # Whoever asked for JSON reads the responses in the file.
+    logging.getLogger(SHOWN).setLevel(logging.WARNING if as_json else logging.NOTSET)
     result = conversation_model.fit(train_reader, valid_reader, replay=replay_reader, config=config)
     if as_json:
         print_json({**result.to_dict(), "config": config.to_dict()})

@@ -26,7 +26,7 @@ GROUPS = {
     ),
     "Adapters and regularization": ("lora", "merge", "dropout"),
     "Speed and memory": ("precision", "gradient_checkpointing", "torch_compile"),
-    "Validation and reports": ("eval_steps", "early_stopping_patience", "logging_steps", "report_to"),
+    "Validation and reports": ("eval_steps", "early_stopping_patience", "samples", "logging_steps", "report_to"),
     "Saving and resuming": ("output_dir", "save_steps", "save_minutes", "save_total_limit", "resume"),
 }  # fmt: skip
 """The settings by group, as `--help` shows them."""

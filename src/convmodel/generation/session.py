@@ -6,7 +6,7 @@ Owns: the turns so far, and what `regenerate`, `undo` and a change of the system
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from convmodel.conversation import DEFAULT_SPEAKERS, Conversation, ConversationLike
 from convmodel.errors import ConfigError, ConversationError
@@ -17,6 +17,9 @@ from convmodel.generation.output import Chunk, FinishReason
 from convmodel.generation.respond import is_for_engine, make_prompt, stream
 from convmodel.hf_model.generation_config import SAMPLING_OPTIONS
 from convmodel.layout.tokenizer import ConversationTokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class Session(ABC):
@@ -202,7 +205,7 @@ class ChatSession(Session):
         Raises:
             ConfigError: If an option does not exist or makes no sense.
         """
-        options = _read_options(engine, tokenizer, generation_options)
+        options = chat_options(engine.hf_model, tokenizer, generation_options)
         empty = not isinstance(context, Conversation) and not context
         start = None if empty else Conversation.of(context)
         user, responder = _speaker_names(start, options.reply_as)
@@ -238,7 +241,7 @@ class ChatSession(Session):
         elif before.get("do_sample") is False and options.keys() & SAMPLING_OPTIONS.keys():
             options = {"do_sample": True, "top_k": chat_sampling(self._engine.hf_model)["top_k"]} | options
         given = {name: value for name, value in (before | options).items() if value is not None}
-        self._options, self._given = _read_options(self._engine, self._tokenizer, given), given
+        self._options, self._given = chat_options(self._engine.hf_model, self._tokenizer, given), given
 
     def _begin(self, context: Conversation) -> tuple[int, Iterator[Chunk]]:
         options = replace(self._options, reply_as=self._responder)
@@ -248,17 +251,24 @@ class ChatSession(Session):
         return prompt.left_out, stream(self._engine, self._tokenizer, prompt, options)
 
 
-def _read_options(engine: Engine, tokenizer: ConversationTokenizer, given: dict[str, Any]) -> GenerationOptions:
+def chat_options(
+    hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, given: dict[str, Any]
+) -> GenerationOptions:
+    """Returns the options of a chat: those given, and in their place the model's own sampling and candidates.
+
+    Raises:
+        ConfigError: If an option does not exist or makes no sense.
+    """
     decide = {name for name in ("do_sample", "num_beams") if given.get(name) is not None}
-    sampling = {} if decide or given.get("temperature") == 0 else chat_sampling(engine.hf_model)
+    sampling = {} if decide or given.get("temperature") == 0 else chat_sampling(hf_model)
     # A turn is never empty, so the first token must not end it.
     wanted = {"min_new_tokens": 1} | sampling | given
-    candidates = chat_candidates(engine.hf_model)
+    candidates = chat_candidates(hf_model)
     if candidates and wanted.get("do_sample") and not _DECIDE_CANDIDATES & wanted.keys():
-        options = read_options(engine.hf_model, tokenizer, candidates | wanted)
-        if is_for_engine(engine.hf_model, options):
+        options = read_options(hf_model, tokenizer, candidates | wanted)
+        if is_for_engine(hf_model, options):
             return options
-    return read_options(engine.hf_model, tokenizer, wanted)
+    return read_options(hf_model, tokenizer, wanted)
 
 
 _DECIDE_CANDIDATES = {"candidates", "rerank", "num_beams", "num_return_sequences"}

@@ -178,6 +178,9 @@ class FitConfig:
     early_stopping_patience: int | None = _option(
         None, "Validations without improvement after which to stop; by default never if epochs is given.", at_least=1
     )
+    samples: int = _option(
+        0, "Validation contexts to respond to before training and at each validation, to samples.jsonl.", at_least=0
+    )
     report_to: str = _option("none", "A tracker that transformers supports: tensorboard, trackio, wandb, mlflow, ...")
 
     def __post_init__(self) -> None:
@@ -195,10 +198,10 @@ class FitConfig:
         self._check_objective()
         if self.seed >= 2**32:
             raise ConfigError(f"seed is {self.seed}: it must be less than 2**32")
-        if self.save_steps and not self.output_dir:
-            raise ConfigError("save_steps needs a folder to save in: give output_dir too")
-        if self.resume and not self.output_dir:
-            raise ConfigError("resume needs the folder of the run to resume: give output_dir too")
+        folders = {"save_steps": "a folder to save in", "samples": "a folder to write samples.jsonl in"}
+        for name, needed in (folders | {"resume": "the folder of the run to resume"}).items():
+            if getattr(self, name) and not self.output_dir:
+                raise ConfigError(f"{name} needs {needed}: give output_dir too")
 
     def _check(self, setting: Field[Any]) -> None:
         """Checks one setting against its annotation, bounds and choices."""

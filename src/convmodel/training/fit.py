@@ -39,6 +39,7 @@ from convmodel.training.objectives.guard import RegressionGuard
 from convmodel.training.progress import FitProgress, worsening
 from convmodel.training.resume.run_folder import RunFolder
 from convmodel.training.resume.run_identity import run_identity
+from convmodel.training.samples import Samples
 from convmodel.training.schedule import require_validation
 from convmodel.training.step.forward import prepared
 from convmodel.training.step.runtime import choose_precision
@@ -115,7 +116,11 @@ def fit(
             guard=None if config.objective == "sft" else RegressionGuard(config.max_regression, sources.valid or ()),
         )
         run = stack.enter_context(_run_folder(hf_model, data, config, plan, args.world_size))
-        observers = [FitProgress(at_most=plan.may_end_early), *_metrics(hf_model, data, config, plan, args), *callbacks]
+        observers: list[TrainerCallback] = [FitProgress(at_most=plan.may_end_early)]
+        observers += _metrics(hf_model, data, config, plan, args)
+        if config.output_dir is not None and args.process_index == 0:
+            observers.append(Samples.of(hf_model, tokenizer, sources.valid, config))
+        observers += callbacks
         objective = make_objective(hf_model, tokenizer, data, config)
         make = partial(FitTrainer, hf_model, tokenizer, args, data, best, objective, observers)
         trainer = _trainer(args, make)
@@ -198,6 +203,8 @@ def _check(config: FitConfig, sources: Sources) -> None:
     require_validation(config.to_dict(), validated=sources.valid is not None)
     if sources.valid is None and (config.eval_steps or config.early_stopping_patience):
         raise ConfigError("eval_steps and early_stopping_patience need validation data: pass valid too")
+    if sources.valid is None and config.samples:
+        raise ConfigError("samples are responses to contexts of validation data: pass valid too, or leave samples out")
     if config.replay_weight != FitConfig().replay_weight and sources.replay is None:
         raise ConfigError("replay_weight changes nothing without conversations to replay: pass replay too")
     if config.objective == "sft" and sources.replay is not None:

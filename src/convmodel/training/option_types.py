@@ -47,4 +47,5 @@ class FitOptions(TypedDict, total=False):
     resume: bool | None
     logging_steps: int | None
     early_stopping_patience: int | None
+    samples: int
     report_to: str

@@ -51,6 +51,7 @@ def settle_sharding(accelerator: Any, hf_model: "PreTrainedModel", config: FitCo
         "FSDP does not support adafactor: use adamw": config.optim == "adafactor",
         "FSDP does not support precision fp16: use bf16 or fp32": accelerator.mixed_precision == "fp16",
         "FSDP does not support torch_compile: leave one of them out": config.torch_compile,
+        "FSDP does not support samples, since no process has the whole model: leave samples out": config.samples,
     }
     for reason, applies in reasons.items():
         if applies:

@@ -72,6 +72,8 @@ BAD = [
     ("save_total_limit", 1.5, "of type int"),
     ("resume", 1, "of type bool"),
     ("logging_steps", 0, "at least 1"),
+    ("samples", -1, "at least 0"),
+    ("samples", True, "of type int"),
     ("early_stopping_patience", 0, "at least 1"),
     ("report_to", None, "of type str"),
 ]
@@ -95,6 +97,11 @@ def test_every_option_says_what_it_does() -> None:
 def test_save_steps_need_a_folder() -> None:
     with pytest.raises(ConfigError, match="save_steps needs a folder to save in: give output_dir too"):
         FitConfig(save_steps=5)
+
+
+def test_samples_need_a_folder() -> None:
+    with pytest.raises(ConfigError, match=r"samples needs a folder to write samples\.jsonl in: give output_dir too"):
+        FitConfig(samples=1)
 
 
 @pytest.mark.parametrize(

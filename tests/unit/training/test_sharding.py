@@ -33,6 +33,7 @@ def settle(plugin: dict[str, Any], precision: str = "no", model: Any = MODEL, **
         ({"optim": "adafactor"}, "does not support adafactor: use adamw"),
         ({"precision": "fp16"}, "does not support precision fp16: use bf16 or fp32"),
         ({"torch_compile": True}, "does not support torch_compile"),
+        ({"samples": 1}, "does not support samples, since no process has the whole model: leave samples out"),
         ({"model": SimpleNamespace(_hf_peft_config_loaded=True)}, "with adapters is not supported"),
     ],
 )

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 WITHOUT_EFFECT = frozenset(
-    {"output_dir", "report_to", "logging_steps", "save_steps", "save_minutes", "save_total_limit", "resume"}
+    {"output_dir", "report_to", "logging_steps", "samples", "save_steps", "save_minutes", "save_total_limit", "resume"}
 )
 """Settings that do not change the trained weights; all others must be equal."""
 

@@ -41,6 +41,7 @@ def test_settings_that_change_nothing_may_differ(model: ConversationModel) -> No
         "output_dir": "elsewhere",
         "report_to": "all",
         "logging_steps": 3,
+        "samples": 2,
         "save_steps": 7,
         "save_minutes": 1,
         "save_total_limit": 9,
