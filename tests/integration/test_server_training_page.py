@@ -9,12 +9,14 @@ import signal
 import zipfile
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fine_tuning_service import FORM, PAIR, TALK, Tune, Tuning, exists, lines, make_tune, multipart
-from serving import wait_until
+from openai import OpenAI
+from serving import HELLO, program, wait_until
 
 from convmodel.errors import SaveError
 from convmodel.server.fine_tuning import import_command
@@ -127,6 +129,8 @@ def test_a_job_is_shown_live(tune: Tune) -> None:
         arrays = ("train", "valid", "samples", "checks")
         (listed,) = tuning.served.get("/train/jobs").json["data"]
         assert listed == {name: value for name, value in view.items() if name not in arrays}
+        arguments = json.loads((tuning.service._jobs.model(job.id) / "arguments.json").read_text())
+        assert dict(pairwise(arguments))["--samples"] == "3"
         sample = {"step": 7, "context": [{"role": "user", "content": "Hello"}], "expected": "Hi", "response": "Ho"}
         with (tuning.service._jobs.model(job.id) / "samples.jsonl").open("ab") as lines_of_samples:
             lines_of_samples.write(lines(sample) + b'{"step": 8, "con')
@@ -454,3 +458,53 @@ def test_an_unexpected_error_ends_its_preparation_and_not_the_queue(
     assert "the preparation cannot be started" in failed["error"]["message"]
     assert prepare(tuning, upload(tuning, chat(), "secret.txt"), me="Bob")["status"] == "failed"
     assert "Will (20)" not in caplog.text  # the log has no text of conversations
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_chat_export_becomes_a_model_that_chats(tmp_path: Path) -> None:
+    """From an export to a chat with the built-in model, with the programs that people run."""
+    arguments = ["builtin:chitchat", "--train", "tuned"]
+    with program(tmp_path, *arguments) as served, OpenAI(base_url=f"{served.url}/v1", api_key="none") as client:
+        wait_until(served.ready, 120)
+        file = client.files.create(file=("WhatsApp Chat with Ann.txt", chat(40)), purpose="user_data")
+        ids = [
+            served.post("/train/preparations", files=[file.id], model="chitchat", me=me).json["id"]
+            for me in (None, "Will")
+        ]
+
+        def prepared() -> list[Any]:
+            return [served.get(f"/train/preparations/{id}").json for id in ids]
+
+        wait_until(lambda: [one["status"] for one in prepared()] in (["needs_speaker", "ready"], ["failed"]), 300)
+        asked, ready = prepared()
+        assert [speaker["name"] for speaker in asked["speakers"]] == ["Ann", "Will"]
+        assert {check["status"] for check in ready["checks"]} <= {"pass", "warn"}
+        assert ready["blocking"] == ""
+        keys = {"steps", "tokens", "padded_tokens", "seconds", "memory_bytes", "activation_bytes", "available_bytes"}
+        assert ready["estimate"].keys() == keys | {"at_most"}
+        assert ready["estimate"]["seconds"] > 0
+        job = client.fine_tuning.jobs.create(
+            model="chitchat", training_file=ready["training_file"], validation_file=ready["validation_file"],
+            suffix="will", hyperparameters={"n_epochs": 1},
+        )  # fmt: skip
+        view: Any = {}
+
+        def ended() -> bool:
+            view.update(served.get(f"/train/jobs/{job.id}").json)
+            return view["job"]["status"] in ("succeeded", "failed")
+
+        wait_until(ended, 300)
+        assert view["job"]["status"] == "succeeded", view["job"]["error"]
+        assert view["model"] == f"ft:chitchat:will:{job.id[-8:]}"
+        assert view["step"] == view["total_steps"] > 0
+        assert "alidation perplexity" in view["verdict"]
+        assert view["valid"][-1][0] == view["step"]
+        assert {check["name"] for check in view["checks"]} <= {check["name"] for check in ready["checks"]}
+        first = view["samples"][0]
+        assert first["context"][-1]["role"] == "user"
+        assert first["expected"].startswith("No, ")
+        assert len([sample for sample in view["samples"] if sample["step"] == first["step"]]) == 3
+        answer = client.chat.completions.create(model=view["model"], messages=HELLO)  # type: ignore[arg-type]
+        assert answer.choices[0].message.content
+        assert served.end() == 0

@@ -20,6 +20,9 @@ COMMAND = (sys.executable, "-m", "convmodel")
 
 SAVE_MINUTES = 2.0  # between checkpoints: how much a kill may lose
 
+SAMPLES = 3
+"""Contexts of the validation file to which the model responds at each validation of a supervised job."""
+
 _DOCTOR_OPTIONS = ("loss_on", "epochs", "batch_size")
 
 
@@ -49,6 +52,8 @@ def fit_command(command: Sequence[str], job: JobRecord, data: Data, folder: Path
     """Returns the command that trains; if it was stopped or killed, the same command resumes it."""
     spec = job.spec
     settings = fit_settings(spec.method, spec.hyperparameters, spec.seed) | {"save_minutes": SAVE_MINUTES}
+    if spec.method == "supervised" and data.valid is not None:
+        settings["samples"] = SAMPLES
     line = [*command, "fit", str(data.train), *_valid(data), "--model", spec.source, "--output-dir", str(folder)]
     return [*line, *_flags(settings), "--json"]
 

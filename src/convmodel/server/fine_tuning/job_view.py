@@ -15,9 +15,8 @@ from convmodel.errors import ConfigError
 from convmodel.server.fine_tuning.commands import read_findings
 from convmodel.server.fine_tuning.job_metrics import measured_at
 from convmodel.server.fine_tuning.job_store import JobRecord, JobStore
-from convmodel.training.metrics_reader import Metrics, Point, is_finite, read_metrics
-
-SAMPLES_FILE = "samples.jsonl"
+from convmodel.training.metrics_reader import Metrics, is_finite, read_metrics
+from convmodel.training.samples_file import read_samples
 
 MOST_POINTS = 500
 """Points of the training curve, and lines of samples, that are shown."""
@@ -54,7 +53,7 @@ def job_view(job: JobRecord, store: JobStore) -> dict[str, Any]:
     return job_progress(job, store) | {
         "train": thinned(train),
         "valid": thinned(valid),
-        "samples": _samples(store.model(job.id))[-MOST_POINTS:],
+        "samples": read_samples(store.model(job.id))[-MOST_POINTS:],
         "checks": read_findings(store.check(job.id)),
     }
 
@@ -105,13 +104,3 @@ def _verdict(path: Path) -> str | None:
         if isinstance(result, dict) and isinstance(sentence := result.get("verdict"), str):
             return sentence or None
     return None
-
-
-def _samples(folder: Path) -> list[Point]:
-    """Returns what the model in training has responded."""
-    samples = []
-    with suppress(OSError):
-        for line in (folder / SAMPLES_FILE).read_bytes().splitlines():
-            with suppress(ValueError):  # half a line, which is being written
-                samples.append(json.loads(line))
-    return [sample for sample in samples if isinstance(sample, dict) and "step" in sample]

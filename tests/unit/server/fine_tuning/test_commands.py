@@ -1,6 +1,7 @@
 """The commands of a job, and what they leave behind."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from convmodel.server.fine_tuning import commands
@@ -24,6 +25,11 @@ def test_both_commands_get_the_same_settings(tmp_path: Path) -> None:
     settings = dict(zip(fit[5:-1:2], fit[6::2], strict=True))
     assert (settings["--model"], settings["--output-dir"]) == ("/tiny", str(tmp_path))
     assert (settings["--seed"], settings["--save-minutes"]) == ("42", str(commands.SAVE_MINUTES))
+    assert settings["--samples"] == str(commands.SAMPLES)
+    alone = commands.Data(data.train, None)
+    assert "--samples" not in commands.fit_command(["convmodel"], JobRecord("ftjob-1", 0, SPEC), alone, tmp_path)
+    preferences = JobRecord("ftjob-1", 0, replace(SPEC, method="dpo", hyperparameters={"beta": 0.1}))
+    assert "--samples" not in commands.fit_command(["convmodel"], preferences, data, tmp_path)
 
 
 def test_findings_are_read_once_they_are_whole(tmp_path: Path) -> None:
