@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-import torch
 from transformers import TrainerCallback
 
 from convmodel.conversation import DEFAULT_SPEAKERS, Conversation
@@ -85,17 +84,20 @@ class Samples(TrainerCallback):
             ConfigError: If the validation data cannot be read again.
         """
         assert config.output_dir is not None
+        file = SamplesFile(config.output_dir)
+        if not config.samples:
+            return cls(hf_model, tokenizer, file, (), GenerationOptions())
         options = chat_options(hf_model, tokenizer, {"seed": config.seed, "cut_long_turn": True})
         loss_on = config.loss_on if config.objective == "sft" else tokenizer.layout.loss_on
-        contexts: list[SampleContext] = []
-        if config.samples and valid is not None:
-            try:
-                contexts = choose_contexts(valid, config.samples, tokenizer, options, loss_on=loss_on, seed=config.seed)
-            except ConversationError as error:  # it was read once without an error
-                raise ConfigError(
-                    f"samples reads the validation data a second time, which failed ({error}): give valid as a file or "
-                    "a list, or leave samples out"
-                ) from error
+        try:
+            contexts = choose_contexts(
+                valid or (), config.samples, tokenizer, options, loss_on=loss_on, seed=config.seed
+            )
+        except ConversationError as error:  # it was read once without an error
+            raise ConfigError(
+                "samples reads the validation data a second time, and there is nothing to read: give valid as a file "
+                "or a list, or leave samples out"
+            ) from error
         if len(contexts) < config.samples:
             logger.warning(
                 "samples: %d of %d contexts: no other validation conversation has a supervised turn that responds to "
@@ -103,7 +105,7 @@ class Samples(TrainerCallback):
                 len(contexts),
                 config.samples,
             )
-        return cls(hf_model, tokenizer, SamplesFile(config.output_dir), contexts, options)
+        return cls(hf_model, tokenizer, file, contexts, options)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Begins or continues the file, and responds before the first step."""
@@ -198,12 +200,11 @@ def _context(
 @contextmanager
 def _without_effect(hf_model: "PreTrainedModel") -> Iterator[None]:
     """Makes a model in training ready to generate inside the block, and restores what training depends on."""
-    before, threads = random_state(all_devices=False), torch.get_num_threads()
+    before = random_state(all_devices=False)
     try:
         with plain_forward(hf_model):
             yield
     finally:
-        torch.set_num_threads(threads)  # the engine uses fewer while other programs use the cores
         restore_random_state(before)
 
 

@@ -98,8 +98,15 @@ def computing_loss(hf_model: "PreTrainedModel", head: Head | None) -> Iterator[N
 
 @contextmanager
 def plain_forward(hf_model: "PreTrainedModel") -> Iterator[None]:
-    """Uses the original forward of a model in training inside the block: uncompiled and without autocast."""
-    with own_attributes(hf_model, "forward"), torch.compiler.set_stance("force_eager"):
-        if _UNWRAPPED in vars(hf_model):
-            hf_model.forward = vars(hf_model)[_UNWRAPPED]
-        yield
+    """Uses the original forward of a model in training inside the block: uncompiled and without autocast.
+
+    Also restores the number of threads, on which sums depend: generating uses fewer while other programs use the cores.
+    """
+    threads = torch.get_num_threads()
+    try:
+        with own_attributes(hf_model, "forward"), torch.compiler.set_stance("force_eager"):
+            if _UNWRAPPED in vars(hf_model):
+                hf_model.forward = vars(hf_model)[_UNWRAPPED]
+            yield
+    finally:
+        torch.set_num_threads(threads)

@@ -54,3 +54,14 @@ def test_what_accelerate_wraps_around_is_left_out_of_plain_computing_only(gpt2: 
         with plain_forward(gpt2):
             assert gpt2(input_ids=IDS).logits.shape == (2, 12, 61)
         assert gpt2.forward is wrapped
+
+
+def test_the_number_of_threads_comes_back(gpt2: GPT2LMHeadModel) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with plain_forward(gpt2):
+            torch.set_num_threads(1)  # as the engine does while other programs compute
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
