@@ -2,7 +2,9 @@
 
 import * as api from "./api.js";
 import { respond } from "./compare.js";
-import { $, button, fill, h, say, svg, update } from "./dom.js";
+import { curve } from "./curve.js";
+import { $, button, fill, h, say, update } from "./dom.js";
+import { isNumber, number, percent, time } from "./format.js";
 import { session } from "./store.js";
 import { settings, value } from "./settings.js";
 import { OPENERS } from "./view.js";
@@ -141,11 +143,6 @@ function showActions({ needed, problems }, job, name) {
   return h("div.row", {}, button(text, () => { stop(); act(() => api.improvement.begin(name)); }, { disabled, className: job?.state === "done" ? "" : "main" }));
 }
 
-const number = (value) => (value >= 1000 ? Math.round(value).toLocaleString() : value.toPrecision(3));
-const percent = (share) => `${Math.round(share * 100)} %`;
-const time = (seconds) => (seconds < 90 ? `${Math.round(seconds)} s` : `${Math.round(seconds / 60)} min`);
-const isNumber = (value) => typeof value === "number";
-
 function describe({ state: now, error, progress, version, result }) {
   const { step, steps, seconds } = progress;
   const at = step ? `step ${step}${steps ? ` of ${steps}` : ""}${seconds ? `, ${time(seconds)}` : ""}` : "it reads the judgements and the model";
@@ -185,25 +182,6 @@ function showResult({ used, held_out: heldOut, before = {}, after = {}, guard, s
     guard ? h("p.problem", {}, `Stopped early: ${guard}`) : null,
     h("dl", {}, ...rows.flatMap(([name, text]) => [h("dt", {}, name), h("dd", {}, text)])),
   ];
-}
-
-const [WIDTH, HEIGHT, MARGIN] = [320, 110, 6];
-
-/** Draws values over steps, and a limit as a dashed line. */
-function curve(name, points, limit = null) {
-  if (!points.length) return h("div", {});
-  const values = [...points.map(([, value]) => value), ...(limit === null ? [] : [limit])];
-  const [low, high, end] = [Math.min(...values), Math.max(...values), Math.max(1, points.at(-1)[0])];
-  const x = (step) => (MARGIN + (WIDTH - 2 * MARGIN) * step / end).toFixed(1);
-  const y = (value) => (high === low ? HEIGHT / 2 : MARGIN + (HEIGHT - 2 * MARGIN) * (high - value) / (high - low)).toFixed(1);
-  const [first, last] = [points[0][1], points.at(-1)[1]];
-  const label = `${name}: ${number(first)} at step ${points[0][0]}, ${number(last)} at step ${points.at(-1)[0]}${limit === null ? "" : `; at most ${number(limit)} is allowed`}`;
-  return h("figure", {},
-    h("figcaption.quiet", {}, `${name}: ${number(last)}${limit === null ? "" : ` (at most ${number(limit)})`}`),
-    svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": label, class: "curve" },
-      limit === null ? null : svg("line", { x1: MARGIN, x2: WIDTH - MARGIN, y1: y(limit), y2: y(limit) }),
-      svg("polyline", { points: points.map(([step, value]) => `${x(step)},${y(value)}`).join(" ") }),
-      svg("circle", { cx: x(points.at(-1)[0]), cy: y(last), r: 3.5 })));
 }
 
 /** Shows the place of the comparison, which stays as it is while the rest is redrawn. */
