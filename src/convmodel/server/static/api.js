@@ -4,7 +4,10 @@ import { session as tab } from "./store.js";
 
 const KEY = "convmodel.key";
 
-/** An error of a request. `kind` is away, key, busy, loading, long, model, refused, failed or broken. */
+/** What is shown where no answer came. */
+export const AWAY = "The server does not answer. It may have been stopped, or the network is down.";
+
+/** An error of a request. `kind` is away, key, busy, loading, long, model, gone, refused, failed or broken. */
 export class Problem extends Error {
   constructor(kind, message, seconds = 0) {
     super(message);
@@ -19,7 +22,8 @@ export const key = {
   set: (value) => (value ? tab.setItem(KEY, value) : tab.removeItem(KEY)),
 };
 
-async function request(path, { body, signal, session, method = body === undefined ? "GET" : "POST" } = {}) {
+/** Sends a request; raises a `Problem` unless the server accepts it. */
+export async function request(path, { body, signal, session, method = body === undefined ? "GET" : "POST" } = {}) {
   const headers = {};
   if (session) headers["X-Session-Id"] = session; // a load balancer sends all requests of a conversation to one server
   if (key.get()) headers.Authorization = `Bearer ${key.get()}`;
@@ -29,7 +33,7 @@ async function request(path, { body, signal, session, method = body === undefine
     response = await fetch(path, { method, headers, signal, body: JSON.stringify(body) });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Problem("away", "The server does not answer. It may have been stopped, or the network is down.");
+    throw new Problem("away", AWAY);
   }
   if (!response.ok) throw await problemOf(response);
   return response;
@@ -40,17 +44,24 @@ async function problemOf(response) {
   try {
     error = (await response.json()).error ?? {};
   } catch { /* the status is enough */ }
-  const seconds = Number(response.headers.get("Retry-After")) || 0;
-  const message = error.message ?? `The server answered with ${response.status}.`;
-  if (response.status === 401) return new Problem("key", "This server needs a key. Enter it in the settings.");
-  if (response.status === 429) return new Problem("busy", "The server is busy at the moment.", seconds || 2);
-  if (response.status === 503 && error.code === "loading") return new Problem("loading", "The model is still loading.", seconds || 2);
-  if (response.status === 503) return new Problem("away", "The server is shutting down or too busy.", seconds);
+  return problemFrom(response.status, error, Number(response.headers.get("Retry-After")) || 0);
+}
+
+const QUOTA = "too_many_"; // codes of limits that waiting does not lift, whose messages say what does
+
+/** Returns the `Problem` of a status, the error that the server sent with it, and the seconds to wait. */
+export function problemFrom(status, error, seconds = 0) {
+  const message = error.message ?? `The server answered with ${status}.`;
+  if (status === 401) return new Problem("key", "This server needs a key. Enter it in the settings.");
+  if (status === 429 && !error.code?.startsWith(QUOTA)) return new Problem("busy", "The server is busy at the moment.", seconds || 2);
+  if (status === 503 && error.code === "loading") return new Problem("loading", "The model is still loading.", seconds || 2);
+  if (status === 503) return new Problem("away", "The server is shutting down or too busy.", seconds);
   if (error.code === "context_length_exceeded") {
     return new Problem("long", "This is too long for the model: shorten your turn, or lower “Maximum response length” in the settings.");
   }
   if (error.code === "model_not_found") return new Problem("model", message);
-  return new Problem(response.status >= 500 ? "failed" : "refused", message);
+  if (status === 404) return new Problem("gone", message);
+  return new Problem(status >= 500 ? "failed" : "refused", message);
 }
 
 /** Returns the models of the server. */
@@ -63,7 +74,8 @@ export async function tokenize(body, signal) {
   return (await request("/tokenize", { body, signal })).json();
 }
 
-const json = async (path, options) => (await request(path, options)).json();
+/** Sends a request, and returns its answer. */
+export const json = async (path, options) => (await request(path, options)).json();
 
 let saved = Promise.resolve(); // the judgements so far; the server appends each to a file
 

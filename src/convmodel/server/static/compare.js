@@ -41,6 +41,16 @@ export function open(changed) {
   dialog.showModal();
 }
 
+/** Begins to compare models with the settings that each of them has. */
+export function begin(ids) {
+  sides = ids.map((model) => ({ model, temperature: value("temperature", model), topP: value("topP", model) }));
+}
+
+/** Ends the comparison. */
+export function end() {
+  sides = null;
+}
+
 /** Returns the two sides in a random order. */
 export function shuffled() {
   return crypto.getRandomValues(new Uint8Array(1))[0] % 2 ? [...sides].reverse() : [...sides];

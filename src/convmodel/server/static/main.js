@@ -9,6 +9,7 @@ import * as improve from "./improve.js";
 import * as inspect from "./inspect.js";
 import * as preferences from "./settings.js";
 import * as store from "./store.js";
+import * as train from "./train.js";
 import * as tree from "./tree.js";
 import * as view from "./view.js";
 
@@ -79,9 +80,31 @@ function show() {
   $("send").hidden = state.busy;
   $("stop").hidden = !state.busy;
   $("improve").hidden = !preferences.facts().training;
+  $("train").hidden = !mayTrain();
   $("compare").setAttribute("aria-pressed", String(Boolean(compare.sides)));
   $("compare").textContent = compare.sides ? "Comparing" : "Compare";
 }
+
+const mayTrain = () => preferences.models.some(({ id }) => preferences.facts(id).fine_tuning);
+
+/** What the view "Train" does to the rest of the page. */
+const trained = {
+  reload: () => connect(),
+  chat: (id) => {
+    compare.end();
+    preferences.settings.model = id;
+    preferences.save();
+    newTalk();
+    show();
+    inspect.show(talk);
+  },
+  compare: (...ids) => {
+    compare.begin(ids);
+    newTalk();
+    show();
+    view.notice(`Say something: ${ids.join(" and ")} both respond, and you choose the better response without knowing which is which.`);
+  },
+};
 
 /** Stores and redraws the conversation after a change. */
 function changed() {
@@ -353,6 +376,7 @@ $("settings").addEventListener("click", openSettings);
 $("inspect").addEventListener("click", () => inspect.toggle(talk));
 $("compare").addEventListener("click", () => { if (preferences.model()) compare.open(show); });
 $("improve").addEventListener("click", () => improve.open(() => connect()));
+$("train").addEventListener("click", () => train.open(trained));
 $("export-all").addEventListener("click", () => save(talks));
 $("import").addEventListener("click", () => $("file").click());
 $("file").addEventListener("change", async (event) => { for (const file of event.target.files) await load(file); event.target.value = ""; });
@@ -364,6 +388,7 @@ show();
 toEnd();
 connect(() => {
   if (preferences.facts().training) improve.reopen(() => connect());
+  if (mayTrain()) train.reopen(trained);
   if (damaged) view.notice(`${damaged} stored conversation${damaged === 1 ? " is" : "s are"} damaged and not shown.`);
   if (store.local.isTemporary) view.notice("The browser stores nothing for this page: export conversations before you close it.");
 });

@@ -1,0 +1,110 @@
+// A training: its curve, what the model says at each validation, and what can be done with it.
+
+import { curves } from "./curve.js";
+import { button, h } from "./dom.js";
+import { number, time } from "./format.js";
+import { showChecks } from "./train-data.js";
+import { hasEnded, isActive, nameOf } from "./train-list.js";
+
+/** Describes in a sentence where a training is. */
+export function describe(view) {
+  const { job, step, total_steps: total, seconds_left: left, verdict, model } = view;
+  const at = `step ${step}${total ? ` of at most ${total}` : ""}`;
+  return {
+    queued: step ? `It waits to continue after ${at}.` : "It waits until the training before it has ended.",
+    validating_files: "The data are being checked.",
+    running: step ? `It learns: ${at}${left ? `, at most about ${time(left)} left` : ""}.` : "The model and the data are being loaded.",
+    paused: `It is paused${step ? ` after ${at}` : ""}. Nothing is lost: Continue resumes it, also after a restart of the server.`,
+    succeeded: model ? verdict ?? `${model} is ready.` : "It has ended, and its model was deleted.",
+    failed: `The training failed: ${job.error?.message ?? "the server's log has the reason"}`,
+    cancelled: `It was cancelled${step ? ` after ${at}` : ""}, and nothing of it was kept.`,
+  }[job.status];
+}
+
+/** Shows a training. */
+export function jobItems(view, act) {
+  const { job, train, valid, samples, checks } = view;
+  return [
+    [JSON.stringify(["state", describe(view), view.step, view.total_steps]), () => showState(view)],
+    [JSON.stringify(["act", job.status, view.model]), () => showActions(view, act)],
+    ...(train.length + valid.length > 1 ? [[JSON.stringify(["curve", train.at(-1), valid.at(-1), valid.length]), () => showCurve(train, valid)],
+      [JSON.stringify(["values", valid]), () => showValues(train, valid)]] : []),
+    ...(samples.length ? [[JSON.stringify(["samples", samples.length, samples.at(-1)]), () => showSamples(samples)]] : []),
+    ...(checks?.some(({ status }) => status !== "pass") ? [[JSON.stringify(["checks", checks]), () => showChecks(checks)]] : []),
+  ];
+}
+
+function showState(view) {
+  const { job, step, total_steps: total } = view;
+  const isOver = hasEnded(view);
+  const shows = isActive(view) || job.status === "paused";
+  return h("section", {},
+    h(job.status === "failed" ? "p.problem" : isOver && view.model ? "p.verdict" : "p", job.status === "failed" ? { role: "alert" } : {}, describe(view)),
+    shows ? h("progress.wide", { "aria-label": "Progress of the training", max: total ?? undefined, value: total && step ? step : job.status === "running" ? undefined : 0 }) : null,
+    isActive(view) ? h("p.quiet", {}, "You can close this view or the page: the training continues, and you find it here again.") : null,
+    job.status === "failed" ? h("p", {}, "What now? Train again with the same data, or change the data or the choices.") : null);
+}
+
+function showActions(view, act) {
+  const { job, base, model } = view;
+  const cancel = button("Cancel", () => act.cancel(view));
+  const row = (...buttons) => h("div.row", {}, ...buttons);
+  if (isActive(view)) return row(button("Pause", () => act.pause(view)), cancel);
+  if (job.status === "paused") return row(cancel, button("Continue", () => act.resume(view), { className: "main" }));
+  const again = button("Train again", () => act.repeat(view), { className: model ? "" : "main" });
+  if (!model) return row(button("Use other data", act.start), again);
+  return row(button("Delete the model", () => act.removeModel(view)), again, button(`Compare it blind with ${base}`, () => act.compare(view)),
+    button("Chat with it", () => act.chat(view), { className: "main" }));
+}
+
+const lossOf = (valid) => valid.map(([step, loss]) => [step, loss]);
+
+const showCurve = (train, valid) => h("section", {},
+  curves("Loss", [{ name: "training", className: "train", points: train }, { name: "validation", className: "valid", points: lossOf(valid) }]),
+  h("p.quiet", {}, "How much the real replies surprise the model: lower is better. If the validation rises while the training falls, it learns by heart; the model of the best validation is the one that is kept."));
+
+function showValues(train, valid) {
+  const before = (step) => train.findLast(([at]) => at <= step)?.[1];
+  const best = Math.min(...valid.map(([, loss]) => loss));
+  const cell = (value) => h("td", {}, value === undefined || value === null ? "–" : number(value));
+  const row = ([step, loss, perplexity]) => h("tr", {}, h("th", { scope: "row" }, `${step}${loss === best ? " (best)" : ""}`), cell(before(step)), cell(loss), cell(perplexity));
+  const heads = ["Step", "Training loss", "Validation loss", "Perplexity"].map((text) => h("th", { scope: "col" }, text));
+  return h("details", {}, h("summary", {}, "The validations as a table"),
+    h("table", {}, h("thead", {}, h("tr", {}, ...heads)), h("tbody", {}, ...valid.map(row))));
+}
+
+/** What the model says to the same turns at each validation, beside what was really said. */
+function showSamples(samples) {
+  const groups = new Map();
+  for (const sample of samples) {
+    const key = JSON.stringify([sample.context, sample.expected]);
+    groups.set(key, [...groups.get(key) ?? [], sample]);
+  }
+  return h("section", {}, h("h3", {}, "What it says"),
+    h("p.quiet", {}, "To turns that it does not learn from."), ...[...groups.values()].map(showGroup));
+}
+
+function showGroup(group) {
+  const first = group[0];
+  const last = group.at(-1);
+  const reply = (title, text, name = "p.text") => h("div.side", {}, h("h4", {}, title), h(name, {}, text || "(nothing)"));
+  return h("div.sample", {},
+    h("blockquote", {}, ...first.context.map(({ role, content }) => h("p", {}, h("b", {}, `${role}: `), content))),
+    h("div.pair", {},
+      ...(group.length > 1 ? [reply(`Said before (step ${first.step})`, first.response)] : []),
+      reply(`Says now (step ${last.step})`, last.response),
+      reply("The real reply", first.expected)),
+    group.length > 2 ? h("details", {}, h("summary", {}, `At all ${group.length} validations`),
+      h("ul.list", {}, ...group.map(({ step, response }) => h("li", {}, h("b", {}, `Step ${step}: `), response)))) : null);
+}
+
+/** Returns what is announced of a training since it was looked at last, or "". */
+export function news(before, view) {
+  if (before?.job.id !== view.job.id) return "";
+  if (before.job.status !== view.job.status) return `${nameOf(view)}: ${describe(view)}`;
+  if (view.valid.length > before.valid.length) {
+    const [step, loss] = view.valid.at(-1);
+    return `Validation at step ${step}: loss ${number(loss)}.`;
+  }
+  return "";
+}
