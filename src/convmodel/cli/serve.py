@@ -87,8 +87,8 @@ def command(
     train: Annotated[
         Path | None,
         Option(
-            help="Allow clients to fine-tune the models by OpenAI's API of files and fine-tuning jobs; files, jobs and "
-            "the new models are kept in this folder. See `docs/fine-tuning-service.md`.",
+            help="Allow clients to fine-tune the models, on the chat page (Train) and by OpenAI's API of files and "
+            "fine-tuning jobs; files, jobs and the new models are kept in this folder. See `docs/fine-tuning-service.md`.",
             metavar="DIR",
         ),
     ] = None,
@@ -180,7 +180,8 @@ def command(
         current = sources if improver is None else {name: improver.source(name) for name in sources}
         loaded = {name: load_model(source, quantize=quantize, layout=layout) for name, source in current.items()}
         gc.freeze()  # what stays need not be searched for garbage while requests are answered
-        print_message(f"Serving {', '.join(sources)}: chat at {url}, API at {url}/v1. Ctrl+C stops the server.")
+        also = "" if train is None else " (Train there makes a model from a chat export)"
+        print_message(f"Serving {', '.join(sources)}: chat at {url}{also}, API at {url}/v1. Ctrl+C stops the server.")
         return loaded
 
     format_logs()

@@ -7,7 +7,7 @@ const send = (path, method) => request(path, { method });
 
 /** Data that are read, checked and made ready for training. */
 export const preparations = {
-  all: async () => (await json("/train/preparations")).data,
+  all: async () => (await json("/train/preparations?limit=100")).data,
   get: (id) => json(`/train/preparations/${part(id)}`),
   begin: (body) => json("/train/preparations", { body }),
   remove: (id) => send(`/train/preparations/${part(id)}`, "DELETE"),
@@ -15,7 +15,7 @@ export const preparations = {
 
 /** Trainings; `get` and `all` return what is shown of them. */
 export const jobs = {
-  all: async () => (await json("/train/jobs")).data,
+  all: async () => (await json("/train/jobs?limit=100")).data,
   get: (id) => json(`/train/jobs/${part(id)}`),
   begin: (body) => json("/v1/fine_tuning/jobs", { body }),
   pause: (id) => send(`/v1/fine_tuning/jobs/${part(id)}/pause`, "POST"),

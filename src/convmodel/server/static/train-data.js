@@ -5,6 +5,7 @@ import { count, size, time } from "./format.js";
 import { facts, field, models } from "./settings.js";
 
 const SMALL = 5e7; // parameters below which a model learns better from a high learning rate
+const STATE = 16; // bytes per parameter: weight, gradient, and two values of the optimizer
 const HIGH = 20; // which is so many times the usual one
 const FLAGS = { // options of the terminal that messages name, and what they are here
   "--me": "choose below who the model should be",
@@ -96,9 +97,9 @@ function showChoices(preparation, act) {
   const submit = (event) => {
     event.preventDefault();
     const { me, ...rest } = Object.fromEntries(new FormData(event.target));
-    const merged = "merge_others" in rest;
-    act.prepare({ files: preparation.files, model: rest.model, me: me === undefined || (me === "assistant" && preparation.me === null) ? preparation.me : me,
-      merge_others: merged, redact: "redact" in rest, on_error: "on_error" in rest ? "skip" : "fail" });
+    const merges = "merge_others" in rest; // which needs the speaker's name, even if it is the usual one
+    const isUsual = me === undefined || (me === "assistant" && preparation.me === null && !merges);
+    act.prepare({ files: preparation.files, model: rest.model, me: isUsual ? preparation.me : me, merge_others: merges, redact: "redact" in rest, on_error: "on_error" in rest ? "skip" : "fail" });
   };
   return h("form", { onsubmit: submit },
     shown.length ? h("fieldset", {}, h("legend", {}, "Who should the model be?"),
@@ -139,7 +140,7 @@ const plain = (name) => name.normalize("NFD").replace(/[^A-Za-z0-9._-]+/g, "-").
 
 function showStart(preparation, act) {
   const { me, estimate, training_file: train, validation_file: valid, model } = preparation;
-  const isSmall = (facts(model).parameters ?? Infinity) < SMALL;
+  const isSmall = estimate && estimate.memory_bytes - estimate.activation_bytes < STATE * SMALL;
   const name = h("input", { name: "suffix", maxLength: 64, pattern: "[A-Za-z0-9._\\-]+", value: plain(me ?? ""), required: true, autocomplete: "off" });
   const passes = h("select", { name: "passes" }, h("option", { value: "auto" }, valid ? "As long as it helps" : "As usual"),
     ...[1, 2, 3, 5, 10].map((number) => h("option", { value: number }, number === 1 ? "Once through the data" : `${number} times through the data`)));
