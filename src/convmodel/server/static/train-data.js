@@ -1,7 +1,7 @@
 // Prepared data: what was recognised, what was left out, who speaks, the checks, and the start of a training.
 
 import { button, h } from "./dom.js";
-import { count, size, time } from "./format.js";
+import { count, isNumber, size, time } from "./format.js";
 import { facts, field, models } from "./settings.js";
 
 const SMALL = 5e7; // parameters below which a model learns better from a high learning rate
@@ -22,7 +22,7 @@ export function dataItems(preparation, act) {
   const busy = { importing: "The files are being read …", checking: "The data are being checked, and a few steps are timed. This takes about a minute …" }[status];
   return [
     ...(busy ? [[busy, () => showBusy(busy)]] : []),
-    ...(error ? [[JSON.stringify(["error", error]), () => showError(error, act)]] : []),
+    ...(error ? [[JSON.stringify(["error", error]), () => showError(error, preparation.on_error, act)]] : []),
     ...(summary ? [[JSON.stringify(["summary", summary]), () => showSummary(summary)]] : []),
     ...(status === "importing" ? [] : [[JSON.stringify(["choices", preparation.id, status === "needs_speaker", status === "failed", speakers]), () => showChoices(preparation, act)]]),
     ...(checks ? [[JSON.stringify(["checks", checks, blocking]), () => showChecks(checks, blocking)]] : []),
@@ -39,15 +39,17 @@ const showFiles = (preparation, act) => h("section", {},
 const showBusy = (text) => h("section", {}, h("p", {}, text), h("progress.wide", { "aria-label": text }),
   h("p.quiet", {}, "You can close this view or the page meanwhile."));
 
-function showError({ message }, act) {
+function showError({ message }, onError, act) {
   const flags = [...new Set(message.match(/--[a-z][a-z-]+/g) ?? [])];
+  const isStrict = onError === "fail" && !flags.includes("--on-error");
   const known = flags.filter((flag) => FLAGS[flag]).map((flag) => `Instead of ${flag}: ${FLAGS[flag]}.`);
   const others = flags.filter((flag) => !FLAGS[flag]);
   return h("section", {},
     h("p.problem", { role: "alert" }, message),
     ...known.map((text) => h("p", {}, text)),
     others.length ? h("p", {}, `This page does not have ${others.join(", ")}: run convmodel import with it in a terminal, and drop the files that it writes here.`) : null,
-    h("p", {}, "You can also change the choices below, or use other files."),
+    isStrict ? h("p", {}, "If only a part cannot be read: tick “Leave out what cannot be read” below.") : null,
+    h("p", {}, "You can also change the other choices below, or use other files."),
     h("div.row", {}, button("Try again", act.again), button("Choose other files", act.start, { className: "main" })));
 }
 
@@ -127,12 +129,13 @@ export function showChecks(checks, blocking = "") {
     blocking ? h("p.problem", { role: "alert" }, `With these data a training would be pointless. ${blocking}`) : null,
     blocking ? h("p", {}, "Choose another person above, or add files with more of what they wrote.") : null,
     others.length ? h("ul.checks", {}, ...others.map(row)) : h("p", {}, `All ${count(passed.length, "check")} passed.`),
-    passed.length ? h("details", {}, h("summary", {}, `${count(passed.length, "check")} passed`), h("ul.checks", {}, ...passed.map(row))) : null);
+    passed.length ? h("details", {}, h("summary", {}, others.length ? `${count(passed.length, "check")} passed` : "Which checks"), h("ul.checks", {}, ...passed.map(row))) : null);
 }
 
 function estimateText({ seconds, memory_bytes: memory, available_bytes: available, at_most: most }) {
-  const room = available === null || available === undefined ? "" : ` of the ${size(available)} that are free`;
-  return `The training takes ${most ? "at most " : ""}about ${time(seconds)} on this server, and ${size(memory)} of memory${room}.${most ? " It ends earlier when it no longer helps." : ""}`;
+  const room = isNumber(available) ? ` of the ${size(available)} that are free` : "";
+  const use = isNumber(memory) ? `, and ${size(memory)} of memory${room}` : "";
+  return `The training takes ${most ? "at most " : ""}about ${time(seconds)} on this server${use}.${most ? " It ends earlier when it no longer helps." : ""}`;
 }
 
 /** A name that the server accepts, made of a person's. */
@@ -146,16 +149,19 @@ function showStart(preparation, act) {
     ...[1, 2, 3, 5, 10].map((number) => h("option", { value: number }, number === 1 ? "Once through the data" : `${number} times through the data`)));
   const rate = h("select", { name: "rate" }, h("option", { value: "auto", selected: !isSmall }, "Carefully: for large models"),
     h("option", { value: HIGH, selected: isSmall }, "Boldly: for small models, such as the one built in"));
+  const batch = h("select", { name: "batch" }, h("option", { value: "auto" }, "As suits the data"), ...[1, 2, 4, 8, 16, 32].map((number) => h("option", { value: number }, String(number))));
+  const valueOf = ({ value }) => (value === "auto" ? value : Number(value));
   const submit = (event) => {
     event.preventDefault();
-    const hyperparameters = { n_epochs: passes.value === "auto" ? "auto" : Number(passes.value), learning_rate_multiplier: rate.value === "auto" ? "auto" : Number(rate.value) };
+    const hyperparameters = { n_epochs: valueOf(passes), learning_rate_multiplier: valueOf(rate), batch_size: valueOf(batch) };
     act.begin({ model, training_file: train, ...(valid ? { validation_file: valid } : {}), suffix: name.value, hyperparameters });
   };
   return h("form", { onsubmit: submit },
     h("h3", {}, "Start"),
     estimate ? h("p", {}, estimateText(estimate)) : null,
     field("Name of the new model", "Letters, digits, dots, hyphens and underscores.", name),
-    h("details", {}, h("summary", {}, "How to train"), field("How long", valid ? "The data that are set apart show when it no longer helps." : "There are too few data to set some apart and watch when it no longer helps.", passes),
-      field("How it learns", "A bold learning rate changes the model faster; a large model forgets what it knew from it.", rate)),
+    h("details", {}, h("summary", {}, "How to train"), field("How long (epochs)", valid ? "The data that are set apart show when it no longer helps." : "There are too few data to set some apart and watch when it no longer helps.", passes),
+      field("How it learns (learning rate)", "A bold rate changes the model faster; a large model forgets what it knew from it.", rate),
+      field("Batch size", "How many conversations, or parts of them, it learns from in one step.", batch)),
     h("div.row", {}, h("button.main", { type: "submit" }, "Start training")));
 }

@@ -65,8 +65,12 @@ const act = {
     return { name: "data", id };
   }),
   begin: (body) => perform(async () => ({ name: "job", id: (await jobs.begin(body)).id })),
-  repeat: ({ job }) => act.begin({ model: job.model, training_file: job.training_file, hyperparameters: job.hyperparameters,
-    ...(job.validation_file ? { validation_file: job.validation_file } : {}), ...(job.user_provided_suffix ? { suffix: job.user_provided_suffix } : {}) }),
+  repeat: ({ job }) => perform(async () => {
+    const { id } = await jobs.begin(orderOf(job)).catch((error) => {
+      throw error.kind === "gone" ? new Error("The data of this training were deleted: give the files again, under “All trainings and data”.") : error;
+    });
+    return { name: "job", id };
+  }),
   pause: ({ job }) => perform(() => jobs.pause(job.id)),
   resume: ({ job }) => perform(() => jobs.resume(job.id)),
   cancel: async ({ job }) => {
@@ -90,6 +94,8 @@ const act = {
   compare: ({ model, base, job }) => leave(() => page.compare(models.some(({ id }) => id === job.model) ? job.model : base, model)),
 };
 
+const orderOf = ({ model, training_file, validation_file, hyperparameters, user_provided_suffix: suffix }) => ({ model, training_file, hyperparameters,
+  ...(validation_file ? { validation_file } : {}), ...(suffix ? { suffix } : {}) });
 const choicesOf = ({ files, model, me, merge_others, redact, on_error }) => ({ files, model, me, merge_others, redact, on_error });
 
 /** Opens the view, where this tab was in it or else where something happens; `other` is what it does to the page. */
