@@ -105,35 +105,36 @@ def test_from_an_export_to_a_model_with_a_stand_in_for_the_training(training: Tr
 @pytest.mark.timeout(300)
 def test_a_training_is_paused_left_found_again_and_cancelled(training: Training) -> None:
     with training.page(steps=2000, pause=0.05) as (page, served):
-        shown = view(page)
+        shown, body = view(page), view(page).locator("#train-body")
         prepare(page, training.export)
         press(page, "Start training")
-        expect(shown.get_by_text(re.compile("It learns: step [0-9]+ of at most 2000"))).to_be_visible()
+        expect(body.get_by_text(re.compile("It learns: step [0-9]+ of at most 2000"))).to_be_visible()
         page.reload()
-        expect(shown.get_by_text(re.compile("It learns: step [0-9]+ of at most 2000"))).to_be_visible()
+        expect(body.get_by_text(re.compile("It learns: step [0-9]+ of at most 2000"))).to_be_visible()
         press(page, "Pause")
-        expect(shown.get_by_text("It is paused after step")).to_be_visible()
+        expect(body.get_by_text("It is paused after step")).to_be_visible()
         page.reload()
-        expect(shown.get_by_text("It is paused after step")).to_be_visible()
+        expect(body.get_by_text("It is paused after step")).to_be_visible()
         press(page, "Close")
 
         other = page.context.new_page()  # another tab finds it
         other.set_default_timeout(PATIENCE)
         other.goto(served.url)
         open_view(other)
-        expect(view(other).get_by_text("It is paused after step")).to_be_visible()
+        expect(view(other).locator("#train-body").get_by_text("It is paused after step")).to_be_visible()
         press(other, "Continue")
-        expect(view(other).get_by_text("It learns: step")).to_be_visible()
+        expect(view(other).locator("#train-body").get_by_text("It learns: step")).to_be_visible()
         open_view(page)
-        expect(shown.get_by_text("It learns: step")).to_be_visible()
+        expect(body.get_by_text("It learns: step")).to_be_visible()
         press(page, "Cancel")
         page.locator("#ask-dialog").get_by_role("button", name="Cancel the training").click()
-        expect(shown.get_by_text("It was cancelled")).to_be_visible()
-        expect(view(other).get_by_text("It was cancelled")).to_be_visible()
+        expect(body.get_by_text("It was cancelled")).to_be_visible()
+        expect(view(other).locator("#train-body").get_by_text("It was cancelled")).to_be_visible()
         press(page, "Train again")
         expect(shown.get_by_role("button", name="Pause")).to_be_visible()
         assert [job["status"] for job in data_of(served, "/v1/fine_tuning/jobs")][1] == "cancelled"
         press(page, "Close")
+        expect(shown).to_be_hidden()
         page.reload()
         expect(page.get_by_role("button", name="Train", exact=True)).to_be_visible()
         expect(shown).to_be_hidden()  # as it was left
@@ -154,18 +155,25 @@ def test_mistakes_in_the_data_are_told_and_can_be_left_out(training: Training) -
         person(page, "Ann").check()
         expect(shown).to_contain_text("could not be read: 1 row")
         press(page, "Continue")
+        pointless = "With these data a training would be pointless. steps: 3 steps are few; raise epochs"
+        expect(shown.get_by_role("alert")).to_have_text(pointless)
         expect(shown).to_contain_text("✕ failed: steps. 3 steps are few")
         expect(shown).to_contain_text("What to do: raise epochs")
+        expect(shown.get_by_role("button", name="Start training")).to_have_count(0)
         [preparation] = data_of(served, "/train/preparations")  # the others were dropped
         assert (preparation["me"], preparation["on_error"]) == ("Ann", "skip")
 
         choose(page, training.export, button="Add files")
-        expect(shown.get_by_role("heading", name="Train on talks.jsonl, WhatsApp Chat with Bob.txt, Ann")).to_be_visible()
-        expect(shown.get_by_text("The training takes")).to_be_visible()
+        expect(
+            shown.get_by_role("heading", name="Train on talks.jsonl, WhatsApp Chat with Bob.txt, Ann")
+        ).to_be_visible()
+        expect(shown.get_by_role("heading", name="Checks")).to_be_visible()
         person(page, "Bob").check()
         press(page, "Apply the choices")
-        expect(shown.get_by_role("heading", name="Train on talks.jsonl, WhatsApp Chat with Bob.txt, Bob")).to_be_visible()
-        expect(shown.get_by_text("The training takes")).to_be_visible()
+        expect(
+            shown.get_by_role("heading", name="Train on talks.jsonl, WhatsApp Chat with Bob.txt, Bob")
+        ).to_be_visible()
+        expect(shown.get_by_role("heading", name="Checks")).to_be_visible()
         [preparation] = data_of(served, "/train/preparations")
         assert preparation["me"] == "Bob"
         assert len(preparation["files"]) == 2
@@ -175,7 +183,9 @@ def test_what_goes_wrong_with_a_training_is_told(training: Training) -> None:
     with training.page(fail="error: the model does not fit in memory") as (page, _):
         shown = view(page)
         prepare(page, training.export)
-        refusal = {"error": {"message": "there are 100 jobs, as many as may be: delete a model", "code": "too_many_jobs"}}
+        refusal = {
+            "error": {"message": "there are 100 jobs, as many as may be: delete a model", "code": "too_many_jobs"}
+        }
         page.route("**/v1/fine_tuning/jobs", lambda route: route.fulfill(status=429, json=refusal))
         press(page, "Start training")
         expect(shown.get_by_role("alert")).to_have_text("there are 100 jobs, as many as may be: delete a model")
@@ -224,13 +234,17 @@ def test_an_upload_that_fails_or_is_cancelled_leaves_nothing(training: Training)
         assert data_of(served, "/v1/files") == []
 
 
+TRANSFER = """text => {
+    const transfer = new DataTransfer();
+    transfer.items.add(new File([text], "dropped.txt"));
+    return transfer;
+}"""
+
+
 def test_files_are_dropped_anywhere_in_the_view(training: Training) -> None:
     text = training.export.read_text(encoding="utf-8")
     with training.page() as (page, _):
-        transfer = page.evaluate_handle(
-            "text => { const data = new DataTransfer(); data.items.add(new File([text], 'dropped.txt')); return data; }",
-            text,
-        )
+        transfer = page.evaluate_handle(TRANSFER, text)
         title = view(page).get_by_role("heading", name="Train")
         title.dispatch_event("dragover", {"dataTransfer": transfer})
         expect(page.locator("dialog.dropping")).to_be_visible()

@@ -88,7 +88,8 @@ def command(
         Path | None,
         Option(
             help="Allow clients to fine-tune the models, on the chat page (Train) and by OpenAI's API of files and "
-            "fine-tuning jobs; files, jobs and the new models are kept in this folder. See `docs/fine-tuning-service.md`.",
+            "fine-tuning jobs; files, jobs and the new models are kept in this folder. See "
+            "`docs/fine-tuning-service.md`.",
             metavar="DIR",
         ),
     ] = None,

@@ -60,7 +60,7 @@ export function problemFrom(status, error, seconds = 0) {
     return new Problem("long", "This is too long for the model: shorten your turn, or lower “Maximum response length” in the settings.");
   }
   if (error.code === "model_not_found") return new Problem("model", message);
-  if (status === 404) return new Problem("gone", message);
+  if (status === 404 || error.code === "file_not_found") return new Problem("gone", message);
   return new Problem(status >= 500 ? "failed" : "refused", message);
 }
 

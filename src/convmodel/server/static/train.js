@@ -67,7 +67,7 @@ const act = {
   begin: (body) => perform(async () => ({ name: "job", id: (await jobs.begin(body)).id })),
   repeat: ({ job }) => perform(async () => {
     const { id } = await jobs.begin(orderOf(job)).catch((error) => {
-      throw error.kind === "gone" ? new Error("The data of this training were deleted: give the files again, under “All trainings and data”.") : error;
+      throw error.kind === "gone" ? new Error("The data of this training were deleted: choose the files again under “All trainings and data”.") : error;
     });
     return { name: "job", id };
   }),
@@ -110,7 +110,7 @@ export async function open(other) {
     h("div", { id: "train-problem" }),
     h("div", { id: "train-body" }),
     h("p.hidden", { role: "status" }),
-    h("div.row", {}, button("Close", () => dialog.close())));
+    h("div.row", {}, button("Close", () => { close(); dialog.close(); })));
   acceptDrops(dialog, take, (text) => { problem = text; show(); });
   dialog.onclose = close;
   if (!dialog.open) dialog.showModal();
