@@ -24,7 +24,8 @@ def test_the_program_logs_json_without_texts_and_ends_well(tmp_path: Path) -> No
     """Three streams of 300 tokens are in work when the signal comes."""
     secret = "Grandmother's secret"
     (tmp_path / "keys").write_text("key-of-file\n\nanother\n")
-    arguments = ["builtin:chitchat", "mine=builtin:chitchat", "--api-key-file", "keys", "--api-key", "key-of-option"]
+    arguments = ["builtin:chitchat", "mine=builtin:chitchat", "--train", "tuned"]
+    arguments += ["--api-key-file", "keys", "--api-key", "key-of-option"]
     with program(tmp_path, *arguments, key="key-of-environment", CONVMODEL_API_KEY="key-of-environment") as served:
         wait_until(served.ready, 60)
         for key in ("key-of-file", "another", "key-of-option", "key-of-environment"):
@@ -48,7 +49,8 @@ def test_the_program_logs_json_without_texts_and_ends_well(tmp_path: Path) -> No
     assert secret not in "".join(lines)
     assert "key-of" not in "".join(lines)
     logged = [json.loads(line) for line in lines if line.startswith("{")]
-    assert "Serving chitchat, mine: chat at http://127.0.0.1:" in "".join(lines)
+    [line] = [line for line in lines if line.startswith("Serving chitchat, mine: chat at http://127.0.0.1:")]
+    assert "(Train there makes a model from a chat export)" in line
     asked_for = [each for each in logged if each["message"] == "request"]
     assert {each["status"] for each in asked_for} >= {200, 401}
     assert all(each.keys() >= {"at", "level", "request", "method", "route", "status", "seconds"} for each in asked_for)
