@@ -3,9 +3,11 @@
     python scripts/make_screenshots.py                   # all of them
     python scripts/make_screenshots.py --only chat       # page-chat, page-inspect, page-compare and page-phone
     python scripts/make_screenshots.py --only improve    # page-improve
+    python scripts/make_screenshots.py --only train      # page-train
 
-Needs Chromium and Playwright. `page-improve` shows the view "Improve" after a training run of a few minutes; nothing
-else should run then. The responses are not chosen by hand: `--seed` sets the seed of all of them.
+Needs Chromium and Playwright. `page-improve` and `page-train` show the views "Improve" and "Train" after training runs
+of a few minutes; nothing else should run then. "Train" uses the sample export of `convmodel demo`. The responses are not
+chosen by hand: `--seed` sets the seed of all of them.
 """
 
 import argparse
@@ -18,12 +20,14 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.resources import as_file, files
 from itertools import islice
 from pathlib import Path
 
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from convmodel.cli.demo import EXPORT, ME
 from convmodel.data.reading.reader import ConversationReader
 from convmodel.files.hub import sample_file
 
@@ -39,19 +43,25 @@ TURNS = ("Hello! How are you?", "What do you study?", "Do you have any pets?")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=11, help="the seed of the responses")
-    parser.add_argument("--only", choices=["chat", "improve"], help="take these pictures only")
+    parser.add_argument("--only", choices=["chat", "improve", "train"], help="take these pictures only")
     arguments = parser.parse_args()
     FOLDER.mkdir(exist_ok=True)
-    if arguments.only != "improve":
+    if arguments.only in (None, "chat"):
         with served("chitchat=builtin:chitchat", "other=builtin:chitchat") as browser:
             take(browser, arguments.seed)
-    if arguments.only != "chat":
+    if arguments.only in (None, "improve"):
         with tempfile.TemporaryDirectory() as place:
             feedback = Path(place, "feedback.jsonl")
             feedback.write_text("".join(f"{json.dumps(line)}\n" for line in judgements()), encoding="utf-8")
             training = ["--feedback", str(feedback), "--allow-training", str(Path(place, "better"))]
             with served("chitchat=builtin:chitchat", *training) as browser:
                 take_improve(browser, arguments.seed)
+    if arguments.only in (None, "train"):
+        with (
+            tempfile.TemporaryDirectory() as place,
+            served("chitchat=builtin:chitchat", "--train", place) as browser,
+        ):
+            take_train(browser, arguments.seed)
 
 
 @contextmanager
@@ -121,6 +131,24 @@ def take_improve(browser: Browser, seed: int) -> None:
     view.get_by_role("button", name="Show two responses").click(timeout=1_200_000)
     view.get_by_role("button", name="Neither").wait_for()
     save(page, "page-improve")
+
+
+def take_train(browser: Browser, seed: int) -> None:
+    page = open_page(browser, seed, 1120, 1080)
+    page.set_default_timeout(1_200_000)
+    page.get_by_role("button", name="Train", exact=True).click()
+    view = page.get_by_role("dialog", name="Train")
+    with page.expect_file_chooser() as choosing:
+        view.get_by_role("button", name="Choose files").click()
+    with as_file(files("convmodel") / "assets" / "stage" / EXPORT) as export:
+        choosing.value.set_files(export)
+        view.get_by_role("radio", name=f"{ME} ").check()
+    view.get_by_role("button", name="Continue").click()
+    view.get_by_text("How to train").click()
+    view.get_by_label("How long").select_option("1")
+    view.get_by_role("button", name="Start training").click()
+    view.locator(".verdict").wait_for()
+    save(page, "page-train")
 
 
 def open_page(browser: Browser, seed: int, width: int, height: int, **options: str) -> Page:
