@@ -6,8 +6,8 @@
     python scripts/make_screenshots.py --only train      # page-train
 
 Needs Chromium and Playwright. `page-improve` and `page-train` show the views "Improve" and "Train" after training runs
-of a few minutes; nothing else should run then. "Train" uses the sample export of `convmodel demo`. The responses are not
-chosen by hand: `--seed` sets the seed of all of them.
+of a few minutes; nothing else should run then. "Train" uses the sample export of `convmodel demo`. The responses are
+not chosen by hand: `--seed` sets the seed of all of them.
 """
 
 import argparse
