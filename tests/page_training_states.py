@@ -60,6 +60,7 @@ def preparation(status: str, **fields: Any) -> dict[str, Any]:
         "error": None if status != "failed" else {"code": "import_failed", "message": f"chat.txt:7: {EVIL}"},
         "summary": SUMMARY if is_read else None,
         "speakers": SPEAKERS if is_read else [],
+        "more_speakers": 3 if is_read else 0,
         "training_file": "file-2" if is_read else None,
         "validation_file": "file-3" if is_read else None,
         "checks": CHECKS if is_checked else None,
@@ -78,7 +79,7 @@ def job(status: str, **fields: Any) -> dict[str, Any]:
         "job": {
             "object": "fine_tuning.job", "id": "ftjob-1", "created_at": 1780000100, "model": "chitchat",
             "status": status, "training_file": "file-2", "validation_file": "file-3", "user_provided_suffix": "Will",
-            "hyperparameters": {"n_epochs": "auto"},
+            "method": {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": "auto"}}},
             "error": {"code": "x", "message": "too little memory"} if status == "failed" else None,
         },
         "total_steps": 537 if has_begun else None,

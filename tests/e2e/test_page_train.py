@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from page_training import PATIENCE, Training, choose, open_view, person, prepare, press, rows, view
 from playwright.sync_api import Browser, Page, Route, expect
-from serving import Serving
+from serving import Serving, wait_until
 
 from convmodel.server.settings import TrainingLimits
 
@@ -88,6 +88,10 @@ def test_from_an_export_to_a_model_with_a_stand_in_for_the_training(training: Tr
     with training.page() as (page, served):
         check_the_way_to_a_model(page, served, training)
         open_view(page)
+        press(page, "Bob", exact=True)
+        press(page, "Change the choices")
+        expect(view(page).get_by_role("heading", name="Train on WhatsApp Chat with Bob.txt, Bob")).to_be_visible()
+        press(page, "All trainings and data")
         press(page, "Delete Bob", exact=True)
         page.locator("#ask-dialog").get_by_role("button", name="Delete").click()
         expect(view(page)).to_contain_text("its model was deleted")
@@ -99,6 +103,8 @@ def test_from_an_export_to_a_model_with_a_stand_in_for_the_training(training: Tr
         assert {file["purpose"] for file in data_of(served, "/v1/files")} == {"fine-tune-results"}
         press(page, "Bob", exact=True)
         press(page, "Train again")
+        expect(view(page).get_by_role("alert")).to_contain_text("The data of this training were deleted")
+        press(page, "Change the choices")
         expect(view(page).get_by_role("alert")).to_contain_text("The data of this training were deleted")
 
 
@@ -216,6 +222,8 @@ def test_an_upload_that_fails_or_is_cancelled_leaves_nothing(training: Training)
     limits = TrainingLimits(file_bytes=100_000)
     large = training.place / "large.txt"
     large.write_text("x" * 200_000, encoding="utf-8")
+    second = training.place / "second.txt"
+    second.write_text("Ann: Hello", encoding="utf-8")
     with training.page(limits=limits) as (page, served):
         shown = view(page)
         choose(page, training.export, large)
@@ -224,14 +232,30 @@ def test_an_upload_that_fails_or_is_cancelled_leaves_nothing(training: Training)
         assert data_of(served, "/v1/files") == []
 
         held(page, "**/v1/files", lambda number: number == 1)
-        choose(page, training.export, training.export)
-        expect(shown.get_by_text("Sending WhatsApp Chat with Bob.txt")).to_be_visible()
-        with page.expect_request(lambda request: request.url.endswith("/v1/files") and request.method == "POST"):
-            pass  # the second one, which is held
+        choose(page, training.export, second)
+        expect(shown.get_by_text("Sending second.txt")).to_be_visible()
+        assert len(data_of(served, "/v1/files")) == 1
         press(page, "Cancel the upload")
         expect(shown.get_by_role("button", name="Choose files")).to_be_enabled()
         expect(shown.get_by_role("alert")).to_have_count(0)
-        assert data_of(served, "/v1/files") == []
+        wait_until(lambda: data_of(served, "/v1/files") == [])  # the first one is removed, too
+        page.unroute("**/v1/files")
+        refusal = {"error": {"message": "no room for more", "code": "storage_full"}}
+        page.route("**/train/preparations", lambda route: route.fulfill(status=507, json=refusal))
+        choose(page, training.export)
+        expect(shown.get_by_role("alert")).to_have_text("no room for more")
+        wait_until(lambda: data_of(served, "/v1/files") == [])
+        page.unroute("**/train/preparations")
+
+        held(page, "**/v1/files", lambda number: number == 1)
+        choose(page, training.export, second)
+        expect(shown.get_by_text("Sending second.txt")).to_be_visible()
+        page.reload()
+        expect(shown.get_by_role("alert")).to_contain_text("The page was left while files were being sent")
+        wait_until(lambda: data_of(served, "/v1/files") == [])
+        page.reload()
+        expect(shown.get_by_role("button", name="Choose files")).to_be_enabled()
+        expect(shown.get_by_role("alert")).to_have_count(0)
 
 
 TRANSFER = """text => {

@@ -25,7 +25,7 @@ JOBS = {
     "running": ["It learns: step 100 of at most 537, at most about 3 min left.", "training: 3.01", "validation: 4.50"],
     "paused": ["It is paused after step 100 of at most 537."],
     "succeeded": ["Better: perplexity fell from 200.3 to 81.5."],
-    "failed": ["The training failed: too little memory", "Train again with the same data"],
+    "failed": ["The training failed: too little memory", "Train again as before"],
     "cancelled": ["It was cancelled after step 100 of at most 537"],
 }
 BUTTONS = {
@@ -33,9 +33,9 @@ BUTTONS = {
     "validating_files": ["Pause", "Cancel"],
     "running": ["Pause", "Cancel"],
     "paused": ["Cancel", "Continue"],
-    "succeeded": ["Delete the model", "Train again", "Compare it blind with chitchat", "Chat with it"],
-    "failed": ["Use other data", "Train again"],
-    "cancelled": ["Use other data", "Train again"],
+    "succeeded": ["Delete the model", "Change the choices", "Compare it blind with chitchat", "Chat with it"],
+    "failed": ["Change the choices", "Train again"],
+    "cancelled": ["Change the choices", "Train again"],
 }
 
 
@@ -124,6 +124,7 @@ def test_rare_speakers_and_groups_can_be_chosen(page: Page) -> None:
     faked = show(page, [preparation("needs_speaker")], [])
     shown = view(page)
     expect(shown.get_by_role("radio")).to_have_count(12)
+    expect(shown).to_contain_text("3 more people have fewer turns, too few to learn from.")
     shown.get_by_label("Or another of the 8 people").select_option("Guest 17")
     shown.get_by_label("Treat all other people as one").check()
     press(page, "Continue")

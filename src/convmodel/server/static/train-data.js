@@ -6,6 +6,7 @@ import { facts, field, models } from "./settings.js";
 
 const SMALL = 5e7; // parameters below which a model learns better from a high learning rate
 const STATE = 16; // bytes per parameter: weight, gradient, and two values of the optimizer
+const SHOWN = 12; // speakers; the others are in a list
 const HIGH = 20; // which is so many times the usual one
 const FLAGS = { // options of the terminal that messages name, and what they are here
   "--me": "choose below who the model should be",
@@ -80,9 +81,9 @@ function leftOutOf({ dropped_entries: entries = {}, dropped_parts: parts = {}, d
 
 /** Who the model should be, and how the data are prepared: changing it prepares them again. */
 function showChoices(preparation, act) {
-  const { speakers, status, filenames } = preparation;
+  const { speakers, status, more_speakers: more } = preparation;
   const wants = status === "needs_speaker";
-  const shown = speakers.slice(0, 12);
+  const shown = speakers.slice(0, SHOWN);
   const own = preparation.me ?? (speakers.some(({ name }) => name === "assistant") ? "assistant" : null);
   const radio = ({ name, turns, first_words: words }) => h("label.choice", {},
     h("input", { type: "radio", name: "me", value: name, checked: name === own, required: true }),
@@ -106,7 +107,8 @@ function showChoices(preparation, act) {
   return h("form", { onsubmit: submit },
     shown.length ? h("fieldset", {}, h("legend", {}, "Who should the model be?"),
       h("p.quiet", {}, "It learns to write as this person does; what the others write is only read."), ...shown.map(radio),
-      speakers.length > shown.length ? h("label.field", {}, "Or another of the ", count(speakers.length - shown.length, "person", "people"), " who wrote less:", others(speakers.slice(12), own)) : null) : null,
+      speakers.length > shown.length ? h("label.field", {}, "Or another of the ", count(speakers.length - shown.length, "person", "people"), " who wrote less:", others(speakers.slice(SHOWN), own)) : null,
+      more ? h("p.quiet", {}, `${count(more, "more person has", "more people have")} fewer turns, too few to learn from.`) : null) : null,
     h("details", { open: wants && speakers.length > 2 || status === "failed" }, h("summary", {}, "More choices"), ...options),
     h("div.row", {}, h("button", { type: "submit", className: wants ? "main" : "" }, wants ? "Continue" : "Apply the choices")));
 }

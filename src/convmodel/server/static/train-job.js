@@ -42,7 +42,7 @@ function showState(view) {
     h(job.status === "failed" ? "p.problem" : isOver && view.model ? "p.verdict" : "p", job.status === "failed" ? { role: "alert" } : {}, describe(view)),
     shows ? h("progress.wide", { "aria-label": "Progress of the training", max: total ?? undefined, value: total && step ? step : job.status === "running" ? undefined : 0 }) : null,
     isActive(view) ? h("p.quiet", {}, "You can close this view or the page: the training continues, and you find it here again.") : null,
-    job.status === "failed" ? h("p", {}, "What now? Train again with the same data, or change the data or the choices.") : null);
+    job.status === "failed" ? h("p", {}, "What now? Train again as before, or change the data or the choices.") : null);
 }
 
 function showActions(view, act) {
@@ -51,9 +51,9 @@ function showActions(view, act) {
   const row = (...buttons) => h("div.row", {}, ...buttons);
   if (isActive(view)) return row(button("Pause", () => act.pause(view)), cancel);
   if (job.status === "paused") return row(cancel, button("Continue", () => act.resume(view), { className: "main" }));
-  const again = button("Train again", () => act.repeat(view), { className: model ? "" : "main" });
-  if (!model) return row(button("Use other data", act.start), again);
-  return row(button("Delete the model", () => act.removeModel(view)), again, button(`Compare it blind with ${base}`, () => act.compare(view)),
+  const vary = button("Change the choices", () => act.vary(view));
+  if (!model) return row(vary, button("Train again", () => act.repeat(view), { className: "main" }));
+  return row(button("Delete the model", () => act.removeModel(view)), vary, button(`Compare it blind with ${base}`, () => act.compare(view)),
     button("Chat with it", () => act.chat(view), { className: "main" }));
 }
 

@@ -60,7 +60,7 @@ export async function send(files) {
     }
     return ids;
   } catch (error) {
-    await Promise.allSettled(ids.map(removeFile));
+    await discard(ids);
     throw error;
   } finally {
     current = null;
@@ -77,9 +77,14 @@ export const keep = () => session.removeItem(SENT);
 export async function clean() {
   if (current) return false;
   const ids = JSON.parse(session.getItem(SENT) ?? "[]");
+  await discard(ids);
+  return ids.length > 0;
+}
+
+/** Removes files that were sent, and that nothing uses. */
+export async function discard(ids) {
   keep();
   await Promise.allSettled(ids.map(removeFile));
-  return ids.length > 0;
 }
 
 /** Shows the upload that runs. */

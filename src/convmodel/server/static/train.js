@@ -7,7 +7,7 @@ import { jobs, preparations, removeFile, removeModel } from "./train-api.js";
 import { dataItems } from "./train-data.js";
 import { jobItems, news } from "./train-job.js";
 import { dataOf, hasEnded, isActive, isBusy, nameOf, startItems } from "./train-list.js";
-import { acceptDrops, choose, clean, isUploading, keep, send, showUpload } from "./train-upload.js";
+import { acceptDrops, choose, clean, discard, isUploading, keep, send, showUpload } from "./train-upload.js";
 
 const PLACE = "convmodel.train"; // where this tab is in the view, or nothing while it is closed
 const EVERY = 1000; // ms between two looks at what runs
@@ -16,7 +16,7 @@ const START = { name: "start", id: "" };
 let place = START;
 let seen = null; // what the server reports of this place
 let problem = "";
-let pending = false; // whether a click is being answered
+let pending = null; // resolves when what a click asked for is done
 let timer = null;
 let page = {}; // what the view does to the rest of the page: `reload`, `chat` and `compare`
 const PLACES = {
@@ -57,19 +57,24 @@ const act = {
   openData: (id) => go({ name: "data", id }),
   openJob: (id) => go({ name: "job", id }),
   again: () => act.prepare(choicesOf(seen)),
-  prepare: (body) => perform(async () => {
+  prepare: (body, waits = false) => perform(async () => {
     const old = place.name === "data" ? place.id : "";
     const { id } = await preparations.begin(body);
     keep();
     if (old) await preparations.remove(old).catch(() => {}); // the list has it, if this fails
     return { name: "data", id };
-  }),
+  }, waits),
   begin: (body) => perform(async () => ({ name: "job", id: (await jobs.begin(body)).id })),
   repeat: ({ job }) => perform(async () => {
     const { id } = await jobs.begin(orderOf(job)).catch((error) => {
-      throw error.kind === "gone" ? new Error("The data of this training were deleted: choose the files again under “All trainings and data”.") : error;
+      throw error.kind === "gone" ? new Error(DELETED) : error;
     });
     return { name: "job", id };
+  }),
+  vary: ({ job }) => perform(async () => {
+    const data = (await preparations.all()).find(({ training_file: file }) => file === job.training_file);
+    if (!data) throw new Error(DELETED);
+    return { name: "data", id: data.id };
   }),
   pause: ({ job }) => perform(() => jobs.pause(job.id)),
   resume: ({ job }) => perform(() => jobs.resume(job.id)),
@@ -94,14 +99,15 @@ const act = {
   compare: ({ model, base, job }) => leave(() => page.compare(models.some(({ id }) => id === job.model) ? job.model : base, model)),
 };
 
-const orderOf = ({ model, training_file, validation_file, hyperparameters, user_provided_suffix: suffix }) => ({ model, training_file, hyperparameters,
+const DELETED = "The data of this training were deleted: choose the files again under “All trainings and data”.";
+const orderOf = ({ model, training_file, validation_file, method, user_provided_suffix: suffix }) => ({ model, training_file, method,
   ...(validation_file ? { validation_file } : {}), ...(suffix ? { suffix } : {}) });
 const choicesOf = ({ files, model, me, merge_others, redact, on_error }) => ({ files, model, me, merge_others, redact, on_error });
 
 /** Opens the view, where this tab was in it or else where something happens; `other` is what it does to the page. */
 export async function open(other) {
   page = other;
-  [seen, problem, pending] = [null, "", false];
+  [seen, problem] = [null, ""];
   const dialog = $("train-dialog");
   fill(dialog,
     h("p.back", {}, button("‹ All trainings and data", act.start, { id: "train-all", hidden: true, className: "link" })),
@@ -148,7 +154,7 @@ function close() {
 /** Goes to what runs or waits for the user, so that another tab finds it. */
 async function findPlace() {
   await load();
-  if (!seen?.jobs || isUploading()) return;
+  if (place !== START || !seen || isUploading()) return;
   const job = seen.jobs.find((view) => !hasEnded(view));
   const trained = new Set(seen.jobs.map((view) => view.job.training_file));
   const data = seen.preparations[0];
@@ -212,10 +218,12 @@ async function load() {
 
 let failed = false; // whether the problem that is shown is that of reading
 
-/** Does what a click asks for, once; the place that it returns is shown then. */
-async function perform(what) {
-  if (pending) return;
-  pending = true;
+/** Does what a click asks for, unless another one is answered or after that; the place that it returns is shown then. */
+async function perform(what, waits = false) {
+  if (pending && !waits) return false;
+  while (pending) await pending;
+  let finish;
+  pending = new Promise((resolve) => { finish = resolve; });
   problem = "";
   let next;
   try {
@@ -223,11 +231,14 @@ async function perform(what) {
   } catch (error) {
     problem = error.message;
   } finally {
-    pending = false;
+    pending = null;
+    finish();
   }
-  if (!isOpen()) return;
+  const isDone = !problem;
+  if (!isOpen()) return isDone;
   if (next?.name in PLACES) await go(next);
   else await load();
+  return isDone;
 }
 
 /** Sends files and prepares them: those that are dropped on prepared data are added to them. */
@@ -246,8 +257,9 @@ async function take(files) {
     show();
     const ids = await sending;
     if (base && place !== from) await act.openData(from.id);
-    await act.prepare(base ? { ...base, files: [...base.files, ...ids] }
-      : { files: ids, model: trainable(), me: null, merge_others: false, redact: false, on_error: "fail" });
+    const isDone = await act.prepare(base ? { ...base, files: [...base.files, ...ids] }
+      : { files: ids, model: trainable(), me: null, merge_others: false, redact: false, on_error: "fail" }, true);
+    if (!isDone) await discard(ids);
   } catch (error) {
     if (error.name === "AbortError") say("The upload was cancelled.");
     else problem = error.message;
