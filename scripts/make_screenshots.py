@@ -145,10 +145,10 @@ def take_train(browser: Browser, seed: int) -> None:
         view.get_by_role("radio", name=f"{ME} ").check()
     view.get_by_role("button", name="Continue").click()
     view.get_by_text("How to train").click()
-    view.get_by_label("How long").select_option("1")
+    view.get_by_label("How long").select_option("2")
     view.get_by_role("button", name="Start training").click()
     view.locator(".verdict").wait_for()
-    save(page, "page-train")
+    save(page, "page-train", colours=128)
 
 
 def open_page(browser: Browser, seed: int, width: int, height: int, **options: str) -> Page:
@@ -160,13 +160,13 @@ def open_page(browser: Browser, seed: int, width: int, height: int, **options: s
     return page
 
 
-def save(page: Page, name: str) -> None:
+def save(page: Page, name: str, colours: int = 64) -> None:
     """Saves a picture with few colours, which a page of text has."""
     page.mouse.move(0, 0)
     page.wait_for_timeout(300)
     path = FOLDER / f"{name}.png"
     page.screenshot(path=path)
-    Image.open(path).convert("RGB").quantize(64).save(path, optimize=True)
+    Image.open(path).convert("RGB").quantize(colours).save(path, optimize=True)
 
 
 if __name__ == "__main__":

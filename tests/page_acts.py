@@ -1,6 +1,7 @@
 """What people do on the page, in the words of tests."""
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,6 +9,14 @@ from playwright.sync_api import Page, expect
 
 PATIENCE = 30_000
 """Milliseconds that a test waits for what must happen; much longer than it takes, since other tests run beside it."""
+SLOWDOWN = float(os.environ.get("SLOWDOWN", "1"))
+"""How many times slower the page's scripts run, to find tests that depend on timing: `SLOWDOWN=10 pytest tests/e2e`."""
+
+
+def slow_down(page: Page) -> None:
+    """Makes the scripts of a page as slow as `SLOWDOWN` says."""
+    if SLOWDOWN > 1:
+        page.context.new_cdp_session(page).send("Emulation.setCPUThrottlingRate", {"rate": SLOWDOWN})
 
 
 def say(page: Page, text: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fake_convmodel import command
+from page_acts import slow_down
 from playwright.sync_api import Browser, Locator, Page
 from scripted import drawing_once
 from serving import Serving, serving
@@ -68,6 +69,7 @@ class Training:
             context = self.browser.new_context(viewport={"width": 1200, "height": 900})
             page, errors = context.new_page(), []
             page.set_default_timeout(PATIENCE)
+            slow_down(page)
             page.on("pageerror", lambda error: errors.append(str(error)))
             page.goto(served.url)
             open_view(page)

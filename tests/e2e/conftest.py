@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from page_acts import PATIENCE
+from page_acts import PATIENCE, slow_down
 from scripted import Script, drawing_once, scripted
 from serving import Serving, serving, wait_until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-SLOWDOWN = float(os.environ.get("SLOWDOWN", "1"))
-"""How many times slower the page's scripts run, to find tests that depend on timing: `SLOWDOWN=10 pytest tests/e2e`."""
 STEP_SECONDS = float(os.environ.get("STEP_SECONDS", "0"))
 """How long a step of the model takes at least, to find tests that depend on its speed: `STEP_SECONDS=0.3 pytest`."""
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -59,8 +57,7 @@ def page(browser: "Browser", server: Serving) -> "Iterator[Page]":
     context = browser.new_context(viewport={"width": 1200, "height": 800})
     opened, errors = context.new_page(), []
     opened.set_default_timeout(PATIENCE)
-    if SLOWDOWN > 1:
-        context.new_cdp_session(opened).send("Emulation.setCPUThrottlingRate", {"rate": SLOWDOWN})
+    slow_down(opened)
     opened.on("pageerror", lambda error: errors.append(str(error)))
     opened.goto(server.url)
     opened.get_by_role("heading", name="Chat with chitchat").wait_for()

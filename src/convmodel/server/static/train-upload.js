@@ -1,6 +1,6 @@
 // The way of files from this computer to the server: choosing, dropping, progress, and cancelling.
 
-import { button, h, say } from "./dom.js";
+import { $, button, h, say } from "./dom.js";
 import { count, size } from "./format.js";
 import { session } from "./store.js";
 import { removeFile, upload } from "./train-api.js";
@@ -11,10 +11,14 @@ let current = null; // the upload that runs, which continues while the view is c
 
 export const isUploading = () => current !== null;
 
+/** Returns what `choose` needs in the view. */
+export const chooser = (onfiles) => h("input", { id: "train-files", type: "file", multiple: true, hidden: true, "aria-label": "Files to train on",
+  onchange: ({ target }) => { if (target.files.length) onfiles([...target.files]); } });
+
 /** Opens the browser's choice of files. */
-export function choose(onfiles) {
-  const input = h("input", { type: "file", multiple: true, onchange: () => { if (input.files.length) onfiles([...input.files]); } });
-  input.click();
+export function choose() {
+  $("train-files").value = ""; // so that the same file can be chosen again
+  $("train-files").click();
 }
 
 /** Accepts files that are dropped on an element. */

@@ -7,7 +7,7 @@ import { jobs, preparations, removeFile, removeModel } from "./train-api.js";
 import { dataItems } from "./train-data.js";
 import { jobItems, news } from "./train-job.js";
 import { dataOf, hasEnded, isActive, isBusy, nameOf, startItems } from "./train-list.js";
-import { acceptDrops, choose, clean, discard, isUploading, keep, send, showUpload } from "./train-upload.js";
+import { acceptDrops, choose, chooser, clean, discard, isUploading, keep, send, showUpload } from "./train-upload.js";
 
 const PLACE = "convmodel.train"; // where this tab is in the view, or nothing while it is closed
 const EVERY = 1000; // ms between two looks at what runs
@@ -52,7 +52,7 @@ const stages = {
 
 /** What the buttons of the view do. */
 const act = {
-  choose: () => choose(take),
+  choose,
   start: () => go(START),
   openData: (id) => go({ name: "data", id }),
   openJob: (id) => go({ name: "job", id }),
@@ -116,9 +116,10 @@ export async function open(other) {
     h("div", { id: "train-problem" }),
     h("div", { id: "train-body" }),
     h("p.hidden", { role: "status" }),
-    h("div.row", {}, button("Close", () => { close(); dialog.close(); })));
+    h("div.row", {}, button("Close", () => { dialog.close(); close(); })),
+    chooser(take));
   acceptDrops(dialog, take, (text) => { problem = text; show(); });
-  dialog.onclose = close;
+  dialog.onclose = () => { if (!isOpen()) close(); }; // it may have been opened again since
   if (!dialog.open) dialog.showModal();
   place = stored() ?? START;
   const wasOpen = session.getItem(PLACE) !== null;
