@@ -33,6 +33,11 @@ NUMBER = {
 }
 SQUARE = {"type": "function", "function": {"name": "square", "parameters": NUMBER}}
 CALL = '{"name":"square","arguments":{"of":12}}'
+CALL_LIKE = {"type": "object", "required": ["name", "arguments"]}
+
+
+def formatted(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": {"name": "schema", "schema": schema}}
 
 
 @pytest.fixture(scope="module")
@@ -129,8 +134,7 @@ def test_a_call_that_the_model_begins_obeys_the_schema(open_server: Serving) -> 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_response_is_a_call_or_obeys_the_response_format(open_server: Serving, stream: bool) -> None:
     schema = {"type": "object", "properties": {"name": {"type": "string"}, "size": NUMBER}, "required": ["name"]}
-    response_format = {"type": "json_schema", "json_schema": {"name": "pet", "schema": schema}}
-    body = GOOD | {"tools": [SQUARE], "response_format": response_format, "temperature": 0, "stream": stream}
+    body = GOOD | {"tools": [SQUARE], "response_format": formatted(schema), "temperature": 0, "stream": stream}
     body["max_completion_tokens"] = 40
     text = '{"name":"square"}'  # which begins as a call
     with scripted(open_server.model(), text, CALL, "Hello there"):
@@ -151,6 +155,18 @@ def test_a_response_is_a_call_or_obeys_the_response_format(open_server: Serving,
     assert reasons == ["tool_calls" if call else "stop" for call in called]
     if not called[2]:  # it was made to fit
         jsonschema_rs.validate(schema, json.loads(contents[2]))
+
+
+@pytest.mark.parametrize("text", ['{"name":"square","arguments":[1],"x":1}', '{"name":"square","arguments":5}'])
+def test_nothing_but_a_call_looks_like_one(open_server: Serving, text: str) -> None:
+    body = GOOD | {"tools": [SQUARE], "response_format": {"type": "json_object"}, "temperature": 0}
+    body["max_completion_tokens"] = 40
+    with scripted(open_server.model(), text):
+        [choice] = open_server.post("/v1/chat/completions", **body).json["choices"]
+    for call in choice["message"].get("tool_calls", ()):
+        jsonschema_rs.validate(NUMBER, json.loads(call["function"]["arguments"]))
+    if choice["message"]["content"] is not None:
+        assert not {"name", "arguments"} <= json.loads(choice["message"]["content"]).keys()
 
 
 def test_a_call_that_is_required_need_not_obey_the_response_format(server: Serving) -> None:
@@ -192,6 +208,17 @@ def test_a_model_without_system_messages_cannot_choose(server: Serving) -> None:
         ({"tools": [CLOCK], "tool_choice": NAMED}, "tool_choice", "tool_choice needs a function"),
         ({"tools": [CLOCK], "tool_choice": "any"}, "tool_choice", "'required'"),
         ({"tools": [CLOCK], "tool_choice": {"type": "allowed_tools"}}, "tool_choice.type", "function"),
+        ({"tools": TOOLS, "response_format": formatted({"$ref": "#/$defs/a"})}, "response_format", "does not exist"),
+        (
+            {"tools": TOOLS, "response_format": formatted(CALL_LIKE)},
+            "response_format",
+            "'arguments' is unsatisfiable",
+        ),
+        (
+            {"tools": TOOLS, "tool_choice": "required", "response_format": formatted({"$ref": "other.json"})},
+            "response_format",
+            "cannot be used",
+        ),
         ({"tools": TOOLS, "tool_choice": "required", "max_completion_tokens": 4}, "max_completion_tokens", "is 4"),
         ({"tools": TOOLS, "tool_choice": "required", "stop": "a"}, "stop", "stop could end what tools requires"),
         (

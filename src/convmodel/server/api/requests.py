@@ -82,8 +82,8 @@ async def submit_chat(served: ServedModel, body: ChatRequest, scope: str | None,
     Without `truncate`, a conversation whose oldest turns would be left out of the prompt is invalid.
     """
     prepare = partial(_chat, served, body, truncate=truncate)
-    grammar = requested_grammar(body)
-    compile_first = None if grammar is None else partial(_compile, served, body, grammar)
+    grammars = requested_grammars(body)
+    compile_first = partial(_compile, served, grammars) if grammars else None
     return await _submit(served, body.top_logprobs, scope, prepare, count_characters(body.messages), compile_first)
 
 
@@ -128,19 +128,25 @@ def _names(body: ChatRequest) -> dict[str, str]:
     return {"json_schema": "tools" if body.callable else "response_format", "max_new_tokens": new_tokens}
 
 
-def requested_grammar(body: ChatRequest) -> Grammar | None:
-    """Returns what the response must match; raises an `ApiError` if that is malformed."""
-    try:
-        return read_grammar(body.options)
-    except (ConfigError, MissingExtraError) as error:
-        raise refusal(error, _names(body)) from error
+def requested_grammars(body: ChatRequest) -> dict[str, Grammar]:
+    """Returns what the response must match, by parameters; raises an `ApiError` that names one that is malformed."""
+    grammars = {}
+    for parameter, schema in body.schemas.items():
+        try:
+            grammar = read_grammar({"json_schema": schema})
+        except (ConfigError, MissingExtraError) as error:
+            raise refusal(error, {"json_schema": parameter}) from error
+        assert grammar is not None
+        grammars[parameter] = grammar
+    return grammars
 
 
-def _compile(served: ServedModel, body: ChatRequest, grammar: Grammar) -> None:
-    try:
-        constraint_of(served.model.tokenizer, grammar)
-    except ConfigError as error:
-        raise refusal(error, _names(body)) from error
+def _compile(served: ServedModel, grammars: Mapping[str, Grammar]) -> None:
+    for parameter, grammar in grammars.items():
+        try:
+            constraint_of(served.model.tokenizer, grammar)
+        except ConfigError as error:
+            raise refusal(error, {"json_schema": parameter}) from error
 
 
 def count_characters(messages: Sequence[Message]) -> int:

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 from convmodel.server.api.formats import ResponseFormat, TextOptions
 from convmodel.server.api.messages import ChatMessage, ChatMessages, Message, Name
 from convmodel.server.api.strict import Strict, Text, few
-from convmodel.server.api.tools import Function, NamedTool, ToolChoice, Tools, call_schema
+from convmodel.server.api.tools import Function, NamedTool, ToolChoice, Tools, call_schema, no_call_schema
 from convmodel.server.settings import (
     MAX_ALTERNATIVES,
     MAX_BIASES,
@@ -154,10 +154,19 @@ class ChatRequest(Sampling):
     @property
     def options(self) -> dict[str, Any]:
         """The same parameters as options of `generate`."""
-        schema = self._response_schema
-        if self.callable:
-            schema = call_schema(self.callable, schema if self.may_be_text else None)
-        return super().options | {"json_schema": schema}
+        schemas = [*self.schemas.values()]
+        return super().options | {"json_schema": schemas[-1] if schemas else None}
+
+    @property
+    def schemas(self) -> dict[str, dict[str, Any]]:
+        """The schemas by the parameters that give them; the last one is that of the response."""
+        response = self._response_schema
+        if not self.callable:
+            return {} if response is None else {"response_format": response}
+        if response is None or not self.may_be_text:
+            schemas = {} if response is None else {"response_format": response}  # which is checked all the same
+            return schemas | {"tools": call_schema(self.callable)}
+        return {"response_format": no_call_schema(response), "tools": call_schema(self.callable, response)}
 
     @property
     def _response_schema(self) -> dict[str, Any] | None:

@@ -22,6 +22,9 @@ _HEAD = re.compile(f"{re.escape(_BEGIN)}([a-zA-Z0-9_-]+){re.escape(_END)}")
 _LITERAL = ("const", "enum", "default", "examples")  # keywords whose values are not schemas
 _NAMED = ("properties", "patternProperties", "dependentSchemas", "$defs", "definitions")  # schemas by names
 
+# Of both fields, as a call has them, a response that is no call lacks one.
+_NO_CALL: dict[str, Any] = {"anyOf": [{"properties": {"name": False}}, {"properties": {"arguments": False}}]}
+
 _INTRODUCTION = 'You can call functions. To call one, respond with {"name": NAME, "arguments": OBJECT} only. Functions:'
 
 
@@ -68,7 +71,7 @@ ToolChoice: TypeAlias = Literal["none", "auto", "required"] | NamedTool
 
 
 def call_schema(functions: Sequence[Function], response: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Returns the schema of a call of one of some functions, or of a response that another schema allows.
+    """Returns the schema of a call of one of some functions, or else of a response that another schema allows.
 
     Example:
         >>> schema = call_schema([Function(name="f", parameters={"$ref": "#/$defs/a", "$defs": {"a": {}}})])
@@ -88,30 +91,45 @@ def call_schema(functions: Sequence[Function], response: Mapping[str, Any] | Non
     if response is None:
         return {"anyOf": calls, "$defs": schemas}
     # The name has a character that no function's has.
-    return {
-        "anyOf": [*calls, {"$ref": "#/$defs/.response"}],
-        "$defs": {**schemas, ".response": _moved(response, "#/$defs/.response")},
-    }
+    schemas[".response"] = no_call_schema(response, "#/$defs/.response")
+    return {"anyOf": [*calls, {"$ref": "#/$defs/.response"}], "$defs": schemas}
 
 
-def _moved(schema: Any, place: str) -> Any:
-    """Returns a schema whose references to itself are right where it stands in another one."""
+def no_call_schema(response: Mapping[str, Any], place: str = "#") -> dict[str, Any]:
+    """Returns the schema of the responses that another schema allows and that do not look like a call.
+
+    Args:
+        response: The other schema.
+        place: Where the result stands in a larger schema.
+    """
+    return {"allOf": [_moved(response, f"{place}/allOf/0"), _NO_CALL]}
+
+
+def _moved(schema: Mapping[str, Any], place: str) -> Any:
+    """Returns a schema whose references to itself are right where it stands in another one.
+
+    Its `$id` is left out: the references would start from there.
+    """
+    return _with_references({keyword: value for keyword, value in schema.items() if keyword != "$id"}, place)
+
+
+def _with_references(schema: Any, place: str) -> Any:
     if isinstance(schema, list):
-        return [_moved(value, place) for value in schema]
-    if not isinstance(schema, Mapping):
+        return [_with_references(value, place) for value in schema]
+    if not isinstance(schema, Mapping) or isinstance(schema.get("$id"), str):  # references inside start from that
         return schema
     return {keyword: _moved_value(keyword, value, place) for keyword, value in schema.items()}
 
 
 def _moved_value(keyword: str, value: Any, place: str) -> Any:
     """Returns the value of a keyword; the names of properties are not keywords, even if one is `default`."""
-    if keyword == "$ref" and isinstance(value, str) and value.startswith("#"):
+    if keyword == "$ref" and isinstance(value, str) and (value == "#" or value.startswith("#/")):  # not an anchor
         return place + value[1:]
     if keyword in _LITERAL:
         return value
     if keyword in _NAMED and isinstance(value, Mapping):
-        return {name: _moved(inner, place) for name, inner in value.items()}
-    return _moved(value, place)
+        return {name: _with_references(inner, place) for name, inner in value.items()}
+    return _with_references(value, place)
 
 
 def describe(functions: Sequence[Function]) -> str:

@@ -54,7 +54,10 @@ def test_the_schema_of_a_call(text: str, valid: bool) -> None:
         (CALL, True),
         ('{"size":3}', True),
         ('{"size":"a"}', False),
+        ('{"size":3,"name":"Ann"}', True),
+        ('{"size":3,"arguments":[]}', True),
         ('{"name":"weather","arguments":{"city":3}}', False),
+        ('{"name":"weather","arguments":{"city":"a"},"size":3}', False),  # which would be read as a call
     ],
 )
 def test_the_schema_of_a_call_or_a_response(text: str, valid: bool) -> None:
@@ -65,6 +68,21 @@ def test_the_schema_of_a_call_or_a_response(text: str, valid: bool) -> None:
         "$defs": {"size": {"type": "integer"}},
     }
     assert jsonschema_rs.is_valid(call_schema([WEATHER, NOTHING], response), json.loads(text)) == valid
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$id": "https://example.org/size", "$ref": "#/$defs/size", "$defs": {"size": {"type": "integer"}}},
+        {"$ref": "#size", "$defs": {"size": {"$anchor": "size", "type": "integer"}}},
+        {"$ref": "size", "$defs": {"size": {"$id": "size", "$ref": "#/$defs/n", "$defs": {"n": {"type": "integer"}}}}},
+    ],
+)
+def test_references_of_a_schema_with_names_are_right_in_a_larger_one(schema: dict[str, Any]) -> None:
+    larger = call_schema([WEATHER, Function(name="size", parameters=schema)], schema)
+    for value, valid in ((3, True), ("a", False)):
+        assert jsonschema_rs.is_valid(larger, value) == valid
+        assert jsonschema_rs.is_valid(larger, {"name": "size", "arguments": value}) == valid
 
 
 def deltas(pieces: list[str]) -> list[dict[str, Any]]:
