@@ -117,6 +117,8 @@ class _ChatWriter(_ChoicesWriter):
                 yield self._delta(index, delta, logprobs=logprobs)
                 logprobs = None
         if piece.finish_reason:
+            for delta in self._calls[index].end() if self._calls else ():
+                yield self._delta(index, delta)
             is_call = bool(self._calls) and self._calls[index].is_call
             yield self._delta(index, {}, "tool_calls" if is_call else piece.finish_reason)
 

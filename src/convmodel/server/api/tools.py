@@ -179,6 +179,11 @@ class CallParts:
             arguments, self._held = self._held[:-1], self._held[-1]
             yield self._delta(function={"arguments": arguments})
 
+    def end(self) -> Iterator[dict[str, Any]]:
+        """Yields what was held back since a call might have begun; nothing if one did."""
+        if self._held and not self._in_arguments:
+            yield {"content": self._held}
+
     def _may_begin_call(self, text: str) -> bool:
         heads = (f"{_BEGIN}{name}{_END}" for name in self._names)
         return any(text.startswith(head) or head.startswith(text) for head in heads)

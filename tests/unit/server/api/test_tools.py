@@ -113,6 +113,13 @@ def test_an_object_that_is_not_a_call_is_content(text: str) -> None:
     assert CallParts.whole(text, NAMES) == {"content": text}
 
 
+@pytest.mark.parametrize(("text", "rest"), [('{"name":"wea', '{"name":"wea'), ("Hello", ""), (CALL, ""), ("", "")])
+def test_the_end_is_what_was_held_back(text: str, rest: str) -> None:
+    parts = CallParts(NAMES)
+    assert ("content" in str([*parts.add(text)])) == (text == "Hello")
+    assert "".join(delta["content"] for delta in parts.end()) == rest
+
+
 def test_a_whole_text_is_content_or_a_call() -> None:
     assert CallParts.whole("Hello", NAMES) == {"content": "Hello"}
     assert CallParts.whole("", NAMES) == {"content": ""}
