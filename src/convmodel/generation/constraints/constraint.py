@@ -190,21 +190,30 @@ class ConstrainedResponse:
 
 
 class OptionalCall:
-    """The legal tokens of a response that is either free text or, if it begins with a brace, matches a grammar."""
+    """The legal tokens of a response that is either free text or, if it begins with a brace, matches a grammar.
+
+    Spaces before the brace do not count, since decoders drop the one that SentencePiece's first tokens have.
+    """
 
     def __init__(self, response: ConstrainedResponse, vocabulary: Vocabulary, stop_ids: Sequence[int]) -> None:
         self._response, self._stop_ids = response, stop_ids
-        self._begins = torch.tensor([piece.startswith(b"{") for piece in vocabulary.pieces])
+        self._begins = torch.tensor([piece.lstrip(b" ").startswith(b"{") for piece in vocabulary.pieces])
+        self._begins_late = torch.tensor([piece.startswith(b" ") for piece in vocabulary.pieces]) & self._begins
+        self._is_blank = torch.tensor([piece.isspace() for piece in vocabulary.pieces])
         self._is_free = False
+        self._blanks = 0  # how many tokens of spaces come first
 
     def legal(self, length: int, size: int) -> torch.Tensor:
         """Returns which of `size` ids may follow the first `length` tokens of the response, (size,)."""
-        free = torch.ones(size, dtype=torch.bool)
+        if length > 0 and not self._is_free:
+            return self._response.legal(length, size)
+        legal = torch.ones(size, dtype=torch.bool)
+        if length <= self._blanks:
+            legal[: len(self._begins)] = ~self._begins[:size]
         if length == 0:
-            begins = torch.zeros(size, dtype=torch.bool)
-            begins[: len(self._begins)] = self._begins[:size]
-            return ~begins | (begins & self._response.legal(0, size))
-        return free if self._is_free else self._response.legal(length, size)
+            legal |= self._response.legal(0, size)
+            legal[: len(self._begins)] |= self._begins_late[:size]
+        return legal
 
     def forced(self, length: int) -> int:
         """Returns a token that may follow in any case."""
@@ -212,8 +221,13 @@ class OptionalCall:
 
     def accept(self, length: int, token: int) -> int:
         """Takes the token after the first `length` ones; returns the one that follows, possibly another one."""
+        is_text = token < len(self._begins)
         if length == 0:
-            self._is_free = token >= len(self._begins) or not self._begins[token]
+            self._is_free = not (is_text and self._begins[token])
+            if is_text and self._begins_late[token]:
+                token = self._response.forced(0)
+        if length <= self._blanks:  # a step may be repeated
+            self._blanks = length + bool(is_text and self._is_blank[token])
         return token if self._is_free else self._response.accept(length, token)
 
 

@@ -166,6 +166,24 @@ def test_a_call_is_optional(gpt2_tokenizer: ConversationTokenizer, size: int) ->
     assert call.accept(1, text) != text
 
 
+def test_a_call_begins_after_a_space_that_the_decoder_drops(gpt2_tokenizer: ConversationTokenizer) -> None:
+    constraint = constraint_of(gpt2_tokenizer, grammar(json_schema=PERSON))
+    pieces = constraint.vocabulary.pieces
+    space, brace, begin, spaced = (pieces.index(piece) for piece in (b" ", b"{", b'{"', b" {"))
+
+    call = legal_tokens(constraint, [50256], 40, optional=True)
+    assert call.legal(0, 50257)[[begin, spaced, space]].all()
+    assert call.accept(0, spaced) == begin
+    assert not call.legal(1, 50257)[spaced]
+
+    free = legal_tokens(constraint, [50256], 40, optional=True)
+    assert [free.accept(0, space), free.accept(1, space)] == [space, space]
+    for length in (1, 2):
+        assert free.legal(length, 50257).sum() == 50257 - sum(piece.lstrip(b" ").startswith(b"{") for piece in pieces)
+    assert free.accept(1, brace + 1) == brace + 1, "as if the step was repeated"
+    assert free.legal(2, 50257).all()
+
+
 def test_a_response_that_must_match_is_not_optional(gpt2_tokenizer: ConversationTokenizer) -> None:
     constraint = constraint_of(gpt2_tokenizer, grammar(json_schema=PERSON))
     assert isinstance(legal_tokens(constraint, [50256], 40, optional=False), ConstrainedResponse)
