@@ -9,7 +9,7 @@ from typing import Any
 
 from fake_convmodel import command
 from page_acts import slow_down
-from playwright.sync_api import Browser, Locator, Page
+from playwright.sync_api import Browser, Locator, Page, expect
 from scripted import drawing_once
 from serving import Serving, serving
 
@@ -103,6 +103,23 @@ def choose(page: Page, *files: Path, button: str = "Choose files") -> None:
     with page.expect_file_chooser() as choosing:
         press(page, button)
     choosing.value.set_files([str(file) for file in files])
+
+
+TRANSFER = """text => {
+    const transfer = new DataTransfer();
+    transfer.items.add(new File([text], "dropped.txt"));
+    return transfer;
+}"""
+
+
+def drop(page: Page, text: str) -> None:
+    """Drops a file on the title of the view, far from the place that says so."""
+    transfer = page.evaluate_handle(TRANSFER, text)
+    title = view(page).get_by_role("heading", level=2)
+    title.dispatch_event("dragover", {"dataTransfer": transfer})
+    expect(page.locator("dialog.dropping")).to_be_visible()
+    title.dispatch_event("drop", {"dataTransfer": transfer})
+    expect(page.locator("dialog.dropping")).to_have_count(0)
 
 
 def person(page: Page, name: str) -> Locator:

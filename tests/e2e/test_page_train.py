@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from page_training import PATIENCE, Training, choose, open_view, person, prepare, press, rows, view
+from page_training import PATIENCE, Training, choose, drop, open_view, person, prepare, press, rows, view
 from playwright.sync_api import Browser, Page, Route, expect
 from serving import Serving, wait_until
 
@@ -258,22 +258,10 @@ def test_an_upload_that_fails_or_is_cancelled_leaves_nothing(training: Training)
         expect(shown.get_by_role("alert")).to_have_count(0)
 
 
-TRANSFER = """text => {
-    const transfer = new DataTransfer();
-    transfer.items.add(new File([text], "dropped.txt"));
-    return transfer;
-}"""
-
-
 def test_files_are_dropped_anywhere_in_the_view(training: Training) -> None:
     text = training.export.read_text(encoding="utf-8")
     with training.page() as (page, _):
-        transfer = page.evaluate_handle(TRANSFER, text)
-        title = view(page).get_by_role("heading", name="Train")
-        title.dispatch_event("dragover", {"dataTransfer": transfer})
-        expect(page.locator("dialog.dropping")).to_be_visible()
-        title.dispatch_event("drop", {"dataTransfer": transfer})
-        expect(page.locator("dialog.dropping")).to_have_count(0)
+        drop(page, text)
         expect(view(page).get_by_role("heading", name="Train on dropped.txt")).to_be_visible()
         expect(person(page, "Ann")).to_be_visible()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from page_training import open_view, person, press, view
+from page_training import drop, open_view, person, press, view
 from page_training_states import CHECKS, EVIL, Faked, job, preparation
 from playwright.sync_api import Page, expect
 
@@ -118,6 +118,14 @@ def test_typing_is_not_disturbed_while_something_happens(page: Page) -> None:
     assert path == "train/preparations"
     assert body == {"files": ["file-1"], "model": "chitchat", "me": "Guest 2", "merge_others": False, "redact": True,
                     "on_error": "fail"}  # fmt: skip
+
+
+def test_files_that_are_dropped_on_a_training_are_for_another_one(page: Page) -> None:
+    faked = show(page, [preparation("needs_speaker")], [job("running")])
+    expect(view(page).get_by_role("button", name="Pause")).to_be_visible()
+    drop(page, "Ann: Hello")
+    expect(view(page).get_by_role("button", name="Continue")).to_be_visible()
+    assert [path for _, path, _ in faked.sent] == ["v1/files", "train/preparations"]  # and none is deleted
 
 
 def test_rare_speakers_and_groups_can_be_chosen(page: Page) -> None:

@@ -252,7 +252,7 @@ async function take(files) {
   const base = place.name === "data" && seen ? choicesOf(seen) : null;
   const from = place;
   problem = "";
-  if (!base) [place, seen] = [START, place === START ? seen : null];
+  if (!base) await go(START);
   try {
     const sending = send(files);
     show();
