@@ -2,21 +2,40 @@
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from playwright.sync_api import Page, expect
+from scripted import Script, scripted
+from serving import Serving, wait_until
 
 PATIENCE = 30_000
 """Milliseconds that a test waits for what must happen; much longer than it takes, since other tests run beside it."""
 SLOWDOWN = float(os.environ.get("SLOWDOWN", "1"))
 """How many times slower the page's scripts run, to find tests that depend on timing: `SLOWDOWN=10 pytest tests/e2e`."""
+STEP_SECONDS = float(os.environ.get("STEP_SECONDS", "0"))
+"""How long a step of the model takes at least, to find tests that depend on its speed: `STEP_SECONDS=0.3 pytest`."""
 
 
 def slow_down(page: Page) -> None:
     """Makes the scripts of a page as slow as `SLOWDOWN` says."""
     if SLOWDOWN > 1:
         page.context.new_cdp_session(page).send("Emulation.setCPUThrottlingRate", {"rate": SLOWDOWN})
+
+
+@contextmanager
+def model_says(server: Serving, name: str, *replies: str, seconds: float = 0.0) -> Iterator[Script]:
+    """Lets a model say some texts, one after the other; the block ends once it has.
+
+    A text is complete on the page before the token that ends it is drawn: then the model itself would go on. And what
+    was requested before, and left by the page, would take the first text.
+    """
+    wait_until(lambda: server.is_idle(name))
+    server.engine(name).caches.clear()
+    with scripted(server.model(name), *replies, seconds=max(seconds, STEP_SECONDS)) as script:
+        yield script
+        wait_until(lambda: server.is_idle(name))
 
 
 def say(page: Page, text: str) -> None:

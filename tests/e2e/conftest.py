@@ -1,22 +1,19 @@
 """A browser, and a page of a real server whose model says what the test wants."""
 
-import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from page_acts import PATIENCE, slow_down
-from scripted import Script, drawing_once, scripted
-from serving import Serving, serving, wait_until
+from page_acts import PATIENCE, model_says, slow_down
+from scripted import Script, drawing_once
+from serving import Serving, serving
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-STEP_SECONDS = float(os.environ.get("STEP_SECONDS", "0"))
-"""How long a step of the model takes at least, to find tests that depend on its speed: `STEP_SECONDS=0.3 pytest`."""
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
@@ -70,12 +67,7 @@ def page(browser: "Browser", server: Serving) -> "Iterator[Page]":
 def saying(server: Serving) -> Callable[..., AbstractContextManager[Any]]:
     """Lets the model say some texts, one after the other; the block ends once it has."""
 
-    @contextmanager
-    def say(*replies: str, name: str = "chitchat", seconds: float = 0.0) -> Iterator[Script]:
-        server.engine(name).caches.clear()
-        with scripted(server.model(name), *replies, seconds=max(seconds, STEP_SECONDS)) as script:
-            yield script
-            # A text is complete on the page before the token that ends it is drawn: then the model itself would go on.
-            wait_until(lambda: server.is_idle(name))
+    def say(*replies: str, name: str = "chitchat", seconds: float = 0.0) -> AbstractContextManager[Script]:
+        return model_says(server, name, *replies, seconds=seconds)
 
     return say

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 from fake_improve import CONTEXTS, GUARD, command
+from page_acts import model_says
 from playwright.sync_api import Browser, Locator, Page, Route, expect
-from scripted import drawing_once, scripted
+from scripted import drawing_once
 from serving import Serving, serving
 
 from convmodel import ConversationModel
@@ -75,13 +76,6 @@ def dialog(page: Page) -> Locator:
     return page.get_by_role("dialog", name="Improve")
 
 
-@contextmanager
-def says(served: Serving, name: str, *replies: str) -> Iterator[None]:
-    served.engine(name).caches.clear()
-    with scripted(served.model(name), *replies):
-        yield
-
-
 @pytest.fixture
 def loop(tmp_path: Path, browser: Browser) -> Loop:
     return Loop(tmp_path, browser)
@@ -132,7 +126,7 @@ def test_from_ratings_to_the_new_model_and_back(loop: Loop) -> None:
         expect(view).to_contain_text("5 more votes are needed before it can be used.")
 
         old, new = [f"I am old {n}" for n in range(6)], [f"I am new {n}" for n in range(6)]
-        with says(served, "chitchat", *old), says(served, "chitchat-1", *new):
+        with model_says(served, "chitchat", *old), model_says(served, "chitchat-1", *new):
             view.get_by_role("button", name="Show two responses").click()
             for number in range(5):
                 expect(view.locator("blockquote")).to_contain_text(CONTEXTS[number % 3])
@@ -226,7 +220,7 @@ def test_a_comparison_that_fails_can_be_tried_again(loop: Loop) -> None:
         view.get_by_role("button", name="Show two responses").click()
         expect(view.get_by_role("alert")).to_have_text("It broke")
         page.route("**/votes", lambda route: route.fulfill(status=507, json={"error": {"message": "No room"}}))
-        with says(served, "chitchat", "A", "C"), says(served, "chitchat-1", "B", "D"):
+        with model_says(served, "chitchat", "A", "C"), model_says(served, "chitchat-1", "B", "D"):
             view.get_by_role("button", name="Try again").click()
             expect(view.locator("blockquote")).to_contain_text(CONTEXTS[1])  # another one: the first may fail again
             view.get_by_role("button", name="Left is better").click()
@@ -243,7 +237,10 @@ def test_a_comparison_can_be_skipped(loop: Loop) -> None:
         train(page)
         view = dialog(page)
         skip = view.get_by_role("button", name="Skip")
-        with says(served, "chitchat", "A" * 200, "C", "E", "G"), says(served, "chitchat-1", "B" * 200, "D", "F", "H"):
+        with (
+            model_says(served, "chitchat", "A" * 200, "C", "E", "G"),
+            model_says(served, "chitchat-1", "B" * 200, "D", "F", "H"),
+        ):
             view.get_by_role("button", name="Show two responses").click()
             expect(view.locator("blockquote")).to_contain_text(CONTEXTS[0])
             skip.click()  # while they respond, or after
@@ -266,7 +263,7 @@ def test_texts_of_contexts_and_responses_are_text(loop: Loop) -> None:
         (loop.feedback.parent / "better/chitchat-1/held-out.jsonl").write_text(lines)
         page.reload()
         view = dialog(page)
-        with says(served, "chitchat", evil), says(served, "chitchat-1", evil):
+        with model_says(served, "chitchat", evil), model_says(served, "chitchat-1", evil):
             view.get_by_role("button", name="Show two responses").click()
             expect(view.locator(".side .text").last).to_have_text(evil)
             expect(view.locator("blockquote")).to_have_text(f"{evil}: {evil}")
@@ -283,7 +280,7 @@ def test_all_can_be_done_with_keys_and_is_announced(loop: Loop) -> None:
         page.keyboard.press("Enter")
         expect(view.get_by_role("status")).to_have_text("The new version is loaded. Compare it with the old one.")
         view.get_by_role("button", name="Show two responses").focus()
-        with says(served, "chitchat", "A", "C"), says(served, "chitchat-1", "B", "D"):
+        with model_says(served, "chitchat", "A", "C"), model_says(served, "chitchat-1", "B", "D"):
             page.keyboard.press("Enter")
             expect(view.get_by_role("status")).to_have_text("Both have responded. Which is better?")
             expect(view.locator("blockquote")).to_be_focused()
@@ -299,7 +296,7 @@ def test_it_fits_a_phone(loop: Loop, width: int) -> None:
     with loop.page() as (page, served):
         page.set_viewport_size({"width": width, "height": 740})
         train(page)
-        with says(served, "chitchat", "averylongword" * 20), says(served, "chitchat-1", "B"):
+        with model_says(served, "chitchat", "averylongword" * 20), model_says(served, "chitchat-1", "B"):
             dialog(page).get_by_role("button", name="Show two responses").click()
             expect(dialog(page).get_by_role("button", name="Neither")).to_be_visible()
         view = dialog(page)

@@ -89,6 +89,18 @@ def test_the_policy_lets_nothing_in(page: Page, server: Serving) -> None:
     assert server.get("/static/%2e%2e%2fapp.py").status == 404
 
 
+def test_what_is_loaded_at_first_is_small(page: Page) -> None:
+    sizes: dict[str, int] = {}
+    page.on("requestfinished", lambda request: sizes.update({request.url: request.sizes()["responseBodySize"]}))
+    page.reload()
+    page.get_by_role("heading", name="Chat with chitchat").wait_for()
+    page.wait_for_load_state("networkidle")
+    loaded = {Path(url).name: size for url, size in sizes.items() if "/static/" in url}
+    assert {"main.js", "view.js", "style.css"} <= loaded.keys()
+    assert not {"train.js", "improve.js", "curve.js"} & loaded.keys()
+    assert sum(loaded.values()) < 105_000
+
+
 def test_the_sources_are_small_and_make_no_html() -> None:
     files = [*STATIC.iterdir()]
     assert sum(len(each.read_bytes()) for each in files) < 155_000

@@ -5,11 +5,9 @@ import * as compare from "./compare.js";
 import { $, ask, copy, download, fill, keepEnd, say } from "./dom.js";
 import * as feedback from "./feedback.js";
 import * as files from "./files.js";
-import * as improve from "./improve.js";
 import * as inspect from "./inspect.js";
 import * as preferences from "./settings.js";
 import * as store from "./store.js";
-import * as train from "./train.js";
 import * as tree from "./tree.js";
 import * as view from "./view.js";
 
@@ -84,6 +82,11 @@ function show() {
   $("compare").setAttribute("aria-pressed", String(Boolean(compare.sides)));
   $("compare").textContent = compare.sides ? "Comparing" : "Compare";
 }
+
+// The code of views that few servers allow is loaded once they are used.
+const withImprove = (use) => import("./improve.js").then(use, notLoaded);
+const withTrain = (use) => import("./train.js").then(use, notLoaded);
+const notLoaded = () => view.notice("The server does not answer, so that this view cannot be opened: reload the page once it does.");
 
 const mayTrain = () => preferences.models.some(({ id }) => preferences.facts(id).fine_tuning);
 
@@ -375,8 +378,8 @@ $("search").addEventListener("input", show);
 $("settings").addEventListener("click", openSettings);
 $("inspect").addEventListener("click", () => inspect.toggle(talk));
 $("compare").addEventListener("click", () => { if (preferences.model()) compare.open(show); });
-$("improve").addEventListener("click", () => improve.open(() => connect()));
-$("train").addEventListener("click", () => train.open(trained));
+$("improve").addEventListener("click", () => withImprove((improve) => improve.open(() => connect())));
+$("train").addEventListener("click", () => withTrain((train) => train.open(trained)));
 $("export-all").addEventListener("click", () => save(talks));
 $("import").addEventListener("click", () => $("file").click());
 $("file").addEventListener("change", async (event) => { for (const file of event.target.files) await load(file); event.target.value = ""; });
@@ -387,8 +390,8 @@ preferences.save();
 show();
 toEnd();
 connect(() => {
-  if (preferences.facts().training) improve.reopen(() => connect());
-  if (mayTrain()) train.reopen(trained);
+  if (preferences.facts().training) withImprove((improve) => improve.reopen(() => connect()));
+  if (mayTrain()) withTrain((train) => train.reopen(trained));
   if (damaged) view.notice(`${damaged} stored conversation${damaged === 1 ? " is" : "s are"} damaged and not shown.`);
   if (store.local.isTemporary) view.notice("The browser stores nothing for this page: export conversations before you close it.");
 });
