@@ -6,12 +6,13 @@ the responses. `samples_file.py` owns the file.
 
 import logging
 import random
-from bisect import insort
+from bisect import bisect, insort
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import accumulate, groupby
 from typing import TYPE_CHECKING, Any
+from unicodedata import combining, east_asian_width
 
 from transformers import TrainerCallback
 
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(SHOWN)
 
-_LINE = 72  # characters of a turn that are shown; the file has all of it
+_COLUMNS = 64
+"""Columns of a turn that are shown, so that the assistant's fit in a terminal of 80; the file has all of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,4 +229,12 @@ def _line(text: str) -> str:
         'Hello you [31m'
     """
     line = "".join(character for character in " ".join(text.split()) if character.isprintable())
-    return line if len(line) <= _LINE else line[: _LINE - 1] + "…"
+    ends = [*accumulate(map(_columns, line))]
+    return line if not ends or ends[-1] <= _COLUMNS else line[: bisect(ends, _COLUMNS - 1)] + "…"
+
+
+def _columns(character: str) -> int:
+    """Returns how many columns of a terminal a character takes."""
+    if combining(character):
+        return 0
+    return 2 if east_asian_width(character) in ("W", "F") else 1

@@ -187,7 +187,7 @@ def test_responses_are_shown_in_short_lines(
         "  1. user: Hello you",
         "     assistant: I am[31m well",
         "     expected: Fine",
-        "  2. user: " + ("Well? " * 30)[:71] + "…",
-        "     assistant: " + "友" * 71 + "…",
+        "  2. user: " + ("Well? " * 30)[:63] + "…",
+        "     assistant: " + "友" * 31 + "…",
         "     expected: Yes",
     ]
