@@ -75,6 +75,7 @@ def main() -> None:
     outcomes: dict[str, Outcome] = {}
     with ExitStack() as stack:
         folder = options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="convmodel-clients-")))
+        folder = folder.absolute()  # the programs run in other folders
         key = secrets.token_hex()
         url = stack.enter_context(serving(folder))
         locked_url = stack.enter_context(serving(folder, "--max-queue", "1", "--api-key", key))
@@ -136,7 +137,7 @@ def check_client(client: Client, folder: Path, arguments: Sequence[str]) -> Outc
                 outcome.passed.append(result["check"])
             print(f"    {'FAILED' if result['problem'] else 'passed'}  {result['check']} ({result['seconds']} s)")
         outcome.seconds = time.perf_counter() - begin
-    except subprocess.SubprocessError as error:
+    except (subprocess.SubprocessError, OSError) as error:  # also without npm
         outcome.problems["run"] = f"{error}\n{getattr(error, 'stdout', '')}{getattr(error, 'stderr', '')}"
     if not outcome.passed:
         outcome.problems.setdefault("run", "no check ran")

@@ -6,6 +6,7 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,7 @@ def write(folder: Path, results: list[tuple[str, str]], end: str = "") -> None:
     (folder / "with_one.py").write_text(PROGRAM.format(results=results, end=end), encoding="utf-8")
 
 
-def outcome(script: ModuleType, folder: Path, example: str | None = None) -> "object":
+def outcome(script: ModuleType, folder: Path, example: str | None = None) -> Any:
     client = script.Client("One", ["one==1"], "with_one.py", example)
     return script.check_client(client, folder, ["http://127.0.0.1:9/v1", "http://127.0.0.1:9/v1", "key"])
 
@@ -55,6 +56,26 @@ def test_a_program_that_does_not_check_fails(
 ) -> None:
     write(tmp_path, results, end)
     assert problem in outcome(script, tmp_path).problems["run"]
+
+
+def test_a_program_that_cannot_run_fails(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(script, "install", lambda client, folder: str(tmp_path / "npm"))
+    write(tmp_path, [("chat", "")])
+    assert "No such file" in outcome(script, tmp_path).problems["run"]
+
+
+def test_the_folder_of_the_environments_may_be_relative(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders: list[Path] = []
+    monkeypatch.setattr(script, "serving", lambda *_: nullcontext("http://127.0.0.1:9"))
+    monkeypatch.setattr(script, "read_clients", lambda: {"one": script.Client("One", [], "with_one.py")})
+    monkeypatch.setattr(script, "check_client", lambda _, folder, __: folders.append(folder) or script.Outcome())
+    monkeypatch.setattr(sys, "argv", ["check_clients.py", "--keep", "clients"])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        script.main()
+    assert folders == [tmp_path / "clients/one"]
 
 
 def test_an_example_runs_with_the_address_of_the_server(script: ModuleType, tmp_path: Path) -> None:
