@@ -1,7 +1,8 @@
 """The responses of a model in training, in `samples.jsonl` in the model's folder.
 
 Owns: the format of that file, reading it, and writing it so that a killed and resumed fit has the lines of an
-uninterrupted one. Imports nothing heavy, since a server reads the file too. Does not know how responses are generated.
+uninterrupted one. Imports nothing heavy, since `convmodel fit` imports it before torch. Does not know how responses are
+generated.
 """
 
 import json
@@ -89,7 +90,9 @@ def _lines(path: Path) -> list[tuple[str, dict[str, Any] | None]]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise SaveError(f"{path} cannot be read: {error.strerror or error}; make room and resume") from error
+        raise SaveError(
+            f"{path} cannot be read: {error.strerror or error}; move it, or give another output_dir"
+        ) from error
     return [(line.decode(errors="replace"), _record(line)) for line in lines if line.strip()]
 
 

@@ -101,7 +101,7 @@ def test_a_file_that_cannot_be_read_or_written_is_named(tmp_path: Path) -> None:
     (tmp_path / SAMPLES_FILE).mkdir()
     records: list[dict[str, Any]] = [HELLO]
 
-    with pytest.raises(SaveError, match=r"samples\.jsonl cannot be read: Is a directory"):
+    with pytest.raises(SaveError, match=r"samples\.jsonl cannot be read: Is a directory; move it, or give"):
         begin(tmp_path)
     with pytest.raises(SaveError, match=r"samples\.jsonl cannot be written: Is a directory; make room and resume"):
         SamplesFile(tmp_path).append(6, records)
