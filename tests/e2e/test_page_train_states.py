@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from page_acts import wait_for
 from page_training import drop, open_view, person, press, view
 from page_training_states import CHECKS, EVIL, Faked, job, preparation
 from playwright.sync_api import Page, expect
@@ -112,8 +113,9 @@ def test_typing_is_not_disturbed_while_something_happens(page: Page) -> None:
     view(page).get_by_text("More choices").click()
     view(page).get_by_label("Mask personal data").check()
     faked.preparations = [preparation("ready", me=None)]
-    expect(view(page).get_by_role("button", name="Start training")).to_be_visible()
+    expect(view(page)).to_contain_text("! warning: steps.")
     expect(view(page).get_by_label("Mask personal data")).to_be_checked()
+    expect(view(page).get_by_role("button", name="Start training")).to_be_hidden()  # of other choices than those
     [(_, path, body), *_] = faked.sent
     assert path == "train/preparations"
     assert body == {"files": ["file-1"], "model": "chitchat", "me": "Guest 2", "merge_others": False, "redact": True,
@@ -139,6 +141,49 @@ def test_rare_speakers_and_groups_can_be_chosen(page: Page) -> None:
     expect(shown.get_by_role("radio")).to_have_count(12)
     [(_, _, body), *_] = faked.sent
     assert (body["me"], body["merge_others"]) == ("Guest 17", True)
+
+
+def test_a_rare_speaker_stays_chosen_until_another_is(page: Page) -> None:
+    faked = show(page, [preparation("ready", me="Guest 17")], [])
+    shown = view(page)
+    expect(shown.get_by_label("Or another of the 8 people")).to_have_value("Guest 17")
+    shown.get_by_text("More choices").click()
+    shown.get_by_label("Mask personal data").check()
+    press(page, "Apply the choices")
+    wait_for(page, lambda: len(faked.sent) == 2)
+    person(page, "Guest 3").check()
+    expect(shown.get_by_label("Or another of the 8 people")).to_have_value("")
+    press(page, "Apply the choices")
+    wait_for(page, lambda: len(faked.sent) == 4)
+    assert [body["me"] for method, _, body in faked.sent if method == "POST"] == ["Guest 17", "Guest 3"]
+
+
+def test_choices_must_be_applied_before_the_start(page: Page) -> None:
+    faked = show(page, [preparation("ready")], [])
+    start = view(page).get_by_role("button", name="Start training")
+    note = view(page).get_by_text("Apply the choices, so that the data are prepared again")
+    expect(start).to_be_visible()
+    expect(note).to_be_hidden()
+    person(page, "Guest 2").check()
+    expect(note).to_be_visible()
+    expect(start).to_be_hidden()
+    person(page, "Guest 1").check()  # whom the data were prepared for
+    expect(start).to_be_visible()
+    expect(note).to_be_hidden()
+    assert not faked.sent
+
+
+@pytest.mark.parametrize(
+    ("me", "file", "name"),
+    [
+        ("Çağla Özgür", "chat.txt", "Cagla-Ozgur"),
+        ("はなこ", "[LINE] はなこ.txt", "LINE"),
+        (None, "チャット.txt", "my-model"),
+    ],
+)
+def test_every_new_model_has_a_name_to_begin_with(page: Page, me: str | None, file: str, name: str) -> None:
+    show(page, [preparation("ready", me=me, filenames=[file])], [])
+    expect(view(page).get_by_label("Name of the new model")).to_have_value(name)
 
 
 def test_how_to_train_is_sent_as_it_was_chosen(page: Page) -> None:

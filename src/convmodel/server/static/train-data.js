@@ -85,8 +85,9 @@ function showChoices(preparation, act) {
   const wants = status === "needs_speaker";
   const shown = speakers.slice(0, SHOWN);
   const own = preparation.me ?? (speakers.some(({ name }) => name === "assistant") ? "assistant" : null);
+  const isRare = speakers.slice(SHOWN).some(({ name }) => name === own); // then the list below has it
   const radio = ({ name, turns, first_words: words }) => h("label.choice", {},
-    h("input", { type: "radio", name: "me", value: name, checked: name === own, required: true }),
+    h("input", { type: "radio", name: "me", value: name, checked: name === own, required: !isRare, onchange: clearOthers }),
     h("span", {}, h("b", {}, name), ` ${count(turns, "turn")}`, words ? h("span.quiet", {}, ` “${words}”`) : null));
   const tick = (name, checked, text, why) => h("label.choice", {}, h("input", { type: "checkbox", name, checked }), h("span", {}, text, h("span.quiet", {}, ` ${why}`)));
   const trainable = models.filter(({ id }) => facts(id).fine_tuning);
@@ -104,20 +105,43 @@ function showChoices(preparation, act) {
     const isUsual = me === undefined || (me === "assistant" && preparation.me === null && !merges);
     act.prepare({ files: preparation.files, model: rest.model, me: isUsual ? preparation.me : me, merge_others: merges, redact: "redact" in rest, on_error: "on_error" in rest ? "skip" : "fail" });
   };
-  return h("form", { onsubmit: submit },
+  return awaitApply(h("form", { onsubmit: submit },
     shown.length ? h("fieldset", {}, h("legend", {}, "Who should the model be?"),
       h("p.quiet", {}, "It learns to write as this person does; what the others write is only read."), ...shown.map(radio),
       speakers.length > shown.length ? h("label.field", {}, "Or another of the ", count(speakers.length - shown.length, "person", "people"), " who wrote less:", others(speakers.slice(SHOWN), own)) : null,
       more ? h("p.quiet", {}, `${count(more, "more person has", "more people have")} fewer turns, too few to learn from.`) : null) : null,
     h("details", { open: wants && speakers.length > 2 || status === "failed" }, h("summary", {}, "More choices"), ...options),
-    h("div.row", {}, h("button", { type: "submit", className: wants ? "main" : "" }, wants ? "Continue" : "Apply the choices")));
+    wants ? null : h("p.unapplied", { hidden: true, "aria-live": "polite" }, "Apply the choices, so that the data are prepared again; then the training can start."),
+    h("div.row", {}, h("button", { type: "submit", className: wants ? "main" : "" }, wants ? "Continue" : "Apply the choices"))));
 }
 
-/** The choice among many people, which overrules the others: the last of equal names counts. */
-const others = (speakers, own) => h("select", { onchange: (event) => {
-  event.target.form.querySelectorAll("[type=radio]").forEach((each) => { each.checked = false; each.required = false; });
-  event.target.name = event.target.value ? "me" : "";
-} }, h("option", { value: "" }, "—"), ...speakers.map(({ name }) => h("option", { value: name, selected: name === own }, name)));
+/** Hides the start of a training while the choices are others than those of the data. */
+function awaitApply(form) {
+  const chosen = () => new URLSearchParams(new FormData(form)).toString();
+  const applied = chosen();
+  form.addEventListener("change", () => {
+    const isApplied = chosen() === applied;
+    for (const each of form.querySelectorAll(".unapplied")) each.hidden = isApplied;
+    for (const each of document.querySelectorAll(".begin")) each.hidden = !isApplied;
+  });
+  return form;
+}
+
+/** The choice among many people, which overrules the others until one of them is chosen. */
+function others(speakers, own) {
+  const select = h("select.others", { onchange: () => {
+    const isChosen = select.value !== "";
+    select.name = isChosen ? "me" : "";
+    for (const each of select.form.querySelectorAll("[type=radio]")) [each.checked, each.required] = [false, !isChosen];
+  } }, h("option", { value: "" }, "—"), ...speakers.map(({ name }) => h("option", { value: name, selected: name === own }, name)));
+  select.name = select.value ? "me" : "";
+  return select;
+}
+
+function clearOthers({ target }) {
+  const select = target.form.querySelector(".others");
+  if (select) [select.value, select.name] = ["", ""];
+}
 
 const MARKS = { pass: "✓ passed", warn: "! warning", fail: "✕ failed" };
 
@@ -140,13 +164,13 @@ function estimateText({ seconds, memory_bytes: memory, available_bytes: availabl
   return `The training takes ${most ? "at most " : ""}about ${time(seconds)} on this server${use}.${most ? " It ends earlier when it no longer helps." : ""}`;
 }
 
-/** A name that the server accepts, made of a person's. */
-const plain = (name) => name.normalize("NFD").replace(/[^A-Za-z0-9._-]+/g, "-").replace(/-+/g, "-").replace(/^-|-$/g, "").slice(0, 64);
+/** A name that the server accepts, made of a person's or a file's; "" if it is written in other letters. */
+const plain = (name) => name.normalize("NFD").replace(/\p{M}/gu, "").replace(/[^A-Za-z0-9._-]+/g, "-").replace(/-+/g, "-").replace(/^-|-$/g, "").slice(0, 64);
 
 function showStart(preparation, act) {
-  const { me, estimate, training_file: train, validation_file: valid, model } = preparation;
+  const { me, filenames: files, estimate, training_file: train, validation_file: valid, model } = preparation;
   const isSmall = estimate && estimate.memory_bytes - estimate.activation_bytes < STATE * SMALL;
-  const name = h("input", { name: "suffix", maxLength: 64, pattern: "[A-Za-z0-9._\\-]+", value: plain(me ?? ""), required: true, autocomplete: "off" });
+  const name = h("input", { name: "suffix", maxLength: 64, pattern: "[A-Za-z0-9._\\-]+", value: plain(me ?? "") || plain(files[0].replace(/\.[^.]*$/, "")) || "my-model", required: true, autocomplete: "off" });
   const passes = h("select", { name: "passes" }, h("option", { value: "auto" }, valid ? "As long as it helps" : "As usual"),
     ...[1, 2, 3, 5, 10].map((number) => h("option", { value: number }, number === 1 ? "Once through the data" : `${number} times through the data`)));
   const rate = h("select", { name: "rate" }, h("option", { value: "auto", selected: !isSmall }, "Carefully: for large models"),
@@ -158,10 +182,10 @@ function showStart(preparation, act) {
     const hyperparameters = { n_epochs: valueOf(passes), learning_rate_multiplier: valueOf(rate), batch_size: valueOf(batch) };
     act.begin({ model, training_file: train, ...(valid ? { validation_file: valid } : {}), suffix: name.value, hyperparameters });
   };
-  return h("form", { onsubmit: submit },
+  return h("form.begin", { onsubmit: submit, hidden: [...document.querySelectorAll(".unapplied")].some((each) => !each.hidden) },
     h("h3", {}, "Start"),
     estimate ? h("p", {}, estimateText(estimate)) : null,
-    field("Name of the new model", "Letters, digits, dots, hyphens and underscores.", name),
+    field("Name of the new model", "Letters from a to z, digits, dots, hyphens and underscores.", name),
     h("details", {}, h("summary", {}, "How to train"), field("How long (epochs)", valid ? "The data that are set apart show when it no longer helps." : "There are too few data to set some apart and watch when it no longer helps.", passes),
       field("How it learns (learning rate)", "A bold rate changes the model faster; a large model forgets what it knew from it.", rate),
       field("Batch size", "How many conversations, or parts of them, it learns from in one step.", batch)),
