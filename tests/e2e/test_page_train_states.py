@@ -92,6 +92,19 @@ def test_curve_table_and_samples_are_texts_too(page: Page) -> None:
     expect(shown.locator(".sample")).to_contain_text("Step 50: No, it is not.")
 
 
+def test_of_a_finished_training_the_kept_model_is_shown(page: Page) -> None:
+    show(page, [], [job("succeeded")], AT_JOB)
+    expect(view(page).locator(".sample .side").nth(1)).to_contain_text("Says now (step 50)")  # of the best validation
+    expect(view(page).locator(".sample .side").nth(1)).to_contain_text("No, it is not.")
+
+
+def test_before_the_first_measurement_it_does_not_load_any_more(page: Page) -> None:
+    faked = show(page, [], [job("running", step=0, total_steps=None, train=[], valid=[], samples=[])], AT_JOB)
+    expect(view(page)).to_contain_text("The model and the data are being loaded.")
+    faked.jobs = [job("running", step=0, train=[], valid=[], samples=[])]
+    expect(view(page).locator("#train-body")).to_contain_text("The first steps are being trained.")
+
+
 def test_what_changes_is_announced(page: Page) -> None:
     faked = show(page, [], [job("running")])
     status = view(page).get_by_role("status")

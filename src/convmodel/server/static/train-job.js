@@ -10,10 +10,11 @@ import { hasEnded, isActive, nameOf } from "./train-list.js";
 export function describe(view) {
   const { job, step, total_steps: total, seconds_left: left, verdict, model } = view;
   const at = `step ${step}${total ? ` of at most ${total}` : ""}`;
+  const before = total ? "The first steps are being trained." : "The model and the data are being loaded.";
   return {
     queued: step ? `It waits to continue after ${at}.` : "It waits until the training before it has ended.",
     validating_files: "The data are being checked.",
-    running: step ? `It learns: ${at}${left ? `, at most about ${time(left)} left` : ""}.` : "The model and the data are being loaded.",
+    running: step ? `It learns: ${at}${left ? `, at most about ${time(left)} left` : ""}.` : before,
     paused: `It is paused${step ? ` after ${at}` : ""}. Nothing is lost: Continue resumes it, also after a restart of the server.`,
     succeeded: model ? verdict ?? `${model} is ready.` : "It has ended, and its model was deleted.",
     failed: `The training failed: ${job.error?.message ?? "the server's log has the reason"}`,
@@ -24,12 +25,13 @@ export function describe(view) {
 /** Shows a training. */
 export function jobItems(view, act) {
   const { job, train, valid, samples, checks } = view;
+  const kept = job.status === "succeeded" && job.method.type === "supervised" ? bestOf(valid)?.[0] : undefined;
   return [
     [JSON.stringify(["state", describe(view), view.step, view.total_steps]), () => showState(view)],
     [JSON.stringify(["act", job.status, view.model]), () => showActions(view, act)],
     ...(train.length + valid.length > 1 ? [[JSON.stringify(["curve", train.at(-1), valid.at(-1), valid.length]), () => showCurve(train, valid)],
       [JSON.stringify(["values", valid]), () => showValues(train, valid)]] : []),
-    ...(samples.length ? [[JSON.stringify(["samples", samples.length, samples.at(-1)]), () => showSamples(samples)]] : []),
+    ...(samples.length ? [[JSON.stringify(["samples", samples.length, samples.at(-1), kept]), () => showSamples(samples, kept)]] : []),
     ...(checks?.some(({ status }) => status !== "pass") ? [[JSON.stringify(["checks", checks]), () => showChecks(checks)]] : []),
   ];
 }
@@ -57,6 +59,9 @@ function showActions(view, act) {
     button("Chat with it", () => act.chat(view), { className: "main" }));
 }
 
+/** Returns the validation whose model is kept, if there was one. */
+const bestOf = (valid) => valid.reduce((best, each) => (best && best[1] <= each[1] ? best : each), undefined);
+
 const lossOf = (valid) => valid.map(([step, loss]) => [step, loss]);
 
 const showCurve = (train, valid) => h("section", {},
@@ -65,28 +70,28 @@ const showCurve = (train, valid) => h("section", {},
 
 function showValues(train, valid) {
   const before = (step) => train.findLast(([at]) => at <= step)?.[1];
-  const best = Math.min(...valid.map(([, loss]) => loss));
+  const best = bestOf(valid)?.[0];
   const cell = (value) => h("td", {}, value === undefined || value === null ? "–" : number(value));
-  const row = ([step, loss, perplexity]) => h("tr", {}, h("th", { scope: "row" }, `${step}${loss === best ? " (best)" : ""}`), cell(before(step)), cell(loss), cell(perplexity));
+  const row = ([step, loss, perplexity]) => h("tr", {}, h("th", { scope: "row" }, `${step}${step === best ? " (best)" : ""}`), cell(before(step)), cell(loss), cell(perplexity));
   const heads = ["Step", "Training loss", "Validation loss", "Perplexity"].map((text) => h("th", { scope: "col" }, text));
   return h("details", {}, h("summary", {}, "The validations as a table"),
     h("table", {}, h("thead", {}, h("tr", {}, ...heads)), h("tbody", {}, ...valid.map(row))));
 }
 
 /** What the model says to the same turns at each validation, beside what was really said. */
-function showSamples(samples) {
+function showSamples(samples, kept) {
   const groups = new Map();
   for (const sample of samples) {
     const key = JSON.stringify([sample.context, sample.expected]);
     groups.set(key, [...groups.get(key) ?? [], sample]);
   }
   return h("section", {}, h("h3", {}, "What it says"),
-    h("p.quiet", {}, "To turns that it does not learn from."), ...[...groups.values()].map(showGroup));
+    h("p.quiet", {}, "To turns that it does not learn from."), ...[...groups.values()].map((group) => showGroup(group, kept)));
 }
 
-function showGroup(group) {
+function showGroup(group, kept) {
   const first = group[0];
-  const last = group.at(-1);
+  const last = group.find(({ step }) => step === kept) ?? group.at(-1); // what was learned after the kept step is lost
   const reply = (title, text, name = "p.text") => h("div.side", {}, h("h4", {}, title), h(name, {}, text || "(nothing)"));
   return h("div.sample", {},
     h("blockquote", {}, ...first.context.map(({ role, content }) => h("p", {}, h("b", {}, `${role}: `), content))),
