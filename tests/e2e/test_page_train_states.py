@@ -105,6 +105,19 @@ def test_before_the_first_measurement_it_does_not_load_any_more(page: Page) -> N
     expect(view(page).locator("#train-body")).to_contain_text("The first steps are being trained.")
 
 
+def test_data_of_an_unfinished_training_are_not_deleted(page: Page) -> None:
+    faked = show(page, [preparation("ready")], [job("paused")], '{"name": "data", "id": "prep-1"}')
+    press(page, "Delete these data")
+    page.locator("#ask-dialog").get_by_role("button", name="Delete").click()
+    expect(view(page).get_by_role("alert")).to_contain_text("A training that has not ended needs these data")
+    assert not faked.sent
+    person(page, "Guest 2").check()
+    faked.preparations = [preparation("ready", me="Guest 2")]
+    press(page, "Apply the choices")
+    expect(view(page).get_by_role("heading", level=2)).to_contain_text("Guest 2")
+    assert [method for method, _, _ in faked.sent] == ["POST"]  # the data before stay
+
+
 def test_what_changes_is_announced(page: Page) -> None:
     faked = show(page, [], [job("running")])
     status = view(page).get_by_role("status")

@@ -59,9 +59,10 @@ const act = {
   again: () => act.prepare(choicesOf(seen)),
   prepare: (body, waits = false) => perform(async () => {
     const old = place.name === "data" ? place.id : "";
+    const mayRemove = old && !await isNeeded(seen);
     const { id } = await preparations.begin(body);
     keep();
-    if (old) await preparations.remove(old).catch(() => {}); // the list has it, if this fails
+    if (mayRemove) await preparations.remove(old).catch(() => {}); // the list has it, if this fails
     return { name: "data", id };
   }, waits),
   begin: (body) => perform(async () => ({ name: "job", id: (await jobs.begin(body)).id })),
@@ -85,6 +86,7 @@ const act = {
     const text = `${dataOf(preparation)}: what was sent and what was made of it are deleted on the server. Models that were trained on it stay.`;
     if (!await ask({ title: "Delete these data?", text, yes: "Delete" })) return;
     perform(async () => {
+      if (await isNeeded(preparation)) throw new Error("A training that has not ended needs these data: cancel it or wait for its end, and delete them then.");
       await preparations.remove(preparation.id);
       const others = (await preparations.all()).flatMap(({ files }) => files);
       await Promise.allSettled(preparation.files.filter((id) => !others.includes(id)).map(removeFile));
@@ -99,6 +101,8 @@ const act = {
   compare: ({ model, base, job }) => leave(() => page.compare(models.some(({ id }) => id === job.model) ? job.model : base, model)),
 };
 
+/** Returns whether a training needs what was made of data: the server would keep that, and nothing here would show it. */
+const isNeeded = async (data) => data?.training_file && (await jobs.all()).some((view) => !hasEnded(view) && view.job.training_file === data.training_file);
 const DELETED = "The data of this training were deleted: choose the files again under “All trainings and data”.";
 const orderOf = ({ model, training_file, validation_file, method, user_provided_suffix: suffix }) => ({ model, training_file, method,
   ...(validation_file ? { validation_file } : {}), ...(suffix ? { suffix } : {}) });
