@@ -53,7 +53,7 @@ def lay_out(folder: Path, paths: Sequence[Path], names: Sequence[str]) -> None:
     """Puts files under their clients' names into the folder of a preparation, and removes what an earlier import left.
 
     Raises:
-        OSError: If a file is missing, or the disk is full.
+        OSError: If a file is missing, or two have one name, or the disk is full.
     """
     clear(folder)
     for path, name in zip(paths, disk_names(names), strict=True):
@@ -61,7 +61,7 @@ def lay_out(folder: Path, paths: Sequence[Path], names: Sequence[str]) -> None:
         place.parent.mkdir(parents=True, exist_ok=True)
         try:
             os.link(path, place)
-        except FileNotFoundError:
+        except (FileNotFoundError, FileExistsError):  # what is there may be a link: writing would change another upload
             raise
         except OSError:  # a file system without links
             shutil.copyfile(path, place)

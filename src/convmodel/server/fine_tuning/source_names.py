@@ -5,6 +5,7 @@ cannot be an option, standard input, a folder or a module. Does not know what th
 """
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from importlib.machinery import all_suffixes
 from pathlib import PurePosixPath
@@ -27,7 +28,8 @@ def disk_names(names: Sequence[str]) -> list[str]:
     seen: dict[str, int] = {}
     for name in names:
         safe = _safe(name)
-        seen[safe.casefold()] = number = seen.get(safe.casefold(), 0) + 1
+        key = unicodedata.normalize("NFC", safe.casefold())  # some file systems take two forms of a letter for one
+        seen[key] = number = seen.get(key, 0) + 1
         paths.append(safe if number == 1 else f"{number}/{safe}")
     return paths
 
@@ -74,4 +76,5 @@ def _safe(name: str) -> str:
         suffix = "".join(PurePosixPath(name).suffixes[-2:]).encode()
         suffix = suffix if len(suffix) <= _SUFFIX_BYTES else b""
         name = (name.encode()[: _BYTES - len(suffix)] + suffix).decode(errors="ignore")
-    return f"{name}.txt" if name.lower().endswith(_MODULES) else name
+    is_folder = name.isdigit()  # as those of equal names are called
+    return f"{name}.txt" if is_folder or name.lower().endswith(_MODULES) else name

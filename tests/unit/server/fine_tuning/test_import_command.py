@@ -54,6 +54,17 @@ def test_files_are_laid_out_under_their_names(tmp_path: Path, monkeypatch: pytes
         import_command.lay_out(tmp_path / "prep", [tmp_path / "none"], ["chat.txt"])
 
 
+def test_no_upload_is_written_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two names may be one to a file system."""
+    paths = [tmp_path / "file-1.jsonl", tmp_path / "file-2.jsonl"]
+    for number, path in enumerate(paths):
+        path.write_text(str(number))
+    monkeypatch.setattr(import_command, "disk_names", lambda names: ["chat.txt"] * len(names))
+    with pytest.raises(FileExistsError):
+        import_command.lay_out(tmp_path / "prep", paths, ["chat.txt", "chat.txt"])
+    assert [path.read_text() for path in paths] == ["0", "1"]
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "1"])
 def test_half_a_result_is_none(tmp_path: Path, text: str) -> None:
     (tmp_path / "result.json").write_text(text)

@@ -1,6 +1,7 @@
 """Names of clients' files on the disk: whatever a client sends."""
 
 import sys
+import unicodedata
 from pathlib import PurePosixPath, PureWindowsPath
 
 import pytest
@@ -15,7 +16,8 @@ from convmodel.server.fine_tuning.source_names import client_names, disk_names, 
 def test_any_name_is_a_file_in_the_folder(names: list[str]) -> None:
     names = [_shown_name(name) for name in names]
     paths = disk_names(names)
-    assert len({path.casefold() for path in paths}) == len(paths)
+    assert len({unicodedata.normalize("NFC", path.casefold()) for path in paths}) == len(paths)
+    assert not {*paths} & {path.partition("/")[0] for path in paths if "/" in path}  # no file has a folder's name
     for path in paths:
         parts = PurePosixPath(path).parts
         assert parts == PureWindowsPath(path).parts
@@ -29,6 +31,7 @@ def test_any_name_is_a_file_in_the_folder(names: list[str]) -> None:
     ("name", "path"),
     [
         ("chat.json", "chat.json"),
+        ("2", "2.txt"),
         ("-", "unnamed-file"),
         ("--output", "--output"),  # the command has `--` before it
         ("Torch.PY", "Torch.PY.txt"),
@@ -42,6 +45,11 @@ def test_any_name_is_a_file_in_the_folder(names: list[str]) -> None:
 )
 def test_a_name_keeps_what_the_importer_goes_by(name: str, path: str) -> None:
     assert disk_names([name]) == [path]
+
+
+def test_equal_names_have_folders_that_no_file_is_called_as() -> None:
+    assert disk_names(["2", "a.txt", "A.txt", "2.txt"]) == ["2.txt", "a.txt", "2/A.txt", "2/2.txt"]
+    assert disk_names(["\u00e9.txt", "e\u0301.txt"]) == ["\u00e9.txt", "2/e\u0301.txt"]
 
 
 def test_messages_have_the_names_of_clients() -> None:
