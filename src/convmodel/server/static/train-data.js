@@ -94,7 +94,7 @@ function showChoices(preparation, act) {
   const model = h("select", { name: "model" }, ...trainable.map(({ id }) => h("option", { value: id, selected: id === preparation.model }, id)));
   const options = [
     speakers.length > 2 || preparation.merge_others ? tick("merge_others", preparation.merge_others, "Treat all other people as one.", "For groups: many models know two speakers only.") : null,
-    tick("redact", preparation.redact, "Mask personal data.", "Addresses, phone numbers, account numbers and names are replaced."),
+    tick("redact", preparation.redact, "Mask personal data.", "Web, e-mail and IP addresses, phone and account numbers, and the names of those who write are replaced. Other names, places and stories stay."),
     tick("on_error", preparation.on_error === "skip", "Leave out what cannot be read.", "Instead of stopping at the first error; what is left out is counted."),
     field("Model to train", "The new model begins as a copy of it; it stays as it is.", model),
   ];
