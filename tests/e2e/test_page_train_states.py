@@ -129,6 +129,21 @@ def test_what_changes_is_announced(page: Page) -> None:
     expect(status).to_have_text("Will: Better: perplexity fell from 200.3 to 81.5.")
 
 
+@pytest.mark.parametrize(
+    ("preparations", "jobs", "text"),
+    [
+        ([preparation("needs_speaker")], [], "The files were read. Choose who the model should be."),
+        ([preparation("ready")], [], "The data are ready: the training can start."),
+        ([], [job("succeeded")], "Better: perplexity fell from 200.3 to 81.5."),
+    ],
+)
+def test_what_was_done_before_it_is_shown_first_is_announced(
+    page: Page, preparations: list[dict[str, Any]], jobs: list[dict[str, Any]], text: str
+) -> None:
+    show(page, preparations, jobs, AT_JOB if jobs else '{"name": "data", "id": "prep-1"}')
+    expect(view(page).get_by_role("status")).to_contain_text(text)
+
+
 def test_typing_is_not_disturbed_while_something_happens(page: Page) -> None:
     faked = show(page, [preparation("needs_speaker")], [])
     person(page, "Guest 2").check()

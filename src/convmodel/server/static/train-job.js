@@ -103,10 +103,9 @@ function showGroup(group, kept) {
       h("ul.list", {}, ...group.map(({ step, response }) => h("li", {}, h("b", {}, `Step ${step}: `), response)))) : null);
 }
 
-/** Returns what is announced of a training since it was looked at last, or "". */
+/** Returns what is announced of a training since it was looked at last, or of one that is shown first; or "". */
 export function news(before, view) {
-  if (before?.job.id !== view.job.id) return "";
-  if (before.job.status !== view.job.status) return `${nameOf(view)}: ${describe(view)}`;
+  if (before?.job.status !== view.job.status) return `${nameOf(view)}: ${describe(view)}`;
   if (view.valid.length > before.valid.length) {
     const [step, loss] = view.valid.at(-1);
     return `Validation at step ${step}: loss ${number(loss)}.`;

@@ -213,7 +213,7 @@ async function load() {
     if (failed) problem = "";
     seen = next;
     const text = PLACES[place.name].news(before);
-    if (text && before) say(text);
+    if (text) say(text);
     if (place.name === "job" && before && !hasEnded(before) && hasEnded(seen)) page.reload();
   }
   failed = failure !== null;
