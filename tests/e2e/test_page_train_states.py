@@ -272,6 +272,22 @@ def test_what_is_gone_leads_to_the_start(page: Page) -> None:
     expect(view(page).get_by_role("button", name="Choose files")).to_be_visible()
 
 
+def test_what_failed_is_still_told_once_the_server_answers_again(page: Page) -> None:
+    show(page, [], [job("running")], AT_START)
+    alert = view(page).get_by_role("alert")
+    expect(view(page).get_by_role("button", name="Choose files")).to_be_visible()
+    page.route("**/train/*", lambda route: route.abort())
+    page.route("**/v1/files", lambda route: route.abort())
+    expect(alert).to_contain_text("The server does not answer")
+    drop(page, "Ann: Hello")
+    expect(alert).to_contain_text("dropped.txt was not sent completely")
+    with page.expect_request_finished(lambda request: request.url.endswith("/train/jobs?limit=100")):
+        page.unroute("**/train/*")
+    with page.expect_request_finished(lambda request: request.url.endswith("/train/jobs?limit=100")):
+        pass  # the answer before is shown now
+    expect(alert).to_contain_text("dropped.txt was not sent completely")
+
+
 @pytest.mark.parametrize("width", [390, 320])
 def test_it_fits_a_phone(page: Page, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 740})

@@ -208,20 +208,19 @@ async function load() {
     show();
     return;
   }
-  if (failure) problem = failure.message;
-  else {
-    if (failed) problem = "";
+  if (!problem || problem === unread) problem = failure?.message ?? "";
+  unread = failure?.message ?? "";
+  if (!failure) {
     seen = next;
     const text = PLACES[place.name].news(before);
     if (text) say(text);
     if (place.name === "job" && before && !hasEnded(before) && hasEnded(seen)) page.reload();
   }
-  failed = failure !== null;
   show();
-  if (failed || PLACES[place.name].isBusy()) timer = setTimeout(load, failed ? 3 * EVERY : EVERY);
+  if (failure || PLACES[place.name].isBusy()) timer = setTimeout(load, failure ? 3 * EVERY : EVERY);
 }
 
-let failed = false; // whether the problem that is shown is that of reading
+let unread = ""; // the problem of the last reading, which ends with it
 
 /** Does what a click asks for, unless another one is answered or after that; the place that it returns is shown then. */
 async function perform(what, waits = false) {
