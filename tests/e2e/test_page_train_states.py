@@ -262,6 +262,14 @@ def test_options_of_the_terminal_are_translated(page: Page) -> None:
     expect(view(page)).to_contain_text("This page does not have --columns")
 
 
+def test_a_file_of_no_known_form_has_no_part_to_leave_out(page: Page) -> None:
+    error = {"code": "import_failed", "message": "photo.jpeg is not a known chat export: it is empty, or not text"}
+    show(page, [preparation("failed", error=error)], [])
+    expect(view(page).get_by_role("alert")).to_contain_text("photo.jpeg is not a known chat export")
+    expect(view(page)).to_contain_text("or use other files")
+    expect(view(page)).not_to_contain_text("If only a part cannot be read")
+
+
 def test_what_is_gone_leads_to_the_start(page: Page) -> None:
     gone = {"error": {"message": "there is no preparation prep-1", "code": "preparation_not_found"}}
     show(page, [preparation("ready")], [])

@@ -42,7 +42,7 @@ const showBusy = (text) => h("section", {}, h("p", {}, text), h("progress.wide",
 
 function showError({ message }, onError, act) {
   const flags = [...new Set(message.match(/--[a-z][a-z-]+/g) ?? [])];
-  const isStrict = onError === "fail" && !flags.includes("--on-error");
+  const isStrict = onError === "fail" && !flags.includes("--on-error") && /:\d/.test(message); // a place, so the rest can be read
   const known = flags.filter((flag) => FLAGS[flag]).map((flag) => `Instead of ${flag}: ${FLAGS[flag]}.`);
   const others = flags.filter((flag) => !FLAGS[flag]);
   return h("section", {},
