@@ -8,6 +8,7 @@ first one of the known way. Knows no probabilities.
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import torch
@@ -192,51 +193,63 @@ class ConstrainedResponse:
 class OptionalCall:
     """The legal tokens of a response that is either free text or, if it begins with a brace, matches a grammar.
 
-    Spaces before the brace do not count, since decoders drop the one that SentencePiece's first tokens have.
+    A space before the brace does not count, in its token or in one of its own: SentencePiece's vocabularies begin each
+    turn with it, and decoders drop it. After more spaces no brace is legal.
     """
 
-    def __init__(self, response: ConstrainedResponse, vocabulary: Vocabulary, stop_ids: Sequence[int]) -> None:
-        self._response, self._stop_ids = response, stop_ids
-        self._begins = torch.tensor([piece.lstrip(b" ").startswith(b"{") for piece in vocabulary.pieces])
-        self._begins_late = torch.tensor([piece.startswith(b" ") for piece in vocabulary.pieces]) & self._begins
-        self._is_blank = torch.tensor([piece.isspace() for piece in vocabulary.pieces])
-        self._is_free = False
+    def __init__(self, constraint: Constraint, stop_ids: Sequence[int], max_new_tokens: int) -> None:
+        """Starts a response; see `ConstrainedResponse`."""
+        self._constraint, self._stop_ids, self._most = constraint, stop_ids, max_new_tokens
+        self._responses = {0: ConstrainedResponse(constraint, stop_ids, max_new_tokens)}  # by where they begin
+        pieces = constraint.vocabulary.pieces
+        self._begins = torch.tensor([piece.lstrip(b" ").startswith(b"{") for piece in pieces])
+        self._begins_late = torch.tensor([piece.startswith(b" ") for piece in pieces]) & self._begins
+        self._is_blank = torch.tensor([piece.isspace() for piece in pieces])
+        self._start: int | None = None  # of the call
         self._blanks = 0  # how many tokens of spaces come first
 
     def legal(self, length: int, size: int) -> torch.Tensor:
         """Returns which of `size` ids may follow the first `length` tokens of the response, (size,)."""
-        if length > 0 and not self._is_free:
-            return self._response.legal(length, size)
+        if self._start is not None and length > self._start:
+            return self._responses[self._start].legal(length - self._start, size)
         legal = torch.ones(size, dtype=torch.bool)
         if length <= self._blanks:
             legal[: len(self._begins)] = ~self._begins[:size]
-        if length == 0:
-            legal |= self._response.legal(0, size)
-            legal[: len(self._begins)] |= self._begins_late[:size]
+            if length in self._responses:
+                legal |= self._responses[length].legal(0, size)
+                legal[: len(self._begins)] |= self._begins_late[:size]
         return legal
 
     def forced(self, length: int) -> int:
         """Returns a token that may follow in any case."""
-        return self._stop_ids[0] if self._is_free or length == 0 else self._response.forced(length)
+        if self._start is None or length <= self._start:
+            return self._stop_ids[0]
+        return self._responses[self._start].forced(length - self._start)
 
     def accept(self, length: int, token: int) -> int:
         """Takes the token after the first `length` ones; returns the one that follows, possibly another one."""
-        is_text = token < len(self._begins)
-        if length == 0:
-            self._is_free = not (is_text and self._begins[token])
-            if is_text and self._begins_late[token]:
-                token = self._response.forced(0)
         if length <= self._blanks:  # a step may be repeated
-            self._blanks = length + bool(is_text and self._is_blank[token])
-        return token if self._is_free else self._response.accept(length, token)
+            self._begin(length, token)
+            if self._start == length and self._begins_late[token]:
+                token = self._responses[length].forced(0)
+        return token if self._start is None else self._responses[self._start].accept(length - self._start, token)
+
+    def _begin(self, length: int, token: int) -> None:
+        """Takes a token before which there are only spaces."""
+        is_text = token < len(self._begins)
+        self._start = length if is_text and self._begins[token] and length in self._responses else None
+        self._blanks = length + bool(is_text and self._is_blank[token])
+        if self._blanks == 1 and 1 not in self._responses:
+            with suppress(ConfigError):  # it no longer fits
+                self._responses[1] = ConstrainedResponse(self._constraint, self._stop_ids, self._most - 1)
 
 
 def legal_tokens(
     constraint: Constraint, stop_ids: Sequence[int], max_new_tokens: int, *, optional: bool
 ) -> ConstrainedResponse | OptionalCall:
     """Returns the legal tokens of one response; see `ConstrainedResponse` for the error."""
-    response = ConstrainedResponse(constraint, stop_ids, max_new_tokens)
-    return OptionalCall(response, constraint.vocabulary, stop_ids) if optional else response
+    kind = OptionalCall if optional else ConstrainedResponse
+    return kind(constraint, stop_ids, max_new_tokens)
 
 
 _CONSTRAINTS: OrderedDict[tuple[int, str], Constraint] = OrderedDict()

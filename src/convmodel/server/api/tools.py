@@ -18,7 +18,7 @@ from convmodel.server.api.strict import Strict, Text
 MAX_TOOLS = 128
 
 _BEGIN, _END = '{"name":"', '","arguments":'
-_HEAD = re.compile(f"{re.escape(_BEGIN)}([a-zA-Z0-9_-]+){re.escape(_END)}")
+_HEAD = re.compile(f" *{re.escape(_BEGIN)}([a-zA-Z0-9_-]+){re.escape(_END)}")
 _LITERAL = ("const", "enum", "default", "examples")  # keywords whose values are not schemas
 _NAMED = ("properties", "patternProperties", "dependentSchemas", "$defs", "definitions")  # schemas by names
 
@@ -185,7 +185,7 @@ class CallParts:
             yield {"content": self._held}
 
     def _may_begin_call(self, text: str) -> bool:
-        heads = (f"{_BEGIN}{name}{_END}" for name in self._names)
+        heads, text = (f"{_BEGIN}{name}{_END}" for name in self._names), text.lstrip(" ")
         return any(text.startswith(head) or head.startswith(text) for head in heads)
 
     def _delta(self, **call: Any) -> dict[str, Any]:

@@ -176,12 +176,34 @@ def test_a_call_begins_after_a_space_that_the_decoder_drops(gpt2_tokenizer: Conv
     assert call.accept(0, spaced) == begin
     assert not call.legal(1, 50257)[spaced]
 
+    apart = legal_tokens(constraint, [50256], 40, optional=True)
+    assert apart.accept(0, space) == space
+    assert apart.legal(1, 50257)[[begin, spaced]].all()
+    assert apart.accept(1, begin) == begin
+    assert not apart.legal(2, 50257)[spaced]
+    assert apart.accept(2, spaced) != spaced
+
     free = legal_tokens(constraint, [50256], 40, optional=True)
     assert [free.accept(0, space), free.accept(1, space)] == [space, space]
-    for length in (1, 2):
-        assert free.legal(length, 50257).sum() == 50257 - sum(piece.lstrip(b" ").startswith(b"{") for piece in pieces)
+    assert free.legal(2, 50257).sum() == 50257 - sum(piece.lstrip(b" ").startswith(b"{") for piece in pieces)
     assert free.accept(1, brace + 1) == brace + 1, "as if the step was repeated"
     assert free.legal(2, 50257).all()
+
+
+@pytest.mark.parametrize("more", [0, 1, 30])
+def test_a_call_after_a_space_is_never_cut(gpt2_tokenizer: ConversationTokenizer, more: int) -> None:
+    constraint = constraint_of(gpt2_tokenizer, grammar(json_schema=PERSON))
+    most = len(constraint.closing) + 1 + more
+    response, choose = legal_tokens(constraint, [50256], most, optional=True), at_random(3)
+    tokens = [response.accept(0, constraint.vocabulary.pieces.index(b" "))]
+    begin = constraint.vocabulary.pieces.index(b'{"')
+    if response.legal(1, 50257)[begin]:
+        tokens.append(response.accept(1, begin))
+        while (token := response.accept(len(tokens), choose(response.legal(len(tokens), 50257)))) != 50256:
+            tokens.append(token)
+            assert len(tokens) < most
+        jsonschema_rs.validate(PERSON, json.loads(gpt2_tokenizer.decode(tokens)))
+    assert (len(tokens) > 1) == (more > 0)
 
 
 def test_a_response_that_must_match_is_not_optional(gpt2_tokenizer: ConversationTokenizer) -> None:

@@ -87,7 +87,7 @@ def test_references_of_a_schema_with_names_are_right_in_a_larger_one(schema: dic
 
 def deltas(pieces: list[str]) -> list[dict[str, Any]]:
     parts = CallParts(NAMES)
-    return [delta for piece in pieces for delta in parts.add(piece)]
+    return [*(delta for piece in pieces for delta in parts.add(piece)), *parts.end()]
 
 
 @given(st.lists(st.integers(0, len(CALL)), max_size=8))
@@ -123,7 +123,8 @@ def test_the_end_is_what_was_held_back(text: str, rest: str) -> None:
 def test_a_whole_text_is_content_or_a_call() -> None:
     assert CallParts.whole("Hello", NAMES) == {"content": "Hello"}
     assert CallParts.whole("", NAMES) == {"content": ""}
-    message = CallParts.whole(CALL, NAMES)
+    assert CallParts.whole(" {", NAMES) == {"content": " {"}
+    message = CallParts.whole(f" {CALL}", NAMES)
     assert message["content"] is None
     assert message["tool_calls"][0]["function"] == {"name": "weather", "arguments": '{"city":"a } b"}'}
 
