@@ -5,11 +5,10 @@ import { respond } from "./compare.js";
 import { curve } from "./curve.js";
 import { $, button, fill, h, say, update } from "./dom.js";
 import { isNumber, number, percent, time } from "./format.js";
-import { session } from "./store.js";
+import { IMPROVE, session } from "./store.js";
 import { settings, value } from "./settings.js";
 import { OPENERS } from "./view.js";
 
-const OPEN = "convmodel.improve"; // whether this tab shows the view, across a reload
 const EVERY = 1000; // ms between two looks at a running job
 const KINDS = { thumb: "Good and bad ratings", edit: "Corrections and edits", vote: "Votes", regeneration: "Regenerations", pair: "Pairs" };
 
@@ -36,18 +35,13 @@ export function open(changed) {
     h("p.hidden", { role: "status" }),
     h("div.row", {}, button("Close", () => dialog.close())));
   dialog.onclose = close;
-  session.setItem(OPEN, "1");
+  session.setItem(IMPROVE, "1");
   if (!dialog.open) dialog.showModal();
   load();
 }
 
-/** Opens the view again if it was open when the page was left. */
-export function reopen(changed) {
-  if (session.getItem(OPEN)) open(changed);
-}
-
 function close() {
-  session.removeItem(OPEN);
+  session.removeItem(IMPROVE);
   clearTimeout(timer);
   stop();
 }

@@ -390,8 +390,9 @@ preferences.save();
 show();
 toEnd();
 connect(() => {
-  if (preferences.facts().training) withImprove((improve) => improve.reopen(() => connect()));
-  if (mayTrain()) withTrain((train) => train.reopen(trained));
+  const wasOpen = (view) => store.session.getItem(view) !== null; // asked now: a click may open it while its code is loaded
+  if (preferences.facts().training && wasOpen(store.IMPROVE)) withImprove((improve) => improve.open(() => connect()));
+  if (mayTrain() && wasOpen(store.TRAIN)) withTrain((train) => train.open(trained));
   if (damaged) view.notice(`${damaged} stored conversation${damaged === 1 ? " is" : "s are"} damaged and not shown.`);
   if (store.local.isTemporary) view.notice("The browser stores nothing for this page: export conversations before you close it.");
 });

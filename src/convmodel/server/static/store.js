@@ -27,6 +27,9 @@ function open(kind) {
 export const local = open("localStorage");
 export const session = open("sessionStorage");
 
+/** What this tab stores while a view is open, so that a reload opens it again: of Train, where the user is in it. */
+export const [IMPROVE, TRAIN] = ["convmodel.improve", "convmodel.train"];
+
 const known = new Set(); // ids of conversations that were stored, and not deleted since
 const deleted = new Map(); // ids of conversations that this tab has deleted, and when
 

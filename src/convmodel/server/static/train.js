@@ -2,14 +2,13 @@
 
 import { $, ask, button, fill, h, say, update } from "./dom.js";
 import { facts, models, settings } from "./settings.js";
-import { session } from "./store.js";
+import { TRAIN, session } from "./store.js";
 import { jobs, preparations, removeFile, removeModel } from "./train-api.js";
 import { dataItems } from "./train-data.js";
 import { jobItems, news } from "./train-job.js";
 import { dataOf, hasEnded, isActive, isBusy, nameOf, startItems } from "./train-list.js";
 import { acceptDrops, choose, chooser, clean, discard, isUploading, keep, send, showUpload } from "./train-upload.js";
 
-const PLACE = "convmodel.train"; // where this tab is in the view, or nothing while it is closed
 const EVERY = 1000; // ms between two looks at what runs
 const START = { name: "start", id: "" };
 
@@ -126,7 +125,7 @@ export async function open(other) {
   dialog.onclose = () => { if (!isOpen()) close(); }; // it may have been opened again since
   if (!dialog.open) dialog.showModal();
   place = stored() ?? START;
-  const wasOpen = session.getItem(PLACE) !== null;
+  const wasOpen = session.getItem(TRAIN) !== null;
   remember();
   show();
   if (await clean()) problem = "The page was left while files were being sent: choose them again.";
@@ -134,25 +133,20 @@ export async function open(other) {
   else await findPlace();
 }
 
-/** Opens the view again if it was open when the page was left. */
-export function reopen(other) {
-  if (session.getItem(PLACE) !== null) open(other);
-}
-
 function stored() {
   try {
-    const { name, id } = JSON.parse(session.getItem(PLACE));
+    const { name, id } = JSON.parse(session.getItem(TRAIN));
     return name in PLACES ? { name, id } : null;
   } catch {
     return null;
   }
 }
 
-const remember = () => session.setItem(PLACE, JSON.stringify(place));
+const remember = () => session.setItem(TRAIN, JSON.stringify(place));
 const isOpen = () => $("train-dialog").open;
 
 function close() {
-  session.removeItem(PLACE);
+  session.removeItem(TRAIN);
   clearTimeout(timer);
 }
 
