@@ -4,11 +4,14 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import Page, expect
 from scripted import Script, scripted
 from serving import Serving, wait_until
+
+from convmodel import ConversationModel
 
 PATIENCE = 30_000
 """Milliseconds that a test waits for what must happen; much longer than it takes, since other tests run beside it."""
@@ -22,6 +25,14 @@ def slow_down(page: Page) -> None:
     """Makes the scripts of a page as slow as `SLOWDOWN` says."""
     if SLOWDOWN > 1:
         page.context.new_cdp_session(page).send("Emulation.setCPUThrottlingRate", {"rate": SLOWDOWN})
+
+
+def saved_chitchat(place: Path) -> Path:
+    """The built-in model in a folder, which a model that was trained may be."""
+    folder = place / "saved"
+    if not folder.exists():
+        ConversationModel.from_pretrained("builtin:chitchat").save_pretrained(folder)
+    return folder
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fake_convmodel import command
-from page_acts import slow_down
+from page_acts import saved_chitchat, slow_down
 from playwright.sync_api import Browser, Locator, Page, expect
 from scripted import drawing_once
 from serving import Serving, serving
@@ -76,14 +76,6 @@ class Training:
             yield page, served
             context.close()
             assert not errors
-
-
-def saved_chitchat(place: Path) -> Path:
-    """The built-in model in a folder, which a new model may be."""
-    folder = place / "saved"
-    if not folder.exists():
-        ConversationModel.from_pretrained("builtin:chitchat").save_pretrained(folder)
-    return folder
 
 
 def open_view(page: Page) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from fake_improve import CONTEXTS, GUARD, command
-from page_acts import model_says
+from page_acts import PATIENCE, model_says, saved_chitchat, slow_down
 from playwright.sync_api import Browser, Locator, Page, Route, expect
 from scripted import drawing_once
 from serving import Serving, serving
@@ -53,7 +53,8 @@ class Loop:
         with serving(models, improver=improver, feedback=self.feedback, votes=self.votes) as served:
             context = self.browser.new_context(viewport={"width": 1200, "height": 900})
             page, errors = context.new_page(), []
-            page.set_default_timeout(15_000)
+            page.set_default_timeout(PATIENCE)
+            slow_down(page)
             page.on("pageerror", lambda error: errors.append(str(error)))
             page.goto(served.url)
             page.get_by_role("button", name="Improve", exact=True).click()
@@ -62,14 +63,6 @@ class Loop:
             yield page, served
             context.close()
             assert not errors
-
-
-def saved_chitchat(place: Path) -> Path:
-    """The built-in model in a folder, which a new version may be."""
-    folder = place / "saved"
-    if not folder.exists():
-        ConversationModel.from_pretrained("builtin:chitchat").save_pretrained(folder)
-    return folder
 
 
 def dialog(page: Page) -> Locator:
