@@ -12,6 +12,7 @@ from typing import Any
 import forking
 from forking import Process
 
+from convmodel.training.resume.run_folder import newest_step
 from fine_tuning import TALKS
 
 STAGE = ".convmodel-*"
@@ -76,7 +77,7 @@ class Command:
 
     def checkpoint(self) -> int:
         """The update after which the newest checkpoint was made; 0 without one."""
-        return max((int(path.name[11:]) for path in self.output.glob("checkpoint-*")), default=0)
+        return newest_step(self.output)
 
     def wait(self, running: Process, reached: Callable[[], Any]) -> None:
         """Looks on until something is reached."""

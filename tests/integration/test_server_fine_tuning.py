@@ -25,10 +25,10 @@ from convmodel.server.fine_tuning import record_folder
 from convmodel.server.fine_tuning.commands import COMMAND
 from convmodel.server.fine_tuning.file_store import FileStore
 from convmodel.server.fine_tuning.job_order import Order
-from convmodel.server.fine_tuning.job_store import new_steps
 from convmodel.server.fine_tuning.service import FineTuning
 from convmodel.server.serving.background_process import BackgroundProcess
 from convmodel.server.settings import TrainingLimits
+from convmodel.training.resume.run_folder import newest_step
 
 pytestmark = pytest.mark.loopback
 
@@ -227,9 +227,9 @@ def test_what_a_killed_server_could_not_stop_is_stopped_by_the_next_one(tune: Tu
     left = BackgroundProcess(folder / "log")
     data = str(tmp_path / f"tuned/files/{job.training_file}.jsonl")
     line = [*command(steps=5000, pause=0.05), "fit", data, "--model", "tiny", "--output-dir", str(folder / "model")]
-    step = new_steps(folder / "model")
+    step = newest_step(folder / "model")
     left.start([*line, "--json"])
-    wait_until(lambda: new_steps(folder / "model") > step)
+    wait_until(lambda: newest_step(folder / "model") > step)
     record = json.loads((folder / "job.json").read_text())
     (folder / "job.json").write_text(json.dumps(record | {"pid": left.pid}))
     with tune() as tuning:
@@ -668,7 +668,7 @@ def test_ten_kills_of_server_and_job_leave_the_weights_as_they_would_be(tmp_path
         return served
 
     def newest(id: str) -> int:
-        return new_steps(jobs / id / "model")
+        return newest_step(jobs / id / "model")
 
     with ExitStack() as stack:
         served = restart(stack)

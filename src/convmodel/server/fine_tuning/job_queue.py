@@ -14,8 +14,9 @@ from pathlib import Path
 from convmodel.server.errors import ApiError
 from convmodel.server.fine_tuning import commands
 from convmodel.server.fine_tuning.commands import Data
-from convmodel.server.fine_tuning.job_store import STARTED, UNFINISHED, JobRecord, JobStore, Status, new_steps
+from convmodel.server.fine_tuning.job_store import STARTED, UNFINISHED, JobRecord, JobStore, Status
 from convmodel.server.serving.background_process import BackgroundProcess, last_error
+from convmodel.training.resume.run_folder import newest_step
 
 logger = logging.getLogger(__name__)
 
@@ -233,7 +234,7 @@ class JobQueue:
                 kind = ("invalid_training_file", "training_file") if is_check else ("training_failed", None)
                 self._fail(id, kind[0], self._shown(job, last_error(self._store.log(id))), kind[1])
                 return False
-            progress = new_steps(self._store.model(id))
+            progress = newest_step(self._store.model(id))
             deaths = 1 if progress > job.progress else job.deaths + (code is not None)
             if deaths > MAX_DEATHS:
                 problem = f"the process was killed {deaths} times without progress (exit code {code})"

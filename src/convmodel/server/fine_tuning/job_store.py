@@ -195,12 +195,6 @@ class JobStore(RecordFolder[JobRecord]):
         return [event for event in events if isinstance(event, dict) and "time" in event]
 
 
-def new_steps(folder: Path) -> int:
-    """Returns the step of the newest checkpoint in the folder of a run; 0 without one."""
-    numbers = [path.name.removeprefix("checkpoint-") for path in folder.glob("checkpoint-*")]
-    return max((int(number) for number in numbers if number.isdecimal()), default=0)
-
-
 def _parse(content: dict[str, Any]) -> JobRecord:
     job = JobRecord(**content | {"spec": JobSpec(**content["spec"])})
     if job.status not in get_args(Status) or type(job.pid) is not int:

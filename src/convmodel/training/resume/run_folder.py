@@ -39,6 +39,17 @@ def is_finished(folder: str | os.PathLike[str]) -> bool:
     return facts is not None and bool(facts["finished"])
 
 
+def newest_step(folder: str | os.PathLike[str]) -> int:
+    """Returns the update after which the newest checkpoint was saved; 0 without one, and without the folder.
+
+    Also while another process trains into the folder: a `fit` that starts makes it to see whether it can, and removes
+    it again.
+    """
+    with suppress(FileNotFoundError):
+        return max((_step(path) for path in Path(folder).iterdir() if _NAME.fullmatch(path.name)), default=0)
+    return 0
+
+
 class RunFolder:
     """One run's folder, where the newest `limit` checkpoints stay, or all if it is 0."""
 

@@ -8,7 +8,8 @@ import pytest
 
 from convmodel.errors import ConfigError, SaveError
 from convmodel.server.errors import ApiError
-from convmodel.server.fine_tuning.job_store import JobSpec, JobStore, new_steps
+from convmodel.server.fine_tuning.job_store import JobSpec, JobStore
+from convmodel.training.resume.run_folder import newest_step
 
 SPEC = JobSpec("tiny", "tiny", "/models/tiny", "file-1", "supervised", {"n_epochs": 3}, 42)
 
@@ -76,10 +77,10 @@ def test_metrics_stay_when_a_model_is_dropped(tmp_path: Path) -> None:
     (store.model(job.id) / "checkpoint-12").mkdir(parents=True)
     (store.model(job.id) / "checkpoint-9").mkdir()
     (store.model(job.id) / "metrics.jsonl").write_text("{}")
-    assert new_steps(store.model(job.id)) == 12
+    assert newest_step(store.model(job.id)) == 12
     assert store.metrics(job.id).parent == store.model(job.id)
     store.drop_model(job.id)
     store.drop_model(job.id)
     assert not store.model(job.id).exists()
     assert store.metrics(job.id).read_text() == "{}"
-    assert new_steps(store.model(job.id)) == 0
+    assert newest_step(store.model(job.id)) == 0

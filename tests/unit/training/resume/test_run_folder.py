@@ -3,6 +3,8 @@
 import json
 import logging
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 
 from convmodel.errors import ConfigError, SaveError
 from convmodel.training.resume.manifest import read_facts, write_manifest
-from convmodel.training.resume.run_folder import RunFolder, is_unfinished
+from convmodel.training.resume.run_folder import RunFolder, is_unfinished, newest_step
 
 SAME = {"learning_rate": 0.001, "seed": 1}
 
@@ -38,6 +40,28 @@ def test_the_newest_checkpoint_is_gone_on_from(tmp_path: Path) -> None:
 
     for resume in (None, True):
         assert RunFolder(tmp_path, SAME).find(resume) == tmp_path / "checkpoint-100"
+
+
+def test_the_newest_step_is_told_while_the_folder_comes_and_goes(tmp_path: Path) -> None:
+    begun(tmp_path / "run", 5, 10, 100)
+    (tmp_path / "run" / "checkpoint-200-old").mkdir()
+    assert newest_step(tmp_path / "run") == 100
+    assert newest_step(tmp_path / "none") == 0
+
+    ended = threading.Event()
+
+    def come_and_go() -> None:
+        while not ended.is_set():
+            (tmp_path / "new").mkdir()
+            (tmp_path / "new").rmdir()
+
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(come_and_go)
+        try:
+            assert {newest_step(tmp_path / "new") for _ in range(2000)} == {0}
+        finally:
+            ended.set()
+        coming.result()
 
 
 def test_a_run_goes_on_under_its_name(tmp_path: Path) -> None:
