@@ -132,4 +132,41 @@ _FAMILIES: dict[str, Callable[[int], Any]] = {
         "type": "object",
         "patternProperties": {f"^(a|b){{{n}}}c": {"type": "string"} for n in range(size)},
     },
+    "additionalProperties": lambda size: _nested(size, lambda inner: {"type": "object", "additionalProperties": inner}),
+    "anchors": lambda size: {
+        "$ref": "#a0",
+        "$defs": {f"a{n}": {"$anchor": f"a{n}", "type": "null"} for n in range(size)},
+    },
+    "backreferences": lambda size: _matching("^" + "(a+)" * size + "".join(f"\\{n + 1}" for n in range(size)) + "$"),
+    "comments": lambda size: {"type": "string", "$comment": "x" * size * 1000, "description": "y" * size * 1000},
+    "conditions": lambda size: _nested(size, lambda inner: {"if": inner, "then": inner, "else": {"type": "null"}}),
+    "contains": lambda size: _list_of({}) | {"contains": {"const": 1}, "minContains": size, "maxContains": size**2},
+    "dependentRequired": lambda size: {
+        "type": "object",
+        "properties": _strings(size),
+        "dependentRequired": {name: [*_strings(size)][:20] for name in _strings(size)},
+    },
+    "dynamic references": lambda size: _nested(size, lambda inner: {"$dynamicRef": "#x", "items": inner}),
+    "formats": lambda size: {
+        "allOf": [{"type": "string", "format": ("date", "uuid", "ipv6")[n % 3]} for n in range(size)]
+    },
+    "group of digits": lambda size: _matching("^" + "[0-9]+" * size + "$"),
+    "names": lambda size: _needs({"type": "object", "properties": {'n\u2028"\\' * size: {"type": "null"}}}),
+    "negations": lambda size: _nested(size, lambda inner: {"not": inner}),
+    "prefixItems": lambda size: {"type": "array", "prefixItems": [{"const": n} for n in range(size)], "minItems": size},
+    "products of choices": lambda size: {
+        "allOf": [{"anyOf": [{"minLength": n}, {"maxLength": n + 9}]} for n in range(size)],
+    },
+    "propertyNames": lambda size: {
+        "type": "object",
+        "propertyNames": _matching(f"^(x+x+){{{size}}}y$"),
+        "minProperties": 1,
+    },
+    "ranges of characters": lambda size: _matching(
+        "^[" + "".join(f"\\u{0x400 + 2 * n:04x}" for n in range(size)) + "]{9}$"
+    ),
+    "required, undeclared": lambda size: {"type": "object", "required": [f"r{n}" for n in range(size)]},
+    "types": lambda size: {"type": ["string", "null", "boolean", "array", "object"] * size},
+    "unevaluatedProperties": lambda size: {"allOf": [{"properties": _strings(size)}], "unevaluatedProperties": False},
+    "uniqueItems": lambda size: _list_of({"enum": [*range(size)]}) | {"uniqueItems": True, "minItems": size},
 }

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field
 
+from convmodel.server.api.closed_schemas import BY_NAME, LITERALS, closed
 from convmodel.server.api.formats import SchemaName
 from convmodel.server.api.strict import Strict, Text
 
@@ -19,8 +20,6 @@ MAX_TOOLS = 128
 
 _BEGIN, _END = '{"name":"', '","arguments":'
 _HEAD = re.compile(f" *{re.escape(_BEGIN)}([a-zA-Z0-9_-]+){re.escape(_END)}")
-_LITERAL = ("const", "enum", "default", "examples")  # keywords whose values are not schemas
-_NAMED = ("properties", "patternProperties", "dependentSchemas", "$defs", "definitions")  # schemas by names
 
 # Of both fields, as a call has them, a response that is no call lacks one.
 _NO_CALL: dict[str, Any] = {"anyOf": [{"properties": {"name": False}}, {"properties": {"arguments": False}}]}
@@ -73,6 +72,8 @@ ToolChoice: TypeAlias = Literal["none", "auto", "required"] | NamedTool
 def call_schema(functions: Sequence[Function], response: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Returns the schema of a call of one of some functions, or else of a response that another schema allows.
 
+    Arguments have the fields that a function's schema lists, unless it speaks of others.
+
     Example:
         >>> schema = call_schema([Function(name="f", parameters={"$ref": "#/$defs/a", "$defs": {"a": {}}})])
         >>> schema["$defs"]["f"]["$ref"], schema["anyOf"][0]["properties"]["name"]
@@ -87,7 +88,7 @@ def call_schema(functions: Sequence[Function], response: Mapping[str, Any] | Non
         }
         for function in functions
     ]
-    schemas = {function.name: _moved(function.parameters, f"#/$defs/{function.name}") for function in functions}
+    schemas = {function.name: _moved(closed(function.parameters), f"#/$defs/{function.name}") for function in functions}
     if response is None:
         return {"anyOf": calls, "$defs": schemas}
     # The name has a character that no function's has.
@@ -125,9 +126,9 @@ def _moved_value(keyword: str, value: Any, place: str) -> Any:
     """Returns the value of a keyword; the names of properties are not keywords, even if one is `default`."""
     if keyword == "$ref" and isinstance(value, str) and (value == "#" or value.startswith("#/")):  # not an anchor
         return place + value[1:]
-    if keyword in _LITERAL:
+    if keyword in LITERALS:
         return value
-    if keyword in _NAMED and isinstance(value, Mapping):
+    if keyword in BY_NAME and isinstance(value, Mapping):
         return {name: _with_references(inner, place) for name, inner in value.items()}
     return _with_references(value, place)
 

@@ -26,6 +26,7 @@ WEATHER = Function(
     },
 )
 NOTHING = Function(name="nothing")
+OPEN = Function(name="open", parameters=WEATHER.parameters | {"additionalProperties": True})
 NAMES = ["weather", "nothing"]
 CALL = '{"name":"weather","arguments":{"city":"a } b"}}'
 
@@ -42,10 +43,12 @@ CALL = '{"name":"weather","arguments":{"city":"a } b"}}'
         ('{"name":"nothing","arguments":{}}', True),
         ('{"name":"nothing","arguments":{"a":1}}', False),
         ('{"name":"weather","arguments":{"city":"a","kind":{"$ref":"#"}}}', True),
+        ('{"name":"weather","arguments":{"city":"a","invented":1}}', False),
+        ('{"name":"open","arguments":{"city":"a","invented":1}}', True),
     ],
 )
 def test_the_schema_of_a_call(text: str, valid: bool) -> None:
-    assert jsonschema_rs.is_valid(call_schema([WEATHER, NOTHING]), json.loads(text)) == valid
+    assert jsonschema_rs.is_valid(call_schema([WEATHER, NOTHING, OPEN]), json.loads(text)) == valid
 
 
 @pytest.mark.parametrize(
