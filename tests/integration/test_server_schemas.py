@@ -9,6 +9,7 @@ import pytest
 from pydantic import BaseModel
 from serving import HELLO, Serving
 
+from convmodel.server.api.formats import MAX_DEPTH
 from convmodel.server.settings import MAX_BODY
 
 pytestmark = pytest.mark.loopback
@@ -142,6 +143,32 @@ def test_responses_name_their_own_parameters(server: Serving) -> None:
 def test_deep_and_large_schemas_are_answered(server: Serving) -> None:
     assert server.post("/v1/chat/completions", **(GOOD | of(NESTED))).status == 200
     assert server.post("/v1/chat/completions", **(GOOD | of({"enum": ["a" * MAX_BODY]}))).status == 413
+
+
+@pytest.mark.parametrize("depth", [MAX_DEPTH, MAX_DEPTH + 1, 450, 900])
+@pytest.mark.parametrize("place", ["response_format", "tools", "both", "responses"])
+def test_a_schema_is_used_or_refused_however_deep_it_is(server: Serving, place: str, depth: int) -> None:
+    schema: Any = {"type": "string"}
+    for _ in range(depth - 1):
+        schema = {"items": schema}
+    body = GOOD | {"model": "plain"}
+    if place in ("tools", "both"):
+        tools = [{"type": "function", "function": {"name": "f", "parameters": schema}}]
+        body |= {"tools": tools, "tool_choice": "required"}
+    if place in ("response_format", "both"):
+        body |= of(schema)
+    if place == "responses":
+        form = {"type": "json_schema", "name": "x", "schema": schema}
+        answer = server.post("/v1/responses", model="plain", input="Hello", text={"format": form})
+    else:
+        answer = server.post("/v1/chat/completions", **body)
+    if depth <= MAX_DEPTH:
+        assert answer.status == 200, answer.body
+    else:
+        assert (answer.status, answer.error["type"]) == (400, "invalid_request_error")
+        assert answer.error["message"].endswith(
+            "has lists and objects more than 100 deep inside each other: use fewer, or $ref"
+        )
 
 
 def test_without_llguidance_only_schemas_are_refused(server: Serving, monkeypatch: pytest.MonkeyPatch) -> None:

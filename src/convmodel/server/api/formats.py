@@ -5,12 +5,29 @@ Owns: their fields, and which JSON schema they stand for. `convmodel.generation.
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
 from convmodel.generation.constraints.grammar import ANY_OBJECT
 from convmodel.server.api.strict import Strict, Text
 
 SchemaName: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+
+MAX_DEPTH = 100
+"""Lists and objects of a schema that may be inside each other; llguidance reads 127, of the larger one made from it."""
+
+
+def _limit_depth(schema: dict[str, Any]) -> dict[str, Any]:
+    level: list[Any] = [schema]
+    for _ in range(MAX_DEPTH):
+        level = [part for whole in level for part in (whole.values() if isinstance(whole, dict) else whole)]
+        level = [part for part in level if isinstance(part, dict | list)]
+        if not level:
+            return schema
+    raise ValueError(f"has lists and objects more than {MAX_DEPTH} deep inside each other: use fewer, or $ref")
+
+
+Schema: TypeAlias = Annotated[dict[str, Any], AfterValidator(_limit_depth)]
+"""A JSON schema; what it says is checked where it is used."""
 
 
 class TextFormat(Strict):
@@ -46,7 +63,7 @@ class NamedSchema(Strict):
 
     name: SchemaName
     description: Text | None = None
-    json_schema: Annotated[dict[str, Any], Field(alias="schema", default_factory=dict)]
+    json_schema: Annotated[Schema, Field(alias="schema", default_factory=dict)]
     strict: bool = True
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import Field
 
 from convmodel.server.api.closed_schemas import BY_NAME, LITERALS, closed
-from convmodel.server.api.formats import SchemaName
+from convmodel.server.api.formats import Schema, SchemaName
 from convmodel.server.api.strict import Strict, Text
 
 MAX_TOOLS = 128
@@ -39,7 +39,7 @@ class Function(Strict):
 
     name: SchemaName
     description: Text | None = None
-    parameters: dict[str, Any] = Field(
+    parameters: Schema = Field(
         default_factory=lambda: {"type": "object", "properties": {}, "additionalProperties": False}
     )
     strict: bool = True

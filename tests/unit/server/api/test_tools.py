@@ -8,7 +8,10 @@ import jsonschema_rs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
+from convmodel.generation.constraints.grammar import read_grammar
+from convmodel.server.api.formats import MAX_DEPTH
 from convmodel.server.api.tools import CallParts, Function, call_schema, call_text, describe
 
 WEATHER = Function(
@@ -86,6 +89,16 @@ def test_references_of_a_schema_with_names_are_right_in_a_larger_one(schema: dic
     for value, valid in ((3, True), ("a", False)):
         assert jsonschema_rs.is_valid(larger, value) == valid
         assert jsonschema_rs.is_valid(larger, {"name": "size", "arguments": value}) == valid
+
+
+def test_the_deepest_schemas_may_be_parts_of_a_larger_one() -> None:
+    deepest: dict[str, Any] = {"type": "string"}
+    for _ in range(MAX_DEPTH - 1):
+        deepest = {"items": deepest}
+    function = Function(name="f", parameters=deepest)
+    assert read_grammar({"json_schema": call_schema([function], deepest)}) is not None
+    with pytest.raises(ValidationError, match=f"more than {MAX_DEPTH} deep"):
+        Function(name="f", parameters={"items": deepest})
 
 
 def deltas(pieces: list[str]) -> list[dict[str, Any]]:
