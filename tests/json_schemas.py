@@ -1,6 +1,6 @@
 """JSON schemas to draw with hypothesis, and those that a server may be attacked with."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from hypothesis import strategies as st
@@ -53,14 +53,14 @@ SCHEMAS: st.SearchStrategy[dict[str, Any]] = st.recursive(
 """Schemas of the kind that programs use; some of them contradict themselves."""
 
 
-def hostile_schemas() -> Iterator[tuple[str, Any]]:
+SIZES = (1, 2, 3, 5, 8, 12, 20, 30, 50, 80, 120, 200, 300, 500, 800, 1200, 2000, 3000, 5000, 8000)
+
+
+def hostile_schemas(sizes: Sequence[int] = SIZES) -> Iterator[tuple[str, Any]]:
     """Yields schemas that are deep, wide, cyclic or explosive, each in growing sizes, by their names."""
     for name, make in _FAMILIES.items():
-        for size in SIZES:
+        for size in sizes:
             yield f"{name} {size}", make(size)
-
-
-SIZES = (1, 2, 3, 5, 8, 12, 20, 30, 50, 80, 120, 200, 300, 500, 800, 1200, 2000, 3000, 5000, 8000)
 
 
 def _nested(size: int, wrap: Callable[[Any], Any]) -> Any:
@@ -144,7 +144,7 @@ _FAMILIES: dict[str, Callable[[int], Any]] = {
     "dependentRequired": lambda size: {
         "type": "object",
         "properties": _strings(size),
-        "dependentRequired": {name: [*_strings(size)][:20] for name in _strings(size)},
+        "dependentRequired": {name: [f"p{number}" for number in range(min(size, 20))] for name in _strings(size)},
     },
     "dynamic references": lambda size: _nested(size, lambda inner: {"$dynamicRef": "#x", "items": inner}),
     "formats": lambda size: {
