@@ -140,6 +140,13 @@ def test_responses_name_their_own_parameters(server: Serving) -> None:
     assert (answer.status, answer.error["param"]) == (400, "max_output_tokens")
 
 
+def test_responses_say_where_tools_are_supported(server: Serving) -> None:
+    answer = server.post("/v1/responses", model="tiny", input="Hello", tools=[{"type": "web_search"}])
+    assert (answer.status, answer.error["param"], answer.error["code"]) == (400, "tools", "unsupported_parameter")
+    assert answer.error["message"] == "tools are not supported here: use /v1/chat/completions"
+    assert server.post("/v1/responses", model="tiny", input="Hello", tools=[]).status == 200
+
+
 def test_deep_and_large_schemas_are_answered(server: Serving) -> None:
     assert server.post("/v1/chat/completions", **(GOOD | of(NESTED))).status == 200
     assert server.post("/v1/chat/completions", **(GOOD | of({"enum": ["a" * MAX_BODY]}))).status == 413

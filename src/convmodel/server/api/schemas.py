@@ -4,7 +4,7 @@ Owns: their parameters. Any other parameter is refused by name, unless its value
 schemas of convmodel's own routes are next to the routes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import BeforeValidator, Field, StringConstraints, model_validator
@@ -13,6 +13,7 @@ from convmodel.server.api.formats import ResponseFormat, TextOptions
 from convmodel.server.api.messages import ChatMessage, ChatMessages, Message, Name
 from convmodel.server.api.strict import Strict, Text, few
 from convmodel.server.api.tools import Function, NamedTool, ToolChoice, Tools, call_schema, no_call_schema
+from convmodel.server.errors import ApiError
 from convmodel.server.settings import (
     MAX_ALTERNATIVES,
     MAX_BIASES,
@@ -268,6 +269,14 @@ class ResponsesRequest(Generation):
     text: TextOptions = TextOptions()
     truncation: Literal["auto", "disabled"] = "disabled"
     stream_options: NoOptions | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_tools(cls, body: Any) -> Any:
+        if isinstance(body, Mapping) and body.get("tools"):
+            message = "tools are not supported here: use /v1/chat/completions"
+            raise ApiError(400, message, param="tools", code="unsupported_parameter")
+        return body
 
     @model_validator(mode="after")
     def _check_messages(self) -> Self:
