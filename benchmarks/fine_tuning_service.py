@@ -1,10 +1,11 @@
 """What training and chatting cost each other on one machine: `convmodel serve --train`, with the built-in model.
 
-    python benchmarks/fine_tuning_service.py [--chats 20] [--seconds 40] [--rounds 2]
+    python benchmarks/fine_tuning_service.py [--chats 20] [--seconds 40] [--rounds 2] [--pause 5]
 
-One client chats, with a pause of half a second between its messages. Printed are the median time to the first token
-without a job and while one trains, and the speed of training, by the steps that it reports, while nobody chats and
-while that client does. Phases of training alternate; ratios are of their medians.
+One client chats, with a pause after each response, in which a person would read and type: 5 seconds are few for that, 1
+is a program. Printed are the median time to the first token without a job and while one trains, and the speed of
+training, by the steps that it reports, while nobody chats and while that client does. Phases of training alternate;
+ratios are of their medians.
 """
 
 import argparse
@@ -24,7 +25,6 @@ from typing import Any
 from openai import APIConnectionError, APIStatusError, OpenAI
 
 SAMPLE = Path(__file__).parents[1] / "src/convmodel/assets/sample"
-PAUSE = 0.5  # seconds between a response and the next message
 
 
 def main() -> None:
@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("--chats", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=40, help="of each phase of training")
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--pause", type=float, default=5, help="seconds from a response to the next message")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, served(Path(folder)) as client:
         openers = [json.loads(line)["turns"][0] for line in (SAMPLE / "test.jsonl").open(encoding="utf-8")]
@@ -48,7 +49,7 @@ def main() -> None:
             while time.perf_counter() - begin < options.seconds:
                 if phase == "chatting":
                     busy.append(first_token(client, openers[len(busy) % len(openers)]))
-                time.sleep(PAUSE)
+                time.sleep(options.pause)
             tokens = [event.data["tokens_per_second"] for event in losses(client, job)[steps:]]
             assert tokens, "no step ended in this phase: give more --seconds"
             speeds[phase].append(statistics.median(tokens))
@@ -111,7 +112,6 @@ def first_token(client: OpenAI, text: str) -> float:
     for chunk in stream:
         if not first and chunk.choices and chunk.choices[0].delta.content:
             first = time.perf_counter() - begin
-    time.sleep(PAUSE)
     return first or time.perf_counter() - begin
 
 
