@@ -8,9 +8,8 @@ import json
 import random
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
-
-from convmodel.generation.constraints.matching import is_legal
 
 _IN_VALUE, _IN_TEXT = b'}]",0aA:nft-. [{', b'"aA0 -.'
 """What leads to the end of a JSON value, and of the text in one."""
@@ -130,6 +129,7 @@ class _Search:
     ) -> None:
         self._byte_ids, self._limit, self._literals, self._steps = byte_ids, limit, literals, steps
         self._ends = (b'"', b"}", b"]") if is_json else ()
+        self._ordered = _ordered(tuple(byte_ids), _IN_TEXT if is_json else _IN_TEXT[1:])
 
     def greedy(self, matcher: Any, steps: int) -> bytes | None:
         """Extends a text by what is most likely to lead to the end."""
@@ -204,7 +204,17 @@ class _Search:
         if forced:
             return [forced]
         mask = matcher.deep_copy().compute_bitmask()  # of a copy, since an error would end the matcher
-        legal = [byte for byte, index in enumerate(self._byte_ids) if index is not None and is_legal(mask, index)]
-        order = _IN_VALUE if self._ends and len(legal) < _FREE else _IN_TEXT[not self._ends :]
-        places = {byte: order.find(byte) % 256 for byte in legal}  # the others last
-        return [bytes([byte]) for byte in sorted(legal, key=lambda byte: (places[byte], byte))]
+        legal = [byte for byte, place, bit in self._ordered if mask[place] & bit]
+        return sorted(legal, key=_in_value) if self._ends and len(legal) < _FREE else legal
+
+
+def _in_value(byte: bytes) -> tuple[int, bytes]:
+    """Orders bytes by how likely they are to lead to the end of a JSON value."""
+    return _IN_VALUE.find(byte) % 256, byte  # the others last
+
+
+@lru_cache(maxsize=16)
+def _ordered(byte_ids: tuple[int | None, ...], order: bytes) -> list[tuple[bytes, int, int]]:
+    """Returns the bytes that have tokens, in an order, each with the place and the bit that it has in masks."""
+    known = [(bytes([byte]), index >> 3, 1 << (index & 7)) for byte, index in enumerate(byte_ids) if index is not None]
+    return sorted(known, key=lambda entry: (order.find(entry[0]) % 256, entry[0]))  # the others last

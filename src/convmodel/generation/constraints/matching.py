@@ -85,8 +85,3 @@ def shortened(message: str) -> str:
 def is_json(grammar: str) -> bool:
     """Returns whether a grammar is a JSON schema."""
     return grammar.startswith(_JSON)
-
-
-def is_legal(mask: bytes, index: int) -> bool:
-    """Returns whether a matcher's mask, of one bit per token, has a token."""
-    return bool(mask[index >> 3] >> (index & 7) & 1)

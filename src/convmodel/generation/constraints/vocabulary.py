@@ -53,7 +53,7 @@ class Vocabulary:
         for index, piece in enumerate(self.pieces):
             if 0 < len(piece) <= _LONGEST:
                 self._ids.setdefault(piece, index)
-        self.byte_ids = [self._ids.get(bytes([byte])) for byte in range(256)]
+        self.byte_ids = tuple(self._ids.get(bytes([byte])) for byte in range(256))
         self.tokenizer: Any = make_tokenizer(self.pieces, self.end_id, self.encode)
 
     def encode(self, content: bytes) -> list[int] | None:
