@@ -108,7 +108,9 @@ class Sampler:
             logits: The model's logits for the next one, (1, vocabulary).
         """
         device_ids: Any = ids.to(logits.device)
-        scores: Any = self._processors(device_ids, logits.float())
+        scores: Any = logits.float()
+        for processor in self._processors:  # the list's own call reads the signature of each, in every step
+            scores = processor(device_ids, scores)
         if self.do_sample:
             token = int(torch.multinomial(scores.softmax(-1), 1, generator=self._generator))
         else:
