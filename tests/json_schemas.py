@@ -139,7 +139,9 @@ _FAMILIES: dict[str, Callable[[int], Any]] = {
     },
     "backreferences": lambda size: _matching("^" + "(a+)" * size + "".join(f"\\{n + 1}" for n in range(size)) + "$"),
     "comments": lambda size: {"type": "string", "$comment": "x" * size * 1000, "description": "y" * size * 1000},
-    "conditions": lambda size: _nested(size, lambda inner: {"if": inner, "then": inner, "else": {"type": "null"}}),
+    "conditions": lambda size: _nested(
+        min(size, 16), lambda inner: {"if": inner, "then": inner, "else": {"type": "null"}}
+    ),
     "contains": lambda size: _list_of({}) | {"contains": {"const": 1}, "minContains": size, "maxContains": size**2},
     "dependentRequired": lambda size: {
         "type": "object",
