@@ -1,8 +1,10 @@
 """Closing the objects of a JSON schema, so that a small model does not invent fields of a function's arguments.
 
-Owns: which objects may be closed. A closed schema allows nothing that the schema itself does not allow.
+Owns: which objects may be closed. A closed schema allows nothing that the schema does not allow, and of each value that
+the schema allows, what is left of it without fields that are not listed.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -13,7 +15,7 @@ BY_NAME = ("properties", "patternProperties", "dependentSchemas", "$defs", "defi
 """Keywords whose values are schemas by names."""
 
 # With them, several schemas say of one value which fields it may have: closed, one would forbid what another needs, or
-# (`oneOf`, `not`, `if`, `contains`) allow a value that the whole forbids.
+# (`oneOf`, `not`, `if`, `contains`) allow a value that the whole forbids. Closed items are alike more often.
 _COMBINING = {
     "allOf",
     "contains",
@@ -23,10 +25,13 @@ _COMBINING = {
     "if",
     "not",
     "oneOf",
+    "uniqueItems",
     "$dynamicRef",
 }
-_CHOOSING = {"anyOf", "$ref"}
-_DECIDED = {"additionalProperties", "patternProperties", "propertyNames", "unevaluatedProperties"}
+_CHOOSING = {"anyOf", "$ref"}  # other schemas of the same value
+_OF_FIELDS = {"const", "enum", "minProperties", "properties", "required"}  # which may need one that those do not list
+_DECIDED = {"additionalProperties", "const", "enum", "patternProperties", "propertyNames", "unevaluatedProperties"}
+_DEFINITION = re.compile(r"#(/(\$defs|definitions)/[^/]+)?")
 
 
 def closed(schema: Any) -> Any:
@@ -44,7 +49,9 @@ def closed(schema: Any) -> Any:
 
 
 def _combines(part: Mapping[str, Any]) -> bool:
-    return bool(_COMBINING & part.keys() or ("properties" in part and _CHOOSING & part.keys()))
+    keywords, target = part.keys(), part.get("$ref", "#")
+    is_elsewhere = not isinstance(target, str) or not _DEFINITION.fullmatch(target)
+    return is_elsewhere or bool(_COMBINING & keywords or (_OF_FIELDS & keywords and _CHOOSING & keywords))
 
 
 def _close(schema: Any) -> Any:
@@ -65,8 +72,8 @@ def _may_be_closed(schema: Mapping[str, Any]) -> bool:
     listed, needed = schema.get("properties"), schema.get("required", [])
     if not isinstance(listed, Mapping) or not isinstance(needed, list) or _DECIDED & schema.keys():
         return False
-    least = schema.get("minProperties", 0)
-    return {*map(str, needed)} <= listed.keys() and isinstance(least, int | float) and least <= len(listed)
+    names, least = {*map(str, needed)}, schema.get("minProperties", 0)
+    return names <= listed.keys() and isinstance(least, int | float) and least <= len(names)
 
 
 def _parts(schema: Any) -> Iterator[Mapping[str, Any]]:

@@ -13,7 +13,7 @@ from convmodel.server.api.strict import Strict, Text
 SchemaName: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 
 MAX_DEPTH = 100
-"""Lists and objects of a schema that may be inside each other; llguidance reads 127, of the larger one made from it."""
+"""How deep a schema may be nested; llguidance reads 127 levels, and a schema may become part of another one."""
 
 
 def _limit_depth(schema: dict[str, Any]) -> dict[str, Any]:
@@ -23,7 +23,7 @@ def _limit_depth(schema: dict[str, Any]) -> dict[str, Any]:
         level = [part for part in level if isinstance(part, dict | list)]
         if not level:
             return schema
-    raise ValueError(f"has lists and objects more than {MAX_DEPTH} deep inside each other: use fewer, or $ref")
+    raise ValueError(f"is nested more than {MAX_DEPTH} levels deep: flatten it, or use $ref")
 
 
 Schema: TypeAlias = Annotated[dict[str, Any], AfterValidator(_limit_depth)]

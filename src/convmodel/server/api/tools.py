@@ -72,7 +72,7 @@ ToolChoice: TypeAlias = Literal["none", "auto", "required"] | NamedTool
 def call_schema(functions: Sequence[Function], response: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Returns the schema of a call of one of some functions, or else of a response that another schema allows.
 
-    Arguments have the fields that a function's schema lists, unless it speaks of others.
+    Arguments have the fields that a function's schema lists, unless it allows others.
 
     Example:
         >>> schema = call_schema([Function(name="f", parameters={"$ref": "#/$defs/a", "$defs": {"a": {}}})])

@@ -97,7 +97,7 @@ def test_the_deepest_schemas_may_be_parts_of_a_larger_one() -> None:
         deepest = {"items": deepest}
     function = Function(name="f", parameters=deepest)
     assert read_grammar({"json_schema": call_schema([function], deepest)}) is not None
-    with pytest.raises(ValidationError, match=f"more than {MAX_DEPTH} deep"):
+    with pytest.raises(ValidationError, match=f"more than {MAX_DEPTH} levels deep"):
         Function(name="f", parameters={"items": deepest})
 
 
