@@ -45,7 +45,7 @@ def newest_step(folder: str | os.PathLike[str]) -> int:
     Also while another process trains into the folder: a `fit` that starts makes it to see whether it can, and removes
     it again.
     """
-    with suppress(FileNotFoundError):
+    with suppress(FileNotFoundError, NotADirectoryError):
         return max((_step(path) for path in Path(folder).iterdir() if _NAME.fullmatch(path.name)), default=0)
     return 0
 
