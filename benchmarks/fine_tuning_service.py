@@ -2,10 +2,10 @@
 
     python benchmarks/fine_tuning_service.py [--chats 20] [--seconds 40] [--rounds 2] [--pause 5]
 
-One client chats, with a pause after each response, in which a person would read and type: 5 seconds are few for that, 1
-is a program. Printed are the median time to the first token without a job and while one trains, and the speed of
-training, by the steps that it reports, while nobody chats and while that client does. Phases of training alternate;
-ratios are of their medians.
+One client chats, with a pause after each response, in which a person would read and type: 5 seconds are short for
+that, 1 second is typical of a program. Printed are the median time to the first token without a job and while one
+trains, and the speed of training, by the steps that it reports, while nobody chats and while that client does. Phases
+of training alternate; ratios are of their medians.
 """
 
 import argparse
