@@ -13,7 +13,6 @@ hardly changes.
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tarfile
@@ -108,9 +107,13 @@ def measured(work: Path, data: Path, messages: int, name: str, model: str) -> di
     folder = work / f"model-{name}-{messages}"
     train, valid = str(data / "train.jsonl"), str(data / "valid.jsonl")
     line = ["fit", train, "--valid", valid, "--model", model, "--loss-on", "assistant", *OPTIONS[name]]
-    begin, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    fitted = json.loads(run(*line, "--output-dir", str(folder), "--json"))
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    begin = time.perf_counter()
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as out:
+        process = subprocess.Popen([*CONVMODEL, *line, "--output-dir", str(folder), "--json"], stdout=out)
+        _, status, used = os.wait4(process.pid, 0)
+        assert status == 0, f"fit ended with status {status}"
+        out.seek(0)
+        fitted = json.load(out)
     cell = {
         "model": name,
         "messages": messages,
@@ -120,8 +123,8 @@ def measured(work: Path, data: Path, messages: int, name: str, model: str) -> di
         "epochs": fitted["epochs"],
         "best_step": fitted["best_step"],
         "seconds": time.perf_counter() - begin,
-        "core_seconds": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
-        "memory_gib": after.ru_maxrss / 2**20,  # the largest process so far; cells are run from small to large
+        "core_seconds": used.ru_utime + used.ru_stime,
+        "memory_gib": used.ru_maxrss / 2**20,
         "threads": os.environ.get("OMP_NUM_THREADS", str(os.cpu_count())),
         "verdict": fitted["verdict"],
         "before": bits_per_byte(work, model),
