@@ -14,6 +14,7 @@ from convmodel.data.windows.order import packed_order
 from convmodel.layout.architecture import window_length
 from convmodel.layout.sequence import LossOn
 from convmodel.layout.tokenizer import ConversationTokenizer
+from convmodel.training.doctor.amount import check_amount
 from convmodel.training.doctor.checks import Check, fast_checks
 from convmodel.training.doctor.estimate import Estimate, check_memory, estimate
 from convmodel.training.doctor.repeats import repeat_checks
@@ -80,6 +81,7 @@ def examine(
     checks = fast_checks(hf_model, tokenizer, windows, valid_windows, plan, statistics.supervised())
     # A model that lacks rows or positions cannot compute these windows at all.
     possible = not any(check.status == "fail" and check.name in ("vocabulary", "length") for check in checks)
+    checks.append(check_amount(windows.summary))
     checks += repeat_checks(train.conversations, None if valid is None else valid.conversations)
     costs = estimate(hf_model, tokenizer, windows, plan) if measure and possible else None
     if costs is not None:
