@@ -152,7 +152,7 @@ class FitConfig:
     )
     eval_steps: int | None = _option(
         None,
-        "Steps between validations; by default an epoch or less. The end of a run is always validated.",
+        "Steps between validations; by default an epoch or less, for judgements up to 8. The end is always validated.",
         at_least=1,
     )
     save_steps: int | None = _option(

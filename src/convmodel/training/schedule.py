@@ -33,6 +33,9 @@ STEPS_PER_EPOCH = 10
 VALIDATIONS = 4
 """The most validations in a pass."""
 
+GUARDED_STEPS = 8
+"""The most steps between validations of a run on judgements, whose guard looks at them."""
+
 _STEPS_BETWEEN = 25  # from one validation to the next, at least, if there are several in a pass
 _PATIENCE = 2  # passes without improvement after which the run ends, in the middle of a cycle, too
 _WARMUP = 20  # one step of so many of a run, or of the first cycle
@@ -68,10 +71,16 @@ class Schedule:
             ConfigError: If `epochs` is auto without validation data.
         """
         require_validation(settings, validated=valid_rows > 0)
+        others = settings["gradient_accumulation_steps"] * processes
         if settings["objective"] != "sft" or settings["max_steps"] or isinstance(settings["epochs"], int | float):
             epochs = EPOCHS if settings["epochs"] in (None, AUTO) else settings["epochs"]
-            return cls({"epochs": epochs, "batch_size": settings["batch_size"] or BATCH_SIZE})
-        others = settings["gradient_accumulation_steps"] * processes
+            chosen = {"epochs": epochs, "batch_size": settings["batch_size"] or BATCH_SIZE}
+            per_epoch = -(-rows // (chosen["batch_size"] * others))
+            is_guarded = settings["objective"] != "sft" and valid_rows
+            if is_guarded and settings["eval_steps"] is None and per_epoch > GUARDED_STEPS:
+                # The guard keeps the weights of the last validation that passes: after an epoch it may be too late.
+                chosen["eval_steps"] = -(-per_epoch // -(-per_epoch // GUARDED_STEPS))
+            return cls(chosen)
         batch_size = settings["batch_size"] or _batch_size(rows, others)
         per_epoch = -(-rows // (batch_size * others))
         if not valid_rows:

@@ -94,6 +94,27 @@ def test_judgements_have_no_auto() -> None:
         FitConfig(epochs="auto", objective="dpo")
 
 
+@pytest.mark.parametrize(
+    ("rows", "processes", "options", "eval_steps"),
+    [
+        (200, 1, {}, 7),  # of 25 in an epoch, whose last one is validated, too
+        (40, 1, {}, None),  # an epoch is short enough
+        (200, 2, {}, 7),
+        (200, 1, {"gradient_accumulation_steps": 25}, None),
+        (200, 1, {"eval_steps": 50}, 50),
+    ],
+)
+def test_a_run_on_judgements_is_validated_before_it_is_too_late(
+    rows: int, processes: int, options: dict[str, Any], eval_steps: int | None
+) -> None:
+    options |= {"objective": "kto", "batch_size": 8}
+    assert chosen(rows, processes=processes, **options)[0][3] == eval_steps
+
+
+def test_a_run_on_judgements_without_validation_data_has_no_validations() -> None:
+    assert chosen(200, valid_rows=0, objective="kto")[0][3] is None
+
+
 @pytest.mark.parametrize("per_epoch", [1, 11, 47, 48, 111, 112, 5000])
 def test_cycles_end_within_the_limit_and_the_first_always(per_epoch: int) -> None:
     ends = cycle_ends(per_epoch)
