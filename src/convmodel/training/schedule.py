@@ -34,7 +34,7 @@ VALIDATIONS = 4
 """The most validations in a pass."""
 
 GUARDED_STEPS = 8
-"""The most steps between validations of a run on judgements, whose guard looks at them."""
+"""The most steps between validations of a run on judgements, for its regression guard."""
 
 _STEPS_BETWEEN = 25  # from one validation to the next, at least, if there are several in a pass
 _PATIENCE = 2  # passes without improvement after which the run ends, in the middle of a cycle, too

@@ -97,7 +97,7 @@ def test_judgements_have_no_auto() -> None:
 @pytest.mark.parametrize(
     ("rows", "processes", "options", "eval_steps"),
     [
-        (200, 1, {}, 7),  # of 25 in an epoch, whose last one is validated, too
+        (200, 1, {}, 7),  # of 25 in an epoch: after 7, 14, 21, 28 ...
         (40, 1, {}, None),  # an epoch is short enough
         (200, 2, {}, 7),
         (200, 1, {"gradient_accumulation_steps": 25}, None),

@@ -31,7 +31,7 @@ class Measured:
     def __str__(self) -> str:
         adapted = "" if self.adapted is None else f", and of SmolLM2-135M-Instruct with LoRA by {self.adapted:.0%}"
         return (
-            f"in a benchmark, {self.text_bytes:,} bytes, one side of a chat of {self.messages:,} messages, "
+            f"in a benchmark, {self.text_bytes:,} bytes by one person, from a chat of {self.messages:,} messages, "
             f"lowered the bits per byte of builtin:chitchat by {self.builtin:.0%}{adapted}"
         )
 

@@ -23,7 +23,7 @@ def test_nothing_is_compared_that_is_too_different(size: int) -> None:
 def test_only_what_was_measured_is_reported() -> None:
     without = str(Measured(7000, 500, 0.2))
     assert without.endswith(
-        "7,000 bytes, one side of a chat of 500 messages, lowered the bits per byte of builtin:chitchat by 20%"
+        "7,000 bytes by one person, from a chat of 500 messages, lowered the bits per byte of builtin:chitchat by 20%"
     )
     assert str(Measured(7000, 500, 0.2, 0.3)) == f"{without}, and of SmolLM2-135M-Instruct with LoRA by 30%"
 
