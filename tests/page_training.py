@@ -80,6 +80,7 @@ class Training:
 
 def open_view(page: Page) -> None:
     page.get_by_role("button", name="Train", exact=True).click()
+    expect(view(page)).to_be_visible()  # its code is loaded first: a key that is pressed before goes to the page
 
 
 def view(page: Page) -> Locator:
