@@ -8,7 +8,7 @@ import json
 import random
 import re
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 _IN_VALUE, _IN_TEXT = b'}]",0aA:nft-. [{', b'"aA0 -.'
@@ -205,16 +205,15 @@ class _Search:
             return [forced]
         mask = matcher.deep_copy().compute_bitmask()  # of a copy, since an error would end the matcher
         legal = [byte for byte, place, bit in self._ordered if mask[place] & bit]
-        return sorted(legal, key=_in_value) if self._ends and len(legal) < _FREE else legal
+        return sorted(legal, key=partial(_rank, _IN_VALUE)) if self._ends and len(legal) < _FREE else legal
 
 
-def _in_value(byte: bytes) -> tuple[int, bytes]:
-    """Orders bytes by how likely they are to lead to the end of a JSON value."""
-    return _IN_VALUE.find(byte) % 256, byte  # the others last
+def _rank(order: bytes, byte: bytes) -> tuple[int, bytes]:
+    return order.find(byte) % 256, byte  # those that are not in the order last
 
 
 @lru_cache(maxsize=16)
 def _ordered(byte_ids: tuple[int | None, ...], order: bytes) -> list[tuple[bytes, int, int]]:
     """Returns the bytes that have tokens, in an order, each with the place and the bit that it has in masks."""
     known = [(bytes([byte]), index >> 3, 1 << (index & 7)) for byte, index in enumerate(byte_ids) if index is not None]
-    return sorted(known, key=lambda entry: (order.find(entry[0]) % 256, entry[0]))  # the others last
+    return sorted(known, key=lambda entry: _rank(order, entry[0]))

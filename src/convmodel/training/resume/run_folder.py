@@ -40,14 +40,8 @@ def is_finished(folder: str | os.PathLike[str]) -> bool:
 
 
 def newest_step(folder: str | os.PathLike[str]) -> int:
-    """Returns the update after which the newest checkpoint was saved; 0 without one, and without the folder.
-
-    Also while another process trains into the folder: a `fit` that starts makes it to see whether it can, and removes
-    it again.
-    """
-    with suppress(FileNotFoundError, NotADirectoryError):
-        return max((_step(path) for path in Path(folder).iterdir() if _NAME.fullmatch(path.name)), default=0)
-    return 0
+    """Returns the update after which the newest checkpoint was saved; 0 without one, and without the folder."""
+    return max(map(_step, _checkpoints(Path(folder))), default=0)
 
 
 class RunFolder:
@@ -204,9 +198,15 @@ def _step(checkpoint: Path) -> int:
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    """Lists the folders with names of checkpoints, by step."""
-    paths = [path for path in folder.glob("checkpoint-*") if _NAME.fullmatch(path.name) and path.is_dir()]
-    return sorted(paths, key=_step)
+    """Lists the folders with names of checkpoints, by step.
+
+    Also while another process trains into the folder: a `fit` that starts makes it to see whether it can, and removes
+    it again.
+    """
+    with suppress(FileNotFoundError, NotADirectoryError):
+        paths = [path for path in folder.iterdir() if _NAME.fullmatch(path.name) and path.is_dir()]
+        return sorted(paths, key=_step)
+    return []
 
 
 def _is_ours(checkpoint: Path) -> bool:

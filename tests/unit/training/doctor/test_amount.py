@@ -1,5 +1,8 @@
 """How much there is to learn, and the measurement that is nearest."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from convmodel.data.windows.encoding import EncodingSummary
@@ -31,3 +34,15 @@ def test_only_what_was_measured_is_reported() -> None:
 def test_measurements_are_by_size_and_more_achieves_more() -> None:
     for shares in ([one.text_bytes for one in MEASURED], [one.builtin for one in MEASURED]):
         assert shares == sorted(shares)
+
+
+def test_the_page_has_the_same_shares() -> None:
+    rows, messages = {}, 0
+    page = (Path(__file__).parents[4] / "docs/what-to-expect.md").read_text(encoding="utf-8")
+    for line in re.findall(r"^\| .* %\) \|$", page, re.MULTILINE):
+        size, model, *_ = (cell.strip() for cell in line.strip("|").split("|"))
+        messages = int(size.replace(",", "")) if size else messages
+        rows[messages, model] = int(re.search(r"\(-(\d+) %\)", line)[1]) / 100  # type: ignore[index]
+    for one in MEASURED:
+        assert rows[one.messages, "`builtin:chitchat`"] == one.builtin
+        assert rows.get((one.messages, "SmolLM2-135M-Instruct, LoRA")) == one.adapted
