@@ -5,6 +5,7 @@ schemas of convmodel's own routes are next to the routes.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import BeforeValidator, Field, StringConstraints, model_validator
@@ -158,7 +159,7 @@ class ChatRequest(Sampling):
         schemas = [*self.schemas.values()]
         return super().options | {"json_schema": schemas[-1] if schemas else None}
 
-    @property
+    @cached_property
     def schemas(self) -> dict[str, dict[str, Any]]:
         """The schemas by the parameters that give them; the last one is that of the response."""
         response = self._response_schema
