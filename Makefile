@@ -32,10 +32,10 @@ test: $(STAMP) ## run the quick tests (ARGS="-k layout" selects some)
 	@$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 slow: $(STAMP) ## run the slow tests
-	@$(BIN)/python -m pytest $(PARALLEL) --dist worksteal -m slow $(ARGS)
+	@$(BIN)/python -m pytest $(PARALLEL) -m slow $(ARGS)
 
-coverage: $(STAMP) ## run the quick tests and measure how much of the code they run
-	@$(BIN)/python -m pytest $(PARALLEL) --cov --cov-report=term:skip-covered $(ARGS)
+coverage: $(STAMP) ## run all tests and measure how much of the code they run
+	@$(BIN)/python -m pytest $(PARALLEL) -m "not soak" --cov --cov-report=term:skip-covered $(ARGS)
 
 check: $(STAMP) ## lint, formatting, types, layers, generated pages
 	@$(BIN)/ruff check .

@@ -48,6 +48,8 @@ collect_ignore = [
 """Data, and modules that need packages which are not of the development environment: Ray is larger than all of it, and
 clients of the server exclude each other."""
 
+SLOW_PAGES = ("from-scratch.md", "when-it-talks-badly.md")
+
 _loopback_allowed = False
 
 
@@ -76,6 +78,12 @@ def pytest_collection_finish() -> None:
     """Keeps what is imported by now out of garbage collection, which each run of training asks for several times."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Marks the blocks of pages that train one model after another as slow."""
+    if item.path.name in SLOW_PAGES:
+        item.add_marker(pytest.mark.slow)
 
 
 def pytest_unconfigure() -> None:

@@ -14,6 +14,8 @@ from playwright.sync_api import Browser, Page, expect
 from convmodel import Conversation, ConversationModel
 from convmodel.export.html_page import make_page
 
+pytestmark = pytest.mark.slow
+
 EVIL = '<img src=x onerror="window.evil=1"><script>window.evil=1</script>{{facts}}"\'</title>'
 WAIT = 60_000  # ms; the machine may be busy with other tests
 
@@ -125,7 +127,6 @@ def test_responses_are_those_of_the_int8_model(open_page: Open) -> None:
         check_conversations(page, 2)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_twenty_conversations_are_those_of_the_int8_model(open_page: Open) -> None:
     with open_page() as page:

@@ -11,7 +11,7 @@ from playwright.sync_api import Page, Route, expect
 from convmodel.data.judgements.judgement import Judgement
 from convmodel.data.judgements.reader import JudgementReader
 
-pytestmark = pytest.mark.loopback
+pytestmark = [pytest.mark.loopback, pytest.mark.slow]
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from convmodel.conversation import Conversation
 from convmodel.data.reading.reader import ConversationReader
 from convmodel.data.reading.writing import write_jsonl
 
-pytestmark = pytest.mark.loopback
+pytestmark = [pytest.mark.loopback, pytest.mark.slow]
 
 
 def import_file(page: Page, file: Path, notice: str) -> None:

@@ -18,7 +18,7 @@ from convmodel import ConversationModel
 from convmodel.evaluation.votes import read_votes
 from convmodel.server.serving.improvement import Improver
 
-pytestmark = pytest.mark.loopback
+pytestmark = [pytest.mark.loopback, pytest.mark.slow]
 
 
 class Loop:

@@ -15,7 +15,7 @@ from serving import Serving, serving, wait_until
 from convmodel import ConversationModel
 from convmodel.server.api import web_page as page_module
 
-pytestmark = pytest.mark.loopback
+pytestmark = [pytest.mark.loopback, pytest.mark.slow]
 
 EVIL = '<img src=x onerror="window.evil=1"><script>window.evil=1</script>"\'><svg onload=window.evil=1>'
 STATIC = Path(page_module.__file__).parents[1] / "static"

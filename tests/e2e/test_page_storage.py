@@ -12,7 +12,7 @@ from page_acts import compare, expect_turns, say, shown, stored, talk
 from playwright.sync_api import Browser, Page, expect
 from serving import Serving, program, wait_until
 
-pytestmark = pytest.mark.loopback
+pytestmark = [pytest.mark.loopback, pytest.mark.slow]
 
 SLOW = "one two three four five six seven eight nine ten " * 8
 
@@ -268,7 +268,6 @@ def test_a_draft_survives_changes_of_other_tabs(page: Page, server: Serving, say
     expect(page.get_by_label("Your turn", exact=True)).to_have_value("I am typing")
 
 
-@pytest.mark.slow
 def test_a_server_that_is_killed_and_restarted_loses_nothing(browser: Browser, tmp_path: Path) -> None:
     page = browser.new_context().new_page()
     with program(tmp_path, "builtin:chitchat") as first:

@@ -8,7 +8,7 @@ from page_acts import expect_turns, shown, talk
 from playwright.sync_api import Page, expect
 from serving import Serving, wait_until
 
-pytestmark = pytest.mark.loopback
+pytestmark = [pytest.mark.loopback, pytest.mark.slow]
 
 
 def test_turns_are_said_and_kept(page: Page, saying: Callable[..., Any]) -> None:

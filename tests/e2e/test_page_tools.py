@@ -13,7 +13,7 @@ from serving import Serving
 from convmodel.data.reading.reader import ConversationReader
 from convmodel.evaluation.votes import read_votes
 
-pytestmark = pytest.mark.loopback
+pytestmark = [pytest.mark.loopback, pytest.mark.slow]
 
 
 def sent(page: Page, path: str = "/v1/chat/completions") -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from serving import Serving, wait_until
 
 from convmodel.server.settings import TrainingLimits
 
-pytestmark = pytest.mark.loopback
+pytestmark = [pytest.mark.loopback, pytest.mark.slow]
 
 
 @pytest.fixture
@@ -76,7 +76,6 @@ def check_the_way_to_a_model(page: Page, served: Serving, training: Training) ->
     expect(page.get_by_role("button", name="Comparing", exact=True)).to_be_visible()
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_from_an_export_to_a_model(training: Training) -> None:
     with training.page(real=[sys.executable, "-m", "convmodel"]) as (page, served):

@@ -11,7 +11,7 @@ from page_training import drop, open_view, person, press, view
 from page_training_states import CHECKS, EVIL, Faked, job, preparation
 from playwright.sync_api import Page, expect
 
-pytestmark = pytest.mark.loopback
+pytestmark = [pytest.mark.loopback, pytest.mark.slow]
 
 DATA = {
     "importing": ["The files are being read …"],

@@ -90,6 +90,7 @@ def test_no_such_model(load: Callable[[str], object], name: str) -> None:
         load(name)
 
 
+@pytest.mark.slow
 def test_adapters_learned_on_it_name_it_and_load_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = ConversationModel.from_pretrained(CHITCHAT)
     model.fit(TALKS, max_steps=2, lora=True, learning_rate=1e-2, output_dir=str(tmp_path / "adapters"))
@@ -158,6 +159,7 @@ def test_the_layout_of_a_new_model_is_not_chosen(options: list[str], tmp_path: P
         CliRunner().invoke(app, arguments, catch_exceptions=False)
 
 
+@pytest.mark.slow
 def test_the_demos_export_is_talk_and_no_speech_is_held_out_and_learned(tmp_path: Path) -> None:
     options = ImportOptions(segmenting=Segmenting(me=ME))
     summary = import_conversations([FOLDER.parent / "stage" / EXPORT], tmp_path, options)

@@ -64,6 +64,7 @@ def test_chat_obeys_its_commands(reader_folder: Path) -> None:
     assert saved["turns"] == ["Hello", "How are you"]
 
 
+@pytest.mark.slow
 def test_a_saved_conversation_can_be_learned_from(reader_folder: Path, run: Run) -> None:
     CliRunner().invoke(app, ["chat", "--greedy"], input="Hello\n/save said.jsonl\n")
 
@@ -126,6 +127,7 @@ def test_pasted_lines_are_one_turn(typed: Typed) -> None:
     assert "removed: Hello\nHello\n" in messages
 
 
+@pytest.mark.slow
 def test_what_is_typed_is_kept_unless_it_must_not_be(
     typed: Typed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,6 +171,7 @@ def test_options_of_a_running_chat(reader_folder: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_system_message_on_a_model_that_never_saw_one(run: Run, reader_folder: Path) -> None:
     refused = "trained without system messages and would read one as an ordinary turn"
     result = CliRunner().invoke(app, ["chat"], input="/system Be kind.\n/system\n")
@@ -186,6 +189,7 @@ def test_a_system_message_on_a_model_that_never_saw_one(run: Run, reader_folder:
     assert (saved["speakers"], saved["turns"][:2]) == (["system", "user", "assistant"], ["Be kind.", "Hello"])
 
 
+@pytest.mark.slow
 def test_a_chat_continues_with_another_model(reader_folder: Path) -> None:
     lines = [
         "Hello",

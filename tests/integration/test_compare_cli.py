@@ -11,6 +11,7 @@ Run = Callable[..., int]
 ARGUMENTS = ("compare", "model", "gpt2", "--data", "test.jsonl", "--max-new-tokens", "4", "--seed", "1")
 
 
+@pytest.mark.slow
 def test_votes_are_counted_and_kept(
     run: Run, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -32,6 +33,7 @@ def test_votes_are_counted_and_kept(
     assert "gpt2 " not in asked.partition("1 of ")[2]  # blind
 
 
+@pytest.mark.slow
 def test_what_was_judged_before_is_not_asked_again(
     run: Run, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,7 @@ VALID = [["Good morning! Did you sleep well?", "Not really, the neighbours had a
 
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 def fit(
@@ -44,7 +44,7 @@ def fit(
 @pytest.mark.parametrize(
     ("batch", "by_torchrun", "options"),
     [
-        pytest.param(2, True, [], id="padded", marks=pytest.mark.slow),
+        pytest.param(2, True, [], id="padded"),
         pytest.param(2, False, ["--packing", "--max-length", "110"], id="packed"),
         pytest.param(1, False, ["--gradient-accumulation-steps", "2"], id="accumulated"),
     ],

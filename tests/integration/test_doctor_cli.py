@@ -57,6 +57,7 @@ def write(path: str, *talks: Any) -> str:
     return path
 
 
+@pytest.mark.slow
 def test_good_data_is_shown_checked_and_estimated(doctor: Doctor) -> None:
     result = doctor("./gpt2", "train.jsonl", "--valid", "valid.jsonl", "--max-steps", "40")  # really loaded
 

@@ -47,6 +47,7 @@ def test_a_wrong_device_fails_and_the_fix_is_named(
     assert "PYTORCH_ENABLE_MPS_FALLBACK" not in shown
 
 
+@pytest.mark.slow
 def test_a_missing_operation_is_named_with_torchs_own_way_around_it(
     run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

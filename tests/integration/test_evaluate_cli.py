@@ -20,6 +20,7 @@ def test_metrics_with_intervals(run: Run, capfd: pytest.CaptureFixture[str]) -> 
     assert " to " in out
 
 
+@pytest.mark.slow
 def test_two_models_are_compared_and_json_has_it_all(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
     arguments = ("evaluate", "model", "gpt2", "--data", "test.jsonl", "--train", "train.jsonl", "--responses", "3")
 
@@ -36,12 +37,14 @@ def test_two_models_are_compared_and_json_has_it_all(run: Run, capfd: pytest.Cap
     assert {"bleu", "hits_at_1", "copied"} <= found["models"][0]["metrics"].keys()
 
 
+@pytest.mark.slow
 def test_few_conversations_tell_no_difference(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
     assert run("evaluate", "model", "--base", "model", "--data", "test.jsonl") == 0
 
     assert "model compared with model: too few conversations to tell." in capfd.readouterr().out
 
 
+@pytest.mark.slow
 def test_reports_have_the_model_before_fine_tuning_beside(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
     assert run("fit", "train.jsonl", "-m", "gpt2", "--output-dir", "new", "--max-steps", "1") == 0
     few = ("--responses", "2", "--distractors", "1", "--self-chats", "1", "--max-new-tokens", "2")
@@ -63,6 +66,7 @@ def test_reports_have_the_model_before_fine_tuning_beside(run: Run, capfd: pytes
     assert "## Evaluation" in card
 
 
+@pytest.mark.slow
 def test_a_base_is_measured_on_the_targets_of_the_model(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
     fit = ("fit", "train.jsonl", "-m", "gpt2", "--output-dir", "new", "--max-steps", "1", "--loss-on", "responses")
     assert run(*fit, "--max-length", "32") == 0
@@ -76,6 +80,7 @@ def test_a_base_is_measured_on_the_targets_of_the_model(run: Run, capfd: pytest.
     assert tokens[0] == tokens[1]
 
 
+@pytest.mark.slow
 def test_a_report_on_one_conversation(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
     line = Path("test.jsonl").read_text(encoding="utf-8").splitlines()[0]
     Path("one.jsonl").write_text(line + "\n", encoding="utf-8")
@@ -89,6 +94,7 @@ def test_a_report_on_one_conversation(run: Run, capfd: pytest.CaptureFixture[str
     assert "no difference" not in out + Path("r.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_base_that_is_gone_is_told(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
     Path("model/README.md").write_text("# Mine\n\n| Fine-tuned from | `/nowhere/at-all` |\n", encoding="utf-8")
 
@@ -115,6 +121,7 @@ def test_mistakes_are_told(run: Run, capfd: pytest.CaptureFixture[str], argument
     assert not Path("report.pdf").exists()
 
 
+@pytest.mark.slow
 def test_evaluate_gives_json_to_machines(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
     run("evaluate", "model", "--data", "test.jsonl", "--json")
 

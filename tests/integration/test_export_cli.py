@@ -38,6 +38,7 @@ def _model_folder(run: Callable[..., int]) -> None:
     make_model("llama").save_pretrained(MODEL)
 
 
+@pytest.mark.slow
 def test_a_gguf_file_is_written_proven_and_used(run: Callable[..., int], capfd: pytest.CaptureFixture[str]) -> None:
     assert run("export", MODEL, "-o", "bot.gguf", "--weights", "q8_0", "--data", "test.jsonl") == 0
     shown = capfd.readouterr().err
@@ -53,6 +54,7 @@ def test_a_gguf_file_is_written_proven_and_used(run: Callable[..., int], capfd: 
     assert "bot.gguf exists: give another name, or replace it with --overwrite" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_ollama_and_a_page(run: Callable[..., int], capfd: pytest.CaptureFixture[str]) -> None:
     arguments = ("--to", "ollama", "-o", "bot", "--weights", "f32", "--data", "test.jsonl", "--json")
     assert run("export", MODEL, *arguments) == 0

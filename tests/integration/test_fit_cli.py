@@ -14,6 +14,7 @@ import pytest
 Run = Callable[..., int]
 
 
+@pytest.mark.slow
 def test_fit_saves_a_model_that_the_other_commands_use(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
     assert (
         run("fit", "train.jsonl", "--valid", "valid.jsonl", "--max-steps", "2", "-m", "gpt2", "--output-dir", "new")
@@ -42,6 +43,7 @@ def test_a_flag_wins_over_the_file_and_the_file_over_the_default(run: Run, capfd
     assert (config["max_steps"], config["batch_size"], config["output_dir"], config["seed"]) == (1, 3, "new", 42)
 
 
+@pytest.mark.slow
 def test_a_model_that_training_does_not_improve_is_kept_as_it_was(
     run: Run, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -74,6 +76,7 @@ def test_auto_is_refused_where_it_cannot_work(run: Run, capfd: pytest.CaptureFix
     assert "'many' is neither a number nor auto" in " ".join(capfd.readouterr().err.split())
 
 
+@pytest.mark.slow
 def test_several_speakers_can_be_named(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
     names = ["--loss-on", "user", "--loss-on", "assistant"]
 
@@ -82,6 +85,7 @@ def test_several_speakers_can_be_named(run: Run, capfd: pytest.CaptureFixture[st
     assert json.loads(capfd.readouterr().out)["config"]["loss_on"] == ["user", "assistant"]
 
 
+@pytest.mark.slow
 def test_a_model_is_replaced_only_when_asked(run: Run) -> None:
     before = Path("model/model.safetensors").read_bytes()
 
@@ -125,6 +129,7 @@ def test_a_stopped_run_goes_on_with_the_same_command(
     assert "new already holds a model" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_stopped_run_refuses_another_configuration_and_may_begin_anew(
     run: Run, stopped: list[str], capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -144,6 +149,7 @@ def test_a_stopped_run_refuses_another_configuration_and_may_begin_anew(
     assert not Path("new/checkpoint-1").exists()
 
 
+@pytest.mark.slow
 def test_a_file_of_settings_may_leave_the_folder_to_a_flag(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
     Path("fit.toml").write_text("save_steps = 1\nmax_steps = 1\n")
 

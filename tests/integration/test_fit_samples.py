@@ -62,6 +62,7 @@ class Generators(TrainerCallback):
         self.states.append((random.getstate(), numpy, torch.get_rng_state().tolist()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -149,6 +150,7 @@ def test_modes_gradients_and_threads_stay(load: Load, tmp_path: Path, monkeypatc
     assert watch.compared == 4
 
 
+@pytest.mark.slow
 def test_the_memory_of_the_responses_is_freed(load: Load, tmp_path: Path) -> None:
     def caches() -> list[KVCache]:
         return [each for each in gc.get_objects() if isinstance(each, KVCache)]
@@ -164,6 +166,7 @@ def test_the_memory_of_the_responses_is_freed(load: Load, tmp_path: Path) -> Non
     fit(load, tmp_path, Count(), **PLAIN, samples=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -186,6 +189,7 @@ def test_responses_are_those_of_the_model_at_that_step(load: Load, tmp_path: Pat
     assert [record["expected"] for record in ours] == [talk[-1] for talk in VALID]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "step"),
     [
@@ -214,6 +218,7 @@ def test_a_resumed_fit_has_the_lines_of_an_uninterrupted_one(
     assert path.read_bytes() == (tmp_path / "whole" / SAMPLES_FILE).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_killed_command_ends_with_the_lines_of_an_undisturbed_one(tmp_path: Path, unigram_folder: Path) -> None:
     make_data(tmp_path)
     options = "--max-steps 18 --batch-size 2 --eval-steps 2 --samples 2"
@@ -240,6 +245,7 @@ def test_another_number_of_samples_resumes_the_run(load: Load, tmp_path: Path) -
     assert records[0]["context"] in [record["context"] for record in records[2:4]]
 
 
+@pytest.mark.slow
 def test_a_run_on_judgements_has_samples_of_its_validation_data(load: Load, tmp_path: Path) -> None:
     judged = [{"context": talk[:-1], "chosen": talk[-1], "rejected": "I see."} for talk in TALKS if len(talk) > 1]
     options: dict[str, Any] = {"objective": "dpo", "max_steps": 4, "eval_steps": 2, "max_regression": 99.0}
@@ -311,6 +317,7 @@ def test_the_time_of_responses_is_not_training_time(
     assert {log["eval_runtime"] for log in result.history if "eval_runtime" in log} == {0.0}
 
 
+@pytest.mark.slow
 def test_two_processes_write_each_response_once(tmp_path: Path, unigram_folder: Path) -> None:
     make_data(tmp_path)
     options = [
@@ -356,6 +363,7 @@ def test_what_samples_need_is_said_before_any_work(load: Load, tmp_path: Path) -
 Run = Callable[..., int]
 
 
+@pytest.mark.slow
 def test_the_command_shows_them_unless_json_is_requested(
     run: Run, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:

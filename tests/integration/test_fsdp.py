@@ -114,6 +114,7 @@ def assert_same_history(two: dict[str, Any], one: dict[str, Any], rel: float) ->
     assert two["train_loss"] == pytest.approx(one["train_loss"], rel=rel)
 
 
+@pytest.mark.slow
 def test_sharded_weights_learn_the_same_from_judgements(tmp_path: Path, unigram_folder: Path) -> None:
     judged = [{"context": talk[:-1], "chosen": talk[-1], "rejected": "I do not know."} for talk in TALKS if talk[1:]]
     for line in judged[::3]:
@@ -144,6 +145,7 @@ def assert_saved_and_in_hand(folder: Path, found: dict[str, Any]) -> None:
         assert loss == pytest.approx(found["validation"]["loss"], rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "options"),
     [
@@ -165,6 +167,7 @@ def test_sharded_is_whole(tmp_path: Path, request: pytest.FixtureRequest, family
     assert_saved_and_in_hand(tmp_path / "two", two)
 
 
+@pytest.mark.slow
 def test_the_best_model_is_kept_where_it_is_not_the_last(tmp_path: Path, unigram_folder: Path) -> None:
     rising = {"epochs": 2, "eval_steps": 1, "learning_rate": 0.2, "warmup_steps": 5}
     found = fit(tmp_path / "two", unigram_folder, 2, **rising)
@@ -206,6 +209,7 @@ def test_bf16_keeps_losses_in_float32(tmp_path: Path, unigram_folder: Path) -> N
     assert not torch.equal(losses, losses.bfloat16().float())
 
 
+@pytest.mark.slow
 def test_divergence_is_said_by_all(tmp_path: Path, unigram_folder: Path) -> None:
     found = fit(tmp_path / "two", unigram_folder, 2, learning_rate=1e30, max_grad_norm=0.0)
 

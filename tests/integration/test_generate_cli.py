@@ -111,6 +111,7 @@ def test_without_a_model_of_ones_own_the_built_in_one_answers(
     assert capfd.readouterr().out == f"{built_in}\n" != own
 
 
+@pytest.mark.slow
 def test_a_responder_who_has_not_spoken_is_told(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
     assert run("generate", "Hello", "How are you", "--reply-as", "Ann") == 0
     assert "Ann has not spoken yet" in capfd.readouterr().err

@@ -37,6 +37,7 @@ def improved(run: Run, feedback: str, *more: str) -> int:
     return run("improve", "model", "-f", feedback, "--valid", "test.jsonl", "--replay", "train.jsonl", *QUICK, *more)
 
 
+@pytest.mark.slow
 def test_a_model_is_improved_and_what_was_done_is_written_down(
     run: Run, feedback: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -55,6 +56,7 @@ def test_a_model_is_improved_and_what_was_done_is_written_down(
     assert run("compare", "model", "better", "--data", "better/held-out.jsonl", "-n", "1", "--max-new-tokens", "2") == 0
 
 
+@pytest.mark.slow
 def test_it_says_what_was_reached_and_what_to_type_next(
     run: Run, feedback: str, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -68,6 +70,7 @@ def test_it_says_what_was_reached_and_what_to_type_next(
     assert "compare model improved-model --data improved-model/held-out.jsonl --votes votes.jsonl" in shown
 
 
+@pytest.mark.slow
 def test_a_run_that_would_ruin_the_model_leaves_it_as_it_was(
     run: Run, feedback: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -85,6 +88,7 @@ def test_a_run_that_would_ruin_the_model_leaves_it_as_it_was(
     assert names[0] == names[1]
 
 
+@pytest.mark.slow
 def test_a_model_is_not_replaced_without_a_word(run: Run, feedback: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert improved(run, feedback) == 0
     assert improved(run, feedback) == 1
@@ -92,6 +96,7 @@ def test_a_model_is_not_replaced_without_a_word(run: Run, feedback: str, capfd: 
     assert improved(run, feedback, "--overwrite") == 0
 
 
+@pytest.mark.slow
 def test_judgements_that_a_killed_start_left_do_not_count_as_something_else(run: Run, feedback: str) -> None:
     Path("improved-model").mkdir()
     Path("improved-model/judgements.jsonl").write_text(json.dumps(JUDGED[0]) + "\n", encoding="utf-8")
@@ -101,6 +106,7 @@ def test_judgements_that_a_killed_start_left_do_not_count_as_something_else(run:
     assert record["used"] == 8
 
 
+@pytest.mark.slow
 def test_without_data_of_ones_own_the_samples_is_used(
     run: Run, feedback: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,6 +131,7 @@ def test_the_built_in_model_and_its_improvements_replay_the_sample(tmp_path: Pat
     assert improve._replayed("builtin:chitchat", "none", "auto", "fail") is None
 
 
+@pytest.mark.slow
 def test_a_run_that_was_ended_at_its_last_files_begins_again(run: Run, feedback: str) -> None:
     assert improved(run, feedback) == 0
     Path("improved-model/improvement.json").unlink()
@@ -132,6 +139,7 @@ def test_a_run_that_was_ended_at_its_last_files_begins_again(run: Run, feedback:
     assert Path("improved-model/improvement.json").exists()
 
 
+@pytest.mark.slow
 def test_regenerations_are_weighted_once(run: Run, feedback: str, monkeypatch: pytest.MonkeyPatch) -> None:
     line = {"context": ["Hi"], "chosen": "Hello", "rejected": "What?", "kind": "regeneration"}
     Path(feedback).write_text(f"{json.dumps(line)}\n{json.dumps(JUDGED[0])}\n", encoding="utf-8")
@@ -147,6 +155,7 @@ def test_regenerations_are_weighted_once(run: Run, feedback: str, monkeypatch: p
     assert weights == [0.5, 1]
 
 
+@pytest.mark.slow
 def test_validation_conversations_that_were_judged_are_counted(
     run: Run, feedback: str, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -92,6 +92,7 @@ def test_it_is_off_by_default(server: Serving) -> None:
     assert not server.get("/v1/models/tiny").json["convmodel"]["training"]
 
 
+@pytest.mark.slow
 def test_without_the_key_nothing_is_shown_or_started(start: Start) -> None:
     with start({"api_keys": ("secret",)}) as served:
         served.key = None
@@ -104,6 +105,7 @@ def test_without_the_key_nothing_is_shown_or_started(start: Start) -> None:
         assert served.get("/improve").json["job"] is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "body"),
     [
@@ -138,6 +140,7 @@ def test_what_is_needed_is_told(start: Start, feedback: Path) -> None:
         assert served.get("/improve").json["judgements"]["needed"] == "10 more judgements"
 
 
+@pytest.mark.slow
 def test_a_job_reports_its_progress_while_the_server_answers(start: Start, feedback: Path) -> None:
     with start(steps=40, pause=0.05, guard=GUARD) as served:
         job = served.post("/improve", model="tiny").json["job"]
@@ -155,6 +158,7 @@ def test_a_job_reports_its_progress_while_the_server_answers(start: Start, feedb
         assert (job["state"], job["result"]["guard"], job["result"]["used"]) == ("done", GUARD, 20)
 
 
+@pytest.mark.slow
 def test_a_cancelled_job_is_resumed_by_the_same_request(start: Start) -> None:
     with start(steps=60, pause=0.05) as served:
         assert refused(served.ask("DELETE", "/improve")) == "no_training"
@@ -194,6 +198,7 @@ def test_a_model_that_cannot_be_loaded_is_reported(start: Start, tmp_path: Path)
         assert refused(served.post("/improve/use", model="tiny", version="new")) == "no_candidate"
 
 
+@pytest.mark.slow
 def test_the_votes_decide_and_both_clicks_survive_a_restart(start: Start, model_folder: Path, tmp_path: Path) -> None:
     greedy: Any = {"temperature": 0, "max_tokens": 8}
     with start(give=model_folder) as served:
@@ -231,6 +236,7 @@ def test_the_votes_decide_and_both_clicks_survive_a_restart(start: Start, model_
         assert served.post("/improve/use", model="tiny", version="new").status == 200  # the votes are kept
 
 
+@pytest.mark.slow
 def test_running_requests_finish_on_the_model_they_began_with(start: Start, model_folder: Path) -> None:
     with start(give=model_folder) as served:
         improve(served)
@@ -251,6 +257,7 @@ def test_running_requests_finish_on_the_model_they_began_with(start: Start, mode
         wait_until(lambda: not len(replaced.engine.caches))
 
 
+@pytest.mark.slow
 def test_a_request_that_comes_too_late_for_the_old_model_gets_the_new_one(
     start: Start, model_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -274,6 +281,7 @@ def test_a_request_that_comes_too_late_for_the_old_model_gets_the_new_one(
         assert refused(served.chat(max_tokens=2), 503) == "draining"
 
 
+@pytest.mark.slow
 def test_the_memory_of_a_replaced_model_is_freed(start: Start, model_folder: Path) -> None:
     """By counting references: `serve` excludes the models that it loads from garbage collection."""
     with start(give=model_folder) as served:
@@ -290,6 +298,7 @@ def test_the_memory_of_a_replaced_model_is_freed(start: Start, model_folder: Pat
         assert served.chat(max_tokens=4).status == 200
 
 
+@pytest.mark.slow
 def test_a_stopped_server_interrupts_the_job_and_the_next_one_resumes_it(start: Start) -> None:
     with start(steps=200, pause=0.05) as served:
         served.post("/improve")

@@ -16,7 +16,7 @@ from convmodel.training.resume.manifest import damage
 STEPS = 84
 OPTIONS = f"--epochs {STEPS // 6} --batch-size 2"
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,6 @@ def whole(place: Path, unigram_folder: Path) -> tuple[dict[str, Any], Command]:
     return command.finish(), command
 
 
-@pytest.mark.slow
 def test_killed_at_a_dozen_moments_equals_uninterrupted(
     place: Path, unigram_folder: Path, whole: tuple[dict[str, Any], Command]
 ) -> None:
@@ -78,7 +77,6 @@ def test_stopped_by_signals_it_saves_exits_as_shells_expect_and_goes_on(
     require_same(command.finish(), command, whole)
 
 
-@pytest.mark.slow
 def test_a_killed_worker_is_started_again_by_torchrun_and_goes_on(place: Path, unigram_folder: Path) -> None:
     launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "3", "-m"]
     undisturbed = Command(place, unigram_folder, place / "two", OPTIONS, launcher=launcher)

@@ -11,7 +11,7 @@ from fine_tuning import TALKS
 KTO = "--objective kto --replay replay.jsonl --max-regression 100 --epochs 15 --batch-size 2"
 DPO = "--objective dpo --max-regression 100 --epochs 4 --batch-size 1 --gradient-accumulation-steps 2 --packing --lora"
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture
@@ -28,7 +28,6 @@ def place(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.slow
 def test_killed_at_a_dozen_moments_equals_uninterrupted(place: Path, unigram_folder: Path) -> None:
     undisturbed = Command(place, unigram_folder, place / "whole", KTO, fresh=True)
     expected = undisturbed.finish()

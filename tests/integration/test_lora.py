@@ -77,6 +77,7 @@ def test_saved_adapters_are_small_and_come_back_with_their_base(load: Load, fold
     assert loaded.evaluate(TALKS).loss == pytest.approx(model.evaluate(TALKS).loss, rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", FAMILIES)
 def test_merged_they_are_a_plain_model(load: Load, folder: str, tmp_path: Path) -> None:
     apart, merged = load(folder), load(folder)
@@ -405,6 +406,7 @@ def test_what_was_frozen_before_a_run_is_frozen_after_it_and_nothing_else(load: 
         assert frozen == ["transformer.wpe.weight"]
 
 
+@pytest.mark.slow
 def test_a_run_killed_after_the_merge_goes_on(load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = LORA | {"epochs": 3, "merge": True, "save_steps": 2}
     measure, worse = validation.evaluate_windows, itertools.count()

@@ -9,6 +9,7 @@ import pytest
 Run = Callable[..., int]
 
 
+@pytest.mark.slow
 def test_it_teaches_a_head_which_then_ranks(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
     assert run("next-turn", "model", "train.jsonl", "--valid", "valid.jsonl") == 0
     out, _ = capfd.readouterr()

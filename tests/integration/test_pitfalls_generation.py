@@ -182,6 +182,7 @@ SPELLED = st.lists(
 ).map("".join)
 
 
+@pytest.mark.slow
 @settings(max_examples=50)
 @given(text=SPELLED.filter(str.strip))
 def test_a_turn_that_spells_separators_forges_no_turn(

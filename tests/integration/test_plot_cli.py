@@ -118,6 +118,7 @@ def test_what_goes_wrong_is_one_line(
     assert not Path("curves.png").exists()
 
 
+@pytest.mark.slow
 def test_a_picture_is_drawn_without_torch(run: Run) -> None:
     code = (
         "import sys; from convmodel.cli.main import app; app(['plot', 'small'], standalone_mode=False);"

@@ -54,6 +54,7 @@ def cli(packages: Path, tmp_path: Path) -> Cli:
     return cli
 
 
+@pytest.mark.slow
 def test_the_example_imports_a_chat(packages: Path, tmp_path: Path) -> None:
     (tmp_path / "tea.weechatlog").write_text(LOG, encoding="utf-8")
     command = ["-m", "convmodel", "import", "tea.weechatlog", "--me", "bob", "--split", "1,0,0", "--json"]
@@ -89,6 +90,7 @@ def test_the_example_splits_at_line_feeds_alone(cli: Cli, tmp_path: Path) -> Non
     assert "please" in (tmp_path / "data/train.jsonl").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_page_work(cli: Cli, tmp_path: Path) -> None:
     page = (ROOT / "docs/extend-exports.md").read_text(encoding="utf-8")
     lines = [shlex.split(line) for line in page.splitlines() if line.startswith("convmodel import ")]
@@ -99,6 +101,7 @@ def test_the_commands_of_the_page_work(cli: Cli, tmp_path: Path) -> None:
     assert [(result.returncode, result.stderr[-500:] * bool(result.returncode)) for result in results] == [(0, "")] * 2
 
 
+@pytest.mark.slow
 def test_the_example_measures_responses(cli: Cli, reader_folder: Path) -> None:
     few = ("--responses", "4", "--max-new-tokens", "8", "--greedy", "--distractors", "0", "--self-chats", "0")
 
@@ -113,6 +116,7 @@ def test_the_example_measures_responses(cli: Cli, reader_folder: Path) -> None:
     assert "responses with a question mark" in (reader_folder / "report.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_help_and_errors_list_what_is_installed(cli: Cli) -> None:
     readers, metrics, other = cli("import", "--help"), cli("evaluate", "--help"), cli("fit", "--help")
     error = cli("import", "tea.log", "--format", "weechats")

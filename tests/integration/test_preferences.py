@@ -173,6 +173,7 @@ def test_a_step_is_that_of_the_papers_formula(
         torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["kto", "dpo"])
 def test_the_reference_of_adapters_is_the_model_without_them(load: Load, objective: str) -> None:
     model = load()
@@ -185,6 +186,7 @@ def test_the_reference_of_adapters_is_the_model_without_them(load: Load, objecti
     assert abs(rewards[1][0]) > 1e-3  # not the adapters' own log-probabilities
 
 
+@pytest.mark.slow
 def test_with_new_adapters_to_merge_the_reference_is_the_model_as_it_was(load: Load) -> None:
     model = load()
     options = PLAIN | {"objective": "kto", "lora": True, "max_steps": 3, "learning_rate": 1e-2}
@@ -196,6 +198,7 @@ def test_with_new_adapters_to_merge_the_reference_is_the_model_as_it_was(load: L
     assert not has_adapters(model.hf_model)
 
 
+@pytest.mark.slow
 def test_the_reference_is_computed_once_for_a_model_and_its_data(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     computed: list[int] = []
     compute = reference_module.Reference._computed
@@ -223,6 +226,7 @@ def test_a_damaged_reference_is_computed_again(load: Load, tmp_path: Path) -> No
     assert losses(one) == losses(other)
 
 
+@pytest.mark.slow
 @each_objective
 @pytest.mark.parametrize("step", [1, 3])
 def test_resumed_equals_uninterrupted(

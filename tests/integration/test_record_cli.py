@@ -86,6 +86,7 @@ def test_our_own_server_is_recorded_as_it_responds(
     assert [one.id for one in read_conversations("data.jsonl")][:1] == ["talks.jsonl:1#2"]
 
 
+@pytest.mark.slow
 def test_a_model_can_be_measured_against_what_was_recorded(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     with answering(lambda body, _: said("Hi there" if last(body) == "Hi" else "Fine")) as server:
         write("talks.jsonl", *(["Hi", "x", f"And you {number}?", "y"] for number in range(4)))
@@ -123,6 +124,7 @@ def start(server: Answering, *arguments: str, begin: Callable[[], None] | None =
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=begin)
 
 
+@pytest.mark.slow
 def test_a_killed_recording_asks_for_nothing_that_it_has(run: Run) -> None:
     count, kills, parallel = 60, 5, 3
     write("many.jsonl", *([f"Question {number}"] for number in range(count)))
@@ -156,6 +158,7 @@ def test_a_killed_recording_asks_for_nothing_that_it_has(run: Run) -> None:
     assert Path("once.jsonl").read_bytes() == resumed
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit for the size of files")
 def test_where_nothing_more_can_be_written_the_answers_so_far_stay() -> None:
     import resource
@@ -419,6 +422,7 @@ def test_rows_that_cannot_be_asked_are_skipped_and_counted(run: Run, capsys: pyt
     assert turns() == [("Hi", "Re: Hi")]
 
 
+@pytest.mark.slow
 def test_contexts_from_standard_input_are_recorded_but_not_resumed(run: Run) -> None:
     command = [sys.executable, "-m", "convmodel", "record", "-", "-m", "m", "-o", "data.jsonl", "--max-failures", "1"]
 

@@ -95,26 +95,26 @@ def require_same(one: tuple[FitResult, Any], other: tuple[FitResult, Any], tmp_p
 @pytest.mark.parametrize(
     ("options", "step"),
     [
-        pytest.param(PLAIN, 1, id="first update"),
-        pytest.param(PLAIN, 3, id="within an epoch and between two logs"),
+        pytest.param(PLAIN, 1, id="first update", marks=pytest.mark.slow),
+        pytest.param(PLAIN, 3, id="within an epoch and between two logs", marks=pytest.mark.slow),
         pytest.param(PLAIN, 4, id="at a log"),
-        pytest.param(PLAIN, 6, id="end of an epoch"),
+        pytest.param(PLAIN, 6, id="end of an epoch", marks=pytest.mark.slow),
         pytest.param(PLAIN, 7, id="second epoch"),
-        pytest.param(PLAIN, 12, id="last update"),
-        pytest.param(SHORT, 1, id="accumulation"),
+        pytest.param(PLAIN, 12, id="last update", marks=pytest.mark.slow),
+        pytest.param(SHORT, 1, id="accumulation", marks=pytest.mark.slow),
         pytest.param(SHORT, 2, id="accumulation, end of an epoch"),
         pytest.param(PACKED, 4, id="packed"),
-        pytest.param(PART, 8, id="part of an epoch"),
-        pytest.param(PART, 9, id="last update within an epoch"),
-        pytest.param(WORSE, 3, id="between two validations"),
+        pytest.param(PART, 8, id="part of an epoch", marks=pytest.mark.slow),
+        pytest.param(PART, 9, id="last update within an epoch", marks=pytest.mark.slow),
+        pytest.param(WORSE, 3, id="between two validations", marks=pytest.mark.slow),
         pytest.param(WORSE, 4, id="at a validation"),
-        pytest.param(AUTO, 17, id="first cycle"),
-        pytest.param(AUTO, 33, id="end of a cycle"),
-        pytest.param(AUTO, 40, id="second cycle"),
-        pytest.param(FACTORED, 5, id="Adafactor"),
-        pytest.param(BF16, 5, id="bf16"),
-        pytest.param(CHECKPOINTED, 5, id="gradient checkpointing"),
-        pytest.param(MERGED, 5, id="LoRA"),
+        pytest.param(AUTO, 17, id="first cycle", marks=pytest.mark.slow),
+        pytest.param(AUTO, 33, id="end of a cycle", marks=pytest.mark.slow),
+        pytest.param(AUTO, 40, id="second cycle", marks=pytest.mark.slow),
+        pytest.param(FACTORED, 5, id="Adafactor", marks=pytest.mark.slow),
+        pytest.param(BF16, 5, id="bf16", marks=pytest.mark.slow),
+        pytest.param(CHECKPOINTED, 5, id="gradient checkpointing", marks=pytest.mark.slow),
+        pytest.param(MERGED, 5, id="LoRA", marks=pytest.mark.slow),
     ],
 )
 def test_resumed_equals_uninterrupted(
@@ -140,6 +140,7 @@ def test_a_run_that_ran_out_of_patience_does_not_go_on(load: Load, whole: Callab
     require_same(expected, found, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_run_may_be_stopped_at_every_update(load: Load, whole: Callable[..., Any], tmp_path: Path) -> None:
     expected = whole(**PLAIN)
 
@@ -205,6 +206,7 @@ def test_a_checkpoint_is_a_model_without_pickle(load: Load, tmp_path: Path) -> N
     assert set(weights(loaded)) == set(trained)
 
 
+@pytest.mark.slow
 def test_the_newest_checkpoints_stay(load: Load, tmp_path: Path) -> None:
     fit(load, tmp_path / "two", save_steps=2, **PLAIN)
     fit(load, tmp_path / "three", save_steps=2, save_total_limit=3, **PLAIN)
@@ -247,6 +249,7 @@ def test_no_clock_makes_no_checkpoints(load: Load, tmp_path: Path) -> None:
     assert watch.seen == []
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_named_and_passed_over(
     load: Load, whole: Callable[..., Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -326,6 +329,7 @@ def test_a_run_may_begin_anew(load: Load, whole: Callable[..., Any], tmp_path: P
     assert not list((tmp_path / "parts").glob("checkpoint-*"))
 
 
+@pytest.mark.slow
 def test_a_run_that_has_ended_begins_anew(load: Load, whole: Callable[..., Any], tmp_path: Path) -> None:
     fit(load, tmp_path / "parts", save_steps=2, **PLAIN | {"seed": 5})
 

@@ -84,6 +84,7 @@ def test_plain_transformers_knows_where_to_stop(model: ConversationModel, rounds
     assert tokenizer.sep_token_id == model.tokenizer.sep_token_id
 
 
+@pytest.mark.slow
 def test_all_files_agree_on_the_end_of_a_response(model: ConversationModel, rounds: list[Path]) -> None:
     for folder in rounds:
         config = AutoConfig.from_pretrained(folder)
@@ -103,6 +104,7 @@ def test_saving_leaves_the_model_and_its_tokenizer_as_they_were(zoo: Path, tmp_p
     assert (model.hf_model.config.eos_token_id, model.tokenizer.hf_tokenizer.eos_token) == before
 
 
+@pytest.mark.slow
 def test_the_end_of_text_token_stays_a_control_token(family: ConversationTokenizer, rounds: list[Path]) -> None:
     end = family.hf_tokenizer.eos_token_id
     for folder in rounds:
@@ -145,6 +147,7 @@ def test_the_embedding_grows_once_by_the_end_of_text_row(
     assert torch.equal(row(again.hf_model, before), row(model.hf_model, before))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "entries"), [("gpt2", 50257), ("unigram", 466)])
 def test_the_embedding_stays_where_the_vocabulary_has_a_separator(
     name: str, entries: int, zoo_folders: dict[str, Path]
@@ -207,6 +210,7 @@ def old_folder(gpt2_folder: Path, tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_folder_of_the_original_library_works(old_folder: Path, gpt2_folder: Path, tmp_path: Path) -> None:
     new = ConversationModel.from_pretrained(gpt2_folder, device="cpu")
     old = ConversationModel.from_pretrained(old_folder, device="cpu")
@@ -226,6 +230,7 @@ def test_a_folder_of_the_original_library_works(old_folder: Path, gpt2_folder: P
     assert rows(again) == rows(old)
 
 
+@pytest.mark.slow
 def test_gpt2_still_generates_with_50256_after_save_and_load(gpt2_folder: Path, tmp_path: Path) -> None:
     ConversationModel.from_pretrained(gpt2_folder, device="cpu").save_pretrained(tmp_path)
     loaded = ConversationModel.from_pretrained(tmp_path, device="cpu")

@@ -13,6 +13,7 @@ from convmodel.data.reading.reader import read_conversations
 Run = Callable[..., int]
 
 
+@pytest.mark.slow
 def test_it_prints_the_talk_and_tells_of_the_loop(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
     assert run("selfchat", "model", "--greedy", "--turns", "40", "--output", "talks.jsonl") == 0
     out, err = capfd.readouterr()
@@ -24,6 +25,7 @@ def test_it_prints_the_talk_and_tells_of_the_loop(run: Run, capfd: pytest.Captur
     assert [f"{name}: {turn}" for name, turn in zip(talk.turn_speakers, talk.turns, strict=True)] == lines
 
 
+@pytest.mark.slow
 def test_each_conversation_of_a_file_opens_one(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
     arguments = ["--data", "test.jsonl", "--limit", "3", "--turns", "3", "--seed", "1", "--max-new-tokens", "5"]
     assert run("selfchat", "model", "gpt2", "--speakers", "Ann, Bob", *arguments) == 0
@@ -35,6 +37,7 @@ def test_each_conversation_of_a_file_opens_one(run: Run, capfd: pytest.CaptureFi
     assert "of 3 conversations repeat themselves" in err
 
 
+@pytest.mark.slow
 def test_the_turn_that_is_waited_for_is_counted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     counted: list[str] = []
 
@@ -54,6 +57,7 @@ def test_the_turn_that_is_waited_for_is_counted(run: Run, monkeypatch: pytest.Mo
     assert turns[-1].startswith("conversation 2 of 2, turn ")
 
 
+@pytest.mark.slow
 def test_what_is_written_trains_a_model(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
     for _ in range(2):  # the second is added
         assert run("selfchat", "model", "--turns", "3", "--seed", "1", "--output", "talks.jsonl") == 0

@@ -20,6 +20,7 @@ from convmodel.server.serving.model_registry import ModelRegistry
 pytestmark = pytest.mark.loopback
 
 
+@pytest.mark.slow
 def test_the_program_logs_json_without_texts_and_ends_well(tmp_path: Path) -> None:
     """Three streams of 300 tokens are in work when the signal comes."""
     secret = "Grandmother's secret"

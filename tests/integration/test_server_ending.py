@@ -41,9 +41,9 @@ def test_streams_end_whole_and_nothing_new_is_taken(own: Serving) -> None:
         scripted(own.model(), LONG, LONG),
         halted(own.model(), steps=2) as go_on,
         own.begin(stream=True, max_tokens=100) as stream,
-        own.begin(max_tokens=100) as whole,
     ):
         begun = read_until(stream, b'"content":" the"')
+        whole = own.begin(max_tokens=100)  # not before: its prompt would be one of the two steps
         wait_until(lambda: own.scheduler().running + own.scheduler().waiting == 2)
         stop(own)
         ready = own.get("/ready")
@@ -55,7 +55,8 @@ def test_streams_end_whole_and_nothing_new_is_taken(own: Serving) -> None:
         assert own.post("/v1/completions", model="tiny", prompt="Hi").status == 503
         go_on.set()
         lines = data_lines(begun + read_all(stream))
-        answer = json.loads(read_all(whole).partition(b"\r\n\r\n")[2])
+        with whole:
+            answer = json.loads(read_all(whole).partition(b"\r\n\r\n")[2])
     assert lines[-1] == "[DONE]"
     assert sum('"content":" the"' in line for line in lines) == 100
     assert answer["choices"][0]["message"]["content"] == " the" * 100

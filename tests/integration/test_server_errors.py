@@ -208,6 +208,7 @@ def test_unknown_paths_and_methods(server: Serving) -> None:
         assert method in answer.error["message"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "status"), [(MAX_BODY, 200), (MAX_BODY + 1, 413)])
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_body_has_an_end(server: Serving, size: int, status: int, chunked: bool) -> None:

@@ -83,6 +83,7 @@ def test_the_client_stores_lists_reads_and_deletes_files(tuning: Tuning) -> None
     assert sorted(paths) == [f"{first.id}.json", f"{first.id}.jsonl"]  # no part of a path is the client's
 
 
+@pytest.mark.slow
 def test_a_restarted_server_has_the_files_and_removes_halves(tune: Tune, tmp_path: Path) -> None:
     with tune() as tuning:
         kept = tuning.upload()
@@ -106,6 +107,7 @@ def test_a_file_that_is_deleted_while_it_is_asked_for_is_not_found(tuning: Tunin
     content.with_suffix(".away").unlink()
 
 
+@pytest.mark.slow
 def test_files_stay_in_order_after_a_restart(tune: Tune) -> None:
     """Several are stored in one second."""
     with tune() as tuning:
@@ -299,6 +301,7 @@ def test_a_file_is_written_while_it_arrives(tuning: Tuning, monkeypatch: pytest.
     assert max(sizes) < 2 * 2**20
 
 
+@pytest.mark.slow
 def test_quotas_count_what_is_stored(tune: Tune) -> None:
     content = lines(TALK)
     with tune(limits=TrainingLimits(total_bytes=3 * len(content), files=3)) as tuning:
@@ -330,6 +333,7 @@ def test_only_a_few_files_arrive_at_once(tune: Tune) -> None:
         assert upload(tuning.served, lines(TALK)).status == 200
 
 
+@pytest.mark.slow
 def test_a_client_that_stops_sending_is_not_waited_for(tune: Tune) -> None:
     with tune({"stall_seconds": 0.2}) as tuning, tuning.served.connect() as connection:
         head = ["POST /v1/files HTTP/1.1", "Host: localhost", "Content-Length: 1000", *map(": ".join, FORM.items())]
@@ -338,6 +342,7 @@ def test_a_client_that_stops_sending_is_not_waited_for(tune: Tune) -> None:
         assert [*tuning.service.files._folder.iterdir()] == []
 
 
+@pytest.mark.slow
 def test_a_file_that_arrives_too_slowly_is_refused(tune: Tune) -> None:
     """A few clients that send a byte now and then would keep all others from uploading."""
     with tune({"upload_seconds": 0.5}) as tuning, tuning.served.connect() as connection:

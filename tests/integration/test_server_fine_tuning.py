@@ -140,6 +140,7 @@ def test_preferences_are_learned_with_dpo(tuning: Tuning) -> None:
     assert check[2:4] == ["--format", "judgements"]
 
 
+@pytest.mark.slow
 def test_jobs_run_in_order_and_one_at_a_time(tune: Tune) -> None:
     with tune(steps=5000, pause=0.05) as tuning:
         file = tuning.upload()
@@ -161,6 +162,7 @@ def test_jobs_run_in_order_and_one_at_a_time(tune: Tune) -> None:
                 tuning.client.fine_tuning.jobs.cancel(id)
 
 
+@pytest.mark.slow
 def test_two_jobs_may_run_at_once(tune: Tune) -> None:
     with tune(limits=TrainingLimits(at_once=2), steps=5000, pause=0.05) as tuning:
         file = tuning.upload()
@@ -168,6 +170,7 @@ def test_two_jobs_may_run_at_once(tune: Tune) -> None:
         wait_until(lambda: [tuning.status(id) for id in jobs] == ["running", "running"])
 
 
+@pytest.mark.slow
 def test_a_paused_job_resumes_where_it_was(tune: Tune) -> None:
     with tune(steps=30, pause=0.4) as tuning:
         jobs = tuning.client.fine_tuning.jobs
@@ -192,6 +195,7 @@ def test_a_paused_job_resumes_where_it_was(tune: Tune) -> None:
         assert tuning.messages(job.id).count("separator: it is a token") == 1
 
 
+@pytest.mark.slow
 def test_a_paused_job_can_be_cancelled(tune: Tune) -> None:
     with tune(steps=5000, pause=0.05) as tuning:
         job = tuning.client.fine_tuning.jobs.create(model="tiny", training_file=tuning.upload())
@@ -202,6 +206,7 @@ def test_a_paused_job_can_be_cancelled(tune: Tune) -> None:
         assert not tuning.service._jobs.model(job.id).exists()
 
 
+@pytest.mark.slow
 def test_what_a_killed_server_could_not_remove_is_removed_by_the_next_one(tune: Tune) -> None:
     with tune() as tuning:
         done = tuning.train()
@@ -216,6 +221,7 @@ def test_what_a_killed_server_could_not_remove_is_removed_by_the_next_one(tune: 
         wait_until(lambda: not any(folder.exists() for folder in folders))
 
 
+@pytest.mark.slow
 def test_what_a_killed_server_could_not_stop_is_stopped_by_the_next_one(tune: Tune, tmp_path: Path) -> None:
     with tune(steps=5000, pause=0.05) as tuning:
         job = tuning.client.fine_tuning.jobs.create(model="tiny", training_file=tuning.upload())
@@ -237,6 +243,7 @@ def test_what_a_killed_server_could_not_stop_is_stopped_by_the_next_one(tune: Tu
         assert tuning.status(job.id) == "paused"
 
 
+@pytest.mark.slow
 def test_jobs_that_wait_keep_their_order_after_a_restart(tune: Tune) -> None:
     """One that was resumed is behind those that waited meanwhile."""
     with tune() as tuning:
@@ -255,6 +262,7 @@ def test_jobs_that_wait_keep_their_order_after_a_restart(tune: Tune) -> None:
         assert begins == sorted(begins)
 
 
+@pytest.mark.slow
 def test_a_full_disk_keeps_no_job_from_being_cancelled(tune: Tune, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a cancelled job leaves is what makes room."""
     with tune(steps=5000, pause=0.05) as tuning:
@@ -273,6 +281,7 @@ def test_a_full_disk_keeps_no_job_from_being_cancelled(tune: Tune, monkeypatch: 
         wait_until(lambda: json.loads((folder.parent / "job.json").read_text())["status"] == "cancelled")
 
 
+@pytest.mark.slow
 def test_a_killed_process_is_started_again_and_resumes(tune: Tune) -> None:
     with tune(steps=40, pause=0.2) as tuning:
         job = tuning.client.fine_tuning.jobs.create(model="tiny", training_file=tuning.upload())
@@ -286,6 +295,7 @@ def test_a_killed_process_is_started_again_and_resumes(tune: Tune) -> None:
         assert sum("training loss" in message for message in messages) == 40
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_again_and_again_without_progress_fails(tune: Tune) -> None:
     with tune(die=signal.SIGKILL) as tuning:
         job = tuning.train()
@@ -293,6 +303,7 @@ def test_a_process_that_is_killed_again_and_again_without_progress_fails(tune: T
         assert "killed 6 times without progress (exit code -9): is there too little memory?" in job.error.message
 
 
+@pytest.mark.slow
 def test_a_stopped_server_stops_its_job_and_the_next_one_resumes_it(tune: Tune) -> None:
     with tune(steps=5000, pause=0.4) as tuning:  # less than 20 of them, however slow the machine is
         running = tuning.client.fine_tuning.jobs.create(model="tiny", training_file=tuning.upload())
@@ -307,6 +318,7 @@ def test_a_stopped_server_stops_its_job_and_the_next_one_resumes_it(tune: Tune) 
         assert len(losses) == 20
 
 
+@pytest.mark.slow
 def test_a_job_that_fails_says_why_and_leaves_no_checkpoints(tune: Tune) -> None:
     with tune(fail="No space left on device; choose another folder") as tuning:
         job = tuning.train()
@@ -332,6 +344,7 @@ def test_a_finding_that_makes_training_pointless_fails_the_job(tune: Tune) -> No
         assert job.error.message == "steps: 3 steps are few; raise epochs"
 
 
+@pytest.mark.slow
 def test_jobs_that_have_ended_are_not_kept_without_limit(tune: Tune) -> None:
     with tune(limits=TrainingLimits(ended=2), fail="no", steps=1) as tuning:
         file = tuning.upload()
@@ -345,6 +358,7 @@ def test_jobs_that_have_ended_are_not_kept_without_limit(tune: Tune) -> None:
         assert [job.id for job in tuning.service.jobs()] == [ids[-1], done.id]
 
 
+@pytest.mark.slow
 def test_a_job_that_still_stops_is_not_removed(tune: Tune) -> None:
     with tune(limits=TrainingLimits(ended=1), steps=5000, pause=0.05) as tuning:
         jobs, file = tuning.client.fine_tuning.jobs, tuning.upload()
@@ -371,6 +385,7 @@ def test_a_file_in_use_is_kept_until_its_job_ends(tune: Tune) -> None:
             assert tuning.client.files.delete(id).deleted
 
 
+@pytest.mark.slow
 def test_a_model_of_a_job_is_trained_further_and_deleted(tune: Tune) -> None:
     with tune(limits=TrainingLimits(jobs=2)) as tuning:
         first = tuning.train(suffix="a")
@@ -477,6 +492,7 @@ def test_a_full_disk_creates_no_job(tuning: Tuning, monkeypatch: pytest.MonkeyPa
     assert len(tuning.service.jobs()) == count == len([*tuning.service._jobs._folder.iterdir()])
 
 
+@pytest.mark.slow
 def test_results_that_cannot_be_saved_lose_no_model(tune: Tune, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(self: FileStore, *_: Any, **__: Any) -> None:
         raise SaveError("no room")
@@ -489,6 +505,7 @@ def test_results_that_cannot_be_saved_lose_no_model(tune: Tune, monkeypatch: pyt
         assert tuning.served.chat(model=job.fine_tuned_model, max_tokens=2).status == 200
 
 
+@pytest.mark.slow
 def test_an_unexpected_error_ends_its_job_and_not_the_queue(tune: Tune, monkeypatch: pytest.MonkeyPatch) -> None:
     with tune() as tuning:
         with monkeypatch.context() as patch:
@@ -514,6 +531,7 @@ def test_actions_need_no_body_and_are_not_taken_from_other_sites(tune: Tune) -> 
         assert (answer.status, answer.json["status"]) == (200, "cancelled")
 
 
+@pytest.mark.slow
 def test_a_model_without_memory_asks_to_wait(tuning: Tuning, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = (tuning.train().fine_tuned_model for _ in range(2))
     chat: Any = {"messages": HELLO, "max_tokens": 2}

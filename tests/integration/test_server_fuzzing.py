@@ -117,6 +117,7 @@ def test_any_value_of_any_parameter_is_taken_or_refused(server: Serving, changes
 NUMBER = st.sampled_from([0, -0.0, 1e-300, 5e-324, 0.0099, 0.01, 1, 2, math.nextafter(2, 0), math.nextafter(0, 1)])
 
 
+@pytest.mark.slow
 @given(
     temperature=NUMBER, top_p=NUMBER.filter(lambda value: value <= 1), min_p=NUMBER.filter(lambda value: value <= 1),
     top_k=st.sampled_from([0, 1, 2, 50257, 2**20]), bias=st.sampled_from([-100, 0, 100]),

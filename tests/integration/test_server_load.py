@@ -78,6 +78,7 @@ def test_who_waits_too_long_is_told_so(own: Serving) -> None:
         assert int(waited.headers["retry-after"]) >= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("own", [{"run_seconds": 1.0}], indirect=True)
 def test_a_response_that_takes_too_long_is_ended(own: Serving) -> None:
     with scripted(own.model(), LONG, LONG, seconds=0.1):
@@ -88,6 +89,7 @@ def test_a_response_that_takes_too_long_is_ended(own: Serving) -> None:
     assert stream.events[-1]["error"]["code"] == "run_limit"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stream", [True, False], ids=["streaming", "whole"])
 def test_a_client_that_leaves_frees_its_place_within_a_step(
     own: Serving, stream: bool, caplog: pytest.LogCaptureFixture
@@ -122,6 +124,7 @@ def test_a_client_that_waits_may_leave(own: Serving, stream: bool) -> None:
     assert len(script.prompts) == 1
 
 
+@pytest.mark.slow
 def test_all_choices_and_prompts_of_a_client_that_leaves_end(own: Serving) -> None:
     own.engine().max_rows = 32
     with scripted(own.model(), *[LONG] * 6, seconds=STEP):
@@ -166,6 +169,7 @@ def test_two_hundred_clients_vanish_and_the_next_one_is_answered_promptly(
         assert threading.active_count() < 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("own", [{"stall_seconds": 0.3, "head_seconds": 0.5}], indirect=True)
 def test_who_reads_nothing_is_let_go(own: Serving) -> None:
     own.server.servers[0].sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)

@@ -217,6 +217,7 @@ def test_half_sent_bodies_are_408_and_closed(locked: Serving) -> None:
     assert json.loads(found.partition(b"\r\n\r\n")[2])["error"]["param"] is None
 
 
+@pytest.mark.slow
 def test_half_sent_heads_and_silent_connections_are_closed(locked: Serving) -> None:
     with locked.connect() as silent, locked.connect() as half_sent:
         half_sent.sendall(b"POST /tokenize HTTP/1.1\r\nHost: loc")
@@ -294,6 +295,7 @@ def test_after_both_lengths_the_connection_closes(server: Serving) -> None:
     assert b"connection: close" in found.lower()
 
 
+@pytest.mark.slow
 def test_idle_connections_give_way_to_new_ones(
     served_models: dict[str, ConversationModel], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -69,6 +69,7 @@ def test_server_responses_equal_python(
     assert texts == expected
 
 
+@pytest.mark.slow
 def test_eight_at_once_get_what_each_would_get_alone(
     server: Serving, served_models: dict[str, ConversationModel]
 ) -> None:

@@ -83,6 +83,7 @@ def test_without_key_and_session_no_part_of_a_turn_is_found(open_server: Serving
     assert ask(open_server, {}, SECRET, reply, "And now?")[0] >= prompt
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("owner", [{"X-Session-Id": "alice"}, {}])
 def test_the_time_to_the_first_token_shows_nothing_of_another(
     open_server: Serving, monkeypatch: pytest.MonkeyPatch, owner: dict[str, str]

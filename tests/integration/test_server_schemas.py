@@ -38,6 +38,7 @@ def valid(text: str | None) -> str:
     return text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tiny", "plain"])
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_a_response_obeys_its_schema_whole_and_streamed(server: Serving, name: str, seed: int) -> None:
@@ -99,6 +100,7 @@ def of(schema: Any, name: str = "x") -> dict[str, Any]:
     return {"response_format": {"type": "json_schema", "json_schema": {"name": name, "schema": schema}}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "param", "message"),
     [

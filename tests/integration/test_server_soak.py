@@ -98,6 +98,7 @@ def check(served_models: dict[str, ConversationModel], seconds: float, most: int
     assert max(measured[5:]) - min(measured[3:6]) < most, [round(each / MIB) for each in measured]
 
 
+@pytest.mark.slow
 def test_memory_is_flat_for_a_moment(served_models: dict[str, ConversationModel]) -> None:
     check(served_models, 1.5, 24 * MIB)
 

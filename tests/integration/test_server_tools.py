@@ -56,6 +56,7 @@ def called(function: dict[str, str]) -> str:
     return function["name"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tiny", "plain"])
 @pytest.mark.parametrize("choice", ["required", NAMED])
 def test_a_call_that_must_be_made_is_made_whole_and_streamed(server: Serving, name: str, choice: Any) -> None:

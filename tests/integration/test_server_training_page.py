@@ -77,6 +77,7 @@ def content(tuning: Tuning, file: str) -> list[Any]:
     return [json.loads(line) for line in tuning.client.files.content(file).text.splitlines()]
 
 
+@pytest.mark.slow
 def test_an_export_becomes_a_job(tuning: Tuning) -> None:
     file = upload(tuning, chat())
     created = begin(tuning, file)
@@ -114,6 +115,7 @@ def test_an_export_becomes_a_job(tuning: Tuning) -> None:
     assert tuning.served.get(f"/train/preparations?limit=1&after={ready['id']}").json["data"] == [asked]
 
 
+@pytest.mark.slow
 def test_a_job_is_shown_live(tune: Tune) -> None:
     with tune(steps=600, pause=0) as tuning:
         file = tuning.upload()
@@ -138,6 +140,7 @@ def test_a_job_is_shown_live(tune: Tune) -> None:
         assert tuning.served.get("/train/jobs/ftjob-none").error["code"] == "fine_tune_not_found"
 
 
+@pytest.mark.slow
 def test_a_running_job_says_how_long_it_takes(tune: Tune) -> None:
     with tune(steps=5000, pause=0.05) as tuning:
         job = tuning.client.fine_tuning.jobs.create(model="tiny", training_file=tuning.upload())
@@ -155,6 +158,7 @@ def test_a_running_job_says_how_long_it_takes(tune: Tune) -> None:
         assert tuning.served.get(f"/train/jobs/{job.id}").json["seconds_left"] is None
 
 
+@pytest.mark.slow
 def test_a_file_that_a_preparation_needs_stays(tune: Tune) -> None:
     with tune(hang=60) as tuning:
         file = upload(tuning, chat())
@@ -172,6 +176,7 @@ def test_a_file_that_a_preparation_needs_stays(tune: Tune) -> None:
         assert tuning.served.ask("DELETE", f"/v1/files/{file}").status == 200
 
 
+@pytest.mark.slow
 def test_a_preparation_that_takes_too_long_ends(tune: Tune) -> None:
     with tune(limits=TrainingLimits(preparation_seconds=0.5), hang=60) as tuning:
         failed = prepare(tuning, upload(tuning, chat()))
@@ -235,6 +240,7 @@ def test_what_cannot_be_imported_says_why(tuning: Tuning) -> None:
         assert not {"input", "data"} & {path.name for path in folder.iterdir()}, case
 
 
+@pytest.mark.slow
 def test_zips_preferences_and_several_files_are_imported(tuning: Tuning) -> None:
     archive = upload(tuning, zipped("WhatsApp Chat with Ann.txt", chat()), "WhatsApp Chat with Ann.zip")
     again = upload(tuning, chat(10, others=("Zoë", "Ida")), "chat.txt")
@@ -253,6 +259,7 @@ def test_zips_preferences_and_several_files_are_imported(tuning: Tuning) -> None
     assert "upload the file with the purpose fine-tune, and create a job with the method dpo" in notes
 
 
+@pytest.mark.slow
 def test_rows_that_cannot_be_read_are_left_out_if_wanted(tuning: Tuning) -> None:
     talks = [{"turns": [f"Is it {n} o'clock?", f"No, it is {n + 1}."]} for n in range(4)]
     file = upload(tuning, lines(*talks) + b"{\n", "talks.jsonl")
@@ -264,6 +271,7 @@ def test_rows_that_cannot_be_read_are_left_out_if_wanted(tuning: Tuning) -> None
     assert second.startswith("talks.jsonl (2):2:")
 
 
+@pytest.mark.slow
 def test_a_single_conversation_is_trained_on_alone(tuning: Tuning) -> None:
     ready = prepare(tuning, upload(tuning, chat(1)), me="Will")
     assert (ready["status"], ready["summary"]["written"]) == ("ready", {"train.jsonl": 1})
@@ -311,6 +319,7 @@ def test_what_is_not_training_data_is_not_trained_on(tuning: Tuning) -> None:
     assert "has the purpose user_data: prepare it first" in answer.error["message"]
 
 
+@pytest.mark.slow
 def test_the_routes_need_the_key_and_take_nothing_of_other_sites(tune: Tune) -> None:
     with tune({"api_keys": ["key"]}) as tuning:
         file = upload(tuning, chat())
@@ -332,6 +341,7 @@ def test_the_routes_need_the_key_and_take_nothing_of_other_sites(tune: Tune) -> 
         assert (facts["fine_tuning"], facts["training"]) == (True, False)
 
 
+@pytest.mark.slow
 def test_there_are_at_most_so_many_preparations(tune: Tune) -> None:
     with tune(limits=TrainingLimits(preparations=2), hang=60) as tuning:
         file = upload(tuning, chat())
@@ -364,6 +374,7 @@ def test_a_full_disk_prepares_nothing(tuning: Tuning, monkeypatch: pytest.Monkey
     assert len(tuning.service.preparations.all()) == count
 
 
+@pytest.mark.slow
 def test_files_that_were_made_count_against_the_quota(tune: Tune) -> None:
     with tune(limits=TrainingLimits(files=2), talks=9) as tuning:
         failed = prepare(tuning, upload(tuning, chat()), me="Will")
@@ -371,6 +382,7 @@ def test_files_that_were_made_count_against_the_quota(tune: Tune) -> None:
         assert failed["error"]["message"] == "there are 2 files, as many as may be: delete some"
 
 
+@pytest.mark.slow
 def test_a_deleted_file_takes_its_preparations_along(tune: Tune) -> None:
     with tune(talks=9, steps=5000, pause=0.05) as tuning:
         file = upload(tuning, chat())
@@ -393,6 +405,7 @@ def test_a_deleted_file_takes_its_preparations_along(tune: Tune) -> None:
         assert tuning.service.files.has(third["validation_file"])
 
 
+@pytest.mark.slow
 def test_a_preparation_starts_again_with_the_server(tune: Tune) -> None:
     with tune(hang=60) as tuning:
         file = upload(tuning, chat())
@@ -415,6 +428,7 @@ def test_a_preparation_starts_again_with_the_server(tune: Tune) -> None:
         assert tuning.client.files.retrieve(whole["training_file"]).purpose == "fine-tune"
 
 
+@pytest.mark.slow
 def test_a_check_that_fails_says_why(tune: Tune) -> None:
     with tune(talks=9, refuse="the tokens of this model cannot be read") as tuning:
         failed = prepare(tuning, upload(tuning, chat()), me="Will")
@@ -423,12 +437,14 @@ def test_a_check_that_fails_says_why(tune: Tune) -> None:
         assert failed["error"]["message"] == message
 
 
+@pytest.mark.slow
 def test_a_finding_that_makes_training_pointless_is_named(tune: Tune) -> None:
     with tune(talks=9, finding="fail") as tuning:
         ready = prepare(tuning, upload(tuning, chat()), me="Will")
         assert (ready["status"], ready["blocking"]) == ("ready", "steps: 3 steps are few; raise epochs")
 
 
+@pytest.mark.slow
 def test_a_killed_process_fails_its_preparation_and_not_the_server(tune: Tune) -> None:
     with tune(hang=60) as tuning:
         id = begin(tuning, upload(tuning, chat()))["id"]
@@ -440,12 +456,14 @@ def test_a_killed_process_fails_its_preparation_and_not_the_server(tune: Tune) -
         assert "is there too little memory?" in error["message"]
 
 
+@pytest.mark.slow
 def test_too_many_speakers_to_show_are_refused(tuning: Tuning, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(import_command, "LARGEST_RESULT", 100)
     failed = prepare(tuning, upload(tuning, chat()))
     assert failed["error"]["message"].startswith("the summary has too many names of speakers to be shown: import it")
 
 
+@pytest.mark.slow
 def test_an_unexpected_error_ends_its_preparation_and_not_the_queue(
     tuning: Tuning, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

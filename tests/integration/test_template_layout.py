@@ -92,6 +92,7 @@ def test_packed_is_one_by_one(folder: Path) -> None:
     assert losses[0] == pytest.approx(losses[1], rel=2e-4)
 
 
+@pytest.mark.slow
 def test_it_learns_to_respond_and_to_end(folder: Path) -> None:
     model = ConversationModel.from_pretrained(folder, device="cpu")
     model.fit([TURNS[:2]] * 4, max_steps=60, batch_size=4, learning_rate=1e-2, loss_on="responses")

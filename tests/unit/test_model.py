@@ -72,6 +72,7 @@ def test_a_device_map_decides_alone(
     assert not model.hf_model.training
 
 
+@pytest.mark.slow
 def test_a_plain_checkpoint_works_with_defaults(zoo: Path) -> None:
     model = load(zoo)
 
@@ -183,6 +184,7 @@ def test_weights_of_another_architecture_are_refused_rather_than_made_up(folder:
         load(folder)
 
 
+@pytest.mark.slow
 def test_a_tokenizer_of_a_larger_vocabulary_is_refused(folder: Path, gpt2_folder: Path) -> None:
     for name in TOKENIZER_FILES:
         shutil.copy(gpt2_folder / name, folder)

@@ -332,6 +332,7 @@ def test_retry_after_is_seconds_or_a_date() -> None:
     assert time.time() - remote_answers._wall_clock() < 30
 
 
+@pytest.mark.slow
 def test_no_more_answers_wait_to_be_kept_than_requests_may_be_open() -> None:
     with answering() as server, RemoteServer(server.url, connections=2) as remote:
         answers = RemoteAnswers(remote, {}, parallel=2).ask_all(requests(*"abcdefgh"))

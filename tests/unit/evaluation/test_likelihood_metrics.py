@@ -114,6 +114,7 @@ def test_no_distractors_make_no_sense(model: ConversationModel) -> None:
         metrics.next_turn_metrics(model.hf_model, model.tokenizer, CONVERSATIONS, distractors=0)
 
 
+@pytest.mark.slow
 def test_turns_in_another_order_are_less_likely_to_a_model_that_has_learned_them(model: ConversationModel) -> None:
     talks = [["One", "Two", "Three", "Four"], ["Hi", "Hello", "Are you well?", "Yes, thanks"]] * 2
     model.fit(talks, max_steps=60, learning_rate=3e-3, warmup_steps=0, batch_size=4, seed=1, dropout=0.0)

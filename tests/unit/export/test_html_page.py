@@ -57,6 +57,7 @@ def make(model: ConversationModel, **changes: Any) -> str:
     return make_page(GPT2LMHeadModel(config), model.tokenizer, title="Bot")
 
 
+@pytest.mark.slow
 def test_the_model_is_not_changed(gpt2_folder: Path) -> None:
     model = ConversationModel.from_pretrained(gpt2_folder, device="cpu")
     before = copy.deepcopy(model.hf_model.state_dict())
@@ -107,6 +108,7 @@ def test_limits_and_sampling_are_those_of_a_chat(model: ConversationModel, page:
     assert facts["layout"]["openings"]["user"]["response"] == [model.tokenizer.sep_token_id]
 
 
+@pytest.mark.slow
 def test_sampling_is_that_of_the_generation_config(model: ConversationModel) -> None:
     other = ConversationModel(copy.deepcopy(model.hf_model), model.tokenizer)
     other.hf_model.generation_config = GenerationConfig(do_sample=True, temperature=0.5, top_k=7)
@@ -127,6 +129,7 @@ def test_the_probe_is_what_the_int8_model_generates(model: ConversationModel, pa
     assert len(probe["tokens"]) == 8
 
 
+@pytest.mark.slow
 def test_a_model_that_is_too_large_is_refused(model: ConversationModel, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"million parameters, but a page has at most 34 million: "):
         make(model, n_embd=640)
@@ -169,6 +172,7 @@ def test_other_vocabularies_are_refused(unigram_folder: Path) -> None:
         make_page(model.hf_model, model.tokenizer, title="Bot")
 
 
+@pytest.mark.slow
 def test_a_model_in_half_precision_is_exported(model: ConversationModel) -> None:
     half = copy.deepcopy(model.hf_model).bfloat16()
     probe = facts_of(make_page(half, model.tokenizer, title="Bot"))["probe"]
@@ -200,6 +204,7 @@ def test_the_scripts_can_be_one_script() -> None:
     assert len(names) == len({*names})
 
 
+@pytest.mark.slow
 def test_types_of_the_layout(gpt2_folder: Path) -> None:
     tokenizer: Tokenizer = ConversationTokenizer.from_pretrained(gpt2_folder, use_token_types=False)
     model = ConversationModel(GPT2LMHeadModel(GPT2Config(n_embd=8, n_head=1, n_layer=1)), tokenizer)

@@ -52,6 +52,7 @@ def changed(tokenizer: ConversationTokenizer, change: dict[str, Any]) -> Convers
     return ConversationTokenizer(PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|endoftext|>"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [

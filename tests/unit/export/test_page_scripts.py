@@ -29,6 +29,8 @@ from convmodel.generation.respond import SPARE
 from convmodel.hf_model.quantization import quantize_weights
 from convmodel.layout.text_codec import REPLACEMENT
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).parent / "node/page.test.mjs"
 NODE = shutil.which("node")
 
@@ -190,7 +192,6 @@ def test_the_builtin_model(tmp_path: Path) -> None:
     run_node(page, make_cases(model, sample_texts(3, 3), 10_000), tmp_path)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_twenty_conversations_of_the_builtin_model(tmp_path: Path) -> None:
     model = ConversationModel.from_pretrained("builtin:chitchat", device="cpu")

@@ -123,6 +123,7 @@ def test_a_seed_makes_it_repeatable_and_every_turn_another(gpt2: ConversationMod
     assert len(set(say(1))) > 1
 
 
+@pytest.mark.slow
 def test_a_long_talk_goes_on_when_the_context_is_full(gpt2_folder: Path) -> None:
     model = ConversationModel.from_pretrained(gpt2_folder, device="cpu")
     enliven(model.hf_model, 10.0)

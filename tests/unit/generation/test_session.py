@@ -124,6 +124,7 @@ def asking(model: ConversationModel, monkeypatch: pytest.MonkeyPatch) -> Convers
     return model
 
 
+@pytest.mark.slow
 def test_a_session_draws_the_models_candidates(asking: ConversationModel) -> None:
     session = asking.session(seed=5, max_new_tokens=6)
     drawn = {"do_sample": True, "temperature": 0.9, "top_p": 0.95, "top_k": 0, "min_new_tokens": 1, "max_new_tokens": 6}
@@ -515,6 +516,7 @@ def test_without_token_types_a_third_speaker_is_refused_and_changes_nothing(llam
 # A full context.
 
 
+@pytest.mark.slow
 def test_two_hundred_turns_fit_in_128_positions(model: ConversationModel) -> None:
     left_out = []
     with scripted(model, *["I see"] * 100) as script:

@@ -91,6 +91,7 @@ def test_a_product_of_any_shape_is_that_of_the_integers(
     torch.testing.assert_close(found.double(), expected, atol=1e-3 * shape[1] ** 0.5, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [1, 2, 7, 64])
 @pytest.mark.parametrize("inputs", [96, 9_000])
 def test_sums_of_products_do_not_overflow(make: type[Int8Linear], rows: int, inputs: int) -> None:

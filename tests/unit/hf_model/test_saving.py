@@ -51,6 +51,7 @@ def test_a_checkpoint_is_these_files_and_no_pickle(unigram_folder: Path, tmp_pat
     assert set(contents(tmp_path / "model")) == FILES
 
 
+@pytest.mark.slow
 def test_plain_transformers_loads_the_same_model_and_ids(zoo: Path, tmp_path: Path) -> None:
     model = load(zoo)
     prompt = model.tokenizer(CONTEXT)

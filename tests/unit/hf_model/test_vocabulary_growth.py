@@ -73,6 +73,7 @@ def test_text_without_new_pieces_is_encoded_as_ever_and_means_the_same(load: Loa
     torch.testing.assert_close(again[..., : logits.shape[-1]], logits, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_new_row_is_the_mean_of_those_it_joins(gpt2_folder: Path) -> None:
     """`zqzq` is z, q, z, q; first z+q are joined, then zq+zq."""
     model = ConversationModel.from_pretrained(gpt2_folder)
@@ -87,6 +88,7 @@ def test_a_new_row_is_the_mean_of_those_it_joins(gpt2_folder: Path) -> None:
     torch.testing.assert_close(row, rows.mean(dim=0))
 
 
+@pytest.mark.slow
 def test_it_is_saved_and_loaded_also_by_plain_transformers(
     grown: ConversationModel, turns: list[str], tmp_path: Path
 ) -> None:
@@ -105,6 +107,7 @@ def test_it_is_saved_and_loaded_also_by_plain_transformers(
     assert again.score(["Hello"], turns[:2]) == pytest.approx(grown.score(["Hello"], turns[:2]))
 
 
+@pytest.mark.slow
 def test_it_grows_the_same_every_time_and_can_grow_again(
     load: Load, grown: ConversationModel, turns: list[str]
 ) -> None:
@@ -127,6 +130,7 @@ def test_padding_follows_the_new_vocabulary() -> None:
     assert model.hf_model.generation_config.pad_token_id == model.tokenizer.pad_token_id
 
 
+@pytest.mark.slow
 def test_pairs_that_stand_once_make_no_entry(gpt2_folder: Path) -> None:
     model = ConversationModel.from_pretrained(gpt2_folder)
 
@@ -167,6 +171,7 @@ def test_a_heads_bias_grows_too() -> None:
     torch.testing.assert_close(grown.hf_model.lm_head.weight[whole], grown.hf_model.lm_head.weight[pieces].mean(dim=0))
 
 
+@pytest.mark.slow
 def test_a_vocabulary_larger_than_a_plane_of_unicode_grows(turns: list[str]) -> None:
     state = json.loads(train_vocabulary(["a"], 258).backend_tokenizer.to_str())
     state["model"]["vocab"] |= {f"z{number}": 258 + number for number in range(140_000)}
@@ -188,6 +193,7 @@ def test_a_sentencepiece_bpe_does_not_grow() -> None:
         grow_vocabulary(made_of(state), ["おはよう"] * 3, 5)
 
 
+@pytest.mark.slow
 def test_what_cannot_grow(gpt2_folder: Path, unigram_folder: Path) -> None:
     with pytest.raises(ConfigError, match="entries is 0: it must be at least 1"):
         grow_vocabulary(ConversationModel.from_pretrained(gpt2_folder), ["a"], 0)

@@ -55,6 +55,7 @@ def test_each_family_has_the_separator_that_the_contract_gives_it(
     assert tokenizer.hf_tokenizer.sep_token_id == index
 
 
+@pytest.mark.slow
 def test_a_tokenizers_own_separator_comes_before_all(gpt2_folder: Path) -> None:
     hf_tokenizer = AutoTokenizer.from_pretrained(gpt2_folder)
     hf_tokenizer.add_tokens(["<sep>"])
@@ -63,6 +64,7 @@ def test_a_tokenizers_own_separator_comes_before_all(gpt2_folder: Path) -> None:
     assert (tokenizer.sep_token, tokenizer.sep_token_id, tokenizer.separator_added) == ("[SEP]", 50258, False)
 
 
+@pytest.mark.slow
 def test_sep_in_the_vocabulary_comes_before_the_unknown_token(gpt2_folder: Path) -> None:
     hf_tokenizer = AutoTokenizer.from_pretrained(gpt2_folder)
     hf_tokenizer.add_tokens(["<sep>"])
@@ -98,6 +100,7 @@ def test_the_template_renders_the_layout(family: ConversationTokenizer, messages
     assert rendered(family.hf_tokenizer, messages) == family(messages)["input_ids"]
 
 
+@pytest.mark.slow
 def test_the_template_joins_turns_of_one_speaker_where_there_are_no_types(zoo: Path) -> None:
     tokenizer = ConversationTokenizer.from_pretrained(zoo, use_token_types=False)
     ids = rendered(tokenizer.hf_tokenizer, SAME_ROLE_TWICE)
@@ -116,6 +119,7 @@ def test_the_template_marks_the_beginning_of_each_turn_where_the_tokenizer_marks
     assert rendered(hf_tokenizer, messages) == tokenizer(messages)["input_ids"]
 
 
+@pytest.mark.slow
 def test_a_tokenizer_that_no_template_can_follow_gets_none_and_a_warning(
     gpt2_folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

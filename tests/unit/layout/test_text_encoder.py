@@ -86,6 +86,7 @@ def test_a_separator_that_the_vocabulary_has_as_a_word_is_no_text_either() -> No
     assert tokenizer.encode("<sep>") == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.slow
 def test_a_special_token_that_is_a_word_of_the_vocabulary_is_no_text_either(gpt2_folder: Path) -> None:
     hf_tokenizer = AutoTokenizer.from_pretrained(gpt2_folder)
     hf_tokenizer.pad_token = WORD
@@ -93,6 +94,7 @@ def test_a_special_token_that_is_a_word_of_the_vocabulary_is_no_text_either(gpt2
     assert hf_tokenizer.pad_token_id not in tokenizer.encode(WORD)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("token", "special", "text"),
     [
@@ -134,6 +136,7 @@ def test_many_turns_at_once_have_the_ids_of_each_alone(family: ConversationToken
     assert ids[len(family.layout.control_ids) - 1 :] == [*alone, family.sep_token_id]
 
 
+@pytest.mark.slow
 def test_the_hugging_face_tokenizer_keeps_its_own_ways(zoo: Path) -> None:
     hf_tokenizer = AutoTokenizer.from_pretrained(zoo)
     before = hf_tokenizer.encode(f"a{hf_tokenizer.eos_token}b")
@@ -143,6 +146,7 @@ def test_the_hugging_face_tokenizer_keeps_its_own_ways(zoo: Path) -> None:
     assert encoder.get_added_tokens_decoder() == {}
 
 
+@pytest.mark.slow
 def test_truncation_padding_and_tokens_around_a_text_are_gone(family: ConversationTokenizer, zoo: Path) -> None:
     hf_tokenizer = AutoTokenizer.from_pretrained(zoo)
     hf_tokenizer.backend_tokenizer.enable_truncation(3)
@@ -198,6 +202,7 @@ def test_no_text_has_fewer_tokens_than_is_certain(family: ConversationTokenizer,
     assert most is None or len(text * 2000) / most <= len(family.encode(text * 2000))
 
 
+@pytest.mark.slow
 def test_the_longest_token_bounds_the_tokens_of_a_text(gpt2_folder: Path, unigram_folder: Path) -> None:
     gpt2 = AutoTokenizer.from_pretrained(gpt2_folder)
     longest = max(gpt2.get_vocab(), key=len)

@@ -83,6 +83,7 @@ def test_a_page_has_its_own_colours_on_light_and_on_dark(tmp_path: Path) -> None
     assert light.rstrip().endswith("(prefers-color-scheme: dark) {\n  :root {")
 
 
+@pytest.mark.slow
 def test_names_are_text(tmp_path: Path) -> None:
     html = page(tmp_path / "a.html", [fit(EVIL), fit("b")])
     found = Page(html)

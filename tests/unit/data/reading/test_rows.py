@@ -311,6 +311,7 @@ def test_only_errors_of_ours_escape(tmp_path_factory: pytest.TempPathFactory, na
         assert reader.rows == reader.shapes.total() + reader.problems.count
 
 
+@pytest.mark.slow
 def test_large_conversations_are_read_fast(write: Write) -> None:
     start = time.perf_counter()
     turns = ["Hi"] * 100_000

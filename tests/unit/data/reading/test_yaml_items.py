@@ -69,6 +69,7 @@ def test_a_folder_of_corpora_is_read_as_one(tmp_path: Path) -> None:
     assert [one.turns[1] for one in read_conversations(tmp_path)] == ["a.yml", "b.yaml"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -136,6 +136,7 @@ def test_stored_windows_keep_their_weights(gpt2_tokenizer: ConversationTokenizer
     assert 0 < sum(window.weights is not None for window in made.windows) < len(made.windows) / 2
 
 
+@pytest.mark.slow
 def test_what_was_made_is_used_again_until_something_changes(
     gpt2_tokenizer: ConversationTokenizer,
     bytelevel_tokenizer: ConversationTokenizer,
@@ -222,6 +223,7 @@ def test_the_key_ignores_blank_lines_comments_and_docstrings_alone() -> None:
         assert store._IDLE_LINES.sub(b"", source) == b"".join(code), file
 
 
+@pytest.mark.slow
 def test_windows_not_used_for_long_make_room(
     gpt2_tokenizer: ConversationTokenizer, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -47,6 +47,7 @@ def test_a_refused_grammar_is_named_by_its_option(checker: Checker) -> None:
         checker.check(grammar({"type": "string", "minLength": 3, "maxLength": 1}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schema", [CRASHES, SLOW], ids=["crashes", "slow"])
 def test_after_a_hostile_grammar_another_process_answers(checker: Checker, schema: Any) -> None:
     checker.check(grammar(GOOD))

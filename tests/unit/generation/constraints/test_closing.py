@@ -76,6 +76,7 @@ def test_a_pattern_is_completed(literals: tuple[bytes, ...], pattern: str) -> No
     assert matcher.is_accepting()
 
 
+@pytest.mark.slow
 def test_what_has_no_end_has_no_closing() -> None:
     assert closing(grammar='start: "a" start') is None
     assert closing(json_schema={"type": "string", "minLength": 100}, limit=50) is None

@@ -60,6 +60,7 @@ def at_random(seed: int, *, ends: float = 0.2) -> Choose:
     return choose
 
 
+@pytest.mark.slow
 def test_any_schema_is_obeyed_to_the_last_token(gpt2_tokenizer: ConversationTokenizer) -> None:
     obeyed: list[bool] = []
 
@@ -80,6 +81,7 @@ def test_any_schema_is_obeyed_to_the_last_token(gpt2_tokenizer: ConversationToke
     assert sum(obeyed) > len(obeyed) / 2
 
 
+@pytest.mark.slow
 def test_every_family_of_vocabularies_is_constrained(family: ConversationTokenizer) -> None:
     constraint = constraint_of(family, grammar(json_schema=PERSON))
     for seed in range(5):

@@ -10,6 +10,7 @@ from convmodel.generation.constraints import vocabulary
 from convmodel.generation.constraints.vocabulary import Vocabulary, vocabulary_of
 
 
+@pytest.mark.slow
 def test_it_is_converted_once(gpt2_tokenizer: ConversationTokenizer) -> None:
     assert vocabulary_of(gpt2_tokenizer) is vocabulary_of(gpt2_tokenizer)
 

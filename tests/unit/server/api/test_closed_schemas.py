@@ -98,6 +98,7 @@ def combined(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 SMALL = st.recursive(st.sampled_from([{}, {"type": "integer"}, {"type": "string"}]), combined, max_leaves=4)
 
 
+@pytest.mark.slow
 @given(combined(SMALL), combined(st.sampled_from([{}, {"type": "integer"}])))
 @settings(max_examples=1000, suppress_health_check=[*HealthCheck])
 def test_nothing_is_allowed_that_was_not_and_something_is_if_something_was(schema: Any, definition: Any) -> None:

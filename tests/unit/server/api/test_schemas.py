@@ -49,6 +49,7 @@ def test_prompts_times_n_is_limited() -> None:
     assert CompletionRequest.model_validate(body | {"n": 2}).prompts == ["a", "b", "c"]
 
 
+@pytest.mark.slow
 def test_instructions_count_as_a_message() -> None:
     body = {"model": "m", "input": [{"role": "user", "content": "Hi"}] * 4096}
     assert len(ResponsesRequest.model_validate(body).as_chat().messages) == 4096

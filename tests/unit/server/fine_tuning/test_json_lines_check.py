@@ -15,6 +15,7 @@ VALUES = st.text() | st.integers() | st.none() | st.lists(st.floats())
 OBJECTS = st.lists(st.dictionaries(st.text(), VALUES), min_size=1)
 
 
+@pytest.mark.slow
 @given(objects=OBJECTS, end=st.sampled_from(["\n", "\r\n", "\n\n"]), data=st.data())
 def test_objects_are_counted_and_a_broken_line_is_named(
     objects: list[dict[str, object]], end: str, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory

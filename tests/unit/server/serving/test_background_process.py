@@ -19,6 +19,7 @@ def arguments(folder: Path) -> list[str]:
     return ["model", "--feedback", str(folder / "f.jsonl"), "--output-dir", str(folder / "new"), "--json"]
 
 
+@pytest.mark.slow
 def test_a_process_runs_with_a_lower_priority_and_its_lock_outlives_its_server(tmp_path: Path) -> None:
     process = BackgroundProcess(tmp_path / "log")
     assert not process.running

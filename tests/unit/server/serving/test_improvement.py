@@ -159,6 +159,7 @@ def test_one_at_a_time(make: Callable[..., Improver]) -> None:
     wait_until(lambda: improver.state()["job"]["state"] == "cancelled")
 
 
+@pytest.mark.slow
 def test_the_next_improvement_takes_the_place_of_the_candidate(
     make: Callable[..., Improver], registry: Registry
 ) -> None:
@@ -215,6 +216,7 @@ def test_an_old_version_that_cannot_be_loaded_changes_nothing(
     assert registry.current["chat"].model == "from chat-1"
 
 
+@pytest.mark.slow
 def test_a_candidate_that_comes_too_late_is_dropped(make: Callable[..., Improver], registry: Registry) -> None:
     loading = threading.Event()
 

@@ -135,6 +135,7 @@ def test_the_end_of_the_server_interrupts_a_run(runs: Runs) -> None:
     runs.close(run)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["well", "badly", "cancelled"])
 def test_a_run_that_a_killed_server_left_is_found_again(runs: Runs, end: str) -> None:
     run = runs.open(steps=30 if end == "well" else 1000, pause=0.03)

@@ -112,6 +112,7 @@ def test_checkpointed_gradients_are_the_same(gpt2: GPT2LMHeadModel) -> None:
         torch.testing.assert_close(one, other)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, at its import of the compiler
 def test_a_model_is_compiled_inside_only(gpt2: GPT2LMHeadModel) -> None:
     with compiled(gpt2.transformer, True):

@@ -77,6 +77,7 @@ def test_threads_are_those_of_the_cores_that_may_be_used_and_come_back(monkeypat
         torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told to keep memory")
 def test_memory_is_kept_inside_and_given_back_afterwards() -> None:
     # In a process of its own: here, threads and memory of other tests would be counted, too.
