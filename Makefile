@@ -18,7 +18,7 @@ help: ## list the targets
 setup: $(STAMP) ## install everything into .venv, once
 
 # The stamp is newer than these files while everything they require is installed, and the kernels are compiled.
-$(STAMP): pyproject.toml constraints.txt src/convmodel/hf_model/_kernels.c
+$(STAMP): pyproject.toml constraints.txt $(wildcard src/convmodel/hf_model/_*.[ch])
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "convmodel needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.11")'
 	@echo "Installing into $(VENV); this takes a few minutes the first time."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

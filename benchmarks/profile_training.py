@@ -1,8 +1,9 @@
-"""The profile of a step: one step of GPT-2 small, 8 packed rows of 512, under torch's profiler.
+"""The profile of a step: one step of GPT-2 small or of a model in a folder, 8 packed rows of 512, under torch's profiler.
 
     python benchmarks/profile_training.py train.jsonl --tokenizer FOLDER [--precision fp32] [--dropout 0.1]
+    python benchmarks/profile_training.py train.jsonl --model FOLDER [--lora]
 
-The model has random weights; two steps warm up. `ConversationModel.fit` runs them, as for a user.
+GPT-2 has random weights; two steps warm up. `ConversationModel.fit` runs them, as for a user.
 """
 
 import argparse
@@ -37,16 +38,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("train")
     parser.add_argument("--tokenizer", default="gpt2")
+    parser.add_argument("--model", help="a folder; by default GPT-2 small's shape")
+    parser.add_argument("--lora", action="store_true")
+    parser.add_argument("--rows", type=int, default=ROWS)
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--dropout", type=float, default=0.0)
     options = parser.parse_args()
-    model = ConversationModel.from_config(
-        GPT2Config(), ConversationTokenizer.from_pretrained(options.tokenizer), device="cpu"
-    )
+    if options.model:
+        model = ConversationModel.from_pretrained(options.model, layout="separator", device="cpu")
+    else:
+        tokenizer = ConversationTokenizer.from_pretrained(options.tokenizer)
+        model = ConversationModel.from_config(GPT2Config(), tokenizer, device="cpu")
     conversations = []
     tokens = 0
     for conversation in ConversationReader(options.train):
-        if tokens > ROWS * LENGTH * (WARM_UPS + 2):
+        if tokens > options.rows * LENGTH * (WARM_UPS + 2):
             break
         conversations.append(conversation)
         tokens += sum(map(len, map(model.tokenizer.encode, conversation.turns)))
@@ -55,17 +61,18 @@ def main() -> None:
         conversations,
         callbacks=[profiler],
         max_steps=WARM_UPS + 1,
-        batch_size=ROWS,
+        batch_size=options.rows,
         max_length=LENGTH,
         packing=True,
         precision=options.precision,
         dropout=options.dropout,
+        lora=options.lora,
     )
     found = profiler.profile.key_averages()
     print(found.table(sort_by="self_cpu_time_total", row_limit=20, max_name_column_width=48))
     whole = sum(event.self_cpu_time_total for event in found)
     products = sum(event.self_cpu_time_total for event in found if event.key in PRODUCTS)
-    print(f"a step of {ROWS} x {LENGTH} tokens: {whole / 1e6:.2f} s, {products / whole:.2f} of it in matrix products")
+    print(f"a step of {options.rows} x {LENGTH} tokens: {whole / 1e6:.2f} s, {products / whole:.2f} of it in matrix products")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
 """Fine-tuning on a CPU: convmodel's `fit` compared with TRL's SFTTrainer and Hugging Face's Trainer.
 
     python benchmarks/training.py train.jsonl --tokenizer FOLDER --peers peers/bin/python [--valid valid.jsonl]
+    python benchmarks/training.py train.jsonl --model FOLDER --only speed --dropout 0 --peers peers/bin/python
 
 `train.jsonl` has one conversation a line; `--tokenizer` is a folder with GPT-2's tokenizer (or any hub id); `--peers`
 the Python of an environment that has TRL, as `training_peers.py` describes. Conversations are cut between
 turns into pieces of at most `--max-length` tokens, so that each is one window and all its tokens are targets.
 
-speed: a model of GPT-2 small's shape with random weights, one epoch, about the same number of tokens per step for all,
+speed: a model of GPT-2 small's shape with random weights, or the one of `--model`, one epoch, about the same number of tokens per step for all,
 each in a fresh process, alternating; of the steps after the first, which warms up; with GPT-2's own dropout and without
 (the others drop attention weights too, convmodel never does).
 limit: the rate of the machine's matrix products alone, and how much of it training reaches.
@@ -28,6 +29,7 @@ TRL = {"gradient_checkpointing": False}  # on by default: less memory for more t
 BY_LENGTH = {"train_sampling_strategy": "group_by_length"}
 BFD, WRAPPED = ({"packing": True, "packing_strategy": strategy} for strategy in ("bfd", "wrapped"))
 
+LORA = {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"}
 
 SIDES = {
     "convmodel": Side("convmodel", {"packing": True}, packed=True),
@@ -41,6 +43,9 @@ SIDES = {
     "trl bf16 bfd": Side("trl", TRL | BF16 | BFD, packed=True),
     "trl fp32 wrapped": Side("trl", TRL | FP32 | WRAPPED, packed=True),
     "trl bf16 wrapped": Side("trl", TRL | BF16 | WRAPPED, packed=True),
+    "convmodel LoRA": Side("convmodel", {"packing": True, "lora": LORA}, packed=True),
+    "trl bf16 wrapped LoRA": Side("trl", TRL | BF16 | WRAPPED, packed=True, lora=LORA),
+    "trl bf16 by length LoRA": Side("trl", TRL | BF16 | BY_LENGTH, lora=LORA),
     "hf fp32": Side("hf", FP32),
     "hf bf16": Side("hf", BF16),
     "hf fp32 by length": Side("hf", FP32 | BY_LENGTH),
@@ -54,6 +59,7 @@ def main() -> None:
     parser.add_argument("train", type=Path)
     parser.add_argument("--valid", type=Path, help="for quality")
     parser.add_argument("--tokenizer", default="gpt2")
+    parser.add_argument("--model", help="a folder, for speed and limit; by default GPT-2 small's shape")
     parser.add_argument("--peers", help="the Python of TRL's environment")
     parser.add_argument("--only", choices=["speed", "limit", "quality"])
     parser.add_argument("--rounds", type=int, default=3)
@@ -83,13 +89,14 @@ def speed(options: argparse.Namespace, folder: Path) -> None:
     """Trains on every side in turn, and measures the products in between."""
     from transformers import GPT2Config
 
-    task = Task.make(options, folder, GPT2Config(), conversations=48, max_length=512, tokens=options.tokens)
+    start = options.model or GPT2Config()
+    task = Task.make(options, folder, start, conversations=48, max_length=512, tokens=options.tokens)
     chosen = options.sides or [name for name in SIDES if options.only != "limit" or name.startswith("convmodel")]
     found: dict[tuple[float, str], list[dict[str, Any]]] = {
         (dropout, name): [] for dropout in options.dropout for name in chosen
     }
     products = []
-    print(f"GPT-2 small, {task.describe()}, {options.rounds} rounds in turn", flush=True)
+    print(f"{options.model or 'GPT-2 small'}, {task.describe()}, {options.rounds} rounds in turn", flush=True)
     for _ in range(options.rounds):
         for dropout, name in [*found]:
             settings = {"learning_rate": 5e-5, "warmup_steps": 0, "seed": 0}

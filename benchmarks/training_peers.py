@@ -1,6 +1,6 @@
 """The peers' side of `training.py`: TRL's SFTTrainer and Hugging Face's Trainer, in an environment of their own.
 
-    python -m venv peers && peers/bin/pip install torch==2.13.0 trl==1.16.0
+    python -m venv peers && peers/bin/pip install torch==2.13.0 trl==1.16.0 peft
 
 `training.py` starts this file with that environment's Python and a JSON file that says what to train; what was
 measured is written beside it. `Watch` measures convmodel's side too, so that all are measured alike.
@@ -82,6 +82,10 @@ def make_trainer(job: dict[str, Any], watch: Watch, scratch: str) -> Any:
     if job["worker"] == "trl":
         from trl import SFTConfig, SFTTrainer
 
+        if job["lora"]:
+            from peft import LoraConfig
+
+            common["peft_config"] = LoraConfig(task_type="CAUSAL_LM", **job["lora"])
         return SFTTrainer(args=SFTConfig(**{"max_length": job["max_length"]} | settings), **common)
     collator = DataCollatorForLanguageModeling(tokenizer, mlm=False)
     return Trainer(args=TrainingArguments(**settings), data_collator=collator, **common)

@@ -25,11 +25,19 @@ class FailedError(Exception):
 
 @dataclass(frozen=True)
 class Side:
-    """One way to train: whose, with what settings of its own, and whether windows share rows of the full length."""
+    """One way to train.
+
+    Attributes:
+        worker: Whose.
+        settings: What it sets that others do not.
+        packed: Whether windows share rows of the full length.
+        lora: Options of peft's `LoraConfig` if adapters are trained; convmodel has them in `settings`.
+    """
 
     worker: str
     settings: dict[str, Any] = field(default_factory=dict)
     packed: bool = False
+    lora: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -57,7 +65,7 @@ class Task:
         cls,
         options: argparse.Namespace,
         folder: Path,
-        shape: "PretrainedConfig",
+        start: "PretrainedConfig | str",
         *,
         conversations: int,
         max_length: int,
@@ -69,9 +77,11 @@ class Task:
         from convmodel.data.windows.store import prepare_windows
         from convmodel.layout.sequence import IGNORED
 
-        model = ConversationModel.from_config(
-            shape, ConversationTokenizer.from_pretrained(options.tokenizer), seed=seed
-        )
+        if isinstance(start, str):  # a layout with a separator, as of models without a template: pieces are of turns
+            model = ConversationModel.from_pretrained(start, layout="separator", device="cpu")
+        else:
+            tokenizer = ConversationTokenizer.from_pretrained(options.tokenizer)
+            model = ConversationModel.from_config(start, tokenizer, seed=seed)
         model.save_pretrained(folder / "start")
         max_length = options.max_length or max_length
         chosen = list(islice(ConversationReader(options.train), options.conversations or conversations))
@@ -106,7 +116,7 @@ class Task:
     ) -> dict[str, Any]:
         """Trains for an epoch in a fresh process, and returns what was measured."""
         size = self.rows if side.packed else self.per_update
-        job = {"worker": side.worker, "save": save and str(save)}
+        job = {"worker": side.worker, "save": save and str(save), "lora": side.lora}
         if side.worker == "convmodel":
             own = {"epochs": 1, "batch_size": size, "max_length": self.max_length, "dropout": dropout}
             job["settings"] = SAME | settings | own | side.settings

@@ -52,8 +52,9 @@ def wheel_problems(wheel: Path) -> list[str]:
     problems = licence_problems(wheel.name, contents.get(f"{info}/METADATA", b""), licences)
     if wheel.name.endswith(".whl") and "-linux_" in wheel.name:
         problems.append(f"{wheel.name} has a name that PyPI refuses: `make build` gives it the name of manylinux")
-    if not any("/_kernels." in name and name.endswith((".so", ".pyd")) for name in contents):
-        problems.append(f"{wheel.name} has no compiled extension: install a C compiler and build again")
+    compiled = {name.rpartition("/")[2].partition(".")[0] for name in contents if name.endswith((".so", ".pyd"))}
+    for name in sorted({"_kernels", "_training_kernels"} - compiled):
+        problems.append(f"{wheel.name} has no compiled extension {name}: install a C compiler and build again")
     stray = [name for name in contents if name.split("/")[0] not in (PROJECT["name"], info) or "__pycache__" in name]
     required = {"py.typed", "assets/chitchat/model.safetensors", "server/static/index.html"}
     problems += [f"{wheel.name} has a file that does not belong there: {name}" for name in stray]

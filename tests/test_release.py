@@ -144,7 +144,8 @@ def write_wheel(folder: Path, *, without: str = "", extra: str = "", tag: str = 
     info = f"convmodel-{PROJECT['version']}.dist-info"
     contents = {f"{info}/licenses/{name}": (ROOT / name).read_bytes() for name in licences}
     contents |= {f"{info}/METADATA": "".join(f"License-File: {name}\n" for name in licences).encode()}
-    names = ("py.typed", "assets/chitchat/model.safetensors", "server/static/index.html", "hf_model/_kernels.abi3.so")
+    names = ["py.typed", "assets/chitchat/model.safetensors", "server/static/index.html"]
+    names += [f"hf_model/{name}.abi3.so" for name in ("_kernels", "_training_kernels")]
     contents |= {f"convmodel/{name}": b"" for name in names} | ({extra: b""} if extra else {})
     wheel = folder / f"convmodel-{PROJECT['version']}-cp311-abi3-{tag}.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
@@ -164,7 +165,8 @@ def test_a_wheel_with_all_that_belongs_there_has_no_problem(files: ModuleType, t
         ({"without": "chitchat/LICENSE"}, "another src/convmodel/assets/chitchat/LICENSE, or none"),
         ({"without": "METADATA"}, "the metadata do not list LICENSE"),
         ({"without": "py.typed"}, "has no convmodel/py.typed"),
-        ({"without": "_kernels.abi3.so"}, "no compiled extension"),
+        ({"without": "/_kernels.abi3.so"}, "no compiled extension _kernels:"),
+        ({"without": "_training_kernels.abi3.so"}, "no compiled extension _training_kernels:"),
         ({"extra": "tests/test_x.py"}, "does not belong there: tests/test_x.py"),
         ({"extra": "convmodel/__pycache__/x.pyc"}, "does not belong there"),
         ({"tag": "linux_x86_64"}, "a name that PyPI refuses"),

@@ -16,9 +16,7 @@ that a result does not depend on what else is in the batch.
 #define Py_LIMITED_API 0x030B0000
 #include <Python.h>
 
-#include <math.h>
-#include <stdint.h>
-#include <stdlib.h>
+#include "_kernels.h"
 
 #define LARGEST_WEIGHT 127
 #define PIECE 1024 /* inputs whose products are summed in 32 bits */
@@ -58,41 +56,6 @@ typedef struct {
     int64_t threads, least;   /* how many threads there are, and how many outputs one takes at least */
     int64_t next;             /* the next output that no thread has taken, counted over all matrices */
 } Job;
-
-#if defined(__GNUC__)
-#define INLINE static inline __attribute__((always_inline))
-#define RESTRICT __restrict__
-#define REQUEST(address) __builtin_prefetch(address)
-#define LOAD(number) __atomic_load_n(number, __ATOMIC_RELAXED)
-#define REPLACE(number, old, new)                                                                                      \
-    __atomic_compare_exchange_n(number, old, new, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED)
-#else
-#define INLINE static inline
-#define RESTRICT
-#define REQUEST(address) ((void)(address))
-#define LOAD(number) (*(number)) /* without threads */
-#define REPLACE(number, old, new) (*(number) = (new), 1)
-#endif
-
-/* Cephes' exponential function: within 2 units in the last place. */
-INLINE float exponential(float x) {
-    x = x < -87 ? -87 : x > 88 ? 88 : x;
-    const float n = rintf(x * 1.44269504f), r = x - n * 0.693359375f + n * 2.12194440e-4f;
-    float y = 1.9875691500e-4f;
-    y = y * r + 1.3981999507e-3f;
-    y = y * r + 8.3334519073e-3f;
-    y = y * r + 4.1665795894e-2f;
-    y = y * r + 1.6666665459e-1f;
-    y = y * r + 5.0000001201e-1f;
-    union {
-        int32_t bits;
-        float value;
-    } power = {.bits = ((int32_t)n + 127) << 23};
-    return (y * r * r + r + 1) * power.value;
-}
-
-INLINE float silu(float x) { return x / (1 + exponential(-x)); }
-INLINE float gelu(float x) { return x / (1 + exponential(-1.5957691216f * (x + 0.044715f * x * x * x))); }
 
 INLINE void rms_norm(const float *RESTRICT row, const float *RESTRICT weights, double epsilon, int64_t count, float *RESTRICT result) {
     float squares = 0;
@@ -361,47 +324,10 @@ typedef struct {
 #define ENTRY(name)                                                                                                    \
     {#name, work_##name, round_row_##name, prepare_row_##name, append_##name, attend_share_##name, log_sum_##name}
 
-VARIANT(plain, )
-#if defined(__GNUC__) && defined(__x86_64__)
-#define WIDE "avx512f,avx512bw,avx512vl,avx512dq,fma,prefer-vector-width=512"
-VARIANT(avx2, __attribute__((target("avx2,fma"))))
-VARIANT(avx512, __attribute__((target(WIDE))))
-VARIANT(vnni, __attribute__((target(WIDE ",avx512vnni"))))
-static const Variant variants[] = {ENTRY(vnni), ENTRY(avx512), ENTRY(avx2), ENTRY(plain)};
-
-static int is_supported(const Variant *each) {
-    const int fused = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    const int wide = fused && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                     __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-    if (each->work == work_vnni) return wide && __builtin_cpu_supports("avx512vnni");
-    if (each->work == work_avx512) return wide;
-    return each->work == work_avx2 ? fused : 1;
-}
-#else
-static const Variant variants[] = {ENTRY(plain)};
-static int is_supported(const Variant *each) { return each != NULL; }
-#endif
-#define VARIANTS (sizeof variants / sizeof variants[0])
-static const Variant *variant;
-
-/* torch's threads are those of GNU OpenMP; threads of our own would compete with them, since they wait actively. */
-static void (*run_parallel)(void (*)(void *), void *, unsigned, unsigned);
-static int (*thread_number)(void);
-static int (*thread_count)(void);
+#include "_variants.h"
 
 static void work(void *job) { variant->work(job); }
 static void attend_own_share(void *job) { variant->attend_share(job, thread_number(), thread_count()); }
-
-#if defined(__linux__)
-#include <dlfcn.h>
-static void find_threads(void) {
-    *(void **)&thread_number = dlsym(RTLD_DEFAULT, "omp_get_thread_num");
-    *(void **)&thread_count = dlsym(RTLD_DEFAULT, "omp_get_num_threads");
-    if (thread_number && thread_count) *(void **)&run_parallel = dlsym(RTLD_DEFAULT, "GOMP_parallel");
-}
-#else
-static void find_threads(void) {}
-#endif
 
 /* Computes products; returns 0, or -1 if there is no memory. */
 static int compute(Job *job, const float *activations, unsigned threads) {
@@ -436,18 +362,6 @@ static int compute(Job *job, const float *activations, unsigned threads) {
     free(prepared);
     free(rounded);
     return 0;
-}
-
-/* Reads a plan, unless that is NULL, and then integers and addresses from Python. */
-static int read_integers(PyObject *const *arguments, Py_ssize_t count, Py_ssize_t wanted, const char **plan, int64_t *values) {
-    Py_ssize_t size;
-    if (count != wanted) {
-        PyErr_Format(PyExc_TypeError, "it takes %zd arguments", wanted);
-        return -1;
-    }
-    if (plan && PyBytes_AsStringAndSize(*arguments++, (char **)plan, &size) < 0) return -1;
-    for (Py_ssize_t i = 0; i < wanted - (plan != NULL); i++) values[i] = PyLong_AsLongLong(arguments[i]);
-    return PyErr_Occurred() ? -1 : 0;
 }
 
 static const char multiply_doc[] =
@@ -507,34 +421,6 @@ static PyObject *log_sums(PyObject *module, PyObject *const *arguments, Py_ssize
     Py_RETURN_NONE;
 }
 
-static const char instructions_doc[] =
-    "instructions()\n--\n\nReturns the instruction sets that this processor has, the fastest first.";
-
-static PyObject *instructions(PyObject *module, PyObject *nothing) {
-    (void)module, (void)nothing;
-    PyObject *names = PyList_New(0);
-    for (size_t i = 0; names && i < VARIANTS; i++) {
-        if (!is_supported(&variants[i])) continue;
-        PyObject *name = PyUnicode_FromString(variants[i].name);
-        if (!name || PyList_Append(names, name) < 0) Py_CLEAR(names);
-        Py_XDECREF(name);
-    }
-    return names;
-}
-
-static const char use_doc[] = "use(name)\n--\n\nUses one of `instructions`; for tests.";
-
-static PyObject *use(PyObject *module, PyObject *name) {
-    (void)module;
-    for (size_t i = 0; PyUnicode_Check(name) && i < VARIANTS; i++)
-        if (PyUnicode_CompareWithASCIIString(name, variants[i].name) == 0 && is_supported(&variants[i])) {
-            variant = &variants[i];
-            Py_RETURN_NONE;
-        }
-    PyErr_SetString(PyExc_ValueError, "this processor has no such instruction set");
-    return NULL;
-}
-
 static PyMethodDef methods[] = {
     {"multiply", (PyCFunction)(void (*)(void))multiply, METH_FASTCALL, multiply_doc},
     {"attend", (PyCFunction)(void (*)(void))attend_python, METH_FASTCALL, attend_doc},
@@ -547,11 +433,7 @@ static PyMethodDef methods[] = {
 static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_kernels", NULL, -1, methods, NULL, NULL, NULL, NULL};
 
 PyMODINIT_FUNC PyInit__kernels(void) {
-#if defined(__GNUC__) && defined(__x86_64__)
-    __builtin_cpu_init();
-#endif
-    variant = variants;
-    while (!is_supported(variant)) variant++;
+    find_variant();
     find_threads();
     return PyModule_Create(&definition);
 }

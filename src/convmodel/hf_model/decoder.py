@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from transformers.activations import FastGELUActivation, GELUTanh, NewGELUActivation
 from transformers.pytorch_utils import Conv1D
 
 from convmodel.hf_model.int8_layers import Int8Embedding, Int8Linear
@@ -31,6 +32,12 @@ class Norm:
     module: Any
     is_rms: bool
     offset: float = 0.0
+
+    @property
+    def epsilon(self) -> float:
+        """What is added to the variance or the mean of squares."""
+        epsilon: float = getattr(self.module, "variance_epsilon", None) or self.module.eps
+        return epsilon
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +135,13 @@ class UnknownDecoderError(Exception):
     """Why the parts of a model are not known; part of a sentence."""
 
 
-def decoder_of(hf_model: "PreTrainedModel") -> Decoder:
-    """Returns the parts of a model.
+def is_tanh_gelu(activation: Any) -> bool:
+    """Returns whether an activation function is GELU's tanh approximation."""
+    return isinstance(activation, NewGELUActivation | FastGELUActivation | GELUTanh)
+
+
+def decoder_of(hf_model: "PreTrainedModel", *, with_adapters: bool = False) -> Decoder:
+    """Returns the parts of a model; `with_adapters`, a part may be peft's layer around it.
 
     Raises:
         UnknownDecoderError: If its class is not known, or it was changed: by adapters, hooks, or replaced modules.
@@ -144,7 +156,7 @@ def decoder_of(hf_model: "PreTrainedModel") -> Decoder:
     if type(hf_model).__module__.startswith("transformers.models."):
         home = type(hf_model).__module__.rpartition(".")[0]
         for path, module in hf_model.named_modules():
-            if not _is_plain(module, home):
+            if not _is_plain(module, home, with_adapters):
                 raise UnknownDecoderError(f"{path or name} is not the module that transformers made")
         if name == "GPT2LMHeadModel":
             return _gpt2(hf_model)
@@ -153,9 +165,11 @@ def decoder_of(hf_model: "PreTrainedModel") -> Decoder:
     raise UnknownDecoderError(f"{name} is not one of the known classes")
 
 
-def _is_plain(module: nn.Module, home: str) -> bool:
-    """Returns whether a module is as its library made it, without hooks or a forward of its own."""
+def _is_plain(module: nn.Module, home: str, with_adapters: bool) -> bool:
+    """Returns whether a module is as its library made it, without hooks."""
     origin = type(module).__module__
+    if with_adapters and origin.startswith("peft."):
+        return True
     original = origin.startswith(("torch.nn.", home, "transformers.activations"))
     changed = module._forward_hooks or module._forward_pre_hooks or hasattr(module, "_hf_hook")
     return (original or isinstance(module, Conv1D | Int8Linear | Int8Embedding)) and not changed

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from transformers.activations import FastGELUActivation, GELUTanh, NewGELUActivation, SiLUActivation
+from transformers.activations import SiLUActivation
 
 from convmodel.generation.engine.kv_cache import LayerCache
-from convmodel.hf_model.decoder import Decoder, DecoderLayer, Norm
+from convmodel.hf_model.decoder import Decoder, DecoderLayer, Norm, is_tanh_gelu
 from convmodel.hf_model.int8_layers import NativeInt8Linear
 from convmodel.hf_model.kernels import (
     LARGEST_HEAD,
@@ -107,14 +107,9 @@ def before_of(norm: Norm) -> Before:
     """Returns a norm as what is applied to activations before a product."""
     module, weight = norm.module, norm.module.weight
     if not norm.is_rms:
-        return Before(Function.LAYER_NORM, weight, module.bias, module.eps)
+        return Before(Function.LAYER_NORM, weight, module.bias, norm.epsilon)
     scale = (norm.offset + weight.float()).to(weight.dtype) if norm.offset else weight
-    return Before(Function.RMS_NORM, scale, None, getattr(module, "variance_epsilon", None) or module.eps)
-
-
-def is_tanh_gelu(activation: Any) -> bool:
-    """Returns whether an activation function is GELU's tanh approximation."""
-    return isinstance(activation, NewGELUActivation | FastGELUActivation | GELUTanh)
+    return Before(Function.RMS_NORM, scale, None, norm.epsilon)
 
 
 def _activation_of(decoder: Decoder) -> Function | None:

@@ -21,11 +21,10 @@ from convmodel.generation.engine.compiled import (
     all_weights,
     before_of,
     can_be_compiled,
-    is_tanh_gelu,
     weights_of,
 )
 from convmodel.generation.engine.kv_cache import KVCache, LayerCache
-from convmodel.hf_model.decoder import Decoder, DecoderLayer, Norm
+from convmodel.hf_model.decoder import Decoder, DecoderLayer, Norm, is_tanh_gelu
 from convmodel.hf_model.kernels import FEW, FEW_WITH_INT8, JointProduct, Weights
 
 Function = Callable[[torch.Tensor], torch.Tensor]

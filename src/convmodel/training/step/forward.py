@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from convmodel.hf_model.lm_head import Head
+from convmodel.training.step.fused import Batch, fused_layers, unfused
 from convmodel.training.step.loss import head_loss, supervised_loss, window_log_probs
 from convmodel.training.step.patches import (
     checkpointing,
@@ -51,27 +52,30 @@ def prepared(
         stack.enter_context(fused_activations(hf_model))
         stack.enter_context(dropout_of(hf_model, dropout))
         stack.enter_context(without_noise(hf_model))
-        stack.enter_context(checkpointing(hf_model, gradient_checkpointing))
+        batch = stack.enter_context(fused_layers(hf_model, enabled=not torch_compile))
+        stack.enter_context(checkpointing(hf_model, gradient_checkpointing))  # which hooks the embedding
         stack.enter_context(compiled(hf_model.base_model, torch_compile))
-        stack.enter_context(computing_loss(hf_model, head))
+        stack.enter_context(computing_loss(hf_model, head, batch))
         yield
 
 
 @contextmanager
-def computing_loss(hf_model: "PreTrainedModel", head: Head | None) -> Iterator[None]:
+def computing_loss(hf_model: "PreTrainedModel", head: Head | None, batch: Batch | None = None) -> Iterator[None]:
     """Makes a model accept `labels`, `total_weight` and optional `weights`, and return the loss, inside the block.
 
     With `segments` and `count` in place of `total_weight`, it returns `window_log_probs`; with neither, its usual
-    output. Without a head, all logits are computed at once.
+    output. Without a head, all logits are computed at once. `batch` learns of the inputs of each call.
     """
-    original = hf_model.forward
+    original, batch = hf_model.forward, batch or Batch()
 
     def forward(*args: Any, total_weight: float | None = None, count: int | None = None, **inputs: Any) -> Any:
         if total_weight is None and count is None:
+            batch.begin(None)
             return original(*args, **inputs)
         labels: torch.Tensor = inputs.pop("labels")
         segments: torch.Tensor | None = inputs.pop("segments", None)
         weights: torch.Tensor | None = inputs.pop("weights", None)
+        batch.begin(inputs)
 
         def computed(states: torch.Tensor) -> torch.Tensor:
             if segments is not None:
@@ -104,7 +108,7 @@ def plain_forward(hf_model: "PreTrainedModel") -> Iterator[None]:
     """
     threads = torch.get_num_threads()
     try:
-        with own_attributes(hf_model, "forward"), torch.compiler.set_stance("force_eager"):
+        with own_attributes(hf_model, "forward"), unfused(hf_model), torch.compiler.set_stance("force_eager"):
             if _UNWRAPPED in vars(hf_model):
                 hf_model.forward = vars(hf_model)[_UNWRAPPED]
             yield

@@ -1,0 +1,149 @@
+"""Products of activations with the weights of linear layers in training, side by side where layers share their input.
+
+Owns: the weights in the precision of products, converted once per update, and LoRA's adapters of such layers, computed
+together. Hu et al. 2021, arXiv:2106.09685: a layer with adapters computes W x + s B A x, where only A and B are trained.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+
+class UnknownLayerError(Exception):
+    """Why a layer's products are not known; part of a sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """A layer's adapters, which are peft's: A, B, and what the product is multiplied by."""
+
+    down: nn.Linear
+    up: nn.Linear
+    scale: float
+
+    @classmethod
+    def of(cls, layer: Any) -> "Adapter":
+        """Finds the adapters of peft's layer.
+
+        Raises:
+            UnknownLayerError: If it does more than the formula says.
+        """
+        names = layer.active_adapters
+        if len(names) != 1 or layer.merged or layer.disable_adapters:
+            raise UnknownLayerError("it has other than one pair of adapters in use")
+        [name] = names
+        if name not in layer.lora_A or name in getattr(layer, "lora_variant", {}):
+            raise UnknownLayerError("its adapters are not of the usual kind")
+        if not isinstance(layer.lora_dropout[name], nn.Identity):
+            raise UnknownLayerError("it has dropout")
+        down, up = layer.lora_A[name], layer.lora_B[name]
+        if type(down) is not nn.Linear or down.bias is not None or up.bias is not None:
+            raise UnknownLayerError("its adapters are not plain products")
+        return cls(down, up, float(layer.scaling[name]))
+
+
+class Updates:
+    """Counts the steps of optimizers inside a block: a tensor's `_version` does not tell of those of fused AdamW."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __enter__(self) -> "Updates":
+        self._handle = register_optimizer_step_post_hook(self._add)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._handle.remove()
+
+    def _add(self, *_: object) -> None:
+        self.count += 1
+
+
+class JointProducts:
+    """The products of the same activations with several linear layers, side by side; differentiable.
+
+    Example:
+        >>> layer = nn.Linear(2, 1, bias=False)
+        >>> JointProducts([layer, layer], Updates())(torch.zeros(3, 2), torch.float32).shape
+        torch.Size([3, 2])
+    """
+
+    def __init__(self, layers: Sequence[Any], updates: Updates) -> None:
+        """Takes plain linear layers, or those of peft around them, and what counts the updates of their weights.
+
+        Raises:
+            UnknownLayerError: If a layer does more than multiply.
+        """
+        plain = [layer.get_base_layer() if hasattr(layer, "lora_A") else layer for layer in layers]
+        if not all(type(layer) is nn.Linear for layer in plain):
+            raise UnknownLayerError("it is not a plain linear layer")
+        self._layers, self._updates = plain, updates
+        self._adapters = [Adapter.of(layer) if hasattr(layer, "lora_A") else None for layer in layers]
+        self.sizes = [layer.out_features for layer in plain]
+        self._converted: tuple[object, list[torch.Tensor]] = (None, [])
+
+    def __call__(self, states: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """Multiplies states of shape (rows, inputs) in a precision; returns (rows, all outputs)."""
+        states = states.to(dtype)
+        weights = [layer.weight for layer in self._layers]
+        result: torch.Tensor = _Products.apply(states, self._in(dtype, weights), self.sizes, *weights)
+        if self._layers[0].bias is not None:
+            result = result + torch.cat([layer.bias for layer in self._layers]).to(dtype)
+        adapters = [adapter for adapter in self._adapters if adapter is not None]
+        return result + self._adapted(states, adapters, dtype) if adapters else result
+
+    def _in(self, dtype: torch.dtype, weights: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Returns the weights in a precision, side by side if that is not their own."""
+        if weights[0].dtype == dtype:
+            return [weight.detach() for weight in weights]
+        updates = self._updates.count if weights[0].requires_grad else 0
+        state = dtype, updates, [(id(weight), weight._version, weight.data_ptr()) for weight in weights]
+        if self._converted[0] != state:
+            self._converted = state, [torch.cat([weight.detach().to(dtype) for weight in weights])]
+        return self._converted[1]
+
+    def _adapted(self, states: torch.Tensor, adapters: Sequence[Adapter], dtype: torch.dtype) -> torch.Tensor:
+        """Returns what the adapters add: one product with all A, and one with all B on a diagonal of blocks."""
+        down = torch.cat([adapter.down.weight for adapter in adapters]).to(dtype)
+        blocks, place = [], 0
+        for adapter, size in zip(self._adapters, self.sizes, strict=True):
+            rank = 0 if adapter is None else adapter.down.out_features
+            pad = place, len(down) - place - rank
+            if adapter is None:
+                blocks.append(down.new_zeros(size, len(down)))
+            else:
+                blocks.append(nn.functional.pad((adapter.scale * adapter.up.weight).to(dtype), pad))
+            place += rank
+        return (states @ down.t()) @ torch.cat(blocks).t()
+
+
+class _Products(torch.autograd.Function):
+    """Products with weights side by side; gradients by the weights are those of the weights in their own precision."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, states: torch.Tensor, matrices: Sequence[torch.Tensor], sizes: Sequence[int], *weights: torch.Tensor
+    ) -> torch.Tensor:
+        ctx.save_for_backward(states)
+        ctx.matrices, ctx.sizes, ctx.dtype = matrices, sizes, weights[0].dtype
+        parts = [states @ matrix.t() for matrix in matrices]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        [states], [by_result] = ctx.saved_tensors, gradients
+        by_states: torch.Tensor | None = None
+        parts = by_result.split([len(matrix) for matrix in ctx.matrices], dim=1)
+        if ctx.needs_input_grad[0]:
+            by_states = parts[0] @ ctx.matrices[0]
+            for part, matrix in zip(parts[1:], ctx.matrices[1:], strict=True):
+                by_states = torch.addmm(by_states, part, matrix)
+        by_weights: Sequence[torch.Tensor | None] = [None] * len(ctx.sizes)
+        if any(ctx.needs_input_grad[3:]):
+            joined = torch.cat([part.t() @ states for part in parts]) if len(parts) > 1 else parts[0].t() @ states
+            by_weights = joined.to(ctx.dtype).split(ctx.sizes)
+        return by_states, None, None, *by_weights
