@@ -1,4 +1,4 @@
-"""The profile of a step: one step of GPT-2 small or of a model in a folder, 8 packed rows of 512, under torch's profiler.
+"""The profile of a step: of GPT-2 small or a model in a folder, 8 packed rows of 512, under torch's profiler.
 
     python benchmarks/profile_training.py train.jsonl --tokenizer FOLDER [--precision fp32] [--dropout 0.1]
     python benchmarks/profile_training.py train.jsonl --model FOLDER [--lora]
@@ -72,7 +72,8 @@ def main() -> None:
     print(found.table(sort_by="self_cpu_time_total", row_limit=20, max_name_column_width=48))
     whole = sum(event.self_cpu_time_total for event in found)
     products = sum(event.self_cpu_time_total for event in found if event.key in PRODUCTS)
-    print(f"a step of {options.rows} x {LENGTH} tokens: {whole / 1e6:.2f} s, {products / whole:.2f} of it in matrix products")
+    size = f"{options.rows} x {LENGTH} tokens"
+    print(f"a step of {size}: {whole / 1e6:.2f} s, {products / whole:.2f} of it in matrix products")
 
 
 if __name__ == "__main__":

@@ -7,9 +7,9 @@
 the Python of an environment that has TRL, as `training_peers.py` describes. Conversations are cut between
 turns into pieces of at most `--max-length` tokens, so that each is one window and all its tokens are targets.
 
-speed: a model of GPT-2 small's shape with random weights, or the one of `--model`, one epoch, about the same number of tokens per step for all,
-each in a fresh process, alternating; of the steps after the first, which warms up; with GPT-2's own dropout and without
-(the others drop attention weights too, convmodel never does).
+speed: a model of GPT-2 small's shape with random weights, or that of `--model`, one epoch, about the same number of
+tokens per step for all, each in a fresh process, alternating; of the steps after the first, which warms up; with GPT-2's
+own dropout and without (the others drop attention weights too, convmodel never does).
 limit: the rate of the machine's matrix products alone, and how much of it training reaches.
 quality: perplexity on `--valid` of a small model, trained from scratch on the same windows by convmodel and by TRL.
 """

@@ -79,6 +79,15 @@ class Head:
         bias: torch.Tensor | None = layer.bias
         return bias
 
+    @property
+    def trained_rows(self) -> tuple[list[int], torch.Tensor] | None:
+        """The only rows of the matrix that are trained, if it has such: their numbers, and shape (rows, width)."""
+        adapter: Any = getattr(self.layer, "token_adapter", None)
+        if adapter is None or adapter.get_base_layer().weight.requires_grad or len(adapter.active_adapters) != 1:
+            return None
+        [name] = adapter.active_adapters
+        return adapter.token_indices[name], adapter.trainable_tokens_delta[name]
+
     def hidden(self, **inputs: Any) -> torch.Tensor:
         """Returns the hidden states that the head is applied to, of shape (batch, seq, width)."""
         states: torch.Tensor = self.base(**{"use_cache": False, **inputs}).last_hidden_state

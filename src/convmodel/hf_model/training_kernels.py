@@ -5,7 +5,7 @@ float32 in both cases. An installation without a compiler lacks it, and then tra
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -110,8 +110,8 @@ def attend(joined: torch.Tensor, rotation: Rotation | None, heads: Heads, window
         tensor([[5.],
                 [6.]])
     """
-    result: torch.Tensor = _Attention.apply(joined, rotation, heads, windows)
-    return result
+    compute: Callable[..., torch.Tensor] = _Attention.apply
+    return compute(joined, rotation, heads, windows)
 
 
 class _Attention(torch.autograd.Function):
@@ -122,29 +122,28 @@ class _Attention(torch.autograd.Function):
         joined = joined.contiguous()
         result = joined.new_empty(len(joined), heads.count * heads.size)
         log_sums = torch.empty(len(joined), heads.count)
-        _call_attend(joined, rotation, heads, windows, result, log_sums)
+        ctx.plan = rotation, heads, windows
+        _call_attend(ctx.plan, joined, result, log_sums)
         ctx.save_for_backward(joined, result, log_sums)
-        ctx.rest = rotation, heads, windows
         return result
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
         joined, result, log_sums = ctx.saved_tensors
         by_joined = torch.empty_like(joined)
-        _call_attend(joined, *ctx.rest, result, log_sums, gradients[0].contiguous(), by_joined)
+        _call_attend(ctx.plan, joined, result, log_sums, gradients[0].contiguous(), by_joined)
         return by_joined, None, None, None
 
 
 def _call_attend(
+    plan: tuple[Rotation | None, Heads, Windows],
     joined: torch.Tensor,
-    rotation: Rotation | None,
-    heads: Heads,
-    windows: Windows,
     result: torch.Tensor,
     log_sums: torch.Tensor,
     by_result: torch.Tensor | None = None,
     by_joined: torch.Tensor | None = None,
 ) -> None:
+    rotation, heads, windows = plan
     width = joined.shape[1]
     cos, sin = rotation or (None, None)
     rotated = 0 if cos is None else cos.shape[1]
@@ -189,8 +188,8 @@ def rms_norm(states: torch.Tensor, weights: torch.Tensor, epsilon: float, dtype:
         >>> rms_norm(torch.tensor([[3.0, 3.0]]), torch.tensor([1.0, 2.0]), 0.0, torch.float32)
         tensor([[1., 2.]])
     """
-    result: torch.Tensor = _RmsNorm.apply(states, weights, epsilon, dtype)
-    return result
+    compute: Callable[..., torch.Tensor] = _RmsNorm.apply
+    return compute(states, weights, epsilon, dtype)
 
 
 _ROWS = 16  # that a thread takes together; each such block has its part of the gradient by the weights
@@ -232,7 +231,8 @@ def _call_norm(
         _address(by_result),
         result.data_ptr(),
         _address(by_weights),
-        *states.shape,
+        len(states),
+        states.shape[1],
         _is_half(result if by_result is None else by_result),
         torch.get_num_threads(),
     )
@@ -254,8 +254,8 @@ def gated(joined: torch.Tensor, gate: Gate) -> torch.Tensor:
         >>> gated(torch.tensor([[0.0, 100.0, 1.0, 2.0]]), Gate.SILU)
         tensor([[  0., 200.]])
     """
-    result: torch.Tensor = _Gated.apply(joined, gate)
-    return result
+    compute: Callable[..., torch.Tensor] = _Gated.apply
+    return compute(joined, gate)
 
 
 class _Gated(torch.autograd.Function):
@@ -279,9 +279,7 @@ class _Gated(torch.autograd.Function):
 def _call_gate(joined: torch.Tensor, by_result: torch.Tensor | None, result: torch.Tensor, gate: Gate) -> None:
     rows, width = len(joined), joined.shape[1] // 2
     threads = torch.get_num_threads()
-    native.gate(
-        joined.data_ptr(), _address(by_result), result.data_ptr(), rows, width, _is_half(joined), gate, threads
-    )
+    native.gate(joined.data_ptr(), _address(by_result), result.data_ptr(), rows, width, _is_half(joined), gate, threads)
 
 
 def _is_half(tensor: torch.Tensor) -> bool:

@@ -34,7 +34,9 @@ def require_same(found: Compute, expected: Compute, *inputs: torch.Tensor) -> No
         assert one.grad is not None
         assert other.grad is not None
         largest = float(other.grad.abs().max())
-        torch.testing.assert_close(one.grad.double(), other.grad, atol=2 * tolerance * largest + 1e-6, rtol=2 * tolerance)
+        torch.testing.assert_close(
+            one.grad.double(), other.grad, atol=2 * tolerance * largest + 1e-6, rtol=2 * tolerance
+        )
 
 
 def attend_by_definition(
@@ -103,7 +105,10 @@ def test_results_depend_neither_on_threads_nor_on_other_windows(threads: int) ->
     torch.set_num_threads(threads)
     try:
         together = both(joined, lengths, gradient)
-        alone = [both(*each) for each in zip(joined.split(lengths), [[n] for n in lengths], gradient.split(lengths))]
+        alone = [
+            both(*each)
+            for each in zip(joined.split(lengths), [[n] for n in lengths], gradient.split(lengths), strict=True)
+        ]
         for found, parts in zip(together, zip(*alone, strict=True), strict=True):
             assert torch.equal(found, torch.cat(parts))
     finally:
@@ -160,7 +165,7 @@ def test_nothing_that_is_not_finite_is_lost() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
 def test_other_precisions_are_refused(dtype: torch.dtype) -> None:
-    with pytest.raises(ValueError, match="activations are .*, not float32 or bfloat16"):
+    with pytest.raises(ValueError, match=r"activations are .*, not float32 or bfloat16"):
         gated(torch.zeros(2, 2, dtype=dtype), Gate.SILU)
 
 

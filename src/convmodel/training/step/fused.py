@@ -1,11 +1,11 @@
 """The layers of a decoder in training on a CPU, with compiled norms, attention and activations.
 
-Owns: which models get them, seeing that they compute what transformers' layers do, and the windows of a batch, which say
-what attends to what. All layers keep their modules and parameters: only what they compute with them is replaced.
+Owns: which models get them, a trial of whether they compute what transformers' layers do, and the windows of a batch,
+which say what attends to what. Layers keep their modules and parameters: only what they compute is replaced.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,6 @@ from convmodel.hf_model.training_kernels import (
     rms_norm,
 )
 from convmodel.training.sharding import is_sharded
-from convmodel.training.step.patches import own_attributes
 from convmodel.training.step.products import JointProducts, UnknownLayerError, Updates
 
 if TYPE_CHECKING:
@@ -74,18 +73,58 @@ class Batch:
         return self._rotation[1]
 
 
-class FusedLayer:
-    """What replaces the forward of a layer."""
+class Fused:
+    """What replaces the forward of a module: of a whole layer, or of its attention alone."""
 
-    def __init__(self, decoder: Decoder, parts: DecoderLayer, layer: nn.Module, batch: Batch) -> None:
+    def __init__(self, decoder: Decoder, parts: DecoderLayer, module: nn.Module, batch: Batch) -> None:
+        self.module, self._original, self._batch = module, module.forward, batch
+        self._heads = Heads(decoder.heads, decoder.key_value_heads, decoder.head_size, parts.scale, parts.window)
+        self._weight = parts.attention_norm.module.weight
+
+    def __call__(self, *args: Any, **more: Any) -> Any:
+        """Computes what the module does."""
+        raise NotImplementedError
+
+    def _dtype(self, cache: object) -> torch.dtype | None:
+        """Returns the precision of products; None if the module has to compute itself.
+
+        That is where windows are not known, the kernels lack the precision, weights are elsewhere, or there is a cache.
+        """
+        weight = self._weight
+        if self._batch.windows is None or cache is not None or weight.device.type != "cpu" or is_sharded(self.module):
+            return None
+        if torch.is_autocast_enabled("cpu"):
+            dtype = torch.get_autocast_dtype("cpu")
+            return dtype if dtype in DTYPES else None
+        return torch.float32 if weight.dtype == torch.float32 else None
+
+
+class FusedAttention(Fused):
+    """What replaces the attention of GPT-2; the rest of its layers is few operations already."""
+
+    def __call__(self, hidden_states: torch.Tensor, past_key_values: Any = None, **more: Any) -> Any:
+        """Attends; returns the result, (batch, seq, width), and None in place of the weights."""
+        module: Any = self.module
+        if self._dtype(past_key_values) is None:
+            return self._original(hidden_states, past_key_values=past_key_values, **more)
+        joined = module.c_attn(hidden_states)
+        windows = self._batch.windows
+        assert windows is not None
+        attended = attend(joined.flatten(0, 1), None, self._heads, windows)
+        return module.resid_dropout(module.c_proj(attended.view(hidden_states.shape))), None
+
+
+class FusedLayer(Fused):
+    """What replaces a layer of Llama's kind."""
+
+    def __init__(self, decoder: Decoder, parts: DecoderLayer, module: nn.Module, batch: Batch) -> None:
         """Looks up the parts of a layer.
 
         Raises:
             UnknownLayerError: If one of them cannot be computed so.
         """
-        self._layer, self._original, self._batch = layer, layer.forward, batch
+        super().__init__(decoder, parts, module, batch)
         self._gate = _gate(decoder)
-        self._heads = Heads(decoder.heads, decoder.key_value_heads, decoder.head_size, parts.scale, parts.window)
         self._parts = parts
         self._query_key_value = JointProducts(parts.query_key_value, batch.updates)
         self._output = JointProducts([parts.attention_output], batch.updates)
@@ -99,8 +138,8 @@ class FusedLayer:
         **more: Any,
     ) -> Any:
         """Adds attention and the result of the feed-forward network to hidden states, (batch, seq, width)."""
-        dtype = self._dtype()
-        if self._batch.windows is None or dtype is None or more.get("past_key_values") is not None:
+        dtype = self._dtype(more.get("past_key_values"))
+        if dtype is None:
             return self._original(
                 hidden_states, attention_mask=attention_mask, position_embeddings=position_embeddings, **more
             )
@@ -134,16 +173,6 @@ class FusedLayer:
         attended = self._output(attend(joined, rotation, self._heads, batch.windows), dtype)
         return _normed(attended, parts.attention_output_norm, dtype)
 
-    def _dtype(self) -> torch.dtype | None:
-        """Returns the precision of products; None if the kernels lack it, or weights are elsewhere."""
-        weight = self._parts.attention_norm.module.weight
-        if weight.device.type != "cpu" or is_sharded(self._layer):
-            return None
-        if torch.is_autocast_enabled("cpu"):
-            dtype = torch.get_autocast_dtype("cpu")
-            return dtype if dtype in DTYPES else None
-        return torch.float32 if weight.dtype == torch.float32 else None
-
 
 def _normed(states: torch.Tensor, norm: Norm | None, dtype: torch.dtype) -> torch.Tensor:
     if norm is None:
@@ -163,49 +192,53 @@ def _gate(decoder: Decoder) -> Gate:
 def fused_layers(hf_model: "PreTrainedModel", enabled: bool = True) -> Iterator[Batch]:
     """Replaces what the layers of a model compute inside the block, if they were seen to compute the same."""
     batch = Batch()
-    layers = _fused(hf_model, batch) if enabled and are_compiled() and hf_model.device.type == "cpu" else []
-    modules = [layer._layer for layer in layers]
-    before = [vars(module).get("forward") for module in modules]
+    parts = _fused(hf_model, batch) if enabled and are_compiled() and hf_model.device.type == "cpu" else []
+    before = [vars(part.module).get("forward") for part in parts]
     try:
-        for module, layer in zip(modules, layers, strict=True):
-            module.forward = layer
-        if layers and not _compute_the_same(hf_model, batch):
+        for part in parts:
+            part.module.forward = part
+        if parts and not _compute_the_same(hf_model, batch):
             logger.warning("training with transformers' layers, since the fused ones compute something else")
-            _restore(modules, before)
+            _restore(parts, before)
         with batch.updates:
             yield batch
     finally:
-        _restore(modules, before)
+        _restore(parts, before)
 
 
-def _restore(modules: list[nn.Module], before: list[Any]) -> None:
-    for module, forward in zip(modules, before, strict=True):
-        vars(module).pop("forward", None)
+def _restore(parts: Sequence[Fused], before: Sequence[Any]) -> None:
+    for part, forward in zip(parts, before, strict=True):
+        vars(part.module).pop("forward", None)
         if forward is not None:
-            module.forward = forward
+            part.module.forward = forward
 
 
 @contextmanager
 def unfused(hf_model: nn.Module) -> Iterator[None]:
     """Lets the layers of a model compute as transformers' do inside the block."""
-    fused = [module for module in hf_model.modules() if isinstance(vars(module).get("forward"), FusedLayer)]
-    layers = [module.forward for module in fused]
+    forwards = [vars(module).get("forward") for module in hf_model.modules()]
+    parts = [forward for forward in forwards if isinstance(forward, Fused)]
     try:
-        for module in fused:
-            del module.forward
+        for part in parts:
+            del part.module.forward
         yield
     finally:
-        for module, layer in zip(fused, layers, strict=True):
-            module.forward = layer
+        for part in parts:
+            part.module.forward = part
 
 
-def _fused(hf_model: "PreTrainedModel", batch: Batch) -> list[FusedLayer]:
-    """Returns the layers of a model, fused; none if that is not possible."""
+def _fused(hf_model: "PreTrainedModel", batch: Batch) -> list[Fused]:
+    """Returns what replaces the forwards of a model's layers; nothing if that is not possible."""
     try:
         decoder = decoder_of(hf_model, with_adapters=True)
-        if not all(layer.attention_norm.is_rms for layer in decoder.layers) or decoder.attention_cap is not None:
-            raise UnknownLayerError("it has layer norms, or limits the scores of attention")
+        if decoder.attention_cap is not None:
+            raise UnknownLayerError("it limits the scores of attention")
         body: Any = hf_model.base_model
+        if decoder.rotary_embedding is None:  # GPT-2
+            return [
+                FusedAttention(decoder, parts, block.attn, batch)
+                for parts, block in zip(decoder.layers, body.h, strict=True)
+            ]
         return [FusedLayer(decoder, *each, batch) for each in zip(decoder.layers, body.layers, strict=True)]
     except (UnknownDecoderError, UnknownLayerError) as reason:
         logger.debug("training with transformers' layers: %s", reason)

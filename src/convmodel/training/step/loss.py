@@ -59,7 +59,7 @@ def head_loss(
     chosen = hidden[:, :-1].flatten(0, 1)[rows]
     chosen_weights = None if weights is None else weights[:, 1:].flatten()[rows]
     summed: Callable[..., torch.Tensor] = _HeadLoss.apply
-    loss = summed(chosen, head.weight, head.bias, targets[rows], chosen_weights)
+    loss = summed(chosen, *_weights(head), (targets[rows], chosen_weights))
     return loss / (float(total_weight) or 1.0)
 
 
@@ -85,9 +85,16 @@ def window_log_probs(
         log_probs = label_log_probs(chosen.float(), columns)
     else:
         computed: Callable[..., torch.Tensor] = _HeadLogProbs.apply
-        log_probs = computed(chosen, head.weight, head.bias, columns)
+        log_probs = computed(chosen, *_weights(head), columns)
     numbers = segments[:, 1:].flatten()[rows].to(log_probs.device)
     return torch.zeros(count, device=log_probs.device).index_add(0, numbers, log_probs)
+
+
+def _weights(head: Head) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None, list[int] | None]:
+    """Returns a head's matrix, its bias, and the values and numbers of the rows that are trained if others are not."""
+    numbers, values = head.trained_rows or (None, None)
+    weight = head.weight
+    return weight if values is None else weight.detach(), head.bias, values, numbers
 
 
 class _HeadLogProbs(torch.autograd.Function):
@@ -98,12 +105,19 @@ class _HeadLogProbs(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, labels: torch.Tensor
+        ctx: Any,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        values: torch.Tensor | None,
+        numbers: list[int] | None,
+        labels: torch.Tensor,
     ) -> torch.Tensor:
         device = weight.device
         enabled = torch.is_autocast_enabled(device.type)
         ctx.dtype = torch.get_autocast_dtype(device.type) if enabled else weight.dtype
         ctx.save_for_backward(hidden, weight, bias, labels)
+        ctx.numbers = numbers
         log_probs = torch.empty(len(hidden), device=device)
         for chunk, _, logits, columns in _logits(ctx.dtype, hidden, weight, bias, labels):
             log_probs[chunk] = label_log_probs(logits.float(), columns)
@@ -114,10 +128,10 @@ class _HeadLogProbs(torch.autograd.Function):
         [outer] = gradients
         hidden, weight, bias, labels = ctx.saved_tensors
         weights = -outer.to(weight.device, torch.float32)  # `_by_logits` is the gradient of -ln p
-        kept = _HeadGradients(ctx.dtype, hidden, weight, bias, ctx.needs_input_grad)
+        kept = _HeadGradients(ctx.dtype, hidden, weight, bias, ctx.needs_input_grad, ctx.numbers)
         for chunk, states, logits, columns in _logits(ctx.dtype, hidden, weight, bias, labels):
             kept.add(chunk, states, _by_logits(logits, columns, weights[chunk])[0])
-        return kept.by_hidden.to(hidden), kept.by_weight, kept.by_bias, None
+        return kept.by_hidden.to(hidden), kept.by_weight, kept.by_bias, kept.by_rows, None, None
 
 
 class _HeadLoss(torch.autograd.Function):
@@ -134,19 +148,20 @@ class _HeadLoss(torch.autograd.Function):
         hidden: torch.Tensor,
         weight: torch.Tensor,
         bias: torch.Tensor | None,
-        labels: torch.Tensor,
-        weights: torch.Tensor | None,
+        values: torch.Tensor | None,
+        numbers: list[int] | None,
+        targets: tuple[torch.Tensor, torch.Tensor | None],
     ) -> torch.Tensor:
-        device = weight.device
+        device, (labels, weights) = weight.device, targets
         dtype = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else weight.dtype
-        kept = _HeadGradients(dtype, hidden, weight, bias, ctx.needs_input_grad)
+        kept = _HeadGradients(dtype, hidden, weight, bias, ctx.needs_input_grad, numbers)
         total = torch.zeros((), dtype=sum_dtype(device), device=device)
         for chunk, states, logits, columns in _logits(dtype, hidden, weight, bias, labels):
             chosen = None if weights is None else weights[chunk].to(device)
             by_logits, nats = _by_logits(logits, columns, chosen)
             total += nats
             kept.add(chunk, states, by_logits)
-        ctx.save_for_backward(kept.by_hidden, kept.by_weight, kept.by_bias)
+        ctx.save_for_backward(kept.by_hidden, kept.by_weight, kept.by_bias, kept.by_rows)
         return total.to(hidden.device, torch.float32)
 
     @staticmethod
@@ -171,7 +186,10 @@ def _logits(
 
 
 class _HeadGradients:
-    """The gradients by a head's hidden states, matrix and bias, from those by the logits of one chunk after another."""
+    """The gradients by a head's hidden states, matrix and bias, from those by the logits of one chunk after another.
+
+    With the numbers of some rows, also those by these rows of the matrix.
+    """
 
     def __init__(
         self,
@@ -180,6 +198,7 @@ class _HeadGradients:
         weight: torch.Tensor,
         bias: torch.Tensor | None,
         needed: Sequence[bool],
+        numbers: list[int] | None,
     ) -> None:
         # float16 rounds small probabilities to 0 before `GradScaler` can scale the loss up.
         self._dtype = torch.float32 if dtype == torch.float16 else dtype
@@ -188,12 +207,17 @@ class _HeadGradients:
         self.by_hidden = torch.empty_like(hidden, dtype=torch.promote_types(hidden.dtype, self._dtype))
         self.by_weight = torch.zeros_like(weight, dtype=sum_dtype) if needed[1] else None
         self.by_bias = torch.zeros_like(bias) if bias is not None and needed[2] else None
+        self._numbers = numbers
+        self.by_rows = None if numbers is None else weight.new_zeros(len(numbers), weight.shape[1], dtype=sum_dtype)
 
     def add(self, chunk: slice, states: torch.Tensor, by_logits: torch.Tensor) -> None:
         """Adds a chunk's part; `states` are its hidden states, rounded up to `_ROWS`."""
         with torch.autocast(by_logits.device.type, enabled=False):
             if self.by_bias is not None:
                 self.by_bias += by_logits.sum(0)
+            if self.by_rows is not None:
+                rows = by_logits[:, self._numbers].to(self.by_rows)
+                self.by_rows += rows.t() @ states[: len(rows)].to(self.by_rows)
             count = len(by_logits)
             by_logits = _rounded_up(by_logits.to(self._dtype))
             self.by_hidden[chunk] = (by_logits @ self._matrix)[:count].to(self.by_hidden)

@@ -1,10 +1,10 @@
 """Products of activations with the weights of linear layers in training, side by side where layers share their input.
 
-Owns: the weights in the precision of products, converted once per update, and LoRA's adapters of such layers, computed
-together. Hu et al. 2021, arXiv:2106.09685: a layer with adapters computes W x + s B A x, where only A and B are trained.
+Owns: the weights in the precision of products, converted once per update, and LoRA's adapters of such layers together.
+Hu et al. 2021, arXiv:2106.09685: a layer with adapters computes W x + s B A x, where only A and B are trained.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,7 +40,8 @@ class Adapter:
             raise UnknownLayerError("its adapters are not of the usual kind")
         if not isinstance(layer.lora_dropout[name], nn.Identity):
             raise UnknownLayerError("it has dropout")
-        down, up = layer.lora_A[name], layer.lora_B[name]
+        down: Any = layer.lora_A[name]
+        up: Any = layer.lora_B[name]
         if type(down) is not nn.Linear or down.bias is not None or up.bias is not None:
             raise UnknownLayerError("its adapters are not plain products")
         return cls(down, up, float(layer.scaling[name]))
@@ -90,7 +91,8 @@ class JointProducts:
         """Multiplies states of shape (rows, inputs) in a precision; returns (rows, all outputs)."""
         states = states.to(dtype)
         weights = [layer.weight for layer in self._layers]
-        result: torch.Tensor = _Products.apply(states, self._in(dtype, weights), self.sizes, *weights)
+        multiply: Callable[..., torch.Tensor] = _Products.apply
+        result = multiply(states, self._in(dtype, weights), self.sizes, *weights)
         if self._layers[0].bias is not None:
             result = result + torch.cat([layer.bias for layer in self._layers]).to(dtype)
         adapters = [adapter for adapter in self._adapters if adapter is not None]

@@ -338,3 +338,30 @@ def test_log_probabilities_over_a_large_vocabulary_are_those_of_float64() -> Non
 
     assert abs((found - exact).mean()) < 3e-7  # torch's log_softmax: 2.5e-6
     assert abs(loss + exact.mean()) < 1e-6
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_rows_that_are_trained_alone_get_the_gradient_of_the_whole_matrix(tied: bool) -> None:
+    from peft import LoraConfig
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    shape = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=VOCABULARY, tie_word_embeddings=tied, **shape))
+    rows = {"embed_tokens": [5, 2]} if tied else {"embed_tokens": [5, 2], "lm_head": [5, 2]}
+    model.add_adapter(LoraConfig(r=2, target_modules=["q_proj"], trainable_token_indices=rows))
+    head = Head.of(model)
+    assert head is not None
+    ids, (_, labels) = torch.randint(VOCABULARY, (2, 9)), batch(1, 4)
+    segments = torch.arange(2)[:, None].expand(2, 9)
+
+    def gradients(loss: torch.Tensor) -> dict[str, torch.Tensor]:
+        model.zero_grad()
+        loss.backward()
+        return {name: each.grad.clone() for name, each in model.named_parameters() if "trainable_tokens" in name}
+
+    expected = gradients(supervised_loss(model(ids).logits, labels, 7))
+    assert all(each.any() for each in expected.values())
+    torch.testing.assert_close(gradients(head_loss(head, head.hidden(input_ids=ids), labels, 7)), expected)
+    sums = window_log_probs(head.hidden(input_ids=ids), head, labels, segments, 2)
+    torch.testing.assert_close(gradients(-sums.sum() / 7), expected)
