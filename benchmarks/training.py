@@ -8,8 +8,8 @@ the Python of an environment that has TRL, as `training_peers.py` describes. Con
 turns into pieces of at most `--max-length` tokens, so that each is one window and all its tokens are targets.
 
 speed: a model of GPT-2 small's shape with random weights, or that of `--model`, one epoch, about the same number of
-tokens per step for all, each in a fresh process, alternating; of the steps after the first, which warms up; with GPT-2's
-own dropout and without (the others drop attention weights too, convmodel never does).
+tokens per step for all, each in a fresh process, alternating; of the steps after the first, which warms up; with the
+dropout of GPT-2 and without (the others drop attention weights too, convmodel never does).
 limit: the rate of the machine's matrix products alone, and how much of it training reaches.
 quality: perplexity on `--valid` of a small model, trained from scratch on the same windows by convmodel and by TRL.
 """

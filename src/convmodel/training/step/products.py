@@ -40,9 +40,8 @@ class Adapter:
             raise UnknownLayerError("its adapters are not of the usual kind")
         if not isinstance(layer.lora_dropout[name], nn.Identity):
             raise UnknownLayerError("it has dropout")
-        down: Any = layer.lora_A[name]
-        up: Any = layer.lora_B[name]
-        if type(down) is not nn.Linear or down.bias is not None or up.bias is not None:
+        down, up = layer.lora_A[name], layer.lora_B[name]
+        if not all(type(each) is nn.Linear and getattr(each, "bias", None) is None for each in (down, up)):
             raise UnknownLayerError("its adapters are not plain products")
         return cls(down, up, float(layer.scaling[name]))
 
