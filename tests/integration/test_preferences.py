@@ -174,9 +174,10 @@ def test_a_step_is_that_of_the_papers_formula(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("folder", ["unigram_folder", "bytelevel_folder"])  # a GPT-2 and a Llama
 @pytest.mark.parametrize("objective", ["kto", "dpo"])
-def test_the_reference_of_adapters_is_the_model_without_them(load: Load, objective: str) -> None:
-    model = load()
+def test_the_reference_of_adapters_is_the_model_without_them(load: Load, objective: str, folder: str) -> None:
+    model = load(folder)
     options = PLAIN | {"objective": objective, "lora": True, "max_steps": 3, "learning_rate": 1e-2}
     first = model.fit(PAIRS, VALID, **options)
     second = model.fit(PAIRS, VALID, **options)  # goes on with the adapters

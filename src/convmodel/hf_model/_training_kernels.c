@@ -18,7 +18,7 @@ batch.
 
 #define WIDTH 32  /* columns of a tile of products */
 #define HEIGHT 4  /* rows of a tile */
-#define ACROSS 16 /* keys that are written across together */
+#define COLUMNS 16 /* keys that are transposed together */
 #define QUERIES 32 /* queries of a head that are processed together */
 #define ROWS 16   /* rows of a norm or an activation that a thread takes together */
 
@@ -64,7 +64,7 @@ INLINE void write_floats(const float *RESTRICT from, int is_half, int64_t count,
 
 /* In Python: `struct.pack("10qd")`. */
 typedef struct {
-    int64_t heads, shared; /* of queries, and of keys and values */
+    int64_t heads, shared; /* query heads and key/value heads */
     int64_t size, rotated; /* of a head, and of the part of it that is rotated */
     int64_t strides[4];    /* values between two tokens of queries, keys, values and results */
     int64_t is_half;
@@ -139,7 +139,7 @@ INLINE void add_tile(int lanes, const float *a, int64_t row, int64_t step, const
 /* The memory of a thread; rows of heads have `wide` floats, those of scores `length`. */
 typedef struct {
     int64_t wide, length;
-    float *keys, *values, *keys_across, *values_across; /* length x wide, and wide x length */
+    float *keys, *values, *keys_transposed, *values_transposed; /* length x wide, and wide x length */
     float *by_keys, *by_values;
     float *query, *by_result, *result; /* QUERIES x wide */
     float *scores, *by_scores;         /* QUERIES x length */
@@ -175,7 +175,7 @@ INLINE void write_gradient(const AttentionJob *job, void *to, int which, int64_t
     write_floats(from, (int)kind->is_half, kind->size, to, token * kind->strides[which] + head * kind->size);
 }
 
-/* Reads keys and values of a window, also across, as products of several queries need them. */
+/* Reads keys and values of a window, and transposes them, as products with several queries need them. */
 INLINE void read_keys_and_values(const AttentionJob *job, const Memory *m, int64_t first, int64_t count, int64_t head,
                                  int is_backward) {
     const int64_t size = job->kind->size, padded = rounded_up(count, WIDTH);
@@ -185,11 +185,11 @@ INLINE void read_keys_and_values(const AttentionJob *job, const Memory *m, int64
         read_head(job, job->keys, 1, first + j, head, 1, m->keys + j * m->wide);
         read_head(job, job->values, 2, first + j, head, 0, m->values + j * m->wide);
     }
-    for (int64_t begin = 0; begin < padded; begin += ACROSS)
+    for (int64_t begin = 0; begin < padded; begin += COLUMNS)
         for (int64_t d = 0; d < size; d++) {
-            for (int64_t j = begin; j < begin + ACROSS; j++) m->keys_across[d * m->length + j] = m->keys[j * m->wide + d];
+            for (int64_t j = begin; j < begin + COLUMNS; j++) m->keys_transposed[d * m->length + j] = m->keys[j * m->wide + d];
             if (!is_backward) continue;
-            for (int64_t j = begin; j < begin + ACROSS; j++) m->values_across[d * m->length + j] = m->values[j * m->wide + d];
+            for (int64_t j = begin; j < begin + COLUMNS; j++) m->values_transposed[d * m->length + j] = m->values[j * m->wide + d];
         }
 }
 
@@ -219,7 +219,7 @@ INLINE float softmax(float *RESTRICT scores, int64_t begin, int64_t from, int64_
     return peak + logf(sum);
 }
 
-/* The gradients by the scores of a query: p (dp - sum p dp), where the sum is the result times its gradient. */
+/* The gradients with respect to the scores of a query: p (dp - sum p dp); the sum is the result times its gradient. */
 INLINE void differentiate(float *RESTRICT scores, float *RESTRICT by_scores, float log_sum, float mean, int64_t begin,
                           int64_t from, int64_t to, int64_t end) {
     for (int64_t j = from; j < to; j++) {
@@ -241,7 +241,7 @@ INLINE void attend_queries(const AttentionJob *job, const Memory *m, int64_t fir
         const int64_t end = rounded_up(least(start + row + HEIGHT, start + count), WIDTH);
         float *scores = m->scores + row * length;
         for (int64_t j = begin; j < end; j += WIDTH)
-            add_tile(lanes, m->query + row * wide, wide, 1, m->keys_across + j, length, kind->size, scores + j, length, 1);
+            add_tile(lanes, m->query + row * wide, wide, 1, m->keys_transposed + j, length, kind->size, scores + j, length, 1);
         for (int64_t i = 0; i < HEIGHT && row + i < count; i++) {
             const int64_t query = start + row + i;
             const float sum = softmax(scores + i * length, begin, span ? largest(0, query + 1 - span) : 0, query + 1, end);
@@ -265,8 +265,8 @@ INLINE void attend_queries_backward(const AttentionJob *job, const Memory *m, in
         const int64_t last = rounded_up(least(start + row + HEIGHT, start + count), WIDTH);
         float *scores = m->scores + row * length, *by_scores = m->by_scores + row * length;
         for (int64_t j = begin; j < last; j += WIDTH) {
-            add_tile(lanes, m->query + row * wide, wide, 1, m->keys_across + j, length, kind->size, scores + j, length, 1);
-            add_tile(lanes, m->by_result + row * wide, wide, 1, m->values_across + j, length, kind->size, by_scores + j, length, 1);
+            add_tile(lanes, m->query + row * wide, wide, 1, m->keys_transposed + j, length, kind->size, scores + j, length, 1);
+            add_tile(lanes, m->by_result + row * wide, wide, 1, m->values_transposed + j, length, kind->size, by_scores + j, length, 1);
         }
         for (int64_t i = 0; i < HEIGHT; i++) {
             const int64_t query = start + row + i;
@@ -344,7 +344,7 @@ typedef struct {
     float *factors;        /* of each row of a norm, 1 / root mean square */
     const void *by_result; /* rows x width */
     void *result;          /* rows x width; the gradient of a norm is float, that of a gate rows x 2 width */
-    float *by_weights;     /* for each block of rows, its part of the gradient by a norm's weights */
+    float *by_weights;     /* for each block of rows, its part of the gradient with respect to a norm's weights */
     float *memory;         /* 3 x width for each thread */
     double epsilon;
     int64_t next;
@@ -431,20 +431,13 @@ enum { LANES_plain = 4, LANES_avx2 = 8, LANES_avx512 = 16, LANES_vnni = 16 };
 #define ENTRY(name) {#name, attend_units_##name, work_on_rows_##name}
 #include "_variants.h"
 
-static void attend_own_units(void *job) { variant->attend_units(job, run_parallel ? thread_number() : 0); }
-static void work_on_own_rows(void *job) { variant->work_on_rows(job, run_parallel ? thread_number() : 0); }
-
-static void run(void (*work)(void *), void *job, int64_t threads) {
-    if (threads > 1 && run_parallel)
-        run_parallel(work, job, (unsigned)threads, 0);
-    else
-        work(job);
-}
+static void attend_own_units(void *job) { variant->attend_units(job, thread_number()); }
+static void work_on_own_rows(void *job) { variant->work_on_rows(job, thread_number()); }
 
 static const char attend_doc[] =
     "attend(kind, queries, keys, values, cos, sin, results, log_sums, by_results, by_queries, by_keys, by_values, windows, "
     "count, longest, threads)\n--\n\n"
-    "Attends within windows, or computes the gradients if there are gradients by the results; all are addresses or numbers.";
+    "Attends within windows, or computes the gradients if there are those of the results; all are addresses or numbers.";
 
 static PyObject *attend(PyObject *module, PyObject *const *arguments, Py_ssize_t count) {
     (void)module;
@@ -461,7 +454,10 @@ static PyObject *attend(PyObject *module, PyObject *const *arguments, Py_ssize_t
     job.memory = malloc((size_t)(v[14] * job.room) * sizeof(float));
     if (!job.memory) return PyErr_NoMemory();
     Py_BEGIN_ALLOW_THREADS
-    run(attend_own_units, &job, v[14]);
+    if (v[14] > 1 && run_parallel)
+        run_parallel(attend_own_units, &job, (unsigned)v[14], 0);
+    else
+        variant->attend_units(&job, 0);
     Py_END_ALLOW_THREADS
     free(job.memory);
     Py_RETURN_NONE;
@@ -471,7 +467,10 @@ static PyObject *on_rows(RowsJob *job, int64_t threads) {
     job->memory = malloc((size_t)(threads * 3 * job->width) * sizeof(float));
     if (!job->memory) return PyErr_NoMemory();
     Py_BEGIN_ALLOW_THREADS
-    run(work_on_own_rows, job, threads);
+    if (threads > 1 && run_parallel)
+        run_parallel(work_on_own_rows, job, (unsigned)threads, 0);
+    else
+        variant->work_on_rows(job, 0);
     Py_END_ALLOW_THREADS
     free(job->memory);
     Py_RETURN_NONE;
@@ -479,7 +478,7 @@ static PyObject *on_rows(RowsJob *job, int64_t threads) {
 
 static const char norm_doc[] =
     "norm(epsilon, given, weights, factors, by_result, result, by_weights, rows, width, is_half, threads)\n--\n\n"
-    "Divides rows by their root mean square, or computes the gradients if there are gradients by the result.";
+    "Divides rows by their root mean square, or computes the gradients if there is that of the result.";
 
 static PyObject *norm(PyObject *module, PyObject *const *arguments, Py_ssize_t count) {
     (void)module;
@@ -494,7 +493,7 @@ static PyObject *norm(PyObject *module, PyObject *const *arguments, Py_ssize_t c
 
 static const char gate_doc[] =
     "gate(given, by_result, result, rows, width, is_half, activation, threads)\n--\n\n"
-    "Applies a gated activation function to rows, or computes the gradients if there are gradients by the result.";
+    "Applies a gated activation function to rows, or computes the gradients if there is that of the result.";
 
 static PyObject *gate(PyObject *module, PyObject *const *arguments, Py_ssize_t count) {
     (void)module;

@@ -137,11 +137,13 @@ class UnknownDecoderError(Exception):
 
 def is_tanh_gelu(activation: Any) -> bool:
     """Returns whether an activation function is GELU's tanh approximation."""
+    if isinstance(activation, nn.GELU):
+        return activation.approximate == "tanh"
     return isinstance(activation, NewGELUActivation | FastGELUActivation | GELUTanh)
 
 
-def decoder_of(hf_model: "PreTrainedModel", *, with_adapters: bool = False) -> Decoder:
-    """Returns the parts of a model; `with_adapters`, a part may be peft's layer around it.
+def decoder_of(hf_model: "PreTrainedModel", *, for_training: bool = False) -> Decoder:
+    """Returns the parts of a model; `for_training`, parts may have hooks, or be peft's layers around them.
 
     Raises:
         UnknownDecoderError: If its class is not known, or it was changed: by adapters, hooks, or replaced modules.
@@ -156,7 +158,7 @@ def decoder_of(hf_model: "PreTrainedModel", *, with_adapters: bool = False) -> D
     if type(hf_model).__module__.startswith("transformers.models."):
         home = type(hf_model).__module__.rpartition(".")[0]
         for path, module in hf_model.named_modules():
-            if not _is_plain(module, home, with_adapters):
+            if not _is_plain(module, home, for_training):
                 raise UnknownDecoderError(f"{path or name} is not the module that transformers made")
         if name == "GPT2LMHeadModel":
             return _gpt2(hf_model)
@@ -165,12 +167,12 @@ def decoder_of(hf_model: "PreTrainedModel", *, with_adapters: bool = False) -> D
     raise UnknownDecoderError(f"{name} is not one of the known classes")
 
 
-def _is_plain(module: nn.Module, home: str, with_adapters: bool) -> bool:
-    """Returns whether a module is as its library made it, without hooks."""
+def _is_plain(module: nn.Module, home: str, for_training: bool) -> bool:
+    """Returns whether a module is as its library made it, and without forward hooks unless `for_training`."""
     origin = type(module).__module__
-    if with_adapters and origin.startswith("peft."):
-        return True
     original = origin.startswith(("torch.nn.", home, "transformers.activations"))
+    if for_training:
+        return original or origin.startswith("peft.") or isinstance(module, Conv1D)
     changed = module._forward_hooks or module._forward_pre_hooks or hasattr(module, "_hf_hook")
     return (original or isinstance(module, Conv1D | Int8Linear | Int8Embedding)) and not changed
 

@@ -11,6 +11,7 @@ from enum import IntEnum
 from typing import Any
 
 import torch
+from torch.autograd.function import once_differentiable
 
 try:
     from convmodel.hf_model import _training_kernels as native
@@ -33,8 +34,8 @@ class Heads:
     """How attention is divided into heads.
 
     Attributes:
-        count: The number of heads of queries.
-        shared: The number of heads of keys and values, each of which several queries may share.
+        count: The number of query heads.
+        shared: The number of key/value heads; with fewer of them than query heads, each is shared by several.
         size: The length of a head.
         scale: Scores are multiplied by it.
         span: How many tokens, its own included, a token attends to; None for all.
@@ -60,11 +61,11 @@ class Windows:
         """Takes the lengths of the windows, which lie end to end."""
         sizes = torch.tensor(lengths)
         self.bounds = torch.stack([sizes.cumsum(0) - sizes, sizes], dim=1)
-        self.longest = max(lengths)
+        self.longest, self.tokens = max(lengths), sum(lengths)
 
     @classmethod
     def of(cls, positions: torch.Tensor) -> "Windows":
-        """Finds the windows of rows, shape (rows, tokens): positions begin with 0 in each.
+        """Finds the windows of rows of positions, (rows, tokens): one begins where a position does not follow the last.
 
         Example:
             >>> Windows.of(torch.tensor([[0, 1, 2], [0, 1, 0]])).bounds
@@ -104,12 +105,17 @@ def attend(joined: torch.Tensor, rotation: Rotation | None, heads: Heads, window
     Returns:
         Shape (tokens, heads * size).
 
+    Raises:
+        ValueError: If the windows are not those of all tokens.
+
     Example:
         >>> joined = torch.tensor([[1.0, 1.0, 5.0], [1.0, 1.0, 7.0]])  # of one head of size 1
         >>> attend(joined, None, Heads(1, 1, 1, scale=1.0), Windows([2]))
         tensor([[5.],
                 [6.]])
     """
+    if len(joined) != windows.tokens or (rotation is not None and len(rotation[0]) != windows.tokens):
+        raise ValueError(f"there are {len(joined)} tokens, but windows of {windows.tokens}")
     compute: Callable[..., torch.Tensor] = _Attention.apply
     return compute(joined, rotation, heads, windows)
 
@@ -128,6 +134,7 @@ class _Attention(torch.autograd.Function):
         return result
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
         joined, result, log_sums = ctx.saved_tensors
         by_joined = torch.empty_like(joined)
@@ -207,6 +214,7 @@ class _RmsNorm(torch.autograd.Function):
         return result
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
         states, weights, factors = ctx.saved_tensors
         by_states, by_weights = torch.empty_like(states), torch.zeros(-(-len(states) // _ROWS), states.shape[1])
@@ -269,6 +277,7 @@ class _Gated(torch.autograd.Function):
         return result
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
         [joined] = ctx.saved_tensors
         by_joined = torch.empty_like(joined)

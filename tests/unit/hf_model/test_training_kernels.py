@@ -169,6 +169,11 @@ def test_other_precisions_are_refused(dtype: torch.dtype) -> None:
         gated(torch.zeros(2, 2, dtype=dtype), Gate.SILU)
 
 
+def test_windows_of_other_tokens_are_refused() -> None:
+    with pytest.raises(ValueError, match="there are 4 tokens, but windows of 3"):
+        attend(torch.zeros(4, 3), None, Heads(1, 1, 1, 1.0), Windows([1, 2]))
+
+
 def test_windows_are_found_in_packed_and_in_padded_rows() -> None:
     packed = torch.tensor([[0, 1, 2, 0, 1, 0, 0], [0, 1, 2, 3, 4, 5, 6]])
     assert Windows.of(packed).bounds.tolist() == [[0, 3], [3, 2], [5, 1], [6, 1], [7, 7]]

@@ -25,6 +25,7 @@ from convmodel.layout.tokenizer import ConversationTokenizer
 from convmodel.training.doctor.checks import Check
 from convmodel.training.doctor.run_plan import RunPlan
 from convmodel.training.step.forward import prepared
+from convmodel.training.step.fused import converted_bytes
 from convmodel.training.step.runtime import PRECISIONS, choose_precision
 from convmodel.training.units import size
 
@@ -204,7 +205,7 @@ def activation_bytes(hf_model: "PreTrainedModel", loss: Callable[[], torch.Tenso
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         computed = loss()
-    once = sum(storage.nbytes() for storage, of_weight in kept.values() if of_weight)
+    once = sum(storage.nbytes() for storage, of_weight in kept.values() if of_weight) + converted_bytes(hf_model)
     per_batch = sum(storage.nbytes() for storage, of_weight in kept.values() if not of_weight)
     kept.clear()
     computed.backward()

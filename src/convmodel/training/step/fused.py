@@ -7,6 +7,7 @@ which say what attends to what. Layers keep their modules and parameters: only w
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -39,11 +40,13 @@ class Batch:
     """What the layers need to know of the batch that is being processed.
 
     Attributes:
+        is_used: Whether any layer asks.
         windows: Its windows; None if they are not known, and layers compute as transformers' do.
         updates: Counts the steps of the optimizer.
     """
 
     def __init__(self) -> None:
+        self.is_used = False
         self.updates = Updates()
         self.windows: Windows | None = None
         self._rotation: tuple[object, Rotation] | None = None
@@ -51,18 +54,18 @@ class Batch:
     def begin(self, inputs: dict[str, Any] | None) -> None:
         """Finds the windows of the inputs of a model, or forgets those of the batch before."""
         self.windows = self._rotation = None
-        if inputs is None or "input_ids" not in inputs:
+        if not self.is_used or inputs is None or "input_ids" not in inputs:
             return
-        positions, mask = inputs.get("position_ids"), inputs.get("attention_mask")
+        positions, mask, shape = inputs.get("position_ids"), inputs.get("attention_mask"), inputs["input_ids"].shape
         if positions is None:
-            rows, tokens = inputs["input_ids"].shape
-            positions = torch.arange(tokens).expand(rows, tokens)
+            positions = torch.arange(shape[1]).expand(shape)
             if mask is not None:
-                if bool((mask[:, 1:] > mask[:, :-1]).any()):
-                    return  # padded on the left
+                if mask.shape != shape or bool((mask[:, 1:] > mask[:, :-1]).any()):
+                    return  # it says more than how long the rows are, or that they are padded on the left
                 positions = positions * mask  # a token of padding attends to itself
         elif mask is not None:
             return
+        positions = positions.expand(shape)
         self.windows = Windows.of(positions)
 
     def rotation(self, embeddings: tuple[torch.Tensor, torch.Tensor], rows: int) -> Rotation:
@@ -77,7 +80,9 @@ class Fused:
     """What replaces the forward of a module: of a whole layer, or of its attention alone."""
 
     def __init__(self, decoder: Decoder, parts: DecoderLayer, module: nn.Module, batch: Batch) -> None:
-        self.module, self._original, self._batch = module, module.forward, batch
+        self.module, self.before, self._batch = module, vars(module).get("forward"), batch
+        self._original = module.forward
+        self._dropouts = [each for each in module.modules() if isinstance(each, nn.Dropout)]
         self._heads = Heads(decoder.heads, decoder.key_value_heads, decoder.head_size, parts.scale, parts.window)
         self._weight = parts.attention_norm.module.weight
 
@@ -88,10 +93,13 @@ class Fused:
     def _dtype(self, cache: object) -> torch.dtype | None:
         """Returns the precision of products; None if the module has to compute itself.
 
-        That is where windows are not known, the kernels lack the precision, weights are elsewhere, or there is a cache.
+        That is where windows are not known, there is a cache or dropout, the kernels lack the precision, or weights are
+        sharded or not on the CPU.
         """
-        weight = self._weight
-        if self._batch.windows is None or cache is not None or weight.device.type != "cpu" or is_sharded(self.module):
+        weight, module = self._weight, self.module
+        if self._batch.windows is None or cache is not None or weight.device.type != "cpu" or is_sharded(module):
+            return None
+        if module.training and any(dropout.p for dropout in self._dropouts):
             return None
         if torch.is_autocast_enabled("cpu"):
             dtype = torch.get_autocast_dtype("cpu")
@@ -101,6 +109,10 @@ class Fused:
 
 class FusedAttention(Fused):
     """What replaces the attention of GPT-2; the rest of its layers is few operations already."""
+
+    def __init__(self, decoder: Decoder, parts: DecoderLayer, module: Any, batch: Batch) -> None:
+        super().__init__(decoder, parts, module, batch)
+        self._dropouts = [module.attn_dropout]  # the other one is called
 
     def __call__(self, hidden_states: torch.Tensor, past_key_values: Any = None, **more: Any) -> Any:
         """Attends; returns the result, (batch, seq, width), and None in place of the weights."""
@@ -124,11 +136,12 @@ class FusedLayer(Fused):
             UnknownLayerError: If one of them cannot be computed so.
         """
         super().__init__(decoder, parts, module, batch)
+        if any(_is_changed(each) for each in module.modules() if each is not module):
+            raise UnknownLayerError("parts of its layers have hooks, or a forward of their own")
         self._gate = _gate(decoder)
         self._parts = parts
-        self._query_key_value = JointProducts(parts.query_key_value, batch.updates)
-        self._output = JointProducts([parts.attention_output], batch.updates)
-        self._up, self._down = JointProducts(parts.up, batch.updates), JointProducts([parts.down], batch.updates)
+        groups = parts.query_key_value, [parts.attention_output], parts.up, [parts.down]
+        self.products = [JointProducts(group, batch.updates) for group in groups]
 
     def __call__(
         self,
@@ -138,40 +151,50 @@ class FusedLayer(Fused):
         **more: Any,
     ) -> Any:
         """Adds attention and the result of the feed-forward network to hidden states, (batch, seq, width)."""
-        dtype = self._dtype(more.get("past_key_values"))
-        if dtype is None:
+        dtype, module, batch = self._dtype(more.get("past_key_values")), self.module, self._batch
+        if dtype is None or batch.windows is None or any(products.are_merged for products in self.products):
             return self._original(
                 hidden_states, attention_mask=attention_mask, position_embeddings=position_embeddings, **more
             )
+        rotation = None
+        if self._parts.rotary is not None and position_embeddings is not None:
+            rotation = batch.rotation(position_embeddings, len(hidden_states))
+        compute = partial(self._compute, windows=batch.windows, rotation=rotation, dtype=dtype)
+        if module.training and getattr(module, "gradient_checkpointing", False):
+            checkpoint: Any = module._gradient_checkpointing_func  # transformers' own is around the original forward
+            return checkpoint(compute, hidden_states)
+        return compute(hidden_states)
+
+    def _compute(
+        self, hidden_states: torch.Tensor, windows: Windows, rotation: Rotation | None, dtype: torch.dtype
+    ) -> torch.Tensor:
+        parts, (_, _, up, down) = self._parts, self.products
         with torch.autocast("cpu", enabled=False):
             hidden = hidden_states.flatten(0, 1).float()
-            hidden = hidden + self._attended(hidden, position_embeddings, len(hidden_states), dtype)
-            up = self._up(_normed(hidden, self._parts.mlp_norm, dtype), dtype)
-            down = self._down(gated(up, self._gate), dtype)
-            hidden = hidden + _normed(down, self._parts.mlp_output_norm, dtype)
+            hidden = hidden + self._attended(hidden, windows, rotation, dtype)
+            activated = gated(up(_normed(hidden, parts.mlp_norm, dtype), dtype), self._gate)
+            hidden = hidden + _normed(down(activated, dtype), parts.mlp_output_norm, dtype)
             return hidden.view(hidden_states.shape)
 
     def _attended(
-        self,
-        hidden: torch.Tensor,
-        embeddings: tuple[torch.Tensor, torch.Tensor] | None,
-        rows: int,
-        dtype: torch.dtype,
+        self, hidden: torch.Tensor, windows: Windows, rotation: Rotation | None, dtype: torch.dtype
     ) -> torch.Tensor:
-        parts, batch = self._parts, self._batch
-        assert batch.windows is not None
-        joined = self._query_key_value(_normed(hidden, parts.attention_norm, dtype), dtype)
+        parts, heads, (query_key_value, output, _, _) = self._parts, self._heads, self.products
+        joined = query_key_value(_normed(hidden, parts.attention_norm, dtype), dtype)
         if parts.query_norm is not None and parts.key_norm is not None:
-            heads = self._heads
             sizes = [heads.count * heads.size, heads.shared * heads.size, heads.shared * heads.size]
             query, key, value = joined.split(sizes, dim=-1)
             query = _normed(query.reshape(-1, heads.size), parts.query_norm, dtype).view(query.shape)
             key = _normed(key.reshape(-1, heads.size), parts.key_norm, dtype).view(key.shape)
             joined = torch.cat([query, key, value], dim=-1)
-        rotates = parts.rotary is not None and embeddings is not None
-        rotation = batch.rotation(embeddings, rows) if rotates and embeddings is not None else None
-        attended = self._output(attend(joined, rotation, self._heads, batch.windows), dtype)
+        attended = output(attend(joined, rotation, heads, windows), dtype)
         return _normed(attended, parts.attention_output_norm, dtype)
+
+
+def _is_changed(module: nn.Module) -> bool:
+    """Returns whether a module that is not called any more was to do more than its class says."""
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    return any(hooks) or hasattr(module, "_hf_hook") or "forward" in vars(module)
 
 
 def _normed(states: torch.Tensor, norm: Norm | None, dtype: torch.dtype) -> torch.Tensor:
@@ -193,44 +216,54 @@ def fused_layers(hf_model: "PreTrainedModel", enabled: bool = True) -> Iterator[
     """Replaces what the layers of a model compute inside the block, if they were seen to compute the same."""
     batch = Batch()
     parts = _fused(hf_model, batch) if enabled and are_compiled() and hf_model.device.type == "cpu" else []
-    before = [vars(part.module).get("forward") for part in parts]
     try:
         for part in parts:
             part.module.forward = part
-        if parts and not _compute_the_same(hf_model, batch):
+        if parts and _compute_the_same(hf_model, batch):
+            batch.is_used = True
+        elif parts:
             logger.warning("training with transformers' layers, since the fused ones compute something else")
-            _restore(parts, before)
+            _restore(parts)
         with batch.updates:
             yield batch
     finally:
-        _restore(parts, before)
+        _restore(parts)
 
 
-def _restore(parts: Sequence[Fused], before: Sequence[Any]) -> None:
-    for part, forward in zip(parts, before, strict=True):
+def _restore(parts: Sequence[Fused]) -> None:
+    for part in parts:
         vars(part.module).pop("forward", None)
-        if forward is not None:
-            part.module.forward = forward
+        if part.before is not None:
+            part.module.forward = part.before
+
+
+def _parts_of(hf_model: nn.Module) -> list[Fused]:
+    forwards = [vars(module).get("forward") for module in hf_model.modules()]
+    return [forward for forward in forwards if isinstance(forward, Fused)]
 
 
 @contextmanager
 def unfused(hf_model: nn.Module) -> Iterator[None]:
-    """Lets the layers of a model compute as transformers' do inside the block."""
-    forwards = [vars(module).get("forward") for module in hf_model.modules()]
-    parts = [forward for forward in forwards if isinstance(forward, Fused)]
+    """Lets the layers of a model compute as before inside the block."""
+    parts = _parts_of(hf_model)
     try:
-        for part in parts:
-            del part.module.forward
+        _restore(parts)
         yield
     finally:
         for part in parts:
             part.module.forward = part
 
 
+def converted_bytes(hf_model: nn.Module) -> int:
+    """Returns the size of the weights that fused layers keep in another precision."""
+    layers = [part for part in _parts_of(hf_model) if isinstance(part, FusedLayer)]
+    return sum(products.converted_bytes for layer in layers for products in layer.products)
+
+
 def _fused(hf_model: "PreTrainedModel", batch: Batch) -> list[Fused]:
     """Returns what replaces the forwards of a model's layers; nothing if that is not possible."""
     try:
-        decoder = decoder_of(hf_model, with_adapters=True)
+        decoder = decoder_of(hf_model, for_training=True)
         if decoder.attention_cap is not None:
             raise UnknownLayerError("it limits the scores of attention")
         body: Any = hf_model.base_model
@@ -247,14 +280,17 @@ def _fused(hf_model: "PreTrainedModel", batch: Batch) -> list[Fused]:
 
 _TOLERANCES = {torch.float32: 1e-4}
 _ROUNDED = 0.05
-"""The largest difference of hidden states, relative to the largest one, by dtype of the weights; and in any other."""
+"""The largest allowed difference of hidden states, relative to their largest value: by dtype, and for all others."""
+
+_TRIAL_TOKENS = (7, 40)
+"""The tokens of two windows in a row."""
 
 
 @torch.inference_mode()
 def _compute_the_same(hf_model: "PreTrainedModel", batch: Batch) -> bool:
     """Compares the hidden states after two random windows in a row."""
     vocabulary = hf_model.config.get_text_config(decoder=True).vocab_size
-    positions = torch.cat([torch.arange(7), torch.arange(4)])[None]
+    positions = torch.cat([torch.arange(tokens) for tokens in _TRIAL_TOKENS])[None]
     ids = torch.randint(vocabulary, positions.shape, generator=torch.Generator().manual_seed(0))
     inputs = {"input_ids": ids, "position_ids": positions}
 
@@ -265,8 +301,17 @@ def _compute_the_same(hf_model: "PreTrainedModel", batch: Batch) -> bool:
     is_half = hf_model.dtype != torch.float32  # which fused layers take in mixed precision only
     with evaluation_mode(hf_model), torch.autocast("cpu", torch.bfloat16, enabled=is_half):
         right = hidden()
+        batch.is_used = True
         batch.begin(inputs)
-        fused = hidden()
-        batch.begin(None)
+        try:
+            fused = hidden()
+        except (AttributeError, RuntimeError, TypeError, ValueError) as error:
+            logger.debug("fused layers failed: %s", error)
+            return False
+        finally:
+            batch.begin(None)
+            batch.is_used = False
+    if not right.isfinite().all():
+        return True  # the first step reports it
     tolerance = _TOLERANCES.get(hf_model.dtype, _ROUNDED)
     return bool((fused - right).abs().max() <= tolerance * right.abs().max())

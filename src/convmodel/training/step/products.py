@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.autograd.function import once_differentiable
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 
@@ -21,6 +22,7 @@ class UnknownLayerError(Exception):
 class Adapter:
     """A layer's adapters, which are peft's: A, B, and what the product is multiplied by."""
 
+    layer: Any
     down: nn.Linear
     up: nn.Linear
     scale: float
@@ -33,7 +35,7 @@ class Adapter:
             UnknownLayerError: If it does more than the formula says.
         """
         names = layer.active_adapters
-        if len(names) != 1 or layer.merged or layer.disable_adapters:
+        if len(names) != 1 or layer.merged:
             raise UnknownLayerError("it has other than one pair of adapters in use")
         [name] = names
         if name not in layer.lora_A or name in getattr(layer, "lora_variant", {}):
@@ -43,11 +45,11 @@ class Adapter:
         down, up = layer.lora_A[name], layer.lora_B[name]
         if not all(type(each) is nn.Linear and getattr(each, "bias", None) is None for each in (down, up)):
             raise UnknownLayerError("its adapters are not plain products")
-        return cls(down, up, float(layer.scaling[name]))
+        return cls(layer, down, up, float(layer.scaling[name]))
 
 
 class Updates:
-    """Counts the steps of optimizers inside a block: a tensor's `_version` does not tell of those of fused AdamW."""
+    """Counts the steps of optimizers inside a block: fused AdamW does not change a tensor's `_version`."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -81,6 +83,8 @@ class JointProducts:
         plain = [layer.get_base_layer() if hasattr(layer, "lora_A") else layer for layer in layers]
         if not all(type(layer) is nn.Linear for layer in plain):
             raise UnknownLayerError("it is not a plain linear layer")
+        if len({(layer.weight.dtype, layer.bias is None) for layer in plain}) != 1:
+            raise UnknownLayerError("layers that share an input differ in precision, or in having a bias")
         self._layers, self._updates = plain, updates
         self._adapters = [Adapter.of(layer) if hasattr(layer, "lora_A") else None for layer in layers]
         self.sizes = [layer.out_features for layer in plain]
@@ -94,14 +98,24 @@ class JointProducts:
         result = multiply(states, self._in(dtype, weights), self.sizes, *weights)
         if self._layers[0].bias is not None:
             result = result + torch.cat([layer.bias for layer in self._layers]).to(dtype)
-        adapters = [adapter for adapter in self._adapters if adapter is not None]
+        adapters = [each for each in self._adapters if each is not None and not each.layer.disable_adapters]
         return result + self._adapted(states, adapters, dtype) if adapters else result
+
+    @property
+    def are_merged(self) -> bool:
+        """Whether adapters were added to the weights since."""
+        return any(adapter is not None and adapter.layer.merged for adapter in self._adapters)
+
+    @property
+    def converted_bytes(self) -> int:
+        """The size of the weights that are kept in another precision."""
+        return sum(matrix.nbytes for matrix in self._converted[1])
 
     def _in(self, dtype: torch.dtype, weights: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Returns the weights in a precision, side by side if that is not their own."""
         if weights[0].dtype == dtype:
             return [weight.detach() for weight in weights]
-        updates = self._updates.count if weights[0].requires_grad else 0
+        updates = self._updates.count if any(weight.requires_grad for weight in weights) else 0
         state = dtype, updates, [(id(weight), weight._version, weight.data_ptr()) for weight in weights]
         if self._converted[0] != state:
             self._converted = state, [torch.cat([weight.detach().to(dtype) for weight in weights])]
@@ -112,9 +126,10 @@ class JointProducts:
         down = torch.cat([adapter.down.weight for adapter in adapters]).to(dtype)
         blocks, place = [], 0
         for adapter, size in zip(self._adapters, self.sizes, strict=True):
-            rank = 0 if adapter is None else adapter.down.out_features
+            is_used = adapter is not None and not adapter.layer.disable_adapters
+            rank = adapter.down.out_features if adapter is not None and is_used else 0
             pad = place, len(down) - place - rank
-            if adapter is None:
+            if adapter is None or not is_used:
                 blocks.append(down.new_zeros(size, len(down)))
             else:
                 blocks.append(nn.functional.pad((adapter.scale * adapter.up.weight).to(dtype), pad))
@@ -123,7 +138,7 @@ class JointProducts:
 
 
 class _Products(torch.autograd.Function):
-    """Products with weights side by side; gradients by the weights are those of the weights in their own precision."""
+    """Products with weights side by side; gradients with respect to weights are in the weights' own precision."""
 
     @staticmethod
     def forward(
@@ -135,6 +150,7 @@ class _Products(torch.autograd.Function):
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
         [states], [by_result] = ctx.saved_tensors, gradients
         by_states: torch.Tensor | None = None

@@ -116,11 +116,20 @@ def test_adapters_that_do_more_are_named(options: dict[str, object], reason: str
         JointProducts([layer], Updates())
 
 
-def test_adapters_that_are_merged_or_turned_off_are_named() -> None:
+def test_adapters_that_are_merged_are_named() -> None:
     [layer, *_] = adapted(layers())
+    products = JointProducts([layer], Updates())
+    assert not products.are_merged
     layer.merge()
+    assert products.are_merged
     with pytest.raises(UnknownLayerError, match="other than one pair of adapters in use"):
         JointProducts([layer], Updates())
+
+
+def test_layers_that_cannot_be_joined_are_named() -> None:
+    for other in (nn.Linear(6, 2, bias=True), nn.Linear(6, 2, bias=False).bfloat16()):
+        with pytest.raises(UnknownLayerError, match="differ in precision, or in having a bias"):
+            JointProducts([layers()[0], other], Updates())
 
 
 def test_a_layer_that_does_more_is_named() -> None:
