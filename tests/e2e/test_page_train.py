@@ -189,11 +189,11 @@ def test_what_goes_wrong_with_a_training_is_told(training: Training) -> None:
         shown = view(page)
         prepare(page, training.export)
         refusal = {
-            "error": {"message": "there are 100 jobs, as many as may be: delete a model", "code": "too_many_jobs"}
+            "error": {"message": "there are 100 jobs, which is the limit: delete a model", "code": "too_many_jobs"}
         }
         page.route("**/v1/fine_tuning/jobs", lambda route: route.fulfill(status=429, json=refusal))
         press(page, "Start training")
-        expect(shown.get_by_role("alert")).to_have_text("there are 100 jobs, as many as may be: delete a model")
+        expect(shown.get_by_role("alert")).to_have_text("there are 100 jobs, which is the limit: delete a model")
         page.unroute("**/v1/fine_tuning/jobs")
         press(page, "Start training")
         expect(shown.get_by_role("alert")).to_contain_text("The training failed: ")

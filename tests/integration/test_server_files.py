@@ -314,7 +314,7 @@ def test_quotas_count_what_is_stored(tune: Tune) -> None:
         assert upload(tuning.served, content).status == 200
         answer = upload(tuning.served, content)
         assert (answer.status, answer.error["code"]) == (507, "storage_full")
-        assert "there are 3 files, as many as may be: delete some" in answer.error["message"]
+        assert "there are 3 files, which is the limit: delete some" in answer.error["message"]
         tuning.client.files.delete(next(iter(tuning.client.files.list())).id)
         assert upload(tuning.served, content).status == 200
 

@@ -379,7 +379,7 @@ def test_files_that_were_made_count_against_the_quota(tune: Tune) -> None:
     with tune(limits=TrainingLimits(files=2), talks=9) as tuning:
         failed = prepare(tuning, upload(tuning, chat()), me="Will")
         assert (failed["status"], failed["error"]["code"]) == ("failed", "storage_full")
-        assert failed["error"]["message"] == "there are 2 files, as many as may be: delete some"
+        assert failed["error"]["message"] == "there are 2 files, which is the limit: delete some"
 
 
 @pytest.mark.slow

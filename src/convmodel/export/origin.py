@@ -23,7 +23,7 @@ class Origin:
 
     Attributes:
         name: The model's name, in one line.
-        base: The model that it was trained on, a name on the Hub; None if unknown.
+        base: The base model that it was fine-tuned from, a name on the Hub; None if unknown.
         license: Its license, as an SPDX identifier in lower case; None if unknown.
     """
 

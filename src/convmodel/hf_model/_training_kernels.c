@@ -1,8 +1,7 @@
-/* What training a decoder takes beside products of matrices: norms, gated activations and attention, forward and backward.
+/* The operations of a decoder's training step other than matrix products, forward and backward.
 
-Owns: attention of the windows of packed rows, each token to those before it in its window, with rotary embeddings; norms by
-the root mean square; gated activation functions. Activations are float or bfloat16, sums are float. `training_kernels.py`
-calls it.
+Owns: causal attention within each window of packed rows (each token to itself and earlier ones), with rotary embeddings;
+RMS norms; gated activation functions. Activations are float or bfloat16, sums are float. `training_kernels.py` calls it.
 
 Each result is computed by one thread, in an order that depends neither on the number of threads nor on what else is in the
 batch.
@@ -27,15 +26,15 @@ INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 INLINE int64_t largest(int64_t a, int64_t b) { return a > b ? a : b; }
 
 /* bfloat16 is the upper half of a float; to nearest, ties to even. */
-INLINE float from_half(uint16_t half) {
+INLINE float bf16_to_float(uint16_t bits) {
     union {
         uint32_t bits;
         float value;
-    } wide = {.bits = (uint32_t)half << 16};
+    } wide = {.bits = (uint32_t)bits << 16};
     return wide.value;
 }
 
-INLINE uint16_t to_half(float value) {
+INLINE uint16_t float_to_bf16(float value) {
     union {
         float value;
         uint32_t bits;
@@ -44,19 +43,19 @@ INLINE uint16_t to_half(float value) {
     return (uint16_t)(value == value ? nearest : 0x7fc0);
 }
 
-INLINE void read_floats(const void *from, int64_t place, int is_half, int64_t count, float *RESTRICT to) {
-    if (is_half) {
+INLINE void read_floats(const void *from, int64_t place, int is_bf16, int64_t count, float *RESTRICT to) {
+    if (is_bf16) {
         const uint16_t *halves = (const uint16_t *)from + place;
-        for (int64_t i = 0; i < count; i++) to[i] = from_half(halves[i]);
+        for (int64_t i = 0; i < count; i++) to[i] = bf16_to_float(halves[i]);
     } else {
         memcpy(to, (const float *)from + place, (size_t)count * sizeof(float));
     }
 }
 
-INLINE void write_floats(const float *RESTRICT from, int is_half, int64_t count, void *to, int64_t place) {
-    if (is_half) {
+INLINE void write_floats(const float *RESTRICT from, int is_bf16, int64_t count, void *to, int64_t place) {
+    if (is_bf16) {
         uint16_t *halves = (uint16_t *)to + place;
-        for (int64_t i = 0; i < count; i++) halves[i] = to_half(from[i]);
+        for (int64_t i = 0; i < count; i++) halves[i] = float_to_bf16(from[i]);
     } else {
         memcpy((float *)to + place, from, (size_t)count * sizeof(float));
     }
@@ -64,11 +63,11 @@ INLINE void write_floats(const float *RESTRICT from, int is_half, int64_t count,
 
 /* In Python: `struct.pack("10qd")`. */
 typedef struct {
-    int64_t heads, shared; /* query heads and key/value heads */
+    int64_t heads, kv_heads; /* of queries, and of keys and values */
     int64_t size, rotated; /* of a head, and of the part of it that is rotated */
     int64_t strides[4];    /* values between two tokens of queries, keys, values and results */
-    int64_t is_half;
-    int64_t span;          /* how many tokens, its own included, one attends to; 0 for all */
+    int64_t is_bf16;
+    int64_t sliding_window; /* how many tokens, its own included, one attends to; 0 for all */
     double scale;          /* of scores */
 } Attention;
 
@@ -81,23 +80,23 @@ typedef struct {
     const void *by_results;  /* gradients; NULL in the forward pass */
     void *by_queries, *by_keys, *by_values;
     const int64_t *windows;  /* the first token and the length of each */
-    int64_t units, longest;
+    int64_t units, longest;  /* pairs of a window and a key/value head; the longest window */
     float *memory;
-    int64_t room;            /* floats of memory of each thread */
+    int64_t room;            /* floats of memory per thread */
     int64_t next;
 } AttentionJob;
 
-/* Rotates the pairs of a head's halves (Su et al. 2021, arXiv:2104.09864), or back, which is what gradients need. */
-INLINE void rotate(float *RESTRICT head, const float *RESTRICT cos, const float *RESTRICT sin, int64_t rotated, int is_back) {
+/* Applies rotary embeddings (Su et al. 2021, arXiv:2104.09864) to a head's halves, or their inverse to a gradient. */
+INLINE void rotate(float *RESTRICT head, const float *RESTRICT cos, const float *RESTRICT sin, int64_t rotated, int inverse) {
     const int64_t half = rotated / 2;
     for (int64_t i = 0; i < half; i++) {
         const float a = head[i], b = head[half + i];
-        head[i] = a * cos[i] + (is_back ? b * sin[half + i] : -b * sin[i]);
-        head[half + i] = b * cos[half + i] + (is_back ? -a * sin[i] : a * sin[half + i]);
+        head[i] = a * cos[i] + (inverse ? b * sin[half + i] : -b * sin[i]);
+        head[half + i] = b * cos[half + i] + (inverse ? -a * sin[i] : a * sin[half + i]);
     }
 }
 
-/* Adds to sums of 4 rows and two vectors: over `depth`, a value of each row times two vectors. */
+/* Adds to sums of 4 rows and two vectors the product of a, 4 x depth, and b, depth x two vectors. */
 #define ADD_TILE(name, Vector)                                                                                         \
     INLINE void name(const float *a, int64_t row, int64_t step, const float *b, int64_t stride, int64_t depth,         \
                      float *sums, int64_t width, int is_new) {                                                         \
@@ -162,7 +161,7 @@ INLINE Memory divided(const AttentionJob *job, float *all) {
 INLINE void read_head(const AttentionJob *job, const void *from, int which, int64_t token, int64_t head, int is_rotated,
                       float *to) {
     const Attention *kind = job->kind;
-    read_floats(from, token * kind->strides[which] + head * kind->size, (int)kind->is_half, kind->size, to);
+    read_floats(from, token * kind->strides[which] + head * kind->size, (int)kind->is_bf16, kind->size, to);
     if (is_rotated && job->cos)
         rotate(to, job->cos + token * kind->rotated, job->sin + token * kind->rotated, kind->rotated, 0);
 }
@@ -172,7 +171,7 @@ INLINE void write_gradient(const AttentionJob *job, void *to, int which, int64_t
     const Attention *kind = job->kind;
     if (is_rotated && job->cos)
         rotate(from, job->cos + token * kind->rotated, job->sin + token * kind->rotated, kind->rotated, 1);
-    write_floats(from, (int)kind->is_half, kind->size, to, token * kind->strides[which] + head * kind->size);
+    write_floats(from, (int)kind->is_bf16, kind->size, to, token * kind->strides[which] + head * kind->size);
 }
 
 /* Reads keys and values of a window, and transposes them, as products with several queries need them. */
@@ -207,7 +206,7 @@ INLINE void read_queries(const AttentionJob *job, const Memory *m, int64_t first
     }
 }
 
-/* Replaces scores by probabilities, and those of tokens that are not attended to by 0; returns the logarithm of the sum. */
+/* Replaces scores by probabilities, and those of tokens that are not attended to by 0; returns their logsumexp. */
 INLINE float softmax(float *RESTRICT scores, int64_t begin, int64_t from, int64_t to, int64_t end) {
     float peak = scores[from], sum = 0;
     for (int64_t j = from; j < to; j++) peak = scores[j] > peak ? scores[j] : peak;
@@ -219,12 +218,13 @@ INLINE float softmax(float *RESTRICT scores, int64_t begin, int64_t from, int64_
     return peak + logf(sum);
 }
 
-/* The gradients with respect to the scores of a query: p (dp - sum p dp); the sum is the result times its gradient. */
-INLINE void differentiate(float *RESTRICT scores, float *RESTRICT by_scores, float log_sum, float mean, int64_t begin,
+/* The gradients with respect to the scores of a query: p (dp - delta), where delta = sum p dp is the product of the result
+   and its gradient (Dao et al. 2022, arXiv:2205.14135). */
+INLINE void differentiate(float *RESTRICT scores, float *RESTRICT by_scores, float log_sum, float delta, int64_t begin,
                           int64_t from, int64_t to, int64_t end) {
     for (int64_t j = from; j < to; j++) {
         scores[j] = exponential(scores[j] - log_sum);
-        by_scores[j] = scores[j] * (by_scores[j] - mean);
+        by_scores[j] = scores[j] * (by_scores[j] - delta);
     }
     for (int64_t j = begin; j < from; j++) scores[j] = by_scores[j] = 0;
     for (int64_t j = to; j < end; j++) scores[j] = by_scores[j] = 0;
@@ -234,8 +234,8 @@ INLINE void differentiate(float *RESTRICT scores, float *RESTRICT by_scores, flo
 INLINE void attend_queries(const AttentionJob *job, const Memory *m, int64_t first, int64_t start, int64_t count, int64_t head,
                            int lanes) {
     const Attention *kind = job->kind;
-    const int64_t span = kind->span, wide = m->wide, length = m->length;
-    const int64_t begin = span ? largest(0, start + 1 - span) / WIDTH * WIDTH : 0;
+    const int64_t sliding_window = kind->sliding_window, wide = m->wide, length = m->length;
+    const int64_t begin = sliding_window ? largest(0, start + 1 - sliding_window) / WIDTH * WIDTH : 0;
     read_queries(job, m, first + start, count, head);
     for (int64_t row = 0; row < count; row += HEIGHT) {
         const int64_t end = rounded_up(least(start + row + HEIGHT, start + count), WIDTH);
@@ -244,22 +244,22 @@ INLINE void attend_queries(const AttentionJob *job, const Memory *m, int64_t fir
             add_tile(lanes, m->query + row * wide, wide, 1, m->keys_transposed + j, length, kind->size, scores + j, length, 1);
         for (int64_t i = 0; i < HEIGHT && row + i < count; i++) {
             const int64_t query = start + row + i;
-            const float sum = softmax(scores + i * length, begin, span ? largest(0, query + 1 - span) : 0, query + 1, end);
+            const float sum = softmax(scores + i * length, begin, sliding_window ? largest(0, query + 1 - sliding_window) : 0, query + 1, end);
             job->log_sums[(first + query) * kind->heads + head] = sum;
         }
         for (int64_t d = 0; d < wide; d += WIDTH)
             add_tile(lanes, scores + begin, length, 1, m->values + begin * wide + d, wide, end - begin, m->result + row * wide + d, wide, 1);
     }
     for (int64_t i = 0; i < count; i++)
-        write_floats(m->result + i * wide, (int)kind->is_half, kind->size, job->results,
+        write_floats(m->result + i * wide, (int)kind->is_bf16, kind->size, job->results,
                      (first + start + i) * kind->strides[3] + head * kind->size);
 }
 
 INLINE void attend_queries_backward(const AttentionJob *job, const Memory *m, int64_t first, int64_t start, int64_t count,
                                     int64_t head, int lanes) {
     const Attention *kind = job->kind;
-    const int64_t span = kind->span, wide = m->wide, length = m->length;
-    const int64_t begin = span ? largest(0, start + 1 - span) / WIDTH * WIDTH : 0, end = rounded_up(start + count, WIDTH);
+    const int64_t sliding_window = kind->sliding_window, wide = m->wide, length = m->length;
+    const int64_t begin = sliding_window ? largest(0, start + 1 - sliding_window) / WIDTH * WIDTH : 0, end = rounded_up(start + count, WIDTH);
     read_queries(job, m, first + start, count, head);
     for (int64_t row = 0; row < count; row += HEIGHT) {
         const int64_t last = rounded_up(least(start + row + HEIGHT, start + count), WIDTH);
@@ -275,11 +275,11 @@ INLINE void attend_queries_backward(const AttentionJob *job, const Memory *m, in
                 memset(by_scores + i * length + begin, 0, (size_t)(end - begin) * sizeof(float));
                 continue;
             }
-            float mean = 0;
+            float delta = 0;
             const float *result = m->result + (row + i) * wide, *by_result = m->by_result + (row + i) * wide;
-            for (int64_t d = 0; d < wide; d++) mean += result[d] * by_result[d];
+            for (int64_t d = 0; d < wide; d++) delta += result[d] * by_result[d];
             differentiate(scores + i * length, by_scores + i * length, job->log_sums[(first + query) * kind->heads + head],
-                          mean, begin, span ? largest(0, query + 1 - span) : 0, query + 1, end);
+                          delta, begin, sliding_window ? largest(0, query + 1 - sliding_window) : 0, query + 1, end);
         }
     }
     for (int64_t row = 0; row < count; row += HEIGHT) /* in place of the results, which are not needed any more */
@@ -305,8 +305,8 @@ INLINE void attend_queries_backward(const AttentionJob *job, const Memory *m, in
 /* One window and one head of keys and values, with all heads of queries that share it. */
 INLINE void attend_unit(const AttentionJob *job, const Memory *m, int64_t unit, int lanes) {
     const Attention *kind = job->kind;
-    const int64_t *window = job->windows + 2 * (unit / kind->shared);
-    const int64_t head = unit % kind->shared, queries = kind->heads / kind->shared, first = window[0], count = window[1];
+    const int64_t *window = job->windows + 2 * (unit / kind->kv_heads);
+    const int64_t head = unit % kind->kv_heads, queries = kind->heads / kind->kv_heads, first = window[0], count = window[1];
     read_keys_and_values(job, m, first, count, head, job->by_results != NULL);
     if (job->by_results) {
         const size_t bytes = (size_t)(rounded_up(count, WIDTH) * m->wide) * sizeof(float);
@@ -337,13 +337,13 @@ enum Activation { SILU, GELU }; /* GELU by its tanh approximation */
 typedef struct {
     enum Kind kind;
     int64_t rows, width;
-    int64_t is_half;       /* whether what is not said to be float is bfloat16 */
+    int64_t is_bf16;       /* whether buffers of type `void` are bfloat16, except as noted */
     int64_t activation;
-    const void *given;     /* rows x width of float for a norm; rows x 2 width for a gate, which is the first half */
+    const void *given;     /* of a norm rows x width, always float; of a gate rows x 2 width: gate, then up */
     const float *weights;  /* of a norm */
     float *factors;        /* of each row of a norm, 1 / root mean square */
     const void *by_result; /* rows x width */
-    void *result;          /* rows x width; the gradient of a norm is float, that of a gate rows x 2 width */
+    void *result;          /* forward rows x width; backward the shape of `given`, for a norm always float */
     float *by_weights;     /* for each block of rows, its part of the gradient with respect to a norm's weights */
     float *memory;         /* 3 x width for each thread */
     double epsilon;
@@ -357,14 +357,14 @@ INLINE void norm_row(const RowsJob *job, int64_t row, float *RESTRICT memory) {
     const float factor = 1 / sqrtf(squares / (float)job->width + (float)job->epsilon);
     for (int64_t i = 0; i < job->width; i++) memory[i] = given[i] * factor * job->weights[i];
     job->factors[row] = factor;
-    write_floats(memory, (int)job->is_half, job->width, job->result, row * job->width);
+    write_floats(memory, (int)job->is_bf16, job->width, job->result, row * job->width);
 }
 
 /* With n = x f and f = 1 / root mean square of x: dx = f (w dy - n mean(w dy n)), and dw = dy n. */
 INLINE void norm_row_backward(const RowsJob *job, int64_t row, float *RESTRICT memory, float *RESTRICT by_weights) {
     const float *given = (const float *)job->given + row * job->width, factor = job->factors[row];
     float *result = (float *)job->result + row * job->width, sum = 0;
-    read_floats(job->by_result, row * job->width, (int)job->is_half, job->width, memory);
+    read_floats(job->by_result, row * job->width, (int)job->is_bf16, job->width, memory);
     for (int64_t i = 0; i < job->width; i++) {
         by_weights[i] += memory[i] * given[i] * factor;
         memory[i] *= job->weights[i];
@@ -376,20 +376,20 @@ INLINE void norm_row_backward(const RowsJob *job, int64_t row, float *RESTRICT m
 
 INLINE void gate_row(const RowsJob *job, int64_t row, float *RESTRICT memory) {
     const int64_t width = job->width;
-    read_floats(job->given, row * 2 * width, (int)job->is_half, 2 * width, memory);
+    read_floats(job->given, row * 2 * width, (int)job->is_bf16, 2 * width, memory);
     if (job->activation == SILU)
         for (int64_t i = 0; i < width; i++) memory[i] = silu(memory[i]) * memory[width + i];
     else
         for (int64_t i = 0; i < width; i++) memory[i] = gelu(memory[i]) * memory[width + i];
-    write_floats(memory, (int)job->is_half, width, job->result, row * width);
+    write_floats(memory, (int)job->is_bf16, width, job->result, row * width);
 }
 
-/* Both functions are x s(u): d/dx = s + x s (1 - s) du/dx, with u = x for SiLU. */
+/* Both functions are x s(u), where s is the sigmoid: d/dx = s + x s (1 - s) du/dx, with u = x for SiLU. */
 INLINE void gate_row_backward(const RowsJob *job, int64_t row, float *RESTRICT memory) {
     const int64_t width = job->width;
     float *up = memory + width, *by_result = memory + 2 * width;
-    read_floats(job->given, row * 2 * width, (int)job->is_half, 2 * width, memory);
-    read_floats(job->by_result, row * width, (int)job->is_half, width, by_result);
+    read_floats(job->given, row * 2 * width, (int)job->is_bf16, 2 * width, memory);
+    read_floats(job->by_result, row * width, (int)job->is_bf16, width, by_result);
     const int is_silu = job->activation == SILU;
     for (int64_t i = 0; i < width; i++) {
         const float x = memory[i];
@@ -399,7 +399,7 @@ INLINE void gate_row_backward(const RowsJob *job, int64_t row, float *RESTRICT m
         memory[i] = by_result[i] * up[i] * (s + x * s * (1 - s) * slope);
         up[i] = by_result[i] * x * s;
     }
-    write_floats(memory, (int)job->is_half, 2 * width, job->result, row * 2 * width);
+    write_floats(memory, (int)job->is_bf16, 2 * width, job->result, row * 2 * width);
 }
 
 INLINE void work_on_rows(RowsJob *job, int64_t thread) {
@@ -449,7 +449,7 @@ static PyObject *attend(PyObject *module, PyObject *const *arguments, Py_ssize_t
         .cos = (float *)v[3], .sin = (float *)v[4], .results = (void *)v[5], .log_sums = (float *)v[6],
         .by_results = (void *)v[7], .by_queries = (void *)v[8], .by_keys = (void *)v[9], .by_values = (void *)v[10],
         .windows = (int64_t *)v[11], .longest = v[13]};
-    job.units = v[12] * job.kind->shared;
+    job.units = v[12] * job.kind->kv_heads;
     job.room = memory_of(&job);
     job.memory = malloc((size_t)(v[14] * job.room) * sizeof(float));
     if (!job.memory) return PyErr_NoMemory();
@@ -477,7 +477,7 @@ static PyObject *on_rows(RowsJob *job, int64_t threads) {
 }
 
 static const char norm_doc[] =
-    "norm(epsilon, given, weights, factors, by_result, result, by_weights, rows, width, is_half, threads)\n--\n\n"
+    "norm(epsilon, given, weights, factors, by_result, result, by_weights, rows, width, is_bf16, threads)\n--\n\n"
     "Divides rows by their root mean square, or computes the gradients if there is that of the result.";
 
 static PyObject *norm(PyObject *module, PyObject *const *arguments, Py_ssize_t count) {
@@ -487,12 +487,12 @@ static PyObject *norm(PyObject *module, PyObject *const *arguments, Py_ssize_t c
     if (PyErr_Occurred() || read_integers(arguments + 1, count - 1, 10, NULL, v) < 0) return NULL;
     RowsJob job = {.kind = v[3] ? NORM_BACKWARD : NORM, .given = (void *)v[0], .weights = (float *)v[1],
                    .factors = (float *)v[2], .by_result = (void *)v[3], .result = (void *)v[4], .by_weights = (float *)v[5],
-                   .rows = v[6], .width = v[7], .is_half = v[8], .epsilon = epsilon};
+                   .rows = v[6], .width = v[7], .is_bf16 = v[8], .epsilon = epsilon};
     return on_rows(&job, v[9]);
 }
 
 static const char gate_doc[] =
-    "gate(given, by_result, result, rows, width, is_half, activation, threads)\n--\n\n"
+    "gate(given, by_result, result, rows, width, is_bf16, activation, threads)\n--\n\n"
     "Applies a gated activation function to rows, or computes the gradients if there is that of the result.";
 
 static PyObject *gate(PyObject *module, PyObject *const *arguments, Py_ssize_t count) {
@@ -500,7 +500,7 @@ static PyObject *gate(PyObject *module, PyObject *const *arguments, Py_ssize_t c
     int64_t v[8];
     if (read_integers(arguments, count, 8, NULL, v) < 0) return NULL;
     RowsJob job = {.kind = v[1] ? GATE_BACKWARD : GATE, .given = (void *)v[0], .by_result = (void *)v[1],
-                   .result = (void *)v[2], .rows = v[3], .width = v[4], .is_half = v[5], .activation = v[6]};
+                   .result = (void *)v[2], .rows = v[3], .width = v[4], .is_bf16 = v[5], .activation = v[6]};
     return on_rows(&job, v[7]);
 }
 

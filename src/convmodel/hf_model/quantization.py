@@ -1,6 +1,7 @@
-"""8-bit weights for inference on CPUs: a quarter of the memory, and about a quarter of the time per token.
+"""8-bit weights for inference on CPUs, for a quarter of the memory and less time per token.
 
-Owns: which weights are quantized, and refusing to train or save such a model. `int8_layers` owns how.
+Owns: which weights are quantized, and refusing to train or save such a model. The quantization scheme is in
+`int8_layers`.
 """
 
 import logging
@@ -25,12 +26,12 @@ QUANTIZATIONS = ("int8",)
 
 logger = logging.getLogger(__name__)
 
-_TRIAL_ROWS = 64  # rows of an embedding that are looked up to see what it does to them
-_ROUNDING = 0.01  # more than that of bfloat16
+_TRIAL_ROWS = 64  # rows of an embedding that are looked up to measure its scale
+_ROUNDING = 0.01  # tolerance, above the rounding of bfloat16
 
 
 def quantize_weights(hf_model: "PreTrainedModel", quantize: str) -> None:
-    """Packs a model's linear layers and token embedding in place, one by one, so that memory does not grow.
+    """Quantizes a model's linear layers and token embedding in place, one by one, so that memory does not grow.
 
     The original weights become invalid, also for other references to them. Other weights (norms, convolutions, experts)
     stay as they are, and so does the dtype of activations.
@@ -39,7 +40,7 @@ def quantize_weights(hf_model: "PreTrainedModel", quantize: str) -> None:
         ConfigError: If `quantize` is not in `QUANTIZATIONS`, the model is not on the CPU, or it cannot generate.
     """
     if quantize not in QUANTIZATIONS:
-        raise ConfigError(f"quantize is {quantize!r}: there is {', '.join(QUANTIZATIONS)}")
+        raise ConfigError(f"quantize is {quantize!r}: it must be {', '.join(QUANTIZATIONS)}")
     if hf_model.device.type != "cpu":
         raise ConfigError(
             f"quantize={quantize!r} is for CPUs, but the model is on {hf_model.device}: leave it out there"
@@ -59,7 +60,7 @@ def quantize_weights(hf_model: "PreTrainedModel", quantize: str) -> None:
 
 
 def _packable(hf_model: "PreTrainedModel", quantize: str) -> dict[str, Any]:
-    """Returns the modules that can be packed, by name: those that the model only calls.
+    """Returns the modules that can be quantized, by name: those whose weight the model does not access itself.
 
     Some architectures read a layer's weight themselves (Mamba, RWKV); such a layer must stay as it is.
     """
@@ -81,7 +82,7 @@ def _packable(hf_model: "PreTrainedModel", quantize: str) -> dict[str, Any]:
 
 
 def _only_called(hf_model: "PreTrainedModel", modules: Mapping[str, Any], quantize: str) -> dict[str, Any]:
-    """Returns the modules that a trial response only calls, which reads all weights into memory."""
+    """Returns the modules that generating two tokens only calls; this reads all weights into memory."""
     probes = {name: _Probe(module) for name, module in modules.items()}
     try:
         for name, probe in probes.items():
@@ -102,7 +103,7 @@ def _only_called(hf_model: "PreTrainedModel", modules: Mapping[str, Any], quanti
 
 
 class _Probe(nn.Module):
-    """Stands for a module in a trial; notices whether anything but a call was made of it."""
+    """Stands in for a module in a trial, and records whether an attribute of it was accessed."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -121,7 +122,7 @@ class _Probe(nn.Module):
 
 
 def _factor(embedding: Any) -> float | None:
-    """Returns the number that an embedding multiplies its rows by: 1, or that of Gemma; None if it is no such thing."""
+    """Returns the scale of an embedding: 1, or that of Gemma; None if it does more than scale its rows."""
     if not isinstance(embedding, nn.Embedding):
         return None
     if type(embedding) is nn.Embedding:

@@ -1,7 +1,7 @@
-"""Compiled kernels for training on a CPU: attention within windows, norms and gated activations, with their gradients.
+"""Compiled kernels for training on a CPU: attention of packed windows, RMS norms and gated activations.
 
-Owns: calling `_training_kernels.c`, as functions that autograd knows. Activations are float32 or bfloat16; sums are
-float32 in both cases. An installation without a compiler lacks it, and then transformers' own modules are trained.
+Owns: calling `_training_kernels.c` in `torch.autograd.Function`s. Activations are float32 or bfloat16; sums are float32
+in both cases. Where it was not compiled, transformers' own modules are used.
 """
 
 import struct
@@ -22,8 +22,8 @@ DTYPES = (torch.float32, torch.bfloat16)
 """The dtypes of activations."""
 
 
-class Gate(IntEnum):
-    """A gated activation function; GELU is its tanh approximation."""
+class Activation(IntEnum):
+    """The activation function of a gated linear unit; GELU is its tanh approximation."""
 
     SILU = 0
     GELU = 1
@@ -31,25 +31,25 @@ class Gate(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Heads:
-    """How attention is divided into heads.
+    """The heads of attention.
 
     Attributes:
         count: The number of query heads.
-        shared: The number of key/value heads; with fewer of them than query heads, each is shared by several.
+        kv_count: The number of key/value heads; with fewer of them than query heads, each is shared by several.
         size: The length of a head.
-        scale: Scores are multiplied by it.
-        span: How many tokens, its own included, a token attends to; None for all.
+        scale: The multiplier of the scores.
+        sliding_window: How many tokens, its own included, a token attends to; None for all.
     """
 
     count: int
-    shared: int
+    kv_count: int
     size: int
     scale: float
-    span: int | None = None
+    sliding_window: int | None = None
 
 
 class Windows:
-    """The windows of a batch: tokens attend to those before them in their own window only.
+    """Where the windows of a batch begin, which lie end to end: a token attends to its own window only.
 
     Example:
         >>> Windows([3, 2]).bounds
@@ -65,7 +65,9 @@ class Windows:
 
     @classmethod
     def of(cls, positions: torch.Tensor) -> "Windows":
-        """Finds the windows of rows of positions, (rows, tokens): one begins where a position does not follow the last.
+        """Finds the windows by positions of shape (rows, tokens).
+
+        One begins in each row, and wherever a position is not the previous one plus 1.
 
         Example:
             >>> Windows.of(torch.tensor([[0, 1, 2], [0, 1, 0]])).bounds
@@ -90,81 +92,81 @@ def are_compiled() -> bool:
     return native is not None
 
 
-def attend(joined: torch.Tensor, rotation: Rotation | None, heads: Heads, windows: Windows) -> torch.Tensor:
-    """Attends within windows, to queries, keys and values side by side; differentiable.
+def attend(qkv: torch.Tensor, rotation: Rotation | None, heads: Heads, windows: Windows) -> torch.Tensor:
+    """Computes causal attention within each window; differentiable.
 
-    Su et al. 2021, arXiv:2104.09864, for the rotation, with halves in place of neighbours as pairs; Dao et al. 2022,
-    arXiv:2205.14135, for the gradients, which need the logarithm of the sum of each query's exponentials only.
+    Rotary embeddings (Su et al. 2021, arXiv:2104.09864) pair the halves of a head, as `rotate_half` of transformers
+    does. The backward pass needs only the logsumexp of each query's scores (Dao et al. 2022, arXiv:2205.14135).
 
     Args:
-        joined: Shape (tokens, (heads + 2 * shared heads) * size).
+        qkv: Queries, keys and values, concatenated: shape (tokens, (query heads + 2 * key/value heads) * size).
         rotation: The rotary embedding of queries and keys, if any.
-        heads: How `joined` is divided.
+        heads: The heads in `qkv`.
         windows: The windows of all tokens.
 
     Returns:
         Shape (tokens, heads * size).
 
     Raises:
-        ValueError: If the windows are not those of all tokens.
+        ValueError: If the lengths of the windows do not add up to the number of tokens.
 
     Example:
-        >>> joined = torch.tensor([[1.0, 1.0, 5.0], [1.0, 1.0, 7.0]])  # of one head of size 1
-        >>> attend(joined, None, Heads(1, 1, 1, scale=1.0), Windows([2]))
+        >>> qkv = torch.tensor([[1.0, 1.0, 5.0], [1.0, 1.0, 7.0]])  # of one head of size 1
+        >>> attend(qkv, None, Heads(1, 1, 1, scale=1.0), Windows([2]))
         tensor([[5.],
                 [6.]])
     """
-    if len(joined) != windows.tokens or (rotation is not None and len(rotation[0]) != windows.tokens):
-        raise ValueError(f"there are {len(joined)} tokens, but windows of {windows.tokens}")
+    if len(qkv) != windows.tokens or (rotation is not None and len(rotation[0]) != windows.tokens):
+        raise ValueError(f"there are {len(qkv)} tokens, but windows of {windows.tokens}")
     compute: Callable[..., torch.Tensor] = _Attention.apply
-    return compute(joined, rotation, heads, windows)
+    return compute(qkv, rotation, heads, windows)
 
 
 class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, joined: torch.Tensor, rotation: Rotation | None, heads: Heads, windows: Windows
+        ctx: Any, qkv: torch.Tensor, rotation: Rotation | None, heads: Heads, windows: Windows
     ) -> torch.Tensor:
-        joined = joined.contiguous()
-        result = joined.new_empty(len(joined), heads.count * heads.size)
-        log_sums = torch.empty(len(joined), heads.count)
+        qkv = qkv.contiguous()
+        result = qkv.new_empty(len(qkv), heads.count * heads.size)
+        log_sums = torch.empty(len(qkv), heads.count)
         ctx.plan = rotation, heads, windows
-        _call_attend(ctx.plan, joined, result, log_sums)
-        ctx.save_for_backward(joined, result, log_sums)
+        _call_attend(ctx.plan, qkv, result, log_sums)
+        ctx.save_for_backward(qkv, result, log_sums)
         return result
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
-        joined, result, log_sums = ctx.saved_tensors
-        by_joined = torch.empty_like(joined)
-        _call_attend(ctx.plan, joined, result, log_sums, gradients[0].contiguous(), by_joined)
-        return by_joined, None, None, None
+        qkv, result, log_sums = ctx.saved_tensors
+        grad_qkv = torch.empty_like(qkv)
+        _call_attend(ctx.plan, qkv, result, log_sums, gradients[0].contiguous(), grad_qkv)
+        return grad_qkv, None, None, None
 
 
 def _call_attend(
     plan: tuple[Rotation | None, Heads, Windows],
-    joined: torch.Tensor,
+    qkv: torch.Tensor,
     result: torch.Tensor,
     log_sums: torch.Tensor,
-    by_result: torch.Tensor | None = None,
-    by_joined: torch.Tensor | None = None,
+    grad_result: torch.Tensor | None = None,
+    grad_qkv: torch.Tensor | None = None,
 ) -> None:
     rotation, heads, windows = plan
-    width = joined.shape[1]
+    width = qkv.shape[1]
     cos, sin = rotation or (None, None)
     rotated = 0 if cos is None else cos.shape[1]
-    numbers = (heads.count, heads.shared, heads.size, rotated, width, width, width, heads.count * heads.size)
-    kind = struct.pack("10qd", *numbers, _is_half(joined), heads.span or 0, heads.scale)
+    numbers = (heads.count, heads.kv_count, heads.size, rotated, width, width, width, heads.count * heads.size)
+    kind = struct.pack("10qd", *numbers, _is_bf16(qkv), heads.sliding_window or 0, heads.scale)
     native.attend(
         kind,
-        *_parts(joined, heads),
+        *_parts(qkv, heads),
         _address(cos),
         _address(sin),
         result.data_ptr(),
         log_sums.data_ptr(),
-        _address(by_result),
-        *_parts(by_joined, heads),
+        _address(grad_result),
+        *_parts(grad_qkv, heads),
         windows.bounds.data_ptr(),
         len(windows.bounds),
         windows.longest,
@@ -172,16 +174,16 @@ def _call_attend(
     )
 
 
-def _parts(joined: torch.Tensor | None, heads: Heads) -> tuple[int, int, int]:
+def _parts(qkv: torch.Tensor | None, heads: Heads) -> tuple[int, int, int]:
     """Returns the addresses of the first query, key and value."""
-    if joined is None:
+    if qkv is None:
         return 0, 0, 0
-    address, size = joined.data_ptr(), heads.size * joined.element_size()
-    return address, address + heads.count * size, address + (heads.count + heads.shared) * size
+    address, size = qkv.data_ptr(), heads.size * qkv.element_size()
+    return address, address + heads.count * size, address + (heads.count + heads.kv_count) * size
 
 
 def rms_norm(states: torch.Tensor, weights: torch.Tensor, epsilon: float, dtype: torch.dtype) -> torch.Tensor:
-    """Divides rows of float32 by their root mean square, and multiplies them with weights; differentiable.
+    """Divides rows of float32 by their root mean square, and multiplies them by weights; differentiable.
 
     Zhang and Sennrich 2019, arXiv:1910.07467.
 
@@ -199,7 +201,7 @@ def rms_norm(states: torch.Tensor, weights: torch.Tensor, epsilon: float, dtype:
     return compute(states, weights, epsilon, dtype)
 
 
-_ROWS = 16  # that a thread takes together; each such block has its part of the gradient by the weights
+_ROWS = 16  # that a thread takes together; each such block has its part of the gradient with respect to the weights
 
 
 class _RmsNorm(torch.autograd.Function):
@@ -217,9 +219,9 @@ class _RmsNorm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
         states, weights, factors = ctx.saved_tensors
-        by_states, by_weights = torch.empty_like(states), torch.zeros(-(-len(states) // _ROWS), states.shape[1])
-        _call_norm(0.0, states, weights, factors, gradients[0].contiguous(), by_states, by_weights)
-        return by_states, by_weights.sum(0) if ctx.needs_input_grad[1] else None, None, None
+        grad_states, grad_weights = torch.empty_like(states), torch.zeros(-(-len(states) // _ROWS), states.shape[1])
+        _call_norm(0.0, states, weights, factors, gradients[0].contiguous(), grad_states, grad_weights)
+        return grad_states, grad_weights.sum(0) if ctx.needs_input_grad[1] else None, None, None
 
 
 def _call_norm(
@@ -227,71 +229,80 @@ def _call_norm(
     states: torch.Tensor,
     weights: torch.Tensor,
     factors: torch.Tensor,
-    by_result: torch.Tensor | None,
+    grad_result: torch.Tensor | None,
     result: torch.Tensor,
-    by_weights: torch.Tensor | None,
+    grad_weights: torch.Tensor | None,
 ) -> None:
     native.norm(
         epsilon,
         states.data_ptr(),
         weights.data_ptr(),
         factors.data_ptr(),
-        _address(by_result),
+        _address(grad_result),
         result.data_ptr(),
-        _address(by_weights),
+        _address(grad_weights),
         len(states),
         states.shape[1],
-        _is_half(result if by_result is None else by_result),
+        _is_bf16(result if grad_result is None else grad_result),
         torch.get_num_threads(),
     )
 
 
-def gated(joined: torch.Tensor, gate: Gate) -> torch.Tensor:
-    """Applies an activation function to the first half of each row, and multiplies it by the second; differentiable.
+def glu(gate_up: torch.Tensor, activation: Activation) -> torch.Tensor:
+    """Applies an activation function to the first half of each row, and multiplies by the second; differentiable.
 
     Shazeer 2020, arXiv:2002.05202.
 
     Args:
-        joined: Shape (rows, 2 * width).
-        gate: The activation function.
+        gate_up: Gate and up projection, concatenated: shape (rows, 2 * width).
+        activation: The activation function.
 
     Returns:
         Shape (rows, width).
 
     Example:
-        >>> gated(torch.tensor([[0.0, 100.0, 1.0, 2.0]]), Gate.SILU)
+        >>> glu(torch.tensor([[0.0, 100.0, 1.0, 2.0]]), Activation.SILU)
         tensor([[  0., 200.]])
     """
-    compute: Callable[..., torch.Tensor] = _Gated.apply
-    return compute(joined, gate)
+    compute: Callable[..., torch.Tensor] = _Glu.apply
+    return compute(gate_up, activation)
 
 
-class _Gated(torch.autograd.Function):
+class _Glu(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, joined: torch.Tensor, gate: Gate) -> torch.Tensor:
-        joined = joined.contiguous()
-        result = joined.new_empty(len(joined), joined.shape[1] // 2)
-        _call_gate(joined, None, result, gate)
-        ctx.save_for_backward(joined)
-        ctx.gate = gate
+    def forward(ctx: Any, gate_up: torch.Tensor, activation: Activation) -> torch.Tensor:
+        gate_up = gate_up.contiguous()
+        result = gate_up.new_empty(len(gate_up), gate_up.shape[1] // 2)
+        _call_glu(gate_up, None, result, activation)
+        ctx.save_for_backward(gate_up)
+        ctx.activation = activation
         return result
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
-        [joined] = ctx.saved_tensors
-        by_joined = torch.empty_like(joined)
-        _call_gate(joined, gradients[0].contiguous(), by_joined, ctx.gate)
-        return by_joined, None
+        [gate_up] = ctx.saved_tensors
+        grad_gate_up = torch.empty_like(gate_up)
+        _call_glu(gate_up, gradients[0].contiguous(), grad_gate_up, ctx.activation)
+        return grad_gate_up, None
 
 
-def _call_gate(joined: torch.Tensor, by_result: torch.Tensor | None, result: torch.Tensor, gate: Gate) -> None:
-    rows, width = len(joined), joined.shape[1] // 2
-    threads = torch.get_num_threads()
-    native.gate(joined.data_ptr(), _address(by_result), result.data_ptr(), rows, width, _is_half(joined), gate, threads)
+def _call_glu(
+    gate_up: torch.Tensor, grad_result: torch.Tensor | None, result: torch.Tensor, activation: Activation
+) -> None:
+    native.gate(
+        gate_up.data_ptr(),
+        _address(grad_result),
+        result.data_ptr(),
+        len(gate_up),
+        gate_up.shape[1] // 2,
+        _is_bf16(gate_up),
+        activation,
+        torch.get_num_threads(),
+    )
 
 
-def _is_half(tensor: torch.Tensor) -> bool:
+def _is_bf16(tensor: torch.Tensor) -> bool:
     if tensor.dtype not in DTYPES:
         raise ValueError(f"activations are {tensor.dtype}, not float32 or bfloat16")
     return tensor.dtype == torch.bfloat16

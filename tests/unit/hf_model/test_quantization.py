@@ -138,7 +138,7 @@ def test_it_can_neither_be_saved_nor_trained(packed: ConversationModel, tmp_path
 
 
 def test_there_is_no_other_way(gpt2_folder: Path) -> None:
-    with pytest.raises(ConfigError, match="quantize is 'int3': there is int8"):
+    with pytest.raises(ConfigError, match="quantize is 'int3': it must be int8"):
         ConversationModel.from_pretrained(gpt2_folder, device="cpu", quantize="int3")
 
 

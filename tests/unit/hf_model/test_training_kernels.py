@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from convmodel.hf_model.training_kernels import Gate, Heads, Rotation, Windows, attend, gated, native, rms_norm
+from convmodel.hf_model.training_kernels import Activation, Heads, Rotation, Windows, attend, glu, native, rms_norm
 
 INSTRUCTIONS = native.instructions() if native else []
 
@@ -42,16 +42,16 @@ def require_same(found: Compute, expected: Compute, *inputs: torch.Tensor) -> No
 def attend_by_definition(
     joined: torch.Tensor, rotation: Rotation | None, heads: Heads, windows: Windows
 ) -> torch.Tensor:
-    sizes = [heads.count * heads.size, heads.shared * heads.size, heads.shared * heads.size]
+    sizes = [heads.count * heads.size, heads.kv_count * heads.size, heads.kv_count * heads.size]
     query, key, value = (part.unflatten(1, (-1, heads.size)).transpose(0, 1) for part in joined.split(sizes, dim=1))
     if rotation is not None:
         query, key = rotated(query, *rotation), rotated(key, *rotation)
-    groups = heads.count // heads.shared
+    groups = heads.count // heads.kv_count
     scores = heads.scale * query @ key.repeat_interleave(groups, 0).transpose(1, 2)
     places = torch.arange(len(joined))
     window = torch.repeat_interleave(torch.arange(len(windows.bounds)), windows.bounds[:, 1])
     back = places[:, None] - places
-    is_seen = (window[:, None] == window) & (back >= 0) & (back < (heads.span or len(joined)))
+    is_seen = (window[:, None] == window) & (back >= 0) & (back < (heads.sliding_window or len(joined)))
     attended = scores.masked_fill(~is_seen, -torch.inf).softmax(-1) @ value.repeat_interleave(groups, 0)
     return attended.transpose(0, 1).flatten(1)
 
@@ -66,9 +66,9 @@ SHAPES = {
     "as SmolLM2": Heads(9, 3, 64, 0.125),
     "of size 2": Heads(2, 2, 2, 0.7),
     "of size 80": Heads(2, 1, 80, 0.1),
-    "sliding": Heads(4, 2, 16, 0.25, span=5),
-    "sliding by one": Heads(2, 2, 16, 0.25, span=1),
-    "sliding beyond a block": Heads(1, 1, 40, 0.2, span=37),
+    "sliding": Heads(4, 2, 16, 0.25, sliding_window=5),
+    "sliding by one": Heads(2, 2, 16, 0.25, sliding_window=1),
+    "sliding beyond a block": Heads(1, 1, 40, 0.2, sliding_window=37),
 }
 
 
@@ -78,7 +78,7 @@ SHAPES = {
 def test_attention_is_that_of_the_formula(shape: str, lengths: list[int], dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     heads, windows, tokens = SHAPES[shape], Windows(lengths), sum(lengths)
-    joined = torch.randn(tokens, (heads.count + 2 * heads.shared) * heads.size).to(dtype)
+    joined = torch.randn(tokens, (heads.count + 2 * heads.kv_count) * heads.size).to(dtype)
     for rotated_size in (0, heads.size, heads.size // 4 * 2):
         angles = torch.randn(tokens, rotated_size // 2).repeat(1, 2)
         rotation = (1.3 * angles.cos(), 1.3 * angles.sin()) if rotated_size else None
@@ -142,14 +142,14 @@ def test_a_norms_gradient_by_weights_does_not_depend_on_threads() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("gate", Gate)
-def test_a_gated_activation_is_torchs(gate: Gate, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("gate", Activation)
+def test_a_gated_activation_is_torchs(gate: Activation, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    functions = {Gate.SILU: functional.silu, Gate.GELU: lambda x: functional.gelu(x, approximate="tanh")}
+    functions = {Activation.SILU: functional.silu, Activation.GELU: lambda x: functional.gelu(x, approximate="tanh")}
     given = 4 * torch.randn(37, 2 * 50)
     given[0, :6] = torch.tensor([0.0, -0.0, 30.0, -30.0, 100.0, -100.0])
     require_same(
-        lambda joined: gated(joined, gate),
+        lambda joined: glu(joined, gate),
         lambda joined: functions[gate](joined[:, :50]) * joined[:, 50:],
         given.to(dtype),
     )
@@ -160,13 +160,13 @@ def test_nothing_that_is_not_finite_is_lost() -> None:
         joined = torch.full((3, 3), value).bfloat16()
         assert not attend(joined, None, Heads(1, 1, 1, 1.0), Windows([3])).isfinite().any()
         assert not rms_norm(joined.float(), torch.ones(3), 1e-5, torch.bfloat16).isfinite().any()
-        assert not gated(joined.repeat(1, 2), Gate.SILU).isfinite().any()
+        assert not glu(joined.repeat(1, 2), Activation.SILU).isfinite().any()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
 def test_other_precisions_are_refused(dtype: torch.dtype) -> None:
     with pytest.raises(ValueError, match=r"activations are .*, not float32 or bfloat16"):
-        gated(torch.zeros(2, 2, dtype=dtype), Gate.SILU)
+        glu(torch.zeros(2, 2, dtype=dtype), Activation.SILU)
 
 
 def test_windows_of_other_tokens_are_refused() -> None:

@@ -1,8 +1,8 @@
 """A response that matches a grammar to its last token.
 
-Owns: which tokens are legal next, and keeping room for the end: after every token a way to the end is known that fits
-in the tokens that are left, so no length limit can cut the response. A token that would leave none is replaced by the
-first one of the known way. Knows no probabilities.
+Owns: which tokens are allowed next, and completing the response within `max_new_tokens`: after every token it knows
+a closing, tokens that complete a valid response and fit in those that are left. A token after which no closing is found is
+replaced by the first token of the last closing. Does not use probabilities.
 """
 
 import threading
@@ -24,10 +24,10 @@ from convmodel.layout.tokenizer import ConversationTokenizer
 _KEPT = 16  # compiled grammars
 
 _STEPS = 100
-"""How many steps the search for another way to the end takes after a token."""
+"""How many steps the search for another closing may take after a token."""
 
 _RESPONSE_STEPS, _TOKEN_STEPS = 1000, 20
-"""How many steps all searches of a response take together, and how many more per token; then it follows the known way.
+"""The steps of all searches of a response, and how many more per token; afterwards it follows the last closing.
 
 A count and not a time, since the same seed must give the same text on every machine. A step takes 0.05 to 0.4 ms.
 """
@@ -59,23 +59,23 @@ class Constraint:
     def matcher(self) -> Any:
         """Returns a matcher at the start of a response.
 
-        It is compiled for this response alone: copies share the states of their lexer, whose number is limited, so that
-        with copies other responses could decide when this one reaches the limit.
+        It is compiled for this response alone: copies share one lexer, whose number of states is limited, so that other
+        responses would use up a part of this one's limit.
         """
         return make_matcher(self.vocabulary.tokenizer, self.grammar.text)
 
     def verified(self, matcher: Any, closing: Sequence[int] | None) -> list[int] | None:
-        """Returns tokens if they complete what a matcher has read, else None."""
-        if not closing:  # a matcher that nothing can follow does not validate the end alone
+        """Returns tokens if they are a closing from the matcher's state, else None."""
+        if not closing:  # `validate_tokens` does not accept the end alone after a complete match
             return [] if closing is not None and matcher.is_accepting() else None
         with_end = [*closing, self.vocabulary.end_id]
         return [*closing] if matcher.validate_tokens(with_end) == len(with_end) else None
 
     def closing_after(self, matcher: Any, closing: Sequence[int], token: int) -> list[int] | None:
-        """Returns what is left of a way to the end after a token; None if the token leads another way."""
+        """Returns the rest of a closing after a token; None if it is no longer valid."""
         if closing and closing[0] == token:
             return [*closing[1:]]
-        if (same := self.verified(matcher, closing)) is not None:  # as in a text
+        if (same := self.verified(matcher, closing)) is not None:  # as within a JSON string
             return same
         pieces = self.vocabulary.pieces
         content = b"".join(pieces[index] for index in closing)
@@ -120,7 +120,7 @@ class ConstrainedResponse:
         if needed > max_new_tokens:
             raise ConfigError(
                 f"max_new_tokens is {max_new_tokens}: a short response that matches {constraint.grammar.option} has "
-                f"{needed} tokens"
+                f"{needed} tokens: raise max_new_tokens"
             )
         self._state = _State(0, constraint.matcher(), constraint.closing, _RESPONSE_STEPS)
         self._before = self._state

@@ -49,7 +49,7 @@ class Comparison:
                 labels[verdict].append(difference.definition.label)
         parts = [f"{verdict} on: {', '.join(labels[verdict])}" for verdict in ("better", "worse") if labels[verdict]]
         if labels["none"] and (parts or labels["too few"]):
-            parts.append(f"no difference on: {', '.join(labels['none'])}")
+            parts.append(f"no significant difference on: {', '.join(labels['none'])}")
         if labels["too few"]:
             which = f" on: {', '.join(labels['too few'])}" if parts else ""
             parts.append(f"too few conversations to tell{which}")

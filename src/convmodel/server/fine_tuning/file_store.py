@@ -187,7 +187,7 @@ class FileStore:
 
     def _check_count(self) -> None:
         if len(self._records) + len(self._incoming) >= self._limits.files:
-            raise _full(f"there are {self._limits.files:,} files, as many as may be")
+            raise _full(f"there are {self._limits.files:,} files, which is the limit")
 
     def _check_total(self, size: int) -> None:
         stored = sum(record.bytes for record in self._records.values())

@@ -150,7 +150,7 @@ class Preparations:
         """Raises an `ApiError` if all preparations that may be kept are under way, or the disk is full."""
         count = sum(record.status in UNDER_WAY for record in self._store.all())
         if count >= self._limits.preparations:
-            message = f"there are {count} preparations under way, as many as may be: wait for one's end, or delete one"
+            message = f"there are {count} preparations under way, which is the limit: wait for one's end, or delete one"
             raise ApiError(
                 429, message, type="rate_limit_error", code="too_many_preparations", headers={"Retry-After": "60"}
             )

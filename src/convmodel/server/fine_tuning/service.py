@@ -1,6 +1,7 @@
 """Fine-tuning as a service: files, preparations of them, jobs, and the models that they make.
 
-Owns: what a job may be, what is in use, and how much there may be. Does not know HTTP, nor how a job runs.
+Owns: which jobs are accepted, which files and models are in use, and the limits on both. Does not know HTTP, nor how a
+job runs.
 """
 
 import logging
@@ -45,7 +46,7 @@ logger = logging.getLogger(__name__)
 FLAG = "--train"
 """The option of `convmodel serve` that allows fine-tuning."""
 
-_SIZES = 8  # of the model: two checkpoints, each with the optimizer's two values per weight, and itself twice
+_SIZES = 8  # disk space of a job, in sizes of the model: 2 checkpoints with 2 AdamW moments each, 2 copies of the model
 
 
 class FineTuning:
@@ -237,7 +238,7 @@ class FineTuning:
         count = sum(job.status in UNFINISHED or self._has_model(job) for job in self._jobs.all())
         if count >= self._limits.jobs:
             fix = "wait for one's end, or delete a model"
-            message = f"there are {count} jobs that wait, run or keep a model, as many as may be: {fix}"
+            message = f"there are {count} jobs that wait, run or keep a model, which is the limit: {fix}"
             raise ApiError(429, message, type="rate_limit_error", code="too_many_jobs", headers={"Retry-After": "60"})
         hf_model = self._served.get(base).model.hf_model
         if missing := missing_room(self._folder, hf_model, what="a job", models=_SIZES):

@@ -1,4 +1,4 @@
-"""The models of a server, and the files that it writes.
+"""The models of a server, and its stores of feedback and votes.
 
 Owns: model ids, loading the models while the server already listens, adding and replacing models at run time, and
 whether the server is ready. Does not know why a model is replaced.
@@ -58,7 +58,7 @@ class ModelRegistry:
     ) -> None:
         """Serves what `load` returns, and the models of a `shelf` when clients ask for them.
 
-        An `improver` adds and replaces models, None refuses improvements.
+        An `improver` adds and replaces models; without one, requests for improvements are refused.
         """
         self.settings = settings
         self.improver = improver
@@ -72,7 +72,7 @@ class ModelRegistry:
         self._load = load
         self._models: dict[str, ServedModel] = {}
         self._candidates: dict[str, ServedModel] = {}  # which answer under their ids, but are not listed
-        self._retired: list[ServedModel] = []  # which still answer the requests that they began
+        self._retired: list[ServedModel] = []  # replaced models that still finish running requests
         self._retiring = threading.Lock()  # held while a model is added to them, or removed
 
     def start(self) -> None:

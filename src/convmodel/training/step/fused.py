@@ -1,7 +1,7 @@
-"""The layers of a decoder in training on a CPU, with compiled norms, attention and activations.
+"""Decoder layers in training on a CPU, with compiled norms, attention and activations.
 
-Owns: which models get them, a trial of whether they compute what transformers' layers do, and the windows of a batch,
-which say what attends to what. Layers keep their modules and parameters: only what they compute is replaced.
+Owns: which models get them, comparing them with transformers' layers at the start, and the windows of a batch, to which
+attention is restricted. Layers keep their modules and parameters: only their `forward` is replaced.
 """
 
 import logging
@@ -18,17 +18,17 @@ from convmodel.hf_model.decoder import Decoder, DecoderLayer, Norm, UnknownDecod
 from convmodel.hf_model.eval_mode import evaluation_mode
 from convmodel.hf_model.training_kernels import (
     DTYPES,
-    Gate,
+    Activation,
     Heads,
     Rotation,
     Windows,
     are_compiled,
     attend,
-    gated,
+    glu,
     rms_norm,
 )
 from convmodel.training.sharding import is_sharded
-from convmodel.training.step.products import JointProducts, UnknownLayerError, Updates
+from convmodel.training.step.products import JointProducts, UnknownLayerError, OptimizerSteps
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -37,22 +37,22 @@ logger = logging.getLogger(__name__)
 
 
 class Batch:
-    """What the layers need to know of the batch that is being processed.
+    """What fused layers need to know about the current batch.
 
     Attributes:
-        is_used: Whether any layer asks.
-        windows: Its windows; None if they are not known, and layers compute as transformers' do.
-        updates: Counts the steps of the optimizer.
+        is_used: Whether any layer is fused.
+        windows: The windows of the batch; None to fall back to transformers' layers.
+        steps: Counts optimizer steps.
     """
 
     def __init__(self) -> None:
         self.is_used = False
-        self.updates = Updates()
+        self.steps = OptimizerSteps()
         self.windows: Windows | None = None
         self._rotation: tuple[object, Rotation] | None = None
 
     def begin(self, inputs: dict[str, Any] | None) -> None:
-        """Finds the windows of the inputs of a model, or forgets those of the batch before."""
+        """Finds the windows of a model's inputs, in place of those of the previous batch; None for no inputs."""
         self.windows = self._rotation = None
         if not self.is_used or inputs is None or "input_ids" not in inputs:
             return
@@ -61,7 +61,7 @@ class Batch:
             positions = torch.arange(shape[1]).expand(shape)
             if mask is not None:
                 if mask.shape != shape or bool((mask[:, 1:] > mask[:, :-1]).any()):
-                    return  # it says more than how long the rows are, or that they are padded on the left
+                    return  # not a mask of padding on the right: transformers' layers handle it
                 positions = positions * mask  # a token of padding attends to itself
         elif mask is not None:
             return
@@ -69,7 +69,7 @@ class Batch:
         self.windows = Windows.of(positions)
 
     def rotation(self, embeddings: tuple[torch.Tensor, torch.Tensor], rows: int) -> Rotation:
-        """Returns cosines and sines of all tokens, from those of a row or of all."""
+        """Returns cosines and sines of all tokens, from those of one row for all or of each row."""
         if self._rotation is None or self._rotation[0] is not embeddings:
             cos, sin = (each.float().expand(rows, -1, -1).flatten(0, 1).contiguous() for each in embeddings)
             self._rotation = embeddings, (cos, sin)
@@ -77,7 +77,7 @@ class Batch:
 
 
 class Fused:
-    """What replaces the forward of a module: of a whole layer, or of its attention alone."""
+    """Replaces the forward of a module: of a whole layer, or of its attention alone."""
 
     def __init__(self, decoder: Decoder, parts: DecoderLayer, module: nn.Module, batch: Batch) -> None:
         self.module, self.before, self._batch = module, vars(module).get("forward"), batch
@@ -87,13 +87,13 @@ class Fused:
         self._weight = parts.attention_norm.module.weight
 
     def __call__(self, *args: Any, **more: Any) -> Any:
-        """Computes what the module does."""
+        """Computes what the module's own forward does."""
         raise NotImplementedError
 
     def _dtype(self, cache: object) -> torch.dtype | None:
-        """Returns the precision of products; None if the module has to compute itself.
+        """Returns the dtype of matrix products, or None to fall back to the original forward.
 
-        That is where windows are not known, there is a cache or dropout, the kernels lack the precision, or weights are
+        It falls back if windows are unknown, with a cache or dropout, if the kernels lack the dtype, or if weights are
         sharded or not on the CPU.
         """
         weight, module = self._weight, self.module
@@ -108,40 +108,40 @@ class Fused:
 
 
 class FusedAttention(Fused):
-    """What replaces the attention of GPT-2; the rest of its layers is few operations already."""
+    """Replaces the attention of GPT-2; the rest of its layers takes few operations anyway."""
 
     def __init__(self, decoder: Decoder, parts: DecoderLayer, module: Any, batch: Batch) -> None:
         super().__init__(decoder, parts, module, batch)
-        self._dropouts = [module.attn_dropout]  # the other one is called
+        self._dropouts = [module.attn_dropout]  # the residual dropout is applied as a module
 
     def __call__(self, hidden_states: torch.Tensor, past_key_values: Any = None, **more: Any) -> Any:
         """Attends; returns the result, (batch, seq, width), and None in place of the weights."""
         module: Any = self.module
         if self._dtype(past_key_values) is None:
             return self._original(hidden_states, past_key_values=past_key_values, **more)
-        joined = module.c_attn(hidden_states)
+        qkv = module.c_attn(hidden_states)
         windows = self._batch.windows
         assert windows is not None
-        attended = attend(joined.flatten(0, 1), None, self._heads, windows)
+        attended = attend(qkv.flatten(0, 1), None, self._heads, windows)
         return module.resid_dropout(module.c_proj(attended.view(hidden_states.shape))), None
 
 
 class FusedLayer(Fused):
-    """What replaces a layer of Llama's kind."""
+    """Replaces a Llama-style decoder layer."""
 
     def __init__(self, decoder: Decoder, parts: DecoderLayer, module: nn.Module, batch: Batch) -> None:
         """Looks up the parts of a layer.
 
         Raises:
-            UnknownLayerError: If one of them cannot be computed so.
+            UnknownLayerError: If the kernels do not support one of them.
         """
         super().__init__(decoder, parts, module, batch)
         if any(_is_changed(each) for each in module.modules() if each is not module):
             raise UnknownLayerError("parts of its layers have hooks, or a forward of their own")
-        self._gate = _gate(decoder)
+        self._activation = _activation(decoder)
         self._parts = parts
         groups = parts.query_key_value, [parts.attention_output], parts.up, [parts.down]
-        self.products = [JointProducts(group, batch.updates) for group in groups]
+        self.products = [JointProducts(group, batch.steps) for group in groups]
 
     def __call__(
         self,
@@ -161,7 +161,8 @@ class FusedLayer(Fused):
             rotation = batch.rotation(position_embeddings, len(hidden_states))
         compute = partial(self._compute, windows=batch.windows, rotation=rotation, dtype=dtype)
         if module.training and getattr(module, "gradient_checkpointing", False):
-            checkpoint: Any = module._gradient_checkpointing_func  # transformers' own is around the original forward
+            # That of transformers wraps the original forward.
+            checkpoint: Any = module._gradient_checkpointing_func
             return checkpoint(compute, hidden_states)
         return compute(hidden_states)
 
@@ -172,7 +173,7 @@ class FusedLayer(Fused):
         with torch.autocast("cpu", enabled=False):
             hidden = hidden_states.flatten(0, 1).float()
             hidden = hidden + self._attended(hidden, windows, rotation, dtype)
-            activated = gated(up(_normed(hidden, parts.mlp_norm, dtype), dtype), self._gate)
+            activated = glu(up(_normed(hidden, parts.mlp_norm, dtype), dtype), self._activation)
             hidden = hidden + _normed(down(activated, dtype), parts.mlp_output_norm, dtype)
             return hidden.view(hidden_states.shape)
 
@@ -180,19 +181,19 @@ class FusedLayer(Fused):
         self, hidden: torch.Tensor, windows: Windows, rotation: Rotation | None, dtype: torch.dtype
     ) -> torch.Tensor:
         parts, heads, (query_key_value, output, _, _) = self._parts, self._heads, self.products
-        joined = query_key_value(_normed(hidden, parts.attention_norm, dtype), dtype)
+        qkv = query_key_value(_normed(hidden, parts.attention_norm, dtype), dtype)
         if parts.query_norm is not None and parts.key_norm is not None:
-            sizes = [heads.count * heads.size, heads.shared * heads.size, heads.shared * heads.size]
-            query, key, value = joined.split(sizes, dim=-1)
+            sizes = [heads.count * heads.size, heads.kv_count * heads.size, heads.kv_count * heads.size]
+            query, key, value = qkv.split(sizes, dim=-1)
             query = _normed(query.reshape(-1, heads.size), parts.query_norm, dtype).view(query.shape)
             key = _normed(key.reshape(-1, heads.size), parts.key_norm, dtype).view(key.shape)
-            joined = torch.cat([query, key, value], dim=-1)
-        attended = output(attend(joined, rotation, heads, windows), dtype)
+            qkv = torch.cat([query, key, value], dim=-1)
+        attended = output(attend(qkv, rotation, heads, windows), dtype)
         return _normed(attended, parts.attention_output_norm, dtype)
 
 
 def _is_changed(module: nn.Module) -> bool:
-    """Returns whether a module that is not called any more was to do more than its class says."""
+    """Returns whether a submodule that a fused layer bypasses has hooks or a patched forward."""
     hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
     return any(hooks) or hasattr(module, "_hf_hook") or "forward" in vars(module)
 
@@ -203,28 +204,28 @@ def _normed(states: torch.Tensor, norm: Norm | None, dtype: torch.dtype) -> torc
     return rms_norm(states.float(), norm.module.weight.float() + norm.offset, norm.epsilon, dtype)
 
 
-def _gate(decoder: Decoder) -> Gate:
+def _activation(decoder: Decoder) -> Activation:
     if decoder.is_gated and isinstance(decoder.activation, SiLUActivation | nn.SiLU):
-        return Gate.SILU
+        return Activation.SILU
     if decoder.is_gated and is_tanh_gelu(decoder.activation):
-        return Gate.GELU
-    raise UnknownLayerError("its activation function is another one")
+        return Activation.GELU
+    raise UnknownLayerError("its activation function is neither SiLU nor tanh GELU, gated")
 
 
 @contextmanager
 def fused_layers(hf_model: "PreTrainedModel", enabled: bool = True) -> Iterator[Batch]:
-    """Replaces what the layers of a model compute inside the block, if they were seen to compute the same."""
+    """Replaces the layers' forwards inside the block, if their outputs equal those of the original ones."""
     batch = Batch()
     parts = _fused(hf_model, batch) if enabled and are_compiled() and hf_model.device.type == "cpu" else []
     try:
         for part in parts:
             part.module.forward = part
-        if parts and _compute_the_same(hf_model, batch):
+        if parts and _outputs_are_equal(hf_model, batch):
             batch.is_used = True
         elif parts:
-            logger.warning("training with transformers' layers, since the fused ones compute something else")
+            logger.warning("training with transformers' layers, since the outputs of the fused ones differ")
             _restore(parts)
-        with batch.updates:
+        with batch.steps:
             yield batch
     finally:
         _restore(parts)
@@ -244,7 +245,7 @@ def _parts_of(hf_model: nn.Module) -> list[Fused]:
 
 @contextmanager
 def unfused(hf_model: nn.Module) -> Iterator[None]:
-    """Lets the layers of a model compute as before inside the block."""
+    """Restores the original forwards inside the block."""
     parts = _parts_of(hf_model)
     try:
         _restore(parts)
@@ -265,7 +266,7 @@ def _fused(hf_model: "PreTrainedModel", batch: Batch) -> list[Fused]:
     try:
         decoder = decoder_of(hf_model, for_training=True)
         if decoder.attention_cap is not None:
-            raise UnknownLayerError("it limits the scores of attention")
+            raise UnknownLayerError("it soft-caps attention scores")
         body: Any = hf_model.base_model
         if decoder.rotary_embedding is None:  # GPT-2
             return [
@@ -280,15 +281,15 @@ def _fused(hf_model: "PreTrainedModel", batch: Batch) -> list[Fused]:
 
 _TOLERANCES = {torch.float32: 1e-4}
 _ROUNDED = 0.05
-"""The largest allowed difference of hidden states, relative to their largest value: by dtype, and for all others."""
+"""The largest difference of hidden states, relative to their largest value: by dtype of the weights, or for others."""
 
 _TRIAL_TOKENS = (7, 40)
-"""The tokens of two windows in a row."""
+"""The tokens of two windows that are packed into one row."""
 
 
 @torch.inference_mode()
-def _compute_the_same(hf_model: "PreTrainedModel", batch: Batch) -> bool:
-    """Compares the hidden states after two random windows in a row."""
+def _outputs_are_equal(hf_model: "PreTrainedModel", batch: Batch) -> bool:
+    """Compares the hidden states of two random windows that are packed into one row."""
     vocabulary = hf_model.config.get_text_config(decoder=True).vocab_size
     positions = torch.cat([torch.arange(tokens) for tokens in _TRIAL_TOKENS])[None]
     ids = torch.randint(vocabulary, positions.shape, generator=torch.Generator().manual_seed(0))
@@ -298,20 +299,20 @@ def _compute_the_same(hf_model: "PreTrainedModel", batch: Batch) -> bool:
         states: torch.Tensor = hf_model.base_model(**inputs, use_cache=False).last_hidden_state
         return states.float()
 
-    is_half = hf_model.dtype != torch.float32  # which fused layers take in mixed precision only
-    with evaluation_mode(hf_model), torch.autocast("cpu", torch.bfloat16, enabled=is_half):
-        right = hidden()
+    is_low_precision = hf_model.dtype != torch.float32  # fused layers then need autocast
+    with evaluation_mode(hf_model), torch.autocast("cpu", torch.bfloat16, enabled=is_low_precision):
+        expected = hidden()
         batch.is_used = True
         batch.begin(inputs)
         try:
             fused = hidden()
         except (AttributeError, RuntimeError, TypeError, ValueError) as error:
-            logger.debug("fused layers failed: %s", error)
+            logger.debug("the fused layers raised: %s", error)
             return False
         finally:
             batch.begin(None)
             batch.is_used = False
-    if not right.isfinite().all():
-        return True  # the first step reports it
+    if not expected.isfinite().all():
+        return True  # the first step reports what is wrong with the weights
     tolerance = _TOLERANCES.get(hf_model.dtype, _ROUNDED)
-    return bool((fused - right).abs().max() <= tolerance * right.abs().max())
+    return bool((fused - expected).abs().max() <= tolerance * expected.abs().max())

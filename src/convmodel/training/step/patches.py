@@ -55,7 +55,7 @@ def dropout_of(model: nn.Module, rate: float) -> Iterator[None]:
         if isinstance(value, float) and (name.endswith("dropout") or (name == "p" and isinstance(module, nn.Dropout)))
     ]
     if rate and not any(value for *_, value in before):
-        logger.warning("dropout changes nothing: this model has none beside that of attention weights, which stays 0")
+        logger.warning("dropout changes nothing: this model has only attention dropout, which stays 0")
     try:
         for module, name, _, value in before:
             setattr(module, name, value)

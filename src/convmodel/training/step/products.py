@@ -1,6 +1,6 @@
-"""Products of activations with the weights of linear layers in training, side by side where layers share their input.
+"""Linear layers that share an input, such as query, key and value, as one matrix product in training.
 
-Owns: the weights in the precision of products, converted once per update, and LoRA's adapters of such layers together.
+Owns: their weights in the dtype of products, converted once per optimizer step, and their LoRA adapters together.
 Hu et al. 2021, arXiv:2106.09685: a layer with adapters computes W x + s B A x, where only A and B are trained.
 """
 
@@ -15,12 +15,12 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 
 class UnknownLayerError(Exception):
-    """Why a layer's products are not known; part of a sentence."""
+    """A layer is not supported; the message completes \"not fused, since ...\"."""
 
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """A layer's adapters, which are peft's: A, B, and what the product is multiplied by."""
+    """A layer's LoRA adapters: A (`down`), B (`up`) and the scaling."""
 
     layer: Any
     down: nn.Linear
@@ -32,29 +32,29 @@ class Adapter:
         """Finds the adapters of peft's layer.
 
         Raises:
-            UnknownLayerError: If it does more than the formula says.
+            UnknownLayerError: If it is not plain LoRA.
         """
         names = layer.active_adapters
         if len(names) != 1 or layer.merged:
-            raise UnknownLayerError("it has other than one pair of adapters in use")
+            raise UnknownLayerError("it needs exactly one active adapter, not merged")
         [name] = names
         if name not in layer.lora_A or name in getattr(layer, "lora_variant", {}):
-            raise UnknownLayerError("its adapters are not of the usual kind")
+            raise UnknownLayerError("its adapters are a variant of LoRA")
         if not isinstance(layer.lora_dropout[name], nn.Identity):
-            raise UnknownLayerError("it has dropout")
+            raise UnknownLayerError("it has lora_dropout")
         down, up = layer.lora_A[name], layer.lora_B[name]
         if not all(type(each) is nn.Linear and getattr(each, "bias", None) is None for each in (down, up)):
-            raise UnknownLayerError("its adapters are not plain products")
+            raise UnknownLayerError("its adapters are not plain linear layers")
         return cls(layer, down, up, float(layer.scaling[name]))
 
 
-class Updates:
-    """Counts the steps of optimizers inside a block: fused AdamW does not change a tensor's `_version`."""
+class OptimizerSteps:
+    """Counts optimizer steps while active, to invalidate converted weights: fused AdamW does not change `_version`."""
 
     def __init__(self) -> None:
         self.count = 0
 
-    def __enter__(self) -> "Updates":
+    def __enter__(self) -> "OptimizerSteps":
         self._handle = register_optimizer_step_post_hook(self._add)
         return self
 
@@ -66,32 +66,32 @@ class Updates:
 
 
 class JointProducts:
-    """The products of the same activations with several linear layers, side by side; differentiable.
+    """Several linear layers that are applied to the same input, as one product; differentiable.
 
     Example:
         >>> layer = nn.Linear(2, 1, bias=False)
-        >>> JointProducts([layer, layer], Updates())(torch.zeros(3, 2), torch.float32).shape
+        >>> JointProducts([layer, layer], OptimizerSteps())(torch.zeros(3, 2), torch.float32).shape
         torch.Size([3, 2])
     """
 
-    def __init__(self, layers: Sequence[Any], updates: Updates) -> None:
-        """Takes plain linear layers, or those of peft around them, and what counts the updates of their weights.
+    def __init__(self, layers: Sequence[Any], steps: OptimizerSteps) -> None:
+        """Takes plain linear layers, or peft's layers around them, and the counter of optimizer steps.
 
         Raises:
-            UnknownLayerError: If a layer does more than multiply.
+            UnknownLayerError: If a layer is neither a plain linear layer nor one with plain LoRA adapters.
         """
         plain = [layer.get_base_layer() if hasattr(layer, "lora_A") else layer for layer in layers]
         if not all(type(layer) is nn.Linear for layer in plain):
             raise UnknownLayerError("it is not a plain linear layer")
         if len({(layer.weight.dtype, layer.bias is None) for layer in plain}) != 1:
-            raise UnknownLayerError("layers that share an input differ in precision, or in having a bias")
-        self._layers, self._updates = plain, updates
+            raise UnknownLayerError("layers that share an input differ in dtype, or in having a bias")
+        self._layers, self._steps = plain, steps
         self._adapters = [Adapter.of(layer) if hasattr(layer, "lora_A") else None for layer in layers]
         self.sizes = [layer.out_features for layer in plain]
         self._converted: tuple[object, list[torch.Tensor]] = (None, [])
 
     def __call__(self, states: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        """Multiplies states of shape (rows, inputs) in a precision; returns (rows, all outputs)."""
+        """Applies the layers to states of shape (rows, inputs) in a dtype; returns (rows, all outputs)."""
         states = states.to(dtype)
         weights = [layer.weight for layer in self._layers]
         multiply: Callable[..., torch.Tensor] = _Products.apply
@@ -103,26 +103,26 @@ class JointProducts:
 
     @property
     def are_merged(self) -> bool:
-        """Whether adapters were added to the weights since."""
+        """Whether adapters have been merged into the weights since construction."""
         return any(adapter is not None and adapter.layer.merged for adapter in self._adapters)
 
     @property
     def converted_bytes(self) -> int:
-        """The size of the weights that are kept in another precision."""
+        """The size of the weights that are kept in another dtype."""
         return sum(matrix.nbytes for matrix in self._converted[1])
 
     def _in(self, dtype: torch.dtype, weights: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Returns the weights in a precision, side by side if that is not their own."""
+        """Returns the weights in a dtype, concatenated if they had to be converted."""
         if weights[0].dtype == dtype:
             return [weight.detach() for weight in weights]
-        updates = self._updates.count if any(weight.requires_grad for weight in weights) else 0
-        state = dtype, updates, [(id(weight), weight._version, weight.data_ptr()) for weight in weights]
+        steps = self._steps.count if any(weight.requires_grad for weight in weights) else 0
+        state = dtype, steps, [(id(weight), weight._version, weight.data_ptr()) for weight in weights]
         if self._converted[0] != state:
             self._converted = state, [torch.cat([weight.detach().to(dtype) for weight in weights])]
         return self._converted[1]
 
     def _adapted(self, states: torch.Tensor, adapters: Sequence[Adapter], dtype: torch.dtype) -> torch.Tensor:
-        """Returns what the adapters add: one product with all A, and one with all B on a diagonal of blocks."""
+        """Returns what the adapters add: one product with all A, and one with a block-diagonal matrix of all B."""
         down = torch.cat([adapter.down.weight for adapter in adapters]).to(dtype)
         blocks, place = [], 0
         for adapter, size in zip(self._adapters, self.sizes, strict=True):
@@ -138,7 +138,7 @@ class JointProducts:
 
 
 class _Products(torch.autograd.Function):
-    """Products with weights side by side; gradients with respect to weights are in the weights' own precision."""
+    """Products with concatenated weights; gradients with respect to weights have the weights' own dtype."""
 
     @staticmethod
     def forward(

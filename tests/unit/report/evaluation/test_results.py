@@ -55,7 +55,7 @@ def test_the_verdict_names_what_is_better_worse_and_the_same() -> None:
 
     assert found.verdict() == "B compared with A: better on: perplexity, bits per byte; worse on: hits@1."
     assert compare(evaluated("A"), evaluated("B", hits=0.25)).verdict() == (
-        "B compared with A: better on: hits@1; no difference on: perplexity, bits per byte."
+        "B compared with A: better on: hits@1; no significant difference on: perplexity, bits per byte."
     )
 
 

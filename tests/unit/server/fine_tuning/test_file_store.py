@@ -114,7 +114,7 @@ def test_a_file_that_the_server_made_for_a_client_counts_like_an_upload(tmp_path
     with pytest.raises(ApiError, match="all files together would be larger than 10 bytes"):
         store.take(made, "valid.jsonl", "fine-tune", id="file-2")
     store.add("r.csv", "fine-tune-results", b"1")
-    with pytest.raises(ApiError, match="there are 2 files, as many as may be"):
+    with pytest.raises(ApiError, match="there are 2 files, which is the limit"):
         store.take(made, "valid.jsonl", "fine-tune", id="file-2")
     assert made.read_bytes() == b"123456"
     assert not store.has("file-2")

@@ -48,7 +48,7 @@ def test_dropout_is_said_to_change_nothing_where_there_is_none(
         assert not caplog.records
     with dropout_of(llama, 0.5):
         [record] = caplog.records
-    assert record.message.startswith("dropout changes nothing: this model has none")
+    assert record.message.startswith("dropout changes nothing: this model has only attention dropout")
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.5])

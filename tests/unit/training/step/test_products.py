@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from convmodel.training.step.products import JointProducts, UnknownLayerError, Updates
+from convmodel.training.step.products import JointProducts, UnknownLayerError, OptimizerSteps
 
 
 def layers(bias: bool = False) -> list[nn.Linear]:
@@ -30,7 +30,7 @@ def test_values_and_gradients_are_those_of_the_layers(with_adapters: bool, bias:
     states, gradient = torch.randn(7, 6), torch.randn(7, 11)
     results, gradients = [], []
     for multiply in (
-        lambda given: JointProducts(parts, Updates())(given, torch.float32),
+        lambda given: JointProducts(parts, OptimizerSteps())(given, torch.float32),
         lambda given: torch.cat([layer(given) for layer in parts], dim=1),
     ):
         given = states.clone().requires_grad_()
@@ -50,7 +50,7 @@ def test_some_layers_may_have_adapters() -> None:
     parts = [adapted(plain[:1])[0], plain[1], plain[2]]
     states = torch.randn(7, 6)
     torch.testing.assert_close(
-        JointProducts(parts, Updates())(states, torch.float32), torch.cat([layer(states) for layer in parts], dim=1)
+        JointProducts(parts, OptimizerSteps())(states, torch.float32), torch.cat([layer(states) for layer in parts], dim=1)
     )
 
 
@@ -62,8 +62,8 @@ def test_weights_are_converted_again_when_they_have_changed_only(fused: bool) ->
     def expected() -> torch.Tensor:
         return states.bfloat16() @ layer.weight.detach().bfloat16().t()
 
-    with Updates() as updates:
-        products = JointProducts([layer], updates)
+    with OptimizerSteps() as steps:
+        products = JointProducts([layer], steps)
         first = products(states, torch.bfloat16)
         converted = products._in(torch.bfloat16, [layer.weight])
         assert products._in(torch.bfloat16, [layer.weight]) is converted
@@ -79,32 +79,32 @@ def test_weights_are_converted_again_when_they_have_changed_only(fused: bool) ->
         layer.weight.data = torch.zeros(4, 6)
         assert not products(states, torch.bfloat16).any()
 
-    count = updates.count
+    count = steps.count
     torch.optim.AdamW([layer.weight]).step()
-    assert updates.count == count  # it counts inside the block only
+    assert steps.count == count  # it counts inside the block only
 
 
 def test_frozen_weights_are_converted_once() -> None:
     [layer, *_] = layers()
     layer.requires_grad_(False)
-    with Updates() as updates:
-        products, states = JointProducts([layer], updates), torch.randn(3, 6)
+    with OptimizerSteps() as steps:
+        products, states = JointProducts([layer], steps), torch.randn(3, 6)
         converted = products._in(torch.bfloat16, [layer.weight])
-        updates.count += 1
+        steps.count += 1
         products(states, torch.bfloat16)
         assert products._in(torch.bfloat16, [layer.weight]) is converted
 
 
 def test_gradients_of_bf16_are_in_the_weights_precision() -> None:
     [layer, *_] = layers()
-    JointProducts([layer], Updates())(torch.randn(3, 6), torch.bfloat16).float().sum().backward()
+    JointProducts([layer], OptimizerSteps())(torch.randn(3, 6), torch.bfloat16).float().sum().backward()
     assert layer.weight.grad is not None
     assert layer.weight.grad.dtype == torch.float32
 
 
 @pytest.mark.parametrize(
     ("options", "reason"),
-    [({"lora_dropout": 0.1}, "it has dropout"), ({"lora_bias": True}, "its adapters are not plain products")],
+    [({"lora_dropout": 0.1}, "it has lora_dropout"), ({"lora_bias": True}, "its adapters are not plain linear layers")],
 )
 def test_adapters_that_do_more_are_named(options: dict[str, object], reason: str) -> None:
     from peft.tuners.lora.config import LoraConfig
@@ -113,23 +113,23 @@ def test_adapters_that_do_more_are_named(options: dict[str, object], reason: str
     config = LoraConfig(r=2, **options)
     layer = Linear(nn.Linear(6, 4), "default", config, r=2, **options)
     with pytest.raises(UnknownLayerError, match=reason):
-        JointProducts([layer], Updates())
+        JointProducts([layer], OptimizerSteps())
 
 
 def test_adapters_that_are_merged_are_named() -> None:
     [layer, *_] = adapted(layers())
-    products = JointProducts([layer], Updates())
+    products = JointProducts([layer], OptimizerSteps())
     assert not products.are_merged
     layer.merge()
     assert products.are_merged
-    with pytest.raises(UnknownLayerError, match="other than one pair of adapters in use"):
-        JointProducts([layer], Updates())
+    with pytest.raises(UnknownLayerError, match="exactly one active adapter"):
+        JointProducts([layer], OptimizerSteps())
 
 
 def test_layers_that_cannot_be_joined_are_named() -> None:
     for other in (nn.Linear(6, 2, bias=True), nn.Linear(6, 2, bias=False).bfloat16()):
-        with pytest.raises(UnknownLayerError, match="differ in precision, or in having a bias"):
-            JointProducts([layers()[0], other], Updates())
+        with pytest.raises(UnknownLayerError, match="differ in dtype, or in having a bias"):
+            JointProducts([layers()[0], other], OptimizerSteps())
 
 
 def test_a_layer_that_does_more_is_named() -> None:
@@ -137,4 +137,4 @@ def test_a_layer_that_does_more_is_named() -> None:
         pass
 
     with pytest.raises(UnknownLayerError, match="it is not a plain linear layer"):
-        JointProducts([Scaled(2, 2)], Updates())
+        JointProducts([Scaled(2, 2)], OptimizerSteps())

@@ -19,7 +19,7 @@ CLOCK = (
 WORDS = r"[^\W\d_][^\d\n\[\]()<>|:\uff1a,\u060c\u3001/\t\u2013\u2014-]{0,29}?"
 """Words beside a date or time, as part of a regular expression."""
 
-# By the hour at which the twelve hours begin that a word names: 12:05 at night is 0:05, 11:05 at noon is 11:05. Most
+# By the first hour of the 12 that a word stands for: "noon" covers 7:00 to 18:59, so that 1:05 at noon is 13:05. Most
 # are from Unicode's locale data.
 _PARTS_OF_DAY = {
     0: (
