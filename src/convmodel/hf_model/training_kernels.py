@@ -124,9 +124,7 @@ def attend(qkv: torch.Tensor, rotation: Rotation | None, heads: Heads, windows: 
 
 class _Attention(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, qkv: torch.Tensor, rotation: Rotation | None, heads: Heads, windows: Windows
-    ) -> torch.Tensor:
+    def forward(ctx: Any, qkv: torch.Tensor, rotation: Rotation | None, heads: Heads, windows: Windows) -> torch.Tensor:
         qkv = qkv.contiguous()
         result = qkv.new_empty(len(qkv), heads.count * heads.size)
         log_sums = torch.empty(len(qkv), heads.count)

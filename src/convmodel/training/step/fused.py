@@ -27,8 +27,9 @@ from convmodel.hf_model.training_kernels import (
     glu,
     rms_norm,
 )
+from convmodel.layout.architecture import window_length
 from convmodel.training.sharding import is_sharded
-from convmodel.training.step.products import JointProducts, UnknownLayerError, OptimizerSteps
+from convmodel.training.step.products import JointProducts, OptimizerSteps, UnknownLayerError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -291,7 +292,8 @@ _TRIAL_TOKENS = (7, 40)
 def _outputs_are_equal(hf_model: "PreTrainedModel", batch: Batch) -> bool:
     """Compares the hidden states of two random windows that are packed into one row."""
     vocabulary = hf_model.config.get_text_config(decoder=True).vocab_size
-    positions = torch.cat([torch.arange(tokens) for tokens in _TRIAL_TOKENS])[None]
+    limit = window_length(hf_model.config)
+    positions = torch.cat([torch.arange(min(tokens, limit)) for tokens in _TRIAL_TOKENS])[None]
     ids = torch.randint(vocabulary, positions.shape, generator=torch.Generator().manual_seed(0))
     inputs = {"input_ids": ids, "position_ids": positions}
 

@@ -91,6 +91,12 @@ def test_gpt2s_attention_is_fused(settings: dict[str, Any]) -> None:
     require_same(gpt2(**settings), [PACKED], gradient_checkpointing=True)
 
 
+def test_a_model_may_have_fewer_positions_than_the_trial_has_tokens() -> None:
+    hf_model = GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, n_embd=16, n_layer=1, n_head=2, n_positions=4))
+    with fused_layers(hf_model):
+        assert are_fused(hf_model)
+
+
 @pytest.mark.parametrize("make_model", [gpt2, lambda: make("phi3", 0)])
 def test_dropout_stays(make_model: Callable[[], PreTrainedModel]) -> None:
     hf_model, losses = make_model().train(), []

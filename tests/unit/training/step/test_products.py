@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from convmodel.training.step.products import JointProducts, UnknownLayerError, OptimizerSteps
+from convmodel.training.step.products import JointProducts, OptimizerSteps, UnknownLayerError
 
 
 def layers(bias: bool = False) -> list[nn.Linear]:
@@ -50,7 +50,8 @@ def test_some_layers_may_have_adapters() -> None:
     parts = [adapted(plain[:1])[0], plain[1], plain[2]]
     states = torch.randn(7, 6)
     torch.testing.assert_close(
-        JointProducts(parts, OptimizerSteps())(states, torch.float32), torch.cat([layer(states) for layer in parts], dim=1)
+        JointProducts(parts, OptimizerSteps())(states, torch.float32),
+        torch.cat([layer(states) for layer in parts], dim=1),
     )
 
 
