@@ -1,8 +1,8 @@
 """A response that matches a grammar to its last token.
 
 Owns: which tokens are allowed next, and completing the response within `max_new_tokens`: after every token it knows
-a closing, tokens that complete a valid response and fit in those that are left. A token after which no closing is found is
-replaced by the first token of the last closing. Does not use probabilities.
+a closing, tokens that complete a valid response and fit in those that are left. A token after which no closing is
+found is replaced by the first token of the last closing. Does not use probabilities.
 """
 
 import threading

@@ -15,7 +15,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 
 class UnknownLayerError(Exception):
-    """A layer is not supported; the message completes \"not fused, since ...\"."""
+    """A layer is not supported; the message completes 'not fused, since'."""
 
 
 @dataclass(frozen=True, slots=True)
