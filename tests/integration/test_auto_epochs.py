@@ -29,6 +29,7 @@ class CopyAt(TrainerCallback):
             control.should_training_stop = True
 
 
+@pytest.mark.slow
 def test_the_first_cycle_is_a_run_of_three_epochs(load: Load) -> None:
     options: dict[str, Any] = {"learning_rate": 1e-3, "dropout": 0.1, "seed": 5, "early_stopping_patience": 99}
     auto, given = CopyAt(33), CopyAt(33)

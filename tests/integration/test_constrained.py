@@ -37,6 +37,7 @@ def check(text: str) -> None:
     jsonschema_rs.validate(PERSON, json.loads(text))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -60,6 +61,7 @@ def test_no_other_option_breaks_the_schema(model: ConversationModel, options: di
     assert {*output.finish_reasons} == {"stop"}
 
 
+@pytest.mark.slow
 def test_all_paths_give_the_same(model: ConversationModel) -> None:
     [expected] = model.generate(CONTEXTS[0], **DRAWN).responses
     assert "".join(chunk.text for chunk in model.stream(CONTEXTS[0], **DRAWN)) == expected

@@ -252,6 +252,7 @@ def test_several_speakers_can_be_named(doctor: Doctor) -> None:
     assert "user" in checks(doctor("gpt2", "train.jsonl", *options))["speakers"]["finding"]
 
 
+@pytest.mark.slow
 def test_without_token_types_a_third_speaker_is_an_error(doctor: Doctor) -> None:
     path = write("three.jsonl", {"turns": ["Hi", "Hello", "Hey"], "speakers": ["Ann", "Bob", "Eve"]})
     assert doctor("./gpt2", path, "--no-estimate", "--json").exit_code == 0

@@ -12,6 +12,7 @@ from convmodel.hf_model import device_check
 Run = Callable[..., int]
 
 
+@pytest.mark.slow
 def test_the_cpu_agrees_with_itself(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("doctor", "gpt2", "--device", "cpu") == 0
     shown = capsys.readouterr().out
@@ -21,6 +22,7 @@ def test_the_cpu_agrees_with_itself(run: Run, capsys: pytest.CaptureFixture[str]
     assert "ms" in shown
 
 
+@pytest.mark.slow
 def test_json_has_the_differences_and_the_speeds(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("doctor", "gpt2", "--device", "cpu", "--json") == 0
     result = json.loads(capsys.readouterr().out)
@@ -32,6 +34,7 @@ def test_json_has_the_differences_and_the_speeds(run: Run, capsys: pytest.Captur
     assert result["seconds_per_token"]["cpu"] > 0
 
 
+@pytest.mark.slow
 def test_a_wrong_device_fails_and_the_fix_is_named(
     run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -49,6 +49,7 @@ def test_judgements_are_recognised_without_a_model(doctor: Doctor) -> None:
     assert "as the model sees it" not in result.stdout
 
 
+@pytest.mark.slow
 def test_with_a_model_one_is_shown_as_tokens(doctor: Doctor) -> None:
     result = doctor("gpt2", write("feedback.jsonl", *ROWS, UP), "--conversation", "20")
 

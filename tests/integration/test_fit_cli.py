@@ -25,6 +25,7 @@ def test_fit_saves_a_model_that_the_other_commands_use(run: Run, capfd: pytest.C
     assert "perplexity" in capfd.readouterr().out
 
 
+@pytest.mark.slow
 def test_fit_gives_json_to_machines(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
     run("fit", "train.jsonl", "-m", "gpt2", "--output-dir", "new", "--max-steps", "1", "--json")
 
@@ -34,6 +35,7 @@ def test_fit_gives_json_to_machines(run: Run, capfd: pytest.CaptureFixture[str])
     assert result["config"]["output_dir"] == "new"
 
 
+@pytest.mark.slow
 def test_a_flag_wins_over_the_file_and_the_file_over_the_default(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
     Path("fit.toml").write_text('max_steps = 1\nbatch_size = 2\noutput_dir = "new"\n')
 

@@ -93,6 +93,7 @@ def test_generate_gives_json_to_machines(run: Run, capfd: pytest.CaptureFixture[
     assert result["prompt_tokens"] == 7
 
 
+@pytest.mark.slow
 def test_without_a_model_of_ones_own_the_built_in_one_answers(
     run: Run,
     capfd: pytest.CaptureFixture[str],

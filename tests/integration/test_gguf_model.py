@@ -19,6 +19,7 @@ def file(run: Run, smollm2_folder: Path) -> str:
     return write_gguf(Path("sha256-0123456789"), smollm2_folder, kind="Q8_0", extra=extra).name
 
 
+@pytest.mark.slow
 def test_the_commands_take_the_file_and_fit_saves_an_ordinary_model(
     run: Run, file: str, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -186,6 +186,7 @@ def test_several_processes_are_refused(
     assert "improve runs in one process" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("lines", "more", "message"),
     [

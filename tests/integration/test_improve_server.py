@@ -126,6 +126,7 @@ def test_bodies_are_strict(start: Start, path: str, body: Any) -> None:
         assert served.get("/improve").json["job"] is None
 
 
+@pytest.mark.slow
 def test_what_is_needed_is_told(start: Start, feedback: Path) -> None:
     lines = feedback.read_text().splitlines(keepends=True)
     feedback.write_text("".join(lines[:17:2]))
@@ -173,6 +174,7 @@ def test_a_cancelled_job_is_resumed_by_the_same_request(start: Start) -> None:
         assert again["progress"]["step"] >= job["progress"]["step"]
 
 
+@pytest.mark.slow
 def test_a_job_that_fails_says_why_and_the_next_one_is_new(start: Start) -> None:
     with start(fail="error: the file has no room") as served:
         served.post("/improve")
@@ -182,6 +184,7 @@ def test_a_job_that_fails_says_why_and_the_next_one_is_new(start: Start) -> None
         assert served.post("/improve").json["job"]["version"] == "tiny-2"
 
 
+@pytest.mark.slow
 def test_a_model_that_was_left_as_it_was_is_no_candidate(start: Start) -> None:
     with start(guard=GUARD, kept=0) as served:
         served.post("/improve")
@@ -191,6 +194,7 @@ def test_a_model_that_was_left_as_it_was_is_no_candidate(start: Start) -> None:
         assert refused(served.post("/improve/use", model="tiny", version="new")) == "no_candidate"
 
 
+@pytest.mark.slow
 def test_a_model_that_cannot_be_loaded_is_reported(start: Start, tmp_path: Path) -> None:
     with start(give=tmp_path / "missing") as served:
         candidate = improve(served, "failed")["candidate"]
@@ -311,6 +315,7 @@ def test_a_stopped_server_interrupts_the_job_and_the_next_one_resumes_it(start: 
         assert state["candidate"]["id"] == "tiny-1"
 
 
+@pytest.mark.slow
 def test_many_clicks_at_once_start_one_job(start: Start) -> None:
     with start(steps=100, pause=0.05) as served, ThreadPoolExecutor(8) as pool:
         answers = [*pool.map(lambda _: served.post("/improve").status, range(8))]
@@ -349,6 +354,7 @@ def test_a_killed_server_finds_its_job_again(tmp_path: Path, gpt2_folder: Path, 
         assert served.end() == 0
 
 
+@pytest.mark.slow
 def test_a_server_that_loads_asks_to_wait(start: Start) -> None:
     with start() as served:
         improver = served.registry.improver

@@ -101,6 +101,7 @@ def test_merged_they_are_a_plain_model(load: Load, folder: str, tmp_path: Path) 
     torch.testing.assert_close(logits(apart), logits(merged), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_of_the_embedding_only_a_new_separators_row_is_learned(load: Load) -> None:
     model = load("smollm2_folder")
     model.hf_model.config.tie_word_embeddings = True
@@ -165,6 +166,7 @@ def test_half_precision_weights_stay_and_what_is_learned_is_float32(bytelevel_fo
     assert losses(result)[-1] < losses(result)[0] - 0.05
 
 
+@pytest.mark.slow
 def test_learning_goes_on_with_the_same_adapters(load: Load, tmp_path: Path) -> None:
     model = load()
     first = model.fit(TALKS, output_dir=tmp_path, **LORA)
@@ -384,6 +386,7 @@ def test_adapters_in_the_place_of_a_plain_model_leave_nothing_of_it(load: Load, 
     assert torch.equal(logits(AutoModelForCausalLM.from_pretrained(tmp_path)), logits(model))
 
 
+@pytest.mark.slow
 def test_merged_into_half_precision_nothing_is_lost(bytelevel_folder: Path) -> None:
     apart, merged = (ConversationModel.from_pretrained(bytelevel_folder, device="cpu", dtype="bfloat16") for _ in "ab")
     apart.fit(TALKS, **LORA)

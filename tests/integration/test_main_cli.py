@@ -17,6 +17,7 @@ from convmodel.training.config import FitConfig
 Run = Callable[..., int]
 
 
+@pytest.mark.slow
 def test_results_go_to_standard_output_and_the_rest_to_standard_error(
     run: Run, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -25,6 +25,7 @@ def test_it_teaches_a_head_which_then_ranks(run: Run, capfd: pytest.CaptureFixtu
     assert scores == sorted(scores, reverse=True)
 
 
+@pytest.mark.slow
 def test_json_for_machines(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
     assert run("next-turn", "model", "train.jsonl", "--limit", "3", "--json") == 0
 

@@ -227,6 +227,7 @@ def test_a_response_that_spells_a_separator_goes_on_as_text_in_the_next_prompt(g
 # A whole chat, through save and load.
 
 
+@pytest.mark.slow
 def test_a_session_says_the_same_before_and_after_save_and_load(
     gpt2: ConversationModel, llama: ConversationModel, tmp_path: Path
 ) -> None:

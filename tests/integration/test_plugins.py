@@ -71,6 +71,7 @@ def test_the_example_imports_a_chat(packages: Path, tmp_path: Path) -> None:
     assert talk["speakers"] == ["user", "assistant", "user"]
 
 
+@pytest.mark.slow
 def test_the_example_names_a_malformed_line(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "tea.log").write_text(LOG + "kettle\n", encoding="utf-8")
 
@@ -81,6 +82,7 @@ def test_the_example_names_a_malformed_line(cli: Cli, tmp_path: Path) -> None:
     assert error.endswith("tea.log:5: this is not a time, a nick and a text: correct or remove the line")
 
 
+@pytest.mark.slow
 def test_the_example_splits_at_line_feeds_alone(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "tea.log").write_bytes(b"\xef\xbb\xbf" + LOG.replace("Me, please", "Me,\x1d\u2028please").encode())
 

@@ -66,6 +66,7 @@ def require_same_gradients(one: Recorder, other: Recorder) -> None:
             torch.testing.assert_close(gradient, theirs[name], rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 @each_objective
 @pytest.mark.parametrize("folder", FAMILIES)
 def test_batch_5_by_1_equals_batch_1_by_5(
@@ -311,6 +312,7 @@ def test_the_last_good_model_is_kept(load: Load, monkeypatch: pytest.MonkeyPatch
         assert torch.equal(value, kept[2][name]), name
 
 
+@pytest.mark.slow
 def test_a_resumed_run_compares_with_the_model_before_the_first_step(load: Load, tmp_path: Path) -> None:
     options = PLAIN | {"objective": "kto", "epochs": 3, "output_dir": str(tmp_path)}
     with pytest.raises(StoppedError):

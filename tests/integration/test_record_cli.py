@@ -329,6 +329,7 @@ def test_other_settings_are_tried_after_a_server_rejected_everything(run: Run) -
     assert len(turns()) == 3
 
 
+@pytest.mark.slow
 def test_a_second_signal_ends_at_once_and_keeps_what_came() -> None:
     write("many.jsonl", *([f"Question {number}"] for number in range(20)))
     released = threading.Event()

@@ -129,6 +129,7 @@ def test_resumed_equals_uninterrupted(
     assert expected[0].steps > 3
 
 
+@pytest.mark.slow
 def test_a_run_that_ran_out_of_patience_does_not_go_on(load: Load, whole: Callable[..., Any], tmp_path: Path) -> None:
     expected = whole(**WORSE)
     assert expected[0].stopped_early
@@ -151,6 +152,7 @@ def test_a_run_may_be_stopped_at_every_update(load: Load, whole: Callable[..., A
     require_same(expected, found, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_run_that_crashed_goes_on_from_its_last_checkpoint(
     load: Load, whole: Callable[..., Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -167,6 +169,7 @@ def test_a_run_that_crashed_goes_on_from_its_last_checkpoint(
     require_same(expected, found, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_run_without_validation_goes_on(load: Load, tmp_path: Path) -> None:
     one, other = load(), load()
     expected = one.fit(TALKS, output_dir=str(tmp_path / "whole"), **PLAIN)
@@ -178,6 +181,7 @@ def test_a_run_without_validation_goes_on(load: Load, tmp_path: Path) -> None:
     require_same((expected, weights(one)), (found, weights(other)), tmp_path)
 
 
+@pytest.mark.slow
 def test_the_seconds_are_those_of_the_whole_run(load: Load, tmp_path: Path) -> None:
     stop(load, tmp_path / "parts", 11, **PLAIN)
     before = load().fit(TALKS, VALID, output_dir=str(tmp_path / "short"), max_steps=1, batch_size=2)
@@ -231,6 +235,7 @@ class Watch(TrainerCallback):
         self.seen.append({path.name for path in self._folder.iterdir() if path.is_dir()})
 
 
+@pytest.mark.slow
 def test_checkpoints_made_by_the_clock_go_when_the_run_has_ended(load: Load, tmp_path: Path) -> None:
     watch = Watch(tmp_path / "run")
 
@@ -268,6 +273,7 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(
     require_same(expected, found, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_earlier_checkpoint_to_go_on_from(
     load: Load, whole: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -309,6 +315,7 @@ def test_another_configuration_is_refused_with_the_difference_and_nothing_is_tou
     assert {path: path.read_bytes() for path in place.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.slow
 def test_what_changes_nothing_may_differ(load: Load, whole: Callable[..., Any], tmp_path: Path) -> None:
     expected = whole(**PLAIN)
 
@@ -318,6 +325,7 @@ def test_what_changes_nothing_may_differ(load: Load, whole: Callable[..., Any], 
     require_same(expected, found, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_run_may_begin_anew(load: Load, whole: Callable[..., Any], tmp_path: Path) -> None:
     options = PLAIN | {"seed": 5}
     expected = whole(**options)
@@ -367,6 +375,7 @@ def test_a_precision_that_auto_no_longer_means_is_named(
         fit(load, tmp_path, **PLAIN)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="folders are locked on Linux only")
 def test_while_another_process_trains_into_the_folder_nothing_of_it_is_judged_or_touched(
     load: Load, tmp_path: Path
@@ -408,6 +417,7 @@ def test_a_run_that_fails_early_leaves_what_an_earlier_one_promised_to_keep(load
     assert all(damage(path) == "" for path in tmp_path.glob("checkpoint-*"))
 
 
+@pytest.mark.slow
 def test_a_run_that_torchrun_starts_again_goes_on_though_it_began_anew(
     load: Load, whole: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

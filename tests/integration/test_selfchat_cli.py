@@ -66,6 +66,7 @@ def test_what_is_written_trains_a_model(run: Run, capfd: pytest.CaptureFixture[s
     assert run("fit", "talks.jsonl", "-m", "gpt2", "--output-dir", "new", "--max-steps", "1") == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [

@@ -77,6 +77,7 @@ def test_a_model_that_asks_for_none_draws_one(server: Serving) -> None:
     assert content(server.chat(SAID, **DRAWN, candidates=5)) == expected(model, candidates=5)
 
 
+@pytest.mark.slow
 def test_requests_beside_candidates_are_unchanged(asking: tuple[Serving, ConversationModel]) -> None:
     server, model = asking
     with server.begin(stream=True, candidates=6, **DRAWN | {"max_tokens": 30}) as stream:

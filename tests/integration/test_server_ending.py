@@ -63,6 +63,7 @@ def test_streams_end_whole_and_nothing_new_is_taken(own: Serving) -> None:
     wait_until(lambda: has_ended(own))
 
 
+@pytest.mark.slow
 def test_those_that_wait_are_answered_too(own: Serving) -> None:
     own.engine().max_rows = 1
     with scripted(own.model(), LONG, "Good", "Good"), ThreadPoolExecutor() as pool:
@@ -77,6 +78,7 @@ def test_those_that_wait_are_answered_too(own: Serving) -> None:
     assert said == ["Good", "Good"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("own", [{"drain_seconds": 0.1}], indirect=True)
 def test_the_deadline_ends_what_goes_on(own: Serving) -> None:
     with (

@@ -244,6 +244,7 @@ def test_forms_of_the_servers_own_page_are_taken(tuning: Tuning) -> None:
         assert upload(tuning.served, lines(TALK), **headers).status == 200
 
 
+@pytest.mark.slow
 def test_without_the_key_nothing_is_stored_or_shown(tune: Tune) -> None:
     with tune({"api_keys": ("secret",)}) as tuning:
         id = tuning.upload()
@@ -257,6 +258,7 @@ def test_without_the_key_nothing_is_stored_or_shown(tune: Tune) -> None:
         assert [file.id for file in tuning.client.files.list()] == [id]
 
 
+@pytest.mark.slow
 def test_a_file_that_is_too_large_is_refused_while_it_arrives(tune: Tune) -> None:
     with tune(limits=TrainingLimits(file_bytes=3 * 2**20)) as tuning:
         assert upload(tuning.served, lines(TALK) * 20_000).status == 200
@@ -277,6 +279,7 @@ def test_a_file_that_is_too_large_is_refused_while_it_arrives(tune: Tune) -> Non
         assert len([*tuning.service.files._folder.iterdir()]) == 2
 
 
+@pytest.mark.slow
 def test_a_file_of_unknown_length_is_stored_or_refused_as_it_arrives(tune: Tune) -> None:
     with tune(limits=TrainingLimits(file_bytes=2**20)) as tuning:
         for times, status in ((100, 200), (20_000, 413)):
@@ -319,6 +322,7 @@ def test_quotas_count_what_is_stored(tune: Tune) -> None:
         assert upload(tuning.served, content).status == 200
 
 
+@pytest.mark.slow
 def test_only_a_few_files_arrive_at_once(tune: Tune) -> None:
     with tune(limits=TrainingLimits(uploads=1)) as tuning:
         head = ["POST /v1/files HTTP/1.1", "Host: localhost", "Content-Length: 1000", *map(": ".join, FORM.items())]

@@ -330,6 +330,7 @@ def test_a_job_that_fails_says_why_and_leaves_no_checkpoints(tune: Tune) -> None
         assert "Step 3: training loss 2.3333" in tuning.messages(job.id)
 
 
+@pytest.mark.slow
 def test_a_file_that_cannot_be_read_fails_the_check(tune: Tune) -> None:
     with tune(refuse='"messages" is not a list; see docs/data.md') as tuning:
         job = tuning.train()
@@ -337,6 +338,7 @@ def test_a_file_that_cannot_be_read_fails_the_check(tune: Tune) -> None:
         assert job.error.message == f'convmodel: {job.training_file}:4: "messages" is not a list; see docs/data.md'
 
 
+@pytest.mark.slow
 def test_a_finding_that_makes_training_pointless_fails_the_job(tune: Tune) -> None:
     with tune(finding="fail") as tuning:
         job = tuning.train()
@@ -373,6 +375,7 @@ def test_a_job_that_still_stops_is_not_removed(tune: Tune) -> None:
         tuning.wait(last, "running")
 
 
+@pytest.mark.slow
 def test_a_file_in_use_is_kept_until_its_job_ends(tune: Tune) -> None:
     with tune(steps=5000, pause=0.05) as tuning:
         file, valid = tuning.upload(), tuning.upload()
@@ -516,6 +519,7 @@ def test_an_unexpected_error_ends_its_job_and_not_the_queue(tune: Tune, monkeypa
         assert tuning.train().status == "succeeded"
 
 
+@pytest.mark.slow
 def test_actions_need_no_body_and_are_not_taken_from_other_sites(tune: Tune) -> None:
     """Clients that send no Content-Type look like pages of other sites, whose origin browsers report."""
     with tune(steps=5000, pause=0.05) as tuning:

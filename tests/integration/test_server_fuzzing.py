@@ -105,6 +105,7 @@ NAMES = [
 ]
 
 
+@pytest.mark.slow
 @given(changes=st.dictionaries(st.sampled_from(NAMES), JSON, max_size=3))
 @settings(max_examples=60, suppress_health_check=[*HealthCheck])
 def test_any_value_of_any_parameter_is_taken_or_refused(server: Serving, changes: dict[str, Any]) -> None:

@@ -143,6 +143,7 @@ def test_a_stop_button_before_the_body_is_there_leaves_nothing(own: Serving) -> 
     wait_until(lambda: not own.server.server_state.tasks)
 
 
+@pytest.mark.slow
 def test_two_hundred_clients_vanish_and_the_next_one_is_answered_promptly(
     served_models: dict[str, ConversationModel],
 ) -> None:

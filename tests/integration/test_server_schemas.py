@@ -55,6 +55,7 @@ def test_a_response_obeys_its_schema_whole_and_streamed(server: Serving, name: s
     assert streamed == texts
 
 
+@pytest.mark.slow
 def test_a_json_object_is_any_object(server: Serving) -> None:
     for seed in range(3):
         body = GOOD | {"seed": seed, "response_format": {"type": "json_object"}, "temperature": 1.5}
@@ -68,6 +69,7 @@ def test_text_is_any_text(server: Serving) -> None:
     assert server.post("/v1/chat/completions", **GOOD, response_format={"type": "text"}).json["choices"] == plain
 
 
+@pytest.mark.slow
 def test_the_client_parses_a_response_into_a_class(server: Serving) -> None:
     with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
         asked: Any = {"model": "tiny", "messages": HELLO, "response_format": Person, "max_completion_tokens": 40}

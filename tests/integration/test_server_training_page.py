@@ -209,7 +209,8 @@ REFUSED: dict[str, tuple[str, bytes, dict[str, Any], str]] = {
         "chat.zip/_chat.txt: it has more than 64 MiB of text, the limit for its size",
     ),
     "bomb of JSON": (
-        "result.json.gz", gzip.compress(b"[" + b" " * 2**27, mtime=0), {}, "result.json.gz: it has more than 64 MiB of text",
+        "result.json.gz", gzip.compress(b"[" + b" " * 2**27, mtime=0), {},
+        "result.json.gz: it has more than 64 MiB of text",
     ),
     "bad row": ("talks.jsonl", lines(TALK) + b'{"turns": 1}\n', {}, 'talks.jsonl:2: turns must be a list of strings'),
     "silent speaker": ("chat.txt", chat(), {"me": "Bob"}, "nobody is called Bob; there are Ann (20), Will (20)"),

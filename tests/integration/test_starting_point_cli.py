@@ -31,6 +31,7 @@ def fit(*arguments: str) -> tuple[dict[str, Any], str]:
     return json.loads(shown), said
 
 
+@pytest.mark.slow
 def test_a_fit_from_scratch_has_the_settings_of_its_shape_unless_given() -> None:
     suited, said = fit("--output-dir", "a")
     chosen, _ = fit("--output-dir", "b", "--learning-rate", "2e-4", "--no-packing", "--batch-size", "2")
@@ -42,6 +43,7 @@ def test_a_fit_from_scratch_has_the_settings_of_its_shape_unless_given() -> None
     assert "training a new tiny model on chats.jsonl" in said
 
 
+@pytest.mark.slow
 def test_more_parameters_than_tokens_are_warned_of_with_what_was_not_given() -> None:
     _, said = fit("--output-dir", "a")
     assert "more parameters than tokens" in said
@@ -96,6 +98,7 @@ def test_a_new_model_can_go_without_token_types() -> None:
     assert ["fine-tune with `convmodel fit --token-types off`" in card for card in cards] == [False, True]
 
 
+@pytest.mark.slow
 def test_a_model_keeps_what_it_was_trained_with() -> None:
     fit("--output-dir", "m", "--token-types", "off")
     again = ("fit", "chats.jsonl", "-m", "m", "--max-steps", "1", "--output-dir", "n")

@@ -33,6 +33,7 @@ def fit(*arguments: str) -> tuple[dict[str, Any], str]:
     return json.loads(shown), said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["bpe", "unigram"])
 def test_a_vocabulary_is_learned_and_a_model_over_it(kind: str) -> None:
     shown, said = run(

@@ -143,6 +143,7 @@ def test_only_supervised_turns_are_learned(load: Callable[..., ConversationModel
 # Order, seeds and dropout
 
 
+@pytest.mark.slow
 def test_the_order_depends_on_the_seed_and_the_epoch_only(load: Callable[..., ConversationModel]) -> None:
     orders = []
     variations = ({}, {"valid": VALID}, {"batch_size": 1, "gradient_accumulation_steps": 4}, {"seed": 7})

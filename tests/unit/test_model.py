@@ -92,6 +92,7 @@ def test_a_folder_is_a_string_or_a_path(unigram_folder: Path, kind: type) -> Non
     assert load(kind(unigram_folder)).tokenizer(["Hi"]) == load(unigram_folder).tokenizer(["Hi"])
 
 
+@pytest.mark.slow
 def test_loading_leaves_the_random_states_alone(zoo: Path) -> None:
     before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
 

@@ -98,6 +98,7 @@ def test_identical_models_do_not_differ(seed: int) -> None:
     assert (found.difference.low, found.difference.value, found.difference.high) == (0, 0, 0)
 
 
+@pytest.mark.slow
 def test_models_that_differ_by_chance_alone_are_told_apart_in_about_one_of_twenty_cases() -> None:
     chance = np.random.default_rng(0)
     verdicts = []

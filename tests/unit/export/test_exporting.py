@@ -68,6 +68,7 @@ def test_ollama_gets_a_folder(model: ConversationModel, tmp_path: Path) -> None:
     assert exported.proof.ollama_prompts > 8
 
 
+@pytest.mark.slow
 def test_a_page_is_one_file(tmp_path: Path) -> None:
     exported = ConversationModel.from_pretrained("builtin:chitchat").export(tmp_path / "bot.html", name="Chitchat")
     assert [path.name for path in tmp_path.iterdir()] == ["bot.html"]

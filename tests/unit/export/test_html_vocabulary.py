@@ -16,6 +16,7 @@ from convmodel.export.html_vocabulary import character_classes, read_vocabulary
 from convmodel.layout.tokenizer import ConversationTokenizer
 
 
+@pytest.mark.slow
 def test_control_tokens_are_never_text(gpt2_tokenizer: ConversationTokenizer) -> None:
     vocabulary = read_vocabulary(gpt2_tokenizer)
     assert len(vocabulary.tokens) == len(gpt2_tokenizer)

@@ -78,6 +78,7 @@ def test_no_more_data_is_read_than_is_measured(loaded: ConversationModel, model:
     assert 100 <= sum(window.supervised_tokens for window in windows) < 200
 
 
+@pytest.mark.slow
 def test_a_wrong_window_is_found_by_a_long_prompt(tmp_path: Path) -> None:
     """Of 300 positions in the model, and 250 in the file."""
     loaded = make_model("gemma3", sliding_window=300)

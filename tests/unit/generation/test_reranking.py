@@ -118,6 +118,7 @@ def test_a_stop_string_is_no_token_of_the_response(gpt2: ConversationModel) -> N
     assert all(score < 0 for score in output.scores)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rerank", ["likelihood", "mmi"])
 def test_many_contexts_are_ranked_as_one(model: ConversationModel, rerank: str) -> None:
     contexts = [CONTEXT, ["Hi"], ["One", "Two", "Three"]]

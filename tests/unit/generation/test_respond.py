@@ -702,6 +702,7 @@ def test_assisted_decoding_says_what_greedy_says(llama: ConversationModel) -> No
     assert llama.generate(CONTEXT, max_new_tokens=15, assistant_model=llama.hf_model).responses == expected
 
 
+@pytest.mark.slow
 def test_a_stream_that_waits_for_another_ends_at_once(gpt2: ConversationModel) -> None:
     slow = gpt2.hf_model.register_forward_hook(lambda *_: time.sleep(0.3))
     first = gpt2.stream(CONTEXT, max_new_tokens=30, min_new_tokens=30, use_cache=False)  # on transformers' `generate`

@@ -156,6 +156,7 @@ def test_a_session_may_stop_sampling(gpt2: ConversationModel) -> None:
     assert session._options.hf["temperature"] == 0.8
 
 
+@pytest.mark.slow
 def test_a_session_is_repeatable_by_its_seed(gpt2: ConversationModel) -> None:
     one, same = (gpt2.session(seed=3, max_new_tokens=12) for _ in range(2))
     assert one.respond("Hello") == same.respond("Hello")
@@ -543,6 +544,7 @@ def test_the_newest_turns_are_those_in_the_prompt(gpt2: ConversationModel) -> No
     assert min(len(prompt) for prompt in script.prompts[8:]) > 108 * 0.6
 
 
+@pytest.mark.slow
 def test_turns_leave_several_at_once_so_that_prompts_begin_alike(gpt2: ConversationModel) -> None:
     """Else the whole context would have to be read again at every turn of a long conversation."""
     with scripted(gpt2, *["I see"] * 60) as script:

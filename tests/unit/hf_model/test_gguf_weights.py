@@ -60,6 +60,7 @@ def test_a_dtype_is_taken(smollm2_folder: Path, tmp_path: Path) -> None:
     assert option.hf_model.name_or_path == str(path)
 
 
+@pytest.mark.slow
 def test_adapters_are_loaded_with_their_file(
     smollm2_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

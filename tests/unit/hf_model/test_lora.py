@@ -166,6 +166,7 @@ def test_the_row_of_a_separator_is_not_new_once_it_was_trained(load: Load) -> No
     assert all("lora_" in name for name in trained(model))
 
 
+@pytest.mark.slow
 def test_a_separator_that_ends_texts_too_is_not_new(gpt2_folder: Path) -> None:
     model = ConversationModel.from_pretrained(gpt2_folder, device="cpu")
     assert model.tokenizer.sep_token_id == model.tokenizer.hf_tokenizer.eos_token_id

@@ -46,6 +46,7 @@ def family_with_own_tokens(zoo: Path) -> ConversationTokenizer:
     return ConversationTokenizer(hf_tokenizer)
 
 
+@pytest.mark.slow
 @given(data=st.data())
 def test_no_text_becomes_a_control_token(family: ConversationTokenizer, data: st.DataObject) -> None:
     text = data.draw(spellings(family))
@@ -186,6 +187,7 @@ def test_an_unknown_character_keeps_the_vocabularys_unknown_id_where_no_token_is
     assert text_encoder(hf_tokenizer).encode("a🍕").ids == [3, 2, 0]
 
 
+@pytest.mark.slow
 def test_gpt2_spells_its_control_token_as_tiktoken_does() -> None:
     # What tiktoken's `encode_ordinary` gives for GPT-2.
     files = tokenizers_zoo.GPT2_FILES
@@ -220,6 +222,7 @@ def test_no_character_is_composed_of_more_than_four() -> None:
     assert max(len(unicodedata.normalize("NFD", character)) for character in characters) == 4
 
 
+@pytest.mark.slow
 def test_a_space_mark_in_front_of_a_text_is_noticed(family: ConversationTokenizer) -> None:
     encoders = [encoder_and_bound(family.hf_tokenizer, word_prefix=prefix)[0] for prefix in (True, False)]
     marked, plain = (encoder.encode(WORD, add_special_tokens=False).ids for encoder in encoders)

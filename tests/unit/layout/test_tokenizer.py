@@ -122,6 +122,7 @@ def test_a_folder_saved_without_the_key_has_no_bos(saved: Path) -> None:
     assert "bos" not in tokenizer.hf_tokenizer.chat_template
 
 
+@pytest.mark.slow
 def test_a_bos_that_is_the_separator_comes_once(gpt2_folder: Path) -> None:
     hf_tokenizer = AutoTokenizer.from_pretrained(gpt2_folder)
     hf_tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
@@ -380,6 +381,7 @@ def test_a_prompt_is_the_window_before_its_response(family: ConversationTokenize
 # --- the saved form ---
 
 
+@pytest.mark.slow
 def test_ids_and_types_survive_two_rounds(family: ConversationTokenizer, rounds: list[Path]) -> None:
     for folder in rounds:
         loaded = ConversationTokenizer.from_pretrained(folder)
@@ -390,6 +392,7 @@ def test_ids_and_types_survive_two_rounds(family: ConversationTokenizer, rounds:
         assert not loaded.separator_added
 
 
+@pytest.mark.slow
 def test_plain_transformers_gives_the_same_ids_after_two_rounds(
     family: ConversationTokenizer, rounds: list[Path]
 ) -> None:

@@ -89,6 +89,7 @@ def test_every_family_of_vocabularies_is_constrained(family: ConversationTokeniz
         jsonschema_rs.validate(PERSON, value)
 
 
+@pytest.mark.slow
 def test_a_response_of_the_least_tokens_is_the_closing(gpt2_tokenizer: ConversationTokenizer) -> None:
     constraint = constraint_of(gpt2_tokenizer, grammar(json_schema=PERSON))
     tokens = respond(gpt2_tokenizer, constraint, len(constraint.closing) + 1, at_random(0, ends=0.0))

@@ -15,6 +15,7 @@ def test_it_is_converted_once(gpt2_tokenizer: ConversationTokenizer) -> None:
     assert vocabulary_of(gpt2_tokenizer) is vocabulary_of(gpt2_tokenizer)
 
 
+@pytest.mark.slow
 def test_control_tokens_are_no_text(gpt2_tokenizer: ConversationTokenizer) -> None:
     converted = vocabulary_of(gpt2_tokenizer)
     assert len(converted.is_text) == len(gpt2_tokenizer)

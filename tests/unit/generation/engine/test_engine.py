@@ -265,6 +265,7 @@ def test_short_and_long_responses_have_batches_of_their_own(
     assert max(passes)[0] == 3  # 174 positions of padding are fewer bytes than the limit, 348 are more
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_in_memory_waits(gpt2: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_module, "MIN_ACTIVE_BYTES", 0)
     weights = sum(weight.nbytes for weight in gpt2.parameters())

@@ -104,6 +104,7 @@ def test_of_many_logits_only_a_chunk_is_there_at_once(
     assert more - many < logits / 10 < one
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checkpointing", [True, False])
 def test_the_precision_and_the_checkpointing_are_those_of_the_run(
     gpt2_tokenizer: ConversationTokenizer, train: WindowSet, checkpointing: bool

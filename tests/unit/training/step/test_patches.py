@@ -120,6 +120,7 @@ def test_a_model_is_compiled_inside_only(gpt2: GPT2LMHeadModel) -> None:
     assert gpt2.transformer._compiled_call_impl is None
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_what_the_caller_compiled_stays_compiled(gpt2: GPT2LMHeadModel) -> None:
     gpt2.compile()
