@@ -35,7 +35,7 @@ MINUTES = 30  # that a command may take; installing downloads gigabytes
 ALONE = {"pip", "setuptools"}  # what Python itself puts into a new environment
 MISSING: Mapping[str, str] = {
     f"serve {MODEL}": "serve",
-    "import talks.jsonl --near 0.8": "train",
+    "import talks.jsonl --near 0.8 --output near": "train",
     "demo": "train",
     f"evaluate {MODEL} --data talks.jsonl --report report.html": "eval",
     f"export {MODEL} -o bot.gguf": "export",
