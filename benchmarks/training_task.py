@@ -28,7 +28,7 @@ class Side:
     """One way to train.
 
     Attributes:
-        worker: Whose.
+        worker: What trains: convmodel, trl or hf.
         settings: What it sets that others do not.
         packed: Whether windows share rows of the full length.
         lora: Options of peft's `LoraConfig` if adapters are trained; convmodel has them in `settings`.

@@ -53,7 +53,7 @@ def wheel_problems(wheel: Path) -> list[str]:
     if wheel.name.endswith(".whl") and "-linux_" in wheel.name:
         problems.append(f"{wheel.name} has a name that PyPI refuses: `make build` gives it the name of manylinux")
     compiled = {name.rpartition("/")[2].partition(".")[0] for name in contents if name.endswith((".so", ".pyd"))}
-    needed = {"_kernels"} if "-win" in wheel.name else {"_kernels", "_training_kernels"}  # GCC's vectors
+    needed = {"_kernels"} if "-win" in wheel.name else {"_kernels", "_training_kernels"}  # which needs gcc or clang
     for name in sorted(needed - compiled):
         problems.append(f"{wheel.name} has no compiled extension {name}: install a C compiler and build again")
     stray = [name for name in contents if name.split("/")[0] not in (PROJECT["name"], info) or "__pycache__" in name]

@@ -33,7 +33,9 @@ OnError = Annotated[
 Model = Annotated[str | None, Option("--model", "-m", help=f"{MODEL_HELP} {DEFAULT_HELP}")]
 Quantize = Annotated[
     str | None,
-    Option(help="int8: quantize the weights, for about a quarter of the memory and a third of the time, on CPUs."),
+    Option(
+        help="int8: quantize the weights, for about a quarter of the memory and a third to half of the time, on CPUs."
+    ),
 ]
 Layout = Annotated[
     str,

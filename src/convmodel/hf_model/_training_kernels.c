@@ -519,5 +519,7 @@ static struct PyModuleDef definition = {
 PyMODINIT_FUNC PyInit__training_kernels(void) {
     find_variant();
     find_threads();
-    return PyModule_Create(&definition);
+    PyObject *module = PyModule_Create(&definition);
+    if (module && PyModule_AddIntMacro(module, ROWS) < 0) Py_CLEAR(module);
+    return module;
 }

@@ -1,5 +1,7 @@
 """Types of the compiled module `_training_kernels.c`."""
 
+ROWS: int
+
 def attend(
     kind: bytes,
     queries: int,

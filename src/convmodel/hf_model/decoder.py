@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from transformers.activations import FastGELUActivation, GELUTanh, NewGELUActivation
+from transformers.activations import FastGELUActivation, GELUTanh, NewGELUActivation, SiLUActivation
 from transformers.pytorch_utils import Conv1D
 
 from convmodel.hf_model.int8_layers import Int8Embedding, Int8Linear
@@ -133,6 +133,11 @@ _LLAMA_LIKE = {
 
 class UnknownDecoderError(Exception):
     """Why the parts of a model are not known; part of a sentence."""
+
+
+def is_silu(activation: Any) -> bool:
+    """Returns whether an activation function is SiLU."""
+    return isinstance(activation, SiLUActivation | nn.SiLU)
 
 
 def is_tanh_gelu(activation: Any) -> bool:

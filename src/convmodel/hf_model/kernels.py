@@ -81,10 +81,10 @@ class JointProduct:
         self._kept = weights, before
         self._inputs, self._outputs = weights[0].rows.shape[1], sum(len(each.rows) for each in weights)
         self._width = self._inputs * (2 if before.function in (Function.GATED_SILU, Function.GATED_GELU) else 1)
-        norm = _address(before.weight), _address(before.bias), before.epsilon
+        norm = address(before.weight), address(before.bias), before.epsilon
         is_integer = weights[0].scales is not None
         head = struct.pack("6qd", self._inputs, len(weights), is_integer, before.function, *norm)
-        self._plan = head + b"".join(struct.pack("4q", *map(_address, each), len(each.rows)) for each in weights)
+        self._plan = head + b"".join(struct.pack("4q", *map(address, each), len(each.rows)) for each in weights)
 
     def __call__(self, activations: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
         """Returns the products with activations of shape (rows, inputs) in float32, (rows, all outputs).
@@ -99,7 +99,7 @@ class JointProduct:
         native.multiply(
             self._plan,
             activations.data_ptr(),
-            _address(residual),
+            address(residual),
             results.data_ptr(),
             rows,
             torch.get_num_threads(),
@@ -129,7 +129,7 @@ class StepAttention:
         """Takes the numbers of query heads and of shared heads, a head's size, and how much of it is rotated."""
         self._kept, self._shape = norms, shape
         query, key, epsilon = norms or (None, None, 0.0)
-        self._kind = struct.pack("6q3d", *shape, _address(query), _address(key), epsilon, scale, cap or 0.0)
+        self._kind = struct.pack("6q3d", *shape, address(query), address(key), epsilon, scale, cap or 0.0)
 
     def __call__(
         self,
@@ -157,8 +157,8 @@ class StepAttention:
         native.attend(
             self._kind,
             states.data_ptr(),
-            _address(cos),
-            _address(sin),
+            address(cos),
+            address(sin),
             buffers[0].data_ptr(),
             buffers[1].data_ptr(),
             firsts.data_ptr(),
@@ -171,7 +171,8 @@ class StepAttention:
         return results
 
 
-def _address(tensor: torch.Tensor | None) -> int:
+def address(tensor: torch.Tensor | None) -> int:
+    """Returns where a tensor's values begin; 0 without a tensor."""
     return 0 if tensor is None else tensor.data_ptr()
 
 

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
+from convmodel.hf_model.kernels import address
+
 try:
     from convmodel.hf_model import _training_kernels as native
 except ImportError:
@@ -159,11 +161,11 @@ def _call_attend(
     native.attend(
         kind,
         *_parts(qkv, heads),
-        _address(cos),
-        _address(sin),
+        address(cos),
+        address(sin),
         result.data_ptr(),
         log_sums.data_ptr(),
-        _address(grad_result),
+        address(grad_result),
         *_parts(grad_qkv, heads),
         windows.bounds.data_ptr(),
         len(windows.bounds),
@@ -199,9 +201,6 @@ def rms_norm(states: torch.Tensor, weights: torch.Tensor, epsilon: float, dtype:
     return compute(states, weights, epsilon, dtype)
 
 
-_ROWS = 16  # that a thread takes together; each such block has its part of the gradient with respect to the weights
-
-
 class _RmsNorm(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -217,7 +216,8 @@ class _RmsNorm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
         states, weights, factors = ctx.saved_tensors
-        grad_states, grad_weights = torch.empty_like(states), torch.zeros(-(-len(states) // _ROWS), states.shape[1])
+        blocks = -(-len(states) // native.ROWS)  # of rows, each with its part of the gradient with respect to weights
+        grad_states, grad_weights = torch.empty_like(states), torch.zeros(blocks, states.shape[1])
         _call_norm(0.0, states, weights, factors, gradients[0].contiguous(), grad_states, grad_weights)
         return grad_states, grad_weights.sum(0) if ctx.needs_input_grad[1] else None, None, None
 
@@ -236,9 +236,9 @@ def _call_norm(
         states.data_ptr(),
         weights.data_ptr(),
         factors.data_ptr(),
-        _address(grad_result),
+        address(grad_result),
         result.data_ptr(),
-        _address(grad_weights),
+        address(grad_weights),
         len(states),
         states.shape[1],
         _is_bf16(result if grad_result is None else grad_result),
@@ -290,7 +290,7 @@ def _call_glu(
 ) -> None:
     native.gate(
         gate_up.data_ptr(),
-        _address(grad_result),
+        address(grad_result),
         result.data_ptr(),
         len(gate_up),
         gate_up.shape[1] // 2,
@@ -304,7 +304,3 @@ def _is_bf16(tensor: torch.Tensor) -> bool:
     if tensor.dtype not in DTYPES:
         raise ValueError(f"activations are {tensor.dtype}, not float32 or bfloat16")
     return tensor.dtype == torch.bfloat16
-
-
-def _address(tensor: torch.Tensor | None) -> int:
-    return 0 if tensor is None else tensor.data_ptr()

@@ -8,10 +8,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from transformers.activations import SiLUActivation
 
 from convmodel.generation.engine.kv_cache import LayerCache
-from convmodel.hf_model.decoder import Decoder, DecoderLayer, Norm, is_tanh_gelu
+from convmodel.hf_model.decoder import Decoder, DecoderLayer, Norm, is_silu, is_tanh_gelu
 from convmodel.hf_model.int8_layers import NativeInt8Linear
 from convmodel.hf_model.kernels import (
     LARGEST_HEAD,
@@ -113,7 +112,7 @@ def before_of(norm: Norm) -> Before:
 
 
 def _activation_of(decoder: Decoder) -> Function | None:
-    if isinstance(decoder.activation, SiLUActivation | nn.SiLU):
+    if is_silu(decoder.activation):
         return Function.GATED_SILU if decoder.is_gated else Function.SILU
     if is_tanh_gelu(decoder.activation):
         return Function.GATED_GELU if decoder.is_gated else Function.GELU

@@ -5,6 +5,7 @@ attention is restricted. Layers keep their modules and parameters: only their `f
 """
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -12,9 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from transformers.activations import SiLUActivation
 
-from convmodel.hf_model.decoder import Decoder, DecoderLayer, Norm, UnknownDecoderError, decoder_of, is_tanh_gelu
+from convmodel.hf_model.decoder import (
+    Decoder,
+    DecoderLayer,
+    Norm,
+    UnknownDecoderError,
+    decoder_of,
+    is_silu,
+    is_tanh_gelu,
+)
 from convmodel.hf_model.eval_mode import evaluation_mode
 from convmodel.hf_model.training_kernels import (
     DTYPES,
@@ -77,7 +85,7 @@ class Batch:
         return self._rotation[1]
 
 
-class Fused:
+class Fused(ABC):
     """Replaces the forward of a module: of a whole layer, or of its attention alone."""
 
     def __init__(self, decoder: Decoder, parts: DecoderLayer, module: nn.Module, batch: Batch) -> None:
@@ -87,9 +95,9 @@ class Fused:
         self._heads = Heads(decoder.heads, decoder.key_value_heads, decoder.head_size, parts.scale, parts.window)
         self._weight = parts.attention_norm.module.weight
 
-    def __call__(self, *args: Any, **more: Any) -> Any:
+    @abstractmethod
+    def __call__(self, hidden_states: torch.Tensor, *args: Any, **more: Any) -> Any:
         """Computes what the module's own forward does."""
-        raise NotImplementedError
 
     def _dtype(self, cache: object) -> torch.dtype | None:
         """Returns the dtype of matrix products, or None to fall back to the original forward.
@@ -206,7 +214,7 @@ def _normed(states: torch.Tensor, norm: Norm | None, dtype: torch.dtype) -> torc
 
 
 def _activation(decoder: Decoder) -> Activation:
-    if decoder.is_gated and isinstance(decoder.activation, SiLUActivation | nn.SiLU):
+    if decoder.is_gated and is_silu(decoder.activation):
         return Activation.SILU
     if decoder.is_gated and is_tanh_gelu(decoder.activation):
         return Activation.GELU

@@ -98,8 +98,8 @@ class JointProducts:
         result = multiply(states, self._in(dtype, weights), self.sizes, *weights)
         if self._layers[0].bias is not None:
             result = result + torch.cat([layer.bias for layer in self._layers]).to(dtype)
-        adapters = [each for each in self._adapters if each is not None and not each.layer.disable_adapters]
-        return result + self._adapted(states, adapters, dtype) if adapters else result
+        adapters = [None if each is None or each.layer.disable_adapters else each for each in self._adapters]
+        return result + self._adapted(states, adapters, dtype) if any(adapters) else result
 
     @property
     def are_merged(self) -> bool:
@@ -121,18 +121,17 @@ class JointProducts:
             self._converted = state, [torch.cat([weight.detach().to(dtype) for weight in weights])]
         return self._converted[1]
 
-    def _adapted(self, states: torch.Tensor, adapters: Sequence[Adapter], dtype: torch.dtype) -> torch.Tensor:
+    def _adapted(self, states: torch.Tensor, adapters: Sequence[Adapter | None], dtype: torch.dtype) -> torch.Tensor:
         """Returns what the adapters add: one product with all A, and one with a block-diagonal matrix of all B."""
-        down = torch.cat([adapter.down.weight for adapter in adapters]).to(dtype)
+        down = torch.cat([adapter.down.weight for adapter in adapters if adapter is not None]).to(dtype)
         blocks, place = [], 0
-        for adapter, size in zip(self._adapters, self.sizes, strict=True):
-            is_used = adapter is not None and not adapter.layer.disable_adapters
-            rank = adapter.down.out_features if adapter is not None and is_used else 0
-            pad = place, len(down) - place - rank
-            if adapter is None or not is_used:
+        for adapter, size in zip(adapters, self.sizes, strict=True):
+            if adapter is None:
                 blocks.append(down.new_zeros(size, len(down)))
-            else:
-                blocks.append(nn.functional.pad((adapter.scale * adapter.up.weight).to(dtype), pad))
+                continue
+            rank = adapter.down.out_features
+            pad = place, len(down) - place - rank
+            blocks.append(nn.functional.pad((adapter.scale * adapter.up.weight).to(dtype), pad))
             place += rank
         return (states @ down.t()) @ torch.cat(blocks).t()
 
