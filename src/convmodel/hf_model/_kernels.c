@@ -1,7 +1,8 @@
-/* What a decoder computes for a few tokens: products with the weights of linear layers, and attention.
+/* What a decoder computes in generating: products with the weights of linear layers, and attention.
 
-Owns: products with float and with int8 weights, what is applied to activations before, and attention of one new token of
-each sequence; all on the threads that torch computes on. `kernels.py` calls it.
+Owns: products of a few rows with float and with int8 weights; what is applied to activations before a product, and the
+rounding and scaling around products of many integers, which torch computes; attention of one new token of each sequence,
+and keys and values of several; all on the threads that torch computes on. `kernels.py` and `joint_product.py` call it.
 
 The time of a product of one row is that of reading the weights. They are read in the order in which they lie in memory,
 once for up to four rows of activations, and requested ahead of time. The loops are plain C, compiled for several
@@ -16,12 +17,16 @@ that a result does not depend on what else is in the batch.
 #define Py_LIMITED_API 0x030B0000
 #include <Python.h>
 
+#include <string.h>
+
 #include "_kernels.h"
 
 #define LARGEST_WEIGHT 127
+#define BASE 254 /* of the coarse one of two 8-bit integers */
 #define PIECE 1024 /* inputs whose products are summed in 32 bits */
 #define AHEAD 2048 /* bytes between the weights that are used and those that are requested */
 #define LINE 64    /* bytes that are requested together */
+#define LARGEST_HEAD 1024
 #define LEAST 16384 /* bytes of weights that a thread takes at least */
 
 /* In Python: `struct.pack("4q")` and `struct.pack("6qd")`. */
@@ -191,7 +196,68 @@ INLINE int take_outputs(Job *job, const Matrix **matrix, int64_t *begin, int64_t
 WORK(work_on_integers, multiply_integers, int8_t)
 WORK(work_on_floats, multiply_floats, float)
 
-/* Attention of one new token of each row; in Python: `struct.pack("6q3d")`. */
+/* What comes before and after products that torch computes. */
+typedef struct {
+    const Plan *plan;
+    const float *activations;
+    void *results;        /* float, or int8_t: coarse integers of all rows, then fine ones */
+    float *scales;        /* of each row of integers; NULL for floats */
+    const int32_t *sums;  /* products of coarse integers, then of fine ones; 2 rows x count */
+    const float *residual;
+    int64_t number, first, count; /* the matrix, and which of its outputs */
+    int64_t rows, column, width;
+    float *memory;        /* inputs for each thread */
+    int64_t next;
+} ManyJob;
+
+/* Represents each value by two 8-bit integers, `coarse * BASE + fine`; returns their scale, NAN if one is not finite. */
+INLINE float split_row(const float *RESTRICT row, int8_t *RESTRICT coarse, int8_t *RESTRICT fine, int64_t inputs) {
+    float peak = 0, squares = 0;
+    for (int64_t i = 0; i < inputs; i++) {
+        const float size = fabsf(row[i]);
+        peak = size > peak ? size : peak;
+        squares += row[i] * row[i];
+    }
+    const float inverse = peak > 0 ? LARGEST_WEIGHT * BASE / peak : 0;
+    for (int64_t i = 0; i < inputs; i++) {
+        const float value = rintf(row[i] * inverse), upper = rintf(value * (1.0f / BASE));
+        coarse[i] = (int8_t)(int32_t)upper;
+        fine[i] = (int8_t)(int32_t)(value - upper * BASE);
+    }
+    return squares < INFINITY ? peak / (LARGEST_WEIGHT * BASE) : NAN;
+}
+
+INLINE void prepare_rows(ManyJob *job, int64_t thread) {
+    const Plan *plan = job->plan;
+    const int64_t inputs = plan->inputs;
+    const int64_t width = inputs * (1 + (plan->before == GATED_SILU || plan->before == GATED_GELU));
+    for (int64_t row; (row = TAKE(&job->next, 1)) < job->rows;) {
+        const float *given = job->activations + row * width;
+        float *prepared = job->scales ? job->memory + thread * inputs : (float *)job->results + row * inputs;
+        if (plan->before) prepare_row(plan, given, prepared);
+        int8_t *coarse = (int8_t *)job->results + row * inputs;
+        if (job->scales)
+            job->scales[row] = split_row(plan->before ? prepared : given, coarse, coarse + job->rows * inputs, inputs);
+    }
+}
+
+INLINE void scale_rows(ManyJob *job) {
+    const Matrix *matrix = job->plan->matrices + job->number;
+    const float *RESTRICT scales = matrix->scales + job->first, *RESTRICT bias = matrix->bias ? matrix->bias + job->first : NULL;
+    for (int64_t row; (row = TAKE(&job->next, 1)) < job->rows;) {
+        const int32_t *RESTRICT coarse = job->sums + row * job->count, *RESTRICT fine = coarse + job->rows * job->count;
+        const int64_t place = row * job->width + job->column + job->first;
+        float *RESTRICT result = (float *)job->results + place;
+        const float scale = job->scales[row];
+        for (int64_t n = 0; n < job->count; n++) result[n] = ((float)coarse[n] * BASE + (float)fine[n]) * (scale * scales[n]);
+        if (bias)
+            for (int64_t n = 0; n < job->count; n++) result[n] += bias[n];
+        if (job->residual)
+            for (int64_t n = 0; n < job->count; n++) result[n] += job->residual[place + n];
+    }
+}
+
+/* Attention of new tokens of each row; in Python: `struct.pack("6q3d")`. */
 typedef struct {
     int64_t heads, shared; /* of queries, and of keys and values: consecutive queries share them */
     int64_t size;          /* of a head */
@@ -202,25 +268,27 @@ typedef struct {
 
 typedef struct {
     const Attention *kind;
-    const float *states;     /* rows x (heads + 2 shared) x size: queries, keys, values */
-    const float *cos, *sin;  /* rows x rotated; the first half of `sin` is negative */
+    const float *states;     /* of each token (heads + 2 shared) x size: queries, keys, values */
+    const float *cos, *sin;  /* of each token; the first half of `sin` is negative */
     float *keys, *values;    /* rows x shared x room x size */
     const int64_t *firsts;   /* the first position that each row attends to */
     float *results;          /* rows x heads x size */
     int64_t rows, room, position;
+    int64_t count;           /* of new tokens of each row */
     float *scores;           /* of each thread: positions, and a query */
+    int64_t next;            /* the next token that no thread has taken */
 } AttentionJob;
 
 /* Copies a query or a key, after its norm and rotation. */
-INLINE void rotate(const AttentionJob *job, int64_t row, const float *norm, const float *RESTRICT state, float *RESTRICT result) {
+INLINE void rotate(const AttentionJob *job, int64_t token, const float *norm, const float *RESTRICT state, float *RESTRICT result) {
     const Attention *kind = job->kind;
-    float normed[1024];
+    float normed[LARGEST_HEAD];
     if (norm) {
         rms_norm(state, norm, kind->epsilon, kind->size, normed);
         state = normed;
     }
     const int64_t half = kind->rotated / 2;
-    const float *RESTRICT cos = job->cos + row * kind->rotated, *RESTRICT sin = job->sin + row * kind->rotated;
+    const float *RESTRICT cos = job->cos + token * kind->rotated, *RESTRICT sin = job->sin + token * kind->rotated;
     for (int64_t i = 0; i < half; i++) {
         result[i] = state[i] * cos[i] + state[half + i] * sin[i];
         result[half + i] = state[half + i] * cos[half + i] + state[i] * sin[half + i];
@@ -228,16 +296,31 @@ INLINE void rotate(const AttentionJob *job, int64_t row, const float *norm, cons
     for (int64_t i = kind->rotated; i < kind->size; i++) result[i] = state[i];
 }
 
-INLINE void append_keys_and_values(const AttentionJob *job) {
+/* Writes the key and value of a token into the buffers. */
+INLINE void append_token(const AttentionJob *job, int64_t token) {
     const Attention *kind = job->kind;
     const int64_t width = (kind->heads + 2 * kind->shared) * kind->size;
-    for (int64_t row = 0; row < job->rows; row++)
-        for (int64_t head = 0; head < kind->shared; head++) {
-            const float *key = job->states + row * width + (kind->heads + head) * kind->size;
-            const int64_t place = ((row * kind->shared + head) * job->room + job->position) * kind->size;
-            rotate(job, row, kind->key_norm, key, job->keys + place);
-            for (int64_t i = 0; i < kind->size; i++) job->values[place + i] = key[kind->shared * kind->size + i];
+    const int64_t row = token / job->count, position = job->position + token % job->count;
+    for (int64_t head = 0; head < kind->shared; head++) {
+        const float *key = job->states + token * width + (kind->heads + head) * kind->size;
+        const int64_t place = ((row * kind->shared + head) * job->room + position) * kind->size;
+        rotate(job, token, kind->key_norm, key, job->keys + place);
+        for (int64_t i = 0; i < kind->size; i++) job->values[place + i] = key[kind->shared * kind->size + i];
+    }
+}
+
+/* The same for several tokens of each row, and applies the norm and rotation of queries to them. */
+INLINE void append_tokens(AttentionJob *job) {
+    const Attention *kind = job->kind;
+    const int64_t width = (kind->heads + 2 * kind->shared) * kind->size;
+    for (int64_t token; (token = TAKE(&job->next, 1)) < job->rows * job->count;) {
+        append_token(job, token);
+        for (int64_t head = 0; head < kind->heads; head++) {
+            float turned[LARGEST_HEAD], *query = (float *)job->states + token * width + head * kind->size;
+            rotate(job, token, kind->query_norm, query, turned);
+            memcpy(query, turned, (size_t)kind->size * sizeof(float));
         }
+    }
 }
 
 INLINE void attend(const AttentionJob *job, int64_t row, int64_t head, float *RESTRICT scores) {
@@ -296,9 +379,12 @@ typedef struct {
     void (*work)(Job *);
     float (*round_row)(const float *, int16_t *, int64_t, float);
     void (*prepare_row)(const Plan *, const float *, float *);
-    void (*append)(const AttentionJob *);
+    void (*append_token)(const AttentionJob *, int64_t);
+    void (*append_tokens)(AttentionJob *);
     void (*attend_share)(const AttentionJob *, int64_t, int64_t);
     float (*log_sum)(const float *, int64_t, int64_t *);
+    void (*prepare_rows)(ManyJob *, int64_t);
+    void (*scale_rows)(ManyJob *);
 } Variant;
 
 #define VARIANT(name, attributes)                                                                                      \
@@ -314,19 +400,26 @@ typedef struct {
     attributes static void prepare_row_##name(const Plan *plan, const float *row, float *result) {                     \
         prepare_row(plan, row, result);                                                                                \
     }                                                                                                                  \
-    attributes static void append_##name(const AttentionJob *job) { append_keys_and_values(job); }                     \
+    attributes static void append_token_##name(const AttentionJob *job, int64_t token) { append_token(job, token); }   \
+    attributes static void append_tokens_##name(AttentionJob *job) { append_tokens(job); }                             \
     attributes static void attend_share_##name(const AttentionJob *job, int64_t share, int64_t shares) {               \
         attend_share(job, share, shares);                                                                              \
     }                                                                                                                  \
     attributes static float log_sum_##name(const float *row, int64_t count, int64_t *place) {                          \
         return log_sum(row, count, place);                                                                             \
-    }
+    }                                                                                                                  \
+    attributes static void prepare_rows_##name(ManyJob *job, int64_t thread) { prepare_rows(job, thread); }            \
+    attributes static void scale_rows_##name(ManyJob *job) { scale_rows(job); }
 #define ENTRY(name)                                                                                                    \
-    {#name, work_##name, round_row_##name, prepare_row_##name, append_##name, attend_share_##name, log_sum_##name}
+    {#name, work_##name, round_row_##name, prepare_row_##name, append_token_##name, append_tokens_##name,              \
+     attend_share_##name, log_sum_##name, prepare_rows_##name, scale_rows_##name}
 
 #include "_variants.h"
 
 static void work(void *job) { variant->work(job); }
+static void prepare_own_rows(void *job) { variant->prepare_rows(job, thread_number()); }
+static void scale_own_rows(void *job) { variant->scale_rows(job); }
+static void append_own_tokens(void *job) { variant->append_tokens(job); }
 static void attend_own_share(void *job) { variant->attend_share(job, thread_number(), thread_count()); }
 
 /* Computes products; returns 0, or -1 if there is no memory. */
@@ -383,6 +476,51 @@ static PyObject *multiply(PyObject *module, PyObject *const *arguments, Py_ssize
     Py_RETURN_NONE;
 }
 
+static const char prepare_doc[] =
+    "prepare(plan, activations, results, scales, rows, threads)\n--\n\n"
+    "Applies what comes before a product, and rounds rows to two 8-bit integers if there are addresses of scales.";
+
+static PyObject *prepare(PyObject *module, PyObject *const *arguments, Py_ssize_t count) {
+    (void)module;
+    int64_t v[5];
+    const char *plan;
+    if (read_integers(arguments, count, 6, &plan, v) < 0) return NULL;
+    ManyJob job = {.plan = (const Plan *)plan, .activations = (float *)v[0], .results = (void *)v[1], .scales = (float *)v[2],
+                   .rows = v[3]};
+    const unsigned threads = run_parallel && v[4] > 1 ? (unsigned)v[4] : 1;
+    job.memory = malloc(threads * (size_t)job.plan->inputs * sizeof(float));
+    if (!job.memory) return PyErr_NoMemory();
+    Py_BEGIN_ALLOW_THREADS
+    if (threads > 1)
+        run_parallel(prepare_own_rows, &job, threads, 0);
+    else
+        variant->prepare_rows(&job, 0);
+    Py_END_ALLOW_THREADS
+    free(job.memory);
+    Py_RETURN_NONE;
+}
+
+static const char scale_doc[] =
+    "scale(plan, matrix, first, count, sums, scales, residual, results, rows, column, threads)\n--\n\n"
+    "Scales sums of integers to the outputs [first, first + count) of a matrix, whose results begin at a column.";
+
+static PyObject *scale(PyObject *module, PyObject *const *arguments, Py_ssize_t count) {
+    (void)module;
+    int64_t v[10];
+    const char *plan;
+    if (read_integers(arguments, count, 11, &plan, v) < 0) return NULL;
+    ManyJob job = {.plan = (const Plan *)plan, .number = v[0], .first = v[1], .count = v[2], .sums = (int32_t *)v[3],
+                   .scales = (float *)v[4], .residual = (float *)v[5], .results = (void *)v[6], .rows = v[7], .column = v[8]};
+    for (int64_t m = 0; m < job.plan->count; m++) job.width += job.plan->matrices[m].outputs;
+    Py_BEGIN_ALLOW_THREADS
+    if (run_parallel && v[9] > 1)
+        run_parallel(scale_own_rows, &job, (unsigned)v[9], 0);
+    else
+        variant->scale_rows(&job);
+    Py_END_ALLOW_THREADS
+    Py_RETURN_NONE;
+}
+
 static const char attend_doc[] =
     "attend(kind, states, cos, sin, keys, values, firsts, results, rows, room, position, threads)\n--\n\n"
     "Appends the keys and values of one token of each row, and attends to them and the earlier ones.";
@@ -393,18 +531,39 @@ static PyObject *attend_python(PyObject *module, PyObject *const *arguments, Py_
     const char *kind;
     if (read_integers(arguments, count, 12, &kind, v) < 0) return NULL;
     AttentionJob job = {(const Attention *)kind, (float *)v[0], (float *)v[1], (float *)v[2], (float *)v[3], (float *)v[4],
-                        (int64_t *)v[5], (float *)v[6], v[7], v[8], v[9], NULL};
+                        (int64_t *)v[5], (float *)v[6], v[7], v[8], v[9], .count = 1};
     const unsigned threads = run_parallel && v[10] > 1 ? (unsigned)v[10] : 1;
     job.scores = malloc(threads * (size_t)(job.room + job.kind->size) * sizeof(float));
     if (!job.scores) return PyErr_NoMemory();
     Py_BEGIN_ALLOW_THREADS
-    variant->append(&job);
+    for (int64_t row = 0; row < job.rows; row++) variant->append_token(&job, row);
     if (threads > 1)
         run_parallel(attend_own_share, &job, threads, 0);
     else
         variant->attend_share(&job, 0, 1);
     Py_END_ALLOW_THREADS
     free(job.scores);
+    Py_RETURN_NONE;
+}
+
+static const char append_doc[] =
+    "append(kind, states, cos, sin, keys, values, rows, count, room, position, threads)\n--\n\n"
+    "Appends the keys and values of `count` tokens of each row, and normalizes and rotates their queries in place.";
+
+static PyObject *append(PyObject *module, PyObject *const *arguments, Py_ssize_t count) {
+    (void)module;
+    int64_t v[10];
+    const char *kind;
+    if (read_integers(arguments, count, 11, &kind, v) < 0) return NULL;
+    AttentionJob job = {.kind = (const Attention *)kind, .states = (float *)v[0], .cos = (float *)v[1], .sin = (float *)v[2],
+                        .keys = (float *)v[3], .values = (float *)v[4], .rows = v[5], .count = v[6], .room = v[7],
+                        .position = v[8]};
+    Py_BEGIN_ALLOW_THREADS
+    if (run_parallel && v[9] > 1)
+        run_parallel(append_own_tokens, &job, (unsigned)v[9], 0);
+    else
+        variant->append_tokens(&job);
+    Py_END_ALLOW_THREADS
     Py_RETURN_NONE;
 }
 
@@ -423,7 +582,10 @@ static PyObject *log_sums(PyObject *module, PyObject *const *arguments, Py_ssize
 
 static PyMethodDef methods[] = {
     {"multiply", (PyCFunction)(void (*)(void))multiply, METH_FASTCALL, multiply_doc},
+    {"prepare", (PyCFunction)(void (*)(void))prepare, METH_FASTCALL, prepare_doc},
+    {"scale", (PyCFunction)(void (*)(void))scale, METH_FASTCALL, scale_doc},
     {"attend", (PyCFunction)(void (*)(void))attend_python, METH_FASTCALL, attend_doc},
+    {"append", (PyCFunction)(void (*)(void))append, METH_FASTCALL, append_doc},
     {"log_sums", (PyCFunction)(void (*)(void))log_sums, METH_FASTCALL, log_sums_doc},
     {"instructions", instructions, METH_NOARGS, instructions_doc},
     {"use", use, METH_O, use_doc},

@@ -1,7 +1,8 @@
-/* The operations of a decoder's training step other than matrix products, forward and backward.
+/* The operations of a decoder on whole sequences other than matrix products, forward and backward.
 
-Owns: causal attention within each window of packed rows (each token to itself and earlier ones), with rotary embeddings;
-RMS norms; gated activation functions. Activations are float or bfloat16, sums are float. `training_kernels.py` calls it.
+Owns: causal attention within each window of packed rows (each token to itself and earlier ones), with rotary embeddings,
+and of prompts to cached keys and values; RMS norms; gated activation functions. Activations are float or bfloat16, sums are
+float. `training_kernels.py` calls it.
 
 Each result is computed by one thread, in an order that depends neither on the number of threads nor on what else is in the
 batch.
@@ -19,6 +20,7 @@ batch.
 #define HEIGHT 4  /* rows of a tile */
 #define COLUMNS 16 /* keys that are transposed together */
 #define QUERIES 32 /* queries of a head that are processed together */
+#define UNITS 4   /* that each thread takes at least */
 #define ROWS 16   /* rows of a norm or an activation that a thread takes together */
 
 INLINE int64_t rounded_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
@@ -61,26 +63,35 @@ INLINE void write_floats(const float *RESTRICT from, int is_bf16, int64_t count,
     }
 }
 
-/* In Python: `struct.pack("10qd")`. */
+enum Part { QUERY, KEY, VALUE, RESULT };
+
+/* In Python: `struct.pack("14q2d")`. */
 typedef struct {
-    int64_t heads, kv_heads; /* of queries, and of keys and values */
-    int64_t size, rotated; /* of a head, and of the part of it that is rotated */
-    int64_t strides[4];    /* values between two tokens of queries, keys, values and results */
+    int64_t heads, kv_heads;  /* of queries, and of keys and values */
+    int64_t size, rotated;    /* of a head, and of the part of it that is rotated */
+    int64_t strides[4];       /* values between two tokens of queries, keys, values and results */
+    int64_t head_strides[4];  /* values between two heads */
     int64_t is_bf16;
-    int64_t sliding_window; /* how many tokens, its own included, one attends to; 0 for all */
-    double scale;          /* of scores */
+    int64_t sliding_window;   /* how many tokens, its own included, one attends to; 0 for all */
+    double scale, cap;        /* of scores; their soft limit, or 0: without gradients */
 } Attention;
+
+/* Tokens that attend to each other: the last of the queries to all keys, each one before it to one key less. */
+typedef struct {
+    int64_t query, queries, key, keys; /* the first token and how many there are */
+} Window;
 
 typedef struct {
     const Attention *kind;
     const void *queries, *keys, *values;
     const float *cos, *sin;  /* of each token, or NULL */
     void *results;
-    float *log_sums;         /* of each token and head, tokens x heads */
+    float *log_sums;         /* of each token and head, tokens x heads, or NULL */
     const void *by_results;  /* gradients; NULL in the forward pass */
     void *by_queries, *by_keys, *by_values;
-    const int64_t *windows;  /* the first token and the length of each */
-    int64_t units, longest;  /* pairs of a window and a key/value head; the longest window */
+    const Window *windows;
+    int64_t units, longest;  /* windows times heads of keys and values, or of queries; the most keys of a window */
+    int64_t together;        /* heads of queries of a unit */
     float *memory;
     int64_t room;            /* floats of memory per thread */
     int64_t next;
@@ -158,20 +169,21 @@ INLINE Memory divided(const AttentionJob *job, float *all) {
     return m;
 }
 
-INLINE void read_head(const AttentionJob *job, const void *from, int which, int64_t token, int64_t head, int is_rotated,
+INLINE void read_head(const AttentionJob *job, const void *from, enum Part which, int64_t token, int64_t head, int is_rotated,
                       float *to) {
     const Attention *kind = job->kind;
-    read_floats(from, token * kind->strides[which] + head * kind->size, (int)kind->is_bf16, kind->size, to);
+    const int64_t place = token * kind->strides[which] + head * kind->head_strides[which];
+    read_floats(from, place, (int)kind->is_bf16, kind->size, to);
     if (is_rotated && job->cos)
         rotate(to, job->cos + token * kind->rotated, job->sin + token * kind->rotated, kind->rotated, 0);
 }
 
-INLINE void write_gradient(const AttentionJob *job, void *to, int which, int64_t token, int64_t head, int is_rotated,
+INLINE void write_gradient(const AttentionJob *job, void *to, enum Part which, int64_t token, int64_t head, int is_rotated,
                            float *from) {
     const Attention *kind = job->kind;
     if (is_rotated && job->cos)
         rotate(from, job->cos + token * kind->rotated, job->sin + token * kind->rotated, kind->rotated, 1);
-    write_floats(from, (int)kind->is_bf16, kind->size, to, token * kind->strides[which] + head * kind->size);
+    write_floats(from, (int)kind->is_bf16, kind->size, to, token * kind->strides[which] + head * kind->head_strides[which]);
 }
 
 /* Reads keys and values of a window, and transposes them, as products with several queries need them. */
@@ -181,8 +193,8 @@ INLINE void read_keys_and_values(const AttentionJob *job, const Memory *m, int64
     memset(m->keys, 0, (size_t)(padded * m->wide) * sizeof(float));
     memset(m->values, 0, (size_t)(padded * m->wide) * sizeof(float));
     for (int64_t j = 0; j < count; j++) {
-        read_head(job, job->keys, 1, first + j, head, 1, m->keys + j * m->wide);
-        read_head(job, job->values, 2, first + j, head, 0, m->values + j * m->wide);
+        read_head(job, job->keys, KEY, first + j, head, 1, m->keys + j * m->wide);
+        read_head(job, job->values, VALUE, first + j, head, 0, m->values + j * m->wide);
     }
     for (int64_t begin = 0; begin < padded; begin += COLUMNS)
         for (int64_t d = 0; d < size; d++) {
@@ -198,11 +210,11 @@ INLINE void read_queries(const AttentionJob *job, const Memory *m, int64_t first
     memset(m->query, 0, (size_t)(3 * QUERIES * m->wide) * sizeof(float));
     for (int64_t i = 0; i < count; i++) {
         float *query = m->query + i * m->wide;
-        read_head(job, job->queries, 0, first + i, head, 1, query);
+        read_head(job, job->queries, QUERY, first + i, head, 1, query);
         for (int64_t d = 0; d < m->wide; d++) query[d] *= scale;
         if (!job->by_results) continue;
-        read_head(job, job->by_results, 3, first + i, head, 0, m->by_result + i * m->wide);
-        read_head(job, job->results, 3, first + i, head, 0, m->result + i * m->wide);
+        read_head(job, job->by_results, RESULT, first + i, head, 0, m->by_result + i * m->wide);
+        read_head(job, job->results, RESULT, first + i, head, 0, m->result + i * m->wide);
     }
 }
 
@@ -230,29 +242,35 @@ INLINE void differentiate(float *RESTRICT scores, float *RESTRICT by_scores, flo
     for (int64_t j = to; j < end; j++) scores[j] = by_scores[j] = 0;
 }
 
-/* The queries [start, start + count) of a head of a window that begins with the token `first`. */
-INLINE void attend_queries(const AttentionJob *job, const Memory *m, int64_t first, int64_t start, int64_t count, int64_t head,
-                           int lanes) {
+INLINE void limit_softly(float *RESTRICT scores, int64_t from, int64_t to, float cap) {
+    for (int64_t j = from; j < to; j++) scores[j] = cap - 2 * cap / (exponential(2 / cap * scores[j]) + 1); /* cap tanh(s / cap) */
+}
+
+/* The queries [start, start + count) of a head of a window. */
+INLINE void attend_queries(const AttentionJob *job, const Memory *m, const Window *window, int64_t start, int64_t count,
+                           int64_t head, int lanes) {
     const Attention *kind = job->kind;
     const int64_t sliding_window = kind->sliding_window, wide = m->wide, length = m->length;
-    const int64_t begin = sliding_window ? largest(0, start + 1 - sliding_window) / WIDTH * WIDTH : 0;
-    read_queries(job, m, first + start, count, head);
+    const int64_t token = window->query + start, own = window->keys - window->queries + start; /* the first query's own key */
+    const int64_t begin = sliding_window ? largest(0, own + 1 - sliding_window) / WIDTH * WIDTH : 0;
+    read_queries(job, m, token, count, head);
     for (int64_t row = 0; row < count; row += HEIGHT) {
-        const int64_t end = rounded_up(least(start + row + HEIGHT, start + count), WIDTH);
+        const int64_t end = rounded_up(own + least(row + HEIGHT, count), WIDTH);
         float *scores = m->scores + row * length;
         for (int64_t j = begin; j < end; j += WIDTH)
             add_tile(lanes, m->query + row * wide, wide, 1, m->keys_transposed + j, length, kind->size, scores + j, length, 1);
         for (int64_t i = 0; i < HEIGHT && row + i < count; i++) {
-            const int64_t query = start + row + i;
-            const float sum = softmax(scores + i * length, begin, sliding_window ? largest(0, query + 1 - sliding_window) : 0, query + 1, end);
-            job->log_sums[(first + query) * kind->heads + head] = sum;
+            const int64_t to = own + row + i + 1, from = sliding_window ? largest(0, to - sliding_window) : 0;
+            if (kind->cap) limit_softly(scores + i * length, from, to, (float)kind->cap);
+            const float sum = softmax(scores + i * length, begin, from, to, end);
+            if (job->log_sums) job->log_sums[(token + row + i) * kind->heads + head] = sum;
         }
         for (int64_t d = 0; d < wide; d += WIDTH)
             add_tile(lanes, scores + begin, length, 1, m->values + begin * wide + d, wide, end - begin, m->result + row * wide + d, wide, 1);
     }
     for (int64_t i = 0; i < count; i++)
         write_floats(m->result + i * wide, (int)kind->is_bf16, kind->size, job->results,
-                     (first + start + i) * kind->strides[3] + head * kind->size);
+                     (token + i) * kind->strides[RESULT] + head * kind->head_strides[RESULT]);
 }
 
 INLINE void attend_queries_backward(const AttentionJob *job, const Memory *m, int64_t first, int64_t start, int64_t count,
@@ -298,31 +316,34 @@ INLINE void attend_queries_backward(const AttentionJob *job, const Memory *m, in
     for (int64_t i = 0; i < count; i++) {
         float *by_query = m->result + i * wide;
         for (int64_t d = 0; d < kind->size; d++) by_query[d] *= (float)kind->scale;
-        write_gradient(job, job->by_queries, 0, first + start + i, head, 1, by_query);
+        write_gradient(job, job->by_queries, QUERY, first + start + i, head, 1, by_query);
     }
 }
 
-/* One window and one head of keys and values, with all heads of queries that share it. */
+/* One window and one head of keys and values, with heads of queries that share it. */
 INLINE void attend_unit(const AttentionJob *job, const Memory *m, int64_t unit, int lanes) {
     const Attention *kind = job->kind;
-    const int64_t *window = job->windows + 2 * (unit / kind->kv_heads);
-    const int64_t head = unit % kind->kv_heads, queries = kind->heads / kind->kv_heads, first = window[0], count = window[1];
+    const int64_t units = kind->heads / job->together; /* of a window */
+    const Window *window = job->windows + unit / units;
+    const int64_t query = unit % units * job->together, head = query / (kind->heads / kind->kv_heads);
+    const int64_t first = window->key, count = window->keys;
     read_keys_and_values(job, m, first, count, head, job->by_results != NULL);
     if (job->by_results) {
         const size_t bytes = (size_t)(rounded_up(count, WIDTH) * m->wide) * sizeof(float);
         memset(m->by_keys, 0, bytes);
         memset(m->by_values, 0, bytes);
     }
-    for (int64_t query = head * queries; query < (head + 1) * queries; query++)
-        for (int64_t start = 0; start < count; start += QUERIES) {
+    for (int64_t each = query; each < query + job->together; each++)
+        for (int64_t start = 0; start < window->queries; start += QUERIES) {
+            const int64_t some = least(QUERIES, window->queries - start);
             if (job->by_results)
-                attend_queries_backward(job, m, first, start, least(QUERIES, count - start), query, lanes);
+                attend_queries_backward(job, m, first, start, some, each, lanes);
             else
-                attend_queries(job, m, first, start, least(QUERIES, count - start), query, lanes);
+                attend_queries(job, m, window, start, some, each, lanes);
         }
     for (int64_t j = 0; job->by_results && j < count; j++) {
-        write_gradient(job, job->by_keys, 1, first + j, head, 1, m->by_keys + j * m->wide);
-        write_gradient(job, job->by_values, 2, first + j, head, 0, m->by_values + j * m->wide);
+        write_gradient(job, job->by_keys, KEY, first + j, head, 1, m->by_keys + j * m->wide);
+        write_gradient(job, job->by_values, VALUE, first + j, head, 0, m->by_values + j * m->wide);
     }
 }
 
@@ -448,8 +469,11 @@ static PyObject *attend(PyObject *module, PyObject *const *arguments, Py_ssize_t
         .kind = (const Attention *)kind, .queries = (void *)v[0], .keys = (void *)v[1], .values = (void *)v[2],
         .cos = (float *)v[3], .sin = (float *)v[4], .results = (void *)v[5], .log_sums = (float *)v[6],
         .by_results = (void *)v[7], .by_queries = (void *)v[8], .by_keys = (void *)v[9], .by_values = (void *)v[10],
-        .windows = (int64_t *)v[11], .longest = v[13]};
-    job.units = v[12] * job.kind->kv_heads;
+        .windows = (Window *)v[11], .longest = v[13]};
+    const int64_t kv_heads = job.kind->kv_heads, shared = job.kind->heads / kv_heads;
+    /* Fewer heads of queries at a time where there would be too few units to keep all threads busy. */
+    job.together = !job.by_results && v[12] * kv_heads < UNITS * v[14] ? 1 : shared;
+    job.units = v[12] * job.kind->heads / job.together;
     job.room = memory_of(&job);
     job.memory = malloc((size_t)(v[14] * job.room) * sizeof(float));
     if (!job.memory) return PyErr_NoMemory();

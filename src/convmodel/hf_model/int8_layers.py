@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from convmodel.hf_model.kernels import FEW_WITH_INT8, JointProduct, Weights, are_compiled
+from convmodel.hf_model.joint_product import JointProduct, Weights
+from convmodel.hf_model.kernels import are_compiled
 
 _LARGEST = 127  # largest integer of a weight
-_BASE = 2 * _LARGEST  # of the two integers of an activation
 _AT_ONCE = 1 << 19  # weights that are rounded at a time, because that needs a copy of them
 
 
@@ -74,44 +74,12 @@ class NativeInt8Linear(Int8Linear):
 
     def multiply(self, tokens: torch.Tensor) -> torch.Tensor:
         """Returns the product; see `Int8Linear`."""
-        if len(tokens) <= FEW_WITH_INT8:
-            return JointProduct([self.weights])(tokens)
-        product = torch.empty(len(tokens), self.out_features)
-        rows = max(1, _AT_ONCE // self.in_features)
-        multiply = _multiply_exactly if has_int8_units() else _multiply_as_floats
-        for start in range(0, self.out_features, rows):  # since the weights are needed as floats
-            part = slice(start, start + rows)
-            product[:, part] = multiply(tokens, self.rows[part]).mul_(self.scales[part])
-        return product if self.bias is None else product.add_(self.bias)
+        return JointProduct([self.weights])(tokens)
 
     @property
     def weights(self) -> Weights:
         """The integers, their scales and the bias."""
         return Weights(self.rows, self.scales, self.bias)
-
-
-def _multiply_as_floats(tokens: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    return tokens @ rows.float().t()
-
-
-def _multiply_exactly(tokens: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    """Multiplies with products of integers, of two for each activation: `coarse * base + fine`."""
-    scales = tokens.abs().amax(-1, keepdim=True).div_(_LARGEST * _BASE).clamp_min_(torch.finfo(torch.float32).tiny)
-    rounded = (tokens / scales).round_()
-    coarse = rounded.div(_BASE).round_()
-    integers = torch.cat((coarse, rounded.sub_(coarse, alpha=_BASE))).to(torch.int8)
-    high, low = torch._int_mm(integers, rows.t()).view(2, len(tokens), -1).unbind()
-    return high.float().mul_(_BASE).add_(low).mul_(scales)
-
-
-@functools.cache
-def has_int8_units() -> bool:
-    """Returns whether this processor multiplies 8-bit integers faster than floats, and torch does so rightly."""
-    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    if not any(capabilities.get(name, False) for name in ("amx_int8", "avx512_vnni")):
-        return False
-    ones = torch.full((64, 64), _LARGEST, dtype=torch.int8)
-    return bool((torch._int_mm(ones, ones.t()) == 64 * _LARGEST**2).all())
 
 
 @dataclass(frozen=True, slots=True, eq=False)

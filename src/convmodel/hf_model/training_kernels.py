@@ -1,6 +1,6 @@
 """Compiled kernels for training on a CPU: attention of packed windows, RMS norms and gated activations.
 
-Owns: calling `_training_kernels.c` in `torch.autograd.Function`s. Activations are float32 or bfloat16; sums are float32
+Owns: calling `_training_kernels.c` in `torch.autograd.Function`s, and its description of heads. Activations are float32 or bfloat16; sums are float32
 in both cases. Where it was not compiled, transformers' own modules are used.
 """
 
@@ -41,6 +41,7 @@ class Heads:
         size: The length of a head.
         scale: The multiplier of the scores.
         sliding_window: How many tokens, its own included, a token attends to; None for all.
+        cap: Scores are softly limited to this, which has no backward pass here; None for no limit.
     """
 
     count: int
@@ -48,6 +49,15 @@ class Heads:
     size: int
     scale: float
     sliding_window: int | None = None
+    cap: float | None = None
+
+    def pack(self, strides: Sequence[int], head_strides: Sequence[int], *, rotated: int, is_bf16: bool) -> bytes:
+        """Returns the description that the kernel reads.
+
+        The strides of queries, keys, values and results are the numbers of values between two tokens, and two heads.
+        """
+        numbers = (self.count, self.kv_count, self.size, rotated, *strides, *head_strides)
+        return struct.pack("14q2d", *numbers, is_bf16, self.sliding_window or 0, self.scale, self.cap or 0.0)
 
 
 class Windows:
@@ -63,6 +73,7 @@ class Windows:
         """Takes the lengths of the windows, which lie end to end."""
         sizes = torch.tensor(lengths)
         self.bounds = torch.stack([sizes.cumsum(0) - sizes, sizes], dim=1)
+        self.pairs = self.bounds.repeat(1, 2)  # of queries, and of keys and values: the same tokens
         self.longest, self.tokens = max(lengths), sum(lengths)
 
     @classmethod
@@ -156,10 +167,9 @@ def _call_attend(
     width = qkv.shape[1]
     cos, sin = rotation or (None, None)
     rotated = 0 if cos is None else cos.shape[1]
-    numbers = (heads.count, heads.kv_count, heads.size, rotated, width, width, width, heads.count * heads.size)
-    kind = struct.pack("10qd", *numbers, _is_bf16(qkv), heads.sliding_window or 0, heads.scale)
+    strides = (width, width, width, heads.count * heads.size)
     native.attend(
-        kind,
+        heads.pack(strides, (heads.size,) * 4, rotated=rotated, is_bf16=_is_bf16(qkv)),
         *_parts(qkv, heads),
         address(cos),
         address(sin),
@@ -167,8 +177,8 @@ def _call_attend(
         log_sums.data_ptr(),
         address(grad_result),
         *_parts(grad_qkv, heads),
-        windows.bounds.data_ptr(),
-        len(windows.bounds),
+        windows.pairs.data_ptr(),
+        len(windows.pairs),
         windows.longest,
         torch.get_num_threads(),
     )

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from convmodel.hf_model import int8_layers
+from convmodel.hf_model import int8_layers, joint_product
 from convmodel.hf_model.int8_layers import (
     Int8Embedding,
     Int8Linear,
@@ -121,8 +121,7 @@ def test_what_else_is_in_a_batch_changes_nothing(make: type[Int8Linear]) -> None
 @pytest.mark.parametrize("has_units", [True, False])
 def test_many_tokens_have_the_product_of_a_few(has_units: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
-    monkeypatch.setattr(int8_layers, "has_int8_units", lambda: has_units)
-    monkeypatch.setattr(int8_layers, "_AT_ONCE", 1000)
+    monkeypatch.setattr(joint_product, "has_int8_units", lambda: has_units)
     layer, given = layer_from(NativeInt8Linear, torch.randn(33, 64), torch.randn(33)), torch.randn(200, 64) * 9
     given[:, 5] *= 30
     few = torch.cat([layer(part) for part in given.split(50)])

@@ -1,6 +1,6 @@
-"""A layer of a decoder for one new token of each sequence, with compiled kernels.
+"""A layer of a decoder with compiled kernels.
 
-Owns: which layers can be computed so, and the calls. `lean` computes all others, and several tokens of a sequence.
+Owns: which layers can be computed so, and the calls. `lean` computes all others with torch.
 """
 
 from collections.abc import Sequence
@@ -11,27 +11,28 @@ from torch import nn
 
 from convmodel.generation.engine.kv_cache import LayerCache
 from convmodel.hf_model.decoder import Decoder, DecoderLayer, Norm, is_silu, is_tanh_gelu
+from convmodel.hf_model.cached_attention import CachedAttention, HeadNorms
 from convmodel.hf_model.int8_layers import NativeInt8Linear
-from convmodel.hf_model.kernels import (
-    LARGEST_HEAD,
-    Before,
-    Function,
-    HeadNorms,
-    JointProduct,
-    StepAttention,
-    Weights,
-    can_multiply,
-)
+from convmodel.hf_model.joint_product import JointProduct, Weights
+from convmodel.hf_model.kernels import LARGEST_HEAD, Before, Function, can_multiply
+from convmodel.hf_model.training_kernels import Heads
+from convmodel.hf_model.training_kernels import are_compiled as can_attend_to_several
 
 Rotation = tuple[torch.Tensor, torch.Tensor]
 
 
 class Attended(NamedTuple):
-    """The rows of one part of a step: its keys and values, and the first position that each row attends to."""
+    """The new tokens of one part of a step, the same number of each row, and what they attend to.
+
+    Attributes:
+        layer: Keys and values of the earlier tokens.
+        firsts: The first position that the first new token of each row attends to.
+        tokens: Where the new tokens are among those of all parts.
+    """
 
     layer: LayerCache
     firsts: torch.Tensor
-    rows: slice
+    tokens: slice
 
 
 class CompiledBlock:
@@ -47,8 +48,9 @@ class CompiledBlock:
             assert query.weight is not None
             assert key.weight is not None
             norms = HeadNorms(query.weight, key.weight, query.epsilon)
-        shape = decoder.heads, decoder.key_value_heads, decoder.head_size, rotated
-        self._attention = StepAttention(shape, layer.scale, norms=norms, cap=decoder.attention_cap)
+        counts = decoder.heads, decoder.key_value_heads, decoder.head_size
+        heads = Heads(*counts, layer.scale, sliding_window=layer.window, cap=decoder.attention_cap)
+        self._shape, self._attention = (heads.kv_count, heads.size), CachedAttention(heads, rotated, norms)
         self._output = JointProduct(all_weights([layer.attention_output]))
         self._up = JointProduct(all_weights(layer.up), before_of(layer.mlp_norm))
         function = _activation_of(decoder)
@@ -56,15 +58,24 @@ class CompiledBlock:
         self._down = JointProduct(all_weights([layer.down]), Before(function))
         self._output_norm, self._mlp_output_norm = layer.attention_output_norm, layer.mlp_output_norm
 
-    def __call__(self, hidden: torch.Tensor, rotation: Rotation | None, parts: Sequence[Attended]) -> torch.Tensor:
-        """Returns the hidden states after the layer, (rows, width)."""
+    def __call__(
+        self,
+        hidden: torch.Tensor,
+        rotation: Rotation | None,
+        parts: Sequence[Attended],
+        wanted: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Returns the hidden states after the layer, (tokens, width); of the `wanted` tokens only, if given."""
         states = self._joint(hidden)
         attended = []
-        for layer, firsts, rows in parts:
-            turned = None if rotation is None else (rotation[0][rows], rotation[1][rows])
-            position = layer.length
-            attended.append(self._attention(states[rows], turned, layer.extend(), firsts, position))
+        for layer, firsts, tokens in parts:
+            turned = None if rotation is None else (rotation[0][tokens], rotation[1][tokens])
+            new, position = states[tokens], layer.length
+            buffers = layer.extend(len(firsts), len(new) // len(firsts), self._shape)
+            attended.append(self._attention(new, turned, buffers, firsts, position))
         joined = attended[0] if len(attended) == 1 else torch.cat(attended)
+        if wanted is not None:
+            hidden, joined = hidden[wanted], joined[wanted]
         hidden = _added(self._output, joined, hidden, self._output_norm)
         return _added(self._down, self._up(hidden), hidden, self._mlp_output_norm)
 
@@ -86,7 +97,8 @@ def can_be_compiled(decoder: Decoder) -> bool:
     ]
     norms = [layer.attention_norm for layer in decoder.layers]
     return (
-        decoder.head_size <= LARGEST_HEAD
+        can_attend_to_several()
+        and decoder.head_size <= LARGEST_HEAD
         and _activation_of(decoder) is not None
         and all(weights_of(module) for module in modules)
         and all(norm.module.weight.dtype == torch.float32 for norm in norms)

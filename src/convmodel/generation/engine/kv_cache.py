@@ -38,13 +38,18 @@ class LayerCache(DynamicLayer):
         self.length = end
         return self.keys[:, :, :end], self.values[:, :, :end]
 
-    def extend(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Adds a position to each row, whose keys and values the caller writes into the buffers that this returns."""
+    def extend(self, rows: int, new: int, shape: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Adds positions to each row, whose keys and values the caller writes into the buffers that this returns.
+
+        The shape is that of the key of a token: (heads, head size).
+        """
+        end = self.length + new
+        if self.keys is None or end > self.keys.shape[2]:
+            states = torch.empty(rows, shape[0], 0, shape[1]) if self.keys is None else self.keys
+            self._grow(states, states if self.values is None else self.values, end)
         assert self.keys is not None
         assert self.values is not None
-        if self.length == self.keys.shape[2]:
-            self._grow(self.keys, self.values, self.length + 1)
-        self.length += 1
+        self.length = end
         return self.keys, self.values
 
     def _grow(self, key_states: torch.Tensor, value_states: torch.Tensor, end: int) -> None:

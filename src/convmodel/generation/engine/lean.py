@@ -25,7 +25,7 @@ from convmodel.generation.engine.compiled import (
 )
 from convmodel.generation.engine.kv_cache import KVCache, LayerCache
 from convmodel.hf_model.decoder import Decoder, DecoderLayer, Norm, is_tanh_gelu
-from convmodel.hf_model.kernels import FEW, FEW_WITH_INT8, JointProduct, Weights
+from convmodel.hf_model.joint_product import JointProduct
 
 Function = Callable[[torch.Tensor], torch.Tensor]
 
@@ -83,8 +83,7 @@ class LeanForward:
         if types := [part.types for part in parts if part.types is not None]:
             hidden = hidden + decoder.embedding(_flat(types))
         rotations = {kind: self._rotation(hidden, positions, kind) for kind in self._kinds}
-        is_step = all(part.ids.shape[1] == 1 and part.cache.length for part in parts)
-        compute = self._step if is_step and self._can_be_compiled and len(hidden) <= FEW else self._process
+        compute = self._process_compiled if self._can_be_compiled else self._process
         [logits] = self._head(compute(hidden, rotations, parts))
         return capped(logits, decoder.logit_cap)
 
@@ -102,19 +101,27 @@ class LeanForward:
         last = [each.view(*shape, -1)[:, -1] for each, shape in zip(_split(hidden, shapes), shapes, strict=True)]
         return _joined(last)
 
-    def _step(self, hidden: torch.Tensor, rotations: _Rotations, parts: Sequence[NewTokens]) -> torch.Tensor:
-        """Does the same where each row has one new token."""
+    def _process_compiled(
+        self, hidden: torch.Tensor, rotations: _Rotations, parts: Sequence[NewTokens]
+    ) -> torch.Tensor:
+        """Does the same with compiled kernels."""
         flat = {kind: turn and (turn[0].flatten(1), turn[1].flatten(1)) for kind, turn in rotations.items()}
         if not self._compiled:
             sizes = {kind: 0 if turn is None else turn[0].shape[1] for kind, turn in flat.items()}
             self._compiled = [CompiledBlock(self._decoder, each, sizes[each.rotary]) for each in self._decoder.layers]
         firsts = {window: [_first_positions(part.cache, window) for part in parts] for window in self._windows}
-        ends = [*accumulate(len(part.ids) for part in parts)]
-        rows = [slice(begin, end) for begin, end in zip([0, *ends], ends, strict=False)]
+        ends = [*accumulate(part.ids.numel() for part in parts)]
+        tokens = [slice(begin, end) for begin, end in zip([0, *ends], ends, strict=False)]
+        last = None  # of each row, which alone is needed after the last attention
+        if any(part.ids.shape[1] > 1 for part in parts):
+            steps = [part.ids.shape[1] for part in parts]
+            last = torch.cat(
+                [torch.arange(at.start + new - 1, at.stop, new) for at, new in zip(tokens, steps, strict=True)]
+            )
         for number, block in enumerate(self._compiled):
             layers = [part.cache.layers[number] for part in parts]
-            attended = [Attended(*each) for each in zip(layers, firsts[block.window], rows, strict=True)]
-            hidden = block(hidden, flat[block.rotary], attended)
+            attended = [Attended(*each) for each in zip(layers, firsts[block.window], tokens, strict=True)]
+            hidden = block(hidden, flat[block.rotary], attended, last if block is self._compiled[-1] else None)
         return hidden
 
     def _rotation(
@@ -230,13 +237,8 @@ def _normed_products(norm: Norm, modules: Sequence[Any]) -> Callable[[torch.Tens
     weights = all_weights(modules)
     if len(weights) < len(modules) or norm.module.weight.dtype != torch.float32:
         return one_by_one
-    sizes, limit, joint = [len(each.rows) for each in weights], _limit(weights), JointProduct(weights, before_of(norm))
-    return lambda states: joint(states).split(sizes, dim=-1) if len(states) <= limit else one_by_one(states)
-
-
-def _limit(weights: Sequence[Weights]) -> int:
-    """Returns up to how many rows a compiled product is the fastest."""
-    return FEW if weights[0].scales is None else FEW_WITH_INT8
+    sizes, joint = [len(each.rows) for each in weights], JointProduct(weights, before_of(norm))
+    return lambda states: joint(states).split(sizes, dim=-1)
 
 
 def _activation(module: Any) -> Function:
@@ -250,8 +252,8 @@ def _product(module: Any) -> Function:
     usual = _usual_product(module)
     if (weights := weights_of(module)) is None:
         return usual
-    compiled, limit = JointProduct([weights]), _limit([weights])
-    return lambda states: (compiled if len(states) <= limit and states.dtype == torch.float32 else usual)(states)
+    compiled = JointProduct([weights])
+    return lambda states: (compiled if states.dtype == torch.float32 else usual)(states)
 
 
 def _usual_product(module: Any) -> Function:

@@ -65,3 +65,22 @@ def test_logits_of_gpt2_are_those_of_transformers(attention: str, types: bool, s
     found, expected = (logits(each, types=types) for each in passes)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
     assert expected.std() > 0.1
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_logits_after_a_long_prompt_are_those_of_transformers(name: str) -> None:
+    """In which torch computes products, and compiled kernels what is between them."""
+    hf_model, ids = make(name, 0), torch.randint(VOCABULARY, (2, 200), generator=torch.Generator().manual_seed(1))
+    rows = []
+    for forward in (LeanForward(decoder_of(hf_model)), HFForward(hf_model)):
+        first, second = KVCache(forward.layers), KVCache(forward.layers)
+        positions = torch.arange(200)[None]
+        with torch.inference_mode():
+            parts = [
+                NewTokens(ids[:1, :150], None, positions[:, :150], first),
+                NewTokens(ids[1:, :40], None, positions[:, :40], second),
+            ]
+            rows.append([forward(parts), forward([NewTokens(ids[:1, 150:], None, positions[:, 150:], first)])])
+    for found, expected in zip(*rows, strict=True):
+        torch.testing.assert_close(found, expected, atol=2e-4, rtol=0)
+        assert expected.std() > 0.1

@@ -1,0 +1,161 @@
+"""Products of activations with the weights of linear layers, in float32 or int8, for few and for many rows.
+
+Owns: which program computes a product. Few rows take as long as reading the weights, where the compiled product is the
+fastest; of many rows torch computes products, and compiled kernels the rest: norms, activation functions, rounding.
+"""
+
+import functools
+import struct
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+
+from convmodel.hf_model import kernels
+from convmodel.hf_model.kernels import Before, Function, address
+
+FEW = 32
+"""Rows up to which a product with float weights is faster than torch's, which reads the weights more slowly."""
+
+FEW_WITH_INT8 = 128
+"""The same with int8 weights."""
+
+_LARGEST = 127  # of an integer of 8 bits
+_AT_ONCE = 1 << 21  # sums of products that are kept at a time, and weights that are converted to floats
+
+
+class Weights(NamedTuple):
+    """The weights of a linear layer: contiguous, and on the CPU.
+
+    Attributes:
+        rows: Shape (outputs, inputs), float32 or int8.
+        scales: The scale of each row if they are int8.
+        bias: In float32, if any.
+    """
+
+    rows: torch.Tensor
+    scales: torch.Tensor | None
+    bias: torch.Tensor | None
+
+
+class JointProduct:
+    """The product of the same activations with the weights of several layers, side by side.
+
+    The weights must be all float or all int8.
+
+    Example:
+        >>> weights = Weights(torch.eye(2), None, torch.tensor([1.0, 0.0]))
+        >>> JointProduct([weights, weights])(torch.tensor([[3.0, 4.0]]))
+        tensor([[4., 4., 4., 4.]])
+    """
+
+    def __init__(self, weights: Sequence[Weights], before: Before | None = None) -> None:
+        """Looks up where the weights are; they must stay there."""
+        self._before = before or Before()
+        self._weights = weights
+        self._inputs, self._outputs = weights[0].rows.shape[1], sum(len(each.rows) for each in weights)
+        is_gated = self._before.function in (Function.GATED_SILU, Function.GATED_GELU)
+        self._width = self._inputs * (2 if is_gated else 1)
+        norm = address(self._before.weight), address(self._before.bias), self._before.epsilon
+        self._is_integer = weights[0].scales is not None
+        head = struct.pack("6qd", self._inputs, len(weights), self._is_integer, self._before.function, *norm)
+        self._plan = head + b"".join(struct.pack("4q", *map(address, each), len(each.rows)) for each in weights)
+
+    def __call__(self, activations: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
+        """Returns the products with activations of shape (rows, inputs) in float32, (rows, all outputs).
+
+        A `residual` of the result's shape is added. Of gated activations there are twice as many as inputs.
+        """
+        activations = activations.contiguous()
+        rows, width = activations.shape
+        if width != self._width or activations.dtype != torch.float32:
+            raise ValueError(f"activations are {activations.dtype} of {width} values, not float32 of {self._width}")
+        results = torch.empty(rows, self._outputs)
+        if rows > (FEW_WITH_INT8 if self._is_integer else FEW):
+            self._multiply_many(activations, residual, results)
+            return results
+        kernels.native.multiply(
+            self._plan,
+            activations.data_ptr(),
+            address(residual),
+            results.data_ptr(),
+            rows,
+            torch.get_num_threads(),
+        )
+        return results
+
+    def _multiply_many(
+        self, activations: torch.Tensor, residual: torch.Tensor | None, results: torch.Tensor
+    ) -> None:
+        """Writes the products with many rows into results."""
+        if self._is_integer and has_int8_units():
+            self._multiply_integers(activations, residual, results)
+            return
+        if self._before.function != Function.NOTHING:
+            prepared = torch.empty(len(activations), self._inputs)
+            self._prepare(activations, prepared, None)
+            activations = prepared
+        column = 0
+        for weights in self._weights:
+            for part in _parts(weights.rows, weights.rows.shape[1] if self._is_integer else 1):
+                product = results[:, column : column + part.stop - part.start]
+                column += part.stop - part.start
+                torch.mm(activations, weights.rows[part].to(torch.float32).t(), out=product)
+                if weights.scales is not None:
+                    product.mul_(weights.scales[part])
+                if weights.bias is not None:
+                    product.add_(weights.bias[part])
+        if residual is not None:
+            results.add_(residual)
+
+    def _multiply_integers(
+        self, activations: torch.Tensor, residual: torch.Tensor | None, results: torch.Tensor
+    ) -> None:
+        """Does so with products of 8-bit integers, of two for each activation: `coarse * base + fine`."""
+        rows, column = len(activations), 0
+        integers, scales = torch.empty(2 * rows, self._inputs, dtype=torch.int8), torch.empty(rows)
+        self._prepare(activations, integers, scales)
+        for number, weights in enumerate(self._weights):
+            for part in _parts(weights.rows, 2 * rows):
+                sums = torch._int_mm(integers, weights.rows[part].t())
+                kernels.native.scale(
+                    self._plan,
+                    number,
+                    part.start,
+                    part.stop - part.start,
+                    sums.data_ptr(),
+                    scales.data_ptr(),
+                    address(residual),
+                    results.data_ptr(),
+                    rows,
+                    column,
+                    torch.get_num_threads(),
+                )
+            column += len(weights.rows)
+
+    def _prepare(self, activations: torch.Tensor, results: torch.Tensor, scales: torch.Tensor | None) -> None:
+        """Applies what comes before a product, and rounds to integers if scales are wanted."""
+        kernels.native.prepare(
+            self._plan,
+            activations.data_ptr(),
+            results.data_ptr(),
+            address(scales),
+            len(activations),
+            torch.get_num_threads(),
+        )
+
+
+def _parts(rows: torch.Tensor, each: int) -> list[slice]:
+    """Splits the rows of a matrix, so that a part with `each` values per row has few values."""
+    size = max(1, _AT_ONCE // each)
+    return [slice(start, min(start + size, len(rows))) for start in range(0, len(rows), size)]
+
+
+@functools.cache
+def has_int8_units() -> bool:
+    """Returns whether this processor multiplies 8-bit integers faster than floats, and torch does so rightly."""
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    if not any(capabilities.get(name, False) for name in ("amx_int8", "avx512_vnni")):
+        return False
+    ones = torch.full((64, 64), _LARGEST, dtype=torch.int8)
+    return bool((torch._int_mm(ones, ones.t()) == 64 * _LARGEST**2).all())
