@@ -2,8 +2,7 @@
 
 python -m venv llama && llama/bin/pip install xllamacpp
 
-Loads a GGUF file, and times what it is asked for line by line on standard input: `{"prompt": [...], "new": ...,
-"clients": ...}`.
+Loads a GGUF file, and times what `engines_protocol.py` says.
 """
 
 import json
@@ -14,6 +13,7 @@ import time
 from typing import Any
 
 import xllamacpp
+from engines_protocol import Measured, answer_lines
 
 
 def main(path: str, threads: int, slots: int) -> None:
@@ -24,13 +24,11 @@ def main(path: str, threads: int, slots: int) -> None:
     parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = threads
     parameters.warmup = True
     server = xllamacpp.Server(parameters)
-    print("ready", flush=True)
-    for line in sys.stdin:
-        print(json.dumps(answer(server, json.loads(line))), flush=True)
+    answer_lines(lambda request: answer(server, request))
     os._exit(0)  # its threads do not end by themselves
 
 
-def answer(server: Any, request: dict[str, Any]) -> dict[str, float]:
+def answer(server: Any, request: dict[str, Any]) -> Measured:
     """Returns milliseconds of the prompt and per token, and the tokens per second of all clients together."""
     body = {
         "prompt": request["prompt"],
