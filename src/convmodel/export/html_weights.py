@@ -15,7 +15,7 @@ from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
 from convmodel.errors import ConfigError
-from convmodel.hf_model.int8_layers import absmax
+from convmodel.hf_model.int8_layers import absmax, column_scales
 from convmodel.hf_model.lora import has_adapters
 from convmodel.hf_model.quantization import require_unquantized
 
@@ -71,9 +71,9 @@ def require_computable(hf_model: "PreTrainedModel") -> None:
 def pack_arrays(hf_model: "PreTrainedModel", merges: Sequence[int]) -> PackedArrays:
     """Packs the weights, and the ids of a vocabulary's merges; the model is not changed.
 
-    The matrices and the token embedding are those of `quantize_weights`: int8 with a float32 scale per row, each row
-    filled up with zeros to a multiple of 4 columns. The position embedding is int16 with a scale per row, which is four
-    times as exact as float16. The rest is float32.
+    The matrices and the token embedding are those of `quantize_weights`: int8 with float32 scales of rows and columns,
+    each row filled up with zeros to a multiple of 4 columns. The position embedding is int16 with a scale per row,
+    which is four times as exact as float16. The rest is float32.
     """
     arrays = [(name, _TYPES[values.dtype], values.numpy().tobytes(), values.numel()) for name, values in _all(hf_model)]
     ids = array("H" if max(merges, default=0) < 2**16 else "I", merges)
@@ -116,9 +116,11 @@ def _all(hf_model: Any) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def _rows(name: str, weight: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
-    rows, scales = absmax(weight.detach().cpu())
+    columns = column_scales([weight.detach().cpu()])
+    rows, scales = absmax(weight.detach().cpu(), columns)
     yield name, functional.pad(rows, (0, -rows.shape[1] % _WORD))
     yield f"{name}.scales", scales
+    yield f"{name}.columns", columns
 
 
 def _float(weight: torch.Tensor) -> torch.Tensor:

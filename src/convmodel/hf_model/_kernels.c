@@ -29,7 +29,7 @@ that a result does not depend on what else is in the batch.
 #define LARGEST_HEAD 1024
 #define LEAST 16384 /* bytes of weights that a thread takes at least */
 
-/* In Python: `struct.pack("4q")` and `struct.pack("6qd")`. */
+/* In Python: `struct.pack("4q")` and `struct.pack("7qd")`. */
 typedef struct {
     const void *weights; /* outputs x inputs: float, or int8_t if there are scales */
     const float *scales; /* of each output */
@@ -46,6 +46,7 @@ typedef struct {
     int64_t before;         /* what is applied to activations; gated: to the first half, multiplied by the second */
     const float *norm;      /* the weights of a norm */
     const float *norm_bias; /* of a layer norm */
+    const float *columns;   /* by which the inputs are multiplied before the product, or NULL */
     double epsilon;         /* of a norm */
     Matrix matrices[];
 } Plan;
@@ -72,7 +73,9 @@ INLINE void rms_norm(const float *RESTRICT row, const float *RESTRICT weights, d
 /* Applies to a row of activations what comes before the product. */
 INLINE void prepare_row(const Plan *plan, const float *RESTRICT row, float *RESTRICT result) {
     const int64_t inputs = plan->inputs;
-    if (plan->before == RMS_NORM) {
+    if (plan->before == NOTHING) {
+        memcpy(result, row, (size_t)inputs * sizeof(float));
+    } else if (plan->before == RMS_NORM) {
         rms_norm(row, plan->norm, plan->epsilon, inputs, result);
     } else if (plan->before == LAYER_NORM) {
         float sum = 0, squares = 0;
@@ -89,7 +92,8 @@ INLINE void prepare_row(const Plan *plan, const float *RESTRICT row, float *REST
         for (int64_t i = 0; i < inputs; i++) result[i] = silu(row[i]) * row[inputs + i];
     } else {
         for (int64_t i = 0; i < inputs; i++) result[i] = gelu(row[i]) * row[inputs + i];
-    }
+    }    if (plan->columns)
+        for (int64_t i = 0; i < inputs; i++) result[i] *= plan->columns[i];
 }
 
 /* Rounds a row of activations to integers of at most `largest`; returns their scale, NAN if a value is not finite. */
@@ -234,10 +238,11 @@ INLINE void prepare_rows(ManyJob *job, int64_t thread) {
     for (int64_t row; (row = TAKE(&job->next, 1)) < job->rows;) {
         const float *given = job->activations + row * width;
         float *prepared = job->scales ? job->memory + thread * inputs : (float *)job->results + row * inputs;
-        if (plan->before) prepare_row(plan, given, prepared);
+        const int is_prepared = plan->before || plan->columns || !job->scales;
+        if (is_prepared) prepare_row(plan, given, prepared);
         int8_t *coarse = (int8_t *)job->results + row * inputs;
         if (job->scales)
-            job->scales[row] = split_row(plan->before ? prepared : given, coarse, coarse + job->rows * inputs, inputs);
+            job->scales[row] = split_row(is_prepared ? prepared : given, coarse, coarse + job->rows * inputs, inputs);
     }
 }
 
@@ -432,7 +437,7 @@ static int compute(Job *job, const float *activations, unsigned threads) {
     const size_t values = (size_t)job->rows * (size_t)inputs;
     float *prepared = NULL, *scales = NULL;
     int16_t *rounded = NULL;
-    if (plan->before && !(prepared = malloc(values * sizeof(float) + 1))) return -1;
+    if ((plan->before || plan->columns) && !(prepared = malloc(values * sizeof(float) + 1))) return -1;
     if (plan->is_integer && !(rounded = malloc(values * sizeof(int16_t) + (size_t)job->rows * sizeof(float) + 8))) {
         free(prepared);
         return -1;

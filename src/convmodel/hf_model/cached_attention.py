@@ -1,7 +1,7 @@
 """Attention of new tokens of each row to those before them in a cache, and to themselves, with compiled kernels.
 
-Owns: appending their keys and values to the cache, and which kernel attends: that for one token of each row, or that for
-several, which training uses, too.
+Owns: appending their keys and values to the cache, and which kernel attends: that for one token of each row, or that of
+training for several.
 """
 
 import struct

@@ -31,17 +31,24 @@ class Weights(NamedTuple):
         rows: Shape (outputs, inputs), float32 or int8.
         scales: The scale of each row if they are int8.
         bias: In float32, if any.
+        columns: The scale of each column, if any: activations are multiplied by it.
     """
 
     rows: torch.Tensor
     scales: torch.Tensor | None
     bias: torch.Tensor | None
+    columns: torch.Tensor | None = None
+
+
+def can_be_joined(weights: Sequence[Weights]) -> bool:
+    """Returns whether layers have a joint product: they round their activations in the same way, or not at all."""
+    return len({(each.scales is None, address(each.columns)) for each in weights}) == 1
 
 
 class JointProduct:
     """The product of the same activations with the weights of several layers, side by side.
 
-    The weights must be all float or all int8.
+    The weights must be all float or all int8, and have the same tensor of column scales.
 
     Example:
         >>> weights = Weights(torch.eye(2), None, torch.tensor([1.0, 0.0]))
@@ -51,15 +58,18 @@ class JointProduct:
 
     def __init__(self, weights: Sequence[Weights], before: Before | None = None) -> None:
         """Looks up where the weights are; they must stay there."""
+        if not can_be_joined(weights):
+            raise ValueError("the layers do not round their activations in the same way")
         self._before = before or Before()
         self._weights = weights
         self._inputs, self._outputs = weights[0].rows.shape[1], sum(len(each.rows) for each in weights)
         is_gated = self._before.function in (Function.GATED_SILU, Function.GATED_GELU)
         self._width = self._inputs * (2 if is_gated else 1)
-        norm = address(self._before.weight), address(self._before.bias), self._before.epsilon
         self._is_integer = weights[0].scales is not None
-        head = struct.pack("6qd", self._inputs, len(weights), self._is_integer, self._before.function, *norm)
-        self._plan = head + b"".join(struct.pack("4q", *map(address, each), len(each.rows)) for each in weights)
+        counts = self._inputs, len(weights), self._is_integer, self._before.function
+        weight, bias, epsilon = address(self._before.weight), address(self._before.bias), self._before.epsilon
+        head = struct.pack("7qd", *counts, weight, bias, address(weights[0].columns), epsilon)
+        self._plan = head + b"".join(struct.pack("4q", *map(address, each[:3]), len(each.rows)) for each in weights)
 
     def __call__(self, activations: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
         """Returns the products with activations of shape (rows, inputs) in float32, (rows, all outputs).
@@ -84,14 +94,12 @@ class JointProduct:
         )
         return results
 
-    def _multiply_many(
-        self, activations: torch.Tensor, residual: torch.Tensor | None, results: torch.Tensor
-    ) -> None:
+    def _multiply_many(self, activations: torch.Tensor, residual: torch.Tensor | None, results: torch.Tensor) -> None:
         """Writes the products with many rows into results."""
         if self._is_integer and has_int8_units():
             self._multiply_integers(activations, residual, results)
             return
-        if self._before.function != Function.NOTHING:
+        if self._before.function != Function.NOTHING or self._weights[0].columns is not None:
             prepared = torch.empty(len(activations), self._inputs)
             self._prepare(activations, prepared, None)
             activations = prepared

@@ -11,9 +11,12 @@ from typing import NamedTuple
 import torch
 
 try:
-    from convmodel.hf_model import _kernels as native
+    from convmodel.hf_model import _kernels
 except ImportError:
-    native = None  # type: ignore[assignment]
+    _kernels = None  # type: ignore[assignment]
+
+native = _kernels
+"""The compiled module; None without it."""
 
 LARGEST_HEAD = 1024
 """The limit of a head's size."""

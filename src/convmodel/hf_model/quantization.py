@@ -7,7 +7,7 @@ Owns: which weights are quantized, and refusing to train or save such a model. T
 import logging
 from collections import Counter
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import nn
@@ -16,7 +16,14 @@ from transformers.pytorch_utils import Conv1D
 from convmodel.errors import ConfigError
 from convmodel.hf_model.decoder import UnknownDecoderError, decoder_of
 from convmodel.hf_model.eval_mode import evaluation_mode
-from convmodel.hf_model.int8_layers import Int8Embedding, Int8Linear, absmax, layer_of, release_memory
+from convmodel.hf_model.int8_layers import (
+    Int8Embedding,
+    Int8Linear,
+    absmax,
+    column_scales,
+    layer_of,
+    release_memory,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -48,14 +55,20 @@ def quantize_weights(hf_model: "PreTrainedModel", quantize: str) -> None:
     modules = _packable(hf_model, quantize)
     before = _nbytes(hf_model)
     factors = {name: _factor(module) for name, module in modules.items() if isinstance(module, nn.Embedding)}
-    packed: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # by address: tied layers share integers and scales
+    groups = _with_the_same_input(hf_model, modules)
+    columns: dict[str, torch.Tensor] = {}
+    packed: dict[int, _Packed] = {}  # by address: tied layers share integers and scales
     # The embedding and the head, which may be tied, come first: both are large, and packing needs memory.
     for name in sorted(modules, key=lambda name: -modules[name].weight.nbytes):
-        module = modules.pop(name)
+        module = modules[name]
         address = module.weight.data_ptr()
         if address not in packed:
-            packed[address] = _integers(module)
-        hf_model.set_submodule(name, _layer(module, *packed[address], factors.get(name)).eval())
+            if name not in columns:
+                group = groups.get(name, [name])
+                columns |= dict.fromkeys(group, column_scales([_matrix(modules[each]) for each in group]))
+            packed[address] = _pack(module, columns[name])
+        hf_model.set_submodule(name, _layer(module, packed[address], factors.get(name)).eval())
+        del modules[name]
     _report(hf_model, before, quantize)
 
 
@@ -79,6 +92,18 @@ def _packable(hf_model: "PreTrainedModel", quantize: str) -> dict[str, Any]:
     uses = Counter(weight.data_ptr() for _, weight in hf_model.named_parameters(remove_duplicate=False))
     uses.subtract(module.weight.data_ptr() for module in called.values())
     return {name: module for name, module in called.items() if not uses[module.weight.data_ptr()]}
+
+
+def _with_the_same_input(hf_model: "PreTrainedModel", modules: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Returns the names of layers that are computed together, for each of them; they share the scales of columns."""
+    try:
+        layers = decoder_of(hf_model).layers
+    except UnknownDecoderError:
+        return {}
+    names = {id(module): name for name, module in modules.items()}
+    together = [each for layer in layers for each in (layer.query_key_value, layer.up)]
+    groups = [[names[id(module)] for module in group if id(module) in names] for group in together]
+    return {name: group for group in groups for name in group}
 
 
 def _only_called(hf_model: "PreTrainedModel", modules: Mapping[str, Any], quantize: str) -> dict[str, Any]:
@@ -164,20 +189,34 @@ def require_unquantized(hf_model: "PreTrainedModel", what: str) -> None:
         raise ConfigError(f"a quantized model cannot be {what}: load it without quantize")
 
 
-def _integers(module: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rounds the weights of a layer or the embedding, and frees them: returns integers, and a scale for each row."""
-    if not isinstance(module, Conv1D):
-        return absmax(module.weight, release=True)
-    integers, scales = absmax(module.weight.t())  # whose weights are transposed
+class _Packed(NamedTuple):
+    """Integers, and the scales of rows and columns."""
+
+    integers: torch.Tensor
+    scales: torch.Tensor
+    columns: torch.Tensor
+
+
+def _matrix(module: Any) -> torch.Tensor:
+    """Returns the weights of a layer or the embedding, (outputs, inputs)."""
+    weight: torch.Tensor = module.weight
+    return weight.t() if isinstance(module, Conv1D) else weight
+
+
+def _pack(module: Any, columns: torch.Tensor) -> _Packed:
+    """Rounds the weights of a layer or the embedding, and frees them."""
+    matrix = _matrix(module)
+    integers, scales = absmax(matrix, columns, release=matrix.is_contiguous())
     release_memory(module.weight)
-    return integers, scales
+    return _Packed(integers, scales, columns)
 
 
-def _layer(module: Any, integers: torch.Tensor, scales: torch.Tensor, factor: float | None) -> nn.Module:
+def _layer(module: Any, packed: _Packed, factor: float | None) -> nn.Module:
     """Makes the layer that replaces another; an embedding multiplies its rows by a factor."""
+    integers, scales, columns = packed
     if factor is None:
-        return layer_of(integers, scales, module.bias)
-    return Int8Embedding(integers, scales * factor, dtype=module.weight.dtype)
+        return layer_of(integers, scales, module.bias, columns)
+    return Int8Embedding(integers, scales * factor, columns, dtype=module.weight.dtype)
 
 
 def _nbytes(hf_model: "PreTrainedModel") -> int:

@@ -1,7 +1,7 @@
 """Compiled kernels for training on a CPU: attention of packed windows, RMS norms and gated activations.
 
-Owns: calling `_training_kernels.c` in `torch.autograd.Function`s, and its description of heads. Activations are float32 or bfloat16; sums are float32
-in both cases. Where it was not compiled, transformers' own modules are used.
+Owns: calling `_training_kernels.c` in `torch.autograd.Function`s, and its description of heads. Activations are float32
+or bfloat16; sums are float32 in both cases. Where it was not compiled, transformers' own modules are used.
 """
 
 import struct
@@ -16,9 +16,12 @@ from torch.autograd.function import once_differentiable
 from convmodel.hf_model.kernels import address
 
 try:
-    from convmodel.hf_model import _training_kernels as native
+    from convmodel.hf_model import _training_kernels
 except ImportError:
-    native = None  # type: ignore[assignment]
+    _training_kernels = None  # type: ignore[assignment]
+
+native = _training_kernels
+"""The compiled module; None without it."""
 
 DTYPES = (torch.float32, torch.bfloat16)
 """The dtypes of activations."""

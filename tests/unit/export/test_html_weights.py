@@ -52,6 +52,7 @@ def test_integers_and_scales_are_those_of_the_int8_model(options: dict[str, Any]
             assert not rows[:, width:].any()
             assert rows.shape[1] % 4 == 0
             assert torch.equal(arrays[f"{name}.scales"], module.scales.flatten())
+            assert torch.equal(arrays[f"{name}.columns"], module.columns)
             if getattr(module, "bias", None) is not None:
                 assert torch.equal(arrays[f"{name}.bias"], module.bias)
     assert torch.equal(arrays["h.1.ln_2.weight"], model.transformer.h[1].ln_2.weight)

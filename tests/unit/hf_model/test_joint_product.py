@@ -21,9 +21,9 @@ def instructions(request: pytest.FixtureRequest) -> Iterator[None]:
     native.use(INSTRUCTIONS[0])
 
 
-def integers(outputs: int, inputs: int) -> Weights:
-    rows, scales = absmax(torch.randn(outputs, inputs))
-    return Weights(rows, scales.flatten(), torch.randn(outputs) if outputs % 2 else None)
+def integers(outputs: int, inputs: int, columns: torch.Tensor | None = None) -> Weights:
+    rows, scales = absmax(torch.randn(outputs, inputs), columns)
+    return Weights(rows, scales.flatten(), torch.randn(outputs) if outputs % 2 else None, columns)
 
 
 def floats(outputs: int, inputs: int) -> Weights:
@@ -126,6 +126,27 @@ def test_what_is_not_finite_stays_so_among_many_rows(has_units: bool) -> None:
     found = JointProduct([integers(8, 64)])(given)
     assert not found[1:3].isfinite().any()
     assert found[[0, *range(3, MANY)]].isfinite().all()
+
+
+@pytest.mark.parametrize("function", [Function.NOTHING, Function.RMS_NORM, Function.GATED_SILU])
+@pytest.mark.parametrize("rows", [1, MANY])
+def test_activations_are_multiplied_by_the_scales_of_columns(rows: int, function: Function, has_units: bool) -> None:
+    torch.manual_seed(0)
+    columns, weight = torch.rand(64) + 0.1, torch.randn(64)
+    weights = [integers(8, 64, columns), integers(33, 64, columns)]
+    given = torch.randn(rows, 128 if function is Function.GATED_SILU else 64)
+    prepared = BEFORE[function](given, weight, None) if function else given
+    expected = [functional.linear(prepared * columns, (w.rows * w.scales[:, None]), w.bias) for w in weights]
+    found = JointProduct(weights, Before(function, weight, None, 1e-5))(given)
+    largest = found.abs().max().item()
+    torch.testing.assert_close(found, torch.cat(expected, 1), atol=3e-4 * largest, rtol=0)
+
+
+def test_layers_that_round_differently_are_not_joined() -> None:
+    one, other = integers(8, 64, torch.ones(64)), integers(8, 64, torch.ones(64))
+    for weights in ([one, other], [one, integers(8, 64)], [floats(8, 64), integers(8, 64)]):
+        with pytest.raises(ValueError, match="round their activations"):
+            JointProduct(weights)
 
 
 def test_activations_of_another_kind_are_refused() -> None:

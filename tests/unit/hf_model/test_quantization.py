@@ -97,6 +97,19 @@ def test_the_lean_pass_is_that_of_transformers() -> None:
     torch.testing.assert_close(lean, usual, atol=1e-4, rtol=1e-4)
 
 
+def test_layers_with_the_same_input_share_the_scales_of_columns() -> None:
+    torch.manual_seed(0)
+    shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    hf_model: Any = LlamaForCausalLM(LlamaConfig(**shape, vocab_size=60, tie_word_embeddings=True)).eval()
+    quantize_weights(hf_model, "int8")
+    for layer in decoder_of(hf_model).layers:
+        for group in (layer.query_key_value, layer.up):
+            assert len({module.columns.data_ptr() for module in group}) == 1
+        assert layer.down.columns.data_ptr() != layer.up[0].columns.data_ptr()
+    assert hf_model.lm_head.columns is hf_model.model.embed_tokens.columns
+    assert hf_model.lm_head.rows is hf_model.model.embed_tokens.rows
+
+
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])
 def test_tied_and_untied_heads(kind: str, tied: bool) -> None:
@@ -189,8 +202,9 @@ def test_every_architecture_and_dtype_works(make_once: Callable[..., Path], name
 @pytest.mark.slow
 def test_other_architectures_work(make_once: Callable[..., Path], name: str) -> None:
     folder = make_once(f"tiny-{name}", lambda folder: save_tiny(folder, name))
-    # RWKV squares activations: 7 bits of them make its logits 7 % wrong, in float32 too.
-    require_packed_like_whole(folder, "bfloat16", 0.1 if name == "rwkv" else 0.05)
+    # RWKV squares activations: 7 bits of them make its logits 7 % wrong, in float32 too. In Jamba one of five tokens
+    # takes another expert, of two whose scores differ by 0.004.
+    require_packed_like_whole(folder, "bfloat16", 0.1 if name in ("rwkv", "jamba") else 0.05)
 
 
 def test_an_embedding_that_scales_is_packed_and_kept_once(make_once: Callable[..., Path]) -> None:

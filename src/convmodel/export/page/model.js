@@ -49,19 +49,24 @@ export class Int8Linear {
     const rows = arrays[name];
     this.words = new Int32Array(rows.buffer, rows.byteOffset, rows.length / 4);
     this.scales = arrays[`${name}.scales`];
+    this.columns = arrays[`${name}.columns`] ?? new Float32Array(inputs).fill(1);
+    this.scaled = new Float32Array(inputs);
     this.bias = arrays[`${name}.bias`] ?? new Float32Array(this.scales.length);
     this.largest = Math.min(Math.floor((2 ** 31 - 1) / LARGEST_WEIGHT / Math.min(inputs, PIECE)), 2 ** 15 - 1);
     this.integers = new Int32Array(rows.length / this.scales.length); // rows are filled up with zeros
     this.results = new Float32Array(this.scales.length);
   }
 
-  /** Rounds activations; returns their scale. */
+  /** Multiplies activations by the scales of columns, and rounds them; returns their scale. */
   round(values) {
-    const { integers, largest } = this;
+    const { integers, largest, scaled, columns } = this;
     let peak = 0;
-    for (let i = 0; i < values.length; i += 1) peak = Math.max(peak, Math.abs(values[i]));
+    for (let i = 0; i < values.length; i += 1) {
+      scaled[i] = values[i] * columns[i];
+      peak = Math.max(peak, Math.abs(scaled[i]));
+    }
     const inverse = peak > 0 ? Math.fround(largest / peak) : 0;
-    for (let i = 0; i < values.length; i += 1) integers[i] = Math.fround(values[i] * inverse) + HALF_EVEN - HALF_EVEN;
+    for (let i = 0; i < values.length; i += 1) integers[i] = Math.fround(scaled[i] * inverse) + HALF_EVEN - HALF_EVEN;
     return Math.fround(peak / largest);
   }
 
@@ -212,8 +217,10 @@ export class Model {
 
   embed(name, row) {
     const [rows, scales, { hidden }] = [this.arrays[name], this.arrays[`${name}.scales`], this];
-    const scale = scales[row];
-    for (let i = 0, at = row * rows.length / scales.length; i < hidden.length; i += 1, at += 1) hidden[i] += Math.fround(rows[at] * scale);
+    const [scale, columns] = [scales[row], this.arrays[`${name}.columns`]];
+    for (let i = 0, at = row * rows.length / scales.length; i < hidden.length; i += 1, at += 1) {
+      hidden[i] += Math.fround(Math.fround(rows[at] * scale) * (columns?.[i] ?? 1)); // positions have none
+    }
   }
 
   /** Returns the logits after the last token, which the next call overwrites. */

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from convmodel.generation.engine.kv_cache import LayerCache
-from convmodel.hf_model.decoder import Decoder, DecoderLayer, Norm, is_silu, is_tanh_gelu
 from convmodel.hf_model.cached_attention import CachedAttention, HeadNorms
+from convmodel.hf_model.decoder import Decoder, DecoderLayer, Norm, is_silu, is_tanh_gelu
 from convmodel.hf_model.int8_layers import NativeInt8Linear
-from convmodel.hf_model.joint_product import JointProduct, Weights
+from convmodel.hf_model.joint_product import JointProduct, Weights, can_be_joined
 from convmodel.hf_model.kernels import LARGEST_HEAD, Before, Function, can_multiply
 from convmodel.hf_model.training_kernels import Heads
 from convmodel.hf_model.training_kernels import are_compiled as can_attend_to_several
@@ -41,7 +41,7 @@ class CompiledBlock:
     def __init__(self, decoder: Decoder, layer: DecoderLayer, rotated: int) -> None:
         """Looks up the weights of a decoder that `can_be_compiled`; `rotated` values of each head are rotated."""
         self.rotary, self.window = layer.rotary, layer.window
-        self._joint = JointProduct(all_weights(layer.query_key_value), before_of(layer.attention_norm))
+        self._joint = _product(layer.query_key_value, before_of(layer.attention_norm))
         norms = None
         if layer.query_norm is not None and layer.key_norm is not None:
             query, key = before_of(layer.query_norm), before_of(layer.key_norm)
@@ -51,11 +51,11 @@ class CompiledBlock:
         counts = decoder.heads, decoder.key_value_heads, decoder.head_size
         heads = Heads(*counts, layer.scale, sliding_window=layer.window, cap=decoder.attention_cap)
         self._shape, self._attention = (heads.kv_count, heads.size), CachedAttention(heads, rotated, norms)
-        self._output = JointProduct(all_weights([layer.attention_output]))
-        self._up = JointProduct(all_weights(layer.up), before_of(layer.mlp_norm))
+        self._output = _product([layer.attention_output])
+        self._up = _product(layer.up, before_of(layer.mlp_norm))
         function = _activation_of(decoder)
         assert function is not None
-        self._down = JointProduct(all_weights([layer.down]), Before(function))
+        self._down = _product([layer.down], Before(function))
         self._output_norm, self._mlp_output_norm = layer.attention_output_norm, layer.mlp_output_norm
 
     def __call__(
@@ -80,6 +80,12 @@ class CompiledBlock:
         return _added(self._down, self._up(hidden), hidden, self._mlp_output_norm)
 
 
+def _product(modules: Sequence[Any], before: Before | None = None) -> JointProduct:
+    weights = joint_weights(modules)
+    assert weights is not None
+    return JointProduct(weights, before)
+
+
 def _added(product: JointProduct, states: torch.Tensor, hidden: torch.Tensor, norm: Norm | None) -> torch.Tensor:
     """Returns hidden states plus a product, to which a norm may be applied."""
     if norm is None:
@@ -90,17 +96,17 @@ def _added(product: JointProduct, states: torch.Tensor, hidden: torch.Tensor, no
 
 def can_be_compiled(decoder: Decoder) -> bool:
     """Returns whether the kernels compute all that the layers of a decoder do, on weights that they can read."""
-    modules = [
-        module
+    groups = [
+        group
         for layer in decoder.layers
-        for module in (*layer.query_key_value, layer.attention_output, *layer.up, layer.down)
+        for group in (layer.query_key_value, [layer.attention_output], layer.up, [layer.down])
     ]
     norms = [layer.attention_norm for layer in decoder.layers]
     return (
         can_attend_to_several()
         and decoder.head_size <= LARGEST_HEAD
         and _activation_of(decoder) is not None
-        and all(weights_of(module) for module in modules)
+        and all(joint_weights(group) for group in groups)
         and all(norm.module.weight.dtype == torch.float32 for norm in norms)
     )
 
@@ -131,6 +137,7 @@ def _activation_of(decoder: Decoder) -> Function | None:
     return None
 
 
-def all_weights(modules: Sequence[Any]) -> list[Weights]:
-    """Returns the weights of those layers that a compiled product takes."""
-    return [weights for module in modules if (weights := weights_of(module))]
+def joint_weights(modules: Sequence[Any]) -> list[Weights] | None:
+    """Returns the weights of layers that have a joint product; None if a compiled product does not take them all."""
+    weights = [weights for module in modules if (weights := weights_of(module))]
+    return weights if len(weights) == len(modules) and can_be_joined(weights) else None

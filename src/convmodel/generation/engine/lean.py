@@ -18,9 +18,9 @@ from convmodel.generation.engine.compiled import (
     Attended,
     CompiledBlock,
     Rotation,
-    all_weights,
     before_of,
     can_be_compiled,
+    joint_weights,
     weights_of,
 )
 from convmodel.generation.engine.kv_cache import KVCache, LayerCache
@@ -234,8 +234,8 @@ def _normed_products(norm: Norm, modules: Sequence[Any]) -> Callable[[torch.Tens
         states = normed(states)
         return [product(states) for product in products]
 
-    weights = all_weights(modules)
-    if len(weights) < len(modules) or norm.module.weight.dtype != torch.float32:
+    weights = joint_weights(modules)
+    if weights is None or norm.module.weight.dtype != torch.float32:
         return one_by_one
     sizes, joint = [len(each.rows) for each in weights], JointProduct(weights, before_of(norm))
     return lambda states: joint(states).split(sizes, dim=-1)

@@ -11,6 +11,7 @@ from convmodel.generation.engine.compiled import can_be_compiled
 from convmodel.generation.engine.kv_cache import KVCache
 from convmodel.generation.engine.lean import LeanForward, NewTokens
 from convmodel.hf_model.decoder import decoder_of
+from convmodel.hf_model.int8_layers import int8_linear
 from convmodel.hf_model.quantization import quantize_weights
 
 SHAPE: dict[str, Any] = {
@@ -43,6 +44,19 @@ def test_packed_weights_can_be_compiled_whatever_they_were() -> None:
     hf_model = AutoModelForCausalLM.from_config(GPT2Config(**GPT2)).eval()
     quantize_weights(hf_model, "int8")
     assert can_be_compiled(decoder_of(hf_model))
+
+
+def test_layers_of_which_one_is_packed_are_not_joined() -> None:
+    torch.manual_seed(0)
+    hf_model: Any = AutoModelForCausalLM.from_config(LlamaConfig(**SHAPE)).eval()
+    ids = torch.arange(5)[None]
+    with torch.inference_mode():
+        attention = hf_model.model.layers[0].self_attn
+        attention.q_proj = int8_linear(attention.q_proj.weight, None)
+        decoder = decoder_of(hf_model)
+        assert not can_be_compiled(decoder)
+        found = LeanForward(decoder)([NewTokens(ids, None, ids, KVCache(2))])
+        torch.testing.assert_close(found, hf_model(ids).logits[:, -1], atol=1e-5, rtol=1e-5)
 
 
 def test_without_the_extension_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,17 @@ def test_it_grows_in_place_and_keeps_what_it_has() -> None:
     assert values.flatten().tolist() == [-number for number in range(200)]
 
 
+def test_extending_makes_room_for_what_the_caller_writes() -> None:
+    layer = KVCache(1, room=4).layers[0]
+    for number in range(0, 99, 3):
+        for buffer in layer.extend(2, 3, (1, 1)):
+            buffer[:, 0, number : number + 3, 0] = torch.arange(number, number + 3)
+    assert layer.length == 99
+    assert layer.keys is not None
+    assert layer.keys.shape[:2] == (2, 1)
+    assert layer.keys[1, 0, :99, 0].tolist() == [*range(99)]
+
+
 def test_keep_truncates_layers_that_have_read_more() -> None:
     cache = KVCache(2)
     for layer, length in zip(cache.layers, (5, 3), strict=True):
