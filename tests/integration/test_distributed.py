@@ -138,6 +138,52 @@ def test_all_processes_decide_by_the_first_ones_validation(tmp_path: Path, unigr
     assert first["best_step"] == 3
 
 
+SHARES = """
+import json, os, sys
+from convmodel import ConversationModel
+from convmodel.evaluation import likelihood
+
+measure, measured = likelihood.measure_targets, []
+
+def counted(hf_model, tokenizer, windows, **options):
+    measured.append(len(windows))
+    return measure(hf_model, tokenizer, windows, **options)
+
+likelihood.measure_targets = counted
+model = ConversationModel.from_pretrained(sys.argv[1], device="cpu")
+talks = [["Hello", "Hi there"], ["Yes", "No"]]
+result = model.fit(talks, "valid.jsonl", max_steps=1, batch_size=2, precision="fp32")
+with open(f"measured-{os.environ.get('RANK', 0)}.json", "w") as file:
+    json.dump([measured, result.before.to_dict(), result.validation.to_dict()], file)
+"""
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_processes_share_the_validation(tmp_path: Path, unigram_folder: Path, processes: int) -> None:
+    (tmp_path / "shares.py").write_text(SHARES, encoding="utf-8")
+    (tmp_path / "valid.jsonl").write_text("\n".join(map(json.dumps, TALKS)), encoding="utf-8")
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    how: dict[str, Any] = {"cwd": tmp_path, "env": environment, "timeout": 250}
+
+    def read(rank: int) -> Any:
+        return json.loads((tmp_path / f"measured-{rank}.json").read_text(encoding="utf-8"))
+
+    command = ["shares.py", str(unigram_folder)]
+    done = forking.run(command, **how)
+    assert done.returncode == 0, done.stderr
+    [all_batches, before, _] = read(0)
+    done = forking.run_together(command, processes, **how)
+    assert done.returncode == 0, done.stderr
+    shares = [read(rank) for rank in range(processes)]
+
+    once = all_batches[: len(all_batches) // 2]  # measured before and after the only step
+    assert len(once) == 6  # so that of four processes, two have less to do
+    for rank, [batches, first, last] in enumerate(shares):
+        assert batches == once[rank::processes] * 2
+        assert first == before  # to the last bit
+        assert last == shares[0][2]
+
+
 def test_a_process_that_fails_says_why_and_ends_all(tmp_path: Path, unigram_folder: Path) -> None:
     with pytest.raises(AssertionError, match=r"convmodel: max_length is 4096, but the model has 128 positions"):
         fit(tmp_path / "two", unigram_folder, 2, "--max-length", "4096", by_torchrun=True)

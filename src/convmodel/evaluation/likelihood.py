@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from convmodel.data.reading.reader import ConversationReader
-from convmodel.data.windows.collate import by_length
+from convmodel.data.windows.collate import indices_by_length
 from convmodel.data.windows.encoding import EncodingSummary, WindowSet
 from convmodel.data.windows.store import prepare_windows
 from convmodel.errors import ConfigError
 from convmodel.evaluation.custom_metric import TurnMetric
 from convmodel.evaluation.installed_metrics import has_installed, measure_installed
+from convmodel.evaluation.processes import Processes
 from convmodel.evaluation.turn_statistics import CorpusStatistics, measure_turns
 from convmodel.hf_model.lm_head import Head
 from convmodel.hf_model.log_probs import BATCH_SIZE, measure_targets
@@ -109,22 +110,26 @@ def evaluate_windows(
     *,
     batch_size: int = BATCH_SIZE,
     progress: Callable[[int], None] | None = None,
+    processes: Processes | None = None,
 ) -> EvaluationResult:
     """Measures a model on encoded conversations; calls `progress` after each batch with its number of windows.
 
-    The batch size changes memory and speed, not the result. The model's mode does not change.
+    The batch size changes memory and speed, not the result, and so do several `processes` that share the batches: all
+    of them return the result of one, to the last bit. The model's mode does not change.
     """
     if batch_size < 1:
         raise ConfigError(f"batch_size is {batch_size}: it must be at least 1")
+    processes = processes or Processes()
     ends, head = torch.tensor(sorted(tokenizer.end_ids)), Head.of(hf_model)
-    all_nats: list[float] = []
-    text_nats: list[float] = []
-    for windows in by_length(data.windows, batch_size, data.lengths):
-        nats, labels = measure_targets(hf_model, tokenizer, windows, head=head)
-        all_nats += nats.sum(dim=1).tolist()
-        text_nats += nats.masked_fill(torch.isin(labels, ends), 0.0).sum(dim=1).tolist()
+    sums = torch.zeros(2, len(data.windows), dtype=torch.float64)  # of all targets, and of those that are text
+    for indices, counts in processes.own(indices_by_length(data.lengths, batch_size)):
+        nats, labels = measure_targets(hf_model, tokenizer, [data.windows[index] for index in indices], head=head)
+        if counts:
+            sums[0, indices] = nats.sum(dim=1)
+            sums[1, indices] = nats.masked_fill(torch.isin(labels, ends), 0.0).sum(dim=1)
         if progress:
-            progress(len(windows))
+            progress(len(indices))
+    all_nats, text_nats = processes.total(sums).tolist()
     return _result(all_nats, text_nats, data.summary, len(data.windows))
 
 

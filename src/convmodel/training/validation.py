@@ -1,6 +1,7 @@
 """Validation during a run.
 
-Owns: measuring the validation data, with the same value on all processes, and the names under which it is logged.
+Owns: measuring the validation data, shared among the processes and with the same value on all of them, and the names
+under which it is logged.
 """
 
 from dataclasses import replace
@@ -10,6 +11,8 @@ import torch
 
 from convmodel.data.windows.encoding import WindowSet
 from convmodel.evaluation.likelihood import EvaluationResult, evaluate_windows
+from convmodel.evaluation.processes import Processes
+from convmodel.layout.architecture import shared_length
 from convmodel.layout.tokenizer import ConversationTokenizer
 from convmodel.training.objectives.guard import RegressionGuard
 from convmodel.training.sharding import is_sharded, reshard
@@ -26,22 +29,31 @@ def validate(
     args: "TrainingArguments",
     guard: RegressionGuard | None,
 ) -> EvaluationResult:
-    """Evaluates with the same code as `ConversationModel.evaluate`; a guard also counts responses."""
+    """Evaluates with the same code as `ConversationModel.evaluate`; a guard also counts responses.
+
+    Each process measures a share of the windows and generates a share of the responses.
+    """
+    processes = processes_of(hf_model, args)
     with plain_forward(hf_model):
-        result = evaluate_windows(hf_model, tokenizer, valid, batch_size=args.eval_batch_size)
+        result = evaluate_windows(hf_model, tokenizer, valid, batch_size=args.eval_batch_size, processes=processes)
         if guard is not None and not is_sharded(hf_model):
-            guard.respond(hf_model, tokenizer)
+            guard.respond(hf_model, tokenizer, processes)
     reshard(hf_model)
-    if args.world_size > 1:  # all processes decide by the same values, to the last bit
-        responses = [0, 0] if guard is None else guard.responses
-        decisive = [result.loss, result.perplexity, result.bits_per_byte, *responses]
+    if args.world_size > 1:  # all processes decide by the same values, to the last bit, on whatever machine they run
+        decisive = [result.loss, result.perplexity, result.bits_per_byte]
         values = torch.tensor(decisive, dtype=torch.float64, device=args.device)
         torch.distributed.broadcast(values, src=0)
-        loss, perplexity, bits, *counts = values.tolist()
+        loss, perplexity, bits = values.tolist()
         result = replace(result, loss=loss, perplexity=perplexity, bits_per_byte=bits)
-        if guard is not None:
-            guard.responses = counts
     return result
+
+
+def processes_of(hf_model: "PreTrainedModel", args: "TrainingArguments") -> Processes:
+    """Returns the processes of a run, which share its validation."""
+    sharded = is_sharded(hf_model)
+    if sharded and shared_length(hf_model.config) is not None:
+        return Processes()  # the number of forward passes depends on the lengths in a batch, so all measure all of them
+    return Processes(args.process_index, args.world_size, in_step=sharded, device=args.device)
 
 
 def validation_metrics(result: EvaluationResult, guard: RegressionGuard | None, prefix: str) -> dict[str, float]:

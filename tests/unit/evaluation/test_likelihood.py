@@ -11,7 +11,8 @@ import torch
 from convmodel import Conversation, ConversationModel
 from convmodel.data.windows.encoding import encode_windows
 from convmodel.errors import ConfigError, ContextTooLongError, ConversationError
-from convmodel.evaluation.likelihood import evaluate_windows
+from convmodel.evaluation.likelihood import EvaluationResult, evaluate_windows
+from convmodel.evaluation.processes import Processes
 from convmodel.hf_model.log_probs import measure_targets
 from convmodel.layout.sequence import IGNORED
 
@@ -221,6 +222,33 @@ def test_windows_are_reported_as_they_are_done(model: ConversationModel) -> None
     evaluate_windows(model.hf_model, model.tokenizer, windows, batch_size=3, progress=done.append)
 
     assert done == [3, 3, 2]
+
+
+@pytest.mark.parametrize(("count", "in_step"), [(2, False), (2, True), (3, True), (5, True)])
+def test_processes_that_share_the_windows_have_the_result_of_one(
+    model: ConversationModel, count: int, in_step: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    windows = encode_windows(map(Conversation.of, TALKS), model.tokenizer, max_length=128, loss_on="all")
+    parts: list[torch.Tensor] = []
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda sums: parts.append(sums.clone()))
+    done: list[list[int]] = []
+
+    def measure(rank: int) -> EvaluationResult:
+        done.append([])
+        processes = Processes(rank, count, in_step)
+        return evaluate_windows(
+            model.hf_model, model.tokenizer, windows, batch_size=3, progress=done[-1].append, processes=processes
+        )
+
+    for rank in range(count):
+        measure(rank)
+    assert not (torch.stack(parts).ne(0).sum(0) > 1).any()  # no window counts twice
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda sums: sums.copy_(torch.stack(parts).sum(0)))
+    results = [measure(rank) for rank in range(count)]
+
+    assert results == [evaluate_windows(model.hf_model, model.tokenizer, windows, batch_size=3)] * count
+    expected = [[3, 2], [3, 2] if in_step else [3]] if count == 2 else [[3], [3], [2], [2], [2]][:count]  # of 3, 3, 2
+    assert done == expected * 2
 
 
 @pytest.mark.parametrize("training", [True, False])

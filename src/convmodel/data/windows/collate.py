@@ -112,9 +112,19 @@ def by_length(
     """
     if lengths is None:
         lengths = [len(window.input_ids) for window in windows]
-    order = np.argsort(-np.asarray(lengths), kind="stable")
-    for start in range(0, len(order), batch_size):
-        yield [windows[index] for index in order[start : start + batch_size].tolist()]
+    for indices in indices_by_length(lengths, batch_size):
+        yield [windows[index] for index in indices]
+
+
+def indices_by_length(lengths: Sequence[int] | np.ndarray, batch_size: int) -> list[list[int]]:
+    """Returns the indices of the windows of each batch of `by_length`.
+
+    Example:
+        >>> indices_by_length([5, 9, 7], 2)
+        [[1, 2], [0]]
+    """
+    order = np.argsort(-np.asarray(lengths), kind="stable").tolist()
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
 class WindowDataset(torch.utils.data.Dataset[list[Window]]):

@@ -10,9 +10,12 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from convmodel.conversation import Conversation
 from convmodel.errors import ConvModelError
 from convmodel.evaluation.likelihood import EvaluationResult
+from convmodel.evaluation.processes import Processes
 from convmodel.evaluation.wilson import wilson
 from convmodel.generation.batched import respond_to_all
 from convmodel.generation.engine.engine import Engine
@@ -61,16 +64,24 @@ class RegressionGuard:
         self.responses: Sequence[float] = (0, 0)  # how many ended by themselves, and how many there were
         self._contexts = [*islice(filter(None, map(_context, contexts)), CONTEXTS)]
 
-    def respond(self, hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer) -> None:
-        """Generates the responses greedily, and counts how many end by themselves, for the next `check`."""
+    def respond(
+        self, hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, processes: Processes | None = None
+    ) -> None:
+        """Generates the responses greedily, and counts how many end by themselves, for the next `check`.
+
+        Several processes generate a share each, and count all of them.
+        """
+        processes = processes or Processes()
         limit = positions(hf_model.config)
         self._new_tokens = min(NEW_TOKENS, limit // 4) if limit else NEW_TOKENS
         options = read_options(hf_model, tokenizer, {"do_sample": False, "max_new_tokens": self._new_tokens})
         # Without memory for caches: the weights change before the next responses.
         engine = Engine(hf_model, cache_bytes=0)
-        results = respond_to_all(engine, tokenizer, self._contexts, options, return_errors=True)
+        contexts = [context for context, _ in processes.own(self._contexts)]
+        results = respond_to_all(engine, tokenizer, contexts, options, return_errors=True)
         outputs = [result for result in results if not isinstance(result, ConvModelError)]
-        self.responses = sum(output.finish_reasons[0] == "stop" for output in outputs), len(outputs)
+        counts = [sum(output.finish_reasons[0] == "stop" for output in outputs), len(outputs)]
+        self.responses = processes.total(torch.tensor(counts)).tolist()
 
     def check(self, result: EvaluationResult) -> bool:
         """Compares a validation with those before; the first one sets the limits. Returns whether all is well."""
