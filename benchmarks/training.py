@@ -2,6 +2,7 @@
 
     python benchmarks/training.py train.jsonl --tokenizer FOLDER --peers peers/bin/python [--valid valid.jsonl]
     python benchmarks/training.py train.jsonl --model FOLDER --only speed --dropout 0 --peers peers/bin/python
+    python benchmarks/training.py train.jsonl --model FOLDER --only busy [--rounds 3] [--max-length 64]
 
 `train.jsonl` has one conversation a line; `--tokenizer` is a folder with GPT-2's tokenizer (or any hub id); `--peers`
 the Python of an environment that has TRL, as `training_peers.py` describes. Conversations are cut between
@@ -12,12 +13,18 @@ tokens per step for all, each in a fresh process, alternating; of the steps afte
 dropout of GPT-2 and without (the others drop attention weights too, convmodel never does).
 limit: the rate of the machine's matrix products alone, and how much of it training reaches.
 quality: perplexity on `--valid` of a small model, trained from scratch on the same windows by convmodel and by TRL.
+busy: only where asked for, on a machine without other work: seconds per step beside a program that keeps one core busy
+and alone, alternating within one run, and the ratio; without `--model`, of builtin:chitchat. Compare with the same
+beside `OMP_WAIT_POLICY=active`, with which a user decides that threads never sleep.
 """
 
 import argparse
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
+import time
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -61,17 +68,17 @@ def main() -> None:
     parser.add_argument("--tokenizer", default="gpt2")
     parser.add_argument("--model", help="a folder, for speed and limit; by default GPT-2 small's shape")
     parser.add_argument("--peers", help="the Python of TRL's environment")
-    parser.add_argument("--only", choices=["speed", "limit", "quality"])
+    parser.add_argument("--only", choices=["speed", "limit", "quality", "busy"])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--conversations", type=int, help="by default 48, for quality 300")
     parser.add_argument("--windows", type=int, default=8, help="per step")
     parser.add_argument("--tokens", type=int, default=12_000, help="of the conversations, for speed and limit")
-    parser.add_argument("--max-length", type=int, help="by default 512, for quality 256")
+    parser.add_argument("--max-length", type=int, help="by default 512, for quality 256, for busy 128")
     parser.add_argument("--sides", nargs="+", choices=SIDES, metavar="SIDE", help=f"for speed: {', '.join(SIDES)}")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="for quality")
     parser.add_argument("--dropout", type=float, nargs="+", default=[0.1, 0.0], help="for speed; GPT-2's own is 0.1")
     options = parser.parse_args()
-    if options.only != "limit" and not options.peers:
+    if options.only not in ("limit", "busy") and not options.peers:
         parser.error("speed and quality need --peers")
     if options.only == "quality" and not options.valid:
         parser.error("quality needs --valid")
@@ -79,10 +86,13 @@ def main() -> None:
         # For all sides: no request to the Hub, and nothing is left in the user's caches.
         caches = {"CONVMODEL_CACHE": f"{folder}/windows", "HF_DATASETS_CACHE": f"{folder}/datasets"}
         os.environ.update(caches | {"HF_HUB_OFFLINE": "1"})
+        if options.only == "busy":
+            return busy(options)
         if options.only != "quality":
             speed(options, Path(folder, "speed"))
         if options.only == "quality" or (options.only is None and options.valid):
             quality(options, Path(folder))
+    return None
 
 
 def speed(options: argparse.Namespace, folder: Path) -> None:
@@ -198,6 +208,65 @@ def quality(options: argparse.Namespace, folder: Path) -> None:
         values = ", ".join(f"{name} {value:.2f}" for name, value in perplexity.items())
         print(f"  seed {seed}, {len(losses['trl'])} steps: {values}; ratio {ratios[-1]:.4f}", flush=True)
     print(f"  mean ratio {statistics.mean(ratios):.4f} (less than 1: convmodel's is lower)")
+
+
+STEPS = {"alone": 4, "first": 2, "busy": 4, "after": 2}
+"""Steps of a round: alone, the first two beside a busy program, which notice it, four more, and those after its end."""
+
+
+def busy(options: argparse.Namespace) -> None:
+    """Prints the seconds of each kind of step, and the ratio of those beside a busy program to those alone."""
+    from transformers import TrainerCallback
+
+    from convmodel import ConversationModel
+    from convmodel.data.reading.reader import ConversationReader
+
+    names = [name for name, count in STEPS.items() for _ in range(count)]
+    seconds: list[dict[str, list[float]]] = [{name: [] for name in STEPS} for _ in range(options.rounds + 1)]
+    programs: list[subprocess.Popen[bytes]] = []
+
+    class Clock(TrainerCallback):  # type: ignore[misc]
+        def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            name = names[state.global_step % len(names)]
+            if name == "first" and not programs:
+                programs.append(subprocess.Popen([sys.executable, "-c", "while True: pass"]))
+                time.sleep(0.5)
+            if name == "after" and programs:
+                end(programs)
+                time.sleep(2.5)  # after which the next step looks again
+            self.begin = time.perf_counter()
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            number, step = divmod(state.global_step - 1, len(names))
+            seconds[number][names[step]].append(time.perf_counter() - self.begin)
+            print(f"  round {number}, {names[step]}: {seconds[number][names[step]][-1]:.3f} s", flush=True)
+
+    model = ConversationModel.from_pretrained(options.model or "builtin:chitchat", device="cpu")
+    rows = [*islice(ConversationReader(options.train), options.conversations or 48)]
+    settings = {"packing": True, "max_length": options.max_length or 128, "batch_size": 2, "learning_rate": 1e-5}
+    try:
+        model.fit(rows, max_steps=len(seconds) * len(names), callbacks=[Clock()], **settings)
+    finally:
+        end(programs)
+    print_busy(seconds[1:])  # the first round warms up
+
+
+def end(programs: list[subprocess.Popen[bytes]]) -> None:
+    """Ends programs and waits for them."""
+    while programs:
+        program = programs.pop()
+        program.kill()
+        program.wait()
+
+
+def print_busy(seconds: list[dict[str, list[float]]]) -> None:
+    """Prints the medians of the rounds' medians, and the median of the rounds' ratios."""
+    medians = [{name: statistics.median(values) for name, values in one.items()} for one in seconds]
+    for name in STEPS:
+        found = [one[name] for one in medians]
+        print(f"{name:6} {statistics.median(found):7.3f} s per step ({min(found):.3f}-{max(found):.3f})")
+    ratios = [one["busy"] / one["alone"] for one in medians]
+    print(f"busy / alone: {statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})")
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from convmodel.evaluation.processes import Processes
 from convmodel.evaluation.turn_statistics import CorpusStatistics, measure_turns
 from convmodel.hf_model.lm_head import Head
 from convmodel.hf_model.log_probs import BATCH_SIZE, measure_targets
+from convmodel.hf_model.waiting import WAITING
 from convmodel.layout.architecture import window_length
 from convmodel.layout.sequence import LossOn
 from convmodel.layout.tokenizer import ConversationTokenizer
@@ -122,13 +123,15 @@ def evaluate_windows(
     processes = processes or Processes()
     ends, head = torch.tensor(sorted(tokenizer.end_ids)), Head.of(hf_model)
     sums = torch.zeros(2, len(data.windows), dtype=torch.float64)  # of all targets, and of those that are text
-    for indices, counts in processes.own(indices_by_length(data.lengths, batch_size)):
-        nats, labels = measure_targets(hf_model, tokenizer, [data.windows[index] for index in indices], head=head)
-        if counts:
-            sums[0, indices] = nats.sum(dim=1)
-            sums[1, indices] = nats.masked_fill(torch.isin(labels, ends), 0.0).sum(dim=1)
-        if progress:
-            progress(len(indices))
+    with WAITING.adapting(hf_model.device):
+        for indices, counts in processes.own(indices_by_length(data.lengths, batch_size)):
+            WAITING.look()
+            nats, labels = measure_targets(hf_model, tokenizer, [data.windows[index] for index in indices], head=head)
+            if counts:
+                sums[0, indices] = nats.sum(dim=1)
+                sums[1, indices] = nats.masked_fill(torch.isin(labels, ends), 0.0).sum(dim=1)
+            if progress:
+                progress(len(indices))
     all_nats, text_nats = processes.total(sums).tolist()
     return _result(all_nats, text_nats, data.summary, len(data.windows))
 

@@ -19,6 +19,7 @@ from convmodel.data.windows.encoding import CHUNK, EncodingSummary, encode_chunk
 from convmodel.errors import ConfigError
 from convmodel.hf_model.lm_head import Head
 from convmodel.hf_model.log_probs import BATCH_SIZE, Measure, measure_targets, nats
+from convmodel.hf_model.waiting import WAITING
 from convmodel.layout.sequence import IGNORED, LossOn, Window, supervised_turns
 from convmodel.layout.tokenizer import ConversationTokenizer
 
@@ -115,7 +116,8 @@ def measure_turns(
             statistics.append(ConversationStatistics(joined))
             supervised = supervised_turns(joined, loss_on, arranged.roles if arranged else None)
             jobs += _jobs(statistics[-1], encoded, supervised, tokenizer.end_ids)
-        _measure(hf_model, tokenizer, jobs, head, batch_size)
+        with WAITING.adapting(hf_model.device):
+            _measure(hf_model, tokenizer, jobs, head, batch_size)
         windows += len(jobs)
     require_windows(summary, loss_on)
     return CorpusStatistics(statistics, summary, windows)
@@ -156,6 +158,7 @@ def _measure(
     ends, owner = sorted(tokenizer.end_ids), {id(job.window): job for job in jobs}
     measure = _measure_of_targets(ends)
     for windows in by_length([job.window for job in jobs], batch_size):
+        WAITING.look()
         values, labels = measure_targets(hf_model, tokenizer, windows, measure, head=head)
         for window, row, label in zip(windows, values.numpy(), labels.numpy(), strict=True):
             is_target = label != IGNORED

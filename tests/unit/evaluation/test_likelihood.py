@@ -11,9 +11,11 @@ import torch
 from convmodel import Conversation, ConversationModel
 from convmodel.data.windows.encoding import encode_windows
 from convmodel.errors import ConfigError, ContextTooLongError, ConversationError
+from convmodel.evaluation import likelihood
 from convmodel.evaluation.likelihood import EvaluationResult, evaluate_windows
 from convmodel.evaluation.processes import Processes
 from convmodel.hf_model.log_probs import measure_targets
+from convmodel.hf_model.waiting import Waiting
 from convmodel.layout.sequence import IGNORED
 
 TALKS = [
@@ -249,6 +251,18 @@ def test_processes_that_share_the_windows_have_the_result_of_one(
     assert results == [evaluate_windows(model.hf_model, model.tokenizer, windows, batch_size=3)] * count
     expected = [[3, 2], [3, 2] if in_step else [3]] if count == 2 else [[3], [3], [2], [2], [2]][:count]  # of 3, 3, 2
     assert done == expected * 2
+
+
+def test_the_threads_look_after_each_batch(model: ConversationModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting = Waiting()
+    monkeypatch.setattr(likelihood, "WAITING", waiting)
+    looks: list[int] = []
+    monkeypatch.setattr(waiting, "look", lambda: looks.append(waiting._blocks))
+
+    model.evaluate(TALKS, batch_size=3)
+
+    assert looks == [1, 1, 1]  # inside a block in which they adapt
+    assert not waiting._blocks
 
 
 @pytest.mark.parametrize("training", [True, False])

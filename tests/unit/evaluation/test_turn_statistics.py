@@ -11,6 +11,7 @@ import torch
 
 from convmodel import Conversation, ConversationModel
 from convmodel.errors import ConfigError, ConversationError
+from convmodel.evaluation import turn_statistics
 from convmodel.evaluation.likelihood import likelihood_of
 from convmodel.evaluation.turn_statistics import (
     CorpusStatistics,
@@ -18,6 +19,7 @@ from convmodel.evaluation.turn_statistics import (
     calibrate,
     measure_turns,
 )
+from convmodel.hf_model.waiting import Waiting
 
 TALKS = [
     ["Good morning! Did you sleep well?", "Not really, the neighbours had a party.", "Oh"],
@@ -215,3 +217,14 @@ def test_calibration_sorts_targets_by_tenths_and_adds_up() -> None:
     assert targets.tolist() == [1, 2, 0, 0, 0, 1, 0, 0, 0, 1]
     assert probability.tolist() == pytest.approx([0.05, 0.3, 0, 0, 0, 0.5, 0, 0, 0, 1])
     assert ends.tolist() == [0, 1, 0, 0, 0, 0, 0, 0, 0, 1]
+
+
+def test_the_threads_look_after_each_batch(model: ConversationModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting = Waiting()
+    looks: list[int] = []
+    monkeypatch.setattr(waiting, "look", lambda: looks.append(waiting._blocks))
+    monkeypatch.setattr(turn_statistics, "WAITING", waiting)
+
+    measure(model, batch_size=2)
+
+    assert looks == [1, 1, 1]  # inside a block in which they adapt

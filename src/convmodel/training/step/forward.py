@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from convmodel.hf_model.lm_head import Head
+from convmodel.hf_model.waiting import WAITING
 from convmodel.training.step.fused import Batch, fused_layers, unfused
 from convmodel.training.step.loss import head_loss, supervised_loss, window_log_probs
 from convmodel.training.step.patches import (
@@ -76,6 +77,7 @@ def computing_loss(hf_model: "PreTrainedModel", head: Head | None, batch: Batch 
         segments: torch.Tensor | None = inputs.pop("segments", None)
         weights: torch.Tensor | None = inputs.pop("weights", None)
         batch.begin(inputs)
+        WAITING.look()  # at what was computed since the last batch: this is called for each
 
         def computed(states: torch.Tensor) -> torch.Tensor:
             if segments is not None:

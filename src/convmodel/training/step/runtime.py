@@ -1,7 +1,8 @@
 """The precision of training on a device, and this process's threads and memory.
 
-Owns: choosing the precision, and setting the number of threads and how glibc keeps freed memory while a run lasts. Does
-not know the model. Everything is restored afterwards, except that glibc no longer adapts its thresholds.
+Owns: choosing the precision, and setting the number of threads, how they wait and how glibc keeps freed memory while a
+run lasts. Does not know the model. Everything is restored afterwards, except that glibc no longer adapts its
+thresholds.
 """
 
 import ctypes
@@ -15,6 +16,7 @@ from contextlib import contextmanager
 import torch
 
 from convmodel.errors import ConfigError
+from convmodel.hf_model.waiting import WAITING
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +45,10 @@ def computes_bf16(device: torch.device) -> bool:
 
 @contextmanager
 def training_runtime(device: torch.device) -> Iterator[None]:
-    """Limits torch to the cores of this process and, on a CPU, keeps freed memory, inside the block."""
+    """Limits torch to the cores of this process and, on a CPU, keeps freed memory, inside the block.
+
+    On a CPU, the threads also adapt how they wait for each other to other programs.
+    """
     threads = torch.get_num_threads()
     # A user who sets this variable has decided, and so has torchrun, which sets it for several processes.
     if "OMP_NUM_THREADS" not in os.environ and sys.platform == "linux":
@@ -51,7 +56,8 @@ def training_runtime(device: torch.device) -> Iterator[None]:
     configured = any(os.environ.get(name) for name in _MEMORY_VARIABLES)
     keeps = device.type == "cpu" and not configured and _keep_freed_memory(True)
     try:
-        yield
+        with WAITING.adapting(device):
+            yield
     finally:
         torch.set_num_threads(threads)
         if keeps:

@@ -7,6 +7,8 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from convmodel.hf_model.lm_head import Head
+from convmodel.hf_model.waiting import Waiting
+from convmodel.training.step import forward
 from convmodel.training.step.forward import computing_loss, plain_forward
 
 IDS = torch.arange(24).reshape(2, 12)
@@ -54,6 +56,19 @@ def test_what_accelerate_wraps_around_is_left_out_of_plain_computing_only(gpt2: 
         with plain_forward(gpt2):
             assert gpt2(input_ids=IDS).logits.shape == (2, 12, 61)
         assert gpt2.forward is wrapped
+
+
+def test_the_threads_look_at_each_batch_of_training(gpt2: GPT2LMHeadModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting, looks = Waiting(), []
+    monkeypatch.setattr(waiting, "look", lambda: looks.append(len(looks)))
+    monkeypatch.setattr(forward, "WAITING", waiting)
+    with computing_loss(gpt2, Head.of(gpt2)):
+        for _ in range(2):
+            gpt2(input_ids=IDS, labels=IDS, total_weight=22.0).backward()
+        with plain_forward(gpt2):  # whoever evaluates or generates looks for itself
+            gpt2(input_ids=IDS)
+
+    assert looks == [0, 1]
 
 
 def test_the_number_of_threads_comes_back(gpt2: GPT2LMHeadModel) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from convmodel.errors import ConfigError
+from convmodel.hf_model.waiting import Waiting
 from convmodel.training.step import runtime
 from convmodel.training.step.runtime import choose_precision, computes_bf16, training_runtime
 
@@ -75,6 +76,17 @@ def test_threads_are_those_of_the_cores_that_may_be_used_and_come_back(monkeypat
             assert torch.get_num_threads() == 5  # the user's word
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("device", "adapts"), [("cpu", True), ("meta", False)])
+def test_threads_adapt_to_other_programs_while_a_cpu_computes(
+    device: str, adapts: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = Waiting()
+    monkeypatch.setattr(runtime, "WAITING", waiting)
+    with training_runtime(torch.device(device)):
+        assert bool(waiting._blocks) == adapts
+    assert not waiting._blocks
 
 
 @pytest.mark.slow
