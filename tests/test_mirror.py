@@ -77,7 +77,6 @@ ELSEWHERE = {
     "training/objectives/reference.py": ("integration/test_preferences.py", "Reference"),
     "training/fit_data.py": ("integration/test_packing.py", "require_packable"),
     "training/trainable.py": ("integration/test_lora.py", "requires_grad"),
-    "training/validation.py": ("integration/test_distributed.py", "--valid"),
     "training/metrics_reader.py": ("unit/training/test_metrics_log.py", "read_metrics"),
 }
 """For a module without a mirror: the file that tests it, and what that file says of it."""
