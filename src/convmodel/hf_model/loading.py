@@ -24,9 +24,10 @@ from convmodel.files.hub import (
     load_error,
     resolve_builtin,
 )
+from convmodel.hf_model.adapter_files import load_adapters, prepare_base
 from convmodel.hf_model.device_check import place
 from convmodel.hf_model.gguf_weights import load_gguf_model
-from convmodel.hf_model.lora import load_adapters, merge_trained_rows, prepare_base, require_peft
+from convmodel.hf_model.lora import merge_trained_rows, require_peft
 from convmodel.layout.architecture import embeds_token_types
 from convmodel.layout.gguf import load_gguf_config
 from convmodel.layout.tokenizer import ConversationTokenizer

@@ -1,16 +1,14 @@
 """LoRA: small trainable matrices added to frozen weights, in place, so that the model stays the same object.
 
-Owns: which layers get adapters, the new separator's row, merging and removing adapters, and their files.
+Owns: which layers get adapters, the new separator's row, and merging and removing adapters. Their files are in
+`adapter_files`.
 Hu et al. 2021, arXiv:2106.09685: a layer with the matrix W computes (W + (alpha / r) B A) x, where only A and B, of
 rank r, are trained, and B starts as zero.
 """
 
 import importlib.util
-import json
-import os
 import warnings
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,9 +17,8 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from convmodel.arguments.names import did_you_mean
-from convmodel.errors import ConfigError, MissingExtraError, ModelLoadError
-from convmodel.files.hub import ADAPTER_CONFIG, ADAPTER_WEIGHTS, BASE_FILE
-from convmodel.hf_model.embedding import embed, grow_embedding, set_new_rows
+from convmodel.errors import ConfigError, MissingExtraError
+from convmodel.hf_model.embedding import embed
 from convmodel.hf_model.fingerprint import base_fingerprint
 from convmodel.hf_model.float32 import compute_buffers, in_half_precision
 from convmodel.hf_model.lora_options import LORA_OPTIONS
@@ -31,12 +28,16 @@ if TYPE_CHECKING:
     from peft import LoraConfig
     from transformers import PreTrainedModel
 
-_FINGERPRINT = "base_fingerprint"  # an attribute set on a model with adapters
-_ROW_SOURCE = "new_rows_from"  # another: the row that `set_new_rows` copied, or None
-_BASE_FACTS = {"fingerprint": _FINGERPRINT, _ROW_SOURCE: _ROW_SOURCE}  # in `BASE_FILE`
-_NAME = "default"  # peft's name of a model's only adapters
+BASE_FINGERPRINT = "base_fingerprint"
+"""An attribute set on a model with adapters."""
+
+ROW_SOURCE = "new_rows_from"
+"""Another: the row that `set_new_rows` copied, or None."""
+
+ADAPTER_NAME = "default"
+"""peft's name of a model's only adapters."""
+
 _DEFAULTS: dict[str, Any] = {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"}
-_IN_FILE = "base_model.model."  # peft's prefix of each name
 
 
 def require_peft() -> None:
@@ -65,11 +66,11 @@ def add_adapters(
     require_peft()
     config = _lora_config(hf_model, options)
     config.trainable_token_indices = _new_rows(hf_model, tokenizer)
-    hf_model.__dict__[_ROW_SOURCE] = tokenizer.end_of_text_id
+    hf_model.__dict__[ROW_SOURCE] = tokenizer.end_of_text_id
     before = embed(hf_model, tokenizer.stop_token_ids)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        _inject(hf_model, config)
+        inject(hf_model, config)
     if not torch.equal(before, embed(hf_model, tokenizer.stop_token_ids)):
         remove_adapters(hf_model, merge=False)
         kind = hf_model.config.model_type
@@ -96,7 +97,7 @@ def merge_trained_rows(hf_model: "PreTrainedModel") -> None:
 
 def require_same_options(hf_model: "PreTrainedModel", options: Mapping[str, Any]) -> None:
     """Raises a `ConfigError` if the options of a model's adapters differ from the requested ones."""
-    config: Any = hf_model.peft_config[_NAME]
+    config: Any = hf_model.peft_config[ADAPTER_NAME]
     current = config.to_dict()
     for name, value in options.items():
         actual, wanted = (sorted(item) if isinstance(item, set | list) else item for item in (current.get(name), value))
@@ -104,21 +105,21 @@ def require_same_options(hf_model: "PreTrainedModel", options: Mapping[str, Any]
             raise ConfigError(f"lora's {name} is {value!r}, but the model's adapters have {actual!r}: merge them first")
 
 
-def _inject(hf_model: "PreTrainedModel", config: Any) -> None:
+def inject(hf_model: "PreTrainedModel", config: Any) -> None:
     """Adds the layers of a peft config to a model, in float32; if they do not match, the model stays unchanged."""
     base = base_fingerprint(hf_model)
     try:
         with warnings.catch_warnings():
             # peft's own patterns for experts, which name parameters; it looks for them among modules only.
             warnings.filterwarnings("ignore", r"The following \w+ keys did not match any.*_proj'", RuntimeWarning)
-            hf_model.add_adapter(config, _NAME)
+            hf_model.add_adapter(config, ADAPTER_NAME)
         _require_products(hf_model)
     except Exception as error:
         remove_adapters(hf_model, merge=False)
         if not isinstance(error, TypeError | ValueError | AttributeError):  # the last, of a layer named as another
             raise
         raise ConfigError(f"lora does not fit this model: {str(error).splitlines()[0]}") from error
-    hf_model.__dict__[_FINGERPRINT] = base
+    hf_model.__dict__[BASE_FINGERPRINT] = base
     for name, parameter in hf_model.named_parameters():
         if _is_adapter(name):
             parameter.data = parameter.data.float()  # the base may stay in half precision
@@ -238,93 +239,3 @@ def remove_adapters(hf_model: "PreTrainedModel", *, merge: bool) -> None:
     hf_model.requires_grad_(True)
     if rounds:
         compute_buffers(hf_model)
-
-
-def require_base(hf_model: "PreTrainedModel", folder: str | os.PathLike[str], *, alone: bool = True) -> None:
-    """Checks that adapters can be saved into a folder: `alone`, with the name of their base model, or merged.
-
-    Raises:
-        ConfigError: If the base has no name, because it was made or trained in memory, or it is in that folder.
-    """
-    base = hf_model.name_or_path
-    if base and Path(folder).resolve() == Path(base).resolve():
-        raise ConfigError(f"{folder} holds the base of these adapters: give another folder (--output-dir)")
-    if alone and not base:
-        raise ConfigError(
-            "the adapters would be saved alone, but their base model is nowhere: save it and load it first, or give "
-            "merge=True (--merge) for a whole model"
-        )
-
-
-def save_adapters(hf_model: "PreTrainedModel", folder: Path) -> None:
-    """Writes the adapters alone, in peft's format."""
-    from peft.utils.save_and_load import get_peft_model_state_dict
-    from safetensors.torch import save_file
-
-    config: Any = hf_model.peft_config[_NAME]
-    base = str(hf_model.name_or_path)
-    # An absolute path, because the adapters may be loaded from another working directory.
-    config.base_model_name_or_path = str(Path(base).resolve()) if base and Path(base).is_dir() else base
-    if isinstance(config.target_modules, set):
-        config.target_modules = sorted(config.target_modules)
-    config.save_pretrained(folder)
-    facts = {name: hf_model.__dict__.get(attribute) for name, attribute in _BASE_FACTS.items()}
-    base_file = {"base_model": config.base_model_name_or_path} | facts
-    (folder / BASE_FILE).write_text(json.dumps(base_file, indent=2), encoding="utf-8", newline="\n")
-    # By default peft requests the base's vocabulary size from the Hub, and saves the whole embedding if ours is larger.
-    state = get_peft_model_state_dict(hf_model, adapter_name=_NAME, save_embedding_layers=False)
-    named = {f"{_IN_FILE}{name}": value.detach().cpu().contiguous() for name, value in state.items()}
-    save_file(named, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
-    hf_model.generation_config.save_pretrained(folder)
-
-
-def prepare_base(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, folder: Path) -> None:
-    """Gives the base of adapters the rows of when they were added, of which they hold only the separator's, no bias."""
-    if (separator := tokenizer.layout.separator_id) is None:
-        return
-    if not json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8")).get("trainable_token_indices"):
-        grow_embedding(hf_model, separator + 1)
-        return
-    path = folder / BASE_FILE
-    facts = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    row_source = facts.get(_ROW_SOURCE, tokenizer.end_of_text_id)
-    set_new_rows(hf_model, separator, row_source)
-    hf_model.__dict__[_ROW_SOURCE] = row_source
-
-
-def load_adapters(hf_model: "PreTrainedModel", folder: Path) -> None:
-    """Loads saved adapters into their base model, in place, adding the layers if it has none.
-
-    Raises:
-        ModelLoadError: If it is another model, or the files are incomplete.
-    """
-    from peft import PeftConfig
-    from peft.utils.save_and_load import get_peft_model_state_dict
-    from safetensors.torch import load_file
-
-    if not has_adapters(hf_model):
-        config = PeftConfig.from_pretrained(str(folder))
-        config.inference_mode = False
-        _require_fingerprint(hf_model, folder / BASE_FILE)
-        _inject(hf_model, config)
-    saved = {name.removeprefix(_IN_FILE): value for name, value in load_file(folder / ADAPTER_WEIGHTS).items()}
-    wanted = get_peft_model_state_dict(hf_model, adapter_name=_NAME, save_embedding_layers=False)
-    if {name: value.shape for name, value in saved.items()} != {name: value.shape for name, value in wanted.items()}:
-        raise ModelLoadError(f"{folder / ADAPTER_WEIGHTS} does not have the weights that its configuration describes")
-    # In place: peft's own loading renames layers as transformers does in files of weights, and leaves out those whose
-    # names it then does not find (Laguna's shared experts).
-    with torch.no_grad():
-        for name, value in wanted.items():
-            value.copy_(saved[name])
-
-
-def _require_fingerprint(hf_model: "PreTrainedModel", path: Path) -> None:
-    """Checks that a base has the weights that the adapters were trained on, if convmodel saved these."""
-    if not path.exists() or hf_model.dtype == torch.float16:
-        return
-    base = json.loads(path.read_text(encoding="utf-8"))
-    if base["fingerprint"] not in (None, base_fingerprint(hf_model)):
-        raise ModelLoadError(
-            f"the base model {base['base_model']} is not the one that the adapters in {path.parent} were trained on: "
-            "its weights differ"
-        )

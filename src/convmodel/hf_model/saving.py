@@ -15,8 +15,9 @@ from safetensors import SafetensorError
 
 from convmodel.files.atomic import staged
 from convmodel.files.hub import ADAPTER_CONFIG, ADAPTER_WEIGHTS, BASE_FILE, upload_folder
+from convmodel.hf_model.adapter_files import require_base, save_adapters
 from convmodel.hf_model.generation_config import sampling_defaults
-from convmodel.hf_model.lora import has_adapters, require_base, save_adapters
+from convmodel.hf_model.lora import has_adapters
 from convmodel.hf_model.model_card import CARD
 from convmodel.hf_model.quantization import require_unquantized
 from convmodel.layout.tokenizer import ConversationTokenizer

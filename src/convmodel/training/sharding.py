@@ -17,7 +17,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from convmodel.errors import ConfigError
 from convmodel.files.hub import ADAPTER_WEIGHTS
-from convmodel.hf_model.lora import has_adapters, load_adapters
+from convmodel.hf_model.adapter_files import load_adapters
+from convmodel.hf_model.lora import has_adapters
 from convmodel.training.config import FitConfig
 
 if TYPE_CHECKING:

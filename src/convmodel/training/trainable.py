@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from convmodel.hf_model.adapter_files import require_base
 from convmodel.hf_model.fingerprint import base_fingerprint
 from convmodel.hf_model.float32 import in_half_precision, to_float32
 from convmodel.hf_model.lora import (
@@ -17,7 +18,6 @@ from convmodel.hf_model.lora import (
     has_adapters,
     merge_trained_rows,
     remove_adapters,
-    require_base,
     require_same_options,
     train_adapters,
 )

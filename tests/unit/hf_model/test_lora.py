@@ -1,4 +1,4 @@
-"""Adapters: they begin as nothing, are all that learns, come off without a trace, and are saved exactly."""
+"""Adapters: they begin as nothing, are all that learns, and come off without a trace."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,19 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors import safe_open
 
 from convmodel import ConversationModel
 from convmodel.errors import ConfigError
-from convmodel.hf_model.lora import (
-    ADAPTER_WEIGHTS,
-    add_adapters,
-    has_adapters,
-    load_adapters,
-    remove_adapters,
-    require_base,
-    save_adapters,
-)
+from convmodel.hf_model.lora import add_adapters, has_adapters, remove_adapters
 
 R = 4
 WIDTHS = {
@@ -176,34 +167,6 @@ def test_a_separator_that_ends_texts_too_is_not_new(gpt2_folder: Path) -> None:
     assert all("lora_" in name for name in trained(model))
 
 
-def test_saved_and_put_back_they_are_the_same_in_the_same_parameters(load: Load, family: str, tmp_path: Path) -> None:
-    model = load(family)
-    add(model)
-    disturb(model)
-    expected, kept = logits(model), trained(model)
-    save_adapters(model.hf_model, tmp_path)
-    disturb(model)
-    assert not torch.equal(logits(model), expected)
-
-    load_adapters(model.hf_model, tmp_path)
-
-    assert torch.equal(logits(model), expected)
-    assert all(value is kept[name] for name, value in trained(model).items())
-
-
-def test_the_file_holds_what_is_trained_and_nothing_else(load: Load, family: str, tmp_path: Path) -> None:
-    model = load(family)
-    count = add(model)
-
-    save_adapters(model.hf_model, tmp_path)
-
-    with safe_open(tmp_path / ADAPTER_WEIGHTS, "pt") as file:
-        names = list(file.keys())
-        assert sum(file.get_tensor(name).numel() for name in names) == count
-    assert len(names) == len(trained(model))
-    assert all(name.startswith("base_model.model.") for name in names)
-
-
 @pytest.mark.parametrize("options", [{"rank": 4}, {"r": 0}, {"target_modules": ["nothing_like_it"]}])
 def test_options_that_do_not_fit_leave_a_plain_model(load: Load, options: dict[str, Any]) -> None:
     model = load("smollm2")
@@ -217,13 +180,3 @@ def test_options_that_do_not_fit_leave_a_plain_model(load: Load, options: dict[s
     assert after.keys() == before.keys()
     assert all(torch.equal(value, before[name]) for name, value in after.items())
     assert all(value.requires_grad for value in model.hf_model.parameters())
-
-
-def test_a_model_of_no_folder_is_no_base(load: Load, tmp_path: Path) -> None:
-    model = load("bytelevel")
-    require_base(model.hf_model, tmp_path)
-    model.hf_model.name_or_path = ""
-
-    with pytest.raises(ConfigError, match="their base model is nowhere"):
-        require_base(model.hf_model, tmp_path)
-    require_base(model.hf_model, tmp_path, alone=False)
