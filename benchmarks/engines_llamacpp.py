@@ -2,7 +2,7 @@
 
 python -m venv llama && llama/bin/pip install xllamacpp
 
-Loads a GGUF file, and times what `engines_protocol.py` says.
+Loads a GGUF file, and measures the requests of `engines_protocol.py`.
 """
 
 import json

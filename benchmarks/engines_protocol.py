@@ -1,4 +1,4 @@
-"""How `engines.py` asks a peer, which runs in an environment and a process of its own: both ends.
+"""Both ends of the protocol between `engines.py` and a peer, which is a process in an environment of its own.
 
 A request is a line of JSON on standard input: `{"prompt": [...], "new": ..., "clients": ...}`, the prompt's ids, the
 number of tokens per response, and the number of responses that are generated at once. The result is a line on standard
@@ -35,7 +35,8 @@ class Peer:
         self._running = subprocess.Popen(
             self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True
         )
-        self._line()  # "ready"
+        while self._line().strip() != "ready":  # what its libraries print before
+            pass
 
     def ask(self, prompt: list[int], new: int, clients: int) -> Measured:
         assert self._running.stdin is not None

@@ -30,7 +30,7 @@ from convmodel.hf_model.generation_config import match_tokenizer
 from convmodel.hf_model.loading import load, make_weights
 from convmodel.hf_model.log_probs import BATCH_SIZE, score_responses
 from convmodel.hf_model.lora import has_adapters, remove_adapters
-from convmodel.hf_model.quantization import quantize_weights, require_unquantized
+from convmodel.hf_model.quantization import is_quantized, quantize_weights
 from convmodel.hf_model.saving import describe, push_model, save_model
 from convmodel.hf_model.vocabulary_growth import grow_vocabulary
 from convmodel.layout.choosing import LayoutName
@@ -90,7 +90,7 @@ class ConversationModel:
             layout: The token layout: `separator`, `template` (the model's own chat template) or `auto`.
             names: As for `ConversationTokenizer.from_pretrained`.
             use_token_types: As for `ConversationTokenizer.from_pretrained`.
-            quantize: `int8` packs the weights for inference on a CPU; such a model cannot be trained or saved.
+            quantize: `int8` packs the weights, on a CPU; of such a model only LoRA adapters can be trained and saved.
             **options: `revision, token, cache_dir, local_files_only, dtype, device_map, attn_implementation`, ...
 
         Raises:
@@ -99,8 +99,8 @@ class ConversationModel:
         """
         of_layout = {"layout": layout, "names": names, "use_token_types": use_token_types}
         device = "cpu" if device is None and quantize is not None else device
-        model = cls(*load(name_of(name_or_path), options, of_layout, device=device))
-        if quantize is not None:
+        model = cls(*load(name_of(name_or_path), options, of_layout, device=device, quantize=quantize))
+        if quantize is not None and not is_quantized(model.hf_model):
             model.merge_adapters()
             quantize_weights(model.hf_model, quantize)
         return model
@@ -170,7 +170,7 @@ class ConversationModel:
 
         Raises:
             SaveError: If the folder cannot be written; its previous content is unchanged.
-            ConfigError: If the model is quantized, or its adapters have no base model outside of `folder`.
+            ConfigError: If it is quantized without adapters, or its adapters have no base model outside of `folder`.
         """
         save_model(self.hf_model, self.tokenizer, folder)
 
@@ -192,7 +192,7 @@ class ConversationModel:
         match_tokenizer(self.hf_model, self.tokenizer)
 
     def merge_adapters(self) -> None:
-        """Merges LoRA adapters, if there are some, into the weights, so that the whole model is saved."""
+        """Merges LoRA adapters, if any, into the weights, which cannot be quantized; the whole model is then saved."""
         if has_adapters(self.hf_model):
             remove_adapters(self.hf_model, merge=True)
             self.hf_model.name_or_path = ""
@@ -238,7 +238,6 @@ class ConversationModel:
             MissingExtraError: If accelerate is not installed.
         """
         config = FitConfig.of(config, {**options})
-        require_unquantized(self.hf_model, "trained")
         from convmodel.training.fit import fit  # imports accelerate, which only training needs
         from convmodel.training.objectives.choose import readers
 

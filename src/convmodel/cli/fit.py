@@ -59,6 +59,13 @@ def _fit(
             "script takes several times fewer tokens.",
         ),
     ] = None,
+    quantize: Annotated[
+        str | None,
+        Option(
+            help="int8: with --lora, keep the model's own weights in int8, for about a quarter of the memory, on CPUs; "
+            "see docs/training.md#lora-over-int8-weights."
+        ),
+    ] = None,
     replay: Annotated[
         str | None,
         Option(help="With judgements: conversations that are trained on beside them, so that no skill is forgotten."),
@@ -87,10 +94,11 @@ def _fit(
     if overwrite and settings.get("resume"):
         raise ConfigError("--overwrite starts from the beginning and --resume resumes: give one of them")
     types = flags.parse_token_types(token_types)
-    start = StartingPoint(model, from_scratch, tokenizer, grow_vocabulary, layout, names, types)
+    start = StartingPoint(model, from_scratch, tokenizer, grow_vocabulary, layout, names, types, quantize)
     start.check(train)
     restart = {"resume": False} if overwrite else {}
     config = FitConfig.from_options({"output_dir": DEFAULT_MODEL} | start.settings | settings | restart)
+    start.check_settings(config)
     judged = config.objective != "sft"
     if judged and (from_scratch or grow_vocabulary):
         raise ConfigError("judgements are of a trained model: leave out --from-scratch and --grow-vocabulary")
@@ -114,13 +122,13 @@ def _fit(
     if as_json:
         print_json({**result.to_dict(), "config": config.to_dict()})
     else:
-        _print(result, output_dir)
+        _print(result, output_dir, quantize)
     from convmodel.training.sharding import exit_of_group  # imports torch, which `fit` has loaded by now
 
     exit_of_group()
 
 
-def _print(result: "FitResult", output_dir: str) -> None:
+def _print(result: "FitResult", output_dir: str, quantize: str | None) -> None:
     """Prints the metrics, and the command to try next."""
     rows = [
         ("steps", f"{result.steps:,}"),
@@ -134,7 +142,9 @@ def _print(result: "FitResult", output_dir: str) -> None:
         rows.append(("validation bits per byte", f"{was[1]}{after.bits_per_byte:.3f}"))
     print_table(("", output_dir), rows)
     print_message(result.verdict)
-    print_message(f"Chat with it:  {program()} chat --model {output_dir}")
+    print_message(
+        f"Chat with it:  {program()} chat --model {output_dir}" + (f" --quantize {quantize}" if quantize else "")
+    )
 
 
 command = with_fit_options(_fit)

@@ -31,6 +31,7 @@ class StartingPoint:
     layout: str = "auto"  # the token layout of a pretrained model
     names: str | None = None  # whether speakers' names are put before their texts
     token_types: bool | None = None  # whether the model gets token types
+    quantize: str | None = None  # how the weights below adapters are packed
 
     def check(self, train: str) -> None:
         """Checks that the options can be combined."""
@@ -44,6 +45,20 @@ class StartingPoint:
             raise ConfigError("--layout and --names are for a pretrained model: leave them out with --from-scratch")
         if train == "-" and (self.from_scratch is not None or self.grow_vocabulary is not None):
             raise ConfigError("the vocabulary is trained first, on the same conversations: give a file instead of -")
+
+    def check_settings(self, config: FitConfig) -> None:
+        """Checks that the settings of the run suit a model whose weights are packed."""
+        if self.quantize is None:
+            return
+        if self.from_scratch is not None:
+            raise ConfigError("--quantize rounds trained weights, which a new model has not: leave it out")
+        if config.lora is False:
+            raise ConfigError("--quantize keeps the weights in int8, where they cannot be trained: give --lora too")
+        if config.merge:
+            raise ConfigError(
+                "--merge would add the adapters to rounded weights: leave it out; `convmodel export` and "
+                "merge_adapters() merge them into the original ones"
+            )
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -68,6 +83,7 @@ class StartingPoint:
 
     def _load_model(self) -> "ConversationModel":
         chosen = {"layout": self.layout, "names": self.names, "use_token_types": self.token_types}
+        chosen |= {"quantize": self.quantize}
         return load_model(self.model or BASE_MODEL, **chosen)
 
 

@@ -15,7 +15,7 @@ from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
 from convmodel.errors import ConfigError
-from convmodel.hf_model.int8_layers import absmax, column_scales
+from convmodel.hf_model.int8_rounding import absmax, column_scales
 from convmodel.hf_model.lora import has_adapters
 from convmodel.hf_model.quantization import require_unquantized
 

@@ -22,7 +22,7 @@ that a result does not depend on what else is in the batch.
 #include "_kernels.h"
 
 #define LARGEST_WEIGHT 127
-#define BASE 254 /* of the coarse one of two 8-bit integers */
+#define BASE (2 * LARGEST_WEIGHT) /* of the coarse one of two 8-bit integers */
 #define PIECE 1024 /* inputs whose products are summed in 32 bits */
 #define AHEAD 2048 /* bytes between the weights that are used and those that are requested */
 #define LINE 64    /* bytes that are requested together */
@@ -92,7 +92,8 @@ INLINE void prepare_row(const Plan *plan, const float *RESTRICT row, float *REST
         for (int64_t i = 0; i < inputs; i++) result[i] = silu(row[i]) * row[inputs + i];
     } else {
         for (int64_t i = 0; i < inputs; i++) result[i] = gelu(row[i]) * row[inputs + i];
-    }    if (plan->columns)
+    }
+    if (plan->columns)
         for (int64_t i = 0; i < inputs; i++) result[i] *= plan->columns[i];
 }
 

@@ -148,23 +148,26 @@ INLINE void add_tile(int lanes, const float *a, int64_t row, int64_t step, const
 
 /* The memory of a thread; rows of heads have `wide` floats, those of scores `length`. */
 typedef struct {
-    int64_t wide, length;
-    float *keys, *values, *keys_transposed, *values_transposed; /* length x wide, and wide x length */
-    float *by_keys, *by_values;
+    int64_t wide, length, value_stride;
+    const float *used_values; /* those of a window, and the values between two of them */
+    float *keys, *values, *keys_transposed;            /* length x wide, and wide x length */
+    float *values_transposed, *by_keys, *by_values;    /* in the backward pass */
     float *query, *by_result, *result; /* QUERIES x wide */
     float *scores, *by_scores;         /* QUERIES x length */
 } Memory;
 
 INLINE int64_t memory_of(const AttentionJob *job) {
     const int64_t wide = rounded_up(job->kind->size, WIDTH), length = rounded_up(job->longest, WIDTH);
-    return 6 * length * wide + 3 * QUERIES * wide + 2 * QUERIES * length;
+    return (job->by_results ? 6 : 3) * length * wide + 3 * QUERIES * wide + 2 * QUERIES * length;
 }
 
 INLINE Memory divided(const AttentionJob *job, float *all) {
     const int64_t wide = rounded_up(job->kind->size, WIDTH), length = rounded_up(job->longest, WIDTH), whole = length * wide;
-    float *rest = all + 6 * whole;
-    Memory m = {wide, length, all, all + whole, all + 2 * whole, all + 3 * whole, all + 4 * whole, all + 5 * whole,
-                rest, rest + QUERIES * wide, rest + 2 * QUERIES * wide, rest + 3 * QUERIES * wide, NULL};
+    float *rest = all + (job->by_results ? 6 : 3) * whole;
+    Memory m = {
+        .wide = wide, .length = length, .keys = all, .values = all + whole, .keys_transposed = all + 2 * whole,
+        .values_transposed = all + 3 * whole, .by_keys = all + 4 * whole, .by_values = all + 5 * whole, .query = rest,
+        .by_result = rest + QUERIES * wide, .result = rest + 2 * QUERIES * wide, .scores = rest + 3 * QUERIES * wide};
     m.by_scores = m.scores + QUERIES * length;
     return m;
 }
@@ -186,22 +189,35 @@ INLINE void write_gradient(const AttentionJob *job, void *to, enum Part which, i
     write_floats(from, (int)kind->is_bf16, kind->size, to, token * kind->strides[which] + head * kind->head_strides[which]);
 }
 
-/* Reads keys and values of a window, and transposes them, as products with several queries need them. */
-INLINE void read_keys_and_values(const AttentionJob *job, const Memory *m, int64_t first, int64_t count, int64_t head,
-                                 int is_backward) {
-    const int64_t size = job->kind->size, padded = rounded_up(count, WIDTH);
-    memset(m->keys, 0, (size_t)(padded * m->wide) * sizeof(float));
-    memset(m->values, 0, (size_t)(padded * m->wide) * sizeof(float));
-    for (int64_t j = 0; j < count; j++) {
-        read_head(job, job->keys, KEY, first + j, head, 1, m->keys + j * m->wide);
-        read_head(job, job->values, VALUE, first + j, head, 0, m->values + j * m->wide);
+/* Transposes rows of heads, as products with several queries need them. */
+INLINE void transpose(const float *rows, int64_t stride, int64_t count, int64_t size, float *columns, int64_t length) {
+    for (int64_t begin = 0; begin < count; begin += COLUMNS)
+        for (int64_t d = 0; d < size; d++)
+            for (int64_t j = begin; j < least(begin + COLUMNS, count); j++) columns[d * length + j] = rows[j * stride + d];
+}
+
+/* Reads keys and values of a window. Of those that need neither a rotation nor a conversion, the places change. */
+INLINE void read_keys_and_values(const AttentionJob *job, Memory *m, const Window *window, int64_t head) {
+    const Attention *kind = job->kind;
+    const int64_t size = kind->size, count = window->keys, padded = rounded_up(count, WIDTH);
+    const int is_direct = !job->by_results && !kind->is_bf16;
+    if (is_direct && !job->cos) {
+        const float *keys = (const float *)job->keys + window->key * kind->strides[KEY] + head * kind->head_strides[KEY];
+        transpose(keys, kind->strides[KEY], count, size, m->keys_transposed, m->length);
+    } else {
+        memset(m->keys, 0, (size_t)(padded * m->wide) * sizeof(float));
+        for (int64_t j = 0; j < count; j++) read_head(job, job->keys, KEY, window->key + j, head, 1, m->keys + j * m->wide);
+        transpose(m->keys, m->wide, padded, size, m->keys_transposed, m->length);
     }
-    for (int64_t begin = 0; begin < padded; begin += COLUMNS)
-        for (int64_t d = 0; d < size; d++) {
-            for (int64_t j = begin; j < begin + COLUMNS; j++) m->keys_transposed[d * m->length + j] = m->keys[j * m->wide + d];
-            if (!is_backward) continue;
-            for (int64_t j = begin; j < begin + COLUMNS; j++) m->values_transposed[d * m->length + j] = m->values[j * m->wide + d];
-        }
+    if (is_direct && m->wide == size) {
+        m->used_values = (const float *)job->values + window->key * kind->strides[VALUE] + head * kind->head_strides[VALUE];
+        m->value_stride = kind->strides[VALUE];
+        return;
+    }
+    memset(m->values, 0, (size_t)(padded * m->wide) * sizeof(float));
+    for (int64_t j = 0; j < count; j++) read_head(job, job->values, VALUE, window->key + j, head, 0, m->values + j * m->wide);
+    m->used_values = m->values, m->value_stride = m->wide;
+    if (job->by_results) transpose(m->values, m->wide, padded, size, m->values_transposed, m->length);
 }
 
 /* Reads queries, multiplied by the scale, of a head; in the backward pass also results and their gradients. */
@@ -265,8 +281,10 @@ INLINE void attend_queries(const AttentionJob *job, const Memory *m, const Windo
             const float sum = softmax(scores + i * length, begin, from, to, end);
             if (job->log_sums) job->log_sums[(token + row + i) * kind->heads + head] = sum;
         }
+        const float *values = m->used_values + begin * m->value_stride;
+        const int64_t depth = least(end, window->keys) - begin; /* memory after the last key may have any values */
         for (int64_t d = 0; d < wide; d += WIDTH)
-            add_tile(lanes, scores + begin, length, 1, m->values + begin * wide + d, wide, end - begin, m->result + row * wide + d, wide, 1);
+            add_tile(lanes, scores + begin, length, 1, values + d, m->value_stride, depth, m->result + row * wide + d, wide, 1);
     }
     for (int64_t i = 0; i < count; i++)
         write_floats(m->result + i * wide, (int)kind->is_bf16, kind->size, job->results,
@@ -321,13 +339,13 @@ INLINE void attend_queries_backward(const AttentionJob *job, const Memory *m, in
 }
 
 /* One window and one head of keys and values, with heads of queries that share it. */
-INLINE void attend_unit(const AttentionJob *job, const Memory *m, int64_t unit, int lanes) {
+INLINE void attend_unit(const AttentionJob *job, Memory *m, int64_t unit, int lanes) {
     const Attention *kind = job->kind;
     const int64_t units = kind->heads / job->together; /* of a window */
     const Window *window = job->windows + unit / units;
     const int64_t query = unit % units * job->together, head = query / (kind->heads / kind->kv_heads);
     const int64_t first = window->key, count = window->keys;
-    read_keys_and_values(job, m, first, count, head, job->by_results != NULL);
+    read_keys_and_values(job, m, window, head);
     if (job->by_results) {
         const size_t bytes = (size_t)(rounded_up(count, WIDTH) * m->wide) * sizeof(float);
         memset(m->by_keys, 0, bytes);
@@ -348,7 +366,7 @@ INLINE void attend_unit(const AttentionJob *job, const Memory *m, int64_t unit, 
 }
 
 INLINE void attend_units(AttentionJob *job, int64_t thread, int lanes) {
-    const Memory m = divided(job, job->memory + thread * job->room);
+    Memory m = divided(job, job->memory + thread * job->room);
     for (int64_t unit; (unit = TAKE(&job->next, 1)) < job->units;) attend_unit(job, &m, unit, lanes);
 }
 
@@ -471,15 +489,17 @@ static PyObject *attend(PyObject *module, PyObject *const *arguments, Py_ssize_t
         .by_results = (void *)v[7], .by_queries = (void *)v[8], .by_keys = (void *)v[9], .by_values = (void *)v[10],
         .windows = (Window *)v[11], .longest = v[13]};
     const int64_t kv_heads = job.kind->kv_heads, shared = job.kind->heads / kv_heads;
+    const int is_parallel = v[14] > 1 && run_parallel;
     /* Fewer heads of queries at a time where there would be too few units to keep all threads busy. */
-    job.together = !job.by_results && v[12] * kv_heads < UNITS * v[14] ? 1 : shared;
+    job.together = is_parallel && !job.by_results && v[12] * kv_heads < UNITS * v[14] ? 1 : shared;
     job.units = v[12] * job.kind->heads / job.together;
     job.room = memory_of(&job);
-    job.memory = malloc((size_t)(v[14] * job.room) * sizeof(float));
+    const int64_t threads = is_parallel ? largest(1, least(v[14], job.units)) : 1;
+    job.memory = malloc((size_t)(threads * job.room) * sizeof(float));
     if (!job.memory) return PyErr_NoMemory();
     Py_BEGIN_ALLOW_THREADS
-    if (v[14] > 1 && run_parallel)
-        run_parallel(attend_own_units, &job, (unsigned)v[14], 0);
+    if (threads > 1)
+        run_parallel(attend_own_units, &job, (unsigned)threads, 0);
     else
         variant->attend_units(&job, 0);
     Py_END_ALLOW_THREADS

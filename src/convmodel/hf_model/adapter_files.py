@@ -15,12 +15,14 @@ from convmodel.files.hub import ADAPTER_CONFIG, ADAPTER_WEIGHTS, BASE_FILE
 from convmodel.hf_model.embedding import grow_embedding, set_new_rows
 from convmodel.hf_model.fingerprint import base_fingerprint
 from convmodel.hf_model.lora import ADAPTER_NAME, BASE_FINGERPRINT, ROW_SOURCE, has_adapters, inject
+from convmodel.hf_model.quantization import is_quantized
 from convmodel.layout.tokenizer import ConversationTokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _BASE_FACTS = {"fingerprint": BASE_FINGERPRINT, ROW_SOURCE: ROW_SOURCE}  # in `BASE_FILE`
+_QUANTIZE = "quantize"  # another fact: how the base's weights were packed in training, or None
 _IN_FILE = "base_model.model."  # peft's prefix of each name
 
 
@@ -33,6 +35,11 @@ def require_base(hf_model: "PreTrainedModel", folder: str | os.PathLike[str], *,
     base = hf_model.name_or_path
     if base and Path(folder).resolve() == Path(base).resolve():
         raise ConfigError(f"{folder} holds the base of these adapters: give another folder (--output-dir)")
+    if alone and not base and is_quantized(hf_model):
+        raise ConfigError(
+            "the adapters would be saved alone, but their base is not a saved model: it has merged adapters. Load it "
+            "without quantize, merge_adapters(), save it, and start from that"
+        )
     if alone and not base:
         raise ConfigError(
             "the adapters would be saved alone, but their base model is nowhere: save it and load it first, or give "
@@ -53,6 +60,7 @@ def save_adapters(hf_model: "PreTrainedModel", folder: Path) -> None:
         config.target_modules = sorted(config.target_modules)
     config.save_pretrained(folder)
     facts = {name: hf_model.__dict__.get(attribute) for name, attribute in _BASE_FACTS.items()}
+    facts[_QUANTIZE] = "int8" if is_quantized(hf_model) else None
     base_file = {"base_model": config.base_model_name_or_path} | facts
     (folder / BASE_FILE).write_text(json.dumps(base_file, indent=2), encoding="utf-8", newline="\n")
     # By default peft requests the base's vocabulary size from the Hub, and saves the whole embedding if ours is larger.
@@ -60,6 +68,13 @@ def save_adapters(hf_model: "PreTrainedModel", folder: Path) -> None:
     named = {f"{_IN_FILE}{name}": value.detach().cpu().contiguous() for name, value in state.items()}
     save_file(named, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
     hf_model.generation_config.save_pretrained(folder)
+
+
+def trained_over(folder: Path) -> str | None:
+    """Returns how the base's weights were packed when saved adapters were trained, one of `QUANTIZATIONS`, or None."""
+    path = folder / BASE_FILE
+    kept: str | None = json.loads(path.read_text(encoding="utf-8")).get(_QUANTIZE) if path.exists() else None
+    return kept
 
 
 def prepare_base(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, folder: Path) -> None:

@@ -16,7 +16,7 @@ from convmodel.hf_model.training_kernels import Heads
 
 
 class HeadNorms(NamedTuple):
-    """Norms by the root mean square that are applied to each head's query and key."""
+    """RMS norms of each head's query and key."""
 
     query: torch.Tensor
     key: torch.Tensor
@@ -123,3 +123,8 @@ class CachedAttention:
             torch.get_num_threads(),
         )
         return results
+
+
+def can_attend_several() -> bool:
+    """Returns whether this installation has the kernel for several tokens of a row."""
+    return training_kernels.are_compiled()

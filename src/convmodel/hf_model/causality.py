@@ -11,6 +11,7 @@ import torch
 
 from convmodel.errors import ModelLoadError
 from convmodel.hf_model.eval_mode import evaluation_mode
+from convmodel.hf_model.int8_layers import count_rows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -93,6 +94,5 @@ def _counts_from_zero(hf_model: "PreTrainedModel") -> bool:
 
 
 def _trial_ids(hf_model: "PreTrainedModel") -> torch.Tensor:
-    embedding: Any = hf_model.get_input_embeddings()
-    middle = embedding.weight.shape[0] // 2  # far from special ids, such as that of padding
+    middle = count_rows(hf_model.get_input_embeddings()) // 2  # far from special ids, such as that of padding
     return torch.arange(middle, middle + _LENGTH, device=hf_model.device)[None]

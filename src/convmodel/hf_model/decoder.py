@@ -176,10 +176,11 @@ def _is_plain(module: nn.Module, home: str, for_training: bool) -> bool:
     """Returns whether a module is as its library made it, and without forward hooks unless `for_training`."""
     origin = type(module).__module__
     original = origin.startswith(("torch.nn.", home, "transformers.activations"))
+    original = original or isinstance(module, Conv1D | Int8Linear | Int8Embedding)
     if for_training:
-        return original or origin.startswith("peft.") or isinstance(module, Conv1D)
+        return original or origin.startswith(("peft.", "convmodel.hf_model.int8_rows"))
     changed = module._forward_hooks or module._forward_pre_hooks or hasattr(module, "_hf_hook")
-    return (original or isinstance(module, Conv1D | Int8Linear | Int8Embedding)) and not changed
+    return original and not changed
 
 
 def _gpt2(hf_model: Any) -> Decoder:

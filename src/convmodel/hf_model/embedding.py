@@ -12,6 +12,7 @@ import torch
 from convmodel.errors import ModelLoadError
 from convmodel.hf_model.causality import KNOWN_CAUSAL
 from convmodel.hf_model.eval_mode import evaluation_mode
+from convmodel.hf_model.int8_layers import Int8Embedding, Int8Linear, count_rows
 from convmodel.layout.architecture import embeds_token_types
 from convmodel.layout.config import FILE_NAME
 from convmodel.layout.tokenizer import ConversationTokenizer
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_PACKED = Int8Embedding | Int8Linear
 _WRAPPED = "ConversationTokenizer(tokenizer, use_token_types=False)"
 
 
@@ -144,4 +146,4 @@ def _count_rows(hf_model: "PreTrainedModel") -> int:
 def _rows(hf_model: "PreTrainedModel") -> list[int]:
     """Returns the rows of the embedding, and of the head if that is a layer; Moshi's embedding has one more."""
     layers: list[Any] = [hf_model.get_input_embeddings(), hf_model.get_output_embeddings()]
-    return [int(layer.weight.shape[0]) for layer in layers if hasattr(layer, "weight")]
+    return [count_rows(layer) for layer in layers if hasattr(layer, "weight") or isinstance(layer, _PACKED)]

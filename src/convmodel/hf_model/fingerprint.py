@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _SAMPLES = 16  # values of each weight that are hashed
+_BEFORE_PACKING = "base_fingerprint_before_packing"  # an attribute of a quantized model
 _SMALL = 1 << 15  # values of a tensor that are compared as a whole
 _SPACED = 16  # values of a larger tensor that are compared; each is a cache miss
 
@@ -40,7 +41,7 @@ def _shown(facts: dict[str, Any], name: str) -> str:
 
 
 def model_fingerprint(hf_model: "PreTrainedModel") -> str:
-    """Hashes the architecture's settings and a few values of each weight, in float32.
+    """Hashes the architecture's settings and a few values of each weight, in float32; of packed weights, as they were.
 
     Run folders, next-turn heads, files of responses and reports store it.
     """
@@ -50,7 +51,7 @@ def model_fingerprint(hf_model: "PreTrainedModel") -> str:
     digest = _hash_weights(
         hf_model.named_parameters(),
         lambda values: values[:: max(1, len(values) // _SAMPLES)].float(),
-        prefix=json.dumps(settings, sort_keys=True, default=str),
+        prefix=json.dumps(settings, sort_keys=True, default=str) + vars(hf_model).get(_BEFORE_PACKING, ""),
     )
     return f"{hf_model.config.model_type} {digest[:12]}"
 
@@ -58,12 +59,20 @@ def model_fingerprint(hf_model: "PreTrainedModel") -> str:
 def base_fingerprint(hf_model: "PreTrainedModel") -> str:
     """Hashes the first values of each weight, in bfloat16: loaded in that or in float32, a base is the same.
 
-    Adapters store it.
+    Adapters store it. Of a quantized model it is that of its weights before they were packed, so that the same adapters
+    fit both.
     """
     import torch
 
+    if (kept := vars(hf_model).get(_BEFORE_PACKING)) is not None:
+        return str(kept)
     weights = sorted(hf_model.named_parameters())
     return _hash_weights(weights, lambda values: values[:_SAMPLES].to(torch.bfloat16))[:16]
+
+
+def keep_base_fingerprint(hf_model: "PreTrainedModel") -> None:
+    """Keeps the fingerprint of a model as that of its base, before its weights are packed."""
+    hf_model.__dict__[_BEFORE_PACKING] = base_fingerprint(hf_model)
 
 
 def _hash_weights(

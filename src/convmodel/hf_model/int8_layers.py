@@ -1,35 +1,34 @@
-"""Layers with int8 weights, for inference on CPUs.
+"""Layers with int8 weights, for inference on CPUs, and as the frozen base of adapters.
 
-Owns: how weights and activations are rounded, and their products. Each row of a weight and the activations of each
-token are scaled to integers by their largest value (Dettmers et al. 2022, "LLM.int8()", arXiv:2208.07339, section 2:
-absmax, vector-wise). Activations have outliers, which would round the other values to zero in 8 bits; therefore they
-have about 14. Integer sums are exact, so results do not depend on the rest of the batch.
-
-Some inputs have much larger weights than others, which would take most of a row's 8 bits. Therefore columns are scaled,
-too, and activations by the inverse, as in SmoothQuant (Xiao et al. 2022, arXiv:2211.10438), here for the weights alone.
+Owns: their products in inference; `int8_matrix` has those of training, and `int8_rounding` how weights are rounded. The
+activations of each token are scaled to integers by their largest value (Dettmers et al. 2022, "LLM.int8()",
+arXiv:2208.07339, section 2: absmax, vector-wise). They have outliers, which would round the other values to zero in 8
+bits; therefore they have about 15. Integer sums are exact, so results do not depend on the rest of the batch.
 """
 
-import ctypes
 import functools
-import mmap
-import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 
+from convmodel.hf_model.int8_matrix import Int8Matrix, multiply
+from convmodel.hf_model.int8_rounding import LARGEST, absmax, column_scales
 from convmodel.hf_model.joint_product import JointProduct, Weights
 from convmodel.hf_model.kernels import are_compiled
-
-_LARGEST = 127  # largest integer of a weight
-_AT_ONCE = 1 << 19  # weights that are rounded at a time, because that needs a copy of them
 
 
 class Int8Linear(nn.Module, ABC):
     """A linear layer with int8 weights.
+
+    Attributes:
+        is_exact: Whether products are those of the de-quantized weights; otherwise activations are rounded, too, unless
+            their gradient is needed.
+        is_transposed: Whether the layer replaces a `Conv1D`, whose weight is (inputs, outputs).
 
     Example:
         >>> weight = torch.tensor([[0.5, -1.0], [2.0, 0.0]])
@@ -50,15 +49,35 @@ class Int8Linear(nn.Module, ABC):
         self.out_features, self.in_features = rows.shape
         self.scales, self.columns = scales.flatten(), columns
         self.bias = None if bias is None else nn.Parameter(bias.detach().float().clone(), requires_grad=False)
+        self.is_exact = self.is_transposed = False
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """Applies the layer to activations of shape (..., inputs), scaled per token."""
+        if self.is_exact or (states.requires_grad and torch.is_grad_enabled()):
+            return self._product_of_values(states)
         product = self.multiply(states.reshape(-1, self.in_features).float())
         return product.view(*states.shape[:-1], self.out_features).to(states.dtype)
+
+    def _product_of_values(self, states: torch.Tensor) -> torch.Tensor:
+        """Computes what a linear layer with the de-quantized weights does, under autocast as well."""
+        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else states.dtype
+        product = multiply(states.reshape(-1, self.in_features).to(dtype), [self])
+        product = product if self.bias is None else product + self.bias.to(dtype)
+        return product.view(*states.shape[:-1], self.out_features)
+
+    @property
+    def size(self) -> int:
+        """The number of weights."""
+        return self.out_features * self.in_features
 
     @abstractmethod
     def multiply(self, tokens: torch.Tensor) -> torch.Tensor:
         """Returns the product with activations of shape (tokens, inputs) in float32."""
+
+    @property
+    @abstractmethod
+    def matrix(self) -> Int8Matrix:
+        """The integers and their scales."""
 
     def extra_repr(self) -> str:
         """Returns the size, as `torch.nn.Linear` does."""
@@ -100,6 +119,11 @@ class NativeInt8Linear(Int8Linear):
         """The integers, their scales and the bias."""
         return Weights(self.rows, self.scales, self.bias, self.columns)
 
+    @property
+    def matrix(self) -> Int8Matrix:
+        """The integers and their scales."""
+        return Int8Matrix(self.rows, self.scales[:, None], self.columns)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Activations:
@@ -128,12 +152,12 @@ def activations() -> _Activations:
     Processors without VNNI (before AVX-512 VNNI or AVX-VNNI) add two 8-bit products into 16 bits that saturate. There,
     unsigned 7-bit integers are exact, and several times as fast. Determined by a trial product.
     """
-    weight = torch.full((32, 64), _LARGEST, dtype=torch.int8)
+    weight = torch.full((32, 64), LARGEST, dtype=torch.int8)
     scales, zeros = torch.ones(32), torch.zeros(32, dtype=torch.long)
     packed = torch.ops.onednn.qlinear_prepack(weight, None)
     for rows in (2, 64):  # computed by different kernels
-        values = torch.full((rows, 64), _LARGEST, dtype=torch.int8)
-        if not (_multiply(values, 0, packed, scales, zeros) == 64 * _LARGEST**2).all():
+        values = torch.full((rows, 64), LARGEST, dtype=torch.int8)
+        if not (_multiply(values, 0, packed, scales, zeros) == 64 * LARGEST**2).all():
             return _SEVEN_BITS
     return _EIGHT_BITS
 
@@ -190,6 +214,11 @@ class OneDNNInt8Linear(Int8Linear):
         total = fine.add_(coarse, alpha=kind.base)
         return total.mul_(scales) if self.bias is None else torch.addcmul(self.bias, total, scales)
 
+    @property
+    def matrix(self) -> Int8Matrix:
+        """The integers, unpacked into a copy, and their scales."""
+        return Int8Matrix(self._packed.to_dense().t(), self.scales[:, None], self.columns)
+
 
 class Int8Embedding(nn.Module):
     """An embedding with int8 weights; the result has the dtype of the original ones.
@@ -200,83 +229,55 @@ class Int8Embedding(nn.Module):
     """
 
     def __init__(
-        self, rows: torch.Tensor, scales: torch.Tensor, columns: torch.Tensor | None = None, *, dtype: torch.dtype
+        self,
+        rows: torch.Tensor,
+        scales: torch.Tensor,
+        columns: torch.Tensor | None = None,
+        *,
+        dtype: torch.dtype,
+        factor: float = 1.0,
     ) -> None:
-        """Takes integers of shape (tokens, width), and scales of shapes (tokens, 1) and (width,)."""
+        """Takes integers of shape (tokens, width), scales of shapes (tokens, 1) and (width,), and a factor."""
         super().__init__()
         # Empty: transformers takes a model's dtype from its parameters, and the others may all be packed.
         self.dtype_holder = nn.Parameter(torch.empty(0, dtype=dtype), requires_grad=False)
-        self.rows, self.scales, self.columns = rows, scales, columns
+        self.rows, self.scales, self.columns, self.factor = rows, scales, columns, factor
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """Returns the rows of ids, of shape (..., width)."""
         values = self.rows[ids] * self.scales[ids]
-        return (values if self.columns is None else values * self.columns).to(self.dtype_holder.dtype)
+        return self.scaled(values if self.columns is None else values * self.columns)
+
+    def scaled(self, values: torch.Tensor) -> torch.Tensor:
+        """Returns the values of rows as the layer returns them."""
+        return (values if self.factor == 1 else values * self.factor).to(self.dtype_holder.dtype)
+
+    @property
+    def size(self) -> int:
+        """The number of weights."""
+        return self.rows.numel()
+
+    @property
+    def matrix(self) -> Int8Matrix:
+        """The integers and their scales."""
+        return Int8Matrix(self.rows, self.scales, self.columns)
 
 
-def column_scales(matrices: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Returns a scale for each column of matrices with the same inputs, 1 in the median.
-
-    It is the square root of a column's largest value relative to that of its row: dividing by all of it would make rows
-    unequal instead. For SmolLM2-135M this leaves a quarter of what int8 costs in perplexity.
-
-    Example:
-        >>> column_scales([torch.tensor([[4.0, 1.0, 1.0], [0.0, 1.0, 1.0]])])
-        tensor([1., 1., 1.])
-        >>> column_scales([torch.tensor([[16.0, 1.0, 1.0], [8.0, 0.5, 0.0]])])
-        tensor([4., 1., 1.])
-    """
-    largest = torch.zeros(matrices[0].shape[1])
-    for matrix in matrices:
-        for part in _row_parts(matrix):
-            numbers = matrix[part].detach().float().abs()
-            numbers.div_(numbers.amax(-1, keepdim=True).clamp_min_(torch.finfo(torch.float32).tiny))
-            torch.maximum(largest, numbers.amax(0), out=largest)
-    used = largest[largest > 0]
-    return torch.where(largest > 0, (largest / used.median()).sqrt_(), 1.0) if len(used) else torch.ones_like(largest)
+@contextmanager
+def exact_products(model: nn.Module, enabled: bool = True) -> Iterator[None]:
+    """Makes int8 layers compute with de-quantized weights inside the block, or as in inference if not enabled."""
+    layers = [(module, module.is_exact) for module in model.modules() if isinstance(module, Int8Linear)]
+    try:
+        for layer, _ in layers:
+            layer.is_exact = enabled
+        yield
+    finally:
+        for layer, before in layers:
+            layer.is_exact = before
 
 
-def _row_parts(matrix: torch.Tensor) -> Iterator[slice]:
-    """Splits the rows of a matrix, so that only a part of it is copied at a time."""
-    size = max(1, _AT_ONCE // matrix.shape[1])
-    return (slice(start, start + size) for start in range(0, len(matrix), size))
-
-
-def absmax(
-    values: torch.Tensor, columns: torch.Tensor | None = None, *, release: bool = False
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scales each row by its largest value: returns integers of shape (rows, columns), and scales of shape (rows, 1).
-
-    Before, columns are divided by their scales, if given. With `release`, the memory of the values is freed meanwhile.
-    Only a part of them is copied at a time.
-
-    Example:
-        >>> absmax(torch.tensor([[0.0, 1.0, -2.0]]))
-        (tensor([[   0,   64, -127]], dtype=torch.int8), tensor([[0.0157]]))
-    """
-    values = values.detach()
-    integers = torch.empty(values.shape, dtype=torch.int8)
-    scales = torch.empty(len(values), 1)
-    for part in _row_parts(values):
-        numbers = values[part].float()
-        if columns is not None:
-            numbers = numbers / columns
-        torch.amax(numbers.abs(), -1, keepdim=True, out=scales[part])
-        scales[part].div_(_LARGEST).clamp_min_(torch.finfo(torch.float32).tiny)
-        integers[part] = (numbers / scales[part]).round_()
-        if release:
-            release_memory(values[part])
-    return integers, scales
-
-
-def release_memory(values: torch.Tensor) -> None:
-    """Returns the memory pages of a tensor that is no longer used to the system.
-
-    transformers maps the weights file, so all pages that were read stay in memory while any weight is in use.
-    """
-    if sys.platform != "linux" or not values.is_contiguous():  # other tensors may use memory between its rows
-        return
-    begin = -(-values.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
-    length = (values.data_ptr() + values.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE - begin
-    if length > 0:
-        ctypes.CDLL(None).madvise(ctypes.c_void_p(begin), ctypes.c_size_t(length), mmap.MADV_DONTNEED)
+def count_rows(layer: Any) -> int:
+    """Returns how many tokens an embedding or a head has, packed or not, also if single rows of it are trained."""
+    adapter = getattr(layer, "token_adapter", None)
+    base = layer if adapter is None else adapter.get_base_layer()
+    return len(base.scales) if isinstance(base, Int8Linear | Int8Embedding) else int(base.weight.shape[0])

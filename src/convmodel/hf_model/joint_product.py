@@ -1,7 +1,8 @@
 """Products of activations with the weights of linear layers, in float32 or int8, for few and for many rows.
 
-Owns: which program computes a product. Few rows take as long as reading the weights, where the compiled product is the
-fastest; of many rows torch computes products, and compiled kernels the rest: norms, activation functions, rounding.
+Owns: which implementation computes a product. Few rows take as long as reading the weights, where the compiled product
+is the fastest; for many rows torch computes products, and compiled kernels the rest: norms, activation functions,
+rounding, scaling.
 """
 
 import functools
@@ -12,6 +13,7 @@ from typing import NamedTuple
 import torch
 
 from convmodel.hf_model import kernels
+from convmodel.hf_model.int8_rounding import LARGEST
 from convmodel.hf_model.kernels import Before, Function, address
 
 FEW = 32
@@ -20,8 +22,7 @@ FEW = 32
 FEW_WITH_INT8 = 128
 """The same with int8 weights."""
 
-_LARGEST = 127  # of an integer of 8 bits
-_AT_ONCE = 1 << 21  # sums of products that are kept at a time, and weights that are converted to floats
+_LARGEST_PART = 1 << 21  # sums of integers that are kept at a time, or weights that are converted to floats
 
 
 class Weights(NamedTuple):
@@ -94,6 +95,7 @@ class JointProduct:
         )
         return results
 
+    @torch.no_grad()  # which writing into results needs
     def _multiply_many(self, activations: torch.Tensor, residual: torch.Tensor | None, results: torch.Tensor) -> None:
         """Writes the products with many rows into results."""
         if self._is_integer and has_int8_units():
@@ -119,7 +121,7 @@ class JointProduct:
     def _multiply_integers(
         self, activations: torch.Tensor, residual: torch.Tensor | None, results: torch.Tensor
     ) -> None:
-        """Does so with products of 8-bit integers, of two for each activation: `coarse * base + fine`."""
+        """Multiplies 8-bit integers, two for each activation: `coarse * base + fine`."""
         rows, column = len(activations), 0
         integers, scales = torch.empty(2 * rows, self._inputs, dtype=torch.int8), torch.empty(rows)
         self._prepare(activations, integers, scales)
@@ -155,15 +157,15 @@ class JointProduct:
 
 def _parts(rows: torch.Tensor, each: int) -> list[slice]:
     """Splits the rows of a matrix, so that a part with `each` values per row has few values."""
-    size = max(1, _AT_ONCE // each)
+    size = max(1, _LARGEST_PART // each)
     return [slice(start, min(start + size, len(rows))) for start in range(0, len(rows), size)]
 
 
 @functools.cache
 def has_int8_units() -> bool:
-    """Returns whether this processor multiplies 8-bit integers faster than floats, and torch does so rightly."""
+    """Returns whether this processor multiplies 8-bit integers faster than floats, and torch does so correctly."""
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     if not any(capabilities.get(name, False) for name in ("amx_int8", "avx512_vnni")):
         return False
-    ones = torch.full((64, 64), _LARGEST, dtype=torch.int8)
-    return bool((torch._int_mm(ones, ones.t()) == 64 * _LARGEST**2).all())
+    ones = torch.full((64, 64), LARGEST, dtype=torch.int8)
+    return bool((torch._int_mm(ones, ones.t()) == 64 * LARGEST**2).all())

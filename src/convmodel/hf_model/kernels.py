@@ -1,7 +1,7 @@
-"""What is compiled for generation, `_kernels.c`, and where it can be used.
+"""Loads the compiled kernels for generation, `_kernels.c`.
 
-Owns: loading it, and what it applies to activations. An installation without a compiler lacks it; then torch computes
-everything, with the same results up to rounding. Products are called in `joint_product`, attention in
+Owns: where they can be used, and what they apply to activations. An installation without a compiler lacks them; then
+torch computes everything, with the same results up to rounding. Products are called in `joint_product`, attention in
 `cached_attention`.
 """
 

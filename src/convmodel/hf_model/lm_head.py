@@ -6,7 +6,7 @@ Owns: detecting whether the head is one matrix product, and applying it in chunk
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from convmodel.hf_model.eval_mode import evaluation_mode
-from convmodel.hf_model.int8_layers import Int8Linear
+from convmodel.hf_model.int8_layers import Int8Linear, exact_products
+from convmodel.hf_model.int8_matrix import Int8Matrix
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -25,7 +26,6 @@ LOGITS_AT_ONCE = 1 << 25
 """Logits per chunk: 128 MiB in float32. Larger chunks are hardly faster."""
 
 _TOLERANCE = 1e-3  # relative to the largest logit; scaling or capping the logits differs far more
-_ROUNDED = 1e-2  # of packed weights, whose activations are rounded
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,48 +42,69 @@ class Head:
         None if the head is more than a matrix product, as in Gemma 2, which caps its logits.
         """
         base, layer = hf_model.base_model, hf_model.get_output_embeddings()
-        rows_adapter: Any = getattr(layer, "token_adapter", None)
-        # A subclass may compute something else that the comparison does not show: LoRA starts as zero.
-        own_layer = layer if rows_adapter is None else rows_adapter.get_base_layer()
-        plain = type(own_layer) is nn.Linear or isinstance(own_layer, Int8Linear)
-        # A sharded weight is only gathered inside the forward pass of the whole model.
-        if base is hf_model or not plain or _is_sharded(getattr(layer, "weight", None)):
-            return None
         head = cls(base, layer)
+        # A subclass may compute something else that the comparison does not show: LoRA starts as zero.
+        plain = type(head.own_layer) is nn.Linear or head.is_packed
+        # A sharded weight is only gathered inside the forward pass of the whole model.
+        if base is hf_model or not plain or _is_sharded(getattr(head.own_layer, "weight", None)):
+            return None
         rows: Any = hf_model.config.get_text_config(decoder=True).vocab_size
         ids = torch.tensor([[(7 * number) % rows for number in range(9)]], device=hf_model.device)
         try:
-            with evaluation_mode(hf_model), torch.inference_mode():
+            # Rounded activations would hide a cap on the logits.
+            with evaluation_mode(hf_model), torch.inference_mode(), exact_products(hf_model):
                 expected = hf_model(input_ids=ids, use_cache=False).logits.float()
                 actual = torch.cat([*head.logits(head.hidden(input_ids=ids)[0])])
         except (AttributeError, RuntimeError, TypeError, ValueError) as error:
             logger.debug("%s cannot be split: %s", hf_model.config.model_type, error)
             return None
-        tolerance = _ROUNDED if isinstance(layer, Int8Linear) else _TOLERANCE
-        equal = (expected[0] - actual).abs().max() <= tolerance * expected.abs().max()
+        equal = (expected[0] - actual).abs().max() <= _TOLERANCE * expected.abs().max()
         return head if bool(equal) else None
 
     @property
-    def weight(self) -> torch.Tensor:
-        """The matrix, of shape (vocabulary, width); with tied weights it is also the embedding's."""
-        layer: Any = self.layer
-        adapter = getattr(layer, "token_adapter", None)
-        weight: torch.Tensor = layer.weight if adapter is None else adapter.get_merged_weights(adapter.active_adapters)
+    def own_layer(self) -> Any:
+        """The layer without peft's wrapper."""
+        adapter: Any = getattr(self.layer, "token_adapter", None)
+        return self.layer if adapter is None else adapter.get_base_layer()
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether the matrix is packed."""
+        return isinstance(self.own_layer, Int8Linear)
+
+    @property
+    def weight(self) -> torch.Tensor | Int8Matrix:
+        """The matrix, of shape (vocabulary, width), with the rows that are trained, unless adapters are switched off.
+
+        With tied weights it is also the embedding's.
+        """
+        adapter = self._rows_adapter
+        if self.is_packed:
+            matrix: Int8Matrix = self.own_layer.matrix
+            return matrix if self.trained_rows is None else replace(matrix, replaced=self.trained_rows)
+        weight: torch.Tensor = (
+            self.own_layer.weight if adapter is None else adapter.get_merged_weights(adapter.active_adapters)
+        )
         return weight
 
     @property
     def bias(self) -> torch.Tensor | None:
         """The bias, if any."""
-        adapter: Any = getattr(self.layer, "token_adapter", None)
-        layer: Any = self.layer if adapter is None else adapter.get_base_layer()
-        bias: torch.Tensor | None = layer.bias
+        bias: torch.Tensor | None = self.own_layer.bias
         return bias
+
+    @property
+    def _rows_adapter(self) -> Any:
+        adapter: Any = getattr(self.layer, "token_adapter", None)
+        return None if adapter is None or adapter.disable_adapters else adapter
 
     @property
     def trained_rows(self) -> tuple[list[int], torch.Tensor] | None:
         """The only rows of the matrix that are trained, if it has such: their numbers, and shape (rows, width)."""
-        adapter: Any = getattr(self.layer, "token_adapter", None)
-        if adapter is None or adapter.get_base_layer().weight.requires_grad or len(adapter.active_adapters) != 1:
+        adapter = self._rows_adapter
+        if adapter is None or len(adapter.active_adapters) != 1:
+            return None
+        if not self.is_packed and self.own_layer.weight.requires_grad:
             return None
         [name] = adapter.active_adapters
         return adapter.token_indices[name], adapter.trainable_tokens_delta[name]
@@ -95,16 +116,17 @@ class Head:
 
     def logits(self, hidden: torch.Tensor) -> Iterator[torch.Tensor]:
         """Yields the logits of hidden states of shape (tokens, width) in float32, chunk by chunk."""
-        if isinstance(self.layer, Int8Linear):
-            for part in hidden.split(max(1, LOGITS_AT_ONCE // self.layer.out_features)):
+        if self.is_packed:
+            for part in hidden.split(max(1, LOGITS_AT_ONCE // self.own_layer.out_features)):
                 yield self.layer(part).float()
             return
         weight, bias = self.weight, self.bias
+        assert isinstance(weight, torch.Tensor)
         for part in hidden.to(weight.device, weight.dtype).split(chunk_size(weight)):
             yield F.linear(part, weight, bias).float()
 
 
-def chunk_size(weight: torch.Tensor) -> int:
+def chunk_size(weight: torch.Tensor | Int8Matrix) -> int:
     """Returns the number of tokens per chunk for a head of shape (vocabulary, width)."""
     return max(1, LOGITS_AT_ONCE // weight.shape[0])
 

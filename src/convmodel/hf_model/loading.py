@@ -24,10 +24,11 @@ from convmodel.files.hub import (
     load_error,
     resolve_builtin,
 )
-from convmodel.hf_model.adapter_files import load_adapters, prepare_base
+from convmodel.hf_model.adapter_files import load_adapters, prepare_base, trained_over
 from convmodel.hf_model.device_check import place
 from convmodel.hf_model.gguf_weights import load_gguf_model
 from convmodel.hf_model.lora import merge_trained_rows, require_peft
+from convmodel.hf_model.quantization import quantize_weights
 from convmodel.layout.architecture import embeds_token_types
 from convmodel.layout.gguf import load_gguf_config
 from convmodel.layout.tokenizer import ConversationTokenizer
@@ -67,11 +68,17 @@ def make_weights(
 
 
 def load(
-    name: str, options: dict[str, Any], layout: dict[str, Any], *, device: str | torch.device | None
+    name: str,
+    options: dict[str, Any],
+    layout: dict[str, Any],
+    *,
+    device: str | torch.device | None,
+    quantize: str | None = None,
 ) -> tuple[PreTrainedModel, ConversationTokenizer]:
     """Loads a model and its layout and puts the model on a device, unless `options` have a `device_map`.
 
-    `layout` are the arguments of `ConversationTokenizer.from_pretrained` that choose it.
+    `layout` are the arguments of `ConversationTokenizer.from_pretrained` that choose it. With `quantize`, adapters that
+    were trained over a base packed so are loaded over such a base; everything else is left to be packed by the caller.
     """
     unknown = options.keys() - MODEL_OPTIONS
     if unknown:
@@ -87,20 +94,23 @@ def load(
     hub_options = {option: value for option, value in options.items() if option in HUB_OPTIONS}
     tokenizer = ConversationTokenizer.from_pretrained(name, **layout, **hub_options)
     adapters = adapter_folder(name, hub_options)
-    hf_model = _load(name, options) if adapters is None else _load_adapted(name, adapters, tokenizer, options)
+    packed = quantize if device is None or torch.device(device).type == "cpu" else None
+    hf_model = _load(name, options) if adapters is None else _load_adapted(name, adapters, tokenizer, options, packed)
     # Not by its truth: the device map 0 is the first GPU.
     return (place(hf_model, device) if options.get("device_map") is None else hf_model.eval()), tokenizer
 
 
 def _load_adapted(
-    name: str, adapters: Path, tokenizer: ConversationTokenizer, options: dict[str, Any]
+    name: str, adapters: Path, tokenizer: ConversationTokenizer, options: dict[str, Any], quantize: str | None
 ) -> PreTrainedModel:
-    """Loads the base of saved adapters, and then the adapters."""
+    """Loads the base of saved adapters, packed if `quantize` is how it was trained, and then the adapters."""
     base = adapter_base(adapters)
     require_peft()
     hf_model = _load(base, reachable_options(base, base_options(options)))
     try:
         prepare_base(hf_model, tokenizer, adapters)
+        if quantize is not None and quantize == trained_over(adapters) and hf_model.device.type == "cpu":
+            quantize_weights(hf_model, quantize)
         load_adapters(hf_model, adapters)
     except (OSError, KeyError, ValueError, SafetensorError) as error:
         raise load_error("adapters", name, error) from error

@@ -21,7 +21,10 @@ from convmodel.errors import ConfigError, MissingExtraError
 from convmodel.hf_model.embedding import embed
 from convmodel.hf_model.fingerprint import base_fingerprint
 from convmodel.hf_model.float32 import compute_buffers, in_half_precision
+from convmodel.hf_model.int8_adapters import are_tied, float_stand_ins, is_new_row
+from convmodel.hf_model.int8_layers import Int8Linear
 from convmodel.hf_model.lora_options import LORA_OPTIONS
+from convmodel.hf_model.quantization import is_quantized, require_unquantized
 from convmodel.layout.tokenizer import ConversationTokenizer
 
 if TYPE_CHECKING:
@@ -64,7 +67,8 @@ def add_adapters(
         ConfigError: If an option does not exist or does not match the model.
     """
     require_peft()
-    config = _lora_config(hf_model, options)
+    with float_stand_ins(hf_model):
+        config = _lora_config(hf_model, options)
     config.trainable_token_indices = _new_rows(hf_model, tokenizer)
     hf_model.__dict__[ROW_SOURCE] = tokenizer.end_of_text_id
     before = embed(hf_model, tokenizer.stop_token_ids)
@@ -108,8 +112,10 @@ def require_same_options(hf_model: "PreTrainedModel", options: Mapping[str, Any]
 def inject(hf_model: "PreTrainedModel", config: Any) -> None:
     """Adds the layers of a peft config to a model, in float32; if they do not match, the model stays unchanged."""
     base = base_fingerprint(hf_model)
+    if getattr(config, "use_dora", False) and is_quantized(hf_model):
+        raise ConfigError("lora's use_dora scales the weights themselves: leave it out, or quantize")
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), float_stand_ins(hf_model):
             # peft's own patterns for experts, which name parameters; it looks for them among modules only.
             warnings.filterwarnings("ignore", r"The following \w+ keys did not match any.*_proj'", RuntimeWarning)
             hf_model.add_adapter(config, ADAPTER_NAME)
@@ -124,8 +130,9 @@ def inject(hf_model: "PreTrainedModel", config: Any) -> None:
         if _is_adapter(name):
             parameter.data = parameter.data.float()  # the base may stay in half precision
     for layer in hf_model.modules():
-        rows = getattr(layer, "token_adapter", None)
-        if rows is not None and getattr(rows.get_base_layer(), "bias", None) is not None:
+        rows: Any = getattr(layer, "token_adapter", None)
+        base_layer = None if rows is None else rows.get_base_layer()
+        if getattr(base_layer, "bias", None) is not None and not isinstance(base_layer, Int8Linear):
             rows.register_forward_hook(_add_bias)
 
 
@@ -200,17 +207,22 @@ def _new_rows(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer) -> 
     if separator is None:
         return None
     embedding: Any = hf_model.get_input_embeddings()
-    rows = embedding.weight
-    if not torch.allclose(rows[separator], rows[:separator].mean(0) if end is None else rows[end]):
+    if not is_new_row(embedding, separator, end):
         return None
     head: Any = hf_model.get_output_embeddings()
-    tied = head is None or head.weight is embedding.weight  # peft ties it to the embedding
+    tied = head is None or are_tied(embedding, head)  # peft ties it to the embedding
     layers = [embedding] if tied else [embedding, head]
     return {name: [separator] for name, module in hf_model.named_modules() if module in layers}
 
 
 def remove_adapters(hf_model: "PreTrainedModel", *, merge: bool) -> None:
-    """Removes the adapters, after adding them to the weights if `merge`; the model is plain and trainable again."""
+    """Removes the adapters, after adding them to the weights if `merge`; the model is plain and trainable again.
+
+    Raises:
+        ConfigError: If they are to be merged into packed weights.
+    """
+    if merge:
+        require_unquantized(hf_model, "merged with adapters")
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils.other import AuxiliaryTrainingWrapper
 
@@ -233,7 +245,8 @@ def remove_adapters(hf_model: "PreTrainedModel", *, merge: bool) -> None:
                 layer.merge()
             plain = layer.get_base_layer()
         hf_model.set_submodule(name, plain)
-    hf_model.tie_weights()
+    if not is_quantized(hf_model):  # whose packed layers are tied for good
+        hf_model.tie_weights()
     hf_model._hf_peft_config_loaded = False
     hf_model.__dict__.pop("peft_config", None)
     hf_model.requires_grad_(True)

@@ -1,6 +1,6 @@
 """8-bit weights for inference on CPUs, for a quarter of the memory and less time per token.
 
-Owns: which weights are quantized, and refusing to train or save such a model. The quantization scheme is in
+Owns: which weights are quantized, and refusing what needs the original ones. The quantization scheme is in
 `int8_layers`.
 """
 
@@ -16,14 +16,9 @@ from transformers.pytorch_utils import Conv1D
 from convmodel.errors import ConfigError
 from convmodel.hf_model.decoder import UnknownDecoderError, decoder_of
 from convmodel.hf_model.eval_mode import evaluation_mode
-from convmodel.hf_model.int8_layers import (
-    Int8Embedding,
-    Int8Linear,
-    absmax,
-    column_scales,
-    layer_of,
-    release_memory,
-)
+from convmodel.hf_model.fingerprint import keep_base_fingerprint
+from convmodel.hf_model.int8_layers import Int8Embedding, Int8Linear, layer_of
+from convmodel.hf_model.int8_rounding import absmax, column_scales, release_memory
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -53,6 +48,7 @@ def quantize_weights(hf_model: "PreTrainedModel", quantize: str) -> None:
             f"quantize={quantize!r} is for CPUs, but the model is on {hf_model.device}: leave it out there"
         )
     modules = _packable(hf_model, quantize)
+    keep_base_fingerprint(hf_model)
     before = _nbytes(hf_model)
     factors = {name: _factor(module) for name, module in modules.items() if isinstance(module, nn.Embedding)}
     groups = _with_the_same_input(hf_model, modules)
@@ -64,8 +60,10 @@ def quantize_weights(hf_model: "PreTrainedModel", quantize: str) -> None:
         address = module.weight.data_ptr()
         if address not in packed:
             if name not in columns:
-                group = groups.get(name, [name])
-                columns |= dict.fromkeys(group, column_scales([_matrix(modules[each]) for each in group]))
+                group = [each for each in groups.get(name, [name]) if each in modules]
+                # A tied matrix may be packed, and its memory freed, with a layer of another group.
+                kept = [modules[each] for each in group if modules[each].weight.data_ptr() not in packed]
+                columns |= dict.fromkeys(group, column_scales([_matrix(each) for each in kept]))
             packed[address] = _pack(module, columns[name])
         hf_model.set_submodule(name, _layer(module, packed[address], factors.get(name)).eval())
         del modules[name]
@@ -179,8 +177,18 @@ def _report(hf_model: "PreTrainedModel", before: int, quantize: str) -> None:
 
 
 def is_quantized(hf_model: "PreTrainedModel") -> bool:
-    """Returns whether weights were packed, so that the model can no longer be trained or saved."""
+    """Returns whether weights were packed, so that adapters alone can be trained and saved."""
     return any(isinstance(module, Int8Linear | Int8Embedding) for module in hf_model.modules())
+
+
+def count_parameters(hf_model: "PreTrainedModel") -> int:
+    """Returns the number of a model's parameters, packed ones included; tied ones count once."""
+    packed = {
+        module.scales.data_ptr(): module.size
+        for module in hf_model.modules()
+        if isinstance(module, Int8Linear | Int8Embedding)
+    }
+    return sum(parameter.numel() for parameter in hf_model.parameters()) + sum(packed.values())
 
 
 def require_unquantized(hf_model: "PreTrainedModel", what: str) -> None:
@@ -215,8 +223,10 @@ def _layer(module: Any, packed: _Packed, factor: float | None) -> nn.Module:
     """Makes the layer that replaces another; an embedding multiplies its rows by a factor."""
     integers, scales, columns = packed
     if factor is None:
-        return layer_of(integers, scales, module.bias, columns)
-    return Int8Embedding(integers, scales * factor, columns, dtype=module.weight.dtype)
+        layer = layer_of(integers, scales, module.bias, columns)
+        layer.is_transposed = isinstance(module, Conv1D)
+        return layer
+    return Int8Embedding(integers, scales, columns, dtype=module.weight.dtype, factor=factor)
 
 
 def _nbytes(hf_model: "PreTrainedModel") -> int:

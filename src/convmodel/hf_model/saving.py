@@ -19,7 +19,7 @@ from convmodel.hf_model.adapter_files import require_base, save_adapters
 from convmodel.hf_model.generation_config import sampling_defaults
 from convmodel.hf_model.lora import has_adapters
 from convmodel.hf_model.model_card import CARD
-from convmodel.hf_model.quantization import require_unquantized
+from convmodel.hf_model.quantization import count_parameters, require_unquantized
 from convmodel.layout.tokenizer import ConversationTokenizer
 
 if TYPE_CHECKING:
@@ -29,9 +29,10 @@ if TYPE_CHECKING:
 
 def save_model(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, folder: str | os.PathLike[str]) -> None:
     """Checks that a model can be saved, and saves it; of a model with LoRA adapters, the adapters alone."""
-    require_unquantized(hf_model, "saved")
     if has_adapters(hf_model):
         require_base(hf_model, folder)
+    else:
+        require_unquantized(hf_model, "saved")
     save_checkpoint(hf_model, tokenizer, folder)
 
 
@@ -135,8 +136,7 @@ def describe(hf_model: "PreTrainedModel") -> str:
 
 
 def _size(hf_model: "PreTrainedModel") -> str:
-    count = sum(parameter.numel() for parameter in hf_model.parameters())
-    return f"{hf_model.config.model_type}, {count:,} parameters"
+    return f"{hf_model.config.model_type}, {count_parameters(hf_model):,} parameters"
 
 
 def _model_card(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, facts: dict[str, Any]) -> str:

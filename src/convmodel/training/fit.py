@@ -25,6 +25,7 @@ from convmodel.data.windows.encoding import windows_hash
 from convmodel.errors import ConfigError, MissingExtraError
 from convmodel.files.atomic import require_writable
 from convmodel.hf_model.devices import own_random_state
+from convmodel.hf_model.quantization import count_parameters
 from convmodel.layout.tokenizer import ConversationTokenizer
 from convmodel.training.arguments import training_arguments
 from convmodel.training.best import BestModel
@@ -43,7 +44,7 @@ from convmodel.training.samples import Samples
 from convmodel.training.schedule import require_validation
 from convmodel.training.step.forward import prepared
 from convmodel.training.step.runtime import choose_precision
-from convmodel.training.trainable import trainable
+from convmodel.training.trainable import require_adapters, trainable
 from convmodel.training.trainer import FitTrainer
 from convmodel.training.update_check import leave_wrong_device
 from convmodel.training.verdict import ended_early, verdict
@@ -76,6 +77,7 @@ def fit(
             has not finished.
         StoppedError: If SIGTERM or Ctrl-C stopped the run.
     """
+    require_adapters(hf_model, config)
     _check(config, sources)
     if not isinstance(callbacks, Sequence) or not all(hasattr(callback, "on_train_begin") for callback in callbacks):
         raise ConfigError(f"callbacks is {callbacks!r}: it must be a list of TrainerCallbacks of transformers")
@@ -240,7 +242,7 @@ def _metrics(
         "validation": None if data.valid is None else windows_hash(data.valid),
         "vocabulary": hf_model.config.get_text_config().vocab_size,
         "steps": plan.steps,
-        "parameters": hf_model.num_parameters(),
+        "parameters": count_parameters(hf_model),
         "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
         "version": version("convmodel"),
     } | ({"cycles": [*plan.cycles]} if plan.cycles else {})

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from convmodel.errors import ConfigError
 from convmodel.hf_model.adapter_files import require_base
 from convmodel.hf_model.fingerprint import base_fingerprint
 from convmodel.hf_model.float32 import in_half_precision, to_float32
@@ -21,6 +22,7 @@ from convmodel.hf_model.lora import (
     require_same_options,
     train_adapters,
 )
+from convmodel.hf_model.quantization import count_parameters, is_quantized
 from convmodel.layout.tokenizer import ConversationTokenizer
 from convmodel.training.config import FitConfig
 from convmodel.training.sharding import is_sharded
@@ -29,6 +31,22 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 logger = logging.getLogger(__name__)
+
+
+def require_adapters(hf_model: "PreTrainedModel", config: FitConfig) -> None:
+    """Raises a `ConfigError` if a run would change packed weights, which are too coarse for an update."""
+    if not is_quantized(hf_model):
+        return
+    if config.lora is False:
+        raise ConfigError(
+            "the weights of a quantized model cannot be trained, only adapters over them: pass lora=True (--lora), or "
+            "load it without quantize"
+        )
+    if config.merge:
+        raise ConfigError(
+            "merge adds the adapters to the weights, which quantize has rounded: leave merge out, load the trained "
+            "adapters without quantize, and call merge_adapters()"
+        )
 
 
 @contextmanager
@@ -72,7 +90,7 @@ def _make_trainable(hf_model: "PreTrainedModel", tokenizer: ConversationTokenize
         else:  # training continues with these
             require_same_options(hf_model, options)
             trained = train_adapters(hf_model)
-        logger.info("training %s of %s parameters", f"{trained:,}", f"{hf_model.num_parameters():,}")
+        logger.info("training %s of %s parameters", f"{trained:,}", f"{count_parameters(hf_model):,}")
         return added
     if has_adapters(hf_model):
         logger.info("merging the adapters, since all weights are trained")

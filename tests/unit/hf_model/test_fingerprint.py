@@ -1,5 +1,6 @@
 """Hashes of weights: the values that users' files hold stay what they are."""
 
+import copy
 from collections.abc import Callable
 
 import pytest
@@ -41,6 +42,19 @@ def test_a_model_fingerprint_covers_settings_and_weights(hf_model: GPT2LMHeadMod
         hf_model.transformer.wte.weight[0, 0] += 1
     changed.add(model_fingerprint(hf_model))
     assert len(changed) == 3
+
+
+def test_of_packed_weights_it_is_what_they_were(hf_model: GPT2LMHeadModel) -> None:
+    other = copy.deepcopy(hf_model)
+    with torch.no_grad():
+        other.transformer.h[0].mlp.c_fc.weight += 1  # and the same norms
+    bases = [base_fingerprint(each) for each in (hf_model, other)]
+
+    for each in (hf_model, other):
+        quantize_weights(each, "int8")
+
+    assert [base_fingerprint(each) for each in (hf_model, other)] == bases
+    assert model_fingerprint(hf_model) != model_fingerprint(other)
 
 
 def test_the_version_changes_with_weights_in_place_and_replaced(hf_model: GPT2LMHeadModel) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from convmodel.hf_model import joint_product
-from convmodel.hf_model.int8_layers import absmax
+from convmodel.hf_model.int8_rounding import absmax
 from convmodel.hf_model.joint_product import FEW, FEW_WITH_INT8, JointProduct, Weights
 from convmodel.hf_model.kernels import Before, Function, native
 
@@ -83,7 +83,7 @@ MANY = FEW_WITH_INT8 + 9
 def has_units(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Whether the processor multiplies integers, which all do rightly; and parts of matrices are small."""
     monkeypatch.setattr(joint_product, "has_int8_units", lambda: request.param)
-    monkeypatch.setattr(joint_product, "_AT_ONCE", 4000)
+    monkeypatch.setattr(joint_product, "_LARGEST_PART", 4000)
     return bool(request.param)
 
 
@@ -140,6 +140,13 @@ def test_activations_are_multiplied_by_the_scales_of_columns(rows: int, function
     found = JointProduct(weights, Before(function, weight, None, 1e-5))(given)
     largest = found.abs().max().item()
     torch.testing.assert_close(found, torch.cat(expected, 1), atol=3e-4 * largest, rtol=0)
+
+
+@pytest.mark.parametrize("rows", [3, MANY])
+def test_weights_of_a_model_in_training_are_multiplied_too(rows: int) -> None:
+    weight, given = torch.nn.Parameter(torch.randn(5, 8)), torch.randn(rows, 8)
+    found = JointProduct([Weights(weight, None, None)])(given)
+    torch.testing.assert_close(found, given @ weight.detach().t(), atol=1e-5, rtol=1e-5)
 
 
 def test_layers_that_round_differently_are_not_joined() -> None:

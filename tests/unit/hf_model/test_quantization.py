@@ -27,7 +27,7 @@ from convmodel.generation.engine.kv_cache import KVCache
 from convmodel.generation.engine.lean import LeanForward, NewTokens
 from convmodel.hf_model.decoder import decoder_of
 from convmodel.hf_model.int8_layers import Int8Embedding, Int8Linear
-from convmodel.hf_model.quantization import is_quantized, quantize_weights
+from convmodel.hf_model.quantization import count_parameters, is_quantized, quantize_weights
 
 CONTEXT = ["Hello there", "How are you"]
 FOLDERS = ("gpt2_folder", "bytelevel_folder", "unigram_folder", "smollm2_folder")
@@ -110,6 +110,20 @@ def test_layers_with_the_same_input_share_the_scales_of_columns() -> None:
     assert hf_model.lm_head.rows is hf_model.model.embed_tokens.rows
 
 
+@pytest.mark.parametrize("name", ["self_attn.q_proj", "self_attn.v_proj", "mlp.gate_proj"])
+def test_a_matrix_may_be_that_of_another_layer(name: str) -> None:
+    torch.manual_seed(0)
+    shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    hf_model: Any = LlamaForCausalLM(LlamaConfig(**shape, vocab_size=60)).eval()
+    first, second = (hf_model.get_submodule(f"model.layers.{number}.{name}") for number in (0, 1))
+    second.weight = first.weight
+    expected = logits_of(hf_model)
+    quantize_weights(hf_model, "int8")
+    packed = [hf_model.get_submodule(f"model.layers.{number}.{name}") for number in (0, 1)]
+    assert packed[0].rows is packed[1].rows
+    assert (logits_of(hf_model) - expected).norm() / expected.norm() < 0.02
+
+
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])
 def test_tied_and_untied_heads(kind: str, tied: bool) -> None:
@@ -145,9 +159,15 @@ def test_it_is_measured_like_any_other(packed: ConversationModel, folder: Path) 
 def test_it_can_neither_be_saved_nor_trained(packed: ConversationModel, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="a quantized model cannot be saved: load it without quantize"):
         packed.save_pretrained(tmp_path / "model")
-    with pytest.raises(ConfigError, match="a quantized model cannot be trained: load it without quantize"):
-        packed.fit([CONTEXT], max_steps=1)
+    with pytest.raises(ConfigError, match=r"only adapters over them: pass lora=True .*, or load it without quantize"):
+        packed.fit([CONTEXT], max_steps=1, output_dir=str(tmp_path / "model"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_its_parameters_are_those_of_the_whole_model(packed: ConversationModel, folder: Path) -> None:
+    whole = ConversationModel.from_pretrained(folder, device="cpu")
+    assert count_parameters(packed.hf_model) == count_parameters(whole.hf_model) == whole.hf_model.num_parameters()
+    assert repr(packed) == repr(whole)
 
 
 def test_there_is_no_other_way(gpt2_folder: Path) -> None:

@@ -16,7 +16,6 @@ from convmodel.hf_model.int8_layers import NativeInt8Linear
 from convmodel.hf_model.joint_product import JointProduct, Weights, can_be_joined
 from convmodel.hf_model.kernels import LARGEST_HEAD, Before, Function, can_multiply
 from convmodel.hf_model.training_kernels import Heads
-from convmodel.hf_model.training_kernels import are_compiled as can_attend_to_several
 
 Rotation = tuple[torch.Tensor, torch.Tensor]
 
@@ -103,8 +102,7 @@ def can_be_compiled(decoder: Decoder) -> bool:
     ]
     norms = [layer.attention_norm for layer in decoder.layers]
     return (
-        can_attend_to_several()
-        and decoder.head_size <= LARGEST_HEAD
+        decoder.head_size <= LARGEST_HEAD
         and _activation_of(decoder) is not None
         and all(joint_weights(group) for group in groups)
         and all(norm.module.weight.dtype == torch.float32 for norm in norms)

@@ -24,6 +24,7 @@ from convmodel.generation.engine.compiled import (
     weights_of,
 )
 from convmodel.generation.engine.kv_cache import KVCache, LayerCache
+from convmodel.hf_model.cached_attention import can_attend_several
 from convmodel.hf_model.decoder import Decoder, DecoderLayer, Norm, is_tanh_gelu
 from convmodel.hf_model.joint_product import JointProduct
 
@@ -83,7 +84,9 @@ class LeanForward:
         if types := [part.types for part in parts if part.types is not None]:
             hidden = hidden + decoder.embedding(_flat(types))
         rotations = {kind: self._rotation(hidden, positions, kind) for kind in self._kinds}
-        compute = self._process_compiled if self._can_be_compiled else self._process
+        is_step = all(part.ids.shape[1] == 1 for part in parts)
+        is_compiled = self._can_be_compiled and (is_step or can_attend_several())
+        compute = self._process_compiled if is_compiled else self._process
         [logits] = self._head(compute(hidden, rotations, parts))
         return capped(logits, decoder.logit_cap)
 

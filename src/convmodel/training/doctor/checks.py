@@ -8,11 +8,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from convmodel.data.windows.encoding import EncodingSummary, WindowSet
+from convmodel.hf_model.int8_layers import count_rows
 from convmodel.layout.architecture import positions
 from convmodel.layout.sequence import IGNORED, Window
 from convmodel.layout.token_view import marker_text
@@ -83,10 +84,9 @@ def fast_checks(
     for part in (train, valid):
         if part is not None:
             summary.add(part.summary)
-    embedding: Any = hf_model.get_input_embeddings()
     return [
         check_separator(tokenizer),
-        check_vocabulary(int(embedding.weight.shape[0]), tokenizer, windows),
+        check_vocabulary(count_rows(hf_model.get_input_embeddings()), tokenizer, windows),
         check_end_of_turn(windows, tokenizer.end_ids),
         check_supervised(windows, summary),
         check_used(summary),

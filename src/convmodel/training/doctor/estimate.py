@@ -19,6 +19,7 @@ from convmodel.data.windows.collate import pack, pad
 from convmodel.data.windows.encoding import WindowSet
 from convmodel.data.windows.order import grouped_order, packed_order
 from convmodel.hf_model.devices import synchronize
+from convmodel.hf_model.int8_layers import count_rows
 from convmodel.hf_model.lm_head import LOGITS_AT_ONCE
 from convmodel.layout.sequence import Window
 from convmodel.layout.tokenizer import ConversationTokenizer
@@ -210,8 +211,7 @@ def activation_bytes(hf_model: "PreTrainedModel", loss: Callable[[], torch.Tenso
     kept.clear()
     computed.backward()
     hf_model.zero_grad(set_to_none=True)
-    embedding: Any = hf_model.get_input_embeddings()
-    logits = min(LOGITS_AT_ONCE, int(embedding.weight.shape[0]) * tokens * times)
+    logits = min(LOGITS_AT_ONCE, count_rows(hf_model.get_input_embeddings()) * tokens * times)
     return once + per_batch * times + _COPIES * _FLOAT * logits
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from convmodel.hf_model.int8_layers import exact_products
 from convmodel.hf_model.lm_head import Head
 from convmodel.hf_model.waiting import WAITING
 from convmodel.training.step.fused import Batch, fused_layers, unfused
@@ -50,6 +51,7 @@ def prepared(
         )
     with ExitStack() as stack:
         stack.enter_context(training_runtime(hf_model.device))
+        stack.enter_context(exact_products(hf_model))
         stack.enter_context(fused_activations(hf_model))
         stack.enter_context(dropout_of(hf_model, dropout))
         stack.enter_context(without_noise(hf_model))
@@ -106,11 +108,17 @@ def computing_loss(hf_model: "PreTrainedModel", head: Head | None, batch: Batch 
 def plain_forward(hf_model: "PreTrainedModel") -> Iterator[None]:
     """Uses the original forward of a model in training inside the block: uncompiled and without autocast.
 
-    Also restores the number of threads, on which sums depend: generating uses fewer while other programs use the cores.
+    Packed weights are multiplied as in inference, so that a validation equals what `evaluate` measures later. Also
+    restores the number of threads, on which sums depend: generating uses fewer while other programs use the cores.
     """
     threads = torch.get_num_threads()
     try:
-        with own_attributes(hf_model, "forward"), unfused(hf_model), torch.compiler.set_stance("force_eager"):
+        with (
+            own_attributes(hf_model, "forward"),
+            unfused(hf_model),
+            exact_products(hf_model, enabled=False),
+            torch.compiler.set_stance("force_eager"),
+        ):
             if _UNWRAPPED in vars(hf_model):
                 hf_model.forward = vars(hf_model)[_UNWRAPPED]
             yield

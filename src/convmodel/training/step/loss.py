@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from convmodel.hf_model.devices import sum_dtype
+from convmodel.hf_model.int8_matrix import Int8Matrix
 from convmodel.hf_model.lm_head import Head, chunk_size
 from convmodel.hf_model.log_probs import label_log_probs
 from convmodel.layout.sequence import IGNORED
@@ -90,11 +91,28 @@ def window_log_probs(
     return torch.zeros(count, device=log_probs.device).index_add(0, numbers, log_probs)
 
 
-def _weights(head: Head) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None, list[int] | None]:
+_Matrix = torch.Tensor | Int8Matrix
+
+
+def _weights(head: Head) -> tuple[_Matrix, torch.Tensor | None, torch.Tensor | None, list[int] | None]:
     """Returns a head's matrix, its bias, and the values and numbers of the rows that are trained if others are not."""
     numbers, values = head.trained_rows or (None, None)
     weight = head.weight
-    return weight if values is None else weight.detach(), head.bias, values, numbers
+    if values is not None and isinstance(weight, torch.Tensor):
+        weight = weight.detach()
+    return weight, head.bias, values, numbers
+
+
+def _dtype(weight: _Matrix, hidden: torch.Tensor) -> torch.dtype:
+    """Returns the dtype of products with a head's matrix."""
+    if torch.is_autocast_enabled(weight.device.type):
+        return torch.get_autocast_dtype(weight.device.type)
+    return weight.dtype if isinstance(weight, torch.Tensor) else hidden.dtype
+
+
+def _values(weight: _Matrix, dtype: torch.dtype) -> torch.Tensor:
+    """Returns a head's matrix in a dtype."""
+    return weight.detach().to(dtype) if isinstance(weight, torch.Tensor) else weight.values(dtype)
 
 
 class _HeadLogProbs(torch.autograd.Function):
@@ -107,19 +125,18 @@ class _HeadLogProbs(torch.autograd.Function):
     def forward(
         ctx: Any,
         hidden: torch.Tensor,
-        weight: torch.Tensor,
+        weight: _Matrix,
         bias: torch.Tensor | None,
         values: torch.Tensor | None,
         numbers: list[int] | None,
         labels: torch.Tensor,
     ) -> torch.Tensor:
-        device = weight.device
-        enabled = torch.is_autocast_enabled(device.type)
-        ctx.dtype = torch.get_autocast_dtype(device.type) if enabled else weight.dtype
-        ctx.save_for_backward(hidden, weight, bias, labels)
-        ctx.numbers = numbers
-        log_probs = torch.empty(len(hidden), device=device)
-        for chunk, _, logits, columns in _logits(ctx.dtype, hidden, weight, bias, labels):
+        ctx.dtype = _dtype(weight, hidden)
+        is_float = isinstance(weight, torch.Tensor)
+        ctx.save_for_backward(hidden, weight if is_float else None, bias, labels)
+        ctx.packed, ctx.numbers = None if is_float else weight, numbers
+        log_probs = torch.empty(len(hidden), device=weight.device)
+        for chunk, _, logits, columns in _logits(_values(weight, ctx.dtype), hidden, bias, labels):
             log_probs[chunk] = label_log_probs(logits.float(), columns)
         return log_probs.to(hidden.device)
 
@@ -127,9 +144,11 @@ class _HeadLogProbs(torch.autograd.Function):
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
         [outer] = gradients
         hidden, weight, bias, labels = ctx.saved_tensors
+        weight = ctx.packed if weight is None else weight
         weights = -outer.to(weight.device, torch.float32)  # `_by_logits` is the gradient of -ln p
-        kept = _HeadGradients(ctx.dtype, hidden, weight, bias, ctx.needs_input_grad, ctx.numbers)
-        for chunk, states, logits, columns in _logits(ctx.dtype, hidden, weight, bias, labels):
+        matrix = _values(weight, ctx.dtype)
+        kept = _HeadGradients(matrix, hidden, weight, bias, ctx.needs_input_grad, ctx.numbers)
+        for chunk, states, logits, columns in _logits(matrix, hidden, bias, labels):
             kept.add(chunk, states, _by_logits(logits, columns, weights[chunk])[0])
         return kept.by_hidden.to(hidden), kept.by_weight, kept.by_bias, kept.by_rows, None, None
 
@@ -146,17 +165,17 @@ class _HeadLoss(torch.autograd.Function):
     def forward(
         ctx: Any,
         hidden: torch.Tensor,
-        weight: torch.Tensor,
+        weight: _Matrix,
         bias: torch.Tensor | None,
         values: torch.Tensor | None,
         numbers: list[int] | None,
         targets: tuple[torch.Tensor, torch.Tensor | None],
     ) -> torch.Tensor:
         device, (labels, weights) = weight.device, targets
-        dtype = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else weight.dtype
-        kept = _HeadGradients(dtype, hidden, weight, bias, ctx.needs_input_grad, numbers)
+        matrix = _values(weight, _dtype(weight, hidden))
+        kept = _HeadGradients(matrix, hidden, weight, bias, ctx.needs_input_grad, numbers)
         total = torch.zeros((), dtype=sum_dtype(device), device=device)
-        for chunk, states, logits, columns in _logits(dtype, hidden, weight, bias, labels):
+        for chunk, states, logits, columns in _logits(matrix, hidden, bias, labels):
             chosen = None if weights is None else weights[chunk].to(device)
             by_logits, nats = _by_logits(logits, columns, chosen)
             total += nats
@@ -172,11 +191,11 @@ class _HeadLoss(torch.autograd.Function):
 
 
 def _logits(
-    dtype: torch.dtype, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, labels: torch.Tensor
+    matrix: torch.Tensor, hidden: torch.Tensor, bias: torch.Tensor | None, labels: torch.Tensor
 ) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor, torch.Tensor]]:
     """Yields, chunk by chunk: its place, its hidden states rounded up to `_ROWS`, its logits and its labels."""
-    device, size = weight.device, chunk_size(weight)
-    matrix, offset = weight.detach().to(dtype), None if bias is None else bias.to(dtype)
+    device, dtype, size = matrix.device, matrix.dtype, chunk_size(matrix)
+    offset = None if bias is None else bias.to(dtype)
     for start in range(0, len(hidden), size):
         chunk = slice(start, start + size)
         with torch.autocast(device.type, enabled=False):
@@ -188,27 +207,27 @@ def _logits(
 class _HeadGradients:
     """The gradients by a head's hidden states, matrix and bias, from those by the logits of one chunk after another.
 
-    With the numbers of some rows, also those by these rows of the matrix.
+    With the numbers of some rows, also those by these rows of the matrix. `matrix` is `weight` in the products' dtype.
     """
 
     def __init__(
         self,
-        dtype: torch.dtype,
+        matrix: torch.Tensor,
         hidden: torch.Tensor,
-        weight: torch.Tensor,
+        weight: _Matrix,
         bias: torch.Tensor | None,
         needed: Sequence[bool],
         numbers: list[int] | None,
     ) -> None:
         # float16 rounds small probabilities to 0 before `GradScaler` can scale the loss up.
-        self._dtype = torch.float32 if dtype == torch.float16 else dtype
-        self._matrix = weight.detach().to(self._dtype)
-        sum_dtype = torch.promote_types(weight.dtype, torch.float32)  # FSDP passes weights in bf16
+        self._dtype = torch.float32 if matrix.dtype == torch.float16 else matrix.dtype
+        self._matrix = matrix if matrix.dtype == self._dtype else _values(weight, self._dtype)
+        sum_dtype = torch.promote_types(self._dtype, torch.float32)
         self.by_hidden = torch.empty_like(hidden, dtype=torch.promote_types(hidden.dtype, self._dtype))
-        self.by_weight = torch.zeros_like(weight, dtype=sum_dtype) if needed[1] else None
+        self.by_weight = torch.zeros_like(matrix, dtype=sum_dtype) if needed[1] else None
         self.by_bias = torch.zeros_like(bias) if bias is not None and needed[2] else None
         self._numbers = numbers
-        self.by_rows = None if numbers is None else weight.new_zeros(len(numbers), weight.shape[1], dtype=sum_dtype)
+        self.by_rows = None if numbers is None else matrix.new_zeros(len(numbers), matrix.shape[1], dtype=sum_dtype)
 
     def add(self, chunk: slice, states: torch.Tensor, by_logits: torch.Tensor) -> None:
         """Adds a chunk's part; `states` are its hidden states, rounded up to `_ROWS`."""

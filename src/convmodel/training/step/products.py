@@ -13,6 +13,9 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from convmodel.hf_model.int8_layers import Int8Linear
+from convmodel.hf_model.int8_matrix import multiply
+
 
 class UnknownLayerError(Exception):
     """A layer is not supported; the message completes 'not fused, since'."""
@@ -75,15 +78,15 @@ class JointProducts:
     """
 
     def __init__(self, layers: Sequence[Any], steps: OptimizerSteps) -> None:
-        """Takes plain linear layers, or peft's layers around them, and the counter of optimizer steps.
+        """Takes plain or packed linear layers, or peft's layers around them, and the counter of optimizer steps.
 
         Raises:
-            UnknownLayerError: If a layer is neither a plain linear layer nor one with plain LoRA adapters.
+            UnknownLayerError: If a layer is neither a plain or packed linear layer nor one with plain LoRA adapters.
         """
         plain = [layer.get_base_layer() if hasattr(layer, "lora_A") else layer for layer in layers]
-        if not all(type(layer) is nn.Linear for layer in plain):
+        if not all(type(layer) is nn.Linear or isinstance(layer, Int8Linear) for layer in plain):
             raise UnknownLayerError("it is not a plain linear layer")
-        if len({(layer.weight.dtype, layer.bias is None) for layer in plain}) != 1:
+        if len({(_dtype_of(layer), layer.bias is None) for layer in plain}) != 1:
             raise UnknownLayerError("layers that share an input differ in dtype, or in having a bias")
         self._layers, self._steps = plain, steps
         self._adapters = [Adapter.of(layer) if hasattr(layer, "lora_A") else None for layer in layers]
@@ -93,9 +96,12 @@ class JointProducts:
     def __call__(self, states: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """Applies the layers to states of shape (rows, inputs) in a dtype; returns (rows, all outputs)."""
         states = states.to(dtype)
-        weights = [layer.weight for layer in self._layers]
-        multiply: Callable[..., torch.Tensor] = _Products.apply
-        result = multiply(states, self._in(dtype, weights), self.sizes, *weights)
+        if isinstance(self._layers[0], Int8Linear):
+            result = multiply(states, self._layers)
+        else:
+            weights = [layer.weight for layer in self._layers]
+            compute: Callable[..., torch.Tensor] = _Products.apply
+            result = compute(states, self._in(dtype, weights), self.sizes, *weights)
         if self._layers[0].bias is not None:
             result = result + torch.cat([layer.bias for layer in self._layers]).to(dtype)
         adapters = [None if each is None or each.layer.disable_adapters else each for each in self._adapters]
@@ -134,6 +140,10 @@ class JointProducts:
             blocks.append(nn.functional.pad((adapter.scale * adapter.up.weight).to(dtype), pad))
             place += rank
         return (states @ down.t()) @ torch.cat(blocks).t()
+
+
+def _dtype_of(layer: Any) -> torch.dtype:
+    return torch.int8 if isinstance(layer, Int8Linear) else layer.weight.dtype
 
 
 class _Products(torch.autograd.Function):
