@@ -324,7 +324,9 @@ def test_the_command_trains_and_names_the_next_one(
 
     assert run("fit", *settings, "--output-dir", "adapters") == 0
 
-    assert "chat --model adapters --quantize int8" in " ".join(capsys.readouterr().err.split())
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "unigram in int8 on talks.jsonl" in shown
+    assert "chat --model adapters --quantize int8" in shown
     assert run("evaluate", "adapters", "--data", "talks.jsonl", "--quantize", "int8", "--json") == 0
 
 

@@ -69,7 +69,8 @@ class StartingPoint:
         """Returns a few words on what the run does."""
         if self.from_scratch is not None:
             return f"training a new {self.from_scratch} model"
-        return f"fine-tuning {self.model or BASE_MODEL}"
+        packed = "" if self.quantize is None else f" in {self.quantize}"
+        return f"fine-tuning {self.model or BASE_MODEL}{packed}"
 
     def load(self, train: ConversationReader, config: FitConfig, *, validated: bool) -> "ConversationModel":
         """Loads the model or makes a new one."""
