@@ -4,7 +4,7 @@
         onnx-ir==1.1.0 torch==2.13.0 transformers==5.24.0
 
 Its model builder needs all but the first two; of torch, a build for CPUs is enough. `build` writes a model, `serve`
-loads it and measures the requests of `engines_protocol.py`. int8 and int4 have the builder's default settings: blocks of 32
+loads it and measures the requests of `engines_protocol.py`. int8 and int4 have the builder's defaults: blocks of 32
 weights, and activations rounded to int8. Several clients are one batch that begins and ends together, which is its best
 case: clients that come and go need its paged cache, which the builder writes for GPUs only.
 """
