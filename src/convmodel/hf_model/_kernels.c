@@ -97,17 +97,27 @@ INLINE void prepare_row(const Plan *plan, const float *RESTRICT row, float *REST
         for (int64_t i = 0; i < inputs; i++) result[i] *= plan->columns[i];
 }
 
+/* Returns the largest absolute value, or NAN if a value is not finite. Without their sign, the bits of floats are ordered
+   as the floats are, those of NAN last, and compilers vectorize the maximum of integers. */
+INLINE float largest_size(const float *RESTRICT row, int64_t count) {
+    union {
+        int32_t bits;
+        float value;
+    } largest = {.bits = 0};
+    for (int64_t i = 0; i < count; i++) {
+        int32_t bits;
+        memcpy(&bits, row + i, sizeof bits);
+        bits &= INT32_MAX;
+        largest.bits = bits > largest.bits ? bits : largest.bits;
+    }
+    return largest.value < INFINITY ? largest.value : NAN;
+}
+
 /* Rounds a row of activations to integers of at most `largest`; returns their scale, NAN if a value is not finite. */
 INLINE float round_row(const float *RESTRICT row, int16_t *RESTRICT rounded, int64_t inputs, float largest) {
-    float peak = 0, squares = 0;
-    for (int64_t i = 0; i < inputs; i++) {
-        const float size = fabsf(row[i]);
-        peak = size > peak ? size : peak;
-        squares += row[i] * row[i];
-    }
-    const float inverse = peak > 0 ? largest / peak : 0;
+    const float peak = largest_size(row, inputs), inverse = peak > 0 ? largest / peak : 0;
     for (int64_t i = 0; i < inputs; i++) rounded[i] = (int16_t)(int32_t)rintf(row[i] * inverse);
-    return squares < INFINITY ? peak / largest : NAN;
+    return peak / largest;
 }
 
 /* Adds to sums the products of a row of weights with one, two or four rows of activations that are `stride` apart. */
@@ -217,19 +227,13 @@ typedef struct {
 
 /* Represents each value by two 8-bit integers, `coarse * BASE + fine`; returns their scale, NAN if one is not finite. */
 INLINE float split_row(const float *RESTRICT row, int8_t *RESTRICT coarse, int8_t *RESTRICT fine, int64_t inputs) {
-    float peak = 0, squares = 0;
-    for (int64_t i = 0; i < inputs; i++) {
-        const float size = fabsf(row[i]);
-        peak = size > peak ? size : peak;
-        squares += row[i] * row[i];
-    }
-    const float inverse = peak > 0 ? LARGEST_WEIGHT * BASE / peak : 0;
+    const float peak = largest_size(row, inputs), inverse = peak > 0 ? LARGEST_WEIGHT * BASE / peak : 0;
     for (int64_t i = 0; i < inputs; i++) {
         const float value = rintf(row[i] * inverse), upper = rintf(value * (1.0f / BASE));
         coarse[i] = (int8_t)(int32_t)upper;
         fine[i] = (int8_t)(int32_t)(value - upper * BASE);
     }
-    return squares < INFINITY ? peak / (LARGEST_WEIGHT * BASE) : NAN;
+    return peak / (LARGEST_WEIGHT * BASE);
 }
 
 INLINE void prepare_rows(ManyJob *job, int64_t thread) {
@@ -337,7 +341,6 @@ INLINE void attend(const AttentionJob *job, int64_t row, int64_t head, float *RE
     const float *RESTRICT keys = job->keys + place, *RESTRICT values = job->values + place;
     float *RESTRICT query = scores + job->room, *RESTRICT result = job->results + (row * kind->heads + head) * size;
     rotate(job, row, kind->query_norm, job->states + row * width + head * size, query);
-    float largest = -INFINITY, total = 0;
     for (int64_t p = 0; p < count; p++) {
         float sum = 0;
         for (int64_t i = 0; i < size; i++) sum += query[i] * keys[p * size + i];
@@ -345,7 +348,8 @@ INLINE void attend(const AttentionJob *job, int64_t row, int64_t head, float *RE
         if (kind->cap) sum = (float)kind->cap * tanhf(sum / (float)kind->cap);
         scores[p] = sum;
     }
-    for (int64_t p = 0; p < count; p++) largest = scores[p] > largest ? scores[p] : largest;
+    const float largest = largest_of(scores, count);
+    float total = 0;
     for (int64_t p = 0; p < count; p++) {
         scores[p] = exponential(scores[p] - largest);
         total += scores[p];
@@ -371,8 +375,8 @@ INLINE void attend_share(const AttentionJob *job, int64_t share, int64_t shares)
 
 /* Returns the natural logarithm of the sum of exponentials of a row, and where its largest value is. */
 INLINE float log_sum(const float *RESTRICT row, int64_t count, int64_t *place) {
-    float largest = -INFINITY, total = 0;
-    for (int64_t i = 0; i < count; i++) largest = row[i] > largest ? row[i] : largest;
+    const float largest = largest_of(row, count);
+    float total = 0;
     *place = 0;
     while (*place < count - 1 && row[*place] != largest) ++*place;
     for (int64_t i = 0; i < count; i++) total += exponential(row[i] - largest);

@@ -39,6 +39,21 @@ INLINE float exponential(float x) {
     return (y * r * r + r + 1) * power.value;
 }
 
+#define LANES 16
+
+/* Returns the largest value, in lanes, since compilers do not change the order of comparisons of floats. */
+INLINE float largest_of(const float *RESTRICT values, int64_t count) {
+    float lanes[LANES], result = -INFINITY;
+    int64_t i = 0;
+    for (int64_t lane = 0; lane < LANES; lane++) lanes[lane] = -INFINITY;
+    for (; i + LANES <= count; i += LANES)
+        for (int64_t lane = 0; lane < LANES; lane++)
+            lanes[lane] = values[i + lane] > lanes[lane] ? values[i + lane] : lanes[lane];
+    for (; i < count; i++) result = values[i] > result ? values[i] : result;
+    for (int64_t lane = 0; lane < LANES; lane++) result = lanes[lane] > result ? lanes[lane] : result;
+    return result;
+}
+
 INLINE float silu(float x) { return x / (1 + exponential(-x)); }
 INLINE float gelu(float x) { return x / (1 + exponential(-1.5957691216f * (x + 0.044715f * x * x * x))); }
 

@@ -156,13 +156,16 @@ typedef struct {
     float *scores, *by_scores;         /* QUERIES x length */
 } Memory;
 
+/* Floats of a row of scores: an odd number of cache lines, since those of rows that are 4 KiB apart displace each other. */
+INLINE int64_t row_length(const AttentionJob *job) { return rounded_up(job->longest, WIDTH) + WIDTH / 2; }
+
 INLINE int64_t memory_of(const AttentionJob *job) {
-    const int64_t wide = rounded_up(job->kind->size, WIDTH), length = rounded_up(job->longest, WIDTH);
+    const int64_t wide = rounded_up(job->kind->size, WIDTH), length = row_length(job);
     return (job->by_results ? 6 : 3) * length * wide + 3 * QUERIES * wide + 2 * QUERIES * length;
 }
 
 INLINE Memory divided(const AttentionJob *job, float *all) {
-    const int64_t wide = rounded_up(job->kind->size, WIDTH), length = rounded_up(job->longest, WIDTH), whole = length * wide;
+    const int64_t wide = rounded_up(job->kind->size, WIDTH), length = row_length(job), whole = length * wide;
     float *rest = all + (job->by_results ? 6 : 3) * whole;
     Memory m = {
         .wide = wide, .length = length, .keys = all, .values = all + whole, .keys_transposed = all + 2 * whole,
@@ -236,8 +239,8 @@ INLINE void read_queries(const AttentionJob *job, const Memory *m, int64_t first
 
 /* Replaces scores by probabilities, and those of tokens that are not attended to by 0; returns their logsumexp. */
 INLINE float softmax(float *RESTRICT scores, int64_t begin, int64_t from, int64_t to, int64_t end) {
-    float peak = scores[from], sum = 0;
-    for (int64_t j = from; j < to; j++) peak = scores[j] > peak ? scores[j] : peak;
+    const float peak = largest_of(scores + from, to - from);
+    float sum = 0;
     for (int64_t j = from; j < to; j++) sum += scores[j] = exponential(scores[j] - peak);
     const float factor = 1 / sum;
     for (int64_t j = from; j < to; j++) scores[j] *= factor;
