@@ -113,8 +113,15 @@ INLINE float largest_size(const float *RESTRICT row, int64_t count) {
     return largest.value < INFINITY ? largest.value : NAN;
 }
 
-/* Rounds a row of activations to integers of at most `largest`; returns their scale, NAN if a value is not finite. */
-INLINE float round_row(const float *RESTRICT row, int16_t *RESTRICT rounded, int64_t inputs, float largest) {
+/* Returns the largest integer of an activation: a piece must fit in 32 bits, and an integer in two of 8 bits. */
+INLINE float largest_integer(int64_t inputs) {
+    const int64_t exact = INT32_MAX / LARGEST_WEIGHT / (inputs < PIECE ? inputs : PIECE);
+    return (float)(exact < LARGEST_WEIGHT * BASE ? exact : LARGEST_WEIGHT * BASE);
+}
+
+/* Rounds a row of activations to integers; returns their scale, NAN if a value is not finite. */
+INLINE float round_row(const float *RESTRICT row, int16_t *RESTRICT rounded, int64_t inputs) {
+    const float largest = largest_integer(inputs);
     const float peak = largest_size(row, inputs), inverse = peak > 0 ? largest / peak : 0;
     for (int64_t i = 0; i < inputs; i++) rounded[i] = (int16_t)(int32_t)rintf(row[i] * inverse);
     return peak / largest;
@@ -227,13 +234,14 @@ typedef struct {
 
 /* Represents each value by two 8-bit integers, `coarse * BASE + fine`; returns their scale, NAN if one is not finite. */
 INLINE float split_row(const float *RESTRICT row, int8_t *RESTRICT coarse, int8_t *RESTRICT fine, int64_t inputs) {
-    const float peak = largest_size(row, inputs), inverse = peak > 0 ? LARGEST_WEIGHT * BASE / peak : 0;
+    const float largest = largest_integer(inputs);
+    const float peak = largest_size(row, inputs), inverse = peak > 0 ? largest / peak : 0;
     for (int64_t i = 0; i < inputs; i++) {
         const float value = rintf(row[i] * inverse), upper = rintf(value * (1.0f / BASE));
         coarse[i] = (int8_t)(int32_t)upper;
         fine[i] = (int8_t)(int32_t)(value - upper * BASE);
     }
-    return peak / (LARGEST_WEIGHT * BASE);
+    return peak / largest;
 }
 
 INLINE void prepare_rows(ManyJob *job, int64_t thread) {
@@ -259,7 +267,10 @@ INLINE void scale_rows(ManyJob *job) {
         const int64_t place = row * job->width + job->column + job->first;
         float *RESTRICT result = (float *)job->results + place;
         const float scale = job->scales[row];
-        for (int64_t n = 0; n < job->count; n++) result[n] = ((float)coarse[n] * BASE + (float)fine[n]) * (scale * scales[n]);
+        for (int64_t n = 0; n < job->count; n++) {
+            const double sum = (double)coarse[n] * BASE + (double)fine[n]; /* exact, as the sum of 64 bits for a few rows */
+            result[n] = (float)sum * (scale * scales[n]);
+        }
         if (bias)
             for (int64_t n = 0; n < job->count; n++) result[n] += bias[n];
         if (job->residual)
@@ -387,7 +398,7 @@ INLINE float log_sum(const float *RESTRICT row, int64_t count, int64_t *place) {
 typedef struct {
     const char *name;
     void (*work)(Job *);
-    float (*round_row)(const float *, int16_t *, int64_t, float);
+    float (*round_row)(const float *, int16_t *, int64_t);
     void (*prepare_row)(const Plan *, const float *, float *);
     void (*append_token)(const AttentionJob *, int64_t);
     void (*append_tokens)(AttentionJob *);
@@ -404,8 +415,8 @@ typedef struct {
         else                                                                                                           \
             work_on_floats(job);                                                                                       \
     }                                                                                                                  \
-    attributes static float round_row_##name(const float *row, int16_t *rounded, int64_t inputs, float largest) {      \
-        return round_row(row, rounded, inputs, largest);                                                               \
+    attributes static float round_row_##name(const float *row, int16_t *rounded, int64_t inputs) {                     \
+        return round_row(row, rounded, inputs);                                                                        \
     }                                                                                                                  \
     attributes static void prepare_row_##name(const Plan *plan, const float *row, float *result) {                     \
         prepare_row(plan, row, result);                                                                                \
@@ -435,9 +446,7 @@ static void attend_own_share(void *job) { variant->attend_share(job, thread_numb
 /* Computes products; returns 0, or -1 if there is no memory. */
 static int compute(Job *job, const float *activations, unsigned threads) {
     const Plan *plan = job->plan;
-    const int64_t inputs = plan->inputs, piece = inputs < PIECE ? inputs : PIECE;
-    const double exact = floor((double)INT32_MAX / LARGEST_WEIGHT / (double)piece);
-    const float largest = (float)(exact < INT16_MAX ? exact : INT16_MAX);
+    const int64_t inputs = plan->inputs;
     const int is_gated = plan->before == GATED_SILU || plan->before == GATED_GELU;
     const size_t values = (size_t)job->rows * (size_t)inputs;
     float *prepared = NULL, *scales = NULL;
@@ -452,7 +461,7 @@ static int compute(Job *job, const float *activations, unsigned threads) {
         const float *given = activations + row * inputs * (1 + is_gated);
         if (prepared) variant->prepare_row(plan, given, prepared + row * inputs);
         if (rounded)
-            scales[row] = variant->round_row(prepared ? prepared + row * inputs : given, rounded + row * inputs, inputs, largest);
+            scales[row] = variant->round_row(prepared ? prepared + row * inputs : given, rounded + row * inputs, inputs);
     }
     job->activations = prepared ? prepared : activations;
     job->rounded = rounded, job->scales = scales;

@@ -17,11 +17,14 @@ from convmodel.hf_model import kernels
 from convmodel.hf_model.int8_rounding import LARGEST
 from convmodel.hf_model.kernels import Before, Function, address
 
-FEW = 32
+FEW = 20
 """Rows up to which a product with float weights is faster than torch's, which reads the weights more slowly."""
 
-FEW_WITH_INT8 = 128
-"""The same with int8 weights."""
+FEW_WITH_INT8 = 24
+"""The same with int8 weights, on a processor with units for products of 8-bit integers."""
+
+FEW_WITH_INT8_AS_FLOATS = 128
+"""The same where they are converted to floats for torch's product."""
 
 _LARGEST_PART = 1 << 21  # sums of integers that are kept at a time, or weights that are converted to floats
 
@@ -83,7 +86,7 @@ class JointProduct:
         if width != self._width or activations.dtype != torch.float32:
             raise ValueError(f"activations are {activations.dtype} of {width} values, not float32 of {self._width}")
         results = torch.empty(rows, self._outputs)
-        if rows > (FEW_WITH_INT8 if self._is_integer else FEW):
+        if rows > self._few():
             self._multiply_many(activations, residual, results)
             return results
         kernels.native.multiply(
@@ -95,6 +98,12 @@ class JointProduct:
             torch.get_num_threads(),
         )
         return results
+
+    def _few(self) -> int:
+        """Returns up to how many rows the compiled product is the fastest."""
+        if not self._is_integer:
+            return FEW
+        return FEW_WITH_INT8 if has_int8_units() else FEW_WITH_INT8_AS_FLOATS
 
     @torch.no_grad()  # which writing into results needs
     def _multiply_many(self, activations: torch.Tensor, residual: torch.Tensor | None, results: torch.Tensor) -> None:

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from convmodel.hf_model import joint_product
 from convmodel.hf_model.int8_rounding import absmax
-from convmodel.hf_model.joint_product import FEW, FEW_WITH_INT8, JointProduct, Weights
+from convmodel.hf_model.joint_product import FEW, FEW_WITH_INT8_AS_FLOATS, JointProduct, Weights
 from convmodel.hf_model.kernels import Before, Function, native
 
 INSTRUCTIONS = native.instructions() if native else []
@@ -76,7 +76,7 @@ def test_norms_and_activation_functions_are_applied_before(make: type[Weights], 
     torch.testing.assert_close(found, expected, atol=largest * (1e-5 if make is floats else 1e-3), rtol=1e-5)
 
 
-MANY = FEW_WITH_INT8 + 9
+MANY = FEW_WITH_INT8_AS_FLOATS + 9
 
 
 @pytest.fixture(params=[True, False])
@@ -106,6 +106,8 @@ def test_many_rows_have_the_products_of_a_few(
     finally:
         torch.set_num_threads(before)
     few = torch.cat([product(*part) for part in zip(given.split(FEW), residual.split(FEW), strict=True)])
+    if make is integers and has_units:
+        assert torch.equal(found, few)
     largest = few.abs().amax(1, keepdim=True)
     assert ((found - few).abs() < largest * (1e-5 if make is floats else 3e-4)).all()
     torch.testing.assert_close(bare + residual, found, atol=1e-6 * largest.max().item(), rtol=1e-5)

@@ -3,6 +3,7 @@
 import { choose } from "./sampling.js";
 
 const LARGEST_WEIGHT = 127;
+const LARGEST = 2 * LARGEST_WEIGHT ** 2; // integer of an activation
 const PIECE = 1024; // inputs whose products are summed in 32 bits
 const HALF_EVEN = 1.5 * 2 ** 52; // adding and subtracting it rounds to the nearest integer
 const SLICE = 4 * 2 ** 20; // characters of base64 that are decoded at a time
@@ -52,7 +53,7 @@ export class Int8Linear {
     this.columns = arrays[`${name}.columns`] ?? new Float32Array(inputs).fill(1);
     this.scaled = new Float32Array(inputs);
     this.bias = arrays[`${name}.bias`] ?? new Float32Array(this.scales.length);
-    this.largest = Math.min(Math.floor((2 ** 31 - 1) / LARGEST_WEIGHT / Math.min(inputs, PIECE)), 2 ** 15 - 1);
+    this.largest = Math.min(Math.floor((2 ** 31 - 1) / LARGEST_WEIGHT / Math.min(inputs, PIECE)), LARGEST);
     this.integers = new Int32Array(rows.length / this.scales.length); // rows are filled up with zeros
     this.results = new Float32Array(this.scales.length);
   }
