@@ -17,15 +17,15 @@ LARGEST = 127
 """The largest integer of a weight."""
 
 _AT_ONCE = 1 << 19  # weights that are rounded at a time, because that needs a copy of them
-_ROWS = 2048  # of a matrix that are looked at for the scales of columns, or up to half as many
+_BLOCKS, _ROWS = 8, 256  # of rows that are looked at for the scales of columns
 
 
 def column_scales(matrices: Sequence[torch.Tensor]) -> torch.Tensor:
     """Returns a scale for each column of matrices with the same inputs, 1 in the median.
 
-    It is the square root of the largest value in a column, relative to the largest one of its row. Rows are looked at
-    in even distances, so that few pages of a mapped file are read. For SmolLM2-135M, this reduces the divergence from
-    float32 by 15 %.
+    It is the square root of the largest value in a column, relative to the largest one of its row. Of large matrices
+    only some rows are looked at, so that few pages of a mapped file are read. For SmolLM2-135M, this reduces the
+    divergence from float32 by 15 %.
 
     Example:
         >>> column_scales([torch.tensor([[4.0, 1.0, 1.0], [0.0, 1.0, 1.0]])])
@@ -35,9 +35,11 @@ def column_scales(matrices: Sequence[torch.Tensor]) -> torch.Tensor:
     """
     largest = torch.zeros(matrices[0].shape[1])
     for matrix in matrices:
-        values = matrix[:: -(-len(matrix) // _ROWS)].detach().float().abs()
-        values.div_(values.amax(-1, keepdim=True).clamp_min_(torch.finfo(torch.float32).tiny))
-        torch.maximum(largest, values.amax(0), out=largest)
+        rows = len(matrix) if len(matrix) <= _BLOCKS * _ROWS else _ROWS
+        for start in range(0, len(matrix) - rows + 1, max(rows, len(matrix) // _BLOCKS)):
+            values = matrix[start : start + rows].detach().float().abs()
+            values.div_(values.amax(-1, keepdim=True).clamp_min_(torch.finfo(torch.float32).tiny))
+            torch.maximum(largest, values.amax(0), out=largest)
     used = largest[largest > 0]
     return torch.where(largest > 0, (largest / used.median()).sqrt_(), 1.0) if len(used) else torch.ones_like(largest)
 

@@ -42,3 +42,13 @@ def test_columns_that_are_larger_than_others_are_made_smaller() -> None:
 @pytest.mark.parametrize("weight", [torch.zeros(2, 3), torch.tensor([[0.0, 2.0, 0.0], [0.0, 0.0, 0.0]])])
 def test_columns_without_weights_have_the_scale_1(weight: torch.Tensor) -> None:
     assert column_scales([weight]).tolist() == [1.0, 1.0, 1.0]
+
+
+def test_of_a_large_matrix_some_rows_are_looked_at_from_its_begin_to_its_end() -> None:
+    weight = torch.ones(9000, 3)
+    weight[:, 2] = 1 / 16
+    assert column_scales([weight]).tolist() == [1.0, 1.0, 0.25]
+    for rows in (slice(100), slice(8000, None)):
+        changed = weight.clone()
+        changed[rows] = 1.0
+        assert column_scales([changed]).tolist() == [1.0, 1.0, 1.0]
