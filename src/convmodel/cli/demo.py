@@ -22,7 +22,7 @@ from convmodel.files.atomic import staged
 from convmodel.files.hub import CHITCHAT
 from convmodel.layout.architecture import window_length
 from convmodel.training.config import FitConfig
-from convmodel.training.units import duration, millions, size
+from convmodel.training.units import duration, short_count, size
 
 if TYPE_CHECKING:
     from convmodel.conversation import Conversation
@@ -70,7 +70,7 @@ def command(
     from convmodel.training.fit import require_accelerate  # imports torch, which loading has imported by now
 
     require_accelerate()  # before the steps that come first
-    parameters = millions(model.hf_model.num_parameters())
+    parameters = short_count(model.hf_model.num_parameters())
     print_message(f"From a chat export to a bot in five steps. {CHITCHAT} is a GPT-2 with {parameters} parameters,")
     print_message("trained on present-day small talk. The sample export is made up: in it, Anne and Will write")
     print_message("what two people of Shakespeare's comedies say to each other.")

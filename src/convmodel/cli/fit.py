@@ -20,12 +20,12 @@ from convmodel.hf_model.from_scratch import SHAPES
 from convmodel.training.config import FitConfig
 from convmodel.training.resume.run_folder import is_unfinished
 from convmodel.training.samples_file import SHOWN
-from convmodel.training.units import millions
+from convmodel.training.units import short_count
 
 if TYPE_CHECKING:
     from convmodel.training.fit_result import FitResult
 
-_SHAPES_HELP = ", ".join(f"{name} ({millions(shape.parameters)} parameters)" for name, shape in SHAPES.items())
+_SHAPES_HELP = ", ".join(f"{name} ({short_count(shape.parameters)} parameters)" for name, shape in SHAPES.items())
 
 
 def _fit(

@@ -12,7 +12,7 @@ from convmodel.data.reading.reader import ConversationReader
 from convmodel.errors import ConfigError
 from convmodel.hf_model.from_scratch import SHAPES, fit_settings
 from convmodel.training.config import FitConfig
-from convmodel.training.units import millions
+from convmodel.training.units import short_count
 
 if TYPE_CHECKING:
     from convmodel.model import ConversationModel
@@ -106,8 +106,8 @@ def _make_model(
         model = ConversationModel(place(new.hf_model, None), new.tokenizer)
     parameters = new.hf_model.num_parameters()
     print_message(
-        f"a new GPT-2: {millions(parameters)} parameters, a vocabulary of {len(new.tokenizer):,} entries; "
-        f"about {millions(new.tokens)} training tokens"
+        f"a new GPT-2: {short_count(parameters)} parameters, a vocabulary of {len(new.tokenizer):,} entries; "
+        f"about {short_count(new.tokens)} training tokens"
     )
     if parameters > new.tokens:
         fixes = [] if validated else ["--valid, which keeps the checkpoint that is best on held-out conversations"]
@@ -138,6 +138,6 @@ def _grow_vocabulary(model: "ConversationModel", train: ConversationReader, entr
         )
     print_message(
         f"the vocabulary grew from {old_size:,} to {new_size:,} entries; the conversations are now about "
-        f"{millions(new_tokens)} tokens instead of {millions(old_tokens)}"
+        f"{short_count(new_tokens)} tokens instead of {short_count(old_tokens)}"
     )
     return model

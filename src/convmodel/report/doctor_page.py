@@ -15,7 +15,7 @@ from convmodel.report.svg import bars, histogram
 from convmodel.training.doctor.checks import Check
 from convmodel.training.doctor.estimate import Estimate
 from convmodel.training.doctor.statistics import Histogram, Statistics
-from convmodel.training.units import duration, size
+from convmodel.training.units import duration, short_count, size
 
 MARKS = {"pass": "✓", "warn": "!", "fail": "✗"}
 """The mark of each status, so that it does not depend on colour alone."""
@@ -115,11 +115,13 @@ def estimate_rows(estimate: Estimate) -> list[tuple[str, str]]:
     most = "at most " if estimate.at_most else ""
     padding = 1 - estimate.tokens / max(1, estimate.padded_tokens)
     available = "" if estimate.available_bytes is None else f" of {size(estimate.available_bytes)} available"
+    largest = [f"{short_count(count)} ({what})" for what, count in estimate.largest_models().items()]
     return [
         ("steps", f"{most}{estimate.steps:,}"),
         ("tokens", f"{most}{estimate.tokens:,} (and {padding:.0%} padding)"),
         ("time", f"{most}about {duration(estimate.seconds)}"),
         ("memory", f"about {size(estimate.memory_bytes)}{available}"),
+        *([("largest model", "about " + ", ".join(largest) + " parameters")] if largest else []),
     ]
 
 

@@ -9,8 +9,10 @@ def size(number: int) -> str:
     return f"{number / 2**30:,.1f} GiB" if number >= 2**30 else f"{number / 2**20:,.0f} MiB"
 
 
-def millions(count: int) -> str:
-    """Formats a count, as `7.7 M` or `48,200`."""
+def short_count(count: int) -> str:
+    """Formats a count, as `1.3 B`, `7.7 M` or `48,200`."""
+    if count >= 1e9:
+        return f"{count / 1e9:,.1f} B"
     return f"{count / 1e6:,.1f} M" if count >= 1e6 else f"{count:,}"
 
 

@@ -27,7 +27,7 @@ CHECKS = [
     Check("text", "warn", f"of {EVIL}", "choose <another>"),
     Check("leakage", "fail", "3 repeat", "remove them"),
 ]
-ESTIMATE = Estimate(39, 900, 1000, 150.0, 3 << 30, 1 << 30, 8 << 30)
+ESTIMATE = Estimate(39, 900, 1000, 150.0, 3 << 30, 1 << 30, 8 << 30, parameters=100 << 20, weight_bytes=400 << 20)
 Write = Callable[..., str]
 
 
@@ -55,7 +55,8 @@ def test_the_page_is_whole(write: Write) -> None:
     assert page.elements["meta"] == 2
     for said in ("1 passed, 1 to think about, 1 failed", "✗ fail", "→ remove them", "about 2.5 min"):
         assert said in page.text
-    for said in ("about 3.0 GiB of 8.0 GiB available", "900 (and 10% padding)", "2 conversations, 4 turns"):
+    largest = "about 327.4 M (all weights), 603.2 M (lora), 764.2 M (lora and quantize int8) parameters"
+    for said in (largest, "about 3.0 GiB of 8.0 GiB available", "900 (and 10% padding)", "2 conversations, 4 turns"):
         assert said in page.text
 
 

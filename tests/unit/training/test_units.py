@@ -2,7 +2,7 @@
 
 import pytest
 
-from convmodel.training.units import duration, millions, size
+from convmodel.training.units import duration, short_count, size
 
 
 @pytest.mark.parametrize(
@@ -12,11 +12,9 @@ def test_size(number: int, shown: str) -> None:
     assert size(number) == shown
 
 
-@pytest.mark.parametrize(
-    ("count", "shown"), [(0, "0"), (999_999, "999,999"), (10**6, "1.0 M"), (7 * 10**9, "7,000.0 M")]
-)
-def test_millions(count: int, shown: str) -> None:
-    assert millions(count) == shown
+@pytest.mark.parametrize(("count", "shown"), [(0, "0"), (999_999, "999,999"), (10**6, "1.0 M"), (7 * 10**9, "7.0 B")])
+def test_short_count(count: int, shown: str) -> None:
+    assert short_count(count) == shown
 
 
 @pytest.mark.parametrize(

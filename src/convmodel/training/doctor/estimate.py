@@ -59,6 +59,29 @@ class Estimate:
     activation_bytes: int
     available_bytes: int | None  # what the device has for the run; None if unknown
     at_most: bool = False  # whether the run may end early
+    parameters: int = 0  # of the model
+    weight_bytes: int = 0  # of the model as it was loaded
+
+    def largest_models(self) -> dict[str, int]:
+        """Returns how many parameters a model may have at most to be trained in the available memory.
+
+        By what is trained, with this run's windows and batches. Activations are taken to grow with the parameters,
+        while those of wider models grow less.
+
+        Example:
+            >>> costs = Estimate(1, 1, 1, 1.0, 180, 20, 8000, parameters=10, weight_bytes=20)
+            >>> costs.largest_models()
+            {'all weights': 444, 'lora': 2000, 'lora and quantize int8': 2666}
+        """
+        if self.available_bytes is None or not self.parameters:
+            return {}
+        activations = self.activation_bytes / self.parameters
+        weights = {
+            "all weights": _FLOAT * (2 + _MOMENTS),
+            "lora": self.weight_bytes / self.parameters,
+            "lora and quantize int8": 1,
+        }
+        return {name: int(self.available_bytes / (each + activations)) for name, each in weights.items()}
 
 
 def estimate(
@@ -94,7 +117,8 @@ def estimate(
         timed = _representative(train, longest_first, together)
         per_token = _seconds_per_token(hf_model, tokenizer, timed, packed=plan.packing)
         seconds = per_token * padded + plan.steps * seconds_per_step(hf_model)
-    return Estimate(plan.steps, tokens, padded, seconds, memory, activations, available, plan.may_end_early)
+    model = {"parameters": hf_model.num_parameters(), "weight_bytes": weight_bytes(hf_model)}
+    return Estimate(plan.steps, tokens, padded, seconds, memory, activations, available, plan.may_end_early, **model)
 
 
 def check_memory(costs: Estimate, *, smaller: bool = False) -> Check:
@@ -113,21 +137,26 @@ def check_memory(costs: Estimate, *, smaller: bool = False) -> Check:
 
 def available_bytes(hf_model: "PreTrainedModel") -> int | None:
     """Returns the free memory of the model's device plus that of the model's weights; None if unknown."""
-    weight_bytes = sum(parameter.numel() * parameter.element_size() for parameter in hf_model.parameters())
+    weights = weight_bytes(hf_model)
     if hf_model.device.type == "cuda":
-        return int(torch.cuda.mem_get_info(hf_model.device)[0]) + weight_bytes
+        return int(torch.cuda.mem_get_info(hf_model.device)[0]) + weights
     if hf_model.device.type == "mps":  # a part of the machine's memory
-        return int(torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()) + weight_bytes
+        return int(torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()) + weights
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-        return free + weight_bytes
+        return free + weights
     except (OSError, StopIteration):
         pass
     try:  # the total, if the free part is unknown
         return int(os.sysconf("SC_PHYS_PAGES")) * int(os.sysconf("SC_PAGE_SIZE"))
     except (AttributeError, OSError, ValueError):
         return None
+
+
+def weight_bytes(hf_model: "PreTrainedModel") -> int:
+    """Counts the bytes of all weights, in their precision."""
+    return sum(parameter.nbytes for parameter in hf_model.parameters())
 
 
 def _rows(train: WindowSet, plan: RunPlan) -> list[tuple[int, ...]]:

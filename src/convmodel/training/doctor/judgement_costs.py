@@ -29,6 +29,7 @@ from convmodel.training.doctor.estimate import (
     state_bytes,
     timed,
     untouched,
+    weight_bytes,
 )
 from convmodel.training.doctor.run_plan import RunPlan
 from convmodel.training.fit_data import Sources
@@ -91,7 +92,9 @@ def estimate_judgements(
         both = 1 if data.examples.mismatched is None else 2
         total += reference / measured * both * int(data.train.lengths.sum())
     tokens = round(batches.tokens * passes)
-    return Estimate(plan.steps, tokens, round(padded), total, memory, activations, available_bytes(hf_model))
+    model = {"parameters": hf_model.num_parameters(), "weight_bytes": weight_bytes(hf_model)}
+    available = available_bytes(hf_model)
+    return Estimate(plan.steps, tokens, round(padded), total, memory, activations, available, **model)
 
 
 @contextmanager

@@ -281,3 +281,14 @@ def test_an_apple_gpu_has_its_part_of_the_memory(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(torch.mps, "current_allocated_memory", lambda: 300)
     model: Any = SimpleNamespace(device=torch.device("mps"), parameters=lambda: [torch.zeros(10)])
     assert available_bytes(model) == 1000 - 300 + 40
+
+
+def test_the_largest_model_has_as_many_parameters_as_memory_has_room_for() -> None:
+    costs = Estimate(1, 1, 1, 1.0, 0, 10 * GIB, 100 * GIB, parameters=2 * GIB, weight_bytes=4 * GIB)
+    sizes = costs.largest_models()
+    assert sizes == {
+        "all weights": int(100 * GIB / (16 + 5)),  # weights, gradients and two moments in float32; activations
+        "lora": int(100 * GIB / (2 + 5)),
+        "lora and quantize int8": int(100 * GIB / (1 + 5)),
+    }
+    assert Estimate(1, 1, 1, 1.0, 0, 10 * GIB, None, parameters=2 * GIB).largest_models() == {}
