@@ -192,7 +192,7 @@ class ConversationModel:
         match_tokenizer(self.hf_model, self.tokenizer)
 
     def merge_adapters(self) -> None:
-        """Merges LoRA adapters, if any, into the weights, which cannot be quantized; the whole model is then saved."""
+        """Merges LoRA adapters, if any, into the weights, so that saving writes the whole model. Not for int8."""
         if has_adapters(self.hf_model):
             remove_adapters(self.hf_model, merge=True)
             self.hf_model.name_or_path = ""

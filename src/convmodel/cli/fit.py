@@ -62,7 +62,7 @@ def _fit(
     quantize: Annotated[
         str | None,
         Option(
-            help="int8: with --lora, keep the model's own weights in int8, for about a quarter of the memory, on CPUs; "
+            help="int8: with --lora, keep the model's own weights in int8, a quarter of the memory, on CPUs; "
             "see docs/training.md#lora-over-int8-weights."
         ),
     ] = None,

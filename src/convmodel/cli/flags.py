@@ -34,7 +34,7 @@ Model = Annotated[str | None, Option("--model", "-m", help=f"{MODEL_HELP} {DEFAU
 Quantize = Annotated[
     str | None,
     Option(
-        help="int8: quantize the weights, for about a quarter of the memory and a third to half of the time, on CPUs."
+        help="int8: quantize the weights, for about a quarter of their memory and a third to half of the time, on CPUs."
     ),
 ]
 Layout = Annotated[

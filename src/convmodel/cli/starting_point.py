@@ -51,9 +51,9 @@ class StartingPoint:
         if self.quantize is None:
             return
         if self.from_scratch is not None:
-            raise ConfigError("--quantize rounds trained weights, which a new model has not: leave it out")
+            raise ConfigError("--quantize is for pretrained weights: leave it out with --from-scratch")
         if config.lora is False:
-            raise ConfigError("--quantize keeps the weights in int8, where they cannot be trained: give --lora too")
+            raise ConfigError("int8 weights cannot be trained: give --lora too, or leave out --quantize")
         if config.merge:
             raise ConfigError(
                 "--merge would add the adapters to rounded weights: leave it out; `convmodel export` and "

@@ -104,21 +104,25 @@ def measure_turns(
         raise ConfigError(f"batch_size is {batch_size}: it must be at least 1")
     head, summary, statistics, windows = Head.of(hf_model), EncodingSummary(), [], 0
     numbered = enumerate(conversations, 1)
-    while chunk := list(islice(numbered, CHUNK)):
-        jobs: list[_Job] = []
-        for number, conversation in chunk:
-            encoded, chunk_summary = encode_chunk(
-                (number, [conversation]), tokenizer=tokenizer, max_length=max_length, loss_on=loss_on, on_error=on_error
-            )
-            summary.add(chunk_summary)
-            arranged = tokenizer.arrange(conversation, loss_on) if encoded else None
-            joined = arranged.conversation if arranged else conversation
-            statistics.append(ConversationStatistics(joined))
-            supervised = supervised_turns(joined, loss_on, arranged.roles if arranged else None)
-            jobs += _jobs(statistics[-1], encoded, supervised, tokenizer.end_ids)
-        with WAITING.adapting(hf_model.device):
+    with WAITING.adapting(hf_model.device):
+        while chunk := list(islice(numbered, CHUNK)):
+            jobs: list[_Job] = []
+            for number, conversation in chunk:
+                encoded, chunk_summary = encode_chunk(
+                    (number, [conversation]),
+                    tokenizer=tokenizer,
+                    max_length=max_length,
+                    loss_on=loss_on,
+                    on_error=on_error,
+                )
+                summary.add(chunk_summary)
+                arranged = tokenizer.arrange(conversation, loss_on) if encoded else None
+                joined = arranged.conversation if arranged else conversation
+                statistics.append(ConversationStatistics(joined))
+                supervised = supervised_turns(joined, loss_on, arranged.roles if arranged else None)
+                jobs += _jobs(statistics[-1], encoded, supervised, tokenizer.end_ids)
             _measure(hf_model, tokenizer, jobs, head, batch_size)
-        windows += len(jobs)
+            windows += len(jobs)
     require_windows(summary, loss_on)
     return CorpusStatistics(statistics, summary, windows)
 

@@ -37,8 +37,8 @@ def require_base(hf_model: "PreTrainedModel", folder: str | os.PathLike[str], *,
         raise ConfigError(f"{folder} holds the base of these adapters: give another folder (--output-dir)")
     if alone and not base and is_quantized(hf_model):
         raise ConfigError(
-            "the adapters would be saved alone, but their base is not a saved model: it has merged adapters. Load it "
-            "without quantize, merge_adapters(), save it, and start from that"
+            "the adapters would be saved alone, but their base is not a saved model: it has merged adapters: load it "
+            "without quantize, call merge_adapters(), save it, and train from the saved model"
         )
     if alone and not base:
         raise ConfigError(

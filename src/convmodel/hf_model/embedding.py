@@ -146,4 +146,10 @@ def _count_rows(hf_model: "PreTrainedModel") -> int:
 def _rows(hf_model: "PreTrainedModel") -> list[int]:
     """Returns the rows of the embedding, and of the head if that is a layer; Moshi's embedding has one more."""
     layers: list[Any] = [hf_model.get_input_embeddings(), hf_model.get_output_embeddings()]
-    return [count_rows(layer) for layer in layers if hasattr(layer, "weight") or isinstance(layer, _PACKED)]
+    return [count_rows(layer) for layer in layers if _has_rows(layer)]
+
+
+def _has_rows(layer: Any) -> bool:
+    adapter = getattr(layer, "token_adapter", None)  # whose `weight` would be computed, of a packed layer in float32
+    base = layer if adapter is None else adapter.get_base_layer()
+    return isinstance(base, _PACKED) or hasattr(base, "weight")

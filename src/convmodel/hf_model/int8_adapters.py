@@ -97,9 +97,12 @@ def is_new_row(embedding: Any, row: int, source: int | None) -> bool:
     matrix = embedding.matrix
     if source is not None:
         return all(torch.equal(part[row], part[source]) for part in (matrix.rows, matrix.scales))
-    difference = matrix.values_of(row) - matrix.mean(row)
+    mean = matrix.mean(row)
+    # The row was rounded to the embedding's precision before it was packed.
+    rounding = torch.finfo(embedding.dtype_holder.dtype).eps * mean.abs()
+    difference = (matrix.values_of(row) - mean).abs() - rounding
     # An integer is off by up to a half, evenly distributed: the variance of a value is a twelfth of its scale squared.
     noise = (matrix.scales[:row].square().sum() / 12).sqrt() / row
     if matrix.columns is not None:
         difference /= matrix.columns
-    return bool((difference.abs() <= matrix.scales[row] / 2 + _DEVIATIONS * noise).all())
+    return bool((difference <= matrix.scales[row] / 2 + _DEVIATIONS * noise).all())

@@ -26,8 +26,6 @@ class Int8Linear(nn.Module, ABC):
     """A linear layer with int8 weights.
 
     Attributes:
-        is_exact: Whether products are those of the de-quantized weights; otherwise activations are rounded, too, unless
-            their gradient is needed.
         is_transposed: Whether the layer replaces a `Conv1D`, whose weight is (inputs, outputs).
 
     Example:
@@ -49,11 +47,12 @@ class Int8Linear(nn.Module, ABC):
         self.out_features, self.in_features = rows.shape
         self.scales, self.columns = scales.flatten(), columns
         self.bias = None if bias is None else nn.Parameter(bias.detach().float().clone(), requires_grad=False)
-        self.is_exact = self.is_transposed = False
+        self.is_transposed = False
+        self.exactness: list[bool] = []  # of the blocks of `exact_products` that are entered; the last one counts
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """Applies the layer to activations of shape (..., inputs), scaled per token."""
-        if self.is_exact or (states.requires_grad and torch.is_grad_enabled()):
+        if (self.exactness and self.exactness[-1]) or (states.requires_grad and torch.is_grad_enabled()):
             return self._product_of_values(states)
         product = self.multiply(states.reshape(-1, self.in_features).float())
         return product.view(*states.shape[:-1], self.out_features).to(states.dtype)
@@ -266,14 +265,16 @@ class Int8Embedding(nn.Module):
 @contextmanager
 def exact_products(model: nn.Module, enabled: bool = True) -> Iterator[None]:
     """Makes int8 layers compute with de-quantized weights inside the block, or as in inference if not enabled."""
-    layers = [(module, module.is_exact) for module in model.modules() if isinstance(module, Int8Linear)]
+    layers = [module for module in model.modules() if isinstance(module, Int8Linear)]
+    for layer in layers:
+        layer.exactness.append(enabled)
     try:
-        for layer, _ in layers:
-            layer.is_exact = enabled
         yield
     finally:
-        for layer, before in layers:
-            layer.is_exact = before
+        for layer in layers:  # blocks of several threads may overlap
+            layer.exactness.reverse()
+            layer.exactness.remove(enabled)
+            layer.exactness.reverse()
 
 
 def count_rows(layer: Any) -> int:

@@ -22,7 +22,7 @@ from convmodel.hf_model.embedding import embed
 from convmodel.hf_model.fingerprint import base_fingerprint
 from convmodel.hf_model.float32 import compute_buffers, in_half_precision
 from convmodel.hf_model.int8_adapters import are_tied, float_stand_ins, is_new_row
-from convmodel.hf_model.int8_layers import Int8Linear
+from convmodel.hf_model.int8_layers import Int8Embedding, Int8Linear
 from convmodel.hf_model.lora_options import LORA_OPTIONS
 from convmodel.hf_model.quantization import is_quantized, require_unquantized
 from convmodel.layout.tokenizer import ConversationTokenizer
@@ -113,7 +113,7 @@ def inject(hf_model: "PreTrainedModel", config: Any) -> None:
     """Adds the layers of a peft config to a model, in float32; if they do not match, the model stays unchanged."""
     base = base_fingerprint(hf_model)
     if getattr(config, "use_dora", False) and is_quantized(hf_model):
-        raise ConfigError("lora's use_dora scales the weights themselves: leave it out, or quantize")
+        raise ConfigError("lora's use_dora needs float weights: leave out use_dora or quantize")
     try:
         with warnings.catch_warnings(), float_stand_ins(hf_model):
             # peft's own patterns for experts, which name parameters; it looks for them among modules only.
@@ -166,6 +166,10 @@ def _is_product(layer: Any) -> bool:
 def _require_products(hf_model: "PreTrainedModel") -> None:
     """Raises a ValueError if an adapter was added to a layer whose result is not that of its weight."""
     for name, layer in hf_model.named_modules():
+        if hasattr(layer, "lora_A") and isinstance(layer.get_base_layer(), Int8Embedding):
+            raise ValueError(
+                f"{name} is an embedding in int8: leave it out of target_modules, or load without quantize"
+            )
         if hasattr(layer, "lora_A") and not _is_product(layer.get_base_layer()):
             kind = type(layer.get_base_layer()).__name__
             raise ValueError(f"{name} is a {kind}, which does more than multiply; name others as target_modules")
@@ -249,6 +253,6 @@ def remove_adapters(hf_model: "PreTrainedModel", *, merge: bool) -> None:
         hf_model.tie_weights()
     hf_model._hf_peft_config_loaded = False
     hf_model.__dict__.pop("peft_config", None)
-    hf_model.requires_grad_(True)
+    hf_model.requires_grad_(not is_quantized(hf_model))
     if rounds:
         compute_buffers(hf_model)

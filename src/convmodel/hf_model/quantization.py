@@ -67,6 +67,7 @@ def quantize_weights(hf_model: "PreTrainedModel", quantize: str) -> None:
             packed[address] = _pack(module, columns[name])
         hf_model.set_submodule(name, _layer(module, packed[address], factors.get(name)).eval())
         del modules[name]
+    hf_model.requires_grad_(False)  # only adapters over it can be trained
     _report(hf_model, before, quantize)
 
 

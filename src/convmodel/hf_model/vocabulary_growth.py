@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from convmodel.errors import ConfigError
 from convmodel.hf_model.embedding import grow_embedding, set_row
+from convmodel.hf_model.quantization import require_unquantized
 from convmodel.layout.text_encoder import text_encoder
 from convmodel.layout.tokenizer import ConversationTokenizer
 
@@ -41,6 +42,7 @@ def grow_vocabulary(
     """
     if entries < 1:
         raise ConfigError(f"entries is {entries}: it must be at least 1")
+    require_unquantized(hf_model, "given more entries")
     encoder = text_encoder(tokenizer.hf_tokenizer)
     require_words_of_bpe(encoder)
     merges = learn_merges(encoder, texts, entries)

@@ -36,7 +36,7 @@ def _libgomp() -> ctypes.CDLL | None:
 
 @contextmanager
 def passive_wait(threads: int) -> Iterator[None]:
-    """Makes libgomp's threads sleep inside the block as soon as they wait, if so many compute together.
+    """Makes libgomp's threads sleep inside the block as soon as they wait; `threads` of them compute together.
 
     While a process has more OpenMP threads than cores, each looks only 100 times whether it may continue, instead of
     300,000 times (https://gcc.gnu.org/onlinedocs/libgomp/GOMP_005fSPINCOUNT.html). So as many are added as are needed,
@@ -47,9 +47,11 @@ def passive_wait(threads: int) -> Iterator[None]:
     begun, ended = threading.Event(), threading.Event()
 
     def add() -> None:  # OpenMP's threads belong to the thread that starts them, and end with it
-        nothing = ctypes.cast(library.free, ctypes.c_void_p)  # of NULL, which has no effect
-        library.GOMP_parallel(nothing, None, ctypes.c_uint(max(2, _CORES - threads + 2)), ctypes.c_uint(0))
-        begun.set()
+        try:
+            nothing = ctypes.cast(library.free, ctypes.c_void_p)  # of NULL, which has no effect
+            library.GOMP_parallel(nothing, None, ctypes.c_uint(max(2, _CORES - threads + 2)), ctypes.c_uint(0))
+        finally:
+            begun.set()
         ended.wait()
 
     adding = threading.Thread(target=add, name="convmodel-passive-wait", daemon=True)
@@ -84,6 +86,7 @@ class Waiting:
         self._is_passive = False
         self._steps, self._trials = Steps(), Trials(usage)
         self._before: Usage | None = None
+        self._level = logging.INFO
         self._lock = threading.Lock()
 
     @contextmanager
@@ -109,26 +112,35 @@ class Waiting:
         if not self._blocks or threads == 1 or user_decided() or _libgomp() is None:
             return
         with self._lock:
+            if not self._blocks:  # the last one has ended meanwhile
+                return
             now = self._usage()
             if self._is_passive:
                 if self._trials.due(now.wall):
                     self._try_active(threads)
             elif self._before is not None and self._steps.lacking(self._before, now, threads):
                 self._wait_passively(threads)
-                logger.info(
-                    "%d threads sleep while they wait for each other, as other programs use the cores, too", threads
+                logger.log(
+                    self._level,
+                    "%d threads sleep while they wait for each other, as other programs use the cores, too",
+                    threads,
                 )
             self._before = self._usage()
 
     def _try_active(self, threads: int) -> None:
         self._wait_actively()
         if self._trials.succeeds():
-            logger.info("%d threads wait actively for each other, as other programs have ended", threads)
+            logger.log(self._level, "%d threads wait actively for each other, as other programs have ended", threads)
+            self._level = logging.DEBUG  # beside a program that computes now and then, this may repeat every 2 s
         else:
             self._wait_passively(threads)
 
     def _wait_passively(self, threads: int) -> None:
-        self._sleeping.enter_context(self._passive(threads))
+        try:
+            self._sleeping.enter_context(self._passive(threads))
+        except RuntimeError as error:  # no more threads can be started
+            logger.debug("threads go on waiting actively: %s", error)
+            return
         self._is_passive = True
         self._trials.postpone(self._usage().wall)
 

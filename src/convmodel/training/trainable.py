@@ -54,16 +54,19 @@ def trainable(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, con
     """Makes a model's weights or adapters trainable inside the block; an error removes new adapters again."""
     # Weak references, since sharding replaces the parameters.
     flags = [(weakref.ref(parameter), parameter.requires_grad) for parameter in hf_model.parameters()]
-    added = _make_trainable(hf_model, tokenizer, config)
-    before = base_fingerprint(hf_model)
+    added, before = False, None
     try:
+        added = _make_trainable(hf_model, tokenizer, config)
+        before = base_fingerprint(hf_model)
         yield
         if not has_adapters(hf_model):
             hf_model.name_or_path = str(Path(config.output_dir).resolve()) if config.output_dir else ""
     except BaseException:
         if added and has_adapters(hf_model):
             remove_adapters(hf_model, merge=False)
-        elif is_sharded(hf_model) or base_fingerprint(hf_model) != before:  # it differs from what it was loaded from
+        elif before and (
+            is_sharded(hf_model) or base_fingerprint(hf_model) != before
+        ):  # it differs from what it was loaded from
             hf_model.name_or_path = ""
         raise
     finally:

@@ -13,6 +13,7 @@ from convmodel import ConversationModel
 from convmodel.errors import ConfigError
 from convmodel.hf_model.int8_adapters import are_tied, float_stand_ins, is_new_row
 from convmodel.hf_model.int8_layers import Int8Embedding, Int8Linear
+from convmodel.hf_model.int8_rounding import absmax, column_scales
 from convmodel.hf_model.lora import add_adapters, has_adapters, remove_adapters
 from convmodel.hf_model.quantization import is_quantized
 
@@ -64,14 +65,17 @@ def test_off_again_they_leave_the_packed_layers(load: Load, family: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("family", "options", "message"),
     [
-        ({"target_modules": ["nothing_like_it"]}, "lora does not fit this model"),
-        ({"use_dora": True}, "lora's use_dora scales the weights themselves: leave it out, or quantize"),
+        ("smollm2", {"target_modules": ["nothing_like_it"]}, "lora does not fit this model"),
+        ("smollm2", {"use_dora": True}, "lora's use_dora needs float weights: leave out use_dora or quantize"),
+        ("unigram", {"target_modules": ["wte"]}, "wte is an embedding in int8: leave it out of target_modules"),
     ],
 )
-def test_options_that_do_not_fit_leave_the_packed_layers(load: Load, options: dict[str, Any], message: str) -> None:
-    model = load("smollm2", quantize="int8")
+def test_options_that_do_not_fit_leave_the_packed_layers(
+    load: Load, family: str, options: dict[str, Any], message: str
+) -> None:
+    model = load(family, quantize="int8")
     before = dict(model.hf_model.named_modules())
 
     with pytest.raises(ConfigError, match=message):
@@ -79,6 +83,7 @@ def test_options_that_do_not_fit_leave_the_packed_layers(load: Load, options: di
 
     assert not has_adapters(model.hf_model)
     assert all(module is before[name] for name, module in model.hf_model.named_modules())
+    assert not trained(model)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -107,23 +112,25 @@ def test_tied_layers_are_known_packed_or_not(load: Load) -> None:
             assert are_tied(hf_model.get_input_embeddings(), hf_model.get_output_embeddings()) == tied
 
 
+@pytest.mark.parametrize("rows", [8, 20_000])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("source", [3, None])
-def test_a_row_is_new_while_it_has_its_first_values(source: int | None) -> None:
+def test_a_row_is_new_while_it_has_its_first_values(source: int | None, dtype: torch.dtype, rows: int) -> None:
     torch.manual_seed(0)
-    embedding = nn.Embedding(9, 16)
+    embedding = nn.Embedding(rows + 1, 16).to(dtype)
     with torch.no_grad():
-        embedding.weight[8] = embedding.weight[:8].mean(0) if source is None else embedding.weight[source]
-        found = [(is_new_row(embedding, row, source), is_new_row(packed(embedding), row, source)) for row in (8, 5)]
-        embedding.weight[8] += 0.05
+        embedding.weight.add_(torch.linspace(-2, 2, 16).to(dtype))  # so that the mean is not near 0
+        embedding.weight[rows] = embedding.weight[:rows].mean(0) if source is None else embedding.weight[source]
+        found = [(is_new_row(embedding, row, source), is_new_row(packed(embedding), row, source)) for row in (rows, 5)]
+        embedding.weight[rows] += 0.25
     assert found == [(True, True), (False, False)]
-    assert not is_new_row(embedding, 8, source)
-    assert not is_new_row(packed(embedding), 8, source)
+    assert not is_new_row(embedding, rows, source)
+    assert not is_new_row(packed(embedding), rows, source)
 
 
 def packed(embedding: nn.Embedding) -> Int8Embedding:
-    from convmodel.hf_model.int8_rounding import absmax
-
-    return Int8Embedding(*absmax(embedding.weight), dtype=torch.float32)
+    columns = column_scales([embedding.weight])
+    return Int8Embedding(*absmax(embedding.weight, columns), columns, dtype=embedding.weight.dtype)
 
 
 def test_a_head_without_the_extension_is_tied_too(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from convmodel.hf_model.int8_layers import (
     NativeInt8Linear,
     OneDNNInt8Linear,
     activations,
+    exact_products,
     int8_linear,
 )
 from convmodel.hf_model.int8_rounding import absmax, column_scales
@@ -122,6 +123,20 @@ def test_what_is_not_finite_stays_so(make: type[Int8Linear]) -> None:
     assert found[0].isfinite().all()
     assert not found[1].isfinite().any()
     assert torch.equal(layer(torch.zeros(2, 16)), torch.zeros(2, 8))
+
+
+def test_blocks_of_exact_products_may_overlap() -> None:
+    """As those of two threads do."""
+    layer = int8_linear(torch.randn(4, 8), None)
+    first, second = exact_products(layer), exact_products(layer)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert layer.exactness == [True]
+    with exact_products(layer, enabled=False):
+        assert layer.exactness == [True, False]
+    second.__exit__(None, None, None)
+    assert layer.exactness == []
 
 
 def test_an_empty_batch_has_an_empty_product(make: type[Int8Linear]) -> None:

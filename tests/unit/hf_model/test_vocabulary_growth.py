@@ -200,3 +200,5 @@ def test_what_cannot_grow(gpt2_folder: Path, unigram_folder: Path) -> None:
         grow_vocabulary(ConversationModel.from_pretrained(gpt2_folder), ["a"], 0)
     with pytest.raises(ConfigError, match="the vocabulary is Unigram: only a byte-level BPE grows"):
         grow_vocabulary(ConversationModel.from_pretrained(unigram_folder), ["a"], 10)
+    with pytest.raises(ConfigError, match="a quantized model cannot be given more entries: load it without quantize"):
+        grow_vocabulary(ConversationModel.from_pretrained(gpt2_folder, device="cpu", quantize="int8"), ["a"], 10)

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ import torch
 
 from convmodel.hf_model import waiting as module
 from convmodel.hf_model.threads import VARIABLES, Usage
-from convmodel.hf_model.waiting import Waiting
+from convmodel.hf_model.waiting import Waiting, passive_wait
 
 CPU = torch.device("cpu")
 
@@ -122,6 +122,23 @@ def test_nothing_is_measured_where_nothing_could_change(
             monkeypatch.setattr(module, "_libgomp", lambda: None)
             waiting.look()
     assert not usages
+
+
+def test_threads_that_cannot_be_started_are_no_error(machine: Machine) -> None:
+    def cannot(threads: int) -> AbstractContextManager[None]:
+        raise RuntimeError("can't start new thread")
+
+    waiting = Waiting(machine.usage, cannot)
+    machine.busy = 1
+    with waiting.adapting(CPU):
+        assert not any(run(waiting, machine, 1.0))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_library_that_fails_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_libgomp", lambda: object())  # which has no functions
+    with passive_wait(2):
+        pass
 
 
 def test_after_the_outermost_block_threads_wait_as_before(machine: Machine) -> None:

@@ -117,8 +117,18 @@ def estimate(
         timed = _representative(train, longest_first, together)
         per_token = _seconds_per_token(hf_model, tokenizer, timed, packed=plan.packing)
         seconds = per_token * padded + plan.steps * seconds_per_step(hf_model)
-    model = {"parameters": hf_model.num_parameters(), "weight_bytes": weight_bytes(hf_model)}
-    return Estimate(plan.steps, tokens, padded, seconds, memory, activations, available, plan.may_end_early, **model)
+    return Estimate(
+        plan.steps,
+        tokens,
+        padded,
+        seconds,
+        memory,
+        activations,
+        available,
+        plan.may_end_early,
+        hf_model.num_parameters(),
+        weight_bytes(hf_model),
+    )
 
 
 def check_memory(costs: Estimate, *, smaller: bool = False) -> Check:

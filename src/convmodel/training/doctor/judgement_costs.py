@@ -92,9 +92,17 @@ def estimate_judgements(
         both = 1 if data.examples.mismatched is None else 2
         total += reference / measured * both * int(data.train.lengths.sum())
     tokens = round(batches.tokens * passes)
-    model = {"parameters": hf_model.num_parameters(), "weight_bytes": weight_bytes(hf_model)}
-    available = available_bytes(hf_model)
-    return Estimate(plan.steps, tokens, round(padded), total, memory, activations, available, **model)
+    return Estimate(
+        plan.steps,
+        tokens,
+        round(padded),
+        total,
+        memory,
+        activations,
+        available_bytes(hf_model),
+        parameters=hf_model.num_parameters(),
+        weight_bytes=weight_bytes(hf_model),
+    )
 
 
 @contextmanager
