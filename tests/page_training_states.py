@@ -38,6 +38,7 @@ CHECKS = [
 ESTIMATE = {
     "steps": 537, "tokens": 321267, "padded_tokens": 338856, "seconds": 380.5, "memory_bytes": 704335232,
     "activation_bytes": 581834112, "available_bytes": 23417372160, "at_most": True,
+    "parameters": 7700000, "weight_bytes": 30800000,
 }  # fmt: skip
 
 

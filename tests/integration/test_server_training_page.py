@@ -501,7 +501,7 @@ def test_a_chat_export_becomes_a_model_that_chats(tmp_path: Path) -> None:
         assert {check["status"] for check in ready["checks"]} <= {"pass", "warn"}
         assert ready["blocking"] == ""
         keys = {"steps", "tokens", "padded_tokens", "seconds", "memory_bytes", "activation_bytes", "available_bytes"}
-        assert ready["estimate"].keys() == keys | {"at_most"}
+        assert ready["estimate"].keys() == keys | {"at_most", "parameters", "weight_bytes"}
         assert ready["estimate"]["seconds"] > 0
         job = client.fine_tuning.jobs.create(
             model="chitchat", training_file=ready["training_file"], validation_file=ready["validation_file"],

@@ -172,7 +172,8 @@ _kept = threading.local()  # since new memory costs a page fault for every 4 KiB
 def _scratch(rows: int, columns: int) -> torch.Tensor:
     """Returns memory for sums of integers, which this thread's next call overwrites."""
     if len(getattr(_kept, "sums", ())) < rows * columns:
-        _kept.sums = torch.empty(max(_LARGEST_PART, rows * columns), dtype=torch.int32)
+        with torch.inference_mode(False):  # so that calls in another mode may write into it
+            _kept.sums = torch.empty(max(_LARGEST_PART, rows * columns), dtype=torch.int32)
     kept: torch.Tensor = _kept.sums
     return kept[: rows * columns].view(rows, columns)
 

@@ -94,7 +94,7 @@ def load(
     hub_options = {option: value for option, value in options.items() if option in HUB_OPTIONS}
     tokenizer = ConversationTokenizer.from_pretrained(name, **layout, **hub_options)
     adapters = adapter_folder(name, hub_options)
-    packed = quantize if device is None or torch.device(device).type == "cpu" else None
+    packed = quantize if device is None or str(device).partition(":")[0] == "cpu" else None
     hf_model = _load(name, options) if adapters is None else _load_adapted(name, adapters, tokenizer, options, packed)
     # Not by its truth: the device map 0 is the first GPU.
     return (place(hf_model, device) if options.get("device_map") is None else hf_model.eval()), tokenizer

@@ -151,6 +151,18 @@ def test_weights_of_a_model_in_training_are_multiplied_too(rows: int) -> None:
     torch.testing.assert_close(found, given @ weight.detach().t(), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("modes", [(True, False), (False, True)])
+def test_products_in_one_mode_may_follow_those_in_another(modes: tuple[bool, bool], has_units: bool) -> None:
+    """The memory for sums is kept between them."""
+    joint_product._kept.__dict__.clear()
+    product, given = JointProduct([integers(8, 64)]), torch.randn(MANY, 64)
+    results = []
+    for mode in modes:
+        with torch.inference_mode(mode):
+            results.append(product(given).clone())
+    assert torch.equal(*results)
+
+
 def test_layers_that_round_differently_are_not_joined() -> None:
     one, other = integers(8, 64, torch.ones(64)), integers(8, 64, torch.ones(64))
     for weights in ([one, other], [one, integers(8, 64)], [floats(8, 64), integers(8, 64)]):
