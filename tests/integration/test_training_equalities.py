@@ -190,6 +190,22 @@ def test_the_same_seed_gives_the_same_weights_whatever_the_callers_random_state(
     assert equal(*runs)
 
 
+def test_a_second_run_of_a_model_computes_in_the_precision_of_the_first(load: Callable[..., ConversationModel]) -> None:
+    losses = {}
+    for precision in ("bf16", "fp32"):
+        model = load()
+        before = copy.deepcopy(model.hf_model.state_dict())
+        losses[precision] = []
+        for _ in range(2):
+            model.hf_model.load_state_dict(before)
+            result = model.fit(TALKS, max_steps=1, batch_size=4, precision=precision)
+            losses[precision].append(result.history[0]["loss"])
+
+    assert losses["bf16"][0] == losses["bf16"][1]
+    assert losses["fp32"][0] == losses["fp32"][1]
+    assert losses["bf16"][0] != losses["fp32"][0]
+
+
 def test_seed_0_is_a_seed_like_any_other(load: Callable[..., ConversationModel]) -> None:
     zero, default, answer = load(), load(), load()
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _UNWRAPPED = "_original_forward"  # where accelerate keeps the forward that it wraps for mixed precision
+_IS_WRAPPED = "_is_accelerate_prepared"  # by which accelerate knows models that it leaves as they are
 
 
 @contextmanager
@@ -98,8 +99,9 @@ def computing_loss(hf_model: "PreTrainedModel", head: Head | None, batch: Batch 
 
     # What asks which inputs the model takes, as generation does, gets the same answer as before.
     forward.__signature__ = inspect.signature(original)  # type: ignore[attr-defined]
-    with own_attributes(hf_model, "forward", _UNWRAPPED):
-        vars(hf_model).pop(_UNWRAPPED, None)  # from an earlier training by the caller
+    with own_attributes(hf_model, "forward", _UNWRAPPED, _IS_WRAPPED):
+        for name in (_UNWRAPPED, _IS_WRAPPED):  # from an earlier training by the caller
+            vars(hf_model).pop(name, None)
         hf_model.forward = forward
         yield
 
