@@ -214,9 +214,8 @@ def _matrix(module: Any) -> torch.Tensor:
 
 def _pack(module: Any, columns: torch.Tensor) -> _Packed:
     """Rounds the weights of a layer or the embedding, and frees them."""
-    matrix = _matrix(module)
-    integers, scales = absmax(matrix, columns, release=matrix.is_contiguous())
-    release_memory(module.weight)
+    integers, scales = absmax(_matrix(module), columns, release=True)
+    release_memory(module.weight)  # of a transposed matrix nothing was freed meanwhile
     return _Packed(integers, scales, columns)
 
 

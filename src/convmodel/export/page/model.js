@@ -50,7 +50,7 @@ export class Int8Linear {
     const rows = arrays[name];
     this.words = new Int32Array(rows.buffer, rows.byteOffset, rows.length / 4);
     this.scales = arrays[`${name}.scales`];
-    this.columns = arrays[`${name}.columns`] ?? new Float32Array(inputs).fill(1);
+    this.columns = arrays[`${name}.columns`];
     this.scaled = new Float32Array(inputs);
     this.bias = arrays[`${name}.bias`] ?? new Float32Array(this.scales.length);
     this.largest = Math.min(Math.floor((2 ** 31 - 1) / LARGEST_WEIGHT / Math.min(inputs, PIECE)), LARGEST);

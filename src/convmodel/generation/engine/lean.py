@@ -115,12 +115,10 @@ class LeanForward:
         firsts = {window: [_first_positions(part.cache, window) for part in parts] for window in self._windows}
         ends = [*accumulate(part.ids.numel() for part in parts)]
         tokens = [slice(begin, end) for begin, end in zip([0, *ends], ends, strict=False)]
-        last = None  # of each row, which alone is needed after the last attention
+        last = None  # the last token of each row, which alone is needed after the last layer's attention
         if any(part.ids.shape[1] > 1 for part in parts):
-            steps = [part.ids.shape[1] for part in parts]
-            last = torch.cat(
-                [torch.arange(at.start + new - 1, at.stop, new) for at, new in zip(tokens, steps, strict=True)]
-            )
+            ends_of_rows = zip(tokens, (part.ids.shape[1] for part in parts), strict=True)
+            last = torch.cat([torch.arange(at.start + new - 1, at.stop, new) for at, new in ends_of_rows])
         for number, block in enumerate(self._compiled):
             layers = [part.cache.layers[number] for part in parts]
             attended = [Attended(*each) for each in zip(layers, firsts[block.window], tokens, strict=True)]

@@ -65,7 +65,7 @@ test("logits are those of the int8 model", () => {
 });
 
 test("activations are rounded to the nearest integer, halves to even ones", () => {
-  const layer = new Int8Linear({ w: new Int8Array(16), "w.scales": new Float32Array(2) }, "w", 6);
+  const layer = new Int8Linear({ w: new Int8Array(16), "w.scales": new Float32Array(2), "w.columns": new Float32Array(6).fill(1) }, "w", 6);
   layer.round(Float32Array.from([layer.largest, 0.5, 1.5, 2.5, -0.5, -1.6]));
   assert.deepEqual([...layer.integers], [32258, 0, 2, 2, 0, -2, 0, 0]);
 });
@@ -112,7 +112,8 @@ test("integer products are exact for large sums, and any number of rows and colu
     const width = 4 * Math.ceil(inputs / 4);
     const weight = (row, i) => ((row + i) % 3 ? 127 : -126);
     const rows = Int8Array.from({ length: outputs * width }, (_, at) => (at % width < inputs ? weight(Math.floor(at / width), at % width) : 0));
-    const layer = new Int8Linear({ w: rows, "w.scales": new Float32Array(outputs).fill(1) }, "w", inputs);
+    const [scales, columns] = [new Float32Array(outputs).fill(1), new Float32Array(inputs).fill(1)];
+    const layer = new Int8Linear({ w: rows, "w.scales": scales, "w.columns": columns }, "w", inputs);
     const values = Float32Array.from({ length: inputs }, (_, i) => (i % 2 ? layer.largest : 1 - layer.largest));
     const results = layer.multiply(values);
     for (let row = 0; row < outputs; row += 1) {
