@@ -9,10 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from playwright.sync_api import Browser, Page, expect
+from scripted import enliven
+from transformers import LlamaConfig, LlamaForCausalLM
 
-from convmodel import Conversation, ConversationModel
+from convmodel import Conversation, ConversationModel, ConversationTokenizer
 from convmodel.export.html_page import make_page
+from convmodel.hf_model.quantization import quantize_weights
 
 pytestmark = pytest.mark.slow
 
@@ -131,6 +135,26 @@ def test_responses_are_those_of_the_int8_model(open_page: Open) -> None:
 def test_twenty_conversations_are_those_of_the_int8_model(open_page: Open) -> None:
     with open_page() as page:
         check_conversations(page, 20)
+
+
+def test_a_llama_responds_as_its_int8_model(open_page: Open, gpt2_folder: Path, tmp_path: Path) -> None:
+    tokenizer = ConversationTokenizer.from_pretrained(gpt2_folder, use_token_types=False)
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "max_position_embeddings": 128}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 12}
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        hf_model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **sizes | heads))
+    model = ConversationModel(enliven(hf_model), tokenizer)
+    path = tmp_path / "llama.html"
+    path.write_text(make_page(model.hf_model, tokenizer, title="Llama"), encoding="utf-8")
+    quantize_weights(model.hf_model, "int8")
+    with open_page(path) as page:
+        expect(page.get_by_role("alert")).to_be_empty()
+        choose_greedily(page)
+        talk(page, "Hello! How are you?")
+        turns, counts = greedy_conversation(model, ["Hello! How are you?"])
+        assert shown(page) == turns
+        assert [turn["tokens"] for turn in stored(page)["turns"][1:]] == counts
 
 
 def test_the_policy_lets_nothing_in_or_out(open_page: Open) -> None:

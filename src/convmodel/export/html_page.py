@@ -1,4 +1,4 @@
-"""A GPT-2 conversation model as one HTML page, which chats in any browser without a network.
+"""A conversation model as one HTML page, which chats in any browser without a network.
 
 Owns: the parts of the page, its Content-Security-Policy, and the self-check with which it begins. `html_weights` and
 `html_vocabulary` own what the page carries of a model, the files in `page/` what it does.
@@ -35,7 +35,11 @@ if TYPE_CHECKING:
 LARGEST_PAGE = 45_000_000
 """The limit of a page in bytes: a larger one takes browsers too long to open, and its model too long to respond."""
 
-SCRIPTS = ("tokenizer.js", "layout.js", "sampling.js", "model.js", "chat.js")
+MOST_POSITIONS = 2048
+"""How many positions a page uses at most: each one more makes the next token slower, and a long prompt is read anew
+whenever its oldest turns leave."""
+
+SCRIPTS = ("tokenizer.js", "layout.js", "sampling.js", "layers.js", "model.js", "chat.js")
 """The scripts of the page, each after those that it imports."""
 
 POLICY = (
@@ -54,7 +58,7 @@ def make_page(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, *, 
     """Returns an HTML page that chats with a model, in its int8 version; the model is not changed.
 
     Args:
-        hf_model: A GPT-2, neither quantized nor with LoRA adapters.
+        hf_model: A GPT-2 or a Llama, neither quantized nor with LoRA adapters.
         tokenizer: Its tokenizer.
         title: The name of the model that the page shows.
 
@@ -127,11 +131,13 @@ def _generation(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer) -
             )
     sampling = single_response_sampling(hf_model)
     options = read_options(hf_model, tokenizer, {"min_new_tokens": 1} | sampling)
+    new_tokens = options.hf["max_new_tokens"]
+    assert options.budget is not None  # GPT-2 and Llama have a number of positions
     return {
         "sampling": {"temperature": sampling["temperature"], "topP": sampling["top_p"], "topK": sampling["top_k"]},
-        "budget": options.budget,
+        "budget": min(options.budget, MOST_POSITIONS - new_tokens),
         "spare": SPARE,
-        "newTokens": options.hf["max_new_tokens"],
+        "newTokens": new_tokens,
         "stopIds": sorted(options.stop_token_ids),
     }
 

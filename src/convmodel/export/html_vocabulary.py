@@ -51,13 +51,15 @@ def read_vocabulary(tokenizer: ConversationTokenizer) -> PageVocabulary:
         ConfigError: If it is not a byte-level BPE, or splits texts in another way than GPT-2.
     """
     hf_tokenizer, encoding = tokenizer.hf_tokenizer, tokenizer.layout.encoding
-    encoder, most_characters = encoder_and_bound(hf_tokenizer, **encoding)  # certain only if all bytes have tokens
+    encoder, most_characters = encoder_and_bound(hf_tokenizer, **encoding)  # None if a byte has no token
     state, decoder = json.loads(encoder.to_str()), json.loads(hf_tokenizer.backend_tokenizer.to_str())["decoder"]
     before = state["pre_tokenizer"] or {}
     steps = before.get("pretokenizers", [before])
     is_gpt2 = len(steps) == 1 and steps[0].items() >= _WORDS.items() and (decoder or {}).get("type") == "ByteLevel"
     is_plain = all(state["model"].get(name) in values for name, values in _BPE.items())
-    if not (is_gpt2 and is_plain) or most_characters is None or state["normalizer"] or state["added_tokens"]:
+    # A byte without a token is left out of a text, unless there is an unknown token.
+    is_known = most_characters is not None or state["model"].get("unk_token") is None
+    if not (is_gpt2 and is_plain and is_known) or state["normalizer"] or state["added_tokens"]:
         raise ConfigError(
             "a page needs a byte-level BPE vocabulary that splits texts as GPT-2's does, which this model's is not: "
             "export another format"

@@ -1,7 +1,8 @@
-"""The weights of a GPT-2 as an HTML page carries them.
+"""The weights of a model as an HTML page carries them.
 
-Owns: which models the page can compute, how their weights are stored, and the order of the arrays in one block of
-bytes, which `page/model.js` reads. `hf_model.int8_layers` owns how int8 weights are rounded.
+Owns: which models the page can compute, how their weights are stored and named, and the order of the arrays in one
+block of bytes, which `page/model.js` reads. `hf_model.int8_rounding` owns how int8 weights are rounded, and
+`hf_model.decoder` where they are in a model.
 """
 
 from array import array
@@ -10,11 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
 from convmodel.errors import ConfigError
+from convmodel.hf_model.decoder import DecoderLayer, Norm, UnknownDecoderError, decoder_of
 from convmodel.hf_model.int8_rounding import absmax, column_scales
 from convmodel.hf_model.lora import has_adapters
 from convmodel.hf_model.quantization import require_unquantized
@@ -24,13 +25,19 @@ if TYPE_CHECKING:
 
 _LARGEST = 2**15 - 1  # of the integers of the position embedding
 
-_SHAPE = {
-    "activation_function": ("gelu_new", "gelu_pytorch_tanh"),  # two names of one function
-    "scale_attn_weights": (True,),
-    "scale_attn_by_inverse_layer_idx": (False,),
-    "add_cross_attention": (False,),
+_CONFIGS: dict[str, dict[str, tuple[Any, ...]]] = {
+    "GPT2LMHeadModel": {
+        "activation_function": ("gelu_new", "gelu_pytorch_tanh"),  # two names of one function
+        "scale_attn_weights": (True,),
+        "scale_attn_by_inverse_layer_idx": (False,),
+        "add_cross_attention": (False,),
+    },
+    "LlamaForCausalLM": {
+        "hidden_act": ("silu", "swish"),  # two names of one function
+        "rope_type": ("default",),
+    },
 }
-"""The values of GPT-2's config that the page computes."""
+"""The models that the page computes, and the values of their configs."""
 
 _TYPES = {torch.float32: "Float32Array", torch.int16: "Int16Array", torch.int8: "Int8Array"}
 """The typed array of JavaScript for each dtype."""
@@ -54,18 +61,25 @@ class PackedArrays:
 
 def require_computable(hf_model: "PreTrainedModel") -> None:
     """Raises a `ConfigError` for a model that the page cannot compute."""
-    if type(hf_model).__name__ != "GPT2LMHeadModel":
+    name, config = type(hf_model).__name__, hf_model.config
+    if name not in _CONFIGS:
         raise ConfigError(
-            f"a page computes GPT-2 models only, not {type(hf_model).__name__}: export another format, or train a "
-            "model from scratch"
+            f"a page computes GPT-2 and Llama models only, not {name}: export another format, or train a model from "
+            "scratch"
         )
-    for name, values in _SHAPE.items():
-        value = getattr(hf_model.config, name)
-        if value not in values:
-            raise ConfigError(f"{name} is {value!r}, but a page computes {values[0]!r} only: export another format")
+    found = {**vars(config), **(getattr(config, "rope_parameters", None) or {})}
+    for option, values in _CONFIGS[name].items():
+        if found[option] not in values:
+            raise ConfigError(
+                f"{option} is {found[option]!r}, but a page computes {values[0]!r} only: export another format"
+            )
     if has_adapters(hf_model):
         raise ConfigError("LoRA adapters cannot be exported as a page: merge them with merge_adapters()")
     require_unquantized(hf_model, "exported as a page")
+    try:
+        decoder_of(hf_model)
+    except UnknownDecoderError as error:
+        raise ConfigError(f"a page cannot compute this {name}, since {error}: export another format") from error
 
 
 def pack_arrays(hf_model: "PreTrainedModel", merges: Sequence[int]) -> PackedArrays:
@@ -73,7 +87,8 @@ def pack_arrays(hf_model: "PreTrainedModel", merges: Sequence[int]) -> PackedArr
 
     The matrices and the token embedding are those of `quantize_weights`: int8 with float32 scales of rows and columns,
     each row filled up with zeros to a multiple of 4 columns. The position embedding is int16 with a scale per row,
-    which is four times as exact as float16. The rest is float32.
+    which is four times as exact as float16. The rest is float32. Matrices with the same input are one, since they have
+    the same scales of columns: the rows of queries, keys and values, and those of gate and up.
     """
     arrays = [(name, _TYPES[values.dtype], values.numpy().tobytes(), values.numel()) for name, values in _all(hf_model)]
     ids = array("H" if max(merges, default=0) < 2**16 else "I", merges)
@@ -86,41 +101,66 @@ def pack_arrays(hf_model: "PreTrainedModel", merges: Sequence[int]) -> PackedArr
 
 def shape_of(hf_model: "PreTrainedModel") -> dict[str, Any]:
     """Returns the sizes of a model, by the names that the page uses."""
-    config = hf_model.config
+    decoder = decoder_of(hf_model)
     return {
-        "layers": config.n_layer,
-        "heads": config.n_head,
-        "width": config.n_embd,
-        "positions": config.n_positions,
-        "epsilon": config.layer_norm_epsilon,
+        "layers": len(decoder.layers),
+        "width": decoder.embedding.weight.shape[1],
+        "heads": decoder.heads,
+        "keyHeads": decoder.key_value_heads,
+        "headSize": decoder.head_size,
+        "isGated": decoder.is_gated,
+        "epsilon": decoder.norm.epsilon,
     }
 
 
-def _all(hf_model: Any) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yields the weights with transformers' names, without repeating a head that is tied to the embedding."""
-    base = hf_model.transformer
-    for name, module in base.named_modules():
-        if isinstance(module, Conv1D):
-            yield from _rows(name, module.weight.t())  # whose weights are transposed
-            yield f"{name}.bias", _float(module.bias)
-        elif isinstance(module, nn.LayerNorm):
-            yield f"{name}.weight", _float(module.weight)
-            yield f"{name}.bias", _float(module.bias)
-    yield from _rows("wte", base.wte.weight)
-    if hf_model.lm_head.weight.data_ptr() != base.wte.weight.data_ptr():
-        yield from _rows("lm_head", hf_model.lm_head.weight)
-    positions = _float(base.wpe.weight)
-    scales = positions.abs().amax(-1, keepdim=True).div(_LARGEST).clamp_min(torch.finfo(torch.float32).tiny)
-    yield "wpe", (positions / scales).round().to(torch.int16)
-    yield "wpe.scales", scales
+def _all(hf_model: "PreTrainedModel") -> Iterator[tuple[str, torch.Tensor]]:
+    """Yields the weights with the names of `Decoder`, without repeating a head that is tied to the embedding."""
+    decoder = decoder_of(hf_model)
+    yield from _linear("embedding", [decoder.embedding])
+    if decoder.head.weight.data_ptr() != decoder.embedding.weight.data_ptr():
+        yield from _linear("head", [decoder.head])
+    for number, layer in enumerate(decoder.layers):
+        yield from _layer(f"layers.{number}", layer)
+    yield from _norm("norm", decoder.norm)
+    if decoder.position_embedding is not None:
+        positions = _float(decoder.position_embedding.weight)
+        scales = positions.abs().amax(-1, keepdim=True).div(_LARGEST).clamp_min(torch.finfo(torch.float32).tiny)
+        yield "positions", (positions / scales).round().to(torch.int16)
+        yield "positions.scales", scales
+    if decoder.rotary_embedding is not None:
+        yield "frequencies", _float(decoder.rotary_embedding.inv_freq)
 
 
-def _rows(name: str, weight: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
-    columns = column_scales([weight.detach().cpu()])
-    rows, scales = absmax(weight.detach().cpu(), columns)
+def _layer(name: str, layer: DecoderLayer) -> Iterator[tuple[str, torch.Tensor]]:
+    yield from _norm(f"{name}.attention_norm", layer.attention_norm)
+    yield from _linear(f"{name}.query_key_value", layer.query_key_value)
+    yield from _linear(f"{name}.attention_output", [layer.attention_output])
+    yield from _norm(f"{name}.mlp_norm", layer.mlp_norm)
+    yield from _linear(f"{name}.up", layer.up)
+    yield from _linear(f"{name}.down", [layer.down])
+
+
+def _norm(name: str, norm: Norm) -> Iterator[tuple[str, torch.Tensor]]:
+    yield f"{name}.weight", _float(norm.module.weight)
+    if not norm.is_rms:
+        yield f"{name}.bias", _float(norm.module.bias)
+
+
+def _linear(name: str, modules: Sequence[Any]) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yields the rows, scales and bias of layers with the same input, one after the other."""
+    weights = [module.weight.detach().cpu() for module in modules]
+    matrices = [
+        weight.t() if isinstance(module, Conv1D) else weight for module, weight in zip(modules, weights, strict=True)
+    ]
+    columns = column_scales(matrices)
+    packed = [absmax(matrix, columns) for matrix in matrices]
+    rows = torch.cat([rows for rows, _ in packed])
     yield name, functional.pad(rows, (0, -rows.shape[1] % _WORD))
-    yield f"{name}.scales", scales
+    yield f"{name}.scales", torch.cat([scales for _, scales in packed])
     yield f"{name}.columns", columns
+    biases = [_float(module.bias) for module in modules if getattr(module, "bias", None) is not None]
+    if biases:
+        yield f"{name}.bias", torch.cat(biases)
 
 
 def _float(weight: torch.Tensor) -> torch.Tensor:

@@ -14,12 +14,12 @@ import torch
 from html_page import Page
 from scripted import enliven
 from torch import nn
-from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel
+from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel, MistralConfig, MistralForCausalLM
 
 from convmodel import ConversationModel, ConversationTokenizer
 from convmodel.errors import ConfigError
 from convmodel.export import html_page
-from convmodel.export.html_page import SCRIPTS, make_page
+from convmodel.export.html_page import MOST_POSITIONS, SCRIPTS, make_page
 from convmodel.hf_model.int8_layers import Int8Embedding, Int8Linear
 from convmodel.hf_model.quantization import quantize_weights
 from convmodel.layout.tokenizer import ConversationTokenizer as Tokenizer
@@ -104,8 +104,14 @@ def test_limits_and_sampling_are_those_of_a_chat(model: ConversationModel, page:
     assert facts["title"] == "My <bot> & I"
     assert facts["sampling"] == {"temperature": 0.8, "topP": 0.95, "topK": 0}
     assert facts["stopIds"] == sorted(model.tokenizer.stop_token_ids)
-    assert facts["budget"] + facts["newTokens"] == facts["shape"]["positions"] == 128
+    assert facts["budget"] + facts["newTokens"] == 128
     assert facts["layout"]["openings"]["user"]["response"] == [model.tokenizer.sep_token_id]
+
+
+@pytest.mark.slow
+def test_a_page_uses_a_part_of_many_positions(model: ConversationModel) -> None:
+    facts = facts_of(make(model, n_positions=MOST_POSITIONS + 1))
+    assert facts["budget"] + facts["newTokens"] == MOST_POSITIONS
 
 
 @pytest.mark.slow
@@ -152,10 +158,19 @@ def test_another_shape_is_refused(model: ConversationModel, changes: dict[str, A
         make(model, **changes)
 
 
-def test_another_state_of_a_model_is_refused(model: ConversationModel, bytelevel_folder: Path) -> None:
-    llama = ConversationModel.from_pretrained(bytelevel_folder, device="cpu")
-    with pytest.raises(ConfigError, match="GPT-2 models only, not LlamaForCausalLM"):
-        make_page(llama.hf_model, llama.tokenizer, title="Bot")
+def test_another_state_of_a_model_is_refused(model: ConversationModel) -> None:
+    mistral = MistralForCausalLM(
+        MistralConfig(
+            vocab_size=8,
+            hidden_size=8,
+            intermediate_size=8,
+            num_hidden_layers=1,
+            num_attention_heads=1,
+            num_key_value_heads=1,
+        )
+    )
+    with pytest.raises(ConfigError, match="GPT-2 and Llama models only, not MistralForCausalLM: export another"):
+        make_page(mistral, model.tokenizer, title="Bot")
     quantized = copy.deepcopy(model.hf_model)
     quantize_weights(quantized, "int8")
     with pytest.raises(ConfigError, match="load it without quantize"):
@@ -166,7 +181,10 @@ def test_another_state_of_a_model_is_refused(model: ConversationModel, bytelevel
         make_page(adapted, model.tokenizer, title="Bot")
 
 
-def test_other_vocabularies_are_refused(unigram_folder: Path) -> None:
+def test_other_vocabularies_are_refused(unigram_folder: Path, bytelevel_folder: Path) -> None:
+    llama = ConversationModel.from_pretrained(bytelevel_folder, device="cpu")
+    with pytest.raises(ConfigError, match="splits texts as GPT-2's does"):
+        make_page(llama.hf_model, llama.tokenizer, title="Bot")
     model = ConversationModel.from_pretrained(unigram_folder, device="cpu")
     with pytest.raises(ConfigError, match="byte-level BPE"):
         make_page(model.hf_model, model.tokenizer, title="Bot")

@@ -72,12 +72,14 @@ def test_other_ways_to_split_texts_are_refused(gpt2_tokenizer: ConversationToken
         read_vocabulary(changed(gpt2_tokenizer, change))
 
 
-def test_a_vocabulary_without_all_bytes_is_refused(gpt2_tokenizer: ConversationTokenizer) -> None:
+def test_a_vocabulary_without_all_bytes_needs_no_unknown_token(gpt2_tokenizer: ConversationTokenizer) -> None:
     state = json.loads(gpt2_tokenizer.hf_tokenizer.backend_tokenizer.to_str())["model"]
     vocabulary = {token: index for token, index in state["vocab"].items() if re.match(r"^[a-y ]$|<\|", token)}
     change = {"model.vocab": {token: index for index, token in enumerate(vocabulary)}, "model.merges": []}
+    tokenizer = changed(gpt2_tokenizer, change | {"added_tokens": []})
+    assert len(read_vocabulary(tokenizer).tokens) == len(tokenizer)
     with pytest.raises(ConfigError, match="byte-level BPE"):
-        read_vocabulary(changed(gpt2_tokenizer, change | {"added_tokens": []}))
+        read_vocabulary(changed(gpt2_tokenizer, change | {"added_tokens": [], "model.unk_token": "a"}))
 
 
 def test_the_builtin_vocabulary_is_read(unigram_folder: Path) -> None:

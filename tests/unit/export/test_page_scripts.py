@@ -1,6 +1,6 @@
 """The scripts of an exported page compute what Python does; run by Node's own test runner.
 
-Owns: the pages for all layouts that a GPT-2 can have, and what Python computes for each.
+Owns: the pages for all layouts that a model can have, and what Python computes for each.
 """
 
 import json
@@ -17,8 +17,15 @@ from typing import Any
 import pytest
 import torch
 from scripted import enliven
-from tokenizers import pre_tokenizers
-from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    AutoTokenizer,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 from transformers.generation import logits_process as hf
 
 from convmodel import ConversationModel, ConversationTokenizer
@@ -26,8 +33,10 @@ from convmodel.conversation import Conversation
 from convmodel.errors import ContextTooLongError
 from convmodel.export.html_page import SCRIPTS, make_page
 from convmodel.generation.respond import SPARE
+from convmodel.hf_model.decoder import decoder_of
 from convmodel.hf_model.quantization import quantize_weights
 from convmodel.layout.text_codec import REPLACEMENT
+from tokenizers_zoo import SENTENCES
 
 pytestmark = pytest.mark.slow
 
@@ -120,12 +129,13 @@ def words_of(text: str) -> list[str]:
 def logits_case(model: ConversationModel) -> dict[str, Any]:
     """The logits after a prompt, with positions rounded as in the page, and how far those of the page may be off."""
     inputs = {name: torch.tensor([ids]) for name, ids in model.tokenizer(["Hello there!", "Hi", "Fine?"]).items()}
-    positions = model.hf_model.transformer.wpe.weight
+    embedding = decoder_of(model.hf_model.eval()).position_embedding
+    positions = torch.ones(1, 1) if embedding is None else embedding.weight  # a Llama has none to round
     exact = positions.detach().clone()
     with torch.inference_mode():
         scales = exact.abs().amax(-1, keepdim=True) / 32767
         positions.copy_((exact / scales).round() * scales)
-        logits = model.hf_model.eval()(**inputs).logits[0, -1]
+        logits = model.hf_model(**inputs).logits[0, -1]
         positions.copy_(exact)
     types = inputs["token_type_ids"][0].tolist() if "token_type_ids" in inputs else None
     # A few activations that a last bit rounds to the next integer, of up to 15 bits.
@@ -221,4 +231,43 @@ def test_every_layout_of_a_gpt2(kind: str, gpt2_folder: Path, tmp_path: Path) ->
         tokenizer = ConversationTokenizer.from_pretrained(gpt2_folder, use_token_types=kind == "types")
     model = small_model(tokenizer, **({"tie_word_embeddings": False, "n_inner": 50} if kind == "untied" else {}))
     page = make_page(model.hf_model, model.tokenizer, title=kind)
+    run_node(page, make_cases(model, [["Hello there!", "How are you?  ", "おはよう"], ["What's new?"]], 1000), tmp_path)
+
+
+def smollm2_tokenizer(**options: Any) -> ConversationTokenizer:
+    """A tokenizer that, as SmolLM2's, has no tokens for some control characters, which are left out of texts."""
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    alphabet = sorted({*pre_tokenizers.ByteLevel.alphabet()} - {*"ĄĆēĔĖĝ"})
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    backend.train_from_iterator(SENTENCES, trainer)
+    hf_tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token=special[0], eos_token=special[0])
+    hf_tokenizer.chat_template = TEMPLATE
+    tokenizer = ConversationTokenizer(hf_tokenizer, **options)
+    assert tokenizer.encode("t\x04he\x1d") == tokenizer.encode("the")
+    return tokenizer
+
+
+@pytest.mark.parametrize(
+    ("layout", "sizes"),
+    [
+        ("separator", {"num_key_value_heads": 2, "tie_word_embeddings": True}),
+        ("template", {"head_dim": 10, "num_key_value_heads": 1, "attention_bias": True, "mlp_bias": True}),
+    ],
+)
+def test_every_layout_of_a_llama(layout: str, sizes: dict[str, Any], tmp_path: Path) -> None:
+    tokenizer = smollm2_tokenizer(layout=layout, use_token_types=False)
+    assert (tokenizer.layout.template is not None) == (layout == "template")
+    common = {"hidden_size": 48, "intermediate_size": 70, "num_hidden_layers": 2, "num_attention_heads": 4}
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        hf_model = LlamaForCausalLM(
+            LlamaConfig(vocab_size=len(tokenizer), max_position_embeddings=256, **common | sizes)
+        )
+    model = ConversationModel(enliven(hf_model), tokenizer)
+    page = make_page(model.hf_model, model.tokenizer, title=layout)
     run_node(page, make_cases(model, [["Hello there!", "How are you?  ", "おはよう"], ["What's new?"]], 1000), tmp_path)

@@ -22,6 +22,9 @@ function wordsOf({ letters, numbers, spaces }) {
     `'s|'t|'re|'ve|'m|'ll|'d| ?[${letter}]+| ?[${number}]+| ?[^${space}${letter}${number}]+|[${space}]+(?![^${space}])|[${space}]+`, "gu");
 }
 
+/** Some vocabularies, such as SmolLM2's, have no token for rare bytes; Python leaves these out. */
+const isId = (id) => id !== undefined;
+
 /** Encodes and decodes text; no text becomes a control token. */
 export class Tokenizer {
   /**
@@ -54,7 +57,7 @@ export class Tokenizer {
     const encoder = new TextEncoder();
     const whole = new TextDecoder("utf-8", { ignoreBOM: true }).decode(encoder.encode(text));
     const words = whole.match(this.words) ?? [];
-    return words.flatMap((word) => this.merge(Array.from(encoder.encode(word), (byte) => this.byteIds[byte])));
+    return words.flatMap((word) => this.merge(Array.from(encoder.encode(word), (byte) => this.byteIds[byte]).filter(isId)));
   }
 
   /** Merges neighbours, those of the first merge first, until there is no merge for any. */
@@ -64,7 +67,7 @@ export class Tokenizer {
     for (;;) {
       let best = 0;
       for (let place = 1; place < ranks.length; place += 1) if (ranks[place] < ranks[best]) best = place;
-      if (ranks[best] === Infinity) return ids;
+      if (!(ranks[best] < Infinity)) return ids;
       ids.splice(best, 2, this.results[ranks[best]]);
       ranks.splice(best, 1);
       ranks[best] = rank(best);

@@ -5,7 +5,8 @@ import { readFileSync } from "node:fs";
 import { test } from "node:test";
 
 const { Layout } = await import(`${process.env.SCRIPTS}/layout.js`);
-const { Int8Linear, Model, generate, readArrays } = await import(`${process.env.SCRIPTS}/model.js`);
+const { Int8Linear } = await import(`${process.env.SCRIPTS}/layers.js`);
+const { Model, generate, readArrays } = await import(`${process.env.SCRIPTS}/model.js`);
 const { choose } = await import(`${process.env.SCRIPTS}/sampling.js`);
 const { Tokenizer } = await import(`${process.env.SCRIPTS}/tokenizer.js`);
 
