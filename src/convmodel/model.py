@@ -30,7 +30,7 @@ from convmodel.hf_model.generation_config import match_tokenizer
 from convmodel.hf_model.loading import load, make_weights
 from convmodel.hf_model.log_probs import BATCH_SIZE, score_responses
 from convmodel.hf_model.lora import has_adapters, remove_adapters
-from convmodel.hf_model.quantization import is_quantized, quantize_weights
+from convmodel.hf_model.quantization import check_quantization, is_quantized, quantize_weights
 from convmodel.hf_model.saving import describe, push_model, save_model
 from convmodel.hf_model.vocabulary_growth import grow_vocabulary
 from convmodel.layout.choosing import LayoutName
@@ -98,6 +98,7 @@ class ConversationModel:
             ConfigError: If an option does not exist.
         """
         of_layout = {"layout": layout, "names": names, "use_token_types": use_token_types}
+        check_quantization(quantize)  # before the weights are loaded
         device = "cpu" if device is None and quantize is not None else device
         model = cls(*load(name_of(name_or_path), options, of_layout, device=device, quantize=quantize))
         if quantize is not None and not is_quantized(model.hf_model):

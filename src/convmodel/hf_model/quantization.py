@@ -41,13 +41,12 @@ def quantize_weights(hf_model: "PreTrainedModel", quantize: str) -> None:
     Raises:
         ConfigError: If `quantize` is not in `QUANTIZATIONS`, the model is not on the CPU, or it cannot generate.
     """
-    if quantize not in QUANTIZATIONS:
-        raise ConfigError(f"quantize is {quantize!r}: it must be {', '.join(QUANTIZATIONS)}")
+    check_quantization(quantize)
     if hf_model.device.type != "cpu":
         raise ConfigError(
             f"quantize={quantize!r} is for CPUs, but the model is on {hf_model.device}: leave it out there"
         )
-    modules = _packable(hf_model, quantize)
+    modules = _quantizable(hf_model, quantize)
     keep_base_fingerprint(hf_model)
     before = _nbytes(hf_model)
     factors = {name: _factor(module) for name, module in modules.items() if isinstance(module, nn.Embedding)}
@@ -71,7 +70,13 @@ def quantize_weights(hf_model: "PreTrainedModel", quantize: str) -> None:
     _report(hf_model, before, quantize)
 
 
-def _packable(hf_model: "PreTrainedModel", quantize: str) -> dict[str, Any]:
+def check_quantization(quantize: str | None) -> None:
+    """Raises a `ConfigError` if `quantize` is neither None nor in `QUANTIZATIONS`."""
+    if quantize is not None and quantize not in QUANTIZATIONS:
+        raise ConfigError(f"quantize is {quantize!r}: it must be {', '.join(QUANTIZATIONS)}")
+
+
+def _quantizable(hf_model: "PreTrainedModel", quantize: str) -> dict[str, Any]:
     """Returns the modules that can be quantized, by name: those whose weight the model does not access itself.
 
     Some architectures read a layer's weight themselves (Mamba, RWKV); such a layer must stay as it is.
@@ -162,16 +167,16 @@ def _factor(embedding: Any) -> float | None:
 
 
 def _report(hf_model: "PreTrainedModel", before: int, quantize: str) -> None:
-    """Logs how much was packed; where little was, a warning names the largest weights that stay as they are."""
+    """Logs how much memory is saved; where it is little, a warning names the largest weights that stay as they are."""
     left = _nbytes(hf_model)
     logger.info(
-        "packed %.0f of %.0f MiB of weights as %s; the rest stays %s",
-        *((before - left) / 2**20, before / 2**20, quantize, str(hf_model.dtype).removeprefix("torch.")),
+        "the weights are quantized to %s: %.0f MiB instead of %.0f; activations stay %s",
+        *(quantize, left / 2**20, before / 2**20, str(hf_model.dtype).removeprefix("torch.")),
     )
     if left > before / 2:
         name, weight = max(hf_model.named_parameters(), key=lambda item: item[1].nbytes)
         logger.warning(
-            "%s packs linear layers and the embedding, which are %.0f %% of this model's weights: the others, such as "
+            "%s is for linear layers and the embedding, which are %.0f %% of this model's weights: the others, such as "
             "%s (%s), stay as they are and take the same memory",
             *(quantize, 100 * (1 - left / before), name, " x ".join(map(str, weight.shape))),
         )
