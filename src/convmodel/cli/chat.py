@@ -43,8 +43,8 @@ COMMANDS = {
 _QUIT = ("/quit", "/exit", "/bye")
 _LEAVING = ("quit", "exit")  # as a whole turn, they are more likely commands
 _OPTIONS = ("temperature", "top_p", "top_k", "max_new_tokens", "seed", "repetition_penalty", "do_sample")
-_ABOUT_CHITCHAT = (
-    "It is a toy for small talk, and makes everything up. For a model that knows more:\n"
+ABOUT_CHITCHAT = (
+    "It is a toy for small talk, with 15 M parameters, and makes everything up. For a model that knows more:\n"
     "  {program} chat --model HuggingFaceTB/SmolLM2-360M-Instruct"
 )
 _KEYS = "Enter sends a turn, Alt+Enter begins a new line in it, Tab completes commands, arrow up recalls earlier turns."
@@ -154,7 +154,7 @@ class Chat:
                 self._editor = LineEditor(self._complete, None)
             print_message(f"Chatting with {self._name}. /help lists the commands, Ctrl+D quits.")
             if self._name == CHITCHAT:
-                print_message(_ABOUT_CHITCHAT.format(program=program()), style="dim")
+                print_message(ABOUT_CHITCHAT.format(program=program()), style="dim")
             with unseen_keys():
                 self._run()
         else:

@@ -71,7 +71,7 @@ def command(
 
     require_accelerate()  # before the steps that come first
     parameters = short_count(model.hf_model.num_parameters())
-    print_message(f"From a chat export to a bot in five steps. {CHITCHAT} is a GPT-2 with {parameters} parameters,")
+    print_message(f"From a chat export to a bot in five steps. {CHITCHAT} is a model with {parameters} parameters,")
     print_message("trained on present-day small talk. The sample export is made up: in it, Anne and Will write")
     print_message("what two people of Shakespeare's comedies say to each other.")
 

@@ -39,7 +39,7 @@ SHAPES = {
     "small": Shape(4, 320, 5, 512, 8000, 1e-3, 4),
     "base": Shape(12, 768, 12, 1024, 32000, 6e-4, 8),
 }
-"""tiny trains on a few hundred conversations in minutes, small is `builtin:chitchat`'s, base is GPT-2 small's."""
+"""tiny trains on a few hundred conversations in minutes, small on some thousands in hours, base is GPT-2 small's."""
 
 BYTES_PER_ENTRY = 300
 """Bytes of text per vocabulary entry, so that the rarest entries occur several times."""

@@ -27,6 +27,7 @@ from convmodel.files.hub import (
 from convmodel.hf_model.adapter_files import load_adapters, prepare_base, trained_over
 from convmodel.hf_model.device_check import place
 from convmodel.hf_model.gguf_weights import load_gguf_model
+from convmodel.hf_model.int8_file import has_int8_file, load_int8_model
 from convmodel.hf_model.lora import merge_trained_rows, require_peft
 from convmodel.hf_model.quantization import quantize_weights
 from convmodel.layout.architecture import embeds_token_types
@@ -125,8 +126,10 @@ def _load(name: str, options: dict[str, Any]) -> PreTrainedModel:
     try:
         if path := gguf_path(name, options):
             hf_model, report = load_gguf_model(path, _empty_model(path), _of_weights(options))
+        elif has_int8_file(Path(folder := resolve_builtin(name))):
+            hf_model, report = load_int8_model(Path(folder), _of_weights(options))
         else:
-            hf_model, report = load(resolve_builtin(name), output_loading_info=True, **code_option(options))
+            hf_model, report = load(folder, output_loading_info=True, **code_option(options))
     except ModelLoadError:
         raise
     except Exception as error:  # safetensors raises its own errors

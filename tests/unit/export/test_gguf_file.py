@@ -12,6 +12,7 @@ from convmodel import ConversationModel
 from convmodel.errors import ConfigError
 from convmodel.export.gguf_file import UNPROVEN, file_size, gguf_model, write_gguf
 from convmodel.export.origin import Origin
+from convmodel.layout.tokenizer import ConversationTokenizer
 
 ORIGIN = Origin("My bot", "owner/base", "apache-2.0")
 
@@ -91,9 +92,10 @@ def test_a_beginning_of_text_token_is_switched_on_if_the_tokenizer_adds_it(
 
 
 def test_token_types_are_refused_with_the_way_out() -> None:
-    model = ConversationModel.from_pretrained("builtin:chitchat")
+    model = make_model("gpt2")
+    tokenizer = ConversationTokenizer(model.tokenizer.hf_tokenizer, use_token_types=True)
     with pytest.raises(ConfigError, match=r"trained with token types, .*convmodel fit --token-types off"):
-        gguf_model(model.hf_model, model.tokenizer)
+        gguf_model(model.hf_model, tokenizer)
 
 
 def test_more_ends_than_a_file_has_are_refused() -> None:
