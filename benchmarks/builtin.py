@@ -4,9 +4,9 @@
 
 WORK is the folder of `scripts/train_builtin.py`, which has the training data and the held-out conversations. All models
 are evaluated on the same text. Perplexity is per token of a model's vocabulary; bits per byte compare all. The n-gram
-models read a conversation as the tokens of `builtin:chitchat`, separators included, and have the same training data:
-unigram by counting, 5-gram by interpolated Kneser-Ney smoothing with one discount per order (Chen and Goodman, 1999,
-https://doi.org/10.1006/csla.1999.0128).
+models read a conversation as the tokens of `builtin:chitchat`, separators included, and were trained on the same
+conversations and nothing else: unigram by counting, 5-gram by interpolated Kneser-Ney smoothing with one discount per
+order (Chen and Goodman, 1999, https://doi.org/10.1006/csla.1999.0128).
 """
 
 import argparse
@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="conversations to evaluate on; by default WORK's test set")
     options = parser.parse_args()
     test = read_conversations(options.data or options.work / "masked/test/train.jsonl")
-    train = read_conversations(options.work / "masked/train/train.jsonl")
+    train = read_conversations(options.work / "named/train.jsonl")
     model = ConversationModel.from_pretrained(CHITCHAT)
     train_tokens = [encode(conversation, model.tokenizer) for conversation in train]
     test_tokens = [encode(conversation, model.tokenizer) for conversation in test]

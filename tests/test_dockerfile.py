@@ -8,6 +8,7 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from convmodel.cli.main import app
+from convmodel.hf_model.int8_file import INT8_FILE
 from convmodel.server.middleware import PUBLIC
 from convmodel.server.settings import KEY_VARIABLE
 
@@ -67,7 +68,9 @@ def test_nothing_else_is_sent_to_docker() -> None:
     assert ignored("src/convmodel/hf_model/_kernels.abi3.so")
     assert ignored("src/convmodel.egg-info/PKG-INFO")
     assert not ignored("src/convmodel/hf_model/_kernels.c")
-    assert not ignored("src/convmodel/assets/chitchat/model.safetensors")
+    weights = f"src/convmodel/assets/chitchat/{INT8_FILE}"
+    assert (ROOT / weights).exists()
+    assert not ignored(weights)
 
 
 def test_the_flags_are_those_of_the_command_and_its_key_comes_from_the_environment() -> None:

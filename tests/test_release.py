@@ -163,6 +163,7 @@ def test_a_wheel_with_all_that_belongs_there_has_no_problem(files: ModuleType, t
     ("changes", "problem"),
     [
         ({"without": "chitchat/LICENSE"}, "another src/convmodel/assets/chitchat/LICENSE, or none"),
+        ({"without": "LICENSE.SmolLM2"}, "another src/convmodel/assets/chitchat/LICENSE.SmolLM2, or none"),
         ({"without": "METADATA"}, "the metadata do not list LICENSE"),
         ({"without": "py.typed"}, "has no convmodel/py.typed"),
         ({"without": "/_kernels.abi3.so"}, "no compiled extension _kernels:"),

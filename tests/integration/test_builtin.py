@@ -2,12 +2,13 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from convmodel import ConversationModel
@@ -64,6 +65,22 @@ def test_saved_again_plain_transformers_loads_it(chitchat: ConversationModel, tm
     rendered = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False)
     assert rendered == chitchat.tokenizer(["Hello"])["input_ids"]
     assert all(map(torch.equal, plain.parameters(), chitchat.hf_model.parameters()))
+
+
+@pytest.mark.parametrize("missing", ["model.norm.weight", f"model.layers.0.mlp.up_proj.weight{SCALES}"])
+def test_an_incomplete_file_is_refused(missing: str, tmp_path: Path) -> None:
+    folder = shutil.copytree(FOLDER, tmp_path / "model")
+    stored = load_file(folder / INT8_FILE)
+    save_file({name: weight for name, weight in stored.items() if name != missing}, folder / INT8_FILE)
+    with pytest.raises(ModelLoadError, match=missing):
+        ConversationModel.from_pretrained(folder)
+
+
+def test_options_of_loading_apply(chitchat: ConversationModel) -> None:
+    model = ConversationModel.from_pretrained(CHITCHAT, device="cpu", dtype="bfloat16", attn_implementation="eager")
+    assert model.hf_model.dtype == torch.bfloat16
+    assert model.hf_model.config._attn_implementation == "eager"
+    assert chitchat.hf_model.generation_config.chat["candidates"] == 16  # type: ignore[union-attr]
 
 
 def test_chat_says_how_many_parameters_it_has(chitchat: ConversationModel) -> None:

@@ -68,8 +68,8 @@ def command(
 
     `convmodel export builtin:chitchat -o bot.html`
 
-    GGUF files need the extra export (see `docs/install.md`). Token types, as the built-in model has them, go into a
-    page only; `convmodel fit --token-types off` trains without.
+    GGUF files need the extra export (see `docs/install.md`). Token types, as a GPT-2 made by `--from-scratch` has
+    them, go into a page only; `convmodel fit --token-types off` trains without.
 
     A GGUF file is run by llama.cpp before it gets its name: prompts must have the same token ids, generated tokens must
     be the model's own choice, responses must stop, and the perplexity is measured before and after. A file that differs

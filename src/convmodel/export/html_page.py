@@ -36,8 +36,8 @@ LARGEST_PAGE = 45_000_000
 """The limit of a page in bytes: a larger one takes browsers too long to open, and its model too long to respond."""
 
 MOST_POSITIONS = 2048
-"""How many positions a page uses at most: each one more makes the next token slower, and a long prompt is read anew
-whenever its oldest turns leave."""
+"""How many positions a page uses at most: each further position slows the next token down, and a long prompt is read
+again whenever its oldest turns leave."""
 
 SCRIPTS = ("tokenizer.js", "layout.js", "sampling.js", "layers.js", "model.js", "chat.js")
 """The scripts of the page, each after those that it imports."""
@@ -131,7 +131,7 @@ def _generation(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer) -
             )
     sampling = single_response_sampling(hf_model)
     options = read_options(hf_model, tokenizer, {"min_new_tokens": 1} | sampling)
-    new_tokens = options.hf["max_new_tokens"]
+    new_tokens = min(options.hf["max_new_tokens"], MOST_POSITIONS // 2)
     assert options.budget is not None  # GPT-2 and Llama have a number of positions
     return {
         "sampling": {"temperature": sampling["temperature"], "topP": sampling["top_p"], "topK": sampling["top_k"]},

@@ -11,6 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
+from convmodel.files.hub import code_option
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -18,7 +20,7 @@ INT8_FILE = "model.int8.safetensors"
 """Its name is not one of transformers', which would take the integers for the weights."""
 
 SCALES = ".scales"
-"""What follows a matrix's name in that of its scales."""
+"""The suffix of the name of a matrix's scales."""
 
 _BLOCK = 64  # values with one scale
 _LARGEST = 127
@@ -48,12 +50,13 @@ def load_int8_model(folder: Path, options: dict[str, Any]) -> tuple["PreTrainedM
     """
     stored = load_file(folder / INT8_FILE)
     weights = {
-        name: _restore(values, stored[name + SCALES]) if name + SCALES in stored else values.float()
+        name: _restore(values, stored[name + SCALES]) if values.dtype == torch.int8 else values.float()
         for name, values in stored.items()
         if not name.endswith(SCALES)
     }
+    code = code_option({})
     with torch.device("meta"):
-        empty = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+        empty = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, **code), **code)
     load: Any = type(empty).from_pretrained
     loaded: tuple[PreTrainedModel, Any] = load(
         None, config=empty.config, state_dict=weights, output_loading_info=True, **options

@@ -48,4 +48,4 @@ def test_the_metadata_of_the_card_name_the_license(tmp_path: Path, card: str | N
 
 
 def test_the_built_in_model_has_a_license() -> None:
-    assert recorded_license("builtin:chitchat") == "mit"
+    assert recorded_license("builtin:chitchat") == "apache-2.0"

@@ -38,7 +38,7 @@ export async function readArrays(text, list) {
   }));
 }
 
-/** A GPT-2 or a Llama: what its arrays have, it computes. */
+/** A GPT-2 or a Llama; which arrays exist decides what is computed. */
 export class Model {
   constructor(shape, arrays) {
     this.arrays = arrays;

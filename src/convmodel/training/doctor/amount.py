@@ -19,20 +19,20 @@ class Measured:
     Attributes:
         text_bytes: The text of the turns that were learned.
         messages: The messages of both.
-        builtin: The share for `builtin:chitchat`.
+        small: The share for the first built-in model, a GPT-2 of 7.7 M parameters.
         adapted: That for SmolLM2-135M-Instruct with LoRA; None where it was not measured.
     """
 
     text_bytes: int
     messages: int
-    builtin: float
+    small: float
     adapted: float | None = None
 
     def __str__(self) -> str:
         adapted = "" if self.adapted is None else f", and of SmolLM2-135M-Instruct with LoRA by {self.adapted:.0%}"
         return (
             f"in a benchmark, {self.text_bytes:,} bytes by one person, from a chat of {self.messages:,} messages, "
-            f"lowered the bits per byte of builtin:chitchat by {self.builtin:.0%}{adapted}"
+            f"lowered the bits per byte of a GPT-2 of 7.7 M parameters by {self.small:.0%}{adapted}"
         )
 
 
