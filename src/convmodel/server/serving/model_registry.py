@@ -199,6 +199,7 @@ class ModelRegistry:
             "convmodel": {
                 "positions": positions(model.hf_model.config),
                 "token_types": layout.use_token_types,
+                "names": layout.use_token_types or layout.names is not None,
                 "layout": layout.name,
                 "separator": layout.separator_token,
                 "speakers": [name for name in layout.speakers if name not in PINNED_ROLES] or list(DEFAULT_SPEAKERS),

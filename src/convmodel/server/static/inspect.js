@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { $, button, fill, h } from "./dom.js";
-import { messages, names, settings, value } from "./settings.js";
+import { messages, responder, settings, value } from "./settings.js";
 import { path } from "./tree.js";
 
 let pending = null;
@@ -29,8 +29,7 @@ export async function show(talk) {
     fill(panel, head, h("p.quiet", {}, "Say something first: its tokens appear here."));
     return;
   }
-  const body = { model: settings.model, messages: messages(talk, turns), max_completion_tokens: value("longest") };
-  if (names(talk).them !== "assistant") body.reply_as = names(talk).them;
+  const body = { model: settings.model, messages: messages(talk, turns), max_completion_tokens: value("longest"), ...responder(talk) };
   try {
     const prompt = await api.tokenize(body, pending.signal);
     fill(panel, head, ...view(prompt, body.messages.length));

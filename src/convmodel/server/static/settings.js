@@ -53,9 +53,16 @@ export function value(name, id) {
 /** Returns the names of the user and the model as speakers: those of an imported conversation, or else the settings. */
 export const names = (talk) => talk.names ?? settings;
 
-/** Converts turns to messages. */
-export function messages(talk, turns) {
-  const message = (role) => ({ speaker, text }) => ({ role, content: text, ...(speaker === role ? {} : { name: speaker }) });
+/** Returns `reply_as` for a request, if the model distinguishes speakers by name; others have two, by their roles. */
+export function responder(talk, id = settings.model) {
+  const { them } = names(talk);
+  return them === "assistant" || !facts(id).names ? {} : { reply_as: them };
+}
+
+/** Converts turns to messages, with names if the model distinguishes speakers by name. */
+export function messages(talk, turns, id = settings.model) {
+  const name = (speaker, role) => (speaker === role || !facts(id).names ? {} : { name: speaker });
+  const message = (role) => ({ speaker, text }) => ({ role, content: text, ...name(speaker, role) });
   const pinned = facts().system ? talk.pinned.map(message("system")) : [];
   return [...pinned, ...turns.map((turn) => message(turn.role)(turn))];
 }
@@ -65,12 +72,12 @@ export function request(talk, turns, other = {}) {
   const id = other.model ?? settings.model;
   return {
     model: id,
-    messages: messages(talk, turns),
+    messages: messages(talk, turns, id),
     temperature: other.temperature ?? value("temperature", id),
     top_p: other.topP ?? value("topP", id),
     max_completion_tokens: value("longest", id),
     ...(settings.seed === "" ? {} : { seed: Number(settings.seed) + (other.attempt ?? 0) }), // a different seed for each attempt
-    ...(names(talk).them === "assistant" ? {} : { reply_as: names(talk).them }),
+    ...responder(talk, id),
   };
 }
 
