@@ -46,6 +46,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "8": {"temperature": 0.6, "top_p": 0.9, "candidates": 8, "repeat_weight": 3.0},
     "16": {"temperature": 0.6, "top_p": 0.9, "candidates": 16, "repeat_weight": 3.0},
     "32": {"temperature": 0.6, "top_p": 0.9, "candidates": 32, "repeat_weight": 3.0},
+    "16 cool": {"temperature": 0.5, "top_p": 0.8, "candidates": 16, "repeat_weight": 3.0},
+    "16 cold": {"temperature": 0.35, "top_p": 0.9, "candidates": 16, "repeat_weight": 3.0},
+    "16 mild": {"temperature": 0.5, "top_p": 0.9, "candidates": 16, "repeat_weight": 1.5},
     "32 warm": {"temperature": 0.8, "top_p": 0.95, "candidates": 32, "repeat_weight": 2.0},
 }
 

@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
-
-from convmodel.files.hub import code_option
+from transformers import GenerationConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -43,10 +41,13 @@ def save_int8_model(hf_model: "PreTrainedModel", folder: Path) -> None:
     save_file(stored, folder / INT8_FILE, metadata={"format": "pt"})
 
 
-def load_int8_model(folder: Path, options: dict[str, Any]) -> tuple["PreTrainedModel", Any]:
+def load_int8_model(folder: Path, empty: "PreTrainedModel", options: dict[str, Any]) -> tuple["PreTrainedModel", Any]:
     """Returns the model of a folder with weights in 8 bits, and transformers' report of what it loaded.
 
-    `options` are arguments of `from_pretrained`, such as `dtype`.
+    Args:
+        folder: The folder.
+        empty: A model of its config, on the device `meta`.
+        options: Arguments of `from_pretrained`, such as `dtype`.
     """
     stored = load_file(folder / INT8_FILE)
     weights = {
@@ -54,9 +55,6 @@ def load_int8_model(folder: Path, options: dict[str, Any]) -> tuple["PreTrainedM
         for name, values in stored.items()
         if not name.endswith(SCALES)
     }
-    code = code_option({})
-    with torch.device("meta"):
-        empty = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, **code), **code)
     load: Any = type(empty).from_pretrained
     loaded: tuple[PreTrainedModel, Any] = load(
         None, config=empty.config, state_dict=weights, output_loading_info=True, **options

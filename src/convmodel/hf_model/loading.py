@@ -33,6 +33,7 @@ from convmodel.hf_model.quantization import quantize_weights
 from convmodel.layout.architecture import embeds_token_types
 from convmodel.layout.gguf import load_gguf_config
 from convmodel.layout.tokenizer import ConversationTokenizer
+from convmodel.layout.tokenizer_files import load_config
 
 MODEL_OPTIONS = HUB_OPTIONS | {"dtype", "device_map", "attn_implementation", "low_cpu_mem_usage"}
 """Arguments of Hugging Face's `from_pretrained` that are passed on."""
@@ -125,9 +126,9 @@ def _load(name: str, options: dict[str, Any]) -> PreTrainedModel:
     hf_model: PreTrainedModel
     try:
         if path := gguf_path(name, options):
-            hf_model, report = load_gguf_model(path, _empty_model(path), _of_weights(options))
+            hf_model, report = load_gguf_model(path, _empty_model(load_gguf_config(path)), _of_weights(options))
         elif has_int8_file(Path(folder := resolve_builtin(name))):
-            hf_model, report = load_int8_model(Path(folder), _of_weights(options))
+            hf_model, report = load_int8_model(Path(folder), _empty_model(load_config(name, {})), _of_weights(options))
         else:
             hf_model, report = load(folder, output_loading_info=True, **code_option(options))
     except ModelLoadError:
@@ -143,10 +144,10 @@ def _load(name: str, options: dict[str, Any]) -> PreTrainedModel:
     return hf_model
 
 
-def _empty_model(path: Path) -> PreTrainedModel:
-    """Returns the model of a GGUF file's config, without weights."""
+def _empty_model(config: PretrainedConfig) -> PreTrainedModel:
+    """Returns a model without weights."""
     with torch.device("meta"):
-        empty: PreTrainedModel = AutoModelForCausalLM.from_config(load_gguf_config(path))
+        empty: PreTrainedModel = AutoModelForCausalLM.from_config(config, **code_option({}))
     return empty
 
 

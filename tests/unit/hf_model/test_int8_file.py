@@ -22,10 +22,15 @@ def model(request: pytest.FixtureRequest) -> LlamaForCausalLM:
     return made
 
 
+def empty(model: LlamaForCausalLM) -> LlamaForCausalLM:
+    with torch.device("meta"):
+        return LlamaForCausalLM(model.config)
+
+
 def stored(model: LlamaForCausalLM, folder: Path) -> LlamaForCausalLM:
     save_int8_model(model, folder)
     model.generation_config.save_pretrained(folder)
-    loaded, report = load_int8_model(folder, {})
+    loaded, report = load_int8_model(folder, empty(model), {})
     assert not any(report.values())
     assert isinstance(loaded, LlamaForCausalLM)
     return loaded
@@ -79,7 +84,7 @@ def test_a_byte_per_weight_and_its_share_of_a_scale(model: LlamaForCausalLM, tmp
 def test_options_and_the_generation_config_are_those_of_any_model(model: LlamaForCausalLM, tmp_path: Path) -> None:
     save_int8_model(model, tmp_path)
     model.generation_config.save_pretrained(tmp_path)
-    loaded, _ = load_int8_model(tmp_path, {"dtype": torch.bfloat16})
+    loaded, _ = load_int8_model(tmp_path, empty(model), {"dtype": torch.bfloat16})
     assert loaded.dtype == torch.bfloat16
     assert loaded.generation_config is not None
     assert loaded.generation_config.eos_token_id == [1, 0]
