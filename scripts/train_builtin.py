@@ -406,8 +406,8 @@ it makes up facts about itself and the world, forgets, and contradicts itself. I
 people who do not know that they chat with a program.
 
 In chats, as its generation config says, it draws {candidates} responses and returns the one that fits the context best
-and repeats least. Of 180 turns of 20 conversations with itself, a reader who did not know the settings found 70 %
-sensible; 26 % without (`python benchmarks/replies.py WORK`).
+and repeats least. Of 180 turns of 20 conversations with itself, a reader who did not know the settings found 59 %
+sensible; 28 % without (`python benchmarks/replies.py WORK`).
 
 ## Examples
 

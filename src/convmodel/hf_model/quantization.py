@@ -167,11 +167,11 @@ def _factor(embedding: Any) -> float | None:
 
 
 def _report(hf_model: "PreTrainedModel", before: int, quantize: str) -> None:
-    """Logs how much memory is saved; where it is little, a warning names the largest weights that stay as they are."""
+    """Logs how much was quantized; where it is little, a warning names the largest weights that stay as they are."""
     left = _nbytes(hf_model)
     logger.info(
-        "the weights are quantized to %s: %.0f MiB instead of %.0f; activations stay %s",
-        *(quantize, left / 2**20, before / 2**20, str(hf_model.dtype).removeprefix("torch.")),
+        "%.0f of %.0f MiB of weights are quantized to %s; activations stay %s",
+        *((before - left) / 2**20, before / 2**20, quantize, str(hf_model.dtype).removeprefix("torch.")),
     )
     if left > before / 2:
         name, weight = max(hf_model.named_parameters(), key=lambda item: item[1].nbytes)
