@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 from scripted import Script, scripted
 from serving import Serving, wait_until
 
@@ -65,6 +65,20 @@ def talk(page: Page, text: str) -> None:
         " && !document.querySelector('#send').hidden",
         arg=before,
     )
+
+
+def distinguish_names(page: Page) -> None:
+    """Opens the page again, told by the server that its models distinguish speakers by name."""
+
+    def answer(route: Route) -> None:
+        response = route.fetch()
+        models = response.json()
+        for model in models["data"]:
+            model["convmodel"]["names"] = True
+        route.fulfill(response=response, json=models)
+
+    page.route("**/v1/models", answer)
+    page.reload()
 
 
 def compare(page: Page) -> None:

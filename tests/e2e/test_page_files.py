@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from page_acts import compare, expect_turns, say, stored, talk
+from page_acts import compare, distinguish_names, expect_turns, say, stored, talk
 from playwright.sync_api import Page, expect
 
 from convmodel.conversation import Conversation
@@ -60,6 +60,7 @@ def test_an_imported_conversation_continues_with_its_speakers(
 ) -> None:
     file = tmp_path / "one.jsonl"
     write_jsonl(file, [Conversation(["Hi", "Hey"], ["Ann", "Bob"])])
+    distinguish_names(page)
     import_file(page, file, "1 conversation imported.")
     bodies: list[Any] = []
     page.on("request", lambda each: bodies.append(each.post_data_json) if "completions" in each.url else None)

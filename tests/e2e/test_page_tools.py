@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from page_acts import compare, expect_turns, say, shown, talk
+from page_acts import compare, distinguish_names, expect_turns, say, shown, talk
 from playwright.sync_api import Page, Route, expect
 from serving import Serving
 
@@ -23,18 +23,8 @@ def sent(page: Page, path: str = "/v1/chat/completions") -> list[dict[str, Any]]
     return found
 
 
-def distinguish_names(route: Route) -> None:
-    """Lets the server say that its models distinguish speakers by name."""
-    answer = route.fetch()
-    models = answer.json()
-    for model in models["data"]:
-        model["convmodel"]["names"] = True
-    route.fulfill(response=answer, json=models)
-
-
 def test_settings_are_sent_and_kept(page: Page, saying: Callable[..., Any]) -> None:
-    page.route("**/v1/models", distinguish_names)
-    page.reload()
+    distinguish_names(page)
     asked = sent(page)
     page.get_by_role("button", name="Settings").click()
     page.get_by_label("Temperature").fill("0.3")
