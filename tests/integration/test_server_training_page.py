@@ -345,15 +345,14 @@ def test_the_routes_need_the_key_and_take_nothing_of_other_sites(tune: Tune) -> 
 @pytest.mark.slow
 def test_there_are_at_most_so_many_preparations(tune: Tune) -> None:
     with tune(limits=TrainingLimits(preparations=2), hang=60) as tuning:
-        file = upload(tuning, chat())
-        first, second = (begin(tuning, file)["id"] for _ in range(2))
+        file, empty = upload(tuning, chat()), upload(tuning, b"", "empty.jsonl")
+        assert prepare(tuning, empty)["status"] == "failed"
+        second, third = (begin(tuning, file, me="Will")["id"] for _ in range(2))  # their checks hang
+        listed = tuning.served.get("/train/preparations").json["data"]
+        assert [one["id"] for one in listed] == [third, second]  # the oldest that has ended is gone
         answer = tuning.served.post("/train/preparations", files=[file], model="tiny")
         assert (answer.status, answer.error["code"]) == (429, "too_many_preparations")
         assert "there are 2 preparations under way" in answer.error["message"]
-        tuning.service.preparations._store.change(first, status="failed")
-        third = begin(tuning, file)["id"]
-        listed = tuning.served.get("/train/preparations").json["data"]
-        assert [one["id"] for one in listed] == [third, second]  # the oldest that has ended is gone
 
 
 def test_a_full_disk_prepares_nothing(tuning: Tuning, monkeypatch: pytest.MonkeyPatch) -> None:

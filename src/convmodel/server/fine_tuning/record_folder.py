@@ -60,6 +60,7 @@ class RecordFolder(Generic[R]):
         self._what = what
         self._unknown = unknown
         self._lock = threading.Lock()
+        self._changing = threading.RLock()  # one change at a time, beside readers: a change reads, writes and then counts
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -99,22 +100,24 @@ class RecordFolder(Generic[R]):
 
     def change(self, id: str, **fields: Any) -> R:
         """Changes a record; raises `SaveError`, and leaves it as it was, if that cannot be written."""
-        record = replace(self.get(id), **fields)
-        self._write(record)
-        with self._lock:
-            self._records[id] = record
+        with self._changing:
+            record = replace(self.get(id), **fields)
+            self._write(record)
+            with self._lock:
+                self._records[id] = record
         return record
 
     def force(self, id: str, **fields: Any) -> R:
         """Changes a record, in memory alone if that cannot be written: a restarted server finds out again."""
-        try:
-            return self.change(id, **fields)
-        except SaveError:
-            logger.exception("a change of %s is not recorded", id)
-            record = replace(self.get(id), **fields)
-            with self._lock:
-                self._records[id] = record
-            return record
+        with self._changing:
+            try:
+                return self.change(id, **fields)
+            except SaveError:
+                logger.exception("a change of %s is not recorded", id)
+                record = replace(self.get(id), **fields)
+                with self._lock:
+                    self._records[id] = record
+                return record
 
     def path(self, id: str) -> Path:
         """Returns the folder of a record."""
@@ -126,10 +129,11 @@ class RecordFolder(Generic[R]):
 
     def forget(self, id: str) -> None:
         """Removes a record and its folder."""
-        with self._lock:
-            self._records.pop(id, None)
-        with suppress(OSError):  # the record first: if the server is killed now, it does not come back
-            (self.path(id) / self._file).unlink(missing_ok=True)
+        with self._changing:
+            with self._lock:
+                self._records.pop(id, None)
+            with suppress(OSError):  # the record first: if the server is killed now, it does not come back
+                (self.path(id) / self._file).unlink(missing_ok=True)
         shutil.rmtree(self.path(id), ignore_errors=True)
 
     def _write(self, record: R) -> None:

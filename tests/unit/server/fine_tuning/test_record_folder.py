@@ -1,11 +1,13 @@
 """Records in files: what holds for jobs and preparations alike."""
 
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from convmodel.errors import ConfigError, SaveError
+from convmodel.files.atomic import replace_text
 from convmodel.server.errors import ApiError
 from convmodel.server.fine_tuning.record_folder import RecordFolder
 
@@ -15,6 +17,7 @@ class Note:
     id: str
     created_at: float
     text: str = ""
+    color: str = ""
 
 
 def notes(folder: Path) -> RecordFolder[Note]:
@@ -59,6 +62,26 @@ def test_what_cannot_be_written_does_not_count(tmp_path: Path, monkeypatch: pyte
     assert not store.path("b").exists()
     assert store.force("a", text="changed") == store.get("a") == Note("a", 1.0, "changed")
     assert notes(tmp_path).all() == [Note("a", 1.0)]
+
+
+@pytest.mark.parametrize("name", ["change", "force"])
+def test_no_change_undoes_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    store = notes(tmp_path)
+    store.add(Note("a", 1.0))
+    other = threading.Thread(target=lambda: store.change("a", color="red"))
+
+    def slow(path: Path, text: str) -> None:
+        """The other change arrives while the first one is written."""
+        if other.ident is None:
+            other.start()
+            other.join(0.2)
+        replace_text(path, text)
+
+    monkeypatch.setattr("convmodel.server.fine_tuning.record_folder.replace_text", slow)
+    getattr(store, name)("a", text="changed")
+    other.join()
+    assert store.get("a") == Note("a", 1.0, "changed", "red")
+    assert notes(tmp_path).all() == [store.get("a")]
 
 
 def test_a_folder_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
