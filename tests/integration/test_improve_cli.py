@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from convmodel import ConversationModel
-from convmodel.cli import improve
+from convmodel.cli import improve_sources
 from convmodel.cli.main import app
 from convmodel.data.reading.reader import ConversationReader
 from convmodel.training.improvement import SETTINGS
@@ -123,12 +123,12 @@ def test_the_built_in_model_and_its_improvements_replay_the_sample(tmp_path: Pat
         (tmp_path / name).mkdir()
         (tmp_path / name / "improvement.json").write_text(json.dumps({"model": model}), encoding="utf-8")
     replayed = {
-        name: improve._replayed(name, None, "auto", "fail") is not None
+        name: improve_sources.replayed(name, None, "auto", "fail") is not None
         for name in ("builtin:chitchat", *(str(tmp_path / each) for each in ("one", "two", "mine", "none")))
     }
 
     assert [*replayed.values()] == [True, True, True, False, False]
-    assert improve._replayed("builtin:chitchat", "none", "auto", "fail") is None
+    assert improve_sources.replayed("builtin:chitchat", "none", "auto", "fail") is None
 
 
 @pytest.mark.slow

@@ -104,7 +104,7 @@ def _doctor(
         return
     if format == JUDGEMENTS or (format == AUTO and holds_judgements(data or model)):
         load = None if data is None else partial(load_model, model, **chosen)
-        sources = Sources(data or model, valid, on_error)
+        sources = Sources(data or model, valid, on_error, model)
         config = FitConfig.from_options(run_settings(settings))
         display = Display(conversation, report, as_json)
         doctor_judgements(sources, load, config, display, measure=not no_estimate)

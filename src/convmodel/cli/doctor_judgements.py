@@ -13,6 +13,7 @@ import typer
 from convmodel.cli import flags
 from convmodel.cli.console import check_output_file, print_json
 from convmodel.cli.doctor_display import print_examination, write_report
+from convmodel.cli.improve_sources import replayed, validation
 from convmodel.data.judgements.judgement import Judgement
 from convmodel.data.judgements.reader import JudgementReader
 from convmodel.data.progress import console
@@ -35,6 +36,7 @@ class Sources:
     data: str
     valid: str | None
     on_error: str
+    model: str  # the name of the model that learns, if there is one
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +69,15 @@ def doctor_judgements(
     valid = None if sources.valid is None else list(flags.open_reader(sources.valid, AUTO, sources.on_error))
     model = None if load is None else load()
     from convmodel.training.doctor.judgement_checks import examine_judgements
+    from convmodel.training.fit_data import Sources as RunSources
 
+    run = None
+    if measure and model is not None:
+        validating = valid or list(validation(None, AUTO, sources.on_error))
+        run = RunSources(judgements, validating, replayed(sources.model, None, AUTO, sources.on_error))
     with console.status(f"examining {len(judgements):,} judgements ..."):
         parts = None if model is None else (model.hf_model, model.tokenizer)
-        examination = examine_judgements(judgements, reader.summary, valid, parts, config, measure=measure)
+        examination = examine_judgements(judgements, reader.summary, valid, parts, config, run=run)
     windows = [] if model is None else _tokens(model, judgements[number - 1], examination.max_length)
     if report is not None:
         write_report(report, f"{sources.data}, judgements", examination, windows)

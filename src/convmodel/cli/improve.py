@@ -14,6 +14,7 @@ from typer import Argument, Option
 from convmodel.cli import flags
 from convmodel.cli.console import check_output_dir, load_model, print_json, print_message, print_table, program
 from convmodel.cli.fit_options import with_fit_options
+from convmodel.cli.improve_sources import replayed, validation
 from convmodel.data.judgements.reader import JudgementReader, JudgementSummary
 from convmodel.data.reading.reader import ConversationReader
 from convmodel.data.reading.shapes import AUTO
@@ -23,14 +24,12 @@ from convmodel.training.config import FitConfig
 from convmodel.training.improvement import (
     HELD_OUT_FILE,
     MIN_JUDGEMENTS,
-    NO_REPLAY,
     RECORD,
     SETTINGS,
     SNAPSHOT,
     Improvement,
     Judgements,
     needed,
-    read_record,
     run_settings,
 )
 from convmodel.training.resume.run_folder import is_unfinished
@@ -99,16 +98,18 @@ def _improve(
     judgements = Judgements.split(Judgements.read(feedback, folder, reading), seed=config.seed)
     _advise(judgements)
     conversation_model = load_model(model)
-    valid_reader = flags.open_reader(valid or str(sample_file("valid")), format, on_error)
+    valid_reader = validation(valid, format, on_error)
     others = valid_reader if valid else ConversationReader(sample_file("test"))
     if valid is None:
         print_message("Validation: the sample's conversations, in English; --valid gives others.")
     elif leaked := sum(map(judgements.has_context, valid_reader)):
         print_message(f"{leaked:,} of the validation conversations begin with the context of a judgement: remove them.")
-    replayed = _replayed(model, replay, format, on_error)
+    replay_reader = replayed(model, replay, format, on_error)
+    if replay_reader is None and replay is None:
+        print_message("Nothing is replayed: --replay FILE, such as the training data, protects what the model can do.")
     print_message(f"Improving {model} on {len(judgements.train):,} judgements: {config.describe()}")
     reader = JudgementReader(judgements.train, regeneration_weight=1)  # their weights are what was read
-    result = conversation_model.fit(reader, valid_reader, replay=replayed, config=config)
+    result = conversation_model.fit(reader, valid_reader, replay=replay_reader, config=config)
     improvement = Improvement.of(model, config.objective, judgements, result)
     improvement.write(folder, judgements.comparison(others))
     if as_json:
@@ -130,26 +131,6 @@ def _advise(judgements: Judgements) -> None:
             f"{counts.judgements} judgements are few: {missing} would help; from {MIN_JUDGEMENTS} on a model learns "
             "something."
         )
-
-
-def _replayed(model: str, replay: str | None, format: str, on_error: str) -> ConversationReader | None:
-    """Opens the conversations to replay: the user's, none, or what the built-in model was trained on."""
-    if replay is not None and replay != NO_REPLAY:
-        return flags.open_reader(replay, format, on_error)
-    if replay is None and _is_built_in(model):
-        return ConversationReader(sample_file("train"))
-    if replay is None:
-        print_message("Nothing is replayed: --replay FILE, such as the training data, protects what the model can do.")
-    return None
-
-
-def _is_built_in(model: str) -> bool:
-    """Returns whether a model is the built-in one, or an improvement of it."""
-    seen: set[str] = set()
-    while model != CHITCHAT and model not in seen:
-        seen.add(model)
-        model = str((read_record(Path(model)) or {}).get("model", model))
-    return model == CHITCHAT
 
 
 def _print(done: Improvement, folder: str) -> None:

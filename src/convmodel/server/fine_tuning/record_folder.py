@@ -60,7 +60,7 @@ class RecordFolder(Generic[R]):
         self._what = what
         self._unknown = unknown
         self._lock = threading.Lock()
-        self._changing = threading.RLock()  # one change at a time, beside readers: a change reads, writes and then counts
+        self._changing = threading.RLock()  # of one change after the other; readers see a record before or after it
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

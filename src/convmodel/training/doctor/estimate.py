@@ -54,7 +54,7 @@ class Estimate:
     steps: int  # the most, if the run may end early; so is what follows from them
     tokens: int  # of the whole run, supervised or context
     padded_tokens: int  # the same with padding, which takes time too
-    seconds: float  # of the steps, without validation and saving
+    seconds: float  # of the steps, without saving, and without validation unless the run is on judgements
     memory_bytes: int  # of weights, gradients, AdamW's moments and activations
     activation_bytes: int
     available_bytes: int | None  # what the device has for the run; None if unknown

@@ -24,6 +24,7 @@ from convmodel.training.doctor.checks import Check
 from convmodel.training.doctor.estimate import Estimate, check_memory
 from convmodel.training.doctor.judgement_costs import estimate_judgements
 from convmodel.training.doctor.statistics import Statistics
+from convmodel.training.fit_data import Sources
 from convmodel.training.improvement import MIN_JUDGEMENTS, run_settings
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def examine_judgements(
     model: "tuple[PreTrainedModel, ConversationTokenizer] | None" = None,
     config: FitConfig | None = None,
     *,
-    measure: bool = False,
+    run: Sources | None = None,
 ) -> JudgementExamination:
     """Checks judgements, in the order in which findings matter; with a model, also whether they are about it and fit.
 
@@ -79,8 +80,7 @@ def examine_judgements(
         valid: Conversations that validate or test the model.
         model: The model that learns, and its tokenizer.
         config: The settings of the run; by default those of `convmodel improve`.
-        measure: Estimate time and memory, which takes a few steps of the model; conversations such as `valid` are
-            replayed, if there are any.
+        run: What the run would read, to estimate its time and memory, which takes a few steps of the model.
     """
     checks = [
         check_amount(summary),
@@ -101,8 +101,8 @@ def examine_judgements(
     usable = [check_fit(judgements, tokenizer, limit), check_objective(judgements, config.objective)]
     checks += usable
     costs = None
-    if measure and all(check.status != "fail" for check in usable):
-        costs = estimate_judgements(hf_model, tokenizer, judgements, valid, config)
+    if run is not None and all(check.status != "fail" for check in usable):
+        costs = estimate_judgements(hf_model, tokenizer, run, config)
         checks.append(check_memory(costs, smaller=config.optim != "adamw"))
     return JudgementExamination(checks, Statistics.collect(_conversations(judgements), tokenizer), limit, costs)
 

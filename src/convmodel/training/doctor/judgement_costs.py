@@ -5,17 +5,20 @@ unchanged.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from convmodel.conversation import Conversation
-from convmodel.data.judgements.judgement import Judgement
+from convmodel.data.windows.encoding import WindowSet
 from convmodel.hf_model.eval_mode import evaluation_mode
+from convmodel.hf_model.lm_head import Head
+from convmodel.hf_model.log_probs import measure_targets
 from convmodel.hf_model.lora import add_adapters, has_adapters, remove_adapters
 from convmodel.layout.tokenizer import ConversationTokenizer
 from convmodel.training.config import FitConfig
@@ -34,34 +37,39 @@ from convmodel.training.doctor.estimate import (
 from convmodel.training.doctor.run_plan import RunPlan
 from convmodel.training.fit_data import Sources
 from convmodel.training.objectives.choose import make_objective
+from convmodel.training.objectives.guard import CONTEXTS, RegressionGuard
 from convmodel.training.objectives.objective import Objective
 from convmodel.training.objectives.preference_data import PreferenceData
+from convmodel.training.schedule import BATCH_SIZE
 from convmodel.training.step.forward import prepared
 from convmodel.training.step.runtime import PRECISIONS, choose_precision
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+_RESPONSES = 8  # that are timed
+
 
 def estimate_judgements(
     hf_model: "PreTrainedModel",
     tokenizer: ConversationTokenizer,
-    judgements: Sequence[Judgement],
-    replay: Iterable[Conversation] | None,
+    sources: Sources,
     config: FitConfig,
 ) -> Estimate:
     """Measures a few steps of the objective on the model, which is left unchanged, and extrapolates to the run.
 
     Time: a long, a middle and a short batch, each with its replayed windows and KTO's mismatched ones, give the seconds
-    per padded token, and passes without gradients those of the reference. Validation and saving are not included.
+    per padded token, and passes without gradients those of the reference. Each validation costs what a few of its
+    windows and of its responses do, in proportion. Saving is not included.
 
     Memory: as `estimate` counts it, with what autograd keeps of the longest batch.
 
     Raises:
         ConversationError: If no judgement can be used.
     """
-    data = PreferenceData.of(hf_model, tokenizer, Sources(judgements, None, replay), config)
-    plan = RunPlan.of(config.to_dict(), len(data.order), data.max_length)
+    data = PreferenceData.of(hf_model, tokenizer, sources, config)
+    valid_rows = 0 if data.valid is None else len(data.valid.windows)
+    plan = RunPlan.of(config.to_dict(), len(data.order), data.max_length, valid_rows=valid_rows)
     batches = _Batches(data, tokenizer, plan.batch_size)
     run = _Run(hf_model, make_objective(hf_model, tokenizer, data, config))
     dtype = PRECISIONS[choose_precision(config.precision, hf_model.device)]
@@ -91,6 +99,9 @@ def estimate_judgements(
     if config.objective != "orpo":
         both = 1 if data.examples.mismatched is None else 2
         total += reference / measured * both * int(data.train.lengths.sum())
+    if data.valid is not None and sources.valid is not None:
+        first = [*islice(sources.valid, CONTEXTS)]
+        total += plan.validations * _validation_seconds(hf_model, tokenizer, data.valid, first)
     tokens = round(batches.tokens * passes)
     return Estimate(
         plan.steps,
@@ -103,6 +114,22 @@ def estimate_judgements(
         parameters=hf_model.num_parameters(),
         weight_bytes=weight_bytes(hf_model),
     )
+
+
+def _validation_seconds(
+    hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, valid: WindowSet, first: Sequence[Conversation]
+) -> float:
+    """Times windows of middle lengths and a few responses, and scales to all windows, and responses to `first`."""
+    by_length = valid.lengths.argsort()
+    start = max(0, (len(by_length) - BATCH_SIZE) // 2)
+    chosen = by_length[start : start + BATCH_SIZE]
+    windows = [valid.windows[index] for index in chosen]
+    guard = RegressionGuard(0.0, first[:_RESPONSES])
+    with evaluation_mode(hf_model), torch.no_grad():
+        few = timed(hf_model, partial(measure_targets, hf_model, tokenizer, windows, head=Head.of(hf_model)))
+        responding = timed(hf_model, partial(guard.respond, hf_model, tokenizer))
+    measuring = few * int(valid.lengths.sum()) / int(valid.lengths[chosen].sum())
+    return measuring + responding * len(first) / min(_RESPONSES, len(first))
 
 
 @contextmanager

@@ -30,6 +30,8 @@ class RunPlan:
     early_stopping_patience: int | None = None
     cycles: tuple[int, ...] = ()  # steps at which one ends, and the run if validation does not improve any more
     chosen: Mapping[str, Any] = field(default_factory=dict)  # the settings that were left open, as numbers
+    eval_steps: int | None = None
+    steps_per_epoch: int = 1
 
     @classmethod
     def of(
@@ -43,16 +45,23 @@ class RunPlan:
         schedule = Schedule.of(settings, rows, valid_rows=valid_rows, processes=processes)
         settings = {**settings, **schedule.settings}
         per_step = settings["batch_size"] * settings["gradient_accumulation_steps"] * processes
-        steps = settings["max_steps"] or math.ceil(math.ceil(rows / per_step) * settings["epochs"])
-        computed = {"steps", "warmup_steps", "max_length", "cycles", "chosen"}
+        per_epoch = math.ceil(rows / per_step)
+        steps = settings["max_steps"] or math.ceil(per_epoch * settings["epochs"])
+        computed = {"steps", "warmup_steps", "max_length", "cycles", "chosen", "steps_per_epoch"}
         copied = {one.name: settings[one.name] for one in fields(cls) if one.name in settings.keys() - computed}
         warmup = warmup_of(settings, steps)
-        return cls(steps, warmup, max_length=max_length, cycles=schedule.cycles, chosen=schedule.settings, **copied)
+        copied |= {"max_length": max_length, "cycles": schedule.cycles, "chosen": schedule.settings}
+        return cls(steps, warmup, steps_per_epoch=per_epoch, **copied)
 
     @property
     def may_end_early(self) -> bool:
         """Returns whether the steps are the most that there can be."""
         return bool(self.early_stopping_patience or self.cycles)
+
+    @property
+    def validations(self) -> int:
+        """Returns how often validation data is measured: before the first step, when it is due, and at the end."""
+        return 1 + math.ceil(self.steps / (self.eval_steps or self.steps_per_epoch))
 
     def count(self) -> str:
         """Returns the number of steps as text.

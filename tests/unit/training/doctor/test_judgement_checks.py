@@ -22,6 +22,7 @@ from convmodel.training.doctor.judgement_checks import (
     examine_judgements,
     sign_test,
 )
+from convmodel.training.fit_data import Sources
 from convmodel.training.improvement import MIN_JUDGEMENTS
 
 GOOD = "Good morning to you, too!"
@@ -193,7 +194,9 @@ def test_with_a_model_and_validation_everything_is(served_models: dict[str, Conv
 
     config = FitConfig(objective="kto", max_length=64, batch_size=2, max_steps=3)
     valid, parts = [Conversation(["Hello", "a"])], (model.hf_model, model.tokenizer)
-    examination = examine_judgements(list(reader), reader.summary, valid, parts, config, measure=True)
+    examination = examine_judgements(
+        list(reader), reader.summary, valid, parts, config, run=Sources(list(reader), valid, valid)
+    )
 
     checks = {check.name: check.status for check in examination.checks}
     assert (checks["model"], checks["leakage"], checks["fit"]) == ("pass", "fail", "pass")
@@ -210,7 +213,7 @@ def test_what_cannot_be_trained_on_is_not_measured(served_models: dict[str, Conv
     config = FitConfig(objective="dpo", max_length=64)
     parts = (model.hf_model, model.tokenizer)
 
-    examination = examine_judgements(list(reader), reader.summary, None, parts, config, measure=True)
+    examination = examine_judgements(list(reader), reader.summary, None, parts, config, run=Sources(list(reader)))
 
     checks = {check.name: check for check in examination.checks}
     assert checks["objective"].status == "fail"

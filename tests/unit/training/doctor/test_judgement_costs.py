@@ -10,8 +10,10 @@ from convmodel.data.judgements.judgement import Judgement
 from convmodel.data.judgements.windows import encode_judgements
 from convmodel.errors import ConversationError
 from convmodel.training.config import FitConfig
+from convmodel.training.doctor import judgement_costs
 from convmodel.training.doctor.estimate import Estimate
 from convmodel.training.doctor.judgement_costs import estimate_judgements
+from convmodel.training.fit_data import Sources
 
 REPLAY = [Conversation(["How are you?", "Fine, thank you. And you?", "Fine."])]
 
@@ -26,9 +28,11 @@ def pairs(count: int) -> list[Judgement]:
     return [Judgement(context, "assistant", f"Hi {n}", f"Go away {n}") for n, context in enumerate(contexts)]
 
 
-def estimated(model: ConversationModel, count: int = 5, replay: Any = None, **settings: Any) -> Estimate:
+def estimated(
+    model: ConversationModel, count: int = 5, replay: Any = None, valid: Any = None, **settings: Any
+) -> Estimate:
     config = FitConfig(**{"objective": "kto", "epochs": 2, "batch_size": 2, "max_length": 64} | settings)
-    return estimate_judgements(model.hf_model, model.tokenizer, pairs(count), replay, config)
+    return estimate_judgements(model.hf_model, model.tokenizer, Sources(pairs(count), valid, replay), config)
 
 
 @pytest.mark.parametrize("objective", ["kto", "dpo", "orpo"])
@@ -47,6 +51,19 @@ def test_replayed_windows_count_too(model: ConversationModel) -> None:
 
     [window] = model.tokenizer.windows(REPLAY[0], max_length=64)
     assert both.tokens == alone.tokens + 2 * 5 * len(window.input_ids)
+
+
+def test_validations_take_time_too(model: ConversationModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that counts calls: 6 steps in 2 epochs are validated three times, with 10 windows and responses."""
+    monkeypatch.setattr(judgement_costs, "timed", lambda hf_model, work: (work(), 1.0)[1])
+    monkeypatch.setattr(judgement_costs, "seconds_per_step", lambda hf_model: 0.0)
+    valid = [Conversation(["How are you?", "Fine."])] * 10
+
+    alone = estimated(model).seconds
+    validated, twice = (estimated(model, valid=valid, eval_steps=steps).seconds for steps in (None, 1))
+
+    assert validated - alone == pytest.approx(3 * (10 / 8 + 10 / 8))
+    assert twice - alone == pytest.approx(7 * (10 / 8 + 10 / 8))
 
 
 def test_packed_rows_have_less_padding(model: ConversationModel) -> None:
@@ -78,4 +95,4 @@ def test_judgements_that_do_not_fit_cannot_be_estimated(model: ConversationModel
     config = FitConfig(objective="dpo", max_length=64)
 
     with pytest.raises(ConversationError, match="have only one response"):
-        estimate_judgements(model.hf_model, model.tokenizer, [thumb], None, config)
+        estimate_judgements(model.hf_model, model.tokenizer, Sources([thumb]), config)
