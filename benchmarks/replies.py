@@ -1,6 +1,6 @@
 """Conversations of models with themselves under several settings, to be read blind.
 
-    python benchmarks/replies.py WORK [--models NAME ...] [--settings single 16 ...]
+    python benchmarks/replies.py WORK [--models NAME ...] [--settings single 16 ...] [--openings FILE]
     python benchmarks/replies.py WORK --judged WORK/judged.json
 
 The first command writes `WORK/blind.txt`, the conversations of all models and settings in a random order, and
@@ -14,6 +14,7 @@ import json
 import random
 import statistics
 import time
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -41,15 +42,23 @@ OPENINGS = (
     "What kind of job do you want?",
 )
 TURNS = 9  # after the opening
+_CHAT: dict[str, Any] = {"temperature": 0.6, "top_p": 0.9, "candidates": 16, "repeat_weight": 3.0}
 SETTINGS: dict[str, dict[str, Any]] = {
     "single": {"temperature": 0.8, "top_p": 0.95},
-    "8": {"temperature": 0.6, "top_p": 0.9, "candidates": 8, "repeat_weight": 3.0},
-    "16": {"temperature": 0.6, "top_p": 0.9, "candidates": 16, "repeat_weight": 3.0},
-    "32": {"temperature": 0.6, "top_p": 0.9, "candidates": 32, "repeat_weight": 3.0},
-    "16 cool": {"temperature": 0.5, "top_p": 0.8, "candidates": 16, "repeat_weight": 3.0},
-    "16 cold": {"temperature": 0.35, "top_p": 0.9, "candidates": 16, "repeat_weight": 3.0},
-    "16 mild": {"temperature": 0.5, "top_p": 0.9, "candidates": 16, "repeat_weight": 1.5},
-    "32 warm": {"temperature": 0.8, "top_p": 0.95, "candidates": 32, "repeat_weight": 2.0},
+    "8": _CHAT | {"candidates": 8},
+    "16": _CHAT,
+    "32": _CHAT | {"candidates": 32},
+    "16 cool": _CHAT | {"temperature": 0.5, "top_p": 0.8},
+    "16 cold": _CHAT | {"temperature": 0.35},
+    "16 mild": _CHAT | {"temperature": 0.5, "repeat_weight": 1.5},
+    "16 narrow": _CHAT | {"top_p": 0.7},
+    "16 likelihood": _CHAT | {"rerank": "likelihood"},
+    "16 lambda 0.3": _CHAT | {"temperature": 0.5, "mmi_lambda": 0.3},
+    "16 strict": _CHAT | {"repeat_weight": 5.0},
+    "24 cool": _CHAT | {"temperature": 0.4, "candidates": 24},
+    "24 lambda 0.4": _CHAT | {"temperature": 0.55, "candidates": 24, "repeat_weight": 4.0, "mmi_lambda": 0.4},
+    "32 lambda 0.4": _CHAT | {"candidates": 32, "repeat_weight": 4.0, "mmi_lambda": 0.4},
+    "32 warm": _CHAT | {"temperature": 0.8, "top_p": 0.95, "candidates": 32, "repeat_weight": 2.0},
 }
 
 
@@ -58,15 +67,17 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("--models", nargs="+", default=["builtin:chitchat"])
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=["single", "16"])
+    parser.add_argument("--openings", type=Path, help="a file with an opening per line; by default 20 of small talk")
     parser.add_argument("--judged", type=Path)
     arguments = parser.parse_args()
     if arguments.judged:
         judge(arguments.work, json.loads(arguments.judged.read_text(encoding="utf-8")))
     else:
-        generate(arguments.work, arguments.models, arguments.settings)
+        lines = arguments.openings and arguments.openings.read_text(encoding="utf-8").splitlines()
+        generate(arguments.work, arguments.models, arguments.settings, lines or OPENINGS)
 
 
-def generate(work: Path, names: list[str], settings: list[str]) -> None:
+def generate(work: Path, names: list[str], settings: list[str], openings: Sequence[str]) -> None:
     from convmodel import ConversationModel
 
     talks: list[tuple[str, list[str]]] = []
@@ -76,7 +87,7 @@ def generate(work: Path, names: list[str], settings: list[str]) -> None:
         model = ConversationModel.from_pretrained(name, device="cpu")
         for setting in settings:
             label = f"{name}, {setting}"
-            own, seconds = talk(model, SETTINGS[setting])
+            own, seconds = talk(model, SETTINGS[setting], openings)
             talks += [(label, turns) for turns in own]
             words = [[text.lower().split() for text in turns] for turns in own]
             pairs = [pair for turns in words for text in turns[1:] for pair in pairwise(text)]
@@ -95,10 +106,10 @@ def generate(work: Path, names: list[str], settings: list[str]) -> None:
     (work / "key.json").write_text(json.dumps(key), encoding="utf-8")
 
 
-def talk(model: Any, setting: dict[str, Any]) -> tuple[list[list[str]], list[float]]:
+def talk(model: Any, setting: dict[str, Any], openings: Sequence[str]) -> tuple[list[list[str]], list[float]]:
     """Returns a conversation after each opening, and the seconds of each generated turn."""
     conversations, seconds = [], []
-    for number, opening in enumerate(OPENINGS):
+    for number, opening in enumerate(openings):
         turns = [opening]
         for turn in range(TURNS):
             begin = time.perf_counter()
