@@ -9,9 +9,11 @@ import pytest
 from typer.testing import CliRunner
 
 from convmodel import ConversationModel
-from convmodel.cli import improve_sources
+from convmodel.cli import improve, improve_sources
+from convmodel.cli.improve_sources import chosen_replay, typical_replay
 from convmodel.cli.main import app
 from convmodel.data.reading.reader import ConversationReader
+from convmodel.training import self_replay
 from convmodel.training.improvement import SETTINGS
 from convmodel.training.objectives import preference_data
 from fine_tuning import TALKS
@@ -110,7 +112,9 @@ def test_judgements_that_a_killed_start_left_do_not_count_as_something_else(run:
 def test_without_data_of_ones_own_the_samples_is_used(
     run: Run, feedback: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(improve, "sample_file", lambda name: Path("train.jsonl" if name == "train" else "test.jsonl"))
+    files = {"train": Path("train.jsonl"), "valid": Path("test.jsonl"), "test": Path("test.jsonl")}
+    for module in (improve, improve_sources):
+        monkeypatch.setattr(module, "sample_file", files.__getitem__)
     assert run("improve", "model", "-f", feedback, *QUICK) == 0
 
     shown = " ".join(capfd.readouterr().err.split())
@@ -118,17 +122,26 @@ def test_without_data_of_ones_own_the_samples_is_used(
     assert "Nothing is replayed: --replay FILE" in shown  # what this model was trained on is not known
 
 
-def test_the_built_in_model_and_its_improvements_replay_the_sample(tmp_path: Path) -> None:
+def test_the_built_in_model_and_its_improvements_replay_themselves(tmp_path: Path) -> None:
     for name, model in (("one", "builtin:chitchat"), ("two", str(tmp_path / "one")), ("mine", "my-model")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "improvement.json").write_text(json.dumps({"model": model}), encoding="utf-8")
-    replayed = {
-        name: improve_sources.replayed(name, None, "auto", "fail") is not None
-        for name in ("builtin:chitchat", *(str(tmp_path / each) for each in ("one", "two", "mine", "none")))
-    }
+    names = ("builtin:chitchat", *(str(tmp_path / each) for each in ("one", "two", "mine", "none")))
 
-    assert [*replayed.values()] == [True, True, True, False, False]
-    assert improve_sources.replayed("builtin:chitchat", "none", "auto", "fail") is None
+    assert [chosen_replay(name, None) for name in names] == ["self", "self", "self", "none", "none"]
+    assert [typical_replay(name) is not None for name in names] == [True, True, True, False, False]
+    assert chosen_replay("builtin:chitchat", "none") == "none"
+
+
+@pytest.mark.slow
+def test_a_model_replays_conversations_with_itself(
+    run: Run, feedback: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(self_replay, "CONVERSATIONS", 4)
+    assert run("improve", "model", "-f", feedback, "--replay", "self", *QUICK) == 0
+
+    assert "Nothing is replayed" not in capfd.readouterr().err
+    assert len([*ConversationReader("improved-model/replay.jsonl")]) == 4
 
 
 @pytest.mark.slow

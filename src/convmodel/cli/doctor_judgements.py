@@ -13,7 +13,7 @@ import typer
 from convmodel.cli import flags
 from convmodel.cli.console import check_output_file, print_json
 from convmodel.cli.doctor_display import print_examination, write_report
-from convmodel.cli.improve_sources import replayed, validation
+from convmodel.cli.improve_sources import typical_replay, validation
 from convmodel.data.judgements.judgement import Judgement
 from convmodel.data.judgements.reader import JudgementReader
 from convmodel.data.progress import console
@@ -74,7 +74,7 @@ def doctor_judgements(
     run = None
     if measure and model is not None:
         validating = valid or list(validation(None, AUTO, sources.on_error))
-        run = RunSources(judgements, validating, replayed(sources.model, None, AUTO, sources.on_error))
+        run = RunSources(judgements, validating, typical_replay(sources.model))
     with console.status(f"examining {len(judgements):,} judgements ..."):
         parts = None if model is None else (model.hf_model, model.tokenizer)
         examination = examine_judgements(judgements, reader.summary, valid, parts, config, run=run)

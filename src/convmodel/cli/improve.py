@@ -5,7 +5,9 @@ Owns: the order of its parts and what it prints. What is chosen for users who ch
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +16,7 @@ from typer import Argument, Option
 from convmodel.cli import flags
 from convmodel.cli.console import check_output_dir, load_model, print_json, print_message, print_table, program
 from convmodel.cli.fit_options import with_fit_options
-from convmodel.cli.improve_sources import replayed, validation
+from convmodel.cli.improve_sources import chosen_replay, validation
 from convmodel.data.judgements.reader import JudgementReader, JudgementSummary
 from convmodel.data.reading.reader import ConversationReader
 from convmodel.data.reading.shapes import AUTO
@@ -24,7 +26,9 @@ from convmodel.training.config import FitConfig
 from convmodel.training.improvement import (
     HELD_OUT_FILE,
     MIN_JUDGEMENTS,
+    NO_REPLAY,
     RECORD,
+    SELF_REPLAY,
     SETTINGS,
     SNAPSHOT,
     Improvement,
@@ -33,6 +37,8 @@ from convmodel.training.improvement import (
     run_settings,
 )
 from convmodel.training.resume.run_folder import is_unfinished
+from convmodel.training.self_replay import FILE as REPLAY_FILE
+from convmodel.training.self_replay import self_replay
 from convmodel.training.units import duration
 
 IMPROVED_MODEL = "improved-model"
@@ -62,8 +68,9 @@ def _improve(
     replay: Annotated[
         str | None,
         Option(
-            help="Ordinary conversations that are trained on beside the judgements, so that they are not forgotten. "
-            f"[default: the sample's for {CHITCHAT}, none for other models]"
+            help="Ordinary conversations that are trained on beside the judgements, so that they are not forgotten: a "
+            "file, `self` for some that the model has with itself, or `none`. "
+            f"[default: self for {CHITCHAT}, none for other models]"
         ),
     ] = None,
     format: flags.Format = AUTO,
@@ -91,8 +98,8 @@ def _improve(
     if overwrite or not is_unfinished(folder):
         # Judgements without a record are of a run that was ended while it wrote its last files: it begins again.
         is_half_done = Path(folder, SNAPSHOT).exists() and not Path(folder, RECORD).exists()
-        check_output_dir(folder, overwrite=overwrite or is_half_done, ignored=[SNAPSHOT])
-        for file in (SNAPSHOT, RECORD):
+        check_output_dir(folder, overwrite=overwrite or is_half_done, ignored=[SNAPSHOT, REPLAY_FILE])
+        for file in (SNAPSHOT, RECORD, REPLAY_FILE):
             Path(folder, file).unlink(missing_ok=True)
     reading = {"on_error": on_error, "regeneration_weight": config.regeneration_weight}
     judgements = Judgements.split(Judgements.read(feedback, folder, reading), seed=config.seed)
@@ -104,9 +111,9 @@ def _improve(
         print_message("Validation: the sample's conversations, in English; --valid gives others.")
     elif leaked := sum(map(judgements.has_context, valid_reader)):
         print_message(f"{leaked:,} of the validation conversations begin with the context of a judgement: remove them.")
-    replay_reader = replayed(model, replay, format, on_error)
-    if replay_reader is None and replay is None:
-        print_message("Nothing is replayed: --replay FILE, such as the training data, protects what the model can do.")
+    opening = partial(flags.open_reader, format=format, on_error=on_error)
+    sample = partial(self_replay, conversation_model, judgements.train, folder, seed=config.seed)
+    replay_reader = _replayed(model, replay, sample, opening)
     print_message(f"Improving {model} on {len(judgements.train):,} judgements: {config.describe()}")
     reader = JudgementReader(judgements.train, regeneration_weight=1)  # their weights are what was read
     result = conversation_model.fit(reader, valid_reader, replay=replay_reader, config=config)
@@ -119,6 +126,24 @@ def _improve(
     from convmodel.training.sharding import exit_of_group  # imports torch, which `fit` has loaded by now
 
     exit_of_group()
+
+
+def _replayed(
+    model: str,
+    replay: str | None,
+    sample: Callable[[], ConversationReader],
+    open_file: Callable[[str], ConversationReader],
+) -> ConversationReader | None:
+    """Opens the conversations to replay: those of a file, some that are sampled from the model, or none."""
+    chosen = chosen_replay(model, replay)
+    if chosen == SELF_REPLAY:
+        return sample()
+    if chosen != NO_REPLAY:
+        return open_file(chosen)
+    if replay is None:
+        fix = "--replay FILE, such as the training data, or --replay self protects what the model can do"
+        print_message(f"Nothing is replayed: {fix}.")
+    return None
 
 
 def _advise(judgements: Judgements) -> None:

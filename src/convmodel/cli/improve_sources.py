@@ -8,7 +8,7 @@ from pathlib import Path
 from convmodel.cli import flags
 from convmodel.data.reading.reader import ConversationReader
 from convmodel.files.hub import CHITCHAT, sample_file
-from convmodel.training.improvement import NO_REPLAY, read_record
+from convmodel.training.improvement import NO_REPLAY, SELF_REPLAY, read_record
 
 
 def validation(valid: str | None, format: str, on_error: str) -> ConversationReader:
@@ -16,13 +16,14 @@ def validation(valid: str | None, format: str, on_error: str) -> ConversationRea
     return flags.open_reader(valid or str(sample_file("valid")), format, on_error)
 
 
-def replayed(model: str, replay: str | None, format: str, on_error: str) -> ConversationReader | None:
-    """Opens the conversations to replay: the user's, none, or what the built-in model was trained on."""
-    if replay is not None and replay != NO_REPLAY:
-        return flags.open_reader(replay, format, on_error)
-    if replay is None and _is_built_in(model):
-        return ConversationReader(sample_file("train"))
-    return None
+def chosen_replay(model: str, replay: str | None) -> str:
+    """Returns what is replayed: the user's choice, or `self` for the built-in model and `none` for others."""
+    return replay or (SELF_REPLAY if _is_built_in(model) else NO_REPLAY)
+
+
+def typical_replay(model: str) -> ConversationReader | None:
+    """Opens conversations that cost as much as those that are replayed by default; None if none are."""
+    return None if chosen_replay(model, None) == NO_REPLAY else ConversationReader(sample_file("train"))
 
 
 def _is_built_in(model: str) -> bool:

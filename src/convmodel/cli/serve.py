@@ -19,7 +19,7 @@ from convmodel.errors import ConfigError, MissingExtraError
 from convmodel.files.hub import CHITCHAT, checked_name
 from convmodel.files.json_lines import require_appendable
 from convmodel.server.settings import KEY_VARIABLE
-from convmodel.training.improvement import NO_REPLAY
+from convmodel.training.improvement import NO_REPLAY, SELF_REPLAY
 
 if TYPE_CHECKING:
     from convmodel.model import ConversationModel
@@ -115,8 +115,8 @@ def command(
     replay: Annotated[
         str | None,
         Option(
-            help="With --allow-training: ordinary conversations that are trained on beside the judgements, or none. "
-            f"[default: the sample's for {CHITCHAT}, none for other models]"
+            help="With --allow-training: ordinary conversations that are trained on beside the judgements: a file, "
+            f"self, or none, as for `improve`. [default: self for {CHITCHAT}, none for other models]"
         ),
     ] = None,
     quantize: flags.Quantize = None,
@@ -275,7 +275,7 @@ def _improver(
 
     command = [*COMMAND]
     for flag, name in data.items():
-        if flag == "--replay" and name == NO_REPLAY:
+        if flag == "--replay" and name in (NO_REPLAY, SELF_REPLAY):
             command += [flag, name]
         elif name is not None:
             if not Path(name).exists():

@@ -58,6 +58,9 @@ def run_settings(chosen: Mapping[str, Any]) -> dict[str, Any]:
 NO_REPLAY = "none"
 """The value of --replay with which nothing is replayed."""
 
+SELF_REPLAY = "self"
+"""The value of --replay with which conversations of the model with itself are replayed."""
+
 RECORD = "improvement.json"
 """Name of the file that says what a run did, in the model's folder."""
 
