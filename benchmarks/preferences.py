@@ -68,6 +68,7 @@ def main() -> None:
     parser.add_argument("--contexts", type=int, default=480, help="whose responses are judged")
     parser.add_argument("--valid", type=int, default=100, help="conversations that the guard validates on")
     parser.add_argument("--test", type=int, default=100, help="conversations of the test perplexity")
+    parser.add_argument("--replay", choices=["sample", "self"], default="self", help="what is replayed")
     parser.add_argument("--new-tokens", type=int, default=40, help="per sampled response, at most")
     parser.add_argument("--vary", type=json.loads, help='for sweep: {"kto": [{"learning_rate": 1e-4}, ...]}')
     options = parser.parse_args()
@@ -83,7 +84,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.output.parent if options.output else Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
-        sizes = {name: getattr(options, name) for name in ("contexts", "valid", "new_tokens")}
+        sizes: dict[str, Any] = {name: getattr(options, name) for name in ("contexts", "valid", "new_tokens", "replay")}
         task = Task.make(options.model, folder, **sizes)
     if options.part == "ruin":
         learning = [name for name in options.objectives if name != "sft"]

@@ -17,10 +17,12 @@ from typing import Any
 
 import torch
 
-from convmodel import ConversationModel
+from convmodel import Conversation, ConversationModel
+from convmodel.data.judgements.judgement import Judgement
 from convmodel.data.reading.reader import ConversationReader
 from convmodel.evaluation.wilson import wilson
 from convmodel.hf_model.lora import has_adapters, remove_adapters
+from convmodel.training.self_replay import self_replay
 
 SAMPLE = Path(__file__).parent.parent / "src/convmodel/assets/sample"
 TASTES: dict[str, Callable[[str], bool]] = {
@@ -45,8 +47,8 @@ class Task:
     new_tokens: int
 
     @classmethod
-    def make(cls, name: str, folder: Path, *, contexts: int, valid: int, new_tokens: int) -> "Task":
-        """Loads a model, and samples its responses, unless the folder has them."""
+    def make(cls, name: str, folder: Path, *, contexts: int, valid: int, new_tokens: int, replay: str) -> "Task":
+        """Loads a model, and samples its responses, and what is replayed, unless the folder has them."""
         model = ConversationModel.from_pretrained(name, device="cpu")
         path = folder / f"responses-{Path(name).name.replace(':', '-')}.json"
         if path.exists():
@@ -60,6 +62,12 @@ class Task:
             path.write_text(json.dumps(pool), encoding="utf-8")
         weights = {key: value.detach().clone() for key, value in model.hf_model.state_dict().items()}
         read = {part: list(ConversationReader(SAMPLE / f"{part}.jsonl")) for part in ("valid", "train")}
+        if replay == "self":
+            judged = [
+                Judgement(Conversation.from_messages(one), "assistant", "-")
+                for one in (context for context, _ in pool[:40])
+            ]
+            read["train"] = list(self_replay(model, judged, folder / f"replay-{path.stem}", seed=0))
         return cls(model, weights, pool, read["valid"][:valid], read["train"], new_tokens)
 
     def reset(self) -> None:

@@ -26,8 +26,7 @@ def test_nothing_is_compared_that_is_too_different(size: int) -> None:
 def test_only_what_was_measured_is_reported() -> None:
     without = str(Measured(7000, 500, 0.2))
     assert without.endswith(
-        "7,000 bytes by one person, from a chat of 500 messages, lowered the bits per byte of a GPT-2 of 7.7 M "
-        "parameters by 20%"
+        "7,000 bytes by one person, from a chat of 500 messages, lowered the bits per byte of builtin:chitchat by 20%"
     )
     assert str(Measured(7000, 500, 0.2, 0.3)) == f"{without}, and of SmolLM2-135M-Instruct with LoRA by 30%"
 
@@ -45,5 +44,5 @@ def test_the_page_has_the_same_shares() -> None:
         messages = int(size.replace(",", "")) if size else messages
         rows[messages, model] = int(re.search(r"\(-(\d+) %\)", line)[1]) / 100  # type: ignore[index]
     for one in MEASURED:
-        assert rows[one.messages, "the small model"] == one.small
+        assert rows[one.messages, "`builtin:chitchat`"] == one.small
         assert rows.get((one.messages, "SmolLM2-135M-Instruct, LoRA")) == one.adapted
