@@ -51,7 +51,7 @@ def test_the_program_logs_json_without_texts_and_ends_well(tmp_path: Path) -> No
     assert "key-of" not in "".join(lines)
     logged = [json.loads(line) for line in lines if line.startswith("{")]
     [line] = [line for line in lines if line.startswith("Serving chitchat, mine: chat at http://127.0.0.1:")]
-    assert "(Train there makes a model from a chat export)" in line
+    assert "(its view Train makes a model from a chat export)" in line
     asked_for = [each for each in logged if each["message"] == "request"]
     assert {each["status"] for each in asked_for} >= {200, 401}
     assert all(each.keys() >= {"at", "level", "request", "method", "route", "status", "seconds"} for each in asked_for)

@@ -181,7 +181,7 @@ def command(
         current = sources if improver is None else {name: improver.source(name) for name in sources}
         loaded = {name: load_model(source, quantize=quantize, layout=layout) for name, source in current.items()}
         gc.freeze()  # what stays need not be searched for garbage while requests are answered
-        also = "" if train is None else " (Train there makes a model from a chat export)"
+        also = "" if train is None else " (its view Train makes a model from a chat export)"
         print_message(f"Serving {', '.join(sources)}: chat at {url}{also}, API at {url}/v1. Ctrl+C stops the server.")
         return loaded
 

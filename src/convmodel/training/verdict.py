@@ -69,7 +69,7 @@ def ended_early(best: BestModel, plan: RunPlan, steps: int) -> str:
         return ""
     bound = f"the run ended after step {steps:,} of at most {plan.steps:,}"
     if steps in plan.cycles:
-        return f"{bound}: the last validation of a cycle was not the best one"
+        return f"{bound}: validation was no better at the end of a cycle"
     patience = f"early_stopping_patience {plan.early_stopping_patience}"
     return f"{bound}: no validation since step {best.step:,} was better ({patience})"
 

@@ -134,7 +134,7 @@ def test_the_log_says_why_a_run_ended_before_its_last_step() -> None:
     best: Any = SimpleNamespace(exhausted=True, guard=None, step=20)
 
     assert ended_early(best, plan, 30) == (
-        "the run ended after step 30 of at most 210: the last validation of a cycle was not the best one"
+        "the run ended after step 30 of at most 210: validation was no better at the end of a cycle"
     )
     assert ended_early(best, plan, 50) == (
         "the run ended after step 50 of at most 210: no validation since step 20 was better (early_stopping_patience 2)"

@@ -75,7 +75,11 @@ class JudgementSummary:
     def describe(self) -> str:
         """Describes what is used in one line."""
         kinds = [f"{self.kinds[kind]:,} {kind}" for kind in KINDS if self.kinds[kind]]
-        parts = {"pairs": self.pairs, "liked only": self.liked, "disliked only": self.disliked}
+        parts = {
+            "pair" if self.pairs == 1 else "pairs": self.pairs,
+            "liked only": self.liked,
+            "disliked only": self.disliked,
+        }
         return f"{self.judgements:,} judgements ({', '.join(kinds)}): " + ", ".join(
             f"{number:,} {name}" for name, number in parts.items() if number
         )

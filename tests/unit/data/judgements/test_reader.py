@@ -40,6 +40,9 @@ def test_everything_is_used_or_counted(tmp_path: Path) -> None:
     assert summary.kinds == {"thumb": 2, "edit": 1, "pair": 1}
     assert (summary.pairs, summary.liked, summary.disliked) == (2, 1, 1)
     assert (summary.undecided, summary.identical, summary.regenerations, summary.torn) == (1, 1, 1, 0)
+    reader_of_one = JudgementReader([{"context": ["Hello"], "chosen": "Hi", "rejected": "No"}])
+    list(reader_of_one)
+    assert reader_of_one.describe().endswith(": 1 pair")
     assert reader.describe() == "4 judgements (2 thumb, 1 edit, 1 pair): 2 pairs, 1 liked only, 1 disliked only"
     assert reader.left_out() == (
         "left out: 1 undecided between two responses; 1 with two equal responses; 1 regenerations, whose weight is 0"
