@@ -20,8 +20,8 @@ from convmodel.export.options import TYPES
 from convmodel.export.origin import Origin
 from convmodel.export.turn_templates import TurnTemplates, turn_templates
 from convmodel.files.gguf import END_NAMES, require_gguf
-from convmodel.generation.defaults import single_response_sampling
-from convmodel.hf_model.generation_config import SAMPLING_OPTIONS
+from convmodel.generation.defaults import all_chat_sampling, chat_candidates
+from convmodel.hf_model.generation_config import PENALTIES, SAMPLING_OPTIONS
 from convmodel.layout.tokenizer import ConversationTokenizer
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 WHOLE_CONTEXT = -1
 """How many tokens the repetition penalty covers: all, as in transformers; llama.cpp's default is the last 64."""
+
+_OF_LLAMA_CPP = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 
 UNPROVEN = "convmodel.unproven"
 """The key of a file that was not compared with the model."""
@@ -85,14 +87,10 @@ def gguf_model(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer) ->
 
 def _sampling(hf_model: "PreTrainedModel") -> tuple[dict[str, Any], list[str]]:
     """Returns the settings of a chat that llama.cpp has, and the names of those that it does not have."""
-    config = hf_model.generation_config
-    sampling = single_response_sampling(hf_model) | {
-        "min_p": getattr(config, "min_p", None) or 0.0,
-        "repetition_penalty": getattr(config, "repetition_penalty", None) or 1.0,
-    }
-    off = SAMPLING_OPTIONS | {"no_repeat_ngram_size": 0}
-    own = {name: getattr(config, name, None) for name in off if name not in sampling}
-    return sampling, [name for name, value in own.items() if value not in (None, off[name])]
+    own, off = all_chat_sampling(hf_model), SAMPLING_OPTIONS | PENALTIES
+    sampling = {name: own[name] for name in _OF_LLAMA_CPP} | {"min_p": own["min_p"] or 0.0}
+    others = [name for name in off if name not in sampling and own[name] != off[name]]
+    return sampling, [*others, *chat_candidates(hf_model)]
 
 
 def write_gguf(

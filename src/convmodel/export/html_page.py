@@ -19,11 +19,11 @@ import torch
 from convmodel.errors import ConfigError
 from convmodel.export.html_vocabulary import character_classes, read_vocabulary
 from convmodel.export.html_weights import PackedArrays, pack_arrays, require_computable, shape_of
-from convmodel.generation.defaults import single_response_sampling
+from convmodel.generation.defaults import all_chat_sampling, chat_sampling
 from convmodel.generation.engine.engine import Engine
 from convmodel.generation.options import read_options
 from convmodel.generation.respond import SPARE, respond
-from convmodel.hf_model.generation_config import SAMPLING_OPTIONS
+from convmodel.hf_model.generation_config import PENALTIES, SAMPLING_OPTIONS
 from convmodel.hf_model.quantization import quantize_weights
 from convmodel.layout.config import LayoutConfig
 from convmodel.layout.markers import ASSISTANT, RESPONSE, START, USER
@@ -51,7 +51,7 @@ _PROBE = ["Hello! How are you?", "I'm fine — 你好 😀\n42", "What's new?"]
 _PROBE_TOKENS = 8
 
 _COMPUTED = ("temperature", "top_k", "top_p")
-_WITHOUT_EFFECT = SAMPLING_OPTIONS | {"repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
+_WITHOUT_EFFECT = SAMPLING_OPTIONS | PENALTIES
 
 
 def make_page(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, *, title: str) -> str:
@@ -122,15 +122,14 @@ def _generation(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer) -
     Raises:
         ConfigError: If the model's generation config sets an option that the page does not compute.
     """
+    sampling = all_chat_sampling(hf_model)
     for name, value in _WITHOUT_EFFECT.items():
-        own = getattr(hf_model.generation_config, name, None)
-        if name not in _COMPUTED and own not in (None, value):
+        if name not in _COMPUTED and (sampling[name] or 0) != (value or 0):
             raise ConfigError(
-                f"the generation config sets {name}={own!r}, which a page does not compute: remove it from "
+                f"the generation config sets {name}={sampling[name]!r}, which a page does not compute: remove it from "
                 "generation_config.json"
             )
-    sampling = single_response_sampling(hf_model)
-    options = read_options(hf_model, tokenizer, {"min_new_tokens": 1} | sampling)
+    options = read_options(hf_model, tokenizer, {"min_new_tokens": 1} | chat_sampling(hf_model))
     new_tokens = min(options.hf["max_new_tokens"], MOST_POSITIONS // 2)
     assert options.budget is not None  # GPT-2 and Llama have a number of positions
     return {

@@ -18,20 +18,22 @@ def chat_sampling(hf_model: Any) -> dict[str, Any]:
     """
     from convmodel.hf_model.generation_config import SAMPLING_OPTIONS  # imports torch, which commands load later
 
-    own = {name: value for name, value in _for_chats(hf_model).items() if name in SAMPLING_OPTIONS}
-    return single_response_sampling(hf_model) | own
-
-
-def single_response_sampling(hf_model: Any) -> dict[str, Any]:
-    """Returns the options of sampling where no candidates are drawn, as by programs that a model is exported to."""
+    for_chats = {name: value for name, value in _for_chats(hf_model).items() if name in SAMPLING_OPTIONS}
     own = getattr(hf_model, "generation_config", None)
     if not getattr(own, "do_sample", False):
-        return dict(CHAT_SAMPLING)
-    from convmodel.hf_model.generation_config import SAMPLING_OPTIONS
-
+        return CHAT_SAMPLING | for_chats
     given = {name: getattr(own, name, None) for name in CHAT_SAMPLING if name in SAMPLING_OPTIONS}
     values = {name: SAMPLING_OPTIONS[name] if value is None else value for name, value in given.items()}
-    return {"do_sample": True} | values
+    return {"do_sample": True} | values | for_chats
+
+
+def all_chat_sampling(hf_model: Any) -> dict[str, Any]:
+    """Returns the value of every sampling option and penalty in a chat, for programs that a model is exported to."""
+    from convmodel.hf_model.generation_config import PENALTIES, SAMPLING_OPTIONS
+
+    config, off = getattr(hf_model, "generation_config", None), SAMPLING_OPTIONS | PENALTIES
+    own = {name: getattr(config, name, None) for name in off}
+    return {name: off[name] if value is None else value for name, value in own.items()} | chat_sampling(hf_model)
 
 
 def chat_candidates(hf_model: Any) -> dict[str, Any]:

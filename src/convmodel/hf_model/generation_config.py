@@ -24,10 +24,13 @@ SAMPLING_OPTIONS = {
 }
 """Options that change the distribution to sample from, with the value that has no effect, in transformers' order."""
 
+PENALTIES = {"repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
+"""Options that make repeated tokens less probable, with the value that has no effect."""
+
 CANDIDATE_OPTIONS = ("candidates", "repeat_weight", "mmi_lambda")
 """Options of the candidates that a model draws in chats; with sampling options, they may be in the table `chat`."""
 
-_KEPT = ("do_sample", "repetition_penalty", "no_repeat_ngram_size", "chat")
+_KEPT = ("do_sample", *PENALTIES, "chat")
 
 
 def match_tokenizer(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer) -> None:

@@ -67,6 +67,15 @@ def test_the_model_s_own_sampling_goes_and_what_llama_cpp_lacks_is_named() -> No
     assert gguf_model(loaded.hf_model, loaded.tokenizer).dropped == []
 
 
+def test_settings_for_chats_come_first_and_candidates_are_named() -> None:
+    loaded = make_model("llama")
+    chat = {"temperature": 0.6, "top_p": 0.9, "min_p": 0.1, "candidates": 16, "repeat_weight": 3.0}
+    loaded.hf_model.generation_config.chat = chat
+    model = gguf_model(loaded.hf_model, loaded.tokenizer)
+    assert model.sampling == {"temperature": 0.6, "top_p": 0.9, "top_k": 0, "min_p": 0.1, "repetition_penalty": 1.0}
+    assert model.dropped == ["candidates", "repeat_weight"]
+
+
 def test_tensors_are_the_weights(tmp_path: Path) -> None:
     loaded = make_model("gpt2")
     model = gguf_model(loaded.hf_model, loaded.tokenizer)

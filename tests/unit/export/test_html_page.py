@@ -126,6 +126,18 @@ def test_sampling_is_that_of_the_generation_config(model: ConversationModel) -> 
             make_page(other.hf_model, model.tokenizer, title="Bot")
 
 
+@pytest.mark.slow
+def test_settings_for_chats_come_first(model: ConversationModel) -> None:
+    other = ConversationModel(copy.deepcopy(model.hf_model), model.tokenizer)
+    chat: dict[str, Any] = {"temperature": 0.6, "top_p": 0.9, "candidates": 16, "repeat_weight": 3.0}
+    other.hf_model.generation_config = GenerationConfig(chat=chat)
+    page = make_page(other.hf_model, model.tokenizer, title="Bot")
+    assert facts_of(page)["sampling"] == {"temperature": 0.6, "topP": 0.9, "topK": 0}
+    other.hf_model.generation_config = GenerationConfig(chat=chat | {"min_p": 0.1})
+    with pytest.raises(ConfigError, match=r"min_p=0.1.*remove it"):
+        make_page(other.hf_model, model.tokenizer, title="Bot")
+
+
 def test_the_probe_is_what_the_int8_model_generates(model: ConversationModel, page: str) -> None:
     probe = facts_of(page)["probe"]
     other = ConversationModel(copy.deepcopy(model.hf_model), model.tokenizer)

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 from transformers import GenerationConfig
 
-from convmodel.generation.defaults import CHAT_SAMPLING, chat_candidates, chat_sampling, single_response_sampling
+from convmodel.generation.defaults import CHAT_SAMPLING, all_chat_sampling, chat_candidates, chat_sampling
 
 
 def test_a_model_that_samples_keeps_its_own_options() -> None:
@@ -24,10 +24,17 @@ def test_a_model_may_have_settings_for_chats_only() -> None:
     model = SimpleNamespace(generation_config=GenerationConfig(chat=CHAT))
     assert chat_sampling(model) == CHAT_SAMPLING | {"temperature": 0.6}
     assert chat_candidates(model) == {"candidates": 8, "repeat_weight": 2.0}
-    assert single_response_sampling(model) == CHAT_SAMPLING
     both = GenerationConfig(do_sample=True, temperature=0.3, top_p=0.5, chat=CHAT)
     assert chat_sampling(SimpleNamespace(generation_config=both))["temperature"] == 0.6
     assert chat_sampling(SimpleNamespace(generation_config=both))["top_p"] == 0.5
+
+
+def test_programs_that_a_model_is_exported_to_get_every_setting_of_its_chats() -> None:
+    config = GenerationConfig(repetition_penalty=1.2, chat=CHAT | {"min_p": 0.1})
+    values = all_chat_sampling(SimpleNamespace(generation_config=config))
+    assert {name: values[name] for name in ("temperature", "top_p", "min_p", "repetition_penalty", "typical_p")} == {
+        "temperature": 0.6, "top_p": 0.95, "min_p": 0.1, "repetition_penalty": 1.2, "typical_p": 1.0,
+    }  # fmt: skip
 
 
 def test_a_model_without_candidates_draws_one() -> None:
