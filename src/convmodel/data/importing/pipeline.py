@@ -17,7 +17,16 @@ from convmodel.data.importing.exports.formats import Format, find_format, format
 from convmodel.data.importing.exports.messages import Chat
 from convmodel.data.importing.exports.text_lines import first_bytes
 from convmodel.data.importing.exports.unread import unknown, unread
-from convmodel.data.importing.segmenting import Segmenting, choose_gap, rename, segment, show_gap, silent, speakers_of
+from convmodel.data.importing.segmenting import (
+    Segmenting,
+    choose_gap,
+    parts_of,
+    rename,
+    segment,
+    show_gap,
+    silent,
+    speakers_of,
+)
 from convmodel.data.importing.speakers import SpeakerTable
 from convmodel.data.importing.splitting import (
     PARTS,
@@ -99,9 +108,9 @@ def import_conversations(
     chats, others = _read(sources, options, problems, summary)
     how = _segmenting(options, chats, summary)
     summary.speakers = speakers_of(chats)
-    table = SpeakerTable()
-    for chat in chats:
-        table.add((message.speaker, message.text) for message in chat.messages)
+    table = SpeakerTable(keep_messages=how.keep_messages)
+    for part in itertools.chain.from_iterable(parts_of(chat, how.gap) for chat in chats):
+        table.add((message.speaker, message.text) for message in part)
     cleaner = Cleaner(options.cleaning, people=summary.speakers)
     segments = segment(chats, how, summary.dropped) if chats else ()
     conversations = itertools.chain(segments, _with_me(others, how, summary, table))
@@ -127,6 +136,11 @@ def import_conversations(
         summary.notes.append(f"near-duplicates were not looked for, only exact ones: {install_command('train')}")
     summary.notes.append(f"split {parts.method}")
     summary.notes += filter(None, [too_small(parts)])
+    if summary.speaker_turns.total() > summary.turns:
+        summary.notes.append(
+            f"the speakers have {summary.speaker_turns.total():,} turns in the data as read, of which "
+            f"{summary.turns:,} were written: conversations were left out, or several speakers' turns joined"
+        )
     _write(parts, Path(output), summary)
     return summary
 

@@ -116,7 +116,7 @@ def segment(chats: Sequence[Chat], how: Segmenting, dropped: Counter[str]) -> It
         if not chat.messages:
             continue
         names = _names({message.speaker: None for message in chat.messages}, how)
-        for part in _parts(chat.messages, how.gap) if chat.parted else [chat.messages]:
+        for part in parts_of(chat, how.gap):
             if how.me is not None and all(message.speaker != how.me for message in part):
                 dropped[silent(how.me)] += 1
                 continue
@@ -127,6 +127,11 @@ def segment(chats: Sequence[Chat], how: Segmenting, dropped: Counter[str]) -> It
                 started_at=part[0].time,
             )
             yield conversation if how.keep_messages else conversation.joined()
+
+
+def parts_of(chat: Chat, gap: timedelta) -> Iterator[Sequence[Message]]:
+    """Yields the messages of each conversation of a chat."""
+    return _parts(chat.messages, gap) if chat.parted else iter([chat.messages])
 
 
 def rename(conversation: Conversation, how: Segmenting) -> Conversation:
@@ -149,7 +154,7 @@ def _names(speakers: dict[str, None], how: Segmenting) -> dict[str, str]:
     return {name: user if to_user else named[name] for name in others} | {how.me: assistant}
 
 
-def _parts(messages: Sequence[Message], gap: timedelta) -> Iterator[list[Message]]:
+def _parts(messages: Sequence[Message], gap: timedelta) -> Iterator[Sequence[Message]]:
     part: list[Message] = []
     last = None
     for message in messages:

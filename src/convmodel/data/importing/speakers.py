@@ -37,8 +37,11 @@ class _Sentence:
 class SpeakerTable:
     """The speakers of all data, in order of appearance.
 
+    Args:
+        keep_messages: Whether each message is a turn; otherwise consecutive ones of a speaker are one.
+
     Attributes:
-        turns: Number of turns by speaker; consecutive messages of a speaker are one turn.
+        turns: Number of turns by speaker.
         first_words: The beginning of each speaker's first message.
 
     Example:
@@ -48,16 +51,17 @@ class SpeakerTable:
         (Counter({'Ann': 1, 'Bob': 1, 'Bob left the group': 1}), 'Hi', ['Bob left the group'])
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, keep_messages: bool = False) -> None:
+        self._keep_messages = keep_messages
         self.turns: Counter[str] = Counter()
         self.first_words: dict[str, str] = {}
         self._sentences: dict[str, _Sentence] = {}
 
     def add(self, messages: Iterable[tuple[str, str]]) -> None:
-        """Adds the messages of one chat or conversation, in order: the speaker and the text of each."""
+        """Adds the messages of one conversation, in order: the speaker and the text of each."""
         previous = None
         for speaker, text in messages:
-            if speaker != previous:
+            if speaker != previous or self._keep_messages:
                 self.turns[speaker] += 1
                 if speaker not in self.first_words:
                     self.first_words[speaker] = _beginning(text)

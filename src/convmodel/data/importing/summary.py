@@ -26,7 +26,7 @@ class ImportSummary:
         carried: What rows of messages had beside plain text, and how it is treated.
         problems: Entries that could not be read and were left out.
         speakers: Messages in chat exports by speaker.
-        speaker_turns: Turns in all data by speaker, before they are renamed or left out.
+        speaker_turns: Turns in all conversations by speaker, before they are renamed or left out.
         first_words: The beginning of each speaker's first message.
         conversations: Conversations before cleaning.
         masked: Masked pieces of personal data, by kind.

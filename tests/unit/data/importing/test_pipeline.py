@@ -154,6 +154,7 @@ def test_conversations_without_me_are_left_out_and_counted(tmp_path: Path) -> No
 
     assert summary.dropped == {"Bob has no turn": 1}
     assert summary.conversations == 11
+    assert any("22 turns in the data as read, of which 20 were written" in note for note in summary.notes)
 
 
 def test_nothing_left_is_an_error_that_says_why(tmp_path: Path) -> None:
@@ -199,8 +200,20 @@ def test_speakers_are_counted_under_their_own_names(tmp_path: Path) -> None:
         [whatsapp(tmp_path), talks], tmp_path / "data", ImportOptions(segmenting=Segmenting(me="Bob"))
     )
 
-    assert summary.speaker_turns == {"Ann": 31, "Bob": 30, "user": 1, "assistant": 1}
+    assert summary.speaker_turns == {"Ann": 60, "Bob": 30, "user": 1, "assistant": 1}
     assert summary.first_words["Bob"] == "No, what about the river river number 0, Ann?"
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_turns_of_speakers_are_those_written_unless_some_are_left_out(tmp_path: Path, keep: bool) -> None:
+    """Ann ends one conversation and begins the next: the pause between them divides her turns, too."""
+    options = ImportOptions(segmenting=Segmenting(keep_messages=keep))
+
+    summary = import_conversations([whatsapp(tmp_path)], tmp_path / "data", options)
+
+    assert summary.speaker_turns == {"Ann": 90 if keep else 60, "Bob": 30}
+    assert summary.speaker_turns.total() == summary.turns
+    assert not any("as read" in note for note in summary.notes)
 
 
 def test_a_name_that_continues_another_one_is_pointed_out(tmp_path: Path) -> None:

@@ -5,6 +5,12 @@ import pytest
 from convmodel.data.importing.speakers import FIRST_WORDS, SpeakerTable
 
 
+def test_each_message_is_a_turn_if_messages_are_kept() -> None:
+    speakers = SpeakerTable(keep_messages=True)
+    speakers.add([("Ann", "Hi"), ("Ann", "Are you there?"), ("Bob", "Yes")])
+    assert speakers.turns == {"Ann": 2, "Bob": 1}
+
+
 def table(*messages: tuple[str, str]) -> SpeakerTable:
     table = SpeakerTable()
     table.add(messages)
