@@ -40,7 +40,7 @@ def test_a_table_says_what_came_in_and_what_went_out() -> None:
     assert numbers["conversations"] == "28"
     assert int(numbers["train.jsonl"]) + int(numbers["valid.jsonl"]) + int(numbers["test.jsonl"]) == 28
     assert "dates read as day/month/year" in said
-    assert "fit data/train.jsonl --valid data/valid.jsonl --loss-on assistant" in said
+    assert "fit data/train.jsonl --valid data/valid.jsonl --model builtin:chitchat --loss-on assistant" in said
     assert {one.turn_speakers for one in read_conversations("data/train.jsonl")} == {("user", "assistant", "user")}
 
 
@@ -99,7 +99,7 @@ def test_openais_files_carry_over_with_a_line_for_each_kind_of_content() -> None
     assert "- weights in 2 rows (first: openai.jsonl:5): kept; 0 leaves the turn out of the loss\n" in result.stderr
     assert "- tool calls in 1 row (first: openai.jsonl:13): the conversation ends" in result.stderr
     assert "- definitions of tools in 1 row (first: openai.jsonl:13): left out" in result.stderr
-    assert "fit data/train.jsonl --valid data/valid.jsonl --loss-on assistant" in result.stderr
+    assert "fit data/train.jsonl --valid data/valid.jsonl --model builtin:chitchat --loss-on assistant" in result.stderr
     read = [one for name in ("train", "valid", "test") for one in read_conversations(f"data/{name}.jsonl")]
     assert len(read) == 20
     assert sum(one.turn_weights == (1, 0) for one in read) == 2
@@ -119,10 +119,10 @@ def test_the_next_commands_can_be_typed_as_they_are() -> None:
 @pytest.mark.parametrize(
     ("folders", "model", "flag"),
     [
-        ([], "builtin:chitchat", ""),  # nothing is in the cache of the tests
-        (["gpt2"], "gpt2", ""),
-        (["model"], "builtin:chitchat", " --output-dir model-2"),
-        (["gpt2", "model", "model-2"], "gpt2", " --output-dir model-3"),
+        ([], "builtin:chitchat", " --learning-rate 1e-3 --output-dir bob"),  # nothing is in the cache of the tests
+        (["gpt2"], "gpt2", " --output-dir bob"),
+        (["bob"], "builtin:chitchat", " --learning-rate 1e-3 --output-dir bob-2"),
+        (["gpt2", "bob", "bob-2"], "gpt2", " --output-dir bob-3"),
     ],
 )
 def test_the_next_commands_work_here(folders: list[str], model: str, flag: str) -> None:
@@ -131,8 +131,38 @@ def test_the_next_commands_work_here(folders: list[str], model: str, flag: str) 
 
     _, said = run("--me", "Bob")
 
-    assert f"doctor {model} data/train.jsonl\n" in said
-    assert f"--loss-on assistant --model {model}{flag}\n" in said
+    files = "data/train.jsonl --valid data/valid.jsonl"
+    assert f"doctor {model} {files} --loss-on assistant --no-estimate\n" in said
+    assert f"fit {files} --model {model} --loss-on assistant{flag}\n" in said
+
+
+def test_the_next_commands_are_those_of_the_tutorial() -> None:
+    tutorial = Path(__file__).parents[2] / "docs" / "quickstart.md"
+
+    _, said = run("--me", "Bob", "--output", "chat")
+
+    proposed = [line.split("convmodel ", 1)[1] for line in said.splitlines() if line.startswith(("Check", "Train"))]
+    assert len(proposed) == 2
+    assert all(f"\nconvmodel {line}\n" in tutorial.read_text(encoding="utf-8") for line in proposed), proposed
+
+
+def test_the_next_commands_train_on_all_turns_if_nobody_is_named() -> None:
+    _, said = run("--split", "1,0,0")
+
+    assert "doctor builtin:chitchat data/train.jsonl --no-estimate\n" in said
+    assert "fit data/train.jsonl --model builtin:chitchat --learning-rate 1e-3 --output-dir model\n" in said
+
+
+def test_shares_that_are_large_enough_are_proposed() -> None:
+    _, said = run("--split", "0.5,0.5,0")
+    assert "valid has 14 conversations; to compare models, it needs at least 20: import more conversations\n" in said
+    assert "--split" not in said  # train would have less than half
+
+    Path("WhatsApp Chat with Bob.txt").write_text(CHAT + CHAT.replace("/02/", "/03/").replace("Fine", "Good"))
+    _, said = run("--overwrite", "--split", "0.9,0.1,0")
+    assert "- or import again with --overwrite --split 0.64,0.36,0, which gives each as many\n" in said
+    _, said = run("--overwrite", "--split", "0.64,0.36,0")
+    assert "to compare models" not in said
 
 
 def test_an_earlier_import_is_kept_unless_told_otherwise() -> None:

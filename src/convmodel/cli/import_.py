@@ -32,6 +32,7 @@ _cleaning = partial(Option, rich_help_panel="Cleaning")
 _splitting = partial(Option, rich_help_panel="Splitting")
 _RULES = CleaningRules()
 _SPEAKERS = 20  # rows of the table of speakers
+_CHITCHAT_RATE = "1e-3"  # the built-in model is small; larger ones learn with the default of `fit`
 
 
 def command(
@@ -159,18 +160,37 @@ def command(
         print_json(summary.to_dict())
         return
     _print(summary)
-    train, valid = quote(str(Path(output, "train.jsonl"))), Path(output, "valid.jsonl")
-    valid_flag = f" --valid {quote(str(valid))}" if valid.name in summary.written else ""
     is_chat = summary.carried.rows and "assistant" in summary.speaker_turns  # OpenAI trains on the assistant's turns
-    loss_flag = " --loss-on assistant" if me or is_chat else ""
+    _print_commands(Path(output), summary, me, on_assistant=bool(me or is_chat))
+
+
+def _print_commands(output: Path, summary: "ImportSummary", me: str | None, *, on_assistant: bool) -> None:
+    """Prints the commands to take next: those of docs/quickstart.md."""
     model = BASE_MODEL if Path(BASE_MODEL).is_dir() or is_downloaded(BASE_MODEL) else CHITCHAT
-    folders = chain([DEFAULT_MODEL], (f"{DEFAULT_MODEL}-{number}" for number in count(2)))
-    output_dir = next(folder for folder in folders if not Path(folder).exists())
-    output_flag = "" if output_dir == DEFAULT_MODEL else f" --output-dir {output_dir}"
-    print_message(f"Check it:     {program()} doctor {model} {train}", style="dim")
+    files = quote(str(output / "train.jsonl"))
+    if "valid.jsonl" in summary.written:
+        files += f" --valid {quote(str(output / 'valid.jsonl'))}"
+    loss_flag = " --loss-on assistant" if on_assistant else ""
+    rate_flag = f" --learning-rate {_CHITCHAT_RATE}" if model == CHITCHAT else ""
+    print_message(f"Check it:     {program()} doctor {model} {files}{loss_flag} --no-estimate", style="dim")
     print_message(
-        f"Train on it:  {program()} fit {train}{valid_flag}{loss_flag} --model {model}{output_flag}", style="dim"
+        f"Train on it:  {program()} fit {files} --model {model}{loss_flag}{rate_flag} "
+        f"--output-dir {_free_folder(me or '')}",
+        style="dim",
     )
+
+
+def _free_folder(me: str) -> str:
+    """Returns the name of a new folder for the model: that of whom it imitates, if it is an ASCII word.
+
+    Example:
+        >>> _free_folder("Bob Jones"), _free_folder("太郎")
+        ('bob', 'model')
+    """
+    word = next(iter(me.lower().split()), "")
+    name = word if word.isascii() and word.isalnum() else DEFAULT_MODEL
+    folders = chain([name], (f"{name}-{number}" for number in count(2)))
+    return next(folder for folder in folders if not Path(folder).exists())
 
 
 def _parse_shares(text: str) -> tuple[float, ...]:
@@ -206,3 +226,6 @@ def _print(summary: "ImportSummary") -> None:
         print_message("- --json lists all rows of each kind of content")
     for note in (*summary.notes, *(f"dropped: {message}" for message in summary.first_problems)):
         print_message(f"- {note}")
+    if summary.enough_shares:
+        split = ",".join(f"{share:g}" for share in summary.enough_shares)
+        print_message(f"- or import again with --overwrite --split {split}, which gives each as many")

@@ -136,6 +136,7 @@ def import_conversations(
         summary.notes.append(f"near-duplicates were not looked for, only exact ones: {install_command('train')}")
     summary.notes.append(f"split {parts.method}")
     summary.notes += filter(None, [too_small(parts)])
+    summary.enough_shares = parts.enough
     if summary.speaker_turns.total() > summary.turns:
         summary.notes.append(
             f"the speakers have {summary.speaker_turns.total():,} turns in the data as read, of which "

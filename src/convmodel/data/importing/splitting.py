@@ -5,9 +5,10 @@ Owns: how the parts are chosen, and a check for duplicates between parts, howeve
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from itertools import accumulate, pairwise
 from typing import Literal, TypeAlias, get_args
 
@@ -27,6 +28,9 @@ FEW = 20
 TOO_FEW = "too few for"
 """What the error about too few conversations for all parts contains."""
 
+_LEAST_TRAIN = 0.5  # a share of train that larger parts for valid and test must leave
+_TRIES = 30  # shares that are tried; groups of duplicates make a part smaller than its share
+
 SHOWN = 5
 """Number of pairs that an error lists; all are counted."""
 
@@ -39,12 +43,18 @@ SplitBy: TypeAlias = Literal["auto", "time", "random"]
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Conversations in three parts, each in input order; `method` describes for the user how they were split."""
+    """Conversations in three parts, each in input order.
+
+    Attributes:
+        method: How they were split, for the user.
+        enough: If valid or test is too small to compare models on: shares with which they are not.
+    """
 
     train: list[Conversation]
     valid: list[Conversation]
     test: list[Conversation]
     method: str
+    enough: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +108,13 @@ def split(
     duplicates = groups(conversations, near)
     _require_enough(duplicates, len(conversations), parsed_shares)
     if by == "random" or undated:
-        numbers, method = _at_random(duplicates, parsed_shares, seed), f"at random with seed {seed}"
+        divide = partial(_at_random, duplicates, seed=seed)
+        numbers, method = divide(parsed_shares), f"at random with seed {seed}"
         if by == "auto" and undated < len(conversations):
             method += f", since {undated} of {len(conversations)} have no start time"
     else:
-        numbers = _by_time(duplicates, parsed_shares, [_time(conversation) for conversation in conversations])
+        divide = partial(_by_time, duplicates, times=[_time(conversation) for conversation in conversations])
+        numbers = divide(parsed_shares)
         starts = {
             name: min(_time(conversations[number]) for number in part).date()
             for name, part in zip(PARTS, numbers, strict=True)
@@ -110,7 +122,9 @@ def split(
         }
         method = "by time: " + (", ".join(f"{name} begins {day}" for name, day in starts.items()) or "all is for train")
     train, valid, test = ([conversations[number] for number in sorted(part)] for part in numbers)
-    return Split(train, valid, test, method)
+    is_small = any(0 < len(part) < FEW for part in numbers[1:])
+    enough = _enough_shares(divide, parsed_shares, len(conversations)) if is_small else None
+    return Split(train, valid, test, method, enough)
 
 
 def too_small(parts: Split) -> str | None:
@@ -119,7 +133,8 @@ def too_small(parts: Split) -> str | None:
     if not small:
         return None
     listed = " and ".join(f"{name} has {count}" for name, count in small.items())
-    return f"{listed} conversations, of {FEW} or more that a comparison of models needs: import more, or raise --split"
+    each = "it needs" if len(small) == 1 else "each needs"
+    return f"{listed} conversations; to compare models, {each} at least {FEW}: import more conversations"
 
 
 def check_leakage(
@@ -194,7 +209,24 @@ def _require_enough(duplicates: list[list[int]], count: int, shares: tuple[float
         )
 
 
-def _at_random(duplicates: list[list[int]], shares: tuple[float, ...], seed: int) -> list[list[int]]:
+def _enough_shares(
+    divide: Callable[[tuple[float, ...]], list[list[int]]], shares: tuple[float, ...], count: int
+) -> tuple[float, ...] | None:
+    """Returns the smallest shares with which no part is too small, with at least half for train; None if none are."""
+    others = sum(share > 0 for share in shares[1:])
+    digits = max(2, len(str(count)) - 1)
+    first = math.ceil(FEW / count * 10**digits)
+    for steps in range(first, first + _TRIES):
+        share = steps / 10**digits
+        larger = round(1 - share * others, digits), *(share if given else 0.0 for given in shares[1:])
+        if larger[0] < _LEAST_TRAIN:
+            break
+        if all(len(part) >= FEW for part, given in zip(divide(larger), larger, strict=True) if given):
+            return larger
+    return None
+
+
+def _at_random(duplicates: list[list[int]], shares: tuple[float, ...], *, seed: int) -> list[list[int]]:
     """Assigns the groups, the largest first, each to the part that lacks most; large ones fit only into train."""
     order = list(duplicates)
     random.Random(seed).shuffle(order)
@@ -221,7 +253,7 @@ def _sizes(count: int, shares: tuple[float, ...]) -> list[int]:
     return sizes
 
 
-def _by_time(duplicates: list[list[int]], shares: tuple[float, ...], times: list[datetime]) -> list[list[int]]:
+def _by_time(duplicates: list[list[int]], shares: tuple[float, ...], *, times: list[datetime]) -> list[list[int]]:
     """Cuts the groups, in order of their oldest members, where the sizes are nearest to the shares."""
     order = sorted(duplicates, key=lambda group: min((times[number], number) for number in group))
     sizes = _sizes(len(times), shares)

@@ -32,6 +32,7 @@ class ImportSummary:
         masked: Masked pieces of personal data, by kind.
         written: Conversations by file.
         turns: Turns in all files.
+        enough_shares: If valid or test is too small to compare models on: shares with which they are not, if any are.
         notes: Notes for the user, such as the gap and the split that were chosen.
     """
 
@@ -50,6 +51,7 @@ class ImportSummary:
     masked: Counter[str] = field(default_factory=Counter)
     written: dict[str, int] = field(default_factory=dict)
     turns: int = 0
+    enough_shares: tuple[float, ...] | None = None
     notes: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:

@@ -265,6 +265,40 @@ def test_parts_that_are_too_small_for_a_comparison_are_named() -> None:
     assert too_small(split(talks, (1, 0, 0))) is None
     assert too_small(split(talks, (0.5, 0, 0.5))) is None
     message = too_small(split(talks, (0.9, 0.05, 0.05))) or ""
-    assert message.startswith(
-        "valid has 2 and test has 2 conversations, of 20 or more that a comparison of models needs"
-    )
+    assert message.startswith("valid has 2 and test has 2 conversations; to compare models, each needs at least 20: ")
+    assert "conversations; to compare models, it needs" in (too_small(split(talks, (0.95, 0.05, 0))) or "")
+
+
+@pytest.mark.parametrize("day", [None, 1.0])
+@pytest.mark.parametrize(
+    ("count", "shares", "enough"),
+    [
+        (96, (0.6, 0.2, 0.2), (0.58, 0.21, 0.21)),  # 19 and 19 are too few
+        (96, (0.9, 0.05, 0.05), (0.58, 0.21, 0.21)),
+        (40, (0.9, 0.1, 0), (0.5, 0.5, 0)),
+        (39, (0.9, 0.1, 0), None),  # train would have less than half
+        (60, (0.9, 0.05, 0.05), None),
+        (1000, (0.98, 0.01, 0.01), (0.96, 0.02, 0.02)),
+        (400, (0.9, 0.05, 0.05), None),  # they are large enough
+        (30, (1, 0, 0), None),
+    ],
+)
+def test_larger_shares_are_known_if_some_are_enough(count: int, shares: Any, enough: Any, day: float | None) -> None:
+    talks = [talk(number, day=day and number) for number in range(count)]
+
+    parts = split(talks, shares, near=None)
+
+    assert parts.enough == enough
+    if enough:
+        assert too_small(split(talks, enough, near=None)) is None
+
+
+def test_repeats_are_reckoned_with_in_larger_shares() -> None:
+    """Twenty repeats of one conversation are all in train, or in another part."""
+    talks = [talk(number, day=number) for number in range(80)]
+    talks += [talk(79, day=80 + number, change=str(number)) for number in range(20)]
+
+    enough = split(talks, (0.9, 0.05, 0.05)).enough
+
+    assert enough
+    assert too_small(split(talks, enough)) is None
