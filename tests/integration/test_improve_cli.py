@@ -14,7 +14,7 @@ from convmodel.cli.improve_sources import chosen_replay, typical_replay
 from convmodel.cli.main import app
 from convmodel.data.reading.reader import ConversationReader
 from convmodel.training import self_replay
-from convmodel.training.improvement import SETTINGS
+from convmodel.training.improvement import SETTINGS, Improvement, Quality
 from convmodel.training.objectives import preference_data
 from fine_tuning import TALKS
 
@@ -55,6 +55,7 @@ def test_a_model_is_improved_and_what_was_done_is_written_down(
     assert record["before"]["perplexity"] == pytest.approx(before, rel=1e-5)
     assert record["after"]["perplexity"] == pytest.approx(after, rel=1e-5)
     assert 0 <= record["after"]["ends"] <= 1
+    assert record["before"]["responses"] == record["after"]["responses"] == 4  # contexts in test.jsonl
     assert run("compare", "model", "better", "--data", "better/held-out.jsonl", "-n", "1", "--max-new-tokens", "2") == 0
 
 
@@ -88,6 +89,32 @@ def test_a_run_that_would_ruin_the_model_leaves_it_as_it_was(
     assert record["before"] == record["after"]
     names = [Path(folder, "model.safetensors").read_bytes() for folder in ("trained", "improved-model")]
     assert names[0] == names[1]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "remark"),
+    [
+        ((0.8, 5), (0.4, 5), "Fewer responses end by themselves: 2 of 5, 4 of 5 before."),
+        ((0.8, 5), (0.8, 5), ""),
+        ((0.75, 32), (0.6875, 32), ""),  # of so many, a fall that is more than chance stops the run
+        ((None, 0), (None, 0), ""),
+    ],
+)
+def test_counts_are_shown_and_a_fall_that_may_be_chance_is_explained(
+    before: tuple[float | None, int],
+    after: tuple[float | None, int],
+    remark: str,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    qualities = [Quality(60.0, *before), Quality(50.0, *after)]
+    improve._print(Improvement("old", "kto", {"thumb": 20}, 20, 0, qualities[0], qualities[1], 8, "", 3.0), "new")
+    captured = capfd.readouterr()
+    table, shown = captured.out.splitlines(), " ".join(captured.err.split())
+
+    counts = [f"{quality.ended} of {quality.responses}" if quality.responses else "unknown" for quality in qualities]
+    assert " ".join(table[-1].split()) == f"responses that end by themselves {' '.join(counts)}"
+    assert remark in shown
+    assert ("give more validation conversations (up to 32 are used)" in shown) == bool(remark)
 
 
 @pytest.mark.slow

@@ -33,6 +33,7 @@ from convmodel.training.improvement import (
     SNAPSHOT,
     Improvement,
     Judgements,
+    Quality,
     needed,
     run_settings,
 )
@@ -162,13 +163,15 @@ def _print(done: Improvement, folder: str) -> None:
     """Prints what was reached, and the commands to try next."""
     both = done.before, done.after
     rows = [("validation perplexity", *(_shown(quality.perplexity, "{:.2f}") for quality in both))]
-    rows.append(("responses that end by themselves", *(_shown(quality.ends, "{:.0%}") for quality in both)))
+    rows.append(("responses that end by themselves", *map(_ended, both)))
     print_table((folder, "before", "after"), rows)
     if not done.steps:
         print_message(f"The model is what it was: {done.guard or 'nothing was learned'}. Lower --learning-rate.")
         return
     stopped = f"; the guard stopped it then, since {done.guard}" if done.guard else ""
     print_message(f"Kept the model after step {done.steps:,}, in {duration(done.seconds)}{stopped}.")
+    if remark := _fewer_ends(*both):
+        print_message(remark)
     data = Path(folder, HELD_OUT_FILE)
     print_message(f"Compare blind:  {program()} compare {done.model} {folder} --data {data} --votes votes.jsonl")
     print_message(f"Chat with it:   {program()} chat --model {folder}")
@@ -176,6 +179,22 @@ def _print(done: Improvement, folder: str) -> None:
 
 def _shown(value: float | None, form: str) -> str:
     return "unknown" if value is None else form.format(value)
+
+
+def _ended(quality: Quality) -> str:
+    return f"{quality.ended} of {quality.responses}" if quality.responses else _shown(quality.ends, "{:.0%}")
+
+
+def _fewer_ends(before: Quality, after: Quality) -> str:
+    """Explains why the guard accepted that fewer responses end by themselves; empty if it had enough of them."""
+    from convmodel.training.objectives.guard import CONTEXTS  # imports torch, which `fit` has loaded by now
+
+    if before.ends is None or after.ends is None or after.ends >= before.ends or after.responses >= CONTEXTS:
+        return ""
+    return (
+        f"Fewer responses end by themselves: {_ended(after)}, {_ended(before)} before. Of so few this may be chance, "
+        f"and the guard cannot tell: give more validation conversations (up to {CONTEXTS} are used)."
+    )
 
 
 command = with_fit_options(_improve, only=_FLAGS, defaults={"output_dir": IMPROVED_MODEL} | SETTINGS)

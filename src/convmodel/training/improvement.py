@@ -73,10 +73,16 @@ SNAPSHOT = "judgements.jsonl"
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """A model's validation perplexity, and the share of its responses that end by themselves."""
+    """A model's validation perplexity, and the share of its responses that end by themselves, of how many."""
 
     perplexity: float | None
     ends: float | None
+    responses: int = 0
+
+    @property
+    def ended(self) -> int:
+        """How many responses ended by themselves."""
+        return round((self.ends or 0) * self.responses)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +142,8 @@ def _quality(result: "FitResult", step: int) -> Quality:
     logs = [log for log in result.history if "eval_loss" in log and log.get("step") == step]
     if not logs:
         return Quality(None, None)
-    return Quality(logs[-1]["eval_perplexity"], logs[-1].get("eval_ended"))
+    last = logs[-1]
+    return Quality(last["eval_perplexity"], last.get("eval_ended"), int(last.get("eval_responses", 0)))
 
 
 @dataclass(frozen=True, slots=True)

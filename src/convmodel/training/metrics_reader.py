@@ -26,7 +26,7 @@ PREFERENCE = (
 )  # fmt: skip
 """More keys of a line about training of a fit that learns from judgements."""
 
-VALIDATION = ("eval_loss", "eval_perplexity", "eval_bits_per_byte", "eval_ended", "tokens")
+VALIDATION = ("eval_loss", "eval_perplexity", "eval_bits_per_byte", "eval_ended", "eval_responses", "tokens")
 """Keys of a line about a validation beside those."""
 
 Point = dict[str, Any]

@@ -65,4 +65,5 @@ def validation_metrics(result: EvaluationResult, guard: RegressionGuard | None, 
     }
     if guard is not None and (ended := guard.ended) is not None:
         metrics[f"{prefix}_ended"] = ended
+        metrics[f"{prefix}_responses"] = guard.responses[1]
     return metrics
