@@ -443,7 +443,7 @@ def test_where_a_run_began_anew_the_same_options_would_do_so_again(load: Load, t
 
 
 def test_ctrl_c_stops_after_the_update_at_hand(load: Load, tmp_path: Path) -> None:
-    with pytest.raises(StoppedError, match="SIGINT stopped the run after step 3 of 12; its state is in") as caught:
+    with pytest.raises(StoppedError, match=r"Ctrl\+C stopped the run after step 3 of 12; its state is in") as caught:
         fit(load, tmp_path, Signalled(3, signal.SIGINT), **PLAIN)
 
     assert caught.value.signal == signal.SIGINT

@@ -85,6 +85,29 @@ def test_on_a_terminal_the_logs_are_for_people(tmp_path: Path) -> None:
     assert all(re.match(r"(\r|\x1b\[K|\^C)*\d\d:\d\d:\d\d  (GET|shutting down)", line) for line in lines[1:])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "again"),
+    [(signal.SIGINT, "press Ctrl+C again to abort"), (signal.SIGTERM, "send SIGTERM again to abort")],
+)
+def test_a_second_signal_stops_at_once_and_logs_no_error(tmp_path: Path, number: int, again: str) -> None:
+    endless = {"model": "chitchat", "messages": [{"role": "user", "content": "Hi"}], "stream": True, "candidates": 1}
+    ends = dict.fromkeys(ConversationModel.from_pretrained("builtin:chitchat").tokenizer.stop_token_ids, -100)
+    with program(tmp_path, "builtin:chitchat") as served, ThreadPoolExecutor() as pool:
+        wait_until(served.ready, 60)
+        request = {**endless, "max_completion_tokens": 400, "logit_bias": ends}
+        stream = pool.submit(served.post, "/v1/chat/completions", **request)
+        wait_until(lambda: b'convmodel_running_requests{model="chitchat"} 1.0' in served.get("/metrics").body)
+        served.process.send_signal(number)
+        wait_until(lambda: again in served.output())
+        assert not stream.done()
+        assert served.end(number) == 0
+        stream.exception()  # the connection was closed
+        shown = served.output()
+    assert "Traceback" not in shown
+    assert '"level": "error"' not in shown
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -11,6 +11,16 @@ from dataclasses import dataclass
 from types import FrameType
 
 
+def signal_name(number: int) -> str:
+    """Returns what the user knows a signal as.
+
+    Example:
+        >>> signal_name(signal.SIGINT), signal_name(signal.SIGTERM)
+        ('Ctrl+C', 'SIGTERM')
+    """
+    return "Ctrl+C" if number == signal.SIGINT else signal.Signals(number).name
+
+
 @dataclass(slots=True)
 class StopRequest:
     """The signal that was received; None without one."""
@@ -20,7 +30,7 @@ class StopRequest:
     @property
     def name(self) -> str:
         """What the user knows the signal as."""
-        return "Ctrl+C" if self.number == signal.SIGINT else signal.Signals(self.number or 0).name
+        return signal_name(self.number or 0)
 
 
 @contextmanager

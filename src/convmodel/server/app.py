@@ -3,6 +3,7 @@
 Owns: nothing but putting these together.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -41,7 +42,10 @@ def create_app(registry: ModelRegistry, fine_tuning: FineTuning | None = None) -
         registry.start()
         if fine_tuning is not None:
             fine_tuning.start(registry)
-        yield
+        try:
+            yield
+        except asyncio.CancelledError:  # after a second signal, uvicorn ends without a shutdown: waits for nothing
+            return
         if fine_tuning is not None:
             fine_tuning.close()
         registry.close()

@@ -16,6 +16,7 @@ from typing import Any
 
 import uvicorn
 
+from convmodel.data.stop_request import signal_name
 from convmodel.errors import ConfigError
 from convmodel.server.app import create_app
 from convmodel.server.connections import Connections, Protocol, connection_limit
@@ -124,6 +125,11 @@ _TICKS_PER_SECOND = 10  # calls of `on_tick` by uvicorn
 _BACKLOG = 2048  # connections that the system keeps until they are accepted
 
 
+def _is_no_cancellation(record: logging.LogRecord) -> bool:
+    """Returns whether a record is about another error than that a request was aborted."""
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
+
+
 class _Server(uvicorn.Server):
     """A uvicorn server that finishes running requests before it stops."""
 
@@ -146,11 +152,13 @@ class _Server(uvicorn.Server):
         """Begins to shut down; a second signal stops the server at once."""
         if self._stopping:
             self.should_exit = self.force_exit = True
+            logging.getLogger("uvicorn.error").addFilter(_is_no_cancellation)
             return
         self._stopping = True
         self._registry.drain()
-        name = signal.Signals(sig).name
-        logger.info("shutting down: new requests are refused; send %s again to abort running ones", name)
+        verb = "press" if sig == signal.SIGINT else "send"
+        again = f"{verb} {signal_name(sig)} again"
+        logger.info("shutting down: new requests are refused; %s to abort running ones", again)
 
     async def on_tick(self, counter: int) -> bool:
         """Checks ten times per second whether to stop."""

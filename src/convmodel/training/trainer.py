@@ -5,7 +5,6 @@ Owns: what differs from `Trainer`, and nothing that it already does (optimizer, 
 
 import logging
 import math
-import signal
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -17,6 +16,7 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 
+from convmodel.data.stop_request import signal_name
 from convmodel.data.windows.collate import WindowDataset
 from convmodel.errors import StoppedError
 from convmodel.evaluation.likelihood import EvaluationResult
@@ -171,7 +171,7 @@ class FitTrainer(Trainer):
         return diverged(problem, step + bool(windows and step), self.args.learning_rate)
 
     def _stopped(self, number: int) -> StoppedError:
-        step, name = self.state.global_step, signal.Signals(number).name
+        step, name = self.state.global_step, signal_name(number)
         if self._run is None:
             fix = "nothing is saved, since there is no output_dir: give one to be able to resume"
         else:
