@@ -46,28 +46,37 @@ def command(
     `convmodel compare old new --data test.jsonl`
 
     Answer 1 or 2 for the better response, 0 for neither, q to quit. Earlier votes in the same file count too, and
-    contexts that you already judged are not shown again.
+    contexts that you already judged are not shown again. Identical responses are counted, but not shown.
     """
     if data == "-":
         raise ConfigError("--data - leaves no standard input for your votes: give a file")
     if first == second:
         raise ConfigError(f"{first} cannot be compared against itself: give two models")
-    earlier = [*read_votes(votes)]
+    earlier = [vote for vote in read_votes(votes) if not (vote.winner is None and _is_identical(vote))]
     options = flags.sampling_options(greedy=greedy, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens)
     conversations = [*flags.open_reader(data, format, on_error)]
     pairs = _generate_pairs((first, second), conversations, number, seed, quantize=quantize, options=options)
     judged = {_key(vote) for vote in earlier}
-    new = _collect_votes([pair for pair in pairs if _key(pair) not in judged], votes, random.Random(seed))
-    wins = count_wins([*earlier, *new], first, second)
+    unjudged = [pair for pair in pairs if _key(pair) not in judged]
+    shown = [pair for pair in unjudged if not _is_identical(pair)]
+    identical = len(unjudged) - len(shown)
+    new = _collect_votes(shown, votes, random.Random(seed))
+    wins, left = count_wins([*earlier, *new], first, second), len(shown) - len(new)
     if as_json:
-        print_json({"first": first, "second": second} | asdict(wins))
+        print_json({"first": first, "second": second} | asdict(wins) | {"identical": identical, "left": left})
     else:
-        print_result(_summary(wins, first, second))
+        more = "raise --number, or give" if len(pairs) == number else "give"
+        print_result(_summary(wins, (first, second), identical, "" if left else f"{more} more conversations in --data"))
 
 
 def _key(vote: Vote) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Returns what was judged: a context, and two models in either order."""
     return tuple(vote.context.turns), tuple(sorted(vote.models))
+
+
+def _is_identical(vote: Vote) -> bool:
+    """Returns whether both responses are the same: nobody can judge them."""
+    return vote.responses[0].strip() == vote.responses[1].strip()
 
 
 def _generate_pairs(
@@ -102,14 +111,12 @@ def _collect_votes(pairs: Sequence[Vote], path: str, rng: random.Random) -> list
     votes: list[Vote] = []
     for number, pair in enumerate(pairs, 1):
         sides = rng.sample((0, 1), 2)
-        answer = "0"
-        if pair.responses[0].strip() != pair.responses[1].strip():
-            console.rule(f"{number} of {len(pairs)}")
-            for turn in pair.context.turns[-_SHOWN_TURNS:]:
-                print_message(f"  {turn}")
-            for choice, side in enumerate(sides, 1):
-                print_message(f"{choice}: {pair.responses[side]}", style="bold")
-            answer = _read_answer()
+        console.rule(f"{number} of {len(pairs)}")
+        for turn in pair.context.turns[-_SHOWN_TURNS:]:
+            print_message(f"  {turn}")
+        for choice, side in enumerate(sides, 1):
+            print_message(f"{choice}: {pair.responses[side]}", style="bold")
+        answer = _read_answer()
         if answer == "q":
             break
         winner = None if answer == "0" else pair.models[sides[int(answer) - 1]]
@@ -128,12 +135,18 @@ def _read_answer() -> str:
             return answer or "q"
 
 
-def _summary(wins: Wins, first: str, second: str) -> str:
+def _summary(wins: Wins, models: tuple[str, str], identical: int, fix: str) -> str:
+    """Describes the result; `fix` is how to get more to vote on, where nothing is left."""
+    first, second = models
+    counts = f"{wins.neither} for neither" + (f", {identical} identical, not shown" if identical else "")
+    nothing_left = f"nothing is left to vote on: {fix}"
     if not wins.wins + wins.losses:
-        return f"no votes for either model, {wins.neither} for neither"
+        return f"no votes for either model, {counts}" + (f"; {nothing_left}" if fix else "")
     better = second if wins.low > 0.5 else first if wins.high < 0.5 else None
-    verdict = f"{better} is better" if better else "no significant difference yet"
+    verdict = f"{better} is better" if better else "no significant difference"
+    if not better:
+        verdict += f", and {nothing_left}" if fix else " yet"
     return (
         f"{second} wins {wins.wins} of {wins.wins + wins.losses} against {first}: {wins.rate:.0%} "
-        f"({wins.low:.0%} to {wins.high:.0%}), {wins.neither} for neither; {verdict}"
+        f"({wins.low:.0%} to {wins.high:.0%}), {counts}; {verdict}"
     )
