@@ -119,6 +119,16 @@ def test_what_goes_wrong_is_one_line(
 
 
 @pytest.mark.slow
+def test_the_first_picture_reports_no_cache_of_fonts(run: Run) -> None:
+    environment = {**os.environ, "MPLCONFIGDIR": str(Path.cwd())}
+    command = [sys.executable, "-m", "convmodel", "plot", "small"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    assert list(Path.cwd().glob("fontlist*"))
+    assert done.stderr == "wrote the curves to curves.png\n"
+
+
+@pytest.mark.slow
 def test_a_picture_is_drawn_without_torch(run: Run) -> None:
     code = (
         "import sys; from convmodel.cli.main import app; app(['plot', 'small'], standalone_mode=False);"

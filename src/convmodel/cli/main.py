@@ -125,7 +125,8 @@ def main() -> None:
     level = logging.DEBUG if debug else logging.ERROR if RANK > 0 else logging.INFO
     logging.basicConfig(level=level, format="%(message)s", handlers=[_Messages()])
     noisy_libraries = (
-        "httpx", "httpx2", "httpcore", "httpcore2", "urllib3", "filelock", "fsspec", "gguf", "huggingface_hub", "torch",
+        "httpx", "httpx2", "httpcore", "httpcore2", "urllib3", "filelock", "fsspec", "gguf", "huggingface_hub",
+        "matplotlib", "torch",
     )  # fmt: skip
     for noisy in noisy_libraries:
         logging.getLogger(noisy).setLevel(logging.WARNING if debug else logging.ERROR)
