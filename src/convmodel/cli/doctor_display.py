@@ -85,7 +85,9 @@ def print_statistics(statistics: "Statistics", screen: Console) -> None:
         "turns per conversation": statistics.turns_per_conversation,
         "tokens per turn": statistics.tokens_per_turn,
     }
-    print_table(("", *SPREAD_NAMES), [(name, *spread_row(values)) for name, values in spread.items()], to=screen)
+    print_table(
+        ("training data", *SPREAD_NAMES), [(name, *spread_row(values)) for name, values in spread.items()], to=screen
+    )
     screen.print()
     speakers = [(visible_line(name), f"{turns:,}", f"{tokens:,}") for name, turns, tokens in statistics.by_speaker()]
     print_table(("speaker", "turns", "tokens"), speakers, to=screen)

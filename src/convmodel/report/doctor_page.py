@@ -73,7 +73,7 @@ def _plots(statistics: Statistics) -> str:
         "Tokens per turn": histogram(statistics.tokens_per_turn, "tokens", "tokens per turn", "turns"),
         "Tokens per speaker": bars(speakers, "speakers", "tokens"),
     }
-    return f"<h2>The data</h2>\n{plots(drawings)}"
+    return f"<h2>The training data</h2>\n{plots(drawings)}"
 
 
 def _statistics(statistics: Statistics) -> str:

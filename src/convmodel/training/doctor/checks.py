@@ -84,18 +84,21 @@ def fast_checks(
     for part in (train, valid):
         if part is not None:
             summary.add(part.summary)
+    in_both, in_train = "", ""
+    if valid is not None:
+        in_both, in_train = " in the training and validation data", " in the training data"
     return [
         check_separator(tokenizer),
         check_vocabulary(count_rows(hf_model.get_input_embeddings()), tokenizer, windows),
-        check_end_of_turn(windows, tokenizer.end_ids),
-        check_supervised(windows, summary),
-        check_used(summary),
+        check_end_of_turn(windows, tokenizer.end_ids, in_both),
+        check_supervised(windows, summary, in_both),
+        check_used(summary, in_both),
         check_cut(summary),
         check_text(learned, tokenizer),
         check_unknown(learned, tokenizer),
         check_speakers(speakers or tokens_by_speaker(learned, tokenizer.end_ids), named=speakers is not None),
         check_steps(plan),
-        check_length(train, plan, positions(hf_model.config)),
+        check_length(train, plan, positions(hf_model.config), in_train),
     ]
 
 
@@ -140,8 +143,11 @@ def check_vocabulary(rows: int, tokenizer: ConversationTokenizer, windows: Seque
     return Check("vocabulary", "pass", f"{len(tokenizer):,} tokens, and the embedding has {rows:,} rows")
 
 
-def check_end_of_turn(windows: Sequence[Window], end_ids: Set[int]) -> Check:
-    """Fails if a supervised turn is not closed by a supervised token that ends it: the model would never learn to."""
+def check_end_of_turn(windows: Sequence[Window], end_ids: Set[int], where: str = "") -> Check:
+    """Fails if a supervised turn is not closed by a supervised token that ends it: the model would never learn to.
+
+    `where` names the parts of the data that the windows are of, as in the next checks.
+    """
     turns = opened = wrong = 0
     for window in windows:
         pairs = zip(window.labels, window.input_ids, strict=True)
@@ -155,12 +161,14 @@ def check_end_of_turn(windows: Sequence[Window], end_ids: Set[int]) -> Check:
     if wrong:
         return Check("end of turn", "fail", f"{wrong:,} of {len(windows):,} windows have labels of other tokens", fix)
     if opened:
-        finding = f"{opened:,} of {turns:,} supervised turns are not closed by a supervised end"
+        finding = f"{opened:,} of {turns:,} supervised turns{where} are not closed by a supervised end"
         return Check("end of turn", "fail", finding, fix)
-    return Check("end of turn", "pass", f"{turns:,} supervised turns, each learned with its end unless it is cut")
+    return Check(
+        "end of turn", "pass", f"{turns:,} supervised turns{where}, each learned with its end unless it is cut"
+    )
 
 
-def check_supervised(windows: Sequence[Window], summary: EncodingSummary) -> Check:
+def check_supervised(windows: Sequence[Window], summary: EncodingSummary, where: str = "") -> Check:
     """Fails if windows have no target, warns if conversations have none."""
     # The first token of a window is never predicted.
     empty = sum(all(label == IGNORED for label in window.labels[1:]) for window in windows)
@@ -168,19 +176,19 @@ def check_supervised(windows: Sequence[Window], summary: EncodingSummary) -> Che
         finding = f"{empty:,} of {len(windows):,} windows have nothing to learn"
         return Check("supervised", "fail", finding, "encode the windows again, or choose other turns (loss_on)")
     if summary.unsupervised:
-        finding = f"{summary.unsupervised:,} of {summary.conversations:,} conversations have no supervised turn"
+        finding = f"{summary.unsupervised:,} of {summary.conversations:,} conversations{where} have no supervised turn"
         return Check("supervised", "warn", finding, "they are not trained on: remove them, or choose loss_on=all")
-    return Check("supervised", "pass", f"{summary.tokens:,} supervised tokens; every conversation has some")
+    return Check("supervised", "pass", f"{summary.tokens:,} supervised tokens{where}; every conversation has some")
 
 
-def check_used(summary: EncodingSummary) -> Check:
+def check_used(summary: EncodingSummary, where: str = "") -> Check:
     """Warns if rows or conversations could not be used."""
     if summary.skipped:
-        finding = f"{summary.skipped:,} rows or conversations are left out, the first because of: "
+        finding = f"{summary.skipped:,} rows or conversations{where} are left out, the first because of: "
         return Check("used", "warn", finding + summary.first_skipped, "correct them, or continue without them")
     if summary.dropped or summary.omitted:
         return Check("used", "warn", summary.left_out(), "continue without them, or prepare the data otherwise")
-    return Check("used", "pass", f"all {summary.conversations:,} conversations are used")
+    return Check("used", "pass", f"all {summary.conversations:,} conversations{where} are used")
 
 
 def check_cut(summary: EncodingSummary) -> Check:
@@ -265,7 +273,7 @@ def check_steps(plan: RunPlan) -> Check:
     return Check("steps", "pass", finding)
 
 
-def check_length(train: WindowSet, plan: RunPlan, limit: int | None) -> Check:
+def check_length(train: WindowSet, plan: RunPlan, limit: int | None, where: str = "") -> Check:
     """Fails if windows are longer than the plan or the model's positions, `limit`, allow."""
     longest, median, total = int(train.lengths.max()), float(np.median(train.lengths)), int(train.lengths.sum())
     if limit is not None and max(longest, plan.max_length) > limit:
@@ -275,7 +283,7 @@ def check_length(train: WindowSet, plan: RunPlan, limit: int | None) -> Check:
         finding = f"the longest window has {longest:,} tokens, more than max_length, which is {plan.max_length:,}"
         return Check("length", "fail", finding, "encode the windows again")
     finding = (
-        f"{len(train.lengths):,} windows, the median {median:,.0f} and the longest {longest:,} tokens long of "
+        f"{len(train.lengths):,} windows{where}, the median {median:,.0f} and the longest {longest:,} tokens long of "
         f"{plan.max_length:,}; {1 - train.tokens / total:.0%} of them context"
     )
     return Check("length", "pass", finding)

@@ -36,9 +36,11 @@ def check_duplicates(train: Sequence[Conversation], near: float | None = NEAR) -
         exact += match is not None and match.exact
         similar += match is not None and not match.exact
     if not exact + similar:
-        return Check("duplicates", "pass", f"none of {len(train):,} conversations repeats another{_only_exact(near)}")
+        return Check(
+            "duplicates", "pass", f"none of {len(train):,} training conversations repeats another{_only_exact(near)}"
+        )
     finding = (
-        f"{exact + similar:,} of {len(train):,} conversations repeat another: {exact:,} word for word, "
+        f"{exact + similar:,} of {len(train):,} training conversations repeat another: {exact:,} word for word, "
         f"{similar:,} nearly{_only_exact(near)}"
     )
     return Check("duplicates", "warn", finding, "remove all but one of each, or the model memorises them")

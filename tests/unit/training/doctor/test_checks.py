@@ -360,6 +360,18 @@ def test_validation_data_is_looked_at_too(fast: Fast, gpt2_tokenizer: Conversati
     assert good.summary.cut == 0  # what was looked at is not changed
 
 
+def test_counts_say_which_data_they_include(fast: Fast, gpt2_tokenizer: ConversationTokenizer) -> None:
+    train = encoded(gpt2_tokenizer, ENGLISH)
+    both = {name: check.finding for name, check in fast(train, encoded(gpt2_tokenizer, ENGLISH[:2])).items()}
+    alone = [check.finding for check in fast(train).values()]
+
+    assert "supervised turns in the training and validation data, each" in both["end of turn"]
+    assert "supervised tokens in the training and validation data; every" in both["supervised"]
+    assert "conversations in the training and validation data are used" in both["used"]
+    assert "windows in the training data, the median" in both["length"]
+    assert not any("the training data" in finding for finding in alone)
+
+
 def test_names_are_used_where_somebody_counted(tiny: Any, gpt2_tokenizer: ConversationTokenizer) -> None:
     train = encoded(gpt2_tokenizer, ENGLISH)
 

@@ -20,8 +20,8 @@ def test_conversations_that_repeat_each_other_are_a_warning() -> None:
     near = check_duplicates([*OTHERS, *TALKS])
 
     assert (exact.status, near.status) == ("warn", "warn")
-    assert "1 of 3 conversations repeat another: 1 word for word, 0 nearly" in exact.finding
-    assert "1 of 4 conversations repeat another: 0 word for word, 1 nearly" in near.finding
+    assert "1 of 3 training conversations repeat another: 1 word for word, 0 nearly" in exact.finding
+    assert "1 of 4 training conversations repeat another: 0 word for word, 1 nearly" in near.finding
 
 
 def test_validation_that_repeats_training_fails() -> None:
