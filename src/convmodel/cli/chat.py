@@ -34,7 +34,7 @@ COMMANDS = {
     "/retry": ("", "generate another response to your last turn"),
     "/reset": ("", "start a new conversation"),
     "/system": ("TEXT", "set the system message, a first turn that always stays in the context"),
-    "/set": ("NAME VALUE", "set an option of generation, such as temperature 0.5; /set lists them"),
+    "/set": ("NAME VALUE", "set an option of generation, such as temperature 0.5; /set lists all values"),
     "/model": ("NAME", "continue the conversation with another model"),
     "/save": ("FILE", "append the conversation to a JSONL file, which `convmodel fit` reads"),
     "/help": ("", "show this help"),
@@ -42,7 +42,7 @@ COMMANDS = {
 }
 _QUIT = ("/quit", "/exit", "/bye")
 _LEAVING = ("quit", "exit")  # as a whole turn, they are more likely commands
-_OPTIONS = ("temperature", "top_p", "top_k", "max_new_tokens", "seed", "repetition_penalty", "do_sample")
+_OPTIONS = ("temperature", "top_p", "top_k", "max_new_tokens", "seed", "repetition_penalty", "do_sample", "candidates")
 ABOUT_CHITCHAT = (
     "It is a toy for small talk, with 15 M parameters, and makes everything up. For a model that knows more:\n"
     "  {program} chat --model HuggingFaceTB/SmolLM2-360M-Instruct"
@@ -261,9 +261,10 @@ class Chat:
 
     def _set_option(self, name: str = "", value: str = "") -> None:
         if not value:
-            options = {name: self.session.options.get(name)} if name else self.session.options
-            lines = [f"{option} {json.dumps(value, ensure_ascii=False)}" for option, value in options.items()]
-            print_message("\n".join(lines) or "no option is set: /set NAME VALUE sets one", style="dim")
+            settings = self.session.settings
+            shown = {name: settings.get(name)} if name else settings
+            values = {one: "(not set)" if v is None else json.dumps(v, ensure_ascii=False) for one, v in shown.items()}
+            print_message("\n".join(f"{one} {value}" for one, value in values.items()), style="dim")
             return
         self.session.set_options(**{name: flags.parse_value(value)})
         print_message(f"{name} is {value}", style="dim")

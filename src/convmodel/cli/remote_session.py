@@ -63,6 +63,11 @@ class RemoteSession(Session):
         """The options that were given for the responses."""
         return dict(self._options)
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The values of all parameters; None for one that is left to the server."""
+        return dict.fromkeys(PARAMETERS) | self._options
+
     def set_options(self, **options: Any) -> None:
         """Changes options for all further responses; None leaves an option to the server, which checks the values."""
         given = self._options | _parameters(options)

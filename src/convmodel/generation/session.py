@@ -12,10 +12,11 @@ from convmodel.conversation import DEFAULT_SPEAKERS, Conversation, ConversationL
 from convmodel.errors import ConfigError, ConversationError
 from convmodel.generation.defaults import chat_candidates, chat_sampling
 from convmodel.generation.engine.engine import Engine
+from convmodel.generation.engine.sampling import with_defaults
 from convmodel.generation.options import GenerationOptions, read_options
 from convmodel.generation.output import Chunk, FinishReason
 from convmodel.generation.respond import is_for_engine, make_prompt, stream
-from convmodel.hf_model.generation_config import SAMPLING_OPTIONS
+from convmodel.hf_model.generation_config import PENALTIES, SAMPLING_OPTIONS
 from convmodel.layout.tokenizer import ConversationTokenizer
 
 if TYPE_CHECKING:
@@ -43,6 +44,11 @@ class Session(ABC):
     @abstractmethod
     def options(self) -> dict[str, Any]:
         """The options that were given for the responses."""
+
+    @property
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """The values of the usual options and of those given, defaults included; None for one that has no effect."""
 
     @abstractmethod
     def set_options(self, **options: Any) -> None:
@@ -224,6 +230,18 @@ class ChatSession(Session):
     def options(self) -> dict[str, Any]:
         """The options that were given for the responses."""
         return dict(self._given)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The values of the usual options and of those given, defaults included; None for one that has no effect."""
+        values = SAMPLING_OPTIONS | PENALTIES | with_defaults(self._engine.hf_model, self._options.hf)
+        samples = bool(values.get("do_sample"))
+        settings = {name: values[name] if samples else None for name in ("temperature", "top_p", "top_k")}
+        settings |= {name: values[name] for name in ("max_new_tokens", "repetition_penalty")}
+        settings |= {"do_sample": samples, "seed": self._options.seed, "candidates": self._options.candidates}
+        if self._options.candidates > 1:
+            settings["repeat_weight"] = self._options.repeat_weight
+        return settings | {name: value for name, value in self._given.items() if settings.get(name) is None}
 
     def set_options(self, **options: Any) -> None:
         """Changes options for all further responses; None restores an option's default.

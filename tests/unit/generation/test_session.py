@@ -840,3 +840,16 @@ def test_a_session_continues_with_another_model(gpt2: ConversationModel, llama: 
     assert other.respond("And you?") == expected
     assert (other.undo(), other.undo()) == ("And you?", "Hello")
     assert other.turns == ["Be kind."]
+
+
+def test_settings_are_the_values_in_use(gpt2: ConversationModel) -> None:
+    session = gpt2.session(max_new_tokens=3, seed=7)
+    values = {"temperature": 0.8, "top_p": 0.95, "top_k": 0, "max_new_tokens": 3, "repetition_penalty": 1.0}
+    assert session.settings == values | {"do_sample": True, "seed": 7, "candidates": 1}
+
+    session.set_options(do_sample=False, seed=None, num_beams=2)
+    unused = dict.fromkeys(("temperature", "top_p", "top_k", "seed"))
+    assert session.settings == values | unused | {"do_sample": False, "candidates": 1, "num_beams": 2}
+
+    session.set_options(do_sample=None, num_beams=None, candidates=4, repeat_weight=2.0)
+    assert (session.settings["candidates"], session.settings["repeat_weight"]) == (4, 2.0)
