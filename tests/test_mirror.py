@@ -17,6 +17,7 @@ CONSTANTS = {
 ELSEWHERE = {
     # The command line beside its commands.
     "cli/fit_options.py": ("integration/test_fit_cli.py", "--output-dir"),
+    "cli/improve_sources.py": ("integration/test_improve_cli.py", "chosen_replay"),
     # The server: asked over HTTP. The second is a path, or what the server is made with.
     "server/api/completions.py": ("integration/test_server_openai.py", "completions.create"),
     "cli/recording.py": ("integration/test_record_cli.py", "the same command resumes"),
