@@ -2,81 +2,22 @@
 
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
-from fake_improve import CONTEXTS, GUARD, command
-from page_acts import PATIENCE, model_says, saved_chitchat, slow_down
-from playwright.sync_api import Browser, Locator, Page, Route, expect
-from scripted import drawing_once
-from serving import Serving, serving
+from fake_improve import CONTEXTS, GUARD
+from page_acts import model_says
+from page_improving import Loop, dialog, train
+from playwright.sync_api import Browser, Page, Route, expect
 
-from convmodel import ConversationModel
 from convmodel.evaluation.votes import read_votes
-from convmodel.server.serving.improvement import Improver
 
 pytestmark = [pytest.mark.loopback, pytest.mark.slow]
-
-
-class Loop:
-    """A server that may train, and its page, which may be left and opened again."""
-
-    def __init__(self, place: Path, browser: Browser) -> None:
-        self.browser = browser
-        self.votes = place / "votes.jsonl"
-        self.feedback = place / "feedback.jsonl"
-        self._place = place
-        self.write(10, 10)
-
-    def write(self, good: int, bad: int) -> None:
-        """Writes so many judgements."""
-        line = {"context": [{"role": "user", "content": "Hello"}], "responder": "assistant", "kind": "thumb"}
-        lines = [line | {"chosen": f"Good {n}"} for n in range(good)] + [
-            line | {"rejected": f"Bad {n}"} for n in range(bad)
-        ]
-        self.feedback.write_text("".join(json.dumps(each) + "\n" for each in lines))
-
-    @contextmanager
-    def page(self, *, wait: bool = True, **options: Any) -> Iterator[tuple[Page, Serving]]:
-        """Starts a server whose command takes such options, and opens its page with the view."""
-
-        def load(source: str) -> ConversationModel:
-            return drawing_once(ConversationModel.from_pretrained(source, device="cpu"))
-
-        sources, judged = {"chitchat": "builtin:chitchat"}, [self.feedback, self.votes]
-        options = {"give": saved_chitchat(self._place)} | options
-        improver = Improver(self._place / "better", sources, load, judged, command(**options))
-        models = {"chitchat": load(improver.source("chitchat"))}
-        with serving(models, improver=improver, feedback=self.feedback, votes=self.votes) as served:
-            context = self.browser.new_context(viewport={"width": 1200, "height": 900})
-            page, errors = context.new_page(), []
-            page.set_default_timeout(PATIENCE)
-            slow_down(page)
-            page.on("pageerror", lambda error: errors.append(str(error)))
-            page.goto(served.url)
-            page.get_by_role("button", name="Improve", exact=True).click()
-            if wait:
-                expect(dialog(page).get_by_role("heading", name="Judgements")).to_be_visible()
-            yield page, served
-            context.close()
-            assert not errors
-
-
-def dialog(page: Page) -> Locator:
-    return page.get_by_role("dialog", name="Improve")
 
 
 @pytest.fixture
 def loop(tmp_path: Path, browser: Browser) -> Loop:
     return Loop(tmp_path, browser)
-
-
-def train(page: Page) -> None:
-    dialog(page).get_by_role("button", name="Start improving").click()
-    expect(dialog(page).get_by_role("button", name="Show two responses")).to_be_visible()
 
 
 def test_without_permission_there_is_no_button(page: Page) -> None:
@@ -259,7 +200,7 @@ def test_texts_of_contexts_and_responses_are_text(loop: Loop) -> None:
         with model_says(served, "chitchat", evil), model_says(served, "chitchat-1", evil):
             view.get_by_role("button", name="Show two responses").click()
             expect(view.locator(".side .text").last).to_have_text(evil)
-            expect(view.locator("blockquote")).to_have_text(f"{evil}: {evil}")
+            expect(view.locator("blockquote")).to_have_text(f"user: {evil}")
         assert page.evaluate("window.evil") is None
 
 

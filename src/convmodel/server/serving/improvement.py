@@ -281,8 +281,10 @@ class Improver:
         """Returns the votes on a candidate, and the contexts to compare it on; called without the lock."""
         wins = self._served.votes.wins(facts["old"], job.folder)
         finite = {key: value if math.isfinite(value) else None for key, value in asdict(wins).items()}
-        takes_system = self._served.get(job.model).takes_system
-        contexts = read_contexts(self._file.folder / job.folder, takes_system=takes_system)
+        served = self._served.get(job.model)
+        contexts = read_contexts(
+            self._file.folder / job.folder, takes_system=served.takes_system, by_name=served.by_name
+        )
         return {"votes": {**finite, **_verdict(wins)}, "contexts": contexts}
 
 

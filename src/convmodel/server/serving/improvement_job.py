@@ -11,9 +11,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from convmodel.conversation import PINNED_ROLES, Conversation
+from convmodel.conversation import DEFAULT_SPEAKERS, PINNED_ROLES, Conversation
 from convmodel.data.reading.reader import ConversationReader
 from convmodel.errors import ConfigError, ConvModelError
+from convmodel.layout.markers import ASSISTANT, TOOL, USER
 from convmodel.training.improvement import HELD_OUT, HELD_OUT_FILE
 from convmodel.training.metrics_reader import METRICS_FILE, Metrics, Point, is_finite, read_metrics
 
@@ -24,21 +25,43 @@ COMMAND = (sys.executable, "-m", "convmodel", "improve")
 _POINTS = 200  # of a curve
 
 
-def read_contexts(folder: Path, *, takes_system: bool) -> list[dict[str, Any]]:
+def read_contexts(folder: Path, *, takes_system: bool, by_name: bool) -> list[dict[str, Any]]:
     """Returns the messages and the next speaker of conversations that an improvement did not train on.
 
-    Those with system messages are left out for a model that takes none.
+    Those with system messages are left out for a model that takes none. For a model that does not distinguish speakers
+    `by_name`, the speakers are renamed so that the assistant responds to the user, whoever wrote the last turn; those
+    of more than two speakers are left out.
     """
     path = folder / HELD_OUT_FILE
     try:
         status = path.stat()
     except OSError:
         return []
-    return [
-        {"context": conversation.to_messages()[:-1], "responder": conversation.turn_speakers[-1]}
+    contexts = [
+        _context(conversation) if by_name else _context_of_roles(conversation)
         for conversation in _read_held_out(path, status.st_size, status.st_mtime_ns)
         if takes_system or PINNED_ROLES.isdisjoint(conversation.turn_speakers)
     ]
+    return [context for context in contexts if context is not None]
+
+
+def _context(conversation: Conversation) -> dict[str, Any]:
+    return {"context": conversation.to_messages()[:-1], "responder": conversation.turn_speakers[-1]}
+
+
+def _context_of_roles(conversation: Conversation) -> dict[str, Any] | None:
+    """Returns a context as a dialogue of user and assistant; None if more than two speak, or a tool is to respond.
+
+    Whoever spoke last cannot respond: if the last turn is by the same speaker, the other one does.
+    """
+    speakers, pinned = conversation.turn_speakers, conversation.pinned
+    people = [name for name in dict.fromkeys(speakers[pinned:]) if name != TOOL]
+    if len(people) > len(DEFAULT_SPEAKERS) or speakers[-1] == TOOL:
+        return None
+    responder = next((name for name in (speakers[-1], *people) if name != speakers[-2]), None)
+    roles = [*speakers[:pinned], *(ASSISTANT if name == responder else USER for name in speakers[pinned:-1])]
+    messages = [{"role": role, "content": turn} for role, turn in zip(roles, conversation.turns[:-1], strict=True)]
+    return {"context": messages, "responder": ASSISTANT}
 
 
 @lru_cache(maxsize=4)

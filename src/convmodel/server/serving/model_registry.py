@@ -45,6 +45,12 @@ class ServedModel:
     version: str  # its id, or the name of the improved model that is served under it
     encoding: EncodingQueue  # of all models of the server
 
+    @property
+    def by_name(self) -> bool:
+        """Whether it distinguishes speakers by name; others have two, who alternate."""
+        layout = self.model.tokenizer.layout
+        return layout.use_token_types or layout.names is not None
+
 
 class ModelRegistry:
     """The models of one server by their ids, the server's state, and its stores of feedback and votes."""
@@ -199,7 +205,7 @@ class ModelRegistry:
             "convmodel": {
                 "positions": positions(model.hf_model.config),
                 "token_types": layout.use_token_types,
-                "names": layout.use_token_types or layout.names is not None,
+                "names": served.by_name,
                 "layout": layout.name,
                 "separator": layout.separator_token,
                 "speakers": [name for name in layout.speakers if name not in PINNED_ROLES] or list(DEFAULT_SPEAKERS),

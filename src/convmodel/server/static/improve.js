@@ -4,7 +4,7 @@ import * as api from "./api.js";
 import { respond } from "./compare.js";
 import { curve } from "./curve.js";
 import { $, button, fill, h, say, update } from "./dom.js";
-import { isNumber, number, percent, time } from "./format.js";
+import { count, isNumber, number, percent, time } from "./format.js";
 import { IMPROVE, session } from "./store.js";
 import { settings, value } from "./settings.js";
 import { OPENERS } from "./view.js";
@@ -18,6 +18,7 @@ let pending = false; // whether a click is being answered
 let timer = null;
 let comparing = null; // the comparison that is shown, or null
 let position = 0; // of the next comparison, also after skipped ones and errors
+let refused = []; // why contexts in a row were left out: the models do not respond to them
 let onchange = () => {};
 
 /** Opens the view; `changed` is called when another version is served. */
@@ -185,6 +186,7 @@ function showComparison(candidate) {
   if (place.key === key) return;
   stop();
   place.key = key;
+  refused = [];
   position = candidate ? candidate.votes.wins + candidate.votes.losses + candidate.votes.neither : 0;
   place.hidden = !candidate;
   if (!candidate) return;
@@ -201,6 +203,8 @@ function showComparison(candidate) {
 
 const API_ROLES = ["system", "developer", "user", "assistant"];
 
+const isOfContext = ({ kind }) => ["refused", "long"].includes(kind); // another context may work
+
 /** Shows one pair of responses after the other, until the view or the comparison is closed. */
 async function compareNext() {
   const { candidate } = state;
@@ -209,7 +213,7 @@ async function compareNext() {
   const held = candidate.contexts[attempt % candidate.contexts.length] ?? { context: [{ role: "user", content: OPENERS[attempt % OPENERS.length] }], responder: "assistant" };
   const turns = held.context.map(({ role, content }) => ({ role: API_ROLES.includes(role) ? role : "user", speaker: role, text: content }));
   const talk = { id: `improve-${attempt}`, pinned: [], names: { me: "user", them: held.responder } };
-  const side = (model) => ({ model, temperature: value("temperature", candidate.model), topP: value("topP", candidate.model), attempt });
+  const side = (model) => ({ model, like: candidate.model, temperature: value("temperature", candidate.model), topP: value("topP", candidate.model), attempt });
   const order = [side(candidate.model), side(candidate.id)];
   if (crypto.getRandomValues(new Uint8Array(1))[0] % 2) order.reverse();
   const place = $("improve-pair");
@@ -217,11 +221,14 @@ async function compareNext() {
   const texts = ["", ""];
   const pair = h("div", {});
   fill(place, h("blockquote", { tabIndex: -1, "aria-label": "The conversation" }, ...turns.map(({ speaker, text }) => h("p", {}, h("b", {}, `${speaker}: `), text))), pair,
+    refused.length ? h("p.quiet", {}, `${count(refused.length, "conversation was", "conversations were")} left out: ${refused.at(-1)}`) : null,
     h("div.row", {}, button("Skip", () => { stop(); compareNext(); })));
   place.firstChild.focus();
   try {
     const onText = (index, text) => { texts[index] += text; };
-    const winner = await respond(pair, talk, turns, order, { signal: request.signal, onText, onEnd: () => {} });
+    const winner = await respond(pair, talk, turns, order, { signal: request.signal, onText, onEnd: () => {} })
+      .catch((error) => { throw Object.assign(error, { isOfResponse: true }); });
+    refused = [];
     await api.vote({
       context: turns.map(({ role, speaker, text }) => ({ role, content: text, ...(speaker === role ? {} : { name: speaker }) })),
       models: [candidate.old, candidate.id],
@@ -233,6 +240,11 @@ async function compareNext() {
     if (comparing === request) compareNext();
   } catch (error) {
     if (comparing !== request || error.name === "AbortError") return;
+    if (error.isOfResponse && isOfContext(error) && refused.push(error.message) < (candidate.contexts.length || OPENERS.length)) {
+      compareNext();
+      return;
+    }
+    refused = [];
     fill(place, h("p.problem", { role: "alert" }, error.message), h("div.row", {}, button("Try again", compareNext)));
   }
 }

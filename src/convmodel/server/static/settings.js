@@ -67,11 +67,12 @@ export function messages(talk, turns, id = settings.model) {
   return [...pinned, ...turns.map((turn) => message(turn.role)(turn))];
 }
 
-/** Returns the request for a response to turns; `other` overrides settings. */
+/** Returns the request for a response to turns; `other` overrides settings, and is `like` a listed model if its own is not. */
 export function request(talk, turns, other = {}) {
-  const id = other.model ?? settings.model;
+  const model = other.model ?? settings.model;
+  const id = other.like ?? model;
   return {
-    model: id,
+    model,
     messages: messages(talk, turns, id),
     temperature: other.temperature ?? value("temperature", id),
     top_p: other.topP ?? value("topP", id),

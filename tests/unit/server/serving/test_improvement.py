@@ -24,7 +24,7 @@ ENOUGH = Counts({"thumb": 20}, liked=10, disliked=10)
 
 
 def served(name: str, model: str, version: str = "") -> Any:
-    return SimpleNamespace(id=name, model=Model(model), version=version or name, takes_system=False)
+    return SimpleNamespace(id=name, model=Model(model), version=version or name, takes_system=False, by_name=True)
 
 
 class Model(str):
@@ -290,7 +290,7 @@ def test_requests_do_not_wait_while_the_state_is_read(
     improver = improved(make())
     is_reading, may_end = threading.Event(), threading.Event()
 
-    def slow(folder: Path, *, takes_system: bool) -> list[Any]:
+    def slow(folder: Path, *, takes_system: bool, by_name: bool) -> list[Any]:
         is_reading.set()
         may_end.wait(10)
         return []

@@ -63,17 +63,17 @@ def test_a_report_that_is_not_whole_is_none(tmp_path: Path, content: bytes | Non
 
 
 def test_contexts_are_read_and_invalid_ones_left_out(tmp_path: Path) -> None:
-    assert read_contexts(tmp_path, takes_system=True) == []
+    assert read_contexts(tmp_path, takes_system=True, by_name=True) == []
     path = tmp_path / "held-out.jsonl"
     good = '{"turns": ["Be kind", "Hi", "Hello"], "speakers": ["system", "Ann", "Bob"], "pinned": 1}'
     bad = ["{", "[]", '{"turns": "Hi"}', '{"turns": ["Hi"], "speakers": ["Ann"], "pinned": 0}']
     path.write_text("\n".join([good, *bad, *[good] * 30]))
     context = [{"role": "system", "content": "Be kind"}, {"role": "Ann", "content": "Hi"}]
-    found = read_contexts(tmp_path, takes_system=True)
+    found = read_contexts(tmp_path, takes_system=True, by_name=True)
     assert found[0] == {"context": context, "responder": "Bob"}
     assert 15 < len(found) <= 20
     path.write_text("not JSON\n")
-    assert read_contexts(tmp_path, takes_system=True) == []
+    assert read_contexts(tmp_path, takes_system=True, by_name=True) == []
 
 
 def test_contexts_that_a_model_does_not_take_are_left_out_and_nothing_is_read_twice(
@@ -90,10 +90,38 @@ def test_contexts_that_a_model_does_not_take_are_left_out_and_nothing_is_read_tw
         return reader(source, **options)
 
     monkeypatch.setattr(improvement_job, "ConversationReader", counted)
-    assert len(read_contexts(tmp_path, takes_system=True)) == 2
-    [context] = read_contexts(tmp_path, takes_system=False)
+    assert len(read_contexts(tmp_path, takes_system=True, by_name=True)) == 2
+    [context] = read_contexts(tmp_path, takes_system=False, by_name=True)
     assert context == {"context": [{"role": "user", "content": "Hi"}], "responder": "assistant"}
     assert len(reads) == 1
     path.write_text(json.dumps(plain) + "\n")
-    assert len(read_contexts(tmp_path, takes_system=True)) == 1
+    assert len(read_contexts(tmp_path, takes_system=True, by_name=True)) == 1
     assert len(reads) == 2
+
+
+def test_without_names_the_assistant_responds_to_the_user(tmp_path: Path) -> None:
+    def line(*speakers: str, pinned: int = 0) -> dict[str, Any]:
+        return {"turns": [str(number) for number in range(len(speakers))], "speakers": speakers, "pinned": pinned}
+
+    lines = [
+        line("user", "assistant", "user"),  # the user had the last word
+        line("user", "assistant"),
+        line("assistant", "user"),
+        line("system", "Ann", "Bob", "Ann", pinned=1),
+        line("user", "assistant", "assistant"),  # twice in a row
+        line("Ann", "Bob", "Cem"),  # left out
+        line("user", "assistant", "tool", "assistant"),
+    ]
+    (tmp_path / "held-out.jsonl").write_text("".join(json.dumps(each) + "\n" for each in lines))
+    contexts = read_contexts(tmp_path, takes_system=True, by_name=False)
+    assert {context["responder"] for context in contexts} == {"assistant"}
+    assert [[message["role"] for message in context["context"]] for context in contexts] == [
+        ["assistant", "user"],
+        ["user"],
+        ["user"],
+        ["system", "assistant", "user"],
+        ["assistant", "user"],
+        ["user", "assistant", "user"],
+    ]
+    by_name = read_contexts(tmp_path, takes_system=True, by_name=True)
+    assert [context["responder"] for context in by_name] == [each["speakers"][-1] for each in lines]
