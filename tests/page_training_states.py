@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from page_training import open_view
 from playwright.sync_api import Page, Route
 
 EVIL = "<img src=x onerror='window.evil=1'>"
@@ -124,3 +125,16 @@ class Faked:
             route.fulfill(json=kind[0]["job"] if kind else {"id": "file-9"})
         else:
             route.fulfill(json=kind[0])
+
+
+AT_JOB, AT_START = '{"name": "job", "id": "ftjob-1"}', '{"name": "start", "id": ""}'
+
+
+def show(page: Page, preparations: list[dict[str, Any]], jobs: list[dict[str, Any]], place: str = "") -> Faked:
+    """Opens the view of a server in such a state, at a place if one is given."""
+    faked = Faked(page, preparations, jobs)
+    page.evaluate("place => place && sessionStorage.setItem('convmodel.train', place)", place)
+    page.reload()
+    if not place:
+        open_view(page)
+    return faked

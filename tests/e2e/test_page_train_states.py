@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from page_acts import wait_for
-from page_training import drop, open_view, person, press, view
-from page_training_states import CHECKS, EVIL, Faked, job, preparation
+from page_training import drop, person, press, view
+from page_training_states import AT_JOB, AT_START, CHECKS, EVIL, job, preparation, show
 from playwright.sync_api import Page, expect
 
 pytestmark = [pytest.mark.loopback, pytest.mark.slow]
@@ -33,24 +33,11 @@ BUTTONS = {
     "queued": ["Pause", "Cancel"],
     "validating_files": ["Pause", "Cancel"],
     "running": ["Pause", "Cancel"],
-    "paused": ["Cancel", "Continue"],
-    "succeeded": ["Delete the model", "Change the choices", "Compare it blind with chitchat", "Chat with it"],
-    "failed": ["Change the choices", "Train again"],
-    "cancelled": ["Change the choices", "Train again"],
+    "paused": ["Continue", "Cancel"],
+    "succeeded": ["Chat with it", "Compare it blind with chitchat", "Change the choices", "Delete the model"],
+    "failed": ["Train again", "Change the choices"],
+    "cancelled": ["Train again", "Change the choices"],
 }
-
-
-def show(page: Page, preparations: list[dict[str, Any]], jobs: list[dict[str, Any]], place: str = "") -> Faked:
-    """Opens the view of a server in such a state, at a place if one is given."""
-    faked = Faked(page, preparations, jobs)
-    page.evaluate("place => place && sessionStorage.setItem('convmodel.train', place)", place)
-    page.reload()
-    if not place:
-        open_view(page)
-    return faked
-
-
-AT_JOB, AT_START = '{"name": "job", "id": "ftjob-1"}', '{"name": "start", "id": ""}'
 
 
 @pytest.mark.parametrize("status", DATA)

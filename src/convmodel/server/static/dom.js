@@ -94,7 +94,7 @@ export function download(name, text) {
 }
 
 /** Asks one question in a dialog; resolves to the answer, or to null. */
-export function ask({ title, text = "", value = null, yes = "OK", rows = 1 }) {
+export function ask({ title, text = "", value = null, yes = "OK", no = "Cancel", rows = 1 }) {
   const dialog = $("ask-dialog");
   return new Promise((resolve) => {
     const field = value === null ? null : h("textarea", { value, rows, "aria-label": title });
@@ -103,7 +103,7 @@ export function ask({ title, text = "", value = null, yes = "OK", rows = 1 }) {
       h("h2", { id: "ask-title" }, title),
       text ? h("p", {}, text) : null,
       field,
-      h("div.row", {}, button("Cancel", () => answer(null)), h("button.main", { type: "submit" }, yes)));
+      h("div.row", {}, button(no, () => answer(null)), h("button.main", { type: "submit" }, yes)));
     if (field) {
       field.addEventListener("keydown", (event) => {
         if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); form.requestSubmit(); }

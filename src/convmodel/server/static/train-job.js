@@ -52,11 +52,11 @@ function showActions(view, act) {
   const cancel = button("Cancel", () => act.cancel(view));
   const row = (...buttons) => h("div.row", {}, ...buttons);
   if (isActive(view)) return row(button("Pause", () => act.pause(view)), cancel);
-  if (job.status === "paused") return row(cancel, button("Continue", () => act.resume(view), { className: "main" }));
+  if (job.status === "paused") return row(button("Continue", () => act.resume(view), { className: "main" }), cancel); // each in its place
   const vary = button("Change the choices", () => act.vary(view));
-  if (!model) return row(vary, button("Train again", () => act.repeat(view), { className: "main" }));
-  return row(button("Delete the model", () => act.removeModel(view)), vary, button(`Compare it blind with ${base}`, () => act.compare(view)),
-    button("Chat with it", () => act.chat(view), { className: "main" }));
+  if (!model) return row(button("Train again", () => act.repeat(view), { className: "main" }), vary);
+  return row(button("Chat with it", () => act.chat(view), { className: "main" }), button(`Compare it blind with ${base}`, () => act.compare(view)), vary,
+    button("Delete the model", () => act.removeModel(view)));
 }
 
 /** Returns the validation whose model is kept, if there was one. */

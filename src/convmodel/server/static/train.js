@@ -79,7 +79,7 @@ const act = {
   pause: ({ job }) => perform(() => jobs.pause(job.id)),
   resume: ({ job }) => perform(() => jobs.resume(job.id)),
   cancel: async ({ job }) => {
-    if (await ask({ title: "Cancel this training?", text: "What it has learned is lost. Pause keeps it.", yes: "Cancel the training" })) perform(() => jobs.cancel(job.id));
+    if (await ask({ title: "Cancel this training?", text: "What it has learned is lost. Pause keeps it.", yes: "Cancel the training", no: "Keep training" })) perform(() => jobs.cancel(job.id));
   },
   removeData: async (preparation) => {
     const text = `${dataOf(preparation)}: what was sent and what was made of it are deleted on the server. Models that were trained on it stay.`;
