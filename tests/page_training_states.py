@@ -96,6 +96,7 @@ def job(status: str, **fields: Any) -> dict[str, Any]:
         "verdict": "Better: perplexity fell from 200.3 to 81.5." if status == "succeeded" else None,
         "base": "chitchat",
         "model": "ft:chitchat:Will:0123abcd" if status == "succeeded" else None,
+        "folder": "tuned/jobs/ftjob-1/model" if status == "succeeded" else None,
     } | fields  # fmt: skip
 
 
@@ -105,8 +106,8 @@ class Faked:
     def __init__(self, page: Page, preparations: Sequence[Mapping[str, Any]], jobs: Sequence[Mapping[str, Any]]):
         self.preparations, self.jobs = preparations, jobs
         self.sent: list[tuple[str, str, Any]] = []
-        self._models = page.request.get(f"{page.url}v1/models").json()
-        for model in self._models["data"]:
+        self.models = page.request.get(f"{page.url}v1/models").json()
+        for model in self.models["data"]:
             model["convmodel"]["fine_tuning"] = True
         page.route(re.compile("/(train/|v1/models|v1/files|v1/fine_tuning/)"), self._answer)
 
@@ -114,7 +115,7 @@ class Faked:
         request = route.request
         path = request.url.split("/", 3)[3].partition("?")[0]
         if path == "v1/models":
-            route.fulfill(json=self._models)
+            route.fulfill(json=self.models)
             return
         if request.method != "GET":
             self.sent.append((request.method, path, request.post_data_json if path != "v1/files" else None))

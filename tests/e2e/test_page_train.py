@@ -59,7 +59,7 @@ def check_the_way_to_a_model(page: Page, served: Serving, training: Training) ->
 
     press(page, "Chat with it")
     expect(shown).to_be_hidden()
-    expect(page.get_by_role("heading", name=f"Chat with {job['fine_tuned_model']}")).to_be_visible()
+    expect(page.get_by_role("heading", name="Chat with Bob")).to_be_visible()
     expect(page.get_by_label("The model that responds")).to_have_value(job["fine_tuned_model"])
     page.get_by_label("Your turn", exact=True).fill("Hello")
     page.keyboard.press("Enter")
@@ -72,7 +72,7 @@ def check_the_way_to_a_model(page: Page, served: Serving, training: Training) ->
     page.get_by_label("Your turn", exact=True).fill("And you?")
     page.keyboard.press("Enter")
     page.get_by_role("button", name="Neither").click()
-    expect(page.locator("#notice")).to_contain_text(job["fine_tuned_model"])
+    expect(page.locator("#notice")).to_contain_text("Bob")
     expect(page.get_by_role("button", name="Comparing", exact=True)).to_be_visible()
 
 

@@ -35,3 +35,27 @@ def test_a_training_is_kept_or_cancelled(page: Page) -> None:
     dialog.get_by_role("button", name="Cancel the training").click()
     expect(view(page)).to_contain_text("It was cancelled")
     assert [path for _, path, _ in faked.sent] == ["v1/fine_tuning/jobs/ftjob-1/cancel"]
+
+
+def test_an_ended_training_says_where_its_model_is(page: Page) -> None:
+    show(page, [], [job("succeeded")], AT_JOB)
+    view(page).get_by_text("In the terminal").click()
+    expect(view(page).locator("pre")).to_have_text(
+        "convmodel chat --model tuned/jobs/ftjob-1/model\nconvmodel export tuned/jobs/ftjob-1/model -o bot.html"
+    )
+    press(page, "Delete the model")
+    expect(page.locator("#ask-dialog")).to_contain_text("The model Will is deleted on the server.")
+
+
+def test_a_trained_model_has_the_name_that_was_given(page: Page) -> None:
+    faked = show(page, [], [job("succeeded")], AT_JOB)
+    base = faked.models["data"][0]
+    faked.models["data"] = [{**base, "id": name} for name in ("chitchat", "ft:chitchat:Will:0123abcd")]
+    press(page, "Chat with it")
+    expect(page.get_by_role("heading", name="Chat with Will")).to_be_visible()
+    shown = page.get_by_label("The model that responds").locator("option:checked")
+    expect(shown).to_have_text("Will")
+    expect(shown).to_have_attribute("title", "ft:chitchat:Will:0123abcd")
+    faked.models["data"].append({**base, "id": "ft:chitchat:Will:0123abce"})
+    page.reload()
+    expect(shown).to_have_text("Will (0123abcd)")  # there is another one

@@ -38,6 +38,7 @@ def job_progress(job: JobRecord, store: JobStore) -> dict[str, Any]:
         "verdict": _verdict(store.result(job.id)) if job.status == "succeeded" else None,
         "base": job.spec.base,
         "model": described["fine_tuned_model"],
+        "folder": _folder(store.model(job.id)) if described["fine_tuned_model"] else None,
     }
 
 
@@ -88,6 +89,16 @@ def thinned(points: Sequence[T]) -> list[T]:
     if len(points) <= MOST_POINTS:
         return [*points]
     return [points[at * (len(points) - 1) // (MOST_POINTS - 1)] for at in range(MOST_POINTS)]
+
+
+def _folder(model: Path) -> str:
+    """Returns the folder of a model from the server's folder for training on; where that is, clients need not know.
+
+    Example:
+        >>> _folder(Path("/home/ann/tuned/jobs/ftjob-1/model"))
+        'tuned/jobs/ftjob-1/model'
+    """
+    return "/".join(model.parts[-4:])
 
 
 def _metrics(store: JobStore, id: str) -> Metrics:

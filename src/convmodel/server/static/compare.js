@@ -2,12 +2,12 @@
 
 import * as api from "./api.js";
 import { $, button, fill, h, keepEnd, say } from "./dom.js";
-import { field, modelChoice, models, request, settings, slider, value } from "./settings.js";
+import { field, modelChoice, models, request, settings, slider, modelTitle, value } from "./settings.js";
 
 /** The two sides, or null if nothing is compared. */
 export let sides = null;
 
-/** Returns the name of a side. */
+/** Returns the name of a side in the votes. */
 export const label = ({ model, temperature, topP }) => `${model} · temperature ${temperature} · top-p ${topP}`;
 
 /** Opens the dialog that chooses the two sides; `changed` is called when they have changed. */
@@ -94,15 +94,16 @@ export async function respond(place, talk, turns, order, { signal, onText, onEnd
 /** Saves a vote after some messages; returns a summary of all votes for these two sides. */
 export async function vote(order, context, responses, winner) {
   const [a, b] = sides;
-  return summarize(await api.vote({
+  const wins = await api.vote({
     context,
     models: [label(a), label(b)],
     responses: order[0] === a ? responses : [...responses].reverse(),
     winner: winner === null ? null : label(order[winner]),
-  }));
+  });
+  return summarize(wins, ...[a, b].map((side) => label({ ...side, model: modelTitle(side.model) })));
 }
 
-function summarize({ models: [first, second], wins, losses, neither, rate, low, high }) {
+function summarize({ wins, losses, neither, rate, low, high }, first, second) {
   const percent = (rate) => `${Math.round(rate * 100)} %`;
   const total = `Votes so far: ${losses} for A (${first}), ${wins} for B (${second}), ${neither} for neither.`;
   if (rate === null) return total;

@@ -6,7 +6,7 @@ import { curve } from "./curve.js";
 import { $, button, fill, h, say, update } from "./dom.js";
 import { count, isNumber, number, percent, time } from "./format.js";
 import { IMPROVE, session } from "./store.js";
-import { settings, value } from "./settings.js";
+import { settings, modelTitle, value } from "./settings.js";
 import { OPENERS } from "./view.js";
 
 const EVERY = 1000; // ms between two looks at a running job
@@ -95,7 +95,7 @@ function announce(before) {
 function show() {
   const { judgements, job, candidate } = state ?? {};
   const name = modelName();
-  if (name) $("improve-title").textContent = `Improve ${name}`;
+  if (name) $("improve-title").textContent = `Improve ${modelTitle(name)}`;
   $("improve-others").hidden = !(state?.models.length > 1);
   update($("improve-job"), [
     ...(problem ? [[`problem ${problem}`, () => h("p.problem", { role: "alert" }, problem)]] : []),

@@ -105,7 +105,7 @@ const trained = {
     compare.begin(ids);
     newTalk();
     show();
-    view.notice(`Say something: ${ids.join(" and ")} both respond, and you choose the better response without knowing which is which.`);
+    view.notice(`Say something: ${ids.map(preferences.modelTitle).join(" and ")} both respond, and you choose the better response without knowing which is which.`);
   },
 };
 

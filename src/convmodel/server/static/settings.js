@@ -40,6 +40,14 @@ export async function load() {
 /** Returns a model by its id, by default the chosen one. */
 export const model = (id = settings.model) => models.find((each) => each.id === id) ?? null;
 
+const given = (id) => id.match(/^ft:.+:([^:]+):([^:]+)$/)?.slice(1) ?? [id, ""]; // the name that a training's user gave, and its number
+
+/** Returns the name of a model for readers: of one that was trained here the name that was given, with a number if several have it. */
+export function modelTitle(id) {
+  const [title, number] = given(id);
+  return number && models.some((each) => each.id !== id && given(each.id)[0] === title) ? `${title} (${number})` : title;
+}
+
 /** Returns the server's description of a model. */
 export const facts = (id) => model(id)?.convmodel ?? {};
 
@@ -85,7 +93,7 @@ export function request(talk, turns, other = {}) {
 /** Creates a select element with all models. */
 export function modelChoice(chosen, onchange, properties = {}) {
   return h("select", { onchange: (event) => onchange(event.target.value), ...properties },
-    ...models.map((each) => h("option", { value: each.id, selected: each.id === chosen }, each.id)));
+    ...models.map((each) => h("option", { value: each.id, title: each.id, selected: each.id === chosen }, modelTitle(each.id))));
 }
 
 /** Opens the settings; `changed` is called with every change. */

@@ -2,7 +2,7 @@
 
 import { button, h } from "./dom.js";
 import { count, isNumber, size, time } from "./format.js";
-import { facts, field, models } from "./settings.js";
+import { facts, field, models, modelTitle } from "./settings.js";
 
 const SMALL = 5e7; // parameters below which a model learns better from a high learning rate
 const STATE = 16; // bytes per parameter: weight, gradient, and two values of the optimizer
@@ -91,7 +91,7 @@ function showChoices(preparation, act) {
     h("span", {}, h("b", {}, name), ` ${count(turns, "turn")}`, words ? h("span.quiet", {}, ` “${words}”`) : null));
   const tick = (name, checked, text, why) => h("label.choice", {}, h("input", { type: "checkbox", name, checked }), h("span", {}, text, h("span.quiet", {}, ` ${why}`)));
   const trainable = models.filter(({ id }) => facts(id).fine_tuning);
-  const model = h("select", { name: "model" }, ...trainable.map(({ id }) => h("option", { value: id, selected: id === preparation.model }, id)));
+  const model = h("select", { name: "model" }, ...trainable.map(({ id }) => h("option", { value: id, title: id, selected: id === preparation.model }, modelTitle(id))));
   const options = [
     speakers.length > 2 || preparation.merge_others ? tick("merge_others", preparation.merge_others, "Treat all other people as one.", "For groups: many models know two speakers only.") : null,
     tick("redact", preparation.redact, "Mask personal data.", "Web, e-mail and IP addresses, phone and account numbers, and the names of those who write are replaced. Other names, places and stories stay."),

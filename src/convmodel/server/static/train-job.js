@@ -16,7 +16,7 @@ export function describe(view) {
     validating_files: "The data are being checked.",
     running: step ? `It learns: ${at}${left ? `, at most about ${time(left)} left` : ""}.` : before,
     paused: `It is paused${step ? ` after ${at}` : ""}. Nothing is lost: Continue resumes it, also after a restart of the server.`,
-    succeeded: model ? verdict ?? `${model} is ready.` : "It has ended, and its model was deleted.",
+    succeeded: model ? verdict ?? `${nameOf(view)} is ready.` : "It has ended, and its model was deleted.",
     failed: `The training failed: ${job.error?.message ?? "the server's log has the reason"}`,
     cancelled: `It was cancelled${step ? ` after ${at}` : ""}, and nothing of it was kept.`,
   }[job.status];
@@ -29,6 +29,7 @@ export function jobItems(view, act) {
   return [
     [JSON.stringify(["state", describe(view), view.step, view.total_steps]), () => showState(view)],
     [JSON.stringify(["act", job.status, view.model]), () => showActions(view, act)],
+    ...(view.model && view.folder ? [[`folder ${view.folder}`, () => showFolder(view.folder)]] : []),
     ...(train.length + valid.length > 1 ? [[JSON.stringify(["curve", train.at(-1), valid.at(-1), valid.length]), () => showCurve(train, valid)],
       [JSON.stringify(["values", valid]), () => showValues(train, valid)]] : []),
     ...(samples.length ? [[JSON.stringify(["samples", samples.length, samples.at(-1), kept]), () => showSamples(samples, kept)]] : []),
@@ -57,6 +58,14 @@ function showActions(view, act) {
   if (!model) return row(button("Train again", () => act.repeat(view), { className: "main" }), vary);
   return row(button("Chat with it", () => act.chat(view), { className: "main" }), button(`Compare it blind with ${base}`, () => act.compare(view)), vary,
     button("Delete the model", () => act.removeModel(view)));
+}
+
+/** Shows where the model is, and what else can be done with it: in a terminal on the server. */
+function showFolder(folder) {
+  const path = /^[\w./-]+$/.test(folder) ? folder : `"${folder}"`;
+  return h("details", {}, h("summary", {}, "In the terminal, or as one page to share"),
+    h("p", {}, `On the server, the model is in ${folder}. Run there, in the folder that contains ${folder.split("/")[0]}:`),
+    h("pre", {}, `convmodel chat --model ${path}\nconvmodel export ${path} -o bot.html`));
 }
 
 /** Returns the validation whose model is kept, if there was one. */

@@ -93,7 +93,7 @@ const act = {
     });
   },
   removeModel: async (view) => {
-    if (!await ask({ title: "Delete this model?", text: `${view.model} will be deleted on the server. Its data stay.`, yes: "Delete" })) return;
+    if (!await ask({ title: "Delete this model?", text: `The model ${nameOf(view)} is deleted on the server. Its data stay.`, yes: "Delete" })) return;
     perform(async () => { await removeModel(view.model); await page.reload(); });
   },
   chat: (view) => leave(() => page.chat(view.model)),

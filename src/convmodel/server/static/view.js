@@ -2,7 +2,7 @@
 
 import { sides } from "./compare.js";
 import { $, button, fill, h, keepEnd, update } from "./dom.js";
-import { facts, modelChoice, models, settings } from "./settings.js";
+import { facts, modelChoice, models, settings, modelTitle } from "./settings.js";
 import { branch, contains, path } from "./tree.js";
 
 /** Turns to start a conversation with. */
@@ -10,7 +10,7 @@ export const OPENERS = ["Hello! How are you today?", "What do you like to do at 
 const NEW = "New conversation";
 
 /** Returns the name of a turn's speaker that readers see. */
-export const nameOf = ({ role, speaker, model }) => (speaker !== role ? speaker : role === "user" ? "You" : model ?? speaker);
+export const nameOf = ({ role, speaker, model }) => (speaker !== role ? speaker : role === "user" ? "You" : model ? modelTitle(model) : speaker);
 
 /**
  * Shows a conversation.
@@ -42,16 +42,16 @@ const showPinned = (talk) => h("p.quiet.pinned", {}, talk.pinned.map(({ speaker,
 
 /** Shows which model responds, and the choice of it if there are several. */
 export function showModel(changed) {
-  const one = h("span", {}, settings.model || "Connecting …");
-  const text = sides ? `${sides[0].model}, ${sides[1].model}` : "";
+  const one = h("span", { title: settings.model }, modelTitle(settings.model) || "Connecting …");
+  const text = sides ? sides.map(({ model }) => modelTitle(model)).join(", ") : "";
   update($("model"), [[JSON.stringify([text, settings.model, models.map(({ id }) => id)]), () => {
-    if (text) return h("span", { title: text }, text);
+    if (text) return h("span", { title: sides.map(({ model }) => model).join(", ") }, text);
     return models.length > 1 ? modelChoice(settings.model, changed, { "aria-label": "The model that responds" }) : one;
   }]]);
 }
 
 function welcome(act) {
-  const name = settings.model;
+  const name = modelTitle(settings.model);
   return h("div.welcome", {},
     h("h2", {}, name ? `Chat with ${name}` : "Welcome"),
     h("p", {}, "Write below, or start with one of these. The model continues the conversation word by word. It was trained on conversations, not on facts: do not rely on what it says."),
@@ -74,7 +74,7 @@ function showTurn(talk, turn, act, state) {
     ...(mine ? [] : act.feedback(turn)),
   ];
   return h("article", { className: `turn ${mine ? "mine" : "theirs"}`, id: `turn-${turn.id}`, "aria-label": nameOf(turn) },
-    h("h2", {}, nameOf(turn)),
+    h("h2", { title: turn.model }, nameOf(turn)),
     h("p.text", {}, turn.text || (turn.streaming ? "…" : "")),
     notes(turn),
     h("div.tools", {}, ...tools));
@@ -83,8 +83,8 @@ function showTurn(talk, turn, act, state) {
 function notes(turn) {
   const parts = [];
   const { leftOut } = turn;
-  if (turn.whose) parts.push(turn.whose);
-  else if (turn.model && turn.model !== nameOf(turn)) parts.push(turn.model);
+  if (turn.whose) parts.push(turn.whose.replace(turn.model, modelTitle(turn.model)));
+  else if (turn.model && modelTitle(turn.model) !== nameOf(turn)) parts.push(modelTitle(turn.model));
   if (turn.corrected) parts.push("your correction");
   if (turn.edited) parts.push("edited");
   if (turn.partial) parts.push("incomplete");

@@ -16,7 +16,7 @@ SPEC = JobSpec("tiny", "tiny", "/models/tiny", "file-1", "supervised", {}, 42)
 
 @pytest.fixture
 def store(tmp_path: Path) -> JobStore:
-    return JobStore(tmp_path)
+    return JobStore(tmp_path / "tuned" / "jobs")
 
 
 @pytest.fixture
@@ -59,6 +59,9 @@ def test_a_result_without_a_sentence_is_no_error(store: JobStore, job: JobRecord
     store.result(job.id).write_text('{"verdict": "Better."}')
     assert job_progress(succeeded, store)["verdict"] == "Better."
     assert job_progress(succeeded, store)["model"] == job.model_name
+    folder = f"{store.model(job.id).parent.parent.parent.name}/jobs/{job.id}/model"
+    assert job_progress(succeeded, store)["folder"] == folder  # and not where it is: clients need not know
+    assert job_progress(job, store)["folder"] is None
     assert job_progress(job, store)["verdict"] is None  # it does not run yet
 
 
