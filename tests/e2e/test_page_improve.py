@@ -47,8 +47,8 @@ def test_from_ratings_to_the_new_model_and_back(loop: Loop) -> None:
         train(page)
         view = dialog(page)
         expect(view).to_contain_text("20 trained on, 3 held out")
-        expect(view).to_contain_text("20.0 before, 21.0 after")
-        expect(view).to_contain_text(f"Stopped early: {GUARD}")
+        expect(view).to_contain_text("20.0 before, 21.0 after (the model after step 3, which was kept)")
+        expect(view).to_contain_text(f"Stopped early: {GUARD} The model after step 3 was kept.")
         view.get_by_text("Curves").click()
         expect(view.get_by_role("img", name="Loss")).to_have_attribute(
             "aria-label", "Loss: 3.00 at step 1, 2.33 at step 3"
@@ -71,6 +71,7 @@ def test_from_ratings_to_the_new_model_and_back(loop: Loop) -> None:
                 better = ("Left", "Right")[sides.index(f"I am new {number}")]
                 view.get_by_role("button", name=f"{better} is better" if number else "Neither").click()
                 expect(view).to_contain_text(f"Votes: {number} for the new version (chitchat-1), 0 for the old one")
+                expect(view.get_by_text("Your vote was saved.", exact=True).first).to_be_visible()
             expect(view).to_contain_text("The new version won 100 % (95 % confidence interval: 51 % to 100 %)")
             expect(view).to_contain_text("The new version is better.")
             expect(use).to_be_enabled()
@@ -135,7 +136,7 @@ def test_a_run_that_learned_nothing_offers_nothing(loop: Loop) -> None:
     with loop.page(guard=GUARD, kept=0) as (page, _):
         dialog(page).get_by_role("button", name="Start improving").click()
         expect(dialog(page)).to_contain_text("Nothing was learned: chitchat-1 is the model as it was.")
-        expect(dialog(page)).to_contain_text(GUARD)
+        expect(dialog(page)).to_contain_text(f"{GUARD} The model was kept as it was.")
         expect(dialog(page).get_by_role("button", name="Use the new model")).to_have_count(0)
 
 

@@ -18,6 +18,7 @@ let pending = false; // whether a click is being answered
 let timer = null;
 let comparing = null; // the comparison that is shown, or null
 let position = 0; // of the next comparison, also after skipped ones and errors
+let voted = false; // whether the vote on the pair before was saved
 let refused = []; // why contexts in a row were left out: the models do not respond to them
 let onchange = () => {};
 
@@ -166,15 +167,16 @@ function showJob(job) {
 }
 
 /** What the job reports at its end; it may lack anything. */
-function showResult({ used, held_out: heldOut, before = {}, after = {}, guard, seconds }) {
+function showResult({ used, held_out: heldOut, before = {}, after = {}, guard, seconds, steps }) {
+  const kept = guard && steps ? ` (the model after step ${steps}, which was kept)` : "";
   const rows = [
     ["Judgements", isNumber(used) ? `${used} trained on, ${heldOut ?? 0} held out` : null],
-    ["Validation perplexity", isNumber(before.perplexity) && isNumber(after.perplexity) ? `${number(before.perplexity)} before, ${number(after.perplexity)} after` : null],
+    ["Validation perplexity", isNumber(before.perplexity) && isNumber(after.perplexity) ? `${number(before.perplexity)} before, ${number(after.perplexity)} after${kept}` : null],
     ["Responses that end by themselves", isNumber(before.ends) && isNumber(after.ends) ? `${percent(before.ends)} before, ${percent(after.ends)} after` : null],
     ["Time", isNumber(seconds) ? time(seconds) : null],
   ].filter(([, text]) => text);
   return [
-    guard ? h("p.problem", {}, `Stopped early: ${guard}`) : null,
+    guard ? h("p.problem", {}, `Stopped early: ${guard.replace(/\.?$/, ".")} ${steps ? `The model after step ${steps} was kept.` : "The model was kept as it was."}`) : null,
     h("dl", {}, ...rows.flatMap(([name, text]) => [h("dt", {}, name), h("dd", {}, text)])),
   ];
 }
@@ -221,9 +223,12 @@ async function compareNext() {
   const texts = ["", ""];
   const pair = h("div", {});
   fill(place, h("blockquote", { tabIndex: -1, "aria-label": "The conversation" }, ...turns.map(({ speaker, text }) => h("p", {}, h("b", {}, `${speaker}: `), text))), pair,
+    voted ? h("p.quiet", {}, "Your vote was saved.") : null,
     refused.length ? h("p.quiet", {}, `${count(refused.length, "conversation was", "conversations were")} left out: ${refused.at(-1)}`) : null,
     h("div.row", {}, button("Skip", () => { stop(); compareNext(); })));
   place.firstChild.focus();
+  if (voted) say("Your vote was saved.");
+  voted = false;
   try {
     const onText = (index, text) => { texts[index] += text; };
     const winner = await respond(pair, talk, turns, order, { signal: request.signal, onText, onEnd: () => {} })
@@ -237,7 +242,8 @@ async function compareNext() {
       comparison: true, // which is not trained on
     });
     await load();
-    if (comparing === request) compareNext();
+    voted = comparing === request;
+    if (voted) compareNext();
   } catch (error) {
     if (comparing !== request || error.name === "AbortError") return;
     if (error.isOfResponse && isOfContext(error) && refused.push(error.message) < (candidate.contexts.length || OPENERS.length)) {
