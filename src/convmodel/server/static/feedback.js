@@ -78,6 +78,7 @@ export function buttons(talk, turn, { changed, failed }) {
   const thumb = (rating, name) => button(name, () => rate(rating), { "aria-label": `${name} response`, "aria-pressed": String(turn.rating === rating) });
   return [
     h("span.group", {}, thumb("up", "Good"), thumb("down", "Bad")),
+    turn.rating ? h("span.quiet", {}, "Saved") : null,
     button("It should have said …", askForBetter),
   ];
 }
