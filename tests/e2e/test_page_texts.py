@@ -5,9 +5,29 @@ from typing import Any
 
 import pytest
 from page_acts import talk
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 pytestmark = [pytest.mark.loopback, pytest.mark.slow]
+
+
+def set_fact(page: Page, name: str, value: Any) -> None:
+    """Opens the page again, told by the server that this is so for its models."""
+
+    def answer(route: Route) -> None:
+        found = route.fetch().json()
+        for each in found["data"]:
+            each["convmodel"][name] = value
+        route.fulfill(json=found)
+
+    page.route("**/v1/models", answer)
+    page.reload()
+
+
+def test_it_says_where_conversations_are_stored(page: Page) -> None:
+    stored = page.locator("#stored")
+    expect(stored).to_contain_text("What you rate, correct, edit, regenerate or vote on is saved on the server, too")
+    set_fact(page, "feedback", False)
+    expect(stored).to_contain_text("Stored in this browser only")
 
 
 def test_a_rating_is_shown_as_saved(page: Page, saying: Callable[..., Any]) -> None:

@@ -73,6 +73,7 @@ function show() {
   view.showModel((id) => { settings.model = id; preferences.save(); show(); inspect.show(talk); });
   view.showList(talks, talk, $("search").value.trim(), act);
   view.showContext(talk);
+  view.showStored();
   scroll();
   store.session.setItem(OPEN, talks.includes(talk) ? talk.id : "");
   $("send").hidden = state.busy;

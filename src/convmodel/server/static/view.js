@@ -128,6 +128,12 @@ export function showContext(talk) {
   $("used-text").textContent = `${used} of ${limit} positions used`;
 }
 
+/** Shows where conversations are stored: what is judged goes to the server, too. */
+export function showStored() {
+  $("stored").textContent = facts().feedback ? "Stored in this browser. What you rate, correct, edit, regenerate or vote on is saved on the server, too, with the conversation before it."
+    : "Stored in this browser only, but for what you vote on in Compare, which the server saves.";
+}
+
 /** Shows the list of conversations. */
 export function showList(talks, current, words, act) {
   const matches = words ? talks.filter((talk) => contains(talk, words)) : talks;
