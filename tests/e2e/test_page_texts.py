@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 from page_acts import talk
+from page_training import view
+from page_training_states import preparation, show
 from playwright.sync_api import Page, Route, expect
 
 pytestmark = [pytest.mark.loopback, pytest.mark.slow]
@@ -37,3 +39,14 @@ def test_a_rating_is_shown_as_saved(page: Page, saying: Callable[..., Any]) -> N
     page.get_by_role("button", name="Good response").click()
     expect(page.locator("article.theirs .tools")).to_contain_text("Saved")
     expect(page.locator("#said")).to_have_text("Saved. Thank you.")
+
+
+def test_a_name_that_is_not_accepted_is_explained(page: Page) -> None:
+    faked = show(page, [preparation("ready")], [])
+    name = view(page).get_by_label("Name of the new model")
+    name.fill("Will and me")
+    view(page).get_by_role("button", name="Start training").click()
+    assert "no spaces" in name.evaluate("each => each.validationMessage")
+    assert not faked.sent
+    name.fill("Will")
+    assert name.evaluate("each => each.validity.valid")

@@ -170,7 +170,9 @@ const plain = (name) => name.normalize("NFD").replace(/\p{M}/gu, "").replace(/[^
 function showStart(preparation, act) {
   const { me, filenames: files, estimate, training_file: train, validation_file: valid, model } = preparation;
   const isSmall = estimate && estimate.memory_bytes - estimate.activation_bytes < STATE * SMALL;
-  const name = h("input", { name: "suffix", maxLength: 64, pattern: "[A-Za-z0-9._\\-]+", value: plain(me ?? "") || plain(files[0].replace(/\.[^.]*$/, "")) || "my-model", required: true, autocomplete: "off" });
+  const rule = "Letters from A to Z, large or small and without accents, digits, dots, hyphens and underscores; no spaces.";
+  const checkName = ({ target }) => target.setCustomValidity(target.validity.patternMismatch ? rule : "");
+  const name = h("input", { name: "suffix", maxLength: 64, pattern: "[A-Za-z0-9._\\-]+", oninput: checkName, value: plain(me ?? "") || plain(files[0].replace(/\.[^.]*$/, "")) || "my-model", required: true, autocomplete: "off" });
   const passes = h("select", { name: "passes" }, h("option", { value: "auto" }, valid ? "As long as it helps" : "As usual"),
     ...[1, 2, 3, 5, 10].map((number) => h("option", { value: number }, number === 1 ? "Once through the data" : `${number} times through the data`)));
   const rate = h("select", { name: "rate" }, h("option", { value: "auto", selected: !isSmall }, "Carefully: for large models"),
