@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from page_acts import talk
 from page_training import view
-from page_training_states import preparation, show
+from page_training_states import SUMMARY, preparation, show
 from playwright.sync_api import Page, Route, expect
 
 pytestmark = [pytest.mark.loopback, pytest.mark.slow]
@@ -50,3 +50,16 @@ def test_a_name_that_is_not_accepted_is_explained(page: Page) -> None:
     assert not faked.sent
     name.fill("Will")
     assert name.evaluate("each => each.validity.valid")
+
+
+def test_notes_and_checks_name_no_options_of_the_terminal(page: Page) -> None:
+    notes = [
+        "valid has 5 conversations, of 20 or more that a comparison of models needs: import more, or raise --split"
+    ]
+    fix = "choose a model whose vocabulary covers the language, or extend a byte-level BPE: fit --grow-vocabulary"
+    checks = [{"name": "vocabulary", "status": "warn", "finding": "many pieces", "fix": fix}]
+    show(page, [preparation("ready", summary=SUMMARY | {"notes": notes}, checks=checks)], [])
+    view(page).get_by_text("Notes of the import").click()
+    expect(view(page)).to_contain_text("needs: import more")
+    expect(view(page)).to_contain_text("What to do: choose a model whose vocabulary covers the language")
+    expect(view(page)).not_to_contain_text("--")

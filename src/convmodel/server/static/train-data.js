@@ -17,6 +17,9 @@ const FLAGS = { // options of the terminal that messages name, and what they are
   "--valid": "the data for checking are made by themselves here",
 };
 
+/** Returns a message without alternatives that only the terminal has. */
+const forPage = (text) => text.replace(/,? or [^,;.]*--[a-z][^,;.]*/g, "");
+
 /** Shows prepared data. */
 export function dataItems(preparation, act) {
   const { status, error, summary, speakers, checks, blocking, estimate } = preparation;
@@ -68,7 +71,7 @@ function showSummary(summary) {
     h("h3", {}, "What was left out, and why"),
     leftOut.length ? list(leftOut) : h("p", {}, "Nothing."),
     problems.length ? h("details", {}, h("summary", {}, "The first of what could not be read"), list(problems)) : null,
-    notes.length ? h("details", {}, h("summary", {}, `Notes of the import (${notes.length})`), list(notes)) : null);
+    notes.length ? h("details", {}, h("summary", {}, `Notes of the import (${notes.length})`), list(notes.map(forPage))) : null);
 }
 
 const list = (texts) => h("ul.list", {}, ...texts.map((text) => h("li", {}, text)));
@@ -147,7 +150,7 @@ const MARKS = { pass: "✓ passed", warn: "! warning", fail: "✕ failed" };
 
 /** Shows checks: those that did not pass first, with what to do. */
 export function showChecks(checks, blocking = "") {
-  const row = ({ name, status, finding, fix }) => h(`li.${status}`, {}, h("b", {}, `${MARKS[status] ?? status}: ${name}. `), finding, fix ? h("p", {}, `What to do: ${fix}`) : null);
+  const row = ({ name, status, finding, fix }) => h(`li.${status}`, {}, h("b", {}, `${MARKS[status] ?? status}: ${name}. `), finding, fix ? h("p", {}, `What to do: ${forPage(fix)}`) : null);
   const passed = checks.filter(({ status }) => status === "pass");
   const others = checks.filter(({ status }) => status !== "pass");
   return h("section", {},
@@ -187,7 +190,7 @@ function showStart(preparation, act) {
   return h("form.begin", { onsubmit: submit, hidden: [...document.querySelectorAll(".unapplied")].some((each) => !each.hidden) },
     h("h3", {}, "Start"),
     estimate ? h("p", {}, estimateText(estimate)) : null,
-    field("Name of the new model", "Letters from a to z, digits, dots, hyphens and underscores.", name),
+    field("Name of the new model", rule, name),
     h("details", {}, h("summary", {}, "How to train"), field("How long (epochs)", valid ? "The data that are set apart show when it no longer helps." : "There are too few data to set some apart and watch when it no longer helps.", passes),
       field("How it learns (learning rate)", "A bold rate changes the model faster; a large model forgets what it knew from it.", rate),
       field("Batch size", "How many conversations, or parts of them, it learns from in one step.", batch)),
