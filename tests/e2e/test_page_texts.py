@@ -41,6 +41,17 @@ def test_a_rating_is_shown_as_saved(page: Page, saying: Callable[..., Any]) -> N
     expect(page.locator("#said")).to_have_text("Saved. Thank you.")
 
 
+def test_types_are_shown_of_a_model_that_has_them(page: Page, saying: Callable[..., Any]) -> None:
+    with saying("Hi"):
+        talk(page, "Hello")
+    page.get_by_role("button", name="Inspect").click()
+    legend = page.locator("#inspector .legend")
+    expect(legend.locator("li")).to_have_text(["user", "assistant"])
+    set_fact(page, "token_types", True)
+    page.get_by_role("button", name="Inspect").click()
+    expect(legend.locator("li")).to_have_text(["type 0 user", "type 1 assistant"])
+
+
 def test_a_name_that_is_not_accepted_is_explained(page: Page) -> None:
     faked = show(page, [preparation("ready")], [])
     name = view(page).get_by_label("Name of the new model")

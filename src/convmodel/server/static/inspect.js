@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { $, button, fill, h } from "./dom.js";
-import { messages, responder, settings, value } from "./settings.js";
+import { facts, messages, responder, settings, value } from "./settings.js";
 import { path } from "./tree.js";
 
 let pending = null;
@@ -41,22 +41,24 @@ export async function show(talk) {
 function view(prompt, messageCount) {
   const room = prompt.budget === null ? "" : ` of at most ${prompt.budget}, which leaves room for the response`;
   const losses = [];
+  const hasTypes = facts().token_types; // without them, colours tell the speakers apart, and the model reads separators only
+  const key = (name, kind) => (hasTypes ? [h("span", { className: `token type${kind % 4}` }, `type ${kind}`), ` ${name}`] : [h("span", { className: `token type${kind % 4}` }, name)]);
   if (prompt.left_out) losses.push(`${count(prompt.left_out, "oldest turn")} of ${messageCount} no longer fit and were left out.`);
   if (prompt.cut) losses.push(`${count(prompt.cut, "token")} were cut from the start of the newest turn.`);
   return [
     h("p", {}, `The prompt of the newest response: ${count(prompt.count, "token")}${room}. Each piece is a token, with its id below it. ${losses.join(" ")}`),
-    h("ul.legend", {}, ...prompt.speakers.map((name, kind) => h("li", {}, h("span", { className: `token type${kind % 4}` }, `type ${kind}`), ` ${name}`))),
+    h("ul.legend", {}, ...prompt.speakers.map((name, kind) => h("li", {}, ...key(name, kind)))),
     ...groups(prompt.tokens).map((tokens) => h("section.tokens", { "aria-label": label(tokens[0]) },
       h("h3", {}, label(tokens[0])),
-      ...tokens.map(token))),
+      ...tokens.map((each) => token(each, hasTypes)))),
   ];
 }
 
 const count = (number, what) => `${number.toLocaleString()} ${what}${number === 1 ? "" : "s"}`;
 const label = (first) => (first.turn === null ? `${first.speaker} responds …` : `${first.turn + 1}. ${first.speaker}`);
 
-function token({ id, text, type, separator }) {
-  return h("span", { className: `token type${type % 4}${separator ? " separator" : ""}`, title: `id ${id}, type ${type}` },
+function token({ id, text, type, separator }, hasTypes) {
+  return h("span", { className: `token type${type % 4}${separator ? " separator" : ""}`, title: hasTypes ? `id ${id}, type ${type}` : `id ${id}` },
     h("span", {}, text), h("small", {}, String(id)));
 }
 
