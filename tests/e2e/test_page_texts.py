@@ -52,6 +52,16 @@ def test_types_are_shown_of_a_model_that_has_them(page: Page, saying: Callable[.
     expect(legend.locator("li")).to_have_text(["type 0 user", "type 1 assistant"])
 
 
+def test_a_long_title_ends_with_a_whole_word(page: Page, saying: Callable[..., Any]) -> None:
+    with saying("Hi"):
+        talk(page, "Could you tell me what people usually do on a very long and rainy weekend?")
+    expect(page.locator("#title")).to_have_text("Could you tell me what people usually do on a very long and…")
+    chosen, search = page.locator("#list [aria-current=true]").bounding_box(), page.locator("#search").bounding_box()
+    assert chosen is not None
+    assert search is not None
+    assert chosen["x"] == search["x"]
+
+
 def test_a_name_that_is_not_accepted_is_explained(page: Page) -> None:
     faked = show(page, [preparation("ready")], [])
     name = view(page).get_by_label("Name of the new model")

@@ -1,5 +1,6 @@
 // A conversation with branches: a tree of turns, and the path that is shown.
 
+const LONGEST = 60; // characters of a title
 const random = () => crypto.getRandomValues(new Uint32Array(3)).reduce((text, part) => text + part.toString(36), "");
 
 /** Creates an empty conversation. `rev` counts the changes of its title and its pinned turns, and in a turn those of the turn. */
@@ -38,7 +39,10 @@ export function add(talk, parent, turn) {
 }
 
 /** Returns the title of a conversation that begins with a text. */
-export const titleOf = (text) => text.trim().split("\n")[0].slice(0, 60);
+export function titleOf(text) {
+  const line = [...text.trim().split("\n")[0]];
+  return line.length > LONGEST ? `${line.slice(0, LONGEST).join("").replace(/\s+\S*$/, "")}…` : line.join("");
+}
 
 /** Changes fields of a turn, or of the conversation itself; undefined deletes one. */
 export function change(place, fields) {
