@@ -59,3 +59,9 @@ def test_a_trained_model_has_the_name_that_was_given(page: Page) -> None:
     faked.models["data"].append({**base, "id": "ft:chitchat:Will:0123abce"})
     page.reload()
     expect(shown).to_have_text("Will (0123abcd)")  # there is another one
+
+
+def test_a_training_that_is_resumed_is_about_to_continue(page: Page) -> None:
+    show(page, [], [job("queued", step=100, total_steps=537)], AT_JOB)
+    text = "It is about to continue after step 100 of at most 537, or waits for another training."
+    expect(view(page)).to_contain_text(text)

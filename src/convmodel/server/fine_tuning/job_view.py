@@ -60,21 +60,29 @@ def job_view(job: JobRecord, store: JobStore) -> dict[str, Any]:
 
 
 def seconds_left(metrics: Metrics, now: float) -> float | None:
-    """Returns how long a run will take from now on, at the speed so far; None before its first measurement.
+    """Returns how long a run will take from now on, at the speed so far; None before its second measurement.
+
+    The steps before the first measurement do not count: the validation before them and their start-up take longer.
 
     Args:
         metrics: What it has measured.
         now: Seconds since 1970.
 
     Example:
-        >>> point = {"step": 10, "loss": 3.0, "seconds": 20.0, "time": "1970-01-01T00:01:00+00:00"}
-        >>> seconds_left(Metrics("run", [point], [], {"steps": 30}), now=65)
+        >>> first = {"step": 5, "loss": 3.1, "seconds": 40.0}
+        >>> point = {"step": 10, "loss": 3.0, "seconds": 50.0, "time": "1970-01-01T00:01:00+00:00"}
+        >>> seconds_left(Metrics("run", [first, point], [], {"steps": 30}), now=65)
         35.0
     """
-    steps, last = metrics.begin.get("steps"), metrics.train[-1] if metrics.train else None
-    if last is None or not isinstance(steps, int) or not last["step"] or not is_finite(last.get("seconds")):
+    steps = metrics.begin.get("steps")
+    timed = [point for point in metrics.train if is_finite(point.get("seconds"))]
+    if len(timed) < 2 or not isinstance(steps, int):
         return None
-    left = float(last["seconds"]) / last["step"] * max(0, steps - last["step"])
+    first, last = timed[0], timed[-1]
+    trained = int(last["step"]) - int(first["step"])
+    if trained <= 0:
+        return None
+    left = (float(last["seconds"]) - float(first["seconds"])) / trained * max(0, steps - last["step"])
     passed = max(0.0, now - measured_at(last)) if measured_at(last) else 0.0
     return round(float(max(0.0, left - passed)), 1)
 

@@ -12,7 +12,7 @@ export function describe(view) {
   const at = `step ${step}${total ? ` of at most ${total}` : ""}`;
   const before = total ? "The first steps are being trained." : "The model and the data are being loaded.";
   return {
-    queued: step ? `It waits to continue after ${at}.` : "It waits until the training before it has ended.",
+    queued: step ? `It is about to continue after ${at}, or waits for another training.` : "It waits until the training before it has ended.",
     validating_files: "The data are being checked.",
     running: step ? `It learns: ${at}${left ? `, at most about ${time(left)} left` : ""}.` : before,
     paused: `It is paused${step ? ` after ${at}` : ""}. Nothing is lost: Continue resumes it, also after a restart of the server.`,

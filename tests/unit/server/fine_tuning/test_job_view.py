@@ -67,7 +67,8 @@ def test_a_result_without_a_sentence_is_no_error(store: JobStore, job: JobRecord
 
 def test_the_time_left_follows_the_speed() -> None:
     def left(now: float = 0.0, **point: Any) -> float | None:
-        return seconds_left(Metrics("run", [{"step": 10, "loss": 3.0} | point], [], {"steps": 30}), now)
+        first = {"step": 5, "loss": 3.1, "seconds": 10.0}
+        return seconds_left(Metrics("run", [first, {"step": 10, "loss": 3.0} | point], [], {"steps": 30}), now)
 
     assert left(seconds=20.0) == 40.0
     assert left(seconds=None) is None
@@ -76,7 +77,16 @@ def test_the_time_left_follows_the_speed() -> None:
     assert left(seconds=20.0, time="1970-01-01T00:01:00+00:00", now=7000.0) == 0.0
     assert left(seconds=20.0, time="1970-01-01T00:01:00+00:00", now=0.0) == 40.0  # a clock that was set back
     assert seconds_left(Metrics("run", [], [], {"steps": 30}), 0.0) is None
-    assert seconds_left(Metrics("run", [{"step": 1, "loss": 3.0, "seconds": 1.0}], []), 0.0) is None
+    points = [{"step": step, "loss": 3.0, "seconds": 1.0 * step} for step in (1, 2)]
+    assert seconds_left(Metrics("run", points, []), 0.0) is None
+    assert seconds_left(Metrics("run", points[:1], [], {"steps": 30}), 0.0) is None  # of a start-up, perhaps
+    assert seconds_left(Metrics("run", points[:1] * 2, [], {"steps": 30}), 0.0) is None
+
+
+def test_the_start_up_does_not_count_for_the_time_left() -> None:
+    seconds = {1: 100.0, 2: 102.0, 3: 104.0}
+    points = [{"step": step, "loss": 3.0, "seconds": value} for step, value in seconds.items()]
+    assert seconds_left(Metrics("run", points, [], {"steps": 30}), 0.0) == 54.0
 
 
 @pytest.mark.parametrize("count", [0, 1, 499, 500, 501, 999, 5000])
