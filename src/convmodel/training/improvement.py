@@ -34,7 +34,7 @@ MIN_TO_HOLD_OUT = 100
 """Judgements from which on some are held out for the comparison; below, each is needed for training."""
 
 SETTINGS: dict[str, Any] = {
-    "objective": "kto", "learning_rate": 1e-3, "epochs": 6, "batch_size": 8, "beta": 0.2, "lora": True, "merge": True,
+    "objective": "kto", "learning_rate": 5e-4, "epochs": 6, "batch_size": 8, "beta": 0.2, "lora": True, "merge": True,
 }  # fmt: skip
 """The settings of a run, unless the user sets others.
 
@@ -49,7 +49,7 @@ def run_settings(chosen: Mapping[str, Any]) -> dict[str, Any]:
 
     Example:
         >>> run_settings({"epochs": 2})["learning_rate"], run_settings({"lora": False})["learning_rate"]
-        (0.001, 0.0002)
+        (0.0005, 0.0002)
     """
     others = SETTINGS if chosen.get("lora", True) is not False else SETTINGS | _ALL_WEIGHTS
     return others | dict(chosen)

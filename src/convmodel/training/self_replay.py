@@ -9,17 +9,15 @@ import os
 from collections.abc import Iterable, Sequence
 from itertools import cycle, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Literal, NamedTuple, Protocol, Unpack
 
 from convmodel.conversation import Conversation
 from convmodel.data.judgements.judgement import Judgement
 from convmodel.data.reading.reader import ConversationReader
 from convmodel.errors import ConvModelError
 from convmodel.files.atomic import staged
+from convmodel.generation.batched import Contexts, Result
 from convmodel.generation.option_types import GenerateOptions
-
-if TYPE_CHECKING:
-    from convmodel.model import ConversationModel
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +40,17 @@ _SAMPLING: GenerateOptions = {
 }  # fmt: skip
 
 
+class Sampler(Protocol):
+    """The model interface that sampling needs; `ConversationModel` has it."""
+
+    def generate_batch(
+        self, contexts: Contexts, *, return_errors: Literal[True], **options: Unpack[GenerateOptions]
+    ) -> list[Result]:
+        """Generates responses to many contexts; an error is in the place of its result."""
+
+
 def self_replay(
-    model: "ConversationModel", judgements: Iterable[Judgement], folder: str | os.PathLike[str], *, seed: int
+    model: Sampler, judgements: Iterable[Judgement], folder: str | os.PathLike[str], *, seed: int
 ) -> ConversationReader:
     """Samples conversations of a model with itself, or reads those that an earlier run left in its folder.
 
@@ -87,7 +94,7 @@ def _openings(judgements: Iterable[Judgement]) -> list[_Opening]:
     return list(found.values())
 
 
-def _sample(model: "ConversationModel", openings: Sequence[_Opening], seed: int) -> list[Conversation]:
+def _sample(model: Sampler, openings: Sequence[_Opening], seed: int) -> list[Conversation]:
     """Lets the model speak in turn for both speakers of each conversation; one that fails is shorter."""
     logger.info("sampling %d conversations of the model with itself, to replay ...", CONVERSATIONS)
     begun = [*islice(cycle(openings), CONVERSATIONS)]

@@ -36,7 +36,7 @@ def test_auto_is_what_the_commands_do_by_themselves() -> None:
     config = FitConfig(**fit_settings("supervised", resolve("supervised", auto, ""), seed=FitConfig().seed))
     assert config == FitConfig(loss_on="assistant")
     settings = fit_settings("dpo", resolve("dpo", {}, ""), seed=1)
-    assert (settings["lora"], settings["learning_rate"], settings["beta"]) == (True, 1e-3, 0.2)
+    assert (settings["lora"], settings["learning_rate"], settings["beta"]) == (True, 5e-4, 0.2)
 
 
 @pytest.mark.parametrize("value", [0, -1, "3", 1e9, float("nan"), True, [], {}, 10**400])
