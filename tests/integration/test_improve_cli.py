@@ -149,6 +149,19 @@ def test_without_data_of_ones_own_the_samples_is_used(
     assert "Nothing is replayed: --replay FILE" in shown  # what this model was trained on is not known
 
 
+@pytest.mark.parametrize("flag", ["--feedback", "--valid", "--replay"])
+def test_a_run_does_not_replace_what_it_is_to_read(
+    run: Run, feedback: str, capfd: pytest.CaptureFixture[str], flag: str
+) -> None:
+    Path("better").mkdir()
+    source = Path("better", "self-replay.jsonl")
+    source.write_bytes(Path(feedback).read_bytes())
+    assert run("improve", "model", "-f", feedback, flag, str(source), "-o", "better", "--overwrite", *QUICK) == 1
+
+    assert "better/self-replay.jsonl would be replaced: give another --output-dir" in capfd.readouterr().err
+    assert source.read_bytes() == Path(feedback).read_bytes()
+
+
 def test_the_built_in_model_and_its_improvements_replay_themselves(tmp_path: Path) -> None:
     for name, model in (("one", "builtin:chitchat"), ("two", str(tmp_path / "one")), ("mine", "my-model")):
         (tmp_path / name).mkdir()
@@ -168,7 +181,7 @@ def test_a_model_replays_conversations_with_itself(
     assert run("improve", "model", "-f", feedback, "--replay", "self", *QUICK) == 0
 
     assert "Nothing is replayed" not in capfd.readouterr().err
-    assert len([*ConversationReader("improved-model/replay.jsonl")]) == 4
+    assert len([*ConversationReader("improved-model/self-replay.jsonl")]) == 4
 
 
 @pytest.mark.slow

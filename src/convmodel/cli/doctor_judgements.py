@@ -73,7 +73,7 @@ def doctor_judgements(
 
     run = None
     if measure and model is not None:
-        validating = valid or list(validation(None, AUTO, sources.on_error))
+        validating = list(validation(None, AUTO, sources.on_error)) if valid is None else valid
         run = RunSources(judgements, validating, typical_replay(sources.model))
     with console.status(f"examining {len(judgements):,} judgements ..."):
         parts = None if model is None else (model.hf_model, model.tokenizer)

@@ -5,7 +5,7 @@ Owns: the order of its parts and what it prints. What is chosen for users who ch
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -43,6 +43,7 @@ from convmodel.training.self_replay import self_replay
 from convmodel.training.units import duration
 
 IMPROVED_MODEL = "improved-model"
+_OWN_FILES = (SNAPSHOT, RECORD, REPLAY_FILE)  # that a new run replaces in its folder
 _FLAGS = (
     "objective", "epochs", "max_steps", "batch_size", "learning_rate", "beta", "sft_weight", "label_smoothing",
     "max_regression", "replay_weight", "regeneration_weight", "lora", "merge", "max_length", "precision", "seed",
@@ -96,12 +97,15 @@ def _improve(
     restart = {"resume": False} if overwrite else {}
     config = FitConfig.from_options({"output_dir": IMPROVED_MODEL} | run_settings(settings) | restart)
     folder = str(config.output_dir)
+    _check_sources([*feedback, valid, replay], folder)
     if overwrite or not is_unfinished(folder):
         # Judgements without a record are of a run that was ended while it wrote its last files: it begins again.
         is_half_done = Path(folder, SNAPSHOT).exists() and not Path(folder, RECORD).exists()
-        check_output_dir(folder, overwrite=overwrite or is_half_done, ignored=[SNAPSHOT, REPLAY_FILE])
-        for file in (SNAPSHOT, RECORD, REPLAY_FILE):
-            Path(folder, file).unlink(missing_ok=True)
+        ignored = _OWN_FILES if is_half_done else [SNAPSHOT]
+        check_output_dir(folder, overwrite=overwrite or is_half_done, ignored=ignored)
+        _remove_own(folder)
+    elif config.resume is False:
+        _remove_own(folder)
     reading = {"on_error": on_error, "regeneration_weight": config.regeneration_weight}
     judgements = Judgements.split(Judgements.read(feedback, folder, reading), seed=config.seed)
     _advise(judgements)
@@ -127,6 +131,20 @@ def _improve(
     from convmodel.training.sharding import exit_of_group  # imports torch, which `fit` has loaded by now
 
     exit_of_group()
+
+
+def _remove_own(folder: str) -> None:
+    """Removes what an earlier run read, and what it reported."""
+    for file in _OWN_FILES:
+        Path(folder, file).unlink(missing_ok=True)
+
+
+def _check_sources(sources: Iterable[str | None], folder: str) -> None:
+    """Raises `ConfigError` if the run would replace a file that it is to read."""
+    own = [Path(folder, file).resolve() for file in _OWN_FILES]
+    for source in sources:
+        if source and Path(source).resolve() in own:
+            raise ConfigError(f"{source} would be replaced: give another --output-dir, or move the file")
 
 
 def _replayed(
@@ -192,8 +210,8 @@ def _fewer_ends(before: Quality, after: Quality) -> str:
     if before.ends is None or after.ends is None or after.ends >= before.ends or after.responses >= CONTEXTS:
         return ""
     return (
-        f"Fewer responses end by themselves: {_ended(after)}, {_ended(before)} before. Of so few this may be chance, "
-        f"and the guard cannot tell: give more validation conversations (up to {CONTEXTS} are used)."
+        f"Fewer responses end by themselves: {_ended(after)}, {_ended(before)} before. With so few responses, this may be "
+        f"chance, and the guard cannot tell: give more validation conversations (up to {CONTEXTS} are used)."
     )
 
 

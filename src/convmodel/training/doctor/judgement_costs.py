@@ -60,7 +60,8 @@ def estimate_judgements(
 
     Time: a long, a middle and a short batch, each with its replayed windows and KTO's mismatched ones, give the seconds
     per padded token, and passes without gradients those of the reference. Each validation costs what a few of its
-    windows and of its responses do, in proportion. Saving is not included.
+    windows and of its responses do, in proportion. Saving is not included, nor the
+    sampling of what a model replays of itself.
 
     Memory: as `estimate` counts it, with what autograd keeps of the longest batch.
 
