@@ -67,7 +67,7 @@ class Task:
                 Judgement(Conversation.from_messages(one), "assistant", "-")
                 for one in (context for context, _ in pool[:40])
             ]
-            read["train"] = list(self_replay(model, judged, folder / f"replay-{path.stem}", seed=0))
+            read["train"] = list(self_replay(model, judged, folder / f"self-{path.stem}", seed=0))
         return cls(model, weights, pool, read["valid"][:valid], read["train"], new_tokens)
 
     def reset(self) -> None:

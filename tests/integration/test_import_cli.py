@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from convmodel.cli.import_ import _free_folder
 from convmodel.cli.main import app
 from convmodel.data.reading.reader import read_conversations
 from convmodel.errors import ConfigError, MissingExtraError, SaveError
@@ -160,7 +161,7 @@ def test_shares_that_are_large_enough_are_proposed() -> None:
 
     Path("WhatsApp Chat with Bob.txt").write_text(CHAT + CHAT.replace("/02/", "/03/").replace("Fine", "Good"))
     _, said = run("--overwrite", "--split", "0.9,0.1,0")
-    assert "- or import again with --overwrite --split 0.64,0.36,0, which gives each as many\n" in said
+    assert "- or import again with --overwrite --split 0.64,0.36,0, which gives each at least 20\n" in said
     _, said = run("--overwrite", "--split", "0.64,0.36,0")
     assert "to compare models" not in said
 
@@ -187,3 +188,13 @@ def test_an_earlier_import_is_kept_unless_told_otherwise() -> None:
 def test_bad_options_are_named_with_the_cure(option: str, value: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         run(option, value)
+
+
+def test_the_proposed_folder_is_new_and_named_after_whom_the_model_imitates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert [_free_folder(name) for name in ("Bob Jones", "太郎", "")] == ["bob", "model", "model"]
+    (tmp_path / "bob").mkdir()
+    (tmp_path / "bob-2").mkdir()
+    assert _free_folder("Bob") == "bob-3"

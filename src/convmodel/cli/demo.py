@@ -19,7 +19,7 @@ from convmodel.cli.doctor_display import print_checks
 from convmodel.data.importing.splitting import PARTS
 from convmodel.data.progress import console
 from convmodel.files.atomic import staged
-from convmodel.files.hub import CHITCHAT
+from convmodel.files.hub import CHITCHAT, CHITCHAT_RATE
 from convmodel.layout.architecture import window_length
 from convmodel.training.config import FitConfig
 from convmodel.training.units import duration, short_count, size
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 EXPORT = "WhatsApp Chat with Will.txt"  # in the package; its copy in the output folder shows that a demo wrote it
 ME = "Will"
 FOLDER = Path("demo")  # the default output folder; another demo replaces it
-SETTINGS: dict[str, Any] = {"loss_on": "assistant", "learning_rate": 1e-3}
+SETTINGS: dict[str, Any] = {"loss_on": "assistant", "learning_rate": float(CHITCHAT_RATE)}
 EXAMPLES = 3  # number of held-out contexts to respond to before and after
 MAX_CHARS = 100  # maximum length of such a context
 

@@ -17,13 +17,13 @@ from convmodel.cli.starting_point import BASE_MODEL
 from convmodel.data.importing.cleaning import CleaningRules
 from convmodel.data.importing.deduplication import NEAR, available_near
 from convmodel.data.importing.exports.formats import FORMATS
-from convmodel.data.importing.splitting import PARTS, SHARES
+from convmodel.data.importing.splitting import FEW, PARTS, SHARES
 from convmodel.data.progress import ProgressBar
 from convmodel.data.reading.columns import Columns
 from convmodel.data.reading.shapes import AUTO, SHAPES
 from convmodel.errors import ConfigError, SaveError
 from convmodel.files.download import is_downloaded
-from convmodel.files.hub import CHITCHAT
+from convmodel.files.hub import CHITCHAT, CHITCHAT_RATE
 
 if TYPE_CHECKING:
     from convmodel.data.importing.summary import ImportSummary
@@ -32,7 +32,6 @@ _cleaning = partial(Option, rich_help_panel="Cleaning")
 _splitting = partial(Option, rich_help_panel="Splitting")
 _RULES = CleaningRules()
 _SPEAKERS = 20  # rows of the table of speakers
-_CHITCHAT_RATE = "1e-3"  # the built-in model is small; larger ones learn with the default of `fit`
 
 
 def command(
@@ -171,7 +170,7 @@ def _print_commands(output: Path, summary: "ImportSummary", me: str | None, *, o
     if "valid.jsonl" in summary.written:
         files += f" --valid {quote(str(output / 'valid.jsonl'))}"
     loss_flag = " --loss-on assistant" if on_assistant else ""
-    rate_flag = f" --learning-rate {_CHITCHAT_RATE}" if model == CHITCHAT else ""
+    rate_flag = f" --learning-rate {CHITCHAT_RATE}" if model == CHITCHAT else ""
     print_message(f"Check it:     {program()} doctor {model} {files}{loss_flag} --no-estimate", style="dim")
     print_message(
         f"Train on it:  {program()} fit {files} --model {model}{loss_flag}{rate_flag} "
@@ -181,12 +180,7 @@ def _print_commands(output: Path, summary: "ImportSummary", me: str | None, *, o
 
 
 def _free_folder(me: str) -> str:
-    """Returns the name of a new folder for the model: that of whom it imitates, if it is an ASCII word.
-
-    Example:
-        >>> _free_folder("Bob Jones"), _free_folder("太郎")
-        ('bob', 'model')
-    """
+    """Returns the name of a new folder for the model: that of whom it imitates, if it is an ASCII word."""
     word = next(iter(me.lower().split()), "")
     name = word if word.isascii() and word.isalnum() else DEFAULT_MODEL
     folders = chain([name], (f"{name}-{number}" for number in count(2)))
@@ -228,4 +222,4 @@ def _print(summary: "ImportSummary") -> None:
         print_message(f"- {note}")
     if summary.enough_shares:
         split = ",".join(f"{share:g}" for share in summary.enough_shares)
-        print_message(f"- or import again with --overwrite --split {split}, which gives each as many")
+        print_message(f"- or import again with --overwrite --split {split}, which gives each at least {FEW}")

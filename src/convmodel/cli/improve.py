@@ -210,8 +210,8 @@ def _fewer_ends(before: Quality, after: Quality) -> str:
     if before.ends is None or after.ends is None or after.ends >= before.ends or after.responses >= CONTEXTS:
         return ""
     return (
-        f"Fewer responses end by themselves: {_ended(after)}, {_ended(before)} before. With so few responses, this may be "
-        f"chance, and the guard cannot tell: give more validation conversations (up to {CONTEXTS} are used)."
+        f"Fewer responses end by themselves: {_ended(after)}, {_ended(before)} before. With so few responses, this "
+        f"may be chance, and the guard cannot tell: give more validation conversations (up to {CONTEXTS} are used)."
     )
 
 

@@ -224,6 +224,9 @@ def checked_name(name: str) -> str:
 CHITCHAT = "builtin:chitchat"
 """English small talk, trained by `scripts/train_builtin.py`."""
 
+CHITCHAT_RATE = "1e-3"
+"""The learning rate for fine-tuning it; larger models learn with the default of `fit`."""
+
 
 def resolve_builtin(name: str) -> str:
     """Returns the folder of a `builtin:` model; returns any other name unchanged.

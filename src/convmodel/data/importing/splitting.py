@@ -213,12 +213,12 @@ def _enough_shares(
     divide: Callable[[tuple[float, ...]], list[list[int]]], shares: tuple[float, ...], count: int
 ) -> tuple[float, ...] | None:
     """Returns the smallest shares with which no part is too small, with at least half for train; None if none are."""
-    others = sum(share > 0 for share in shares[1:])
     digits = max(2, len(str(count)) - 1)
     first = math.ceil(FEW / count * 10**digits)
     for steps in range(first, first + _TRIES):
         share = steps / 10**digits
-        larger = round(1 - share * others, digits), *(share if given else 0.0 for given in shares[1:])
+        wanted = [max(share, given) if given else 0.0 for given in shares[1:]]
+        larger = round(1 - sum(wanted), digits), *wanted
         if larger[0] < _LEAST_TRAIN:
             break
         if all(len(part) >= FEW for part, given in zip(divide(larger), larger, strict=True) if given):

@@ -275,6 +275,8 @@ def test_parts_that_are_too_small_for_a_comparison_are_named() -> None:
     [
         (96, (0.6, 0.2, 0.2), (0.58, 0.21, 0.21)),  # 19 and 19 are too few
         (96, (0.9, 0.05, 0.05), (0.58, 0.21, 0.21)),
+        (100, (0.55, 0.35, 0.1), None),  # valid keeps its share
+        (100, (0.6, 0.3, 0.1), (0.5, 0.3, 0.2)),
         (40, (0.9, 0.1, 0), (0.5, 0.5, 0)),
         (39, (0.9, 0.1, 0), None),  # train would have less than half
         (60, (0.9, 0.05, 0.05), None),
