@@ -12,12 +12,31 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from serving import Address, free_port, program, wait_until
+from serving import Address, free_port, program, read_all, read_until, wait_until
 
 from convmodel import ConversationModel
 from convmodel.server.serving.model_registry import ModelRegistry
 
 pytestmark = pytest.mark.loopback
+
+SLOW = """\
+import time
+
+from convmodel.cli.main import main
+from convmodel.generation.engine.engine import Engine
+
+step = Engine.step
+
+
+def slow_step(engine):
+    time.sleep(0.5)
+    return step(engine)
+
+
+Engine.step = slow_step
+main()
+"""
+"""The command with models that are slow on any machine."""
 
 
 @pytest.mark.slow
@@ -91,18 +110,25 @@ def test_on_a_terminal_the_logs_are_for_people(tmp_path: Path) -> None:
     [(signal.SIGINT, "press Ctrl+C again to abort"), (signal.SIGTERM, "send SIGTERM again to abort")],
 )
 def test_a_second_signal_stops_at_once_and_logs_no_error(tmp_path: Path, number: int, again: str) -> None:
-    endless = {"model": "chitchat", "messages": [{"role": "user", "content": "Hi"}], "stream": True, "candidates": 1}
+    """The response would take minutes, more than everything here may take."""
+    (tmp_path / "main.py").write_text(SLOW)
     ends = dict.fromkeys(ConversationModel.from_pretrained("builtin:chitchat").tokenizer.stop_token_ids, -100)
-    with program(tmp_path, "builtin:chitchat") as served, ThreadPoolExecutor() as pool:
+    options = {"model": "chitchat", "stream": True, "candidates": 1, "max_completion_tokens": 400, "logit_bias": ends}
+    with program(tmp_path, "builtin:chitchat", script=tmp_path / "main.py") as served:
         wait_until(served.ready, 60)
-        request = {**endless, "max_completion_tokens": 400, "logit_bias": ends}
-        stream = pool.submit(served.post, "/v1/chat/completions", **request)
-        wait_until(lambda: b'convmodel_running_requests{model="chitchat"} 1.0' in served.get("/metrics").body)
-        served.process.send_signal(number)
-        wait_until(lambda: again in served.output())
-        assert not stream.done()
-        assert served.end(number) == 0
-        stream.exception()  # the connection was closed
+        with served.begin(**options) as connection, served.begin(**options | {"stream": False}) as other:
+            head = read_until(connection, b"data: ")
+            assert head.startswith(b"HTTP/1.1 200 ")
+            wait_until(lambda: b'convmodel_running_requests{model="chitchat"} 2.0' in served.get("/metrics").body)
+            served.process.send_signal(number)
+            wait_until(lambda: again in served.output())
+            assert served.end(number) == 0
+            rest = read_all(connection)
+            answer = read_all(other)
+        assert b'"choices"' not in answer
+        assert b"[DONE]" not in rest
+        assert b'"finish_reason":"' not in rest
+        assert not rest.endswith(b"0\r\n\r\n")  # which ends a whole response
         shown = served.output()
     assert "Traceback" not in shown
     assert '"level": "error"' not in shown

@@ -24,6 +24,7 @@ from convmodel.server.fine_tuning.service import FineTuning
 from convmodel.server.serving.model_registry import ModelRegistry
 
 logger = logging.getLogger(__name__)
+_server_log = logging.getLogger("uvicorn.error")
 
 
 class JsonFormatter(logging.Formatter):
@@ -96,7 +97,10 @@ def listen(host: str, port: int) -> socket.socket:
 
 def run(registry: ModelRegistry, sock: socket.socket, fine_tuning: FineTuning | None = None) -> None:
     """Serves until a signal, then finishes all running requests; raises the error of loading the models, if any."""
-    asyncio.run(make_server(registry, fine_tuning).serve([sock]))
+    try:
+        asyncio.run(make_server(registry, fine_tuning).serve([sock]))
+    finally:
+        _server_log.removeFilter(_is_not_cancellation)  # which a second signal adds
     if registry.error is not None:
         raise registry.error
 
@@ -125,8 +129,8 @@ _TICKS_PER_SECOND = 10  # calls of `on_tick` by uvicorn
 _BACKLOG = 2048  # connections that the system keeps until they are accepted
 
 
-def _is_no_cancellation(record: logging.LogRecord) -> bool:
-    """Returns whether a record is about another error than that a request was aborted."""
+def _is_not_cancellation(record: logging.LogRecord) -> bool:
+    """Returns whether a record reports something other than an aborted request."""
     return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
 
 
@@ -152,7 +156,7 @@ class _Server(uvicorn.Server):
         """Begins to shut down; a second signal stops the server at once."""
         if self._stopping:
             self.should_exit = self.force_exit = True
-            logging.getLogger("uvicorn.error").addFilter(_is_no_cancellation)
+            _server_log.addFilter(_is_not_cancellation)
             return
         self._stopping = True
         self._registry.drain()

@@ -4,12 +4,18 @@ import io
 import json
 import logging
 import re
+import signal
+import socket
 import sys
+from asyncio import CancelledError
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import uvicorn
 
-from convmodel.server.run import JsonFormatter, TerminalFormatter, format_logs
+from convmodel.server.run import JsonFormatter, TerminalFormatter, format_logs, listen, run
+from convmodel.server.settings import ServerSettings
 
 
 def test_fields_and_tracebacks_are_part_of_the_object() -> None:
@@ -66,3 +72,24 @@ def test_a_traceback_is_shown_below_the_line() -> None:
     text = TerminalFormatter().format(record)
     assert "request 7 failed\nTraceback" in text
     assert text.endswith("ValueError: broken")
+
+
+def test_what_a_second_signal_hides_is_logged_again_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = logging.getLogger("uvicorn.error")
+    registry: Any = SimpleNamespace(
+        settings=ServerSettings(), error=None, state="ready", drain=lambda: None, models=(), improver=None
+    )
+    record = logging.LogRecord("server", logging.ERROR, "", 0, "failed", (), (CancelledError, CancelledError(), None))
+    hidden: list[bool] = []
+
+    async def serve(server: Any, sockets: list[socket.socket]) -> None:
+        for _ in range(2):
+            server.handle_exit(signal.SIGTERM, None)
+            hidden.append(not log.filter(record))
+
+    monkeypatch.setattr("convmodel.server.run.create_app", lambda *_: None)
+    monkeypatch.setattr(uvicorn.Server, "serve", serve)
+    with listen("127.0.0.1", 0) as sock:
+        run(registry, sock)
+    assert hidden == [False, True]
+    assert log.filter(record)
