@@ -149,11 +149,14 @@ def test_what_is_typed_is_kept_unless_it_must_not_be(
 
 def test_options_of_a_running_chat(reader_folder: Path) -> None:
     lines = ["/set", "/set max_new_tokens 1", "Hello", "/set max_new_tokens", "/set temperature 0.5", "/set"]
-    lines += ["/set temprature 1", "/set max_new_tokens none", "/set max_new_tokens null", "/retry", "/set reply_as x"]
+    lines += ["/set temprature", "/set reply_as", "/set temprature null", "/set temprature 1"]
+    lines += ["/set max_new_tokens none", "/set max_new_tokens null", "/retry", "/set reply_as x"]
 
     result = CliRunner().invoke(app, ["chat", "--greedy"], input="\n".join(lines))
 
     assert result.stdout.splitlines()[0] == "How"
+    unknown = next(line for line in result.stderr.splitlines() if "is called temprature" in line)
+    assert unknown.endswith("; did you mean temperature?")
     assert result.stderr.splitlines() == [
         "temperature (not set)",
         "top_p (not set)",
@@ -175,7 +178,10 @@ def test_options_of_a_running_chat(reader_folder: Path) -> None:
         "do_sample true",
         "seed (not set)",
         "candidates 1",
-        *[line for line in result.stderr.splitlines() if line.startswith("no generation option is called temprature")],
+        unknown,
+        "reply_as (not set)",
+        unknown,
+        unknown,
         "max_new_tokens is 'none': it must be a whole number of at least 1",
         "max_new_tokens is null",
         "reply_as cannot change within a session: open another one",

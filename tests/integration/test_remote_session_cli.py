@@ -14,7 +14,7 @@ from scripted import scripted
 from serving import Serving, serving, wait_until
 
 from convmodel import ConversationModel
-from convmodel.cli.remote_session import RemoteSession
+from convmodel.cli.remote_session import PARAMETERS, RemoteSession
 from convmodel.errors import ConfigError, GenerationError, ModelLoadError
 
 pytestmark = pytest.mark.loopback
@@ -84,6 +84,19 @@ def test_the_terminal_talks_with_a_server(
     assert said.out.splitlines() == ["Hi there", "Hey", "Fine"]
     assert "removed: And you?" in said.err
     assert json.loads((reader_folder / "talk.jsonl").read_text())["turns"] == ["Hello", "Hey"]
+
+
+def test_what_is_left_to_the_server_is_shown_as_its_own(
+    server: Serving, run: Callable[..., int], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = ["/set", "/set seed", "/set max_new_tokens", "/set temprature"]
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines)))
+    assert run("chat", "--url", server.url, "--model", "tiny", "--max-new-tokens", "9") == 0
+    *listed, seed, limit, unknown = capsys.readouterr().err.splitlines()[-10:]
+    assert [line.partition(" ")[0] for line in listed] == [*PARAMETERS]
+    assert {"temperature 0.8", "max_completion_tokens 9", "stop (the server's)"} <= {*listed}
+    assert (seed, limit) == ("seed (the server's)", "max_new_tokens 9")
+    assert unknown.startswith("a server takes no option temprature; there are temperature, top_p")
 
 
 def test_requests_are_not_logged(run: Callable[..., int]) -> None:

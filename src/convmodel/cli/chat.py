@@ -93,7 +93,7 @@ def command(
                 remote.choose(name)
                 return remote
 
-            Chat(remote, remote.model, choose, PARAMETERS).begin(system, history)
+            Chat(remote, remote.model, choose, PARAMETERS, unset="(the server's)").begin(system, history)
         return
     # By default, a session samples.
     values: dict[str, Any] = {"max_new_tokens": max_new_tokens, "do_sample": False if greedy else None}
@@ -124,6 +124,7 @@ class Chat:
         options: Sequence[str] = _OPTIONS,
         *,
         system_messages: bool = False,
+        unset: str = "(not set)",
     ) -> None:
         """Chats in a session with the model `name`.
 
@@ -133,12 +134,14 @@ class Chat:
             open_session: Returns a session with another model.
             options: Names of options that Tab completes.
             system_messages: Whether models that were trained without system messages get one.
+            unset: What `/set` prints in place of the value of an option that has none.
         """
         self.session = session
         self._name = name
         self._open_session = open_session
         self._options = options
         self._system_messages = system_messages
+        self._unset = unset
         self._editor: LineEditor | None = None
 
     def begin(self, system: str | None, history: Path | None) -> None:
@@ -261,10 +264,10 @@ class Chat:
 
     def _set_option(self, name: str = "", value: str = "") -> None:
         if not value:
-            settings = self.session.settings
-            shown = {name: settings.get(name)} if name else settings
-            values = {one: "(not set)" if v is None else json.dumps(v, ensure_ascii=False) for one, v in shown.items()}
-            print_message("\n".join(f"{one} {value}" for one, value in values.items()), style="dim")
+            shown = {name: self.session.setting(name)} if name else self.session.settings
+            for option, setting in shown.items():
+                text = self._unset if setting is None else json.dumps(setting, ensure_ascii=False)
+                print_message(f"{option} {text}", style="dim")
             return
         self.session.set_options(**{name: flags.parse_value(value)})
         print_message(f"{name} is {value}", style="dim")

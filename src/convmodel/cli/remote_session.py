@@ -68,6 +68,15 @@ class RemoteSession(Session):
         """The values of all parameters; None for one that is left to the server."""
         return dict.fromkeys(PARAMETERS) | self._options
 
+    def setting(self, name: str) -> Any:
+        """Returns the value of one parameter, which may have its name in `generate`; None if it is left to the server.
+
+        Raises:
+            ConfigError: If a server takes no option of this name.
+        """
+        [parameter] = _parameters({name: None})
+        return self.settings[parameter]
+
     def set_options(self, **options: Any) -> None:
         """Changes options for all further responses; None leaves an option to the server, which checks the values."""
         given = self._options | _parameters(options)

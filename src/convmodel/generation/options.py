@@ -7,7 +7,7 @@ import functools
 import inspect
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -117,7 +117,7 @@ def read_options(
     """
     options = {name: plain(value) for name, value in options.items()}
     hf = {name: value for name, value in options.items() if name not in _OURS and value is not None}
-    _check_names(hf)
+    check_names(hf)
     _check_values(options)
     _check_ids(hf, hf_model.config.get_text_config().vocab_size)
     _imply_sampling(hf)
@@ -156,12 +156,12 @@ def option_names() -> frozenset[str]:
     return (_OURS | _hf_options()) - _REFUSED.keys()
 
 
-def _check_names(hf: Mapping[str, Any]) -> None:
+def check_names(names: Iterable[str]) -> None:
     """Raises a `ConfigError` if an option does not exist, or is refused."""
-    for name in hf:
+    for name in names:
         if name in _REFUSED:
             raise ConfigError(f"{name} is not an option here: {_REFUSED[name]}")
-    unknown = hf.keys() - _hf_options()
+    unknown = {*names} - _OURS - _hf_options()
     if unknown:
         raise ConfigError(
             f"no generation option is called {', '.join(sorted(unknown))}; there are {', '.join(sorted(_OURS))}, "

@@ -6,21 +6,18 @@ Owns: the turns so far, and what `regenerate`, `undo` and a change of the system
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from convmodel.conversation import DEFAULT_SPEAKERS, Conversation, ConversationLike
 from convmodel.errors import ConfigError, ConversationError
-from convmodel.generation.defaults import chat_candidates, chat_sampling
+from convmodel.generation.chat_options import chat_options, chat_settings
+from convmodel.generation.defaults import chat_sampling
 from convmodel.generation.engine.engine import Engine
-from convmodel.generation.engine.sampling import with_defaults
-from convmodel.generation.options import GenerationOptions, read_options
+from convmodel.generation.options import check_names
 from convmodel.generation.output import Chunk, FinishReason
-from convmodel.generation.respond import is_for_engine, make_prompt, stream
-from convmodel.hf_model.generation_config import PENALTIES, SAMPLING_OPTIONS
+from convmodel.generation.respond import make_prompt, stream
+from convmodel.hf_model.generation_config import SAMPLING_OPTIONS
 from convmodel.layout.tokenizer import ConversationTokenizer
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 
 class Session(ABC):
@@ -49,6 +46,14 @@ class Session(ABC):
     @abstractmethod
     def settings(self) -> dict[str, Any]:
         """The values of the usual options and of those given, defaults included; None for one that has no effect."""
+
+    @abstractmethod
+    def setting(self, name: str) -> Any:
+        """Returns the value of one option as `settings` does; None for one that is not among them.
+
+        Raises:
+            ConfigError: If the option does not exist.
+        """
 
     @abstractmethod
     def set_options(self, **options: Any) -> None:
@@ -233,15 +238,20 @@ class ChatSession(Session):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The values of the usual options and of those given, defaults included; None for one that has no effect."""
-        values = SAMPLING_OPTIONS | PENALTIES | with_defaults(self._engine.hf_model, self._options.hf)
-        samples = bool(values.get("do_sample"))
-        settings = {name: values[name] if samples else None for name in ("temperature", "top_p", "top_k")}
-        settings |= {name: values[name] for name in ("max_new_tokens", "repetition_penalty")}
-        settings |= {"do_sample": samples, "seed": self._options.seed, "candidates": self._options.candidates}
-        if self._options.candidates > 1:
-            settings["repeat_weight"] = self._options.repeat_weight
-        return settings | {name: value for name, value in self._given.items() if settings.get(name) is None}
+        """The values of the usual options, and of others that the caller or the model's config sets.
+
+        Defaults are included; an option that has no effect is None.
+        """
+        return chat_settings(self._engine.hf_model, self._options, self._given)
+
+    def setting(self, name: str) -> Any:
+        """Returns the value of one option as `settings` does; None for one that is not among them.
+
+        Raises:
+            ConfigError: If the option does not exist.
+        """
+        check_names([name])
+        return self.settings.get(name)
 
     def set_options(self, **options: Any) -> None:
         """Changes options for all further responses; None restores an option's default.
@@ -253,6 +263,7 @@ class ChatSession(Session):
         """
         if "reply_as" in options:
             raise ConfigError("reply_as cannot change within a session: open another one")
+        check_names(options)
         before = self._given
         if options.get("do_sample") is False:
             before = {name: value for name, value in before.items() if name not in SAMPLING_OPTIONS}
@@ -267,30 +278,6 @@ class ChatSession(Session):
         if options.seed is not None:
             options = replace(options, seed=options.seed + self._attempts)
         return prompt.left_out, stream(self._engine, self._tokenizer, prompt, options)
-
-
-def chat_options(
-    hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, given: dict[str, Any]
-) -> GenerationOptions:
-    """Returns the options of a chat: those given, and in their place the model's own sampling and candidates.
-
-    Raises:
-        ConfigError: If an option does not exist or makes no sense.
-    """
-    decide = {name for name in ("do_sample", "num_beams") if given.get(name) is not None}
-    sampling = {} if decide or given.get("temperature") == 0 else chat_sampling(hf_model)
-    # A turn is never empty, so the first token must not end it.
-    wanted = {"min_new_tokens": 1} | sampling | given
-    candidates = chat_candidates(hf_model)
-    if candidates and wanted.get("do_sample") and not _DECIDE_CANDIDATES & wanted.keys():
-        options = read_options(hf_model, tokenizer, candidates | wanted)
-        if is_for_engine(hf_model, options):
-            return options
-    return read_options(hf_model, tokenizer, wanted)
-
-
-_DECIDE_CANDIDATES = {"candidates", "rerank", "num_beams", "num_return_sequences"}
-"""Options with which a model's own number of candidates does not apply."""
 
 
 def _with_system(text: str, conversation: Conversation | None) -> Conversation:

@@ -19,10 +19,10 @@ from transformers import TrainerCallback
 from convmodel.conversation import DEFAULT_SPEAKERS, Conversation
 from convmodel.errors import ConfigError, ConversationError, ConvModelError
 from convmodel.generation.batched import respond_to_many
+from convmodel.generation.chat_options import chat_options
 from convmodel.generation.engine.engine import Engine
 from convmodel.generation.options import GenerationOptions
 from convmodel.generation.respond import make_prompt
-from convmodel.generation.session import chat_options
 from convmodel.layout.sequence import LossOn, supervised_turns
 from convmodel.layout.tokenizer import ConversationTokenizer
 from convmodel.training.config import FitConfig

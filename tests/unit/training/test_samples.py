@@ -9,7 +9,7 @@ import pytest
 
 from convmodel import Conversation, ConversationModel, FitConfig
 from convmodel.errors import GenerationError
-from convmodel.generation.session import chat_options
+from convmodel.generation.chat_options import chat_options
 from convmodel.training.samples import SampleContext, Samples, choose_contexts
 from convmodel.training.samples_file import SHOWN, read_samples
 from fine_tuning import TALKS
