@@ -1,6 +1,7 @@
 """What the page says in passing: where things are stored, what was saved, titles, and the rule for a name."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -8,6 +9,14 @@ from page_acts import talk
 from page_training import view
 from page_training_states import SUMMARY, preparation, show
 from playwright.sync_api import Page, Route, expect
+
+from convmodel import Conversation, ConversationModel
+from convmodel.data.importing.carry_over import CarryOver
+from convmodel.data.importing.splitting import Split, too_small
+from convmodel.data.reading.rows import Row
+from convmodel.data.windows.encoding import encode_windows
+from convmodel.errors import install_command
+from convmodel.training.doctor.checks import check_text
 
 pytestmark = [pytest.mark.loopback, pytest.mark.slow]
 
@@ -73,14 +82,47 @@ def test_a_name_that_is_not_accepted_is_explained(page: Page) -> None:
     assert name.evaluate("each => each.validity.valid")
 
 
+def messages(language: str) -> tuple[list[str], dict[str, Any]]:
+    """The notes and the check of today that name an option or a command."""
+    carried = CarryOver()
+    carried.edit(Row("my--file.jsonl:1", {"context": ["Hi"], "chosen": "Yes", "rejected": "No"}))
+    few = [Conversation(["Hi", "Yes"])]
+    near = f"near-duplicates were not looked for, only exact ones: {install_command('train')}"
+    tokenizer = ConversationModel.from_pretrained("builtin:chitchat").tokenizer
+    windows = encode_windows([Conversation([language, language])], tokenizer, max_length=64, loss_on="all").windows
+    small = too_small(Split(few, few, [], "at random"))
+    return [*carried.notes(), near, *filter(None, [small])], asdict(check_text(windows, tokenizer))
+
+
 def test_notes_and_checks_name_no_options_of_the_terminal(page: Page) -> None:
-    notes = [
-        "valid has 5 conversations, of 20 or more that a comparison of models needs: import more, or raise --split"
-    ]
-    fix = "choose a model whose vocabulary covers the language, or extend a byte-level BPE: fit --grow-vocabulary"
-    checks = [{"name": "vocabulary", "status": "warn", "finding": "many pieces", "fix": fix}]
-    show(page, [preparation("ready", summary=SUMMARY | {"notes": notes}, checks=checks)], [])
+    notes, check = messages("안녕하세요, 오늘 어떠세요?")
+    assert "--" in check["fix"]
+    assert sum("--objective" in note or "pip install" in note for note in notes) == 2
+    show(page, [preparation("ready", summary=SUMMARY | {"notes": notes}, checks=[check])], [])
     view(page).get_by_text("Notes of the import").click()
-    expect(view(page)).to_contain_text("needs: import more")
-    expect(view(page)).to_contain_text("What to do: choose a model whose vocabulary covers the language")
-    expect(view(page)).not_to_contain_text("--")
+    shown = view(page).locator("details", has_text="Notes of the import").locator("li")
+    expect(shown).to_have_text([
+        "judgements in 1 row (first: my--file.jsonl:1): only good responses are kept, as turns to imitate",
+        "near-duplicates were not looked for, only exact ones",
+        "valid has 1 conversations; to compare models, it needs at least 20: import more conversations",
+    ])  # fmt: skip
+    expect(view(page).locator("li.warn p")).to_have_text(
+        "What to do: choose a model whose vocabulary covers the language"
+    )
+
+
+@pytest.mark.parametrize(
+    ("fix", "shown"),
+    [
+        ("lower batch_size, or raise --max-length to 2,048", "lower batch_size"),
+        ("import more, or raise --split: valid has 5", "import more: valid has 5"),
+        ("cut them; `convmodel fit --objective dpo`, or kto, learns from both; or not", "cut them; or not"),
+        ("Split the data. Raise --max-length. Then import again.", "Split the data. Then import again."),
+        ("raise --max-length to 2,048", "raise --max-length to 2,048"),  # rather than nothing
+        ("raise max_length, or split long turns", "raise max_length, or split long turns"),
+    ],
+)
+def test_clauses_and_alternatives_that_need_a_terminal_are_left_out(page: Page, fix: str, shown: str) -> None:
+    check = {"name": "cut", "status": "warn", "finding": "5 tokens are cut", "fix": fix}
+    show(page, [preparation("ready", checks=[check])], [])
+    expect(view(page).locator("li.warn p")).to_have_text(f"What to do: {shown}")

@@ -17,8 +17,23 @@ const FLAGS = { // options of the terminal that messages name, and what they are
   "--valid": "the data for checking are made by themselves here",
 };
 
-/** Returns a message without alternatives that only the terminal has. */
-const forPage = (text) => text.replace(/,? or [^,;.]*--[a-z][^,;.]*/g, "");
+const TERMINAL = /(^|[\s"'`(])--[a-z]|`convmodel |\bpip install\b/; // an option, or a command
+
+/** Returns a message without the clauses, or the last alternatives of a clause, that need a terminal. */
+function forPage(text) {
+  const parts = text.split(/([;:]|\.(?=\s+[A-Z]))\s+/); // clauses, and the marks between them
+  let shown = "";
+  for (let index = 0; index < parts.length; index += 2) {
+    const clause = TERMINAL.test(parts[index]) ? withoutTerminal(parts[index]) : parts[index];
+    if (clause) shown += shown ? `${parts[index - 1]} ${clause}` : clause;
+  }
+  return shown || text;
+}
+
+function withoutTerminal(clause) {
+  const alternatives = clause.split(/(,? or )/);
+  return alternatives.slice(0, Math.max(0, alternatives.findIndex((each) => TERMINAL.test(each)) - 1)).join("");
+}
 
 /** Shows prepared data. */
 export function dataItems(preparation, act) {
@@ -173,7 +188,7 @@ const plain = (name) => name.normalize("NFD").replace(/\p{M}/gu, "").replace(/[^
 function showStart(preparation, act) {
   const { me, filenames: files, estimate, training_file: train, validation_file: valid, model } = preparation;
   const isSmall = estimate && estimate.memory_bytes - estimate.activation_bytes < STATE * SMALL;
-  const rule = "Letters from A to Z, large or small and without accents, digits, dots, hyphens and underscores; no spaces.";
+  const rule = "Unaccented letters (A-Z, a-z), digits, dots, hyphens and underscores; no spaces.";
   const checkName = ({ target }) => target.setCustomValidity(target.validity.patternMismatch ? rule : "");
   const name = h("input", { name: "suffix", maxLength: 64, pattern: "[A-Za-z0-9._\\-]+", oninput: checkName, value: plain(me ?? "") || plain(files[0].replace(/\.[^.]*$/, "")) || "my-model", required: true, autocomplete: "off" });
   const passes = h("select", { name: "passes" }, h("option", { value: "auto" }, valid ? "As long as it helps" : "As usual"),

@@ -211,7 +211,9 @@ def check_text(windows: Sequence[Window], tokenizer: ConversationTokenizer) -> C
     per_character, per_token = tokens / max(1, characters), size / max(1, tokens)
     finding = f"{per_character:.2f} tokens per character, {per_token:.1f} bytes per token"
     if per_character > TOKENS_PER_CHARACTER and per_token < BYTES_PER_TOKEN:
-        fix = "choose a model whose vocabulary covers the language, or extend a byte-level BPE: fit --grow-vocabulary"
+        fix = (
+            "choose a model whose vocabulary covers the language, or extend a byte-level BPE with fit --grow-vocabulary"
+        )
         return Check("text", "warn", f"{finding}: the vocabulary hardly covers this language", fix)
     return Check("text", "pass", finding)
 
