@@ -120,6 +120,16 @@ def test_branches_and_titles_survive_export_and_import(page: Page, saying: Calla
     expect(page.locator("#talk article .text")).to_have_text(["Hello", "Second", "How are you?", "Fine, thanks!"])
 
 
+def test_a_side_of_a_comparison_needs_no_model(page: Page, tmp_path: Path) -> None:
+    answer = {"speaker": "assistant", "role": "assistant", "text": "Hey", "whose": "the left one", "next": []}
+    turns = {"a": {"speaker": "user", "text": "Hi", "next": ["b"]}, "b": answer}
+    file = tmp_path / "sides.jsonl"
+    file.write_text(json.dumps({"turns": ["Hi", "Hey"], "chat_page": {"id": "x", "top": ["a"], "turns": turns}}))
+    import_file(page, file, "1 conversation imported.")
+    expect_turns(page, ["Hi", "Hey"])
+    expect(page.locator("article.theirs p.quiet")).to_have_text("the left one")
+
+
 def test_other_files_are_read_or_named_with_their_line(page: Page, tmp_path: Path) -> None:
     """Feedback, old and new, is read; votes, responses, chat exports and damaged lines are counted with the reason."""
     said = [{"role": "Ann", "content": "Hi", "weight": 0}, {"role": "assistant", "content": "Hey", "weight": 1}]

@@ -47,8 +47,8 @@ def test_from_ratings_to_the_new_model_and_back(loop: Loop) -> None:
         train(page)
         view = dialog(page)
         expect(view).to_contain_text("20 trained on, 3 held out")
-        expect(view).to_contain_text("20.0 before, 21.0 after (the model after step 3, which was kept)")
-        expect(view).to_contain_text(f"Stopped early: {GUARD} The model after step 3 was kept.")
+        expect(view).to_contain_text("20.0 before, 21.0 after step 3")
+        expect(view.locator("p.problem")).to_have_text(f"Stopped early: {GUARD} The model after step 3 was kept.")
         view.get_by_text("Curves").click()
         expect(view.get_by_role("img", name="Loss")).to_have_attribute(
             "aria-label", "Loss: 3.00 at step 1, 2.33 at step 3"
@@ -71,7 +71,7 @@ def test_from_ratings_to_the_new_model_and_back(loop: Loop) -> None:
                 better = ("Left", "Right")[sides.index(f"I am new {number}")]
                 view.get_by_role("button", name=f"{better} is better" if number else "Neither").click()
                 expect(view).to_contain_text(f"Votes: {number} for the new version (chitchat-1), 0 for the old one")
-                expect(view.get_by_text("Your vote was saved.", exact=True).first).to_be_visible()
+                expect(view.locator("p.quiet", has_text="Your vote was saved.")).to_be_visible()
             expect(view).to_contain_text("The new version won 100 % (95 % confidence interval: 51 % to 100 %)")
             expect(view).to_contain_text("The new version is better.")
             expect(use).to_be_enabled()
@@ -89,6 +89,24 @@ def test_from_ratings_to_the_new_model_and_back(loop: Loop) -> None:
     assert [vote.winner for vote in votes] == [None, *["chitchat-1"] * 4]
     assert [[*vote.responses] for vote in votes[1:]] == [[f"I am new {n}", f"I am old {n}"] for n in range(1, 5)]
     assert all(vote.comparison for vote in votes)
+
+
+@pytest.mark.parametrize(("steps", "end"), [(None, ""), (0, " The model was kept as it was.")])
+def test_a_report_that_kept_no_step_or_is_older(loop: Loop, steps: int | None, end: str) -> None:
+    with loop.page(guard="The perplexity rose.") as (page, _):
+        train(page)
+
+        def answer(route: Route) -> None:
+            state = route.fetch().json()
+            del state["job"]["result"]["steps"]
+            state["job"]["result"] |= {} if steps is None else {"steps": steps}
+            route.fulfill(json=state)
+
+        page.route("**/improve", answer)
+        page.reload()
+        expect(dialog(page).locator("p.problem")).to_have_text(f"Stopped early: The perplexity rose.{end}")
+        expect(dialog(page)).to_contain_text("20.0 before, 21.0 after")
+        expect(dialog(page)).not_to_contain_text("after step")
 
 
 def test_a_running_job_survives_a_reload_and_is_resumed(loop: Loop) -> None:

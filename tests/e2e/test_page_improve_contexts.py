@@ -83,16 +83,19 @@ def test_both_versions_get_the_same_request(loop: Loop) -> None:
             route.fulfill(json=state)
 
         page.route("**/improve", answer)
-        bodies: list[Any] = []
+        waiting: list[Route] = []
 
-        def note(route: Route) -> None:
-            bodies.append(route.request.post_data_json)
-            route.abort()
+        def refuse_both(route: Route) -> None:
+            waiting.append(route)
+            if len(waiting) == 2:  # the first refusal ends the other request
+                for each in waiting:
+                    each.fulfill(status=400, json={"error": {"message": "Not this one"}})
 
-        page.route("**/v1/chat/completions", note)
+        page.route("**/v1/chat/completions", refuse_both)
         page.reload()
         dialog(page).get_by_role("button", name="Show two responses").click()
         expect(dialog(page).get_by_role("alert")).to_be_visible()
+        bodies: list[Any] = [each.request.post_data_json for each in waiting]
         first, second = sorted(bodies, key=lambda body: body["model"])
         assert first["reply_as"] == "Bob"
         assert first["messages"] == [{"role": "user", "content": "Hi", "name": "Ann"}]

@@ -1,5 +1,7 @@
 """What the buttons of a training do, and where they are."""
 
+import shlex
+
 import pytest
 from page_training import press, view
 from page_training_states import AT_JOB, job, show
@@ -47,6 +49,15 @@ def test_an_ended_training_says_where_its_model_is(page: Page) -> None:
     expect(page.locator("#ask-dialog")).to_contain_text("The model Will is deleted on the server.")
 
 
+def test_a_shell_reads_the_folder_as_it_is_shown(page: Page) -> None:
+    folder = """my $HOME "and" `id` it's/jobs/ftjob-1/model"""
+    show(page, [], [job("succeeded", folder=folder)], AT_JOB)
+    view(page).get_by_text("In the terminal").click()
+    expect(view(page).locator("pre")).to_contain_text("convmodel chat")
+    for line in view(page).locator("pre").inner_text().splitlines():
+        assert folder in shlex.split(line)
+
+
 def test_a_trained_model_has_the_name_that_was_given(page: Page) -> None:
     faked = show(page, [], [job("succeeded")], AT_JOB)
     base = faked.models["data"][0]
@@ -63,5 +74,4 @@ def test_a_trained_model_has_the_name_that_was_given(page: Page) -> None:
 
 def test_a_training_that_is_resumed_is_about_to_continue(page: Page) -> None:
     show(page, [], [job("queued", step=100, total_steps=537)], AT_JOB)
-    text = "It is about to continue after step 100 of at most 537, or waits for another training."
-    expect(view(page)).to_contain_text(text)
+    expect(view(page)).to_contain_text("Waiting to resume from step 100 of at most 537.")

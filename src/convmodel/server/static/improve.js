@@ -168,15 +168,16 @@ function showJob(job) {
 
 /** What the job reports at its end; it may lack anything. */
 function showResult({ used, held_out: heldOut, before = {}, after = {}, guard, seconds, steps }) {
-  const kept = guard && steps ? ` (the model after step ${steps}, which was kept)` : "";
+  const at = guard && steps ? ` step ${steps}` : "";
+  const kept = steps === 0 ? " The model was kept as it was." : steps ? ` The model after step ${steps} was kept.` : ""; // older reports do not have it
   const rows = [
     ["Judgements", isNumber(used) ? `${used} trained on, ${heldOut ?? 0} held out` : null],
-    ["Validation perplexity", isNumber(before.perplexity) && isNumber(after.perplexity) ? `${number(before.perplexity)} before, ${number(after.perplexity)} after${kept}` : null],
+    ["Validation perplexity", isNumber(before.perplexity) && isNumber(after.perplexity) ? `${number(before.perplexity)} before, ${number(after.perplexity)} after${at}` : null],
     ["Responses that end by themselves", isNumber(before.ends) && isNumber(after.ends) ? `${percent(before.ends)} before, ${percent(after.ends)} after` : null],
     ["Time", isNumber(seconds) ? time(seconds) : null],
   ].filter(([, text]) => text);
   return [
-    guard ? h("p.problem", {}, `Stopped early: ${guard.replace(/\.?$/, ".")} ${steps ? `The model after step ${steps} was kept.` : "The model was kept as it was."}`) : null,
+    guard ? h("p.problem", {}, `Stopped early: ${guard.replace(/\.?$/, ".")}${kept}`) : null,
     h("dl", {}, ...rows.flatMap(([name, text]) => [h("dt", {}, name), h("dd", {}, text)])),
   ];
 }

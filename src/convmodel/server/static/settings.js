@@ -40,12 +40,13 @@ export async function load() {
 /** Returns a model by its id, by default the chosen one. */
 export const model = (id = settings.model) => models.find((each) => each.id === id) ?? null;
 
-const given = (id) => id.match(/^ft:.+:([^:]+):([^:]+)$/)?.slice(1) ?? [id, ""]; // the name that a training's user gave, and its number
+/** Returns the name that a user gave to a trained model, and its number; of other models the id, and "". */
+const parseTrainedId = (id) => id.match(/^ft:.+:([^:]+):([^:]+)$/)?.slice(1) ?? [id, ""];
 
 /** Returns the name of a model for readers: of one that was trained here the name that was given, with a number if several have it. */
 export function modelTitle(id) {
-  const [title, number] = given(id);
-  return number && models.some((each) => each.id !== id && given(each.id)[0] === title) ? `${title} (${number})` : title;
+  const [title, number] = parseTrainedId(id);
+  return number && models.some((each) => each.id !== id && parseTrainedId(each.id)[0] === title) ? `${title} (${number})` : title;
 }
 
 /** Returns the server's description of a model. */
@@ -77,10 +78,10 @@ export function messages(talk, turns, id = settings.model) {
 
 /** Returns the request for a response to turns; `other` overrides settings, and is `like` a listed model if its own is not. */
 export function request(talk, turns, other = {}) {
-  const model = other.model ?? settings.model;
-  const id = other.like ?? model;
+  const name = other.model ?? settings.model;
+  const id = other.like ?? name;
   return {
-    model,
+    model: name,
     messages: messages(talk, turns, id),
     temperature: other.temperature ?? value("temperature", id),
     top_p: other.topP ?? value("topP", id),

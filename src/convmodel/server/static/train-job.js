@@ -12,7 +12,7 @@ export function describe(view) {
   const at = `step ${step}${total ? ` of at most ${total}` : ""}`;
   const before = total ? "The first steps are being trained." : "The model and the data are being loaded.";
   return {
-    queued: step ? `It is about to continue after ${at}, or waits for another training.` : "It waits until the training before it has ended.",
+    queued: step ? `Waiting to resume from ${at}.` : "It waits until the training before it has ended.",
     validating_files: "The data are being checked.",
     running: step ? `It learns: ${at}${left ? `, at most about ${time(left)} left` : ""}.` : before,
     paused: `It is paused${step ? ` after ${at}` : ""}. Nothing is lost: Continue resumes it, also after a restart of the server.`,
@@ -62,7 +62,7 @@ function showActions(view, act) {
 
 /** Shows where the model is, and what else can be done with it: in a terminal on the server. */
 function showFolder(folder) {
-  const path = /^[\w./-]+$/.test(folder) ? folder : `"${folder}"`;
+  const path = /^[\w./-]+$/.test(folder) ? folder : `'${folder.replaceAll("'", "'\\''")}'`;
   return h("details", {}, h("summary", {}, "In the terminal, or as one page to share"),
     h("p", {}, `On the server, the model is in ${folder}. Run there, in the folder that contains ${folder.split("/")[0]}:`),
     h("pre", {}, `convmodel chat --model ${path}\nconvmodel export ${path} -o bot.html`));

@@ -83,7 +83,7 @@ function showTurn(talk, turn, act, state) {
 function notes(turn) {
   const parts = [];
   const { leftOut } = turn;
-  if (turn.whose) parts.push(turn.whose.replace(turn.model, modelTitle(turn.model)));
+  if (turn.whose) parts.push(turn.model ? turn.whose.replace(turn.model, () => modelTitle(turn.model)) : turn.whose);
   else if (turn.model && modelTitle(turn.model) !== nameOf(turn)) parts.push(modelTitle(turn.model));
   if (turn.corrected) parts.push("your correction");
   if (turn.edited) parts.push("edited");
@@ -131,7 +131,7 @@ export function showContext(talk) {
 /** Shows where conversations are stored: what is judged goes to the server, too. */
 export function showStored() {
   $("stored").textContent = facts().feedback ? "Stored in this browser. What you rate, correct, edit, regenerate or vote on is saved on the server, too, with the conversation before it."
-    : "Stored in this browser only, but for what you vote on in Compare, which the server saves.";
+    : "Stored in this browser only, except your votes in Compare, which the server saves.";
 }
 
 /** Shows the list of conversations. */
