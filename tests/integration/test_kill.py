@@ -59,7 +59,7 @@ def test_stopped_by_signals_it_saves_exits_as_shells_expect_and_goes_on(
     place: Path, unigram_folder: Path, whole: tuple[dict[str, Any], Command]
 ) -> None:
     command = Command(place, unigram_folder, place / "stopped", OPTIONS)
-    for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+    for number, name, code in ((signal.SIGTERM, "SIGTERM", 143), (signal.SIGINT, "Ctrl+C", 130)):
         running = command.start()
         target = command.checkpoint() + 3
         command.wait(running, lambda at_least=target: command.checkpoint() >= at_least)
@@ -69,7 +69,7 @@ def test_stopped_by_signals_it_saves_exits_as_shells_expect_and_goes_on(
         step = command.checkpoint()
         assert (running.returncode, out) == (code, "")
         assert err.splitlines()[-1] == (
-            f"convmodel: {number.name} stopped the run after step {step} of {STEPS}; its state is in "
+            f"convmodel: {name} stopped the run after step {step} of {STEPS}; its state is in "
             f"{command.output}/checkpoint-{step}: start it again in the same way to resume from there"
         )
         assert damage(command.output / f"checkpoint-{step}") == ""

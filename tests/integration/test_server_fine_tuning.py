@@ -28,6 +28,7 @@ from convmodel.server.fine_tuning.job_order import Order
 from convmodel.server.fine_tuning.service import FineTuning
 from convmodel.server.serving.background_process import BackgroundProcess
 from convmodel.server.settings import TrainingLimits
+from convmodel.training.improvement import SETTINGS
 from convmodel.training.resume.run_folder import newest_step
 
 pytestmark = pytest.mark.loopback
@@ -134,7 +135,7 @@ def test_preferences_are_learned_with_dpo(tuning: Tuning) -> None:
     arguments = json.loads((folder / "arguments.json").read_text())
     given = dict(pairwise(arguments))
     assert (given["--objective"], given["--beta"]) == ("dpo", "0.5")
-    assert float(given["--learning-rate"]) == pytest.approx(1e-4)
+    assert float(given["--learning-rate"]) == pytest.approx(0.1 * SETTINGS["learning_rate"])
     assert {"--lora", "--merge"} < {*arguments}
     check = json.loads((folder.parent / "check.json").read_text())["arguments"]
     assert check[2:4] == ["--format", "judgements"]
