@@ -93,16 +93,12 @@ def test_from_ratings_to_the_new_model_and_back(loop: Loop) -> None:
 
 @pytest.mark.parametrize(("steps", "end"), [(None, ""), (0, " The model was kept as it was.")])
 def test_a_report_that_kept_no_step_or_is_older(loop: Loop, steps: int | None, end: str) -> None:
-    with loop.page(guard="The perplexity rose.") as (page, _):
+    with loop.page(guard="The perplexity rose.") as (page, served):
         train(page)
-
-        def answer(route: Route) -> None:
-            state = route.fetch().json()
-            del state["job"]["result"]["steps"]
-            state["job"]["result"] |= {} if steps is None else {"steps": steps}
-            route.fulfill(json=state)
-
-        page.route("**/improve", answer)
+        state = served.get("/improve").json
+        del state["job"]["result"]["steps"]
+        state["job"]["result"] |= {} if steps is None else {"steps": steps}
+        page.route("**/improve", lambda route: route.fulfill(json=state))
         page.reload()
         expect(dialog(page).locator("p.problem")).to_have_text(f"Stopped early: The perplexity rose.{end}")
         expect(dialog(page)).to_contain_text("20.0 before, 21.0 after")

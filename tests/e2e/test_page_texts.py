@@ -8,7 +8,7 @@ import pytest
 from page_acts import talk
 from page_training import view
 from page_training_states import SUMMARY, preparation, show
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Page, expect
 
 from convmodel import Conversation, ConversationModel
 from convmodel.data.importing.carry_over import CarryOver
@@ -23,15 +23,12 @@ pytestmark = [pytest.mark.loopback, pytest.mark.slow]
 
 def set_fact(page: Page, name: str, value: Any) -> None:
     """Opens the page again, told by the server that this is so for its models."""
-
-    def answer(route: Route) -> None:
-        found = route.fetch().json()
-        for each in found["data"]:
-            each["convmodel"][name] = value
-        route.fulfill(json=found)
-
-    page.route("**/v1/models", answer)
-    page.reload()
+    models = page.request.get(f"{page.url}v1/models").json()
+    for each in models["data"]:
+        each["convmodel"][name] = value
+    page.route("**/v1/models", lambda route: route.fulfill(json=models))
+    with page.expect_response("**/v1/models"):
+        page.reload()
 
 
 def test_it_says_where_conversations_are_stored(page: Page) -> None:
