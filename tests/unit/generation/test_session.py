@@ -1,6 +1,5 @@
 """A session is its turns: responding, taking back, interrupting and overflowing keep them in order."""
 
-import copy
 import itertools
 import signal
 import threading
@@ -841,40 +840,3 @@ def test_a_session_continues_with_another_model(gpt2: ConversationModel, llama: 
     assert other.respond("And you?") == expected
     assert (other.undo(), other.undo()) == ("And you?", "Hello")
     assert other.turns == ["Be kind."]
-
-
-def test_settings_are_the_values_in_use(gpt2: ConversationModel) -> None:
-    session = gpt2.session(max_new_tokens=3, seed=7)
-    values = {"temperature": 0.8, "top_p": 0.95, "top_k": 0, "max_new_tokens": 3, "repetition_penalty": 1.0}
-    assert session.settings == values | {"do_sample": True, "seed": 7, "candidates": 1}
-
-    session.set_options(do_sample=False, seed=None, num_beams=2)
-    unused = dict.fromkeys(("temperature", "top_p", "top_k", "seed"))
-    assert session.settings == values | unused | {"do_sample": False, "candidates": 1, "num_beams": 2}
-
-    session.set_options(do_sample=None, num_beams=None, candidates=4, repeat_weight=2.0)
-    assert (session.settings["candidates"], session.settings["repeat_weight"]) == (4, 2.0)
-
-
-def test_settings_have_what_the_config_sets(gpt2: ConversationModel) -> None:
-    model = copy.deepcopy(gpt2)
-    own = {"do_sample": True, "min_p": 0.1, "no_repeat_ngram_size": 3}
-    chat = {"candidates": 4, "mmi_lambda": 0.25, "repeat_weight": 1.0}
-    for name, value in (own | {"chat": chat}).items():
-        setattr(model.hf_model.generation_config, name, value)
-    session = model.session()
-    assert session.settings.items() >= (own | chat).items()
-    assert session.setting("min_p") == 0.1
-
-    session.set_options(do_sample=False)
-    assert session.settings["no_repeat_ngram_size"] == 3
-    assert session.settings.keys().isdisjoint({"min_p", "mmi_lambda"})
-
-
-def test_a_setting_that_does_not_exist_is_refused(gpt2: ConversationModel) -> None:
-    session = gpt2.session()
-    assert session.setting("seed") is None
-    assert session.setting("num_beams") is None
-    for ask in (lambda: session.setting("temprature"), lambda: session.set_options(temprature=None)):
-        with pytest.raises(ConfigError, match=r"is called temprature; .*; did you mean temperature"):
-            ask()
