@@ -79,7 +79,7 @@ export const json = async (path, options) => (await request(path, options)).json
 
 let saved = Promise.resolve(); // the judgements so far; the server appends each to a file
 
-/** Sends a judgement once those before it are saved, so that the file has them in the order in which they were made. */
+/** Sends a judgement once those before it are saved, so that the file has them in their order. */
 function inOrder(path, body) {
   const sent = saved.then(() => json(path, { body }));
   saved = sent.catch(() => {});

@@ -1,4 +1,4 @@
-// The file format of conversations: lines as `convmodel import` writes them and `convmodel fit` reads them, which here also have all branches.
+// The file format of conversations: lines of `convmodel import` and `convmodel fit`, here with all branches.
 
 import * as tree from "./tree.js";
 
@@ -72,7 +72,7 @@ function recordOf(value) {
   return { talk: value.chat_page ? imported(value.chat_page) : null, pinned: turns.slice(0, pinned), turns: turns.slice(pinned), record };
 }
 
-/** Reads a whole conversation. Another server's model may have written it, so that its versions are not those of this server. */
+/** Reads a whole conversation, perhaps of another server's model, whose versions are not this server's. */
 function imported(value) {
   const talk = tree.read(value);
   for (const turn of Object.values(talk.turns)) delete turn.version;

@@ -18,8 +18,8 @@ let pending = false; // whether a click is being answered
 let timer = null;
 let comparing = null; // the comparison that is shown, or null
 let position = 0; // of the next comparison, also after skipped ones and errors
-let voted = false; // whether the vote on the pair before was saved
-let refused = []; // why contexts in a row were left out: the models do not respond to them
+let voted = false; // whether the last vote was saved
+let refused = []; // why contexts in a row were left out
 let onchange = () => {};
 
 /** Opens the view; `changed` is called when another version is served. */
@@ -169,7 +169,7 @@ function showJob(job) {
 /** What the job reports at its end; it may lack anything. */
 function showResult({ used, held_out: heldOut, before = {}, after = {}, guard, seconds, steps }) {
   const at = guard && steps ? ` step ${steps}` : "";
-  const kept = steps === 0 ? " The model was kept as it was." : steps ? ` The model after step ${steps} was kept.` : ""; // older reports do not have it
+  const kept = steps === 0 ? " The model was kept as it was." : steps ? ` The model after step ${steps} was kept.` : ""; // not in older reports
   const rows = [
     ["Judgements", isNumber(used) ? `${used} trained on, ${heldOut ?? 0} held out` : null],
     ["Validation perplexity", isNumber(before.perplexity) && isNumber(after.perplexity) ? `${number(before.perplexity)} before, ${number(after.perplexity)} after${at}` : null],
@@ -206,7 +206,7 @@ function showComparison(candidate) {
 
 const API_ROLES = ["system", "developer", "user", "assistant"];
 
-const isOfContext = ({ kind }) => ["refused", "long"].includes(kind); // another context may work
+const isOfContext = ({ kind }) => ["refused", "long"].includes(kind);
 
 /** Shows one pair of responses after the other, until the view or the comparison is closed. */
 async function compareNext() {

@@ -41,7 +41,7 @@ export async function show(talk) {
 function view(prompt, messageCount) {
   const room = prompt.budget === null ? "" : ` of at most ${prompt.budget}, which leaves room for the response`;
   const losses = [];
-  const hasTypes = facts().token_types; // without them, colours tell the speakers apart, and the model reads separators only
+  const hasTypes = facts().token_types; // else the model reads separators only
   const key = (name, kind) => (hasTypes ? [h("span", { className: `token type${kind % 4}` }, `type ${kind}`), ` ${name}`] : [h("span", { className: `token type${kind % 4}` }, name)]);
   if (prompt.left_out) losses.push(`${count(prompt.left_out, "oldest turn")} of ${messageCount} no longer fit and were left out.`);
   if (prompt.cut) losses.push(`${count(prompt.cut, "token")} were cut from the start of the newest turn.`);

@@ -40,10 +40,10 @@ export async function load() {
 /** Returns a model by its id, by default the chosen one. */
 export const model = (id = settings.model) => models.find((each) => each.id === id) ?? null;
 
-/** Returns the name that a user gave to a trained model, and its number; of other models the id, and "". */
+/** Returns the name that was given to a trained model, and its number; of others the id, and "". */
 const parseTrainedId = (id) => id.match(/^ft:.+:([^:]+):([^:]+)$/)?.slice(1) ?? [id, ""];
 
-/** Returns the name of a model for readers: of one that was trained here the name that was given, with a number if several have it. */
+/** Returns the name of a model for readers: of one that was trained here, the given one, with a number if several have it. */
 export function modelTitle(id) {
   const [title, number] = parseTrainedId(id);
   return number && models.some((each) => each.id !== id && parseTrainedId(each.id)[0] === title) ? `${title} (${number})` : title;
@@ -59,7 +59,7 @@ export function value(name, id) {
   return settings[name] ?? preset[name];
 }
 
-/** Returns the names of the user and the model as speakers: those of an imported conversation, or else the settings. */
+/** Returns the names of user and model as speakers: an imported conversation's, or else the settings'. */
 export const names = (talk) => talk.names ?? settings;
 
 /** Returns `reply_as` for a request, if the model distinguishes speakers by name; others have two, by their roles. */
@@ -76,7 +76,7 @@ export function messages(talk, turns, id = settings.model) {
   return [...pinned, ...turns.map((turn) => message(turn.role)(turn))];
 }
 
-/** Returns the request for a response to turns; `other` overrides settings, and is `like` a listed model if its own is not. */
+/** Returns the request for a response to turns; `other` overrides settings, `like` is a listed model if its own is not. */
 export function request(talk, turns, other = {}) {
   const name = other.model ?? settings.model;
   const id = other.like ?? name;

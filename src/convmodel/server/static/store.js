@@ -84,7 +84,7 @@ export function restore(talk) {
   known.delete(talk.id);
 }
 
-/** Calls `changed` with each conversation that another tab stores, and `removed` with the id of each that it deletes. */
+/** Calls `changed` with each conversation that another tab stores, and `removed` with the id of each deleted one. */
 export function listen({ changed, removed }) {
   window.addEventListener("storage", ({ key, newValue }) => {
     if (key === null) [...known].forEach(removed);

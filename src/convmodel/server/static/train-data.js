@@ -19,9 +19,9 @@ const FLAGS = { // options of the terminal that messages name, and what they are
 
 const TERMINAL = /(^|[\s"'`(])--[a-z]|`convmodel |\bpip install\b/; // an option, or a command
 
-/** Returns a message without the clauses, or the last alternatives of a clause, that need a terminal. */
+/** Returns a message without the clauses, or last alternatives, that need a terminal. */
 function forPage(text) {
-  const parts = text.split(/([;:]|\.(?=\s+[A-Z]))\s+/); // clauses, and the marks between them
+  const parts = text.split(/([;:]|\.(?=\s+[A-Z]))\s+/); // clauses and marks
   let shown = "";
   for (let index = 0; index < parts.length; index += 2) {
     const clause = TERMINAL.test(parts[index]) ? withoutTerminal(parts[index]) : parts[index];

@@ -60,7 +60,7 @@ function showActions(view, act) {
     button("Delete the model", () => act.removeModel(view)));
 }
 
-/** Shows where the model is, and what else can be done with it: in a terminal on the server. */
+/** Shows where the model is, and commands for it. */
 function showFolder(folder) {
   const path = /^[\w./-]+$/.test(folder) ? folder : `'${folder.replaceAll("'", "'\\''")}'`;
   return h("details", {}, h("summary", {}, "In the terminal, or as one page to share"),

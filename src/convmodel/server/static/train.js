@@ -100,7 +100,7 @@ const act = {
   compare: ({ model, base, job }) => leave(() => page.compare(models.some(({ id }) => id === job.model) ? job.model : base, model)),
 };
 
-/** Returns whether a training needs what was made of data: the server would keep that, and nothing here would show it. */
+/** Returns whether a training needs what was made of data: the server keeps that, and nothing would show it. */
 const isNeeded = async (data) => data?.training_file && (await jobs.all()).some((view) => !hasEnded(view) && view.job.training_file === data.training_file);
 const DELETED = "The data of this training were deleted: choose the files again under “All trainings and data”.";
 const orderOf = ({ model, training_file, validation_file, method, user_provided_suffix: suffix }) => ({ model, training_file, method,

@@ -136,7 +136,7 @@ export function exceeds(talk, other) {
   return talk.rev > other.rev || Object.values(talk.turns).some(({ id, rev }) => !(rev <= other.turns[id]?.rev));
 }
 
-/** Returns the form of a conversation that is stored: a turn that is being generated is incomplete, or absent if it is empty. */
+/** Returns a conversation as it is stored: a turn that is being generated is incomplete, or absent if empty. */
 export function stored(talk) {
   const copy = structuredClone(talk);
   for (const turn of Object.values(copy.turns)) {

@@ -128,7 +128,7 @@ export function showContext(talk) {
   $("used-text").textContent = `${used} of ${limit} positions used`;
 }
 
-/** Shows where conversations are stored: what is judged goes to the server, too. */
+/** Shows where conversations and judgements are stored. */
 export function showStored() {
   $("stored").textContent = facts().feedback ? "Stored in this browser. What you rate, correct, edit, regenerate or vote on is saved on the server, too, with the conversation before it."
     : "Stored in this browser only, except your votes in Compare, which the server saves.";
