@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Browser, Page, Route, expect
 from scripted import Script, scripted
 from serving import Serving, wait_until
 
@@ -25,6 +25,20 @@ def slow_down(page: Page) -> None:
     """Makes the scripts of a page as slow as `SLOWDOWN` says."""
     if SLOWDOWN > 1:
         page.context.new_cdp_session(page).send("Emulation.setCPUThrottlingRate", {"rate": SLOWDOWN})
+
+
+@contextmanager
+def opened(browser: Browser, url: str, *, patience: int = PATIENCE) -> Iterator[Page]:
+    """Opens a server's page in a window of its own; its scripts must not fail inside the block."""
+    context = browser.new_context(viewport={"width": 1200, "height": 900})
+    page, errors = context.new_page(), []
+    page.set_default_timeout(patience)
+    slow_down(page)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(url)
+    yield page
+    context.close()
+    assert not errors
 
 
 def saved_chitchat(place: Path) -> Path:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fake_improve import command
-from page_acts import PATIENCE, saved_chitchat, slow_down
+from page_acts import opened, saved_chitchat
 from playwright.sync_api import Browser, Locator, Page, expect
 from scripted import drawing_once
 from serving import Serving, serving
@@ -45,19 +45,14 @@ class Loop:
         options = {"give": saved_chitchat(self._place)} | options
         improver = Improver(self._place / "better", sources, load, judged, command(**options))
         models = {"chitchat": load(improver.source("chitchat"))}
-        with serving(models, improver=improver, feedback=self.feedback, votes=self.votes) as served:
-            context = self.browser.new_context(viewport={"width": 1200, "height": 900})
-            page, errors = context.new_page(), []
-            page.set_default_timeout(PATIENCE)
-            slow_down(page)
-            page.on("pageerror", lambda error: errors.append(str(error)))
-            page.goto(served.url)
+        with (
+            serving(models, improver=improver, feedback=self.feedback, votes=self.votes) as served,
+            opened(self.browser, served.url) as page,
+        ):
             page.get_by_role("button", name="Improve", exact=True).click()
             if wait:
                 expect(dialog(page).get_by_role("heading", name="Judgements")).to_be_visible()
             yield page, served
-            context.close()
-            assert not errors
 
 
 def dialog(page: Page) -> Locator:

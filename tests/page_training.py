@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fake_convmodel import command
-from page_acts import saved_chitchat, slow_down
+from page_acts import opened, saved_chitchat
 from playwright.sync_api import Browser, Locator, Page, expect
 from scripted import drawing_once
 from serving import Serving, serving
@@ -65,17 +65,12 @@ class Training:
         options = {"give": saved_chitchat(self.place)} | options
         sources = {"chitchat": "builtin:chitchat"}
         service = FineTuning(self.place / "tuned", sources, load, limits, command=real or command(**options))
-        with serving({"chitchat": load("builtin:chitchat")}, fine_tuning=service) as served:
-            context = self.browser.new_context(viewport={"width": 1200, "height": 900})
-            page, errors = context.new_page(), []
-            page.set_default_timeout(PATIENCE)
-            slow_down(page)
-            page.on("pageerror", lambda error: errors.append(str(error)))
-            page.goto(served.url)
+        with (
+            serving({"chitchat": load("builtin:chitchat")}, fine_tuning=service) as served,
+            opened(self.browser, served.url, patience=PATIENCE) as page,
+        ):
             open_view(page)
             yield page, served
-            context.close()
-            assert not errors
 
 
 def open_view(page: Page) -> None:
