@@ -121,7 +121,7 @@ def command(
 ) -> None:
     """Convert chat exports, or conversations in other formats, to clean training files.
 
-    `convmodel import "WhatsApp Chat with Bob.txt" --me Ann` writes `data/train.jsonl`, `valid.jsonl` and `test.jsonl`,
+    `convmodel import "WhatsApp Chat with Bob.txt" --me Bob` writes `data/train.jsonl`, `valid.jsonl` and `test.jsonl`,
     in which Ann is the assistant.
 
     Supports exports of WhatsApp, Signal, Telegram, Discord, Slack, Messenger, Instagram, LINE, KakaoTalk, Google Chat,

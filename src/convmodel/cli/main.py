@@ -87,7 +87,7 @@ def options(
 
     `convmodel demo` goes from a sample chat export to a bot, step by step, each with its command.
 
-    `convmodel import "WhatsApp Chat with Bob.txt" --me Ann` converts your chats to training data.
+    `convmodel import "WhatsApp Chat with Bob.txt" --me Bob` converts your chats to training data.
 
     `convmodel fit data/train.jsonl --model gpt2 --output-dir model` fine-tunes GPT-2 on them.
 
