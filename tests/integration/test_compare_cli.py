@@ -110,3 +110,9 @@ def test_where_nothing_is_left_the_summary_says_what_helps(
 def test_mistakes_are_told(run: Run, capfd: pytest.CaptureFixture[str], arguments: str, word: str) -> None:
     assert run(*arguments.split()) == 1
     assert word in " ".join(capfd.readouterr().err.split())
+
+
+def test_the_layout_of_a_base_model_can_be_chosen(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run("compare", "gpt2", "model", "--data", "test.jsonl", "--layout", "template") == 1
+
+    assert "has no chat template" in capfd.readouterr().err

@@ -80,3 +80,9 @@ def test_what_is_written_trains_a_model(run: Run, capfd: pytest.CaptureFixture[s
 def test_mistakes_are_told(run: Run, capfd: pytest.CaptureFixture[str], arguments: str, word: str) -> None:
     assert run("selfchat", *arguments.split()) == 1
     assert word in " ".join(capfd.readouterr().err.split())
+
+
+def test_the_layout_of_a_base_model_can_be_chosen(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run("selfchat", "gpt2", "--layout", "template", "--turns", "1") == 1
+
+    assert "has no chat template" in capfd.readouterr().err

@@ -39,6 +39,7 @@ def command(
     max_new_tokens: flags.MaxNewTokens = None,
     seed: Annotated[int, Option(min=0, help="Seed of the choice of contexts, their sides, and sampling.")] = 0,
     quantize: flags.Quantize = None,
+    layout: flags.Layout = "auto",
     as_json: flags.Json = False,
 ) -> None:
     """Compare two models blind: see their responses side by side without names, and vote for the better one.
@@ -55,7 +56,7 @@ def command(
     earlier = [vote for vote in read_votes(votes) if not (vote.winner is None and _is_identical(vote))]
     options = flags.sampling_options(greedy=greedy, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens)
     conversations = [*flags.open_reader(data, format, on_error)]
-    pairs = _generate_pairs((first, second), conversations, number, seed, quantize=quantize, options=options)
+    pairs = _generate_pairs((first, second), conversations, number, seed, options, quantize=quantize, layout=layout)
     judged = {_key(vote) for vote in earlier}
     unjudged = [pair for pair in pairs if _key(pair) not in judged]
     shown = [pair for pair in unjudged if not _is_identical(pair)]
@@ -84,9 +85,8 @@ def _generate_pairs(
     conversations: list[Conversation],
     number: int,
     seed: int,
-    *,
-    quantize: str | None,
     options: dict[str, object],
+    **loading: str | None,
 ) -> list[Vote]:
     """Generates the responses of both models to the same contexts, as votes without a winner."""
     from convmodel.report.evaluation.evaluate import choose_contexts, generate_exchanges
@@ -96,7 +96,7 @@ def _generate_pairs(
     chosen = choose_contexts(conversations, number, seed)
     responses = []
     for name in models:
-        model = load_model(name, quantize=quantize)
+        model = load_model(name, **loading)
         with ProgressBar("generating", unit="responses") as bar:
             bar.update(note=name)
             responses.append(generate_exchanges(model, conversations, chosen, settings, bar.show)[0])

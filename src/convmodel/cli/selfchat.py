@@ -50,6 +50,7 @@ def command(
         Option("--output", "-o", help="JSONL file to append the conversations to; `convmodel fit` reads it."),
     ] = None,
     quantize: flags.Quantize = None,
+    layout: flags.Layout = "auto",
 ) -> None:
     """Have a model chat with itself or with another model, and report when they repeat themselves.
 
@@ -66,7 +67,7 @@ def command(
         raise ConfigError(f"{len(models)} models for {len(names)} speakers ({speakers}): give one, or one per speaker")
     if output is not None:
         require_appendable(output, fix="choose another --output")  # before the models are loaded
-    loaded = {name: load_model(name, quantize=quantize) for name in dict.fromkeys(models)}
+    loaded = {name: load_model(name, quantize=quantize, layout=layout) for name in dict.fromkeys(models)}
     cast = dict(zip(names, [loaded[name] for name in models] * (len(names) if len(models) == 1 else 1), strict=True))
     options = flags.sampling_options(greedy=greedy, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens)
     chats: list[SelfChat] = []

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Unpack
 
 from convmodel.conversation import Conversation
 from convmodel.data.judgements.judgement import Judgement
+from convmodel.data.progress import ProgressBar
 from convmodel.data.reading.reader import ConversationReader
 from convmodel.data.reading.writing import write_jsonl
 from convmodel.errors import ConversationError, ConvModelError
@@ -115,19 +116,21 @@ def _sample(model: Sampler, openings: Sequence[_Opening], seed: int) -> list[Con
     talks = [opening.conversation for opening in begun]
     reason = "no judged conversation begins with a turn of a person"
     active = set(range(len(talks)))
-    for turn in range(TURNS):
-        names = {number: begun[number].speakers[turn % 2] for number in sorted(active)}
-        for name in dict.fromkeys(names.values()):
-            chosen = [number for number, speaker in names.items() if speaker == name]
-            options = {**sampling, "max_new_tokens": limit, "reply_as": name, "seed": seed + turn * CONVERSATIONS}
-            contexts = [talks[number] for number in chosen]
-            outputs = model.generate_batch(contexts, return_errors=True, **options)  # type: ignore[arg-type]
-            for number, (text, problem) in zip(chosen, map(_turn, outputs), strict=True):
-                if text:
-                    talks[number] = talks[number].with_turn(text, name)
-                reason = problem or reason
-                if problem or sum(map(len, talks[number].turns)) > CHARACTERS:
-                    active.discard(number)
+    with ProgressBar("self-replay", TURNS, unit="turns") as bar:
+        for turn in range(TURNS):
+            names = {number: begun[number].speakers[turn % 2] for number in sorted(active)}
+            for name in dict.fromkeys(names.values()):
+                chosen = [number for number, speaker in names.items() if speaker == name]
+                options = {**sampling, "max_new_tokens": limit, "reply_as": name, "seed": seed + turn * CONVERSATIONS}
+                contexts = [talks[number] for number in chosen]
+                outputs = model.generate_batch(contexts, return_errors=True, **options)  # type: ignore[arg-type]
+                for number, (text, problem) in zip(chosen, map(_turn, outputs), strict=True):
+                    if text:
+                        talks[number] = talks[number].with_turn(text, name)
+                    reason = problem or reason
+                    if problem or sum(map(len, talks[number].turns)) > CHARACTERS:
+                        active.discard(number)
+            bar.update(turn + 1)
     kept = [talk for talk in talks if any(talk.turn_weights)]
     if not kept:
         raise ConversationError(f"the model has no conversations with itself: {reason}; give --replay FILE, or none")
