@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
@@ -269,3 +270,13 @@ def test_every_installed_package_runs_on_the_first_version_of_python_3_11() -> N
         and not SpecifierSet(package.metadata["Requires-Python"] or "").contains("3.11.0")
     ]
     assert wrong == []
+
+
+def test_no_minor_version_of_transformers_is_allowed_before_it_was_tested() -> None:
+    [allowed] = [Requirement(line).specifier for line in PROJECT["dependencies"] if line.startswith("transformers")]
+    [tested] = re.findall(r"^transformers==(.+)$", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE)
+    major, minor, _ = map(int, tested.split("."))
+
+    assert tested in allowed
+    assert f"{major}.{minor}.99" in allowed
+    assert f"{major}.{minor + 1}.0" not in allowed

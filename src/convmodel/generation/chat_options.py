@@ -6,10 +6,13 @@ Owns: which of them apply, and which values they have. Does not know turns.
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import transformers
+
 from convmodel.generation.defaults import chat_candidates, chat_sampling
 from convmodel.generation.engine.sampling import with_defaults
-from convmodel.generation.options import GenerationOptions, read_options
+from convmodel.generation.options import GenerationOptions, read_options, warn_once
 from convmodel.generation.respond import is_for_engine
+from convmodel.hf_model.caching import can_be_cached
 from convmodel.hf_model.generation_config import PENALTIES, SAMPLING_OPTIONS
 from convmodel.layout.tokenizer import ConversationTokenizer
 
@@ -34,6 +37,9 @@ def chat_options(
         options = read_options(hf_model, tokenizer, candidates | wanted)
         if is_for_engine(hf_model, options):
             return options
+        kind = f"a {hf_model.config.model_type} in transformers {transformers.__version__}"
+        reason = "with these options" if can_be_cached(hf_model) else f"of {kind}"
+        warn_once(f"the model asks for the best of {options.candidates} responses in chats; {reason} only one is drawn")
     return read_options(hf_model, tokenizer, wanted)
 
 

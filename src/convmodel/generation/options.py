@@ -122,7 +122,7 @@ def read_options(
     _check_ids(hf, hf_model.config.get_text_config().vocab_size)
     _imply_sampling(hf)
     if options.get("seed") is not None and "do_sample" not in hf and not _samples_by_default(hf_model):
-        _warn_once("seed changes nothing without sampling: give do_sample=True, or an option such as temperature")
+        warn_once("seed changes nothing without sampling: give do_sample=True, or an option such as temperature")
     if not hf.get("stop_strings", True):
         del hf["stop_strings"]
     if tokenizer.layout.use_token_types and _ASSISTED & hf.keys():
@@ -199,7 +199,8 @@ def _samples_by_default(hf_model: "PreTrainedModel") -> bool:
 
 
 @functools.cache
-def _warn_once(message: str) -> None:
+def warn_once(message: str) -> None:
+    """Logs a warning, unless the same was logged before."""
     logger.warning(message)
 
 

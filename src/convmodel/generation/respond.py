@@ -113,7 +113,8 @@ def _check_rerank(hf_model: "PreTrainedModel", options: GenerationOptions) -> No
     """Raises a `ConfigError` if responses are to be ordered that the engine does not generate."""
     if options.rerank is not None and not can_be_cached(hf_model):
         kind = hf_model.config.model_type
-        raise ConfigError(f"rerank needs the engine, which does not support this {kind}: leave it out")
+        name = "candidates" if options.candidates > 1 else "rerank"
+        raise ConfigError(f"{name} needs the engine, which does not support this {kind}: leave it out")
     if options.rerank is not None:
         raise ConfigError("rerank orders sampled responses: give do_sample=True, and no beams or the like")
 

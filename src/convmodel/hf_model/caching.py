@@ -1,10 +1,11 @@
 """Which models keep nothing of earlier tokens but keys and values.
 
-Owns: that decision, for a cache that is filled once and continued in several ways.
+Owns: that decision, for a cache that is filled once and continued in several ways; and by which name a cache is given.
 """
 
 import inspect
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
@@ -18,6 +19,21 @@ _SHIFTED_MASK = frozenset({"git"})
 """Model types that expect an image in the cache, and put its columns before the mask of padding, image or not."""
 
 
+CACHE_ARGUMENTS = ("past_key_values", "cache")
+"""The argument of a forward pass that takes a cache: before transformers 5.24, and since."""
+
+
+def cache_argument(hf_model: "PreTrainedModel") -> str | None:
+    """Returns the name of the argument by which a model takes a cache; None if it takes none."""
+    parameters = inspect.signature(hf_model.forward).parameters
+    return next((name for name in CACHE_ARGUMENTS if name in parameters), None)
+
+
+def cache_among(arguments: Mapping[str, Any]) -> Any:
+    """Returns the cache among the arguments of a forward pass; None if there is none."""
+    return next((arguments[name] for name in CACHE_ARGUMENTS if arguments.get(name) is not None), None)
+
+
 def can_be_cached(hf_model: "PreTrainedModel") -> bool:
     """Returns whether the state of a model is only keys and values, and later tokens do not change them.
 
@@ -28,7 +44,7 @@ def can_be_cached(hf_model: "PreTrainedModel") -> bool:
     config = hf_model.config.get_text_config(decoder=True)
     rotary = str(getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None))
     parameters = inspect.signature(hf_model.forward).parameters
-    if config.is_encoder_decoder or config.model_type in _SHIFTED_MASK or "past_key_values" not in parameters:
+    if config.is_encoder_decoder or config.model_type in _SHIFTED_MASK or cache_argument(hf_model) is None:
         return False
     if "position_ids" not in parameters and config.model_type not in _DISTANCES:
         return False

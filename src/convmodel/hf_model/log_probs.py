@@ -17,7 +17,7 @@ from transformers.cache_utils import DynamicCache
 from convmodel.conversation import Conversation
 from convmodel.data.windows.collate import pad
 from convmodel.errors import ContextTooLongError, ConversationError
-from convmodel.hf_model.caching import can_be_cached
+from convmodel.hf_model.caching import cache_argument, can_be_cached
 from convmodel.hf_model.eval_mode import evaluation_mode
 from convmodel.hf_model.lm_head import Head
 from convmodel.layout.architecture import positions, shared_length, window_length
@@ -127,7 +127,7 @@ class _Context:
         inputs: dict[str, Any] = {name: tensor.to(hf_model.device) for name, tensor in batch.items()}
         cache = DynamicCache()  # without a config, so that layers with a window keep all: continuations may be longer
         with evaluation_mode(hf_model), torch.inference_mode():
-            hf_model.base_model(**inputs, past_key_values=cache, use_cache=True)
+            hf_model.base_model(**inputs, use_cache=True, **_with(hf_model, cache))
         return cls(cache, len(window.input_ids))
 
     def arguments(self, hf_model: "PreTrainedModel", mask: torch.Tensor) -> dict[str, Any]:
@@ -138,7 +138,14 @@ class _Context:
         ends = torch.arange(self.length, self.length + new, device=mask.device).expand(rows, new)
         positions = {"position_ids": ends} if "position_ids" in inspect.signature(hf_model.forward).parameters else {}
         whole = torch.cat([mask.new_ones(rows, self.length), mask], dim=1)
-        return {"attention_mask": whole, "past_key_values": cache, "use_cache": True} | positions
+        return {"attention_mask": whole, "use_cache": True} | positions | _with(hf_model, cache)
+
+
+def _with(hf_model: "PreTrainedModel", cache: DynamicCache) -> dict[str, DynamicCache]:
+    """Returns a cache as an argument of a model that takes one."""
+    name = cache_argument(hf_model)
+    assert name is not None
+    return {name: cache}
 
 
 def score_responses(

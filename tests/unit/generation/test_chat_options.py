@@ -7,6 +7,8 @@ import pytest
 
 from convmodel import ConversationModel
 from convmodel.errors import ConfigError
+from convmodel.generation import chat_options as chat_options_module
+from convmodel.generation.options import warn_once
 
 
 @pytest.fixture(scope="module")
@@ -49,3 +51,21 @@ def test_a_setting_that_does_not_exist_is_refused(gpt2: ConversationModel) -> No
     for ask in (lambda: session.setting("temprature"), lambda: session.set_options(temprature=None)):
         with pytest.raises(ConfigError, match=r"is called temprature; .*; did you mean temperature"):
             ask()
+
+
+def test_candidates_that_cannot_be_drawn_are_a_warning(
+    gpt2: ConversationModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = copy.deepcopy(gpt2)
+    model.hf_model.generation_config.chat = {"candidates": 4}
+    warn_once.cache_clear()
+    assert model.session().settings["candidates"] == 4
+    assert not caplog.records
+
+    for name in ("is_for_engine", "can_be_cached"):
+        monkeypatch.setattr(chat_options_module, name, lambda *_: False)
+    assert model.session().settings["candidates"] == 1
+
+    [message] = caplog.messages
+    assert message.startswith("the model asks for the best of 4 responses in chats; of a gpt2 in transformers 5.")
+    assert message.endswith(" only one is drawn")

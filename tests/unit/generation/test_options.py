@@ -11,7 +11,7 @@ from transformers import BloomConfig, GPT2Config, LlamaConfig, PretrainedConfig
 
 from convmodel import ConversationTokenizer
 from convmodel.errors import ConfigError, ConvModelError
-from convmodel.generation.options import MAX_NEW_TOKENS, GenerationOptions, _warn_once, read_options
+from convmodel.generation.options import MAX_NEW_TOKENS, GenerationOptions, read_options, warn_once
 
 
 @pytest.fixture(scope="module")
@@ -229,7 +229,7 @@ def test_values_without_effect_are_allowed_without_sampling(tokenizer: Conversat
 def test_a_seed_without_sampling_is_said_to_change_nothing(
     tokenizer: ConversationTokenizer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    _warn_once.cache_clear()
+    warn_once.cache_clear()
     read(tokenizer, seed=1, do_sample=True)
     read(tokenizer, seed=1, temperature=0.5)
     read(tokenizer, seed=1, do_sample=False)

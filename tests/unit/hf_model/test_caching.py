@@ -13,7 +13,7 @@ from transformers import (
     OpenAIGPTConfig,
 )
 
-from convmodel.hf_model.caching import can_be_cached
+from convmodel.hf_model.caching import cache_among, cache_argument, can_be_cached
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 9,
@@ -41,3 +41,22 @@ ENDS = {"bos_token_id": 1, "eos_token_id": 2}
 )
 def test_which_models_can_be_cached(config: Any, cached: bool) -> None:
     assert can_be_cached(AutoModelForCausalLM.from_config(config)) == cached
+
+
+@pytest.mark.parametrize("name", ["past_key_values", "cache"])
+def test_a_cache_is_given_by_the_name_that_the_installed_transformers_has(name: str) -> None:
+    model = AutoModelForCausalLM.from_config(LlamaConfig(**SHAPE))
+    model.forward = {
+        "past_key_values": lambda past_key_values, position_ids: None,
+        "cache": lambda cache, position_ids: None,
+    }[name]
+
+    assert cache_argument(model) == name
+    assert can_be_cached(model)
+    cache = object()
+    assert cache_among({"use_cache": True, name: cache}) is cache
+    assert cache_among({"use_cache": True, name: None}) is None
+
+
+def test_a_model_without_a_cache_has_no_name_for_it() -> None:
+    assert cache_argument(AutoModelForCausalLM.from_config(OpenAIGPTConfig(vocab_size=9, n_embd=4, n_head=1))) is None

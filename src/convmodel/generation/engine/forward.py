@@ -12,6 +12,7 @@ import torch
 
 from convmodel.generation.engine.kv_cache import KVCache
 from convmodel.generation.engine.lean import LeanForward, NewTokens
+from convmodel.hf_model.caching import CACHE_ARGUMENTS, cache_argument
 from convmodel.hf_model.decoder import UnknownDecoderError, decoder_of
 from convmodel.hf_model.eval_mode import evaluation_mode
 from convmodel.hf_model.quantization import is_quantized
@@ -49,6 +50,7 @@ class HFForward:
         self.layers = hf_model.config.get_text_config(decoder=True).num_hidden_layers
         self._hf_model = hf_model
         self._parameters = inspect.signature(hf_model.forward).parameters.keys()
+        self._cache_argument = cache_argument(hf_model) or CACHE_ARGUMENTS[0]
 
     def __call__(self, parts: Sequence[NewTokens]) -> torch.Tensor:
         """Processes new tokens, one part after the other; see `Forward`."""
@@ -61,7 +63,8 @@ class HFForward:
         arguments: dict[str, Any] = {"attention_mask": cache.mask(ids.shape[1]), "logits_to_keep": 1}
         arguments |= {"position_ids": positions, "token_type_ids": types}
         arguments = {k: value for k, value in arguments.items() if k in self._parameters and value is not None}
-        output = self._hf_model(input_ids=ids, past_key_values=cache, use_cache=True, **arguments)
+        arguments[self._cache_argument] = cache
+        output = self._hf_model(input_ids=ids, use_cache=True, **arguments)
         logits: torch.Tensor = output.logits
         return logits[:, -1]
 

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+import transformers
+
 from convmodel.conversation import DEFAULT_SPEAKERS, PINNED_ROLES
 from convmodel.errors import ModelLoadError
 from convmodel.generation.defaults import chat_sampling
@@ -100,7 +102,8 @@ class ModelRegistry:
 
     def _serve(self, name: str, model: ConversationModel, version: str) -> ServedModel:
         if not can_be_cached(model.hf_model):
-            problem = f"{name} has no key-value cache that prompts can share, so requests cannot be batched"
+            kind = f"a {model.hf_model.config.model_type} in transformers {transformers.__version__}"
+            problem = f"{name} has no key-value cache that prompts can share ({kind}), so requests cannot be batched"
             raise ModelLoadError(f"{problem}: chat with it by `convmodel chat`")
         settings = self.settings
         engine = Engine(model.hf_model, cache_bytes=settings.cache_bytes)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from convmodel.hf_model.caching import cache_among
 from convmodel.hf_model.decoder import (
     Decoder,
     DecoderLayer,
@@ -123,11 +124,11 @@ class FusedAttention(Fused):
         super().__init__(decoder, parts, module, batch)
         self._dropouts = [module.attn_dropout]  # the residual dropout is applied as a module
 
-    def __call__(self, hidden_states: torch.Tensor, past_key_values: Any = None, **more: Any) -> Any:
+    def __call__(self, hidden_states: torch.Tensor, **more: Any) -> Any:
         """Attends; returns the result, (batch, seq, width), and None in place of the weights."""
         module: Any = self.module
-        if self._dtype(past_key_values) is None:
-            return self._original(hidden_states, past_key_values=past_key_values, **more)
+        if self._dtype(cache_among(more)) is None:
+            return self._original(hidden_states, **more)
         qkv = module.c_attn(hidden_states)
         windows = self._batch.windows
         assert windows is not None
@@ -160,7 +161,7 @@ class FusedLayer(Fused):
         **more: Any,
     ) -> Any:
         """Adds attention and the result of the feed-forward network to hidden states, (batch, seq, width)."""
-        dtype, module, batch = self._dtype(more.get("past_key_values")), self.module, self._batch
+        dtype, module, batch = self._dtype(cache_among(more)), self.module, self._batch
         if dtype is None or batch.windows is None or any(products.are_merged for products in self.products):
             return self._original(
                 hidden_states, attention_mask=attention_mask, position_embeddings=position_embeddings, **more

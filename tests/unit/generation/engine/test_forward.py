@@ -1,6 +1,7 @@
 """Which forward pass a model gets."""
 
 import logging
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +10,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from convmodel.generation.engine import forward as forward_module
 from convmodel.generation.engine.forward import ForwardChoice, HFForward
-from convmodel.generation.engine.lean import LeanForward
+from convmodel.generation.engine.kv_cache import KVCache
+from convmodel.generation.engine.lean import LeanForward, NewTokens
+from convmodel.hf_model.caching import cache_argument
 
 
 @pytest.fixture
@@ -70,3 +73,28 @@ def test_a_hook_that_is_added_is_called(llama: PreTrainedModel) -> None:
     assert isinstance(choice.forward(0), HFForward)
     handle.remove()
     assert isinstance(choice.forward(0), LeanForward)
+
+
+@torch.inference_mode()
+def test_the_cache_is_given_by_either_of_its_names(llama: PreTrainedModel) -> None:
+    """transformers 5.24 renames the argument."""
+    own, original = cache_argument(llama), llama.forward
+    assert own is not None
+    ids = torch.arange(1, 9)[None]
+    expected = llama(input_ids=ids).logits[:, -1]
+
+    def after_a_cache() -> torch.Tensor:
+        forward, cache = HFForward(llama), KVCache(2)
+        for begin, end in ((0, 6), (6, 8)):
+            logits = forward([NewTokens(ids[:, begin:end], None, torch.arange(begin, end)[None], cache)])
+        return logits
+
+    def old(past_key_values: KVCache, **arguments: Any) -> Any:
+        return original(**{own: past_key_values}, **arguments)
+
+    def new(cache: KVCache, **arguments: Any) -> Any:
+        return original(**{own: cache}, **arguments)
+
+    for renamed in (old, new):
+        llama.forward = renamed
+        torch.testing.assert_close(after_a_cache(), expected)
