@@ -75,7 +75,7 @@ def test_curve_table_and_samples_are_texts_too(page: Page) -> None:
     expect(shown.locator(".sample .side").nth(0)).to_contain_text("Yes, I think so.")
     expect(shown.locator(".sample .side").nth(1)).to_contain_text("Says now (step 100)")
     expect(shown.locator(".sample .side").nth(2)).to_contain_text("The real reply")
-    shown.get_by_text("At all 3 validations").click()
+    shown.get_by_text("All 3 validations").click()
     expect(shown.locator(".sample")).to_contain_text("Step 50: No, it is not.")
 
 

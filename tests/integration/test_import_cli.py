@@ -170,7 +170,8 @@ def test_an_earlier_import_is_kept_unless_told_otherwise() -> None:
     run()
     with pytest.raises(SaveError, match="data already holds an import: give another --output, or --overwrite"):
         run()
-    run("--overwrite", "--split", "1,0,0")
+    _, said = run("--overwrite", "--split", "1,0,0")
+    assert "a model of the earlier import would seem too good, so train again before you evaluate\n" in said
 
     assert [path.name for path in Path("data").iterdir()] == ["train.jsonl"]
 

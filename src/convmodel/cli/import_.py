@@ -132,7 +132,8 @@ def command(
     from convmodel.data.importing.pipeline import ImportOptions, import_conversations
     from convmodel.data.importing.segmenting import Segmenting, parse_gap
 
-    if not overwrite and any(Path(output, f"{name}.jsonl").exists() for name in PARTS):
+    is_replaced = any(Path(output, f"{name}.jsonl").exists() for name in PARTS)
+    if is_replaced and not overwrite:
         raise SaveError(f"{output} already holds an import: give another --output, or --overwrite to replace it")
     options = ImportOptions(
         format=format,
@@ -159,6 +160,11 @@ def command(
         print_json(summary.to_dict())
         return
     _print(summary)
+    if is_replaced:
+        print_message(
+            "- what is in test.jsonl now may have been in train.jsonl before: a model of the earlier import would seem "
+            "too good, so train again before you evaluate"
+        )
     is_chat = summary.carried.rows and "assistant" in summary.speaker_turns  # OpenAI trains on the assistant's turns
     _print_commands(Path(output), summary, me, on_assistant=bool(me or is_chat))
 

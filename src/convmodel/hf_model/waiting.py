@@ -122,7 +122,7 @@ class Waiting:
                 self._wait_passively(threads)
                 logger.log(
                     self._level,
-                    "%d threads sleep while they wait for each other, as other programs use the cores, too",
+                    "slower than alone, as other programs use the processor, too: %d threads sleep while they wait",
                     threads,
                 )
             self._before = self._usage()
@@ -130,7 +130,9 @@ class Waiting:
     def _try_active(self, threads: int) -> None:
         self._wait_actively()
         if self._trials.succeeds():
-            logger.log(self._level, "%d threads wait actively for each other, as other programs have ended", threads)
+            logger.log(
+                self._level, "as fast as alone again, as other programs have ended: %d threads wait actively", threads
+            )
             self._level = logging.DEBUG  # beside a program that computes now and then, this may repeat every 2 s
         else:
             self._wait_passively(threads)

@@ -89,7 +89,7 @@ def choose_gap(chats: Iterable[Chat]) -> tuple[timedelta, str]:
         if variance > best:
             best, threshold = variance, (pause + following) / 2
     gap = min(ROUND_GAPS, key=lambda gap: abs(math.log(gap.total_seconds()) - threshold))
-    return gap, f"since pauses fall into two kinds, shorter and longer than about {show_gap(gap)}"
+    return gap, "since most pauses here are much shorter or much longer"
 
 
 def speakers_of(chats: Iterable[Chat]) -> Counter[str]:

@@ -75,7 +75,7 @@ const lossOf = (valid) => valid.map(([step, loss]) => [step, loss]);
 
 const showCurve = (train, valid) => h("section", {},
   curves("Loss", [{ name: "training", className: "train", points: train }, { name: "validation", className: "valid", points: lossOf(valid) }]),
-  h("p.quiet", {}, "How much the real replies surprise the model: lower is better. If the validation rises while the training falls, it learns by heart; the model of the best validation is the one that is kept."));
+  h("p.quiet", {}, "How much the real replies surprise the model: lower is better. If the validation rises while the training falls, it memorizes; the model of the best validation is the one that is kept."));
 
 function showValues(train, valid) {
   const before = (step) => train.findLast(([at]) => at <= step)?.[1];
@@ -95,7 +95,7 @@ function showSamples(samples, kept) {
     groups.set(key, [...groups.get(key) ?? [], sample]);
   }
   return h("section", {}, h("h3", {}, "What it says"),
-    h("p.quiet", {}, "To turns that it does not learn from."), ...[...groups.values()].map((group) => showGroup(group, kept)));
+    h("p.quiet", {}, "To turns outside the training data."), ...[...groups.values()].map((group) => showGroup(group, kept)));
 }
 
 function showGroup(group, kept) {
@@ -108,7 +108,7 @@ function showGroup(group, kept) {
       ...(group.length > 1 ? [reply(`Said before (step ${first.step})`, first.response)] : []),
       reply(`Says now (step ${last.step})`, last.response),
       reply("The real reply", first.expected)),
-    group.length > 2 ? h("details", {}, h("summary", {}, `At all ${group.length} validations`),
+    group.length > 2 ? h("details", {}, h("summary", {}, `All ${group.length} validations`),
       h("ul.list", {}, ...group.map(({ step, response }) => h("li", {}, h("b", {}, `Step ${step}: `), response)))) : null);
 }
 
