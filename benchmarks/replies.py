@@ -43,6 +43,9 @@ OPENINGS = (
 )
 TURNS = 9  # after the opening
 _CHAT: dict[str, Any] = {"temperature": 0.6, "top_p": 0.9, "candidates": 16, "repeat_weight": 3.0}
+_WARM: dict[str, Any] = {
+    "temperature": 0.75, "top_p": 0.95, "candidates": 24, "repeat_weight": 4.0, "mmi_lambda": 0.4,
+}  # fmt: skip
 SETTINGS: dict[str, dict[str, Any]] = {
     "single": {"temperature": 0.8, "top_p": 0.95},
     "8": _CHAT | {"candidates": 8},
@@ -58,6 +61,16 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "24 cool": _CHAT | {"temperature": 0.4, "candidates": 24},
     "24 lambda 0.4": _CHAT | {"temperature": 0.55, "candidates": 24, "repeat_weight": 4.0, "mmi_lambda": 0.4},
     "32 lambda 0.4": _CHAT | {"candidates": 32, "repeat_weight": 4.0, "mmi_lambda": 0.4},
+    "16 warm": _WARM | {"candidates": 16, "mmi_lambda": 0.5, "repeat_weight": 3.0, "temperature": 0.7},
+    "24 warm": _WARM,
+    "24 warm strict": _WARM | {"repeat_weight": 6.0},
+    "24 warm lambda 0.2": _WARM | {"mmi_lambda": 0.2, "repeat_weight": 5.0},
+    "16 warm strict": _WARM | {"candidates": 16, "repeat_weight": 6.0},
+    "16 warm strictest": _WARM | {"candidates": 16, "repeat_weight": 9.0},
+    "16 warm lambda 0.3": _WARM | {"candidates": 16, "mmi_lambda": 0.3, "repeat_weight": 6.0},
+    "16 warm lambda 0.2": _WARM | {"candidates": 16, "mmi_lambda": 0.2, "repeat_weight": 8.0},
+    "32 warm lambda 0.3": _WARM | {"candidates": 32, "mmi_lambda": 0.3, "repeat_weight": 5.0},
+    "32 hot": _CHAT | {"temperature": 0.8, "top_p": 0.95, "candidates": 32},
     "32 warm": _CHAT | {"temperature": 0.8, "top_p": 0.95, "candidates": 32, "repeat_weight": 2.0},
 }
 
