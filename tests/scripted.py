@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from convmodel import ConversationModel
 from convmodel.generation.engine.kv_cache import KVCache
 from convmodel.generation.engine.request import Row
+from convmodel.hf_model.caching import cache_among
 
 
 @dataclass
@@ -74,7 +75,7 @@ def scripted(
         nonlocal said, in_generate
         time.sleep(seconds)
         script.steps += 1
-        if isinstance(inputs.get("past_key_values"), KVCache):
+        if isinstance(cache_among(inputs), KVCache):
             return output
         # In transformers' `generate`, which begins with the whole prompt.
         said += 1

@@ -122,7 +122,7 @@ def command(
     """Convert chat exports, or conversations in other formats, to clean training files.
 
     `convmodel import "WhatsApp Chat with Bob.txt" --me Bob` writes `data/train.jsonl`, `valid.jsonl` and `test.jsonl`,
-    in which Ann is the assistant.
+    in which Bob is the assistant.
 
     Supports exports of WhatsApp, Signal, Telegram, Discord, Slack, Messenger, Instagram, LINE, KakaoTalk, Google Chat,
     ChatGPT, Claude and DeepSeek, plain `Name: text` transcripts, and JSONL, JSON, YAML, CSV, TSV and Parquet in common
@@ -160,10 +160,10 @@ def command(
         print_json(summary.to_dict())
         return
     _print(summary)
-    if is_replaced:
+    if is_replaced and "test.jsonl" in summary.written:
         print_message(
-            "- what is in test.jsonl now may have been in train.jsonl before: a model of the earlier import would seem "
-            "too good, so train again before you evaluate"
+            "- test.jsonl may now hold conversations that an earlier model was trained on: train again before you "
+            "evaluate"
         )
     is_chat = summary.carried.rows and "assistant" in summary.speaker_turns  # OpenAI trains on the assistant's turns
     _print_commands(Path(output), summary, me, on_assistant=bool(me or is_chat))

@@ -6,13 +6,10 @@ Owns: which of them apply, and which values they have. Does not know turns.
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import transformers
-
 from convmodel.generation.defaults import chat_candidates, chat_sampling
 from convmodel.generation.engine.sampling import with_defaults
 from convmodel.generation.options import GenerationOptions, read_options, warn_once
-from convmodel.generation.respond import is_for_engine
-from convmodel.hf_model.caching import can_be_cached
+from convmodel.generation.respond import beyond_engine
 from convmodel.hf_model.generation_config import PENALTIES, SAMPLING_OPTIONS
 from convmodel.layout.tokenizer import ConversationTokenizer
 
@@ -35,11 +32,12 @@ def chat_options(
     candidates = chat_candidates(hf_model)
     if candidates and wanted.get("do_sample") and not _DECIDE_CANDIDATES & wanted.keys():
         options = read_options(hf_model, tokenizer, candidates | wanted)
-        if is_for_engine(hf_model, options):
+        if not (unsupported := beyond_engine(hf_model, options)):
             return options
-        kind = f"a {hf_model.config.model_type} in transformers {transformers.__version__}"
-        reason = "with these options" if can_be_cached(hf_model) else f"of {kind}"
-        warn_once(f"the model asks for the best of {options.candidates} responses in chats; {reason} only one is drawn")
+        warn_once(
+            f"the model asks for the best of {options.candidates} responses in chats, but only one is generated: the "
+            f"engine does not support {unsupported}"
+        )
     return read_options(hf_model, tokenizer, wanted)
 
 

@@ -22,7 +22,7 @@ from convmodel.generation.options import GenerationOptions
 from convmodel.generation.output import Chunk, ConversationModelOutput, Response
 from convmodel.generation.reranking import response_scores
 from convmodel.generation.response_text import join_chunks, read_chunks
-from convmodel.hf_model.caching import can_be_cached
+from convmodel.hf_model.caching import can_be_cached, kind
 from convmodel.layout.sequence import Prompt
 from convmodel.layout.tokenizer import ConversationTokenizer
 
@@ -112,9 +112,8 @@ def _chunks_of_best(
 def _check_rerank(hf_model: "PreTrainedModel", options: GenerationOptions) -> None:
     """Raises a `ConfigError` if responses are to be ordered that the engine does not generate."""
     if options.rerank is not None and not can_be_cached(hf_model):
-        kind = hf_model.config.model_type
         name = "candidates" if options.candidates > 1 else "rerank"
-        raise ConfigError(f"{name} needs the engine, which does not support this {kind}: leave it out")
+        raise ConfigError(f"{name} needs the engine, which does not support {kind(hf_model)}: leave it out")
     if options.rerank is not None:
         raise ConfigError("rerank orders sampled responses: give do_sample=True, and no beams or the like")
 
@@ -131,8 +130,8 @@ def make_prompt(tokenizer: ConversationTokenizer, context: ConversationLike, opt
     )
 
 
-def is_for_engine(hf_model: "PreTrainedModel", options: GenerationOptions) -> bool:
-    """Returns whether the engine supports all options and the model; otherwise transformers' `generate` is used."""
+def beyond_engine(hf_model: "PreTrainedModel", options: GenerationOptions) -> str:
+    """Names what the engine does not support, options or the model; empty if it supports all."""
     names = {
         name
         for name, value in options.hf.items()
@@ -140,11 +139,16 @@ def is_for_engine(hf_model: "PreTrainedModel", options: GenerationOptions) -> bo
     }
     if with_defaults(hf_model, options.hf).get("do_sample"):
         names.discard("num_return_sequences")
-    is_for_engine = names <= HONOURED | _LENGTH_AND_END and can_be_cached(hf_model)
-    if options.grammar is not None and not is_for_engine:
-        unsupported = ", ".join(sorted(names - HONOURED - _LENGTH_AND_END)) or hf_model.config.model_type
+    unsupported = ", ".join(sorted(names - HONOURED - _LENGTH_AND_END))
+    return unsupported or ("" if can_be_cached(hf_model) else kind(hf_model))
+
+
+def is_for_engine(hf_model: "PreTrainedModel", options: GenerationOptions) -> bool:
+    """Returns whether the engine supports all options and the model; otherwise transformers' `generate` is used."""
+    unsupported = beyond_engine(hf_model, options)
+    if options.grammar is not None and unsupported:
         raise ConfigError(f"{options.grammar.option} does not go together with {unsupported}: leave one of them out")
-    return is_for_engine
+    return not unsupported
 
 
 def make_request(

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import transformers
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 if TYPE_CHECKING:
@@ -19,12 +20,17 @@ _SHIFTED_MASK = frozenset({"git"})
 """Model types that expect an image in the cache, and put its columns before the mask of padding, image or not."""
 
 
+_OWN_CACHE = frozenset({"flaubert", "xlm"})
+"""Model types whose argument `cache` takes something else, in transformers before 5.24, too."""
+
 CACHE_ARGUMENTS = ("past_key_values", "cache")
 """The argument of a forward pass that takes a cache: before transformers 5.24, and since."""
 
 
 def cache_argument(hf_model: "PreTrainedModel") -> str | None:
     """Returns the name of the argument by which a model takes a cache; None if it takes none."""
+    if hf_model.config.model_type in _OWN_CACHE:
+        return None
     parameters = inspect.signature(hf_model.forward).parameters
     return next((name for name in CACHE_ARGUMENTS if name in parameters), None)
 
@@ -32,6 +38,11 @@ def cache_argument(hf_model: "PreTrainedModel") -> str | None:
 def cache_among(arguments: Mapping[str, Any]) -> Any:
     """Returns the cache among the arguments of a forward pass; None if there is none."""
     return next((arguments[name] for name in CACHE_ARGUMENTS if arguments.get(name) is not None), None)
+
+
+def kind(hf_model: "PreTrainedModel") -> str:
+    """Names the type of a model and the version of transformers, on which it depends whether it can be cached."""
+    return f"{hf_model.config.model_type} in transformers {transformers.__version__}"
 
 
 def can_be_cached(hf_model: "PreTrainedModel") -> bool:

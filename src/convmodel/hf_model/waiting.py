@@ -122,7 +122,7 @@ class Waiting:
                 self._wait_passively(threads)
                 logger.log(
                     self._level,
-                    "slower than alone, as other programs use the processor, too: %d threads sleep while they wait",
+                    "other programs use the processor, so the work is slower: %d threads now sleep while they wait",
                     threads,
                 )
             self._before = self._usage()
@@ -131,7 +131,9 @@ class Waiting:
         self._wait_actively()
         if self._trials.succeeds():
             logger.log(
-                self._level, "as fast as alone again, as other programs have ended: %d threads wait actively", threads
+                self._level,
+                "other programs have ended, so the work is at full speed again: %d threads wait actively",
+                threads,
             )
             self._level = logging.DEBUG  # beside a program that computes now and then, this may repeat every 2 s
         else:

@@ -7,7 +7,6 @@ import pytest
 
 from convmodel import ConversationModel
 from convmodel.errors import ConfigError
-from convmodel.generation import chat_options as chat_options_module
 from convmodel.generation.options import warn_once
 
 
@@ -62,10 +61,13 @@ def test_candidates_that_cannot_be_drawn_are_a_warning(
     assert model.session().settings["candidates"] == 4
     assert not caplog.records
 
-    for name in ("is_for_engine", "can_be_cached"):
-        monkeypatch.setattr(chat_options_module, name, lambda *_: False)
+    assert model.session(encoder_repetition_penalty=1.2).settings["candidates"] == 1
+    monkeypatch.setattr("convmodel.generation.respond.can_be_cached", lambda _: False)
     assert model.session().settings["candidates"] == 1
 
-    [message] = caplog.messages
-    assert message.startswith("the model asks for the best of 4 responses in chats; of a gpt2 in transformers 5.")
-    assert message.endswith(" only one is drawn")
+    start = (
+        "the model asks for the best of 4 responses in chats, but only one is generated: the engine does not support "
+    )
+    of_option, of_model = caplog.messages
+    assert of_option == f"{start}encoder_repetition_penalty"
+    assert of_model.startswith(f"{start}gpt2 in transformers 5.")

@@ -11,6 +11,7 @@ from transformers import (
     MambaConfig,
     MistralConfig,
     OpenAIGPTConfig,
+    XLMConfig,
 )
 
 from convmodel.hf_model.caching import cache_among, cache_argument, can_be_cached
@@ -35,6 +36,7 @@ ENDS = {"bos_token_id": 1, "eos_token_id": 2}
         (BloomConfig(vocab_size=9, hidden_size=8, n_layer=1, n_head=2), True),
         (MambaConfig(vocab_size=9, hidden_size=8, num_hidden_layers=1), False),  # a recurrent state
         (OpenAIGPTConfig(vocab_size=9, n_embd=4, n_layer=1, n_head=1), False),  # no cache
+        (XLMConfig(vocab_size=9, emb_dim=4, n_layers=1, n_heads=1, causal=True), False),  # one of its own kind
         (LlamaConfig(**SHAPE, rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}), False),
     ],
     ids=lambda value: getattr(value, "model_type", None),

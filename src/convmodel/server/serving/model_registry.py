@@ -11,14 +11,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-import transformers
-
 from convmodel.conversation import DEFAULT_SPEAKERS, PINNED_ROLES
 from convmodel.errors import ModelLoadError
 from convmodel.generation.defaults import chat_sampling
 from convmodel.generation.engine.engine import Engine
 from convmodel.generation.options import read_options
-from convmodel.hf_model.caching import can_be_cached
+from convmodel.hf_model.caching import can_be_cached, kind
 from convmodel.layout.architecture import positions
 from convmodel.model import ConversationModel
 from convmodel.server.errors import ApiError, unavailable
@@ -102,9 +100,8 @@ class ModelRegistry:
 
     def _serve(self, name: str, model: ConversationModel, version: str) -> ServedModel:
         if not can_be_cached(model.hf_model):
-            kind = f"a {model.hf_model.config.model_type} in transformers {transformers.__version__}"
-            problem = f"{name} has no key-value cache that prompts can share ({kind}), so requests cannot be batched"
-            raise ModelLoadError(f"{problem}: chat with it by `convmodel chat`")
+            problem = f"{name} has no key-value cache that prompts can share, so requests cannot be batched"
+            raise ModelLoadError(f"{problem} ({kind(model.hf_model)}): chat with it by `convmodel chat`")
         settings = self.settings
         engine = Engine(model.hf_model, cache_bytes=settings.cache_bytes)
         scheduler = Scheduler(engine, settings, self.metrics, name)
