@@ -4,6 +4,7 @@ On Linux, auditwheel names the systems on which the compiled extension runs (`ma
 wheel named `linux_...`. Files of other versions in the folder stay.
 """
 
+import argparse
 import os
 import subprocess
 import sys
@@ -34,5 +35,7 @@ def name_systems(wheel: Path) -> None:
 
 
 if __name__ == "__main__":
-    for path in build(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "dist"):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?", default=ROOT / "dist")
+    for path in build(parser.parse_args().folder):
         print(path)
