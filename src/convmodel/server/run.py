@@ -139,6 +139,8 @@ class _Server(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config, registry: ModelRegistry, connections: Connections) -> None:
         super().__init__(config)
+        # Added by a second signal. An embedded server is not run by `run`, and would leave it to later ones.
+        _server_log.removeFilter(_is_not_cancellation)
         self._registry = registry
         self._connections = connections
         self._stopping = False

@@ -1,5 +1,6 @@
 """The server's log: a record is one line, of JSON or for people."""
 
+import asyncio
 import io
 import json
 import logging
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 import uvicorn
 
-from convmodel.server.run import JsonFormatter, TerminalFormatter, format_logs, listen, run
+from convmodel.server.run import JsonFormatter, TerminalFormatter, format_logs, listen, make_server, run
 from convmodel.server.settings import ServerSettings
 
 
@@ -92,4 +93,10 @@ def test_what_a_second_signal_hides_is_logged_again_afterwards(monkeypatch: pyte
     with listen("127.0.0.1", 0) as sock:
         run(registry, sock)
     assert hidden == [False, True]
+    assert log.filter(record)
+
+    for _ in range(2):  # without `run`, as a program that embeds the server does
+        asyncio.run(make_server(registry).serve([]))
+    assert hidden == [False, True] * 3
+    make_server(registry)
     assert log.filter(record)
