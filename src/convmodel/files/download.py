@@ -115,4 +115,4 @@ def download(name: str, files: Iterable[str], options: dict[str, Any], progress:
 def _offline_error(name: str) -> ModelLoadError:
     near = near_name(name)
     fix = f"{near} {CHITCHAT} needs no download" if near else f"connect, give a folder, or use {CHITCHAT}"
-    return ModelLoadError(f"there is no folder {name}, and the Hub does not answer, to download it: {fix}")
+    return ModelLoadError(f"there is no folder {name}, and the Hub, which may have it, does not answer: {fix}")

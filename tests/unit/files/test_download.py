@@ -14,11 +14,11 @@ from convmodel.layout.tokenizer_files import load_tokenizer
 def test_without_a_network_a_model_is_refused_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     # The tests run with HF_HUB_OFFLINE, so the first request fails as it does without a network.
-    message = "there is no folder gpt2, and the Hub does not answer, to download it: connect, give a folder, or use"
+    message = "there is no folder gpt2, and the Hub, which may have it, does not answer: connect, give a folder, or use"
     with pytest.raises(ModelLoadError, match=f"{message} {CHITCHAT}$"):
         load_tokenizer("gpt2", {})
     Path("gpt").mkdir()
-    with pytest.raises(ModelLoadError, match=f"to download it: did you mean gpt\\? {CHITCHAT} needs no download$"):
+    with pytest.raises(ModelLoadError, match=f"does not answer: did you mean gpt\\? {CHITCHAT} needs no download$"):
         reachable_options("gpt2", {})
 
 
