@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from convmodel.generation.defaults import chat_candidates, chat_sampling
 from convmodel.generation.engine.sampling import with_defaults
 from convmodel.generation.options import GenerationOptions, read_options, warn_once
-from convmodel.generation.respond import beyond_engine
+from convmodel.generation.respond import beyond_engine, is_for_engine
 from convmodel.hf_model.generation_config import PENALTIES, SAMPLING_OPTIONS
 from convmodel.layout.tokenizer import ConversationTokenizer
 
@@ -32,11 +32,11 @@ def chat_options(
     candidates = chat_candidates(hf_model)
     if candidates and wanted.get("do_sample") and not _DECIDE_CANDIDATES & wanted.keys():
         options = read_options(hf_model, tokenizer, candidates | wanted)
-        if not (unsupported := beyond_engine(hf_model, options)):
+        if is_for_engine(hf_model, options):
             return options
         warn_once(
             f"the model asks for the best of {options.candidates} responses in chats, but only one is generated: the "
-            f"engine does not support {unsupported}"
+            f"engine does not support {beyond_engine(hf_model, options)}"
         )
     return read_options(hf_model, tokenizer, wanted)
 

@@ -22,7 +22,7 @@ from convmodel.generation.options import GenerationOptions
 from convmodel.generation.output import Chunk, ConversationModelOutput, Response
 from convmodel.generation.reranking import response_scores
 from convmodel.generation.response_text import join_chunks, read_chunks
-from convmodel.hf_model.caching import can_be_cached, kind
+from convmodel.hf_model.caching import can_be_cached, model_kind
 from convmodel.layout.sequence import Prompt
 from convmodel.layout.tokenizer import ConversationTokenizer
 
@@ -113,7 +113,7 @@ def _check_rerank(hf_model: "PreTrainedModel", options: GenerationOptions) -> No
     """Raises a `ConfigError` if responses are to be ordered that the engine does not generate."""
     if options.rerank is not None and not can_be_cached(hf_model):
         name = "candidates" if options.candidates > 1 else "rerank"
-        raise ConfigError(f"{name} needs the engine, which does not support {kind(hf_model)}: leave it out")
+        raise ConfigError(f"{name} needs the engine, which does not support {model_kind(hf_model)}: leave it out")
     if options.rerank is not None:
         raise ConfigError("rerank orders sampled responses: give do_sample=True, and no beams or the like")
 
@@ -140,7 +140,7 @@ def beyond_engine(hf_model: "PreTrainedModel", options: GenerationOptions) -> st
     if with_defaults(hf_model, options.hf).get("do_sample"):
         names.discard("num_return_sequences")
     unsupported = ", ".join(sorted(names - HONOURED - _LENGTH_AND_END))
-    return unsupported or ("" if can_be_cached(hf_model) else kind(hf_model))
+    return unsupported or ("" if can_be_cached(hf_model) else model_kind(hf_model))
 
 
 def is_for_engine(hf_model: "PreTrainedModel", options: GenerationOptions) -> bool:

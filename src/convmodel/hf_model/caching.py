@@ -40,7 +40,7 @@ def cache_among(arguments: Mapping[str, Any]) -> Any:
     return next((arguments[name] for name in CACHE_ARGUMENTS if arguments.get(name) is not None), None)
 
 
-def kind(hf_model: "PreTrainedModel") -> str:
+def model_kind(hf_model: "PreTrainedModel") -> str:
     """Names the type of a model and the version of transformers, on which it depends whether it can be cached."""
     return f"{hf_model.config.model_type} in transformers {transformers.__version__}"
 

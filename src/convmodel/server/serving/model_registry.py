@@ -16,7 +16,7 @@ from convmodel.errors import ModelLoadError
 from convmodel.generation.defaults import chat_sampling
 from convmodel.generation.engine.engine import Engine
 from convmodel.generation.options import read_options
-from convmodel.hf_model.caching import can_be_cached, kind
+from convmodel.hf_model.caching import can_be_cached, model_kind
 from convmodel.layout.architecture import positions
 from convmodel.model import ConversationModel
 from convmodel.server.errors import ApiError, unavailable
@@ -101,7 +101,7 @@ class ModelRegistry:
     def _serve(self, name: str, model: ConversationModel, version: str) -> ServedModel:
         if not can_be_cached(model.hf_model):
             problem = f"{name} has no key-value cache that prompts can share, so requests cannot be batched"
-            raise ModelLoadError(f"{problem} ({kind(model.hf_model)}): chat with it by `convmodel chat`")
+            raise ModelLoadError(f"{problem} ({model_kind(model.hf_model)}): chat with it by `convmodel chat`")
         settings = self.settings
         engine = Engine(model.hf_model, cache_bytes=settings.cache_bytes)
         scheduler = Scheduler(engine, settings, self.metrics, name)
