@@ -156,14 +156,14 @@ def test_the_next_commands_train_on_all_turns_if_nobody_is_named() -> None:
 
 def test_shares_that_are_large_enough_are_proposed() -> None:
     _, said = run("--split", "0.5,0.5,0")
-    assert "valid has 14 conversations; to compare models, it needs at least 20: import more conversations\n" in said
+    assert "valid has 14 conversations, enough to train with; comparing models needs at least 20, so" in said
     assert "--split" not in said  # train would have less than half
 
     Path("WhatsApp Chat with Bob.txt").write_text(CHAT + CHAT.replace("/02/", "/03/").replace("Fine", "Good"))
     _, said = run("--overwrite", "--split", "0.9,0.1,0")
     assert "- or import again with --overwrite --split 0.64,0.36,0, which gives each at least 20\n" in said
     _, said = run("--overwrite", "--split", "0.64,0.36,0")
-    assert "to compare models" not in said
+    assert "comparing models" not in said
 
 
 def test_an_earlier_import_is_kept_unless_told_otherwise() -> None:

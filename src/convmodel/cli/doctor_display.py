@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _SPEAKER_STYLES = ("cyan", "yellow", "green", "magenta", "blue", "red")
 _STATUS_STYLES = {"pass": "green", "warn": "yellow", "fail": "bold red"}
-_MAX_TOKENS = 400  # in a terminal; the report shows all
+_MAX_TOKENS = 150  # in a terminal; the report shows all
 
 
 def print_examination(

@@ -132,9 +132,11 @@ def too_small(parts: Split) -> str | None:
     small = {name: len(part) for name, part in (("valid", parts.valid), ("test", parts.test)) if 0 < len(part) < FEW}
     if not small:
         return None
-    listed = " and ".join(f"{name} has {count}" for name, count in small.items())
-    each = "it needs" if len(small) == 1 else "each needs"
-    return f"{listed} conversations; to compare models, {each} at least {FEW}: import more conversations"
+    (first, count), *others = small.items()
+    listed = f"{first} has {count} conversation{'s' * (count != 1)}"
+    listed += "".join(f" and {name} {number}" for name, number in others)
+    each = " in each" * bool(others)
+    return f"{listed}, enough to train with; comparing models needs at least {FEW}{each}, so import more conversations"
 
 
 def check_leakage(

@@ -187,8 +187,10 @@ def test_small_parts_are_reported(tmp_path: Path) -> None:
     few = import_conversations([path], tmp_path / "few")
     train_only = import_conversations([path], tmp_path / "train", ImportOptions(shares=(1, 0, 0)))
 
-    assert any("valid has 2 and test has 1 conversations; to compare models" in note for note in few.notes)
-    assert not any("to compare models" in note for note in train_only.notes)
+    assert any(
+        "valid has 2 conversations and test 1, enough to train with; comparing models" in note for note in few.notes
+    )
+    assert not any("comparing models" in note for note in train_only.notes)
 
 
 def test_speakers_are_counted_under_their_own_names(tmp_path: Path) -> None:
