@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 import torch
+from transformers.generation.logits_process import TopPLogitsWarper
 
-from convmodel.generation.engine.sampling import Sampler
+from convmodel.generation.engine import sampling
+from convmodel.generation.engine.sampling import Sampler, TopP
 
 PROMPT = [9, 1, 2, 3, 9, 1, 2, 4, 9]  # two turns between separators
 SEPARATOR = 9
@@ -72,6 +74,38 @@ def test_the_likeliest_is_taken_without_drawing() -> None:
     assert Sampler({}, [0], [0]).is_plain
     assert Sampler({"temperature": 5.0, "top_k": 50}, [0], [0]).is_plain  # which only drawing looks at
     assert Sampler({"logit_bias": {2: 2.0}}, [0], [0]).choose(torch.tensor([[0]]), logits) == 2
+
+
+NO_IDS = torch.empty(1, 0, dtype=torch.long)
+
+
+@pytest.mark.parametrize("vocabulary", [100, 8_000, 50_257])
+def test_top_p_keeps_the_tokens_that_transformers_keeps(vocabulary: int) -> None:
+    random = torch.Generator().manual_seed(vocabulary)
+    normal = torch.randn(1, vocabulary, generator=random)
+    for scale in (0.01, 1.0, 3.0, 8.0, 30.0):  # from nearly uniform to nearly certain
+        logits = scale * normal
+        fewest = logits.masked_fill(logits < logits.topk(20).values[:, -1:], -math.inf)  # as top-k leaves them
+        for top_p in (0.0, 0.01, 0.5, 0.9, 0.95, 0.999):
+            for scores in (logits, fewest):
+                assert torch.equal(TopP(top_p)(NO_IDS, scores), TopPLogitsWarper(top_p)(NO_IDS, scores))  # type: ignore[arg-type]
+
+
+def test_top_p_sorts_a_vocabulary_only_if_it_must(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    sort = TopPLogitsWarper.__call__
+    monkeypatch.setattr(TopPLogitsWarper, "__call__", lambda *values: asked.append(1) or sort(*values))
+    peaked, flat = 10.0 * torch.eye(1, 5_000), torch.zeros(1, 5_000)
+    assert TopP(0.8)(NO_IDS, peaked).isfinite().sum() == 1
+    assert not asked
+    assert TopP(0.5)(NO_IDS, flat).isfinite().sum() == pytest.approx(2_500, abs=2)
+    assert asked == [1]
+    assert sampling._SORTED < 5_000
+
+
+def test_ends_are_forbidden_until_the_response_is_long_enough() -> None:
+    assert forbidden([1], min_new_tokens=2) == [SEPARATOR]
+    assert forbidden([1, 2], min_new_tokens=2) == []
 
 
 def test_drawing_follows_the_probabilities() -> None:
