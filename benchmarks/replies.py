@@ -1,6 +1,7 @@
 """Conversations of models with themselves under several settings, to be read blind.
 
-    python benchmarks/replies.py WORK [--models NAME ...] [--settings single 16 ...] [--openings FILE]
+    python benchmarks/replies.py WORK [--models NAME ...] [--settings single 16 ...]
+    python benchmarks/replies.py WORK --openings benchmarks/openings.txt    # 20 others than by default
     python benchmarks/replies.py WORK --judged WORK/judged.json
 
 The first command writes `WORK/blind.txt`, the conversations of all models and settings in a random order, and
