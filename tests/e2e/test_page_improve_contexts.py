@@ -43,6 +43,18 @@ def test_every_conversation_is_responded_to_whoever_spoke_last(loop: Loop) -> No
         expect(view.get_by_role("alert")).to_have_count(0)
 
 
+def test_of_a_long_conversation_the_end_is_in_view_beside_the_responses(loop: Loop) -> None:
+    with loop.page() as (page, served):
+        train(page)
+        hold_out(loop, page, ["user", "assistant"] * 30)
+        view = dialog(page)
+        with model_says(served, "chitchat", "A"), model_says(served, "chitchat-1", "B"):
+            view.get_by_role("button", name="Show two responses").click()
+            expect(view.get_by_role("button", name="Neither")).to_be_visible()
+        for place in (view.locator("blockquote p").last, view.get_by_role("button", name="Neither")):
+            expect(place).to_be_in_viewport()
+
+
 def test_what_a_model_does_not_respond_to_is_left_out(loop: Loop) -> None:
     with loop.page() as (page, served):
         train(page)

@@ -25,7 +25,7 @@ export const key = {
 /** Sends a request; raises a `Problem` unless the server accepts it. */
 export async function request(path, { body, signal, session, method = body === undefined ? "GET" : "POST" } = {}) {
   const headers = {};
-  if (session) headers["X-Session-Id"] = session; // a load balancer sends all requests of a conversation to one server
+  if (session) headers["X-Session-Id"] = session; // a load balancer keeps a conversation at one server
   if (key.get()) headers.Authorization = `Bearer ${key.get()}`;
   if (body !== undefined) headers["Content-Type"] = "application/json";
   let response;
@@ -79,7 +79,7 @@ export const json = async (path, options) => (await request(path, options)).json
 
 let saved = Promise.resolve(); // the judgements so far; the server appends each to a file
 
-/** Sends a judgement once those before it are saved, so that the file has them in their order. */
+/** Sends a judgement once those before it are saved, so that the file has them in order. */
 function inOrder(path, body) {
   const sent = saved.then(() => json(path, { body }));
   saved = sent.catch(() => {});

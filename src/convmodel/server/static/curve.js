@@ -1,4 +1,4 @@
-// Curves over the steps of a training run, as drawings with a text for those who do not see them.
+// Curves over the steps of a training run, as drawings with a text for screen readers.
 
 import { h, svg } from "./dom.js";
 import { number } from "./format.js";

@@ -1,4 +1,4 @@
-// Judgements of responses, which the server saves as training data: ratings, corrections, edits, and regenerations.
+// Judgements of responses, which the server saves as training data: ratings, corrections, edits, regenerations.
 
 import * as api from "./api.js";
 import { ask, button, h, say } from "./dom.js";
@@ -8,7 +8,7 @@ import { add, change, path } from "./tree.js";
 /** Returns whether a model wrote the text of a turn, and not a person. */
 const isGenerated = (turn) => turn.role === "assistant" && turn.model && !turn.edited && !turn.corrected;
 
-/** Returns which model wrote a turn; none if it is not served any more, or the turn was imported. */
+/** Returns which model wrote a turn; none if it is no longer served, or the turn was imported. */
 const writer = (turn) => (isGenerated(turn) && turn.version && model(turn.model) ? { model: turn.model, version: turn.version }
   : { model: settings.model, generated: false });
 
@@ -31,13 +31,13 @@ async function correct(talk, turn, text) {
 
 const isWhole = (turn) => !turn.stopped && !turn.broken && !turn.partial && !turn.streaming;
 
-/** Saves an edit of a response, which the path still shows: the new text is better than that of the model. */
+/** Saves an edit of a response that the path still shows: the new text is better than the model's. */
 export async function edited(talk, turn, text, failed) {
   if (!facts().feedback || turn.role !== "assistant" || !isWhole(turn) || !turn.parent || text === turn.text.trim()) return;
   await correct(talk, turn, text).catch((error) => failed(`The edit was not saved as feedback: ${error.message}`));
 }
 
-/** Saves that the conversation continues after a response that was regenerated: it may be better than the one before. */
+/** Saves that the conversation continues after a regenerated response: it may be better than the one before. */
 export async function continued(talk, turn, failed) {
   const isAlone = (each) => isGenerated(each) && !each.whose && isWhole(each); // two side by side are voted on
   if (!facts().feedback || !turn?.parent || !isAlone(turn)) return;

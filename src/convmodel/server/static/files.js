@@ -124,7 +124,7 @@ export function merge(records, talks, keep) {
 const texts = ({ pinned, turns = [] }) => JSON.stringify([pinned, turns].map((part) => part.map(({ speaker, text }) => [speaker, text])));
 const holds = (talk, { pinned, turns }) => tree.has(talk, turns) && texts({ pinned: talk.pinned }) === texts({ pinned });
 
-/** Creates an empty conversation for what was read. The model speaks for `assistant`, or else for the second speaker. */
+/** Creates an empty conversation for what was read. The model speaks for `assistant`, else for the second speaker. */
 function make({ pinned, turns, record }) {
   const speakers = [...new Set(turns.map(({ speaker }) => speaker))];
   const them = speakers.includes("assistant") ? "assistant" : speakers[1] ?? "assistant";

@@ -182,7 +182,7 @@ function showResult({ used, held_out: heldOut, before = {}, after = {}, guard, s
   ];
 }
 
-/** Shows the place of the comparison, which stays as it is while the rest is redrawn. */
+/** Shows the place of the comparison, which stays while the rest is redrawn. */
 function showComparison(candidate) {
   const place = $("improve-compare");
   const key = candidate ? `${candidate.id} ${candidate.old} ${candidate.state}` : "";
@@ -208,7 +208,7 @@ const API_ROLES = ["system", "developer", "user", "assistant"];
 
 const isOfContext = ({ kind }) => ["refused", "long"].includes(kind);
 
-/** Shows one pair of responses after the other, until the view or the comparison is closed. */
+/** Shows pairs of responses until the view or the comparison is closed. */
 async function compareNext() {
   const { candidate } = state;
   const attempt = position;
@@ -223,11 +223,14 @@ async function compareNext() {
   const request = comparing = new AbortController();
   const texts = ["", ""];
   const pair = h("div", {});
-  fill(place, h("blockquote", { tabIndex: -1, "aria-label": "The conversation" }, ...turns.map(({ speaker, text }) => h("p", {}, h("b", {}, `${speaker}: `), text))), pair,
+  fill(place, h("blockquote", { tabIndex: 0, "aria-label": "The conversation" }, ...turns.map(({ speaker, text }) => h("p", {}, h("b", {}, `${speaker}: `), text))), pair,
     voted ? h("p.quiet", {}, "Your vote was saved.") : null,
     refused.length ? h("p.quiet", {}, `${count(refused.length, "conversation was", "conversations were")} left out: ${refused.at(-1)}`) : null,
     h("div.row", {}, button("Skip", () => { stop(); compareNext(); })));
-  place.firstChild.focus();
+  const [quote] = place.children;
+  quote.focus();
+  quote.scrollTop = 1e6;
+  place.scrollIntoView();
   if (voted) say("Your vote was saved.");
   voted = false;
   try {

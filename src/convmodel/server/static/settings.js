@@ -43,7 +43,7 @@ export const model = (id = settings.model) => models.find((each) => each.id === 
 /** Returns the name that was given to a trained model, and its number; of others the id, and "". */
 const parseTrainedId = (id) => id.match(/^ft:.+:([^:]+):([^:]+)$/)?.slice(1) ?? [id, ""];
 
-/** Returns the name of a model for readers: of one that was trained here, the given one, with a number if several have it. */
+/** Returns a model's name for readers: of one that was trained here, the given one, with a number if several have it. */
 export function modelTitle(id) {
   const [title, number] = parseTrainedId(id);
   return number && models.some((each) => each.id !== id && parseTrainedId(each.id)[0] === title) ? `${title} (${number})` : title;
