@@ -167,9 +167,8 @@ def _schedule(args: TrainingArguments, plan: RunPlan, config: FitConfig) -> None
         args.logging_steps = max(1, min(_LOGGING_STEPS, steps // 10))
     if plan.cycles and args.process_index == 0:
         logger.info(
-            "epochs auto: %s steps, more only while validation improves "
-            "(batch_size %d, warmup_steps %d, eval_steps %d, early_stopping_patience %d)",
-            " or ".join(f"{end:,}" for end in plan.cycles), plan.batch_size, plan.warmup_steps,
+            "epochs auto: %s (batch_size %d, warmup_steps %d, eval_steps %d, early_stopping_patience %d)",
+            plan.lengths(), plan.batch_size, plan.warmup_steps,
             config.eval_steps, config.early_stopping_patience,
         )  # fmt: skip
 

@@ -73,3 +73,19 @@ class RunPlan:
             'at most 1,200 steps'
         """
         return f"{'at most ' if self.may_end_early else ''}{self.steps:,} steps"
+
+    def lengths(self) -> str:
+        """Returns after how many steps the run may end, as text.
+
+        Example:
+            >>> from dataclasses import replace
+            >>> plan = RunPlan(126, 2, 8, 1, 21, 64, "all", cycles=(18, 54, 126))
+            >>> plan.lengths()
+            '18, 54 or 126 steps, more only while validation improves'
+            >>> replace(plan, cycles=(126,)).lengths()
+            'at most 126 steps'
+        """
+        if len(self.cycles) < 2:
+            return self.count()
+        *shorter, longest = (f"{end:,}" for end in self.cycles)
+        return f"{', '.join(shorter)} or {longest} steps, more only while validation improves"
