@@ -6,7 +6,7 @@
 
 The first command writes `WORK/blind.txt`, the conversations of all models and settings in a random order, and
 `WORK/key.json`, whose they are; it prints what can be counted. Readers write a JSON file with a list of 0 and 1 for
-each conversation: whether each generated turn is sensible at its place. The second command prints the share of sensible
+each conversation: whether each generated turn is sensible at its place. The last command prints the share of sensible
 turns of each, with its standard error over conversations.
 """
 
@@ -71,6 +71,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "16 warm lambda 0.3": _WARM | {"candidates": 16, "mmi_lambda": 0.3, "repeat_weight": 6.0},
     "16 warm lambda 0.2": _WARM | {"candidates": 16, "mmi_lambda": 0.2, "repeat_weight": 8.0},
     "32 warm lambda 0.3": _WARM | {"candidates": 32, "mmi_lambda": 0.3, "repeat_weight": 5.0},
+    "24 hot strictest": _WARM | {"temperature": 0.85, "repeat_weight": 10.0},
+    "32 hotter": _WARM | {"candidates": 32, "temperature": 0.9, "mmi_lambda": 0.3, "repeat_weight": 8.0},
     "32 hot": _CHAT | {"temperature": 0.8, "top_p": 0.95, "candidates": 32},
     "32 warm": _CHAT | {"temperature": 0.8, "top_p": 0.95, "candidates": 32, "repeat_weight": 2.0},
 }

@@ -2,9 +2,9 @@
 
     python benchmarks/sampling.py [MODEL ...]    # names or folders of models; by default builtin:chitchat
 
-For each model, in turn with and without: the best of 16 candidates, and a single response of 40 tokens, both at
-temperature 0.7 and top-p 0.9, with the same seeds. Prints medians in milliseconds and their ratio, and whether all
-texts are equal, as they should be.
+For each model, alternating between transformers' top-p and ours: the best of 16 candidates, and a single response of 40
+tokens, both at temperature 0.7 and top-p 0.9, with the same seeds. Prints medians in milliseconds and their ratio, and
+whether all texts are equal, as they should be.
 """
 
 import statistics

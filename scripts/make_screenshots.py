@@ -37,6 +37,7 @@ from page_acts import talk  # noqa: E402
 
 FOLDER = ROOT / "docs/images"
 PORT = 18234
+TRIES = 50
 SHORT = 6  # turns of a conversation that fits into the picture beside the rest
 TURNS = ("Hello! How are you?", "What do you study?", "Do you have any pets?")
 
@@ -130,12 +131,14 @@ def take_improve(browser: Browser, seed: int) -> None:
     view = page.get_by_role("dialog", name="Improve")
     view.get_by_role("button", name="Start improving").click()
     view.get_by_role("button", name="Show two responses").click(timeout=1_200_000)
-    responses: list[str] = []
-    while len(set(responses)) < 2 or view.locator("blockquote p").count() > SHORT:
-        if responses:
-            view.get_by_role("button", name="Skip").click()
+    for _ in range(TRIES):
         view.get_by_role("button", name="Neither").wait_for()
         responses = view.locator(".side p").all_inner_texts()
+        if len(set(responses)) > 1 and view.locator("blockquote p").count() <= SHORT:
+            break
+        view.get_by_role("button", name="Skip").click()
+    else:
+        raise LookupError(f"none of {TRIES} pairs of responses differs and follows at most {SHORT} turns")
     save(page, "page-improve")
 
 

@@ -48,7 +48,8 @@ def test_of_a_long_conversation_the_end_is_in_view_beside_the_responses(loop: Lo
         train(page)
         hold_out(loop, page, ["user", "assistant"] * 30)
         view = dialog(page)
-        with model_says(served, "chitchat", "A"), model_says(served, "chitchat-1", "B"):
+        text = "It is as long as a response of a hundred tokens may be. " * 8
+        with model_says(served, "chitchat", text), model_says(served, "chitchat-1", text):
             view.get_by_role("button", name="Show two responses").click()
             expect(view.get_by_role("button", name="Neither")).to_be_visible()
         for place in (view.locator("blockquote p").last, view.get_by_role("button", name="Neither")):

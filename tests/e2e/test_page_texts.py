@@ -101,8 +101,7 @@ def test_notes_and_checks_name_no_options_of_the_terminal(page: Page) -> None:
     expect(shown).to_have_text([
         "judgements in 1 row (first: my--file.jsonl:1): only good responses are kept, as turns to imitate",
         "near-duplicates were not looked for, only exact ones",
-        "valid has 1 conversation, enough to train with; "
-        "comparing models needs at least 20, so import more conversations",
+        "valid has 1 conversation: you can train, but comparing models needs at least 20; import more conversations",
     ])  # fmt: skip
     expect(view(page).locator("li.warn p")).to_have_text(
         "What to do: choose a model whose vocabulary covers the language"

@@ -80,7 +80,7 @@ def test_two_processes_end_a_run_of_auto_after_the_same_step(tmp_path: Path, uni
         assert (result["steps"], result["best_step"], result["stopped_early"]) == (6, 0, True)
         assert result["validation"] == result["before"]
     assert two["before"]["loss"] == pytest.approx(one["before"]["loss"], rel=1e-4)
-    assert said.count("18, 54 or 126 steps, more only while") == 1
+    assert said.count("at most 18 steps, 54 or 126 if validation still") == 1
 
 
 @pytest.mark.parametrize("objective", ["kto", "dpo"])

@@ -60,7 +60,7 @@ def test_a_model_that_training_does_not_improve_is_kept_as_it_was(
     before, after = row.groups()
     assert before == after
     text = " ".join(shown.err.split())
-    assert "epochs auto: 18, 54 or 126 steps, more only while validation improves (batch_size " in caplog.text
+    assert "epochs auto: at most 18 steps, 54 or 126 if validation still improves (batch_size " in caplog.text
     assert "no validation since step 0 was better (early_stopping_patience 1)" in caplog.text
     assert f"No better than before: validation perplexity was {float(before):,.0f} before and at best" in text
     assert "The model was kept as it was" in text

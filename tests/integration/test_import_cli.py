@@ -156,7 +156,7 @@ def test_the_next_commands_train_on_all_turns_if_nobody_is_named() -> None:
 
 def test_shares_that_are_large_enough_are_proposed() -> None:
     _, said = run("--split", "0.5,0.5,0")
-    assert "valid has 14 conversations, enough to train with; comparing models needs at least 20, so" in said
+    assert "valid has 14 conversations: you can train, but comparing models needs at least 20; import" in said
     assert "--split" not in said  # train would have less than half
 
     Path("WhatsApp Chat with Bob.txt").write_text(CHAT + CHAT.replace("/02/", "/03/").replace("Fine", "Good"))

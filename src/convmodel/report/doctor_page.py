@@ -120,7 +120,7 @@ def estimate_rows(estimate: Estimate) -> list[tuple[str, str]]:
         ("steps", f"{most}{estimate.steps:,}"),
         ("tokens", f"{most}{estimate.tokens:,} (and {padding:.0%} padding)"),
         ("time", f"{most}about {duration(estimate.seconds)}"),
-        ("memory", f"about {size(estimate.memory_bytes)}{available}, beside that of Python and torch"),
+        ("memory, without Python and torch", f"about {size(estimate.memory_bytes)}{available}"),
         *([("largest model", "about " + ", ".join(largest) + " parameters")] if largest else []),
     ]
 

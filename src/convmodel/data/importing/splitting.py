@@ -136,7 +136,7 @@ def too_small(parts: Split) -> str | None:
     listed = f"{first} has {count} conversation{'s' * (count != 1)}"
     listed += "".join(f" and {name} {number}" for name, number in others)
     each = " in each" * bool(others)
-    return f"{listed}, enough to train with; comparing models needs at least {FEW}{each}, so import more conversations"
+    return f"{listed}: you can train, but comparing models needs at least {FEW}{each}; import more conversations"
 
 
 def check_leakage(

@@ -10,6 +10,7 @@ import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 from transformers.generation import logits_process as hf
 
+from convmodel.hf_model.devices import sum_dtype
 from convmodel.hf_model.generation_config import SAMPLING_OPTIONS
 
 if TYPE_CHECKING:
@@ -21,8 +22,8 @@ class TopP(hf.TopPLogitsWarper):
 
     Source: Holtzman et al. 2020, "The Curious Case of Neural Text Degeneration", arXiv:1904.09751.
 
-    It sorts the likeliest `_SORTED` tokens alone if these are enough, since sorting a vocabulary of 150,000 takes as
-    long as a step of a small model. Tokens of equal probability at the border may be other ones.
+    It sorts the likeliest `_SORTED` tokens alone if these are enough, since sorting a vocabulary of 150,000 takes a CPU
+    16 ms. Which of several equally likely tokens at the border are kept may differ.
     """
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
@@ -31,8 +32,9 @@ class TopP(hf.TopPLogitsWarper):
             return super().__call__(input_ids, scores)
         values, places = scores.topk(_SORTED)  # sorted
         largest = values[:, :1]
-        total = (scores - largest).exp().sum(-1, keepdim=True, dtype=torch.float64)
-        shares = (values - largest).exp().double() / total
+        dtype = sum_dtype(scores.device)
+        total = (scores - largest).exp().sum(-1, keepdim=True, dtype=dtype)
+        shares = (values - largest).exp().to(dtype) / total
         larger = shares.cumsum(-1) - shares  # the probability of all that are likelier
         if not (larger[:, -1] >= self.top_p).all():  # with NaN, too
             return super().__call__(input_ids, scores)
@@ -113,6 +115,7 @@ class Sampler:
         self.do_sample = bool(options.get("do_sample"))
         self._begin = len(prompt)
         self._legal_tokens = legal_tokens
+        self._may_change_scores = bool(options.get("logits_processor"))  # the caller's, perhaps in place
         self._processors = make_processors(options, prompt, stop_ids, device)
         if legal_tokens is not None:  # before the options that keep the likeliest tokens
             self._processors.append(_OnlyLegal(legal_tokens, self._begin))
@@ -138,6 +141,8 @@ class Sampler:
         """
         device_ids: Any = ids.to(logits.device)
         scores: Any = logits.float()
+        if self._may_change_scores:
+            scores = scores.clone()
         for processor in self._processors:  # the list's own call reads the signature of each, in every step
             scores = processor(device_ids, scores)
         if self.do_sample:

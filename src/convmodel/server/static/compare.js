@@ -10,7 +10,7 @@ export let sides = null;
 /** Returns the name of a side in the votes. */
 export const label = ({ model, temperature, topP }) => `${model} · temperature ${temperature} · top-p ${topP}`;
 
-/** Opens the dialog that chooses the two sides; `changed` is called when they have changed. */
+/** Opens the dialog that chooses the two sides; calls `changed` when they have changed. */
 export function open(changed) {
   const dialog = $("compare-dialog");
   const first = { model: settings.model, temperature: value("temperature"), topP: value("topP") };

@@ -72,14 +72,14 @@ function recordOf(value) {
   return { talk: value.chat_page ? imported(value.chat_page) : null, pinned: turns.slice(0, pinned), turns: turns.slice(pinned), record };
 }
 
-/** Reads a whole conversation, perhaps of another server's model, whose versions are not this server's. */
+/** Reads a whole conversation, perhaps with the versions of another server's model. */
 function imported(value) {
   const talk = tree.read(value);
   for (const turn of Object.values(talk.turns)) delete turn.version;
   return talk;
 }
 
-/** Returns the turns of a judgement, with its good response or else the bad one; nothing of another object. */
+/** Returns the turns of a judgement, with its good or else its bad response; nothing of another object. */
 function judged(value) {
   const content = value?.chosen ?? value?.rejected;
   return Array.isArray(value?.context) && content ? [...value.context, { role: value.responder ?? "assistant", content }] : undefined;

@@ -1,4 +1,4 @@
-// Improving the model: judgements, the job that trains on them, a blind comparison, and the choice of a version.
+// Improving the model: judgements, the job that trains on them, a blind comparison, the choice of a version.
 
 import * as api from "./api.js";
 import { respond } from "./compare.js";

@@ -206,7 +206,7 @@ function begin(own, parent, model, more = {}) {
 
 let saved = 0;
 
-/** Adds a text to a turn, and stores it from time to time: a crash loses at most a second of it. */
+/** Adds a text to a turn, and stores it from time to time: a crash loses a second at most. */
 function extend(own, turn, text) {
   turn.text += text;
   if (Date.now() - saved > SAVED_EVERY) keepPartial(own);

@@ -1,4 +1,4 @@
-// The settings of generation, stored in the browser, their dialog, and the request that results from them.
+// The settings of generation, stored in the browser, their dialog, and the resulting request.
 
 import * as api from "./api.js";
 import { $, button, fill, h } from "./dom.js";
@@ -43,7 +43,7 @@ export const model = (id = settings.model) => models.find((each) => each.id === 
 /** Returns the name that was given to a trained model, and its number; of others the id, and "". */
 const parseTrainedId = (id) => id.match(/^ft:.+:([^:]+):([^:]+)$/)?.slice(1) ?? [id, ""];
 
-/** Returns a model's name for readers: of one that was trained here, the given one, with a number if several have it. */
+/** Returns a model's name for readers: a trained one's is the given one, with a number if several have it. */
 export function modelTitle(id) {
   const [title, number] = parseTrainedId(id);
   return number && models.some((each) => each.id !== id && parseTrainedId(each.id)[0] === title) ? `${title} (${number})` : title;

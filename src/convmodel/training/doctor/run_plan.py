@@ -81,11 +81,11 @@ class RunPlan:
             >>> from dataclasses import replace
             >>> plan = RunPlan(126, 2, 8, 1, 21, 64, "all", cycles=(18, 54, 126))
             >>> plan.lengths()
-            '18, 54 or 126 steps, more only while validation improves'
+            'at most 18 steps, 54 or 126 if validation still improves'
             >>> replace(plan, cycles=(126,)).lengths()
             'at most 126 steps'
         """
         if len(self.cycles) < 2:
             return self.count()
-        *shorter, longest = (f"{end:,}" for end in self.cycles)
-        return f"{', '.join(shorter)} or {longest} steps, more only while validation improves"
+        first, *further = (f"{end:,}" for end in self.cycles)
+        return f"at most {first} steps, {' or '.join(further)} if validation still improves"

@@ -188,7 +188,7 @@ def test_small_parts_are_reported(tmp_path: Path) -> None:
     train_only = import_conversations([path], tmp_path / "train", ImportOptions(shares=(1, 0, 0)))
 
     assert any(
-        "valid has 2 conversations and test 1, enough to train with; comparing models" in note for note in few.notes
+        "valid has 2 conversations and test 1: you can train, but comparing models" in note for note in few.notes
     )
     assert not any("comparing models" in note for note in train_only.notes)
 

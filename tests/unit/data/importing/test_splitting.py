@@ -266,9 +266,9 @@ def test_parts_that_are_too_small_for_a_comparison_are_named() -> None:
     assert too_small(split(talks, (0.5, 0, 0.5))) is None
     message = too_small(split(talks, (0.9, 0.05, 0.05))) or ""
     assert message.startswith(
-        "valid has 2 conversations and test 2, enough to train with; comparing models needs at least 20 in each, "
+        "valid has 2 conversations and test 2: you can train, but comparing models needs at least 20 in each; "
     )
-    assert "comparing models needs at least 20, so import" in (too_small(split(talks, (0.95, 0.05, 0))) or "")
+    assert "comparing models needs at least 20; import" in (too_small(split(talks, (0.95, 0.05, 0))) or "")
 
 
 @pytest.mark.parametrize("day", [None, 1.0])

@@ -7,7 +7,6 @@ import pytest
 import torch
 from transformers.generation.logits_process import TopPLogitsWarper
 
-from convmodel.generation.engine import sampling
 from convmodel.generation.engine.sampling import Sampler, TopP
 
 PROMPT = [9, 1, 2, 3, 9, 1, 2, 4, 9]  # two turns between separators
@@ -100,7 +99,27 @@ def test_top_p_sorts_a_vocabulary_only_if_it_must(monkeypatch: pytest.MonkeyPatc
     assert not asked
     assert TopP(0.5)(NO_IDS, flat).isfinite().sum() == pytest.approx(2_500, abs=2)
     assert asked == [1]
-    assert sampling._SORTED < 5_000
+    TopP(0.8)(NO_IDS, torch.cat([peaked, torch.full_like(peaked, math.nan)]))
+    assert asked == [1, 1]
+
+
+def test_top_p_filters_each_row_by_itself() -> None:
+    logits = torch.tensor([[1.0], [8.0], [30.0]]) * torch.randn(3, 8_000, generator=torch.Generator().manual_seed(0))
+    expected = TopPLogitsWarper(0.4)(NO_IDS, logits)  # type: ignore[arg-type]
+    assert torch.equal(TopP(0.4)(NO_IDS, logits), expected)
+    assert len(set((expected > -math.inf).sum(-1).tolist())) == 3
+
+
+@pytest.mark.parametrize("options", [{}, {"min_new_tokens": 1}])
+def test_a_processor_of_the_caller_may_change_scores_in_place(options: dict[str, Any]) -> None:
+    def prefer_two(input_ids: Any, scores: Any) -> Any:
+        scores[:, 2] += 100.0
+        return scores
+
+    logits = torch.zeros(1, 10)
+    sampler = Sampler({"logits_processor": [prefer_two], **options}, PROMPT, [SEPARATOR])
+    assert sampler.choose(torch.tensor([[*PROMPT, 1]]), logits) == 2
+    assert torch.equal(logits, torch.zeros(1, 10))
 
 
 def test_ends_are_forbidden_until_the_response_is_long_enough() -> None:
