@@ -16,6 +16,8 @@ from convmodel.hf_model.generation_config import SAMPLING_OPTIONS
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+_SORTED = 512  # of the likeliest tokens
+
 
 class TopP(hf.TopPLogitsWarper):
     """Keeps the likeliest tokens that have a probability of `top_p` together, as transformers' does.
@@ -43,8 +45,6 @@ class TopP(hf.TopPLogitsWarper):
         filtered = torch.full_like(scores, self.filter_value)
         return filtered.scatter_(-1, places, values.masked_fill(removed, self.filter_value))
 
-
-_SORTED = 512
 
 _WARPERS: tuple[type[LogitsProcessor], ...] = (
     hf.TemperatureLogitsWarper,
