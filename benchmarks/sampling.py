@@ -15,7 +15,7 @@ from typing import Any
 from transformers.generation.logits_process import TopPLogitsWarper
 
 from convmodel import ConversationModel
-from convmodel.generation.engine.sampling import TopP
+from convmodel.generation.engine.logits_processors import TopP
 
 ROUNDS = 15
 CONTEXT = ["Hello! How are you today?", "I'm good, thanks. What about you?"]

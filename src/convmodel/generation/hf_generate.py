@@ -17,8 +17,9 @@ from transformers import LogitsProcessorList, StoppingCriteria, StoppingCriteria
 from transformers.generation import BaseStreamer, GenerateDecoderOnlyOutput
 
 from convmodel.errors import ConfigError
+from convmodel.generation.engine.logits_processors import OWN, own_processors
 from convmodel.generation.engine.request import Request, Row
-from convmodel.generation.engine.sampling import OWN, Sampler, own_processors, with_defaults
+from convmodel.generation.engine.sampling import Sampler, with_defaults
 from convmodel.generation.options import GenerationOptions
 from convmodel.generation.output import Response
 from convmodel.generation.response_text import join_chunks, read_chunks

@@ -325,6 +325,6 @@ def _hf_options() -> set[str]:
     from transformers import GenerationConfig, GenerationMixin
 
     arguments = set(inspect.signature(GenerationMixin.generate).parameters) - {"self", "kwargs"}
-    from convmodel.generation.engine.sampling import OWN
+    from convmodel.generation.engine.logits_processors import OWN
 
     return arguments | {name for name in vars(GenerationConfig()) if not name.startswith("_")} | OWN
