@@ -43,6 +43,7 @@ OPENINGS = (
     "What kind of job do you want?",
 )
 TURNS = 9  # after the opening
+SAMPLED: dict[str, Any] = {"do_sample": True, "top_k": 0, "min_new_tokens": 1, "max_new_tokens": 60}
 _CHAT: dict[str, Any] = {"temperature": 0.6, "top_p": 0.9, "candidates": 16, "repeat_weight": 3.0}
 _WARM: dict[str, Any] = {
     "temperature": 0.75, "top_p": 0.95, "candidates": 24, "repeat_weight": 4.0, "mmi_lambda": 0.4,
@@ -129,8 +130,7 @@ def talk(model: Any, setting: dict[str, Any], openings: Sequence[str]) -> tuple[
         turns = [opening]
         for turn in range(TURNS):
             begin = time.perf_counter()
-            options = {"do_sample": True, "top_k": 0, "min_new_tokens": 1, "max_new_tokens": 60} | setting
-            turns.append(model.generate(turns, seed=100 * number + turn, **options).responses[0].strip())
+            turns.append(model.generate(turns, seed=100 * number + turn, **SAMPLED | setting).responses[0].strip())
             seconds.append(time.perf_counter() - begin)
         conversations.append(turns)
     return conversations, seconds
@@ -141,8 +141,9 @@ def judge(work: Path, judged: dict[str, list[int]]) -> None:
     print("| model, settings | turns | sensible | standard error |\n|---|---|---|---|")
     for setting in dict.fromkeys(key.values()):
         shares = [statistics.mean(judged[number]) for number, each in key.items() if each == setting]
+        turns = sum(len(judged[number]) for number, each in key.items() if each == setting)
         error = statistics.stdev(shares) / len(shares) ** 0.5
-        print(f"| {setting} | {TURNS * len(shares)} | {statistics.mean(shares):.2f} | {error:.2f} |")
+        print(f"| {setting} | {turns} | {statistics.mean(shares):.2f} | {error:.2f} |")
 
 
 if __name__ == "__main__":
