@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from page_acts import compare, distinguish_names, expect_turns, say, shown, talk
+from page_acts import compare, distinguish_names, expect_turns, say, shown, stored, talk, wait_for
 from playwright.sync_api import Page, Route, expect
 from serving import Serving
 
@@ -356,3 +356,67 @@ def test_keys_keep_their_place_when_a_turn_changes(page: Page, saying: Callable[
     page.keyboard.press("Enter")
     expect(page.get_by_role("button", name="Good response")).to_have_attribute("aria-pressed", "true")
     expect(page.get_by_role("button", name="Good response")).to_be_focused()
+
+
+def test_a_vote_is_for_what_responded_whatever_is_chosen_meanwhile(
+    page: Page, place: Path, saying: Callable[..., Any]
+) -> None:
+    compare(page)
+    with saying("I am chitchat"), saying("I am other", name="other"):
+        say(page, "Who are you?")
+        page.get_by_role("button", name="Neither").wait_for()
+    before = len([*read_votes(place / "votes.jsonl")])
+    page.get_by_role("button", name="Comparing", exact=True).click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Temperature").first.fill("1.6")
+    page.keyboard.press("Escape")
+    left = page.locator(".side .text").first.text_content()
+    page.get_by_role("button", name="Left is better").click()
+    expect(page.locator("#notice")).to_contain_text("95 % confidence interval")
+    vote = [*read_votes(place / "votes.jsonl")][before]
+    winner = "chitchat" if left == "I am chitchat" else "other"
+    assert vote.winner == f"{winner} · temperature 0.8 · top-p 0.95"
+    assert [*vote.models] == [f"{name} · temperature 0.8 · top-p 0.95" for name in ("chitchat", "other")]
+    page.get_by_role("button", name="Comparing", exact=True).click()
+    expect(dialog.get_by_label("Temperature").first).to_have_value("0.8")  # Escape changes nothing
+
+
+def test_nobody_is_asked_for_a_vote_after_the_comparison(page: Page, saying: Callable[..., Any]) -> None:
+    compare(page)
+    with saying("I am chitchat"), saying("I am other", name="other"):
+        say(page, "Who are you?")
+        page.get_by_role("button", name="Neither").wait_for()
+    page.get_by_role("button", name="Comparing", exact=True).click()
+    page.get_by_role("dialog").get_by_role("button", name="Stop comparing").click()
+    expect(page.locator("#comparing")).to_be_empty()
+    expect(page.get_by_text("/ 2")).to_be_visible()  # both responses stay
+    with saying("Fine"):
+        say(page, "How are you?")
+        expect(page.locator("article.theirs .text").last).to_have_text("Fine")
+
+
+@pytest.mark.parametrize("what", ["rating", "correction"])
+def test_a_judgement_is_kept_with_its_conversation(page: Page, saying: Callable[..., Any], what: str) -> None:
+    with saying("Hi"):
+        talk(page, "Hello")
+    held: list[Route] = []
+    page.route("**/feedback", lambda route: held.append(route))
+    if what == "rating":
+        page.get_by_role("button", name="Good response").click()
+    else:
+        page.get_by_role("button", name="It should have said …").click()
+        page.locator("#ask-dialog textarea").fill("Good morning")
+        page.locator("#ask-dialog").get_by_role("button", name="Save").click()
+    wait_for(page, lambda: held)
+    page.get_by_role("button", name="New conversation").first.click()
+    held[0].continue_()
+    expect(page.locator("#said")).to_contain_text("Saved")
+    [kept] = stored(page)
+    page.reload()
+    expect(page.locator("#list li")).to_have_count(1)
+    page.locator("#list li button").first.click()
+    if what == "rating":
+        expect(page.get_by_role("button", name="Good response")).to_have_attribute("aria-pressed", "true")
+    else:
+        expect(page.get_by_text("2 / 2")).to_be_visible()
+    assert len(kept["turns"]) == (2 if what == "rating" else 3)

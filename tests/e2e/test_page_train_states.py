@@ -9,7 +9,7 @@ import pytest
 from page_acts import wait_for
 from page_training import drop, person, press, view
 from page_training_states import AT_JOB, AT_START, CHECKS, EVIL, job, preparation, show
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 pytestmark = [pytest.mark.loopback, pytest.mark.slow]
 
@@ -320,3 +320,17 @@ def test_axe_finds_nothing(page: Page, colours: str, width: int) -> None:
         page.evaluate(axe)
         found = page.evaluate("axe.run().then(found => found.violations)")
         assert not found, json.dumps(found, indent=1)[:3000]
+
+
+def test_an_upload_that_ends_beside_other_data_leaves_these_alone(page: Page) -> None:
+    faked = show(page, [preparation("ready")], [], AT_START)
+    held: list[Route] = []
+    page.route("**/v1/files", lambda route: held.append(route))
+    drop(page, "Ann: Hello")
+    wait_for(page, lambda: held)
+    view(page).locator(".entries button").first.click()
+    expect(view(page).get_by_role("heading", level=2)).to_contain_text("Guest 1")
+    held[0].fallback()
+    wait_for(page, lambda: len(faked.sent) > 1)
+    page.wait_for_load_state("networkidle")
+    assert [path for _, path, _ in faked.sent] == ["v1/files", "train/preparations"]  # and none is deleted

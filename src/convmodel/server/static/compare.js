@@ -1,7 +1,8 @@
 // Two models or two settings respond side by side; their names are shown after the vote.
 
 import * as api from "./api.js";
-import { $, button, fill, h, keepEnd, say } from "./dom.js";
+import { $, button, fill, h, keepEnd, row, say } from "./dom.js";
+import { interval } from "./format.js";
 import { field, modelChoice, models, request, settings, slider, modelTitle, value } from "./settings.js";
 
 /** The two sides, or null if nothing is compared. */
@@ -15,7 +16,7 @@ export function open(changed) {
   const dialog = $("compare-dialog");
   const first = { model: settings.model, temperature: value("temperature"), topP: value("topP") };
   const other = models.find((each) => each.id !== settings.model)?.id ?? settings.model;
-  const chosen = sides ?? [first, { ...first, model: other, temperature: other === settings.model ? Math.min(2, first.temperature + 0.4) : first.temperature }];
+  const chosen = sides?.map((side) => ({ ...side })) ?? [first, { ...first, model: other, temperature: other === settings.model ? Math.min(2, first.temperature + 0.4) : first.temperature }];
   const wrong = h("p", { role: "alert" });
   const column = (name, side) => h("fieldset", {}, h("legend", {}, name),
     field("Model", "", modelChoice(side.model, (id) => { side.model = id; })),
@@ -35,7 +36,7 @@ export function open(changed) {
     h("p", {}, "Both respond to your turn, side by side and in a random order. You choose the better response without knowing which model wrote it. Then the names are shown, and the conversation continues with your choice."),
     h("div.pair", {}, column("A", chosen[0]), column("B", chosen[1])),
     wrong,
-    h("div.row", {},
+    row(
       button(sides ? "Stop comparing" : "Cancel", () => { sides = null; dialog.close(); changed(); }),
       button("Start", start, { className: "main" })));
   dialog.showModal();
@@ -51,10 +52,8 @@ export function end() {
   sides = null;
 }
 
-/** Returns the two sides in a random order. */
-export function shuffled() {
-  return crypto.getRandomValues(new Uint8Array(1))[0] % 2 ? [...sides].reverse() : [...sides];
-}
+/** Returns a pair in a random order. */
+export const shuffled = (pair) => (crypto.getRandomValues(new Uint8Array(1))[0] % 2 ? [...pair].reverse() : [...pair]);
 
 /**
  * Streams two responses into a place and waits for the vote.
@@ -65,7 +64,7 @@ export function shuffled() {
  */
 export async function respond(place, talk, turns, order, { signal, onText, onEnd }) {
   const columns = order.map((_, index) => h("div.side", {}, h("h3", {}, index ? "Right" : "Left"), h("p.text", {}, "…")));
-  const votes = h("div.row", {});
+  const votes = row();
   const scroll = keepEnd();
   fill(place, h("div.pair", {}, ...columns), votes);
   scroll();
@@ -91,9 +90,8 @@ export async function respond(place, talk, turns, order, { signal, onText, onEnd
   });
 }
 
-/** Saves a vote after some messages; returns a summary of all votes for these two sides. */
-export async function vote(order, context, responses, winner) {
-  const [a, b] = sides;
+/** Saves a vote after some messages; returns a summary of all votes for the two sides, which may not be chosen any more. */
+export async function vote([a, b], order, context, responses, winner) {
   const wins = await api.vote({
     context,
     models: [label(a), label(b)],
@@ -103,10 +101,10 @@ export async function vote(order, context, responses, winner) {
   return summarize(wins, ...[a, b].map((side) => label({ ...side, model: modelTitle(side.model) })));
 }
 
-function summarize({ wins, losses, neither, rate, low, high }, first, second) {
-  const percent = (rate) => `${Math.round(rate * 100)} %`;
+function summarize(votes, first, second) {
+  const { wins, losses, neither, rate, low, high } = votes;
   const total = `Votes so far: ${losses} for A (${first}), ${wins} for B (${second}), ${neither} for neither.`;
   if (rate === null) return total;
   const verdict = low > 0.5 ? "B is better." : high < 0.5 ? "A is better." : "This may be chance: vote more.";
-  return `${total} B won ${percent(rate)} (95 % confidence interval: ${percent(low)} to ${percent(high)}). ${verdict}`;
+  return `${total} B won ${interval(votes)}. ${verdict}`;
 }

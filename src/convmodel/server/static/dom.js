@@ -23,6 +23,12 @@ export function h(tag, properties = {}, ...children) {
   return element;
 }
 
+/** Creates a row of buttons. */
+export const row = (...children) => h("div.row", {}, ...children);
+
+/** Creates a list of names, each with what belongs to it. */
+export const terms = (rows) => h("dl", {}, ...rows.flatMap(([name, what]) => [h("dt", {}, name), h("dd", {}, what)]));
+
 /** Creates an element of a drawing. */
 export function svg(tag, attributes = {}, ...children) {
   const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
@@ -103,7 +109,7 @@ export function ask({ title, text = "", value = null, yes = "OK", no = "Cancel",
       h("h2", { id: "ask-title" }, title),
       text ? h("p", {}, text) : null,
       field,
-      h("div.row", {}, button(no, () => answer(null)), h("button.main", { type: "submit" }, yes)));
+      row(button(no, () => answer(null)), h("button.main", { type: "submit" }, yes)));
     if (field) {
       field.addEventListener("keydown", (event) => {
         if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); form.requestSubmit(); }

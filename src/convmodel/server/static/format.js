@@ -7,6 +7,9 @@ export const number = (value) => (value >= 1000 ? Math.round(value).toLocaleStri
 
 export const percent = (share) => `${Math.round(share * 100)} %`;
 
+/** Formats a share with its confidence interval. */
+export const interval = ({ rate, low, high }) => `${percent(rate)} (95 % confidence interval: ${percent(low)} to ${percent(high)})`;
+
 /** Formats seconds. */
 export function time(seconds) {
   if (seconds < 90) return `${Math.round(seconds)} s`;

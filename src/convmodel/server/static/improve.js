@@ -1,10 +1,10 @@
 // Improving the model: judgements, the job that trains on them, a blind comparison, the choice of a version.
 
 import * as api from "./api.js";
-import { respond } from "./compare.js";
+import { respond, shuffled } from "./compare.js";
 import { curve } from "./curve.js";
-import { $, button, fill, h, say, update } from "./dom.js";
-import { count, isNumber, number, percent, time } from "./format.js";
+import { $, button, fill, h, row, say, terms, update } from "./dom.js";
+import { count, interval, isNumber, number, percent, time } from "./format.js";
 import { IMPROVE, session } from "./store.js";
 import { settings, modelTitle, value } from "./settings.js";
 import { OPENERS } from "./view.js";
@@ -35,7 +35,7 @@ export function open(changed) {
     h("section", { id: "improve-compare", hidden: true, "aria-labelledby": "improve-which" }),
     h("div", { id: "improve-use" }),
     h("p.hidden", { role: "status" }),
-    h("div.row", {}, button("Close", () => dialog.close())));
+    row(button("Close", () => dialog.close())));
   dialog.onclose = close;
   session.setItem(IMPROVE, "1");
   if (!dialog.open) dialog.showModal();
@@ -54,7 +54,8 @@ function stop() {
 }
 
 const isOpen = () => $("improve-dialog").open;
-const isBusy = () => ["running", "cancelling"].includes(state?.job?.state) || state?.candidate?.state === "loading";
+const isRunning = (job) => ["running", "cancelling"].includes(job?.state);
+const isBusy = () => isRunning(state?.job) || state?.candidate?.state === "loading";
 
 /** Reads the state from the server, again and again while something happens there. */
 async function load(request = api.improvement.state) {
@@ -118,25 +119,24 @@ const modelName = () => (state?.models.some(({ id }) => id === settings.model) ?
 
 function showJudgements({ kinds, total, liked, disliked, pairs, needed, left_out: leftOut, problems }) {
   const parts = [[liked, "good"], [disliked, "bad"], [pairs, pairs === 1 ? "choice between two" : "choices between two"]];
-  const rows = Object.entries(kinds).flatMap(([kind, count]) => [h("dt", {}, KINDS[kind] ?? kind), h("dd", {}, String(count))]);
+  const rows = Object.entries(kinds).map(([kind, count]) => [KINDS[kind] ?? kind, String(count)]);
   return h("section", {},
     h("h3", {}, "Judgements"),
     h("p", {}, total ? `${total} judgement${total === 1 ? "" : "s"}: ${parts.filter(([count]) => count).map(([count, what]) => `${count} ${what}`).join(", ")}.` : "There are no judgements yet."),
-    rows.length ? h("dl", {}, ...rows) : null,
+    rows.length ? terms(rows) : null,
     needed ? h("p.needed", {}, `Still needed: ${needed}.`) : null,
     ...leftOut.map((text) => h("p.quiet", {}, text)),
     ...problems.map((text) => h("p.problem", {}, `${text} The file must be corrected on the server.`)));
 }
 
 function showActions({ needed, problems }, job, name) {
-  const isRunning = ["running", "cancelling"].includes(job?.state);
-  if (isRunning) {
+  if (isRunning(job)) {
     const isEnding = job.state === "cancelling";
-    return h("div.row", {}, button(isEnding ? "Stopping …" : "Cancel", () => act(api.improvement.cancel), { disabled: isEnding || pending }));
+    return row(button(isEnding ? "Stopping …" : "Cancel", () => act(api.improvement.cancel), { disabled: isEnding || pending }));
   }
   const text = job?.resumable ? "Continue" : job ? "Improve again" : "Start improving";
   const disabled = pending || needed !== "" || problems.length > 0;
-  return h("div.row", {}, button(text, () => { stop(); act(() => api.improvement.begin(name)); }, { disabled, className: job?.state === "done" ? "" : "main" }));
+  return row(button(text, () => { stop(); act(() => api.improvement.begin(name)); }, { disabled, className: job?.state === "done" ? "" : "main" }));
 }
 
 function describe({ state: now, error, progress, version, result }) {
@@ -155,12 +155,11 @@ function describe({ state: now, error, progress, version, result }) {
 function showJob(job) {
   const { state: now, progress, result } = job;
   const { step, steps, losses = [], perplexities = [], allowed_perplexity: allowed } = progress;
-  const isRunning = ["running", "cancelling"].includes(now);
   const curves = losses.length + perplexities.length > 2 ? h("div.pair", {}, curve("Loss", losses), curve("Validation perplexity", perplexities, allowed)) : null;
   return h("section", {},
     h("h3", {}, "Training"),
     h(now === "failed" ? "p.problem" : "p", now === "failed" ? { role: "alert" } : {}, describe(job)),
-    isRunning ? h("progress.wide", { "aria-label": "Progress of the training", max: steps ?? undefined, value: steps ? step : undefined }) : null,
+    isRunning(job) ? h("progress.wide", { "aria-label": "Progress of the training", max: steps ?? undefined, value: steps ? step : undefined }) : null,
     progress.problem ? h("p.problem", {}, progress.problem) : null,
     ...(result ? showResult(result) : []),
     !curves || !result ? curves : h("details", {}, h("summary", {}, "Curves"), curves));
@@ -178,7 +177,7 @@ function showResult({ used, held_out: heldOut, before = {}, after = {}, guard, s
   ].filter(([, text]) => text);
   return [
     guard ? h("p.problem", {}, `Stopped early: ${guard.replace(/\.?$/, ".")}${kept}`) : null,
-    h("dl", {}, ...rows.flatMap(([name, text]) => [h("dt", {}, name), h("dd", {}, text)])),
+    terms(rows),
   ];
 }
 
@@ -198,7 +197,7 @@ function showComparison(candidate) {
     failed: () => [h("p.problem", { role: "alert" }, `The new version cannot be loaded: ${candidate.error}`)],
     ready: () => [
       h("p", {}, "Both respond to a conversation that was not trained on, in a random order. Choose the better response without knowing which version wrote it."),
-      h("div", { id: "improve-pair" }, h("div.row", {}, button("Show two responses", compareNext, { className: "main" }))),
+      h("div", { id: "improve-pair" }, row(button("Show two responses", compareNext, { className: "main" }))),
     ],
   }[candidate.state]();
   fill(place, h("h3", { id: "improve-which" }, "Old or new?"), ...content);
@@ -217,8 +216,7 @@ async function compareNext() {
   const turns = held.context.map(({ role, content }) => ({ role: API_ROLES.includes(role) ? role : "user", speaker: role, text: content }));
   const talk = { id: `improve-${attempt}`, pinned: [], names: { me: "user", them: held.responder } };
   const side = (model) => ({ model, like: candidate.model, temperature: value("temperature", candidate.model), topP: value("topP", candidate.model), attempt });
-  const order = [side(candidate.model), side(candidate.id)];
-  if (crypto.getRandomValues(new Uint8Array(1))[0] % 2) order.reverse();
+  const order = shuffled([side(candidate.model), side(candidate.id)]);
   const place = $("improve-pair");
   const request = comparing = new AbortController();
   const texts = ["", ""];
@@ -226,7 +224,7 @@ async function compareNext() {
   fill(place, h("blockquote", { tabIndex: 0, "aria-label": "The conversation" }, ...turns.map(({ speaker, text }) => h("p", {}, h("b", {}, `${speaker}: `), text))), pair,
     voted ? h("p.quiet", {}, "Your vote was saved.") : null,
     refused.length ? h("p.quiet", {}, `${count(refused.length, "conversation was", "conversations were")} left out: ${refused.at(-1)}`) : null,
-    h("div.row", {}, button("Skip", () => { stop(); compareNext(); })));
+    row(button("Skip", () => { stop(); compareNext(); })));
   const [quote] = place.children;
   quote.focus();
   quote.scrollTop = 1e6;
@@ -255,25 +253,25 @@ async function compareNext() {
       return;
     }
     refused = [];
-    fill(place, h("p.problem", { role: "alert" }, error.message), h("div.row", {}, button("Try again", compareNext)));
+    fill(place, h("p.problem", { role: "alert" }, error.message), row(button("Try again", compareNext)));
   }
 }
 
 const VERDICTS = { better: "The new version is better.", worse: "The old version is better.", undecided: "This may be chance: vote more to be sure." };
 
 function showVotes({ model, id, old, state: now, votes }) {
-  const { wins, losses, neither, rate, low, high, verdict, reason, can_use: canUse } = votes;
+  const { wins, losses, neither, rate, verdict, reason, can_use: canUse } = votes;
   const total = wins + losses + neither;
-  const interval = rate === null ? "" : ` The new version won ${percent(rate)} (95 % confidence interval: ${percent(low)} to ${percent(high)}). ${VERDICTS[verdict]}`;
+  const won = rate === null ? "" : ` The new version won ${interval(votes)}. ${VERDICTS[verdict]}`;
   const why = canUse ? `${id} is then served as ${model}; you can go back at any time.` : `${reason[0].toUpperCase()}${reason.slice(1)} before it can be used.`;
   return h("section", { hidden: now !== "ready" },
-    h("p", {}, total ? `Votes: ${wins} for the new version (${id}), ${losses} for the old one (${old}), ${neither} for neither.${interval}` : "There are no votes yet."),
-    h("div.row", {}, h("p.quiet", { id: "improve-why" }, why),
+    h("p", {}, total ? `Votes: ${wins} for the new version (${id}), ${losses} for the old one (${old}), ${neither} for neither.${won}` : "There are no votes yet."),
+    row(h("p.quiet", { id: "improve-why" }, why),
       button(pending ? "Please wait …" : "Use the new model", () => act(() => api.improvement.use(model, "new")), { disabled: !canUse || pending, className: canUse ? "main" : "", "aria-describedby": "improve-why" })));
 }
 
 function showOld({ id, version, old }) {
   return h("section", {},
     h("p", {}, `${version} is served as ${id}, in place of ${old === id ? "the model as it was at first" : old}.`),
-    h("div.row", {}, button(pending ? "Please wait …" : "Back to the old one", () => act(() => api.improvement.use(id, "old")), { disabled: pending })));
+    row(button(pending ? "Please wait …" : "Back to the old one", () => act(() => api.improvement.use(id, "old")), { disabled: pending })));
 }

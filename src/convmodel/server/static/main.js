@@ -36,7 +36,7 @@ const act = {
     setTimeout(() => { pressed.textContent = "Copy"; }, 2000);
   },
   step: (turn, by) => { tree.step(talk, turn, by); changed(); },
-  feedback: (turn) => feedback.buttons(talk, turn, { changed, failed: (error) => trouble(error, null) }),
+  feedback: (turn, own) => feedback.buttons(own, turn, { changed: () => changedIn(own), failed: (error) => trouble(error, null) }),
   open: (chosen) => { go(chosen); $("title").focus(); },
   rename: async (chosen) => {
     const title = await ask({ title: "Rename this conversation", value: chosen.title });
@@ -85,8 +85,8 @@ function show() {
 }
 
 // The code of views that few servers allow is loaded once they are used.
-const withImprove = (use) => import("./improve.js").then(use, notLoaded);
-const withTrain = (use) => import("./train.js").then(use, notLoaded);
+const openImprove = () => import("./improve.js").then((view) => view.open(() => connect()), notLoaded);
+const openTrain = () => import("./train.js").then((view) => view.open(trained), notLoaded);
 const notLoaded = () => view.notice("The server does not answer, so that this view cannot be opened: reload the page once it does.");
 
 const mayTrain = () => preferences.models.some(({ id }) => preferences.facts(id).fine_tuning);
@@ -96,7 +96,7 @@ const trained = {
   reload: () => connect(),
   chat: (id) => {
     compare.end();
-    preferences.settings.model = id;
+    settings.model = id;
     preferences.save();
     newTalk();
     show();
@@ -115,6 +115,12 @@ function changed() {
   keep(talk);
   show();
   inspect.show(talk);
+}
+
+/** Does so if the conversation is still shown; one that is not is only stored. */
+function changedIn(own) {
+  if (own === talk) changed();
+  else if (talks.includes(own)) keep(own);
 }
 
 function go(chosen) {
@@ -185,8 +191,7 @@ async function answer(parent) {
       current = null;
       state.busy = false;
     }
-    if (own === talk) changed();
-    else if (talks.includes(own)) keep(own);
+    changedIn(own);
     show();
   }
 }
@@ -242,7 +247,8 @@ async function respondOnce(own, turns, parent, signal) {
 }
 
 async function respondTwice(own, turns, parent, signal) {
-  const order = compare.shuffled();
+  const pair = compare.sides;
+  const order = compare.shuffled(pair);
   const added = order.map((side) => begin(own, parent, side.model, { whose: compare.label(side), voting: true }));
   show();
   toEnd();
@@ -262,10 +268,18 @@ async function respondTwice(own, turns, parent, signal) {
   const chosen = [added[winner ?? 0], ...added].find(({ id }) => own.turns[id]);
   if (chosen) tree.choose(own, chosen);
   try {
-    view.notice(await compare.vote(order, preferences.messages(own, turns), texts, winner), [["Stop comparing", () => compare.open(show)]]);
+    view.notice(await compare.vote(pair, order, preferences.messages(own, turns), texts, winner), [["Stop comparing", openCompare]]);
   } catch (error) {
     view.notice(`The vote was not saved: ${error.message}`);
   }
+}
+
+/** Opens the choice of what is compared; without a comparison, nobody is asked for a vote any more. */
+function openCompare() {
+  compare.open(() => {
+    if (!compare.sides && $("comparing").firstChild) stop();
+    show();
+  });
 }
 
 /** Shows an error, and a way to continue. */
@@ -378,9 +392,9 @@ $("new").addEventListener("click", newTalk);
 $("search").addEventListener("input", show);
 $("settings").addEventListener("click", openSettings);
 $("inspect").addEventListener("click", () => inspect.toggle(talk));
-$("compare").addEventListener("click", () => { if (preferences.model()) compare.open(show); });
-$("improve").addEventListener("click", () => withImprove((improve) => improve.open(() => connect())));
-$("train").addEventListener("click", () => withTrain((train) => train.open(trained)));
+$("compare").addEventListener("click", () => { if (preferences.model()) openCompare(); });
+$("improve").addEventListener("click", openImprove);
+$("train").addEventListener("click", openTrain);
 $("export-all").addEventListener("click", () => save(talks));
 $("import").addEventListener("click", () => $("file").click());
 $("file").addEventListener("change", async (event) => { for (const file of event.target.files) await load(file); event.target.value = ""; });
@@ -392,8 +406,8 @@ show();
 toEnd();
 connect(() => {
   const wasOpen = (view) => store.session.getItem(view) !== null; // asked now: a click may open it while its code is loaded
-  if (preferences.facts().training && wasOpen(store.IMPROVE)) withImprove((improve) => improve.open(() => connect()));
-  if (mayTrain() && wasOpen(store.TRAIN)) withTrain((train) => train.open(trained));
+  if (preferences.facts().training && wasOpen(store.IMPROVE)) openImprove();
+  if (mayTrain() && wasOpen(store.TRAIN)) openTrain();
   if (damaged) view.notice(`${damaged} stored conversation${damaged === 1 ? " is" : "s are"} damaged and not shown.`);
   if (store.local.isTemporary) view.notice("The browser stores nothing for this page: export conversations before you close it.");
 });

@@ -1,7 +1,7 @@
 // The settings of generation, stored in the browser, their dialog, and the resulting request.
 
 import * as api from "./api.js";
-import { $, button, fill, h } from "./dom.js";
+import { $, button, fill, h, row, terms } from "./dom.js";
 import { local } from "./store.js";
 import { change } from "./tree.js";
 
@@ -137,7 +137,7 @@ export function open(talk, changed) {
       ...[["auto", "Like the system"], ["light", "Light"], ["dark", "Dark"]].map(([id, text]) => h("option", { value: id, selected: settings.theme === id }, text)))),
     facts().feedback ? null : h("p.quiet", {}, "To save ratings and corrections as training data, start the server with --feedback FILE."),
     shortcuts(),
-    h("div.row", {},
+    row(
       button("Reset to defaults", () => { Object.assign(settings, { ...PRESET, model: settings.model }); save(); restart(); }),
       h("button.main", {}, "Done"))));
   if (!dialog.open) dialog.showModal();
@@ -167,5 +167,5 @@ function shortcuts() {
   const keys = [["Enter", "send"], ["Shift+Enter", "a new line"], ["Esc", "stop the response"], ["Alt+N", "new conversation"],
     ["Alt+R", "regenerate the response"], ["Alt+I", "inspect"], ["Alt+,", "settings"], ["Alt+/", "search"]];
   return h("details", {}, h("summary", {}, "Keyboard shortcuts"),
-    h("dl", {}, ...keys.flatMap(([key, what]) => [h("dt", {}, h("kbd", {}, key)), h("dd", {}, what)])));
+    terms(keys.map(([key, what]) => [h("kbd", {}, key), what])));
 }

@@ -1,6 +1,6 @@
 // Prepared data: what was recognised, what was left out, who speaks, the checks, and the start of a training.
 
-import { button, h } from "./dom.js";
+import { button, h, row, terms } from "./dom.js";
 import { count, isNumber, size, time } from "./format.js";
 import { facts, field, models, modelTitle } from "./settings.js";
 
@@ -53,7 +53,7 @@ export function dataItems(preparation, act) {
 const showFiles = (preparation, act) => h("section", {},
   h("h3", {}, "Files"),
   list(preparation.filenames),
-  h("div.row", {}, button("Add files", act.choose), button("Delete these data", () => act.removeData(preparation))));
+  row(button("Add files", act.choose), button("Delete these data", () => act.removeData(preparation))));
 
 const showBusy = (text) => h("section", {}, h("p", {}, text), h("progress.wide", { "aria-label": text }),
   h("p.quiet", {}, "You can close this view or the page meanwhile."));
@@ -69,7 +69,7 @@ function showError({ message }, onError, act) {
     others.length ? h("p", {}, `This page does not have ${others.join(", ")}: run convmodel import with it in a terminal, and drop the files that it writes here.`) : null,
     isStrict ? h("p", {}, "If only a part cannot be read: tick “Leave out what cannot be read” below.") : null,
     h("p", {}, "You can also change the other choices below, or use other files."),
-    h("div.row", {}, button("Try again", act.again), button("Choose other files", act.start, { className: "main" })));
+    row(button("Try again", act.again), button("Choose other files", act.start, { className: "main" })));
 }
 
 /** What was read and kept, and what was left out and why. */
@@ -82,7 +82,7 @@ function showSummary(summary) {
   const leftOut = leftOutOf(summary);
   return h("section", {},
     h("h3", {}, "What was recognised"),
-    h("dl", {}, ...rows.flatMap(([name, text]) => [h("dt", {}, name), h("dd", {}, text)])),
+    terms(rows),
     h("h3", {}, "What was left out, and why"),
     leftOut.length ? list(leftOut) : h("p", {}, "Nothing."),
     problems.length ? h("details", {}, h("summary", {}, "The first of what could not be read"), list(problems)) : null,
@@ -121,7 +121,7 @@ function showChoices(preparation, act) {
     const { me, ...rest } = Object.fromEntries(new FormData(event.target));
     const merges = "merge_others" in rest; // which needs the speaker's name, even if it is the usual one
     const isUsual = me === undefined || (me === "assistant" && preparation.me === null && !merges);
-    act.prepare({ files: preparation.files, model: rest.model, me: isUsual ? preparation.me : me, merge_others: merges, redact: "redact" in rest, on_error: "on_error" in rest ? "skip" : "fail" });
+    act.prepare({ files: preparation.files, model: rest.model, me: isUsual ? preparation.me : me, merge_others: merges, redact: "redact" in rest, on_error: "on_error" in rest ? "skip" : "fail" }, preparation.id);
   };
   return awaitApply(h("form", { onsubmit: submit },
     shown.length ? h("fieldset", {}, h("legend", {}, "Who should the model be?"),
@@ -130,7 +130,7 @@ function showChoices(preparation, act) {
       more ? h("p.quiet", {}, `${count(more, "more person has", "more people have")} fewer turns, too few to learn from.`) : null) : null,
     h("details", { open: wants && speakers.length > 2 || status === "failed" }, h("summary", {}, "More choices"), ...options),
     wants ? null : h("p.unapplied", { hidden: true, "aria-live": "polite" }, "Apply the choices, so that the data are prepared again; then the training can start."),
-    h("div.row", {}, h("button", { type: "submit", className: wants ? "main" : "" }, wants ? "Continue" : "Apply the choices"))));
+    row(h("button", { type: "submit", className: wants ? "main" : "" }, wants ? "Continue" : "Apply the choices"))));
 }
 
 /** Hides the start of a training while the choices are others than those of the data. */
@@ -165,15 +165,15 @@ const MARKS = { pass: "✓ passed", warn: "! warning", fail: "✕ failed" };
 
 /** Shows checks: those that did not pass first, with what to do. */
 export function showChecks(checks, blocking = "") {
-  const row = ({ name, status, finding, fix }) => h(`li.${status}`, {}, h("b", {}, `${MARKS[status] ?? status}: ${name}. `), finding, fix ? h("p", {}, `What to do: ${forPage(fix)}`) : null);
+  const item = ({ name, status, finding, fix }) => h(`li.${status}`, {}, h("b", {}, `${MARKS[status] ?? status}: ${name}. `), finding, fix ? h("p", {}, `What to do: ${forPage(fix)}`) : null);
   const passed = checks.filter(({ status }) => status === "pass");
   const others = checks.filter(({ status }) => status !== "pass");
   return h("section", {},
     h("h3", {}, "Checks"),
     blocking ? h("p.problem", { role: "alert" }, `With these data a training would be pointless. ${blocking}`) : null,
     blocking ? h("p", {}, "Choose another person above, or add files with more of what they wrote.") : null,
-    others.length ? h("ul.checks", {}, ...others.map(row)) : h("p", {}, `All ${count(passed.length, "check")} passed.`),
-    passed.length ? h("details", {}, h("summary", {}, others.length ? `${count(passed.length, "check")} passed` : "Which checks"), h("ul.checks", {}, ...passed.map(row))) : null);
+    others.length ? h("ul.checks", {}, ...others.map(item)) : h("p", {}, `All ${count(passed.length, "check")} passed.`),
+    passed.length ? h("details", {}, h("summary", {}, others.length ? `${count(passed.length, "check")} passed` : "Which checks"), h("ul.checks", {}, ...passed.map(item))) : null);
 }
 
 function estimateText({ seconds, memory_bytes: memory, available_bytes: available, at_most: most }) {
@@ -209,5 +209,5 @@ function showStart(preparation, act) {
     h("details", {}, h("summary", {}, "How to train"), field("How long (epochs)", valid ? "The data that are set apart show when it no longer helps." : "There are too few data to set some apart and watch when it no longer helps.", passes),
       field("How it learns (learning rate)", "A bold rate changes the model faster; a large model forgets what it knew from it.", rate),
       field("Batch size", "How many conversations, or parts of them, it learns from in one step.", batch)),
-    h("div.row", {}, h("button.main", { type: "submit" }, "Start training")));
+    row(h("button.main", { type: "submit" }, "Start training")));
 }

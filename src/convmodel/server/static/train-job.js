@@ -1,7 +1,7 @@
 // A training: its curve, what the model says at each validation, and what can be done with it.
 
 import { curves } from "./curve.js";
-import { button, h } from "./dom.js";
+import { button, h, row } from "./dom.js";
 import { number, time } from "./format.js";
 import { showChecks } from "./train-data.js";
 import { hasEnded, isActive, nameOf } from "./train-list.js";
@@ -51,7 +51,6 @@ function showState(view) {
 function showActions(view, act) {
   const { job, base, model } = view;
   const cancel = button("Cancel", () => act.cancel(view));
-  const row = (...buttons) => h("div.row", {}, ...buttons);
   if (isActive(view)) return row(button("Pause", () => act.pause(view)), cancel);
   if (job.status === "paused") return row(button("Continue", () => act.resume(view), { className: "main" }), cancel); // each in its place
   const vary = button("Change the choices", () => act.vary(view));
@@ -71,20 +70,18 @@ function showFolder(folder) {
 /** Returns the validation whose model is kept, if there was one. */
 const bestOf = (valid) => valid.reduce((best, each) => (best && best[1] <= each[1] ? best : each), undefined);
 
-const lossOf = (valid) => valid.map(([step, loss]) => [step, loss]);
-
 const showCurve = (train, valid) => h("section", {},
-  curves("Loss", [{ name: "training", className: "train", points: train }, { name: "validation", className: "valid", points: lossOf(valid) }]),
+  curves("Loss", [{ name: "training", className: "train", points: train }, { name: "validation", className: "valid", points: valid.map(([step, loss]) => [step, loss]) }]),
   h("p.quiet", {}, "How much the real replies surprise the model: lower is better. If the validation rises while the training falls, it memorizes; the model of the best validation is the one that is kept."));
 
 function showValues(train, valid) {
   const before = (step) => train.findLast(([at]) => at <= step)?.[1];
   const best = bestOf(valid)?.[0];
   const cell = (value) => h("td", {}, value === undefined || value === null ? "–" : number(value));
-  const row = ([step, loss, perplexity]) => h("tr", {}, h("th", { scope: "row" }, `${step}${step === best ? " (best)" : ""}`), cell(before(step)), cell(loss), cell(perplexity));
+  const line = ([step, loss, perplexity]) => h("tr", {}, h("th", { scope: "row" }, `${step}${step === best ? " (best)" : ""}`), cell(before(step)), cell(loss), cell(perplexity));
   const heads = ["Step", "Training loss", "Validation loss", "Perplexity"].map((text) => h("th", { scope: "col" }, text));
   return h("details", {}, h("summary", {}, "The validations as a table"),
-    h("table", {}, h("thead", {}, h("tr", {}, ...heads)), h("tbody", {}, ...valid.map(row))));
+    h("table", {}, h("thead", {}, h("tr", {}, ...heads)), h("tbody", {}, ...valid.map(line))));
 }
 
 /** What the model says to the same turns at each validation, beside what was really said. */

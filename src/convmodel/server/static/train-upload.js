@@ -1,6 +1,6 @@
 // The way of files from this computer to the server: choosing, dropping, progress, and cancelling.
 
-import { $, button, h, say } from "./dom.js";
+import { $, button, h, row, say } from "./dom.js";
 import { count, size } from "./format.js";
 import { session } from "./store.js";
 import { removeFile, upload } from "./train-api.js";
@@ -93,7 +93,7 @@ export async function discard(ids) {
 
 /** Shows the upload that runs. */
 export const showUpload = () => h("section", {}, h("h3", {}, "Upload"), current.text, current.bar,
-  h("div.row", {}, button("Cancel the upload", current.stop)));
+  row(button("Cancel the upload", current.stop)));
 
 /** Shows where to put files. */
 export const showDrop = (onchoose) => h("section.drop", {},

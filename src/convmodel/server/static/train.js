@@ -1,6 +1,6 @@
 // "Train": from files to a model that is chatted with. Where the user is in it survives a reload; what happens is the server's.
 
-import { $, ask, button, fill, h, say, update } from "./dom.js";
+import { $, ask, button, fill, h, row, say, update } from "./dom.js";
 import { facts, models, settings } from "./settings.js";
 import { TRAIN, session } from "./store.js";
 import { jobs, preparations, removeFile, removeModel } from "./train-api.js";
@@ -55,13 +55,12 @@ const act = {
   start: () => go(START),
   openData: (id) => go({ name: "data", id }),
   openJob: (id) => go({ name: "job", id }),
-  again: () => act.prepare(choicesOf(seen)),
-  prepare: (body, waits = false) => perform(async () => {
-    const old = place.name === "data" ? place.id : "";
-    const mayRemove = old && !await isNeeded(seen);
+  again: () => act.prepare(choicesOf(seen), seen.id),
+  prepare: (body, replaced, waits = false) => perform(async () => {
+    const mayRemove = replaced && !await isNeeded(await preparations.get(replaced));
     const { id } = await preparations.begin(body);
     keep();
-    if (mayRemove) await preparations.remove(old).catch(() => {}); // the list has it, if this fails
+    if (mayRemove) await preparations.remove(replaced).catch(() => {}); // the list has it, if this fails
     return { name: "data", id };
   }, waits),
   begin: (body) => perform(async () => ({ name: "job", id: (await jobs.begin(body)).id })),
@@ -119,7 +118,7 @@ export async function open(other) {
     h("div", { id: "train-problem" }),
     h("div", { id: "train-body" }),
     h("p.hidden", { role: "status" }),
-    h("div.row", {}, button("Close", () => { dialog.close(); close(); })),
+    row(button("Close", () => { dialog.close(); close(); })),
     chooser(take));
   acceptDrops(dialog, take, (text) => { problem = text; show(); });
   dialog.onclose = () => { if (!isOpen()) close(); }; // it may have been opened again since
@@ -255,8 +254,8 @@ async function take(files) {
     show();
     const ids = await sending;
     if (base && place !== from) await act.openData(from.id);
-    const isDone = await act.prepare(base ? { ...base, files: [...base.files, ...ids] }
-      : { files: ids, model: trainable(), me: null, merge_others: false, redact: false, on_error: "fail" }, true);
+    const isDone = await (base ? act.prepare({ ...base, files: [...base.files, ...ids] }, from.id, true)
+      : act.prepare({ files: ids, model: trainable(), me: null, merge_others: false, redact: false, on_error: "fail" }, null, true));
     if (!isDone) await discard(ids);
   } catch (error) {
     if (error.name === "AbortError") say("The upload was cancelled.");

@@ -1,7 +1,7 @@
 // The visible parts of a conversation: turns, their buttons, the list of conversations, notices.
 
 import { sides } from "./compare.js";
-import { $, button, fill, h, keepEnd, update } from "./dom.js";
+import { $, button, fill, h, keepEnd, row, update } from "./dom.js";
 import { facts, modelChoice, models, settings, modelTitle } from "./settings.js";
 import { branch, contains, path } from "./tree.js";
 
@@ -71,7 +71,7 @@ function showTurn(talk, turn, act, state) {
     button("Copy", (event) => act.copy(turn, event.currentTarget)),
     button("Edit", () => act.edit(turn), { disabled: state.busy }),
     mine ? null : button("Regenerate", () => act.regenerate(turn), { disabled: state.busy }),
-    ...(mine ? [] : act.feedback(turn)),
+    ...(mine ? [] : act.feedback(turn, talk)),
   ];
   return h("article", { className: `turn ${mine ? "mine" : "theirs"}`, id: `turn-${turn.id}`, "aria-label": nameOf(turn) },
     h("h2", { title: turn.model }, nameOf(turn)),
@@ -99,7 +99,7 @@ function notes(turn) {
 function editor(turn, act) {
   const field = h("textarea", { value: turn.text, rows: Math.min(12, turn.text.split("\n").length + 1), "aria-label": "Edit the turn" });
   const form = h("form", { className: `turn ${turn.role === "user" ? "mine" : "theirs"}`, onsubmit: (event) => { event.preventDefault(); act.change(turn, field.value); } },
-    field, h("div.row", {}, button("Cancel", () => act.edit(null)), h("button.main", { type: "submit" }, turn.role === "user" ? "Send as a branch" : "Keep as a branch")));
+    field, row(button("Cancel", () => act.edit(null)), h("button.main", { type: "submit" }, turn.role === "user" ? "Send as a branch" : "Keep as a branch")));
   field.addEventListener("keydown", (event) => {
     if (event.key === "Escape") act.edit(null);
     if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); form.requestSubmit(); }
@@ -161,14 +161,16 @@ export function clearNotice() {
 export function notice(text, actions = [], seconds = 0) {
   if (!actions.length && $("notice").firstChild?.text === text) return; // screen readers need not announce it again
   clearNotice();
-  const wait = h("span", {});
-  const run = (what) => () => { clearNotice(); what(); };
-  fill($("notice"), h("div.notice", { text }, h("p", {}, text, " ", wait),
-    h("div.row", {}, ...actions.map(([name, what]) => button(name, run(what))), button("Dismiss", clearNotice))));
-  if (!seconds) return;
   let left = Math.ceil(seconds);
+  const when = () => `Retrying in ${left} s.`;
+  const wait = h("span", { "aria-hidden": "true" }); // an alert that changes would be read out again each second
+  const run = (what) => () => { clearNotice(); what(); };
+  fill($("notice"), h("div.notice", { text }, h("p", {}, text, " ", wait, seconds ? h("span.hidden", {}, when()) : null),
+    row(...actions.map(([name, what]) => button(name, run(what))), button("Dismiss", clearNotice))));
+  if (!seconds) return;
   const tick = () => {
-    wait.textContent = `Retrying in ${left} s.`;
+    if ($("turns").querySelector("form")) return; // until the edit is complete
+    wait.textContent = when();
     if (left <= 0) run(actions[0][1])();
     left -= 1;
   };
