@@ -95,6 +95,30 @@ def test_chat_survives_an_interrupted_response(
     assert session.respond("Hi there") != ""
 
 
+def test_what_is_interrupted_or_cannot_be_saved_does_not_end_a_chat(
+    typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(self: Chat, name: str) -> None:
+        raise KeyboardInterrupt
+
+    def no_home(self: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    def save(self: Chat, file: str) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr("pathlib.Path.expanduser", no_home)
+            kept(self, file)
+
+    kept = Chat._save
+    monkeypatch.setattr(Chat, "_save", save)
+    monkeypatch.setattr(Chat, "_change_model", interrupted)
+    output, messages = typed("Hello\r/model large\r/save ~nobody/x.jsonl\rGood thank you\r\x04")
+
+    assert output == ["How are you", "Glad to hear it"]
+    assert "(Ctrl+D or /quit to quit)" in messages
+    assert "~nobody/x.jsonl: its home folder does not exist" in messages
+
+
 def test_a_model_that_was_not_written_yet(
     run: Run,
     capfd: pytest.CaptureFixture[str],

@@ -41,6 +41,7 @@ COMMANDS = {
     "/quit": ("", "quit, as /exit, /bye and Ctrl+D do; Ctrl+C stops a response"),
 }
 _QUIT = ("/quit", "/exit", "/bye")
+_HOW_TO_QUIT = "(Ctrl+D or /quit to quit)"
 _LEAVING = ("quit", "exit")  # as a whole turn, they are more likely commands
 _OPTIONS = ("temperature", "top_p", "top_k", "max_new_tokens", "seed", "repetition_penalty", "do_sample", "candidates")
 ABOUT_CHITCHAT = (
@@ -178,6 +179,10 @@ class Chat:
                     self._print_response(self.session.stream(text))
             except ConvModelError as error:
                 print_message(str(error), style="red")
+            except KeyboardInterrupt:
+                if self._editor is None:
+                    raise
+                print_message(_HOW_TO_QUIT, style="dim")
 
     def _read(self) -> str | None:
         """Returns the next turn or command without surrounding whitespace; None at the end of the input."""
@@ -192,7 +197,7 @@ class Chat:
         except EOFError:
             return None
         except KeyboardInterrupt:
-            print_message("(Ctrl+D or /quit to quit)", style="dim")
+            print_message(_HOW_TO_QUIT, style="dim")
             return ""
 
     def _complete(self, line: str) -> Iterable[str]:
@@ -290,7 +295,11 @@ class Chat:
         conversation = self.session.conversation
         if not file or conversation is None:
             raise ConfigError("nothing to save yet" if file else "give a file: /save FILE")
-        append_line(Path(file).expanduser(), to_record(conversation))
+        try:
+            path = Path(file).expanduser()
+        except RuntimeError:  # there is no such user
+            raise ConfigError(f"{file}: its home folder does not exist: write ./{file} for a name with ~") from None
+        append_line(path, to_record(conversation))
         print_message(f"appended to {file}", style="dim")
 
 
