@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from page_acts import wait_for
 from playwright.sync_api import Browser, Page, expect
 from scripted import enliven
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -310,3 +311,51 @@ def test_it_fits_a_phone_in_light_and_dark(open_page: Open, scheme: str) -> None
         assert page.locator(".card").bounding_box()["x"] >= 0  # type: ignore[index]
         brightness = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/)[0]")
         assert (int(brightness) > 128) == (scheme == "light")
+
+
+def test_tabs_of_one_page_lose_no_turn(open_page: Open, file: Path) -> None:
+    with open_page() as first:
+        choose_greedily(first)
+        second = first.context.new_page()
+        second.goto(file.as_uri())
+        is_ready(second)
+        talk(second, "Hello! How are you?")
+        turns = shown(second)
+        expect(first.locator("article .text")).to_have_text(turns)
+        first.get_by_label("Your turn", exact=True).fill("A draft")
+        first.goto("about:blank")
+        second.reload()
+        is_ready(second)
+        assert shown(second) == turns
+
+
+HELD = """
+let held = [], isHeld = true;
+const Real = MessageChannel;
+window.MessageChannel = class extends Real {
+  constructor() {
+    super();
+    const post = this.port2.postMessage.bind(this.port2);
+    const isLoaded = () => !document.getElementById("weights"); // then the self-check begins
+    this.port2.postMessage = (message) => (isHeld && isLoaded() ? held.push(() => post(message)) : post(message));
+  }
+};
+window.isHolding = () => held.length > 0;
+window.release = () => { isHeld = false; held.splice(0).forEach((post) => post()); };
+"""
+
+
+def test_a_turn_that_is_sent_too_early_stays_in_the_draft(browser: Browser, file: Path) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    page.set_default_timeout(WAIT)
+    page.add_init_script(HELD)
+    page.goto(file.as_uri())
+    wait_for(page, lambda: page.evaluate("window.isHolding()"))
+    send(page, "Hello")
+    expect(page.get_by_label("Your turn", exact=True)).to_have_value("Hello")
+    page.evaluate("window.release()")
+    is_ready(page)
+    page.keyboard.press("Enter")
+    expect(page.locator("article .text").first).to_have_text("Hello")
+    context.close()

@@ -33,6 +33,15 @@ function store() {
   } catch { /* the conversation lasts as long as the page */ }
 }
 
+/** Shows what another tab has stored; the last change counts, and that of this tab is not made yet. */
+function adopt() {
+  if (busy !== null) return;
+  const { turns, sampling } = stored();
+  Object.assign(state, turns && { turns, sampling });
+  show();
+  showSettings();
+}
+
 /** Creates an element; its children are elements and texts. */
 function h(tag, properties, ...children) {
   const element = Object.assign(document.createElement(tag), properties);
@@ -112,7 +121,7 @@ async function copy(turn, element, pressed) {
 
 function send() {
   const text = layout?.trim($("draft").value);
-  if (!text || busy !== null) return;
+  if (!text || busy !== null || model === null) return;
   const turns = [...state.turns, { role: "user", text }];
   if (!promptFor(turns)) return;
   state.turns = turns;
@@ -273,7 +282,11 @@ document.addEventListener("keydown", (event) => {
   if (event.altKey && !event.ctrlKey && act) { event.preventDefault(); act(); }
 });
 document.addEventListener("click", (event) => { if (!$("settings").contains(event.target)) $("settings").open = false; });
-window.addEventListener("pagehide", store);
+window.addEventListener("storage", ({ key }) => { if (key === KEPT) adopt(); }); // another tab's change
+window.addEventListener("pagehide", () => {
+  if (busy === null) Object.assign(state, stored()); // a page in the background may not have heard of a change
+  store();
+});
 
 $("draft").value = state.draft ?? "";
 showSettings();
