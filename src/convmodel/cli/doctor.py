@@ -156,6 +156,7 @@ def _examine(
     """Reads the data, loads the model and runs the checks; returns the tokens of one conversation too."""
     from convmodel.layout.token_view import token_view
     from convmodel.training.doctor.examination import Part, examine
+    from convmodel.training.roles import settle_roles
 
     parts = [Part(list(reader), reader.problems) for reader in readers]
     conversations = parts[0].conversations
@@ -165,8 +166,9 @@ def _examine(
     with console.status(f"examining {len(conversations):,} conversations ..."):
         valid = parts[1] if len(parts) > 1 else None
         examination = examine(loaded.hf_model, loaded.tokenizer, parts[0], valid, config.to_dict(), measure=measure)
+        tokenizer = settle_roles(loaded.tokenizer, conversations, config.loss_on)
         windows = token_view(
-            loaded.tokenizer, conversations[number - 1], max_length=examination.plan.max_length, loss_on=config.loss_on
+            tokenizer, conversations[number - 1], max_length=examination.plan.max_length, loss_on=config.loss_on
         )
     return examination, windows
 

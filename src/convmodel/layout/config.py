@@ -33,7 +33,8 @@ class LayoutConfig:
         separator_id: The separator's token id; None in the template layout.
         separator_token: The separator as text, for display only; None in the template layout.
         use_token_types: Whether each position carries its speaker's index.
-        speakers: Names of the speakers in the training data, in order; empty if each conversation has its own.
+        speakers: Names of the speakers in the training data; empty if each conversation has its own. They are in the
+            order of the first conversation; with a chat template the assistant is the last one.
         loss_on: Whose turns were supervised.
         max_length: The limit of training windows in tokens; None before training.
         bos_id: The beginning-of-text token with which every sequence begins; None, as in files without it, for none.

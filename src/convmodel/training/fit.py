@@ -21,6 +21,7 @@ from transformers import TrainerCallback, TrainingArguments
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.trainer_callback import PrinterCallback
 
+from convmodel.data.reading.reader import ConversationReader
 from convmodel.data.windows.encoding import windows_hash
 from convmodel.errors import ConfigError, MissingExtraError
 from convmodel.files.atomic import require_writable
@@ -40,6 +41,7 @@ from convmodel.training.objectives.guard import RegressionGuard
 from convmodel.training.progress import FitProgress, worsening
 from convmodel.training.resume.run_folder import RunFolder
 from convmodel.training.resume.run_identity import run_identity
+from convmodel.training.roles import saved_speakers, settle_roles
 from convmodel.training.samples import Samples
 from convmodel.training.schedule import require_validation
 from convmodel.training.step.forward import prepared
@@ -79,6 +81,7 @@ def fit(
     """
     require_adapters(hf_model, config)
     _check(config, sources)
+    tokenizer, sources = _with_roles(tokenizer, sources, config)
     if not isinstance(callbacks, Sequence) or not all(hasattr(callback, "on_train_begin") for callback in callbacks):
         raise ConfigError(f"callbacks is {callbacks!r}: it must be a list of TrainerCallbacks of transformers")
     args = training_arguments(config, hf_model)
@@ -92,10 +95,7 @@ def fit(
     )
     config = replace(config, **plan.chosen)
     _examine(fast_checks(hf_model, tokenizer, data.train, data.valid, plan))
-    if config.objective == "sft":  # judgements say nothing about how conversations are supervised
-        tokenizer = tokenizer.with_layout(
-            loss_on=config.loss_on, max_length=data.max_length, speakers=data.train.summary.speakers or ()
-        )
+    tokenizer = _to_save(tokenizer, data, config)
     begin = time.perf_counter()
     with ExitStack() as stack:
         stack.enter_context(trainable(hf_model, tokenizer, config))
@@ -246,6 +246,24 @@ def _metrics(
         "version": version("convmodel"),
     } | ({"cycles": [*plan.cycles]} if plan.cycles else {})
     return [MetricsFile(config.output_dir, begin)]
+
+
+def _with_roles(
+    tokenizer: ConversationTokenizer, sources: Sources, config: FitConfig
+) -> tuple[ConversationTokenizer, Sources]:
+    """Returns a tokenizer whose roles are those of the model to save, and sources that can be read once more."""
+    if config.objective != "sft" or tokenizer.layout.template is None:  # judgements say nothing about speakers
+        return tokenizer, sources
+    train = ConversationReader.of(sources.train).repeatable()
+    return settle_roles(tokenizer, train, config.loss_on), sources._replace(train=train)
+
+
+def _to_save(tokenizer: ConversationTokenizer, data: FitData, config: FitConfig) -> ConversationTokenizer:
+    """Returns the tokenizer with the settings to save; judgements say nothing about what is supervised."""
+    if config.objective != "sft":
+        return tokenizer
+    speakers = saved_speakers(tokenizer, data.train.summary.speakers)
+    return tokenizer.with_layout(loss_on=config.loss_on, max_length=data.max_length, speakers=speakers)
 
 
 def _examine(checks: Sequence[Check]) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from itertools import chain, groupby
 from pathlib import Path
@@ -80,6 +81,7 @@ class ConversationReader:
         self._columns = columns
         self._edit = edit
         self.problems = Problems(on_error)
+        self._known = self.problems.copy()  # before the source is read
         self.rows = 0
         self.left_out = 0
         self.conversations = 0
@@ -98,7 +100,7 @@ class ConversationReader:
             ConversationError: If there is nothing to read, no conversation, or a malformed one; the message begins
                 with the place.
         """
-        self.problems = Problems(self.problems.on_error)
+        self.problems = self._known.copy()
         for rows, result in self._results():
             if isinstance(result, Conversation):
                 yield result
@@ -116,6 +118,27 @@ class ConversationReader:
         shapes = ", ".join(f"{number:,} {shape}" for shape, number in self.shapes.most_common())
         left_out = f"; {self.problems.count:,} rows left out" if self.problems.count else ""
         return f"{self.conversations:,} conversations ({shapes}){left_out}"
+
+    def repeatable(self) -> "ConversationReader":
+        """Returns a reader that can be read several times: this one, or one of what it reads now, in memory.
+
+        Raises:
+            ConversationError: As reading does, if the source can be read only once.
+        """
+        if not self._is_read_once():
+            return self
+        kept = copy(self)
+        kept.source = list(self)
+        kept._shape, kept._columns, kept._edit = AUTO, None, None  # these are applied
+        kept._known = self.problems
+        return kept
+
+    def _is_read_once(self) -> bool:
+        """Returns whether the source is an iterator, standard input or a pipe."""
+        if not isinstance(self.source, str | os.PathLike):
+            return isinstance(self.source, Iterator)
+        path = Path(self.source)
+        return str(path) == STDIN or (path.exists() and not path.is_file() and not path.is_dir())
 
     def fingerprint(self) -> str | None:
         """Hashes the files of the source, as a key for caches; None for a source that is not a file or folder."""

@@ -20,6 +20,7 @@ from convmodel.training.doctor.estimate import Estimate, check_memory, estimate
 from convmodel.training.doctor.repeats import repeat_checks
 from convmodel.training.doctor.run_plan import RunPlan
 from convmodel.training.doctor.statistics import Statistics
+from convmodel.training.roles import settle_roles
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -72,6 +73,7 @@ def examine(
     """
     max_length = window_length(hf_model.config, settings["max_length"])
     loss_on: LossOn = settings["loss_on"]
+    tokenizer = settle_roles(tokenizer, train.conversations, loss_on)
     windows = train.windows(tokenizer, max_length, loss_on)
     valid_windows = None if valid is None else valid.windows(tokenizer, max_length, loss_on)
     packed = settings["packing"] and packed_order(windows.lengths, max_length, seed=settings["seed"], epoch=0)

@@ -3,9 +3,11 @@
 import io
 import json
 import math
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
 from types import SimpleNamespace
 from typing import Any
 
@@ -313,3 +315,26 @@ def test_a_conversation_without_an_id_is_called_by_its_place(write: Callable[[st
     path = write('["Hi"]\n{"turns": ["Hi"], "id": "mine"}\n')
 
     assert [conversation.id for conversation in read_conversations(path)] == [f"{path}:1", "mine"]
+
+
+def test_what_can_be_read_once_is_kept_with_what_was_left_out() -> None:
+    rows: list[Any] = [["Hi", "Hello"], {"prompt": 3}, {"prompt": "How are you?", "response": "Fine"}]
+    once = ConversationReader(iter(rows), on_error="skip").repeatable()
+    again = ConversationReader(rows, on_error="skip")
+
+    for _ in range(2):
+        assert list(once) == list(again)
+        assert (once.problems.count, once.problems.messages) == (1, again.problems.messages)
+    assert again.repeatable() is again
+
+
+def test_a_pipe_can_be_read_once(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = Thread(target=lambda: pipe.write_text('{"turns": ["Hi", "Hello"]}\n', encoding="utf-8"))
+    writer.start()
+
+    reader = ConversationReader(pipe).repeatable()
+
+    writer.join()
+    assert [len(list(reader)), len(list(reader))] == [1, 1]
