@@ -1,8 +1,10 @@
 """`convmodel evaluate` as a user meets it."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -35,6 +37,23 @@ def test_two_models_are_compared_and_json_has_it_all(run: Run, capfd: pytest.Cap
     ]
     assert found["comparisons"][0]["verdict"].startswith("gpt2 compared with model: ")
     assert {"bleu", "hits_at_1", "copied"} <= found["models"][0]["metrics"].keys()
+
+
+@pytest.mark.slow
+def test_training_data_that_can_be_read_once_is_searched_as_a_file_is(
+    run: Run, capfd: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["evaluate", "model", "--data", "test.jsonl", "--responses", "3", "--max-new-tokens", "3", "--greedy"]
+    os.mkfifo("pipe")
+    writer = Thread(target=lambda: Path("pipe").write_bytes(Path("train.jsonl").read_bytes()))
+    writer.start()
+    found = []
+    for source in ("pipe", "train.jsonl"):
+        assert run(*arguments, "--train", source, "--json") == 0
+        found.append(json.loads(capfd.readouterr().out)["models"])
+    writer.join()
+
+    assert [each["metrics"] for each in found[0]] == [each["metrics"] for each in found[1]]
 
 
 @pytest.mark.slow

@@ -150,7 +150,7 @@ def _evaluate(
 ) -> "EvaluationReport":
     """Loads and measures one model after the other."""
     conversations = [*data]
-    training = None if train is None else ConversationReader(train, on_error=settings["on_error"])
+    training = None if train is None else ConversationReader(train, on_error=settings["on_error"]).repeatable()
     if training is not None:
         next(iter(training))  # reports an unreadable file before anything is measured
     from convmodel.hf_model.model_card import recorded_base

@@ -40,7 +40,7 @@ from convmodel.data.importing.splitting import (
 )
 from convmodel.data.importing.summary import ImportSummary
 from convmodel.data.reading.columns import Columns
-from convmodel.data.reading.decoding import STDIN
+from convmodel.data.reading.decoding import STDIN, encodable
 from convmodel.data.reading.problems import SHOWN, OnError, Problems
 from convmodel.data.reading.reader import ConversationReader
 from convmodel.data.reading.rows import data_files, is_data_file, visible_paths
@@ -142,6 +142,7 @@ def import_conversations(
             f"the speakers have {summary.speaker_turns.total():,} turns in the data as read, of which "
             f"{summary.turns:,} were written: conversations were left out, or several speakers' turns joined"
         )
+    summary.notes = [*map(encodable, summary.notes)]
     _write(parts, Path(output), summary)
     return summary
 
@@ -169,7 +170,7 @@ def _read(
                 )
                 readers.append((reader, _folder_of(source)))
                 continue
-            new_chats = list(format.read(Path(path), problems))
+            new_chats = list(_chats(format, Path(path), problems, is_part=Path(path) != Path(source)))
             summary.formats[format.name] += 1
             summary.entries += sum(chat.entries for chat in new_chats)
             for chat in new_chats:
@@ -180,6 +181,16 @@ def _read(
             chats += new_chats
     summary.entries += problems.count
     return chats, itertools.chain.from_iterable(_rows(*reader, problems, summary) for reader in readers)
+
+
+def _chats(format: Format, path: Path, problems: Problems, *, is_part: bool) -> Iterator[Chat]:
+    """Reads the chats of a file; what of a part of a folder cannot be read is a problem like any other."""
+    try:
+        yield from format.read(path, problems)
+    except ConversationError as error:
+        if not is_part or problems.on_error == "fail":
+            raise
+        problems.add(str(error))
 
 
 def _folder_of(source: str | Path) -> str:
@@ -235,14 +246,14 @@ def _recognised(
 
 def _folder(folder: Path, problems: Problems, summary: ImportSummary) -> Iterator[tuple[Path, Format | None]]:
     """Yields the exports and data files in a folder and its subfolders; other files are ignored and counted."""
-    taken: list[Path] = []
+    taken: set[Path] = set()
     ignored: list[Path] = []
     for path in [folder, *visible_paths(folder)]:
-        if any(path.is_relative_to(other) for other in taken):
+        if not taken.isdisjoint(path.parents):
             continue
         format = _whole(path) if path.is_dir() else recognised(path)
         if format or is_data_file(path):
-            taken.append(path)
+            taken.add(path)
             if format is None and (why := unread(path)):
                 problems.add(why)
             else:

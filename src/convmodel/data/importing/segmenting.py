@@ -12,6 +12,7 @@ from itertools import pairwise
 
 from convmodel.conversation import DEFAULT_SPEAKERS, Conversation
 from convmodel.data.importing.exports.messages import Chat, Message
+from convmodel.data.reading.decoding import encodable
 from convmodel.data.reading.messages import nobody
 from convmodel.errors import ConfigError, ConversationError
 
@@ -123,7 +124,7 @@ def segment(chats: Sequence[Chat], how: Segmenting, dropped: Counter[str]) -> It
             conversation = Conversation(
                 [message.text for message in part],
                 [names[message.speaker] for message in part],
-                id=part[0].place.removeprefix(chat.folder),
+                id=encodable(part[0].place.removeprefix(chat.folder)),
                 started_at=part[0].time,
             )
             yield conversation if how.keep_messages else conversation.joined()

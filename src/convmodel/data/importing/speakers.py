@@ -92,7 +92,7 @@ class SpeakerTable:
         return [
             name
             for name, turns in self.turns.items()
-            if turns == 1 and any(_continues(name, other) for other in self.turns)
+            if turns == 1 and any(name[:end] in self.turns and _continues(name, end) for end in range(1, len(name)))
         ]
 
     def recurring(self) -> list[tuple[str, int]]:
@@ -124,6 +124,5 @@ def _beginning(text: str) -> str:
     return words if len(words) <= FIRST_WORDS else f"{words[:FIRST_WORDS]}..."
 
 
-def _continues(name: str, other: str) -> bool:
-    rest = name.removeprefix(other)
-    return rest not in ("", name) and not rest[0].isalnum() and not _NUMBERED.fullmatch(rest)
+def _continues(name: str, end: int) -> bool:
+    return not name[end].isalnum() and not _NUMBERED.fullmatch(name[end:])

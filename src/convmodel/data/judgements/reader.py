@@ -15,6 +15,7 @@ from convmodel.arguments.values import plain
 from convmodel.data.judgements.judgement import KINDS, Judgement
 from convmodel.data.judgements.shapes import judgement_of
 from convmodel.data.judgements.torn_lines import without_torn
+from convmodel.data.reading.decoding import encodable
 from convmodel.data.reading.judged_forms import FORM, form_of
 from convmodel.data.reading.judged_row import REGENERATION
 from convmodel.data.reading.problems import OnError, Problems
@@ -221,7 +222,7 @@ class JudgementReader:
         if judgement.kind == REGENERATION and not weight:
             summary.regenerations += 1
             return None
-        place = row.place.encode(errors="backslashreplace").decode()  # the name of a file may not be Unicode
+        place = encodable(row.place)
         return replace(judgement, weight=weight, id=judgement.id or place)
 
     def _nothing(self) -> str:

@@ -209,3 +209,13 @@ def json_reason(error: ValueError | RecursionError) -> str:
     if "int_max_str_digits" in str(error):
         return "a number has thousands of digits: write it as a string"
     return str(error)
+
+
+def encodable(text: str) -> str:
+    r"""Returns text that UTF-8 can encode: names of files, which messages and ids have, need not be Unicode.
+
+    Example:
+        >>> encodable("J\udcf6rg.txt")
+        'J\\udcf6rg.txt'
+    """
+    return text.encode(errors="backslashreplace").decode()

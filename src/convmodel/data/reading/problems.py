@@ -5,6 +5,7 @@ Owns: the two ways to treat invalid data, and the record of what was skipped.
 
 from typing import Literal, TypeAlias, get_args
 
+from convmodel.data.reading.decoding import encodable
 from convmodel.errors import ConfigError, ConversationError
 
 OnError: TypeAlias = Literal["fail", "skip"]
@@ -48,7 +49,7 @@ class Problems:
         Raises:
             ConversationError: If `on_error` is `fail`.
         """
-        message = message[:LONGEST].encode(errors="backslashreplace").decode()
+        message = encodable(message[:LONGEST])
         if self.on_error == "fail":
             raise ConversationError(message)
         self.count += rows

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 from convmodel.arguments.values import is_table, plain, table_rows
 from convmodel.conversation import Conversation, ConversationLike
 from convmodel.data.reading.columns import Columns
-from convmodel.data.reading.decoding import STDIN
+from convmodel.data.reading.decoding import STDIN, encodable
 from convmodel.data.reading.problems import OnError, Problems
 from convmodel.data.reading.rows import Row, data_files, file_rows, is_data_file
 from convmodel.data.reading.shapes import AUTO, SHAPES, conversation_of_rows, conversations_of, group_key, shape_of
@@ -211,7 +211,7 @@ class ConversationReader:
             raise ConversationError(f"{row.value!r} is the name of a file: give one file or folder, not a list")
         conversations = [_checked(one) for one in conversations_of(row.value, self._shape)]
         self._count(row, 1)
-        place = row.place.encode(errors="backslashreplace").decode()  # the name of a file may not be Unicode
+        place = encodable(row.place)
         names = [f"{place}#{number}" for number in range(1, len(conversations) + 1)]
         if len(conversations) == 1:
             names = [place if row.name is None else row.name]

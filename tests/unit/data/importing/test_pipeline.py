@@ -374,3 +374,36 @@ def test_valid_and_test_share_nothing_either() -> None:
 
     with pytest.raises(ConversationError, match="is in valid and in another part"):
         require_no_leakage([same], {"test": [same]}, near=None, name="valid")
+
+
+CHAT = "".join(
+    f"0{day}/01/2026, 18:0{n} - {who}: Words of {day}\n" for day in range(1, 9) for n, who in enumerate("AB")
+)
+
+
+def test_the_name_of_a_file_need_not_be_unicode(tmp_path: Path) -> None:
+    try:
+        (tmp_path / "WhatsApp Chat mit J\udcf6rg.txt").write_text(CHAT, encoding="utf-8")
+    except OSError:
+        pytest.skip("this file system has names in UTF-8 only")
+
+    summary = import_conversations([tmp_path], tmp_path / "data")
+
+    assert summary.conversations == 8
+    assert r"J\\udcf6rg" in (tmp_path / "data/train.jsonl").read_text(encoding="utf-8")
+    json.dumps(summary.to_dict(), ensure_ascii=False).encode()
+
+
+def test_an_unreadable_chat_in_a_folder_is_a_problem_like_others(tmp_path: Path) -> None:
+    (tmp_path / "WhatsApp Chat with B.txt").write_text(CHAT, encoding="utf-8")
+    bad = tmp_path / "WhatsApp Chat with J.txt"
+    bad.write_bytes("01/01/2026, 18:00 - Jörg: Hello\n".encode("latin-1"))
+
+    with pytest.raises(ConversationError, match=r"with J\.txt:1:\d+: not UTF-8"):
+        import_conversations([tmp_path], tmp_path / "none")
+    summary = import_conversations([tmp_path], tmp_path / "data", ImportOptions(on_error="skip"))
+
+    assert (summary.conversations, summary.problems) == (8, 1)
+    assert "with J.txt:1:" in summary.first_problems[0]
+    with pytest.raises(ConversationError, match="not UTF-8"):  # nothing else is there
+        import_conversations([bad], tmp_path / "alone", ImportOptions(on_error="skip"))
