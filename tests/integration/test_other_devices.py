@@ -18,7 +18,7 @@ import pretend_device
 
 pretend_device.start()
 pretend_device.train_there()
-from transformers import GPT2Config
+from transformers import Gemma2Config, GPT2Config
 from convmodel import ConversationModel
 from convmodel.hf_model import device_check
 from convmodel.training import update_check
@@ -30,6 +30,10 @@ pairs = [{"context": talk[:-1], "chosen": talk[-1], "rejected": "No."} for talk 
 tokenizer = ConversationModel.from_pretrained("builtin:chitchat", device="cpu").tokenizer
 shape = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 512, "bos_token_id": 0, "eos_token_id": 0}
 config = GPT2Config(**shape, vocab_size=len(tokenizer))
+capped = Gemma2Config(
+    vocab_size=len(tokenizer), hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2,
+    num_key_value_heads=1, head_dim=8, sliding_window=6, attn_implementation="eager",
+)
 results = {}
 for device in ("cpu", "pretend"):
     def model():
@@ -41,6 +45,10 @@ for device in ("cpu", "pretend"):
     result["greedy"] = one.generate(["Hi"], max_new_tokens=6).responses
     result["sampled"] = one.generate(["Hi"], seed=1, **sampled).responses
     result["beams"] = one.generate(["Hi"], max_new_tokens=4, num_beams=2).responses
+    gemma = ConversationModel.from_config(capped, tokenizer, device=device)
+    outputs = gemma.generate_batch([["Hi"], ["Hello there"]], max_new_tokens=6)
+    result["gemma2"] = [output.responses for output in outputs]
+    result["forward"] = type(gemma.engine.runner.forward).__name__
     result["evaluated"] = one.evaluate(talks).loss
     options = {"max_steps": 2, "batch_size": 4, "learning_rate": 1e-3, "seed": 0, "precision": "fp32"}
     for name, train, more in (
@@ -80,7 +88,7 @@ print(json.dumps(results))
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     environment = os.environ | {
-        "PYTHONPATH": str(TESTS),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")])),
         "CONVMODEL_CACHE": str(tmp_path_factory.mktemp("cache")),
     }
     environment.pop("CONVMODEL_DEVICE")  # which all tests set to the CPU
@@ -95,7 +103,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 @pytest.mark.timeout(600)
 def test_a_device_without_float64_generates_what_the_cpu_does(results: dict[str, Any]) -> None:
     assert results["pretend"]["device"] == "pretend:0"
-    for name in ("greedy", "sampled", "beams"):
+    assert results["pretend"]["forward"] == "LeanForward"
+    for name in ("greedy", "sampled", "beams", "gemma2"):
         assert results["pretend"][name] == results["cpu"][name], name
 
 

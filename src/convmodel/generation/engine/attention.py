@@ -58,7 +58,7 @@ class View:
             scores = query.reshape(rows, shared, -1, size) @ keys.transpose(2, 3) * scale
             scores = capped(scores, cap).view(rows, heads, new, -1)
             if new > 1 and self.mask is None:
-                scores = scores.masked_fill(torch.ones(new, new, dtype=torch.bool).triu(1), -torch.inf)
+                scores = scores.masked_fill(scores.new_ones(new, new, dtype=torch.bool).triu(1), -torch.inf)
             elif self.mask is not None:
                 scores = scores.masked_fill(~self.mask, -torch.inf)
             weights = scores.softmax(-1, dtype=torch.float32).to(query.dtype).view(rows, shared, -1, keys.shape[2])

@@ -28,3 +28,9 @@ def test_a_cap_limits_softly() -> None:
     values = torch.tensor([-100.0, 0.0, 0.01, 100.0])
     torch.testing.assert_close(capped(values, 2.0), torch.tensor([-2.0, 0.0, 0.01, 2.0]), atol=1e-5, rtol=0)
     assert capped(values, None) is values
+
+
+def test_capped_attention_is_where_the_model_is() -> None:
+    states = torch.ones(1, 1, 3, 2, device="meta")
+    attended = View(0, None, is_causal=True).attend(states, states, states, 1.0, 5.0)
+    assert (attended.device.type, attended.shape) == ("meta", states.shape)
