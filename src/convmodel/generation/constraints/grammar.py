@@ -5,24 +5,19 @@ tokenizer.
 """
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import Decimal
-from fractions import Fraction
 from types import ModuleType
 from typing import Any
 
 from convmodel.errors import ConfigError, MissingExtraError
+from convmodel.generation.constraints.schema_checks import check_schema
 
 OPTIONS = ("json_schema", "regex", "grammar")
 """Options of `generate` that a response must obey; one of them at a time."""
 
 MAX_LENGTH = 2**18
 """Characters of a schema, a pattern or a grammar."""
-
-MAX_MULTIPLE = 2**32 - 1
-"""The largest number that llguidance computes with for `multipleOf`, in units of the smallest decimal place."""
 
 ANY_OBJECT = {"type": "object"}
 """The schema of any JSON object."""
@@ -105,38 +100,8 @@ def _schema_text(schema: Any) -> str:
     elif "x-guidance" in schema:
         raise ConfigError("json_schema has x-guidance, which is not supported: leave it out")
     _check_length("json_schema", text)
-    _check_multiples(schema)
+    check_schema(json.loads(text))
     return text
-
-
-def _check_multiples(schema: Any) -> None:
-    """Raises a `ConfigError` if the values of `multipleOf` have too large a common multiple.
-
-    llguidance combines those of one value in 32 bits without a check, and then generates numbers that are no multiples.
-    Which of them concern one value is not worth finding out: all together are rarely so large.
-    """
-    found: set[Decimal] = set()
-    parts = [schema]
-    while parts:
-        part = parts.pop()
-        if isinstance(part, Mapping):
-            value = part.get("multipleOf")
-            if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
-                found.add(Decimal(str(value)))
-            parts += part.values()
-        elif isinstance(part, list):
-            parts += part
-    if len(found) < 2:
-        return
-    digits = max(0, *(-int(value.as_tuple().exponent) for value in found))
-    common = 1
-    for value in found:
-        common = math.lcm(common, int(Fraction(value) * 10**digits))
-        if common > MAX_MULTIPLE:
-            raise ConfigError(
-                f"json_schema cannot be used: its values of multipleOf have no common multiple up to {MAX_MULTIPLE}: "
-                "use fewer or smaller ones"
-            )
 
 
 def _refuse_constant(name: str) -> Any:

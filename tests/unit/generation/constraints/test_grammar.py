@@ -77,33 +77,3 @@ def test_without_the_library_the_message_says_how_to_install_it(monkeypatch: pyt
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(MissingExtraError, match=r"need llguidance .the extra serve"):
         read_grammar({"regex": "a"})
-
-
-MULTIPLES = [
-    ([127, 131, 137, 139, 149], False),  # llguidance computes with the product modulo 2**32
-    ([*range(2, 122)], False),
-    ([65536, 65537], False),
-    ([0.0001, 999_983], False),
-    ([1e300, 7], False),
-    ([0.01, 7, 12], True),
-    ([2**16, 2**15], True),
-    ([65537], True),
-    ([True, "7", -3, 0, 5], True),  # what is no multiple is llguidance's to refuse
-]
-
-
-@pytest.mark.parametrize(("values", "fits"), MULTIPLES)
-@pytest.mark.parametrize("form", ["all of", "sibling", "reference"])
-def test_multiples_that_overflow_are_refused(values: list[Any], fits: bool, form: str) -> None:
-    parts: list[Any] = [{"type": "number", "multipleOf": value} for value in values]
-    schema: dict[str, Any] = {"allOf": parts}
-    if form == "sibling":
-        schema = {**parts[0], "allOf": parts[1:]}
-    if form == "reference":
-        names = [str(number) for number in range(len(parts))]
-        schema = {"$defs": dict(zip(names, parts, strict=True)), "allOf": [{"$ref": f"#/$defs/{n}"} for n in names]}
-    if fits:
-        assert read_grammar({"json_schema": schema}) is not None
-    else:
-        with pytest.raises(ConfigError, match="no common multiple up to 4294967295: use fewer or smaller ones"):
-            read_grammar({"json_schema": schema})
