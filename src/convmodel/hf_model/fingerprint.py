@@ -1,8 +1,8 @@
 """Hashes of a model's weights, and the facts in which two runs differ.
 
 Owns: `model_fingerprint` (which model wrote a file), `base_fingerprint` (which base LoRA adapters belong to) and
-`weights_version` (whether weights changed in memory). All look at a few values of each weight. Functions import torch
-themselves, because commands that load no model compare runs too.
+`weights_version` (whether weights changed in memory, or how adapters are used). All look at a few values of each
+weight. Functions import torch themselves, because commands that load no model compare runs too.
 """
 
 import hashlib
@@ -90,6 +90,8 @@ def _hash_weights(
 def weights_version(hf_model: "PreTrainedModel") -> tuple[Any, ...]:
     """Returns a value that changes when weights are trained, loaded, moved, replaced or edited; for this process alone.
 
+    It also changes when adapters are switched off or on, chosen, merged or scaled, most of which changes no weight.
+
     torch counts changes made to a tensor in place, but not those of fused optimizers, through `.data` or through numpy.
     Therefore values of each tensor are part of it: all of a small tensor, one row and evenly spaced values of a large
     one. To look at all values would take as long as a token. What this misses are edits of a few values or rows of a
@@ -99,22 +101,38 @@ def weights_version(hf_model: "PreTrainedModel") -> tuple[Any, ...]:
 
     places: list[tuple[int, int, int]] = []
     samples: dict[tuple[Any, ...], list[torch.Tensor]] = {}
-    for tensor in _tensors(hf_model):
+    modules = [*hf_model.modules()]  # a walk takes longer than what is looked up
+    for tensor in _tensors(modules):
         is_strided = tensor.layout == torch.strided
         places.append((id(tensor), tensor.data_ptr() if is_strided else 0, tensor._version))
         if is_strided and not tensor.is_meta:  # accelerate keeps these weights elsewhere
             samples.setdefault((tensor.device, tensor.dtype), []).extend(_sample(tensor.detach()))
     values = [torch.cat(parts).view(torch.uint8).cpu().numpy().tobytes() for parts in samples.values()]
-    return tuple(places), *values
+    return tuple(places), _adapter_states(modules), *values
 
 
-def _tensors(hf_model: "PreTrainedModel") -> "Iterator[torch.Tensor]":
-    """Yields all tensors that a model computes with; those of quantized layers are plain attributes."""
+def _adapter_states(modules: "Iterable[torch.nn.Module]") -> tuple[Any, ...]:
+    """Returns how each of peft's layers uses its adapters."""
+    # Looked up in the class, since a missing attribute of a module takes long.
+    layers: list[Any] = [module for module in modules if hasattr(type(module), "merged_adapters")]
+    return tuple(
+        (
+            layer.disable_adapters,
+            tuple(layer.active_adapters),
+            tuple(layer.merged_adapters),
+            repr(vars(layer).get("scaling")),
+        )
+        for layer in layers
+    )
+
+
+def _tensors(modules: "Iterable[torch.nn.Module]") -> "Iterator[torch.Tensor]":
+    """Yields all tensors that modules compute with; those of quantized layers are plain attributes."""
     import torch
 
     from convmodel.hf_model.int8_layers import Int8Embedding, Int8Linear
 
-    for module in hf_model.modules():
+    for module in modules:
         yield from (tensor for tensor in module._parameters.values() if tensor is not None)
         yield from (tensor for tensor in module._buffers.values() if tensor is not None)
         if isinstance(module, Int8Linear | Int8Embedding):

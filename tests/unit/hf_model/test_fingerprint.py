@@ -2,9 +2,11 @@
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from convmodel.hf_model.fingerprint import base_fingerprint, model_fingerprint, weights_version
@@ -124,3 +126,28 @@ def test_edits_of_buffers_and_of_a_quantized_model_are_seen(hf_model: GPT2LMHead
     hf_model.transformer.h[0].attn.c_attn = int8_linear(torch.ones(layer.out_features, layer.in_features), layer.bias)
     versions.add(weights_version(hf_model))
     assert len(versions) == 6
+
+
+@pytest.mark.filterwarnings("ignore:Already found a `peft_config` attribute:UserWarning")  # of two adapters
+def test_adapters_that_are_used_in_another_way_are_seen(hf_model: GPT2LMHeadModel) -> None:
+    rows = {"transformer.wte": [1]}
+    for name in ("other", "default"):  # the last one is active
+        hf_model.add_adapter(LoraConfig(r=2, fan_in_fan_out=True, trainable_token_indices=rows), name)
+    layer: Any = hf_model.transformer.h[0].attn.c_attn
+    embedding: Any = hf_model.transformer.wte
+    first = weights_version(hf_model)
+    versions = [first]
+    for change in (
+        hf_model.disable_adapters,
+        lambda: layer.enable_adapters(True),
+        hf_model.enable_adapters,  # as at first
+        lambda: layer.scale_layer(0.5),
+        lambda: layer.set_scale("default", 3.0),
+        lambda: hf_model.set_adapter("other"),
+        lambda: embedding.set_adapter("default"),
+        layer.merge,
+    ):
+        change()
+        versions.append(weights_version(hf_model))
+    assert versions[3] == first
+    assert len({*versions}) == len(versions) - 1

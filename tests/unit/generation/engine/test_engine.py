@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig
 from scripted import enliven
 from transformers import (
     Gemma2Config,
@@ -411,6 +412,27 @@ def test_nothing_is_remembered_of_other_weights(gpt2: PreTrainedModel, change: s
         hf_model.transformer.h[1].attn.c_attn.weight = torch.nn.Parameter(-weight.detach())
     request = ask(hf_model, PROMPTS[2])
     assert follow(engine, request) == [by_hf(hf_model, PROMPTS[2])]
+    assert request.cached_tokens == 0
+
+
+@pytest.mark.filterwarnings("ignore:Already found a `peft_config` attribute:UserWarning")  # of two adapters
+@pytest.mark.parametrize("change", ["disabled", "scaled", "other"])
+def test_nothing_is_remembered_of_other_adapters(gpt2: PreTrainedModel, change: str) -> None:
+    hf_model = copy.deepcopy(gpt2)
+    for name in ("other", "default"):  # the last one is active
+        hf_model.add_adapter(LoraConfig(r=4, init_lora_weights=False, fan_in_fan_out=True), name)
+    engine = Engine(hf_model)
+    before = follow(engine, ask(hf_model, PROMPTS[2]))
+    if change == "disabled":
+        hf_model.disable_adapters()
+    elif change == "scaled":
+        for block in hf_model.transformer.h:
+            block.attn.c_attn.scale_layer(8.0)
+    else:
+        hf_model.set_adapter("other")
+    request = ask(hf_model, PROMPTS[2])
+    after = follow(engine, request)
+    assert after == [by_hf(hf_model, PROMPTS[2])] != before
     assert request.cached_tokens == 0
 
 
