@@ -23,7 +23,8 @@ ANY_OBJECT = {"type": "object"}
 """The schema of any JSON object."""
 
 # Without white space between the parts of a value, as OpenAI's API has it: a small model would repeat it for ever.
-_JSON = {"whitespace_flexible": False, "lenient": False, "coerce_one_of": False}
+# Without \uXXXX, which gives a name several forms: the schema of a property would not apply to all of them.
+_JSON = {"whitespace_flexible": False, "lenient": False, "coerce_one_of": False, "json_allowed_escapes": 'nrbtf\\"'}
 
 
 @dataclass(frozen=True, slots=True)

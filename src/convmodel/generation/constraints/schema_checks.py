@@ -4,7 +4,9 @@ Owns: what they are, and refusing them before they are compiled. What llguidance
 """
 
 import math
-from collections.abc import Iterator, Mapping
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -24,6 +26,14 @@ _BOUNDS = {"minimum": 0, "maximum": 0, "exclusiveMinimum": 1, "exclusiveMaximum"
 
 _UPPER = frozenset({"maximum", "exclusiveMaximum"})
 
+_CONTROL = frozenset(map(chr, (*range(8), 11, *range(14, 32), 127)))
+"""Characters that JSON writes as \\uXXXX only: they are never generated, and llguidance drops them from texts."""
+
+_PATTERN_PART = re.compile(
+    r"\\[xuU]\{\s*([0-9A-Fa-f]+)\s*\}|\\x([0-9A-Fa-f]{2})|\\u([0-9A-Fa-f]{4})|\\U([0-9A-Fa-f]{8})|\\(.)|.", re.DOTALL
+)
+_ESCAPES = {"a": "\a", "v": "\v"}  # of regular expressions, for control characters
+
 
 def check_schema(schema: Any) -> None:
     """Raises a `ConfigError` if llguidance would accept a schema, as JSON, but generate what it does not allow."""
@@ -31,7 +41,9 @@ def check_schema(schema: Any) -> None:
     _check_multiples(parts)
     for part in parts:
         _check_values(part)
+        _check_patterns(part)
         _check_bounds(part)
+        _check_count(part)
 
 
 def _schemas(schema: Any) -> Iterator[Mapping[str, Any]]:
@@ -72,17 +84,74 @@ def _check_multiples(parts: list[Mapping[str, Any]]) -> None:
 
 
 def _check_values(part: Mapping[str, Any]) -> None:
-    """Raises a `ConfigError` if a value of `const` or `enum` has an integer that llguidance would change.
+    """Raises a `ConfigError` if `const` or `enum` has an integer or a text that llguidance would change.
 
     It reads all numbers as float64.
     """
     for keyword in ("const", "enum"):
         for value in _scalars(part.get(keyword)):
-            if isinstance(value, int) and not _is_kept(value):
+            if isinstance(value, str):
+                _refuse_control(keyword, value)
+            elif isinstance(value, int) and not _is_kept(value):
                 raise ConfigError(
                     f"json_schema cannot be used: {keyword} has {_short(value)}, which would become another number: "
                     f"make it a string, or use integers up to {_MAX_EXACT}"
                 )
+
+
+def _check_patterns(part: Mapping[str, Any]) -> None:
+    """Raises a `ConfigError` if a pattern requires a character that llguidance would leave out of it."""
+    names: Any = part.get("patternProperties")
+    patterns = {"pattern": [part.get("pattern")], "patternProperties": [*names] if isinstance(names, Mapping) else []}
+    for keyword, values in patterns.items():
+        for pattern in values:
+            if isinstance(pattern, str):
+                _refuse_control(keyword, _required_characters(pattern))
+
+
+def _refuse_control(keyword: str, text: Iterable[str]) -> None:
+    if control := sorted({*text} & _CONTROL):
+        raise ConfigError(
+            f"json_schema cannot be used: {keyword} has the control character U+{ord(control[0]):04X}, which is never "
+            "generated: leave it out"
+        )
+
+
+def _required_characters(pattern: str) -> set[str]:
+    """Returns the characters of a regular expression, without those of classes with several members."""
+    required: set[str] = set()
+    classes: list[list[str]] = []  # the members of those around a place; a negated one begins with ^
+    for part in _PATTERN_PART.finditer(pattern):
+        if part[0] == "[":
+            classes.append([])
+        elif part[0] == "]" and classes:
+            members = {*classes.pop()} - {"-"}
+            required |= members if len(members) == 1 else set()
+        elif classes:
+            classes[-1].append(_character(part))
+        else:
+            required.add(_character(part))
+    return required
+
+
+def _character(part: re.Match[str]) -> str:
+    *codes, letter = part.groups()
+    code = next((int(code, 16) for code in codes if code), None)
+    if code is not None:
+        return chr(code) if code <= sys.maxunicode else ""
+    return _ESCAPES.get(letter, letter) if letter else part[0]
+
+
+def _check_count(part: Mapping[str, Any]) -> None:
+    """Raises a `ConfigError` if properties of the same name would count as several."""
+    count: Any = part.get("minProperties")
+    required: Any = part.get("required")
+    names = {name for name in required if isinstance(name, str)} if isinstance(required, list) else set()
+    if _is_number(count) and count - len(names) > 1:
+        raise ConfigError(
+            f"json_schema cannot be used: minProperties is {_short(count)}, but properties beyond those in required "
+            "may have the same name: name all but one of them in required"
+        )
 
 
 def _check_bounds(part: Mapping[str, Any]) -> None:

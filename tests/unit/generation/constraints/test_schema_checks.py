@@ -1,6 +1,7 @@
 """Schemas that llguidance would not obey are refused, and no others."""
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from convmodel.errors import ConfigError
 from convmodel.generation.constraints.checking import Checker
 from convmodel.generation.constraints.grammar import read_grammar
+from convmodel.generation.constraints.matching import make_matcher, make_tokenizer
 
 ID = 1234567890123456789
 LARGEST = 2**63 - 1
@@ -134,3 +136,108 @@ def test_multiples_of_large_integers_are_refused_by_llguidance(checker: Checker,
     assert grammar is not None
     with pytest.raises(ConfigError, match="too many digits"):
         checker.check(grammar)
+
+
+def accepts(schema: Any, text: str) -> bool:
+    grammar = read_grammar({"json_schema": schema})
+    assert grammar is not None
+    tokenizer = make_tokenizer([*(bytes([byte]) for byte in range(256)), b""], 256, list)
+    matcher = make_matcher(tokenizer, grammar.text)
+    return bool(matcher.consume_tokens([*text.encode()]) and matcher.is_accepting())
+
+
+OPEN = {"type": "object", "properties": {"a/b": {"type": "integer"}, "é\n": {"type": "integer"}}, "required": ["a/b"]}
+
+
+@pytest.mark.parametrize(
+    ("text", "is_legal"),
+    [
+        ('{"a/b":1,"x":"y"}', True),
+        ('{"a/b":1,"é\\n":2,"\\"\\\\\\t":"y"}', True),
+        ('{"a/b":1,"é\\n":"y"}', False),
+        ('{"a/b":1,"\\u00e9\\n":"y"}', False),
+        ('{"a/b":1,"\\u0061/b":"y"}', False),
+        ('{"a/b":1,"a\\/b":"y"}', False),
+    ],
+)
+def test_a_name_has_one_form_so_no_other_property_overrides_one(text: str, is_legal: bool) -> None:
+    assert accepts(OPEN, text) == is_legal
+
+
+@pytest.mark.parametrize("content", ["", "a\n\tb", '"\\/\b\f\r', "é\x80\u2028\ufeff\U0001f600"])
+def test_texts_have_short_escapes_only(content: str) -> None:
+    text = json.dumps(content, ensure_ascii=False)
+    for schema in ({"type": "string"}, {"const": content}, {"enum": ["a", content]}, {"pattern": "^[^\\x00-\\x07]*$"}):
+        assert accepts({"type": "string"} | schema, text)
+    assert not accepts({"type": "string"}, '"\\u0041"')
+    assert not accepts({"type": "string"}, '"\\u0001"')
+
+
+def test_a_declared_name_may_have_control_characters() -> None:
+    schema = {"type": "object", "properties": {"a\x01": {"type": "integer"}}, "required": ["a\x01"]}
+    assert accepts(schema, '{"a\\u0001":1,"b":2}')
+    assert not accepts(schema, '{"a\\u0001":1,"b\\u0001":2}')
+
+
+@pytest.mark.parametrize(
+    ("schema", "code"),
+    [
+        ({"const": "a\x01"}, "0001"),
+        ({"const": {"a": ["\x7f"]}}, "007F"),
+        ({"enum": ["a", "\x1b[0m"]}, "001B"),
+        ({"pattern": "^a\x0bb$"}, "000B"),
+        ({"pattern": r"^a\x01?b$"}, "0001"),
+        ({"pattern": r"^\u{1F}|a$"}, "001F"),
+        ({"pattern": r"^\u0002$"}, "0002"),
+        ({"pattern": r"^\U00000003$"}, "0003"),
+        ({"pattern": r"\v"}, "000B"),
+        ({"pattern": r"^[\a]$"}, "0007"),
+        ({"pattern": r"^[\x01-\x01]$"}, "0001"),
+        ({"patternProperties": {r"^\x00": {}}}, "0000"),
+    ],
+)
+def test_control_characters_that_would_be_left_out_are_refused(schema: dict[str, Any], code: str) -> None:
+    with pytest.raises(ConfigError, match=rf"has the control character U\+{code}, which is never generated: leave it"):
+        read_grammar({"json_schema": schema})
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r"^[^\x00-\x1f\x7f]{1,9}$",
+        r"^[\x00-\x7f]+$",
+        r"^[ \t\n\v\f\r]*x$",
+        r"^[^\x00]$",
+        r"^\\x01$",
+        r"^\t\r\n\f$",
+        r"^\[\]\x41\x{1F600}]?$",
+        r"^[[:cntrl:]]?$",
+    ],
+)
+def test_patterns_that_exclude_control_characters_are_used(checker: Checker, pattern: str) -> None:
+    grammar = read_grammar({"json_schema": {"type": "string", "pattern": pattern}})
+    assert grammar is not None
+    python = pattern.replace(r"\x{1F600}", "\U0001f600").replace("[[:cntrl:]]", r"[\x00-\x1f\"]")
+    assert re.search(python, json.loads(checker.check(grammar).closing))
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"minProperties": 2},
+        {"minProperties": 3, "required": ["a", "a"]},
+        {"minProperties": 3, "required": ["a"], "properties": {"a": {}}},
+        {"anyOf": [{"type": "object", "minProperties": 2, "patternProperties": {"^x": {}}}]},
+    ],
+)
+def test_a_count_that_one_name_could_reach_alone_is_refused(schema: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="may have the same name: name all but one of them in required"):
+        read_grammar({"json_schema": {"type": "object"} | schema})
+
+
+def test_a_count_that_needs_one_more_name_is_obeyed() -> None:
+    schema = {"type": "object", "required": ["a", "b"], "minProperties": 3}
+    assert accepts(schema, '{"a":1,"b":1,"c":1}')
+    for text in ('{"a":1,"b":1}', '{"a":1,"b":1,"a":1}', '{"a":1,"b":1,"\\u0061":1}'):
+        assert not accepts(schema, text)
+    assert accepts({"type": "object", "minProperties": 1}, '{"a":1}')
