@@ -1,7 +1,7 @@
 """The devices that models are put on.
 
 Owns: which one is the default, moving a model there, which devices are checked against the CPU first, what a device
-lacks, and its random state. Does not know how they are compared.
+lacks, its random state, and returning memory that torch keeps. Does not know how they are compared.
 """
 
 import os
@@ -107,6 +107,13 @@ def synchronize(device: torch.device) -> None:
     wait: Any = getattr(getattr(torch, device.type, None), "synchronize", None)
     if wait is not None and device.type != "cpu":
         wait()
+
+
+def release_kept_memory() -> None:
+    """Returns the memory that torch keeps on a GPU for its next tensors, so that other processes can use it."""
+    torch.cuda.empty_cache()  # does nothing without CUDA
+    if torch.backends.mps.is_available():
+        torch.mps.empty_cache()
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from convmodel.hf_model.devices import (
     has_float64,
     move,
     own_random_state,
+    release_kept_memory,
     require_device,
     sum_dtype,
     synchronize,
@@ -103,3 +104,13 @@ def test_the_random_states_of_all_nvidia_gpus_are_restored(monkeypatch: pytest.M
     with own_random_state():
         pass
     assert restored == [("state 0", 0), ("state 1", 1)]
+
+
+@pytest.mark.parametrize("mps", [True, False])
+def test_memory_that_torch_keeps_is_returned_by_the_kind_of_gpu(monkeypatch: pytest.MonkeyPatch, mps: bool) -> None:
+    have(monkeypatch, cuda=not mps, mps=mps)
+    released: list[str] = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: released.append("cuda"))
+    monkeypatch.setattr(torch.mps, "empty_cache", lambda: released.append("mps"))
+    release_kept_memory()
+    assert released == (["cuda", "mps"] if mps else ["cuda"])

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from convmodel.errors import SaveError
 from convmodel.files.atomic import lock
+from convmodel.hf_model.devices import release_kept_memory
 
 NICENESS = 10  # added to the server's: responses go before training
 
@@ -60,6 +61,7 @@ class BackgroundProcess:
         Raises:
             SaveError: If its log cannot be written, or it cannot be started.
         """
+        release_kept_memory()  # the process may use the GPU of the server's models
         try:
             with ExitStack() as files:
                 file = files.enter_context(self._log.open("ab"))

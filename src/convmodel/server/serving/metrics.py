@@ -44,6 +44,7 @@ class Metrics:
     def remove_gauges(self, model: str) -> None:
         """Removes the gauges of a model that is no longer served."""
         for gauge in self._gauges.values():
+            gauge.labels(model).set_function(float)  # a removed gauge is a cycle, which would keep the model in memory
             gauge.remove(model)
 
     def record_generation(self, model: str, job: Job, outcome: str) -> None:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import count
 from typing import TYPE_CHECKING, Any, Literal
 
 from convmodel.conversation import DEFAULT_SPEAKERS, PINNED_ROLES
@@ -17,6 +18,7 @@ from convmodel.generation.defaults import chat_sampling
 from convmodel.generation.engine.engine import Engine
 from convmodel.generation.options import read_options
 from convmodel.hf_model.caching import can_be_cached, model_kind
+from convmodel.hf_model.devices import release_kept_memory
 from convmodel.layout.architecture import positions
 from convmodel.model import ConversationModel
 from convmodel.server.errors import ApiError, unavailable
@@ -78,7 +80,8 @@ class ModelRegistry:
         self._load = load
         self._models: dict[str, ServedModel] = {}
         self._candidates: dict[str, ServedModel] = {}  # which answer under their ids, but are not listed
-        self._retired: list[ServedModel] = []  # replaced models that still finish running requests
+        self._retired: dict[int, ServedModel] = {}  # replaced models that still finish running requests
+        self._retirements = count()
         self._retiring = threading.Lock()  # held while a model is added to them, or removed
 
     def start(self) -> None:
@@ -135,19 +138,26 @@ class ModelRegistry:
 
     def _retire(self, served: ServedModel) -> None:
         with self._retiring:
-            self._retired.append(served)
+            number = next(self._retirements)
+            self._retired[number] = served
+        # The thread does not get the model: what it was started with stays in memory until its end.
         name = f"end of {served.id}"
-        threading.Thread(target=self._close_when_idle, args=[served.scheduler], name=name, daemon=True).start()
+        threading.Thread(target=self._unload, args=[number], name=name, daemon=True).start()
+
+    def _unload(self, number: int) -> None:
+        """Ends a replaced model once its requests are answered, and returns its memory."""
+        time.sleep(_GRACE_SECONDS)
+        self._close_when_idle(self._retired[number].scheduler)
+        with self._retiring:
+            del self._retired[number]
+        release_kept_memory()
 
     def _close_when_idle(self, scheduler: Scheduler) -> None:
-        time.sleep(_GRACE_SECONDS)
         scheduler.draining = True  # from here on nothing is added, so what is idle stays idle
         while scheduler.waiting or scheduler.running:
             time.sleep(0.05)
         scheduler.close()
         scheduler.engine.caches.clear()
-        with self._retiring:
-            self._retired = [served for served in self._retired if served.scheduler is not scheduler]
 
     @property
     def models(self) -> list[ServedModel]:
@@ -239,4 +249,4 @@ class ModelRegistry:
 
     def _all(self) -> list[ServedModel]:
         with self._retiring:
-            return [*self._models.values(), *self._candidates.values(), *self._retired]
+            return [*self._models.values(), *self._candidates.values(), *self._retired.values()]

@@ -146,11 +146,16 @@ def check_memory(costs: Estimate, *, smaller: bool = False) -> Check:
 
 
 def available_bytes(hf_model: "PreTrainedModel") -> int | None:
-    """Returns the free memory of the model's device plus that of the model's weights; None if unknown."""
-    weights = weight_bytes(hf_model)
-    if hf_model.device.type == "cuda":
-        return int(torch.cuda.mem_get_info(hf_model.device)[0]) + weights
-    if hf_model.device.type == "mps":  # a part of the machine's memory
+    """Returns the memory of the model's device that this process can still use, plus that of the model's weights.
+
+    None if unknown. Memory that torch keeps for its next tensors is free for this process, and the driver counts it as
+    used.
+    """
+    weights, device = weight_bytes(hf_model), hf_model.device
+    if device.type == "cuda":
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + kept + weights
+    if device.type == "mps":  # a part of the machine's memory
         return int(torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()) + weights
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()

@@ -49,6 +49,17 @@ def test_a_process_runs_with_a_lower_priority_and_its_lock_outlives_its_server(t
     of_next_server.stop()  # its id may belong to another process by now
 
 
+def test_a_process_gets_the_memory_that_the_server_keeps_on_a_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released = tmp_path / "released"
+    monkeypatch.setattr("torch.cuda.empty_cache", released.touch)
+    process = BackgroundProcess(tmp_path / "log")
+    process.start([sys.executable, "-c", "import os, sys; os.stat(sys.argv[1])", str(released)])
+    process.wait(10)
+    assert process.exit_code == 0
+
+
 def test_a_process_is_asked_once_to_end(tmp_path: Path) -> None:
     """A second signal would end `convmodel fit` before it has saved a checkpoint."""
     code = """

@@ -1,5 +1,7 @@
 """The metrics of one server."""
 
+import gc
+import weakref
 from types import SimpleNamespace
 from typing import Any
 
@@ -54,3 +56,23 @@ def test_the_gauges_of_a_model_that_is_gone_are_removed() -> None:
     text = metrics.render().decode()
     assert 'cache_bytes{model="b"} 3.0' in text
     assert 'model="a"' not in text
+
+
+def test_gauges_of_a_removed_model_do_not_hold_what_they_measured() -> None:
+    """`set_function` makes a cycle, so the model would take memory until the next garbage collection."""
+
+    class Engine:
+        waiting = 3
+
+    engine, metrics = Engine(), Metrics()
+    for name in ("waiting_requests", "running_requests", "cache_bytes", "cache_entries"):
+        metrics.set_gauge(name, "a", lambda engine=engine: engine.waiting)  # type: ignore[misc]
+    measured = weakref.ref(engine)
+    gc.disable()
+    try:
+        del engine
+        metrics.remove_gauges("a")
+        assert measured() is None
+    finally:
+        gc.enable()
+    assert 'model="a"' not in metrics.render().decode()

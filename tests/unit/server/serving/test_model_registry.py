@@ -1,12 +1,14 @@
 """The states of a registry; models and schedulers are stand-ins."""
 
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from serving import wait_until
 
 from convmodel.server.errors import ApiError
@@ -92,6 +94,33 @@ def test_a_replaced_model_ends_once_it_is_idle(registry: ModelRegistry, monkeypa
     old.running = 0  # type: ignore[misc]
     assert closed.wait(5)
     assert cleared.wait(5)
+
+
+class Model:
+    """A model whose end can be observed."""
+
+
+@pytest.mark.parametrize("is_candidate", [True, False])
+def test_the_memory_of_an_unloaded_model_is_returned_once_nothing_holds_the_model(
+    registry: ModelRegistry, monkeypatch: pytest.MonkeyPatch, is_candidate: bool
+) -> None:
+    """Before its end, torch still uses the memory, and there would be none to return."""
+    monkeypatch.setattr("convmodel.server.serving.model_registry._GRACE_SECONDS", 0.0)
+    model: Any = Model()
+    old, is_gone = weakref.ref(model), []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: is_gone.append(old() is None))
+    registry._load_models()
+    if is_candidate:
+        registry.add_candidate("c", model)
+    else:
+        registry._models["b"] = registry._serve("b", model, "b-1")
+    del model
+    if is_candidate:
+        registry.remove_candidate("c")
+    else:
+        registry.replace("b", Model(), "b-2")  # type: ignore[arg-type]
+    wait_until(lambda: is_gone)
+    assert is_gone == [True]
 
 
 def test_models_that_end_at_the_same_time_are_all_forgotten(

@@ -283,6 +283,16 @@ def test_an_apple_gpu_has_its_part_of_the_memory(monkeypatch: pytest.MonkeyPatch
     assert available_bytes(model) == 1000 - 300 + 40
 
 
+def test_memory_that_torch_keeps_is_available_on_an_nvidia_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver counts it as used, as after a model was unloaded."""
+    device = torch.device("cuda:1")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", {device: (1000, 9000)}.__getitem__)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", {device: 5000}.__getitem__)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", {device: 3000}.__getitem__)
+    model: Any = SimpleNamespace(device=device, parameters=lambda: [torch.zeros(10)])
+    assert available_bytes(model) == 1000 + (5000 - 3000) + 40
+
+
 def test_the_largest_model_has_as_many_parameters_as_memory_has_room_for() -> None:
     costs = Estimate(1, 1, 1, 1.0, 0, 10 * GIB, 100 * GIB, parameters=2 * GIB, weight_bytes=4 * GIB)
     sizes = costs.largest_models()
