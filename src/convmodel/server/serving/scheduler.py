@@ -10,7 +10,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from convmodel.generation.engine.engine import Engine
 from convmodel.server.errors import ApiError, unavailable, waited_too_long
@@ -143,36 +143,43 @@ class Scheduler:
                 # The engine stores an error of one request in it; any other error may concern all of them.
                 logger.exception("the engine of %s failed; all its requests are aborted", self._name)
                 for job in self._jobs:
-                    job.request.error = job.request.error or error
+                    if not job.request.done:  # else its response is complete, and only has to be delivered
+                        job.request.error = error
             self._report()
 
     def _report(self) -> None:
         """Delivers the results of a step, in one call per event loop, and drops finished jobs."""
         now = time.monotonic()
         updates: defaultdict[asyncio.AbstractEventLoop, list[tuple[Job, Updates]]] = defaultdict(list)
-        finished: set[Job] = set()
+        finished: list[Job] = []
         for job in self._jobs:
             self._check_time(job, now)
             if job_updates := self._updates_of(job, now):
                 updates[job.loop].append((job, job_updates))
             if job.request.done or job.ended_at is not None:
-                finished.add(job)
-                self._record(job)
+                finished.append(job)
         if finished:
-            self.engine.settle()  # the next step would do it, but there may be none
-            with self._changed:
-                self._jobs = [job for job in self._jobs if job not in finished]
+            self._end(finished)
         for loop, loop_updates in updates.items():
             try:
                 loop.call_soon_threadsafe(_deliver, loop_updates)
             except RuntimeError:
                 logger.debug("the event loop of a finished request is closed")
 
-    def _updates_of(self, job: Job, now: float) -> Updates:
-        if job.choose is None:
-            return job.new_updates(now)
+    def _end(self, finished: list[Job]) -> None:
+        """Counts and drops finished jobs, and frees their memory; an error is logged, since results must be sent."""
+        with self._changed:
+            self._jobs = [job for job in self._jobs if job not in finished]
         try:
-            with _COMPUTE_LOCK:  # choosing runs the model
+            for job in finished:
+                self._record(job)
+            self.engine.settle()  # the next step would do it, but there may be none
+        except Exception:
+            logger.exception("%s: the memory of finished requests is not free yet: the next step retries", self._name)
+
+    def _updates_of(self, job: Job, now: float) -> Updates:
+        try:
+            with nullcontext() if job.choose is None else _COMPUTE_LOCK:  # choosing runs the model
                 return job.new_updates(now)
         except Exception as error:
             job.request.error = error
