@@ -4,6 +4,8 @@ import gzip
 import io
 import json
 import select
+import socket
+import time
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -344,6 +346,39 @@ def test_a_client_that_stops_sending_is_not_waited_for(tune: Tune) -> None:
         connection.sendall("\r\n".join([*head, "", ""]).encode() + multipart(PURPOSE, FILE)[:50])
         assert b"408 " in read_all(connection)
         assert [*tuning.service.files._folder.iterdir()] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("requests", [1, 400], ids=["one download", "pipelined answers"])
+def test_a_client_that_stops_reading_is_not_waited_for(tune: Tune, requests: int) -> None:
+    """Every unread response counts, also one that waits behind others on the same connection."""
+    with tune({"stall_seconds": 0.3}) as tuning:
+        id = upload(tuning.served, lines(TALK, times=100_000 if requests == 1 else 100)).json["id"]
+        sock = tuning.served.server.servers[0].sockets[0]
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        with socket.socket() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect(("127.0.0.1", tuning.served.port))
+            head = f"GET /v1/files/{id}/content HTTP/1.1\r\nHost: localhost\r\n\r\n"
+            connection.sendall(head.encode() * requests)
+            wait_until(lambda: tuning.served.server.server_state.connections)
+            wait_until(lambda: not tuning.served.server.server_state.connections)
+            wait_until(lambda: not tuning.served.tasks())  # nothing holds the file open
+        assert tuning.served.get(f"/v1/files/{id}").status == 200
+
+
+@pytest.mark.slow
+def test_a_slow_reader_gets_the_whole_file(tune: Tune) -> None:
+    content = lines(TALK, times=20_000)
+    with tune({"stall_seconds": 1.0}) as tuning, tuning.served.connect() as connection:
+        id = upload(tuning.served, content).json["id"]
+        head = f"GET /v1/files/{id}/content HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        connection.sendall(head.encode())
+        received = b""
+        while part := connection.recv(len(content) // 8):
+            received += part
+            time.sleep(0.2)  # longer than the limit in all
+        assert received.endswith(content)
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """The connections of a server, of which only as many are open as the system allows files.
 
-Owns: their number, which one is closed for a new one, and the answer to what is not HTTP. It knows nothing of routes.
+Owns: their number, which one is closed for a new one, giving up on clients that do not read, and the answer to what is
+not HTTP. It knows nothing of routes.
 """
 
 import asyncio
@@ -109,9 +110,18 @@ class Connections:
 class Protocol(H11Protocol):
     """HTTP/1.1 on one of the `Connections`, whose parse errors have the JSON envelope of all other errors."""
 
-    def __init__(self, open_connections: Connections, **options: Any) -> None:
+    def __init__(self, open_connections: Connections, stall_seconds: float, **options: Any) -> None:
+        """Expects a connection.
+
+        Args:
+            open_connections: The server's connections.
+            stall_seconds: How long a client may leave a response unread.
+            options: Those of uvicorn's protocol.
+        """
         super().__init__(**options)
         self._open_connections = open_connections
+        self._stall_seconds = stall_seconds
+        self._stalled: asyncio.TimerHandle | None = None  # runs while the client does not read
 
     @property
     def receives_body(self) -> bool:
@@ -126,7 +136,28 @@ class Protocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Ends a connection."""
         self._open_connections.remove(self)
+        self._stop_timer()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Waits for the client to read, as long as it may take: whatever sends a response waits, too."""
+        super().pause_writing()
+        self._stop_timer()
+        self._stalled = self.loop.call_later(self._stall_seconds, self._give_up)
+
+    def resume_writing(self) -> None:
+        """Sends again."""
+        self._stop_timer()
+        super().resume_writing()
+
+    def _stop_timer(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
+
+    def _give_up(self) -> None:
+        logger.info("a client read nothing for %g s: its connection is closed", self._stall_seconds)
+        self.transport.abort()  # to close it would wait until the client has read the rest
 
     def handle_events(self) -> None:
         """Begins requests whose head has arrived."""

@@ -108,7 +108,7 @@ def run(registry: ModelRegistry, sock: socket.socket, fine_tuning: FineTuning | 
 def make_server(registry: ModelRegistry, fine_tuning: FineTuning | None = None) -> uvicorn.Server:
     """Returns the server of a registry; its `handle_exit` shuts it down gracefully."""
     connections = Connections(connection_limit())
-    http: Any = partial(Protocol, connections)
+    http: Any = partial(Protocol, connections, registry.settings.stall_seconds)
     config = uvicorn.Config(
         create_app(registry, fine_tuning),
         http=http,

@@ -43,7 +43,7 @@ class ServerSettings:
     head_seconds: float = 30.0  # how long a connection may stay open without a complete request head
     body_seconds: float = 20.0  # how long a client may take to send its body
     linger_seconds: float = 2.0  # how long a client may pause while the body of a refused request is dropped
-    stall_seconds: float = 60.0  # how long a client may leave a stream unread, or pause within an upload
+    stall_seconds: float = 60.0  # how long a client may leave a response unread, or pause within an upload
     upload_seconds: float = 3600.0  # how long an upload may take
     ping_seconds: float = 15.0  # after how much silence a stream sends a comment, to keep the connection open
     system_messages: bool = False  # whether models that were trained without system messages accept them

@@ -1,7 +1,7 @@
 """Jobs to HTTP responses: whole ones, and streams of server-sent events.
 
-Owns: the loop from a job's pieces to events, noticing that a client has disconnected, keeping silent streams alive, and
-giving up on clients that do not read. It does not know the format of any API: a `ResponseWriter` does.
+Owns: the loop from a job's pieces to events, noticing that a client has disconnected, and keeping silent streams alive.
+It does not know the format of any API: a `ResponseWriter` does.
 """
 
 import asyncio
@@ -84,7 +84,7 @@ async def send_responses(
 
 
 class EventStream(Response):
-    """A stream of server-sent events. It cancels its jobs when the client disconnects or no longer reads."""
+    """A stream of server-sent events. It cancels its jobs when the client disconnects."""
 
     media_type = "text/event-stream"
 
@@ -111,24 +111,16 @@ class EventStream(Response):
 
     async def _send_events(self, send: Send) -> None:
         async def write(content: bytes, more: bool = True) -> None:
-            message = {"type": "http.response.body", "body": content, "more_body": more}
-            # Not `wait_for`, which before Python 3.12 can lose a cancellation; the stream would then wait forever.
-            async with asyncio.timeout(self._settings.stall_seconds):
-                await send(message)
+            await send({"type": "http.response.body", "body": content, "more_body": more})
 
         try:
-            try:
-                async for content in self._events():
-                    await write(content)
-            except TimeoutError:
-                raise
-            except Exception as error:
-                if not isinstance(error, ApiError):
-                    logger.exception("a stream failed")
-                await write(self._writer.error(api_error(error).envelope))
-            await write(b"", more=False)
-        except TimeoutError:
-            logger.info("a client read nothing for %g s: its stream is closed", self._settings.stall_seconds)
+            async for content in self._events():
+                await write(content)
+        except Exception as error:
+            if not isinstance(error, ApiError):
+                logger.exception("a stream failed")
+            await write(self._writer.error(api_error(error).envelope))
+        await write(b"", more=False)
 
 
 async def _run_until_disconnect(task: "asyncio.Future[None]", jobs: Sequence[Job], receive: Receive) -> bool:

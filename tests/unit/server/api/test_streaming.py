@@ -114,20 +114,6 @@ def test_a_client_that_disconnects_ends_the_jobs() -> None:
     asyncio.run(test())
 
 
-def test_a_client_that_does_not_read_is_given_up() -> None:
-    async def test() -> None:
-        async def send(message: Any) -> None:
-            if message["type"] == "http.response.body":
-                await asyncio.Event().wait()
-
-        job: Any = FakeJob(Piece(0, "a"))
-        async with asyncio.timeout(5):
-            await EventStream(Writer(), [job], ServerSettings(stall_seconds=0.02))({"type": "http"}, connected, send)
-        assert job.cancelled
-
-    asyncio.run(test())
-
-
 def test_a_whole_response_waits_for_all_jobs() -> None:
     async def test() -> None:
         jobs: Any = [FakeJob(Piece(0, "a"), Piece(0, "b"), None), FakeJob(Piece(0, "c"), None)]
