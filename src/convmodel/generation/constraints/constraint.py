@@ -32,6 +32,9 @@ _RESPONSE_STEPS, _TOKEN_STEPS = 1000, 20
 A count and not a time, since the same seed must give the same text on every machine. A step takes 0.05 to 0.4 ms.
 """
 
+CALL_SPACE = " \t\r\n"
+"""The white space that may come before an optional call; what reads the call skips it, too."""
+
 _BITS = torch.arange(8, dtype=torch.uint8)
 
 
@@ -193,20 +196,21 @@ class ConstrainedResponse:
 class OptionalCall:
     """The legal tokens of a response that is either free text or, if it begins with a brace, matches a grammar.
 
-    A space before the brace does not count, in its token or in one of its own: SentencePiece's vocabularies begin each
-    turn with it, and decoders drop it. After more spaces no brace is legal.
+    White space before the brace does not count, in its token or in one of its own: SentencePiece's vocabularies begin
+    each turn with a space, which decoders drop, and other models learned to begin with a newline. After more tokens of
+    white space no brace is legal.
     """
 
     def __init__(self, constraint: Constraint, stop_ids: Sequence[int], max_new_tokens: int) -> None:
         """Starts a response; see `ConstrainedResponse`."""
         self._constraint, self._stop_ids, self._most = constraint, stop_ids, max_new_tokens
         self._responses = {0: ConstrainedResponse(constraint, stop_ids, max_new_tokens)}  # by where they begin
-        pieces = constraint.vocabulary.pieces
-        self._begins = torch.tensor([piece.lstrip(b" ").startswith(b"{") for piece in pieces])
-        self._begins_late = torch.tensor([piece.startswith(b" ") for piece in pieces]) & self._begins
-        self._is_blank = torch.tensor([piece.isspace() for piece in pieces])
+        pieces, space = constraint.vocabulary.pieces, CALL_SPACE.encode()
+        self._begins = torch.tensor([piece.lstrip(space).startswith(b"{") for piece in pieces])
+        self._begins_late = torch.tensor([not piece.startswith(b"{") for piece in pieces]) & self._begins
+        self._is_blank = torch.tensor([bool(piece) and not piece.strip(space) for piece in pieces])
         self._start: int | None = None  # of the call
-        self._blanks = 0  # how many tokens of spaces come first
+        self._blanks = 0  # how many tokens of white space come first
 
     def legal(self, length: int, size: int) -> torch.Tensor:
         """Returns which of `size` ids may follow the first `length` tokens of the response, (size,)."""
@@ -235,7 +239,7 @@ class OptionalCall:
         return token if self._start is None else self._responses[self._start].accept(length - self._start, token)
 
     def _begin(self, length: int, token: int) -> None:
-        """Takes a token before which there are only spaces."""
+        """Takes a token before which there is only white space."""
         is_text = token < len(self._begins)
         self._start = length if is_text and self._begins[token] and length in self._responses else None
         self._blanks = length + bool(is_text and self._is_blank[token])

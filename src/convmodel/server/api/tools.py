@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field
 
+from convmodel.generation.constraints.constraint import CALL_SPACE
 from convmodel.server.api.closed_schemas import BY_NAME, LITERALS, closed
 from convmodel.server.api.formats import Schema, SchemaName
 from convmodel.server.api.strict import Strict, Text
@@ -19,7 +20,7 @@ from convmodel.server.api.strict import Strict, Text
 MAX_TOOLS = 128
 
 _BEGIN, _END = '{"name":"', '","arguments":'
-_HEAD = re.compile(f" *{re.escape(_BEGIN)}([a-zA-Z0-9_-]+){re.escape(_END)}")
+_HEAD = re.compile(f"[{CALL_SPACE}]*{re.escape(_BEGIN)}([a-zA-Z0-9_-]+){re.escape(_END)}")
 
 # Of both fields, as a call has them, a response that is no call lacks one.
 _NO_CALL: dict[str, Any] = {"anyOf": [{"properties": {"name": False}}, {"properties": {"arguments": False}}]}
@@ -186,7 +187,7 @@ class CallParts:
             yield {"content": self._held}
 
     def _may_begin_call(self, text: str) -> bool:
-        heads, text = (f"{_BEGIN}{name}{_END}" for name in self._names), text.lstrip(" ")
+        heads, text = (f"{_BEGIN}{name}{_END}" for name in self._names), text.lstrip(CALL_SPACE)
         return any(text.startswith(head) or head.startswith(text) for head in heads)
 
     def _delta(self, **call: Any) -> dict[str, Any]:

@@ -169,10 +169,11 @@ def test_a_call_is_optional(gpt2_tokenizer: ConversationTokenizer, size: int) ->
     assert call.accept(1, text) != text
 
 
-def test_a_call_begins_after_a_space_that_the_decoder_drops(gpt2_tokenizer: ConversationTokenizer) -> None:
+@pytest.mark.parametrize("blank", [b" ", b"\n", b"\n\n", b"\r", b"\t"])
+def test_a_call_begins_after_white_space(gpt2_tokenizer: ConversationTokenizer, blank: bytes) -> None:
     constraint = constraint_of(gpt2_tokenizer, grammar(json_schema=PERSON))
     pieces = constraint.vocabulary.pieces
-    space, brace, begin, spaced = (pieces.index(piece) for piece in (b" ", b"{", b'{"', b" {"))
+    space, brace, begin, spaced = (pieces.index(piece) for piece in (blank, b"{", b'{"', b" {"))
 
     call = legal_tokens(constraint, [50256], 40, optional=True)
     assert call.legal(0, 50257)[[begin, spaced, space]].all()
@@ -191,6 +192,26 @@ def test_a_call_begins_after_a_space_that_the_decoder_drops(gpt2_tokenizer: Conv
     assert free.legal(2, 50257).sum() == 50257 - sum(piece.lstrip(b" ").startswith(b"{") for piece in pieces)
     assert free.accept(1, brace + 1) == brace + 1, "as if the step was repeated"
     assert free.legal(2, 50257).all()
+
+
+@pytest.mark.parametrize("blank", [b"\x0b", b"\x0c", b"\xc2\xa0"])
+def test_a_text_may_begin_with_other_space_and_a_brace(gpt2_tokenizer: ConversationTokenizer, blank: bytes) -> None:
+    """It is not read as a call."""
+    constraint = constraint_of(gpt2_tokenizer, grammar(json_schema=PERSON))
+    free = legal_tokens(constraint, [50256], 40, optional=True)
+    for length, token in enumerate(constraint.vocabulary.split(blank) or ()):
+        assert free.accept(length, token) == token
+    assert free.legal(length + 1, 50257).all()
+
+
+def test_no_token_hides_the_beginning_of_a_call_behind_white_space() -> None:
+    pieces, one = [b"{", b"\n{", b"\r\n {", b"\x0b{", b"\n", b"a", b"}"], grammar(regex=r"\{a\}")
+    constraint = Constraint(one, Vocabulary([*pieces, None], [len(pieces)]), CHECKER.check(one))
+    for token in range(len(pieces)):
+        call = legal_tokens(constraint, [len(pieces)], 9, optional=True)
+        assert call.accept(0, token) == (0 if token in (1, 2) else token)
+        is_call = call.legal(1, len(pieces) + 1)[:6].tolist() == [False] * 5 + [True]
+        assert is_call == (token in (0, 1, 2))
 
 
 @pytest.mark.parametrize("more", [0, 1, 30])

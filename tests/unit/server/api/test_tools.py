@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from convmodel.generation.constraints.constraint import CALL_SPACE
 from convmodel.generation.constraints.grammar import read_grammar
 from convmodel.server.api.formats import MAX_DEPTH
 from convmodel.server.api.tools import CallParts, Function, call_schema, call_text, describe
@@ -143,6 +144,18 @@ def test_a_whole_text_is_content_or_a_call() -> None:
     message = CallParts.whole(f" {CALL}", NAMES)
     assert message["content"] is None
     assert message["tool_calls"][0]["function"] == {"name": "weather", "arguments": '{"city":"a } b"}'}
+
+
+@pytest.mark.parametrize(
+    ("space", "is_call"),
+    [(" ", True), ("\n", True), ("\r\n\t ", True), ("\x0b", False), ("\xa0", False), ("\u2028", False)],
+)
+def test_white_space_before_a_call_is_what_may_come_before_one(space: str, is_call: bool) -> None:
+    assert is_call == all(character in CALL_SPACE for character in space)
+    parts = deltas([*space, *CALL])
+    assert ("tool_calls" in parts[0], "content" in parts[0]) == (is_call, not is_call)
+    assert ("tool_calls" in CallParts.whole(space + CALL, NAMES)) == is_call
+    assert CallParts.whole(f"{space}Hi", NAMES) == {"content": f"{space}Hi"}
 
 
 def test_a_call_is_written_as_it_is_generated() -> None:
