@@ -177,6 +177,25 @@ def test_a_file_that_a_preparation_needs_stays(tune: Tune) -> None:
 
 
 @pytest.mark.slow
+def test_a_preparation_that_is_deleted_as_its_import_ends_leaves_no_file(
+    tune: Tune, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tune(talks=9) as tuning:
+        file, preparations = upload(tuning, chat()), tuning.service.preparations
+        remove = preparations._queue.remove
+
+        def late(id: str) -> Any:
+            wait_until(lambda: preparations.get(id).training_file)
+            return remove(id)
+
+        monkeypatch.setattr(preparations._queue, "remove", late)
+        id = begin(tuning, file, me="Will")["id"]
+        assert tuning.served.ask("DELETE", f"/train/preparations/{id}").status == 200
+        assert [one.id for one in tuning.client.files.list()] == [file]
+        assert tuning.served.ask("DELETE", f"/train/preparations/{id}").error["code"] == "preparation_not_found"
+
+
+@pytest.mark.slow
 def test_a_preparation_that_takes_too_long_ends(tune: Tune) -> None:
     with tune(limits=TrainingLimits(preparation_seconds=0.5), hang=60) as tuning:
         failed = prepare(tuning, upload(tuning, chat()))
@@ -380,6 +399,7 @@ def test_files_that_were_made_count_against_the_quota(tune: Tune) -> None:
         failed = prepare(tuning, upload(tuning, chat()), me="Will")
         assert (failed["status"], failed["error"]["code"]) == ("failed", "storage_full")
         assert failed["error"]["message"] == "there are 2 files, which is the limit: delete some"
+        assert [file.purpose for file in tuning.client.files.list()] == ["user_data"]  # none of a failed preparation
 
 
 @pytest.mark.slow

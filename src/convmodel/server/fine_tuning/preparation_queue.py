@@ -90,12 +90,18 @@ class PreparationQueue:
         """Adds a preparation that was created."""
         self._waiting.put(id)
 
-    def remove(self, id: str) -> None:
-        """Ends a preparation, and removes its record and its folder."""
+    def remove(self, id: str) -> PreparationRecord:
+        """Ends a preparation, and removes its record and its folder; raises an `ApiError` if there is none.
+
+        Returns:
+            The record as it was at the end: the import may have ended since a caller has read it.
+        """
         with self._lock:
+            record = self._store.get(id)
             process = self._processes.get(id) or self._earlier(id)
             self._store.forget(id)
             process.stop()
+        return record
 
     def _work(self) -> None:
         while (id := self._waiting.get()) is not None:
@@ -169,16 +175,25 @@ class PreparationQueue:
             if self._store.find(id) is None:
                 return
             if spec.me is None and RESPONDER not in result["speaker_turns"]:
-                fields["status"] = "needs_speaker"
+                self._store.change(id, status="needs_speaker", **fields)
             else:
-                stem = Path(spec.filenames[0]).stem
-                made = import_command.made_files(folder)
-                ids = {part: f"file-{hashlib.sha256(f'{id} {part}'.encode()).hexdigest()[:24]}" for part in made}
-                for part, path in made.items():
-                    self._files.take(path, f"{stem}.{part}.jsonl", "fine-tune", id=ids[part])
-                fields |= {"training_file": ids["train"], "validation_file": ids.get("valid"), "status": "checking"}
-            self._store.change(id, **fields)
+                self._keep_files(record, fields)
             import_command.clear(folder)
+
+    def _keep_files(self, record: PreparationRecord, fields: Mapping[str, Any]) -> None:
+        """Stores the files that an import has made, and records them with some fields: all of this, or nothing."""
+        id, stem = record.id, Path(record.spec.filenames[0]).stem
+        made = import_command.made_files(self._store.path(id))
+        ids = {part: f"file-{hashlib.sha256(f'{id} {part}'.encode()).hexdigest()[:24]}" for part in made}
+        try:
+            for part, path in made.items():
+                self._files.take(path, f"{stem}.{part}.jsonl", "fine-tune", id=ids[part])
+            files = {"training_file": ids["train"], "validation_file": ids.get("valid")}
+            self._store.change(id, status="checking", **files, **fields)
+        except Exception:
+            for file in filter(self._files.has, ids.values()):
+                self._files.delete(file)  # no record has it, so that nobody would remove it with the preparation
+            raise
 
     def _check(self, record: PreparationRecord) -> None:
         """Checks the files that a preparation made."""

@@ -124,9 +124,7 @@ class Preparations:
         Raises:
             ApiError: If there is none.
         """
-        record = self._store.get(id)
-        self._queue.remove(id)
-        for file in record.made:
+        for file in self._queue.remove(id).made:
             is_source = any(file in other.spec.files for other in self._store.all() if other.status in UNDER_WAY)
             if self._files.has(file) and not is_source and not self._needs(file):
                 self._files.delete(file)
