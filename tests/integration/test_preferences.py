@@ -367,6 +367,17 @@ def test_one_judgement_and_all_thumbs_one_way_train(load: Load, caplog: pytest.L
     assert "all judged responses are disliked" in caplog.text
 
 
+def test_validation_is_on_the_targets_of_the_models_training(load: Load) -> None:
+    model = load()
+    model.tokenizer = model.tokenizer.with_layout(loss_on="responses")
+    expected = model.evaluate(VALID)
+    result = model.fit(MIXED, VALID, objective="kto", max_steps=1, **PLAIN)
+
+    assert result.before is not None
+    assert result.before.tokens == expected.tokens < model.evaluate(VALID, loss_on="all").tokens
+    assert result.before.perplexity == pytest.approx(expected.perplexity, rel=1e-5)
+
+
 def test_the_settings_of_a_conversation_model_stay(load: Load, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     model = load()

@@ -166,10 +166,9 @@ def _examine(
     with console.status(f"examining {len(conversations):,} conversations ..."):
         valid = parts[1] if len(parts) > 1 else None
         examination = examine(loaded.hf_model, loaded.tokenizer, parts[0], valid, config.to_dict(), measure=measure)
-        tokenizer = settle_roles(loaded.tokenizer, conversations, config.loss_on)
-        windows = token_view(
-            tokenizer, conversations[number - 1], max_length=examination.plan.max_length, loss_on=config.loss_on
-        )
+        plan = examination.plan
+        tokenizer = settle_roles(loaded.tokenizer, conversations, plan.loss_on)
+        windows = token_view(tokenizer, conversations[number - 1], max_length=plan.max_length, loss_on=plan.loss_on)
     return examination, windows
 
 

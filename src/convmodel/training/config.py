@@ -109,8 +109,10 @@ class FitConfig:
         False,
         "Compile the model in the first step, for 20 seconds or more; pays off in long runs with packing.",
     )
-    loss_on: LossOn = _option(
-        "all", "Whose turns are supervised: all, responses (every second speaker's), last, or a speaker's name."
+    loss_on: LossOn | None = _option(
+        None,
+        "Whose turns are supervised: all, responses (every second speaker's), last, or a speaker's name; by default "
+        "all. For judgements, in validation and replay; by default as in the model's own training.",
     )
     objective: str = _option(
         "sft",
@@ -256,10 +258,8 @@ class FitConfig:
         names = [setting.name for setting in fields(cls)]
         unknown = [name for name in options if name not in names]
         if unknown:
-            raise ConfigError(
-                f"no training option is called {', '.join(unknown)}; the options are {', '.join(names)}"
-                + did_you_mean(unknown, names)
-            )
+            text = f"no training option is called {', '.join(unknown)}; the options are {', '.join(names)}"
+            raise ConfigError(text + did_you_mean(unknown, names))
         return cls(**options)
 
     @classmethod

@@ -33,7 +33,7 @@ from convmodel.training.best import BestModel
 from convmodel.training.config import FitConfig
 from convmodel.training.doctor.checks import BLOCKING, Check, fast_checks
 from convmodel.training.doctor.run_plan import RunPlan
-from convmodel.training.fit_data import FitData, Sources, require_packable, require_shared_length
+from convmodel.training.fit_data import FitData, Sources, require_packable, require_shared_length, supervised
 from convmodel.training.fit_result import FitResult
 from convmodel.training.metrics_log import MetricsFile
 from convmodel.training.objectives.choose import make_objective, prepare_data
@@ -79,6 +79,7 @@ def fit(
             has not finished.
         StoppedError: If SIGTERM or Ctrl-C stopped the run.
     """
+    config = replace(config, loss_on=supervised(config.to_dict(), tokenizer.layout.loss_on))
     require_adapters(hf_model, config)
     _check(config, sources)
     tokenizer, sources = _with_roles(tokenizer, sources, config)
@@ -255,7 +256,8 @@ def _with_roles(
     if config.objective != "sft" or tokenizer.layout.template is None:  # judgements say nothing about speakers
         return tokenizer, sources
     train = ConversationReader.of(sources.train).repeatable()
-    return settle_roles(tokenizer, train, config.loss_on), sources._replace(train=train)
+    loss_on = supervised(config.to_dict(), tokenizer.layout.loss_on)
+    return settle_roles(tokenizer, train, loss_on), sources._replace(train=train)
 
 
 def _to_save(tokenizer: ConversationTokenizer, data: FitData, config: FitConfig) -> ConversationTokenizer:

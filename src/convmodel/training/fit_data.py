@@ -1,10 +1,10 @@
 """The data of a run: windows, their order, their batches, and whether the model supports packing.
 
-Owns: making both sets of windows and the batches of an epoch, the choice of the order, and the check that a model
-keeps packed windows apart.
+Owns: making both sets of windows and the batches of an epoch, whose turns are their targets, the choice of the order,
+and the check that a model keeps packed windows apart.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,7 +20,7 @@ from convmodel.data.windows.store import prepare_windows
 from convmodel.errors import ConfigError
 from convmodel.hf_model.eval_mode import evaluation_mode
 from convmodel.layout.architecture import SHORTEST_WINDOW, shared_length, window_length
-from convmodel.layout.sequence import IGNORED, Window
+from convmodel.layout.sequence import IGNORED, LossOn, Window
 from convmodel.layout.tokenizer import ConversationTokenizer
 from convmodel.training.config import FitConfig
 from convmodel.training.schedule import Schedule, require_validation
@@ -65,7 +65,8 @@ class FitData:
         """
         require_validation(config.to_dict(), validated=valid is not None)
         max_length = window_length(hf_model.config, config.max_length)
-        encode = partial(prepare_windows, tokenizer=tokenizer, max_length=max_length, loss_on=config.loss_on)
+        loss_on = supervised(config.to_dict(), tokenizer.layout.loss_on)
+        encode = partial(prepare_windows, tokenizer=tokenizer, max_length=max_length, loss_on=loss_on)
         windows, valid_windows = encode(train), None if valid is None else encode(valid)
         order: GroupedSampler | PackedSampler
         if config.packing:
@@ -128,6 +129,24 @@ class _EpochLoader(DataLoader[Any]):
     def set_epoch(self, epoch: int) -> None:
         batches: Any = self.batch_sampler
         batches.set_epoch(epoch)
+
+
+def supervised(settings: Mapping[str, Any], of_model: LossOn) -> LossOn:
+    """Returns whose turns of conversations are targets, given the fields of a `FitConfig`.
+
+    Conversations beside judgements show whether the model loses what it has learned: by default their targets are those
+    of its own training, `of_model`.
+
+    Example:
+        >>> supervised({"loss_on": None, "objective": "sft"}, "responses")
+        'all'
+        >>> supervised({"loss_on": None, "objective": "kto"}, "responses")
+        'responses'
+    """
+    chosen: LossOn | None = settings["loss_on"]
+    if chosen is not None:
+        return chosen
+    return "all" if settings["objective"] == "sft" else of_model
 
 
 def padding_multiple(length: int) -> int:

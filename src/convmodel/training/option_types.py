@@ -30,7 +30,7 @@ class FitOptions(TypedDict, total=False):
     dropout: float
     gradient_checkpointing: bool
     torch_compile: bool
-    loss_on: LossOn
+    loss_on: LossOn | None
     objective: str
     beta: float
     sft_weight: float | None

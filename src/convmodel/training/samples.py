@@ -26,6 +26,7 @@ from convmodel.generation.respond import make_prompt
 from convmodel.layout.sequence import LossOn, supervised_turns
 from convmodel.layout.tokenizer import ConversationTokenizer
 from convmodel.training.config import FitConfig
+from convmodel.training.fit_data import supervised
 from convmodel.training.resume.run_state import random_state, restore_random_state
 from convmodel.training.samples_file import SHOWN, SamplesFile
 from convmodel.training.step.forward import plain_forward
@@ -90,7 +91,7 @@ class Samples(TrainerCallback):
         if not config.samples:
             return cls(hf_model, tokenizer, file, (), GenerationOptions())
         options = chat_options(hf_model, tokenizer, {"seed": config.seed, "cut_long_turn": True})
-        loss_on = config.loss_on if config.objective == "sft" else tokenizer.layout.loss_on
+        loss_on = supervised(config.to_dict(), tokenizer.layout.loss_on)
         try:
             contexts = choose_contexts(
                 valid or (), config.samples, tokenizer, options, loss_on=loss_on, seed=config.seed

@@ -51,7 +51,6 @@ BAD = [
     ("lora", 8, "of type bool or dict"),
     ("merge", 1, "of type bool"),
     ("loss_on", 5, "of type str or list or tuple"),
-    ("loss_on", None, "of type str or list or tuple"),
     ("objective", "ppo", "one of sft, kto, dpo, orpo"),
     ("beta", 0, "more than 0"),
     ("sft_weight", -1, "at least 0"),

@@ -20,6 +20,7 @@ from convmodel.training.doctor.estimate import Estimate, check_memory, estimate
 from convmodel.training.doctor.repeats import repeat_checks
 from convmodel.training.doctor.run_plan import RunPlan
 from convmodel.training.doctor.statistics import Statistics
+from convmodel.training.fit_data import supervised
 from convmodel.training.roles import settle_roles
 
 if TYPE_CHECKING:
@@ -72,7 +73,8 @@ def examine(
     With `measure` it also estimates time and memory, which takes a few forward and backward passes.
     """
     max_length = window_length(hf_model.config, settings["max_length"])
-    loss_on: LossOn = settings["loss_on"]
+    loss_on = supervised(settings, tokenizer.layout.loss_on)
+    settings = {**settings, "loss_on": loss_on}
     tokenizer = settle_roles(tokenizer, train.conversations, loss_on)
     windows = train.windows(tokenizer, max_length, loss_on)
     valid_windows = None if valid is None else valid.windows(tokenizer, max_length, loss_on)

@@ -6,7 +6,7 @@ and the sharing among processes are those of other runs.
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
+from convmodel.conversation import Conversation
 from convmodel.data.judgements.reader import JudgementReader, latest_thumbs, of_other_models
 from convmodel.data.judgements.windows import Example, ExampleSet, encode_judgements, without_targets
 from convmodel.data.windows.collate import pack, pad, segments
@@ -22,10 +23,10 @@ from convmodel.data.windows.order import Blank, GroupedSampler, PackedSampler
 from convmodel.data.windows.store import prepare_windows
 from convmodel.hf_model.fingerprint import model_fingerprint
 from convmodel.layout.architecture import window_length
-from convmodel.layout.sequence import Window
+from convmodel.layout.sequence import LOSS_ON, Window
 from convmodel.layout.tokenizer import ConversationTokenizer
 from convmodel.training.config import PAIRS_ONLY, FitConfig
-from convmodel.training.fit_data import FitData, Sources, padding_multiple, require_shared_length
+from convmodel.training.fit_data import FitData, Sources, padding_multiple, require_shared_length, supervised
 from convmodel.training.schedule import BATCH_SIZE
 
 if TYPE_CHECKING:
@@ -86,9 +87,9 @@ class PreferenceData(FitData):
             pairs_only=config.objective in PAIRS_ONLY,
             mismatched=config.objective == "kto",
         )
-        encode = partial(prepare_windows, tokenizer=tokenizer, loss_on=config.loss_on)
+        encode = partial(_encoded, tokenizer=tokenizer, config=config)
         replay_length = min(max_length, max(REPLAY_LENGTH, int(examples.windows.lengths.max())))
-        replay = None if sources.replay is None else encode(sources.replay, max_length=replay_length)
+        replay = None if sources.replay is None else encode("replay", sources.replay, max_length=replay_length)
         lengths = examples.lengths()
         if replay is not None:
             require_shared_length(hf_model, replay)
@@ -105,7 +106,7 @@ class PreferenceData(FitData):
             skipped.append(f"{replaced:,} thumbs were replaced by later ones on the same responses")
         return cls(
             examples.windows,
-            None if sources.valid is None else encode(sources.valid, max_length=max_length),
+            None if sources.valid is None else encode("validation", sources.valid, max_length=max_length),
             order,
             max_length,
             examples=examples,
@@ -213,6 +214,30 @@ class JudgementDataset(torch.utils.data.Dataset[list[BatchItem]]):
             random = np.random.default_rng([self._seed, cycle])
             self._orders[cycle] = random.permutation(len(self._replay)).tolist()
         return self._replay[self._orders[cycle][place]]
+
+
+def _encoded(
+    name: str,
+    conversations: Iterable[Conversation],
+    *,
+    tokenizer: ConversationTokenizer,
+    config: FitConfig,
+    max_length: int,
+) -> WindowSet:
+    """Encodes conversations whose targets are those of the model's own training, unless `loss_on` names others."""
+    loss_on = supervised(config.to_dict(), tokenizer.layout.loss_on)
+    names = set() if loss_on in LOSS_ON else {loss_on} if isinstance(loss_on, str) else {*loss_on}
+    is_own = loss_on == tokenizer.layout.loss_on
+    # A model that learned to be Ann may be improved on conversations of user and assistant, such as the sample's.
+    if names and is_own and not any(names & {*each.turn_speakers} for each in conversations):
+        logger.warning(
+            "%s data: none of its speakers is %s, from whom the model learned: all turns are supervised, unless "
+            "loss_on names others",
+            name,
+            " or ".join(sorted(names)),
+        )
+        loss_on = "all"
+    return prepare_windows(conversations, tokenizer, max_length=max_length, loss_on=loss_on)
 
 
 def _multiple_of(windows: Sequence[Window]) -> int:

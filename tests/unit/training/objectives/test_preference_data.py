@@ -4,9 +4,11 @@ from typing import Any
 
 import pytest
 
-from convmodel import ConversationModel, FitConfig
+from convmodel import Conversation, ConversationModel, FitConfig
 from convmodel.data.judgements.reader import JudgementReader
+from convmodel.data.windows.encoding import encode_windows
 from convmodel.data.windows.order import Blank
+from convmodel.errors import ConversationError
 from convmodel.layout.sequence import IGNORED
 from convmodel.training.fit_data import Sources
 from convmodel.training.objectives import preference_data
@@ -25,8 +27,8 @@ def model(unigram_folder: Any) -> ConversationModel:
     return ConversationModel.from_pretrained(unigram_folder, device="cpu")
 
 
-def data_of(model: ConversationModel, replay: Any = None, **options: Any) -> PreferenceData:
-    sources = Sources(JudgementReader(LINES), None, replay)
+def data_of(model: ConversationModel, replay: Any = None, valid: Any = None, **options: Any) -> PreferenceData:
+    sources = Sources(JudgementReader(LINES), valid, replay)
     config = FitConfig(**{"objective": "kto", "batch_size": 3} | options)
     return PreferenceData.of(model.hf_model, model.tokenizer, sources, config)
 
@@ -97,6 +99,43 @@ def test_replayed_windows_are_short_beside_short_judgements(model: ConversationM
     longest = int(data.train.lengths.max())
     assert 12 < longest < data.max_length
     assert longest - 12 < data.replay.lengths.max() <= longest
+
+
+def targets(model: ConversationModel, loss_on: Any, talks: Any = TALKS) -> int:
+    return encode_windows(map(Conversation.of, talks), model.tokenizer, max_length=128, loss_on=loss_on).tokens
+
+
+@pytest.mark.parametrize(
+    ("options", "loss_on"), [({}, "responses"), ({"loss_on": "all"}, "all"), ({"loss_on": "user"}, "user")]
+)
+def test_targets_of_conversations_are_those_of_the_models_training_unless_others_are_named(
+    model: ConversationModel, options: dict[str, Any], loss_on: str
+) -> None:
+    model.tokenizer = model.tokenizer.with_layout(loss_on="responses")
+    talks = [*map(Conversation.of, TALKS)]
+    data = data_of(model, talks, talks, **options)
+
+    assert data.valid is not None
+    assert data.replay is not None
+    assert data.valid.tokens == data.replay.tokens == targets(model, loss_on)
+
+
+@pytest.mark.parametrize("own", ["Bob", ["Ann", "Bob"]])
+def test_where_a_models_own_speakers_do_not_speak_all_turns_are_targets(
+    model: ConversationModel, own: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    model.tokenizer = model.tokenizer.with_layout(loss_on=own)
+    named = [Conversation(talk, [("Cem", "Bob")[number % 2] for number in range(len(talk))]) for talk in TALKS]
+    data = data_of(model, named, [*map(Conversation.of, TALKS)])
+
+    assert data.valid is not None
+    assert data.replay is not None
+    assert data.valid.tokens == targets(model, "all")
+    assert data.replay.tokens == targets(model, "Bob", named) < targets(model, "all", named)
+    [message] = [text for text in caplog.messages if "none of its speakers" in text]
+    assert message.startswith("validation data: none of its speakers is ")
+    with pytest.raises(ConversationError, match="loss_on='Zoe' supervises"):
+        data_of(model, valid=TALKS, loss_on="Zoe")
 
 
 def test_only_kto_reads_mismatched_windows(model: ConversationModel) -> None:

@@ -54,7 +54,8 @@ def test_settings_that_change_nothing_may_differ(model: ConversationModel) -> No
 
 def test_each_other_setting_is_named_with_both_values(model: ConversationModel) -> None:
     found = differing_facts(
-        identity(model, learning_rate=1e-3, loss_on=["Ann"]), identity(model, learning_rate=5e-4, processes=2)
+        identity(model, learning_rate=1e-3, loss_on=["Ann"]),
+        identity(model, learning_rate=5e-4, loss_on="all", processes=2),
     )
 
     assert found == [
