@@ -242,8 +242,8 @@ def test_checkpoints_made_by_the_clock_go_when_the_run_has_ended(load: Load, tmp
     fit(load, tmp_path / "run", watch, save_minutes=1e-9, save_steps=5, save_total_limit=3, **PLAIN)
 
     assert watch.seen[0] == {"checkpoint-1"}
-    assert watch.seen[-1] == {"checkpoint-9", "checkpoint-10", "checkpoint-11"}
-    assert [path.name for path in (tmp_path / "run").iterdir() if path.is_dir()] == ["checkpoint-10"]
+    assert watch.seen[-1] == {"checkpoint-5", "checkpoint-10", "checkpoint-11"}
+    assert {path.name for path in (tmp_path / "run").iterdir() if path.is_dir()} == {"checkpoint-5", "checkpoint-10"}
 
 
 def test_no_clock_makes_no_checkpoints(load: Load, tmp_path: Path) -> None:

@@ -24,6 +24,10 @@ from convmodel.training.resume.manifest import MANIFEST, damage, read_facts, wri
 logger = logging.getLogger(__name__)
 
 RUN = "run.json"
+
+NEWEST = 2
+"""Checkpoints that are there to resume from: if the newest is damaged, the one before it serves."""
+
 _FIELDS = {"format": int, "run": str, "finished": bool, "identity": dict}
 
 
@@ -45,7 +49,7 @@ def newest_step(folder: str | os.PathLike[str]) -> int:
 
 
 class RunFolder:
-    """One run's folder, where the newest `limit` checkpoints stay, or all if it is 0."""
+    """One run's folder, where the newest `limit` checkpoints to keep stay, or all if it is 0."""
 
     def __init__(self, folder: str | os.PathLike[str], identity: dict[str, Any], *, limit: int = 0) -> None:
         self._folder = Path(folder)
@@ -131,9 +135,10 @@ class RunFolder:
         return self._folder / f"checkpoint-{step}"
 
     def add(self, step: int, write: Callable[[Path], None], *, keep: bool) -> None:
-        """Saves a checkpoint, whole or not at all, and then removes those beyond the limit.
+        """Saves a checkpoint, whole or not at all, and then removes those that are no longer needed.
 
-        `write` writes its files into a folder. Without `keep` it is removed when the run has finished.
+        `write` writes its files into a folder. Without `keep` it is temporary: it is removed when there are `NEWEST`
+        newer ones, or the run has finished, and does not count against the limit.
         """
         place = self.checkpoint(step)
         if place.exists() and not _is_ours(place):
@@ -150,7 +155,9 @@ class RunFolder:
         self._remove_earlier()
         # Later ones are damaged, since the run resumed before them: they do not count against the limit.
         intact = [path for path in self._checkpoints(self._id) if _step(path) <= step]
-        for old in intact[: -self._limit] if self._limit else ():
+        kept = [path for path in intact if read_facts(path)["keep"]]
+        temporary = {*intact[:-NEWEST]} - {*kept}
+        for old in (*temporary, *(kept[: -self._limit] if self._limit else ())):
             remove_folder(old)
 
     def finish(self) -> None:

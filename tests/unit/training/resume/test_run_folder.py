@@ -152,7 +152,7 @@ def test_any_damage_to_a_manifest_is_named_and_nothing_is_removed(
 def test_any_damage_to_the_note_of_a_run_loses_none_of_its_checkpoints(
     tmp_path: Path, resume: bool | None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    begun(tmp_path, 5, 10)
+    begun(tmp_path, 5, 10, keep=True)
     note = tmp_path / "run.json"
     good = note.read_bytes()
 
@@ -175,7 +175,7 @@ def test_any_damage_to_the_note_of_a_run_loses_none_of_its_checkpoints(
 def test_a_checkpoint_that_lost_its_manifest_does_not_stop_the_run(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    begun(tmp_path, 5, 10, 20)
+    begun(tmp_path, 5, 10, 20, keep=True)
     for step in (10, 20):
         (tmp_path / f"checkpoint-{step}" / "manifest.json").unlink()
         (tmp_path / f"checkpoint-{step}" / "convmodel_config.json").write_text("{}")
@@ -185,7 +185,7 @@ def test_a_checkpoint_that_lost_its_manifest_does_not_stop_the_run(
     again.add(10, write, keep=True)
     again.finish()
 
-    assert names(tmp_path) == ["checkpoint-10", "checkpoint-20", "run.json"]
+    assert names(tmp_path) == ["checkpoint-10", "checkpoint-20", "checkpoint-5", "run.json"]
     assert caplog.messages[-1] == f"{tmp_path}/checkpoint-20 is damaged and no longer needed: remove it"
 
 
@@ -211,14 +211,14 @@ def test_a_model_of_an_unknown_run_is_not_replaced_unasked(tmp_path: Path) -> No
 
 
 def test_damaged_checkpoints_do_not_push_out_good_ones(tmp_path: Path) -> None:
-    begun(tmp_path, 5, 10)
+    begun(tmp_path, 5, 10, keep=True)
     damage_by("cut", tmp_path / "checkpoint-10")
     again = RunFolder(tmp_path, SAME, limit=1)
     again.begin(again.find(None))
 
-    again.add(6, write, keep=False)
+    again.add(6, write, keep=True)
     assert names(tmp_path) == ["checkpoint-10", "checkpoint-6", "run.json"]
-    again.add(10, write, keep=False)
+    again.add(10, write, keep=True)
 
     assert names(tmp_path) == ["checkpoint-10", "run.json"]
     assert RunFolder(tmp_path, SAME).find(None) == tmp_path / "checkpoint-10"
@@ -262,10 +262,23 @@ def test_at_the_end_only_what_was_asked_for_stays(tmp_path: Path) -> None:
     assert names(tmp_path) == ["checkpoint-5", "run.json"]
 
 
-def test_only_the_newest_stay(tmp_path: Path) -> None:
-    begun(tmp_path, 8, 9, 10, 11, limit=2)
+@pytest.mark.parametrize("keep", [True, False])
+def test_only_the_newest_stay(tmp_path: Path, keep: bool) -> None:
+    begun(tmp_path, 8, 9, 10, 11, keep=keep, limit=2)
 
     assert names(tmp_path) == ["checkpoint-10", "checkpoint-11", "run.json"]
+
+
+@pytest.mark.parametrize(("limit", "kept"), [(0, [2, 4, 6]), (1, [6]), (2, [4, 6]), (9, [2, 4, 6])])
+def test_temporary_checkpoints_do_not_count_against_the_limit(tmp_path: Path, limit: int, kept: list[int]) -> None:
+    run = begun(tmp_path, limit=limit)
+    for step in range(1, 10):
+        run.add(step, write, keep=step in (2, 4, 6))
+
+    assert names(tmp_path) == [*(f"checkpoint-{step}" for step in (*kept, 8, 9)), "run.json"]
+    assert RunFolder(tmp_path, SAME).find(None) == tmp_path / "checkpoint-9"
+    run.finish()
+    assert names(tmp_path) == [*(f"checkpoint-{step}" for step in kept), "run.json"]
 
 
 @pytest.mark.parametrize("shown", ["a checkpoint", "the end"])
