@@ -203,7 +203,7 @@ def _context(
 @contextmanager
 def _without_effect(hf_model: "PreTrainedModel") -> Iterator[None]:
     """Makes a model in training ready to generate inside the block, and restores what training depends on."""
-    before = random_state(all_devices=False)
+    before = random_state()
     try:
         with plain_forward(hf_model):
             yield

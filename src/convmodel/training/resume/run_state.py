@@ -44,7 +44,7 @@ class RunState:
         assert trainer.lr_scheduler is not None
         pending, logged, logged_at = losses
         scaler = getattr(trainer.accelerator, "scaler", None)
-        of_process = random_state(all_devices=trainer.args.world_size == 1) | {"loss": pending}
+        of_process = random_state() | {"loss": pending}
         if self._objective.sums is not None:
             of_process["metrics"] = self._objective.sums
         return {
@@ -119,10 +119,10 @@ def choose_checkpoint(run: RunFolder, resume: bool | None, args: "TrainingArgume
     return run.checkpoint(int(step.item())) if step else None
 
 
-def random_state(*, all_devices: bool) -> dict[str, torch.Tensor]:
+def random_state() -> dict[str, torch.Tensor]:
     """Returns the states of Python's, numpy's and torch's global generators, as tensors.
 
-    Includes the current GPU, or every visible one: with a process per GPU that would occupy memory on the others.
+    Of GPUs that of the current one, which trains: others would get memory occupied, and may be absent on resuming.
     """
     _, keys, gauss = random.getstate()
     _, words, position, has_gauss, cached = cast("tuple[str, np.ndarray, int, int, float]", np.random.get_state())
@@ -134,8 +134,8 @@ def random_state(*, all_devices: bool) -> dict[str, torch.Tensor]:
         "torch": torch.get_rng_state(),
     }
     if torch.cuda.is_available():
-        devices = range(torch.cuda.device_count()) if all_devices else [torch.cuda.current_device()]
-        state |= {f"cuda_{device}": torch.cuda.get_rng_state(device) for device in devices}
+        device = torch.cuda.current_device()
+        state[f"cuda_{device}"] = torch.cuda.get_rng_state(device)
     if torch.backends.mps.is_available():
         state["mps"] = torch.mps.get_rng_state()
     return state
@@ -150,9 +150,11 @@ def restore_random_state(state: dict[str, torch.Tensor]) -> None:
     # Copied, since torch reads from the start of the storage even if the tensor is a later part of it.
     torch.set_rng_state(state["torch"].cpu().clone())
     devices = [name for name in state if name.startswith("cuda_")]
-    for name in devices if torch.cuda.is_available() else ():
-        # A restarted process may get another GPU: its single state is for the current one.
-        device = int(name.removeprefix("cuda_")) if len(devices) > 1 else torch.cuda.current_device()
-        torch.cuda.set_rng_state(state[name].cpu().clone(), device)
+    if devices and torch.cuda.is_available():
+        # A restarted process may get another GPU: the state of the one that trained is for the current one. Earlier
+        # versions saved all visible ones, the first of which trained.
+        device = torch.cuda.current_device()
+        saved = state.get(f"cuda_{device}", state[devices[0]])
+        torch.cuda.set_rng_state(saved.cpu().clone(), device)
     if "mps" in state and torch.backends.mps.is_available():
         torch.mps.set_rng_state(state["mps"].cpu().clone())
