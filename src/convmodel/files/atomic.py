@@ -39,7 +39,8 @@ def require_writable(folder: str | os.PathLike[str]) -> None:
 def staged(folder: str | os.PathLike[str]) -> Iterator[Path]:
     """Yields a folder to write into, and moves its files to the destination when the block succeeds.
 
-    A block that fails leaves the destination unchanged. Other files in it stay.
+    A block that fails leaves the destination unchanged. Other files in it stay; a folder replaces the one of its
+    name as a whole.
 
     Raises:
         SaveError: If the destination cannot be written.
@@ -210,27 +211,35 @@ def _sync_entry(folder: Path) -> None:
 
 
 def _move_in(stage: Path, place: Path) -> None:
-    """Moves the staged files to their destination; if one cannot be moved, restores the old ones."""
+    """Moves the staged files and folders to their destination; if one cannot be moved, restores the old ones."""
     old = stage / "old"
     old.mkdir()
     paths = sorted((stage / "new").iterdir())
     for path in paths:
-        if (place / path.name).is_dir():
+        target = place / path.name
+        if target.is_dir() and not path.is_dir():
             raise IsADirectoryError(errno.EISDIR, f"{path.name} is a folder")
-        if (place / path.name).exists():
-            _link(place / path.name, old / path.name)
+        if target.exists() and not target.is_dir():
+            _link(target, old / path.name)
     moved: list[Path] = []
     try:
         for path in paths:
             moved.append(path)
+            if (place / path.name).is_dir():
+                (place / path.name).replace(old / path.name)  # a rename replaces a file, but no folder with files
             path.replace(place / path.name)
     except BaseException:
         for path in moved:
-            if (old / path.name).exists():
-                (old / path.name).replace(place / path.name)
-            elif not path.exists():
-                (place / path.name).unlink(missing_ok=True)
+            _restore(path, old / path.name, place / path.name)
         raise
+
+
+def _restore(new: Path, old: Path, target: Path) -> None:
+    """Undoes the move of a staged file or folder, which may have failed: `old` is what was there before, if any."""
+    if not new.exists() and (target.is_dir() or not old.exists()):  # a file is replaced by the old one directly
+        target.replace(new)
+    if old.exists():
+        old.replace(target)
 
 
 def _link(source: Path, target: Path) -> None:

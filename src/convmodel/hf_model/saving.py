@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
-from convmodel.files.atomic import staged
+from convmodel.files.atomic import remove_folder, staged
 from convmodel.files.hub import ADAPTER_CONFIG, ADAPTER_WEIGHTS, BASE_FILE, upload_folder
 from convmodel.hf_model.adapter_files import require_base, save_adapters
 from convmodel.hf_model.generation_config import sampling_defaults
@@ -81,14 +81,17 @@ def save_checkpoint(
         if not card.exists() or "\nSaved by convmodel " in card.read_text(encoding="utf-8", errors="replace"):
             (stage / CARD).write_text(_model_card(hf_model, tokenizer, facts or {}), encoding="utf-8", newline="\n")
         new = {path.name for path in stage.iterdir()}
-        stale = [path for path in place.iterdir() if _WEIGHTS.fullmatch(path.name) and path.name not in new]
-    # Shards of a model saved here before would be loaded instead of the new weights.
+        stale = [path for path in place.iterdir() if _OF_A_MODEL.fullmatch(path.name) and path.name not in new]
+    # Shards of a model saved here before would be loaded instead of the new weights, and templates beside the new one.
     for path in stale:
-        path.unlink(missing_ok=True)
+        if path.is_dir():
+            remove_folder(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
-_WEIGHTS = re.compile(
-    r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?|config\.json|"
+_OF_A_MODEL = re.compile(
+    r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?|config\.json|additional_chat_templates|"
     + "|".join(map(re.escape, (ADAPTER_CONFIG, ADAPTER_WEIGHTS, BASE_FILE)))
 )
 """Files that belong to a saved model or adapters; other files in the folder stay."""

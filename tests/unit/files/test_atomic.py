@@ -26,6 +26,7 @@ def contents(folder: Path) -> dict[str, str]:
 def write(folder: Path, **files: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")
 
 
@@ -74,6 +75,18 @@ def test_files_of_the_same_name_are_replaced_and_others_stay(tmp_path: Path) -> 
         write(stage, a="new", b="new")
 
     assert contents(tmp_path) == {"a": "new", "b": "new", "mine": "notes"}
+
+
+def test_a_folder_replaces_the_folder_of_its_name_as_a_whole(tmp_path: Path) -> None:
+    write(tmp_path, a="old")
+    write(tmp_path / "templates", tools="old", rag="old")
+
+    for text in ("new", "newer"):
+        with staged(tmp_path) as stage:
+            write(stage, a=text)
+            write(stage / "templates", tools=text)
+
+    assert contents(tmp_path) == {"a": "newer", "templates/tools": "newer"}
 
 
 def fail(place: Path, error: BaseException) -> None:
@@ -137,6 +150,39 @@ def test_a_move_that_fails_half_way_leaves_the_place_as_it_was(tmp_path: Path, m
         write(stage, a="new", b="new")
 
     assert contents(tmp_path) == {"a": "old", "b": "old"}
+
+
+@pytest.mark.parametrize("failing", ["templates", "z"])
+@pytest.mark.parametrize("existed", [True, False])
+def test_a_move_that_fails_half_way_leaves_folders_as_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str, existed: bool
+) -> None:
+    write(tmp_path, a="old")
+    if existed:
+        write(tmp_path / "templates", tools="old", rag="old")
+    before = contents(tmp_path)
+    replace = Path.replace
+
+    def fail_at_one(path: Path, target: Any) -> Path:
+        if path.parent.name == "new" and path.name == failing:
+            raise OSError(5, "Input/output error")
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", fail_at_one)
+    with pytest.raises(SaveError, match="Input/output error"), staged(tmp_path) as stage:
+        write(stage, **{"a": "new", "templates/tools": "new", "z": "new"})
+
+    assert contents(tmp_path) == before
+    assert (tmp_path / "templates").exists() is existed
+
+
+def test_a_file_in_the_way_of_a_folder_leaves_the_place_as_it_was(tmp_path: Path) -> None:
+    write(tmp_path, a="old", templates="mine")
+
+    with pytest.raises(SaveError, match=f"{tmp_path} cannot be written"), staged(tmp_path) as stage:
+        write(stage, **{"a": "new", "templates/tools": "new"})
+
+    assert contents(tmp_path) == {"a": "old", "templates": "mine"}
 
 
 @pytest.mark.parametrize("place", ["file", "file/model"])

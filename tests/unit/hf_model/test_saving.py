@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from chat_templates import save_chat_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from convmodel import ConversationModel
@@ -91,6 +92,45 @@ def test_shards_of_an_older_model_are_removed(unigram_folder: Path, tmp_path: Pa
     assert set(contents(tmp_path)) == FILES
     reloaded = AutoModelForCausalLM.from_pretrained(tmp_path)
     assert torch.equal(reloaded.transformer.wpe.weight, model.hf_model.transformer.wpe.weight)
+
+
+def test_a_tokenizer_with_several_templates_is_saved_twice(tmp_path: Path) -> None:
+    save_chat_model(tmp_path / "base")
+    model = load(tmp_path / "base")
+    template = model.tokenizer.hf_tokenizer.chat_template
+    model.tokenizer.hf_tokenizer.chat_template = {"default": template, "tool_use": "{# old #}", "rag": "{# rag #}"}
+    save_checkpoint(model.hf_model, model.tokenizer, tmp_path / "model")
+    model.tokenizer.hf_tokenizer.chat_template = {"default": template, "tool_use": "{# new #}"}
+
+    save_checkpoint(model.hf_model, model.tokenizer, tmp_path / "model")
+
+    assert set(contents(tmp_path / "model")) == FILES | {"additional_chat_templates/tool_use.jinja"}
+    templates = AutoTokenizer.from_pretrained(tmp_path / "model").chat_template
+    assert templates == {"default": template, "tool_use": "{# new #}"}
+
+
+def test_further_templates_of_an_older_model_are_removed(unigram_folder: Path, tmp_path: Path) -> None:
+    model = load(unigram_folder)
+    (tmp_path / "additional_chat_templates").mkdir()
+    (tmp_path / "additional_chat_templates" / "tool_use.jinja").write_text("{# old #}", encoding="utf-8")
+
+    save_checkpoint(model.hf_model, model.tokenizer, tmp_path)
+
+    assert set(contents(tmp_path)) == FILES
+    assert isinstance(AutoTokenizer.from_pretrained(tmp_path).chat_template, str)
+
+
+@pytest.mark.slow
+def test_a_fit_of_a_tokenizer_with_several_templates_keeps_each_better_model(tmp_path: Path) -> None:
+    save_chat_model(tmp_path / "base")
+    model = load(tmp_path / "base")
+    hf_tokenizer = model.tokenizer.hf_tokenizer
+    hf_tokenizer.chat_template = {"default": hf_tokenizer.chat_template, "tool_use": "{# tools #}"}
+
+    result = model.fit([CONTEXT], [CONTEXT], max_steps=2, eval_steps=1, output_dir=str(tmp_path / "model"))
+
+    assert result.best_step == 2
+    assert load(tmp_path / "model").tokenizer.hf_tokenizer.chat_template == hf_tokenizer.chat_template
 
 
 def test_the_generation_config_stops_at_the_separator_and_counts_no_prompt(
