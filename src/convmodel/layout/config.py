@@ -5,6 +5,7 @@ Owns: the file's name, its fields, its format number, and refusing a layout that
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from importlib.metadata import version
@@ -198,8 +199,15 @@ def chat_template_of(hf_tokenizer: Any) -> str:
 
 
 def digest(hf_tokenizer: Any) -> str:
-    """Returns the SHA-256 of a tokenizer's chat template."""
-    return hashlib.sha256(chat_template_of(hf_tokenizer).encode()).hexdigest()
+    """Returns the SHA-256 of a tokenizer's chat template, with line feeds as line ends: a saved one is read with them.
+
+    Templates that differ in these alone render the same.
+    """
+    template = _LINE_END.sub("\n", chat_template_of(hf_tokenizer))
+    return hashlib.sha256(template.encode()).hexdigest()
+
+
+_LINE_END = re.compile("\r\n?")
 
 
 def _is_count(value: object) -> bool:

@@ -1,5 +1,6 @@
 """`convmodel_config.json`: what comes back, and what is refused."""
 
+import hashlib
 import json
 from dataclasses import replace
 from importlib.metadata import version
@@ -7,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chat_templates import FORMS, make_tokenizer
 
 from convmodel.errors import ModelLoadError
-from convmodel.layout.config import FILE_NAME, LayoutConfig
+from convmodel.layout.config import FILE_NAME, LayoutConfig, digest
+from convmodel.layout.tokenizer import ConversationTokenizer
 
 LAYOUT = LayoutConfig(50256, "<sep>", True)
 FULL = LayoutConfig(7, "[SEP]", False, speakers=("Ann", "Bjørn 🍕"), loss_on=("Ann",), max_length=128)
@@ -133,3 +136,21 @@ def test_a_layout_knows_whether_the_data_had_system_turns() -> None:
     assert not LAYOUT.takes_system
     assert not FULL.takes_system
     assert replace(FULL, speakers=("persona", "user", "assistant")).takes_system
+
+
+@pytest.mark.parametrize("end", ["\r\n", "\r"])
+def test_a_template_with_other_line_ends_can_be_loaded_again(end: str, tmp_path: Path) -> None:
+    form = FORMS["chatml"]
+    tokenizer = make_tokenizer(form.template.replace("\n", end), form.specials)
+    ConversationTokenizer(tokenizer).save_pretrained(tmp_path)
+
+    loaded = ConversationTokenizer.from_pretrained(tmp_path)
+
+    assert loaded.layout.template is not None
+    assert loaded.layout.template.template == digest(make_tokenizer(form.template, form.specials)) == digest(tokenizer)
+
+
+def test_the_digest_of_a_template_with_line_feeds_is_that_of_its_text() -> None:
+    form = FORMS["chatml"]
+    text = hashlib.sha256(form.template.encode()).hexdigest()
+    assert digest(make_tokenizer(form.template, form.specials)) == text
