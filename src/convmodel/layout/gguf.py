@@ -160,8 +160,8 @@ _KEYS = {"key_length": "head_dim", "context_length": "n_positions"}
 """Settings that transformers reads for some architectures only, and their names in configs."""
 
 _BIASES = {"attention_bias": ("attn_q", "attn_output"), "mlp_bias": ("ffn_up", "ffn_down")}
-_LARGE_GEMMA = {"gemma2": 4608, "gemma3": 5376}
-"""The width of Gemma's models of 27 B parameters, whose scale of attention is another one."""
+_LARGE_GEMMA = {"gemma2": 46, "gemma3": 62}
+"""The layers of Gemma's models of 27 B parameters, by which llama.cpp recognizes them: a file lacks the scale."""
 
 
 def _complete(config: Any, file: GgufFile) -> None:
@@ -176,8 +176,10 @@ def _complete(config: Any, file: GgufFile) -> None:
     for name, parts in _BIASES.items():
         if hasattr(config, name):
             setattr(config, name, {f"blk.0.{part}.bias" for part in parts} <= names)
-    if file.architecture in _LARGE_GEMMA and config.hidden_size != _LARGE_GEMMA[file.architecture]:
-        config.query_pre_attn_scalar = config.head_dim  # as llama.cpp computes it
+    if file.architecture in _LARGE_GEMMA:  # as llama.cpp computes it
+        is_large = config.num_hidden_layers == _LARGE_GEMMA[file.architecture]
+        size = config.hidden_size // config.num_attention_heads if is_large else config.head_dim
+        config.query_pre_attn_scalar = size
     if (config.pad_token_id or 0) >= config.vocab_size:
         config.pad_token_id = None
 

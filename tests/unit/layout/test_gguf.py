@@ -4,6 +4,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import gguf
+import numpy as np
 import pytest
 from chat_templates import CHATML
 from gguf_files import write_gguf
@@ -102,6 +104,39 @@ def test_scaled_positions_are_kept_or_refused(smollm2_folder: Path, tmp_path: Pa
     assert {"rope_type": "yarn", "original_max_position_embeddings": 32}.items() <= yarn.items()
     with pytest.raises(ModelLoadError, match=r"scales its positions \(longrope\) in a way that is not read from GGUF"):
         rope(type="longrope", factor=4.0)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "layers", "width", "heads", "size", "scalar"),
+    [
+        ("gemma2", 26, 2304, 8, 256, 256),
+        ("gemma2", 42, 3584, 16, 256, 256),
+        ("gemma2", 46, 4608, 32, 128, 144),
+        ("gemma3", 48, 3840, 16, 256, 256),
+        ("gemma3", 62, 5376, 32, 128, 168),
+        ("gemma3", 6, 64, 4, 32, 32),
+    ],
+)
+def test_attention_of_gemma_has_the_scale_of_its_size(
+    architecture: str, layers: int, width: int, heads: int, size: int, scalar: int, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.gguf"
+    writer = gguf.GGUFWriter(str(path), architecture)
+    writer.add_block_count(layers)
+    writer.add_embedding_length(width)
+    writer.add_head_count(heads)
+    writer.add_key_length(size)
+    writer.add_token_list(["a", "b", "c"])
+    writer.add_tensor("output_norm.weight", np.ones(width, dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+    config = load_gguf_config(path)
+
+    assert (config.num_hidden_layers, config.hidden_size, config.head_dim) == (layers, width, size)
+    assert config.query_pre_attn_scalar == scalar
 
 
 def test_an_architecture_that_transformers_does_not_read_is_named(smollm2_folder: Path, tmp_path: Path) -> None:
