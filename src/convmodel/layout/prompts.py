@@ -9,12 +9,27 @@ from typing import Any
 
 from convmodel.conversation import Conversation
 from convmodel.errors import ConversationError
-from convmodel.layout.arranging import arrange
+from convmodel.layout.arranging import Arrangement, arrange, require_alternation
 from convmodel.layout.config import LayoutConfig
 from convmodel.layout.markers import ASSISTANT, START, USER
 from convmodel.layout.sequence import IGNORED, EncodedTurn, Prompt, Window, begin_turn, build_prompt, encoded_turns
 from convmodel.layout.text_codec import TextCodec
 from convmodel.layout.windows import make_windows
+
+
+def responder_of(context: Conversation, reply_as: str | None, layout: LayoutConfig) -> str:
+    """Returns the speaker of the response to a context: `reply_as`, or by default the expected one.
+
+    Raises:
+        ConversationError: If the response would be joined with the turn before it, or the layout has no place for it.
+    """
+    responder = reply_as or context.next_speaker()
+    if layout.names is not None:
+        arranged = arrange(replace(context, weights=None), layout, loss_on=layout.loss_on, responder=responder)
+        _require_place(arranged, responder, layout)
+    elif not layout.use_token_types:
+        require_alternation(context, responder, has_roles=layout.template is not None)
+    return responder
 
 
 def prompt_of(context: Conversation, responder: str, layout: LayoutConfig, codec: TextCodec, **options: Any) -> Prompt:
@@ -30,13 +45,19 @@ def prompt_of(context: Conversation, responder: str, layout: LayoutConfig, codec
     types = [*conversation.speaker_names, responder]
     turns = encoded_turns(conversation, codec.encode_turns([arranged]), arranged.roles)
     response = EncodedTurn([], types.index(responder), arranged.role_of(responder))
-    if not layout.markers.follows(turns[-1].role, response.role):
-        raise ConversationError(
-            f"{responder!r} is to respond to {conversation.turn_speakers[-1]!r}, for which this model's chat template "
-            "has no place: let another speaker respond"
-        )
+    _require_place(arranged, responder, layout)
     prompt = build_prompt(turns, layout.markers, response, **options)
     return replace(prompt, left_out=arranged.count_left_out(prompt.left_out))
+
+
+def _require_place(arranged: Arrangement, responder: str, layout: LayoutConfig) -> None:
+    """Raises a `ConversationError` if a response has no place after the last turn of a context."""
+    newest = arranged.conversation.turn_speakers[-1]
+    if not layout.markers.follows(arranged.role_of(newest), arranged.role_of(responder)):
+        raise ConversationError(
+            f"{responder!r} is to respond to {newest!r}, for which this model's chat template has no place: let "
+            "another speaker respond"
+        )
 
 
 def prompt_to_continue(text: str, layout: LayoutConfig, codec: TextCodec) -> Prompt:

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 from convmodel.conversation import Conversation, ConversationLike
 from convmodel.errors import ConfigError
 from convmodel.files.hub import name_of
-from convmodel.layout.arranging import Arrangement, arrange, require_alternation
+from convmodel.layout.arranging import Arrangement, arrange
 from convmodel.layout.choosing import LayoutName, choose_layout, require_saved, with_names
 from convmodel.layout.config import LayoutConfig
 from convmodel.layout.markers import ASSISTANT
-from convmodel.layout.prompts import prompt_of, prompt_to_continue, window_of_response
+from convmodel.layout.prompts import prompt_of, prompt_to_continue, responder_of, window_of_response
 from convmodel.layout.separator import PROBE, chat_template
 from convmodel.layout.sequence import LossOn, Prompt, Window, encoded_turns, supervised_turns
 from convmodel.layout.text_codec import TextCodec
@@ -243,12 +243,10 @@ class ConversationTokenizer:
         """Returns the speaker of the response to a context: `reply_as`, or by default the expected one.
 
         Raises:
-            ConversationError: If the model takes no token types, and this speaker spoke last or is the third.
+            ConversationError: If the model takes no token types, and this speaker spoke last or is the third; with
+                names before texts, if the turn before is of the same role.
         """
-        responder = reply_as or context.next_speaker()
-        if not self.layout.use_token_types and self.layout.names is None:
-            require_alternation(context, responder, has_roles=self.layout.template is not None)
-        return responder
+        return responder_of(context, reply_as, self.layout)
 
     def arrange(
         self, conversation: Conversation, loss_on: LossOn | None = None, *, responder: str | None = None

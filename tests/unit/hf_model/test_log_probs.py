@@ -1,9 +1,11 @@
 """Log-probabilities of responses, against the logits themselves."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from chat_templates import save_chat_model
 from scripted import enliven
 from transformers import (
     AutoModelForCausalLM,
@@ -83,6 +85,19 @@ def test_what_cannot_be_scored_is_refused(model: ConversationModel) -> None:
         score_responses(model.hf_model, model.tokenizer, CONTEXT, [" "])
     with pytest.raises(ContextTooLongError, match=r"response 1 is .* tokens longer than 8 positions"):
         score_responses(model.hf_model, model.tokenizer, CONTEXT, ["long " * 20], max_length=8)
+
+
+def test_a_response_that_would_continue_the_turn_before_it_is_refused(tmp_path: Path) -> None:
+    save_chat_model(tmp_path)
+    model = ConversationModel.from_pretrained(tmp_path, device="cpu", names="prefix")
+    context = Conversation(["Hi", "Hello", "Me too"], ["Ann", "Bob", "Cem"])
+    with pytest.raises(ConversationError, match=r"'Ann' is to respond to 'user', for which .* has no place"):
+        model.tokenizer.prompt(context, reply_as="Ann")
+
+    with pytest.raises(ConversationError, match=r"'Ann' is to respond to 'user', for which .* has no place"):
+        model.score(context, ["Fine"], reply_as="Ann")
+
+    assert len(model.score(context, ["Fine", "Good"], reply_as="Bob")) == 2
 
 
 SHAPE: dict[str, Any] = {

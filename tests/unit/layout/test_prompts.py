@@ -1,15 +1,18 @@
 """Prompts and windows of responses in the template layout; those of the separator layout are in `test_tokenizer`."""
 
+from typing import Any
+
 import pytest
 from chat_templates import FORMS, make_tokenizer
 
+from convmodel.conversation import Conversation
 from convmodel.errors import ContextTooLongError, ConversationError
 from convmodel.layout.tokenizer import ConversationTokenizer
 
 
-def make(name: str) -> ConversationTokenizer:
+def make(name: str, **options: Any) -> ConversationTokenizer:
     form = FORMS[name]
-    return ConversationTokenizer(make_tokenizer(form.template, form.specials), layout="template")
+    return ConversationTokenizer(make_tokenizer(form.template, form.specials), layout="template", **options)
 
 
 def test_the_oldest_turns_leave_until_the_prompt_fits_and_begins_with_the_user() -> None:
@@ -75,6 +78,15 @@ def test_a_third_speaker_needs_names() -> None:
     messages = [{"role": name, "content": "Hi"} for name in ("Ann", "Bob", "Cem")]
     with pytest.raises(ConversationError, match="names='prefix'"):
         make("phi").prompt(messages)
+
+
+def test_with_names_before_texts_the_responder_needs_another_role_than_the_turn_before() -> None:
+    tokenizer = make("chatml", names="prefix")
+    context = Conversation(["Hi", "Hello", "Me too"], ["Ann", "Bob", "Cem"], weights=[0, 1, 2])
+    assert tokenizer.responder(context) == "Bob"
+    for name in ("Ann", "Cem"):
+        with pytest.raises(ConversationError, match=f"{name!r} is to respond to 'user', .* has no place: let another"):
+            tokenizer.responder(context, name)
 
 
 @pytest.mark.parametrize("name", ["chatml", "gemma", "rewriting"])

@@ -140,7 +140,12 @@ def encode_judgements(
 def response_windows(
     tokenizer: ConversationTokenizer, judgement: Judgement, responses: Sequence[str], max_length: int
 ) -> list[Window] | None:
-    """Returns the windows of responses to a judgement's context, which is the same in all; None if one does not fit."""
+    """Returns the windows of responses to a judgement's context, which is the same in all; None if one does not fit.
+
+    Raises:
+        ConversationError: If a prompt for this response is refused, too.
+    """
+    tokenizer.responder(judgement.context, judgement.responder)
     conversations = [judgement.conversation(response) for response in responses]
     lengths = [len(tokenizer.encode(conversation.turns[-1])) for conversation in conversations]
     windows: list[Window] = []

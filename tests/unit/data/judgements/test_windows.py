@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from chat_templates import FORMS, make_tokenizer
 
 from convmodel import Conversation
 from convmodel.data.judgements.judgement import Judgement
@@ -85,6 +86,18 @@ def test_a_context_that_cannot_be_laid_out_is_left_out_and_named(bytelevel_token
 
     assert both.left_out.startswith(f"1 of 2 {reason}")
     assert len(both.examples) == 1
+
+
+def test_a_response_that_would_continue_the_turn_before_it_is_left_out_and_named() -> None:
+    form = FORMS["chatml"]
+    tokenizer = ConversationTokenizer(make_tokenizer(form.template, form.specials), names="prefix")
+    context = Conversation(["Hi", "Hello", "Me too"], ["Ann", "Bob", "Cem"])
+    judgements = [Judgement(context, name, chosen="Fine.", id=name) for name in ("Bob", "Ann")]
+
+    found = encode_judgements(judgements, tokenizer, max_length=64)
+
+    assert tokenizer.decode(targets(found.windows.windows[0].labels)) == "Fine."
+    assert found.left_out.startswith("1 of 2 judgements cannot be laid out, the first because of: Ann: 'Ann' is to ")
 
 
 def test_mismatched_windows_have_their_own_context_and_anothers_response(gpt2_tokenizer: ConversationTokenizer) -> None:
