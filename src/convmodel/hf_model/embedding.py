@@ -77,7 +77,7 @@ def _require_readable(hf_model: "PreTrainedModel", index: int) -> None:
 
 
 def set_new_rows(hf_model: "PreTrainedModel", separator: int, end_of_text: int | None) -> None:
-    """Sets the separator's row to the end-of-text row, or to the mean of all if that has no row; adds it if missing.
+    """Sets the separator's row to the mean of `new_row_sources`; adds it if missing.
 
     Rows that are added before it, for other entries of the tokenizer, get the same values.
     """
@@ -85,9 +85,23 @@ def set_new_rows(hf_model: "PreTrainedModel", separator: int, end_of_text: int |
     if separator >= rows:
         grow_embedding(hf_model, separator + 1)
         logger.info("the embedding was resized from %d to %d rows for the separator", rows, separator + 1)
-    sources = range(rows) if end_of_text is None or end_of_text >= rows else [end_of_text]
+    sources = new_row_sources(rows, separator, end_of_text)
     for index in range(min(rows, separator), separator + 1):
         set_row(hf_model, index, sources)
+
+
+def new_row_sources(rows: int, separator: int, end_of_text: int | None) -> Sequence[int]:
+    """Returns the rows whose mean a new separator's row begins with: the end-of-text row, else all before it.
+
+    Rows after the separator are padding, which no token has.
+
+    Example:
+        >>> new_row_sources(10, 7, 2), new_row_sources(10, 7, None), new_row_sources(10, 12, None)
+        ([2], range(0, 7), range(0, 10))
+    """
+    if end_of_text is None or end_of_text >= rows:
+        return range(min(rows, separator))
+    return [end_of_text]
 
 
 def embed(hf_model: "PreTrainedModel", ids: Sequence[int]) -> torch.Tensor:

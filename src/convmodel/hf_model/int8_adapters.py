@@ -3,7 +3,7 @@
 Owns: the layers that peft sees in place of packed ones, and what is known of packed embeddings and heads without them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -83,26 +83,27 @@ def are_tied(embedding: Any, head: Any) -> bool:
     return getattr(head, "weight", None) is getattr(embedding, "weight", head)
 
 
-def is_new_row(embedding: Any, row: int, source: int | None) -> bool:
+def is_new_row(embedding: Any, row: int, sources: Sequence[int]) -> bool:
     """Returns whether a row of an embedding still has the values that it began with; of packed rows, up to rounding.
 
     Args:
         embedding: The embedding, packed or not.
         row: The number of the row.
-        source: The row that it was copied from; None if it was the mean of those before it.
+        sources: The rows whose mean it was: one, or all from the first one on.
     """
+    count = len(sources)
     if not isinstance(embedding, Int8Embedding):
         rows = embedding.weight
-        return torch.allclose(rows[row], rows[:row].mean(0) if source is None else rows[source])
+        return torch.allclose(rows[row], rows[sources[0]] if count == 1 else rows[:count].mean(0))
     matrix = embedding.matrix
-    if source is not None:
-        return all(torch.equal(part[row], part[source]) for part in (matrix.rows, matrix.scales))
-    mean = matrix.mean(row)
+    if count == 1:
+        return all(torch.equal(part[row], part[sources[0]]) for part in (matrix.rows, matrix.scales))
+    mean = matrix.mean(count)
     # The row was rounded to the embedding's precision before it was packed.
     rounding = torch.finfo(embedding.dtype_holder.dtype).eps * mean.abs()
     difference = (matrix.values_of(row) - mean).abs() - rounding
     # An integer is off by up to a half, evenly distributed: the variance of a value is a twelfth of its scale squared.
-    noise = (matrix.scales[:row].square().sum() / 12).sqrt() / row
+    noise = (matrix.scales[:count].square().sum() / 12).sqrt() / count
     if matrix.columns is not None:
         difference /= matrix.columns
     return bool((difference <= matrix.scales[row] / 2 + _DEVIATIONS * noise).all())

@@ -18,11 +18,11 @@ from transformers.pytorch_utils import Conv1D
 
 from convmodel.arguments.names import did_you_mean
 from convmodel.errors import ConfigError, MissingExtraError
-from convmodel.hf_model.embedding import embed
+from convmodel.hf_model.embedding import embed, new_row_sources
 from convmodel.hf_model.fingerprint import base_fingerprint
 from convmodel.hf_model.float32 import compute_buffers, in_half_precision
 from convmodel.hf_model.int8_adapters import are_tied, float_stand_ins, is_new_row
-from convmodel.hf_model.int8_layers import Int8Embedding, Int8Linear
+from convmodel.hf_model.int8_layers import Int8Embedding, Int8Linear, count_rows
 from convmodel.hf_model.lora_options import LORA_OPTIONS
 from convmodel.hf_model.quantization import is_quantized, require_unquantized
 from convmodel.layout.tokenizer import ConversationTokenizer
@@ -211,7 +211,7 @@ def _new_rows(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer) -> 
     if separator is None:
         return None
     embedding: Any = hf_model.get_input_embeddings()
-    if not is_new_row(embedding, separator, end):
+    if not is_new_row(embedding, separator, new_row_sources(count_rows(embedding), separator, end)):
         return None
     head: Any = hf_model.get_output_embeddings()
     tied = head is None or are_tied(embedding, head)  # peft ties it to the embedding

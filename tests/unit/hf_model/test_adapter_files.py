@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from convmodel import ConversationModel
 from convmodel.errors import ConfigError
 from convmodel.files.hub import ADAPTER_WEIGHTS
 from convmodel.hf_model.adapter_files import load_adapters, require_base, save_adapters
+from convmodel.hf_model.embedding import embed
 from convmodel.hf_model.lora import add_adapters
 
 Load = Callable[[str], ConversationModel]
@@ -88,3 +90,28 @@ def test_a_model_of_no_folder_is_no_base(load: Load, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="their base model is nowhere"):
         require_base(model.hf_model, tmp_path)
     require_base(model.hf_model, tmp_path, alone=False)
+
+
+def test_a_separators_row_amid_padding_is_saved_without_an_end_of_text_too(
+    zoo_folders: dict[str, Path], tmp_path: Path
+) -> None:
+    hf_tokenizer = AutoTokenizer.from_pretrained(zoo_folders["smollm2"])
+    hf_tokenizer.eos_token = None
+    hf_model = AutoModelForCausalLM.from_pretrained(zoo_folders["smollm2"])
+    hf_model.resize_token_embeddings(len(hf_tokenizer) + 8, mean_resizing=False)
+    hf_tokenizer.save_pretrained(tmp_path / "base")
+    hf_model.save_pretrained(tmp_path / "base")
+    model = ConversationModel.from_pretrained(tmp_path / "base", device="cpu")
+    separator = model.tokenizer.sep_token_id
+    weight = model.hf_model.get_input_embeddings().weight
+    assert model.tokenizer.end_of_text_id is None
+    assert torch.equal(weight[separator], weight[:separator].mean(0))  # padding has no meaning
+
+    add(model)
+    disturb(model)
+    model.save_pretrained(tmp_path / "adapters")
+
+    loaded = ConversationModel.from_pretrained(tmp_path / "adapters", device="cpu")
+    row = embed(loaded.hf_model, [separator])
+    assert not torch.equal(row[0, 0], weight[separator])
+    assert torch.equal(row, embed(model.hf_model, [separator]))

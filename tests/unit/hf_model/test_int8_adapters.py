@@ -11,6 +11,7 @@ from transformers.pytorch_utils import Conv1D
 
 from convmodel import ConversationModel
 from convmodel.errors import ConfigError
+from convmodel.hf_model.embedding import new_row_sources
 from convmodel.hf_model.int8_adapters import are_tied, float_stand_ins, is_new_row
 from convmodel.hf_model.int8_layers import Int8Embedding, Int8Linear
 from convmodel.hf_model.int8_rounding import absmax, column_scales
@@ -114,18 +115,23 @@ def test_tied_layers_are_known_packed_or_not(load: Load) -> None:
 
 @pytest.mark.parametrize("rows", [8, 20_000])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("source", [3, None])
-def test_a_row_is_new_while_it_has_its_first_values(source: int | None, dtype: torch.dtype, rows: int) -> None:
+@pytest.mark.parametrize(("source", "padding"), [(3, 0), (None, 0), (None, 4)])
+def test_a_row_is_new_while_it_has_its_first_values(
+    source: int | None, padding: int, dtype: torch.dtype, rows: int
+) -> None:
     torch.manual_seed(0)
-    embedding = nn.Embedding(rows + 1, 16).to(dtype)
+    embedding = nn.Embedding(rows + 1 + padding, 16).to(dtype)
+    sources = new_row_sources(len(embedding.weight), rows, source)
     with torch.no_grad():
         embedding.weight.add_(torch.linspace(-2, 2, 16).to(dtype))  # so that the mean is not near 0
-        embedding.weight[rows] = embedding.weight[:rows].mean(0) if source is None else embedding.weight[source]
-        found = [(is_new_row(embedding, row, source), is_new_row(packed(embedding), row, source)) for row in (rows, 5)]
+        embedding.weight[rows] = embedding.weight[list(sources)].mean(0)
+        found = [
+            (is_new_row(embedding, row, sources), is_new_row(packed(embedding), row, sources)) for row in (rows, 5)
+        ]
         embedding.weight[rows] += 0.25
     assert found == [(True, True), (False, False)]
-    assert not is_new_row(embedding, rows, source)
-    assert not is_new_row(packed(embedding), rows, source)
+    assert not is_new_row(embedding, rows, sources)
+    assert not is_new_row(packed(embedding), rows, sources)
 
 
 def packed(embedding: nn.Embedding) -> Int8Embedding:
