@@ -58,7 +58,7 @@ def arrange(
         conversation: The conversation.
         layout: The layout.
         loss_on: Whose turns are supervised; a named speaker has the assistant's role.
-        responder: Who speaks next, if the conversation is a context.
+        responder: Who speaks next, if the conversation is a context; with `loss_on="last"`, who speaks last otherwise.
 
     Raises:
         ConversationError: If the layout has no place for it.
@@ -101,7 +101,10 @@ def _arrange_for_roles(
     _require_system_first(conversation, layout)
     named = loss_on if layout.loss_on in LOSS_ON else layout.loss_on  # roles stay as they were trained
     free = [name for name in conversation.turn_speakers[conversation.pinned :] if name != TOOL]
-    roles = _roles(list(dict.fromkeys([*free, *([responder] if responder else [])])), layout, named)
+    names = list(dict.fromkeys([*free, *([responder] if responder else [])]))
+    if responder is None and loss_on == "last":
+        responder = conversation.turn_speakers[-1]
+    roles = _roles(names, layout, named, responder)
     if layout.names == "prefix":
         _require_one_assistant(named)
         conversation = _prefixed(conversation, roles)
@@ -187,18 +190,19 @@ def _with_beginning(
     return Arrangement(conversation, roles, [sizes[i] for i in kept], dropped=sum(sizes[pinned:first]))
 
 
-def _roles(names: Sequence[str], layout: LayoutConfig, loss_on: LossOn) -> dict[str, str]:
+def _roles(names: Sequence[str], layout: LayoutConfig, loss_on: LossOn, responder: str | None) -> dict[str, str]:
     """Returns each speaker's role: one is the assistant, all others are users.
 
     The assistant is the speaker of this name; else whose turns are supervised by name; else the second one of the
-    training data, or of the conversation.
+    training data; else who responds, unless it is one of the first two; else the second one of the conversation.
     """
     chosen = [] if loss_on in LOSS_ON else [loss_on] if isinstance(loss_on, str) else list(loss_on)
     if len(names) == 1:
         return {name: ASSISTANT if name in (ASSISTANT, *chosen) and name != USER else USER for name in names}
     trained = [name for name in layout.speakers if name not in PINNED_ROLES | {TOOL}]
     second = [name for name in names if name != USER][: 1 if USER in names else 2]
-    candidates = [ASSISTANT, *chosen, *(trained[1:] if len(trained) == 2 else []), *second[-1:]]
+    later = [name for name in names[2:] if name == responder]
+    candidates = [ASSISTANT, *chosen, *(trained[1:] if len(trained) == 2 else []), *later, *second[-1:]]
     assistant = next((name for name in candidates if name in names and name != USER), None)
     return {name: ASSISTANT if name in (assistant, ASSISTANT) else USER for name in names}
 

@@ -98,6 +98,27 @@ def test_names_are_put_before_texts() -> None:
 
 
 @pytest.mark.parametrize(
+    ("speakers", "options", "assistant"),
+    [
+        (("Ann", "Bob", "Cem"), {}, "Bob"),
+        (("Ann", "Bob"), {"responder": "Cem"}, "Cem"),
+        (("Ann", "Bob", "Cem", "Bob"), {"responder": "Cem"}, "Cem"),
+        (("Ann", "Bob", "Cem"), {"responder": "Ann"}, "Bob"),
+        (("Ann", "Bob", "Ann"), {"loss_on": "last"}, "Bob"),
+        (("Ann", "Bob", "Cem"), {"loss_on": "last"}, "Cem"),
+        (("Ann", "Bob", "tool"), {"loss_on": "last"}, "Bob"),
+        (("Ann", "assistant"), {"responder": "Cem"}, "assistant"),
+        (("Ann", "Bob"), {"responder": "Cem", "loss_on": "Bob"}, "Bob"),
+    ],
+)
+def test_with_names_before_texts_a_further_speaker_who_responds_is_the_assistant(
+    speakers: tuple[str, ...], options: dict[str, Any], assistant: str
+) -> None:
+    arranged = arrange(Conversation(["x"] * len(speakers), speakers), replace(LAYOUT, names="prefix"), **options)
+    assert [name for name, role in arranged.roles.items() if role == "assistant"] == [assistant]
+
+
+@pytest.mark.parametrize(
     ("speakers", "pinned", "layout", "reason"),
     [
         (("Ann", "Bob", "Cem"), 0, LAYOUT, r"3 speakers \(Ann, Bob, Cem\).*names='prefix'"),

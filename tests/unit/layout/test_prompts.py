@@ -84,9 +84,20 @@ def test_with_names_before_texts_the_responder_needs_another_role_than_the_turn_
     tokenizer = make("chatml", names="prefix")
     context = Conversation(["Hi", "Hello", "Me too"], ["Ann", "Bob", "Cem"], weights=[0, 1, 2])
     assert tokenizer.responder(context) == "Bob"
-    for name in ("Ann", "Cem"):
-        with pytest.raises(ConversationError, match=f"{name!r} is to respond to 'user', .* has no place: let another"):
+    for name, newest in (("Ann", "user"), ("Cem", "Cem")):
+        with pytest.raises(ConversationError, match=f"{name!r} is to respond to {newest!r}, .* has no place: let an"):
             tokenizer.responder(context, name)
+
+
+def test_with_names_before_texts_somebody_new_responds_as_the_assistant() -> None:
+    tokenizer = make("chatml", names="prefix")
+    context = Conversation(["Hi", "Hello"], ["Ann", "Bob"])
+    prompt = tokenizer.prompt(context, reply_as="Bot")
+    text = tokenizer.hf_tokenizer.decode(prompt.input_ids)
+    assert text.endswith("user\nAnn: Hi\nBob: Hello<|im_end|>\n<|im_start|>assistant\n")
+    [window] = tokenizer.windows(context.with_turn("Hey", "Bot"), max_length=99, loss_on="last")  # as `score` does
+    assert window.input_ids[: len(prompt.input_ids)] == prompt.input_ids
+    assert window.labels[: len(prompt.input_ids)] == [-100] * len(prompt.input_ids)
 
 
 @pytest.mark.parametrize("name", ["chatml", "gemma", "rewriting"])
