@@ -86,6 +86,32 @@ def require_alternation(context: Conversation, responder: str, *, has_roles: boo
         )
 
 
+def require_no_user_named(
+    conversation: Conversation, arranged: Arrangement, layout: LayoutConfig, loss_on: LossOn
+) -> None:
+    """Checks that `loss_on` names nobody whose turns are joined with those of others, who are all one user.
+
+    Raises:
+        ConfigError: If names are put before texts, and it does.
+    """
+    if layout.names is None:
+        return
+    speakers = dict.fromkeys(conversation.turn_speakers[conversation.pinned :])
+    users = [name for name in speakers if arranged.role_of(name) == USER]
+    named = [name for name in _named(loss_on) if name in users]
+    if named and users != [USER]:
+        assistants = [name for name, role in arranged.roles.items() if role == ASSISTANT]
+        raise ConfigError(
+            f"loss_on names {', '.join(named)}, but with names='prefix' it can name the assistant only"
+            f"{', here ' if assistants else ''}{', '.join(assistants)}: name that one, or give responses or all"
+        )
+
+
+def _named(loss_on: LossOn) -> list[str]:
+    """Returns the speakers that `loss_on` names."""
+    return [] if loss_on in LOSS_ON else [loss_on] if isinstance(loss_on, str) else list(loss_on)
+
+
 def _require_two(names: Sequence[str]) -> None:
     speakers = dict.fromkeys(names)
     if len(speakers) > 2:
@@ -196,7 +222,7 @@ def _roles(names: Sequence[str], layout: LayoutConfig, loss_on: LossOn, responde
     The assistant is the speaker of this name; else whose turns are supervised by name; else the second one of the
     training data; else who responds, unless it is one of the first two; else the second one of the conversation.
     """
-    chosen = [] if loss_on in LOSS_ON else [loss_on] if isinstance(loss_on, str) else list(loss_on)
+    chosen = _named(loss_on)
     if len(names) == 1:
         return {name: ASSISTANT if name in (ASSISTANT, *chosen) and name != USER else USER for name in names}
     trained = [name for name in layout.speakers if name not in PINNED_ROLES | {TOOL}]

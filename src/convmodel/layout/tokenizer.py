@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from convmodel.conversation import Conversation, ConversationLike
 from convmodel.errors import ConfigError
 from convmodel.files.hub import name_of
-from convmodel.layout.arranging import Arrangement, arrange
+from convmodel.layout.arranging import Arrangement, arrange, require_no_user_named
 from convmodel.layout.choosing import LayoutName, choose_layout, require_saved, with_names
 from convmodel.layout.config import LayoutConfig
 from convmodel.layout.markers import ASSISTANT
@@ -300,7 +300,8 @@ class ConversationTokenizer:
         markers = self.layout.markers
         arranged = [arrange(conversation, self.layout, loss_on=loss_on) for conversation in conversations]
         ids, result = iter(self._codec.encode_turns(arranged)), []
-        for each in arranged:
+        for given, each in zip(conversations, arranged, strict=True):
+            require_no_user_named(given, each, self.layout, loss_on)
             conversation = each.conversation
             turns = encoded_turns(conversation, ids, each.roles, supervised_turns(conversation, loss_on, each.roles))
             types = [*conversation.speaker_names, responder := conversation.next_speaker()]

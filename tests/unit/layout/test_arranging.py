@@ -7,7 +7,7 @@ import pytest
 
 from convmodel.conversation import Conversation
 from convmodel.errors import ConfigError, ConversationError
-from convmodel.layout.arranging import Arrangement, arrange, require_alternation
+from convmodel.layout.arranging import Arrangement, arrange, require_alternation, require_no_user_named
 from convmodel.layout.config import LayoutConfig
 from convmodel.layout.markers import TemplateMarkers
 
@@ -116,6 +116,34 @@ def test_with_names_before_texts_a_further_speaker_who_responds_is_the_assistant
 ) -> None:
     arranged = arrange(Conversation(["x"] * len(speakers), speakers), replace(LAYOUT, names="prefix"), **options)
     assert [name for name, role in arranged.roles.items() if role == "assistant"] == [assistant]
+
+
+@pytest.mark.parametrize(
+    ("speakers", "trained", "loss_on", "assistant"),
+    [
+        (("Ann", "Bob", "Ann"), "Bob", "Ann", "Bob"),
+        (("Ann", "Bob", "Cem"), "Bob", ["Cem"], "Bob"),
+        (("Ann", "assistant"), "all", "Ann", "assistant"),
+        (("user", "Ann", "assistant"), "all", "user", "assistant"),
+    ],
+)
+def test_with_names_before_texts_only_the_assistant_is_supervised_by_name(
+    speakers: tuple[str, ...], trained: str, loss_on: str | list[str], assistant: str
+) -> None:
+    layout = replace(LAYOUT, names="prefix", loss_on=trained)
+    conversation = Conversation(["x"] * len(speakers), speakers)
+    arranged = arrange(conversation, layout, loss_on=loss_on)
+    with pytest.raises(ConfigError, match=f"can name the assistant only, here {assistant}: name that one, or give"):
+        require_no_user_named(conversation, arranged, layout, loss_on)
+    for other in (assistant, "all", "responses", "last", "Dan"):
+        require_no_user_named(conversation, arrange(conversation, layout, loss_on=other), layout, other)
+
+
+def test_without_names_before_texts_and_of_one_user_any_speaker_is_supervised() -> None:
+    for speakers, names, loss_on in ((("Ann", "assistant"), None, "Ann"), (("user", "Bob"), "prefix", "user")):
+        conversation = Conversation(["x", "y"], speakers)
+        layout = replace(LAYOUT, names=names)
+        require_no_user_named(conversation, arrange(conversation, layout, loss_on=loss_on), layout, loss_on)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from chat_templates import FORMS, make_tokenizer
 
 from convmodel.conversation import Conversation
-from convmodel.errors import ContextTooLongError, ConversationError
+from convmodel.errors import ConfigError, ContextTooLongError, ConversationError
 from convmodel.layout.tokenizer import ConversationTokenizer
 
 
@@ -98,6 +98,15 @@ def test_with_names_before_texts_somebody_new_responds_as_the_assistant() -> Non
     [window] = tokenizer.windows(context.with_turn("Hey", "Bot"), max_length=99, loss_on="last")  # as `score` does
     assert window.input_ids[: len(prompt.input_ids)] == prompt.input_ids
     assert window.labels[: len(prompt.input_ids)] == [-100] * len(prompt.input_ids)
+
+
+def test_with_names_before_texts_a_user_named_by_loss_on_is_an_error_and_not_left_out() -> None:
+    tokenizer = make("chatml", names="prefix").with_layout(loss_on="Bob")
+    group = Conversation(["Hi", "Hello", "Hey"], ["Ann", "Bob", "Cem"])
+    with pytest.raises(ConfigError, match=r"loss_on names Ann, but .* the assistant only, here Bob: name that one"):
+        tokenizer.windows(group, max_length=99, loss_on="Ann")
+    assert tokenizer.windows(group, max_length=99, loss_on="Dan") == []  # as without names, where he does not speak
+    assert tokenizer.prompt(group).input_ids  # supervises nothing
 
 
 @pytest.mark.parametrize("name", ["chatml", "gemma", "rewriting"])
