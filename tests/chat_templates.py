@@ -112,6 +112,11 @@ NEXT_ROLE_ENDS = """\
 {%- for message in messages -%}{{- '<|' + message.role + '|>\\n' + message.content -}}{%- endfor -%}
 {%- if add_generation_prompt -%}{{- '<|assistant|>\\n' -}}{%- endif -%}"""
 
+SPACED = CHATML.replace("'\\n' + message.content", "': ' + message.content").replace(
+    "assistant\\n' -}}{%- endif", "assistant:' -}}{%- endif"
+)
+"""A space that a byte-level vocabulary makes part of the first word stands before each text."""
+
 _IM = ("<|endoftext|>", "<|im_end|>", "<|im_start|>")
 _ROLES = ("<|system|>", "<|user|>", "<|assistant|>", "<|tool|>")
 

@@ -26,17 +26,21 @@ class Detokenizer:
         (['Hi', ' ', '😀'], '')
     """
 
-    def __init__(self, decode: Callable[[Sequence[int]], str], stop_strings: Iterable[str] = ()) -> None:
+    def __init__(
+        self, decode: Callable[[Sequence[int]], str], stop_strings: Iterable[str] = (), *, lead: str = ""
+    ) -> None:
         """Starts an empty response.
 
         Args:
             decode: Turns ids into text.
             stop_strings: Texts that end the response and are not part of it.
+            lead: What the text of the first id begins with, if it does, and what is not part of the response.
         """
         self.ids: list[int] = []
         self.stopped = False
         self.hidden = 0
         self._decode = decode
+        self._lead = lead
         self._stop_strings = [text for text in stop_strings if text]
         # Ids from `_base` on are decoded; their text up to `_shown` characters has been read.
         self._base = 0
@@ -46,7 +50,12 @@ class Detokenizer:
     def add(self, index: int) -> str:
         """Adds one id and returns the text that later ids can no longer change, possibly none."""
         self.ids.append(index)
-        return "" if self.stopped else self._release(self._read(), last=False)
+        if self.stopped:
+            return ""
+        new = self._read()
+        if new:
+            new, self._lead = new.removeprefix(self._lead), ""
+        return self._release(new, last=False)
 
     def finish(self) -> str:
         """Ends the response and returns what was held back; bytes that make no whole character are left out."""

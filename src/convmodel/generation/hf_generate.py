@@ -123,9 +123,10 @@ def _steps(row: Row, thread: "_GenerateThread") -> Generator[None]:
 def _request(prompt: Prompt, options: GenerationOptions, *, rows: int) -> Request:
     """Creates rows for what transformers generates; their samplers are not used."""
     samplers = [Sampler({}, prompt.input_ids, [])] * rows
-    return Request(
-        prompt.input_ids, [], samplers, stop_ids=options.stop_token_ids, max_new_tokens=options.new_tokens(prompt)
-    )
+    new_tokens = options.new_tokens(prompt)
+    request = Request(prompt.input_ids, [], samplers, stop_ids=options.stop_token_ids, max_new_tokens=new_tokens)
+    request.lead = prompt.lead
+    return request
 
 
 def _arguments(

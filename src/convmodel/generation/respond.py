@@ -187,7 +187,7 @@ def make_request(
         raise
     except (ValueError, TypeError) as error:
         raise ConfigError(f"transformers refuses these options: {error}") from error
-    return Request(
+    request = Request(
         prompt.input_ids,
         prompt.types if tokenizer.layout.use_token_types else [],
         samplers,
@@ -196,6 +196,8 @@ def make_request(
         remember=remember,
         patient=patient,
     )
+    request.lead = prompt.lead if constraint is None else ""  # a constraint is on the whole text
+    return request
 
 
 def ranked(

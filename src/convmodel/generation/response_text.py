@@ -36,7 +36,7 @@ class ResponseText:
         """
         self.row = row
         self._tokenizer = tokenizer
-        self._detokenizer = Detokenizer(tokenizer.decode, stop_strings)
+        self._detokenizer = Detokenizer(tokenizer.decode, stop_strings, lead=row.request.lead)
         self._hide_stop_tokens = hide_stop_tokens
         self._sent = 0  # tokens that chunks have had
         self._started: float | None = None

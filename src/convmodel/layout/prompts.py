@@ -47,7 +47,7 @@ def prompt_of(context: Conversation, responder: str, layout: LayoutConfig, codec
     response = EncodedTurn([], types.index(responder), arranged.role_of(responder))
     _require_place(arranged, responder, layout)
     prompt = build_prompt(turns, layout.markers, response, **options)
-    return replace(prompt, left_out=arranged.count_left_out(prompt.left_out))
+    return replace(prompt, left_out=arranged.count_left_out(prompt.left_out), lead=codec.decoded_lead(response.role))
 
 
 def _require_place(arranged: Arrangement, responder: str, layout: LayoutConfig) -> None:

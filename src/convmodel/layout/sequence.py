@@ -46,6 +46,7 @@ class Prompt:
         left_out: How many of the oldest turns were left out to make room.
         cut: How many tokens were cut from the beginning of the newest turn.
         spans: The positions of each turn's tokens, [start, end); ignored by comparisons.
+        lead: What the decoded response begins with and what is not part of its text: a space, for some templates.
     """
 
     input_ids: list[int]
@@ -53,6 +54,7 @@ class Prompt:
     left_out: int = 0
     cut: int = 0
     spans: list[tuple[int, int]] = field(default_factory=list, compare=False)
+    lead: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,12 @@ class TextCodec:
         text = [index for index in ids if index not in self._control_ids]
         return str(self._hf_tokenizer.decode(text, clean_up_tokenization_spaces=False))
 
+    def decoded_lead(self, role: str) -> str:
+        """Returns what a decoded response of a role begins with and what is not part of its text; mostly nothing."""
+        lead = self._leads.get(role, "")
+        # SentencePiece's decoders drop the space themselves.
+        return lead if lead and self.decode(encode_all(self._encoder, [f"{lead}a"])[0]) == f"{lead}a" else ""
+
     def count_bytes(self, ids: Sequence[int]) -> int:
         """Returns how many UTF-8 bytes the text of tokens has, without a half character at its end."""
         return len(self.decode(ids).rstrip(REPLACEMENT).encode())

@@ -205,7 +205,7 @@ def run_node(page: str, cases: dict[str, Any], folder: Path) -> None:
     run = [NODE, "--test", SCRIPT]
     done = subprocess.run(run, capture_output=True, text=True, timeout=300, check=False, env=environment)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-    assert "pass 13" in done.stdout
+    assert "pass 14" in done.stdout
 
 
 def sample_texts(conversations: int, turns: int) -> list[list[str]]:

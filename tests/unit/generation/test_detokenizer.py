@@ -231,6 +231,14 @@ def test_the_earliest_counts_of_several_stop_strings_in_one_token() -> None:
     assert detokenizer.add(0) == "one "
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"), [(" Yes. No", "Yes. No"), ("  Yes", " Yes"), ("Yes. No", "Yes. No"), (" ", "")]
+)
+def test_what_stands_before_a_response_is_dropped_once(gpt2: ConversationTokenizer, text: str, shown: str) -> None:
+    detokenizer = Detokenizer(gpt2.decode, lead=" ")
+    assert "".join(detokenizer.add(index) for index in gpt2.encode(text)) + detokenizer.finish() == shown
+
+
 def test_nothing_is_shown_after_a_stop_string(gpt2: ConversationTokenizer) -> None:
     assert "".join(chunks(gpt2, gpt2.encode("Yes. No. Yes. No."), " No")) == "Yes."
 

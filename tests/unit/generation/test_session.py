@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chat_templates import FORMS, SPACED, make_tokenizer
 from scripted import enliven, scripted, watched
 
 from convmodel import ChatSession, Conversation, ConversationModel
 from convmodel.errors import ConfigError, ContextTooLongError, ConversationError
+from tokenizers_zoo import save, tiny_llama
 
 SAID = ["Hello", "What is your name?", "Nice to meet you", "日本語 😀", "Bye"]
 TAUGHT = [["Hello", "Hi, how are you?", "Good, thanks!"], ["What is your name?", "Ann"], ["Bye", "See you soon"]]
@@ -840,3 +842,32 @@ def test_a_session_continues_with_another_model(gpt2: ConversationModel, llama: 
     assert other.respond("And you?") == expected
     assert (other.undo(), other.undo()) == ("And you?", "Hello")
     assert other.turns == ["Be kind."]
+
+
+@pytest.fixture
+def spaced(tmp_path: Path) -> ConversationModel:
+    """A model whose template writes a space before each response."""
+    save(tmp_path, make_tokenizer(SPACED, FORMS["chatml"].specials), tiny_llama)
+    return ConversationModel.from_pretrained(tmp_path, device="cpu")
+
+
+@pytest.mark.slow
+def test_a_response_that_must_match_is_as_it_matches(spaced: ConversationModel) -> None:
+    assert spaced.generate(["Hi"], regex=" yes").responses == [" yes"]
+
+
+def test_the_space_that_a_template_writes_before_a_response_is_no_part_of_it(spaced: ConversationModel) -> None:
+    model = spaced
+    tokenizer = model.tokenizer
+    ids = tokenizer.encode("Hello there")  # with the space, as in training
+    reply = [*ids, tokenizer.end_token_id]
+    assert tokenizer.decode(ids) == " Hello there"
+
+    with scripted(model, *[reply] * 5) as script:
+        session = model.session(do_sample=False)
+        assert session.respond("Hi") == "Hello there"
+        assert "".join(session.stream("How are you?")) == "Hello there"
+        assert model.generate(["Hi"]).responses == ["Hello there"]
+        assert model.generate(["Hi"], num_beams=2, num_return_sequences=1).responses == ["Hello there"]
+    assert script.prompts[1][: len(script.prompts[0]) + len(reply)] == [*script.prompts[0], *reply]
+    assert script.prompts[1] == tokenizer(["Hi", "Hello there", "How are you?"])["input_ids"]

@@ -4,7 +4,7 @@ import random
 from functools import cache
 
 import pytest
-from chat_templates import CHATML, FORMS, REFUSED, make_tokenizer
+from chat_templates import FORMS, REFUSED, SPACED, make_tokenizer
 from transformers import PreTrainedTokenizerBase
 
 from convmodel.conversation import Conversation
@@ -95,9 +95,7 @@ def test_a_template_that_cannot_be_a_layout_is_refused_with_the_reason(
 
 
 def test_spaces_that_the_vocabulary_joins_to_a_word_are_measured() -> None:
-    template = CHATML.replace("'\\n' + message.content", "':' + ' ' + message.content")
-    template = template.replace("assistant\\n' -}}{%- endif", "assistant:' -}}{%- endif")
-    markers = measure(make_tokenizer(template, FORMS["chatml"].specials))
+    markers = measure(make_tokenizer(SPACED, FORMS["chatml"].specials))
     assert dict(markers.leads) == {"user": " ", "assistant": " "}
 
 

@@ -175,7 +175,7 @@ async function stream(turn, prompt, run) {
     ids.push(id);
     began ||= performance.now();
     turn.tokens = ids.length;
-    turn.text += tokenizer.decodeWhole(ids).slice(turn.text.length);
+    turn.text += layout.withoutLead(tokenizer.decodeWhole(ids)).slice(turn.text.length);
     showText(turn, turn.text || "…");
   }
   const seconds = (performance.now() - began) / 1000;

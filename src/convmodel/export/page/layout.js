@@ -65,6 +65,12 @@ export class Layout {
     return this.encode((this.leads[role] ?? "") + trimmed);
   }
 
+  /** Returns the text of a response: what its template put in front of it is not part of it. */
+  withoutLead(decoded) {
+    const lead = this.leads.assistant ?? "";
+    return decoded.startsWith(lead) ? decoded.slice(lead.length) : decoded;
+  }
+
   canBegin(turn) {
     return turn.role in this.openings[START];
   }

@@ -76,6 +76,7 @@ class Request:
         max_new_tokens: The maximum number of tokens of a response, the stop token included.
         remember: Whether the keys and values are kept for requests with the same beginning.
         patient: Whether the responses may pause during the prefill of other requests, for a higher throughput.
+        lead: What the decoded responses begin with and what is not part of their texts, see `Prompt`; set afterwards.
         alternatives: How many of the most probable tokens are recorded at each position; set before `Engine.add`.
         scope: Whose entries of the prefix cache it shares; set before `Engine.add`, as is `whole_turns`.
         whole_turns: Whether it shares no part of a turn, only whole ones; see `PrefixCache`.
@@ -106,6 +107,7 @@ class Request:
         self.max_new_tokens = max_new_tokens
         self.remember = remember
         self.patient = patient
+        self.lead = ""
         self.alternatives = 0
         self.scope: str | None = None
         self.whole_turns = False

@@ -56,6 +56,13 @@ test("blanks are Python's", () => {
   for (const [text, method, trimmed] of cases.trims) assert.equal(layout.trim(text, method), trimmed);
 });
 
+test("what a template puts before a response is dropped once", () => {
+  const spaced = new Layout({ ...facts.layout, leads: { assistant: " " } }, () => []);
+  const texts = ["", " ", " Hi", "  Hi", "Hi "];
+  assert.deepEqual(texts.map((text) => spaced.withoutLead(text)), ["", "", "Hi", " Hi", "Hi "]);
+  assert.deepEqual(texts.map((text) => layout.withoutLead(text)), texts);
+});
+
 test("logits are those of the int8 model", () => {
   const { ids, types, logits } = cases.logits;
   model.keepPrefix([], []);
