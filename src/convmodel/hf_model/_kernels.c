@@ -351,6 +351,8 @@ INLINE void attend(const AttentionJob *job, int64_t row, int64_t head, float *RE
     const int64_t place = ((row * kind->shared + shared) * job->room + first) * size;
     const float *RESTRICT keys = job->keys + place, *RESTRICT values = job->values + place;
     float *RESTRICT query = scores + job->room, *RESTRICT result = job->results + (row * kind->heads + head) * size;
+    for (int64_t i = 0; i < size; i++) result[i] = 0;
+    if (count < 1) return; /* the row begins later */
     rotate(job, row, kind->query_norm, job->states + row * width + head * size, query);
     for (int64_t p = 0; p < count; p++) {
         float sum = 0;
@@ -365,7 +367,6 @@ INLINE void attend(const AttentionJob *job, int64_t row, int64_t head, float *RE
         scores[p] = exponential(scores[p] - largest);
         total += scores[p];
     }
-    for (int64_t i = 0; i < size; i++) result[i] = 0;
     int64_t p = 0;
     for (; p + 4 <= count; p += 4) {
         const float *RESTRICT v = values + p * size, a = scores[p], b = scores[p + 1], c = scores[p + 2], d = scores[p + 3];

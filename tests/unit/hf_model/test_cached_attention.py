@@ -81,10 +81,11 @@ def test_attention_is_torchs(settings: str | int, size: int, new: int, threads: 
     torch.testing.assert_close(values, expected_values, atol=0, rtol=0, equal_nan=True)
 
 
-def test_a_row_of_padding_alone_attends_to_nothing() -> None:
+@pytest.mark.parametrize("new", [1, 3])
+def test_a_row_of_padding_alone_attends_to_nothing(new: int) -> None:
     torch.manual_seed(0)
     attention = CachedAttention(Heads(2, 1, 16, 0.3), 0)
     keys, values = torch.randn(2, 2, 1, 8, 16)
-    found = attention(torch.randn(6, 64), None, (keys, values), torch.tensor([0, 7]), 2)
-    assert found[:3].all()
-    assert not found[3:].any()
+    found = attention(torch.randn(2 * new, 64), None, (keys, values), torch.tensor([0, 7]), 2)
+    assert found[:new].all()
+    assert not found[new:].any()
