@@ -23,7 +23,7 @@ def embeds_token_types(config: Any) -> bool:
 def positions(config: Any) -> int | None:
     """Returns how many positions the model of a `PretrainedConfig` has; None if the config has no such value."""
     config = config.get_text_config()
-    for name in ("max_position_embeddings", "n_positions", "n_ctx"):
+    for name in ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len"):  # the last one is MPT's
         value = getattr(config, name, None)
         if isinstance(value, int) and value > 0:
             return value

@@ -1,7 +1,7 @@
 """What is read off a Hugging Face config."""
 
 import pytest
-from transformers import BloomConfig, GPT2Config, LlamaConfig, PretrainedConfig, T5Config
+from transformers import BloomConfig, GPT2Config, LlamaConfig, MptConfig, PretrainedConfig, T5Config
 
 from convmodel.layout.architecture import embeds_token_types, positions, window_length
 
@@ -13,7 +13,12 @@ def test_gpt2_embeds_token_types_and_llama_does_not(config: PretrainedConfig, ex
 
 @pytest.mark.parametrize(
     ("config", "expected"),
-    [(GPT2Config(n_positions=128), 128), (LlamaConfig(max_position_embeddings=64), 64), (BloomConfig(), None)],
+    [
+        (GPT2Config(n_positions=128), 128),
+        (LlamaConfig(max_position_embeddings=64), 64),
+        (MptConfig(max_seq_len=32), 32),
+        (BloomConfig(), None),
+    ],
 )
 def test_positions_have_one_name(config: PretrainedConfig, expected: int | None) -> None:
     assert positions(config) == expected

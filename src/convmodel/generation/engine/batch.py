@@ -21,7 +21,14 @@ class Batch:
         cache: The keys and values of the tokens before the newest ones; None if there are no rows.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, positions: int | None = None) -> None:
+        """Creates an empty batch.
+
+        Args:
+            positions: How many the model has, if that is known: some (GPT-Neo, MPT) compute no more keys, padding
+                included.
+        """
+        self._positions = positions
         self.places: list[Row | None] = []
         self.cache: KVCache | None = None
 
@@ -84,10 +91,17 @@ class Batch:
         active = self._active()
         if not active:
             self.places, self.cache = [], None
-        elif self.cache and len(active) <= len(self.places) // 2:
+        elif self.cache and (len(active) <= len(self.places) // 2 or self._is_full(active)):
             self.cache = KVCache.merge([(self.cache, active)])
             self.places = [self.places[i] for i in active]
         return kept
+
+    def _is_full(self, active: Sequence[int]) -> bool:
+        """Returns whether no position is left, although each sequence has some left."""
+        cache = self.cache
+        if cache is None or self._positions is None or cache.length < self._positions:
+            return False
+        return all(cache.starts[row] > 0 for row in active)
 
     def _active(self) -> list[int]:
         return [i for i, row in enumerate(self.places) if row]

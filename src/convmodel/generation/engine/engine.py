@@ -20,6 +20,7 @@ from convmodel.generation.engine.prefix_cache import LEAST_BYTES, SHARE_OF_WEIGH
 from convmodel.generation.engine.request import Request, Row
 from convmodel.generation.engine.runner import Runner
 from convmodel.hf_model.fingerprint import weights_version
+from convmodel.layout.architecture import positions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -206,10 +207,10 @@ class Engine:
     def _has_room(self, request: Request) -> bool:
         """Returns whether a request may start: always if none is active, otherwise if rows and memory suffice."""
         rows = self._rows()
-        positions = sum(len(row.request.ids) + min(row.request.max_new_tokens, ROOM) for row in [*rows, *request.rows])
+        needed = sum(len(row.request.ids) + min(row.request.max_new_tokens, ROOM) for row in [*rows, *request.rows])
         limit = max(MIN_ACTIVE_BYTES, 2 * self._weight_bytes)
         fits = len(rows) + len(request.rows) <= self.max_rows
-        return not rows or (fits and 0 < positions * self._position_bytes <= limit)
+        return not rows or (fits and 0 < needed * self._position_bytes <= limit)
 
     def _join(self) -> None:
         """Moves requests whose prompts have been processed into batches.
@@ -241,7 +242,7 @@ class Engine:
     def _best_batch(self, plan: dict[Batch, list[tuple[Request, KVCache]]], request: Request, cache: KVCache) -> Batch:
         """Returns the batch that a request joins with the least padding; a new one if that is too much."""
         cost = _PART_BYTES if self.runner.forward.shares_weights else self._weight_bytes
-        best, least = Batch(), cost / cache.position_bytes
+        best, least = Batch(positions(self.hf_model.config)), cost / cache.position_bytes
         for batch, pairs in plan.items():
             lengths = [joining.length for owner, joining in [*pairs, (request, cache)] for _ in owner.rows]
             if (padding := batch.padding(lengths)) <= least:

@@ -82,6 +82,18 @@ def test_padding_counts_positions_up_to_the_longest() -> None:
     assert batch.padding([2]) == 11
 
 
+def test_a_batch_takes_no_more_positions_than_the_model_has() -> None:
+    batch, runner, lengths = Batch(positions=12), Counter(), []
+    prompts = [prompt_of(10, new=3), prompt_of(7), prompt_of(6)]
+    batch.join(prompts)
+    while batch.cache:
+        lengths.append(batch.cache.length)
+        decode([batch], runner)
+        batch.pop_done()
+    assert lengths == [10, 11, 9, 10]
+    assert [request.rows[0].tokens for request, _ in prompts] == [[0, 1, 2], [0, 1, 2, 3], [0, 1, 2, 3]]
+
+
 def test_an_error_ends_all_rows_and_an_interruption_none() -> None:
     batch, runner, (request, cache) = Batch(), Counter(), prompt_of(5)
     batch.join([(request, cache)])

@@ -17,9 +17,12 @@ from transformers import (
     Gemma2Config,
     GPT2Config,
     GPT2LMHeadModel,
+    GPTNeoConfig,
     GPTNeoXConfig,
     LlamaConfig,
     MistralConfig,
+    MptConfig,
+    PretrainedConfig,
     PreTrainedModel,
     Qwen3Config,
 )
@@ -64,15 +67,15 @@ CONFIGS: dict[str, Callable[[], Any]] = {
 PROMPTS = [[5, 7, 9, 11], [20, 3], [*range(30, 60)], [8] * 13, [*range(2, 90)]]
 
 
-def make(name: str) -> PreTrainedModel:
+def make(config: Any) -> PreTrainedModel:
     torch.manual_seed(0)
-    hf_model: PreTrainedModel = AutoModelForCausalLM.from_config(CONFIGS[name]()).eval()
+    hf_model: PreTrainedModel = AutoModelForCausalLM.from_config(config).eval()
     return enliven(hf_model, 8.0)
 
 
 @pytest.fixture(scope="module")
 def models() -> dict[str, PreTrainedModel]:
-    return {name: make(name) for name in CONFIGS}
+    return {name: make(config()) for name, config in CONFIGS.items()}
 
 
 @pytest.fixture(params=CONFIGS)
@@ -243,6 +246,30 @@ def test_rows_that_end_make_place_for_others(hf_model: PreTrainedModel, monkeypa
 
     assert [request.rows[0].tokens for request in requests] == expected
     assert len(set(placed)) > 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "config",
+    [
+        GPTNeoConfig(
+            **SHAPE | {"max_position_embeddings": 64}, attention_types=[[["global", "local"], 1]], window_size=8
+        ),
+        MptConfig(vocab_size=VOCABULARY, d_model=32, n_heads=4, n_layers=2, max_seq_len=64),
+    ],
+    ids=["gpt_neo", "mpt"],
+)
+def test_padding_takes_no_positions_that_the_model_lacks(config: PretrainedConfig) -> None:
+    """These models compute attention with a table that has as many columns as the model has positions."""
+    hf_model = make(config)
+    asked = [([*range(2, 52)], 13), (PROMPTS[0], 55), (PROMPTS[1], 55)]
+    alone = [follow(Engine(hf_model), ask(hf_model, prompt, new=new))[0] for prompt, new in asked]
+    requests = [ask(hf_model, prompt, new=new) for prompt, new in asked]
+    for _ in Engine(hf_model).follow_all(requests):
+        pass
+    assert [request.error for request in requests] == [None] * 3
+    assert [request.rows[0].tokens for request in requests] == alone
+    assert min(map(len, alone[1:])) > 20  # beyond the end of the first one
 
 
 @pytest.mark.parametrize("shares_weights", [True, False])
