@@ -79,6 +79,25 @@ def make_windows(
             yield replace(window, context_cut=context_cut or 0)
 
 
+def required_length(turns: Sequence[EncodedTurn], markers: Markers) -> int:
+    """Returns how many tokens of a window are taken, before there is room for further turns of a conversation.
+
+    Pinned turns take them, and the longest supervised turn with those before it that the template requires.
+
+    Example:
+        >>> from convmodel.layout.markers import SeparatorMarkers
+        >>> turns = [EncodedTurn([7, 8], 0, pinned=True), EncodedTurn([9], 1, supervised=True)]
+        >>> required_length(turns, SeparatorMarkers(5))
+        3
+    """
+    lengths = Lengths(turns, markers)
+    required = lengths.taken
+    for first, turn in enumerate(lengths.free):
+        if turn.supervised and first and not lengths.begins(first) and not lengths.begins(first - 1):
+            required = max(required, lengths.of(_nearest_beginning(lengths, first), first + 1))
+    return required
+
+
 def _whole_window(turns: Sequence[EncodedTurn], markers: Markers, closing_type: int, max_length: int) -> Window | None:
     """Returns the one window of a conversation that fits in it, up to the last supervised turn; None if it has others.
 
@@ -128,13 +147,18 @@ def _beginning(lengths: Lengths, start: int, first: int) -> int:
     return next((index for index in range(start, first) if lengths.begins(index)), first)
 
 
+def _nearest_beginning(lengths: Lengths, first: int) -> int:
+    """Returns the last turn before `first` with which a window may begin, or `first`."""
+    return next((index for index in reversed(range(first)) if lengths.begins(index)), first)
+
+
 def _required_start(lengths: Lengths, first: int, room: int) -> int:
     """Returns where a window may begin if not with the turn before `first`: earlier if that fits, else with `first`.
 
     Raises:
         ContextTooLongError: If it must be earlier.
     """
-    start = next((index for index in reversed(range(first)) if lengths.begins(index)), first)
+    start = _nearest_beginning(lengths, first)
     if lengths.of(start, first + 1) <= room:
         return start
     if lengths.begins(first):

@@ -18,7 +18,7 @@ from convmodel.layout.sequence import (
     encoded_turns,
     supervised_turns,
 )
-from convmodel.layout.windows import make_windows
+from convmodel.layout.windows import make_windows, required_length
 
 SEP = 9
 MARKERS = SeparatorMarkers(SEP)
@@ -416,3 +416,45 @@ def test_windows_of_a_template_begin_with_the_user_and_fit(
     assert all(tuple(window.input_ids[:2]) == first and len(window.input_ids) <= max_length for window in windows)
     targets = sum(turn.supervised and len(turn.ids) + 1 for turn in turns)
     assert sum(window.supervised_tokens + window.cut for window in windows) == targets
+
+
+WITH_TOOLS = TemplateMarkers(
+    {
+        "start": {"user": (20, 21), "system": (20, 22)},
+        "system": {"user": (23, 21)},
+        "user": {"assistant": (23, 24), "response": (23, 24)},
+        "assistant": {"user": (23, 21), "tool": (23, 27)},
+        "tool": {"assistant": (23, 24), "response": (23, 24)},
+    },
+    {"user": 23, "assistant": 23},
+)
+
+
+def test_what_a_window_must_have_is_counted() -> None:
+    assert required_length(FOUR, MARKERS) == 0
+    assert required_length([turn([8, 8], pinned=True, supervised=False), *FOUR], MARKERS) == 3
+    call = [roled(4, "user"), roled(3, "assistant"), roled(9, "tool", supervised=False), roled(5, "assistant")]
+    assert required_length(call, WITH_TOOLS) == 2 + 4 + 2 + 3 + 2 + 9 + 2 + 5
+    assert required_length(call[:2], WITH_TOOLS) == 0
+
+
+@settings(max_examples=60)
+@given(
+    lengths=st.lists(st.integers(1, 30), min_size=2, max_size=9),
+    calls=st.lists(st.booleans(), min_size=9, max_size=9),
+    pinned=st.integers(0, 40),
+)
+def test_longer_windows_than_what_they_must_have_have_room(lengths: list[int], calls: list[bool], pinned: int) -> None:
+    roles = ["user"]
+    for is_call in calls:
+        following = {"user": "assistant", "assistant": "tool" if is_call else "user", "tool": "assistant"}
+        roles.append(following[roles[-1]])
+    turns = [roled(length, role, supervised=role != "tool") for length, role in zip(lengths, roles, strict=False)]
+    if pinned:
+        turns.insert(0, roled(pinned, "system", supervised=False, pinned=True))
+    required = required_length(turns, WITH_TOOLS)
+
+    assert list(make_windows(turns, WITH_TOOLS, 0, max_length=required + 8))
+    if required:
+        with pytest.raises(ContextTooLongError):
+            list(make_windows(turns, WITH_TOOLS, 0, max_length=required))

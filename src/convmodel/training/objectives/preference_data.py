@@ -21,10 +21,13 @@ from convmodel.data.windows.collate import pack, pad, segments
 from convmodel.data.windows.encoding import WindowSet, windows_hash
 from convmodel.data.windows.order import Blank, GroupedSampler, PackedSampler
 from convmodel.data.windows.store import prepare_windows
+from convmodel.errors import ConversationError
 from convmodel.hf_model.fingerprint import model_fingerprint
 from convmodel.layout.architecture import window_length
-from convmodel.layout.sequence import LOSS_ON, Window
+from convmodel.layout.markers import TOOL
+from convmodel.layout.sequence import LOSS_ON, Window, encoded_turns, supervised_turns
 from convmodel.layout.tokenizer import ConversationTokenizer
+from convmodel.layout.windows import required_length
 from convmodel.training.config import PAIRS_ONLY, FitConfig
 from convmodel.training.fit_data import FitData, Sources, padding_multiple, require_shared_length, supervised
 from convmodel.training.schedule import BATCH_SIZE
@@ -36,8 +39,8 @@ logger = logging.getLogger(__name__)
 
 
 REPLAY_LENGTH = 128
-"""Tokens of a window to replay, or as many as the longest judged response has with its context: longer ones would take
-most of a step's time."""
+"""Tokens of a window to replay, or as many as the longest judged response has with its context, beside what the window
+must have: longer ones would take most of a step's time."""
 
 
 class BatchItem(NamedTuple):
@@ -88,10 +91,11 @@ class PreferenceData(FitData):
             mismatched=config.objective == "kto",
         )
         encode = partial(_encoded, tokenizer=tokenizer, config=config)
-        replay_length = min(max_length, max(REPLAY_LENGTH, int(examples.windows.lengths.max())))
-        replay = None if sources.replay is None else encode("replay", sources.replay, max_length=replay_length)
-        lengths = examples.lengths()
-        if replay is not None:
+        replay, lengths = None, examples.lengths()
+        if sources.replay is not None:
+            replay_length = max(REPLAY_LENGTH, int(examples.windows.lengths.max()))
+            replay_length += max((_required(each, tokenizer) for each in sources.replay), default=0)
+            replay = encode("replay", sources.replay, max_length=min(max_length, replay_length))
             require_shared_length(hf_model, replay)
             lengths = lengths + int(replay.lengths.max())  # each judgement brings one
         order: GroupedSampler | PackedSampler
@@ -238,6 +242,20 @@ def _encoded(
         )
         loss_on = "all"
     return prepare_windows(conversations, tokenizer, max_length=max_length, loss_on=loss_on)
+
+
+def _required(conversation: Conversation, tokenizer: ConversationTokenizer) -> int:
+    """Returns how many tokens of a conversation's windows are taken by pinned turns, or by a call and its result."""
+    if not conversation.pinned and TOOL not in conversation.turn_speakers:
+        return 0
+    try:
+        arranged = tokenizer.arrange(conversation)
+    except ConversationError:
+        return 0  # the encoding reports it, with its place
+    ids = map(tokenizer.encode, arranged.conversation.turns)
+    supervised = supervised_turns(arranged.conversation, "all", arranged.roles)
+    turns = encoded_turns(arranged.conversation, ids, arranged.roles, supervised)
+    return required_length(turns, tokenizer.layout.markers)
 
 
 def _multiple_of(windows: Sequence[Window]) -> int:

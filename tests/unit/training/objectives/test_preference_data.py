@@ -6,9 +6,10 @@ import pytest
 
 from convmodel import Conversation, ConversationModel, FitConfig
 from convmodel.data.judgements.reader import JudgementReader
+from convmodel.data.reading.reader import ConversationReader
 from convmodel.data.windows.encoding import encode_windows
 from convmodel.data.windows.order import Blank
-from convmodel.errors import ConversationError
+from convmodel.errors import ContextTooLongError, ConversationError
 from convmodel.layout.sequence import IGNORED
 from convmodel.training.fit_data import Sources
 from convmodel.training.objectives import preference_data
@@ -28,7 +29,8 @@ def model(unigram_folder: Any) -> ConversationModel:
 
 
 def data_of(model: ConversationModel, replay: Any = None, valid: Any = None, **options: Any) -> PreferenceData:
-    sources = Sources(JudgementReader(LINES), valid, replay)
+    others = (None if source is None else ConversationReader.of(source) for source in (valid, replay))
+    sources = Sources(JudgementReader(LINES), *others)
     config = FitConfig(**{"objective": "kto", "batch_size": 3} | options)
     return PreferenceData.of(model.hf_model, model.tokenizer, sources, config)
 
@@ -99,6 +101,21 @@ def test_replayed_windows_are_short_beside_short_judgements(model: ConversationM
     longest = int(data.train.lengths.max())
     assert 12 < longest < data.max_length
     assert longest - 12 < data.replay.lengths.max() <= longest
+
+
+def test_pinned_turns_of_what_is_replayed_have_room(model: ConversationModel, monkeypatch: Any) -> None:
+    monkeypatch.setattr(preference_data, "REPLAY_LENGTH", 12)
+    rules = "Hello there, how are you? " * 5
+    pinned = Conversation([rules, *["Good day"] * 20], ["system", *["user", "assistant"] * 10], pinned=1)
+    data = data_of(model, replay=[TALKS[0], pinned])
+
+    assert data.replay is not None
+    taken = len(model.tokenizer.encode(rules)) + 1
+    longest = int(data.train.lengths.max())
+    assert longest < taken + longest < data.max_length
+    assert taken + longest - 8 < data.replay.lengths.max() <= taken + longest
+    with pytest.raises(ContextTooLongError, match="raise max_length"):
+        data_of(model, replay=[TALKS[0], pinned], max_length=taken)
 
 
 def targets(model: ConversationModel, loss_on: Any, talks: Any = TALKS) -> int:
