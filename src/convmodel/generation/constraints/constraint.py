@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 
@@ -21,7 +22,7 @@ from convmodel.generation.constraints.matching import is_json, make_matcher
 from convmodel.generation.constraints.vocabulary import Vocabulary, vocabulary_of
 from convmodel.layout.tokenizer import ConversationTokenizer
 
-_KEPT = 16  # compiled grammars
+_KEPT = 16  # compiled grammars of a tokenizer
 
 _STEPS = 100
 """How many steps the search for another closing may take after a token."""
@@ -256,25 +257,25 @@ def legal_tokens(
     return kind(constraint, stop_ids, max_new_tokens)
 
 
-_CONSTRAINTS: OrderedDict[tuple[int, str], Constraint] = OrderedDict()
+_CONSTRAINTS: "WeakKeyDictionary[ConversationTokenizer, OrderedDict[str, Constraint]]" = WeakKeyDictionary()
 _lock = threading.Lock()
 
 
 def constraint_of(tokenizer: ConversationTokenizer, grammar: Grammar) -> Constraint:
-    """Returns a grammar compiled for a tokenizer; the latest ones are kept.
+    """Returns a grammar compiled for a tokenizer; the latest ones are kept, as long as the tokenizer exists.
 
     Raises:
         ConfigError: If it cannot be used.
     """
     vocabulary = vocabulary_of(tokenizer)
-    key = (id(vocabulary), grammar.text)
     with _lock:
-        if key in _CONSTRAINTS and _CONSTRAINTS[key].vocabulary is vocabulary:
-            _CONSTRAINTS.move_to_end(key)
-            return _CONSTRAINTS[key]
+        kept = _CONSTRAINTS.setdefault(tokenizer, OrderedDict())
+        if grammar.text in kept and kept[grammar.text].vocabulary is vocabulary:
+            kept.move_to_end(grammar.text)
+            return kept[grammar.text]
     constraint = Constraint(grammar, vocabulary, CHECKER.check(grammar))
     with _lock:
-        _CONSTRAINTS[key] = constraint
-        while len(_CONSTRAINTS) > _KEPT:
-            _CONSTRAINTS.popitem(last=False)
+        kept[grammar.text] = constraint
+        while len(kept) > _KEPT:
+            kept.popitem(last=False)
     return constraint

@@ -5,7 +5,7 @@ into tokens. Control tokens are no part of it: no grammar can make them legal.
 """
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -47,21 +47,36 @@ class Vocabulary:
         """
         self.end_id, *_ = controls = [*control_ids]
         self.pieces = [b"" if index in controls else token or b"" for index, token in enumerate(tokens)]
-        self._encoder = encoder
         self.is_text = torch.tensor([bool(piece) for piece in self.pieces])
-        self._ids: dict[bytes, int] = {}
-        for index, piece in enumerate(self.pieces):
+        self._splitter = _Splitter(self.pieces, encoder)
+        self.byte_ids = tuple(self._splitter.ids.get(bytes([byte])) for byte in range(256))
+        self.tokenizer: Any = make_tokenizer(self.pieces, self.end_id, self._splitter.encode)
+
+    def split(self, content: bytes) -> list[int] | None:
+        """Returns tokens that together have these bytes, the longest ones first; None if there are none."""
+        return self._splitter.split(content)
+
+
+class _Splitter:
+    """Splits bytes into tokens.
+
+    llguidance's tokenizer refers to it, and Python's garbage collector does not see that. So it has no reference to the
+    vocabulary, which refers to that tokenizer: neither would ever be freed.
+    """
+
+    def __init__(self, pieces: Sequence[bytes], encoder: "Tokenizer | None") -> None:
+        self._pieces, self._encoder = pieces, encoder
+        self.ids: dict[bytes, int] = {}
+        for index, piece in enumerate(pieces):
             if 0 < len(piece) <= _LONGEST:
-                self._ids.setdefault(piece, index)
-        self.byte_ids = tuple(self._ids.get(bytes([byte])) for byte in range(256))
-        self.tokenizer: Any = make_tokenizer(self.pieces, self.end_id, self.encode)
+                self.ids.setdefault(piece, index)
 
     def encode(self, content: bytes) -> list[int] | None:
         """Returns the tokens of some bytes, as the model knows them if possible; None if there are none."""
         if self._encoder is not None:
             with suppress(UnicodeDecodeError):
                 ids = self._encoder.encode(content.decode(), add_special_tokens=False).ids
-                if b"".join(self.pieces[index] for index in ids) == content:
+                if b"".join(self._pieces[index] for index in ids) == content:
                     return ids
         return self.split(content)
 
@@ -70,7 +85,7 @@ class Vocabulary:
         ids, start = [], 0
         while start < len(content):
             for end in range(min(len(content), start + _LONGEST), start, -1):
-                if (index := self._ids.get(content[start:end])) is not None:
+                if (index := self.ids.get(content[start:end])) is not None:
                     ids.append(index)
                     start = end
                     break

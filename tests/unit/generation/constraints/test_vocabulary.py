@@ -1,5 +1,9 @@
 """A vocabulary in llguidance's form: bytes split into tokens, and control tokens that are in none."""
 
+import copy
+import gc
+import weakref
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,6 +11,8 @@ from hypothesis import strategies as st
 from convmodel import ConversationTokenizer
 from convmodel.errors import ConfigError
 from convmodel.generation.constraints import vocabulary
+from convmodel.generation.constraints.constraint import constraint_of
+from convmodel.generation.constraints.grammar import read_grammar
 from convmodel.generation.constraints.vocabulary import Vocabulary, vocabulary_of
 
 
@@ -46,3 +52,17 @@ def test_a_vocabulary_without_exact_text_is_refused(
     monkeypatch.setattr(vocabulary, "_VOCABULARIES", {})
     with pytest.raises(ConfigError, match="byte-level or SentencePiece"):
         vocabulary_of(bytelevel_tokenizer)
+
+
+def test_it_is_freed_with_its_tokenizer(bytelevel_tokenizer: ConversationTokenizer) -> None:
+    tokenizer = copy.deepcopy(bytelevel_tokenizer)
+    grammar = read_grammar({"json_schema": {"const": "abc"}})
+    assert grammar is not None
+    constraint = constraint_of(tokenizer, grammar)
+    matcher = constraint.matcher()
+    assert matcher.consume_token(constraint.closing[0])
+    assert matcher.compute_ff_tokens()  # which llguidance encodes with the vocabulary
+    references = [weakref.ref(each) for each in (tokenizer, constraint, vocabulary_of(tokenizer))]
+    del tokenizer, constraint, matcher
+    gc.collect()
+    assert [reference() for reference in references] == [None] * 3
