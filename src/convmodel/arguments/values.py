@@ -1,4 +1,4 @@
-"""Values of numpy, pandas and the like as Python's own.
+"""Values of numpy, pandas and the like as Python's own, and values that are not given.
 
 Owns: converting numbers, arrays, series and tables. Imports none of these packages: it looks at what a value can do.
 """
@@ -19,6 +19,16 @@ def plain(value: Any) -> Any:
         if hasattr(value, method) and not isinstance(value, type):
             return getattr(value, method)()
     return value
+
+
+def without_none(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the options that are given; None stands for one that is not.
+
+    Example:
+        >>> without_none({"temperature": None, "seed": 0})
+        {'seed': 0}
+    """
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def is_table(value: Any) -> bool:

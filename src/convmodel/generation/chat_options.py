@@ -6,6 +6,7 @@ Owns: which of them apply, and which values they have. Does not know turns.
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from convmodel.arguments.values import without_none
 from convmodel.generation.defaults import chat_candidates, chat_sampling
 from convmodel.generation.engine.sampling import with_defaults
 from convmodel.generation.options import GenerationOptions, read_options, warn_once
@@ -25,7 +26,8 @@ def chat_options(
     Raises:
         ConfigError: If an option does not exist or makes no sense.
     """
-    decide = {name for name in ("do_sample", "num_beams") if given.get(name) is not None}
+    given = without_none(given)
+    decide = {"do_sample", "num_beams"} & given.keys()
     sampling = {} if decide or given.get("temperature") == 0 else chat_sampling(hf_model)
     # A turn is never empty, so the first token must not end it.
     wanted = {"min_new_tokens": 1} | sampling | given

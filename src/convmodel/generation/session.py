@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from convmodel.arguments.values import without_none
 from convmodel.conversation import DEFAULT_SPEAKERS, Conversation, ConversationLike
 from convmodel.errors import ConfigError, ConversationError
 from convmodel.generation.chat_options import chat_options, chat_settings
@@ -223,7 +224,7 @@ class ChatSession(Session):
         super().__init__(start, user, responder)
         self._engine = engine
         self._tokenizer = tokenizer
-        self._given = dict(generation_options)
+        self._given = without_none(generation_options)
         self._options = options
 
     @property
@@ -269,7 +270,7 @@ class ChatSession(Session):
             before = {name: value for name, value in before.items() if name not in SAMPLING_OPTIONS}
         elif before.get("do_sample") is False and options.keys() & SAMPLING_OPTIONS.keys():
             options = {"do_sample": True, "top_k": chat_sampling(self._engine.hf_model)["top_k"]} | options
-        given = {name: value for name, value in (before | options).items() if value is not None}
+        given = without_none(before | options)
         self._options, self._given = chat_options(self._engine.hf_model, self._tokenizer, given), given
 
     def _begin(self, context: Conversation) -> tuple[int, Iterator[Chunk]]:

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -80,6 +82,19 @@ def test_speakers_take_turns_and_each_model_says_its_own(gpt2: ConversationModel
         0,
         0,
     )
+
+
+def test_none_stands_for_an_option_that_is_not_given(gpt2: ConversationModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    requests = []
+
+    def generate(context: Conversation, **options: Any) -> Any:
+        requests.append(options)
+        return SimpleNamespace(responses=["Fine"], finish_reasons=["stop"])
+
+    monkeypatch.setattr(gpt2, "generate", generate)
+    for options in ({}, {"min_new_tokens": None, "cut_long_turn": None, "top_p": None}):
+        assert [*SelfChat({"a": gpt2, "b": gpt2}, opening_of("Hi", ["a"]), turns=1, **options)] == [("b", "Fine")]
+    assert requests[0] == requests[1]
 
 
 def test_three_speakers_go_round(gpt2: ConversationModel) -> None:

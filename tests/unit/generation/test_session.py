@@ -108,6 +108,10 @@ def test_a_trained_model_talks_and_stops_in_a_session_as_in_generate(taught: Con
         ({"do_sample": False}, {"do_sample": False}),
         ({"temperature": 0}, {"do_sample": False}),
         ({"num_beams": 2}, {}),
+        (
+            dict.fromkeys(["temperature", "do_sample", "num_beams", "min_new_tokens"]),
+            {"do_sample": True, "temperature": 0.8, "top_p": 0.95, "top_k": 0},
+        ),
     ],
 )
 def test_a_session_samples_as_chat_does(
@@ -124,6 +128,14 @@ def asking(model: ConversationModel, monkeypatch: pytest.MonkeyPatch) -> Convers
     chat = {"candidates": 4, "repeat_weight": 2.0, "temperature": 0.9}
     monkeypatch.setattr(model.hf_model.generation_config, "chat", chat, raising=False)
     return model
+
+
+def test_none_stands_for_an_option_that_is_not_given(asking: ConversationModel) -> None:
+    names = ["candidates", "rerank", "repeat_weight", "mmi_lambda", "temperature", "seed", "num_beams"]
+    session = asking.session(**dict.fromkeys(names), max_new_tokens=6)
+    assert session.options == {"max_new_tokens": 6}
+    assert session.settings == asking.session(max_new_tokens=6).settings
+    assert (session.setting("candidates"), session.setting("temperature")) == (4, 0.9)
 
 
 @pytest.mark.slow

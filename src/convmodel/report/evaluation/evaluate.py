@@ -12,6 +12,7 @@ from typing import Any, TypeAlias, cast
 
 import numpy as np
 
+from convmodel.arguments.values import without_none
 from convmodel.conversation import DEFAULT_SPEAKERS, Conversation
 from convmodel.errors import ConversationError
 from convmodel.evaluation.bleu_chrf import overlap_metrics
@@ -187,8 +188,9 @@ def generate_exchanges(
     """Generates the last turn of the chosen conversations; also returns how many tokens per second were generated."""
     contexts = [before_last(conversations[index]) for index in chosen]
     seed = {"seed": settings.seed} if settings.generation.get("do_sample") else {}
+    given = {"cut_long_turn": True} | seed | without_none(settings.generation)
     begin = time.perf_counter()
-    options = read_options(model.hf_model, model.tokenizer, {"cut_long_turn": True} | seed | settings.generation)
+    options = read_options(model.hf_model, model.tokenizer, given)
 
     def show(done: int) -> None:
         progress("generating", done, len(contexts), "responses")

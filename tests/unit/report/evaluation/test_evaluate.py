@@ -8,7 +8,7 @@ import pytest
 
 from convmodel import Conversation, ConversationModel
 from convmodel.errors import ContextTooLongError
-from convmodel.report.evaluation.evaluate import choose_contexts, evaluate_model, identity_of
+from convmodel.report.evaluation.evaluate import choose_contexts, evaluate_model, generate_exchanges, identity_of
 from convmodel.report.evaluation.html_report import report_page
 from convmodel.report.evaluation.markdown_report import report_markdown
 from convmodel.report.evaluation.model_evaluation import Settings
@@ -51,6 +51,14 @@ def test_all_of_it_twice_is_the_same(model: ConversationModel) -> None:
     assert values(model, ALL) == pytest.approx(values(model, ALL), nan_ok=True)
     assert values(model, drawn) == pytest.approx(values(model, drawn), nan_ok=True)
     assert {"mrr", "bleu", "chrf", "f1", "loops", "copied", "references_copied"} <= values(model, ALL).keys()
+
+
+def test_none_stands_for_an_option_that_is_not_given(model: ConversationModel) -> None:
+    long = [Conversation(["Hello " * 400, "Good"])]  # whose context must be cut
+    drawn = Settings(generation={"do_sample": True, "max_new_tokens": 4}, seed=3)
+    none = replace(drawn, generation=drawn.generation | dict.fromkeys(["seed", "cut_long_turn", "top_k"]))
+    expected, exchanges = (generate_exchanges(model, long, [0], settings)[0] for settings in (drawn, none))
+    assert exchanges == expected
 
 
 def test_responses_are_what_generate_says(model: ConversationModel) -> None:
