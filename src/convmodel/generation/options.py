@@ -47,7 +47,6 @@ _REFUSED = {
     "generation_config": "give its fields as options",
 }
 
-
 _ASSISTED = frozenset({"assistant_model", "prompt_lookup_num_tokens", "assistant_early_exit"})
 
 
@@ -128,13 +127,12 @@ def read_options(
     if tokenizer.layout.use_token_types and _ASSISTED & hf.keys():
         raise ConfigError("assisted decoding repeats the prompt's token types, so it needs a model without them")
     limit = positions(hf_model.config)
-    new_tokens = hf.get("max_new_tokens")
     max_length = hf.pop("max_length", None)
-    if new_tokens is not None:
+    if "max_new_tokens" in hf:
         max_length = None  # as in transformers, where max_new_tokens wins
-    if new_tokens is None:
-        new_tokens = 1 if max_length else min(MAX_NEW_TOKENS, limit // 4 if limit else MAX_NEW_TOKENS)
-        hf["max_new_tokens"] = new_tokens
+    else:
+        hf["max_new_tokens"] = 1 if max_length else min(MAX_NEW_TOKENS, limit // 4 if limit else MAX_NEW_TOKENS)
+    new_tokens = hf["max_new_tokens"]
     if (least := hf.get("min_new_tokens", 0)) > new_tokens and not max_length:
         raise ConfigError(
             f"min_new_tokens is {least}, but max_new_tokens is {new_tokens}: lower it, or raise the other"
@@ -178,6 +176,8 @@ def _own_options(hf_model: "PreTrainedModel", hf: Mapping[str, Any], options: Ma
         own.setdefault("rerank", "mmi")
     elif own.get("repeat_weight") and "rerank" not in own:
         raise ConfigError("repeat_weight changes nothing without rerank or candidates: give one, or leave it out")
+    if "mmi_lambda" in own and own.get("rerank") != "mmi":
+        raise ConfigError('mmi_lambda changes nothing without candidates or rerank="mmi": give one, or leave it out')
     own["grammar"] = read_grammar(options)
     if own["grammar"] and "stop_strings" in hf:
         raise ConfigError(f"stop_strings could end what {own['grammar'].option} requires: leave one of them out")

@@ -34,7 +34,7 @@ def test_settings_have_what_the_config_sets(gpt2: ConversationModel) -> None:
     chat = {"candidates": 4, "mmi_lambda": 0.25, "repeat_weight": 1.0}
     for name, value in (own | {"chat": chat}).items():
         setattr(model.hf_model.generation_config, name, value)
-    session = model.session()
+    session = model.session()  # in which the model's mmi_lambda is no error, with candidates or without
     assert session.settings.items() >= (own | chat).items()
     assert session.setting("min_p") == 0.1
 

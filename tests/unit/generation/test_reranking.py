@@ -55,7 +55,8 @@ def by_hand(model: ConversationModel, ids: list[int], begin: int, types: list[in
 def test_scores_are_the_models_own(model: ConversationModel, rerank: str, options: dict[str, Any]) -> None:
     """Ids of the responses are scored, not their text, which may have other ids."""
     asked = {"max_new_tokens": 8} | DRAWN | options
-    output = model.generate(CONTEXT, rerank=rerank, mmi_lambda=0.7, **asked)
+    weight = {"mmi_lambda": 0.7} if rerank == "mmi" else {}
+    output = model.generate(CONTEXT, rerank=rerank, **weight, **asked)
 
     begin, pad = output.prompt_tokens, model.tokenizer.pad_token_id
     prompt_types = model.tokenizer(CONTEXT).get("token_type_ids", [0] * begin)
@@ -220,6 +221,8 @@ def test_the_share_that_repeats() -> None:
         ({"candidates": 4, "do_sample": True, "use_cache": False}, "rerank orders sampled responses"),
         ({"repeat_weight": 1.0, "do_sample": True}, "repeat_weight changes nothing without"),
         ({"candidates": 4, "do_sample": True, "repeat_weight": -1}, "repeat_weight is -1"),
+        ({"mmi_lambda": 0.2, "do_sample": True}, "mmi_lambda changes nothing without candidates"),
+        ({"candidates": 4, "do_sample": True, "rerank": "likelihood", "mmi_lambda": 0.0}, "mmi_lambda changes nothing"),
     ],
 )
 def test_candidates_that_make_no_sense_are_refused(gpt2: ConversationModel, options: dict[str, Any], word: str) -> None:
