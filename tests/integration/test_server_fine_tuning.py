@@ -320,7 +320,7 @@ def test_a_stopped_server_stops_its_job_and_the_next_one_resumes_it(tune: Tune) 
 
 
 @pytest.mark.slow
-def test_a_job_that_fails_says_why_and_leaves_no_checkpoints(tune: Tune) -> None:
+def test_a_job_that_fails_says_why_and_leaves_no_checkpoints(tune: Tune, caplog: pytest.LogCaptureFixture) -> None:
     with tune(fail="No space left on device; choose another folder") as tuning:
         job = tuning.train()
         assert (job.status, job.error.code, job.error.param) == ("failed", "training_failed", None)
@@ -329,6 +329,8 @@ def test_a_job_that_fails_says_why_and_leaves_no_checkpoints(tune: Tune) -> None
         assert not tuning.service._jobs.model(job.id).exists()
         assert tuning.messages(job.id)[-1] == f"The job failed: {job.error.message}"
         assert "Step 3: training loss 2.3333" in tuning.messages(job.id)
+        assert f"{job.id} failed (training_failed); its log is {tuning.service._jobs.log(job.id)}" in caplog.text
+        assert "No space left" not in caplog.text  # an error may quote the data, and the server's log has none of it
 
 
 @pytest.mark.slow

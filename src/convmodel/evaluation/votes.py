@@ -91,10 +91,14 @@ def add_vote(path: str | os.PathLike[str], vote: Vote) -> None:
     append_line(path, vote.to_dict(), fix="choose another --votes", sync=True)
 
 
-def read_votes(path: str | os.PathLike[str]) -> Iterator[Vote]:
+def read_votes(path: str | os.PathLike[str], *, quote: bool = True) -> Iterator[Vote]:
     """Yields the votes of a file, also of one with other judgements; none if there is no file.
 
     A vote's better response comes first. Half lines, which interrupted writes left, are skipped; a warning counts them.
+
+    Args:
+        path: The file.
+        quote: Whether the message of an error quotes the line.
 
     Raises:
         ConversationError: If another line is not a vote; the message begins with its place.
@@ -109,7 +113,7 @@ def read_votes(path: str | os.PathLike[str]) -> Iterator[Vote]:
                     vote = _read_vote(line)
                 except (TypeError, ValueError, KeyError) as error:
                     if not is_torn(line):
-                        text = line[:60].decode(errors="replace").strip()
+                        text = line[:60].decode(errors="replace").strip() if quote else "correct or remove that line"
                         raise ConversationError(f"{path}:{number}: this is not a vote: {text}") from error
                     torn += 1
                 else:

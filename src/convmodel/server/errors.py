@@ -121,7 +121,7 @@ def api_error(error: Exception) -> ApiError:
     if isinstance(error, SaveError) and isinstance(cause := error.__cause__, OSError) and cause.errno in _FULL:
         message = "the server's disk is full, so nothing was saved: make room and send it again"
         return ApiError(507, message, type="server_error", code="storage_full")
-    # The message may contain a path or a part of a conversation, so only the log has it.
+    # The message may contain a path, so only the log has it.
     return ApiError(500, "the model failed on this request: see the server's log", type="server_error")
 
 

@@ -261,7 +261,8 @@ class JobQueue:
             self._store.report(id, f"The job failed: {message}", "error")
             error = {"code": code, "message": message, "param": param}
             self._store.force(id, status="failed", error=error, finished_at=int(time.time()))
-            logger.error("%s failed: %s", id, message)
+            # Without the message, which may quote the data.
+            logger.error("%s failed (%s); its log is %s", id, code, self._store.log(id))
 
     def _shown(self, job: JobRecord, message: str) -> str:
         """Returns a message of a process with the ids of files, which clients know, instead of their paths."""

@@ -177,12 +177,12 @@ class JobStore(RecordFolder[JobRecord]):
         shutil.rmtree(self.model(id), ignore_errors=True)
 
     def report(self, id: str, message: str, level: Level = "info", data: Mapping[str, Any] | None = None) -> None:
-        """Adds an event; one that cannot be written is logged."""
+        """Adds an event; that one cannot be written is logged, without its message, which may quote the data."""
         event = {"id": f"ftevent-{secrets.token_hex(12)}", "time": time.time(), "level": level, "message": message}
         try:
             append_line(self.path(id) / _EVENTS, event | {"data": dict(data or {})})
         except SaveError:
-            logger.exception("an event of %s is not recorded: %s", id, message)
+            logger.exception("an event of %s is not recorded", id)
 
     def events(self, id: str) -> list[dict[str, Any]]:
         """Returns the events in order, with `time` in seconds since 1970."""

@@ -69,8 +69,8 @@ def _read_held_out(path: Path, size: int, changed: int) -> list[Conversation]:
     """Reads conversations with a context; the size and time of the file make sure that a changed one is read again."""
     try:
         conversations = [*ConversationReader(path, on_error="skip")]
-    except ConvModelError as error:
-        logger.warning("there are no conversations to compare the models on: %s", error)
+    except ConvModelError as error:  # which may quote the file
+        logger.warning("there are no conversations to compare the models on: %s: %s", path, type(error).__name__)
         return []
     return [one for one in conversations[:HELD_OUT] if len(one.turns) - one.pinned > 1]
 

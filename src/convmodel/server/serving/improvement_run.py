@@ -168,8 +168,9 @@ class ImprovementRun:
         result = read_record(self._file.folder / job.folder)
         state, error = self._ended_state(process, has_result=result is not None), ""
         if state == "failed":
-            error = last_error(self._file.log(job.folder))
-            logger.error("the improvement of %s failed: %s", job.model, error)
+            log = self._file.log(job.folder)
+            error = last_error(log)
+            logger.error("the improvement of %s failed; its log is %s", job.model, log)  # the error may quote the data
         return changed(job, state, error), result or {}
 
     def _end(self, job: JobRecord, result: Mapping[str, Any]) -> None:

@@ -66,7 +66,8 @@ class VoteStore:
                 try:
                     self._count_file()
                 except ConversationError as error:
-                    raise SaveError(str(error)) from error  # a ConversationError would blame the client's request
+                    # A ConversationError would blame the client's request. Its cause has the line, which no log gets.
+                    raise SaveError(str(error)) from None
             if len(self._winners) >= MAX_PAIRS and frozenset(vote.models) not in self._winners:
                 message = f"there are votes on {MAX_PAIRS} pairs of models already: vote on one of those"
                 raise ApiError(507, message, type="server_error", code="storage_full")
@@ -85,7 +86,7 @@ class VoteStore:
         if self._path is not None:
             self._winners.clear()
             self._size = _size(self._path)
-            for vote in read_votes(self._path):
+            for vote in read_votes(self._path, quote=False):
                 self._count(vote)
 
     def _count(self, vote: Vote) -> Counter[str | None]:

@@ -47,6 +47,17 @@ def test_a_damaged_record_is_reported(tmp_path: Path, text: str) -> None:
         JobStore(tmp_path)
 
 
+def test_an_event_that_cannot_be_written_is_logged_without_its_message(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = JobStore(tmp_path)
+    job = store.create(SPEC)
+    (store.path(job.id) / "events.jsonl").mkdir()
+    store.report(job.id, 'The job failed: talks.jsonl:1: "a SECRET"', "error")
+    assert f"an event of {job.id} is not recorded" in caplog.text
+    assert "SECRET" not in caplog.text
+
+
 def test_what_cannot_be_written_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = JobStore(tmp_path)
     job = store.create(SPEC)

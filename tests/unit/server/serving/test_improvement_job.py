@@ -62,7 +62,7 @@ def test_a_report_that_is_not_whole_is_none(tmp_path: Path, content: bytes | Non
     assert read_record(tmp_path) is None
 
 
-def test_contexts_are_read_and_invalid_ones_left_out(tmp_path: Path) -> None:
+def test_contexts_are_read_and_invalid_ones_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert read_contexts(tmp_path, takes_system=True, by_name=True) == []
     path = tmp_path / "held-out.jsonl"
     good = '{"turns": ["Be kind", "Hi", "Hello"], "speakers": ["system", "Ann", "Bob"], "pinned": 1}'
@@ -72,8 +72,10 @@ def test_contexts_are_read_and_invalid_ones_left_out(tmp_path: Path) -> None:
     found = read_contexts(tmp_path, takes_system=True, by_name=True)
     assert found[0] == {"context": context, "responder": "Bob"}
     assert 15 < len(found) <= 20
-    path.write_text("not JSON\n")
+    path.write_text("a SECRET\n")
     assert read_contexts(tmp_path, takes_system=True, by_name=True) == []
+    assert f"there are no conversations to compare the models on: {path}: ConversationError" in caplog.text
+    assert "SECRET" not in caplog.text
 
 
 def test_contexts_that_a_model_does_not_take_are_left_out_and_nothing_is_read_twice(

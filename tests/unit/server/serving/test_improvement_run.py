@@ -161,12 +161,14 @@ def test_a_run_that_a_killed_server_left_is_found_again(runs: Runs, end: str) ->
     runs.close(again)
 
 
-def test_a_failure_is_told_in_one_line(runs: Runs) -> None:
+def test_a_failure_is_told_in_one_line(runs: Runs, caplog: pytest.LogCaptureFixture) -> None:
     run = runs.open(fail="there is no room on the disk")
     run.start("chat", (), runs.feedback)
     wait_until(lambda: not run.running)
     described = described_of(run)
     assert (described["state"], described["error"]) == ("failed", "there is no room on the disk")
+    assert "no room" not in caplog.text  # an error may quote the data, and the server's log has none of it
+    assert f"the improvement of chat failed; its log is {runs.folder / 'better'}" in caplog.text
     assert not described["resumable"]
     runs.close(run)
 

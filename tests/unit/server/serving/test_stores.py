@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import traceback
 import tracemalloc
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -98,9 +99,10 @@ def test_votes_that_another_program_adds_count(tmp_path: Path) -> None:
     assert (wins.wins, wins.losses) == (1, 1)
     add_vote(path, vote("B"))
     assert store.add(vote("A")).wins == 2
-    path.write_text("not JSON\n", encoding="utf-8")
-    with pytest.raises(SaveError, match=":1: this is not a vote"):
+    path.write_text('{"kind": "vote", "context": ["a SECRET"]}\n', encoding="utf-8")
+    with pytest.raises(SaveError, match=":1: this is not a vote: correct or remove that line") as caught:
         store.add(vote("A"))
+    assert "SECRET" not in "".join(traceback.format_exception(caught.value))  # which the server's log gets
 
 
 @pytest.mark.parametrize("store", [FeedbackStore, VoteStore])
