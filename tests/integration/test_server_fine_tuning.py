@@ -477,6 +477,16 @@ def test_jobs_that_do_not_exist_are_not_found(tuning: Tuning) -> None:
     for ask in (jobs.retrieve, jobs.cancel, jobs.pause, jobs.resume, jobs.list_events, jobs.checkpoints.list):
         with pytest.raises(openai.NotFoundError, match="there is no fine-tuning job ftjob-none"):
             ask("ftjob-none")
+    for id in ("x" * 5000, "%00", "..%2Fjobs"):  # none of which can be, or may be, a part of a path
+        for method, end in (("GET", ""), ("GET", "/events"), ("GET", "/checkpoints"), ("POST", "/pause")):
+            answer = tuning.served.ask(method, f"/v1/fine_tuning/jobs/{id}{end}")
+            assert (answer.status, answer.error["type"]) == (404, "invalid_request_error"), (id, end)
+        for method, path in (
+            ("GET", "/train/jobs"), ("GET", "/train/preparations"), ("DELETE", "/train/preparations"),
+            ("GET", "/v1/files"), ("DELETE", "/v1/files"), ("DELETE", "/v1/models"),
+        ):  # fmt: skip
+            assert tuning.served.ask(method, f"{path}/{id}").status == 404, (method, path, id)
+        assert tuning.served.get(f"/v1/files/{id}/content").status == 404
     for query in ("limit=0", "after=ftjob-none", "metadata[a]=b"):
         assert tuning.served.get(f"/v1/fine_tuning/jobs?{query}").status == 400
 

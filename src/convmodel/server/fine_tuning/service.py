@@ -175,8 +175,9 @@ class FineTuning:
         return self._queue.resume(id)
 
     def events(self, id: str) -> list[dict[str, Any]]:
-        """Returns the events of a job, the newest first, in the form of OpenAI's API."""
-        return described_events([*metric_events(self._jobs.metrics(id), id), *self._jobs.events(id)])
+        """Returns the events of a job, the newest first, in the form of OpenAI's API; raises an `ApiError` if none."""
+        events = self._jobs.events(id)  # first, since it checks the id, of which a path is made
+        return described_events([*metric_events(self._jobs.metrics(id), id), *events])
 
     def progress(self, id: str) -> dict[str, Any]:
         """Returns how far a job is and how it ended; raises an `ApiError` if there is none."""
