@@ -89,8 +89,13 @@ def test_two_processes_learn_the_same_from_judgements(tmp_path: Path, unigram_fo
     if objective == "kto":
         judged = [line | {"rejected": None} if number % 3 else line for number, line in enumerate(judged)]
     (tmp_path / "judged.jsonl").write_text("\n".join(map(json.dumps, judged)), encoding="utf-8")
-    data = str(tmp_path / "judged.jsonl")
-    options = ["--objective", objective, "--replay", "train.jsonl", "--max-regression", "1000"]
+    replayed = [
+        {"turns": talk, "weights": [(number + turn) % 3 for turn in range(len(talk))]}
+        for number, talk in enumerate(TALKS)
+    ]
+    (tmp_path / "replayed.jsonl").write_text("\n".join(map(json.dumps, replayed)), encoding="utf-8")
+    data, replay = (str(tmp_path / f"{name}.jsonl") for name in ("judged", "replayed"))
+    options = ["--objective", objective, "--replay", replay, "--max-regression", "1000"]
     one, _ = fit(tmp_path / "one", unigram_folder, 1, *options, "--batch-size", "6", data=data)
     two, said = fit(tmp_path / "two", unigram_folder, 2, *options, "--batch-size", "3", data=data)
 

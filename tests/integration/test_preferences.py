@@ -1,7 +1,9 @@
 """Learning from judgements: the equalities of other training, each formula by hand, and the guard."""
 
 import logging
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from convmodel import ConversationModel
+from convmodel import Conversation, ConversationModel
 from convmodel.data.judgements.judgement import Judgement
 from convmodel.data.judgements.windows import ExampleSet, encode_judgements
 from convmodel.errors import ConfigError, ConversationError, StoppedError
@@ -30,6 +32,12 @@ MIXED: list[dict[str, Any]] = [
     for number, pair in enumerate(PAIRS)
 ]
 """Liked ones, disliked ones and pairs, in turn."""
+
+REPLAYED: list[dict[str, Any]] = [
+    {"turns": talk, "weights": [0.5 * ((number + turn) % 4) for turn in range(len(talk))]}
+    for number, talk in enumerate(TALKS[:9])
+]
+"""Eight conversations to replay, whose turns have the weights 0, 0.5, 1 and 1.5, and one without a target."""
 
 FAMILIES = ["unigram_folder", "bytelevel_folder"]
 OBJECTIVES: list[tuple[str, list[dict[str, Any]], dict[str, Any]]] = [
@@ -72,7 +80,7 @@ def require_same_gradients(one: Recorder, other: Recorder) -> None:
 def test_batch_5_by_1_equals_batch_1_by_5(
     load: Load, folder: str, objective: str, data: list[dict[str, Any]], more: dict[str, Any]
 ) -> None:
-    options = {"objective": objective, "replay": TALKS[:5], "epochs": 2} | more
+    options = {"objective": objective, "replay": REPLAYED, "epochs": 2} | more
     whole, first, _ = fit(load, folder, data, batch_size=5, **options)
     parts, second, _ = fit(load, folder, data, batch_size=1, gradient_accumulation_steps=5, **options)
 
@@ -89,7 +97,7 @@ def test_batch_5_by_1_equals_batch_1_by_5(
 def test_packed_equals_one_by_one(
     load: Load, folder: str, objective: str, data: list[dict[str, Any]], more: dict[str, Any]
 ) -> None:
-    options = {"objective": objective, "replay": TALKS[:5], "max_steps": 2, "batch_size": 20} | more
+    options = {"objective": objective, "replay": REPLAYED, "max_steps": 2, "batch_size": 20} | more
     apart, first, _ = fit(load, folder, data, **options)
     packed, second, _ = fit(load, folder, data, packing=True, max_length=120, **options)
 
@@ -172,6 +180,27 @@ def test_a_step_is_that_of_the_papers_formula(
         expected = moved.hf_model.get_parameter(name).grad
         assert expected is not None
         torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-3])  # that of all weights changes nothing
+@pytest.mark.parametrize("folder", FAMILIES)
+def test_replayed_turns_have_their_weights(load: Load, folder: str, scale: float) -> None:
+    replay = [line | {"weights": [scale * weight for weight in line["weights"]]} for line in REPLAYED]
+    options = PLAIN | {"objective": "dpo", "batch_size": 16, "max_steps": 1, "sft_weight": 0.0}
+    start = load(folder)
+    result = load(folder).fit(PAIRS, VALID, replay=replay, **options)
+
+    windows = [window for line in REPLAYED for window in start.tokenizer.windows(Conversation(**line), max_length=128)]
+    assert len(windows) == len(PAIRS)  # each judgement brings one
+    nats, weight = 0.0, 0.0
+    for window in windows:
+        weights = window.weights or [float(label != IGNORED) for label in window.labels]
+        for value in {*weights} - {0.0}:
+            labels = [label if own == value else IGNORED for label, own in zip(window.labels, weights, strict=True)]
+            targets, types = replace(window, labels=labels), start.tokenizer.layout.use_token_types
+            nats -= value * log_prob(start.hf_model, targets, types).item()
+            weight += value * targets.supervised_tokens
+    assert losses(result)[0] == pytest.approx(math.log(2) + nats / weight, rel=1e-5)
 
 
 @pytest.mark.slow

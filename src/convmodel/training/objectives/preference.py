@@ -30,7 +30,7 @@ class Totals(NamedTuple):
     Attributes:
         weight: The weight of all pairs; for KTO of all responses.
         chosen_tokens: The targets of chosen responses, each with its judgement's weight.
-        replayed_tokens: The targets of replayed conversations.
+        replayed_tokens: The targets of replayed conversations, each with its turn's weight.
         mismatched: The sum of ln(p / p_reference) over contexts with another's response.
         mismatches: How many of them.
     """
@@ -81,7 +81,7 @@ class PreferenceObjective:
             else:
                 total[0] += weights.sum()
             total[1] += weights[is_chosen] @ judged["sizes"][chosen[is_chosen]].double()
-            total[2] += judged["sizes"][judged["numbers"] < 0].sum()
+            total[2] += judged["sizes"][judged["numbers"] < 0].double().sum()
             if (mismatched := batch.pop("mismatched", None)) is not None:
                 total[3:] += self._mismatched(mismatched, judged)
         return total
@@ -111,7 +111,7 @@ class PreferenceObjective:
             loss = loss + share * nats / of_step.chosen_tokens.clamp(min=1e-12)
         if self._config.replay_weight:
             replayed = -log_probs[numbers < 0].sum()
-            loss = loss + self._config.replay_weight * replayed / of_step.replayed_tokens.clamp(min=1)
+            loss = loss + self._config.replay_weight * replayed / of_step.replayed_tokens.clamp(min=1e-12)
         self._measure(log_probs.detach(), ratios.detach(), judged, of_step)
         return loss
 

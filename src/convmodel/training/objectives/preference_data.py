@@ -135,8 +135,9 @@ class PreferenceData(FitData):
         """Makes a batch: the model's inputs, and what each window is, for the objective.
 
         Beside the keys of `FitData`'s batches there are `segments`, and under `judged` tensors: `numbers` (of each
-        window among all, -1 if it is replayed), `sizes` (its targets), `chosen` and `rejected` (each judgement's
-        windows in this batch, -1 for none) and `weights`. For KTO, `mismatched` is a batch of its own.
+        window among all, -1 if it is replayed), `sizes` (its targets; of a replayed one their weight), `chosen` and
+        `rejected` (each judgement's windows in this batch, -1 for none) and `weights`. For KTO, `mismatched` is a batch
+        of its own.
         """
         pad_to = partial(pad, pad_id=tokenizer.pad_token_id, use_token_types=tokenizer.layout.use_token_types)
         groups, judged = self._arrange(rows)
@@ -147,7 +148,6 @@ class PreferenceData(FitData):
         else:
             groups = [[window] for window in windows]
             batch = pad_to(windows, multiple=_multiple_of(windows))
-        batch.pop("weights", None)  # judgements have weights, their tokens have none
         inputs: dict[str, Any] = batch | {"segments": segments(groups, batch["input_ids"].shape[1]), "judged": judged}
         if self.examples.mismatched is not None:
             numbers = [(number, item.is_blank) for row in rows for item in row for number in item.example.numbers]
@@ -177,11 +177,11 @@ class PreferenceData(FitData):
                 found += [] if replayed is None else [replayed]
                 group += map(without_targets, found) if is_blank else found
             groups.append(group)
-        sizes = [window.supervised_tokens for group in groups for window in group]
+        sizes = [float(sum(w.weights) if w.weights else w.supervised_tokens) for group in groups for w in group]
         chosen_at, rejected_at, weights = zip(*places, strict=True)
         return groups, {
             "numbers": torch.tensor(numbers),
-            "sizes": torch.tensor(sizes),
+            "sizes": torch.tensor(sizes, dtype=torch.float32),
             "chosen": torch.tensor(chosen_at),
             "rejected": torch.tensor(rejected_at),
             "weights": torch.tensor(weights, dtype=torch.float32),

@@ -84,7 +84,7 @@ def computing_loss(hf_model: "PreTrainedModel", head: Head | None, batch: Batch 
 
         def computed(states: torch.Tensor) -> torch.Tensor:
             if segments is not None:
-                return window_log_probs(states, head, labels, segments, count or 0)
+                return window_log_probs(states, head, labels, segments, count or 0, weights)
             if head is not None:
                 return head_loss(head, states, labels, total_weight or 0.0, weights)
             return supervised_loss(states, labels, total_weight or 0.0, weights)

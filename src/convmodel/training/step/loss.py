@@ -65,9 +65,14 @@ def head_loss(
 
 
 def window_log_probs(
-    hidden: torch.Tensor, head: Head | None, labels: torch.Tensor, segments: torch.Tensor, count: int
+    hidden: torch.Tensor,
+    head: Head | None,
+    labels: torch.Tensor,
+    segments: torch.Tensor,
+    count: int,
+    weights: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Sums ln p of the targets of each window; differentiable, and without ever holding all logits of a head.
+    """Sums w ln p of the targets of each window; differentiable, and without ever holding all logits of a head.
 
     Args:
         hidden: Hidden states of shape (batch, seq, width); without a head, logits of shape (batch, seq, vocab).
@@ -75,6 +80,7 @@ def window_log_probs(
         labels: Shape (batch, seq), not shifted; `IGNORED` where there is no target.
         segments: Shape (batch, seq): the number of the window that each position belongs to.
         count: The number of windows in the batch.
+        weights: Shape (batch, seq): each target's weight w; without them each weighs 1.
 
     Returns:
         Shape (count,), in nats, float32; 0 for a window without targets.
@@ -87,6 +93,8 @@ def window_log_probs(
     else:
         computed: Callable[..., torch.Tensor] = _HeadLogProbs.apply
         log_probs = computed(chosen, *_weights(head), columns)
+    if weights is not None:
+        log_probs = log_probs * weights[:, 1:].flatten()[rows].to(log_probs)
     numbers = segments[:, 1:].flatten()[rows].to(log_probs.device)
     return torch.zeros(count, device=log_probs.device).index_add(0, numbers, log_probs)
 

@@ -282,8 +282,9 @@ SEGMENTS = torch.tensor([[0, 0, 0, 0, 1, 1, 1, 1, 1], [2, 2, 2, 3, 3, 3, 3, 3, 3
 @pytest.mark.parametrize("tokens", [1, 3, 100])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("frozen", [True, False])
+@pytest.mark.parametrize("weighted", [True, False])
 def test_each_window_gets_the_sum_of_its_targets(
-    tokens: int, bias: bool, frozen: bool, monkeypatch: pytest.MonkeyPatch
+    tokens: int, bias: bool, frozen: bool, weighted: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(head_module, "LOGITS_AT_ONCE", tokens * VOCABULARY)
     head, hidden, labels = parts(1, 2, 9, bias=bias)  # the last row has no target
@@ -292,14 +293,18 @@ def test_each_window_gets_the_sum_of_its_targets(
     hidden.requires_grad_()
     outer = torch.tensor([0.5, -2.0, 3.0, 0.0, 7.0, 1.0])  # of each window; the last one has no position at all
 
-    found = window_log_probs(hidden, head, labels, SEGMENTS, 6)
-    plain = window_log_probs(linear(hidden), None, labels, SEGMENTS, 6)
+    weights = torch.rand(labels.shape) * 3 if weighted else None
+
+    found = window_log_probs(hidden, head, labels, SEGMENTS, 6, weights)
+    plain = window_log_probs(linear(hidden), None, labels, SEGMENTS, 6, weights)
     logits = linear(hidden).log_softmax(2)
     by_hand = torch.zeros(6)
     for row in range(3):
         for position in range(1, 9):
             if (label := labels[row, position]) != IGNORED:
-                by_hand = by_hand + nn.functional.one_hot(SEGMENTS[row, position], 6) * logits[row, position - 1, label]
+                weight = 1.0 if weights is None else weights[row, position]
+                number = nn.functional.one_hot(SEGMENTS[row, position], 6)
+                by_hand = by_hand + number * weight * logits[row, position - 1, label]
 
     for ours in (found, plain):
         torch.testing.assert_close(ours, by_hand)
