@@ -1,5 +1,6 @@
 """`convmodel improve`: judgements in, a better model out, and nothing lost on the way."""
 
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -221,6 +222,28 @@ def test_validation_conversations_that_were_judged_are_counted(
     assert "1 of the validation conversations begin with the context of a judgement" in capfd.readouterr().err
     held_out = [*ConversationReader("improved-model/held-out.jsonl")]
     assert [one.turns[0] for one in held_out] == ["Nobody judged this"]
+
+
+@pytest.mark.slow
+def test_validation_conversations_may_come_by_standard_input(
+    run: Run, feedback: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert improved(run, feedback, "-o", "one") == 0
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(Path("test.jsonl").read_bytes())))
+    assert run("improve", "model", "-f", feedback, "--valid", "-", "--replay", "train.jsonl", *QUICK, "-o", "two") == 0
+
+    one, two = (json.loads(Path(name, "improvement.json").read_text(encoding="utf-8")) for name in ("one", "two"))
+    assert one | {"seconds": 0} == two | {"seconds": 0}
+    assert Path("one/held-out.jsonl").read_bytes() == Path("two/held-out.jsonl").read_bytes()
+
+
+def test_standard_input_is_one_of_the_sources(run: Run, feedback: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run("improve", "model", "-f", feedback, "--valid", "-", "--replay", "-") == 1
+    assert run("fit", "-", "--valid", "-", "--model", "model") == 1
+    assert run("doctor", "model", "-", "--valid", "-") == 1
+
+    message = "standard input (-) is 2 of the sources: give files for the others"
+    assert " ".join(capfd.readouterr().err.split()).count(message) == 3
 
 
 def test_the_help_shows_the_settings_of_improve() -> None:

@@ -407,6 +407,21 @@ def test_validation_is_on_the_targets_of_the_models_training(load: Load) -> None
     assert result.before.perplexity == pytest.approx(expected.perplexity, rel=1e-5)
 
 
+@pytest.mark.slow
+def test_conversations_that_can_be_read_once_are_kept(load: Load, tmp_path: Path) -> None:
+    model, names = load(), {"loss_on": ("user", "assistant")}  # their speakers are looked for in the data
+    model.tokenizer = model.tokenizer.with_layout(**names)
+    options = PLAIN | {"objective": "kto", "max_steps": 1, "samples": 1}
+    once = model.fit(MIXED, iter(VALID), replay=(talk for talk in TALKS), output_dir=str(tmp_path / "one"), **options)
+    other = load()
+    other.tokenizer = other.tokenizer.with_layout(**names)
+    often = other.fit(MIXED, VALID, replay=TALKS, output_dir=str(tmp_path / "two"), **options)
+
+    assert losses(once) == losses(often)
+    assert once.before == often.before
+    assert [log["eval_responses"] for log in once.history if "eval_responses" in log] == [2, 2]
+
+
 def test_the_settings_of_a_conversation_model_stay(load: Load, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     model = load()

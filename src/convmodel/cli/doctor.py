@@ -87,6 +87,7 @@ def _doctor(
     Shows a conversation token by token, checks the data and the settings, and estimates the time and memory of the run.
     Nothing is trained. The exit code is 1 if a check fails.
     """
+    flags.require_one_stdin(data or model, valid)
     config = FitConfig.from_options(settings)
     chosen = {"layout": layout, "names": names, "use_token_types": flags.parse_token_types(token_types)}
     if device is not None:

@@ -93,6 +93,7 @@ def _fit(
     """
     if overwrite and settings.get("resume"):
         raise ConfigError("--overwrite starts from the beginning and --resume resumes: give one of them")
+    flags.require_one_stdin(train, valid, replay)
     types = flags.parse_token_types(token_types)
     start = StartingPoint(model, from_scratch, tokenizer, grow_vocabulary, layout, names, types, quantize)
     start.check(train)

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from typer import Option
 
 from convmodel.cli.console import DEFAULT_MODEL, MODEL_FILES
+from convmodel.data.reading.decoding import STDIN
 from convmodel.data.reading.reader import ConversationReader
 from convmodel.data.reading.shapes import SHAPES
 from convmodel.errors import ConfigError
@@ -93,6 +94,14 @@ Json = Annotated[bool, Option("--json", help="Print the result as JSON.")]
 def open_reader(source: str, format: str, on_error: str) -> ConversationReader:
     """Returns a reader of a data source with the values of `--format` and `--on-error`, which it checks."""
     return ConversationReader(source, shape=format, on_error=on_error)  # type: ignore[arg-type]
+
+
+def require_one_stdin(*sources: str | None) -> None:
+    """Raises a `ConfigError` if several sources are standard input."""
+    if sources.count(STDIN) > 1:
+        raise ConfigError(
+            f"standard input ({STDIN}) is {sources.count(STDIN)} of the sources: give files for the others"
+        )
 
 
 def default_model() -> str:

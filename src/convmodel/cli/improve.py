@@ -94,6 +94,7 @@ def _improve(
         raise ConfigError("sft learns from good responses only: use `convmodel fit`, or objective kto, dpo or orpo")
     if int(os.environ.get("WORLD_SIZE") or 1) > 1:
         raise ConfigError("improve runs in one process: use `convmodel fit --objective kto` in several")
+    flags.require_one_stdin(*feedback, valid, replay)
     restart = {"resume": False} if overwrite else {}
     config = FitConfig.from_options({"output_dir": IMPROVED_MODEL} | run_settings(settings) | restart)
     folder = str(config.output_dir)

@@ -12,8 +12,8 @@ from convmodel.training.improvement import NO_REPLAY, SELF_REPLAY, read_record
 
 
 def validation(valid: str | None, format: str, on_error: str) -> ConversationReader:
-    """Opens the validation conversations: the user's, or the sample's."""
-    return flags.open_reader(valid or str(sample_file("valid")), format, on_error)
+    """Opens the validation conversations, the user's or the sample's, to be read several times."""
+    return flags.open_reader(valid or str(sample_file("valid")), format, on_error).repeatable()
 
 
 def chosen_replay(model: str, replay: str | None) -> str:

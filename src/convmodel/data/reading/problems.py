@@ -37,12 +37,6 @@ class Problems:
         self.count = 0
         self.messages: list[str] = []
 
-    def copy(self) -> "Problems":
-        """Returns one with the same problems, to which others can be added."""
-        copied = Problems(self.on_error)
-        copied.count, copied.messages = self.count, [*self.messages]
-        return copied
-
     def add(self, message: str, *, rows: int = 1) -> None:
         """Adds a problem that leaves out one or more rows; the message begins with their place.
 

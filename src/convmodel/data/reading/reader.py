@@ -7,7 +7,6 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from copy import copy
 from dataclasses import replace
 from itertools import chain, groupby
 from pathlib import Path
@@ -81,12 +80,12 @@ class ConversationReader:
         self._columns = columns
         self._edit = edit
         self.problems = Problems(on_error)
-        self._known = self.problems.copy()  # before the source is read
         self.rows = 0
         self.left_out = 0
         self.conversations = 0
         self.complete = False
         self.shapes: Counter[str] = Counter()
+        self._kept: list[tuple[int, Conversation | ConversationError]] | None = None
 
     @classmethod
     def of(cls, source: "ConversationSource | ConversationReader") -> "ConversationReader":
@@ -100,7 +99,7 @@ class ConversationReader:
             ConversationError: If there is nothing to read, no conversation, or a malformed one; the message begins
                 with the place.
         """
-        self.problems = self._known.copy()
+        self.problems = Problems(self.problems.on_error)
         for rows, result in self._results():
             if isinstance(result, Conversation):
                 yield result
@@ -120,25 +119,23 @@ class ConversationReader:
         return f"{self.conversations:,} conversations ({shapes}){left_out}"
 
     def repeatable(self) -> "ConversationReader":
-        """Returns a reader that can be read several times: this one, or one of what it reads now, in memory.
+        """Reads a source that can be read only once (standard input, a pipe, an iterator) into memory; returns itself.
 
-        Raises:
-            ConversationError: As reading does, if the source can be read only once.
+        Example:
+            >>> reader = ConversationReader(iter([["Hi", "Hello"]])).repeatable()
+            >>> len(list(reader)), len(list(reader))
+            (1, 1)
         """
-        if not self._is_read_once():
-            return self
-        kept = copy(self)
-        kept.source = list(self)
-        kept._shape, kept._columns, kept._edit = AUTO, None, None  # these are applied
-        kept._known = self.problems
-        return kept
+        if self._kept is None and self._is_read_once():
+            self._kept = list(self._results())
+        return self
 
     def _is_read_once(self) -> bool:
-        """Returns whether the source is an iterator, standard input or a pipe."""
         if not isinstance(self.source, str | os.PathLike):
             return isinstance(self.source, Iterator)
-        path = Path(self.source)
-        return str(path) == STDIN or (path.exists() and not path.is_file() and not path.is_dir())
+        # Unlike Path's, these accept any string; what is there and neither is a pipe. Others are on the Hub.
+        is_stored = os.path.isfile(self.source) or os.path.isdir(self.source)  # noqa: PTH112, PTH113
+        return str(self.source) == STDIN or (os.path.exists(self.source) and not is_stored)  # noqa: PTH110
 
     def fingerprint(self) -> str | None:
         """Hashes the files of the source, as a key for caches; None for a source that is not a file or folder."""
@@ -163,8 +160,10 @@ class ConversationReader:
 
     def _results(self) -> Iterator[tuple[int, Conversation | ConversationError]]:
         """Yields conversations, and errors with the number of rows that they leave out; counts both."""
-        self.rows, self.left_out, self.conversations, self.shapes, self.complete = 0, 0, 0, Counter(), False
-        for rows, result in self._read():
+        self.conversations, self.complete = 0, False
+        if self._kept is None:
+            self.rows, self.left_out, self.shapes = 0, 0, Counter()
+        for rows, result in self._read() if self._kept is None else self._kept:
             self.conversations += isinstance(result, Conversation)
             yield rows, result
         self.complete = True

@@ -31,10 +31,14 @@ def readers(
     valid: ConversationSource | None,
     replay: ConversationSource | None,
 ) -> Sources:
-    """Returns readers of a run's data: of judgements to train on, unless the objective is `sft`."""
-    others = (None if source is None else ConversationReader.of(source) for source in (valid, replay))
+    """Returns readers of a run's data: of judgements to train on, unless the objective is `sft`.
+
+    A run on judgements reads the others more than once: those that cannot be read again are read into memory.
+    """
+    others = [None if source is None else ConversationReader.of(source) for source in (valid, replay)]
     if config.objective == "sft":
         return Sources(ConversationReader.of(train), *others)  # type: ignore[arg-type]
+    others = [reader and reader.repeatable() for reader in others]
     if not isinstance(train, JudgementReader):
         train = JudgementReader(train, regeneration_weight=config.regeneration_weight)  # type: ignore[arg-type]
     return Sources(train, *others)

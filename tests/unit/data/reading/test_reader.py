@@ -5,9 +5,9 @@ import json
 import math
 import os
 import re
+import threading
 from collections.abc import Callable
 from pathlib import Path
-from threading import Thread
 from types import SimpleNamespace
 from typing import Any
 
@@ -317,24 +317,50 @@ def test_a_conversation_without_an_id_is_called_by_its_place(write: Callable[[st
     assert [conversation.id for conversation in read_conversations(path)] == [f"{path}:1", "mine"]
 
 
-def test_what_can_be_read_once_is_kept_with_what_was_left_out() -> None:
-    rows: list[Any] = [["Hi", "Hello"], {"prompt": 3}, {"prompt": "How are you?", "response": "Fine"}]
-    once = ConversationReader(iter(rows), on_error="skip").repeatable()
-    again = ConversationReader(rows, on_error="skip")
+def once(kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """A source that can be read once, with a conversation, a row that is none, and another conversation."""
+    rows: list[Any] = [["Hi"], 7, ["Yes", "No"]]
+    content = "".join(f"{json.dumps(row)}\n" for row in rows).encode()
+    if kind == "standard input":
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+        return "-"
+    if kind == "pipe":
+        pipe = tmp_path / "pipe.jsonl"
+        os.mkfifo(pipe)
+        writing = threading.Thread(target=pipe.write_bytes, args=[content], daemon=True)
+        writing.start()
+        return pipe
+    return iter(rows) if kind == "iterator" else (row for row in rows)
+
+
+@pytest.mark.parametrize("kind", ["standard input", "pipe", "iterator", "generator"])
+def test_what_can_be_read_once_is_kept_to_be_read_again(
+    kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    reader = ConversationReader(once(kind, monkeypatch, tmp_path), on_error="skip").repeatable()
 
     for _ in range(2):
-        assert list(once) == list(again)
-        assert (once.problems.count, once.problems.messages) == (1, again.problems.messages)
-    assert again.repeatable() is again
+        assert list(reader.repeatable()) == [Conversation(["Hi"]), Conversation(["Yes", "No"])]
+        assert (reader.conversations, reader.rows, reader.problems.count, reader.complete) == (2, 3, 1, True)
+        assert reader.describe() == "2 conversations (2 turns); 1 rows left out"
+        assert next(iter(reader)) == Conversation(["Hi"])  # a reading that ends early
+    assert reader.fingerprint() is None
 
 
-def test_a_pipe_can_be_read_once(tmp_path: Path) -> None:
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    writer = Thread(target=lambda: pipe.write_text('{"turns": ["Hi", "Hello"]}\n', encoding="utf-8"))
-    writer.start()
+def test_an_invalid_row_of_what_is_kept_is_an_error_when_it_is_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    reader = ConversationReader(once("iterator", monkeypatch, tmp_path)).repeatable()
 
-    reader = ConversationReader(pipe).repeatable()
+    for _ in range(2):
+        with pytest.raises(ConversationError, match="conversation 2: "):
+            list(reader)
 
-    writer.join()
-    assert [len(list(reader)), len(list(reader))] == [1, 1]
+
+def test_what_can_be_read_again_is_not_kept(write: Callable[[str], Path]) -> None:
+    path = write('["Hi"]\n')
+    readers = [ConversationReader(source).repeatable() for source in (path, str(path), path.parent, [["Hi"]])]
+    path.write_text('["Yes"]\n', encoding="utf-8")
+
+    assert [next(iter(reader)).turns for reader in readers] == [("Yes",), ("Yes",), ("Yes",), ("Hi",)]
+    assert ConversationReader("owner/name").repeatable().source == "owner/name"  # not asked for before it is read
