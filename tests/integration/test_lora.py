@@ -3,6 +3,7 @@
 import itertools
 import json
 import shutil
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,15 +13,15 @@ import peft
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, TrainerCallback
 
 from convmodel import ConversationModel, FitConfig
-from convmodel.errors import ConfigError, MissingExtraError, ModelLoadError
+from convmodel.errors import ConfigError, MissingExtraError, ModelLoadError, StoppedError
 from convmodel.evaluation.likelihood import EvaluationResult
 from convmodel.hf_model.lora import has_adapters
 from convmodel.training import validation
 from convmodel.training.resume.run_folder import RunFolder
-from fine_tuning import TALKS, Recorder, weights
+from fine_tuning import TALKS, Recorder, Signalled, weights
 
 Load = Callable[..., ConversationModel]
 FAMILIES = ["unigram_folder", "bytelevel_folder", "smollm2_folder"]
@@ -209,6 +210,41 @@ def test_a_run_that_fails_takes_its_adapters_off(load: Load) -> None:
     assert all(torch.equal(value, before[name]) for name, value in weights(model).items())
     assert torch.equal(logits(model), found)
     assert all(parameter.requires_grad for parameter in model.hf_model.parameters())
+
+
+@pytest.mark.slow
+def test_a_stopped_run_of_further_training_leaves_adapters_that_can_be_saved(load: Load, tmp_path: Path) -> None:
+    model = load()
+    model.fit(TALKS, **LORA | {"epochs": 1})
+    before = logits(model)
+
+    with pytest.raises(StoppedError):
+        model.fit(TALKS, callbacks=[Signalled(2, signal.SIGINT)], **LORA)
+    assert not torch.equal(logits(model), before)
+    model.save_pretrained(tmp_path / "stopped")
+    loaded = ConversationModel.from_pretrained(tmp_path / "stopped", device="cpu")
+
+    torch.testing.assert_close(logits(loaded), logits(model))
+    model.fit(TALKS, output_dir=tmp_path / "again", **LORA | {"epochs": 1})
+
+
+@pytest.mark.parametrize("options", [{}, {"objective": "kto", "lora": True, "merge": True}])
+def test_a_run_that_merges_adapters_and_fails_leaves_a_model_of_no_folder(
+    load: Load, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    class Broken(TrainerCallback):
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            raise RuntimeError("no")
+
+    model = load()
+    model.fit(TALKS, **LORA | {"epochs": 1})
+    data = [{"context": ["Hi"], "chosen": "Hello"}] if options else TALKS
+    with pytest.raises(RuntimeError, match="no"):
+        model.fit(data, TALKS[:2], callbacks=[Broken()], epochs=1, **options)
+
+    assert not has_adapters(model.hf_model)
+    with pytest.raises(ConfigError, match="their base model is nowhere"):  # the merged weights are in no folder
+        model.fit(TALKS, lora=True, max_steps=1, output_dir=tmp_path)
 
 
 def test_options_are_pefts(load: Load) -> None:

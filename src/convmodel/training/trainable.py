@@ -54,7 +54,7 @@ def trainable(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, con
     """Makes a model's weights or adapters trainable inside the block; an error removes new adapters again."""
     # Weak references, since sharding replaces the parameters.
     flags = [(weakref.ref(parameter), parameter.requires_grad) for parameter in hf_model.parameters()]
-    added, before = False, None
+    added, had_adapters, before = False, has_adapters(hf_model), None
     try:
         added = _make_trainable(hf_model, tokenizer, config)
         before = base_fingerprint(hf_model)
@@ -64,9 +64,11 @@ def trainable(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, con
     except BaseException:
         if added and has_adapters(hf_model):
             remove_adapters(hf_model, merge=False)
-        elif before and (
-            is_sharded(hf_model) or base_fingerprint(hf_model) != before
-        ):  # it differs from what it was loaded from
+            trained = False
+        else:
+            trained = before is not None and (is_sharded(hf_model) or base_fingerprint(hf_model) != before)
+        # Below adapters it stays what it was loaded from; without them, a run that merged earlier ones changed it, too.
+        if not has_adapters(hf_model) and (trained or had_adapters):
             hf_model.name_or_path = ""
         raise
     finally:
