@@ -30,7 +30,8 @@ LOOKED_AT = 8
 
 ANY_NAME = r".*\.json"
 
-_TOKEN = re.compile(r'"((?:[^"\\]|\\.)*)"(\s*:)?|[\[\]{}]', re.DOTALL)
+# The start of a file may end inside a string: what is in it is neither a key nor a bracket.
+_TOKEN = re.compile(r'"((?:[^"\\]|\\.?)*+)(?:"(\s*:)?|\Z)|[\[\]{}]', re.DOTALL)
 
 
 class JsonFile(NamedTuple):

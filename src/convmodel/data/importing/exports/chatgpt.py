@@ -30,10 +30,11 @@ from convmodel.errors import ConversationError
 _TEXT_TYPES = {"text", "multimodal_text"}
 _HIDDEN = ("is_visually_hidden_from_conversation", "is_user_system_message")
 # Marks for what the page shows in another way (sources, pictures, names, links): a kind and fields between
-# private-use characters. Older exports have their sources in lenticular brackets.
-_MARK = re.compile("([ \\t]*)\ue200([^\ue200-\ue202\\s]*)(?:\ue202([^\ue200\ue201]*))?\ue201")
+# private-use characters. Older exports have their sources in lenticular brackets. A long run of spaces is tried once,
+# from its start.
+_MARK = re.compile("(?<![ \\t])([ \\t]*)\ue200([^\ue200-\ue202\\s]*)(?:\ue202([^\ue200\ue201]*))?\ue201")
 _SOURCE = re.compile("\u3010\\d+(?::\\d+)?\u2020[^\u3011]*\u3011")
-_CUT_OFF = re.compile("[ \\t]*\ue200\\S*")
+_CUT_OFF = re.compile("(?<![ \\t])[ \\t]*\ue200\\S*")
 _PRIVATE = re.compile("[\ue200-\ue20f]")
 
 
@@ -129,7 +130,8 @@ def _without_marks(text: str) -> str:
     """Returns a text with what its marks show, where that is text."""
     if _PRIVATE.search(text):
         text = _PRIVATE.sub("", _CUT_OFF.sub("", _MARK.sub(_shown, text)))
-    return _SOURCE.sub("", text).strip()
+    end = text.rfind("\u3011") + 1  # below it no source is closed, and each would be searched for its end
+    return (_SOURCE.sub("", text[:end]) + text[end:]).strip()
 
 
 def _shown(mark: re.Match[str]) -> str:

@@ -10,8 +10,8 @@ from convmodel.data.importing.exports.messages import Message
 from convmodel.errors import ConversationError
 
 _SPEAKERS = {"REQUEST": "user", "RESPONSE": "assistant"}
-# The page shows a number with a link to a source instead.
-_SOURCE = re.compile(r"[ \t]*\[(?:citation|reference):\d+\]")
+# The page shows a number with a link to a source instead. A long run of spaces is tried once, from its start.
+_SOURCE = re.compile(r"(?<![ \t])[ \t]*\[(?:citation|reference):\d+\]")
 
 
 def deepseek_message(entry: Entry, place: str, is_shown: bool) -> Message | str:

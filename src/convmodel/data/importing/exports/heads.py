@@ -33,9 +33,12 @@ _MOST_WORDS = 3  # together, as in `de la mañana`; a sentence has more
 
 _NUMBER = r"\d{1,4}"
 _WORD = r"[^\W\d_][^\s\d.,:;|()\[\]/-]{0,11}"
+# Atomic groups: what separates two numbers ends where the digits begin, however it is divided into words, and trying
+# every division of each takes exponential time.
 _MOMENT = (
-    rf"(?P<opening>[\[(<\u3010]?)\s?(?P<moment>(?:{_WORD}[\s.,]{{0,2}}){{0,2}}{_NUMBER}(?:(?:\s?[/.:\u2236\-年月日년월일h時时시分T]\s?"
-    rf"|(?:[^\w\n]|_){{1,3}}(?:{_WORD}[\s.,/\-]{{0,2}}){{0,3}}){_NUMBER}){{1,6}}[日일分분]?(?:\s?{_WORD}\.?)?)"
+    rf"(?P<opening>[\[(<\u3010]?)\s?(?P<moment>(?>(?:{_WORD}[\s.,]{{0,2}}){{0,2}}(?=\d)){_NUMBER}"
+    rf"(?:(?>(?:\s?[/.:\u2236\-年月日년월일h時时시分T]\s?|(?:[^\w\n]|_){{1,3}}(?:{_WORD}[\s.,/\-]{{0,2}}){{0,3}})(?=\d))"
+    rf"{_NUMBER}){{1,6}}[日일分분]?(?:\s?{_WORD}\.?)?)"
 )
 _SEPARATOR = r"(?P<separator>\s?[\])>\u3011|\t\u2013\u2014\u2212,;:\-]{1,2}\s?|\s)"
 _CAPITALISED = r"[^\W\d_][^\n:\uff1a,;!?\"<>\[\]{}|=\t.]{0,39}?"

@@ -6,7 +6,7 @@ Owns: how the two differ by their words alone. Knows no file format.
 import re
 
 _QUOTED = re.compile(r"""["“„«「『][^"“”„«»「」『』]*["“”»」』]""")
-_END_OF_SENTENCE = re.compile(r"\w{4,}[.!?]\s|[\u3002\uff01\uff1f]")
+_END_OF_SENTENCE = re.compile(r"\w{4}[.!?]\s|[\u3002\uff01\uff1f]")
 
 
 def is_like_a_sentence(name: str) -> bool:

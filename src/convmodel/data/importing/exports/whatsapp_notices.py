@@ -45,7 +45,7 @@ _OWN_FILE = re.compile(rf"[A-Z]{{3}}-\d{{8}}-WA\d{{4,}}{_WORDS_AFTER}")
 _OTHER_FILE = re.compile(rf"[^\n]+{_WORDS_AFTER}")
 # A caption may follow the medium, or precede it if the medium has WhatsApp's mark.
 _MEDIUM = re.compile(
-    rf"\A{_MARK}*(?:{_PLACEHOLDER}|{_IN_BRACKETS}\s*|(?:{_IN_WORDS}|{_FILE})[ .]*(?:\n|\Z))"
+    rf"\A{_MARK}*+(?:{_PLACEHOLDER}|{_IN_BRACKETS}\s*|(?:{_IN_WORDS}|{_FILE})[ .]*(?:\n|\Z))"
     rf"|{_MARK}(?:{_IN_BRACKETS}|{_IN_WORDS})",
     re.IGNORECASE,
 )

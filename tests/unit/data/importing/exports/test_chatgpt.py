@@ -111,6 +111,13 @@ def test_marks_become_what_the_page_shows(tmp_path: Path, text: str, expected: s
     assert [message.text for message in chat.messages] == [expected]
 
 
+@pytest.mark.parametrize("long", ["a" + " " * 400_000 + "b", "\u30101\u2020" * 700_000])
+def test_a_long_text_is_kept_beside_marks(tmp_path: Path, long: str) -> None:
+    file = write(tmp_path, {"a": node(f"\u30101\u2020x\u3011{long} \t \ue200cite\ue202turn0\ue201")})
+
+    assert [message.text for message in next(read(file, Problems())).messages] == [long]
+
+
 def test_a_message_of_marks_alone_is_left_out(tmp_path: Path) -> None:
     [chat] = read(write(tmp_path, {"a": node("\ue200image_group\ue202{}\ue201")}), Problems())
 

@@ -47,6 +47,14 @@ def test_requests_and_responses_are_the_turns(tmp_path: Path) -> None:
     assert chat.dropped == {"other branch": 1, "media": 1, "other content": 1}
 
 
+def test_a_long_run_of_spaces_is_kept(tmp_path: Path) -> None:
+    table = "one" + " " * 400_000 + "two"
+
+    chat = read_chat(tmp_path, n1=node("root", ("RESPONSE", f"{table} \t [citation:1]!")))
+
+    assert [message.text for message in chat.messages] == [f"{table}!"]
+
+
 @pytest.mark.parametrize(
     ("bad", "wrong"),
     [

@@ -235,6 +235,21 @@ def test_speech_that_begins_with_a_date_stays_speech(tmp_path: Path, line: str) 
         assert [message.text for message in chat.messages] == [f"one\n{line}\ntwo", "three"]
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "2 onions, 3 tomatoes, 4 potatoes, 5 carrots, 6 apples, 7 lemons",
+        "2 abcdefghijkl " * 100,
+        "12/abcdefghijkl'" * 100,
+        "a1 Bcdefgh Ijklmn " * 100,
+    ],
+)
+def test_a_line_of_many_numbers_and_words_is_speech(line: str) -> None:
+    """The ways to divide the words between numbers multiply: a pattern that tries all of them never ends."""
+    assert not unknown_heads(["Ann", "Bob Lee"])(line)
+    assert unknown_heads(["Ann", "Bob Lee"])(f"25 Oktober 2023, 15:05 Uhr - Ann: {line}")
+
+
 @pytest.mark.parametrize("line", ["[31/12, 21:41] Dan: the plan", "[12/31, 9:41 PM] Dan: the plan"])
 def test_messages_copied_from_a_chat_are_counted_as_pasted(tmp_path: Path, line: str) -> None:
     lines = ["13/02/2021, 21:41 - Ann: look", line, "and more of it", "13/02/2021, 21:42 - Bob: nice"]

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convmodel.data.importing.exports import chatgpt, discord, google_chat, messenger, slack, telegram
+from convmodel.data.importing.exports.archive import outline
 from convmodel.data.importing.exports.text_lines import START
 from convmodel.data.reading.problems import Problems
 from convmodel.errors import ConversationError
@@ -73,6 +74,19 @@ def test_other_data_is_no_export_even_under_the_name_of_one(tmp_path: Path, othe
     (tmp_path / name).write_text(json.dumps(other))
 
     assert found_by(tmp_path / name) == found_by(tmp_path) == []
+
+
+def test_what_is_in_a_string_without_an_end_is_no_structure(tmp_path: Path) -> None:
+    """Formats are recognised by the start of a file, which may end inside a long text."""
+    file = tmp_path / "a.json"
+    for text in ("}]} {[", '\\"a\\": 1 ' * START, "\\\\"):
+        file.write_text('{"name": "x", "messages": [{"sender_name": "Ann", "timestamp_ms": 5, "content": "' + text)
+
+        assert [keys for keys in outline(file) if keys] == [
+            {"name", "messages"},
+            {"sender_name", "timestamp_ms", "content"},
+        ]
+        assert found_by(file) == [messenger]
 
 
 def test_one_object_a_line_is_no_export(tmp_path: Path) -> None:

@@ -107,6 +107,29 @@ def test_kakaotalks_own_words(tmp_path: Path, text: str, reason: str | None) -> 
     assert chat.dropped == {"system message": 1} if reason is None else chat.dropped[reason] >= 1
 
 
+@pytest.mark.parametrize("text", ["민준님이 방장 " * 20_000, "[" + "] [" * 300_000, "민준님이 초대 " * 20_000])
+def test_a_long_message_with_parts_of_notices_is_speech(tmp_path: Path, text: str) -> None:
+    chat = read_chat(tmp_path, f"{ANDROID}2024년 5월 2일 오후 3:08, 민준 : hi\n{text}\n")
+
+    assert chat.messages[-1].text == f"hi\n{text.strip()}"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "민준님이 서연님을 초대했습니다.",
+        "민준님이 민준님이 서연님을 초대하였습니다. 안녕",
+        "방장 민준님이 서연님을 부방장으로 하여 관리자가 되었습니다.",
+        "민준님이 방장에서 해제했습니다.",
+        "민준님이 나갔습니다.",
+    ],
+)
+def test_notices_of_members_are_no_speech(tmp_path: Path, line: str) -> None:
+    chat = read_chat(tmp_path, COMPUTER.replace("민준님이 나갔습니다.", line))
+
+    assert chat.dropped == {"system message": 1}
+
+
 @pytest.mark.parametrize(
     ("line", "wrong"),
     [

@@ -588,6 +588,19 @@ def test_what_looks_like_whatsapps_text_is_speech(write: Callable[..., Path], te
     assert message.text == text
 
 
+def test_a_long_run_of_marks_before_a_text_is_no_medium(write: Callable[..., Path]) -> None:
+    path = write(
+        "13/02/2021, 21:41 - Ann: one",
+        f"13/02/2021, 21:42 - Ann: {LRM * 500_000}two",
+        f"13/02/2021, 21:42 - Ann: {LRM * 2}GIF omitted",
+    )
+
+    chat = only(path)
+
+    assert [message.text for message in chat.messages] == ["one"]
+    assert chat.dropped == {"system message": 1, "media": 1}
+
+
 def test_marks_of_edited_messages_in_any_language_are_removed_and_listed(write: Callable[..., Path]) -> None:
     texts = ["two <Сообщение изменено>", "二つ <このメッセージは編集されました>", "du <Dit bericht is bewerkt>"]
     path = write(*(f"13/02/2021, 21:4{minute} - Ann: {text}" for minute, text in enumerate([*texts, texts[0]])))
