@@ -76,13 +76,17 @@ class Cleaner:
 
     def clean(self, conversations: Iterable[Conversation]) -> Iterator[Conversation]:
         """Yields the conversations that are kept, in their order."""
-        for conversation in conversations:
+        yield from self.clean_renamed((conversation, ()) for conversation in conversations)
+
+    def clean_renamed(self, renamed: Iterable[tuple[Conversation, Iterable[str]]]) -> Iterator[Conversation]:
+        """Like `clean`; each conversation comes with the names that its speakers had, to mask in its turns."""
+        for conversation, names in renamed:
             self.rows_in += 1
             reason = self._unfit(conversation) or self._repeated(conversation)
             if reason:
                 self.dropped[reason] += 1
                 continue
-            masked = self._redactor.redact(conversation) if self._redactor else conversation
+            masked = self._redactor.redact(conversation, names) if self._redactor else conversation
             if self._redactor and self._masked and self._masked.seen(masked):
                 self.dropped["exact duplicate once masked"] += 1
                 continue

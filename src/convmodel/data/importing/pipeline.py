@@ -113,9 +113,9 @@ def import_conversations(
         table.add((message.speaker, message.text) for message in part)
     cleaner = Cleaner(options.cleaning, people=summary.speakers)
     segments = segment(chats, how, summary.dropped) if chats else ()
-    conversations = itertools.chain(segments, _with_me(others, how, summary, table))
+    conversations = itertools.chain(((one, ()) for one in segments), _with_me(others, how, summary, table))
     kept = []
-    for conversation in _named(cleaner.clean(conversations), options, summary):
+    for conversation in _named(cleaner.clean_renamed(conversations), options, summary):
         kept.append(conversation)
         if progress and not len(kept) % 100:
             progress(len(kept))
@@ -291,13 +291,13 @@ def _segmenting(options: ImportOptions, chats: Sequence[Chat], summary: ImportSu
 
 def _with_me(
     conversations: Iterable[Conversation], how: Segmenting, summary: ImportSummary, table: SpeakerTable
-) -> Iterator[Conversation]:
-    """Leaves out conversations without turns of the speaker to learn; adds the speakers to the table."""
+) -> Iterator[tuple[Conversation, tuple[str, ...]]]:
+    """Renames the speakers, and yields their own names, too; leaves out conversations without the speaker to learn."""
     for conversation in conversations:
         spoken = zip(conversation.turn_speakers, conversation.turns, strict=True)
         table.add(itertools.islice(spoken, conversation.pinned, None))
         if how.me is None or how.me in conversation.turn_speakers[conversation.pinned :]:
-            yield rename(conversation, how)
+            yield rename(conversation, how), conversation.speaker_names
         else:
             summary.dropped[silent(how.me)] += 1
 

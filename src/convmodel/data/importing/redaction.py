@@ -68,10 +68,14 @@ class Redactor:
         for name in self._people:
             self.pseudonym(name)
 
-    def redact(self, conversation: Conversation) -> Conversation:
-        """Returns the conversation with masks and pseudonyms, and as many non-empty turns."""
-        speakers = [self.pseudonym(name) for name in conversation.turn_speakers]
-        mentions = self._mentions((*conversation.speaker_names, *self._people))
+    def redact(self, conversation: Conversation, people: Iterable[str] = ()) -> Conversation:
+        """Returns the conversation with masks and pseudonyms, and as many non-empty turns.
+
+        `people` are further names to mask in this conversation, such as those that renamed speakers had.
+        """
+        pseudonyms = {name: self.pseudonym(name) for name in (*people, *conversation.turn_speakers)}
+        speakers = [pseudonyms[name] for name in conversation.turn_speakers]
+        mentions = self._mentions((*pseudonyms, *self._people))
         turns = []
         for turn in conversation.turns:
             for rule in RULES:

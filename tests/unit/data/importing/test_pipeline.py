@@ -81,6 +81,42 @@ def test_me_is_learned_and_personal_data_is_masked(tmp_path: Path) -> None:
     assert sorted(one.id or "" for part in parts.values() for one in part) == [f"{n:06d}" for n in range(1, 31)]
 
 
+@pytest.mark.parametrize("merged", [False, True])
+def test_names_of_speakers_are_masked_alike_in_chats_and_other_data(tmp_path: Path, merged: bool) -> None:
+    said = [("Ann Lee", "Did you see Cem and the {}, Bob?"), ("Bob", "No, ann. Ask Cem"), ("Cem", "I saw the {}, Bob")]
+    names = [name for name, _ in said]
+    talks = [[text.format(word) for _, text in said] for word in WORDS]
+    plain = ["\n".join(f"{name}: {text}" for name, text in zip(names, talk, strict=True)) + "\n---\n" for talk in talks]
+    (tmp_path / "chat.txt").write_text("".join(plain))
+    lines = [json.dumps({"turns": talk, "speakers": names}) for talk in talks]
+    (tmp_path / "talks.jsonl").write_text("\n".join(lines))
+    rows = [
+        f'{number},{name},"{text}"' for number, talk in enumerate(talks) for name, text in zip(names, talk, strict=True)
+    ]
+    (tmp_path / "table.csv").write_text("\n".join(["conversation_id,speaker,text", *rows]))
+    options = ImportOptions(
+        segmenting=Segmenting(me="Bob", merge_others=merged),
+        cleaning=CleaningRules(redact=True, near_duplicates=None),
+        shares=(1, 0, 0),
+    )
+
+    for name in ("chat.txt", "talks.jsonl", "table.csv"):
+        summary = import_conversations([tmp_path / name], tmp_path / name[:4], options)
+
+        assert read(tmp_path / name[:4])["train"] == [
+            Conversation(
+                [
+                    f"Did you see Speaker 3 and the {word}, Speaker 2?",
+                    "No, Speaker 1. Ask Speaker 3",
+                    f"I saw the {word}, Speaker 2",
+                ],
+                ["user", "assistant", "user"] if merged else ["Speaker 1", "assistant", "Speaker 3"],
+            )
+            for word in WORDS
+        ]
+        assert summary.masked == {"name": 50}
+
+
 def test_every_source_is_recognised_and_added_up(tmp_path: Path) -> None:
     inbox = tmp_path / "inbox"
     (inbox / "deep").mkdir(parents=True)

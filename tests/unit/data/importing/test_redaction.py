@@ -186,6 +186,14 @@ def test_people_are_masked_who_do_not_speak() -> None:
     )
 
 
+def test_names_that_renamed_speakers_had_are_masked_in_their_conversation() -> None:
+    redactor = Redactor()
+    chat = Conversation(["Bob, where is Ann?", "Here, Cem"], ["user", "assistant"])
+
+    assert redactor.redact(chat, ["Ann", "Bob"]).turns == ("Speaker 2, where is Speaker 1?", "Here, Cem")
+    assert redactor.redact(chat, ["Cem"]).turns == ("Bob, where is Ann?", "Here, Speaker 3")
+
+
 def test_everything_masked_is_counted() -> None:
     redactor = Redactor()
 
