@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 from convmodel.conversation import DEFAULT_SPEAKERS, PINNED_ROLES, Conversation
 from convmodel.data.importing.deduplication import normalized
+from convmodel.data.importing.name_words import FUNCTION_WORDS, NAMES_AND_WORDS, ORDINARY_WORDS
 from convmodel.data.importing.pii import RULES, Rule
 from convmodel.data.writing_systems import HANGUL, UNSPACED
 from convmodel.errors import ConfigError
@@ -27,8 +28,10 @@ class Redactor:
 
     It masks web addresses, e-mail addresses, IBANs and payment cards (both by their check digits), IP addresses and
     phone numbers. A speaker has the same pseudonym in every conversation; mentions of the names are replaced too: the
-    full name, and the first name if it has three letters, in any case. Names that are ordinary words (Will, Rose) are
-    replaced only when capitalised.
+    full name, and the first name if it has three letters, in any case. Names that are ordinary words (Will, Rose, Boss)
+    are replaced only when capitalised. A first word that is not a name (The Boss, Uncle Tom) is replaced only as a part
+    of the full name. In scripts without capitals, a name is replaced wherever it stands, but never where it is only a
+    word for a relation or an occupation.
 
     This is not anonymisation. It cannot find: nicknames, family names alone, misspelt and inflected names, people
     who are mentioned but do not speak (pass them as `people`), places, employers, birthdays and stories that identify
@@ -113,7 +116,7 @@ class Redactor:
 
         def rename(match: re.Match[str]) -> str:
             person = normalized(match[0])
-            if person not in pseudonyms or (_ALSO_A_WORD.fullmatch(person) and match[0].islower()):
+            if person not in pseudonyms or (person in _ALSO_A_WORD and not any(map(str.isupper, match[0]))):
                 return match[0]
             self.counts["name"] += 1
             return pseudonyms[person]
@@ -125,7 +128,9 @@ class Redactor:
         full = {name: self.pseudonym(name) for name in names if name not in ROLES}
         spellings: dict[str, str] = {}
         for name, pseudonym in full.items():
-            spellings.setdefault(name.split()[0].strip(".,;:!?()\"'"), pseudonym)
+            first = name.split()[0].strip(".,;:!?()\"'")
+            if _is_first_name(normalized(first)):
+                spellings.setdefault(first, pseudonym)
         spellings |= full
         spellings = {name: pseudonym for name, pseudonym in spellings.items() if _is_distinctive(normalized(name))}
         if not spellings:
@@ -142,23 +147,25 @@ class Redactor:
 _Mentions: TypeAlias = tuple[re.Pattern[str], dict[str, str]]
 
 
-# Generic names of speakers in exports: replacing these words would damage the text.
-_GENERIC = re.compile(
-    "i|me|you|we|self|human|bot|ai|agent|customer|client|guest|patient|doctor|unknown|anonymous|speaker"
-)
+def _words(text: str) -> frozenset[str]:
+    return frozenset(map(normalized, text.split()))
 
-# First names that are also words: in lower case they are not replaced.
-_ALSO_A_WORD = re.compile(
-    "angel|april|art|august|autumn|bill|bob|chase|christian|dawn|dean|drew|faith|frank|gene|grace|grant|guy|hope|iris|"
-    "ivy|jack|june|joy|lily|major|mark|max|may|melody|miles|norm|olive|pat|penny|ray|rich|rob|rose|ruby|sandy|sky|"
-    "skip|star|sue|summer|violet|ward|will"
-)
+
+# Replacing these words would damage the text, whoever has such a name.
+_NOBODY = _words(FUNCTION_WORDS) | ROLES
+_NO_FIRST_NAMES = _NOBODY | _words(ORDINARY_WORDS)
+# In lower case, and in scripts without capitals, these are words.
+_ALSO_A_WORD = _words(ORDINARY_WORDS) | _words(NAMES_AND_WORDS)
+
+
+def _is_first_name(word: str) -> bool:
+    return word not in _NO_FIRST_NAMES and any(map(str.isalpha, word))
 
 
 def _is_distinctive(person: str) -> bool:
     """Returns whether to look for a name: it has three letters, or two where a letter is a syllable or a word."""
     fewest = 2 if re.search(f"[{UNSPACED}{HANGUL}]", person) else 3
-    return len(person) >= fewest and not _GENERIC.fullmatch(person)
+    return len(person) >= fewest and person not in _NOBODY
 
 
 def _spelled(name: str) -> set[str]:

@@ -1,10 +1,13 @@
 """Redaction: what is masked, what only looks like it, and names that stay the same person's."""
 
+from collections import Counter
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from convmodel.conversation import Conversation
+from convmodel.data.importing.name_words import FUNCTION_WORDS, NAMES_AND_WORDS, ORDINARY_WORDS
 from convmodel.data.importing.redaction import Redactor
 from convmodel.errors import ConfigError
 
@@ -163,6 +166,81 @@ def test_mentions_of_speakers_are_replaced(text: str, expected: str) -> None:
     names = ["Ann Lee", "Will", "Al", "You", "田中", "Zoë", "Groß", "url"]
 
     assert Redactor().redact(Conversation([text] * 8, names)).turns[0] == expected
+
+
+def test_each_word_is_of_one_kind() -> None:
+    words = [word for text in (FUNCTION_WORDS, ORDINARY_WORDS, NAMES_AND_WORDS) for word in text.split()]
+
+    assert {word for word, count in Counter(words).items() if count > 1} == set()
+
+
+def mentioned(name: str, text: str) -> str:
+    """The text once one speaker has a name."""
+    return Redactor().redact(Conversation([text], [name])).turns[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("The Boss", "did you see the movie? The end, boss"),
+        ("Our House", "our own, Our street"),
+        ("Der Chef", "Der Hund und der Ball"),
+        ("Les Filles", "tu as vu les photos"),
+        ("Todos Juntos", "todos los días"),
+        ("Мой Брат", "мой дом. Мой!"),
+        ("Uncle Tom", "Uncle Sam and an uncle"),
+        ("Dr. Ann Lee", "dr. Who"),
+        ("Big Mike", "a big one. Big!"),
+        ("The", "The end of the day"),
+        ("Boss", "my boss said so"),
+        ("Mom", "my mom"),
+        ("assistant (2)", "an assistant"),
+        ("User 7", "one user"),
+        ("Deleted account", "I deleted it"),
+        ("2024 Class", "in 2024"),
+        ("+49 Ann", "dial +49"),
+        ("우리 엄마", "우리는 우리의 집"),
+        ("우리", "우리 집"),
+        ("엄마", "우리 엄마가 왔어"),
+        ("老师", "老师说"),
+        ("私の 彼", "私の本"),
+        ("พี่ แอน", "พี่ไป"),
+        ("أبو محمد", "أبو علي"),
+        ("मेरी जान", "मेरी किताब"),
+        ("שלי אבא", "הספר שלי"),
+    ],
+)
+def test_words_in_names_that_name_nobody_stay(name: str, text: str) -> None:
+    assert mentioned(name, text) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("The Boss", "the boss"),
+        ("The Boss", "THE\nBOSS"),
+        ("My Love", "my love"),
+        ("Will Smith", "will smith"),
+        ("Uncle Tom", "uncle tom"),
+        ("우리 엄마", "우리 엄마"),
+        ("Boss", "Boss"),
+        ("Will Smith", "Will"),
+        ("Con O'Neill", "Con"),
+        ("Ann Lee", "ann"),
+        ("민수 김", "민수"),
+        ("أمل علي", "أمل"),
+        ("さくら", "さくら"),
+    ],
+)
+def test_full_names_and_first_names_are_replaced(name: str, text: str) -> None:
+    assert mentioned(name, f"({text})") == "(Speaker 1)"
+
+
+@pytest.mark.parametrize("name", ["Will Smith", "Con O'Neill", "Boss", "Rose"])
+def test_names_that_are_words_stay_in_lower_case(name: str) -> None:
+    word = name.split()[0].lower()
+
+    assert mentioned(name, f"{word} it") == f"{word} it"
 
 
 def test_the_full_name_of_one_wins_over_the_first_name_of_another() -> None:
