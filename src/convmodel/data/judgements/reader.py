@@ -189,7 +189,7 @@ class JudgementReader:
     def fingerprint(self) -> str | None:
         """Hashes the files of the source, as a key for caches; None for a source that is not a file or folder."""
         files = self._conversations.fingerprint()
-        return None if files is None else f"{files} regenerations {self._regeneration_weight:g}"
+        return None if files is None else f"{files} regenerations {float(self._regeneration_weight)!r}"
 
     def _rows(self, torn: list[str]) -> Iterator[Row]:
         if isinstance(self.source, str | os.PathLike):

@@ -138,8 +138,12 @@ class ConversationReader:
         return str(self.source) == STDIN or (os.path.exists(self.source) and not is_stored)  # noqa: PTH110
 
     def fingerprint(self) -> str | None:
-        """Hashes the files of the source, as a key for caches; None for a source that is not a file or folder."""
-        if not isinstance(self.source, str | os.PathLike) or str(self.source) == STDIN:
+        """Hashes the files of the source, as a key for caches.
+
+        Returns None for a source that is not a file or folder, and for a reader with `edit`: what a function does has
+        no hash.
+        """
+        if self._edit is not None or not isinstance(self.source, str | os.PathLike) or str(self.source) == STDIN:
             return None
         path = Path(self.source)
         # Unlike Path's, these accept any string; what is neither (a pipe) cannot be read twice.

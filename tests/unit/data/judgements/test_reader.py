@@ -165,7 +165,8 @@ def test_the_fingerprint_is_that_of_content_and_settings(tmp_path: Path) -> None
     first = JudgementReader(path).fingerprint()
 
     assert first == JudgementReader(path).fingerprint()
-    assert first != JudgementReader(path, regeneration_weight=0.5).fingerprint()
+    weights = (0.5, 0.1234567, 0.1234568)
+    assert len({first, *(JudgementReader(path, regeneration_weight=weight).fingerprint() for weight in weights)}) == 4
     write(path, DOWN)
     assert first != JudgementReader(path).fingerprint()
     assert JudgementReader([UP]).fingerprint() is None

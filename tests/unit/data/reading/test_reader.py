@@ -17,6 +17,7 @@ import pytest
 from datasets import Dataset
 
 from convmodel.conversation import Conversation
+from convmodel.data.reading.columns import Columns
 from convmodel.data.reading.reader import ConversationReader, read_conversations
 from convmodel.errors import ConversationError
 
@@ -364,3 +365,19 @@ def test_what_can_be_read_again_is_not_kept(write: Callable[[str], Path]) -> Non
 
     assert [next(iter(reader)).turns for reader in readers] == [("Yes",), ("Yes",), ("Yes",), ("Hi",)]
     assert ConversationReader("owner/name").repeatable().source == "owner/name"  # not asked for before it is read
+
+
+def test_the_fingerprint_is_that_of_all_that_decides_what_is_read(write: Callable[[str], Path]) -> None:
+    path = write('["Hi", "Hello"]\n')
+    first = ConversationReader(path).fingerprint()
+    others = [
+        ConversationReader(path, shape="turns"),
+        ConversationReader(path, on_error="skip"),
+        ConversationReader(path, columns=Columns({"text": "message"})),
+    ]
+
+    assert first == ConversationReader(path).fingerprint()
+    assert len({first, *(reader.fingerprint() for reader in others)}) == 4
+    assert ConversationReader(path, edit=lambda row: row).fingerprint() is None
+    write('["Hi", "Hullo"]\n')
+    assert first != ConversationReader(path).fingerprint()

@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,23 @@ def test_what_was_made_is_used_again_until_something_changes(
     assert prepare() == 4
     path.write_text(path.read_text().replace("number 3", "number three"))
     assert prepare() == 5
+
+
+def test_windows_of_edited_rows_are_never_those_of_the_file_or_of_another_edit(
+    gpt2_tokenizer: ConversationTokenizer, path: Path
+) -> None:
+    def prepare(reader: ConversationReader) -> list[str]:
+        windows = prepare_windows(reader, gpt2_tokenizer, **OPTIONS).windows
+        return [gpt2_tokenizer.decode(window.input_ids) for window in windows]
+
+    def adding(text: str) -> ConversationReader:
+        return ConversationReader(path, edit=lambda row: replace(row, value=[f"{text} {turn}" for turn in row.value]))
+
+    unedited = prepare(ConversationReader(path))
+    for text in ("First", "Second"):
+        assert all(text in window for window in prepare(adding(text)))
+    assert prepare(ConversationReader(path)) == unedited
+    assert len(list(cache_folder().rglob("*.arrow"))) == 1
 
 
 def test_in_a_template_the_assistant_of_the_training_data_is_part_of_the_key() -> None:
