@@ -40,6 +40,23 @@ def test_two_models_are_compared_and_json_has_it_all(run: Run, capfd: pytest.Cap
 
 
 @pytest.mark.slow
+def test_greedy_takes_the_likeliest_tokens_of_a_model_that_samples_by_default(
+    run: Run, capfd: pytest.CaptureFixture[str]
+) -> None:
+    few = ("--responses", "3", "--self-chats", "1", "--max-new-tokens", "4", "--greedy", "--json")
+    exchanges = []
+    for sampling in ({}, {"do_sample": True, "temperature": 5.0, "top_k": 0}):
+        config = json.loads(Path("model/generation_config.json").read_text(encoding="utf-8"))
+        Path("model/generation_config.json").write_text(json.dumps(config | sampling), encoding="utf-8")
+        assert run("evaluate", "model", "--data", "test.jsonl", *few) == 0
+        out, err = capfd.readouterr()
+        exchanges.append(json.loads(out)["models"][0]["exchanges"])
+        assert "seed changes nothing" not in err
+
+    assert exchanges[0] == exchanges[1]
+
+
+@pytest.mark.slow
 def test_training_data_that_can_be_read_once_is_searched_as_a_file_is(
     run: Run, capfd: pytest.CaptureFixture[str]
 ) -> None:

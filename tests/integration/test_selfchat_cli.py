@@ -26,6 +26,23 @@ def test_it_prints_the_talk_and_tells_of_the_loop(run: Run, capfd: pytest.Captur
 
 
 @pytest.mark.slow
+def test_greedy_takes_the_likeliest_tokens_of_a_model_that_samples_by_default(
+    run: Run, capfd: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("selfchat", "model", "--greedy", "--turns", "6", "--seed", "1")
+    assert run(*arguments) == 0
+    expected = capfd.readouterr()
+    config = json.loads(Path("model/generation_config.json").read_text(encoding="utf-8"))
+    sampling = {"do_sample": True, "temperature": 5.0, "top_k": 0}
+    Path("model/generation_config.json").write_text(json.dumps(config | sampling), encoding="utf-8")
+
+    assert run(*arguments) == 0
+
+    assert capfd.readouterr().out == expected.out
+    assert "seed changes nothing" not in expected.err
+
+
+@pytest.mark.slow
 def test_each_conversation_of_a_file_opens_one(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
     arguments = ["--data", "test.jsonl", "--limit", "3", "--turns", "3", "--seed", "1", "--max-new-tokens", "5"]
     assert run("selfchat", "model", "gpt2", "--speakers", "Ann, Bob", *arguments) == 0

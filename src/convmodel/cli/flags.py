@@ -153,5 +153,6 @@ def parse_options(pairs: Sequence[str], example: str = "num_beams=4") -> dict[st
 
 def sampling_options(*, greedy: bool, temperature: float, top_p: float, max_new_tokens: int | None) -> dict[str, Any]:
     """Returns the options of `ConversationModel.generate` for these flags."""
-    sampling = {} if greedy else CHAT_SAMPLING | {"temperature": temperature, "top_p": top_p}
+    # Without `do_sample`, the model's own generation config would decide.
+    sampling = {"do_sample": False} if greedy else CHAT_SAMPLING | {"temperature": temperature, "top_p": top_p}
     return sampling if max_new_tokens is None else sampling | {"max_new_tokens": max_new_tokens}

@@ -19,10 +19,10 @@ def test_the_default_model_is_the_one_that_fit_wrote(tmp_path: Path, monkeypatch
         Path("model", file).unlink()
 
 
-def test_greedy_decoding_takes_no_sampling_options() -> None:
+def test_greedy_decoding_takes_no_sampling_options_and_overrides_the_models_own() -> None:
     flags = {"temperature": 0.5, "top_p": 0.9}
 
-    assert sampling_options(greedy=True, max_new_tokens=None, **flags) == {}
+    assert sampling_options(greedy=True, max_new_tokens=None, **flags) == {"do_sample": False}
     assert sampling_options(greedy=False, max_new_tokens=7, **flags) == {
         "do_sample": True,
         "top_k": 0,

@@ -30,6 +30,7 @@ from convmodel.evaluation.response_metrics import LOOPS, Exchange, response_metr
 from convmodel.evaluation.turn_statistics import measure_turns
 from convmodel.evaluation.verbatim_copies import REFERENCE_COPIES, Copy, copy_metrics, find_copies
 from convmodel.generation.batched import respond_to_all
+from convmodel.generation.engine.sampling import with_defaults
 from convmodel.generation.options import read_options
 from convmodel.generation.output import ConversationModelOutput
 from convmodel.generation.self_chat import SelfChat, opening_of
@@ -187,8 +188,7 @@ def generate_exchanges(
 ) -> tuple[list[Exchange], float]:
     """Generates the last turn of the chosen conversations; also returns how many tokens per second were generated."""
     contexts = [before_last(conversations[index]) for index in chosen]
-    seed = {"seed": settings.seed} if settings.generation.get("do_sample") else {}
-    given = {"cut_long_turn": True} | seed | without_none(settings.generation)
+    given = {"cut_long_turn": True, "seed": _sampling_seed(model, settings)} | without_none(settings.generation)
     begin = time.perf_counter()
     options = read_options(model.hf_model, model.tokenizer, given)
 
@@ -211,6 +211,12 @@ def generate_exchanges(
         for index, context, output in zip(chosen, contexts, outputs, strict=True)
     ]
     return exchanges, sum(exchange.tokens for exchange in exchanges) / seconds
+
+
+def _sampling_seed(model: ConversationModel, settings: Settings) -> int | None:
+    """Returns the seed if the settings or the model's generation config sample; None if nothing is sampled."""
+    options = read_options(model.hf_model, model.tokenizer, settings.generation)
+    return settings.seed if with_defaults(model.hf_model, options.hf).get("do_sample") else None
 
 
 def with_responses(
@@ -247,6 +253,7 @@ def _loops(
     """Has the model chat with itself, and counts the conversations that repeat themselves."""
     count = min(settings.self_chats, len(conversations))
     chosen = sorted(random.Random(settings.seed).sample(range(len(conversations)), count))
+    seed = _sampling_seed(model, settings)
     is_loop = []
     for number, index in enumerate(chosen):
         progress("self-chats", number, count, "conversations")
@@ -256,7 +263,7 @@ def _loops(
             dict.fromkeys(DEFAULT_SPEAKERS, model),
             opening_of(first),
             turns=SELF_CHAT_TURNS,
-            seed=settings.seed + number * SELF_CHAT_TURNS,
+            seed=None if seed is None else seed + number * SELF_CHAT_TURNS,
             **settings.generation,
         )
         for _ in chat:

@@ -8,6 +8,7 @@ import pytest
 
 from convmodel import Conversation, ConversationModel
 from convmodel.errors import ContextTooLongError
+from convmodel.generation.options import warn_once
 from convmodel.report.evaluation.evaluate import choose_contexts, evaluate_model, generate_exchanges, identity_of
 from convmodel.report.evaluation.html_report import report_page
 from convmodel.report.evaluation.markdown_report import report_markdown
@@ -59,6 +60,23 @@ def test_none_stands_for_an_option_that_is_not_given(model: ConversationModel) -
     none = replace(drawn, generation=drawn.generation | dict.fromkeys(["seed", "cut_long_turn", "top_k"]))
     expected, exchanges = (generate_exchanges(model, long, [0], settings)[0] for settings in (drawn, none))
     assert exchanges == expected
+
+
+@pytest.mark.slow
+def test_a_model_that_samples_by_itself_is_seeded_or_greedy(
+    model: ConversationModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    greedy = replace(ALL, generation={"max_new_tokens": 4, "do_sample": False})
+    expected = values(model, greedy)
+    model.hf_model.generation_config.do_sample = True
+    warn_once.cache_clear()
+
+    assert values(model, greedy) == pytest.approx(expected, nan_ok=True)
+    assert values(model, ALL) == pytest.approx(values(model, ALL), nan_ok=True)
+    assert values(model, ALL) != pytest.approx(values(model, replace(ALL, seed=4)), nan_ok=True)
+    model.hf_model.generation_config.do_sample = False
+    values(model, ALL)
+    assert "seed changes nothing" not in caplog.text
 
 
 def test_responses_are_what_generate_says(model: ConversationModel) -> None:
