@@ -16,12 +16,13 @@ ROOT = Path(__file__).parents[1]
 
 def build(folder: Path) -> list[Path]:
     """Builds both, the wheel from the source archive, and returns their paths."""
-    with tempfile.TemporaryDirectory(prefix="convmodel-build-") as temporary:
+    folder.mkdir(exist_ok=True)
+    # Inside the folder: files cannot be renamed to another file system, such as from a temporary folder in memory.
+    with tempfile.TemporaryDirectory(prefix=".convmodel-build-", dir=folder.resolve()) as temporary:
         stage = Path(temporary)
         subprocess.run([sys.executable, "-m", "build", "--outdir", str(stage), str(ROOT)], check=True)
         for wheel in stage.glob("*-linux_*.whl"):
             name_systems(wheel)
-        folder.mkdir(exist_ok=True)
         return [path.replace(folder / path.name) for path in sorted(stage.iterdir())]
 
 

@@ -1,12 +1,16 @@
 """What a release is made of: the notes of its tag, the checks of its files, the versions that it is tested with."""
 
+import errno
 import importlib
 import io
 import re
+import subprocess
 import sys
 import tarfile
+import tempfile
 import tomllib
 import zipfile
+from collections.abc import Callable
 from importlib.metadata import distributions
 from pathlib import Path
 from types import ModuleType
@@ -125,6 +129,33 @@ def test_the_command_prints_the_notes_of_a_version_and_how_to_install_it(
     assert 'pip install "./convmodel-0.4.0.tar.gz[all]"' in printed
     assert "docs/migration.md" in printed
     assert "\n### Fixed" in printed
+
+
+def test_a_build_works_with_temporary_files_on_another_file_system(
+    script: Callable[[str], ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build_dist, memory, folder = script("build_dist"), tmp_path / "memory", tmp_path / "dist"
+    replace = Path.replace
+
+    def build(command: list[str], **_: object) -> None:
+        (Path(command[command.index("--outdir") + 1]) / "convmodel-1.tar.gz").write_text("new", encoding="utf-8")
+
+    def replace_within_one(path: Path, target: Path) -> Path:
+        if (memory in path.parents) != (memory in Path(target).parents):
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        return replace(path, target)
+
+    for place in (memory, folder):
+        place.mkdir()
+    (folder / "convmodel-1.tar.gz").write_text("old", encoding="utf-8")
+    monkeypatch.setattr(tempfile, "tempdir", str(memory))
+    monkeypatch.setattr(subprocess, "run", build)
+    monkeypatch.setattr(Path, "replace", replace_within_one)
+
+    [file] = build_dist.build(folder)
+
+    assert [*folder.iterdir()] == [file]
+    assert file.read_text(encoding="utf-8") == "new"
 
 
 def test_the_version_is_that_of_a_release() -> None:
