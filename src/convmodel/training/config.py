@@ -135,8 +135,8 @@ class FitConfig:
     )
     max_regression: float = _option(
         0.05,
-        "For judgements: by how much the validation perplexity may rise, relative to the start; then the run stops and "
-        "keeps the last good model.",
+        "For judgements: by how much the validation perplexity may rise above the lowest so far; then the run stops "
+        "and keeps the last good model.",
         above=0,
     )
     replay_weight: float = _option(

@@ -101,29 +101,37 @@ def _describe(metrics: Metrics | None) -> dict[str, Any]:
     train: Sequence[Point] = [] if metrics is None else metrics.train
     validations: Sequence[Point] = [] if metrics is None else metrics.validations
     points = sorted([*train, *validations], key=lambda point: int(point["step"]))
-    perplexities = _curve(validations, "eval_perplexity")
     return {
         "step": points[-1]["step"] if points else 0,
         "steps": begin.get("steps") if isinstance(begin.get("steps"), int) else None,
         "seconds": next((point["seconds"] for point in reversed(points) if point.get("seconds") is not None), None),
         "losses": _curve(train, "loss"),
-        "perplexities": perplexities,
-        "allowed_perplexity": _allowed(begin, perplexities),
+        "perplexities": _curve(validations, "eval_perplexity"),
+        "allowed_perplexity": _allowed(begin, _values(validations, "eval_perplexity")),
         "problem": "",
     }
 
 
 def _allowed(begin: Point, perplexities: Sequence[tuple[int, float]]) -> float | None:
-    """Returns the perplexity above which the run stops, known once the model was validated before its first step."""
+    """Returns the perplexity above which the run stops, known once the model was validated before its first step.
+
+    As in the run's guard, it is relative to the lowest so far.
+    """
     if not perplexities or perplexities[0][0] != 0:
         return None
     config = begin.get("config")
     regression: Any = config.get("max_regression") if isinstance(config, dict) else None
-    return perplexities[0][1] * (1 + regression) if is_finite(regression) else None
+    lowest = min(perplexity for _, perplexity in perplexities)
+    return lowest * (1 + regression) if is_finite(regression) else None
 
 
 def _curve(points: Sequence[Point], name: str) -> list[tuple[int, float]]:
     """Returns the steps and the finite values of a metric, thinned out evenly if they are many; the last one stays."""
-    values = [(int(point["step"]), float(point[name])) for point in points if is_finite(point.get(name))]
+    values = _values(points, name)
     every = -(-len(values) // _POINTS) or 1
     return values[::-1][::every][::-1]
+
+
+def _values(points: Sequence[Point], name: str) -> list[tuple[int, float]]:
+    """Returns the steps and the finite values of a metric."""
+    return [(int(point["step"]), float(point[name])) for point in points if is_finite(point.get(name))]

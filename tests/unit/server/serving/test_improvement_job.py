@@ -6,12 +6,18 @@ from typing import Any
 
 import pytest
 
+from convmodel.evaluation.likelihood import EvaluationResult
 from convmodel.server.serving import improvement_job
 from convmodel.server.serving.improvement_job import (
     Progress,
     read_contexts,
 )
 from convmodel.training.improvement import read_record
+from convmodel.training.objectives.guard import RegressionGuard
+
+
+def validated(perplexity: float) -> EvaluationResult:
+    return EvaluationResult(1.0, perplexity, 1.0, tokens=10, text_bytes=10, conversations=1, windows=1)
 
 
 def test_progress_follows_the_metrics(tmp_path: Path) -> None:
@@ -40,6 +46,24 @@ def test_a_perplexity_is_allowed_once_the_first_model_was_validated(tmp_path: Pa
     assert Progress(tmp_path).read()["allowed_perplexity"] == pytest.approx(21)
     path.write_text('{"step": 0, "eval_loss": 3, "eval_perplexity": 20}\n')
     assert Progress(tmp_path).read()["allowed_perplexity"] is None
+
+
+def test_the_allowed_perplexity_follows_the_lowest_so_far_as_the_guard_does(tmp_path: Path) -> None:
+    """Of a long curve, too, in which the lowest is between the points that are shown."""
+    guard = RegressionGuard(0.05, ())
+    perplexities = [20.0, 16.0, *[16.5] * 400]
+    lines = [{"event": "begin", "steps": 500, "config": {"max_regression": 0.05}}]
+    lines += [{"step": step, "eval_loss": 3, "eval_perplexity": value} for step, value in enumerate(perplexities)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    for perplexity in perplexities:
+        assert guard.check(validated(perplexity))
+
+    shown = Progress(tmp_path).read()
+
+    assert (1, 16.0) not in shown["perplexities"]
+    assert shown["allowed_perplexity"] == pytest.approx(16.8)
+    assert guard.check(validated(16.79))
+    assert not guard.check(validated(16.81))
 
 
 def test_metrics_that_are_damaged_are_reported(tmp_path: Path) -> None:
