@@ -15,7 +15,9 @@ from serving import Address, Serving, read_all, read_until, serving, wait_until
 from starlette.routing import Route
 
 from convmodel import ConversationModel
+from convmodel.errors import ConfigError
 from convmodel.server.app import create_app
+from convmodel.server.middleware import listed_hosts
 from convmodel.server.serving.model_registry import ModelRegistry
 from convmodel.server.settings import ServerSettings
 
@@ -153,6 +155,27 @@ def test_the_host_is_checked(server: Serving, host: str, status: int) -> None:
         assert answer.status == status
         if status == 403:
             assert answer.error["code"] == "host"
+
+
+def test_the_case_of_a_host_does_not_count(served_models: dict[str, ConversationModel]) -> None:
+    with serving(served_models, hosts=("Chat.Example", "LOCALHOST")) as own:
+        for host, status in (("chat.example:80", 200), ("CHAT.example", 200), ("localhost", 200), ("127.0.0.1", 403)):
+            assert own.get("/health", Host=host).status == status
+
+
+@pytest.mark.parametrize(
+    ("names", "problem"),
+    [
+        ("*", r"hosts is \*, .* without a key: give the names .*, or set CONVMODEL_API_KEY"),
+        ("chat.example, *", r"hosts is \*"),
+        (" , ", "hosts is empty, so that every request would be refused: give the names"),
+    ],
+)
+def test_a_list_of_hosts_names_some_and_needs_a_key_for_all(names: str, problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        listed_hosts(names, has_key=False)
+    if "*" in names:
+        assert "*" in listed_hosts(names, has_key=True)
 
 
 def raw(server: Address, head: str, body: bytes = b"") -> bytes:

@@ -109,6 +109,17 @@ def test_keys_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None
     assert seen[0]["cache_bytes"] == 3 * 2**20
 
 
+def test_any_host_is_allowed_with_a_key_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    from convmodel.errors import ConfigError
+    from convmodel.server import ray_app
+
+    monkeypatch.delenv(ray_app.KEY_VARIABLE, raising=False)
+    with pytest.raises(ConfigError, match=r"hosts is \*"):
+        ray_app.build(ray_app.RayArguments(model="m", hosts="*"))
+    monkeypatch.setenv(ray_app.KEY_VARIABLE, "secret")
+    ray_app.build(ray_app.RayArguments(model="m", hosts="*"))
+
+
 def test_the_example_is_a_configuration_that_the_application_takes() -> None:
     from ray.serve.schema import ServeDeploySchema
 

@@ -17,9 +17,10 @@ from urllib.parse import unquote
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from convmodel.errors import ConfigError
 from convmodel.server.errors import ApiError, api_error
 from convmodel.server.serving.metrics import Metrics
-from convmodel.server.settings import LOOPBACK, MAX_BODY, ServerSettings
+from convmodel.server.settings import KEY_VARIABLE, LOOPBACK, MAX_BODY, ServerSettings
 from convmodel.server.uploads import UploadBody, check_same_site, discard_body, is_bare_action, is_upload, may_discard
 
 logger = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ class RequestMiddleware:
         self._settings = settings
         self._metrics = metrics
         self._keys = [key.encode() for key in settings.api_keys]
+        self._hosts = frozenset(host.lower() for host in settings.hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes a request on, or answers it with an error."""
@@ -97,8 +99,7 @@ class RequestMiddleware:
         size = sum(len(name) + len(value) for name, value in scope["headers"])
         if len(scope["headers"]) > _MAX_HEADERS or size > _MAX_HEADER_BYTES:
             raise ApiError(431, f"a request may have at most {_MAX_HEADERS} headers of {_MAX_HEADER_BYTES} bytes")
-        hosts = self._settings.hosts
-        if "*" not in hosts and _host_name(headers.get("host", "")) not in hosts:
+        if "*" not in self._hosts and _host_name(headers.get("host", "")) not in self._hosts:
             # Prevents DNS rebinding: a page of another site whose name points here must not read this server.
             message = "the Host header is not a name of this server: start it with --allowed-host NAME"
             raise ApiError(403, message, code="host")
@@ -212,3 +213,23 @@ def host_names(address: str, names: Sequence[str]) -> tuple[str, ...]:
     """
     own_name = f"[{address}]" if ":" in address else address
     return tuple(dict.fromkeys((*LOOPBACK, own_name.lower(), *(name.lower() for name in names))))
+
+
+def listed_hosts(names: str, *, has_key: bool) -> tuple[str, ...]:
+    """Returns the names of a list with commas, which a Host header may have.
+
+    Raises:
+        ConfigError: If there are none, or any name is allowed although no key is needed.
+
+    Example:
+        >>> listed_hosts("chat.example, localhost", has_key=False)
+        ('chat.example', 'localhost')
+    """
+    hosts = tuple(filter(None, map(str.strip, names.split(","))))
+    fix = "give the names that clients use, with commas"
+    if not hosts:
+        raise ConfigError(f"hosts is empty, so that every request would be refused: {fix}")
+    if "*" in hosts and not has_key:
+        problem = "hosts is *, so that a page of any site could use the server without a key"
+        raise ConfigError(f"{problem}: {fix}, or set {KEY_VARIABLE}")
+    return hosts

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 from convmodel.generation.engine.engine import MAX_ROWS
 from convmodel.model import ConversationModel
 from convmodel.server.app import create_app
+from convmodel.server.middleware import listed_hosts
 from convmodel.server.serving.model_registry import ModelRegistry
 from convmodel.server.settings import KEY_VARIABLE, LOOPBACK, ServerSettings
 
@@ -41,10 +42,14 @@ def build(arguments: RayArguments) -> serve.Application:
 
     A replica takes as many requests as fit in one batch, and as many again that wait; more wait at the proxy, and
     beyond that they are refused with 429, as by a single server. `CONVMODEL_API_KEY` is the key, if one is needed.
+
+    Raises:
+        ConfigError: If `hosts` names none, or is `*` without a key.
     """
+    keys = tuple(filter(None, [os.environ.get(KEY_VARIABLE)]))
     settings = ServerSettings(
-        api_keys=tuple(filter(None, [os.environ.get(KEY_VARIABLE)])),
-        hosts=tuple(host.strip() for host in arguments.hosts.split(",")),
+        api_keys=keys,
+        hosts=listed_hosts(arguments.hosts, has_key=bool(keys)),
         max_queue=MAX_ROWS,
         system_messages=arguments.system_messages,
         cache_bytes=None if arguments.cache_memory is None else arguments.cache_memory * 2**20,
