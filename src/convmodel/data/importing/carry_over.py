@@ -5,11 +5,12 @@ malformed.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from convmodel.conversation import DEFAULT_SPEAKERS, PINNED_ROLES
+from convmodel.conversation import DEFAULT_SPEAKERS, PINNED_ROLES, Conversation
+from convmodel.data.reading.decoding import encodable
 from convmodel.data.reading.messages import (
     ROLES,
     TEXT_PARTS,
@@ -73,8 +74,11 @@ class CarryOver:
     places: dict[str, list[str]] = field(default_factory=dict)
     left_out: Counter[str] = field(default_factory=Counter)
 
-    def edit(self, row: Row, shape: str = AUTO) -> Row | None:
-        """Returns a row to read; None if nothing of it can be used. A row that is not of messages stays as it is."""
+    def edit(self, row: Row, shape: str = AUTO, check: Callable[[Conversation], object] | None = None) -> Row | None:
+        """Returns a row to read; None if nothing of it can be used. A row that is not of messages stays as it is.
+
+        `check` is that of the reader: what it rejects is not counted here.
+        """
         name = None if row.error else shape_of(row.value, shape)
         if name == "judgements":
             self._note({JUDGEMENTS: True}, row.place)
@@ -92,7 +96,7 @@ class CarryOver:
         if end is not None:
             kept = _until_response(kept)
         result = replace(row, value={**value, "messages": kept} if value else kept)
-        if (kept or end is None) and not _is_readable(kept):
+        if (kept or end is None) and not _is_readable(kept, check):
             return result  # for the reader to reject: not counted here
         self.rows += 1
         before = messages[:end] if kept else []  # what is kept of what is cut off anyway is nothing
@@ -119,7 +123,7 @@ class CarryOver:
     def _note(self, kinds: Mapping[str, bool], place: str) -> None:
         for kind, is_there in kinds.items():
             if is_there:
-                self.places.setdefault(kind, []).append(place)
+                self.places.setdefault(kind, []).append(encodable(place))
 
 
 def _is_plain(messages: Sequence[Mapping[str, Any]]) -> bool:
@@ -133,9 +137,11 @@ def _is_plain(messages: Sequence[Mapping[str, Any]]) -> bool:
     )
 
 
-def _is_readable(messages: Sequence[Mapping[str, Any]]) -> bool:
+def _is_readable(messages: Sequence[Mapping[str, Any]], check: Callable[[Conversation], object] | None = None) -> bool:
     try:
-        conversation_of_messages(messages)
+        conversation = conversation_of_messages(messages)
+        if check:
+            check(conversation)
     except ConversationError:
         return False
     return True

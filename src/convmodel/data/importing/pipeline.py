@@ -20,8 +20,10 @@ from convmodel.data.importing.exports.unread import unknown, unread
 from convmodel.data.importing.segmenting import (
     Segmenting,
     choose_gap,
+    is_silent,
     parts_of,
     rename,
+    require_joinable,
     segment,
     show_gap,
     silent,
@@ -112,7 +114,7 @@ def import_conversations(
     for part in itertools.chain.from_iterable(parts_of(chat, how.gap) for chat in chats):
         table.add((message.speaker, message.text) for message in part)
     cleaner = Cleaner(options.cleaning, people=summary.speakers)
-    segments = segment(chats, how, summary.dropped) if chats else ()
+    segments = segment(chats, how, summary.dropped, problems) if chats else ()
     conversations = itertools.chain(((one, ()) for one in segments), _with_me(others, how, summary, table))
     kept = []
     for conversation in _named(cleaner.clean_renamed(conversations), options, summary):
@@ -127,7 +129,8 @@ def import_conversations(
     summary.speaker_turns, summary.first_words = table.turns, table.first_words
     summary.notes += [*summary.carried.notes(), *table.warnings()]
     if not kept:
-        raise ConversationError(f"{', '.join(map(str, sources))[:200]}: {summary.why_nothing(how.me)}")
+        names = encodable(", ".join(map(str, sources))[:200])
+        raise ConversationError(f"{names}: {summary.why_nothing(how.me)}")
     near = _near(options)
     parts = split(kept, options.shares, seed=options.seed, by=options.split_by, near=near)
     require_no_leakage(parts.train, {"valid": parts.valid, "test": parts.test}, near=near)
@@ -164,9 +167,10 @@ def _read(
         for path, format in tables if options.columns else _recognised(source, options.format, problems, summary):
             if format is None:
                 shape = options.format if options.format in SHAPES else AUTO
-                edit = partial(summary.carried.edit, shape=shape)
+                check = partial(require_joinable, how=options.segmenting)
+                edit = partial(summary.carried.edit, shape=shape, check=check)
                 reader = ConversationReader(
-                    path, shape=shape, on_error=options.on_error, columns=options.columns, edit=edit
+                    path, shape=shape, on_error=options.on_error, columns=options.columns, edit=edit, check=check
                 )
                 readers.append((reader, _folder_of(source)))
                 continue
@@ -195,7 +199,7 @@ def _chats(format: Format, path: Path, problems: Problems, *, is_part: bool) -> 
 
 def _folder_of(source: str | Path) -> str:
     """Returns the start of a source's places that ids leave out: they do not depend on where the data lies."""
-    return f"{parent}/" if (parent := str(Path(source).parent)) not in (".", "/") else ""
+    return f"{parent}/" if (parent := encodable(str(Path(source).parent))) not in (".", "/") else ""
 
 
 def _rows(
@@ -296,10 +300,10 @@ def _with_me(
     for conversation in conversations:
         spoken = zip(conversation.turn_speakers, conversation.turns, strict=True)
         table.add(itertools.islice(spoken, conversation.pinned, None))
-        if how.me is None or how.me in conversation.turn_speakers[conversation.pinned :]:
-            yield rename(conversation, how), conversation.speaker_names
-        else:
+        if how.me is not None and is_silent(conversation, how.me):
             summary.dropped[silent(how.me)] += 1
+        else:
+            yield rename(conversation, how), conversation.speaker_names
 
 
 def _named(

@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import pairwise
 
-from convmodel.conversation import DEFAULT_SPEAKERS, Conversation
+from convmodel.conversation import DEFAULT_SPEAKERS, LONGEST_TURN, Conversation
 from convmodel.data.importing.exports.messages import Chat, Message
 from convmodel.data.reading.decoding import encodable
 from convmodel.data.reading.messages import nobody
+from convmodel.data.reading.problems import Problems
 from convmodel.errors import ConfigError, ConversationError
 
 DEFAULT_GAP = timedelta(hours=1)
@@ -103,14 +104,23 @@ def silent(me: str) -> str:
     return f"{me} has no turn"
 
 
-def segment(chats: Sequence[Chat], how: Segmenting, dropped: Counter[str]) -> Iterator[Conversation]:
+def is_silent(conversation: Conversation, me: str | None) -> bool:
+    """Returns whether a conversation has no turn of the speaker to learn, if there is one."""
+    return me is not None and me not in conversation.turn_speakers[conversation.pinned :]
+
+
+def segment(
+    chats: Sequence[Chat], how: Segmenting, dropped: Counter[str], problems: Problems | None = None
+) -> Iterator[Conversation]:
     """Cuts chats into conversations, whose ids are the places of their first messages.
 
-    Conversations without a turn of the speaker to learn are left out, and counted in `dropped`.
+    Conversations without a turn of the speaker to learn are left out, and counted in `dropped`. One with a turn that is
+    too long, alone or joined, is a problem, by default an error.
 
     Raises:
         ConversationError: If the speaker to learn never speaks; the message lists who does.
     """
+    problems = problems or Problems()
     if how.me is not None and how.me not in (speakers := speakers_of(chats)):
         raise ConversationError(nobody([how.me], speakers))
     for chat in chats:
@@ -121,13 +131,18 @@ def segment(chats: Sequence[Chat], how: Segmenting, dropped: Counter[str]) -> It
             if how.me is not None and all(message.speaker != how.me for message in part):
                 dropped[silent(how.me)] += 1
                 continue
-            conversation = Conversation(
-                [message.text for message in part],
-                [names[message.speaker] for message in part],
-                id=encodable(part[0].place.removeprefix(chat.folder)),
-                started_at=part[0].time,
-            )
-            yield conversation if how.keep_messages else conversation.joined()
+            try:
+                conversation = Conversation(
+                    [message.text for message in part],
+                    [names[message.speaker] for message in part],
+                    id=encodable(part[0].place).removeprefix(chat.folder),
+                    started_at=part[0].time,
+                )
+                conversation = conversation if how.keep_messages else conversation.joined()
+            except ConversationError as error:
+                problems.add(f"{part[0].place}: in the conversation that begins here, {error}", rows=len(part))
+            else:
+                yield conversation
 
 
 def parts_of(chat: Chat, gap: timedelta) -> Iterator[Sequence[Message]]:
@@ -141,6 +156,17 @@ def rename(conversation: Conversation, how: Segmenting) -> Conversation:
     names = _names(dict.fromkeys(speakers[pinned:]), how)
     renamed = replace(conversation, speakers=[*speakers[:pinned], *(names[name] for name in speakers[pinned:])])
     return renamed if how.keep_messages else renamed.joined()
+
+
+def require_joinable(conversation: Conversation, how: Segmenting) -> None:
+    """Checks that a complete conversation can be renamed: joined turns have the same weight, and are not too long.
+
+    Raises:
+        ConversationError: If not; the message has no place.
+    """
+    is_plain = conversation.weights is None and sum(map(len, conversation.turns)) <= LONGEST_TURN
+    if not is_plain and not is_silent(conversation, how.me):
+        rename(conversation, how)
 
 
 def _names(speakers: dict[str, None], how: Segmenting) -> dict[str, str]:

@@ -55,6 +55,7 @@ class ConversationReader:
         on_error: OnError = "fail",
         columns: Columns | None = None,
         edit: Callable[[Row], Row | None] | None = None,
+        check: Callable[[Conversation], object] | None = None,
     ) -> None:
         """Sets the source; reading starts with the iteration.
 
@@ -65,6 +66,7 @@ class ConversationReader:
             on_error: Whether invalid data stops the reading, or is left out and counted.
             columns: The columns of a table with a message per row, if they have unusual names.
             edit: Called with each row; returns the row to read in its place, or None to leave it out.
+            check: Called with each conversation; raises a `ConversationError`, without a place, if it is invalid.
 
         Raises:
             ConversationError: If the source is none of these.
@@ -79,6 +81,7 @@ class ConversationReader:
         self._shape = shape
         self._columns = columns
         self._edit = edit
+        self._check = check
         self.problems = Problems(on_error)
         self.rows = 0
         self.left_out = 0
@@ -140,10 +143,10 @@ class ConversationReader:
     def fingerprint(self) -> str | None:
         """Hashes the files of the source, as a key for caches.
 
-        Returns None for a source that is not a file or folder, and for a reader with `edit`: what a function does has
-        no hash.
+        Returns None for a source that is not a file or folder, and for a reader with `edit` or `check`: what a
+        function does has no hash.
         """
-        if self._edit is not None or not isinstance(self.source, str | os.PathLike) or str(self.source) == STDIN:
+        if self._edit or self._check or not isinstance(self.source, str | os.PathLike) or str(self.source) == STDIN:
             return None
         path = Path(self.source)
         # Unlike Path's, these accept any string; what is neither (a pipe) cannot be read twice.
@@ -212,7 +215,7 @@ class ConversationReader:
             raise ConversationError(row.error)
         if isinstance(row.value, str) and is_data_file(Path(row.value)):
             raise ConversationError(f"{row.value!r} is the name of a file: give one file or folder, not a list")
-        conversations = [_checked(one) for one in conversations_of(row.value, self._shape)]
+        conversations = [self._checked(one) for one in conversations_of(row.value, self._shape)]
         self._count(row, 1)
         place = encodable(row.place)
         names = [f"{place}#{number}" for number in range(1, len(conversations) + 1)]
@@ -227,9 +230,14 @@ class ConversationReader:
         for row in rows:
             if self._shape not in (AUTO, shape_of(row.value, self._shape)):
                 conversations_of(row.value, self._shape)  # raises the error
-        conversation = _checked(conversation_of_rows([row.value for row in rows]))
+        conversation = self._checked(conversation_of_rows([row.value for row in rows]))
         self._count(rows[0], len(rows))
         return [conversation]
+
+    def _checked(self, conversation: Conversation) -> Conversation:
+        if self._check:
+            self._check(conversation)
+        return _checked(conversation)
 
     def _count(self, row: Row, rows: int) -> None:
         self.shapes[shape_of(row.value, self._shape) or ""] += rows

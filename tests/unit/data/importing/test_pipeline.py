@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import re
 import threading
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from convmodel.conversation import Conversation
+from convmodel.conversation import LONGEST_TURN, Conversation
 from convmodel.data.importing.cleaning import CleaningRules
 from convmodel.data.importing.pipeline import ImportOptions, import_conversations
 from convmodel.data.importing.segmenting import Segmenting
@@ -154,6 +155,74 @@ def test_the_summary_adds_up(tmp_path: Path) -> None:
     assert summary.conversations == 22
     assert summary.dropped == {"fewer than 2 turns": 1, "exact duplicate": 1}
     assert summary.entries == summary.problems + summary.dropped.total() + sum(summary.written.values())
+
+
+def openai(*turns: tuple[str, str, float | None]) -> str:
+    """A line of OpenAI's fine-tuning file."""
+    messages = [
+        {"role": role, "content": text} | ({} if weight is None else {"weight": weight}) for role, text, weight in turns
+    ]
+    return json.dumps({"messages": messages})
+
+
+def test_turns_that_cannot_be_joined_are_a_problem_with_their_place(tmp_path: Path) -> None:
+    path = tmp_path / "openai.jsonl"
+    lines = [openai(("user", f"Hi {word}", None), ("assistant", f"Oh {word}", 0)) for word in WORDS]
+    differing = ("user", "Hi", None), ("assistant", "Hello", 0), ("assistant", "How are you?", 1)
+    lines.insert(4, openai(*differing))
+    path.write_text("\n".join(lines))
+
+    with pytest.raises(
+        ConversationError,
+        match=r"openai\.jsonl:5: turns 2 to 3, all by 'assistant', are joined, but their weights differ \(0, 1\): give",
+    ):
+        import_conversations([path], tmp_path / "data")
+    summary = import_conversations([path], tmp_path / "data", ImportOptions(on_error="skip"))
+    kept = import_conversations([path], tmp_path / "kept", ImportOptions(segmenting=Segmenting(keep_messages=True)))
+
+    assert (summary.entries, summary.problems, summary.conversations, sum(summary.written.values())) == (11, 1, 10, 10)
+    assert summary.first_problems[0].startswith(f"{path}:5: turns 2 to 3")
+    assert (summary.carried.rows, len(summary.carried.places["weights"])) == (10, 10)
+    assert sum(kept.written.values()) == 11
+
+
+def test_turns_of_merged_speakers_are_joined_or_a_problem(tmp_path: Path) -> None:
+    path = tmp_path / "group.jsonl"
+    names = ["Ann", "Cem", "Bob"]
+    talks = [{"turns": [f"{word} a", f"{word} b", f"{word} c"], "speakers": names} for word in WORDS]
+    unequal = {"turns": ["a", "b", "c"], "speakers": names, "weights": [1, 0, 1]}
+    silent = {"turns": ["a", "b", "c"], "speakers": ["Ann", "Ann", "Cem"], "weights": [1, 0, 1]}
+    path.write_text("\n".join(map(json.dumps, [*talks, unequal, silent])))
+    merged = Segmenting(me="Bob", merge_others=True)
+
+    with pytest.raises(ConversationError, match=r"group\.jsonl:11: turns 1 to 2, all by 'user', are joined, but"):
+        import_conversations([path], tmp_path / "data", ImportOptions(segmenting=merged))
+    summary = import_conversations([path], tmp_path / "data", ImportOptions(segmenting=merged, on_error="skip"))
+
+    assert (summary.problems, summary.dropped, sum(summary.written.values())) == (1, {"Bob has no turn": 1}, 10)
+    assert import_conversations([path], tmp_path / "all", ImportOptions(segmenting=Segmenting(me="Bob"))).problems == 0
+
+
+@pytest.mark.slow  # long texts
+def test_turns_that_are_too_long_are_a_problem_with_their_place(tmp_path: Path) -> None:
+    half = "word " * (LONGEST_TURN // 8)
+    talks = tmp_path / "talks.jsonl"
+    talks.write_text(
+        json.dumps({"turns": [half, half, "Hi"], "speakers": ["Ann", "Ann", "Bob"]}) + '\n["Hi", "Hello"]\n'
+    )
+    chat = whatsapp(tmp_path)
+    with chat.open("a") as file:
+        file.write(f"\n29/03/2024, 08:00 - Ann: {half}{half}")
+
+    for path, place in (
+        (talks, f"{talks}:1: turn 1"),
+        (chat, f"{chat}:121: in the conversation that begins here, turn 1"),
+    ):
+        with pytest.raises(ConversationError, match=rf"^{re.escape(place)} has [\d,]+ characters, more than"):
+            import_conversations([path], tmp_path / "data")
+    summary = import_conversations([talks, chat], tmp_path / "data", ImportOptions(on_error="skip"))
+
+    assert (summary.problems, sum(summary.written.values())) == (2, 31)
 
 
 def test_one_file_without_conversations_does_not_end_an_import_that_skips(tmp_path: Path) -> None:

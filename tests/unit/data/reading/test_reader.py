@@ -381,3 +381,22 @@ def test_the_fingerprint_is_that_of_all_that_decides_what_is_read(write: Callabl
     assert ConversationReader(path, edit=lambda row: row).fingerprint() is None
     write('["Hi", "Hullo"]\n')
     assert first != ConversationReader(path).fingerprint()
+
+
+def test_what_a_check_rejects_is_a_problem_with_its_place(write: Callable[[str], Path]) -> None:
+    def check(conversation: Conversation) -> None:
+        if "Go" in conversation.turns:
+            raise ConversationError("rude")
+
+    rows = ['["Hi", "Yes"]', '["Go"]'] + [
+        json.dumps({"conversation_id": 1, "speaker": name, "text": text})
+        for name, text in (("Ann", "No"), ("Bob", "Go"))
+    ]
+    path = write("\n".join(rows))
+    reader = ConversationReader(path, on_error="skip", check=check)
+
+    assert list(reader) == [Conversation(["Hi", "Yes"])]
+    assert reader.problems.count == 3
+    assert reader.problems.messages == [f"{path}:2: rude", f"{path}:3: rude"]
+    with pytest.raises(ConversationError, match=r":2: rude"):
+        list(ConversationReader(path, check=check))
