@@ -86,6 +86,10 @@ class GenerationError(ConvModelError, RuntimeError):
     """The model or a logits processor failed while generating; the original error is `__cause__`."""
 
 
+class LogitsError(ConvModelError, ArithmeticError):
+    """A model's logits are not numbers, so that nothing can be measured of it; the message has the fix."""
+
+
 class MissingExtraError(ConvModelError, ImportError):
     """An optional package is not installed; the message has the command that installs it.
 

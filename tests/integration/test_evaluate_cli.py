@@ -1,12 +1,14 @@
 """`convmodel evaluate` as a user meets it."""
 
 import json
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from convmodel.data.reading.reader import ConversationReader
 from convmodel.report.evaluation.results import data_fingerprint
@@ -100,6 +102,28 @@ def test_reports_have_the_model_before_fine_tuning_beside(run: Run, capfd: pytes
     card = Path("new/README.md").read_text(encoding="utf-8")
     assert f"| Fine-tuned from | `{base}` |" in card
     assert "## Evaluation" in card
+
+
+@pytest.mark.slow
+def test_a_base_whose_logits_are_not_numbers_is_left_out_and_a_model_is_refused(
+    run: Run, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run("fit", "train.jsonl", "-m", "gpt2", "--output-dir", "new", "--max-steps", "1") == 0
+    weights = load_file("gpt2/model.safetensors")
+    weights["transformer.ln_f.weight"][0] = math.nan
+    save_file(weights, "gpt2/model.safetensors", {"format": "pt"})
+    few = ("--responses", "0", "--distractors", "0", "--self-chats", "0", "--report", "report.json")
+    capfd.readouterr()
+
+    assert run("evaluate", "new", "--data", "test.jsonl", *few) == 0
+    err = " ".join(capfd.readouterr().err.split())
+    assert "not compared with the base model: the model's logits are not numbers in " in err
+    assert [each["name"] for each in json.loads(Path("report.json").read_text(encoding="utf-8"))["models"]] == ["new"]
+
+    assert run("evaluate", "gpt2", "--data", "test.jsonl") == 1
+    err = capfd.readouterr().err
+    assert "its weights are damaged or too large" in " ".join(err.split())
+    assert "probably a bug" not in err
 
 
 @pytest.mark.slow

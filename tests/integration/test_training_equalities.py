@@ -579,13 +579,14 @@ def test_a_run_that_diverges_ends_in_an_error_and_saves_nothing_of_it(
     assert not model.hf_model.training
 
 
-def test_weights_that_are_no_numbers_are_an_error(load: Callable[..., ConversationModel]) -> None:
+@pytest.mark.parametrize("valid", [None, TALKS], ids=["", "validated"])
+def test_weights_that_are_no_numbers_are_an_error(load: Callable[..., ConversationModel], valid: Any) -> None:
     model = load()
     with torch.no_grad():
         model.hf_model.transformer.ln_f.weight[0] = float("inf")
 
     with pytest.raises(ConfigError, match=r"the loss is nan in conversation \d+, .* at step 1, before any weight"):
-        model.fit(TALKS, max_steps=1, batch_size=4)
+        model.fit(TALKS, valid, max_steps=1, batch_size=4)
 
 
 def test_an_output_folder_that_cannot_be_written_is_refused_before_the_work(

@@ -21,7 +21,7 @@ from convmodel.cli.console import (
 from convmodel.data.progress import ProgressBar, console
 from convmodel.data.reading.reader import ConversationReader
 from convmodel.data.reading.shapes import AUTO
-from convmodel.errors import ConfigError, ConversationError, ModelLoadError, SaveError
+from convmodel.errors import ConfigError, ConversationError, LogitsError, ModelLoadError, SaveError
 from convmodel.generation.defaults import TEMPERATURE, TOP_P
 
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ def _evaluate(
     before = None
     try:
         before = None if base is None else measure(base)
-    except ModelLoadError as error:
+    except (ModelLoadError, LogitsError) as error:
         if base != recorded:
             raise
         print_message(f"not compared with the base model: {error}")

@@ -112,11 +112,15 @@ def evaluate_windows(
     batch_size: int = BATCH_SIZE,
     progress: Callable[[int], None] | None = None,
     processes: Processes | None = None,
+    allow_nan: bool = False,
 ) -> EvaluationResult:
     """Measures a model on encoded conversations; calls `progress` after each batch with its number of windows.
 
     The batch size changes memory and speed, not the result, and so do several `processes` that share the batches: all
     of them return the result of one, to the last bit. The model's mode does not change.
+
+    Raises:
+        LogitsError: If the model's logits are not numbers; with `allow_nan`, the result's values are not.
     """
     if batch_size < 1:
         raise ConfigError(f"batch_size is {batch_size}: it must be at least 1")
@@ -126,7 +130,8 @@ def evaluate_windows(
     with WAITING.adapting(hf_model.device):
         for indices, counts in processes.own(indices_by_length(data.lengths, batch_size)):
             WAITING.look()
-            nats, labels = measure_targets(hf_model, tokenizer, [data.windows[index] for index in indices], head=head)
+            windows = [data.windows[index] for index in indices]
+            nats, labels = measure_targets(hf_model, tokenizer, windows, head=head, allow_nan=allow_nan)
             if counts:
                 sums[0, indices] = nats.sum(dim=1)
                 sums[1, indices] = nats.masked_fill(torch.isin(labels, ends), 0.0).sum(dim=1)

@@ -131,6 +131,7 @@ def next_turn_metrics(
     Raises:
         ConfigError: If there are no distractors.
         ConversationError: If all conversations have the same last turn.
+        LogitsError: If the model's logits are not numbers.
     """
     candidates, _ = measure_next_turns(hf_model, tokenizer, conversations, distractors, seed)
     rows = iter(candidates)
@@ -151,5 +152,8 @@ def next_turn_metrics(
 
 
 def _rank(scores: Sequence[float]) -> list[int]:
-    """Returns the place of the first score among all, from 1; nothing if there are none."""
-    return [sum(score >= scores[0] for score in scores)] if scores else []
+    """Returns the place of the first score among all, from 1; nothing if there are none.
+
+    What cannot be compared counts against the first: the gain of a turn that is impossible with and without context.
+    """
+    return [sum(not score < scores[0] for score in scores)] if scores else []

@@ -99,6 +99,7 @@ def measure_turns(
         ConfigError: If `batch_size` is less than 1.
         ConversationError: If a conversation cannot be laid out, or none has a supervised turn.
         ContextTooLongError: If a conversation's pinned turns leave no room in a window.
+        LogitsError: If the model's logits are not numbers.
     """
     if batch_size < 1:
         raise ConfigError(f"batch_size is {batch_size}: it must be at least 1")

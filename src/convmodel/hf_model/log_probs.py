@@ -1,12 +1,14 @@
 """Log-probabilities of tokens.
 
-Owns: ln p of each target of some windows, and of responses to a context. Does not generate.
+Owns: ln p of each target of some windows, and of responses to a context; refusing a model that computes no numbers.
+Does not generate.
 """
 
 import copy
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -16,7 +18,7 @@ from transformers.cache_utils import DynamicCache
 
 from convmodel.conversation import Conversation
 from convmodel.data.windows.collate import pad
-from convmodel.errors import ContextTooLongError, ConversationError
+from convmodel.errors import ContextTooLongError, ConversationError, LogitsError
 from convmodel.hf_model.caching import cache_argument, can_be_cached
 from convmodel.hf_model.eval_mode import evaluation_mode
 from convmodel.hf_model.lm_head import Head
@@ -59,20 +61,25 @@ def measure_targets(
     *,
     head: Head | None = None,
     context: "_Context | None" = None,
+    allow_nan: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Applies a function to the logits of each supervised token of a batch of windows; by default, returns -ln p.
 
     `measure` returns values of shape (targets,) or (targets, values) for logits of shape (targets, vocabulary) and
     labels. With a `head`, logits are computed for targets only, in chunks. With a `context`, the windows are what
-    follows it.
+    follows it. `allow_nan` is for callers that handle values that are not numbers.
 
     Returns:
         Two tensors on the CPU: the values, of shape (batch, seq - 1) or (batch, seq - 1, values), in float64 and 0 at
         positions without target; and the labels, of shape (batch, seq - 1).
+
+    Raises:
+        LogitsError: If a value is not a number, unless that is allowed.
     """
     limit = shared_length(hf_model.config)
     if limit is not None and len(windows) > 1 and max(len(window.input_ids) for window in windows) > limit:
-        parts = [measure_targets(hf_model, tokenizer, [window], measure, head=head) for window in windows]
+        alone = partial(measure_targets, hf_model, tokenizer, measure=measure, head=head, allow_nan=allow_nan)
+        parts = [alone(windows=[window]) for window in windows]
         return (
             pad_sequence([values[0] for values, _ in parts], batch_first=True),
             pad_sequence([labels[0] for _, labels in parts], batch_first=True, padding_value=IGNORED),
@@ -93,7 +100,25 @@ def measure_targets(
     measured = torch.cat(measured_parts)
     values = torch.zeros(*labels.shape, *measured.shape[1:], dtype=torch.float64)
     values[is_target] = measured.cpu().double()
+    if not allow_nan:
+        _require_numbers(hf_model, windows, values)
     return values, labels
+
+
+def _require_numbers(hf_model: "PreTrainedModel", windows: Sequence[Window], values: torch.Tensor) -> None:
+    """Raises a `LogitsError` if a value is not a number; sums and ranks of such values mean nothing."""
+    is_wrong = values.flatten(1).isnan().any(dim=1).tolist()
+    if not any(is_wrong):
+        return
+    sources = dict.fromkeys(window.source for window, wrong in zip(windows, is_wrong, strict=True) if wrong)
+    place = next((f" in {source}" for source in sources if source), "")
+    fix = "its weights are damaged or too large: use other weights"
+    if hf_model.dtype == torch.float16:
+        fix = (
+            'float16 overflows: load the model with dtype="float32" or "bfloat16", and save it, for the command line, '
+            "with save_pretrained"
+        )
+    raise LogitsError(f"the model's logits are not numbers{place}; {fix}")
 
 
 def _target_logits(
@@ -162,6 +187,11 @@ def score_responses(
 
     If the longest sequence is longer than `max_length` tokens, by default the model's positions, the oldest whole turns
     of the context are left out, and the beginning of its newest one if that alone is too long, for all responses alike.
+
+    Raises:
+        ConversationError: If the responses are one string.
+        ContextTooLongError: If a response alone is too long.
+        LogitsError: If the model's logits are not numbers.
     """
     if isinstance(responses, str):
         raise ConversationError("responses are a list of responses, not one string")

@@ -157,6 +157,7 @@ def measure_next_turns(
     Raises:
         ConfigError: If `negatives` is less than 1.
         ConversationError: If all conversations end in the same text.
+        LogitsError: If the model's logits are not numbers.
     """
     arranged = list(conversations)
     longest = min(LONGEST, window_length(hf_model.config, tokenizer.layout.max_length))

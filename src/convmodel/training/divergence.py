@@ -43,7 +43,7 @@ def sources_to_blame(hf_model: "PreTrainedModel", tokenizer: ConversationTokeniz
     # A sharded model computes only when all processes call it, and the others may have no problem.
     examined = [] if is_sharded(hf_model) else windows
     with plain_forward(hf_model):
-        losses = [measure_targets(hf_model, tokenizer, [window])[0].sum() for window in examined]
+        losses = [measure_targets(hf_model, tokenizer, [window], allow_nan=True)[0].sum() for window in examined]
     blamed = [window for window, loss in zip(examined, losses, strict=True) if not loss.isfinite()] or windows
     sources = list(dict.fromkeys(window.source for window in blamed))
     more = f" and {len(sources) - _NAMED} more" if len(sources) > _NAMED else ""

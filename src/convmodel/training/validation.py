@@ -35,7 +35,10 @@ def validate(
     """
     processes = processes_of(hf_model, args)
     with plain_forward(hf_model):
-        result = evaluate_windows(hf_model, tokenizer, valid, batch_size=args.eval_batch_size, processes=processes)
+        # A run that has diverged ends with an error of its own, or is undone.
+        result = evaluate_windows(
+            hf_model, tokenizer, valid, batch_size=args.eval_batch_size, processes=processes, allow_nan=True
+        )
         if guard is not None and not is_sharded(hf_model):
             guard.respond(hf_model, tokenizer, processes)
     reshard(hf_model)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from convmodel import Conversation, ConversationModel
-from convmodel.errors import ConfigError
+from convmodel.errors import ConfigError, LogitsError
 from convmodel.evaluation import likelihood_metrics as metrics
 from convmodel.evaluation.metric import Metric, compare_metrics
 from convmodel.evaluation.turn_statistics import TurnStatistics, measure_turns
@@ -98,6 +98,21 @@ def test_ties_count_against_the_model(model: ConversationModel) -> None:
 
     assert (found["hits_at_1"], found["hits_at_5"]) == (0, 0)
     assert found["mrr"] == pytest.approx(1 / 6)
+
+
+@pytest.mark.parametrize(
+    ("scores", "rank"), [([2.0, 3.0, 1.0], 2), ([2.0, math.nan, 1.0], 2), ([math.nan, 3.0, 1.0], 3), ([math.nan], 1)]
+)
+def test_what_cannot_be_compared_counts_against_the_model(scores: list[float], rank: int) -> None:
+    assert metrics._rank(scores) == [rank]
+
+
+def test_turns_are_not_ranked_by_logits_that_are_not_numbers(model: ConversationModel) -> None:
+    with torch.no_grad():
+        model.hf_model.transformer.ln_f.weight[0] = math.nan
+
+    with pytest.raises(LogitsError, match="the model's logits are not numbers"):
+        metrics.next_turn_metrics(model.hf_model, model.tokenizer, CONVERSATIONS, distractors=5)
 
 
 def test_distractors_depend_on_the_seed_but_not_on_the_order(model: ConversationModel) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from convmodel import Conversation, ConversationModel
-from convmodel.errors import ConfigError, ConversationError
+from convmodel.errors import ConfigError, ConversationError, LogitsError
 from convmodel.evaluation import turn_statistics
 from convmodel.evaluation.likelihood import likelihood_of
 from convmodel.evaluation.turn_statistics import (
@@ -228,3 +228,15 @@ def test_the_threads_look_after_each_batch(model: ConversationModel, monkeypatch
     measure(model, batch_size=2)
 
     assert looks == [1, 1, 1]  # inside a block in which they adapt
+
+
+def test_logits_that_are_not_numbers_are_an_error_that_names_the_conversation(model: ConversationModel) -> None:
+    ids = [{index for turn in talk for index in model.tokenizer.encode(turn)} for talk in TALKS]
+    only_there = sorted(ids[4] - set().union(*ids[:4]))
+    head = model.hf_model.get_output_embeddings()
+    head.weight = torch.nn.Parameter(head.weight.detach().clone())  # else all logits had that row
+    with torch.no_grad():
+        model.hf_model.get_input_embeddings().weight[only_there] = math.nan
+
+    with pytest.raises(LogitsError, match=r"^the model's logits are not numbers in conversation 5; "):
+        measure(model)

@@ -1,5 +1,6 @@
 """Log-probabilities of responses, against the logits themselves."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,11 @@ from transformers import (
 )
 
 from convmodel import Conversation, ConversationModel
-from convmodel.errors import ContextTooLongError, ConversationError
+from convmodel.errors import ContextTooLongError, ConversationError, LogitsError
 from convmodel.hf_model.lm_head import Head
 from convmodel.hf_model.log_probs import label_log_probs, log_probabilities, measure_targets, score_responses
 from convmodel.hf_model.quantization import quantize_weights
+from convmodel.layout.sequence import IGNORED
 
 CONTEXT = Conversation(["Hello", "How are you"])
 RESPONSES = ["Good thank you", "Fine"]
@@ -76,6 +78,39 @@ def test_a_measure_may_return_several_values(model: ConversationModel) -> None:
     )
     assert values.shape == (*labels.shape, 2)
     assert torch.equal(values[..., 1], labels.clamp(min=0).double())
+
+
+def _too_large(model: ConversationModel, dtype: torch.dtype) -> ConversationModel:
+    """Makes the logits larger than float16 can hold."""
+    with torch.no_grad():
+        model.hf_model.transformer.ln_f.weight.fill_(6e4)
+        model.hf_model.transformer.wte.weight.mul_(100)
+    model.hf_model.to(dtype)
+    return model
+
+
+def test_logits_that_float16_cannot_hold_are_an_error_with_the_fix(unigram_folder: Path) -> None:
+    model = _too_large(ConversationModel.from_pretrained(unigram_folder, device="cpu"), torch.float16)
+    fix = 'float16 overflows: load the model with dtype="float32" or "bfloat16"'
+
+    with pytest.raises(LogitsError, match=f"^the model's logits are not numbers in conversation 1; {fix}"):
+        model.evaluate([CONTEXT])
+    with pytest.raises(LogitsError, match=f"^the model's logits are not numbers; {fix}"):
+        model.score(CONTEXT, RESPONSES)
+    model.hf_model.bfloat16()
+    assert math.isfinite(model.evaluate([CONTEXT]).loss)
+
+
+def test_weights_that_are_not_numbers_are_an_error_or_measured_if_allowed(unigram_folder: Path) -> None:
+    model = ConversationModel.from_pretrained(unigram_folder, device="cpu")
+    with torch.no_grad():
+        model.hf_model.transformer.ln_f.weight[0] = math.nan
+    windows = model.tokenizer.windows(CONTEXT, max_length=64)
+
+    with pytest.raises(LogitsError, match="its weights are damaged or too large: use other weights"):
+        measure_targets(model.hf_model, model.tokenizer, windows)
+    values, labels = measure_targets(model.hf_model, model.tokenizer, windows, allow_nan=True)
+    assert torch.equal(values.isnan(), labels != IGNORED)
 
 
 def test_what_cannot_be_scored_is_refused(model: ConversationModel) -> None:

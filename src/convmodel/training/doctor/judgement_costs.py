@@ -127,7 +127,8 @@ def _validation_seconds(
     windows = [valid.windows[index] for index in chosen]
     guard = RegressionGuard(0.0, first[:_RESPONSES])
     with evaluation_mode(hf_model), torch.no_grad():
-        few = timed(hf_model, partial(measure_targets, hf_model, tokenizer, windows, head=Head.of(hf_model)))
+        measure = partial(measure_targets, hf_model, tokenizer, windows, head=Head.of(hf_model), allow_nan=True)
+        few = timed(hf_model, measure)
         responding = timed(hf_model, partial(guard.respond, hf_model, tokenizer))
     measuring = few * int(valid.lengths.sum()) / int(valid.lengths[chosen].sum())
     return measuring + responding * len(first) / min(_RESPONSES, len(first))
