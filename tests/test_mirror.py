@@ -78,6 +78,7 @@ ELSEWHERE = {
     "training/objectives/preference.py": ("integration/test_preferences.py", "reward_chosen"),
     "training/objectives/reference.py": ("integration/test_preferences.py", "Reference"),
     "training/fit_data.py": ("integration/test_packing.py", "require_packable"),
+    "training/packages.py": ("integration/test_serve_cli.py", "training needs accelerate"),
     "training/trainable.py": ("integration/test_lora.py", "requires_grad"),
     "training/metrics_reader.py": ("unit/training/test_metrics_log.py", "read_metrics"),
 }

@@ -1,5 +1,6 @@
 """`convmodel serve` as people run it: keys, logs, the end, and mistakes in its options."""
 
+import importlib.util
 import json
 import os
 import re
@@ -171,6 +172,31 @@ def test_what_is_wrong_with_the_command_is_told_in_one_line(
     [line] = [line for line in shown.splitlines() if message in line]
     assert "Traceback" not in shown
     assert len(line) < 400
+
+
+@pytest.mark.parametrize("flag", ["--train", "--allow-training"])
+@pytest.mark.parametrize(
+    ("package", "message"), [("accelerate", "training needs accelerate"), ("peft", "LoRA adapters need peft")]
+)
+def test_without_the_packages_of_training_a_server_that_may_train_does_not_start(
+    run: Callable[..., int],
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    flag: str,
+    package: str,
+    message: str,
+) -> None:
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == package else find_spec(name, *rest)
+    )
+    monkeypatch.setattr("convmodel.server.run.run", lambda registry, listener, fine_tuning: listener.close())
+
+    assert run("serve", "model", "--port", "0", "--feedback", "f.jsonl", flag, "trained") == 1
+
+    assert f"{message} (the extra train): " in capfd.readouterr().err
+    assert not Path("trained").exists()
+    assert run("serve", "model", "--port", "0", "--feedback", "f.jsonl") == 0
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

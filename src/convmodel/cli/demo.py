@@ -22,6 +22,7 @@ from convmodel.files.atomic import staged
 from convmodel.files.hub import CHITCHAT, CHITCHAT_RATE
 from convmodel.layout.architecture import window_length
 from convmodel.training.config import FitConfig
+from convmodel.training.packages import require_accelerate
 from convmodel.training.units import duration, short_count, size
 
 if TYPE_CHECKING:
@@ -63,13 +64,11 @@ def command(
     introduced by its command, which works for your own chat, too.
     """
     check_output_dir(output_dir, overwrite=overwrite or output_dir == FOLDER, content="a demo", files=(EXPORT,))
+    require_accelerate()  # before the steps that come first
     settings = SETTINGS | {"epochs": epochs, "seed": seed}
     config = FitConfig.from_options(settings | {"output_dir": str(output_dir / "model"), "resume": False})
     steps = _Steps(output_dir, settings)
     model = load_model(CHITCHAT)
-    from convmodel.training.fit import require_accelerate  # imports torch, which loading has imported by now
-
-    require_accelerate()  # before the steps that come first
     parameters = short_count(model.hf_model.num_parameters())
     print_message(f"From a chat export to a bot in five steps. {CHITCHAT} is a model with {parameters} parameters,")
     print_message("trained on present-day small talk. The sample export is made up: in it, Anne and Will write")

@@ -20,6 +20,7 @@ from convmodel.files.hub import CHITCHAT, checked_name
 from convmodel.files.json_lines import require_appendable
 from convmodel.server.settings import KEY_VARIABLE
 from convmodel.training.improvement import NO_REPLAY, SELF_REPLAY
+from convmodel.training.packages import require_accelerate
 
 if TYPE_CHECKING:
     from convmodel.model import ConversationModel
@@ -225,7 +226,11 @@ def _is_loopback(host: str) -> bool:
 
 
 def _check_training(flag: str, host: str, hosts: Sequence[str], layout: str, *, has_keys: bool) -> None:
-    """Checks that nobody elsewhere can start training without a key, and that models are trained as they are served."""
+    """Checks that jobs can train, as models are served, and that nobody elsewhere can start one without a key."""
+    from convmodel.hf_model.lora import require_peft  # imports torch, which the server has imported by now
+
+    require_accelerate()
+    require_peft()  # `improve` and DPO jobs train adapters
     if layout != "auto":
         fix = "leave --layout out, or serve a model that convmodel saved with it"
         raise ConfigError(f"{flag} trains models as they are loaded without --layout: {fix}")

@@ -4,7 +4,6 @@ Owns: the order of a run, preparing and restoring the model, and what a run retu
 computed.
 """
 
-import importlib.util
 import logging
 import random
 import tempfile
@@ -38,6 +37,7 @@ from convmodel.training.fit_result import FitResult
 from convmodel.training.metrics_log import MetricsFile
 from convmodel.training.objectives.choose import make_objective, prepare_data
 from convmodel.training.objectives.guard import RegressionGuard
+from convmodel.training.packages import require_accelerate
 from convmodel.training.progress import FitProgress, worsening
 from convmodel.training.resume.run_folder import RunFolder
 from convmodel.training.resume.run_identity import run_identity
@@ -188,12 +188,6 @@ def _report_end(best: BestModel, plan: RunPlan, config: FitConfig, worse: str, s
         logger.warning("training made the model worse: %s, %s: %s", worse, kept, fix)
     if reason := ended_early(best, plan, steps):
         logger.info("%s", reason)
-
-
-def require_accelerate() -> None:
-    """Raises MissingExtraError if accelerate is not installed, which `Trainer` needs."""
-    if importlib.util.find_spec("accelerate") is None:
-        raise MissingExtraError("training needs accelerate", "train")
 
 
 def _check(config: FitConfig, sources: Sources) -> None:
