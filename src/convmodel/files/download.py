@@ -58,33 +58,45 @@ def _require_answer(endpoint: str) -> None:
 
 
 def is_downloaded(name: str, options: dict[str, Any] | None = None) -> bool:
-    """Returns whether a model, or adapters, of this Hub id are in the cache."""
-    from huggingface_hub import try_to_load_from_cache
-
-    place = {key: (options or {}).get(key) for key in ("cache_dir", "revision")}
-    files = ("config.json", ADAPTER_CONFIG)
+    """Returns whether a model, or adapters, of this Hub id are in the cache: what the options select of it."""
+    options = options or {}
+    file = options.get("gguf_file")  # complete in itself
     try:
-        return any(isinstance(try_to_load_from_cache(name, file, **place), str) for file in files)
+        return any(_is_cached(name, file, options) for file in ([file] if file else ["config.json", ADAPTER_CONFIG]))
     except ValueError:  # not a valid Hub id
         return False
 
 
+def _is_cached(name: str, file: str, options: dict[str, Any]) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    place = {key: options.get(key) for key in ("cache_dir", "revision")}
+    return isinstance(try_to_load_from_cache(name, _in_repository(file, options), **place), str)
+
+
+def _in_repository(file: str, options: dict[str, Any]) -> str:
+    """Returns the name that a file of a model has in the repository."""
+    folder = options.get("subfolder")
+    return f"{folder}/{file}" if folder else file
+
+
 def weights_to_download(name: str, options: dict[str, Any]) -> dict[str, int]:
     """Returns the files of weights that loading a model would download, and their sizes in bytes; empty if unknown."""
-    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub import HfApi
 
     if is_local(name, options):
         return {}
-    revision, cache = options.get("revision"), options.get("cache_dir")
     try:
-        info = HfApi(token=options.get("token")).model_info(name, revision=revision, files_metadata=True)
+        api = HfApi(token=options.get("token"))
+        info = api.model_info(name, revision=options.get("revision"), files_metadata=True)
     except Exception:  # what is wrong is reported when the model is loaded
         return {}
-    sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
-    for pattern in _WEIGHT_FILES:
+    prefix, gguf_file = _in_repository("", options), options.get("gguf_file")
+    siblings = [file for file in info.siblings or () if file.rfilename.startswith(prefix)]
+    sizes = {file.rfilename.removeprefix(prefix): file.size or 0 for file in siblings}
+    for pattern in [re.escape(gguf_file)] if gguf_file else _WEIGHT_FILES:
         if files := [file for file in sizes if re.fullmatch(pattern, file)]:
-            cached = {file: try_to_load_from_cache(name, file, cache, revision) for file in files}
-            return {file: sizes[file] for file in files if not isinstance(cached[file], str)}
+            return {file: sizes[file] for file in files if not _is_cached(name, file, options)}
     return {}
 
 

@@ -1,10 +1,13 @@
 """Whether the Hub answers, what is in its cache, and downloads of weights."""
 
+import shutil
 from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
+from gguf_files import write_gguf
 
+from convmodel import ConversationModel
 from convmodel.errors import ModelLoadError
 from convmodel.files.download import download, is_downloaded, reachable_options, weights_to_download
 from convmodel.files.hub import CHITCHAT
@@ -40,6 +43,52 @@ def test_what_is_in_the_cache(tmp_path: Path) -> None:
     refs.mkdir()
     (refs / "main").write_text("abc")
     assert is_downloaded("ann/chat", {"cache_dir": tmp_path})
+    assert not is_downloaded("ann/chat", {"cache_dir": tmp_path, "subfolder": "sub"})
+    assert not is_downloaded("ann/chat", {"cache_dir": tmp_path, "gguf_file": "model.gguf"})
+
+
+@pytest.mark.parametrize("subfolder", [None, "sub/inside"])
+@pytest.mark.parametrize("gguf_file", [None, "model.gguf"])
+def test_what_the_options_select_is_loaded_from_the_cache_without_a_network(
+    tmp_path: Path, smollm2_folder: Path, gguf_file: str | None, subfolder: str | None
+) -> None:
+    place = tmp_path / "models--ann--chat" / "snapshots" / "abc" / (subfolder or "")
+    if gguf_file is None:
+        shutil.copytree(smollm2_folder, place)
+    else:
+        place.mkdir(parents=True)
+        write_gguf(place / gguf_file, smollm2_folder)
+    refs = tmp_path / "models--ann--chat" / "refs"
+    refs.mkdir()
+    (refs / "main").write_text("abc")
+    options = {"cache_dir": tmp_path, "subfolder": subfolder, "gguf_file": gguf_file}
+
+    given = {name: value for name, value in options.items() if value is not None}
+    model = ConversationModel.from_pretrained("ann/chat", device="cpu", **given)
+
+    expected = ConversationModel.from_pretrained(smollm2_folder, device="cpu")
+    assert model.hf_model.num_parameters() == expected.hf_model.num_parameters()
+    with pytest.raises(ModelLoadError, match="the Hub, which may have it, does not answer"):
+        ConversationModel.from_pretrained("ann/chat", **given | {"subfolder": "other"})
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, {"model.safetensors": 3}),
+        ({"subfolder": "sub"}, {"pytorch_model.bin": 5}),
+        ({"gguf_file": "small.gguf"}, {"small.gguf": 7}),
+        ({"gguf_file": "small.gguf", "subfolder": "sub"}, {"small.gguf": 11}),
+    ],
+)
+def test_the_weights_to_download_are_those_that_the_options_select(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, options: dict[str, str], expected: dict[str, int]
+) -> None:
+    sizes = {"model.safetensors": 3, "sub/pytorch_model.bin": 5, "small.gguf": 7, "sub/small.gguf": 11}
+    siblings = [Mock(rfilename=name, size=size) for name, size in sizes.items()]
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *_, **__: Mock(siblings=siblings))
+
+    assert weights_to_download("ann/chat", {"cache_dir": tmp_path} | options) == expected
 
 
 def test_a_download_is_known_by_its_size(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
