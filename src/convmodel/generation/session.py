@@ -4,7 +4,7 @@ Owns: the turns so far, and what `regenerate`, `undo` and a change of the system
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -257,7 +257,8 @@ class ChatSession(Session):
     def set_options(self, **options: Any) -> None:
         """Changes options for all further responses; None restores an option's default.
 
-        An option of sampling ends `do_sample=False`, and `do_sample=False` drops the options of sampling.
+        An option of sampling, except `temperature=0`, ends `do_sample=False`, and `do_sample=False` drops the options
+        of sampling.
 
         Raises:
             ConfigError: If an option does not exist or makes no sense; all stay as they were.
@@ -268,7 +269,7 @@ class ChatSession(Session):
         before = self._given
         if options.get("do_sample") is False:
             before = {name: value for name, value in before.items() if name not in SAMPLING_OPTIONS}
-        elif before.get("do_sample") is False and options.keys() & SAMPLING_OPTIONS.keys():
+        elif before.get("do_sample") is False and _ask_for_sampling(options):
             options = {"do_sample": True, "top_k": chat_sampling(self._engine.hf_model)["top_k"]} | options
         given = without_none(before | options)
         self._options, self._given = chat_options(self._engine.hf_model, self._tokenizer, given), given
@@ -279,6 +280,11 @@ class ChatSession(Session):
         if options.seed is not None:
             options = replace(options, seed=options.seed + self._attempts)
         return prompt.left_out, stream(self._engine, self._tokenizer, prompt, options)
+
+
+def _ask_for_sampling(options: Mapping[str, Any]) -> bool:
+    """Returns whether options of sampling are given: None restores a default, and temperature 0 does not sample."""
+    return options.get("temperature") != 0 and any(options.get(name) is not None for name in SAMPLING_OPTIONS)
 
 
 def _with_system(text: str, conversation: Conversation | None) -> Conversation:

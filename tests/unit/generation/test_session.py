@@ -170,6 +170,19 @@ def test_a_session_may_stop_sampling(gpt2: ConversationModel) -> None:
     assert session._options.hf["temperature"] == 0.8
 
 
+@pytest.mark.parametrize("options", [{"temperature": None}, {"top_p": None, "top_k": None}, {"temperature": 0}])
+def test_only_options_that_sample_end_greedy_decoding(gpt2: ConversationModel, options: dict[str, Any]) -> None:
+    session = gpt2.session(do_sample=False, max_new_tokens=4)
+    expected = session.respond("Hello")
+
+    session.set_options(**options)
+
+    assert session.regenerate() == expected
+    assert session.setting("do_sample") is False
+    session.set_options(**dict.fromkeys(options) | {"top_p": 0.9})
+    assert (session.setting("do_sample"), session.setting("top_p")) == (True, 0.9)
+
+
 @pytest.mark.slow
 def test_a_session_is_repeatable_by_its_seed(gpt2: ConversationModel) -> None:
     one, same = (gpt2.session(seed=3, max_new_tokens=12) for _ in range(2))
