@@ -374,9 +374,10 @@ def test_a_vote_is_for_what_responded_whatever_is_chosen_meanwhile(
     page.get_by_role("button", name="Left is better").click()
     expect(page.locator("#notice")).to_contain_text("95 % confidence interval")
     vote = [*read_votes(place / "votes.jsonl")][before]
-    winner = "chitchat" if left == "I am chitchat" else "other"
-    assert vote.winner == f"{winner} · temperature 0.8 · top-p 0.95"
-    assert [*vote.models] == [f"{name} · temperature 0.8 · top-p 0.95" for name in ("chitchat", "other")]
+    assert dict(zip(vote.models, vote.responses, strict=True)) == {
+        f"{name} · temperature 0.8 · top-p 0.95": f"I am {name}" for name in ("chitchat", "other")
+    }
+    assert vote.winner == f"{str(left).removeprefix('I am ')} · temperature 0.8 · top-p 0.95"
     page.get_by_role("button", name="Comparing", exact=True).click()
     expect(dialog.get_by_label("Temperature").first).to_have_value("0.8")  # Escape changes nothing
 
