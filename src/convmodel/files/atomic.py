@@ -120,7 +120,8 @@ def _stage(place: Path, *, inside: Path) -> Iterator[Path]:
 def replace_text(path: Path, text: str) -> None:
     """Writes a text file in an existing folder, so that it is never there by half; an earlier one is replaced.
 
-    A device or a pipe, such as `/dev/null`, is written to and stays.
+    It is on the disk when this returns: after a power failure there is the new file or the earlier one, never an empty
+    one. A device or a pipe, such as `/dev/null`, is written to and stays.
 
     Raises:
         SaveError: If the file cannot be written.
@@ -130,8 +131,12 @@ def replace_text(path: Path, text: str) -> None:
         if path.exists() and not path.is_file():
             path.write_text(text, encoding="utf-8", newline="\n")
             return
-        part.write_text(text, encoding="utf-8", newline="\n")
+        with part.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
         part.replace(path)
+        _sync_entry(path.parent)
     except OSError as error:
         raise SaveError(f"{path} cannot be written: {error.strerror or error}; choose another file") from error
     finally:
@@ -203,7 +208,10 @@ def _sync_entry(folder: Path) -> None:
     """Syncs a folder's list of names to disk."""
     if sys.platform == "win32":
         return  # Windows cannot open folders, and does not need to
-    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # a folder may be writable and not readable
+        return
     try:
         os.fsync(descriptor)
     finally:

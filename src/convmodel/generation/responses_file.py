@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 from convmodel.conversation import Conversation
 from convmodel.data.reading.reader import ConversationReader
 from convmodel.errors import ConfigError, ConversationError, ConvModelError, SaveError
-from convmodel.files.atomic import lock
+from convmodel.files.atomic import lock, replace_text
 from convmodel.files.json_lines import write_line
 from convmodel.generation.batched import CONTEXTS_AT_ONCE, Result, respond_to_many
 from convmodel.generation.engine.engine import Engine
@@ -158,7 +158,7 @@ def _opened(path: Path, facts: dict[str, Any], *, overwrite: bool) -> Iterator[B
             if not lock(file.fileno()):
                 raise SaveError(f"{path} is being written by another process: wait for it, or end it")
             if not resumes:
-                note.write_text(json.dumps(facts, ensure_ascii=False, indent=1) + "\n", encoding="utf-8", newline="\n")
+                replace_text(note, json.dumps(facts, ensure_ascii=False, indent=1) + "\n")
                 file.truncate()
             yield file
             file.flush()

@@ -1,5 +1,6 @@
 """Folders on disk: written whole or not at all."""
 
+import errno
 import os
 import tempfile
 from pathlib import Path
@@ -278,26 +279,38 @@ def test_a_folder_that_is_not_finished_never_appears(tmp_path: Path, error: Base
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_everything_is_on_the_disk_before_the_folder_is_renamed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def noted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Notes what is synced and renamed: the name and the size of a file, the name of a folder."""
     done: list[str] = []
-    sync, rename = os.fsync, Path.rename
+    sync, rename, replace = os.fsync, Path.rename, Path.replace
 
     def note_sync(descriptor: int) -> None:
         sync(descriptor)
-        done.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        done.append(f"{path.name} {path.stat().st_size}" if path.is_file() else path.name)
 
     def note_rename(path: Path, target: Path) -> Path:
         done.append("rename")
         return rename(path, target)
 
+    def note_replace(path: Path, target: Path) -> Path:
+        done.append(f"rename {path.name}")
+        return replace(path, target)
+
     monkeypatch.setattr(os, "fsync", note_sync)
     monkeypatch.setattr(Path, "rename", note_rename)
+    monkeypatch.setattr(Path, "replace", note_replace)
+    return done
+
+
+def test_everything_is_on_the_disk_before_the_folder_is_renamed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = noted(monkeypatch)
     with staged_folder(tmp_path / "checkpoint-1") as stage:
         write(stage, a="1", b="2")
 
-    assert sorted(done[:2]) == ["a", "b"]
+    assert sorted(done[:2]) == ["a 1", "b 1"]
     assert done[2:] == ["new", "rename", tmp_path.name]
 
 
@@ -349,6 +362,30 @@ def test_only_leftovers_are_removed(tmp_path: Path) -> None:
 def test_a_text_file_is_replaced_and_nothing_else_is_left(tmp_path: Path) -> None:
     (tmp_path / "report.html").write_text("old")
 
+    replace_text(tmp_path / "report.html", "new")
+
+    assert contents(tmp_path) == {"report.html": "new"}
+
+
+def test_a_text_file_is_on_the_disk_before_it_takes_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = noted(monkeypatch)
+
+    replace_text(tmp_path / "job.json", "new")
+
+    part = done[0].partition(" ")[0]
+    assert part.startswith(".job.json.")
+    assert done == [f"{part} 3", f"rename {part}", tmp_path.name]
+
+
+def test_a_folder_that_may_be_written_and_not_read_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = os.open
+
+    def refuse(path: Any, *arguments: Any, **options: Any) -> int:
+        if Path(path) == tmp_path:  # the tests may run as root, who may read everything
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", refuse)
     replace_text(tmp_path / "report.html", "new")
 
     assert contents(tmp_path) == {"report.html": "new"}

@@ -249,7 +249,7 @@ def test_a_full_disk_is_said_and_what_is_finished_stays(
 
     def full(descriptor: int) -> None:
         calls.append(1)
-        if len(calls) == 2:
+        if len(calls) == 4:  # the first two are of the note beside the file
             raise OSError(28, "No space left on device")
         fsync(descriptor)
 
@@ -259,6 +259,23 @@ def test_a_full_disk_is_said_and_what_is_finished_stays(
             write()
     assert write().kept >= 4
     assert (tmp_path / "said.jsonl").read_bytes() == (tmp_path / "undisturbed.jsonl").read_bytes()
+
+
+def test_the_note_beside_the_file_is_on_the_disk_before_the_first_response(
+    write: Callable[..., ResponsesSummary], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsync, synced = os.fsync, []
+
+    def note_sync(descriptor: int) -> None:
+        fsync(descriptor)
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+
+    monkeypatch.setattr(os, "fsync", note_sync)
+    write()
+
+    note, *others = synced
+    assert note.startswith(".said.jsonl.unfinished.")
+    assert others == [tmp_path.name, *["said.jsonl"] * 4]
 
 
 def test_the_file_of_contexts_is_never_replaced(write: Callable[..., ResponsesSummary], contexts: Path) -> None:
