@@ -176,12 +176,9 @@ def _read(
                 continue
             new_chats = list(_chats(format, Path(path), problems, is_part=Path(path) != Path(source)))
             summary.formats[format.name] += 1
-            summary.entries += sum(chat.entries for chat in new_chats)
             for chat in new_chats:
                 chat.folder = _folder_of(source)
-                summary.dropped_entries += chat.dropped
-                summary.dropped_parts.update(part for message in chat.messages for part in message.without)
-                summary.notes += [note for note in chat.notes if note not in summary.notes]
+                summary.add_chat(chat)
             chats += new_chats
     summary.entries += problems.count
     return chats, itertools.chain.from_iterable(_rows(*reader, problems, summary) for reader in readers)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from convmodel.data.importing.carry_over import CarryOver
+from convmodel.data.importing.exports.messages import Chat
 from convmodel.data.reading.messages import nobody
 
 _PLURAL = re.compile(r"\b(message|reaction|quote|version)\b")
@@ -53,10 +54,20 @@ class ImportSummary:
     turns: int = 0
     enough_shares: tuple[float, ...] | None = None
     notes: list[str] = field(default_factory=list)
+    _noted: set[str] = field(default_factory=set, repr=False)
+
+    def add_chat(self, chat: Chat) -> None:
+        """Counts the entries of a chat and what was left out of it, and adds its notes that no chat before it had."""
+        self.entries += chat.entries
+        self.dropped_entries += chat.dropped
+        self.dropped_parts.update(part for message in chat.messages for part in message.without)
+        new = [note for note in dict.fromkeys(chat.notes) if note not in self._noted]
+        self.notes += new
+        self._noted.update(new)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the summary for JSON."""
-        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        values = {item.name: getattr(self, item.name) for item in fields(self) if not item.name.startswith("_")}
         values["carried"] = self.carried.to_dict()
         return {name: dict(value) if isinstance(value, Counter) else value for name, value in values.items()}
 

@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import re
+import shutil
 import threading
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -413,6 +414,17 @@ def test_a_folder_of_several_exports_is_read_whole(tmp_path: Path) -> None:
         "google-chat": 1, "slack": 1, "plain": 1,
     }  # fmt: skip
     assert not any("no known format" in note for note in summary.notes)
+
+
+def test_what_is_inside_an_export_is_not_read_again(tmp_path: Path) -> None:
+    fixtures = Path(__file__).parent / "exports" / "fixtures"
+    for folder in ("inbox/slack", "inbox/slack-2", "inbox/deep/slack"):
+        shutil.copytree(fixtures / "slack", tmp_path / folder)
+    whatsapp(tmp_path / "inbox")
+
+    summary = import_conversations([tmp_path / "inbox"], tmp_path / "data", ImportOptions(shares=(1, 0, 0)))
+
+    assert summary.formats == {"slack": 3, "whatsapp": 1}
 
 
 def test_a_format_may_be_named_for_a_folder(tmp_path: Path) -> None:

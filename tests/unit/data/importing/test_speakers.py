@@ -37,15 +37,15 @@ def test_a_name_that_continues_another_and_speaks_once_is_doubtful(name: str, is
     assert any("perhaps not people" in warning for warning in speakers.warnings()) == is_doubtful
 
 
-@pytest.mark.slow
-def test_a_name_for_each_of_many_messages_takes_no_longer_per_name() -> None:
-    names = [f"customer {number}" for number in range(100_000)]  # of which pairs would take an hour
-
-    assert table(*((name, "Hi") for name in names), ("customer 7 left", "yes")).doubtful() == ["customer 7 left"]
-
-
 def test_who_speaks_twice_is_not_doubtful() -> None:
     assert table(("Bob", "Hi"), ("Bob Lee", "Oh"), ("Bob", "Yes"), ("Bob Lee", "No")).doubtful() == []
+
+
+def test_beginnings_are_found_among_many_names() -> None:
+    """Comparing all pairs of so many names would not end within a test's time."""
+    speakers = table(*((f"user{number}", "hi") for number in range(80_000)), ("user7 left", "x"), ("user", "x"))
+
+    assert speakers.doubtful() == ["user7 left"]
 
 
 def test_equal_sentences_of_several_speakers_are_shown_with_their_count() -> None:

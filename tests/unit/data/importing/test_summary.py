@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+from convmodel.data.importing.exports.messages import Chat, Message
 from convmodel.data.importing.summary import ImportSummary
 
 
@@ -9,6 +10,17 @@ def test_a_summary_begins_empty_and_is_json() -> None:
     summary = ImportSummary()
 
     assert (summary.entries, summary.dropped, summary.to_dict()["speakers"]) == (0, {}, {})
+
+
+def test_notes_of_chats_are_not_repeated() -> None:
+    summary = ImportSummary(notes=["first"])
+
+    for notes in (["a", "b", "a"], ["b", "c"]):
+        summary.add_chat(Chat("chat", [Message("Ann", "Hi", None, "x:1", ("quote",))], Counter(media=2), notes))
+
+    assert summary.notes == ["first", "a", "b", "c"]
+    assert (summary.entries, summary.dropped_entries, summary.dropped_parts) == (6, {"media": 4}, {"quote": 2})
+    assert "_noted" not in summary.to_dict()
 
 
 def test_without_a_conversation_the_messages_are_counted() -> None:

@@ -5,7 +5,7 @@ Owns: finding the speakers of a whole file. WhatsApp's own text after a name is 
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 
 from convmodel.data.importing.exports.heads import MARKS
@@ -62,14 +62,17 @@ class Speakers:
             return True
         if count > _RARE:
             return False
-        starts = (other for other in self._places if other != name and name.startswith(other))
-        if any(_continues(name.removeprefix(other)) for other in starts):
+        if any(name[:end] in self._places and _continues(name[end:]) for end in range(1, len(name))):
             return True
         if not self._bare_notices or count > 1 or len(words) < 3:
             return False
         has_case = name.upper() != name.lower()
-        around = (other for other in self._places if other != name and f" {other} " in f" {name} ")
-        return words[-1][0].islower() if has_case else any(around)
+        return words[-1][0].islower() if has_case else self._holds_another(words)
+
+    def _holds_another(self, words: Sequence[str]) -> bool:
+        spans = ((start, end) for start in range(len(words)) for end in range(start + 1, len(words) + 1))
+        parts = (" ".join(words[start:end]) for start, end in spans if end - start < len(words))
+        return any(part in self._places for part in parts)
 
 
 def _continues(rest: str) -> bool:

@@ -41,6 +41,17 @@ def test_a_repeated_notice_makes_no_speaker() -> None:
     assert split(*notices, "Ann: one")[:2] == [("", notice) for notice in notices]
 
 
+@pytest.mark.slow  # so many names
+def test_notices_are_found_among_many_names() -> None:
+    """Comparing all pairs of so many names would not end within a test's time."""
+    names = [f"User{number}" for number in range(60_000)]
+    notices = ["User7 changed this group", "花子 が 田中 を追加"]
+
+    speakers = Speakers(enumerate((f"{name}: x" for name in ("田中", *names, *notices)), 1), bare_notices=True)
+
+    assert {*speakers} == {"田中", *names}
+
+
 def test_notices_that_look_like_names_are_noted_with_their_lines() -> None:
     speakers = Speakers([(3, "Ann: one"), (7, "Ann changed this group: description")], bare_notices=True)
 
