@@ -216,15 +216,16 @@ class ConversationReader:
         if isinstance(row.value, str) and is_data_file(Path(row.value)):
             raise ConversationError(f"{row.value!r} is the name of a file: give one file or folder, not a list")
         conversations = [self._checked(one) for one in conversations_of(row.value, self._shape)]
-        self._count(row, 1)
         place = encodable(row.place)
         names = [f"{place}#{number}" for number in range(1, len(conversations) + 1)]
         if len(conversations) == 1:
             names = [place if row.name is None else row.name]
-        return [
-            conversation if conversation.id is not None or not self._named else replace(conversation, id=name)
+        named = [
+            conversation if conversation.id is not None or not self._named else _checked(replace(conversation, id=name))
             for name, conversation in zip(names, conversations, strict=True)
         ]
+        self._count(row, 1)
+        return named
 
     def _of_group(self, *rows: Row) -> list[Conversation]:
         for row in rows:

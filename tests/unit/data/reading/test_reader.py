@@ -383,6 +383,15 @@ def test_the_fingerprint_is_that_of_all_that_decides_what_is_read(write: Callabl
     assert first != ConversationReader(path).fingerprint()
 
 
+def test_a_name_that_cannot_be_written_is_a_problem_with_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "named.json"
+    path.write_text('{"one": ["Hi", "Yes"], "\\ud800": ["Hi", "No"]}')
+
+    with pytest.raises(ConversationError, match=r"named\.json: .*: the name '\\ud800' contains half a surrogate pair"):
+        read_conversations(path)
+    assert [one.id for one in read_conversations(path, on_error="skip")] == ["one"]
+
+
 def test_what_a_check_rejects_is_a_problem_with_its_place(write: Callable[[str], Path]) -> None:
     def check(conversation: Conversation) -> None:
         if "Go" in conversation.turns:
