@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
@@ -15,7 +16,7 @@ from typer.testing import CliRunner
 from convmodel import ConversationModel
 from convmodel.cli import doctor as doctor_module
 from convmodel.cli.doctor import command
-from convmodel.errors import ConfigError, ConversationError
+from convmodel.errors import ConfigError, ConversationError, MissingExtraError
 from convmodel.training.config import FitConfig
 from convmodel.training.doctor.run_plan import RunPlan
 
@@ -231,6 +232,24 @@ def test_a_report_is_written(doctor: Doctor) -> None:
     assert page.count("<svg") == 3
     assert "train.jsonl, to fine-tune gpt2" in page
     assert "Time and memory estimate" in page
+
+
+def test_a_report_that_needs_a_missing_package_is_an_error_before_anything_is_read(
+    doctor: Doctor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(MissingExtraError, match=r"a report's pictures need matplotlib \(the extra eval\): "):
+        doctor("nowhere", "nothing.jsonl", "--report", "report.html")
+
+
+def test_results_are_printed_before_the_report_is_written(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+    printed: list[str] = []
+    monkeypatch.setattr("convmodel.cli.doctor.print_examination", lambda *_: printed.append("results"))
+    monkeypatch.setattr("convmodel.cli.doctor.write_report", lambda *_: printed.append("report"))
+
+    doctor("gpt2", "train.jsonl", "--report", "report.html", "--no-estimate")
+
+    assert printed == ["results", "report"]
 
 
 def test_bad_rows_and_settings_are_errors_before_anything_is_loaded(doctor: Doctor) -> None:

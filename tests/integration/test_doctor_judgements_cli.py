@@ -1,6 +1,7 @@
 """`convmodel doctor` on judgements as a user meets it, with and without a model."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typer.testing import CliRunner
 from convmodel import ConversationModel
 from convmodel.cli import doctor as doctor_module
 from convmodel.cli.doctor import command
-from convmodel.errors import ConfigError, ConversationError
+from convmodel.errors import ConfigError, ConversationError, MissingExtraError
 
 Doctor = Callable[..., Result]
 
@@ -91,7 +92,7 @@ def test_the_run_is_that_of_the_objective(doctor: Doctor) -> None:
         doctor("gpt2", write("talks.jsonl", ["Hi", "Hello"]), "--objective", "kto")
 
 
-def test_a_report_is_written(doctor: Doctor) -> None:
+def test_a_report_is_written(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
     result = doctor("gpt2", write("feedback.jsonl", *ROWS, UP), "--report", "report.html")
 
     page = Path("report.html").read_text(encoding="utf-8")
@@ -102,6 +103,9 @@ def test_a_report_is_written(doctor: Doctor) -> None:
         ConfigError, match="--report shows tokens, which needs a model: convmodel doctor MODEL feedback"
     ):
         doctor("feedback.jsonl", "--report", "report.html")
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(MissingExtraError, match="a report's pictures need matplotlib"):
+        doctor("nowhere", "feedback.jsonl", "--report", "report.html")
 
 
 def test_earlier_lines_and_half_ones_are_read(doctor: Doctor) -> None:

@@ -1,8 +1,10 @@
 """`convmodel evaluate` as a user meets it."""
 
+import errno
 import json
 import math
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
@@ -11,6 +13,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from convmodel.data.reading.reader import ConversationReader
+from convmodel.errors import SaveError
 from convmodel.report.evaluation.results import data_fingerprint
 
 Run = Callable[..., int]
@@ -189,3 +192,75 @@ def test_evaluate_gives_json_to_machines(run: Run, capfd: pytest.CaptureFixture[
 
     assert result["conversations"] == 4
     assert result["perplexity"] > 1
+
+
+@pytest.mark.parametrize(
+    ("package", "options"),
+    [
+        ("sacrebleu", ["--responses", "1"]),
+        ("sacrebleu", ["--report", "r.json"]),
+        ("bm25s", ["--train", "train.jsonl"]),
+        ("matplotlib", ["--report", "r.html", "--responses", "0"]),
+    ],
+)
+def test_a_missing_package_is_reported_before_anything_is_measured(
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    package: str,
+    options: list[str],
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setattr("convmodel.cli.evaluate.load_model", lambda *_, **__: pytest.fail("a model was loaded"))
+
+    assert run("evaluate", "model", "--data", "test.jsonl", *options) == 1
+
+    err = " ".join(capfd.readouterr().err.split())
+    assert package in err
+    assert "(the extra eval): " in err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("package", ["sacrebleu", "bm25s", "matplotlib"])
+def test_a_package_that_the_options_do_not_need_may_be_missing(
+    run: Run, monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    arguments = {
+        "sacrebleu": ["--report", "r.html", "--responses", "0"],
+        "bm25s": ["--responses", "1"],
+        "matplotlib": ["--report", "r.md", "--report", "r.json", "--responses", "1"],
+    }[package]
+    few = ["--max-new-tokens", "2", "--self-chats", "0", "--distractors", "0"]
+
+    assert run("evaluate", "model", "--data", "test.jsonl", *arguments, *few) == 0
+
+
+@pytest.mark.slow
+def test_results_are_printed_before_files_that_cannot_be_written(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def full(path: Path, text: str) -> None:
+        raise SaveError(f"{path} cannot be written: No space left on device")
+
+    monkeypatch.setattr("convmodel.report.evaluation.files.replace_text", full)
+    none = ["--responses", "0", "--distractors", "0", "--self-chats", "0"]
+
+    assert run("evaluate", "model", "--data", "test.jsonl", "--report", "r.json", *none) == 1
+
+    out, err = capfd.readouterr()
+    assert "bits per byte" in out
+    assert "r.json cannot be written: No space left on device" in err
+
+
+@pytest.mark.slow
+def test_a_report_is_written_even_if_nobody_reads_what_is_printed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(*_: object) -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr("convmodel.cli.evaluate.print_table", closed)
+    none = ["--responses", "0", "--distractors", "0", "--self-chats", "0"]
+
+    assert run("evaluate", "model", "--data", "test.jsonl", "--report", "r.json", *none) == 1
+
+    assert Path("r.json").exists()

@@ -17,13 +17,12 @@ from typer import Argument, Option
 
 from convmodel.cli import flags
 from convmodel.cli.console import (
-    check_output_file,
     load_model,
     print_json,
     silence_transformers,
 )
 from convmodel.cli.doctor_device import doctor_device, require_alone
-from convmodel.cli.doctor_display import print_examination, print_tokens, write_report
+from convmodel.cli.doctor_display import check_report, print_examination, print_tokens, write_report
 from convmodel.cli.doctor_judgements import JUDGEMENTS, Display, Sources, doctor_judgements
 from convmodel.cli.fit_options import with_fit_options
 from convmodel.conversation import DEFAULT_SPEAKERS, Conversation
@@ -118,7 +117,7 @@ def _doctor(
         _print_layout(model, chosen, as_json=as_json)
         return
     if report is not None:
-        check_output_file(report)
+        check_report(report)
     readers = [flags.open_reader(source, format, on_error) for source in (data, valid) if source is not None]
     examination, windows = _examine(
         partial(load_model, model, **chosen),
@@ -127,18 +126,20 @@ def _doctor(
         number=conversation,
         measure=not no_estimate,
     )
-    if report is not None:
-        write_report(report, f"{data}, to fine-tune {model}", examination, windows)
-    if as_json:
-        print_json(
-            {
-                "checks": [asdict(check) for check in examination.checks],
-                "estimate": examination.estimate and asdict(examination.estimate),
-                "statistics": examination.statistics.to_dict(),
-            }
-        )
-    else:
-        print_examination(examination, windows, f"conversation {conversation}")
+    try:  # printed first, since a full disk may prevent the report; written even if a pipe is closed
+        if as_json:
+            print_json(
+                {
+                    "checks": [asdict(check) for check in examination.checks],
+                    "estimate": examination.estimate and asdict(examination.estimate),
+                    "statistics": examination.statistics.to_dict(),
+                }
+            )
+        else:
+            print_examination(examination, windows, f"conversation {conversation}")
+    finally:
+        if report is not None:
+            write_report(report, f"{data}, to fine-tune {model}", examination, windows)
     if examination.failed:
         raise typer.Exit(1)
 

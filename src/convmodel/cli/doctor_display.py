@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from convmodel.cli.console import print_message, print_table
+from convmodel.cli.console import check_output_file, print_message, print_table
 from convmodel.data.progress import console
 
 if TYPE_CHECKING:
@@ -45,6 +45,14 @@ def print_examination(
         print_statistics(examination.statistics, screen)
     print_checks(examination.checks, screen)
     print_estimate(examination.estimate, screen)
+
+
+def check_report(path: Path) -> None:
+    """Checks that a report can be written, before the work that fills it."""
+    from convmodel.report.svg import require_matplotlib
+
+    check_output_file(path)
+    require_matplotlib()
 
 
 def write_report(

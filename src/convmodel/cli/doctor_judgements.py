@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from convmodel.cli import flags
-from convmodel.cli.console import check_output_file, print_json
-from convmodel.cli.doctor_display import print_examination, write_report
+from convmodel.cli.console import print_json
+from convmodel.cli.doctor_display import check_report, print_examination, write_report
 from convmodel.cli.improve_sources import typical_replay, validation
 from convmodel.data.judgements.judgement import Judgement
 from convmodel.data.judgements.reader import JudgementReader
@@ -61,7 +61,7 @@ def doctor_judgements(
     if report is not None:
         if load is None:
             raise ConfigError(f"--report shows tokens, which needs a model: convmodel doctor MODEL {sources.data}")
-        check_output_file(report)
+        check_report(report)
     reader = JudgementReader(sources.data, on_error=sources.on_error)  # type: ignore[arg-type]
     judgements = list(reader)
     if number > len(judgements):
@@ -79,20 +79,22 @@ def doctor_judgements(
         parts = None if model is None else (model.hf_model, model.tokenizer)
         examination = examine_judgements(judgements, reader.summary, valid, parts, config, run=run)
     windows = [] if model is None else _tokens(model, judgements[number - 1], examination.max_length)
-    if report is not None:
-        write_report(report, f"{sources.data}, judgements", examination, windows)
-    if display.as_json:
-        statistics = examination.statistics
-        print_json(
-            {
-                "judgements": reader.summary.to_dict(),
-                "checks": [asdict(check) for check in examination.checks],
-                "estimate": examination.estimate and asdict(examination.estimate),
-                "statistics": None if statistics is None else statistics.to_dict(),
-            }
-        )
-    else:
-        print_examination(examination, windows, f"judgement {number}")
+    try:  # printed first, since a full disk may prevent the report; written even if a pipe is closed
+        if display.as_json:
+            statistics = examination.statistics
+            print_json(
+                {
+                    "judgements": reader.summary.to_dict(),
+                    "checks": [asdict(check) for check in examination.checks],
+                    "estimate": examination.estimate and asdict(examination.estimate),
+                    "statistics": None if statistics is None else statistics.to_dict(),
+                }
+            )
+        else:
+            print_examination(examination, windows, f"judgement {number}")
+    finally:
+        if report is not None:
+            write_report(report, f"{sources.data}, judgements", examination, windows)
     if examination.failed:
         raise typer.Exit(1)
 

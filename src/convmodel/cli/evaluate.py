@@ -3,6 +3,7 @@
 Owns: which metrics are on by default. The metrics are computed and described in `report.evaluation`.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -111,6 +112,7 @@ def command(
     defaults = _DEFAULTS if report else {"responses": _DEFAULTS["responses"]} if train else {}
     settings = {"batch_size": batch_size, "max_length": max_length, "loss_on": loss_on, "seed": seed}
     settings |= {name: defaults.get(name, 0) if count is None else count for name, count in counts.items()}
+    _require_packages(report or [], responds=bool(settings["responses"]), compares_training=train is not None)
     options = flags.sampling_options(greedy=greedy, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens)
     report_card = _evaluate(
         models,
@@ -121,21 +123,41 @@ def command(
         loading={"quantize": quantize, "layout": layout},
         settings={**settings, "on_error": on_error, "generation": options},
     )
-    for path in report or []:
-        from convmodel.report.evaluation.files import write_evaluation_report
+    try:  # printed first, since a full disk may prevent files; written even if a pipe is closed
+        if as_json:
+            likelihood = report_card.models[0].likelihood
+            print_json((likelihood.to_dict() if likelihood and len(models) == 1 else {}) | report_card.to_dict())
+        else:
+            _print(report_card)
+    finally:
+        _write(report or [], Path(models[0]) if card else None, report_card)
 
+
+def _require_packages(reports: Sequence[Path], *, responds: bool, compares_training: bool) -> None:
+    """Checks, before anything is measured, that the packages that the results need are installed."""
+    from convmodel.evaluation.bleu_chrf import require_sacrebleu
+    from convmodel.evaluation.retrieval_baseline import require_bm25s
+    from convmodel.report.svg import require_matplotlib
+
+    if responds:
+        require_sacrebleu()
+    if responds and compares_training:
+        require_bm25s()
+    if any(path.suffix == ".html" for path in reports):
+        require_matplotlib()
+
+
+def _write(reports: Sequence[Path], carded: Path | None, report_card: "EvaluationReport") -> None:
+    """Writes the reports, and the metrics into the model card of a folder."""
+    from convmodel.report.evaluation.files import write_evaluation_report
+    from convmodel.report.evaluation.markdown_report import update_model_card
+
+    for path in reports:
         with console.status(f"writing {path} ..."):
             write_evaluation_report(path, report_card)
         print_message(f"wrote the report to {path}")
-    if card:
-        from convmodel.report.evaluation.markdown_report import update_model_card
-
-        update_model_card(Path(models[0]), report_card)
-    if as_json:
-        likelihood = report_card.models[0].likelihood
-        print_json((likelihood.to_dict() if likelihood and len(models) == 1 else {}) | report_card.to_dict())
-    else:
-        _print(report_card)
+    if carded is not None:
+        update_model_card(carded, report_card)
 
 
 def _evaluate(

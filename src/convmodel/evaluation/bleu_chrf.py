@@ -4,6 +4,7 @@ Owns: everything that calls sacrebleu.
 """
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,12 @@ CHRF = Definition(name="chrf", label="chrF", topic=Topic.RESPONSES, better="high
 # fmt: on
 
 
+def require_sacrebleu() -> None:
+    """Raises a `MissingExtraError` unless sacrebleu is installed."""
+    if find_spec("sacrebleu") is None:
+        raise MissingExtraError("BLEU and chrF need sacrebleu", "eval")
+
+
 def overlap_metrics(responses: Sequence[str], references: Sequence[str]) -> tuple[list[Metric], dict[str, str]]:
     """Measures BLEU and chrF of responses, each with one reference, and returns the signature of each by its name.
 
@@ -29,11 +36,10 @@ def overlap_metrics(responses: Sequence[str], references: Sequence[str]) -> tupl
     Raises:
         MissingExtraError: If sacrebleu is not installed.
     """
-    try:
-        from sacrebleu.metrics.bleu import BLEU as Bleu
-        from sacrebleu.metrics.chrf import CHRF as Chrf
-    except ImportError as error:
-        raise MissingExtraError("BLEU and chrF need sacrebleu", "eval") from error
+    require_sacrebleu()
+    from sacrebleu.metrics.bleu import BLEU as Bleu
+    from sacrebleu.metrics.chrf import CHRF as Chrf
+
     metrics, signatures = [], {}
     for definition, scorer in ((BLEU, Bleu(tokenize=bleu_tokenizer(references))), (CHRF, Chrf())):
         # sacrebleu's own bootstrap resamples these same sums, but cannot pair two models or use our draws.

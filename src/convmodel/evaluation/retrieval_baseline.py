@@ -5,6 +5,7 @@ Owns: the index of training contexts, by BM25. Knows no model.
 
 import logging
 from collections.abc import Iterable
+from importlib.util import find_spec
 
 from convmodel.conversation import Conversation
 from convmodel.errors import ConversationError, MissingExtraError
@@ -12,6 +13,12 @@ from convmodel.evaluation.word_split import words
 
 COMPARED_TURNS = 2
 """How many of the newest turns of a context are compared."""
+
+
+def require_bm25s() -> None:
+    """Raises a `MissingExtraError` unless bm25s is installed."""
+    if find_spec("bm25s") is None:
+        raise MissingExtraError("the nearest training context needs bm25s", "eval")
 
 
 class NearestContext:
@@ -33,10 +40,9 @@ class NearestContext:
             MissingExtraError: If bm25s is not installed.
             ConversationError: If no conversation has a response.
         """
-        try:
-            import bm25s
-        except ImportError as error:
-            raise MissingExtraError("the nearest training context needs bm25s", "eval") from error
+        require_bm25s()
+        import bm25s
+
         contexts: list[list[str]] = []
         self._responses: list[str] = []
         for conversation in training:

@@ -7,6 +7,7 @@ import io
 import re
 import warnings
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any
 
 from convmodel.errors import MissingExtraError
@@ -53,16 +54,21 @@ def bars(rows: Sequence[tuple[str, int]], name: str, label: str) -> str:
     return to_svg(figure, name, label)
 
 
+def require_matplotlib() -> None:
+    """Raises a `MissingExtraError` unless matplotlib is installed."""
+    if find_spec("matplotlib") is None:
+        raise MissingExtraError("a report's pictures need matplotlib", "eval")
+
+
 def new_figure(height: float = _SIZE[1]) -> tuple[Any, Any]:
     """Returns an empty picture and its axes, in the page's colours.
 
     Raises:
         MissingExtraError: If matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError("a report's pictures need matplotlib", "eval") from error
+    require_matplotlib()
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(_SIZE[0], height), layout="constrained")
     figure.patch.set_alpha(0)
     axes = figure.subplots()

@@ -1,7 +1,10 @@
 """BLEU and chrF: those of sacrebleu, with our intervals."""
 
+import sys
+
 import pytest
 
+from convmodel.errors import MissingExtraError
 from convmodel.evaluation.bleu_chrf import overlap_metrics
 from convmodel.evaluation.metric import Metric
 
@@ -33,3 +36,9 @@ def test_the_same_is_100_and_nothing_in_common_0() -> None:
 
     assert same == pytest.approx({"bleu": 100, "chrf": 100})
     assert other == {"bleu": 0, "chrf": 0}
+
+
+def test_without_sacrebleu_the_fix_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sacrebleu", None)
+    with pytest.raises(MissingExtraError, match=r"^BLEU and chrF need sacrebleu \(the extra eval\): .*pip install "):
+        overlap_metrics(["a"], ["a"])

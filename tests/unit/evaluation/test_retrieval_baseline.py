@@ -1,9 +1,11 @@
 """The baseline of the nearest training context."""
 
+import sys
+
 import pytest
 
 from convmodel import Conversation
-from convmodel.errors import ConversationError
+from convmodel.errors import ConversationError, MissingExtraError
 from convmodel.evaluation.retrieval_baseline import NearestContext
 
 TRAINING = [
@@ -36,3 +38,9 @@ def test_pinned_turns_are_not_compared() -> None:
 def test_training_data_without_responses_is_refused() -> None:
     with pytest.raises(ConversationError, match="no response"):
         NearestContext([Conversation(["Hi"])])
+
+
+def test_without_bm25s_the_fix_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "bm25s", None)
+    with pytest.raises(MissingExtraError, match=r"needs bm25s \(the extra eval\): .*pip install "):
+        NearestContext(TRAINING)

@@ -129,7 +129,7 @@ def test_a_place_that_cannot_be_written_is_an_error(write: Write, tmp_path: Path
 
 
 def test_without_matplotlib_the_cure_is_named(write: Write, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
 
     with pytest.raises(MissingExtraError, match=r"\(the extra eval\): .*pip install "):
         write()

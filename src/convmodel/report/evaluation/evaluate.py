@@ -15,7 +15,7 @@ import numpy as np
 from convmodel.arguments.values import without_none
 from convmodel.conversation import DEFAULT_SPEAKERS, Conversation
 from convmodel.errors import ConversationError
-from convmodel.evaluation.bleu_chrf import overlap_metrics
+from convmodel.evaluation.bleu_chrf import overlap_metrics, require_sacrebleu
 from convmodel.evaluation.custom_metric import ResponseMetric, TurnMetric
 from convmodel.evaluation.installed_metrics import measure_installed, unusable_metrics
 from convmodel.evaluation.likelihood import likelihood_of
@@ -68,6 +68,8 @@ def evaluate_model(
         ConversationError: If the data does not suit the model, or has no supervised turn.
         MissingExtraError: If responses are requested and sacrebleu is not installed.
     """
+    if settings.responses:
+        require_sacrebleu()  # not only when all else is measured
     evaluation = _likelihood(model, name, conversations, settings, progress)
     usable = _usable(evaluation, settings)
     if settings.distractors:
