@@ -4,6 +4,7 @@ import errno
 import json
 import math
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -49,11 +50,13 @@ def test_greedy_takes_the_likeliest_tokens_of_a_model_that_samples_by_default(
     run: Run, capfd: pytest.CaptureFixture[str]
 ) -> None:
     few = ("--responses", "3", "--self-chats", "1", "--max-new-tokens", "4", "--greedy", "--json")
+    shutil.copytree("model", "sampling")
+    config = json.loads(Path("sampling/generation_config.json").read_text(encoding="utf-8"))
+    config |= {"do_sample": True, "temperature": 5.0, "top_k": 0}
+    Path("sampling/generation_config.json").write_text(json.dumps(config), encoding="utf-8")
     exchanges = []
-    for sampling in ({}, {"do_sample": True, "temperature": 5.0, "top_k": 0}):
-        config = json.loads(Path("model/generation_config.json").read_text(encoding="utf-8"))
-        Path("model/generation_config.json").write_text(json.dumps(config | sampling), encoding="utf-8")
-        assert run("evaluate", "model", "--data", "test.jsonl", *few) == 0
+    for model in ("model", "sampling"):
+        assert run("evaluate", model, "--data", "test.jsonl", *few) == 0
         out, err = capfd.readouterr()
         exchanges.append(json.loads(out)["models"][0]["exchanges"])
         assert "seed changes nothing" not in err
@@ -111,10 +114,11 @@ def test_reports_have_the_model_before_fine_tuning_beside(run: Run, capfd: pytes
 def test_a_base_whose_logits_are_not_numbers_is_left_out_and_a_model_is_refused(
     run: Run, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert run("fit", "train.jsonl", "-m", "gpt2", "--output-dir", "new", "--max-steps", "1") == 0
-    weights = load_file("gpt2/model.safetensors")
+    shutil.copytree("gpt2", "base")
+    assert run("fit", "train.jsonl", "-m", "base", "--output-dir", "new", "--max-steps", "1") == 0
+    weights = load_file("base/model.safetensors")
     weights["transformer.ln_f.weight"][0] = math.nan
-    save_file(weights, "gpt2/model.safetensors", {"format": "pt"})
+    save_file(weights, "base/model.safetensors", {"format": "pt"})
     few = ("--responses", "0", "--distractors", "0", "--self-chats", "0", "--report", "report.json")
     capfd.readouterr()
 
@@ -123,7 +127,7 @@ def test_a_base_whose_logits_are_not_numbers_is_left_out_and_a_model_is_refused(
     assert "not compared with the base model: the model's logits are not numbers in " in err
     assert [each["name"] for each in json.loads(Path("report.json").read_text(encoding="utf-8"))["models"]] == ["new"]
 
-    assert run("evaluate", "gpt2", "--data", "test.jsonl") == 1
+    assert run("evaluate", "base", "--data", "test.jsonl") == 1
     err = capfd.readouterr().err
     assert "its weights are damaged or too large" in " ".join(err.split())
     assert "probably a bug" not in err

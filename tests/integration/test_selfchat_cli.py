@@ -1,6 +1,7 @@
 """`convmodel selfchat` as a user meets it."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,14 +30,15 @@ def test_it_prints_the_talk_and_tells_of_the_loop(run: Run, capfd: pytest.Captur
 def test_greedy_takes_the_likeliest_tokens_of_a_model_that_samples_by_default(
     run: Run, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ("selfchat", "model", "--greedy", "--turns", "6", "--seed", "1")
-    assert run(*arguments) == 0
+    arguments = ("--greedy", "--turns", "6", "--seed", "1")
+    assert run("selfchat", "model", *arguments) == 0
     expected = capfd.readouterr()
-    config = json.loads(Path("model/generation_config.json").read_text(encoding="utf-8"))
-    sampling = {"do_sample": True, "temperature": 5.0, "top_k": 0}
-    Path("model/generation_config.json").write_text(json.dumps(config | sampling), encoding="utf-8")
+    shutil.copytree("model", "sampling")
+    config = json.loads(Path("sampling/generation_config.json").read_text(encoding="utf-8"))
+    config |= {"do_sample": True, "temperature": 5.0, "top_k": 0}
+    Path("sampling/generation_config.json").write_text(json.dumps(config), encoding="utf-8")
 
-    assert run(*arguments) == 0
+    assert run("selfchat", "sampling", *arguments) == 0
 
     assert capfd.readouterr().out == expected.out
     assert "seed changes nothing" not in expected.err

@@ -1,6 +1,7 @@
 """Weights of 8 bits: close to those they were made from, exact whatever else is in a batch, and for inference only."""
 
 import copy
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from transformers import (
 from transformers.pytorch_utils import Conv1D
 
 from convmodel import ConversationModel
-from convmodel.errors import ConfigError
+from convmodel.errors import ConfigError, LogitsError
 from convmodel.generation.engine.forward import HFForward
 from convmodel.generation.engine.kv_cache import KVCache
 from convmodel.generation.engine.lean import LeanForward, NewTokens
@@ -199,6 +200,13 @@ def logits_of(hf_model: Any) -> torch.Tensor:
     return logits.float()
 
 
+def loss_of(model: ConversationModel) -> float:
+    try:
+        return model.evaluate([CONTEXT]).loss
+    except LogitsError:  # Mamba's states overflow in float16
+        return math.nan
+
+
 def require_packed_like_whole(folder: Path, dtype: str, bound: float = 0.05) -> None:
     whole, packed = (
         ConversationModel.from_pretrained(folder, device="cpu", dtype=dtype, quantize=quantize)
@@ -208,7 +216,7 @@ def require_packed_like_whole(folder: Path, dtype: str, bound: float = 0.05) -> 
     expected, found = logits_of(whole.hf_model), logits_of(packed.hf_model)
     assert (found - expected).norm() / expected.norm() < bound
     assert packed.generate(["Hello"], max_new_tokens=3).response_tokens
-    assert packed.evaluate([CONTEXT]).loss == pytest.approx(whole.evaluate([CONTEXT]).loss, rel=0.02, nan_ok=True)
+    assert loss_of(packed) == pytest.approx(loss_of(whole), rel=0.02, nan_ok=dtype == "float16")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
