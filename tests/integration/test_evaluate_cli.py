@@ -70,7 +70,7 @@ def test_training_data_that_can_be_read_once_is_searched_as_a_file_is(
 ) -> None:
     arguments = ["evaluate", "model", "--data", "test.jsonl", "--responses", "3", "--max-new-tokens", "3", "--greedy"]
     os.mkfifo("pipe")
-    writer = Thread(target=lambda: Path("pipe").write_bytes(Path("train.jsonl").read_bytes()))
+    writer = Thread(target=lambda: Path("pipe").write_bytes(Path("train.jsonl").read_bytes()), daemon=True)
     writer.start()
     found = []
     for source in ("pipe", "train.jsonl"):

@@ -370,15 +370,21 @@ def test_a_client_that_stops_reading_is_not_waited_for(tune: Tune, requests: int
 @pytest.mark.slow
 def test_a_slow_reader_gets_the_whole_file(tune: Tune) -> None:
     content = lines(TALK, times=20_000)
-    with tune({"stall_seconds": 1.0}) as tuning, tuning.served.connect() as connection:
+    with tune({"stall_seconds": 3.0}) as tuning, socket.socket() as connection:
         id = upload(tuning.served, content).json["id"]
+        tuning.served.server.servers[0].sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(("127.0.0.1", tuning.served.port))
         head = f"GET /v1/files/{id}/content HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
         connection.sendall(head.encode())
-        received = b""
-        while part := connection.recv(len(content) // 8):
+        received, pauses = b"", 0
+        while part := connection.recv(len(content)):
             received += part
-            time.sleep(0.2)  # longer than the limit in all
+            if len(received) > (pauses + 1) * len(content) // 10:
+                pauses += 1
+                time.sleep(0.5)  # of which all together are longer than the limit
         assert received.endswith(content)
+        assert pauses >= 9
 
 
 @pytest.mark.slow

@@ -112,6 +112,7 @@ def command(
     defaults = _DEFAULTS if report else {"responses": _DEFAULTS["responses"]} if train else {}
     settings = {"batch_size": batch_size, "max_length": max_length, "loss_on": loss_on, "seed": seed}
     settings |= {name: defaults.get(name, 0) if count is None else count for name, count in counts.items()}
+    flags.require_one_stdin(data, train)
     _require_packages(report or [], responds=bool(settings["responses"]), compares_training=train is not None)
     options = flags.sampling_options(greedy=greedy, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens)
     report_card = _evaluate(

@@ -4,7 +4,7 @@ Owns: everything that calls sacrebleu.
 """
 
 from collections.abc import Sequence
-from importlib.util import find_spec
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -23,8 +23,10 @@ CHRF = Definition(name="chrf", label="chrF", topic=Topic.RESPONSES, better="high
 
 def require_sacrebleu() -> None:
     """Raises a `MissingExtraError` unless sacrebleu is installed."""
-    if find_spec("sacrebleu") is None:
-        raise MissingExtraError("BLEU and chrF need sacrebleu", "eval")
+    try:
+        import_module("sacrebleu")
+    except ImportError as error:  # also of what it needs
+        raise MissingExtraError("BLEU and chrF need sacrebleu", "eval") from error
 
 
 def overlap_metrics(responses: Sequence[str], references: Sequence[str]) -> tuple[list[Metric], dict[str, str]]:

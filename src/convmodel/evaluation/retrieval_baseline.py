@@ -5,7 +5,7 @@ Owns: the index of training contexts, by BM25. Knows no model.
 
 import logging
 from collections.abc import Iterable
-from importlib.util import find_spec
+from importlib import import_module
 
 from convmodel.conversation import Conversation
 from convmodel.errors import ConversationError, MissingExtraError
@@ -17,8 +17,10 @@ COMPARED_TURNS = 2
 
 def require_bm25s() -> None:
     """Raises a `MissingExtraError` unless bm25s is installed."""
-    if find_spec("bm25s") is None:
-        raise MissingExtraError("the nearest training context needs bm25s", "eval")
+    try:
+        import_module("bm25s")
+    except ImportError as error:  # also of what it needs
+        raise MissingExtraError("the nearest training context needs bm25s", "eval") from error
 
 
 class NearestContext:

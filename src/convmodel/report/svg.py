@@ -7,7 +7,7 @@ import io
 import re
 import warnings
 from collections.abc import Sequence
-from importlib.util import find_spec
+from importlib import import_module
 from typing import Any
 
 from convmodel.errors import MissingExtraError
@@ -56,8 +56,10 @@ def bars(rows: Sequence[tuple[str, int]], name: str, label: str) -> str:
 
 def require_matplotlib() -> None:
     """Raises a `MissingExtraError` unless matplotlib is installed."""
-    if find_spec("matplotlib") is None:
-        raise MissingExtraError("a report's pictures need matplotlib", "eval")
+    try:
+        import_module("matplotlib")
+    except ImportError as error:  # also of what it needs
+        raise MissingExtraError("a report's pictures need matplotlib", "eval") from error
 
 
 def new_figure(height: float = _SIZE[1]) -> tuple[Any, Any]:

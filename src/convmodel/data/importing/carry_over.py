@@ -77,7 +77,7 @@ class CarryOver:
     def edit(self, row: Row, shape: str = AUTO, check: Callable[[Conversation], object] | None = None) -> Row | None:
         """Returns a row to read; None if nothing of it can be used. A row that is not of messages stays as it is.
 
-        `check` is that of the reader: what it rejects is not counted here.
+        `check` is that of the reader: what it rejects is not counted here, unless it is plain text.
         """
         name = None if row.error else shape_of(row.value, shape)
         if name == "judgements":

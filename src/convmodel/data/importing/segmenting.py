@@ -164,7 +164,8 @@ def require_joinable(conversation: Conversation, how: Segmenting) -> None:
     Raises:
         ConversationError: If not; the message has no place.
     """
-    is_plain = conversation.weights is None and sum(map(len, conversation.turns)) <= LONGEST_TURN
+    length = sum(map(len, conversation.turns)) + len(conversation.turns) - 1  # joined by line ends
+    is_plain = conversation.weights is None and length <= LONGEST_TURN
     if not is_plain and not is_silent(conversation, how.me):
         rename(conversation, how)
 

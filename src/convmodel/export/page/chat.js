@@ -27,9 +27,9 @@ function stored() {
   }
 }
 
-function store() {
+function store(kept = state) {
   try {
-    localStorage.setItem(KEPT, JSON.stringify({ ...state, draft: $("draft").value }));
+    localStorage.setItem(KEPT, JSON.stringify({ ...kept, draft: $("draft").value }));
   } catch { /* the conversation lasts as long as the page */ }
 }
 
@@ -283,10 +283,9 @@ document.addEventListener("keydown", (event) => {
 });
 document.addEventListener("click", (event) => { if (!$("settings").contains(event.target)) $("settings").open = false; });
 window.addEventListener("storage", ({ key }) => { if (key === KEPT) adopt(); }); // another tab's change
-window.addEventListener("pagehide", () => {
-  if (busy === null) Object.assign(state, stored()); // a page in the background may not have heard of a change
-  store();
-});
+// A page in the background may not have heard of a change.
+window.addEventListener("pagehide", () => store(busy === null ? { ...state, ...stored() } : state));
+window.addEventListener("pageshow", ({ persisted }) => { if (persisted) adopt(); });
 
 $("draft").value = state.draft ?? "";
 showSettings();

@@ -57,7 +57,8 @@ const act = {
   openJob: (id) => go({ name: "job", id }),
   again: () => act.prepare(choicesOf(seen), seen.id),
   prepare: (body, replaced, waits = false) => perform(async () => {
-    const mayRemove = replaced && !await isNeeded(await preparations.get(replaced));
+    const old = replaced && await preparations.get(replaced).catch(() => null); // it may be gone
+    const mayRemove = old && !await isNeeded(old);
     const { id } = await preparations.begin(body);
     keep();
     if (mayRemove) await preparations.remove(replaced).catch(() => {}); // the list has it, if this fails

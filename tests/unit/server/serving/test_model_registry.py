@@ -100,12 +100,13 @@ class Model:
     """A model whose end can be observed."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_candidate", [True, False])
 def test_the_memory_of_an_unloaded_model_is_returned_once_nothing_holds_the_model(
     registry: ModelRegistry, monkeypatch: pytest.MonkeyPatch, is_candidate: bool
 ) -> None:
     """Before its end, torch still uses the memory, and there would be none to return."""
-    monkeypatch.setattr("convmodel.server.serving.model_registry._GRACE_SECONDS", 0.2)  # until no caller holds it
+    monkeypatch.setattr("convmodel.server.serving.model_registry._GRACE_SECONDS", 1.0)  # until no caller holds it
     model: Any = Model()
     old, is_gone = weakref.ref(model), []
 
