@@ -13,7 +13,7 @@ import numpy as np
 from convmodel.conversation import Conversation
 from convmodel.evaluation.metric import Metric, Ratio, Topic
 from convmodel.evaluation.turn_statistics import TurnStatistics
-from convmodel.hf_model.next_turn import has_next_turn, measure_next_turns
+from convmodel.hf_model.next_turn import as_last_turn, has_next_turn, measure_next_turns
 from convmodel.layout.tokenizer import ConversationTokenizer
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def next_turn_metrics(
     by_token: list[list[int]] = []  # ranks: one for each conversation that has a next turn
     by_gain: list[list[int]] = []
     for conversation in conversations:
-        joined = tokenizer.arrange(conversation).conversation
+        joined = as_last_turn(tokenizer, conversation)
         row = next(rows) if has_next_turn(joined) else []
         by_token.append(_rank([with_context / tokens for with_context, _, tokens in row]))
         by_gain.append(_rank([with_context - alone for with_context, alone, _ in row]))

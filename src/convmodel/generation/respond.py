@@ -196,7 +196,7 @@ def make_request(
         remember=remember,
         patient=patient,
     )
-    request.lead = prompt.lead if constraint is None else ""  # a constraint is on the whole text
+    request.lead = prompt.lead if constraint is None or optional else ""  # another constraint is on the whole text
     return request
 
 

@@ -270,6 +270,7 @@ class ChatSession(Session):
         if options.get("do_sample") is False:
             before = {name: value for name, value in before.items() if name not in SAMPLING_OPTIONS}
         elif before.get("do_sample") is False and _ask_for_sampling(options):
+            before = {name: value for name, value in before.items() if (name, value) != ("temperature", 0)}
             options = {"do_sample": True, "top_k": chat_sampling(self._engine.hf_model)["top_k"]} | options
         given = without_none(before | options)
         self._options, self._given = chat_options(self._engine.hf_model, self._tokenizer, given), given

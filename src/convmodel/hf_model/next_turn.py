@@ -162,7 +162,7 @@ def measure_next_turns(
     arranged = list(conversations)
     longest = min(LONGEST, window_length(hf_model.config, tokenizer.layout.max_length))
     measured, head = [], Head.of(hf_model)
-    as_laid_out = [tokenizer.arrange(conversation).conversation for conversation in arranged]
+    as_laid_out = [as_last_turn(tokenizer, conversation) for conversation in arranged]
     usable = [conversation for conversation in as_laid_out if has_next_turn(conversation)]
     chosen = choose_negatives([conversation.turns[-1] for conversation in usable], negatives, seed)
     for number, (conversation, others) in enumerate(zip(usable, chosen, strict=True)):
@@ -176,6 +176,11 @@ def measure_next_turns(
         measured.append([*zip(given, alone, [window.supervised_tokens for window in windows], strict=True)])
         progress(number + 1)
     return measured, len(arranged) - len(usable)
+
+
+def as_last_turn(tokenizer: ConversationTokenizer, conversation: Conversation) -> Conversation:
+    """Returns a conversation as the layout holds it if its last turn is a response: that may decide who is a user."""
+    return tokenizer.arrange(conversation, responder=conversation.turn_speakers[-1]).conversation
 
 
 def has_next_turn(conversation: Conversation) -> bool:

@@ -92,7 +92,7 @@ def require_no_user_named(
     """Checks that `loss_on` names nobody whose turns are joined with those of others, who are all one user.
 
     Raises:
-        ConfigError: If names are put before texts, and it does.
+        ConversationError: If names are put before texts, and it does.
     """
     if layout.names is None:
         return
@@ -101,7 +101,7 @@ def require_no_user_named(
     named = [name for name in _named(loss_on) if name in users]
     if named and users != [USER]:
         assistants = [name for name, role in arranged.roles.items() if role == ASSISTANT]
-        raise ConfigError(
+        raise ConversationError(
             f"loss_on names {', '.join(named)}, but with names='prefix' it can name the assistant only"
             f"{', here ' if assistants else ''}{', '.join(assistants)}: name that one, or give responses or all"
         )
@@ -127,7 +127,7 @@ def _arrange_for_roles(
     _require_system_first(conversation, layout)
     named = loss_on if layout.loss_on in LOSS_ON else layout.loss_on  # roles stay as they were trained
     free = [name for name in conversation.turn_speakers[conversation.pinned :] if name != TOOL]
-    names = list(dict.fromkeys([*free, *([responder] if responder else [])]))
+    names = list(dict.fromkeys([*free, *([responder] if responder and responder != TOOL else [])]))
     if responder is None and loss_on == "last":
         responder = conversation.turn_speakers[-1]
     roles = _roles(names, layout, named, responder)

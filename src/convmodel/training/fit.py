@@ -82,12 +82,12 @@ def fit(
     config = replace(config, loss_on=supervised(config.to_dict(), tokenizer.layout.loss_on))
     require_adapters(hf_model, config)
     _check(config, sources)
-    tokenizer, sources = _with_roles(tokenizer, sources, config)
     if not isinstance(callbacks, Sequence) or not all(hasattr(callback, "on_train_begin") for callback in callbacks):
         raise ConfigError(f"callbacks is {callbacks!r}: it must be a list of TrainerCallbacks of transformers")
     args = training_arguments(config, hf_model)
     if config.output_dir is not None and args.process_index == 0:
         require_writable(config.output_dir)
+    tokenizer, sources = _with_roles(tokenizer, sources, config)
     with args.main_process_first(desc="encoding"):  # the others find its windows in the cache
         data = prepare_data(hf_model, tokenizer, sources, config, processes=args.world_size)
     require_shared_length(hf_model, data.train)

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -261,6 +262,7 @@ def test_a_full_disk_is_said_and_what_is_finished_stays(
     assert (tmp_path / "said.jsonl").read_bytes() == (tmp_path / "undisturbed.jsonl").read_bytes()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="names open files by /proc")
 def test_the_note_beside_the_file_is_on_the_disk_before_the_first_response(
     write: Callable[..., ResponsesSummary], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -179,8 +179,10 @@ def test_only_options_that_sample_end_greedy_decoding(gpt2: ConversationModel, o
 
     assert session.regenerate() == expected
     assert session.setting("do_sample") is False
-    session.set_options(**dict.fromkeys(options) | {"top_p": 0.9})
+    session.set_options(top_p=0.9)
     assert (session.setting("do_sample"), session.setting("top_p")) == (True, 0.9)
+    assert session.setting("temperature") != 0
+    assert session.respond("Hello") != ""
 
 
 @pytest.mark.slow

@@ -133,7 +133,9 @@ def test_with_names_before_texts_only_the_assistant_is_supervised_by_name(
     layout = replace(LAYOUT, names="prefix", loss_on=trained)
     conversation = Conversation(["x"] * len(speakers), speakers)
     arranged = arrange(conversation, layout, loss_on=loss_on)
-    with pytest.raises(ConfigError, match=f"can name the assistant only, here {assistant}: name that one, or give"):
+    with pytest.raises(
+        ConversationError, match=f"can name the assistant only, here {assistant}: name that one, or give"
+    ):
         require_no_user_named(conversation, arranged, layout, loss_on)
     for other in (assistant, "all", "responses", "last", "Dan"):
         require_no_user_named(conversation, arrange(conversation, layout, loss_on=other), layout, other)

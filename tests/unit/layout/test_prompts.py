@@ -6,7 +6,9 @@ import pytest
 from chat_templates import FORMS, make_tokenizer
 
 from convmodel.conversation import Conversation
-from convmodel.errors import ConfigError, ContextTooLongError, ConversationError
+from convmodel.data.windows.encoding import encode_windows
+from convmodel.errors import ContextTooLongError, ConversationError
+from convmodel.hf_model.next_turn import as_last_turn
 from convmodel.layout.tokenizer import ConversationTokenizer
 
 
@@ -103,10 +105,21 @@ def test_with_names_before_texts_somebody_new_responds_as_the_assistant() -> Non
 def test_with_names_before_texts_a_user_named_by_loss_on_is_an_error_and_not_left_out() -> None:
     tokenizer = make("chatml", names="prefix").with_layout(loss_on="Bob")
     group = Conversation(["Hi", "Hello", "Hey"], ["Ann", "Bob", "Cem"])
-    with pytest.raises(ConfigError, match=r"loss_on names Ann, but .* the assistant only, here Bob: name that one"):
+    with pytest.raises(ConversationError, match=r"loss_on names Ann, but .* the assistant only, here Bob"):
         tokenizer.windows(group, max_length=99, loss_on="Ann")
+    plain = Conversation(["Hi", "Hello"], ["Dan", "Ann"])
+    with pytest.raises(ConversationError, match=r"conversation 2: loss_on names Ann"):
+        encode_windows([plain, group], tokenizer, max_length=99, loss_on="Ann")
+    encoded = encode_windows([plain, group], tokenizer, max_length=99, loss_on="Ann", on_error="skip")
+    assert (len(encoded.windows), encoded.summary.skipped) == (1, 1)
     assert tokenizer.windows(group, max_length=99, loss_on="Dan") == []  # as without names, where he does not speak
     assert tokenizer.prompt(group).input_ids  # supervises nothing
+
+
+def test_a_third_speaker_who_speaks_last_is_the_assistant_where_turns_are_ranked() -> None:
+    group = Conversation(["Hi", "Hello", "Hey"], ["Ann", "Bob", "Cem"])
+    laid_out = as_last_turn(make("chatml", names="prefix"), group)
+    assert (laid_out.turns, laid_out.turn_speakers[-1]) == (("Ann: Hi\nBob: Hello", "Hey"), "Cem")
 
 
 @pytest.mark.parametrize("name", ["chatml", "gemma", "rewriting"])
