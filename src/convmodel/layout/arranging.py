@@ -11,7 +11,7 @@ from convmodel.conversation import DEFAULT_SPEAKERS, PINNED_ROLES, Conversation
 from convmodel.errors import ConfigError, ConversationError
 from convmodel.layout.config import LayoutConfig
 from convmodel.layout.markers import ASSISTANT, START, SYSTEM, TOOL, USER
-from convmodel.layout.sequence import LOSS_ON, LossOn
+from convmodel.layout.sequence import LOSS_ON, LossOn, named_speakers
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,18 +98,13 @@ def require_no_user_named(
         return
     speakers = dict.fromkeys(conversation.turn_speakers[conversation.pinned :])
     users = [name for name in speakers if arranged.role_of(name) == USER]
-    named = [name for name in _named(loss_on) if name in users]
+    named = [name for name in named_speakers(loss_on) if name in users]
     if named and users != [USER]:
         assistants = [name for name, role in arranged.roles.items() if role == ASSISTANT]
         raise ConversationError(
             f"loss_on names {', '.join(named)}, but with names='prefix' it can name the assistant only"
             f"{', here ' if assistants else ''}{', '.join(assistants)}: name that one, or give responses or all"
         )
-
-
-def _named(loss_on: LossOn) -> list[str]:
-    """Returns the speakers that `loss_on` names."""
-    return [] if loss_on in LOSS_ON else [loss_on] if isinstance(loss_on, str) else list(loss_on)
 
 
 def _require_two(names: Sequence[str]) -> None:
@@ -222,7 +217,7 @@ def _roles(names: Sequence[str], layout: LayoutConfig, loss_on: LossOn, responde
     The assistant is the speaker of this name; else whose turns are supervised by name; else the second one of the
     training data; else who responds, unless it is one of the first two; else the second one of the conversation.
     """
-    chosen = _named(loss_on)
+    chosen = named_speakers(loss_on)
     if len(names) == 1:
         return {name: ASSISTANT if name in (ASSISTANT, *chosen) and name != USER else USER for name in names}
     trained = [name for name in layout.speakers if name not in PINNED_ROLES | {TOOL}]

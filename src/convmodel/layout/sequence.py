@@ -94,6 +94,20 @@ class Window:
         return sum(label != IGNORED for label in self.labels)
 
 
+def named_speakers(loss_on: LossOn) -> list[str]:
+    """Returns the speakers that `loss_on` names; nobody if it is one of the keywords.
+
+    Raises:
+        ConfigError: If it is neither one of the keywords nor speakers' names.
+    """
+    if loss_on in LOSS_ON:
+        return []
+    chosen = [loss_on] if isinstance(loss_on, str) else loss_on
+    if not isinstance(chosen, Sequence) or not chosen or not all(isinstance(n, str) and n.strip() for n in chosen):
+        raise ConfigError(f"loss_on is {loss_on!r}: use {', '.join(LOSS_ON)}, or speakers' names")
+    return list(chosen)
+
+
 def supervised_turns(conversation: Conversation, loss_on: LossOn, roles: Mapping[str, str] | None = None) -> list[bool]:
     """Returns for each turn whether it is supervised; pinned turns, turns of weight 0 and of tools never are.
 
@@ -115,10 +129,7 @@ def supervised_turns(conversation: Conversation, loss_on: LossOn, roles: Mapping
         second = list(dict.fromkeys(speakers[pinned:]))[1::2]
         names &= {name for name, role in roles.items() if role == ASSISTANT} if roles else set(second)
     elif loss_on != "all":
-        chosen = [loss_on] if isinstance(loss_on, str) else loss_on
-        if not isinstance(chosen, Sequence) or not chosen or not all(isinstance(n, str) and n.strip() for n in chosen):
-            raise ConfigError(f"loss_on is {loss_on!r}: use {', '.join(LOSS_ON)}, or speakers' names")
-        names = set(chosen)
+        names = set(named_speakers(loss_on))
     weights = conversation.turn_weights
     return [i >= first and name in names and weights[i] > 0 for i, name in enumerate(speakers)]
 

@@ -174,3 +174,9 @@ def test_in_the_separator_layout_with_types_nothing_changes() -> None:
 def test_without_types_a_speaker_cannot_respond_to_itself() -> None:
     with pytest.raises(ConversationError, match="'Ann' spoke last and is to respond"):
         require_alternation(Conversation(["a"], ["Ann"]), "Ann")
+
+
+@pytest.mark.parametrize("loss_on", [5, [], ["Ann", ""], " "])
+def test_what_names_nobody_is_refused_as_without_roles(loss_on: Any) -> None:
+    with pytest.raises(ConfigError, match="use all, responses, last, or speakers' names"):
+        arrange(Conversation(["x", "y"], ["Ann", "Bob"]), LAYOUT, loss_on=loss_on)

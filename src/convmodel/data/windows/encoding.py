@@ -18,7 +18,7 @@ from convmodel.conversation import Conversation
 from convmodel.data.reading.messages import nobody
 from convmodel.data.reading.problems import OnError, Problems
 from convmodel.errors import ContextTooLongError, ConversationError
-from convmodel.layout.sequence import LOSS_ON, LossOn, Window
+from convmodel.layout.sequence import LossOn, Window, named_speakers
 from convmodel.layout.tokenizer import ConversationTokenizer
 
 CHUNK = 500
@@ -180,7 +180,7 @@ def require_windows(summary: EncodingSummary, loss_on: LossOn) -> None:
 
 def _nobody(loss_on: LossOn, turns: Mapping[str, int]) -> str:
     """Explains that `loss_on` names nobody, if so."""
-    names = [] if loss_on in LOSS_ON else [loss_on] if isinstance(loss_on, str) else list(loss_on)
+    names = named_speakers(loss_on)
     if not names or not turns or turns.keys() & set(names):
         return ""
     return f": {nobody(names, turns)}"

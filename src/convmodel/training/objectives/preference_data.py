@@ -25,7 +25,7 @@ from convmodel.errors import ConversationError
 from convmodel.hf_model.fingerprint import model_fingerprint
 from convmodel.layout.architecture import window_length
 from convmodel.layout.markers import TOOL
-from convmodel.layout.sequence import LOSS_ON, Window, encoded_turns, supervised_turns
+from convmodel.layout.sequence import Window, encoded_turns, named_speakers, supervised_turns
 from convmodel.layout.tokenizer import ConversationTokenizer
 from convmodel.layout.windows import required_length
 from convmodel.training.config import PAIRS_ONLY, FitConfig
@@ -230,7 +230,7 @@ def _encoded(
 ) -> WindowSet:
     """Encodes conversations whose targets are those of the model's own training, unless `loss_on` names others."""
     loss_on = supervised(config.to_dict(), tokenizer.layout.loss_on)
-    names = set() if loss_on in LOSS_ON else {loss_on} if isinstance(loss_on, str) else {*loss_on}
+    names = set(named_speakers(loss_on))
     is_own = loss_on == tokenizer.layout.loss_on
     # A model that learned to be Ann may be improved on conversations of user and assistant, such as the sample's.
     if names and is_own and not any(names & {*each.turn_speakers} for each in conversations):
