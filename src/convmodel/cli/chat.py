@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
+from convmodel.arguments.values import without_none
 from convmodel.cli import flags
 from convmodel.cli.console import load_model, print_message, program
 from convmodel.cli.line_editor import LineEditor, history_file, is_terminal, unseen_keys
@@ -99,7 +100,7 @@ def command(
     # By default, a session samples.
     values: dict[str, Any] = {"max_new_tokens": max_new_tokens, "do_sample": False if greedy else None}
     values |= {} if greedy else {"temperature": temperature, "top_p": top_p}
-    options = {name: value for name, value in values.items() if value is not None}
+    options = without_none(values)
 
     def open_session(name: str) -> "Session":
         with unseen_keys():

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
+from convmodel.arguments.values import without_none
 from convmodel.cli import flags
 from convmodel.cli.console import load_model, print_json, print_message, print_result
 from convmodel.conversation import Conversation
@@ -95,7 +96,7 @@ def command(
     # -o was short for --option before it was the output, and `-o num_beams=2` still is.
     options_given = [*(option or []), *(value for value in output or [] if _PAIR.match(value))]
     files = [value for value in output or [] if not _PAIR.match(value)]
-    options = {name: value for name, value in values.items() if value is not None} | flags.parse_options(options_given)
+    options = without_none(values) | flags.parse_options(options_given)
     if input is not None:
         if context or as_json or len(files) != 1:
             raise ConfigError("--input takes --output once, and neither turns nor --json")

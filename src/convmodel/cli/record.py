@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 from typer import Argument, Exit, Option
 
+from convmodel.arguments.values import without_none
 from convmodel.cli import flags
 from convmodel.cli.console import print_json, print_message
 from convmodel.data.reading.shapes import AUTO
@@ -147,7 +148,7 @@ def _body(max_tokens: int | None, temperature: float | None, pairs: list[str]) -
     options = flags.parse_options(pairs, "top_p=0.9")
     if wrong := [name for name in options if name in _OWN]:
         raise ConfigError(f"--option {wrong[0]} does not suit a recording: leave it out")
-    return {name: value for name, value in given.items() if value is not None} | options
+    return without_none(given) | options
 
 
 def _print(summary: RecordingSummary, path: Path, seconds: float) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx2
 
+from convmodel.arguments.values import without_none
 from convmodel.cli.remote_server import TIMEOUT, RemoteServer
 from convmodel.conversation import DEFAULT_SPEAKERS, Conversation
 from convmodel.errors import ConfigError, GenerationError
@@ -79,8 +80,7 @@ class RemoteSession(Session):
 
     def set_options(self, **options: Any) -> None:
         """Changes options for all further responses; None leaves an option to the server, which checks the values."""
-        given = self._options | _parameters(options)
-        self._options = {name: value for name, value in given.items() if value is not None}
+        self._options = without_none(self._options | _parameters(options))
 
     def choose(self, model: str) -> None:
         """Continues with another model of the server; raises a `ModelLoadError` if it has none of that name."""
