@@ -21,8 +21,8 @@ def settle_roles(
     """Returns a tokenizer that gives speakers the roles that they have in the model that is saved.
 
     A chat template has a user and an assistant. If all conversations have the same two speakers with other names, the
-    assistant is the one whom `loss_on` names, or who was it when the model was trained before, or the second one of
-    the first conversation; else this is decided in each conversation by itself.
+    assistant is the one whom `loss_on` names, else the one who was the assistant when the model was trained before,
+    else the second one of the first conversation. Otherwise each conversation decides by itself.
 
     Args:
         tokenizer: The model's tokenizer.
