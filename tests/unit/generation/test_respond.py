@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from serving import wait_until
 
 from convmodel import Conversation, ConversationModel
 from convmodel.errors import ConfigError, ContextTooLongError, ConversationError
+from convmodel.generation.options import read_options
+from convmodel.generation.respond import make_request
 
 CONTEXT = ["Hello there", "How are you"]
 TEN_TURNS = [f"This is what is said in turn number {number}" for number in range(1, 11)]
@@ -802,3 +805,14 @@ class _WithText:
 
     def get_text_config(self, **_: Any) -> Any:
         return self._text
+
+
+@pytest.mark.parametrize(("optional", "lead"), [(None, " "), (True, " "), (False, "")])
+def test_a_template_has_its_space_for_itself(llama: ConversationModel, optional: bool | None, lead: str) -> None:
+    """Also if a call might have come in its place; what a schema describes is the whole text."""
+    schema = {} if optional is None else {"json_schema": {"type": "object"}}
+    options = read_options(llama.hf_model, llama.tokenizer, {"max_new_tokens": 20, **schema})
+    if options.grammar is not None:
+        options = replace(options, grammar=replace(options.grammar, optional=bool(optional)))
+    prompt = replace(llama.tokenizer.prompt(["Hi"]), lead=" ")
+    assert make_request(llama.hf_model, llama.tokenizer, prompt, options).lead == lead
