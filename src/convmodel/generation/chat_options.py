@@ -6,10 +6,9 @@ Owns: which of them apply, and which values they have. Does not know turns.
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from convmodel.arguments.values import without_none
 from convmodel.generation.defaults import chat_candidates, chat_sampling
 from convmodel.generation.engine.sampling import with_defaults
-from convmodel.generation.options import GenerationOptions, read_options, warn_once
+from convmodel.generation.options import GenerationOptions, given_options, read_options, warn_once
 from convmodel.generation.respond import beyond_engine, is_for_engine
 from convmodel.hf_model.generation_config import PENALTIES, SAMPLING_OPTIONS
 from convmodel.layout.tokenizer import ConversationTokenizer
@@ -26,7 +25,7 @@ def chat_options(
     Raises:
         ConfigError: If an option does not exist or makes no sense.
     """
-    given = without_none(given)
+    given = given_options(given)
     decide = {"do_sample", "num_beams"} & given.keys()
     sampling = {} if decide or given.get("temperature") == 0 else chat_sampling(hf_model)
     # A turn is never empty, so the first token must not end it.

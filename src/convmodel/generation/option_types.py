@@ -1,6 +1,6 @@
 """The options of `generate` with their types, for editors and type checkers.
 
-Owns: the types. `options.py` owns which options there are, and checks their values.
+Owns: the types. `options` owns which options there are, `option_values` which values they may have.
 """
 
 from collections.abc import Callable, Mapping, Sequence

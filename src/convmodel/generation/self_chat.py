@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Unpack
 
-from convmodel.arguments.values import without_none
 from convmodel.conversation import DEFAULT_SPEAKERS, Conversation
 from convmodel.errors import ConfigError
 from convmodel.generation.option_types import GenerateOptions
+from convmodel.generation.options import given_options
 from convmodel.generation.output import ConversationModelOutput
 
 LONGEST_LOOP = 6
@@ -91,7 +91,7 @@ class SelfChat:
         self._speakers = dict(speakers)
         self.conversation, self.opening = opening, len(opening.turns)
         self._turns, self._stop_at_loop, self._seed = turns, stop_at_loop, seed
-        self._options = {"min_new_tokens": 1, "cut_long_turn": True} | without_none(options)
+        self._options = {"min_new_tokens": 1, "cut_long_turn": True} | given_options(options)
         self.ended_by, self.loop = "turns", find_loop(opening.turns)
         self.cut_off = self.repeated = 0
 

@@ -97,6 +97,11 @@ def test_none_stands_for_an_option_that_is_not_given(gpt2: ConversationModel, mo
     assert requests[0] == requests[1]
 
 
+def test_an_option_that_does_not_exist_is_an_error_as_none_too(gpt2: ConversationModel) -> None:
+    with pytest.raises(ConfigError, match="no generation option is called temprature"):
+        SelfChat({"a": gpt2, "b": gpt2}, opening_of("Hi", ["a"]), temprature=None)  # type: ignore[call-arg]
+
+
 def test_three_speakers_go_round(gpt2: ConversationModel) -> None:
     with scripted(gpt2, "one", "two", "three", "four"):
         talk = SelfChat(dict.fromkeys(["Ann", "Bob", "Cem"], gpt2), opening_of("Hi", ["Bob"]), turns=4)

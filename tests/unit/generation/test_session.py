@@ -170,6 +170,11 @@ def test_a_session_may_stop_sampling(gpt2: ConversationModel) -> None:
     assert session._options.hf["temperature"] == 0.8
 
 
+def test_an_option_that_does_not_exist_is_an_error_as_none_too(gpt2: ConversationModel) -> None:
+    with pytest.raises(ConfigError, match="no generation option is called temprature"):
+        gpt2.session(temprature=None)  # type: ignore[call-arg]
+
+
 @pytest.mark.parametrize("options", [{"temperature": None}, {"top_p": None, "top_k": None}, {"temperature": 0}])
 def test_only_options_that_sample_end_greedy_decoding(gpt2: ConversationModel, options: dict[str, Any]) -> None:
     session = gpt2.session(do_sample=False, max_new_tokens=4)

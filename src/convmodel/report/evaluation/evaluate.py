@@ -12,7 +12,6 @@ from typing import Any, TypeAlias, cast
 
 import numpy as np
 
-from convmodel.arguments.values import without_none
 from convmodel.conversation import DEFAULT_SPEAKERS, Conversation
 from convmodel.errors import ConversationError
 from convmodel.evaluation.bleu_chrf import overlap_metrics, require_sacrebleu
@@ -31,7 +30,7 @@ from convmodel.evaluation.turn_statistics import measure_turns
 from convmodel.evaluation.verbatim_copies import REFERENCE_COPIES, Copy, copy_metrics, find_copies
 from convmodel.generation.batched import respond_to_all
 from convmodel.generation.engine.sampling import with_defaults
-from convmodel.generation.options import read_options
+from convmodel.generation.options import given_options, read_options
 from convmodel.generation.output import ConversationModelOutput
 from convmodel.generation.self_chat import SelfChat, opening_of
 from convmodel.hf_model.fingerprint import model_fingerprint
@@ -190,7 +189,7 @@ def generate_exchanges(
 ) -> tuple[list[Exchange], float]:
     """Generates the last turn of the chosen conversations; also returns how many tokens per second were generated."""
     contexts = [before_last(conversations[index]) for index in chosen]
-    given = {"cut_long_turn": True, "seed": _sampling_seed(model, settings)} | without_none(settings.generation)
+    given = {"cut_long_turn": True, "seed": _sampling_seed(model, settings)} | given_options(settings.generation)
     begin = time.perf_counter()
     options = read_options(model.hf_model, model.tokenizer, given)
 
