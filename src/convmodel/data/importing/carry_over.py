@@ -39,7 +39,7 @@ KINDS = {
     "the model cannot see",
     RESULTS: "kept as turns of a speaker called tool or function",
     TOOLS: "left out, since no layout has a place for definitions",
-    NAMES: "left out, since the role is the speaker",
+    NAMES: "left out, since the role is the speaker; `--redact` masks them in the texts",
     REASONING: "left out, since no layout has a place for them",
     JUDGEMENTS: "only good responses are kept, as turns to imitate; to learn from both responses, give the file itself "
     "to `convmodel fit --objective dpo`, or kto for single responses",
@@ -61,6 +61,7 @@ class CarryOver:
         rows: How many rows of messages there were that can be read.
         places: The places of the rows with something of a kind, by the kind.
         left_out: Rows of which nothing is left, by reason.
+        names: The participants' names in the newest row, which are left out, but may stand in its texts.
 
     Example:
         >>> carried = CarryOver()
@@ -73,12 +74,14 @@ class CarryOver:
     rows: int = 0
     places: dict[str, list[str]] = field(default_factory=dict)
     left_out: Counter[str] = field(default_factory=Counter)
+    names: tuple[str, ...] = ()
 
     def edit(self, row: Row, shape: str = AUTO, check: Callable[[Conversation], object] | None = None) -> Row | None:
         """Returns a row to read; None if nothing of it can be used. A row that is not of messages stays as it is.
 
         `check` is that of the reader: what it rejects is not counted here, unless it is plain text.
         """
+        self.names = ()
         name = None if row.error else shape_of(row.value, shape)
         if name == "judgements":
             self._note({JUDGEMENTS: True}, row.place)
@@ -99,6 +102,7 @@ class CarryOver:
         if (kept or end is None) and not _is_readable(kept, check):
             return result  # for the reader to reject: not counted here
         self.rows += 1
+        self.names = tuple(dict.fromkeys(filter(None, map(_participant, messages))))
         before = messages[:end] if kept else []  # what is kept of what is cut off anyway is nothing
         self._note({TOOLS: defines, **_kinds_of(before), **_endings_of(messages)}, row.place)
         if not kept and end is not None:
@@ -156,11 +160,15 @@ def _kinds_of(messages: Sequence[Mapping[str, Any]]) -> dict[str, bool]:
         LATE_SYSTEM: any(pinned[first:]),
         REFUSALS: any(_refusal(message) for message in messages),
         RESULTS: any(_role(message) in _RESULT_ROLES for message in messages),
-        NAMES: any(
-            message.get("name") and "role" in message and _role(message) not in _RESULT_ROLES for message in messages
-        ),
+        NAMES: any(map(_participant, messages)),
         REASONING: any(message.get(key) for message in messages for key in THOUGHTS),
     }
+
+
+def _participant(message: Mapping[str, Any]) -> str:
+    """Returns the name of who speaks, beside the role; that of a function is no person's."""
+    name = message.get("name") if "role" in message and _role(message) not in _RESULT_ROLES else None
+    return str(name).strip() if name else ""
 
 
 def _endings_of(messages: Sequence[Mapping[str, Any]]) -> dict[str, bool]:

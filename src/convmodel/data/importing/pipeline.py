@@ -293,14 +293,14 @@ def _segmenting(options: ImportOptions, chats: Sequence[Chat], summary: ImportSu
 def _with_me(
     conversations: Iterable[Conversation], how: Segmenting, summary: ImportSummary, table: SpeakerTable
 ) -> Iterator[tuple[Conversation, tuple[str, ...]]]:
-    """Renames the speakers, and yields their own names, too; leaves out conversations without the speaker to learn."""
+    """Renames the speakers, and yields names to mask, too; leaves out conversations without the speaker to learn."""
     for conversation in conversations:
         spoken = zip(conversation.turn_speakers, conversation.turns, strict=True)
         table.add(itertools.islice(spoken, conversation.pinned, None))
         if how.me is not None and is_silent(conversation, how.me):
             summary.dropped[silent(how.me)] += 1
         else:
-            yield rename(conversation, how), conversation.speaker_names
+            yield rename(conversation, how), (*conversation.speaker_names, *summary.carried.names)
 
 
 def _named(

@@ -83,6 +83,26 @@ def test_me_is_learned_and_personal_data_is_masked(tmp_path: Path) -> None:
     assert sorted(one.id or "" for part in parts.values() for one in part) == [f"{n:06d}" for n in range(1, 31)]
 
 
+def test_names_beside_roles_are_masked_in_their_own_conversations(tmp_path: Path) -> None:
+    named = {"role": "user", "name": "Ann Lee", "content": "It is Ann here. Ask Cem about the river."}
+    talks = [
+        [named, {"role": "assistant", "content": "I will, Ann Lee, said the robot."}],
+        [{"role": "user", "content": "Is Ann a name?"}, {"role": "assistant", "content": "Yes, Ann is one."}],
+        [named | {"name": "Cem", "content": "Cem again"}, {"role": "assistant", "content": "Hello Cem, and Ann Lee?"}],
+    ]
+    (tmp_path / "chats.jsonl").write_text("\n".join(json.dumps({"messages": talk}) for talk in talks))
+    options = ImportOptions(cleaning=CleaningRules(redact=True, near_duplicates=None), shares=(1, 0, 0))
+
+    summary = import_conversations([tmp_path / "chats.jsonl"], tmp_path / "data", options)
+
+    assert [one.turns for one in read(tmp_path / "data")["train"]] == [
+        ("It is Speaker 1 here. Ask Cem about the river.", "I will, Speaker 1, said the robot."),
+        ("Is Ann a name?", "Yes, Ann is one."),
+        ("Speaker 2 again", "Hello Speaker 2, and Ann Lee?"),
+    ]
+    assert summary.masked == {"name": 4}
+
+
 @pytest.mark.parametrize("merged", [False, True])
 def test_names_of_speakers_are_masked_alike_in_chats_and_other_data(tmp_path: Path, merged: bool) -> None:
     said = [("Ann Lee", "Did you see Cem and the {}, Bob?"), ("Bob", "No, ann. Ask Cem"), ("Cem", "I saw the {}, Bob")]
