@@ -40,7 +40,7 @@ class Answering:
         reply: Called with the body of a request and the number of earlier ones with the same messages.
         requests: The bodies of all requests for responses, as they came.
         headers: The headers of all requests, with names in lower case, and the path of those for responses.
-        models: What `/models` lists; None for a server that has no such path.
+        models: What `/models` lists, by name or whole; None for a server that has no such path.
         most: The largest number of requests that were open at the same time.
     """
 
@@ -48,7 +48,7 @@ class Answering:
     reply: Callable[[dict[str, Any], int], Reply] = lambda body, earlier: said(f"Re: {last(body)}")
     requests: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
-    models: list[str] | None = field(default_factory=lambda: ["m"])
+    models: list[str | dict[str, Any]] | None = field(default_factory=lambda: ["m"])
     most: int = 0
     open: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -81,7 +81,8 @@ def answering(reply: Callable[[dict[str, Any], int], Reply] | None = None) -> It
             if state.models is None:
                 self.send(failed(404, "there is nothing"))
             else:
-                self.send((200, {"data": [{"id": name} for name in state.models]}, {}))
+                entries = [{"id": each} if isinstance(each, str) else each for each in state.models]
+                self.send((200, {"data": entries}, {}))
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

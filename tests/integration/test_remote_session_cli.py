@@ -99,6 +99,32 @@ def test_what_is_left_to_the_server_is_shown_as_its_own(
     assert unknown.startswith("a server takes no option temprature; there are temperature, top_p")
 
 
+def test_a_model_is_sampled_as_it_asks_for_in_chats(
+    server: Serving,
+    served_models: dict[str, ConversationModel],
+    run: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = served_models["tiny"].hf_model.generation_config
+    monkeypatch.setattr(config, "chat", {"temperature": 0.6, "top_p": 0.9}, raising=False)
+    lines = ["/set top_p 0.5", "/set", "/set top_p null", "/set top_p"]
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines)))
+    assert run("chat", "--url", server.url, "--model", "tiny") == 0
+    assert {"temperature 0.6", "top_p 0.5", "top_p 0.9"} <= {*capsys.readouterr().err.splitlines()}
+
+    monkeypatch.setattr("sys.stdin", io.StringIO("/set\n"))
+    assert run("chat", "--url", server.url, "--model", "tiny", "--greedy") == 0
+    assert {"temperature 0.0", "top_p (the server's)"} <= {*capsys.readouterr().err.splitlines()}
+
+    sampling = {"temperature": 0.8, "top_p": 0.95}
+    here = served_models["tiny"].session(seed=1, max_new_tokens=9)
+    with RemoteSession(server.url, model="tiny", sampling=sampling, seed=1, max_new_tokens=9) as remote:
+        assert [remote.respond(text) for text in ("Hello", "Well?")] == [
+            here.respond(text) for text in ("Hello", "Well?")
+        ]
+
+
 def test_requests_are_not_logged(run: Callable[..., int]) -> None:
     run("chat", "--url", "http://127.0.0.1:1")
     for library in ("httpx2", "httpcore2"):

@@ -83,13 +83,14 @@ def command(
     if url is not None:
         if quantize is not None:
             raise ConfigError("--quantize does not apply to the model of a server: leave out it or --url")
-        sampling = {"temperature": temperature or TEMPERATURE, "top_p": top_p or TOP_P}
-        parameters: dict[str, Any] = {"temperature": 0.0} if greedy else sampling
-        if max_new_tokens is not None:
-            parameters["max_new_tokens"] = max_new_tokens
+        sampling = None if greedy else {"temperature": TEMPERATURE, "top_p": TOP_P}
+        chosen = {"temperature": 0.0} if greedy else {"temperature": temperature, "top_p": top_p}
+        given = without_none({**chosen, "max_new_tokens": max_new_tokens})
         from convmodel.cli.remote_session import PARAMETERS, RemoteSession
 
-        with RemoteSession(url, model=model, api_key=api_key, on_wait=_print_wait, **parameters) as remote:
+        with RemoteSession(
+            url, model=model, api_key=api_key, on_wait=_print_wait, sampling=sampling, **given
+        ) as remote:
 
             def choose(name: str) -> RemoteSession:
                 remote.choose(name)

@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
@@ -43,6 +44,7 @@ class RemoteServer:
     ) -> None:
         """Prepares the connection, at an address with or without a scheme and `/v1`."""
         self.url = complete_url(url)
+        self._sampling: dict[str, dict[str, Any]] = {}
         _require_address(url, self.url)
         self._api_key = api_key = (api_key or "").strip()
         if not api_key.isascii() or not api_key.isprintable():
@@ -69,14 +71,19 @@ class RemoteServer:
         if response.status_code != 200:
             raise self.error(response)
         try:
-            names = [str(entry["id"]) for entry in response.json()["data"]]
+            entries = {str(entry["id"]): entry for entry in response.json()["data"]}
         except (ValueError, KeyError, TypeError) as error:
             raise ModelLoadError(f"{self.url} does not provide OpenAI's API: it lists no models") from error
-        if name is not None and name not in names:
-            raise ModelLoadError(f"{self.url} has no model {name}: it has {', '.join(names) or 'none'}")
-        if name is None and len(names) != 1:
-            raise ConfigError(f"{self.url} has {len(names)} models: name one with --model ({', '.join(names)})")
-        return name or names[0]
+        if name is not None and name not in entries:
+            raise ModelLoadError(f"{self.url} has no model {name}: it has {', '.join(entries) or 'none'}")
+        if name is None and len(entries) != 1:
+            raise ConfigError(f"{self.url} has {len(entries)} models: name one with --model ({', '.join(entries)})")
+        self._sampling = {each: _sampling_of(entry) for each, entry in entries.items()}
+        return name or next(iter(entries))
+
+    def chat_sampling(self, model: str) -> dict[str, Any]:
+        """Returns the temperature and top-p that the server publishes for chats with a model; empty if it does not."""
+        return self._sampling.get(model, {})
 
     def require_access(self) -> None:
         """Raises an error if the server does not answer, or the key is wrong; it need not list its models."""
@@ -115,6 +122,14 @@ class RemoteServer:
         """Returns a text of the server for one line on a terminal, without the API key, which some servers repeat."""
         text = text.replace(self._api_key, "***") if self._api_key else text
         return one_line(text)
+
+
+def _sampling_of(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the settings for chats in the entry of a model, which convmodel's server has."""
+    own = entry.get("convmodel")
+    defaults = own.get("defaults") if isinstance(own, Mapping) else None
+    found = defaults if isinstance(defaults, Mapping) else {}
+    return {name: found[name] for name in ("temperature", "top_p") if isinstance(found.get(name), int | float)}
 
 
 def message_of(response: httpx2.Response) -> str:

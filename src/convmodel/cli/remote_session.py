@@ -7,7 +7,7 @@ Owns: the requests for responses, streams, and retries. Does not know the termin
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import httpx2
@@ -39,16 +39,19 @@ class RemoteSession(Session):
         api_key: str | None = None,
         system: str | None = None,
         on_wait: Callable[[float], None] = lambda _: None,
+        sampling: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
         """Connects to a server, at an address with or without `/v1`; `model` is optional if it has only one.
 
         The scheme of the address may be left out. `on_wait` is called with the seconds until the next retry when the
-        server is busy. The `options` are those in `PARAMETERS`.
+        server is busy. The `options` are those in `PARAMETERS`; `sampling` are those for chats with models for which
+        the server publishes none. Without it, what is not given is left to the server.
         """
         start = Conversation([system], ["system"], pinned=1) if system else None
         super().__init__(start, *DEFAULT_SPEAKERS)
         self._options = _parameters(options)
+        self._sampling = sampling
         self._on_wait = on_wait
         headers = {SESSION_HEADER: uuid.uuid4().hex}  # a load balancer can route by it
         self._server = RemoteServer(url, api_key=api_key, headers=headers)
@@ -67,7 +70,12 @@ class RemoteSession(Session):
     @property
     def settings(self) -> dict[str, Any]:
         """The values of all parameters; None for one that is left to the server."""
-        return dict.fromkeys(PARAMETERS) | self._options
+        return dict.fromkeys(PARAMETERS) | self._defaults | self._options
+
+    @property
+    def _defaults(self) -> dict[str, Any]:
+        """The model's own settings for chats, or those in their place."""
+        return {} if self._sampling is None else {**self._sampling, **self._server.chat_sampling(self.model)}
 
     def setting(self, name: str) -> Any:
         """Returns the value of one parameter, which may have its name in `generate`; None if it is left to the server.
@@ -79,7 +87,7 @@ class RemoteSession(Session):
         return self.settings[parameter]
 
     def set_options(self, **options: Any) -> None:
-        """Changes options for all further responses; None leaves an option to the server, which checks the values."""
+        """Changes options for all further responses; None restores an option's default. The server checks values."""
         self._options = without_none(self._options | _parameters(options))
 
     def choose(self, model: str) -> None:
@@ -98,6 +106,7 @@ class RemoteSession(Session):
             "messages": context.to_messages(),
             "stream": True,
             "stream_options": {"include_usage": True},
+            **self._defaults,
             **self._options,
         }
         return self.left_out, self._chunks(body)

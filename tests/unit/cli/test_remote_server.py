@@ -118,6 +118,22 @@ def test_models_are_chosen_by_name_or_because_there_is_one() -> None:
 
 
 @pytest.mark.parametrize(
+    ("own", "sampling"),
+    [
+        ({"defaults": {"temperature": 0.6, "top_p": 1, "top_k": 5}}, {"temperature": 0.6, "top_p": 1}),
+        ({"defaults": {"temperature": "0.6", "top_p": None}}, {}),
+        ({"defaults": 5}, {}),
+        ("0.4", {}),
+    ],
+)
+def test_settings_for_chats_are_read_where_a_server_publishes_them(own: object, sampling: dict[str, float]) -> None:
+    with answering() as server, RemoteServer(server.url) as remote:
+        assert remote.chat_sampling("m") == {}
+        server.models = ["m", {"id": "n", "convmodel": own}]
+        assert [remote.chat_sampling(remote.choose_model(name)) for name in "mn"] == [{}, sampling]
+
+
+@pytest.mark.parametrize(
     ("status", "error", "message"),
     [
         (401, ConfigError, "refuses: it failed; give --api-key KEY"),
