@@ -3,6 +3,7 @@
 Owns: the masks, and the pseudonyms of speakers. Knows no patterns (`pii.py`).
 """
 
+import functools
 import re
 import unicodedata
 from collections import Counter
@@ -135,13 +136,8 @@ class Redactor:
         spellings = {name: pseudonym for name, pseudonym in spellings.items() if _is_distinctive(normalized(name))}
         if not spellings:
             return None
-        variants = {form for name in spellings for form in _spelled(name)}
-        longest_first = sorted(variants, key=lambda name: (-len(name), name))
-        masks = "|".join(rule.name for rule in RULES)
-        pattern = "|".join([rf"\[(?:{masks})\]", *map(_mention, longest_first)])
-        return re.compile(pattern, re.IGNORECASE), {
-            normalized(name): pseudonym for name, pseudonym in spellings.items()
-        }
+        people = {normalized(name): pseudonym for name, pseudonym in spellings.items()}
+        return _pattern(frozenset(spellings)), people
 
 
 _Mentions: TypeAlias = tuple[re.Pattern[str], dict[str, str]]
@@ -168,14 +164,25 @@ def _is_distinctive(person: str) -> bool:
     return len(person) >= fewest and person not in _NOBODY
 
 
+@functools.lru_cache(maxsize=16)
+def _pattern(names: frozenset[str]) -> re.Pattern[str]:
+    """Returns the pattern of some names, and of masks; conversations of the same people share it."""
+    variants = {form for name in names for form in _spelled(name)}
+    longest_first = sorted(variants, key=lambda name: (-len(name), name))
+    anywhere = [_mention(name) for name in longest_first if re.match(f"[{UNSPACED}]", name)]
+    # One test for all of them that a word begins here: most places in a text need no other.
+    at_words = [_mention(name) for name in longest_first if not re.match(f"[{UNSPACED}]", name)]
+    masks = "|".join(rule.name for rule in RULES)
+    alternatives = [rf"\[(?:{masks})\]", rf"(?<![^\W_])(?:{'|'.join(at_words)})" if at_words else "", *anywhere]
+    return re.compile("|".join(filter(None, alternatives)), re.IGNORECASE)
+
+
 def _spelled(name: str) -> set[str]:
     """Returns the forms of a name that look the same to a reader, but not to a pattern."""
     return {unicodedata.normalize(form, spelled) for form in ("NFC", "NFD") for spelled in (name, name.casefold())}
 
 
 def _mention(name: str) -> str:
-    """Returns the pattern of a name as a whole word; scripts without spaces have no word boundaries."""
+    """Returns the pattern of a name, up to the end of a word; scripts without spaces have no word boundaries."""
     spaced = r"\s+".join(map(re.escape, name.split()))
-    start = "" if re.match(f"[{UNSPACED}]", name) else r"(?<![^\W_])"
-    end = "" if re.search(f"[{UNSPACED}{HANGUL}]$", name) else r"(?![^\W_])"
-    return f"{start}{spaced}{end}"
+    return spaced if re.search(f"[{UNSPACED}{HANGUL}]$", name) else rf"{spaced}(?![^\W_])"
