@@ -10,7 +10,7 @@ PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test slow coverage check format docs site build gpu-check client-check smoke release-check release-notes clean
+.PHONY: help setup demo test slow long coverage check format docs site build gpu-check client-check smoke release-check release-notes clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -32,7 +32,10 @@ test: $(STAMP) ## run the quick tests (ARGS="-k layout" selects some)
 	@$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 slow: $(STAMP) ## run the slow tests
-	@$(BIN)/python -m pytest $(PARALLEL) -m slow $(ARGS)
+	@$(BIN)/python -m pytest $(PARALLEL) -m "slow and not long" $(ARGS)
+
+long: $(STAMP) ## run the tests that take longest
+	@$(BIN)/python -m pytest $(PARALLEL) -m long $(ARGS)
 
 coverage: $(STAMP) ## run all tests and measure how much of the code they run
 	@$(BIN)/python -m pytest $(PARALLEL) -m "not soak" --cov --cov-report=term:skip-covered $(ARGS)

@@ -132,6 +132,7 @@ def test_responses_are_those_of_the_int8_model(open_page: Open) -> None:
         check_conversations(page, 2)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(400)
 def test_twenty_conversations_are_those_of_the_int8_model(open_page: Open) -> None:
     with open_page() as page:

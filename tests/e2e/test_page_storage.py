@@ -268,6 +268,7 @@ def test_a_draft_survives_changes_of_other_tabs(page: Page, server: Serving, say
     expect(page.get_by_label("Your turn", exact=True)).to_have_value("I am typing")
 
 
+@pytest.mark.long
 def test_a_server_that_is_killed_and_restarted_loses_nothing(browser: Browser, tmp_path: Path) -> None:
     page = browser.new_context().new_page()
     with program(tmp_path, "builtin:chitchat") as first:

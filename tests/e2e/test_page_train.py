@@ -76,6 +76,7 @@ def check_the_way_to_a_model(page: Page, served: Serving, training: Training) ->
     expect(page.get_by_role("button", name="Comparing", exact=True)).to_be_visible()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_from_an_export_to_a_model(training: Training) -> None:
     with training.page(real=[sys.executable, "-m", "convmodel"]) as (page, served):
@@ -107,6 +108,7 @@ def test_from_an_export_to_a_model_with_a_stand_in_for_the_training(training: Tr
         expect(view(page).get_by_role("alert")).to_contain_text("The data of this training were deleted")
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_a_training_is_paused_left_found_again_and_cancelled(training: Training) -> None:
     with training.page(steps=2000, pause=0.05) as (page, served):
@@ -145,6 +147,7 @@ def test_a_training_is_paused_left_found_again_and_cancelled(training: Training)
         expect(shown).to_be_hidden()  # as it was left
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_mistakes_in_the_data_are_told_and_can_be_left_out(training: Training) -> None:
     talks = training.place / "talks.jsonl"
@@ -184,6 +187,7 @@ def test_mistakes_in_the_data_are_told_and_can_be_left_out(training: Training) -
         assert len(preparation["files"]) == 2
 
 
+@pytest.mark.long
 def test_what_goes_wrong_with_a_training_is_told(training: Training) -> None:
     with training.page(fail="error: the model does not fit in memory") as (page, _):
         shown = view(page)

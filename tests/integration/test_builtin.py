@@ -93,7 +93,7 @@ def test_any_text_is_encoded(chitchat: ConversationModel) -> None:
     assert chitchat.tokenizer.decode(chitchat.tokenizer.encode(characters)) == characters
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_card_says_what_is_measured(chitchat: ConversationModel) -> None:
     card = (FOLDER / "README.md").read_text(encoding="utf-8")
     [row] = re.findall(r"^\| sample \| (\d+) \| ([\d,]+) \| ([\d.]+) \| ([\d.]+) \|$", card, re.MULTILINE)
@@ -137,7 +137,7 @@ def test_adapters_learned_on_it_name_it_and_load_anywhere(tmp_path: Path, monkey
     assert model.score(["Hello"], ["Hi"]) != ConversationModel.from_pretrained(CHITCHAT).score(["Hello"], ["Hi"])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_it_learns_another_script_without_unknowns(tmp_path: Path) -> None:
     model = ConversationModel.from_pretrained(CHITCHAT)
     conversations = read_conversations(JAPANESE)
@@ -152,7 +152,7 @@ def test_it_learns_another_script_without_unknowns(tmp_path: Path) -> None:
     assert again.tokenizer.hf_tokenizer.get_vocab() == model.tokenizer.hf_tokenizer.get_vocab()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_with_a_vocabulary_that_grew_it_learns_another_script_faster(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -264,7 +264,7 @@ def test_tab_completes_commands_and_options(reader_folder: Path) -> None:
     assert [*chat._complete("")] == [*chat._complete("Hello")] == [*chat._complete("/save t")] == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals")
 @pytest.mark.parametrize("columns", [80, 100])
 def test_a_real_terminal(reader_folder: Path, columns: int) -> None:

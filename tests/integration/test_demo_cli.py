@@ -31,7 +31,7 @@ def printed_commands(messages: str) -> list[list[str]]:
     return [shlex.split(line[2:])[1:] for line in messages.splitlines() if line.startswith("$ ")]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_the_demo_shows_each_step_and_its_command_does_the_same(
     run: Run, capfd: pytest.CaptureFixture[str], short: bytes
@@ -67,7 +67,7 @@ def test_the_demo_shows_each_step_and_its_command_does_the_same(
     assert run(*following[2]) == 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_its_json_has_all_results_and_a_chat_gives_the_same_replies(
     run: Run, capfd: pytest.CaptureFixture[str], short: bytes
@@ -116,7 +116,7 @@ def test_without_accelerate_it_ends_before_it_writes(
     assert not Path("demo").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_the_demo_halves_perplexity(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
     run("demo", "--json")

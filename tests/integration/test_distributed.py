@@ -189,6 +189,7 @@ def test_processes_share_the_validation(tmp_path: Path, unigram_folder: Path, pr
         assert last == shares[0][2]
 
 
+@pytest.mark.long
 def test_a_process_that_fails_says_why_and_ends_all(tmp_path: Path, unigram_folder: Path) -> None:
     with pytest.raises(AssertionError, match=r"convmodel: max_length is 4096, but the model has 128 positions"):
         fit(tmp_path / "two", unigram_folder, 2, "--max-length", "4096", by_torchrun=True)

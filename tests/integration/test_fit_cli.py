@@ -131,7 +131,7 @@ def test_a_stopped_run_goes_on_with_the_same_command(
     assert "new already holds a model" in capfd.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_stopped_run_refuses_another_configuration_and_may_begin_anew(
     run: Run, stopped: list[str], capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -129,7 +129,7 @@ def test_adafactor_learns_and_keeps_less(load: Load) -> None:
     assert kept["adafactor"] < 0.2 * kept["adamw"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, at its import of the compiler
 def test_a_compiled_model_learns_the_same_and_is_not_compiled_afterwards(load: Load) -> None:

@@ -189,7 +189,7 @@ def test_responses_are_those_of_the_model_at_that_step(load: Load, tmp_path: Pat
     assert [record["expected"] for record in ours] == [talk[-1] for talk in VALID]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("options", "step"),
     [
@@ -218,7 +218,7 @@ def test_a_resumed_fit_has_the_lines_of_an_uninterrupted_one(
     assert path.read_bytes() == (tmp_path / "whole" / SAMPLES_FILE).read_bytes()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_command_ends_with_the_lines_of_an_undisturbed_one(tmp_path: Path, unigram_folder: Path) -> None:
     make_data(tmp_path)
     options = "--max-steps 18 --batch-size 2 --eval-steps 2 --samples 2"
@@ -363,7 +363,7 @@ def test_what_samples_need_is_said_before_any_work(load: Load, tmp_path: Path) -
 Run = Callable[..., int]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_command_shows_them_unless_json_is_requested(
     run: Run, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:

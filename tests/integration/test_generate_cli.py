@@ -35,7 +35,7 @@ def start(reader_folder: Path) -> Callable[[str], forking.Process]:
     return start
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_killed_again_and_again_it_writes_the_same_file(
     start: Callable[[str], forking.Process], reader_folder: Path
 ) -> None:

@@ -9,7 +9,7 @@ import pytest
 SCRIPT = Path(__file__).parents[2] / "scripts/gpu_check.py"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_every_check_runs_and_is_right_on_a_cpu() -> None:
     done = subprocess.run(

@@ -74,7 +74,7 @@ def test_it_says_what_was_reached_and_what_to_type_next(
     assert "compare model improved-model --data improved-model/held-out.jsonl --votes votes.jsonl" in shown
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_that_would_ruin_the_model_leaves_it_as_it_was(
     run: Run, feedback: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -118,7 +118,7 @@ def test_counts_are_shown_and_a_fall_that_may_be_chance_is_explained(
     assert ("give more validation conversations (up to 32 are used)" in shown) == bool(remark)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_model_is_not_replaced_without_a_word(run: Run, feedback: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert improved(run, feedback) == 0
     assert improved(run, feedback) == 1
@@ -174,7 +174,7 @@ def test_the_built_in_model_and_its_improvements_replay_themselves(tmp_path: Pat
     assert chosen_replay("builtin:chitchat", "none") == "none"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_model_replays_conversations_with_itself(
     run: Run, feedback: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -187,7 +187,7 @@ def test_a_model_replays_conversations_with_itself(
     assert {talk.turns[0] for talk in replayed} <= {line["context"][0] for line in JUDGED}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_that_was_ended_at_its_last_files_begins_again(run: Run, feedback: str) -> None:
     assert improved(run, feedback) == 0
     Path("improved-model/improvement.json").unlink()
@@ -224,7 +224,7 @@ def test_validation_conversations_that_were_judged_are_counted(
     assert [one.turns[0] for one in held_out] == ["Nobody judged this"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_validation_conversations_may_come_by_standard_input(
     run: Run, feedback: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

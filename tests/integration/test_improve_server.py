@@ -202,7 +202,7 @@ def test_a_model_that_cannot_be_loaded_is_reported(start: Start, tmp_path: Path)
         assert refused(served.post("/improve/use", model="tiny", version="new")) == "no_candidate"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_votes_decide_and_both_clicks_survive_a_restart(start: Start, model_folder: Path, tmp_path: Path) -> None:
     greedy: Any = {"temperature": 0, "max_tokens": 8}
     with start(give=model_folder) as served:
@@ -240,7 +240,7 @@ def test_the_votes_decide_and_both_clicks_survive_a_restart(start: Start, model_
         assert served.post("/improve/use", model="tiny", version="new").status == 200  # the votes are kept
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_running_requests_finish_on_the_model_they_began_with(start: Start, model_folder: Path) -> None:
     with start(give=model_folder) as served:
         improve(served)
@@ -323,7 +323,7 @@ def test_many_clicks_at_once_start_one_job(start: Start) -> None:
         assert len([*Path(served.registry.improver._file.folder).glob("*.log")]) == 1  # type: ignore[union-attr]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_server_finds_its_job_again(tmp_path: Path, gpt2_folder: Path, feedback: Path) -> None:
     """The programs are real ones, as people run them; the job's command is a stand-in."""
     fake = command(steps=2000, pause=0.1)

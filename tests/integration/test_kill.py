@@ -45,6 +45,7 @@ def test_killed_at_a_dozen_moments_equals_uninterrupted(
     assert not list(command.output.glob("checkpoint-*"))
 
 
+@pytest.mark.long
 def test_a_killed_fit_from_scratch_goes_on_with_the_same_new_model(place: Path) -> None:
     whole, killed = (Command(place, None, place / f"scratch-{name}", "--max-steps 12") for name in ("whole", "killed"))
     undisturbed = whole.finish(), whole
@@ -55,6 +56,7 @@ def test_a_killed_fit_from_scratch_goes_on_with_the_same_new_model(place: Path) 
     require_same(killed.finish(), killed, undisturbed)
 
 
+@pytest.mark.long
 def test_stopped_by_signals_it_saves_exits_as_shells_expect_and_goes_on(
     place: Path, unigram_folder: Path, whole: tuple[dict[str, Any], Command]
 ) -> None:
@@ -77,6 +79,7 @@ def test_stopped_by_signals_it_saves_exits_as_shells_expect_and_goes_on(
     require_same(command.finish(), command, whole)
 
 
+@pytest.mark.long
 def test_a_killed_worker_is_started_again_by_torchrun_and_goes_on(place: Path, unigram_folder: Path) -> None:
     launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "3", "-m"]
     undisturbed = Command(place, unigram_folder, place / "two", OPTIONS, launcher=launcher)

@@ -10,6 +10,7 @@ OPTIONS = "--epochs 40 --batch-size 1 --gradient-accumulation-steps 2 --packing 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
+@pytest.mark.long
 def test_killed_at_a_dozen_moments_equals_uninterrupted(tmp_path: Path, unigram_folder: Path) -> None:
     place = make_data(tmp_path)
     undisturbed = Command(place, unigram_folder, place / "whole", OPTIONS, fresh=True)

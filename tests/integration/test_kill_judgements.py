@@ -28,6 +28,7 @@ def place(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.long
 def test_killed_at_a_dozen_moments_equals_uninterrupted(place: Path, unigram_folder: Path) -> None:
     undisturbed = Command(place, unigram_folder, place / "whole", KTO, fresh=True)
     expected = undisturbed.finish()
@@ -41,6 +42,7 @@ def test_killed_at_a_dozen_moments_equals_uninterrupted(place: Path, unigram_fol
     assert not list(command.output.glob(STAGE))
 
 
+@pytest.mark.long
 def test_packed_pairs_with_adapters_go_on_after_kills(place: Path, unigram_folder: Path) -> None:
     whole, killed = (Command(place, unigram_folder, place / name, DPO) for name in ("whole", "killed"))
     undisturbed = whole.finish(), whole

@@ -74,7 +74,7 @@ def run_command(line: str) -> str:
     return result.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_what_the_text_says_about_the_results_is_true(names: dict[str, Any]) -> None:
     """One test, since several would be shared out to workers that each run the notebook."""
     summary = names["summary"]

@@ -100,6 +100,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return loaded
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_a_device_without_float64_generates_what_the_cpu_does(results: dict[str, Any]) -> None:
     assert results["pretend"]["device"] == "pretend:0"
@@ -108,10 +109,12 @@ def test_a_device_without_float64_generates_what_the_cpu_does(results: dict[str,
         assert results["pretend"][name] == results["cpu"][name], name
 
 
+@pytest.mark.long
 def test_a_device_without_float64_evaluates_as_the_cpu_does(results: dict[str, Any]) -> None:
     assert results["pretend"]["evaluated"] == pytest.approx(results["cpu"]["evaluated"], rel=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["sft", "weighted", "packed", "dpo", "kto", "orpo"])
 def test_a_device_without_float64_trains_as_the_cpu_does(results: dict[str, Any], name: str) -> None:
     *values, device = results["pretend"][name]

@@ -117,7 +117,7 @@ def session(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return results | {"folder": folder, "system": request.param}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("command", ["import", "fit", "again", "generate", "chat", "doctor", "serve"])
 def test_commands_work_without_what_other_systems_lack(session: dict[str, Any], command: str) -> None:
@@ -231,7 +231,7 @@ def in_console(
     )  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("variables", [CP1252, C_LOCALE], ids=["cp1252", "C"])
 @pytest.mark.parametrize(
@@ -244,7 +244,7 @@ def test_no_character_ends_a_command(arguments: tuple[str, ...], variables: dict
     assert done.stdout.strip()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_json_on_a_console_without_the_character_is_escaped_not_replaced() -> None:
     done = in_console(("doctor", "builtin:chitchat", "--json"), CP1252)
     windows = json.loads(done.stdout.decode("cp1252"))["windows"]

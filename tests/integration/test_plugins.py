@@ -103,7 +103,7 @@ def test_the_commands_of_the_page_work(cli: Cli, tmp_path: Path) -> None:
     assert [(result.returncode, result.stderr[-500:] * bool(result.returncode)) for result in results] == [(0, "")] * 2
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_example_measures_responses(cli: Cli, reader_folder: Path) -> None:
     few = ("--responses", "4", "--max-new-tokens", "8", "--greedy", "--distractors", "0", "--self-chats", "0")
 

@@ -40,7 +40,7 @@ main()
 """The command with models that are slow on any machine."""
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_program_logs_json_without_texts_and_ends_well(tmp_path: Path) -> None:
     """Three streams of 300 tokens are in work when the signal comes."""
     secret = "Grandmother's secret"
@@ -77,7 +77,7 @@ def test_the_program_logs_json_without_texts_and_ends_well(tmp_path: Path) -> No
     assert all(each.keys() >= {"at", "level", "request", "method", "route", "status", "seconds"} for each in asked_for)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_on_a_terminal_the_logs_are_for_people(tmp_path: Path) -> None:
     ours, theirs = os.openpty()
     port = free_port()
@@ -105,7 +105,7 @@ def test_on_a_terminal_the_logs_are_for_people(tmp_path: Path) -> None:
     assert all(re.match(r"(\r|\x1b\[K|\^C)*\d\d:\d\d:\d\d  (GET|shutting down)", line) for line in lines[1:])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("number", "again"),
     [(signal.SIGINT, "press Ctrl+C again to abort"), (signal.SIGTERM, "send SIGTERM again to abort")],

@@ -38,7 +38,7 @@ def servers(model: ConversationModel) -> Iterator[tuple[Serving, Serving]]:
         yield server, locked
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(300)
 @pytest.mark.loopback
 def test_pydantic_ai(servers: tuple[Serving, Serving]) -> None:

@@ -367,7 +367,7 @@ def test_a_client_that_stops_reading_is_not_waited_for(tune: Tune, requests: int
         assert tuning.served.get(f"/v1/files/{id}").status == 200
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_slow_reader_gets_the_whole_file(tune: Tune) -> None:
     content = lines(TALK, times=20_000)
     with tune({"stall_seconds": 3.0}) as tuning, socket.socket() as connection:

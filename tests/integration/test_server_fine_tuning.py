@@ -171,7 +171,7 @@ def test_two_jobs_may_run_at_once(tune: Tune) -> None:
         wait_until(lambda: [tuning.status(id) for id in jobs] == ["running", "running"])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_paused_job_resumes_where_it_was(tune: Tune) -> None:
     with tune(steps=30, pause=0.4) as tuning:
         jobs = tuning.client.fine_tuning.jobs
@@ -282,7 +282,7 @@ def test_a_full_disk_keeps_no_job_from_being_cancelled(tune: Tune, monkeypatch: 
         wait_until(lambda: json.loads((folder.parent / "job.json").read_text())["status"] == "cancelled")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_process_is_started_again_and_resumes(tune: Tune) -> None:
     with tune(steps=40, pause=0.2) as tuning:
         job = tuning.client.fine_tuning.jobs.create(model="tiny", training_file=tuning.upload())
@@ -548,7 +548,7 @@ def test_actions_need_no_body_and_are_not_taken_from_other_sites(tune: Tune) -> 
         assert (answer.status, answer.json["status"]) == (200, "cancelled")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_model_without_memory_asks_to_wait(tuning: Tuning, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = (tuning.train().fine_tuned_model for _ in range(2))
     chat: Any = {"messages": HELLO, "max_tokens": 2}
@@ -625,7 +625,7 @@ def sample(folder: Path, count: int) -> Path:
     return path
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_openais_client_trains_the_built_in_model_and_chats_with_it(tmp_path: Path) -> None:
     """From a file to a chat, with the programs that people run."""
@@ -658,7 +658,7 @@ def test_openais_client_trains_the_built_in_model_and_chats_with_it(tmp_path: Pa
         assert served.end() == 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_preferences_of_openai_train_a_real_model(tmp_path: Path, gpt2_folder: Path) -> None:
     with make_tune(tmp_path, gpt2_folder, real=COMMAND)() as tuning:
         file = tuning.upload(lines(PAIR, times=12))
@@ -672,7 +672,7 @@ def test_preferences_of_openai_train_a_real_model(tmp_path: Path, gpt2_folder: P
         assert tuning.served.chat(model=job.fine_tuned_model, max_tokens=2).status == 200
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_real_file_of_another_shape_is_refused_with_its_line(tmp_path: Path, gpt2_folder: Path) -> None:
     with make_tune(tmp_path, gpt2_folder, real=COMMAND)() as tuning:
         file = tuning.upload(lines(TALK, {"messages": "Hello"}))
@@ -682,7 +682,7 @@ def test_a_real_file_of_another_shape_is_refused_with_its_line(tmp_path: Path, g
         assert f"{file}:2:" in job.error.message
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_ten_kills_of_server_and_job_leave_the_weights_as_they_would_be(tmp_path: Path, gpt2_folder: Path) -> None:
     """The programs are real ones; the only difference is that they save after every step."""

@@ -237,7 +237,7 @@ REFUSED: dict[str, tuple[str, bytes, dict[str, Any], str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_what_cannot_be_imported_says_why(tuning: Tuning) -> None:
     """As the terminal does, with the client's name of the file, and without a path of the server."""
@@ -361,7 +361,7 @@ def test_the_routes_need_the_key_and_take_nothing_of_other_sites(tune: Tune) -> 
         assert (facts["fine_tuning"], facts["training"]) == (True, False)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_there_are_at_most_so_many_preparations(tune: Tune) -> None:
     with tune(limits=TrainingLimits(preparations=2), hang=60) as tuning:
         file, empty = upload(tuning, chat()), upload(tuning, b"", "empty.jsonl")
@@ -425,7 +425,7 @@ def test_a_deleted_file_takes_its_preparations_along(tune: Tune) -> None:
         assert tuning.service.files.has(third["validation_file"])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_preparation_starts_again_with_the_server(tune: Tune) -> None:
     with tune(hang=60) as tuning:
         file = upload(tuning, chat())
@@ -498,7 +498,7 @@ def test_an_unexpected_error_ends_its_preparation_and_not_the_queue(
     assert "Will (20)" not in caplog.text  # the log has no text of conversations
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_a_chat_export_becomes_a_model_that_chats(tmp_path: Path) -> None:
     """From an export to a chat with the built-in model, with the programs that people run."""

@@ -213,6 +213,7 @@ def sample_texts(conversations: int, turns: int) -> list[list[str]]:
     return [json.loads(line)["turns"][:turns] for line in lines[:conversations]]
 
 
+@pytest.mark.long
 def test_the_builtin_model(tmp_path: Path) -> None:
     model = ConversationModel.from_pretrained("builtin:chitchat", device="cpu")
     page = make_page(model.hf_model, model.tokenizer, title="Chitchat")

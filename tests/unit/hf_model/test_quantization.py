@@ -54,7 +54,7 @@ def packed(request: pytest.FixtureRequest, folder: Path) -> Iterator[Conversatio
 # A model
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_logits_are_close(folder: Path, packed: ConversationModel) -> None:
     whole = ConversationModel.from_pretrained(folder, device="cpu")
     inputs = {name: torch.tensor([values]) for name, values in whole.tokenizer(CONTEXT * 4).items()}
@@ -73,7 +73,7 @@ def test_no_float_weights_are_left(packed: ConversationModel) -> None:
     assert not isinstance(packed.hf_model.get_input_embeddings(), nn.Embedding)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_greedy_is_the_same_every_time_alone_and_among_others(packed: ConversationModel) -> None:
     hf_model = copy.copy(packed)
     alone = [hf_model.generate([text, *CONTEXT], max_new_tokens=12).responses[0] for text in ("A", "Yes", "No no")]
@@ -146,7 +146,7 @@ def test_tied_and_untied_heads(kind: str, tied: bool) -> None:
     assert isinstance(hf_model.lm_head, Int8Linear)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_it_is_measured_like_any_other(packed: ConversationModel, folder: Path) -> None:
     whole = ConversationModel.from_pretrained(folder, device="cpu")
     talks = [["Hello", "Hi, how are you?", "Good, thanks!"], ["Bye", "See you"]]

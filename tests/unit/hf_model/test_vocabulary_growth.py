@@ -47,7 +47,7 @@ def grown(load: Load, turns: list[str]) -> ConversationModel:
     return grow_vocabulary(load(), turns, 200)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_another_language_takes_fewer_tokens_and_all_text_comes_back(
     load: Load, grown: ConversationModel, turns: list[str]
 ) -> None:

@@ -204,7 +204,7 @@ def test_no_text_has_fewer_tokens_than_is_certain(family: ConversationTokenizer,
     assert most is None or len(text * 2000) / most <= len(family.encode(text * 2000))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_longest_token_bounds_the_tokens_of_a_text(gpt2_folder: Path, unigram_folder: Path) -> None:
     gpt2 = AutoTokenizer.from_pretrained(gpt2_folder)
     longest = max(gpt2.get_vocab(), key=len)
