@@ -216,7 +216,6 @@ def make_options(
     if new_tokens is not None and longest is not None and new_tokens > longest:
         fix = f"it can be {longest} at most, since context and response share the model's positions"
         raise too_long(served, f"{name} is {new_tokens}", fix, name)
-    options = {option: value for option, value in options.items() if value is not None}
     try:
         return read_options(served.model.hf_model, served.model.tokenizer, options | {"max_new_tokens": new_tokens})
     except ConfigError as error:
