@@ -202,7 +202,21 @@ def _lora_config(hf_model: "PreTrainedModel", options: Mapping[str, Any]) -> "Lo
     transposed = any(isinstance(layer, Conv1D) for layer in hf_model.modules())  # as in GPT-2
     if chosen["target_modules"] == _DEFAULTS["target_modules"] and "exclude_modules" not in chosen:
         chosen["exclude_modules"] = [name for name, layer in hf_model.named_modules() if not _is_product(layer)] or None
-    return LoraConfig(task_type="CAUSAL_LM", fan_in_fan_out=transposed, **chosen)
+    if chosen["target_modules"] == _DEFAULTS["target_modules"] and chosen.get("layers_to_transform") is not None:
+        chosen["target_modules"] = _linear_names(hf_model)  # peft takes numbers of layers beside names only
+    try:
+        return LoraConfig(task_type="CAUSAL_LM", fan_in_fan_out=transposed, **chosen)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"lora's options do not go together: {str(error).splitlines()[0]}") from error
+
+
+def _linear_names(hf_model: "PreTrainedModel") -> list[str]:
+    """Returns the last parts of the names of all linear layers except the head."""
+    head = hf_model.get_output_embeddings()
+    linear = [
+        name for name, layer in hf_model.named_modules() if isinstance(layer, nn.Linear | Conv1D) and layer is not head
+    ]
+    return sorted({name.rpartition(".")[2] for name in linear})
 
 
 def _new_rows(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer) -> dict[str, list[int]] | None:

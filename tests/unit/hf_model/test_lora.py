@@ -1,5 +1,6 @@
 """Adapters: they begin as nothing, are all that learns, and come off without a trace."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -167,7 +168,28 @@ def test_a_separator_that_ends_texts_too_is_not_new(gpt2_folder: Path) -> None:
     assert all("lora_" in name for name in trained(model))
 
 
-@pytest.mark.parametrize("options", [{"rank": 4}, {"r": 0}, {"target_modules": ["nothing_like_it"]}])
+@pytest.mark.parametrize("lasting", [(1,), (0,), (0, 1)], ids=str)
+def test_some_layers_alone_can_have_adapters(load: Load, family: str, lasting: tuple[int, ...]) -> None:
+    model = load(family)
+
+    add(model, layers_to_transform=[*lasting])
+
+    names = [name for name in trained(model) if "lora_A" in name]
+    assert {int(re.search(r"\.(\d+)\.", name)[1]) for name in names} == {*lasting}  # type: ignore[index]
+    assert len(names) == len(WIDTHS[family]) * len(lasting)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"rank": 4},
+        {"r": 0},
+        {"target_modules": ["nothing_like_it"]},
+        {"target_modules": ".*", "layers_to_transform": [0]},
+        {"layers_to_transform": [7]},
+    ],
+    ids=str,
+)
 def test_options_that_do_not_fit_leave_a_plain_model(load: Load, options: dict[str, Any]) -> None:
     model = load("smollm2")
     before = state(model)
