@@ -264,18 +264,18 @@ class ConversationModel:
 
         Raises:
             ConversationError: If the data is malformed, or has no supervised turn.
+            LogitsError: If the model's logits are not numbers.
         """
         settings: dict[str, Any] = {"batch_size": batch_size, "max_length": max_length, "loss_on": loss_on}
         return evaluate(self.hf_model, self.tokenizer, ConversationReader.of(data), **settings)
 
     def score(self, context: ConversationLike, responses: Sequence[str], *, reply_as: str | None = None) -> list[float]:
-        """Returns the log-probability of each response with its closing separator, in nats.
-
-        By default, `reply_as` is the expected speaker.
+        """Returns ln p of each response with its closing separator, in nats; by default the expected speaker says it.
 
         Raises:
             ConversationError: If the context is malformed or a response is empty.
             ContextTooLongError: If a response alone is too long.
+            LogitsError: If the model's logits are not numbers.
         """
         return score_responses(self.hf_model, self.tokenizer, Conversation.of(context), responses, reply_as=reply_as)
 
@@ -291,6 +291,7 @@ class ConversationModel:
             ConversationError: If the context is malformed.
             ContextTooLongError: If its newest turn alone is too long.
             ConfigError: If an option does not exist, is not supported or is invalid.
+            LogitsError: If the model's logits are not numbers.
         """
         return respond(self.engine, self.tokenizer, context, read_options(self.hf_model, self.tokenizer, options))
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-from transformers import LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
+from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 from transformers.generation import BaseStreamer, GenerateDecoderOnlyOutput
 
 from convmodel.errors import ConfigError
@@ -25,6 +25,7 @@ from convmodel.generation.output import Response
 from convmodel.generation.response_text import join_chunks, read_chunks
 from convmodel.hf_model.devices import own_random_state
 from convmodel.hf_model.eval_mode import evaluation_mode
+from convmodel.hf_model.log_probs import logits_error
 from convmodel.layout.sequence import Prompt
 from convmodel.layout.tokenizer import ConversationTokenizer
 
@@ -42,6 +43,7 @@ def generate(
 
     Raises:
         ConfigError: If transformers refuses the options.
+        LogitsError: If the model's logits are not numbers.
     """
     arguments = _arguments(hf_model, tokenizer, prompt, options)
     arguments["return_dict_in_generate"] = True
@@ -136,8 +138,9 @@ def _arguments(
     ids = torch.tensor([prompt.input_ids], device=device)
     hf = {name: value for name, value in options.hf.items() if name not in OWN}
     ours = own_processors(with_defaults(hf_model, options.hf), prompt.input_ids, [*options.stop_token_ids])
+    processors = LogitsProcessorList([_Numbers(hf_model), *ours, *hf.get("logits_processor", [])])
     # Our own processor takes the place of transformers' for this option.
-    hf |= {"no_repeat_ngram_size": 0, "logits_processor": LogitsProcessorList([*ours, *hf.get("logits_processor", [])])}
+    hf |= {"no_repeat_ngram_size": 0, "logits_processor": processors}
     arguments = dict(hf, input_ids=ids, attention_mask=torch.ones_like(ids))
     if tokenizer.layout.use_token_types:
         # `generate` gives every new token the last type, which is the responder's.
@@ -148,6 +151,18 @@ def _arguments(
     if options.stop_strings:
         arguments["tokenizer"] = tokenizer.hf_tokenizer
     return arguments
+
+
+class _Numbers(LogitsProcessor):
+    """Raises a `LogitsError` if the logits are not numbers: beams would repeat the first token."""
+
+    def __init__(self, hf_model: "PreTrainedModel") -> None:
+        self._hf_model = hf_model
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        if scores.sum().isnan():
+            raise logits_error(self._hf_model)
+        return scores
 
 
 _lock = threading.RLock()

@@ -111,14 +111,18 @@ def _require_numbers(hf_model: "PreTrainedModel", windows: Sequence[Window], val
     if not any(is_wrong):
         return
     sources = dict.fromkeys(window.source for window, wrong in zip(windows, is_wrong, strict=True) if wrong)
-    place = next((f" in {source}" for source in sources if source), "")
+    raise logits_error(hf_model, next((f" in {source}" for source in sources if source), ""))
+
+
+def logits_error(hf_model: "PreTrainedModel", place: str = "") -> LogitsError:
+    """Returns the error for logits that are not numbers, with its fix."""
     fix = "its weights are damaged or too large: use other weights"
     if hf_model.dtype == torch.float16:
         fix = (
             'float16 overflows: load the model with dtype="float32" or "bfloat16", and save it, for the command line, '
             "with save_pretrained"
         )
-    raise LogitsError(f"the model's logits are not numbers{place}; {fix}")
+    return LogitsError(f"the model's logits are not numbers{place}; {fix}")
 
 
 def _target_logits(

@@ -1,5 +1,6 @@
 """Generation: the layout goes on through the response, every path says the same, and nothing is left behind."""
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from scripted import enliven, scripted, watched
 from serving import wait_until
 
 from convmodel import Conversation, ConversationModel
-from convmodel.errors import ConfigError, ContextTooLongError, ConversationError
+from convmodel.errors import ConfigError, ContextTooLongError, ConversationError, LogitsError
 from convmodel.generation.options import read_options
 from convmodel.generation.respond import make_request
 
@@ -816,3 +817,21 @@ def test_a_template_has_its_space_for_itself(llama: ConversationModel, optional:
         options = replace(options, grammar=replace(options.grammar, optional=bool(optional)))
     prompt = replace(llama.tokenizer.prompt(["Hi"]), lead=" ")
     assert make_request(llama.hf_model, llama.tokenizer, prompt, options).lead == lead
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize(
+    "options", [{}, {"do_sample": True}, {"do_sample": True, "candidates": 3}, {"num_beams": 2}], ids=str
+)
+def test_logits_that_are_not_numbers_are_an_error(
+    gpt2_folder: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], value: float
+) -> None:
+    model = load(gpt2_folder)
+    with torch.no_grad():
+        model.hf_model.transformer.ln_f.weight.fill_(value)
+
+    with pytest.raises(LogitsError, match="the model's logits are not numbers; its weights are damaged or too large"):
+        model.generate(["Hello"], max_new_tokens=3, **options)
+    if "num_beams" not in options:
+        with pytest.raises(LogitsError):
+            list(model.stream(["Hello"], max_new_tokens=3, **options | {"candidates": None}))

@@ -4,6 +4,7 @@ Owns: the tensors that a forward pass takes, and turning its logits into the nex
 which requests share a pass.
 """
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,6 +15,7 @@ from convmodel.generation.engine.kv_cache import KVCache
 from convmodel.generation.engine.lean import NewTokens
 from convmodel.generation.engine.request import Row
 from convmodel.hf_model.kernels import log_sums
+from convmodel.hf_model.log_probs import logits_error
 from convmodel.hf_model.threads import THREADS
 
 if TYPE_CHECKING:
@@ -86,17 +88,19 @@ class Runner:
     def choose(self, rows: Sequence[Row], logits: torch.Tensor) -> None:
         """Chooses the next token of each row from logits, (rows, vocabulary).
 
-        An error of a logits processor ends only its request.
+        An error of a logits processor ends only its request, and so do logits that are not numbers.
         """
         logits = logits.float()
         sums, places = log_sums(logits)
         totals, tokens = sums.tolist(), places.tolist()
         for number, row in enumerate(rows):
-            if not row.sampler.is_plain:
-                try:
+            try:
+                if not math.isfinite(totals[number]):
+                    raise logits_error(self._hf_model)
+                if not row.sampler.is_plain:
                     tokens[number] = row.sampler.choose(row.ids, logits[number : number + 1])
-                except Exception as error:
-                    row.request.error = error
+            except Exception as error:
+                row.request.error = error
         scores = logits.gather(1, torch.tensor(tokens, device=logits.device)[:, None])[:, 0].tolist()
         top = [_likeliest(row_logits, row.request.alternatives) for row, row_logits in zip(rows, logits, strict=True)]
         # Without other work in between, so that Ctrl-C leaves either all rows or none with the new token.

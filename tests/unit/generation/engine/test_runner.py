@@ -1,5 +1,6 @@
 """One forward pass and one choice of tokens, with a forward pass that records what it is given."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from convmodel.errors import LogitsError
 from convmodel.generation.engine.kv_cache import KVCache
 from convmodel.generation.engine.lean import LeanForward, NewTokens
 from convmodel.generation.engine.request import Request
@@ -100,6 +102,17 @@ def test_an_error_of_a_processor_ends_only_its_request(runner: Runner) -> None:
     bad, good = request_of(logits_processor=[fail]), request_of()
     runner.choose([*bad.rows, *good.rows], torch.tensor([[0.0, 1.0, 0.0, 0.0, 0.0]] * 2))
     assert isinstance(bad.error, ValueError)
+    assert (bad.rows[0].tokens, good.rows[0].tokens, good.error) == ([], [1], None)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("options", [{}, {"do_sample": True, "top_k": 1}], ids=str)
+def test_logits_that_are_not_numbers_end_only_their_request(
+    runner: Runner, options: dict[str, Any], value: float
+) -> None:
+    bad, good = request_of(**options), request_of(**options)
+    runner.choose([*bad.rows, *good.rows], torch.tensor([[0.0, 1.0, value, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0, 0.0]]))
+    assert isinstance(bad.error, LogitsError)
     assert (bad.rows[0].tokens, good.rows[0].tokens, good.error) == ([], [1], None)
 
 
