@@ -33,6 +33,7 @@ CHECKS = (
     response_schema_conformance,
 )
 EXAMPLES = 40  # of each route
+OF_FINE_TUNING = "files|fine_tuning|models|train"
 
 
 @pytest.fixture
@@ -86,17 +87,31 @@ def uploaded(tuning: Tuning) -> str:
     return tuning.upload()
 
 
-@pytest.mark.slow
-@schema.include(path_regex="files|fine_tuning|models|train").parametrize()
-@settings(max_examples=10, suppress_health_check=[*HealthCheck])
-def test_every_route_answers_as_documented_where_fine_tuning_is_allowed(
-    tuning: Tuning, uploaded: str, case: schemathesis.Case
-) -> None:
+def check_with_a_file(tuning: Tuning, uploaded: str, case: schemathesis.Case) -> None:
     if isinstance(case.body, dict) and "training_file" in case.body:
         case.body["training_file"] = uploaded  # else most of it would be refused for that
     if isinstance(case.body, dict) and "files" in case.body:
         case.body["files"] = [uploaded]
     check(tuning.served, case)
+
+
+@pytest.mark.slow
+@schema.include(path_regex=OF_FINE_TUNING).parametrize()
+@settings(max_examples=10, suppress_health_check=[*HealthCheck])
+def test_every_route_answers_as_documented_where_fine_tuning_is_allowed(
+    tuning: Tuning, uploaded: str, case: schemathesis.Case
+) -> None:
+    check_with_a_file(tuning, uploaded, case)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+@schema.include(path_regex=OF_FINE_TUNING).parametrize()
+@settings(max_examples=60, suppress_health_check=[*HealthCheck])
+def test_every_route_answers_more_requests_as_documented_where_fine_tuning_is_allowed(
+    tuning: Tuning, uploaded: str, case: schemathesis.Case
+) -> None:
+    check_with_a_file(tuning, uploaded, case)
 
 
 JSON = st.recursive(
