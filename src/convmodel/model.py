@@ -275,7 +275,6 @@ class ConversationModel:
         Raises:
             ConversationError: If the context is malformed or a response is empty.
             ContextTooLongError: If a response alone is too long.
-            LogitsError: If the model's logits are not numbers.
         """
         return score_responses(self.hf_model, self.tokenizer, Conversation.of(context), responses, reply_as=reply_as)
 

@@ -10,7 +10,6 @@ from typing import Any, Protocol, Unpack
 from convmodel.conversation import DEFAULT_SPEAKERS, Conversation
 from convmodel.errors import ConfigError
 from convmodel.generation.option_types import GenerateOptions
-from convmodel.generation.options import given_options
 from convmodel.generation.output import ConversationModelOutput
 
 LONGEST_LOOP = 6
@@ -81,6 +80,8 @@ class SelfChat:
         Raises:
             ConfigError: If there are fewer than two speakers, or the opening has another one.
         """
+        from convmodel.generation.options import given_options  # imports torch, which commands load later
+
         strangers = set(opening.turn_speakers[opening.pinned :]) - set(speakers)
         if len(speakers) < 2 or strangers:
             raise ConfigError(
