@@ -1,6 +1,7 @@
 """The command line as a whole: help, output streams, errors and exit codes."""
 
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import fields
@@ -180,3 +181,8 @@ def test_too_little_memory_is_no_bug(
     assert "there is not enough memory (" in err
     assert "close other programs, or use a smaller model, batch or file" in err
     assert "bug" not in err
+
+
+def test_the_commands_load_without_torch() -> None:
+    code = "import sys, convmodel.cli.main; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
