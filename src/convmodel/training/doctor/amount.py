@@ -36,7 +36,7 @@ class Measured:
         )
 
 
-MEASURED = (Measured(9119, 300, 0.11, 0.10), Measured(87111, 3000, 0.20, 0.14), Measured(603066, 20000, 0.28))
+MEASURED = (Measured(9119, 300, 0.11, 0.10), Measured(87111, 3000, 0.20, 0.14), Measured(603066, 20000, 0.28, 0.17))
 """By size."""
 
 
