@@ -138,7 +138,7 @@ def _arguments(
     ids = torch.tensor([prompt.input_ids], device=device)
     hf = {name: value for name, value in options.hf.items() if name not in OWN}
     ours = own_processors(with_defaults(hf_model, options.hf), prompt.input_ids, [*options.stop_token_ids])
-    processors = LogitsProcessorList([_Numbers(hf_model), *ours, *hf.get("logits_processor", [])])
+    processors = LogitsProcessorList([_NanCheck(hf_model), *ours, *hf.get("logits_processor", [])])
     # Our own processor takes the place of transformers' for this option.
     hf |= {"no_repeat_ngram_size": 0, "logits_processor": processors}
     arguments = dict(hf, input_ids=ids, attention_mask=torch.ones_like(ids))
@@ -153,14 +153,14 @@ def _arguments(
     return arguments
 
 
-class _Numbers(LogitsProcessor):
+class _NanCheck(LogitsProcessor):
     """Raises a `LogitsError` if the logits are not numbers: beams would repeat the first token."""
 
     def __init__(self, hf_model: "PreTrainedModel") -> None:
         self._hf_model = hf_model
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        if scores.sum().isnan():
+        if scores.isnan().any():
             raise logits_error(self._hf_model)
         return scores
 

@@ -7,7 +7,7 @@ default. `option_values` owns which values each may have.
 import functools
 import inspect
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -164,13 +164,12 @@ def given_options(options: Mapping[str, Any]) -> dict[str, Any]:
         >>> given_options({"temperature": None, "seed": 0})
         {'seed': 0}
     """
-    check_names(name for name, value in options.items() if value is not None or name not in _REFUSED)
+    check_names([name for name, value in options.items() if value is not None or name not in _REFUSED])
     return without_none(options)
 
 
-def check_names(names: Iterable[str]) -> None:
+def check_names(names: Collection[str]) -> None:
     """Raises a `ConfigError` if an option does not exist, or is refused."""
-    names = [*names]
     for name in names:
         if name in _REFUSED:
             raise ConfigError(f"{name} is not an option here: {_REFUSED[name]}")
