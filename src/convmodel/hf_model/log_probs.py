@@ -4,24 +4,19 @@ Owns: ln p of each target of some windows, and of responses to a context; refusi
 Does not generate.
 """
 
-import copy
-import inspect
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
-from itertools import takewhile
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
-from transformers.cache_utils import DynamicCache
 
 from convmodel.conversation import Conversation
 from convmodel.data.windows.collate import pad
 from convmodel.errors import ContextTooLongError, ConversationError, LogitsError
-from convmodel.hf_model.caching import cache_argument, can_be_cached
 from convmodel.hf_model.eval_mode import evaluation_mode
 from convmodel.hf_model.lm_head import Head
+from convmodel.hf_model.shared_context import SharedContext, read_shared
 from convmodel.layout.architecture import positions, shared_length, window_length
 from convmodel.layout.sequence import IGNORED, Window
 from convmodel.layout.tokenizer import ConversationTokenizer
@@ -60,7 +55,7 @@ def measure_targets(
     measure: Measure = nats,
     *,
     head: Head | None = None,
-    context: "_Context | None" = None,
+    context: SharedContext | None = None,
     allow_nan: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Applies a function to the logits of each supervised token of a batch of windows; by default, returns -ln p.
@@ -137,46 +132,6 @@ def _target_logits(
         yield row[mask].float()
 
 
-_WORTH_READING_ONCE = 64
-"""From how many tokens on, that would otherwise be read again, the beginning that windows share is read alone."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Context:
-    """Keys and values of the tokens that some windows begin with."""
-
-    cache: DynamicCache
-    length: int
-
-    @classmethod
-    def read(cls, hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, window: Window) -> "_Context":
-        """Runs the model on a window."""
-        batch = pad([window], tokenizer.pad_token_id, use_token_types=tokenizer.layout.use_token_types)
-        del batch["labels"]
-        inputs: dict[str, Any] = {name: tensor.to(hf_model.device) for name, tensor in batch.items()}
-        cache = DynamicCache()  # without a config, so that layers with a window keep all: continuations may be longer
-        with evaluation_mode(hf_model), torch.inference_mode():
-            hf_model.base_model(**inputs, use_cache=True, **_with(hf_model, cache))
-        return cls(cache, len(window.input_ids))
-
-    def arguments(self, hf_model: "PreTrainedModel", mask: torch.Tensor) -> dict[str, Any]:
-        """Returns the arguments with which a model continues it in rows that have a mask of their own."""
-        rows, new = mask.shape
-        cache = copy.deepcopy(self.cache)
-        cache.batch_repeat_interleave(rows)
-        ends = torch.arange(self.length, self.length + new, device=mask.device).expand(rows, new)
-        positions = {"position_ids": ends} if "position_ids" in inspect.signature(hf_model.forward).parameters else {}
-        whole = torch.cat([mask.new_ones(rows, self.length), mask], dim=1)
-        return {"attention_mask": whole, "use_cache": True} | positions | _with(hf_model, cache)
-
-
-def _with(hf_model: "PreTrainedModel", cache: DynamicCache) -> dict[str, DynamicCache]:
-    """Returns a cache as an argument of a model that takes one."""
-    name = cache_argument(hf_model)
-    assert name is not None
-    return {name: cache}
-
-
 def score_responses(
     hf_model: "PreTrainedModel",
     tokenizer: ConversationTokenizer,
@@ -222,31 +177,9 @@ def log_probabilities(
 ) -> list[float]:
     """Returns the sum of ln p over the targets of each window, in nats; what all windows begin with is read once."""
     totals: list[float] = []
-    context, shared = None, shared_beginning(windows)
-    if shared * (len(windows) - 1) >= _WORTH_READING_ONCE and can_be_cached(hf_model):
-        context = _Context.read(hf_model, tokenizer, _part(windows[0], slice(shared)))
-        windows = [_part(window, slice(shared, None)) for window in windows]
+    context, windows = read_shared(hf_model, tokenizer, windows)
     for start in range(0, len(windows), BATCH_SIZE):
         batch = windows[start : start + BATCH_SIZE]
         losses, _ = measure_targets(hf_model, tokenizer, batch, head=head, context=context)
         totals += (-losses.sum(dim=1)).tolist()
     return totals
-
-
-def shared_beginning(windows: Sequence[Window]) -> int:
-    """Returns how many tokens all windows begin with, without the one before the first target, and with their types.
-
-    Example:
-        >>> one, other = (Window([5, 6, 7, index], [0, 0, 0, 1], [-100, -100, -100, index]) for index in (8, 9))
-        >>> shared_beginning([one, other])
-        2
-    """
-    columns = zip(
-        *(zip(window.input_ids, window.types, window.labels, strict=True) for window in windows), strict=False
-    )
-    same = takewhile(lambda column: len(set(column)) == 1 and column[0][2] == IGNORED, columns)
-    return max(0, sum(1 for _ in same) - 1)
-
-
-def _part(window: Window, part: slice) -> Window:
-    return Window(window.input_ids[part], window.types[part], window.labels[part])
