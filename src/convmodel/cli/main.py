@@ -27,6 +27,7 @@ from convmodel.cli import (
     next_turn,
     plot,
     record,
+    reward,
     selfchat,
     serve,
 )
@@ -54,6 +55,7 @@ for module in (
     compare,
     generate,
     record,
+    reward,
     next_turn,
     chat,
     serve,

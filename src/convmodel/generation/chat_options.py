@@ -64,6 +64,8 @@ def chat_settings(hf_model: "PreTrainedModel", options: GenerationOptions, given
     settings |= {"do_sample": samples, "seed": options.seed, "candidates": options.candidates}
     if options.candidates > 1:
         settings["repeat_weight"] = options.repeat_weight
+        if options.reward_weight:
+            settings["reward_weight"] = options.reward_weight
     if options.rerank == "mmi":
         settings["mmi_lambda"] = options.mmi_lambda
     effective = (SAMPLING_OPTIONS if samples else {}) | PENALTIES

@@ -37,10 +37,17 @@ def all_chat_sampling(hf_model: Any) -> dict[str, Any]:
 
 
 def chat_candidates(hf_model: Any) -> dict[str, Any]:
-    """Returns how many candidates a model asks for in chats, and how they are ordered; empty if it does not."""
-    from convmodel.hf_model.generation_config import CANDIDATE_OPTIONS
+    """Returns how many candidates a model asks for in chats, and how they are ordered; empty if it does not.
 
-    own = _for_chats(hf_model)
+    `reward_weight` is left out while the model has no reward model: training removes it, and `convmodel reward` makes
+    a new one.
+    """
+    from convmodel.hf_model.generation_config import CANDIDATE_OPTIONS
+    from convmodel.hf_model.reward_model import reward_model_of
+
+    own = dict(_for_chats(hf_model))
+    if reward_model_of(hf_model) is None:
+        own.pop("reward_weight", None)
     return {name: own[name] for name in CANDIDATE_OPTIONS if name in own} if own.get("candidates", 1) > 1 else {}
 
 

@@ -83,6 +83,7 @@ class GenerateOptions(TypedDict, total=False):
     reply_as: str | None
     rerank: "str | NextTurnHead | None"
     return_dict_in_generate: bool | None
+    reward_weight: float | None
     seed: int | None
     sequence_bias: Any
     speculation_type: str | None

@@ -105,7 +105,8 @@ _VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
         " or ".join(RERANK) + ", or a NextTurnHead",
     ),
     **dict.fromkeys(
-        ("mmi_lambda", "repeat_weight"), (lambda value: _is_number(value) and value >= 0, "a number of at least 0")
+        ("mmi_lambda", "repeat_weight", "reward_weight"),
+        (lambda value: _is_number(value) and value >= 0, "a number of at least 0"),
     ),
     "reply_as": (lambda value: isinstance(value, str) and value.strip() != "", "a speaker's name"),
 }

@@ -16,9 +16,10 @@ from convmodel.arguments.values import plain, without_none
 from convmodel.errors import ConfigError
 from convmodel.generation.constraints.grammar import OPTIONS, Grammar, read_grammar
 from convmodel.generation.option_values import check_ids, check_values
-from convmodel.generation.reranking import MMI_LAMBDA
+from convmodel.generation.reranking import MMI_LAMBDA, REWARD_WEIGHT
 from convmodel.hf_model.generation_config import SAMPLING_OPTIONS
 from convmodel.hf_model.next_turn import NextTurnHead
+from convmodel.hf_model.reward_model import reward_model_of
 from convmodel.layout.architecture import positions
 from convmodel.layout.sequence import Prompt
 from convmodel.layout.tokenizer import ConversationTokenizer
@@ -31,7 +32,9 @@ logger = logging.getLogger(__name__)
 MAX_NEW_TOKENS = 128
 """The default maximum length of a response in tokens, for models with enough positions."""
 
-OWN_OPTIONS = frozenset({"reply_as", "cut_long_turn", "seed", "rerank", "mmi_lambda", "repeat_weight", "candidates"})
+OWN_OPTIONS = frozenset(
+    {"reply_as", "cut_long_turn", "seed", "rerank", "mmi_lambda", "repeat_weight", "reward_weight", "candidates"}
+)
 
 _OURS = OWN_OPTIONS | {*OPTIONS}
 
@@ -64,6 +67,7 @@ class GenerationOptions:
         rerank: What several responses are ordered by: one of `RERANK`, a trained head, or None to leave them unordered.
         mmi_lambda: For `rerank="mmi"`, the weight of a response's probability without the context.
         repeat_weight: How much repetition counts against a response, in nats per token; see `response_scores`.
+        reward_weight: How much `rewards` count for a response, by the model's reward model.
         candidates: How many responses are drawn to return the best of them, by `rerank`.
         max_length: The caller's limit on prompt and response together; None unless given.
         grammar: What the response must match; None for any text.
@@ -77,6 +81,7 @@ class GenerationOptions:
     rerank: str | NextTurnHead | None = None
     mmi_lambda: float = MMI_LAMBDA
     repeat_weight: float = 0.0
+    reward_weight: float = 0.0
     candidates: int = 1
     max_length: int | None = None
     grammar: Grammar | None = None
@@ -188,8 +193,12 @@ def _own_options(hf_model: "PreTrainedModel", hf: Mapping[str, Any], options: Ma
     if own.get("candidates", 1) > 1:
         _check_candidates(hf_model, hf)
         own.setdefault("rerank", "mmi")
-    elif own.get("repeat_weight") and "rerank" not in own:
-        raise ConfigError("repeat_weight changes nothing without rerank or candidates: give one, or leave it out")
+        if reward_model_of(hf_model) is not None:
+            own.setdefault("reward_weight", REWARD_WEIGHT)
+    elif "rerank" not in own and (of_order := [name for name in ("repeat_weight", "reward_weight") if own.get(name)]):
+        raise ConfigError(f"{of_order[0]} changes nothing without rerank or candidates: give one, or leave it out")
+    if own.get("reward_weight") and reward_model_of(hf_model) is None:
+        raise ConfigError("reward_weight needs a model with a reward model: `convmodel reward` makes one")
     if "mmi_lambda" in own and own.get("rerank") != "mmi":
         raise ConfigError('mmi_lambda changes nothing without candidates or rerank="mmi": give one, or leave it out')
     own["grammar"] = read_grammar(options)

@@ -11,6 +11,8 @@ from convmodel.generation.engine.request import Row
 from convmodel.generation.output import Response
 from convmodel.hf_model.log_probs import log_probabilities
 from convmodel.hf_model.next_turn import NextTurnHead
+from convmodel.hf_model.reward_model import reward_model_of
+from convmodel.layout.sequence import IGNORED, Window
 from convmodel.layout.tokenizer import ConversationTokenizer
 
 if TYPE_CHECKING:
@@ -21,6 +23,9 @@ RERANK = ("likelihood", "mmi")
 
 MMI_LAMBDA = 0.5
 """Default weight of a response's probability without the context, which counts against it."""
+
+REWARD_WEIGHT = 1.0
+"""Default weight of `rewards` for the candidates of a response, in nats per token for a nat."""
 
 
 def response_scores(
@@ -77,6 +82,27 @@ def response_scores(
         conditional = [score - mmi_lambda * other for score, other in zip(conditional, unconditional, strict=True)]
     scored = zip(conditional, lengths, penalties, strict=True)
     return [score / max(1, length) - penalty for score, length, penalty in scored]
+
+
+def rewards(
+    hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, rows: Sequence[Row], responses: Sequence[Response]
+) -> list[float]:
+    """Returns ln p of each response, p being the probability that people like it; 0 without a reward model."""
+    if (reward := reward_model_of(hf_model)) is None:
+        return [0.0] * len(rows)
+    windows = [_after_prompt(row, response) for row, response in zip(rows, responses, strict=True)]
+    return reward.log_probabilities(hf_model, tokenizer, windows)
+
+
+def _after_prompt(row: Row, response: Response) -> Window:
+    """Returns a response after its prompt, with the separator that closes it; a stop string leaves none."""
+    prompt, ids = row.request.ids, list(response.ids)
+    if row.ended_by is not None and len(response.ids) == len(row.tokens):
+        ids.append(row.ended_by)
+    begin = len(prompt) if ids else len(prompt) - 1  # of an empty response that nothing closes, the prompt's last token
+    types = row.request.types or [0] * len(prompt)
+    whole = [*prompt, *ids]
+    return Window(whole, [*types, *types[-1:] * len(ids)], [IGNORED] * begin + whole[begin:])
 
 
 def repeated_share(prompt: Sequence[int], response: Sequence[int]) -> float:

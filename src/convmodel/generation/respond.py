@@ -20,7 +20,7 @@ from convmodel.generation.engine.request import Request, Row
 from convmodel.generation.engine.sampling import HONOURED, Sampler, with_defaults
 from convmodel.generation.options import GenerationOptions
 from convmodel.generation.output import Chunk, ConversationModelOutput, Response
-from convmodel.generation.reranking import response_scores
+from convmodel.generation.reranking import response_scores, rewards
 from convmodel.generation.response_text import join_chunks, read_chunks
 from convmodel.hf_model.caching import can_be_cached, model_kind
 from convmodel.layout.sequence import Prompt
@@ -222,6 +222,9 @@ def ranked(
         mmi_lambda=options.mmi_lambda,
         repeat_weight=options.repeat_weight,
     )
+    if weight := options.reward_weight:
+        liked = rewards(hf_model, tokenizer, request.rows, responses)
+        scores = [score + weight * each for score, each in zip(scores, liked, strict=True)]
     order = sorted(range(len(scores)), key=lambda number: -scores[number])
     if options.candidates > 1:
         del order[1:]

@@ -27,7 +27,7 @@ SAMPLING_OPTIONS = {
 PENALTIES = {"repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
 """Options that make repeated tokens less probable, with the value that has no effect."""
 
-CANDIDATE_OPTIONS = ("candidates", "repeat_weight", "mmi_lambda")
+CANDIDATE_OPTIONS = ("candidates", "repeat_weight", "reward_weight", "mmi_lambda")
 """Options of the candidates that a model draws in chats; with sampling options, they may be in the table `chat`."""
 
 _KEPT = ("do_sample", *PENALTIES, "chat")

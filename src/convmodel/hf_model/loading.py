@@ -20,6 +20,7 @@ from convmodel.files.hub import (
     adapter_folder,
     base_options,
     code_option,
+    find_file,
     gguf_path,
     load_error,
     resolve_builtin,
@@ -30,6 +31,8 @@ from convmodel.hf_model.gguf_weights import load_gguf_model
 from convmodel.hf_model.int8_file import has_int8_file, load_int8_model
 from convmodel.hf_model.lora import merge_trained_rows, require_peft
 from convmodel.hf_model.quantization import quantize_weights
+from convmodel.hf_model.reward_model import FILE as REWARD_FILE
+from convmodel.hf_model.reward_model import load_reward_model
 from convmodel.layout.architecture import embeds_token_types
 from convmodel.layout.gguf import load_gguf_config
 from convmodel.layout.tokenizer import ConversationTokenizer
@@ -99,7 +102,10 @@ def load(
     packed = quantize if device is None or str(device).partition(":")[0] == "cpu" else None
     hf_model = _load(name, options) if adapters is None else _load_adapted(name, adapters, tokenizer, options, packed)
     # Not by its truth: the device map 0 is the first GPU.
-    return (place(hf_model, device) if options.get("device_map") is None else hf_model.eval()), tokenizer
+    hf_model = place(hf_model, device) if options.get("device_map") is None else hf_model.eval()
+    if tokenizer.layout_was_saved and (reward := find_file(resolve_builtin(name), REWARD_FILE, hub_options)):
+        load_reward_model(reward.parent, hf_model)
+    return hf_model, tokenizer
 
 
 def _load_adapted(

@@ -20,6 +20,8 @@ from convmodel.hf_model.generation_config import sampling_defaults
 from convmodel.hf_model.lora import has_adapters
 from convmodel.hf_model.model_card import CARD
 from convmodel.hf_model.quantization import count_parameters, require_unquantized
+from convmodel.hf_model.reward_model import FILE as REWARD_FILE
+from convmodel.hf_model.reward_model import reward_model_of
 from convmodel.layout.tokenizer import ConversationTokenizer
 
 if TYPE_CHECKING:
@@ -71,6 +73,8 @@ def save_checkpoint(
         try:
             _save_model(hf_model, tokenizer, stage, weights)
             tokenizer.save_pretrained(stage)
+            if (reward := reward_model_of(hf_model)) is not None:
+                (stage / REWARD_FILE).write_bytes(reward.to_bytes())
         except Exception as error:
             # On a full disk, safetensors raises its own error and tokenizers a bare Exception, neither an OSError.
             if isinstance(error, SafetensorError) or type(error) is Exception:
@@ -92,7 +96,7 @@ def save_checkpoint(
 
 _OF_A_MODEL = re.compile(
     r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?|config\.json|additional_chat_templates|"
-    + "|".join(map(re.escape, (ADAPTER_CONFIG, ADAPTER_WEIGHTS, BASE_FILE)))
+    + "|".join(map(re.escape, (ADAPTER_CONFIG, ADAPTER_WEIGHTS, BASE_FILE, REWARD_FILE)))
 )
 """Files that belong to a saved model or adapters; other files in the folder stay."""
 

@@ -23,6 +23,7 @@ from convmodel.hf_model.lora import (
     train_adapters,
 )
 from convmodel.hf_model.quantization import count_parameters, is_quantized
+from convmodel.hf_model.reward_model import without_reward_model
 from convmodel.layout.tokenizer import ConversationTokenizer
 from convmodel.training.config import FitConfig
 from convmodel.training.sharding import is_sharded
@@ -52,6 +53,12 @@ def require_adapters(hf_model: "PreTrainedModel", config: FitConfig) -> None:
 @contextmanager
 def trainable(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, config: FitConfig) -> Iterator[None]:
     """Makes a model's weights or adapters trainable inside the block; an error removes new adapters again."""
+    with without_reward_model(hf_model), _with_gradients(hf_model, tokenizer, config):
+        yield
+
+
+@contextmanager
+def _with_gradients(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, config: FitConfig) -> Iterator[None]:
     # Weak references, since sharding replaces the parameters.
     flags = [(weakref.ref(parameter), parameter.requires_grad) for parameter in hf_model.parameters()]
     added, had_adapters, before = False, has_adapters(hf_model), None

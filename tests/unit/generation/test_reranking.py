@@ -1,16 +1,21 @@
 """Ordering several responses: the scores are the model's own, whatever was done to draw the responses."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from chat_templates import save_chat_model
 from scripted import enliven
 
 from convmodel import Conversation, ConversationModel
 from convmodel.errors import ConfigError
 from convmodel.generation.options import read_options
 from convmodel.generation.reranking import repeated_share
+from convmodel.hf_model.reward_features import reward_features
+from convmodel.hf_model.reward_model import RewardModel, attach_reward_model
+from convmodel.layout.sequence import IGNORED, Window
 
 CONTEXT = ["Hello there", "How are you"]
 DRAWN = {"do_sample": True, "temperature": 1.5, "seed": 3, "num_return_sequences": 6}
@@ -204,6 +209,66 @@ def test_repetition_counts_against_a_response(model: ConversationModel) -> None:
     assert weighted.scores == sorted(weighted.scores, reverse=True)
 
 
+@pytest.fixture
+def rewarded(model: ConversationModel) -> Iterator[RewardModel]:
+    """A reward model with random weights, to which the last turn of the context is as likable as not."""
+    [window] = model.tokenizer.windows(Conversation(CONTEXT), max_length=64, loss_on="last")
+    features = reward_features(model.hf_model, model.tokenizer, [window]).double()[0]
+    weights = torch.randn(len(features), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    reward = RewardModel(weights, -float(features @ weights), "", liked=1, disliked=1, auc=None)
+    attach_reward_model(model.hf_model, reward)
+    yield reward
+    attach_reward_model(model.hf_model, None)
+
+
+@pytest.mark.parametrize("stop", [{}, {"stop_strings": ["e"]}], ids=["ends", "stop string"])
+def test_the_reward_model_scores_the_response_after_its_prompt(
+    model: ConversationModel, rewarded: RewardModel, stop: dict[str, Any]
+) -> None:
+    """What it reads of a response that ended is what it read of judged ones; ids count, not the text."""
+    drawn = DRAWN | {"max_new_tokens": 8, "rerank": "likelihood"} | stop
+    plain, weighted = model.generate(CONTEXT, **drawn), model.generate(CONTEXT, **drawn, reward_weight=2.0)
+    assert plain.scores is not None
+    assert weighted.scores is not None
+    begin = plain.prompt_tokens
+    types = model.tokenizer(CONTEXT).get("token_type_ids", [0] * begin)
+    before = {tuple(ids): score for ids, score in zip(plain.raw.sequences.tolist(), plain.scores, strict=True)}
+    whole = [model.tokenizer.end_token_id]
+    for ids, count, score in zip(
+        weighted.raw.sequences.tolist(), weighted.response_tokens, weighted.scores, strict=True
+    ):
+        response = [*ids[begin : begin + count], *(whole if not stop and ids[begin + count :][:1] == whole else [])]
+        window = Window([*ids[:begin], *response], [*types, *types[-1:] * len(response)], [IGNORED] * begin + response)
+        [liked] = rewarded.log_probabilities(model.hf_model, model.tokenizer, [window])
+        assert score == pytest.approx(before[tuple(ids)] + 2.0 * liked, abs=1e-3)
+    assert weighted.scores == sorted(weighted.scores, reverse=True)
+
+
+def test_a_closed_response_is_read_as_a_judged_one(model: ConversationModel, tmp_path: Path) -> None:
+    save_chat_model(tmp_path)
+    for each in (model, ConversationModel.from_pretrained(tmp_path, device="cpu")):
+        turns = Conversation([*CONTEXT, "Hello"])
+        [judged] = each.tokenizer.windows(
+            turns.with_turn("I see", each.tokenizer.responder(turns)), max_length=64, loss_on="last", context_share=1.0
+        )
+        last = max(place for place, label in enumerate(judged.labels) if label != IGNORED)
+        ids = [*each.tokenizer.prompt(turns).input_ids, *each.tokenizer.encode("I see"), each.tokenizer.end_token_id]
+        assert judged.input_ids[: last + 1] == ids
+
+
+def test_candidates_are_ordered_by_the_reward_model_if_there_is_one(
+    model: ConversationModel, rewarded: RewardModel
+) -> None:
+    asked = CANDIDATES | {"max_new_tokens": 8}
+    assert model.generate(CONTEXT, **asked).responses == model.generate(CONTEXT, **asked, reward_weight=1).responses
+    chosen = [
+        [model.generate(CONTEXT, **asked | {"seed": seed}, reward_weight=weight).responses[0] for seed in range(6)]
+        for weight in (0, 100)
+    ]
+    assert chosen[0] != chosen[1]
+    assert model.session(do_sample=True, candidates=4).settings["reward_weight"] == 1
+
+
 def test_the_share_that_repeats() -> None:
     assert repeated_share([1, 2, 3], [3, 1]) == 0
     assert repeated_share([1, 2, 3], [1, 2, 3]) == 1
@@ -221,6 +286,8 @@ def test_the_share_that_repeats() -> None:
         ({"candidates": 4, "do_sample": True, "use_cache": False}, "rerank orders sampled responses"),
         ({"repeat_weight": 1.0, "do_sample": True}, "repeat_weight changes nothing without"),
         ({"candidates": 4, "do_sample": True, "repeat_weight": -1}, "repeat_weight is -1"),
+        ({"reward_weight": 1.0, "do_sample": True}, "reward_weight changes nothing without"),
+        ({"candidates": 4, "do_sample": True, "reward_weight": 1.0}, "`convmodel reward` makes one"),
         ({"mmi_lambda": 0.2, "do_sample": True}, "mmi_lambda changes nothing without candidates"),
         ({"candidates": 4, "do_sample": True, "rerank": "likelihood", "mmi_lambda": 0.0}, "mmi_lambda changes nothing"),
     ],
