@@ -13,7 +13,9 @@ from convmodel import ConversationModel
 from convmodel.cli import improve, improve_sources
 from convmodel.cli.improve_sources import chosen_replay, typical_replay
 from convmodel.cli.main import app
+from convmodel.data.judgements.reader import JudgementReader
 from convmodel.data.reading.reader import ConversationReader
+from convmodel.hf_model.reward_model import reward_model_of
 from convmodel.training import self_replay
 from convmodel.training.improvement import SETTINGS, Improvement, Quality
 from convmodel.training.objectives import preference_data
@@ -185,6 +187,50 @@ def test_a_model_replays_conversations_with_itself(
     replayed = [*ConversationReader("improved-model/self-replay.jsonl")]
     assert 0 < len(replayed) <= 4  # those whose first response did not end are left out
     assert {talk.turns[0] for talk in replayed} <= {line["context"][0] for line in JUDGED}
+
+
+@pytest.mark.slow
+def test_a_reward_model_judges_what_the_model_says_to_itself(
+    run: Run, feedback: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """If it is better than chance; it also orders the new model's candidates."""
+    monkeypatch.setattr(self_replay, "CONVERSATIONS", 8)
+    words = [
+        (f"{word} {number}", "I like it?" if number % 2 else "I see.") for number in range(12) for word in ("a", "b")
+    ]
+    lines = [{"context": [one], "chosen" if text.endswith("?") else "rejected": text} for one, text in words]
+    Path(feedback).write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
+    assert run("improve", "model", "-f", feedback, "--replay", "self", "--max-steps", "2", *QUICK[2:]) == 0
+
+    shown = " ".join(capfd.readouterr().err.split())
+    own = [*JudgementReader("improved-model/own-judgements.jsonl")]
+    turns = [turn for talk in ConversationReader("improved-model/self-replay.jsonl") for turn in talk.turns[1:]]
+    assert {one.chosen or one.rejected for one in own} <= {*turns}
+    assert 2 * sum(one.rejected is None for one in own) == len(own) > 0  # as many of each
+    assert f"of {len(own)} turns that the model said to itself; they are learned from, too" in shown
+    assert f"on {len(own) + len(lines)} judgements" in shown
+    record = json.loads(Path("improved-model/improvement.json").read_text(encoding="utf-8"))
+    assert record["used"] == len(lines)
+    assert record["reward_auc"] > 0.9
+    assert "It orders candidates" in shown
+    reward = reward_model_of(ConversationModel.from_pretrained("improved-model").hf_model)
+    assert reward is not None
+    assert reward.auc == record["reward_auc"]
+
+
+@pytest.mark.slow
+def test_a_reward_model_that_is_no_better_than_chance_is_not_used(
+    run: Run, feedback: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(self_replay, "CONVERSATIONS", 4)
+    lines = [{"context": [f"a {number}"], "chosen" if number % 2 else "rejected": "I see."} for number in range(8)]
+    Path(feedback).write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
+    assert run("improve", "model", "-f", feedback, "--replay", "self", *QUICK) == 0
+
+    assert "No reward model: these judgements do not suffice" in " ".join(capfd.readouterr().err.split())
+    assert not Path("improved-model/own-judgements.jsonl").exists()
+    assert not Path("improved-model/reward_model.safetensors").exists()
+    assert json.loads(Path("improved-model/improvement.json").read_text(encoding="utf-8"))["reward_auc"] is None
 
 
 @pytest.mark.long

@@ -5,11 +5,11 @@ Owns: the order of its parts and what it prints. What is chosen for users who ch
 """
 
 import os
-from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
@@ -35,15 +35,23 @@ from convmodel.training.improvement import (
     Judgements,
     Quality,
     needed,
+    own_turn_settings,
     run_settings,
 )
+from convmodel.training.own_judgements import FILE as OWN_FILE
+from convmodel.training.own_judgements import judge_own_turns
 from convmodel.training.resume.run_folder import is_unfinished
 from convmodel.training.self_replay import FILE as REPLAY_FILE
 from convmodel.training.self_replay import self_replay
 from convmodel.training.units import duration
 
+if TYPE_CHECKING:
+    from convmodel.data.judgements.judgement import Judgement
+    from convmodel.hf_model.reward_model import RewardModel
+    from convmodel.model import ConversationModel
+
 IMPROVED_MODEL = "improved-model"
-_OWN_FILES = (SNAPSHOT, RECORD, REPLAY_FILE)  # that a new run replaces in its folder
+_OWN_FILES = (SNAPSHOT, RECORD, REPLAY_FILE, OWN_FILE)  # that a new run replaces in its folder
 _FLAGS = (
     "objective", "epochs", "max_steps", "batch_size", "learning_rate", "beta", "sft_weight", "label_smoothing",
     "max_regression", "replay_weight", "regeneration_weight", "lora", "merge", "max_length", "precision", "seed",
@@ -120,10 +128,17 @@ def _improve(
     opening = partial(flags.open_reader, format=format, on_error=on_error)
     sample = partial(self_replay, conversation_model, judgements.train, folder, seed=config.seed)
     replay_reader = _replayed(model, replay, sample, opening)
-    print_message(f"Improving {model} on {len(judgements.train):,} judgements: {config.describe()}")
-    reader = JudgementReader(judgements.train, regeneration_weight=1)  # their weights are what was read
+    learned = judgements.train
+    if replay_reader is not None and config.objective == "kto" and chosen_replay(model, replay) == SELF_REPLAY:
+        own = _own_judgements(conversation_model, judgements.train, replay_reader, folder)
+        if own:
+            learned = [*judgements.train, *own]
+            config = replace(config, **own_turn_settings(settings, len(learned)))
+    print_message(f"Improving {model} on {len(learned):,} judgements: {config.describe()}")
+    reader = JudgementReader(learned, regeneration_weight=1)  # their weights are what was read
     result = conversation_model.fit(reader, valid_reader, replay=replay_reader, config=config)
-    improvement = Improvement.of(model, config.objective, judgements, result)
+    reward = _fit_reward(conversation_model, judgements.train, folder)
+    improvement = Improvement.of(model, config.objective, judgements, result, None if reward is None else reward.auc)
     improvement.write(folder, judgements.comparison(others))
     if as_json:
         print_json({**asdict(improvement), "output_dir": folder})
@@ -178,6 +193,44 @@ def _advise(judgements: Judgements) -> None:
         )
 
 
+def _own_judgements(
+    model: "ConversationModel", judgements: "Sequence[Judgement]", talks: ConversationReader, folder: str
+) -> "list[Judgement]":
+    """Lets a reward model judge what the model says to itself; nothing, if it would be no better than chance."""
+    if (reward := _reward_model(model, judgements)) is None:
+        return []
+    responders = {each.responder for each in judgements}
+    own = judge_own_turns(model.hf_model, model.tokenizer, reward, talks, responders, folder)
+    liked = sum(each.rejected is None for each in own)
+    print_message(
+        f"The reward model of the judgements (AUC {reward.auc:.2f}) likes {liked:,} of {len(own):,} turns that the "
+        "model said to itself; they are learned from, too."
+    )
+    return own
+
+
+def _reward_model(model: "ConversationModel", judgements: "Sequence[Judgement]") -> "RewardModel | None":
+    """Fits a reward model, unless it would be no better than chance."""
+    from convmodel.hf_model.reward_model import fit_reward_model
+
+    if not all(any(getattr(each, side) for each in judgements) for side in ("chosen", "rejected")):
+        return None
+    reward = fit_reward_model(model.hf_model, model.tokenizer, judgements)
+    return reward if reward.is_informative else None
+
+
+def _fit_reward(model: "ConversationModel", judgements: "Sequence[Judgement]", folder: str) -> "RewardModel | None":
+    """Fits the reward model of the new model and saves it beside it."""
+    from convmodel.hf_model.reward_model import attach_reward_model
+
+    if (reward := _reward_model(model, judgements)) is None:
+        print_message("No reward model: these judgements do not suffice to predict others better than chance.")
+        return None
+    reward.save(folder)
+    attach_reward_model(model.hf_model, reward)
+    return reward
+
+
 def _print(done: Improvement, folder: str) -> None:
     """Prints what was reached, and the commands to try next."""
     both = done.before, done.after
@@ -191,6 +244,11 @@ def _print(done: Improvement, folder: str) -> None:
     print_message(f"Kept the model after step {done.steps:,}, in {duration(done.seconds)}{stopped}.")
     if remark := _fewer_ends(*both):
         print_message(remark)
+    if done.reward_auc is not None:
+        print_message(
+            f"Its reward model prefers the liked one of a liked and a disliked response, both new to it, in "
+            f"{done.reward_auc:.0%} of all cases. It orders candidates: /set candidates 16 in the chat draws some."
+        )
     data = Path(folder, HELD_OUT_FILE)
     print_message(f"Compare blind:  {program()} compare {done.model} {folder} --data {data} --votes votes.jsonl")
     print_message(f"Chat with it:   {program()} chat --model {folder}")

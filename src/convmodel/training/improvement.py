@@ -55,6 +55,25 @@ def run_settings(chosen: Mapping[str, Any]) -> dict[str, Any]:
     return others | dict(chosen)
 
 
+def own_turn_settings(chosen: Mapping[str, Any], judgements: int) -> dict[str, Any]:
+    """Returns the settings of a run on many of a model's own turns, where the user chose none.
+
+    `judgements` are those of people and of the reward model. They are trained on for about as many steps, however many
+    there are.
+
+    Example:
+        >>> own_turn_settings({}, 960)["epochs"], own_turn_settings({"epochs": 3}, 480)
+        (1, {'learning_rate': 0.0005, 'eval_steps': 24})
+    """
+    settings = {"epochs": max(1, round(_OWN_JUDGEMENTS / judgements)), "learning_rate": 5e-4, "eval_steps": 24}
+    if chosen.get("lora", True) is False:
+        del settings["learning_rate"]  # all weights keep theirs
+    return {name: value for name, value in settings.items() if name not in chosen}
+
+
+_OWN_JUDGEMENTS = 960
+"""How many judgements are trained on in all epochs, as those that the settings above were measured with."""
+
 NO_REPLAY = "none"
 """The value of --replay with which nothing is replayed."""
 
@@ -100,6 +119,7 @@ class Improvement:
         steps: Steps after which it was kept; 0 if it is the model as it was.
         guard: Why the guard stopped the run; empty if it did not.
         seconds: How long the run took.
+        reward_auc: The AUC of the reward model that was fitted to the kept model; None if there is none.
     """
 
     model: str
@@ -112,9 +132,12 @@ class Improvement:
     steps: int
     guard: str
     seconds: float
+    reward_auc: float | None = None
 
     @classmethod
-    def of(cls, model: str, objective: str, judgements: "Judgements", result: "FitResult") -> "Improvement":
+    def of(
+        cls, model: str, objective: str, judgements: "Judgements", result: "FitResult", reward_auc: float | None
+    ) -> "Improvement":
         """Reads what is known from the result of a run."""
         return cls(
             model=model,
@@ -127,6 +150,7 @@ class Improvement:
             steps=result.best_step,
             guard=result.guard,
             seconds=round(result.seconds, 1),
+            reward_auc=reward_auc,
         )
 
     def write(self, folder: str | os.PathLike[str], comparison: Sequence[Conversation]) -> None:
