@@ -31,7 +31,6 @@ from convmodel.data.progress import console
 from convmodel.data.reading.shapes import AUTO
 from convmodel.errors import ConfigError
 from convmodel.training.config import FitConfig
-from convmodel.training.improvement import run_settings
 
 if TYPE_CHECKING:
     from convmodel.data.reading.reader import ConversationReader
@@ -105,9 +104,8 @@ def _doctor(
     if format == JUDGEMENTS or (format == AUTO and holds_judgements(data or model)):
         load = None if data is None else partial(load_model, model, **chosen)
         sources = Sources(data or model, valid, on_error, model)
-        config = FitConfig.from_options(run_settings(settings))
         display = Display(conversation, report, as_json)
-        doctor_judgements(sources, load, config, display, measure=not no_estimate)
+        doctor_judgements(sources, load, settings, display, measure=not no_estimate)
         return
     if config.objective != "sft":
         raise ConfigError(f"objective {config.objective} learns from judgements: DATA has conversations")

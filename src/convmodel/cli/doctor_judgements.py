@@ -3,23 +3,24 @@
 Owns: reading them, and which of the doctor's results there are without a model. The checks are `training.doctor`'s.
 """
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from convmodel.cli import flags
 from convmodel.cli.console import print_json
 from convmodel.cli.doctor_display import check_report, print_examination, write_report
-from convmodel.cli.improve_sources import typical_replay, validation
+from convmodel.cli.improve_sources import typical_own_turns, typical_replay, validation
 from convmodel.data.judgements.judgement import Judgement
 from convmodel.data.judgements.reader import JudgementReader
 from convmodel.data.progress import console
 from convmodel.data.reading.shapes import AUTO
 from convmodel.errors import ConfigError
 from convmodel.training.config import FitConfig
+from convmodel.training.improvement import own_turn_settings, run_settings
 
 if TYPE_CHECKING:
     from convmodel.layout.token_view import ShownToken
@@ -51,12 +52,16 @@ class Display:
 def doctor_judgements(
     sources: Sources,
     load: "Callable[[], ConversationModel] | None",
-    config: FitConfig,
+    settings: Mapping[str, Any],
     display: Display,
     *,
     measure: bool = True,
 ) -> None:
-    """Checks judgements, of which one is shown as tokens if there is a model; exits with 1 if a check fails."""
+    """Checks judgements, of which one is shown as tokens if there is a model; exits with 1 if a check fails.
+
+    `settings` are those that the user chose for the run whose time and memory are estimated.
+    """
+    config = FitConfig.from_options(run_settings(settings))
     number, report = display.number, display.report
     if report is not None:
         if load is None:
@@ -74,7 +79,10 @@ def doctor_judgements(
     run = None
     if measure and model is not None:
         validating = list(validation(None, AUTO, sources.on_error)) if valid is None else valid
-        run = RunSources(judgements, validating, typical_replay(sources.model))
+        learned = [*judgements, *typical_own_turns(sources.model, judgements, config.objective)]
+        if len(learned) > len(judgements):
+            config = replace(config, **own_turn_settings(settings, len(learned)))
+        run = RunSources(learned, validating, typical_replay(sources.model))
     with console.status(f"examining {len(judgements):,} judgements ..."):
         parts = None if model is None else (model.hf_model, model.tokenizer)
         examination = examine_judgements(judgements, reader.summary, valid, parts, config, run=run)
