@@ -10,7 +10,10 @@ in float32; and batches of 8, batches of 1 and packed rows of ours. It exits wit
 is a folder with a Llama, `--peers` the Python of an environment that has TRL, as `preferences_peers.py` describes.
 taste: responses that end in a question mark, or have at most 6 words, are liked. How many of held-out responses do so
 before and after learning from 20, 40 and 200 judgements, the test perplexity, time and memory; for each objective, and
-for supervised training on the liked responses alone.
+for supervised training on the liked responses alone (`sft`). `reward` trains nothing and fits a reward model. With
+`--own-turns`, kto also learns from what a reward model says of the model's turns to itself, as `improve` does. With
+`--candidates 16`, the best of so many is counted, too: before by the usual score, afterwards by the reward model
+of the judgements as well.
 sweep: the same for the first taste, 40 judgements and the first seed, with settings varied one by one.
 ruin: the same at 30 times the learning rate: the guard must stop it, and leave all weights as they were.
 
@@ -25,7 +28,7 @@ from typing import Any
 
 from convmodel.training.improvement import SETTINGS as IMPROVE
 
-OBJECTIVES = ("kto", "dpo", "orpo", "sft")
+OBJECTIVES = ("kto", "dpo", "orpo", "sft", "reward")
 BASE: dict[str, Any] = IMPROVE | {"max_length": 512}
 """What is the same for all objectives of `taste` and `sweep`, unless `SETTINGS` has something else."""
 
@@ -34,6 +37,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "dpo": {"epochs": 4, "sft_weight": 0.2},
     "orpo": {"epochs": 4, "beta": 0.5},
     "sft": {"epochs": 4},
+    "reward": {},
 }
 OF_JUDGEMENTS = ("max_regression", "replay_weight", "beta", "sft_weight")
 RUINOUS = 30.0  # times the learning rate, for `ruin`
@@ -70,6 +74,8 @@ def main() -> None:
     parser.add_argument("--test", type=int, default=100, help="conversations of the test perplexity")
     parser.add_argument("--replay", choices=["sample", "self"], default="self", help="what is replayed")
     parser.add_argument("--new-tokens", type=int, default=40, help="per sampled response, at most")
+    parser.add_argument("--own-turns", action="store_true", help="for kto, let a reward model judge what is replayed")
+    parser.add_argument("--candidates", type=int, default=0, help="count the best of so many responses, too")
     parser.add_argument("--vary", type=json.loads, help='for sweep: {"kto": [{"learning_rate": 1e-4}, ...]}')
     options = parser.parse_args()
     options.judgements = options.judgements or ([40] if options.part == "sweep" else [20, 40, 200])
@@ -87,9 +93,10 @@ def main() -> None:
         sizes: dict[str, Any] = {name: getattr(options, name) for name in ("contexts", "valid", "new_tokens", "replay")}
         task = Task.make(options.model, folder, **sizes)
     if options.part == "ruin":
-        learning = [name for name in options.objectives if name != "sft"]
+        learning = [name for name in options.objectives if name not in ("sft", "reward")]
         raise SystemExit(max(ruin(task, settings(name, options.settings), RUINOUS) for name in learning))
-    print_table(matrix(task, [{"before": True}, *cells(options)], options.output, test=options.test))
+    measuring = {"test": options.test, "candidates": options.candidates}
+    print_table(matrix(task, [{"before": True}, *cells(options)], options.output, **measuring))
 
 
 def cells(options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -103,6 +110,7 @@ def cells(options: argparse.Namespace) -> list[dict[str, Any]]:
         ]  # fmt: skip
     return [
         {"taste": taste, "count": count, "seed": seed, "settings": settings(objective, options.settings)}
+        | ({"own_turns": True} if options.own_turns and objective == "kto" else {})
         for taste in options.tastes
         for seed in options.seeds
         for count in options.judgements
@@ -112,6 +120,8 @@ def cells(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 def settings(objective: str, changes: dict[str, Any]) -> dict[str, Any]:
     """Returns the settings of a run, without those that change nothing with its objective."""
+    if objective == "reward":  # nothing is trained
+        return {"objective": objective}
     chosen = BASE | SETTINGS[objective] | changes
     if objective == "sft":
         chosen = {name: value for name, value in chosen.items() if name not in OF_JUDGEMENTS}

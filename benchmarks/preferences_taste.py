@@ -19,9 +19,13 @@ import torch
 
 from convmodel import Conversation, ConversationModel
 from convmodel.data.judgements.judgement import Judgement
+from convmodel.data.judgements.reader import JudgementReader
 from convmodel.data.reading.reader import ConversationReader
 from convmodel.evaluation.wilson import wilson
 from convmodel.hf_model.lora import has_adapters, remove_adapters
+from convmodel.hf_model.reward_model import attach_reward_model, fit_reward_model
+from convmodel.training.improvement import own_turn_settings
+from convmodel.training.own_judgements import judge_own_turns
 from convmodel.training.self_replay import self_replay
 
 SAMPLE = Path(__file__).parent.parent / "src/convmodel/assets/sample"
@@ -74,16 +78,19 @@ class Task:
         """Restores the weights that the model began with, and removes adapters."""
         if has_adapters(self.model.hf_model):
             remove_adapters(self.model.hf_model, merge=False)
+        attach_reward_model(self.model.hf_model, None)
         self.model.hf_model.load_state_dict(self.weights)
         self.model.hf_model.requires_grad_(True)
 
-    def measure(self, test: int | None = None) -> dict[str, Any]:
+    def measure(self, test: int | None = None, candidates: int = 0) -> dict[str, Any]:
         """Returns how many of held-out responses follow each rule, how many ended, and the test perplexity."""
         contexts = prefixes("test", 80)
         options = {"do_sample": True, "num_return_sequences": 2, "max_new_tokens": self.new_tokens, "seed": 7}
         outputs = self.model.generate_batch(contexts, **options)
         texts = [text for output in outputs for text in output.responses]
         counts = {name: sum(map(rule, texts)) for name, rule in TASTES.items()}
+        if candidates:
+            counts |= self.best(contexts, candidates)
         ended = sum(reason == "stop" for output in outputs for reason in output.finish_reasons)
         conversations = islice(ConversationReader(SAMPLE / "test.jsonl"), test)
         perplexity = self.model.evaluate(list(conversations)).perplexity
@@ -96,6 +103,14 @@ class Task:
             "distinct": distinct,
             "perplexity": perplexity,
         }
+
+    def best(self, contexts: list[Messages], candidates: int) -> dict[str, Any]:
+        """Returns how many of the best of some candidates follow each rule, and how many there are."""
+        options = {"do_sample": True, "max_new_tokens": self.new_tokens, "candidates": candidates, "repeat_weight": 3.0}
+        outputs = [*self.model.generate_batch(contexts, seed=7, **options)]
+        outputs += self.model.generate_batch(contexts, seed=8, **options)
+        texts = [text for output in outputs for text in output.responses]
+        return {f"best_{name}": sum(map(rule, texts)) for name, rule in TASTES.items()} | {"best_of": len(texts)}
 
 
 def prefixes(part: str, count: int) -> list[Messages]:
@@ -137,12 +152,28 @@ def judge(pool: list[tuple[Messages, list[str]]], taste: str, count: int, seed: 
     raise SystemExit(f"only {len(found)} of {count} judgements of taste {taste}: raise --contexts")
 
 
-def run(task: Task, taste: str, count: int, seed: int, settings: dict[str, Any], **measuring: Any) -> dict[str, Any]:
+def run(
+    task: Task, taste: str, count: int, seed: int, settings: dict[str, Any], *, own_turns: bool, **measuring: Any
+) -> dict[str, Any]:
     """Learns one taste from judgements, and returns what became of the model; its weights are restored afterwards."""
     settings = dict(settings)
     objective = settings["objective"]
     judgements = judge(task.pool, taste, count, seed, pairs=objective in ("dpo", "orpo"))
     liked = sum("chosen" in each for each in judgements)
+    people = [*JudgementReader(judgements)]
+    if objective == "reward":
+        begin = time.perf_counter()
+        attach_reward_model(task.model.hf_model, reward := fit_reward_model(*parts(task.model), people))
+        found = {"liked": liked, "auc": reward.auc, "steps": 0, "best_step": 0, "guard": "", "peak_mib": 0, "valid": []}
+        found |= {"seconds": time.perf_counter() - begin} | task.measure(**measuring)
+        task.reset()
+        return found
+    if own_turns:
+        with tempfile.TemporaryDirectory() as folder:
+            reward = fit_reward_model(*parts(task.model), people)
+            own = judge_own_turns(*parts(task.model), reward, task.replay, {"assistant"}, folder)
+        judgements = [*people, *own]
+        settings |= own_turn_settings({}, len(judgements))
     data: dict[str, Any] = {"valid": task.valid, "replay": task.replay}
     if not settings.get("replay_weight", 1.0):
         del data["replay"], settings["replay_weight"]
@@ -157,9 +188,17 @@ def run(task: Task, taste: str, count: int, seed: int, settings: dict[str, Any],
         "liked": liked, "steps": result.steps, "best_step": result.best_step, "guard": result.guard,
         "seconds": seconds, "peak_mib": peak, "valid": evals,
     }  # fmt: skip
+    if measuring.get("candidates"):
+        attach_reward_model(task.model.hf_model, reward := fit_reward_model(*parts(task.model), people))
+        found["auc"] = reward.auc
     found |= task.measure(**measuring)
     task.reset()
     return found
+
+
+def parts(model: ConversationModel) -> tuple[Any, Any]:
+    """Returns what functions on a model take."""
+    return model.hf_model, model.tokenizer
 
 
 def reset_peak() -> None:
@@ -184,7 +223,8 @@ def matrix(task: Task, cells: list[dict[str, Any]], output: Path, **measuring: A
             if cell.get("before"):
                 known[key] = {"cell": cell} | task.measure(**measuring)
             else:
-                found = run(task, cell["taste"], cell["count"], cell["seed"], cell["settings"], **measuring)
+                learned = cell["taste"], cell["count"], cell["seed"], cell["settings"]
+                found = run(task, *learned, own_turns=cell.get("own_turns", False), **measuring)
                 known[key] = {"cell": cell} | found
             file.write(json.dumps(known[key]) + "\n")
             file.flush()
@@ -196,12 +236,15 @@ def describe(line: dict[str, Any]) -> str:
     """Returns one run in a line."""
     cell, total = line["cell"], line["responses"]
     shares = ", ".join(f"{name} {line[name] / total:.2f}" for name in TASTES)
+    if "best_of" in line:
+        shares += ", best: " + ", ".join(f"{name} {line[f'best_{name}'] / line['best_of']:.2f}" for name in TASTES)
     after = (
         f"{shares}; ended {line['ended'] / total:.2f}, {line['words']:.1f} words, perplexity {line['perplexity']:.2f}"
     )
     if cell.get("before"):
         return f"before: {after}"
     name = f"{cell['taste']} {cell['count']} seed {cell['seed']} {json.dumps(cell['settings'])}"
+    name += " own turns" if cell.get("own_turns") else ""
     valid = " ".join(f"{value:.2f}" for value in line["valid"])
     ending = f" STOPPED: {line['guard']}" if line["guard"] else ""
     return f"{name}: {after}; step {line['best_step']} of {line['steps']}, {line['seconds']:.0f} s [{valid}]{ending}"
