@@ -229,7 +229,7 @@ def test_a_reward_model_that_is_no_better_than_chance_is_not_used(
 
     assert "No reward model: these judgements do not suffice" in " ".join(capfd.readouterr().err.split())
     assert not Path("improved-model/own-judgements.jsonl").exists()
-    assert not Path("improved-model/reward_model.safetensors").exists()
+    assert not Path("improved-model/reward_model.json").exists()
     assert json.loads(Path("improved-model/improvement.json").read_text(encoding="utf-8"))["reward_auc"] is None
 
 

@@ -38,7 +38,7 @@ def test_judgements_order_the_candidates(
     out, err = capfd.readouterr()
     assert "AUC on responses that are new to it" in out
     assert "30 judgements (30 thumb): 15 liked only, 15 disliked only" in err
-    assert (own_model / "reward_model.safetensors").exists()
+    assert (own_model / "reward_model.json").exists()
 
     def best(weight: float) -> list[float]:
         options = ["-o", "candidates=6", "-o", f"reward_weight={weight}"]

@@ -16,7 +16,7 @@ from convmodel.arguments.values import plain, without_none
 from convmodel.errors import ConfigError
 from convmodel.generation.constraints.grammar import OPTIONS, Grammar, read_grammar
 from convmodel.generation.option_values import check_ids, check_values
-from convmodel.generation.reranking import MMI_LAMBDA, REWARD_WEIGHT
+from convmodel.generation.reranking import MMI_LAMBDA
 from convmodel.hf_model.generation_config import SAMPLING_OPTIONS
 from convmodel.hf_model.next_turn import NextTurnHead
 from convmodel.hf_model.reward_model import reward_model_of
@@ -193,8 +193,8 @@ def _own_options(hf_model: "PreTrainedModel", hf: Mapping[str, Any], options: Ma
     if own.get("candidates", 1) > 1:
         _check_candidates(hf_model, hf)
         own.setdefault("rerank", "mmi")
-        if reward_model_of(hf_model) is not None:
-            own.setdefault("reward_weight", REWARD_WEIGHT)
+        if (reward := reward_model_of(hf_model)) is not None:
+            own.setdefault("reward_weight", reward.weight)
     elif "rerank" not in own and (of_order := [name for name in ("repeat_weight", "reward_weight") if own.get(name)]):
         raise ConfigError(f"{of_order[0]} changes nothing without rerank or candidates: give one, or leave it out")
     if own.get("reward_weight") and reward_model_of(hf_model) is None:

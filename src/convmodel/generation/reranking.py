@@ -24,9 +24,6 @@ RERANK = ("likelihood", "mmi")
 MMI_LAMBDA = 0.5
 """Default weight of a response's probability without the context, which counts against it."""
 
-REWARD_WEIGHT = 1.0
-"""Default weight of `rewards` for the candidates of a response, in nats per token for a nat."""
-
 
 def response_scores(
     rerank: "str | NextTurnHead",

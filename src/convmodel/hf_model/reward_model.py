@@ -4,6 +4,7 @@ Owns: the few weights that judgements fit, how well they predict judgements that
 they weigh is in `reward_features.py`.
 """
 
+import json
 import logging
 import os
 from collections.abc import Hashable, Iterable, Iterator, Sequence
@@ -13,8 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
 from convmodel.data.judgements.judgement import Judgement
 from convmodel.data.progress import ProgressBar
@@ -31,7 +30,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-FILE = "reward_model.safetensors"
+FILE = "reward_model.json"
+"""Not safetensors: vLLM loads all such files of a folder as weights of the model."""
 
 FOLDS = 5
 """Parts of the judgements, of which each is predicted from the others."""
@@ -53,6 +53,7 @@ class RewardModel:
         disliked: How many disliked ones.
         auc: The probability that of a liked and a disliked response the liked one has the higher score, for responses
             that it was not fitted to; None if there were too few contexts to know.
+        weight: How much ln p counts for the candidates of a response, unless the caller or the model's config decides.
     """
 
     weights: torch.Tensor
@@ -61,6 +62,7 @@ class RewardModel:
     liked: int
     disliked: int
     auc: float | None
+    weight: float = 1.0
 
     def log_probabilities(
         self, hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, windows: Sequence[Window]
@@ -94,12 +96,12 @@ class RewardModel:
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Writes the reward model into the folder of its model."""
         with staged(folder) as stage:
-            (stage / FILE).write_bytes(self.to_bytes())
+            (stage / FILE).write_text(self.to_json(), encoding="utf-8", newline="\n")
 
-    def to_bytes(self) -> bytes:
-        """Returns the content of the file."""
-        facts = {name: str(getattr(self, name)) for name in ("bias", "model", "liked", "disliked", "auc")}
-        return save({"weights": self.weights.float()}, metadata=facts)
+    def to_json(self) -> str:
+        """Returns the content of the file, with weights of float32's precision."""
+        facts = {name: getattr(self, name) for name in ("model", "liked", "disliked", "auc", "weight", "bias")}
+        return json.dumps(facts | {"weights": [float(f"{weight:.8g}") for weight in self.weights.tolist()]}) + "\n"
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str], hf_model: "PreTrainedModel") -> "RewardModel":
@@ -110,13 +112,17 @@ class RewardModel:
         """
         path, cure = Path(folder, FILE), "`convmodel reward` makes a new one"
         try:
-            with safe_open(path, framework="pt") as file:
-                facts, weights = file.metadata(), file.get_tensor("weights").double()
-            auc = None if facts["auc"] == "None" else float(facts["auc"])
+            facts = json.loads(path.read_text(encoding="utf-8"))
             loaded = cls(
-                weights, float(facts["bias"]), facts["model"], int(facts["liked"]), int(facts["disliked"]), auc
+                torch.tensor(facts["weights"], dtype=torch.float64),
+                float(facts["bias"]),
+                str(facts["model"]),
+                int(facts["liked"]),
+                int(facts["disliked"]),
+                None if facts["auc"] is None else float(facts["auc"]),
+                float(facts["weight"]),
             )
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise ModelLoadError(f"{path} cannot be read ({error}): {cure}") from error
         if loaded.model != base_fingerprint(hf_model):
             raise ModelLoadError(f"{path} was made for other weights ({loaded.model}): {cure}")

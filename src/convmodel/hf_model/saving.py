@@ -74,7 +74,7 @@ def save_checkpoint(
             _save_model(hf_model, tokenizer, stage, weights)
             tokenizer.save_pretrained(stage)
             if (reward := reward_model_of(hf_model)) is not None:
-                (stage / REWARD_FILE).write_bytes(reward.to_bytes())
+                (stage / REWARD_FILE).write_text(reward.to_json(), encoding="utf-8", newline="\n")
         except Exception as error:
             # On a full disk, safetensors raises its own error and tokenizers a bare Exception, neither an OSError.
             if isinstance(error, SafetensorError) or type(error) is Exception:

@@ -62,16 +62,16 @@ def own_turn_settings(chosen: Mapping[str, Any], judgements: int) -> dict[str, A
     there are.
 
     Example:
-        >>> own_turn_settings({}, 960)["epochs"], own_turn_settings({"epochs": 3}, 480)
-        (1, {'learning_rate': 0.0005, 'eval_steps': 24})
+        >>> own_turn_settings({}, 240)["epochs"], own_turn_settings({"epochs": 3}, 480)
+        (2, {'learning_rate': 0.0006, 'eval_steps': 24})
     """
-    settings = {"epochs": max(1, round(_OWN_JUDGEMENTS / judgements)), "learning_rate": 5e-4, "eval_steps": 24}
+    settings = {"epochs": max(1, round(_OWN_JUDGEMENTS / judgements)), "learning_rate": 6e-4, "eval_steps": 24}
     if chosen.get("lora", True) is False:
         del settings["learning_rate"]  # all weights keep theirs
     return {name: value for name, value in settings.items() if name not in chosen}
 
 
-_OWN_JUDGEMENTS = 960
+_OWN_JUDGEMENTS = 480
 """How many judgements are trained on in all epochs, as those that the settings above were measured with."""
 
 NO_REPLAY = "none"

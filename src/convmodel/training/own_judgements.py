@@ -56,7 +56,7 @@ def judge_own_turns(
         with staged(folder) as stage, (stage / FILE).open("wb") as lines:
             for judgement in judgements:
                 write_line(lines, judgement.to_dict())
-    return [*JudgementReader(file)]
+    return [*JudgementReader(file)] if file.stat().st_size else []
 
 
 def _judge(

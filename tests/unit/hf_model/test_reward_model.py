@@ -165,7 +165,7 @@ def test_it_is_saved_and_loaded_with_its_model(
         loaded.hf_model.get_input_embeddings().weight.add_(1)
     load_reward_model(tmp_path, loaded.hf_model)
     assert "was made for other weights" in caplog.text
-    (tmp_path / FILE).write_bytes(b"{}")
+    (tmp_path / FILE).write_text("{}", encoding="utf-8")
     with pytest.raises(ModelLoadError, match="`convmodel reward` makes a new one"):
         RewardModel.load(tmp_path, model.hf_model)
     with pytest.raises(ModelLoadError, match="cannot be read"):
