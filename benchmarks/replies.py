@@ -44,9 +44,11 @@ OPENINGS = (
 )
 TURNS = 9  # after the opening
 SAMPLED: dict[str, Any] = {"do_sample": True, "top_k": 0, "min_new_tokens": 1, "max_new_tokens": 60}
-_CHAT: dict[str, Any] = {"temperature": 0.6, "top_p": 0.9, "candidates": 16, "repeat_weight": 3.0}
+_CHAT: dict[str, Any] = {
+    "temperature": 0.6, "top_p": 0.9, "candidates": 16, "repeat_weight": 3.0, "reward_weight": 0.0,
+}  # fmt: skip
 _WARM: dict[str, Any] = {
-    "temperature": 0.75, "top_p": 0.95, "candidates": 24, "repeat_weight": 4.0, "mmi_lambda": 0.4,
+    "temperature": 0.75, "top_p": 0.95, "candidates": 24, "repeat_weight": 4.0, "mmi_lambda": 0.4, "reward_weight": 0.0,
 }  # fmt: skip
 SETTINGS: dict[str, dict[str, Any]] = {
     "single": {"temperature": 0.8, "top_p": 0.95},
@@ -74,6 +76,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "32 warm lambda 0.3": _WARM | {"candidates": 32, "mmi_lambda": 0.3, "repeat_weight": 5.0},
     "24 hot strictest": _WARM | {"temperature": 0.85, "repeat_weight": 10.0},
     "32 hotter": _WARM | {"candidates": 32, "temperature": 0.9, "mmi_lambda": 0.3, "repeat_weight": 8.0},
+    "24 reward": _WARM | {"reward_weight": 4.0},
+    "24 reward 8": _WARM | {"reward_weight": 8.0},
     "32 hot": _CHAT | {"temperature": 0.8, "top_p": 0.95, "candidates": 32},
     "32 warm": _CHAT | {"temperature": 0.8, "top_p": 0.95, "candidates": 32, "repeat_weight": 2.0},
 }

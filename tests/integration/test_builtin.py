@@ -22,6 +22,7 @@ from convmodel.data.reading.reader import read_conversations
 from convmodel.errors import ConfigError, ModelLoadError
 from convmodel.files.hub import CHITCHAT, resolve_builtin
 from convmodel.hf_model.int8_file import INT8_FILE, SCALES
+from convmodel.hf_model.reward_model import reward_model_of
 from convmodel.layout.tokenizer import ConversationTokenizer
 from fine_tuning import TALKS
 
@@ -80,7 +81,16 @@ def test_options_of_loading_apply(chitchat: ConversationModel) -> None:
     model = ConversationModel.from_pretrained(CHITCHAT, device="cpu", dtype="bfloat16", attn_implementation="eager")
     assert model.hf_model.dtype == torch.bfloat16
     assert model.hf_model.config._attn_implementation == "eager"
-    assert chitchat.hf_model.generation_config.chat["candidates"] == 16  # type: ignore[union-attr]
+    assert chitchat.hf_model.generation_config.chat["candidates"] == 24  # type: ignore[union-attr]
+    reward = reward_model_of(model.hf_model)  # bfloat16 is another precision of the same weights
+    assert reward is not None
+
+
+def test_its_reward_model_is_of_these_weights_and_better_than_chance(chitchat: ConversationModel) -> None:
+    reward = reward_model_of(chitchat.hf_model)
+    assert reward is not None
+    assert reward.is_informative
+    assert chitchat.session().settings["reward_weight"] == 4.0
 
 
 def test_chat_says_how_many_parameters_it_has(chitchat: ConversationModel) -> None:

@@ -1,0 +1,70 @@
+"""Fits the reward model of `builtin:chitchat` to judgements of its turns, and puts it into the package.
+
+    python scripts/fit_builtin_reward.py
+
+The judgements are in `scripts/builtin_judgements.jsonl`: conversations of the model with itself, and for each turn
+after the first, 1 if a reader found it sensible at its place. The readers were language models that did not know which
+settings a conversation had; see the section "The built-in model" of `benchmarks/LOG.md`. Run it after
+`train_builtin.py`. It prints how well it predicts turns after openings that it was not fitted to.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from convmodel import Conversation, ConversationModel
+from convmodel.data.judgements.judgement import Judgement
+from convmodel.files.hub import CHITCHAT, resolve_builtin
+from convmodel.hf_model.reward_model import RewardModel, fit_reward_model
+
+JUDGED = Path(__file__).with_name("builtin_judgements.jsonl")
+WEIGHT = 4.0  # in chats; chosen by reading conversations
+PARTS = 5  # of the openings, each predicted from the others
+
+
+def main() -> None:
+    model = ConversationModel.from_pretrained(CHITCHAT, device="cpu")
+    talks = [json.loads(line) for line in JUDGED.read_text(encoding="utf-8").splitlines()]
+    openings = sorted({talk["turns"][0] for talk in talks})
+    areas = []
+    for part in range(PARTS):
+        held = set(openings[part::PARTS])
+        reward = fit(model, judgements(model, (talk for talk in talks if talk["turns"][0] not in held)))
+        areas.append(area(model, reward, [*judgements(model, (talk for talk in talks if talk["turns"][0] in held))]))
+    reward = fit(model, judgements(model, talks))
+    replace(reward, weight=WEIGHT).save(resolve_builtin(CHITCHAT))
+    counts = f"{reward.liked:,} sensible turns, {reward.disliked:,} others"
+    print(f"{len(talks)} conversations, {len(openings)} openings: {counts}")
+    print(f"AUC on contexts that are new: {reward.auc:.3f}; on openings that are new: {sum(areas) / PARTS:.3f}")
+
+
+def fit(model: ConversationModel, judged: Iterable[Judgement]) -> RewardModel:
+    return fit_reward_model(model.hf_model, model.tokenizer, judged)
+
+
+def judgements(model: ConversationModel, talks: Iterable[dict[str, Any]]) -> Iterator[Judgement]:
+    """Yields a judgement of each turn that was read."""
+    for talk in talks:
+        for place, sensible in enumerate(talk["sensible"], 1):
+            context = Conversation(talk["turns"][:place])
+            side = {"chosen" if sensible else "rejected": talk["turns"][place]}
+            yield Judgement(context, model.tokenizer.responder(context), **side, kind="thumb")
+
+
+def area(model: ConversationModel, reward: RewardModel, judged: list[Judgement]) -> float:
+    """Returns the AUC of judgements."""
+    from convmodel.hf_model.reward_model import last_turn_window
+
+    scores: dict[bool, list[float]] = {True: [], False: []}
+    for one in judged:
+        window = last_turn_window(model.tokenizer, one, one.chosen or one.rejected or "", 512)
+        if window is not None:
+            scores[one.chosen is not None] += reward.log_probabilities(model.hf_model, model.tokenizer, [window])
+    pairs = [(good > bad) + (good == bad) / 2 for good in scores[True] for bad in scores[False]]
+    return sum(pairs) / len(pairs)
+
+
+if __name__ == "__main__":
+    main()
