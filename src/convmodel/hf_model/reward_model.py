@@ -283,7 +283,10 @@ def without_reward_model(hf_model: "PreTrainedModel") -> Iterator[None]:
         if reward is not None and base_fingerprint(hf_model) == reward.model:
             attach_reward_model(hf_model, reward)
         elif reward is not None:
-            logger.info("the reward model of the weights before training is left out: `convmodel reward` makes one")
+            logger.info(
+                "the reward model, by which candidates were ordered, is not of the trained weights and left out; "
+                "`convmodel reward` makes one"
+            )
 
 
 def load_reward_model(folder: str | os.PathLike[str], hf_model: "PreTrainedModel") -> None:
