@@ -28,6 +28,15 @@ _LENGTH_HELP = "Maximum length of a response in tokens. [default: 128, or a quar
 Data = Annotated[str, Option(help=f"Conversations: {SOURCE_HELP}.")]
 Valid = Annotated[str | None, Option(help="Validation conversations, which select the best checkpoint.")]
 Format = Annotated[str, Option("--format", help=_FORMAT_HELP)]
+Feedback = Annotated[
+    list[str],
+    Option(
+        "--feedback",
+        "-f",
+        help="Judgements: what `serve --feedback`, `serve --votes` and `convmodel compare` write, or preference "
+        "data of other programs; may be repeated.",
+    ),
+]
 OnError = Annotated[
     str, Option("--on-error", help="What to do with invalid rows: fail at the first one, or skip and count them.")
 ]

@@ -62,15 +62,7 @@ _FLAGS = (
 def _improve(
     model: Annotated[str, Argument(help=flags.MODEL_HELP, metavar="MODEL")],
     *,
-    feedback: Annotated[
-        list[str],
-        Option(
-            "--feedback",
-            "-f",
-            help="Judgements: what `serve --feedback`, `serve --votes` and `convmodel compare` write, or preference "
-            "data of other programs; may be repeated.",
-        ),
-    ],
+    feedback: flags.Feedback,
     valid: Annotated[
         str | None,
         Option(help="Ordinary conversations in which the model must not become worse. [default: the sample's]"),

@@ -34,7 +34,8 @@ def typical_replay(model: str) -> ConversationReader | None:
 def typical_own_turns(model: str, judgements: Sequence[Judgement], objective: str) -> list[Judgement]:
     """Returns judgements that cost as much as those of the model's own turns by a reward model; none if none are made.
 
-    They are of turns of the sample, whose conversations are about as long.
+    They are of every other turn of the sample, whose conversations are about as long: of the model's own turns about
+    half are kept, as many liked as disliked ones.
     """
     sides = ("chosen", "rejected")
     judges = objective == "kto" and all(any(getattr(one, side) for one in judgements) for side in sides)
@@ -43,7 +44,7 @@ def typical_own_turns(model: str, judgements: Sequence[Judgement], objective: st
     return [
         Judgement(Conversation(talk.turns[:end], talk.turn_speakers[:end]), talk.turn_speakers[end], talk.turns[end])
         for talk in islice(ConversationReader(sample_file("train")), CONVERSATIONS)
-        for end in range(1, min(len(talk.turns), TURNS))
+        for end in range(1, min(len(talk.turns), TURNS), 2)
     ]
 
 

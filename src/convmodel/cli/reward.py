@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from typer import Argument, Option
+from typer import Argument
 
 from convmodel.cli import flags
 from convmodel.cli.console import load_model, print_json, print_message, print_table, program
@@ -17,15 +17,7 @@ if TYPE_CHECKING:
 def command(
     model: Annotated[str, Argument(help="Folder of a model; the reward model is saved there.", metavar="MODEL")],
     *,
-    feedback: Annotated[
-        list[str],
-        Option(
-            "--feedback",
-            "-f",
-            help="Judgements: what `serve --feedback`, `serve --votes` and `convmodel compare` write, or preference "
-            "data of other programs; may be repeated.",
-        ),
-    ],
+    feedback: flags.Feedback,
     on_error: flags.OnError = "fail",
     as_json: flags.Json = False,
 ) -> None:
@@ -33,7 +25,7 @@ def command(
 
     `convmodel reward model --feedback feedback.jsonl`
 
-    `convmodel chat --model model -o candidates=16 -o reward_weight=1`
+    `convmodel generate "Hello" --temperature 0.8 --option candidates=16 --model model`
 
     It is a logistic regression on the model's hidden states, so a few dozen judgements suffice, and the model itself
     does not change. AUC is the probability that of a liked and a disliked response, both new to it, the liked one has
@@ -66,11 +58,11 @@ def command(
     print_table(("", model), [*rows, ("AUC on responses that are new to it", _auc(reward))])
     if not reward.is_informative:
         print_message("That may be chance: more judgements would help.", style="yellow")
-    print_message(f"Use it:  {program()} chat --model {model} -o candidates=16 -o reward_weight=1")
+    print_message(f"Use it:  {program()} chat --model {model}, in which /set candidates 16 draws some to choose from")
 
 
 def _auc(reward: "RewardModel") -> str:
     if reward.auc is None:
         return "unknown: too few contexts"
-    low, high = (reward.auc + sign * 1.96 * reward.auc_error for sign in (-1, 1))
+    low, high = reward.auc_interval
     return f"{reward.auc:.2f} ({max(0.0, low):.2f} to {min(1.0, high):.2f})"

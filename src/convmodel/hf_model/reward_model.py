@@ -69,7 +69,7 @@ class RewardModel:
     ) -> list[float]:
         """Returns ln p of each window's response, p being the probability that it is liked.
 
-        The liked and the disliked responses count as if there had been as many of each. Other than the log-odds, ln p
+        The liked and the disliked responses count as if there had been as many of each. Unlike the log-odds, ln p
         has an upper limit, so that the best of many responses is not the one that exaggerates what is liked.
         """
         features = reward_features(hf_model, tokenizer, windows).double()
@@ -78,7 +78,13 @@ class RewardModel:
     @property
     def is_informative(self) -> bool:
         """Whether it predicts better than chance: the 95 % interval of `auc` is above one half."""
-        return self.auc is not None and self.auc - _CONFIDENCE * self.auc_error > 0.5
+        return self.auc is not None and self.auc_interval[0] > 0.5
+
+    @property
+    def auc_interval(self) -> tuple[float, float]:
+        """The 95 % interval of `auc`, whose ends may be beyond 0 and 1."""
+        area, margin = 0.5 if self.auc is None else self.auc, _CONFIDENCE * self.auc_error
+        return area - margin, area + margin
 
     @property
     def auc_error(self) -> float:
