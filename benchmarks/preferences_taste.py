@@ -54,6 +54,7 @@ class Task:
     def make(cls, name: str, folder: Path, *, contexts: int, valid: int, new_tokens: int, replay: str) -> "Task":
         """Loads a model, and samples its responses, and what is replayed, unless the folder has them."""
         model = ConversationModel.from_pretrained(name, device="cpu")
+        attach_reward_model(model.hf_model, None)
         path = folder / f"responses-{Path(name).name.replace(':', '-')}.json"
         if path.exists():
             pool = json.loads(path.read_text(encoding="utf-8"))

@@ -3,9 +3,10 @@
     python scripts/fit_builtin_reward.py
 
 The judgements are in `scripts/builtin_judgements.jsonl`: conversations of the model with itself, and for each turn
-after the first, 1 if a reader found it sensible at its place. The readers were language models that did not know which
-settings a conversation had; see the section "The built-in model" of `benchmarks/LOG.md`. Run it after
-`train_builtin.py`. It prints how well it predicts turns after openings that it was not fitted to.
+after the first (`sensible`), or for several candidates at its place (`replies`), 1 if a reader found it sensible there.
+The readers were language models that did not know which settings a conversation had, nor which candidate the model
+would choose; see the section "The built-in model" of `benchmarks/LOG.md`. Run it after `train_builtin.py`; it takes
+half an hour. It prints how well it predicts turns after openings that it was not fitted to.
 """
 
 import json
@@ -21,23 +22,21 @@ from convmodel.hf_model.reward_model import RewardModel, fit_reward_model
 
 JUDGED = Path(__file__).with_name("builtin_judgements.jsonl")
 WEIGHT = 4.0  # in chats; chosen by reading conversations
-PARTS = 5  # of the openings, each predicted from the others
+PARTS = 5  # of the openings, one of which is predicted from the others
 
 
 def main() -> None:
     model = ConversationModel.from_pretrained(CHITCHAT, device="cpu")
     talks = [json.loads(line) for line in JUDGED.read_text(encoding="utf-8").splitlines()]
     openings = sorted({talk["turns"][0] for talk in talks})
-    areas = []
-    for part in range(PARTS):
-        held = set(openings[part::PARTS])
-        reward = fit(model, judgements(model, (talk for talk in talks if talk["turns"][0] not in held)))
-        areas.append(area(model, reward, [*judgements(model, (talk for talk in talks if talk["turns"][0] in held))]))
+    held = set(openings[::PARTS])
+    part = fit(model, judgements(model, (talk for talk in talks if talk["turns"][0] not in held)))
+    auc = area(model, part, [*judgements(model, (talk for talk in talks if talk["turns"][0] in held))])
     reward = fit(model, judgements(model, talks))
     replace(reward, weight=WEIGHT).save(resolve_builtin(CHITCHAT))
     counts = f"{reward.liked:,} sensible turns, {reward.disliked:,} others"
     print(f"{len(talks)} conversations, {len(openings)} openings: {counts}")
-    print(f"AUC on contexts that are new: {reward.auc:.3f}; on openings that are new: {sum(areas) / PARTS:.3f}")
+    print(f"AUC on contexts that are new: {reward.auc:.3f}; on a fifth of the openings, which is new: {auc:.3f}")
 
 
 def fit(model: ConversationModel, judged: Iterable[Judgement]) -> RewardModel:
@@ -47,10 +46,13 @@ def fit(model: ConversationModel, judged: Iterable[Judgement]) -> RewardModel:
 def judgements(model: ConversationModel, talks: Iterable[dict[str, Any]]) -> Iterator[Judgement]:
     """Yields a judgement of each turn that was read."""
     for talk in talks:
-        for place, sensible in enumerate(talk["sensible"], 1):
-            context = Conversation(talk["turns"][:place])
-            side = {"chosen" if sensible else "rejected": talk["turns"][place]}
-            yield Judgement(context, model.tokenizer.responder(context), **side, kind="thumb")
+        turns = talk["turns"]
+        replies = talk.get("replies") or [[each] for each in zip(turns[1:], talk["sensible"], strict=True)]
+        for place, several in enumerate(replies, 1):
+            context = Conversation(turns[:place])
+            for text, sensible in several:
+                side = {"chosen" if sensible else "rejected": text}
+                yield Judgement(context, model.tokenizer.responder(context), **side, kind="thumb")
 
 
 def area(model: ConversationModel, reward: RewardModel, judged: list[Judgement]) -> float:

@@ -30,10 +30,11 @@ def reward_features(
     """Returns the features of each window's response, its targets; what all windows begin with is read once.
 
     Of some layers, these are the mean of the hidden states at the targets, and the state at the last target, which is
-    the separator that closes the response, or its last token if it is not closed.
+    the separator that closes the response, or its last token if it is not closed. The second half are products of
+    these with the state at the token before the response, elementwise: whether a response fits its context.
 
     Returns:
-        A tensor of shape (windows, 2 * layers * width), in float32 on the CPU.
+        A tensor of shape (windows, 4 * layers * width), in float32 on the CPU.
 
     Raises:
         ConfigError: If the model gives no hidden states.
@@ -62,12 +63,16 @@ def _features(
     if not states:
         raise ConfigError(f"a reward model needs hidden states, and {hf_model.config.model_type} gives none")
     last = is_target.shape[1] - 1 - is_target.flip(1).int().argmax(1)
+    begin = (is_target.int().argmax(1) - 1).clamp_min(0)  # the token before the first target
     rows, share = torch.arange(len(last)), is_target / is_target.sum(1, keepdim=True)
-    parts: list[torch.Tensor] = []
+    of_response: list[torch.Tensor] = []
+    with_context: list[torch.Tensor] = []
     for layer in _spread(len(states) - 1):
         state = states[1 + layer].float().cpu()  # the first is the embedding
-        parts += [torch.einsum("bt,btw->bw", share, state), state[rows, last]]
-    return torch.cat(parts, dim=1)
+        mean, end, before = torch.einsum("bt,btw->bw", share, state), state[rows, last], state[rows, begin]
+        of_response += [mean, end]
+        with_context += [mean * before, end * before]
+    return torch.cat([*of_response, *with_context], dim=1)
 
 
 def _spread(layers: int) -> list[int]:

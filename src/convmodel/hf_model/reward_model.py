@@ -38,6 +38,7 @@ FOLDS = 5
 
 _PENALTY = 0.3  # on the squared weights of standardized features; 0.1 and 1 predict about as well
 _MIN_DEVIATION = 1e-6
+_CURE = "`convmodel reward` makes a new one"
 _CONFIDENCE = 1.96  # standard errors to the end of a 95 % interval
 
 
@@ -73,6 +74,8 @@ class RewardModel:
         has an upper limit, so that the best of many responses is not the one that exaggerates what is liked.
         """
         features = reward_features(hf_model, tokenizer, windows).double()
+        if features.shape[1] != len(self.weights):
+            raise ModelLoadError(f"{FILE} has {len(self.weights)} weights for {features.shape[1]} features: {_CURE}")
         return torch.nn.functional.logsigmoid(features @ self.weights + self.bias).tolist()
 
     @property
@@ -116,7 +119,7 @@ class RewardModel:
         Raises:
             ModelLoadError: If there is none, it is damaged, or it was fitted for other weights.
         """
-        path, cure = Path(folder, FILE), "`convmodel reward` makes a new one"
+        path = Path(folder, FILE)
         try:
             facts = json.loads(path.read_text(encoding="utf-8"))
             loaded = cls(
@@ -129,9 +132,9 @@ class RewardModel:
                 float(facts["weight"]),
             )
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise ModelLoadError(f"{path} cannot be read ({error}): {cure}") from error
+            raise ModelLoadError(f"{path} cannot be read ({error}): {_CURE}") from error
         if loaded.model != base_fingerprint(hf_model):
-            raise ModelLoadError(f"{path} was made for other weights ({loaded.model}): {cure}")
+            raise ModelLoadError(f"{path} was made for other weights ({loaded.model}): {_CURE}")
         return loaded
 
 
@@ -143,7 +146,7 @@ def fit_reward_model(
     A judgement with both responses counts as a liked and a disliked one. The loss is the cross entropy, in which both
     sides weigh the same, plus a penalty on the squared weights of the standardized features. It is convex, so the
     result does not depend on the order of the judgements. `auc` is measured on each fifth of the contexts, predicted
-    from the others.
+    from the others; features of the context are used if it is higher with them.
 
     Raises:
         ConversationError: If no response is liked, or none disliked.
@@ -204,26 +207,33 @@ def _read(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, windows
 def _fitted(
     features: torch.Tensor, labels: Sequence[float], weights: Sequence[float], groups: Sequence[Hashable], model: str
 ) -> RewardModel:
-    """Fits a reward model to features of shape (responses, features)."""
+    """Fits a reward model to features of shape (responses, features).
+
+    Those of the context are used if they help: with a few dozen judgements of a simple taste they do not.
+    """
+    liked, weight = torch.tensor(labels, dtype=torch.float64), torch.tensor(weights, dtype=torch.float64)
+    count = features.shape[1]
+    fits = [_regression(features[:, :used], liked, weight, groups) for used in (count // 2, count)]
+    final, bias, auc = max(fits, key=lambda fit: fit[2] or 0.0)  # the first, if they are as good
+    unused = final.new_zeros(count - len(final))
+    positives = int((liked > 0).sum())
+    return RewardModel(torch.cat([final, unused]), bias, model, positives, len(liked) - positives, auc)
+
+
+def _regression(
+    features: torch.Tensor, liked: torch.Tensor, weight: torch.Tensor, groups: Sequence[Hashable]
+) -> tuple[torch.Tensor, float, float | None]:
+    """Returns weights and bias of a logistic regression on features as they are, and its cross-validated AUC."""
     mean, scale = features.mean(0), features.std(0)
     scale[scale < _MIN_DEVIATION] = torch.inf  # a constant feature carries no information
     scale *= features.shape[1] ** 0.5
-    standardized = (features - mean) / scale
+    points = (features - mean) / scale
     # In the space that the rows span, the regression is the same and has no more weights than there are rows.
-    basis = torch.linalg.svd(standardized, full_matrices=False).Vh
-    points = standardized @ basis.T
-    liked, weight = torch.tensor(labels, dtype=torch.float64), torch.tensor(weights, dtype=torch.float64)
+    basis = torch.linalg.qr(points.T).Q
+    points = points @ basis
     direction, bias = _logistic(points, liked, weight)
-    final = basis.T @ direction / scale
-    is_liked = liked > 0
-    return RewardModel(
-        final,
-        float(bias - mean @ final),
-        model,
-        liked=int(is_liked.sum()),
-        disliked=int((~is_liked).sum()),
-        auc=_cross_validated_auc(points, liked, weight, groups),
-    )
+    final = basis @ direction / scale
+    return final, float(bias - mean @ final), _cross_validated_auc(points, liked, weight, groups)
 
 
 def _logistic(points: torch.Tensor, liked: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

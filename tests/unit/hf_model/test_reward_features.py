@@ -29,7 +29,7 @@ def windows_of(model: ConversationModel, responses: list[str]) -> list[Window]:
     ]
 
 
-def test_they_are_means_and_last_states_of_the_layers(model: ConversationModel) -> None:
+def test_they_are_means_and_last_states_then_their_products_with_the_state_before(model: ConversationModel) -> None:
     [window] = windows_of(model, ["I see you"])
     inputs = {"input_ids": torch.tensor([window.input_ids])}
     if model.tokenizer.layout.use_token_types:
@@ -37,7 +37,9 @@ def test_they_are_means_and_last_states_of_the_layers(model: ConversationModel) 
     with torch.no_grad():
         states = model.hf_model(**inputs, output_hidden_states=True).hidden_states[1:]
     targets = [place for place, label in enumerate(window.labels) if label != IGNORED]
-    expected = [part for state in states for part in (state[0, targets].mean(0), state[0, targets[-1]])]
+    alone = [part for state in states for part in (state[0, targets].mean(0), state[0, targets[-1]])]
+    before = [state[0, targets[0] - 1] for state in states for _ in range(2)]
+    expected = [*alone, *(one * other for one, other in zip(alone, before, strict=True))]
 
     assert len(states) <= 4
     torch.testing.assert_close(reward_features(model.hf_model, model.tokenizer, [window])[0], torch.cat(expected))

@@ -2,6 +2,8 @@
 
 import math
 import random
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,8 @@ from convmodel.hf_model.reward_model import (
     reward_model_of,
     without_reward_model,
 )
+from convmodel.layout.sequence import Window
+from convmodel.layout.tokenizer import ConversationTokenizer
 
 WORDS = ["I", "you", "we", "see", "like", "say", "blue", "white", "Hello", "Bye"]
 
@@ -92,6 +96,28 @@ def test_neither_the_order_nor_the_batches_matter(
 
     assert torch.allclose(other.weights, reward.weights, atol=1e-3 * float(reward.weights.abs().max()))
     assert other.bias == pytest.approx(reward.bias, abs=1e-2)
+
+
+@pytest.mark.parametrize("informative", ["of the response", "with the context"])
+def test_products_with_the_context_are_used_if_they_help(
+    model: ConversationModel, monkeypatch: pytest.MonkeyPatch, informative: str
+) -> None:
+    def features(_: object, tokenizer: ConversationTokenizer, windows: Sequence[Window]) -> torch.Tensor:
+        likes = torch.tensor([[1.0 if "?" in tokenizer.decode(window.input_ids) else 0.0] for window in windows])
+        length = torch.tensor([[float(len(window.input_ids))] for window in windows])
+        return torch.cat([likes, length] if informative == "of the response" else [length, likes], dim=1)
+
+    monkeypatch.setattr("convmodel.hf_model.reward_model.reward_features", features)
+    reward = fit_reward_model(model.hf_model, model.tokenizer, thumbs(45))
+
+    assert reward.auc == 1
+    assert (reward.weights[1] != 0) == (informative == "with the context")
+
+
+def test_weights_for_other_features_are_refused(model: ConversationModel, reward: RewardModel) -> None:
+    damaged = replace(reward, weights=reward.weights[1:])
+    with pytest.raises(ModelLoadError, match=r"weights for \d+ features: `convmodel reward` makes a new one"):
+        liked(damaged, model, thumbs(1))
 
 
 def test_a_pair_is_a_liked_and_a_disliked_response(model: ConversationModel) -> None:
