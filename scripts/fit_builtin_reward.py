@@ -15,10 +15,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from convmodel import Conversation, ConversationModel
 from convmodel.data.judgements.judgement import Judgement
 from convmodel.files.hub import CHITCHAT, resolve_builtin
-from convmodel.hf_model.reward_model import RewardModel, fit_reward_model
+from convmodel.hf_model.logistic_regression import auc
+from convmodel.hf_model.reward_model import RewardModel, fit_reward_model, last_turn_window
 
 JUDGED = Path(__file__).with_name("builtin_judgements.jsonl")
 WEIGHT = 4.0  # in chats; chosen by reading conversations
@@ -31,12 +34,12 @@ def main() -> None:
     openings = sorted({talk["turns"][0] for talk in talks})
     held = set(openings[::PARTS])
     part = fit(model, judgements(model, (talk for talk in talks if talk["turns"][0] not in held)))
-    auc = area(model, part, [*judgements(model, (talk for talk in talks if talk["turns"][0] in held))])
+    new = area(model, part, [*judgements(model, (talk for talk in talks if talk["turns"][0] in held))])
     reward = fit(model, judgements(model, talks))
     replace(reward, weight=WEIGHT).save(resolve_builtin(CHITCHAT))
     counts = f"{reward.liked:,} sensible turns, {reward.disliked:,} others"
     print(f"{len(talks)} conversations, {len(openings)} openings: {counts}")
-    print(f"AUC on contexts that are new: {reward.auc:.3f}; on a fifth of the openings, which is new: {auc:.3f}")
+    print(f"AUC on contexts that are new: {reward.auc:.3f}; on a fifth of the openings, which is new: {new:.3f}")
 
 
 def fit(model: ConversationModel, judged: Iterable[Judgement]) -> RewardModel:
@@ -57,15 +60,12 @@ def judgements(model: ConversationModel, talks: Iterable[dict[str, Any]]) -> Ite
 
 def area(model: ConversationModel, reward: RewardModel, judged: list[Judgement]) -> float:
     """Returns the AUC of judgements."""
-    from convmodel.hf_model.reward_model import last_turn_window
-
     scores: dict[bool, list[float]] = {True: [], False: []}
     for one in judged:
         window = last_turn_window(model.tokenizer, one, one.chosen or one.rejected or "", 512)
         if window is not None:
             scores[one.chosen is not None] += reward.log_probabilities(model.hf_model, model.tokenizer, [window])
-    pairs = [(good > bad) + (good == bad) / 2 for good in scores[True] for bad in scores[False]]
-    return sum(pairs) / len(pairs)
+    return auc(torch.tensor(scores[True]), torch.tensor(scores[False]))
 
 
 if __name__ == "__main__":

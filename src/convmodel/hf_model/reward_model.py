@@ -1,7 +1,7 @@
 """A reward model: how probable it is that people like a response.
 
-Owns: the few weights that judgements fit, how well they predict judgements that they have not seen, and the file. What
-they weigh is in `reward_features.py`.
+Owns: which judgements it is fitted to, its error, its file, and whose it is. What it weighs is in `reward_features.py`,
+how the weights are found in `logistic_regression.py`.
 """
 
 import json
@@ -20,6 +20,7 @@ from convmodel.data.progress import ProgressBar
 from convmodel.errors import ConversationError, ModelLoadError
 from convmodel.files.atomic import staged
 from convmodel.hf_model.fingerprint import base_fingerprint
+from convmodel.hf_model.logistic_regression import fit_logistic
 from convmodel.hf_model.reward_features import reward_features
 from convmodel.layout.architecture import window_length
 from convmodel.layout.sequence import Window
@@ -33,11 +34,7 @@ logger = logging.getLogger(__name__)
 FILE = "reward_model.json"
 """Not safetensors: vLLM loads all such files of a folder as weights of the model."""
 
-FOLDS = 5
-"""Parts of the judgements, of which each is predicted from the others."""
-
-_PENALTY = 0.3  # on the squared weights of standardized features; 0.1 and 1 predict about as well
-_MIN_DEVIATION = 1e-6
+_SHARE_CONTEXT = 4  # from so many responses on, their context is read once
 _CURE = "`convmodel reward` makes a new one"
 _CONFIDENCE = 1.96  # standard errors to the end of a 95 % interval
 
@@ -174,7 +171,7 @@ def fit_reward_model(
     if len({*labels}) < 2:
         side = "liked" if 0.0 in labels or not labels else "disliked"
         raise ConversationError(f"a reward model needs liked and disliked responses, and none is {side}")
-    return _fitted(_read(hf_model, tokenizer, windows), labels, weights, contexts, base_fingerprint(hf_model))
+    return _fitted(_read(hf_model, tokenizer, windows, contexts), labels, weights, contexts, base_fingerprint(hf_model))
 
 
 def last_turn_window(
@@ -190,18 +187,29 @@ def last_turn_window(
     return None if window.cut else window
 
 
-def _read(hf_model: "PreTrainedModel", tokenizer: ConversationTokenizer, windows: Sequence[Window]) -> torch.Tensor:
-    """Returns the features of windows that share nothing, the longest ones in batches of their own."""
-    order = sorted(range(len(windows)), key=lambda number: -len(windows[number].input_ids))
-    parts: list[torch.Tensor] = []
+def _read(
+    hf_model: "PreTrainedModel",
+    tokenizer: ConversationTokenizer,
+    windows: Sequence[Window],
+    contexts: Sequence[Hashable],
+) -> torch.Tensor:
+    """Returns the features of windows, of which those with the same context share a batch, or of similar length."""
+    places: dict[Hashable, list[int]] = {}
+    for number, context in enumerate(contexts):
+        places.setdefault(context, []).append(number)
+    shared = [numbers for numbers in places.values() if len(numbers) >= _SHARE_CONTEXT]
+    single = [number for numbers in places.values() if len(numbers) < _SHARE_CONTEXT for number in numbers]
+    single.sort(key=lambda number: -len(windows[number].input_ids))
     step = 32  # windows per call; progress is shown in between
-    with ProgressBar("reward model", len(order), unit="responses") as bar:
-        for start in range(0, len(order), step):
-            chosen = [windows[number] for number in order[start : start + step]]
-            parts.append(reward_features(hf_model, tokenizer, chosen))
-            bar.update(start + len(chosen))
-    features = torch.cat(parts).double()
-    return features[torch.tensor(order).argsort()]
+    batches = [*shared, *(single[start : start + step] for start in range(0, len(single), step))]
+    parts: list[torch.Tensor] = []
+    read = 0
+    with ProgressBar("reward model", len(windows), unit="responses") as bar:
+        for numbers in batches:
+            parts.append(reward_features(hf_model, tokenizer, [windows[number] for number in numbers]))
+            bar.update(read := read + len(numbers))
+    order = torch.tensor([number for numbers in batches for number in numbers])
+    return torch.cat(parts).double()[order.argsort()]
 
 
 def _fitted(
@@ -213,68 +221,11 @@ def _fitted(
     """
     liked, weight = torch.tensor(labels, dtype=torch.float64), torch.tensor(weights, dtype=torch.float64)
     count = features.shape[1]
-    fits = [_regression(features[:, :used], liked, weight, groups) for used in (count // 2, count)]
+    fits = [fit_logistic(features[:, :used], liked, weight, groups) for used in (count // 2, count)]
     final, bias, auc = max(fits, key=lambda fit: fit[2] or 0.0)  # the first, if they are as good
     unused = final.new_zeros(count - len(final))
     positives = int((liked > 0).sum())
     return RewardModel(torch.cat([final, unused]), bias, model, positives, len(liked) - positives, auc)
-
-
-def _regression(
-    features: torch.Tensor, liked: torch.Tensor, weight: torch.Tensor, groups: Sequence[Hashable]
-) -> tuple[torch.Tensor, float, float | None]:
-    """Returns weights and bias of a logistic regression on features as they are, and its cross-validated AUC."""
-    mean, scale = features.mean(0), features.std(0)
-    scale[scale < _MIN_DEVIATION] = torch.inf  # a constant feature carries no information
-    scale *= features.shape[1] ** 0.5
-    points = (features - mean) / scale
-    # In the space that the rows span, the regression is the same and has no more weights than there are rows.
-    basis = torch.linalg.qr(points.T).Q
-    points = points @ basis
-    direction, bias = _logistic(points, liked, weight)
-    final = basis @ direction / scale
-    return final, float(bias - mean @ final), _cross_validated_auc(points, liked, weight, groups)
-
-
-def _logistic(points: torch.Tensor, liked: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns weights and bias of a logistic regression in which both sides weigh the same."""
-    half = len(liked) / 2
-    balanced = weight * torch.where(
-        liked > 0, half / (weight * liked).sum().clamp_min(1e-9), half / (weight * (1 - liked)).sum().clamp_min(1e-9)
-    )
-    direction = torch.zeros(points.shape[1], dtype=torch.float64, requires_grad=True)
-    bias = torch.zeros((), dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([direction, bias], max_iter=1000, line_search_fn="strong_wolfe")
-
-    def loss() -> torch.Tensor:
-        optimizer.zero_grad()
-        nats = torch.nn.functional.binary_cross_entropy_with_logits(points @ direction + bias, liked, weight=balanced)
-        total: torch.Tensor = nats * len(liked) + _PENALTY / 2 * direction.square().sum()
-        total.backward()
-        return total
-
-    with torch.enable_grad():
-        optimizer.step(loss)
-    return direction.detach(), bias.detach()
-
-
-def _cross_validated_auc(
-    points: torch.Tensor, liked: torch.Tensor, weight: torch.Tensor, groups: Sequence[Hashable]
-) -> float | None:
-    """Returns the AUC of scores that each part of the groups gets from the others; None if they are all of one side."""
-    numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
-    fold = torch.tensor([numbers[group] % FOLDS for group in groups])
-    scores = torch.zeros(len(points), dtype=torch.float64)
-    for number in range(FOLDS):
-        left_out = fold == number
-        rest = liked[~left_out]
-        if not len(rest) or rest.min() == rest.max():
-            return None
-        if left_out.any():
-            direction, bias = _logistic(points[~left_out], rest, weight[~left_out])
-            scores[left_out] = points[left_out] @ direction + bias
-    better, worse = scores[liked > 0][:, None], scores[liked == 0][None]
-    return float((better > worse).double().mean() + 0.5 * (better == worse).double().mean())
 
 
 _ATTACHED = "convmodel_reward_model"  # an attribute of a model that has one
