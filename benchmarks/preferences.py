@@ -13,7 +13,7 @@ before and after learning from 20, 40 and 200 judgements, the test perplexity, t
 for supervised training on the liked responses alone (`sft`). `reward` trains nothing and fits a reward model. With
 `--own-turns`, kto also learns from what a reward model says of the model's turns to itself, as `improve` does. With
 `--candidates 16`, the best of so many is counted, too: before by the usual score, afterwards by the reward model
-of the judgements as well. A reward model that the model has already is taken away first.
+of the judgements as well. A reward model that the model has already is removed first.
 sweep: the same for the first taste, 40 judgements and the first seed, with settings varied one by one.
 ruin: the same at 30 times the learning rate: the guard must stop it, and leave all weights as they were.
 

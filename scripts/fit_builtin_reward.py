@@ -5,13 +5,14 @@
 The judgements are in `scripts/builtin_judgements.jsonl`: conversations of the model with itself, and for each turn
 after the first (`sensible`), or for several candidates at its place (`replies`), 1 if a reader found it sensible there.
 The readers were language models that did not know which settings a conversation had, nor which candidate the model
-would choose; see the section "The built-in model" of `benchmarks/LOG.md`. Run it after `train_builtin.py`; it takes
-half an hour. It prints how well it predicts turns after openings that it was not fitted to.
+would choose; see the section "The built-in model" of `benchmarks/LOG.md`. Run it after `train_builtin.py`. It prints
+how well it predicts turns after openings that it was not fitted to.
 """
 
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +62,14 @@ def judgements(model: ConversationModel, talks: Iterable[dict[str, Any]]) -> Ite
 def area(model: ConversationModel, reward: RewardModel, judged: list[Judgement]) -> float:
     """Returns the AUC of judgements."""
     scores: dict[bool, list[float]] = {True: [], False: []}
-    for one in judged:
-        window = last_turn_window(model.tokenizer, one, one.chosen or one.rejected or "", 512)
-        if window is not None:
-            scores[one.chosen is not None] += reward.log_probabilities(model.hf_model, model.tokenizer, [window])
+    for _, group in groupby(judged, key=lambda one: one.context.turns):
+        several = list(group)  # at one place, so that their context is read once
+        found = [last_turn_window(model.tokenizer, one, one.chosen or one.rejected or "", 512) for one in several]
+        fitting = [(one, window) for one, window in zip(several, found, strict=True) if window is not None]
+        windows = [window for _, window in fitting]
+        values = reward.log_probabilities(model.hf_model, model.tokenizer, windows)
+        for (one, _), value in zip(fitting, values, strict=True):
+            scores[one.chosen is not None].append(value)
     return auc(torch.tensor(scores[True]), torch.tensor(scores[False]))
 
 

@@ -28,8 +28,8 @@ def fit_logistic(
         groups: Examples of one group are predicted together, from other groups.
 
     Returns:
-        The weights of the features as they are, the bias, and the AUC on each fifth of the groups, predicted from the
-        others; None if examples of one side remain.
+        The weights of the unstandardized features, the bias, and the AUC of all examples, each fifth of the groups
+        being predicted from the others; None if, without some fifth, only one side remains.
     """
     mean, scale = features.mean(0), features.std(0)
     scale[scale < _MIN_DEVIATION] = torch.inf  # a constant feature carries no information
@@ -70,7 +70,7 @@ def _cross_validated(
     points: torch.Tensor, liked: torch.Tensor, weight: torch.Tensor, groups: Sequence[Hashable]
 ) -> float | None:
     """Returns the AUC of scores that each part of the groups gets from the others; None if they are all of one side."""
-    numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
+    numbers = {group: number for number, group in enumerate(sorted(set(groups), key=repr))}  # in any order the same
     fold = torch.tensor([numbers[group] % FOLDS for group in groups])
     scores = torch.zeros(len(points), dtype=torch.float64)
     for number in range(FOLDS):
@@ -91,5 +91,6 @@ def auc(better: torch.Tensor, worse: torch.Tensor) -> float:
         >>> auc(torch.tensor([1.0, 2.0]), torch.tensor([0.0, 1.0]))
         0.875
     """
-    pairs = better[:, None] - worse[None]
-    return float((pairs > 0).double().mean() + 0.5 * (pairs == 0).double().mean())
+    ordered = worse.sort().values
+    below, up_to = (torch.searchsorted(ordered, better, right=right) for right in (False, True))
+    return float((below + up_to).double().sum() / (2 * len(better) * len(worse)))

@@ -69,6 +69,9 @@ class RewardModel:
 
         The liked and the disliked responses count as if there had been as many of each. Unlike the log-odds, ln p
         has an upper limit, so that the best of many responses is not the one that exaggerates what is liked.
+
+        Raises:
+            ModelLoadError: If the file has weights for other features.
         """
         features = reward_features(hf_model, tokenizer, windows).double()
         if features.shape[1] != len(self.weights):
@@ -143,7 +146,8 @@ def fit_reward_model(
     A judgement with both responses counts as a liked and a disliked one. The loss is the cross entropy, in which both
     sides weigh the same, plus a penalty on the squared weights of the standardized features. It is convex, so the
     result does not depend on the order of the judgements. `auc` is measured on each fifth of the contexts, predicted
-    from the others; features of the context are used if it is higher with them.
+    from the others; products with the state before the response are used if it is higher with them, by more than its
+    standard error.
 
     Raises:
         ConversationError: If no response is liked, or none disliked.
@@ -217,15 +221,20 @@ def _fitted(
 ) -> RewardModel:
     """Fits a reward model to features of shape (responses, features).
 
-    Those of the context are used if they help: with a few dozen judgements of a simple taste they do not.
+    Products with the context, the second half, are used if the AUC is higher with them by more than its standard error.
     """
     liked, weight = torch.tensor(labels, dtype=torch.float64), torch.tensor(weights, dtype=torch.float64)
-    count = features.shape[1]
-    fits = [fit_logistic(features[:, :used], liked, weight, groups) for used in (count // 2, count)]
-    final, bias, auc = max(fits, key=lambda fit: fit[2] or 0.0)  # the first, if they are as good
-    unused = final.new_zeros(count - len(final))
-    positives = int((liked > 0).sum())
-    return RewardModel(torch.cat([final, unused]), bias, model, positives, len(liked) - positives, auc)
+    count, positives = features.shape[1], int((liked > 0).sum())
+
+    def of_first(used: int) -> RewardModel:
+        found, bias, auc = fit_logistic(features[:, :used], liked, weight, groups)
+        padded = torch.cat([found, found.new_zeros(count - used)])
+        return RewardModel(padded, bias, model, positives, len(liked) - positives, auc)
+
+    alone, both = of_first(count // 2), of_first(count)
+    if alone.auc is None or both.auc is None:
+        return alone
+    return both if both.auc > alone.auc + alone.auc_error else alone
 
 
 _ATTACHED = "convmodel_reward_model"  # an attribute of a model that has one

@@ -43,13 +43,29 @@ def test_a_constant_feature_gets_no_weight() -> None:
 
 def test_examples_of_one_group_are_predicted_from_others() -> None:
     """A feature that only says which group it is predicts nothing of other groups."""
-    liked = torch.tensor([0.0, 1.0] * 20, dtype=torch.float64)
+    liked = (torch.arange(20) % 2).repeat_interleave(2).double()
     features = torch.eye(20, dtype=torch.float64).repeat_interleave(2, dim=0)
-    _, _, alone = fit_logistic(features, liked, torch.ones(40, dtype=torch.float64), [0] * 40)
-    _, _, apart = fit_logistic(features, liked, torch.ones(40, dtype=torch.float64), [each // 2 for each in range(40)])
+    groups = {"one": [0] * 40, "pairs": [each // 2 for each in range(40)], "none": range(40)}
+    found = {
+        name: fit_logistic(features, liked, torch.ones(40, dtype=torch.float64), of)[2] for name, of in groups.items()
+    }
 
-    assert alone is None
-    assert apart == pytest.approx(0.5, abs=1e-6)
+    assert found["one"] is None
+    assert found["pairs"] is not None
+    assert found["pairs"] < 0.6
+    assert found["none"] is not None
+    assert found["none"] > 0.9
+
+
+def test_the_order_of_the_examples_does_not_matter() -> None:
+    features, liked, weight = examples(40, 6)
+    order = torch.randperm(40, generator=torch.Generator().manual_seed(1))
+    found, bias, area = fit_logistic(features, liked, weight, range(40))
+    other, other_bias, other_area = fit_logistic(features[order], liked[order], weight[order], order.tolist())
+
+    torch.testing.assert_close(other, found, atol=1e-5, rtol=1e-5)
+    assert other_bias == pytest.approx(bias, abs=1e-4)
+    assert other_area == area
 
 
 def test_the_area_counts_pairs_and_half_of_ties() -> None:

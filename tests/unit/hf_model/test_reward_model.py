@@ -90,12 +90,27 @@ def test_without_anything_to_learn_it_is_as_good_as_chance(model: ConversationMo
 def test_neither_the_order_nor_the_batches_matter(
     model: ConversationModel, reward: RewardModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """But the parts of the cross-validation are other ones."""
     monkeypatch.setattr("convmodel.hf_model.reward_features.BATCH_SIZE", 1)
     other = fit_reward_model(model.hf_model, model.tokenizer, random.Random(1).sample(thumbs(45), 45))
 
     assert torch.allclose(other.weights, reward.weights, atol=1e-3 * float(reward.weights.abs().max()))
     assert other.bias == pytest.approx(reward.bias, abs=1e-2)
+    assert other.auc == reward.auc
+
+
+def test_responses_to_one_context_are_read_together_and_stay_in_order(
+    model: ConversationModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = Conversation(["I see you", "You see me", "We like blue", "Hello"] * 4 + ["You"])
+    judgements = thumbs(12)
+    for number, text in enumerate(["I", "I see", "You like blue?", "No", "Bye", "We say so"]):
+        judgements.insert(2 * number, Judgement(long, "assistant", **{("chosen", "rejected")[number % 2]: text}))
+    together = fit_reward_model(model.hf_model, model.tokenizer, judgements)
+    monkeypatch.setattr("convmodel.hf_model.reward_model._SHARE_CONTEXT", 100)
+    alone = fit_reward_model(model.hf_model, model.tokenizer, judgements)
+
+    assert torch.allclose(together.weights, alone.weights, atol=1e-3 * float(alone.weights.abs().max()))
+    assert together.bias == pytest.approx(alone.bias, abs=1e-2)
 
 
 @pytest.mark.parametrize("informative", ["of the response", "with the context"])
