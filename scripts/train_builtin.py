@@ -406,11 +406,11 @@ it makes up facts about itself and the world, forgets, and contradicts itself. I
 people who do not know that they chat with a program.
 
 In chats, as its generation config says, it draws {candidates} responses and returns the one that fits the context best,
-repeats least, and is most probably sensible: `reward_model.json` was fitted to 3,690 turns of the model's conversations
-with itself that were read (`scripts/fit_builtin_reward.py`).
-Of 540 turns of 60 conversations with openings that it was not fitted to, readers who did not know the settings found
-65 % sensible; 54 % with 16 responses and no reward model, 28 % with single ones (`benchmarks/LOG.md`). Readers were
-language models.
+repeats least, and is most probably sensible: `reward_model.json` was fitted to 21,546 responses in the model's
+conversations with itself that were read (`scripts/fit_builtin_reward.py`).
+Of 360 turns of 40 conversations with openings that it was not fitted to, readers who did not know the settings found
+67.5 % sensible; of others 54 % with 16 responses and no reward model, 28 % with single ones. With people
+who answer it is 38 % of 160 turns (`benchmarks/LOG.md`). Readers and people were language models.
 
 ## Examples
 
