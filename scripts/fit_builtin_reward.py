@@ -62,15 +62,14 @@ def judgements(model: ConversationModel, talks: Iterable[dict[str, Any]]) -> Ite
 def area(model: ConversationModel, reward: RewardModel, judged: list[Judgement]) -> float:
     """Returns the AUC of judgements."""
     scores: dict[bool, list[float]] = {True: [], False: []}
+    longest = model.tokenizer.layout.max_length
     for _, group in groupby(judged, key=lambda one: one.context.turns):
         several = list(group)  # at one place, so that their context is read once
-        found = [last_turn_window(model.tokenizer, one, one.chosen or one.rejected or "", 512) for one in several]
-        fitting = [(one, window) for one, window in zip(several, found, strict=True) if window is not None]
-        windows = [window for _, window in fitting]
-        values = reward.log_probabilities(model.hf_model, model.tokenizer, windows)
-        for (one, _), value in zip(fitting, values, strict=True):
+        windows = [last_turn_window(model.tokenizer, one, one.chosen or one.rejected or "", longest) for one in several]
+        values = reward.log_probabilities(model.hf_model, model.tokenizer, [window for window in windows if window])
+        for one, value in zip(several, values, strict=True):  # as many, since none of them is too long
             scores[one.chosen is not None].append(value)
-    return auc(torch.tensor(scores[True]), torch.tensor(scores[False]))
+    return auc(*(torch.tensor(scores[side], dtype=torch.float64) for side in (True, False)))
 
 
 if __name__ == "__main__":
