@@ -23,6 +23,7 @@ from convmodel.data.judgements.judgement import Judgement
 from convmodel.files.hub import CHITCHAT, resolve_builtin
 from convmodel.hf_model.logistic_regression import auc
 from convmodel.hf_model.reward_model import RewardModel, fit_reward_model, last_turn_window
+from convmodel.layout.architecture import window_length
 
 JUDGED = Path(__file__).with_name("builtin_judgements.jsonl")
 WEIGHT = 4.0  # in chats; chosen by reading conversations
@@ -62,7 +63,7 @@ def judgements(model: ConversationModel, talks: Iterable[dict[str, Any]]) -> Ite
 def area(model: ConversationModel, reward: RewardModel, judged: list[Judgement]) -> float:
     """Returns the AUC of judgements."""
     scores: dict[bool, list[float]] = {True: [], False: []}
-    longest = model.tokenizer.layout.max_length
+    longest = window_length(model.hf_model.config, model.tokenizer.layout.max_length)
     for _, group in groupby(judged, key=lambda one: one.context.turns):
         several = list(group)  # at one place, so that their context is read once
         windows = [last_turn_window(model.tokenizer, one, one.chosen or one.rejected or "", longest) for one in several]
